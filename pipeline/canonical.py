@@ -1,0 +1,55 @@
+"""Canonical hashes: equal meaning gives equal bytes, and what has no canonical form raises."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+FINGERPRINT_LENGTH = 24  # hexadecimal digits: 96 bits, short enough for a folder's name
+
+
+def canonical(value: Any) -> Any:
+    """`value` as plain JSON data with one form for each meaning; TypeError or ValueError for what has none (paths, sets, NaN)."""
+    if value is None or isinstance(value, bool | str | int):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"cannot be hashed canonically: {value!r} is not a finite number")
+        return 0.0 if value == 0 else value
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"cannot be hashed canonically: key {key!r} is not a string")
+        return {key: canonical(value[key]) for key in sorted(value)}
+    if isinstance(value, list | tuple):
+        return [canonical(item) for item in value]
+    raise TypeError(f"cannot be hashed canonically: {value!r} is a {type(value).__name__}")
+
+
+def digest(value: Any) -> str:
+    """The sha256 of the canonical form of `value`, in hexadecimal."""
+    text = json.dumps(canonical(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def fingerprint(value: Any) -> str:
+    """The shortened `digest` that names an artifact's folder."""
+    return digest(value)[:FINGERPRINT_LENGTH]
+
+
+def semantic(settings: BaseModel) -> dict[str, Any]:
+    """The settings that decide what comes out: no placement, and no later-added field at the value that changes nothing."""
+    chosen: dict[str, Any] = {}
+    dumped = settings.model_dump(mode="json")
+    for name, field in type(settings).model_fields.items():
+        marks = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        value = getattr(settings, name)
+        if marks.get("placement") or (marks.get("added") and value == field.get_default(call_default_factory=True)):
+            continue
+        chosen[name] = semantic(value) if isinstance(value, BaseModel) else dumped[name]
+    return chosen

@@ -1,0 +1,147 @@
+"""The cells of a workflow: every stage, and every combination of its matrix, with validated settings and inputs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from gpt1.errors import UserError
+from pipeline.document import Document, KeyPath, nearest
+from pipeline.kinds import is_stage, load_stage, stage_kinds
+from pipeline.spec import StageSpec, parse
+from stages.contract import Resources, Settings, Stage
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One unit of work: a stage, or one combination of its matrix."""
+
+    id: str
+    node: str
+    uses: str
+    stage: Stage
+    settings: Settings
+    resources: Resources
+    retries: int = 0
+    timeout: float | None = None
+    wait: float | None = None
+    axes: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Cell ids by kind of stage."""
+
+    @property
+    def needs(self) -> list[str]:
+        """The ids of all cells it needs."""
+        return [need for ids in self.inputs.values() for need in ids]
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """A validated workflow: its cells in an order in which every cell comes after those it needs."""
+
+    name: str
+    profile: str | None
+    file: Path
+    cells: Mapping[str, Cell]
+
+    def node_cells(self, node: str) -> list[Cell]:
+        return [cell for cell in self.cells.values() if cell.node == node]
+
+    @property
+    def nodes(self) -> list[str]:
+        return list(dict.fromkeys(cell.node for cell in self.cells.values()))
+
+
+def ordered(document: Document, specs: Mapping[str, StageSpec]) -> list[str]:
+    """The nodes, needed ones first. UserError for an unknown need or a cycle."""
+    order: list[str] = []
+
+    def visit(node: str, trail: tuple[str, ...]) -> None:
+        if node in trail:
+            cycle = " -> ".join([*trail[trail.index(node) :], node])
+            raise UserError(f"{document.where(('stages', node, 'needs'))}: cycle in `needs:`: {cycle}; take one of them out")
+        if node in order:
+            return
+        for need in specs[node].needs:
+            if need not in specs:
+                path = ("stages", node, "needs")
+                raise UserError(f"{document.where(path)}: stage {node!r} needs unknown stage {need!r}; {nearest(need, specs)}")
+            visit(need, (*trail, node))
+        order.append(node)
+
+    for node in specs:
+        visit(node, ())
+    return order
+
+
+def expand(document: Document, specs: Mapping[str, StageSpec], order: Sequence[str]) -> dict[str, Cell]:
+    cells: dict[str, Cell] = {}
+    for node in order:
+        spec = specs[node]
+        kind = spec.uses or node
+        if not is_stage(kind):
+            path = ("stages", node, "uses") if spec.uses else ("stages", node)
+            raise UserError(f"{document.where(path)}: unknown stage {kind!r}; {nearest(kind, stage_kinds())}")
+        stage = load_stage(kind)
+        _check_needs(document, node, stage, specs)
+        for axes in _combinations(document, node, spec):
+            settings = _settings(document, node, stage, spec, axes)
+            cell_id = node if not axes else f"{node}[{','.join(f'{key}={value}' for key, value in axes.items())}]"
+            inputs = _inputs(stage, settings, spec, cells)
+            upstream = {kind_: [cells[i].settings for i in ids] for kind_, ids in inputs.items()}
+            try:
+                stage.check(settings, upstream)
+            except UserError as error:
+                raise UserError(f"{document.where(('stages', node, 'with'))}: {cell_id}: {error}") from None
+            cells[cell_id] = Cell(
+                cell_id, node, kind, stage, settings, Resources(**spec.resources.model_dump()),
+                spec.retries, spec.timeout, spec.wait, axes, inputs,
+            )  # fmt: skip
+    return cells
+
+
+def _check_needs(document: Document, node: str, stage: Stage, specs: Mapping[str, StageSpec]) -> None:
+    where = document.where(("stages", node, "needs"))
+    given = [specs[need].uses or need for need in specs[node].needs]
+    for kind in stage.requires:
+        if kind not in given:
+            raise UserError(f"{where}: stage {node!r} must need a stage that uses {kind!r}; add it to `needs:`")
+    if "*" in stage.accepts:
+        return
+    for kind, need in zip(given, specs[node].needs, strict=True):
+        if kind not in (*stage.requires, *stage.accepts):
+            takes = ", ".join((*stage.requires, *stage.accepts)) or "nothing"
+            raise UserError(f"{where}: stage {node!r} has no use for {need!r}; it takes: {takes}")
+
+
+def _combinations(document: Document, node: str, spec: StageSpec) -> list[dict[str, Any]]:
+    for axis, values in spec.matrix.items():
+        path = ("stages", node, "matrix", axis)
+        if not values:
+            raise UserError(f"{document.where(path)}: stages.{node}.matrix.{axis}: a matrix axis needs at least one value")
+        if len({repr(value) for value in values}) < len(values):
+            raise UserError(f"{document.where(path)}: stages.{node}.matrix.{axis}: a value stands twice in {list(values)}")
+        if axis in spec.with_:
+            raise UserError(f"{document.where(path)}: stages.{node}: {axis!r} stands both in `with:` and in `matrix:`; keep one")
+    return [dict(zip(spec.matrix, values, strict=True)) for values in itertools.product(*spec.matrix.values())]
+
+
+def _settings(document: Document, node: str, stage: Stage, spec: StageSpec, axes: Mapping[str, Any]) -> Settings:
+    path: KeyPath = ("stages", node, "with")
+    for axis in axes:
+        if axis not in stage.settings_model.model_fields:
+            known = stage.settings_model.model_fields
+            raise UserError(f"{document.where(('stages', node, 'matrix', axis))}: unknown setting {axis!r}; {nearest(axis, known)}")
+    return cast(Settings, parse(document, stage.settings_model, {**spec.with_, **axes}, path))
+
+
+def _inputs(stage: Stage, settings: Settings, spec: StageSpec, cells: Mapping[str, Cell]) -> dict[str, tuple[str, ...]]:
+    inputs: dict[str, list[str]] = {}
+    for need in spec.needs:
+        for cell in cells.values():
+            if cell.node == need and stage.selects(settings, cell.uses, cell.settings):
+                inputs.setdefault(cell.uses, []).append(cell.id)
+    return {kind: tuple(ids) for kind, ids in sorted(inputs.items())}

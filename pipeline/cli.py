@@ -1,0 +1,256 @@
+"""The command `gpt1`."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gpt1.errors import UserError
+from pipeline.lease import HeldError
+from pipeline.plan import Entry, Plan, Selection, State, make_plan
+from pipeline.store import Store
+from pipeline.workflow import read
+
+INVALID, HELD, INTERRUPTED = 2, 3, 130
+
+app = typer.Typer(
+    help="GPT-1, from raw books to the paper's table: run the workflow, see what is done and why, look at the results.",
+    no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False,
+)  # fmt: skip
+track = typer.Typer(help="Records on their way to MLflow.", no_args_is_help=True)
+app.add_typer(track, name="track")
+
+File = Annotated[Path, typer.Option("--file", "-f", help="The workflow.")]
+Profile = Annotated[str | None, typer.Option("--profile", "-p", help="A profile of the workflow, such as demo.")]
+Assignments = Annotated[list[str] | None, typer.Option("--set", help="stage.key=value: another value for one setting. Repeatable.")]
+StoreOption = Annotated[Path, typer.Option("--store", "-s", help="The folder of all results.", envvar="GPT1_STORE")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Stages = Annotated[list[str] | None, typer.Argument(help="Stages (or cells) to make, with what they need; all when none is named.")]
+Address = Annotated[str | None, typer.Option("--address", help="A running Ray cluster; one is started here when not given.")]
+
+
+def _plan(
+    file: Path, profile: str | None, assignments: list[str] | None, store: Path, selection: Selection | None = None
+) -> Plan:
+    return make_plan(read(file, profile, assignments or ()), Store.at(store), selection or Selection())
+
+
+@app.command()
+def run(
+    stages: Stages = None,
+    file: File = Path("workflow.yaml"),
+    profile: Profile = None,
+    assignments: Assignments = None,
+    store: StoreOption = Path("store"),
+    start: Annotated[str | None, typer.Option("--from", help="This stage and all that depends on it.")] = None,
+    only: Annotated[bool, typer.Option("--only", help="The named stages and nothing they need.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Make the named stages (or all) again though they are done.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and why; run nothing.")] = False,
+    code: Annotated[str, typer.Option("--code", help="What to do when the code has changed since: warn or rerun.")] = "warn",
+    address: Address = None,
+) -> None:
+    """Make everything that is not done. Exit status: 0 done, 1 a stage failed, 2 invalid input or settings, 3 held by another."""
+    if code not in ("warn", "rerun"):
+        raise UserError(f"--code {code}: expected warn or rerun")
+    selection = Selection(tuple(stages or ()), start, only, force, code == "rerun")
+    plan = _plan(file, profile, assignments, store, selection)
+    if dry_run:
+        _print_plan(plan)
+        return
+    if not plan.to_run:
+        _print_done(plan)
+        return
+    raise typer.Exit(_run(plan, address or os.environ.get("RAY_ADDRESS")))
+
+
+def _run(plan: Plan, address: str | None) -> int:
+    from pipeline.display import Display
+    from pipeline.runner import Runner
+
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    display = Display(len(plan.entries))
+    began = time.monotonic()
+    try:
+        outcome = Runner(plan, name, address, display).run()
+    except KeyboardInterrupt:
+        print("gpt1: interrupted; the same command goes on where it was", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        display.close()
+    _link_report(plan)
+    took = time.monotonic() - began
+    print(f"{len(outcome.made)} made, {len(outcome.cached)} taken as they were, {len(outcome.failed)} failed, "
+          f"{len(outcome.skipped)} left out, in {took:.0f} s")  # fmt: skip
+    for cell, error in outcome.failed.items():
+        print(f"{cell}: {error}", file=sys.stderr)
+    if outcome.status == 0:
+        _print_report(plan)
+    return outcome.status
+
+
+def _link_report(plan: Plan) -> None:
+    """Let STORE/report.html show the newest report of this workflow."""
+    for entry in plan.entries.values():
+        artifact = plan.store.artifact(entry.cell.uses, entry.fingerprint) if entry.cell.uses == "report" else None
+        if artifact is None or "report.html" not in artifact.files:
+            continue
+        link, private = plan.store.root / "report.html", plan.store.root / f".report-{secrets.token_hex(4)}"
+        private.symlink_to(os.path.relpath(artifact.path("report.html"), plan.store.root))
+        private.replace(link)
+
+
+def _print_report(plan: Plan) -> None:
+    if (plan.store.root / "report.html").exists():
+        print(f"report: {plan.store.root / 'report.html'}")
+    print("browse the runs: gpt1 ui" + ("" if plan.store.root == Path("store").resolve() else f" --store {plan.store.root}"))
+
+
+def _print_done(plan: Plan) -> None:
+    _link_report(plan)
+    for entry in plan.entries.values():
+        for note in entry.notes:
+            print(f"{entry.cell.id}: {note}")
+    chosen = sum(entry.state is State.DONE for entry in plan.entries.values())
+    print(f"everything is up to date: {chosen} of {len(plan.entries)} cells done, nothing to run")
+    _print_report(plan)
+
+
+@app.command()
+def plan(
+    stages: Stages = None,
+    file: File = Path("workflow.yaml"),
+    profile: Profile = None,
+    assignments: Assignments = None,
+    store: StoreOption = Path("store"),
+    as_json: Json = False,
+) -> None:
+    """Say what `run` would make, and why, without running anything."""
+    made = _plan(file, profile, assignments, store, Selection(tuple(stages or ())))
+    _print_json(made) if as_json else _print_plan(made)
+
+
+@app.command()
+def status(
+    file: File = Path("workflow.yaml"),
+    profile: Profile = None,
+    assignments: Assignments = None,
+    store: StoreOption = Path("store"),
+    as_json: Json = False,
+) -> None:
+    """Say how every stage stands: done, stale, partial, failed or never run; why; and what making it again will cost."""
+    made = _plan(file, profile, assignments, store)
+    _print_json(made) if as_json else _print_plan(made, everything=True)
+
+
+def _print_plan(plan: Plan, everything: bool = False) -> None:
+    width = max(len(cell) for cell in plan.entries)
+    for cell, entry in plan.entries.items():
+        if everything or entry.run or entry.notes:
+            print(f"{cell:<{width}}  {entry.state:<9}  {_why(entry)}".rstrip())
+    waiting = plan.to_run
+    known = [entry.cost for entry in waiting if entry.cost is not None]
+    cost = f"; {len(known)} of them took {_duration(sum(known))} of work last time" if known else ""
+    print(f"{len(waiting)} of {len(plan.entries)} cells to run{cost}" if waiting else "everything is up to date, nothing to run")
+
+
+def _why(entry: Entry) -> str:
+    cost = f" (took {_duration(entry.cost)})" if entry.cost is not None else ""
+    return "; ".join([*entry.reasons, *entry.notes]) + cost
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 90 else f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _print_json(plan: Plan) -> None:
+    cells = [
+        {
+            "cell": entry.cell.id, "stage": entry.cell.uses, "state": str(entry.state), "run": entry.run, "reasons": entry.reasons,
+            "notes": entry.notes, "fingerprint": entry.fingerprint, "seconds": entry.cost,
+            "digest": entry.artifact.digest if entry.artifact else None,
+            "needs": entry.cell.needs,
+        }
+        for entry in plan.entries.values()
+    ]  # fmt: skip
+    print(json.dumps({"workflow": plan.workflow.name, "profile": plan.workflow.profile, "cells": cells}, indent=1))
+
+
+@app.command()
+def graph(
+    file: File = Path("workflow.yaml"),
+    profile: Profile = None,
+    assignments: Assignments = None,
+    store: StoreOption = Path("store"),
+    svg: Annotated[Path | None, typer.Option("--svg", help="Write a picture to this file.")] = None,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Print Mermaid source.")] = False,
+) -> None:
+    """Draw the workflow, with how each stage stands."""
+    from pipeline import graph as drawing
+
+    made = _plan(file, profile, assignments, store)
+    cells: list[Any] = [(entry.cell.id, str(entry.state), entry.cell.needs) for entry in made.entries.values()]
+    if svg is not None:
+        svg.write_text(drawing.as_svg(cells), encoding="utf-8")
+        print(f"written: {svg}")
+        return
+    print(drawing.as_mermaid(cells) if mermaid else drawing.as_text(cells))
+
+
+@app.command()
+def ui(
+    store: StoreOption = Path("store"),
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on.")] = 5000,
+) -> None:
+    """Serve MLflow's pages over the store's runs, until interrupted."""
+    from pipeline.ui import serve
+
+    serve(Store.at(store).root, host, port)
+
+
+@app.command()
+def submit(
+    address: Annotated[str, typer.Option(help="The cluster's job address, such as http://127.0.0.1:8265.")] = "http://127.0.0.1:8265",
+    file: File = Path("workflow.yaml"),
+    profile: Profile = None,
+    assignments: Assignments = None,
+    store: StoreOption = Path("store"),
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the job.")] = False,
+) -> None:
+    """Send the workflow to a running Ray cluster as a job, and follow it."""
+    from pipeline.submit import submit_job
+
+    read(file, profile, assignments or ())
+    raise typer.Exit(submit_job(address, file, profile, assignments or [], store, detach))
+
+
+@track.command("sync")
+def track_sync(store: StoreOption = Path("store")) -> None:
+    """Send what the tracking server has not acknowledged yet."""
+    from pipeline.tracking import sync
+
+    print(sync(Store.at(store).root))
+
+
+def main() -> None:
+    """Run the command; a user's error is one line and exit status 2, a held store 3."""
+    sys.path.append(str(Path.cwd()))  # so that `uses: my_package.my_stage` finds a stage beside the workflow
+    try:
+        app()
+    except UserError as error:
+        print(f"gpt1: {error}", file=sys.stderr)
+        raise SystemExit(INVALID) from None
+    except HeldError as error:
+        print(f"gpt1: {error}", file=sys.stderr)
+        raise SystemExit(HELD) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""The Ray cluster of a run: connect or start one, and say at once what can never be placed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import ray
+
+from gpt1.errors import UserError
+from pipeline.cells import Cell
+
+OBJECT_STORE = 256 << 20  # bytes; parts go through files, so little passes through Ray's own store
+
+
+def connect(address: str | None) -> str:
+    """Connect to the cluster at `address`, or start one on this machine. Returns a few words about it."""
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    if address is None:
+        os.environ.pop("RAY_ADDRESS", None)
+        ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE, **quiet)
+        where = "on this machine"
+    else:
+        try:
+            ray.init(address=address, **quiet)
+        except ConnectionError as error:
+            raise UserError(f"--address {address}: no Ray cluster answers ({error}); start one with `ray start --head`") from None
+        where = f"at {address}"
+    have = ray.cluster_resources()
+    return f"Ray {ray.__version__} {where}: {have.get('CPU', 0):g} CPUs, {have.get('GPU', 0):g} GPUs"
+
+
+def check_capacity(cells: Iterable[Cell]) -> None:
+    """UserError for a cell that needs more than the cluster has, after its `wait:` is over."""
+    for cell in cells:
+        together = (cell.resources.workers or 1) if cell.stage.gang else 1
+        need = {"CPU": cell.resources.cpus * together, "GPU": cell.resources.gpus * together}
+        deadline = time.monotonic() + (cell.wait or 0)
+        while (lack := _lack(need)) is not None:
+            if time.monotonic() >= deadline:
+                mend = "lower its `resources:` in the workflow, use a larger cluster, or set `wait:` to wait for one"
+                raise UserError(f"{cell.id} needs {lack}; {mend}")
+            time.sleep(1)
+
+
+def _lack(need: dict[str, float]) -> str | None:
+    have = ray.cluster_resources()
+    for kind, amount in need.items():
+        if amount > have.get(kind, 0):
+            return f"{amount:g} {kind}s, the cluster has {have.get(kind, 0):g}"
+    return None

@@ -1,0 +1,158 @@
+"""What a stage is given when it runs: its inputs, a private place to write, its parts on the cluster, publishing at the end."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from gpt1.errors import UserError
+from pipeline.canonical import canonical
+from pipeline.files import replace
+from pipeline.kinds import load_stage
+from pipeline.parts import Outputs, make_part, part_tasks, run_tasks
+from pipeline.plan import PARTS_FILE
+from pipeline.provenance import provenance
+from pipeline.store import Store
+from stages.contract import Artifact, OutsideFile, Part, PartFunction, Reporter, Resources
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker needs to run one cell."""
+
+    store: Store
+    uses: str
+    cell: str
+    fingerprint: str
+    identity: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    inputs: tuple[Artifact, ...]
+    outside: tuple[OutsideFile, ...]
+    resources: Resources
+    run: str = ""
+    mlflow_run_id: str | None = None
+    cluster: bool = True
+    """Whether parts go to Ray; else they run in this process."""
+
+
+class StageContext:
+    """The `Context` of the stage contract."""
+
+    def __init__(self, job: Job, reporter: Reporter) -> None:
+        self._job = job
+        self.cell = job.cell
+        self.resources = job.resources
+        self.outside: Sequence[OutsideFile] = job.outside
+        self.reporter = reporter
+        self.attempt = job.store.new_attempt(job.uses, job.fingerprint)
+        self._outputs = Outputs(self.attempt)
+        self._summary: dict[str, Any] = {}
+        self._parts = {"made": 0, "reused": 0}
+        self._started = time.time()
+
+    def input(self, kind: str) -> Artifact:
+        found = self.inputs(kind)
+        if len(found) != 1:
+            raise RuntimeError(f"{self.cell}: expected one input of kind {kind!r}, found {[item.cell for item in found]}")
+        return found[0]
+
+    def inputs(self, kind: str | None = None) -> list[Artifact]:
+        return [item for item in self._job.inputs if kind in (None, item.stage)]
+
+    def open(self, name: str) -> AbstractContextManager[IO[bytes]]:
+        return self._outputs.open(name)
+
+    def output(self, name: str, volatile: bool = False) -> Path:
+        return self._outputs.declare(name, volatile)
+
+    def include(self, part: Artifact) -> None:
+        for file in part.files.values():
+            self._outputs.add(file)
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        self._summary.update(canonical(dict(values)))
+
+    def earlier(self, name: str) -> list[Path]:
+        attempts = self._job.store.attempts(self._job.uses, self._job.fingerprint)
+        return [path for attempt in attempts if attempt != self.attempt and (path := attempt / name).exists()]
+
+    def say(self, text: str) -> None:
+        self.reporter.say(text)
+
+    def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
+        self.reporter.progress(done, total, unit, note)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self.reporter.log(step, values)
+
+    def map_parts(self, function: PartFunction, parts: Sequence[Part]) -> list[Artifact]:
+        job, kind = self._job, f"{self._job.uses}.parts"
+        tasks = part_tasks(job.store, job.uses, load_stage(job.uses).version, function, list(parts))
+        replace(self.attempt / PARTS_FILE, [task.key for task in tasks])
+        missing = [task for task in tasks if not self._published(kind, task.key)]
+        self._parts["reused"] += len(tasks) - len(missing)
+        done = len(tasks) - len(missing)
+        if done and missing:
+            self.say(f"{done} of {len(tasks)} parts were made before and are taken as they are")
+        self.progress(done, len(tasks), "parts")
+
+        def one_more() -> None:
+            self._parts["made"] += 1
+            self.progress(len(tasks) - len(missing) + self._parts["made"], len(tasks), "parts")
+
+        if job.cluster:
+            run_tasks(missing, job.resources.cpus, job.resources.gpus, job.resources.workers, one_more)
+        else:
+            for task in missing:
+                make_part(task)
+                one_more()
+        return [self._part(kind, task.key) for task in tasks]
+
+    def publish(self) -> bool:
+        """Hash what was declared and publish. False when another attempt was first."""
+        job = self._job
+        finished = time.time()
+        about = {
+            "cell": job.cell, "identity": job.identity, "settings": job.settings, "summary": self._summary, "run": job.run,
+            "inputs": {item.cell: item.fingerprint for item in job.inputs},
+            "input_digests": {item.fingerprint: item.digest for item in job.inputs},
+            "parts": self._parts, "attempt": self.attempt.name, "resources": asdict(job.resources),
+            "mlflow_run_id": job.mlflow_run_id,
+            "started": self._started, "finished": finished, "seconds": finished - self._started, **provenance(job.uses),
+        }  # fmt: skip
+        return job.store.publish(job.uses, job.fingerprint, self._outputs.close(), about)
+
+    def _published(self, kind: str, key: str) -> bool:
+        """Whether a part is there and whole; a damaged one is withdrawn, to be made again."""
+        found = self._job.store.artifact(kind, key)
+        if found is not None and self._job.store.damage(found):
+            self._job.store.withdraw(kind, key)
+            return False
+        return found is not None
+
+    def _part(self, kind: str, key: str) -> Artifact:
+        found = self._job.store.artifact(kind, key)
+        if found is None:
+            raise RuntimeError(f"{self.cell}: part {key} was made and is not in the store")
+        return found
+
+
+def run_cell(job: Job, reporter: Reporter) -> None:
+    """Run one cell and publish what it made; leaves word in its attempt when it fails."""
+    stage = load_stage(job.uses)
+    context = StageContext(job, reporter)
+    try:
+        stage.run(stage.settings_model.model_validate(dict(job.settings)), context)
+        context.publish()
+    except UserError as error:
+        job.store.fail(context.attempt, str(error), user=True)
+        raise
+    except BaseException as error:
+        text = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+        job.store.fail(context.attempt, text, user=False)
+        raise

@@ -1,0 +1,182 @@
+"""The outbox: what is to be recorded, as JSON lines in the store, until the tracking server has acknowledged it.
+
+    STORE/outbox/<session>.jsonl   the entries of one driver, in order; locked as long as that driver lives
+    STORE/outbox/<session>.ack     how many bytes of them the server has acknowledged
+    STORE/outbox/ledger.json       what delivered sessions leave behind: runs started and ended, their highest steps
+
+Sessions are named by the time of their start, so their order is that of their names. Nothing here knows of MLflow.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from pipeline.files import read_json, replace
+
+Entry = dict[str, Any]
+
+
+@dataclass
+class Run:
+    """What the entries so far say of one run."""
+
+    session: str = ""
+    """The session that wrote of it last."""
+    start: Entry | None = None
+    open: bool = False
+    last: int = 0
+    """The latest time stamp, in ms."""
+    steps: dict[str, int] = field(default_factory=dict)
+    """The highest step of each curve."""
+
+
+class Outbox:
+    """All sessions of one store. A session file is made at the first `append`; any number of threads may append."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        now = time.time_ns()
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now // 10**9))
+        self.session = f"{stamp}.{now % 10**9:09d}-{os.getpid()}-{secrets.token_hex(2)}"
+        self._file: IO[bytes] | None = None
+        self._lock = threading.Lock()
+        self._unsynced = False
+        # Sessions before the ledger: one that is folded into the ledger meanwhile is then seen in one of the two.
+        found = [(session, self._bytes(session, 0)) for session in self.sessions()]
+        self.runs = self._ledger()
+        for session, data in found:
+            _fold(self.runs, session, _parse(data))
+
+    def append(self, entry: Entry) -> bool:
+        """Write one entry. False when it is dropped: all its points lie at steps recorded before. Raises OSError (disk full)."""
+        with self._lock:
+            if entry["do"] == "metrics":
+                steps = self.runs[entry["uid"]].steps if entry["uid"] in self.runs else {}
+                values = {name: value for name, value in entry["values"].items() if steps.get(name, -1) < entry["step"]}
+                if not values:
+                    return False
+                entry = {**entry, "values": values}
+            line = json.dumps(entry, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+            self._open().write(line)
+            self._unsynced = True
+            _fold(self.runs, self.session, [entry])
+            return True
+
+    def sync(self) -> None:
+        """Make what was appended durable."""
+        with self._lock:
+            file, unsynced, self._unsynced = self._file, self._unsynced, False
+        if file is not None and unsynced:
+            os.fsync(file.fileno())
+
+    def sessions(self) -> list[str]:
+        """All sessions, oldest first."""
+        return sorted(path.name.removesuffix(".jsonl") for path in self.folder.glob("*.jsonl"))
+
+    def read(self, session: str, limit: int) -> tuple[list[Entry], int]:
+        """At most `limit` entries that are not acknowledged, and the offset in bytes behind them (to be handed to `ack`)."""
+        offset = self.acknowledged(session)
+        lines: list[bytes] = []
+        with (self.folder / f"{session}.jsonl").open("rb") as file:
+            file.seek(offset)
+            for line in file:
+                if len(lines) == limit or not line.endswith(b"\n"):  # the last line of a killed driver may be torn
+                    break
+                lines.append(line)
+        return _parse(b"".join(lines)), offset + sum(map(len, lines))
+
+    def ack(self, session: str, offset: int) -> None:
+        """The server has everything before `offset`."""
+        replace(self.folder / f"{session}.ack", offset)
+
+    def acknowledged(self, session: str) -> int:
+        """The acknowledged offset, in bytes."""
+        offset = read_json(self.folder / f"{session}.ack")
+        return offset if isinstance(offset, int) else 0
+
+    def left(self) -> int:
+        """How many entries are not acknowledged."""
+        return sum(self._bytes(session, self.acknowledged(session)).count(b"\n") for session in self.sessions())
+
+    def left_open(self) -> list[str]:
+        """Runs that were started and not ended by drivers that live no more, in the order of their start."""
+        dead = {session for session in {run.session for run in self.runs.values()} if not self._alive(session)}
+        return [uid for uid, run in self.runs.items() if run.open and run.session in dead]
+
+    def compact(self) -> None:
+        """Fold sessions that are delivered and whose drivers are gone into the ledger. Only for the one who sends."""
+        done = [s for s in self.sessions() if not self._alive(s) and not self._bytes(s, self.acknowledged(s)).count(b"\n")]
+        ledger = self._ledger() if done else {}
+        for session in done:
+            _fold(ledger, session, _parse(self._bytes(session, 0)))
+        if done:
+            replace(self.folder / "ledger.json", {uid: asdict(run) for uid, run in ledger.items()})
+        for session in done:
+            (self.folder / f"{session}.jsonl").unlink(missing_ok=True)
+            (self.folder / f"{session}.ack").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """End this session: its file is durable and no longer locked."""
+        self.sync()
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def _open(self) -> IO[bytes]:
+        if self._file is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._file = (self.folder / f"{self.session}.jsonl").open("ab", buffering=0)
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+        return self._file
+
+    def _alive(self, session: str) -> bool:
+        try:
+            with (self.folder / f"{session}.jsonl").open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:
+            return False
+        return False
+
+    def _bytes(self, session: str, offset: int) -> bytes:
+        with suppress(FileNotFoundError), (self.folder / f"{session}.jsonl").open("rb") as file:
+            file.seek(offset)
+            return file.read()
+        return b""
+
+    def _ledger(self) -> dict[str, Run]:
+        return {uid: Run(**run) for uid, run in (read_json(self.folder / "ledger.json") or {}).items()}
+
+
+def _parse(data: bytes) -> list[Entry]:
+    """The entries of whole lines; a line that is no JSON (a damaged disk) is left out."""
+    entries = []
+    for line in data[: data.rfind(b"\n") + 1].splitlines():
+        with suppress(ValueError):
+            entries.append(json.loads(line))
+    return entries
+
+
+def _fold(runs: dict[str, Run], session: str, entries: Iterable[Entry]) -> None:
+    for entry in entries:
+        run = runs.setdefault(entry["uid"], Run())
+        run.session = session
+        run.last = max(run.last, entry.get("time", 0))
+        if entry["do"] == "metrics":
+            run.steps.update(dict.fromkeys(entry["values"], entry["step"]))
+        elif entry["do"] == "start":
+            run.start, run.open = entry, True
+        elif entry["do"] == "end":
+            run.open = False

@@ -1,0 +1,131 @@
+"""The parts of a part-wise stage: each one an artifact of its own, made by a Ray task, or in this process without a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+from pipeline.canonical import canonical, fingerprint
+from pipeline.files import HashingWriter, file_sha256
+from pipeline.provenance import provenance
+from pipeline.store import Store
+from stages.contract import OutputFile, Part, PartFunction
+
+
+class Outputs:
+    """The files of one attempt, hashed while they are written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files: dict[str, OutputFile] = {}
+        self._declared: dict[str, bool] = {}
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        """A binary file to write, an output once the block has ended well."""
+        writer = HashingWriter(self._free(name))
+        try:
+            yield cast(IO[bytes], writer)
+        finally:
+            writer.close()
+        self.add(OutputFile(name, self.folder / name, writer.size, writer.sha256))
+
+    def declare(self, name: str, volatile: bool) -> Path:
+        """A path for a file that other code writes; hashed by `close`."""
+        path = self._free(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._declared[name] = volatile
+        return path
+
+    def add(self, file: OutputFile) -> None:
+        """Take in a file that is already hashed."""
+        if file.name in self.files:
+            raise ValueError(f"output {file.name!r} is written twice")
+        self.files[file.name] = file
+
+    def close(self) -> dict[str, OutputFile]:
+        """All files, the declared ones hashed. FileNotFoundError for one that was declared and not written."""
+        for name, volatile in self._declared.items():
+            path = self.folder / name
+            self.add(OutputFile(name, path, path.stat().st_size, file_sha256(path), volatile))
+        self._declared.clear()
+        return self.files
+
+    def _free(self, name: str) -> Path:
+        if name.startswith("/") or ".." in Path(name).parts or name in self.files or name in self._declared:
+            raise ValueError(f"output name {name!r} leaves the attempt's folder or is used twice")
+        return self.folder / name
+
+
+@dataclass(frozen=True)
+class PartTask:
+    """All a worker needs to make one part."""
+
+    store: Store
+    stage: str
+    key: str
+    module: str
+    function: str
+    part: Part
+
+
+def part_key(stage: str, version: int, function: PartFunction, part: Part) -> str:
+    """The fingerprint of a part: stage, version, function and the part's identity."""
+    about = {"stage": stage, "version": version, "function": function.__name__, "identity": dict(part.identity)}
+    return fingerprint(about)
+
+
+def part_tasks(store: Store, stage: str, version: int, function: PartFunction, parts: list[Part]) -> list[PartTask]:
+    """The tasks for parts. TypeError for a function that another process could not import."""
+    if "<" in function.__qualname__ or "." in function.__qualname__:
+        raise TypeError(f"{function.__qualname__} must be a function at the top level of its module")
+    module, name = function.__module__, function.__name__
+    return [PartTask(store, stage, part_key(stage, version, function, part), module, name, part) for part in parts]
+
+
+def make_part(task: PartTask) -> None:
+    """Make and publish one part; runs on a worker."""
+    kind = f"{task.stage}.parts"
+    started = time.time()
+    attempt = task.store.new_attempt(kind, task.key)
+    outputs = Outputs(attempt)
+    function: Callable[..., Mapping[str, Any] | None] = getattr(importlib.import_module(task.module), task.function)
+    summary = function(task.part.arguments, outputs) or {}
+    about = {
+        "cell": task.part.name, "settings": {}, "summary": canonical(summary), "identity": canonical(dict(task.part.identity)),
+        "attempt": attempt.name, "started": started, "finished": time.time(), "seconds": time.time() - started,
+        **provenance(task.stage),
+    }  # fmt: skip
+    task.store.publish(kind, task.key, outputs.close(), about)
+
+
+def run_tasks(tasks: list[PartTask], cpus: float, gpus: float, workers: int | None, done: Callable[[], None]) -> None:
+    """Run part tasks on the cluster, at most `workers` at once (None: as many as fit), and call `done` after each.
+
+    After the first exception no further task starts; those that run are waited for, then the exception is raised.
+    """
+    import ray
+
+    limit = workers or max(1, int(ray.cluster_resources().get("CPU", 1) / cpus))
+    remote = ray.remote(make_part).options(num_cpus=cpus, num_gpus=gpus, max_retries=3)
+    waiting = list(reversed(tasks))
+    running: list[Any] = []
+    failure: BaseException | None = None
+    while waiting or running:
+        while waiting and failure is None and len(running) < limit:
+            running.append(remote.remote(waiting.pop()))
+        if not running:
+            break
+        ready, running = ray.wait(running, num_returns=1)
+        try:
+            ray.get(ready[0])
+            done()
+        except ray.exceptions.RayTaskError as error:
+            failure = failure or getattr(error, "cause", None) or error
+    if failure is not None:
+        raise failure

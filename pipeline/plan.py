@@ -1,0 +1,226 @@
+"""What must run, and why: compares the workflow as it is written with what lies in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from gpt1.errors import UserError
+from pipeline.canonical import fingerprint, semantic
+from pipeline.cells import Cell, Workflow
+from pipeline.digests import Digests
+from pipeline.document import nearest
+from pipeline.files import read_json
+from pipeline.provenance import code_hash
+from pipeline.store import Store
+from stages.contract import Artifact, OutsideFile
+
+PARTS_FILE = "parts.json"
+
+
+class State(StrEnum):
+    """How a cell stands in the store."""
+
+    DONE = "done"
+    STALE = "stale"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    NEVER = "never run"
+
+
+@dataclass
+class Entry:
+    """One cell of the plan."""
+
+    cell: Cell
+    fingerprint: str
+    identity: dict[str, Any]
+    outside: Sequence[OutsideFile]
+    state: State
+    reasons: list[str]
+    run: bool
+    """Whether this run is to make it."""
+    artifact: Artifact | None = None
+    cost: float | None = None
+    """Seconds that the last making of this cell, or of one most like it, took."""
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which cells a command is about. With nothing named: all of them."""
+
+    stages: Sequence[str] = ()
+    start: str | None = None
+    only: bool = False
+    force: bool = False
+    rerun_changed_code: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All cells of a workflow, needed ones first, with what is to be done about each."""
+
+    workflow: Workflow
+    store: Store
+    entries: Mapping[str, Entry]
+
+    @property
+    def to_run(self) -> list[Entry]:
+        return [entry for entry in self.entries.values() if entry.run]
+
+
+def make_plan(workflow: Workflow, store: Store, selection: Selection = Selection()) -> Plan:
+    """Look at the store and decide. Reads records only, runs nothing. UserError for outside files that cannot be read."""
+    chosen = _chosen(workflow, selection)
+    digests = Digests(store.root / "cache" / "digests.json")
+    entries: dict[str, Entry] = {}
+    for cell in workflow.cells.values():
+        entries[cell.id] = _entry(cell, store, entries, digests, selection)
+    digests.save()
+    for entry in entries.values():
+        _decide(entry, entries, chosen, selection)
+    return Plan(workflow, store, entries)
+
+
+def identity_of(cell: Cell, inputs: Mapping[str, Sequence[str]], files: Mapping[str, str]) -> dict[str, Any]:
+    """All that decides what a cell makes. `inputs`: fingerprints by kind; `files`: sha256 of outside files by name."""
+    return {
+        "stage": cell.uses, "version": cell.stage.version, "with": semantic(cell.settings),
+        "inputs": {kind: sorted(prints) for kind, prints in inputs.items()}, "files": dict(files),
+    }  # fmt: skip
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The differences between two identities, field by field, in words."""
+    found: list[str] = []
+    if old.get("version") != new["version"]:
+        found.append(f"version: {old.get('version')} -> {new['version']}")
+    before, after = old.get("with", {}), new["with"]
+    keys = [key for key in sorted({*before, *after}) if _differ(before, after, key)]
+    found += [f"with.{key}: {_show(before, key)} -> {_show(after, key)}" for key in keys]
+    found += _file_changes(old.get("files", {}), new["files"])
+    kinds = {*old.get("inputs", {}), *new["inputs"]}
+    found += [f"input {kind} changed" for kind in sorted(kinds) if old.get("inputs", {}).get(kind) != new["inputs"].get(kind)]
+    return found
+
+
+def _differ(before: Mapping[str, Any], after: Mapping[str, Any], key: str) -> bool:
+    return (key in before) != (key in after) or before.get(key) != after.get(key)
+
+
+def _show(values: Mapping[str, Any], key: str) -> str:
+    return str(values[key]) if key in values else "(not set)"
+
+
+def _file_changes(before: Mapping[str, str], after: Mapping[str, str], most: int = 5) -> list[str]:
+    words = [
+        *(f"file {name}: changed" for name in sorted(before.keys() & after.keys()) if before[name] != after[name]),
+        *(f"file {name}: added" for name in sorted(after.keys() - before.keys())),
+        *(f"file {name}: removed" for name in sorted(before.keys() - after.keys())),
+    ]
+    return words if len(words) <= most else [*words[:most], f"and {len(words) - most} more files"]
+
+
+def _entry(cell: Cell, store: Store, entries: Mapping[str, Entry], digests: Digests, selection: Selection) -> Entry:
+    outside = cell.stage.outside(cell.settings)
+    inputs = {kind: [entries[i].fingerprint for i in ids] for kind, ids in cell.inputs.items()}
+    identity = identity_of(cell, inputs, digests.of(outside))
+    print_ = fingerprint(identity)
+    state, reasons, artifact = _state(cell, store, print_, identity, entries)
+    entry = Entry(cell, print_, identity, outside, state, reasons, False, artifact)
+    record = store.record(cell.uses, print_) or _most_like(cell, store, identity)
+    entry.cost = record.get("seconds") if record else None
+    if artifact is not None and record is not None and record.get("code") != code_hash(cell.uses):
+        entry.notes.append("the code has changed since (--code rerun makes it again)")
+        if selection.rerun_changed_code:
+            entry.state, entry.reasons = State.STALE, ["code changed"]
+    return entry
+
+
+def _state(
+    cell: Cell, store: Store, print_: str, identity: Mapping[str, Any], entries: Mapping[str, Entry]
+) -> tuple[State, list[str], Artifact | None]:
+    artifact = store.artifact(cell.uses, print_)
+    if artifact is not None:
+        reason = store.damage(artifact) or other_inputs(store, cell, print_, {i: e.artifact for i, e in entries.items()})
+        return (State.STALE, [reason], artifact) if reason else (State.DONE, [], artifact)
+    attempts = store.attempts(cell.uses, print_)
+    if attempts:
+        failure = store.failure(attempts[-1])
+        if failure is not None:
+            return State.FAILED, [failure.splitlines()[0]], None
+        return State.PARTIAL, [_partial(store, cell, attempts)], None
+    like = _most_like(cell, store, identity)
+    if like is None:
+        return State.NEVER, ["never run"], None
+    return State.STALE, changes(like["identity"], identity), None
+
+
+def other_inputs(store: Store, cell: Cell, print_: str, made: Mapping[str, Artifact | None]) -> str | None:
+    """Whether an input has been made again with other content than the one the artifact `print_` was made from."""
+    recorded = (store.record(cell.uses, print_) or {}).get("input_digests", {})
+    for need in cell.needs:
+        now = made.get(need)
+        if now is not None and recorded.get(now.fingerprint, now.digest) != now.digest:
+            return f"input {need} has other content now"
+    return None
+
+
+def _partial(store: Store, cell: Cell, attempts: Sequence[Any]) -> str:
+    listed = next((found for path in reversed(attempts) if (found := read_json(path / PARTS_FILE))), None)
+    if not listed:
+        return f"{len(attempts)} unfinished {'try' if len(attempts) == 1 else 'tries'}"
+    made = sum(store.record(f"{cell.uses}.parts", key) is not None for key in listed)
+    return f"{made} of {len(listed)} parts are made"
+
+
+def _most_like(cell: Cell, store: Store, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record of this cell that differs least from what is wanted now (the newest of those)."""
+    records = [record for record in store.records(cell.uses) if record.get("cell") == cell.id]
+    if not records:
+        return None
+    return min(records, key=lambda record: (len(changes(record["identity"], identity)), -record.get("finished", 0)))
+
+
+def _chosen(workflow: Workflow, selection: Selection) -> set[str]:
+    """The cells a command is about: those named, what they need (unless `only`), and with `start` that stage and all after it."""
+    named = set(selection.stages) | ({selection.start} if selection.start else set())
+    for name in named:
+        if name not in workflow.nodes and name not in workflow.cells:
+            raise UserError(f"unknown stage {name!r}; {nearest(name, workflow.nodes)}")
+    cells = workflow.cells
+    if not named:
+        return set(cells)
+    picked = {cell.id for cell in cells.values() if cell.id in selection.stages or cell.node in selection.stages}
+    if selection.start:
+        started = {cell.id for cell in cells.values() if selection.start in (cell.id, cell.node)}
+        for cell in cells.values():
+            if any(need in started for need in cell.needs):
+                started.add(cell.id)
+        picked |= started
+    if selection.only:
+        return picked
+    for cell in reversed(list(cells.values())):
+        if cell.id in picked:
+            picked.update(cell.needs)
+    return picked
+
+
+def _decide(entry: Entry, entries: Mapping[str, Entry], chosen: set[str], selection: Selection) -> None:
+    """Set `run`: chosen, and either not done or forced. UserError when it would be built on what is not there."""
+    cell = entry.cell
+    if cell.id not in chosen:
+        return
+    named = {*selection.stages, selection.start} - {None}
+    if selection.force and entry.state is State.DONE and (not named or named & {cell.id, cell.node}):
+        entry.state, entry.reasons = State.STALE, ["forced"]
+    entry.run = entry.state is not State.DONE
+    for need in cell.needs:
+        if entry.run and not entries[need].run and entries[need].state is not State.DONE:
+            raise UserError(
+                f"{cell.id} needs {need}, which is {entries[need].state} and was not chosen; "
+                "leave out --only or --from, or run that stage first"
+            )

@@ -1,0 +1,119 @@
+"""What one run of the workflow tells MLflow: a parent run, a child for each stage, a grandchild for each job of a matrix."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pipeline.plan import Entry, Plan
+from pipeline.provenance import git_commit, package_versions
+from pipeline.tracking import Status, Tracker
+from stages.contract import Artifact
+
+RUN_ID_WAIT = 15.0  # seconds to wait for the tracking server's first answer; MLflow takes some seconds to load
+
+
+class Records:
+    """Passes a run's doings to the tracker. Nothing here waits for the server, but for the first run id."""
+
+    def __init__(self, plan: Plan, run: str, say: Callable[[str], None]) -> None:
+        self._plan = plan
+        self._run = run
+        self._groups: set[str] = set()
+        self._cached: dict[str, str] = {}
+        self._wait = RUN_ID_WAIT
+        self._tracker = Tracker(plan.store.root, say=say)
+        self._tracker.close_left_open(keep={self._uid(entry) for entry in plan.to_run})
+        workflow = plan.workflow
+        tags = {
+            "gpt1.kind": "workflow", "gpt1.profile": workflow.profile or "", "gpt1.workflow": workflow.name,
+            "gpt1.store": str(plan.store.root), "mlflow.source.name": str(workflow.file),
+            "mlflow.source.git.commit": git_commit() or "",
+        }  # fmt: skip
+        self._tracker.start(run, f"{workflow.name} {workflow.profile or ''} {run}".replace("  ", " "), None, tags, time.time())
+        self._tracker.params(run, package_versions())
+
+    def started(self, entry: Entry) -> str | None:
+        """Open the run of a cell (or open it again, so that its curves go on). Returns MLflow's id when the server answers soon."""
+        cell, now = entry.cell, time.time()
+        parent = self._run
+        if cell.axes:
+            parent = f"{self._run}/{cell.node}"
+            if parent not in self._groups:
+                self._groups.add(parent)
+                self._tracker.start(parent, cell.node, self._run, {"gpt1.kind": "matrix", "gpt1.stage": cell.uses}, now)
+        uid = self._uid(entry)
+        tags = {
+            "gpt1.kind": "job" if cell.axes else "stage", "gpt1.stage": cell.uses, "gpt1.cell": cell.id,
+            "gpt1.fingerprint": entry.fingerprint, "gpt1.why": "; ".join(entry.reasons)[:500],
+            "mlflow.source.git.commit": git_commit() or "",
+        }  # fmt: skip
+        self._tracker.start(uid, cell.id, parent, tags, now)
+        self._tracker.params(uid, dict(cell.settings.model_dump(mode="json")))
+        run_id = self._tracker.run_id(uid, self._wait)
+        if run_id is None:
+            self._wait = 0.2
+        return run_id
+
+    def log(self, entry: Entry, step: int, values: Mapping[str, float], when: float) -> None:
+        """A point of one or more curves."""
+        self._tracker.metrics(self._uid(entry), step, dict(values), when)
+
+    def made(self, entry: Entry, artifact: Artifact, record: Mapping[str, Any]) -> None:
+        """Close the run of a cell with what it made: own small files as files, everything by reference."""
+        uid, when = self._uid(entry), float(record.get("finished", time.time()))
+        numbers = {name: float(value) for name, value in artifact.summary.items() if isinstance(value, int | float)}
+        self._tracker.metrics(uid, 0, {**numbers, "seconds": float(record.get("seconds", 0.0))}, when)
+        folder = self._plan.store.folder(artifact.stage, artifact.fingerprint)
+        for file in artifact.files.values():
+            if file.path.is_relative_to(folder):
+                inner = file.name.rpartition("/")[0]
+                self._tracker.artifact(uid, file.path, f"outputs/{inner}".rstrip("/"))
+        self._tracker.artifact(uid, folder / "record.json", "")
+        files = [
+            {"name": file.name, "uri": file.path.as_uri(), "size": file.size, "sha256": file.sha256}
+            for file in artifact.files.values()
+        ]  # fmt: skip
+        self._tracker.references(uid, files)
+        for name, digest in sorted(record.get("inputs", {}).items()):
+            content = record["input_digests"][digest]
+            source = self._plan.store.folder(name.partition("[")[0], digest)
+            self._tracker.dataset(uid, name, content[:32], source.as_uri(), entry.cell.uses)
+        for name, sha256 in list(entry.identity["files"].items())[:20]:
+            self._tracker.dataset(uid, name, sha256[:32], f"source:{name}", "source")
+        self._tracker.tags(uid, {"gpt1.digest": artifact.digest, "gpt1.parts": str(record.get("parts", {}))})
+        self._tracker.end(uid, "FINISHED", when)
+
+    def failed(self, entry: Entry, error: str) -> None:
+        """Close the run of a cell that failed."""
+        uid = self._uid(entry)
+        self._tracker.tags(uid, {"gpt1.error": error[:4000]})
+        self._tracker.end(uid, "FAILED", time.time())
+
+    def cached(self, entry: Entry) -> None:
+        """A cell that is not run again: the parent links to the run that made it."""
+        record = self._plan.store.record(entry.cell.uses, entry.fingerprint) or {}
+        self._cached[entry.cell.id] = str(record.get("mlflow_run_id") or record.get("run", ""))
+
+    def close(self, status: int, skipped: list[str]) -> int:
+        """End the parent run and wait a while for the server. Returns how many entries it has not acknowledged."""
+        word: Status = "FINISHED" if status == 0 else "FAILED"
+        tags = {f"gpt1.cached.{cell}": run_id for cell, run_id in self._cached.items()}
+        if self._cached:
+            rows = [f"| {cell} | taken as it was, made by run `{run_id}` |" for cell, run_id in self._cached.items()]
+            tags["mlflow.note.content"] = "\n".join(["| stage | |", "|---|---|", *rows])
+        if skipped:
+            tags["gpt1.left_out"] = ", ".join(skipped)[:4000]
+        if tags:
+            self._tracker.tags(self._run, tags)
+        for group in self._groups:
+            self._tracker.end(group, word, time.time())
+        self._tracker.end(self._run, word, time.time())
+        return self._tracker.close()
+
+    def _uid(self, entry: Entry) -> str:
+        """The same for every try at one artifact; another once the artifact has been withdrawn (a forced rerun)."""
+        folder = self._plan.store.folder(entry.cell.uses, entry.fingerprint)
+        withdrawn = len(list(folder.glob("withdrawn-*.json")))
+        return f"{entry.cell.uses}-{entry.fingerprint}" + (f"-{withdrawn}" if withdrawn else "")

@@ -1,0 +1,226 @@
+"""The driver: starts cells on the cluster as their inputs are made and passes on what they say. All it knows is in the store."""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from gpt1.errors import UserError
+from pipeline.cluster import check_capacity, connect
+from pipeline.context import Job, run_cell
+from pipeline.display import Display
+from pipeline.events import HubReporter, start_hub
+from pipeline.lease import Leases
+from pipeline.plan import Entry, Plan, other_inputs
+from pipeline.records import Records
+from stages.contract import Artifact
+
+DONE, FAILED, INVALID = 0, 1, 2
+POLL = 0.2  # seconds between looks at the hub
+
+
+def execute_cell(job: Job, reporter: HubReporter) -> None:
+    """Run one cell on a worker of the cluster."""
+    reporter.started()
+    run_cell(job, reporter)
+
+
+@dataclass
+class Try:
+    """One running try at a cell."""
+
+    entry: Entry
+    number: int
+    started: float
+
+
+@dataclass
+class Outcome:
+    """How a run ended: what was made, taken as it was, failed, and left undone because of a failure."""
+
+    made: list[str] = field(default_factory=list)
+    cached: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    invalid: bool = False
+
+    @property
+    def status(self) -> int:
+        if not self.failed:
+            return DONE
+        return INVALID if self.invalid else FAILED
+
+
+class Runner:
+    """One run of a plan."""
+
+    def __init__(self, plan: Plan, run: str, address: str | None, display: Display) -> None:
+        self.plan = plan
+        self.run_name = run
+        self.address = address
+        self.display = display
+        self.outcome = Outcome()
+        self._artifacts: dict[str, Artifact] = {}
+        self._waiting: dict[str, Entry] = {}
+        self._running: dict[Any, Try] = {}
+        self._tries: dict[str, int] = {}
+
+    def run(self) -> Outcome:
+        """Make all that the plan says is to be made. HeldError when another run is at one of them."""
+        leases = Leases(self.run_name)
+        store = self.plan.store
+        leases.take([store.folder(entry.cell.uses, entry.fingerprint) for entry in self.plan.to_run])
+        previous = signal.signal(signal.SIGTERM, _interrupt)
+        records = Records(self.plan, self.run_name, self._note)
+        try:
+            self._begin(records)
+            while self._waiting or self._running:
+                self._start_ready()
+                self._listen()
+                self._collect()
+                self._stop_overdue()
+            self._listen()
+        except KeyboardInterrupt:
+            self._cancel_all()
+            raise
+        finally:
+            left = records.close(self.outcome.status, self.outcome.skipped)
+            if left:
+                self._note(f"{left} records for MLflow wait in the store's outbox; `gpt1 track sync` sends them")
+            leases.release()
+            signal.signal(signal.SIGTERM, previous)
+            ray.shutdown()
+        return self.outcome
+
+    def _note(self, text: str) -> None:
+        self.display.cell_line(self.plan.workflow.name, text)
+
+    def _begin(self, records: Records) -> None:
+        self.records = records
+        self._note(connect(self.address))
+        check_capacity(entry.cell for entry in self.plan.to_run)
+        self.hub = start_hub()
+        self._waiting = {i: entry for i, entry in self.plan.entries.items() if entry.run or entry.artifact is not None}
+
+    def _take_as_is(self, entry: Entry, artifact: Artifact) -> None:
+        self._artifacts[entry.cell.id] = artifact
+        self.outcome.cached.append(entry.cell.id)
+        self.display.cell_cached(entry.cell.id)
+        self.records.cached(entry)
+
+    def _start_ready(self) -> None:
+        for entry in list(self._waiting.values()):
+            needs = entry.cell.needs
+            if any(need in self.outcome.failed or need in self.outcome.skipped for need in needs):
+                self.outcome.skipped.append(entry.cell.id)
+                del self._waiting[entry.cell.id]
+                self.display.cell_failed(entry.cell.id, "left out, because what it needs has failed")
+            elif all(need in self._artifacts for need in needs):
+                del self._waiting[entry.cell.id]
+                self._take_or_start(entry)
+
+    def _take_or_start(self, entry: Entry) -> None:
+        """What was done when the plan was made stays, unless an input has been made again since, with other content."""
+        if not entry.run and entry.artifact is not None:
+            reason = other_inputs(self.plan.store, entry.cell, entry.fingerprint, self._artifacts)
+            if reason is None:
+                self._take_as_is(entry, entry.artifact)
+                return
+            entry.run, entry.reasons = True, [reason]
+        self._start(entry)
+
+    def _start(self, entry: Entry) -> None:
+        cell, store = entry.cell, self.plan.store
+        if self._tries.get(cell.id, 0) == 0 and entry.artifact is not None:
+            store.withdraw(cell.uses, entry.fingerprint)
+        number = self._tries[cell.id] = self._tries.get(cell.id, 0) + 1
+        inputs = tuple(self._artifacts[need] for need in cell.needs)
+        job = Job(
+            store, cell.uses, cell.id, entry.fingerprint, entry.identity, cell.settings.model_dump(mode="json"), inputs,
+            tuple(entry.outside), cell.resources, self.run_name, self.records.started(entry),
+        )  # fmt: skip
+        resources = cell.resources
+        own = {"num_cpus": 0} if cell.stage.spreads else {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
+        task = ray.remote(max_calls=1, max_retries=0)(execute_cell).options(name=cell.id, **own)
+        self._running[task.remote(job, HubReporter(self.hub, cell.id))] = Try(entry, number, time.monotonic())
+
+    def _listen(self) -> None:
+        for event in ray.get(self.hub.drain.remote()):
+            if event.kind == "started":
+                entry = self.plan.entries[event.cell]
+                self.display.cell_started(event.cell, "; ".join(entry.reasons))
+                for attempt in self._running.values():
+                    if attempt.entry is entry:
+                        attempt.started = time.monotonic()
+            elif event.kind == "say":
+                self.display.cell_line(event.cell, *event.payload)
+            elif event.kind == "progress":
+                self.display.cell_progress(event.cell, *event.payload)
+            elif event.kind == "log":
+                step, values = event.payload
+                self.records.log(self.plan.entries[event.cell], step, values, event.time)
+
+    def _collect(self) -> None:
+        if not self._running:
+            return
+        ready, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=POLL)
+        for reference in ready:
+            attempt = self._running.pop(reference)
+            try:
+                ray.get(reference)
+            except Exception as error:
+                self._failed(attempt, error)
+            else:
+                self._listen()
+                self._made(attempt.entry)
+
+    def _made(self, entry: Entry) -> None:
+        artifact = self.plan.store.artifact(entry.cell.uses, entry.fingerprint)
+        if artifact is None:
+            raise RuntimeError(f"{entry.cell.id} ended well and published nothing")
+        record = self.plan.store.record(entry.cell.uses, entry.fingerprint) or {}
+        self._artifacts[entry.cell.id] = artifact
+        self.outcome.made.append(entry.cell.id)
+        self.display.cell_done(entry.cell.id, record.get("seconds", 0.0), _summary_line(artifact))
+        self.records.made(entry, artifact, record)
+
+    def _failed(self, attempt: Try, error: Exception) -> None:
+        cell = attempt.entry.cell
+        cause = getattr(error, "cause", None) or error
+        lines = str(cause).strip().splitlines() or [type(cause).__name__]
+        text = lines[0] if isinstance(cause, UserError) else f"{type(cause).__name__}: {lines[0]}"
+        if attempt.number <= cell.retries and not isinstance(cause, UserError):
+            self.display.cell_line(cell.id, f"try {attempt.number} failed ({text}); trying again")
+            self._waiting[cell.id] = attempt.entry
+            return
+        self.outcome.failed[cell.id] = text
+        self.outcome.invalid |= isinstance(cause, UserError)
+        self.display.cell_failed(cell.id, text)
+        self.records.failed(attempt.entry, text)
+
+    def _stop_overdue(self) -> None:
+        for reference, attempt in list(self._running.items()):
+            limit = attempt.entry.cell.timeout
+            if limit is not None and time.monotonic() - attempt.started > limit:
+                ray.cancel(reference, force=True)
+                del self._running[reference]
+                self._failed(attempt, TimeoutError(f"took longer than its timeout of {limit:g} s"))
+
+    def _cancel_all(self) -> None:
+        for reference, attempt in self._running.items():
+            ray.cancel(reference, force=True)
+            self.outcome.failed[attempt.entry.cell.id] = "interrupted"
+
+
+def _interrupt(_signal: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _summary_line(artifact: Artifact, most: int = 4) -> str:
+    """The first few figures of a summary on one line."""
+    shown = [(key, value) for key, value in artifact.summary.items() if isinstance(value, int | float | str)][:most]
+    return ", ".join(f"{key} {value:,.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in shown)

@@ -1,0 +1,90 @@
+"""The form of workflow.yaml: what may stand where, and one clear line for what may not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from gpt1.errors import UserError
+from pipeline.document import Document, KeyPath, nearest
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds(value: Any) -> Any:
+    """`90`, `"90s"`, `"30m"`, `"2h"` or `"1d"` in seconds; anything else is refused."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*", value)
+        if not match:
+            raise ValueError("expected a duration such as 90s, 30m, 2h or 1d")
+        return float(match[1]) * _UNITS[match[2]]
+    return value
+
+
+Duration = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class ResourceSpec(_Strict):
+    """What a stage may use."""
+
+    workers: int | None = Field(None, ge=1, description="Processes at once; as many as fit when not given.")
+    cpus: float = Field(1, gt=0, description="Cores of each process.")
+    gpus: float = Field(0, ge=0, description="GPUs of each process; a fraction lets small jobs share one.")
+
+
+class StageSpec(_Strict):
+    """One entry under `stages:`."""
+
+    uses: str = Field("", description="The stage's file in stages/; the entry's own name when not given.")
+    needs: tuple[str, ...] = Field((), description="The stages whose output it reads.")
+    with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="The stage's settings.")
+    matrix: dict[str, tuple[Any, ...]] = Field(default_factory=dict, description="Settings to run every combination of.")
+    resources: ResourceSpec = Field(ResourceSpec(workers=None, cpus=1, gpus=0), description="What the stage may use.")
+    retries: int = Field(0, ge=0, le=100, description="How often a failed cell is tried again.")
+    timeout: Duration | None = Field(None, description="How long one try may take, such as 90s, 30m, 2h.")
+    wait: Duration | None = Field(None, description="How long to wait for resources the cluster does not have yet.")
+
+
+class ProfileSpec(_Strict):
+    """One entry under `profiles:`; overlays the same keys."""
+
+    description: str = Field("", description="One sentence for people.")
+    stages: dict[str, dict[str, Any] | None] = Field(default_factory=dict, description="What is different from `stages:`.")
+
+
+SPEC_KEYS = {(info.alias or name) for name, info in StageSpec.model_fields.items()}
+
+
+def parse(document: Document, model: type[BaseModel], data: Any, path: KeyPath) -> Any:
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise UserError(_first_error(document, model, error, path)) from None
+
+
+def _first_error(document: Document, model: type[BaseModel], error: ValidationError, path: KeyPath) -> str:
+    """One line for the first thing pydantic refused: where, which key, what was found, what was expected."""
+    problem = error.errors(include_url=False)[0]
+    where = (*path, *problem["loc"])
+    name = ".".join(str(step) for step in where)
+    if problem["type"] == "extra_forbidden":
+        known = {info.alias or field_name for field_name, info in _model_at(model, problem["loc"][:-1]).model_fields.items()}
+        return f"{document.where(where)}: unknown key {name!r}; {nearest(str(problem['loc'][-1]), known)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(problem["input"], dict) else f", found {problem['input']!r}"
+    return f"{document.where(where)}: {name}: {message}{shown}"
+
+
+def _model_at(model: type[BaseModel], path: Sequence[str | int]) -> type[BaseModel]:
+    for step in path:
+        for name, info in model.model_fields.items():
+            if step in (name, info.alias) and isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+                model = info.annotation
+    return model

@@ -1,0 +1,72 @@
+"""The workflow as a job of a running Ray cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import shutil
+import tempfile
+from pathlib import Path
+
+from gpt1.errors import UserError
+from pipeline.provenance import ROOT
+
+SENT = ("pipeline", "stages", "gpt1", "infra")
+"""The folders of code that travel; data, environments and stores never do."""
+LIMIT = 50 << 20  # bytes; Ray refuses packages above 100 MiB, and code is far below this
+
+
+def submit_job(address: str, file: Path, profile: str | None, assignments: list[str], store: Path, detach: bool) -> int:
+    """Submit `gpt1 run` and follow its output. Returns its exit status (0 at once with `detach`)."""
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        client = JobSubmissionClient(address)
+    except (ConnectionError, RuntimeError) as error:
+        line = str(error).splitlines()[0]
+        raise UserError(f"--address {address}: no Ray cluster answers ({line}); start one with `ray start --head`") from None
+    with tempfile.TemporaryDirectory(prefix="gpt1-submit-") as folder:
+        packed = _pack(Path(folder), file)
+        job = client.submit_job(
+            entrypoint=_entrypoint(file, profile, assignments, store), runtime_env={"working_dir": str(packed)},
+            metadata={"gpt1.profile": profile or "", "gpt1.workflow": str(file)},
+        )  # fmt: skip
+    print(f"job {job} submitted to {address}", flush=True)
+    if detach:
+        return 0
+    try:
+        asyncio.run(_follow(client, job))
+    except KeyboardInterrupt:
+        print(f"the job goes on; `ray job logs --address {address} {job}` shows it, `ray job stop` ends it")
+        return 130
+    info = client.get_job_info(job)
+    code = info.driver_exit_code
+    return code if code is not None else int(str(info.status) != "SUCCEEDED")
+
+
+def _entrypoint(file: Path, profile: str | None, assignments: list[str], store: Path) -> str:
+    words = ["python", "-m", "pipeline.cli", "run", "--file", file.name, "--store", str(store.absolute()), "--address", "auto"]
+    if profile:
+        words += ["--profile", profile]
+    for assignment in assignments:
+        words += ["--set", assignment]
+    return shlex.join(words)
+
+
+def _pack(folder: Path, file: Path) -> Path:
+    """A copy of what travels, with nothing beside it. UserError when it is too large to upload."""
+    for name in SENT:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+    shutil.copy(file, folder / file.name)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if size > LIMIT:
+        mend = f"take large files out of {', '.join(SENT)}"
+        raise UserError(f"the code to upload has {size >> 20} MiB, more than {LIMIT >> 20} MiB; {mend}")
+    return folder
+
+
+async def _follow(client: object, job: str) -> None:
+    async for text in client.tail_job_logs(job):  # type: ignore[attr-defined]
+        print(text, end="", flush=True)

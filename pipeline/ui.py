@@ -1,0 +1,99 @@
+"""`gpt1 ui`: MLflow's server on the data base of a store, for as long as the command runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import IO
+
+from gpt1.errors import UserError
+from pipeline.recorder import DEFAULTS, default_uri
+
+STARTING = 120.0  # seconds the server may take to answer
+ENDING = 5.0  # seconds it may take to end by itself
+
+
+def serve(store: Path, host: str = "127.0.0.1", port: int = 5000, say: Callable[[str], None] = print) -> None:
+    """Serve until SIGINT or SIGTERM; `say` gets the address once it answers. For the main thread.
+
+    UserError: there is nothing to show, the port is in use, or the server does not come up (with the end of what it said).
+    """
+    store = store.absolute()
+    if not (store / "mlflow.db").is_file():
+        raise UserError(f"{store}: nothing has been recorded there (no mlflow.db); run the workflow first, or name another --store")
+    _require_free(host, port)
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", default_uri(store), "--host", host, "--port", str(port),
+        "--workers", "1", "--artifacts-destination", (store / "mlflow-artifacts").as_uri(),
+    ]  # fmt: skip
+    environment = {**DEFAULTS, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
+    with tempfile.TemporaryFile() as log:
+        # Its own process group: Ctrl-C reaches this process alone, which then ends all of the server's.
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, process_group=0)
+        guard = _guard(server.pid)
+        try:
+            _await_answer(host, port, server, log)
+            say(f"MLflow shows {store} at http://{host}:{port} (Ctrl-C ends it)")
+            server.wait()
+            raise UserError(f"the MLflow server has ended by itself: {_tail(log)}")
+        except KeyboardInterrupt:
+            return
+        finally:
+            _end(server, guard)
+            signal.signal(signal.SIGTERM, before)
+
+
+def _require_free(host: str, port: int) -> None:
+    with closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError) as error:
+            raise UserError(f"{host}:{port} cannot be used ({error}); name a free port with --port") from None
+
+
+def _guard(group: int) -> subprocess.Popen[bytes]:
+    """Ends the server's process group when this process dies in whatever way: then the pipe to the guard closes."""
+    return subprocess.Popen(["/bin/sh", "-c", "read _; kill -TERM 0"], stdin=subprocess.PIPE, process_group=group)
+
+
+def _await_answer(host: str, port: int, server: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+    address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '') else host}:{port}/health"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + STARTING
+    while server.poll() is None and time.monotonic() < deadline:
+        with suppress(OSError), opener.open(address, timeout=2) as answer:
+            if answer.status == 200:
+                return
+        time.sleep(0.2)
+    raise UserError(f"the MLflow server does not answer at {host}:{port}: {_tail(log)}")
+
+
+def _tail(log: IO[bytes]) -> str:
+    log.seek(0)
+    lines = log.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
+
+
+def _end(server: subprocess.Popen[bytes], guard: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + ENDING
+    with suppress(ProcessLookupError):  # the group is empty
+        os.killpg(server.pid, signal.SIGTERM)
+        while time.monotonic() < deadline:
+            server.poll()
+            guard.poll()
+            os.killpg(server.pid, 0)
+            time.sleep(0.05)
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+    guard.wait()

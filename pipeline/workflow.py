@@ -1,0 +1,113 @@
+"""workflow.yaml: read, overlaid by a profile and `--set`, validated whole, and expanded into cells.
+
+Nothing here needs torch, Ray or MLflow; stages are imported late, by the name after `uses:`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from gpt1.errors import UserError
+from pipeline.cells import Workflow, expand, ordered
+from pipeline.document import Document, KeyPath, load, nearest, scalar
+from pipeline.spec import SPEC_KEYS, ProfileSpec, StageSpec, parse
+
+
+def read(file: Path, profile: str | None = None, assignments: Sequence[str] = ()) -> Workflow:
+    """Read and validate a workflow. UserError (with file and line) for anything that is wrong in it."""
+    document = load(file)
+    data = document.data
+    if not isinstance(data, dict):
+        raise UserError(f"{file}: expected the keys name, stages and profiles; found {type(data).__name__}")
+    _known_keys(document, data, {"name", "stages", "profiles"}, ())
+    stages = data.get("stages")
+    if not isinstance(stages, dict) or not stages:
+        raise UserError(f"{document.where(('stages',))}: `stages:` must name at least one stage")
+    for node, spec in stages.items():
+        if not isinstance(spec, dict | None):
+            where = document.where(("stages", node))
+            raise UserError(f"{where}: stage {node!r}: expected keys such as needs and with, found {spec!r}")
+    merged = {node: dict(spec or {}) for node, spec in stages.items()}
+    _overlay_profile(document, merged, data.get("profiles") or {}, profile)
+    for assignment in assignments:
+        _assign(document, merged, assignment)
+    specs = {node: _stage_spec(document, node, spec) for node, spec in merged.items()}
+    order = ordered(document, specs)
+    return Workflow(str(data.get("name", "gpt1")), profile, file, expand(document, specs, order))
+
+
+def _known_keys(document: Document, data: Mapping[str, Any], known: set[str], path: KeyPath) -> None:
+    for key in data:
+        if key not in known:
+            raise UserError(f"{document.where((*path, key))}: unknown key {key!r}; {nearest(key, known)}")
+
+
+def _overlay_profile(document: Document, merged: dict[str, dict[str, Any]], profiles: Any, profile: str | None) -> None:
+    if not isinstance(profiles, dict):
+        raise UserError(f"{document.where(('profiles',))}: `profiles:` must map names to profiles")
+    for name, raw in profiles.items():
+        parsed = parse(document, ProfileSpec, raw or {}, ("profiles", name))
+        for node in parsed.stages:
+            if node not in merged:
+                where = document.where(("profiles", name, "stages", node))
+                raise UserError(f"{where}: unknown stage {node!r}; {nearest(node, merged)}")
+    if profile is None:
+        return
+    if profile not in profiles:
+        raise UserError(f"{document.name}: unknown profile {profile!r}; {nearest(profile, profiles)}")
+    for node, overlay in ((profiles[profile] or {}).get("stages") or {}).items():
+        _merge(merged[node], overlay or {})
+        _adopt_lines(document, ("profiles", profile, "stages", node), ("stages", node))
+
+
+def _merge(base: dict[str, Any], overlay: Mapping[str, Any]) -> None:
+    for key, value in overlay.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict) and key != "matrix":
+            base[key] = dict(base[key])
+            _merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def _adopt_lines(document: Document, source: KeyPath, target: KeyPath) -> None:
+    """What a profile says stands where the profile says it."""
+    for path, line in list(document.lines.items()):
+        if path[: len(source)] == source and len(path) > len(source):
+            document.lines[(*target, *path[len(source) :])] = line
+
+
+def _assign(document: Document, merged: dict[str, dict[str, Any]], assignment: str) -> None:
+    target, equals, text = assignment.partition("=")
+    node, _, key = target.strip().partition(".")
+    if not equals or not key:
+        raise UserError(f"--set {assignment!r}: expected stage.key=value, such as pretrain.max_lr=1e-3")
+    if node not in merged:
+        raise UserError(f"--set {assignment!r}: unknown stage {node!r}; {nearest(node, merged)}")
+    keys = key.split(".")
+    if keys[0] not in SPEC_KEYS:
+        keys = ["with", *keys]
+    place: dict[str, Any] = merged[node]
+    for step in keys[:-1]:
+        inner = place.get(step)
+        place[step] = dict(inner) if isinstance(inner, dict) else {}
+        place = place[step]
+    place[keys[-1]] = scalar(text)
+    matrix = merged[node].get("matrix")
+    if keys[0] == "with" and isinstance(matrix, dict) and keys[1] in matrix:
+        merged[node]["matrix"] = {axis: values for axis, values in matrix.items() if axis != keys[1]}
+    path: KeyPath = ("stages", node)
+    for step in keys:
+        path = (*path, step)
+        document.lines.pop(path, None)
+
+
+def _stage_spec(document: Document, node: str, raw: dict[str, Any]) -> StageSpec:
+    if isinstance(raw.get("needs"), str):
+        raw = {**raw, "needs": [raw["needs"]]}
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", node):
+        raise UserError(f"{document.where(('stages', node))}: stage name {node!r}: use small letters, digits and _")
+    cleaned = {key: value for key, value in raw.items() if value is not None}
+    return cast(StageSpec, parse(document, StageSpec, cleaned, ("stages", node)))

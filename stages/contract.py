@@ -1,0 +1,223 @@
+"""The stage contract: what a stage declares, and what it is given when it runs.
+
+A stage is one file in `stages/` with one subclass of `Stage`. Importing that file must be cheap (no torch, Ray, spaCy or MLflow at
+module level), because `plan` and `status` import every stage of the workflow to validate its settings.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, ClassVar, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gpt1.errors import UserError
+
+
+class Settings(BaseModel):
+    """What stands under a stage's `with:`. Every field is semantic (it enters the fingerprint) unless made by `placement`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def placement(default: Any, description: str, **limits: Any) -> Any:
+    """A field that says where or how fast, never what: it does not enter the fingerprint."""
+    return Field(default, description=description, json_schema_extra={"placement": True}, **limits)
+
+
+def added(default: Any, description: str, **limits: Any) -> Any:
+    """A field added after a stage's first release; `default` reproduces the behaviour from before it existed.
+
+    While the field has that value it is left out of the fingerprint, so that an upgrade throws nothing away.
+    """
+    return Field(default, description=description, json_schema_extra={"added": True}, **limits)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one stage may use: `workers` processes of `cpus` cores and `gpus` devices each. None: as many workers as fit."""
+
+    workers: int | None = None
+    cpus: float = 1
+    gpus: float = 0
+
+
+@dataclass(frozen=True)
+class OutsideFile:
+    """A file from outside the store. `name` is its identity (relative, the same on every machine), `path` where it lies here."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """A file of a published artifact. Volatile files (timings, logs) are kept but are no part of the content digest."""
+
+    name: str
+    path: Path
+    size: int
+    sha256: str
+    volatile: bool = False
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The published result of a stage, a matrix cell or a part."""
+
+    stage: str
+    cell: str
+    fingerprint: str
+    digest: str
+    settings: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    files: Mapping[str, OutputFile] = field(repr=False)
+
+    def path(self, name: str) -> Path:
+        """The file called `name`; KeyError names what there is."""
+        if name not in self.files:
+            raise KeyError(f"{self.cell} has no file {name!r}; it has {sorted(self.files)}")
+        return self.files[name].path
+
+    def under(self, prefix: str) -> list[OutputFile]:
+        """The files whose names start with `prefix`, in the order of their names."""
+        return [self.files[name] for name in sorted(self.files) if name.startswith(prefix)]
+
+
+class Output(Protocol):
+    """Where a part, or a stage, writes. A file becomes an output when the `with` block ends without an exception."""
+
+    def open(self, name: str) -> AbstractContextManager[IO[bytes]]:
+        """A binary file to write; its sha256 is taken while it is written."""
+        ...
+
+
+PartFunction = Callable[[Mapping[str, Any], Output], Mapping[str, Any] | None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One unit of a part-wise stage.
+
+    `identity` is everything the output depends on beside the stage's name and version and the function's name: digests of inputs,
+    settings, seeds. `arguments` go to the function as they are and may hold paths, which are no part of the identity.
+    """
+
+    name: str
+    identity: Mapping[str, Any]
+    arguments: Mapping[str, Any]
+
+
+class Reporter(Protocol):
+    """How running code speaks. Picklable: it can be handed to another process of the cluster."""
+
+    def say(self, text: str) -> None:
+        """One line for the person watching."""
+        ...
+
+    def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
+        """How far the stage is."""
+        ...
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """A point of one or more curves; a (name, step) logged twice is drawn once."""
+        ...
+
+
+class Context(Reporter, Output, Protocol):
+    """What `Stage.run` is given."""
+
+    cell: str
+    attempt: Path
+    """This attempt's private folder. Files left in it that were not declared as outputs are not part of the artifact."""
+    resources: Resources
+    outside: Sequence[OutsideFile]
+    reporter: Reporter
+
+    def input(self, kind: str) -> Artifact:
+        """The one artifact of that kind of stage; RuntimeError when there is none or more than one."""
+        ...
+
+    def inputs(self, kind: str | None = None) -> list[Artifact]:
+        """All artifacts of that kind of stage (None: of every kind), ordered by cell."""
+        ...
+
+    def output(self, name: str, volatile: bool = False) -> Path:
+        """A path for code that writes by itself; the file is hashed when the stage ends."""
+        ...
+
+    def map_parts(self, function: PartFunction, parts: Sequence[Part]) -> list[Artifact]:
+        """Run `function` once a part on the cluster, a bounded number at a time; published parts are taken as they are.
+
+        `function` is a module-level function. Returns the parts' artifacts in the order of `parts`; each artifact's `summary` is
+        what the function returned. The first exception ends the call after the running parts have ended; finished parts stay.
+        """
+        ...
+
+    def include(self, part: Artifact) -> None:
+        """Make a part's files outputs of this stage, by reference (names must be unique in the stage)."""
+        ...
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """The handful of figures one wants to see of this stage: kept in the record, shown in MLflow. Must be deterministic."""
+        ...
+
+    def earlier(self, name: str) -> list[Path]:
+        """Files or folders called `name` that earlier attempts at this very fingerprint left behind, oldest first."""
+        ...
+
+
+class Stage(ABC):
+    """One stage of the workflow."""
+
+    version: ClassVar[int] = 1
+    """Raised by hand when the meaning of the output changes; enters the fingerprint."""
+    settings_model: ClassVar[type[Settings]] = Settings
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Kinds of stages (`uses:` names) that must be among its `needs:`."""
+    accepts: ClassVar[tuple[str, ...]] = ()
+    """Kinds it can also take; `("*",)` for any."""
+    gang: ClassVar[bool] = False
+    """True: needs all its `workers` at the same time (the ranks of a training), so the cluster must hold them together."""
+    spreads: ClassVar[bool] = False
+    """True: `run` places its own work on the cluster (parts, ranks) and itself takes no CPU. False: `run` is one job of `resources`."""
+
+    @classmethod
+    def selects(cls, settings: Any, kind: str, upstream: Any) -> bool:
+        """Whether a cell with `settings` uses the upstream cell of that kind with settings `upstream`."""
+        return True
+
+    @classmethod
+    def outside(cls, settings: Any) -> list[OutsideFile]:
+        """Files from outside the store that the stage reads. Raises UserError when they are missing."""
+        return []
+
+    @classmethod
+    def check(cls, settings: Any, upstream: Mapping[str, Sequence[Any]]) -> None:
+        """Raise UserError when `settings` do not fit those of the upstream cells (by kind). Called before anything starts."""
+
+    @abstractmethod
+    def run(self, settings: Any, context: Context) -> None:
+        """Make the outputs. May be called again after a failure, in a new attempt."""
+
+
+__all__ = [
+    "Artifact",
+    "Context",
+    "OutputFile",
+    "OutsideFile",
+    "Output",
+    "Part",
+    "PartFunction",
+    "Reporter",
+    "Resources",
+    "Settings",
+    "Stage",
+    "UserError",
+    "added",
+    "placement",
+]

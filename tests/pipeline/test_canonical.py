@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.canonical import digest, semantic
+from stages.contract import Settings, added, placement
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(st.dictionaries(st.text(), plain))
+def test_order_of_keys_is_no_meaning(value: dict[str, object]) -> None:
+    assert digest(dict(reversed(value.items()))) == digest(value)
+
+
+@given(plain, plain)
+def test_different_values_hash_differently(one: object, other: object) -> None:
+    assert (digest(one) == digest(other)) == (repr_of(one) == repr_of(other))
+
+
+def repr_of(value: object) -> object:
+    """A form that keeps apart what JSON keeps apart: 1, 1.0 and True."""
+    if isinstance(value, dict):
+        return {key: repr_of(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [repr_of(item) for item in value]
+    return (type(value).__name__, 0.0 if value == 0 and isinstance(value, float) else value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, {1}, Path("x"), b"x", {1: 2}, object()])
+def test_what_has_no_canonical_form_is_refused(value: object) -> None:
+    with pytest.raises((TypeError, ValueError), match="cannot be hashed canonically"):
+        digest({"key": value})
+
+
+class Old(Settings):
+    steps: int = 10
+    folder: str = placement("here", "Where.")
+
+
+class New(Old):
+    smooth: bool = added(False, "Came later.")
+
+
+def test_placement_and_unused_later_fields_do_not_enter() -> None:
+    assert semantic(Old(folder="there")) == semantic(New()) == {"steps": 10}
+    assert semantic(New(smooth=True)) == {"steps": 10, "smooth": True}

@@ -1,0 +1,59 @@
+"""A stage that reads numbers from files, one part a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gpt1.errors import UserError
+from stages.contract import Context, Output, OutsideFile, Part, Settings, Stage, added, placement
+
+
+class NumbersSettings(Settings):
+    source: str = placement("numbers", "A folder of .txt files with a number each.")
+    add: int = 0
+    later: int = added(1, "Came after the first release.")
+    pause: float = placement(0.0, "Seconds a part takes.")
+
+
+class Numbers(Stage):
+    settings_model = NumbersSettings
+    spreads = True
+
+    @classmethod
+    def outside(cls, settings: NumbersSettings) -> list[OutsideFile]:
+        folder = Path(settings.source)
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder")
+        return [OutsideFile(path.name, path) for path in sorted(folder.glob("*.txt"))]
+
+    def run(self, settings: NumbersSettings, context: Context) -> None:
+        parts = [
+            Part(
+                file.name,
+                {"text": file.path.read_text(), "add": settings.add * settings.later},
+                {"path": str(file.path), "add": settings.add * settings.later, "name": file.name, "pause": settings.pause},
+            )
+            for file in context.outside
+        ]
+        made = context.map_parts(read_number, parts)
+        for part in made:
+            context.include(part)
+        context.summary({"total": sum(part.summary["value"] for part in made)})
+
+
+def read_number(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
+    import time
+
+    time.sleep(arguments["pause"])
+    text = Path(arguments["path"]).read_text()
+    if not text.strip().isdigit():
+        raise UserError(f"{arguments['name']}: expected a number, found {text.strip()!r}")
+    value = int(text) + arguments["add"]
+    with output.open(f"{arguments['name']}.value") as file:
+        file.write(str(value).encode())
+    return {"value": value}
+
+
+STAGE = Numbers()
