@@ -1,0 +1,1 @@
+"""Books: where they come from, how they are kept and cleaned."""

@@ -1,0 +1,68 @@
+"""Books in Parquet files, and other small tables written so that equal rows give equal bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gpt1.corpus.book import Book
+from gpt1.errors import UserError
+
+BOOKS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("title", pa.string()),
+        ("author", pa.string()),
+        ("source", pa.string()),
+        ("text", pa.large_string()),
+    ]
+)
+_ROWS_AT_ONCE = 8
+_COMPRESSION: Mapping[str, Any] = {"compression": "zstd", "compression_level": 3}
+
+
+def write_books(file: IO[bytes], books: Iterable[Book]) -> int:
+    """Write the books in the order given; returns how many. Few are held in memory at a time."""
+    return write_rows(file, BOOKS, (vars(book) for book in books))
+
+
+def read_books(path: Path) -> Iterator[Book]:
+    """The books of a part, in the order in which they were written. UserError when the file is damaged."""
+    for row in read_rows(path):
+        yield Book(row["id"], row["title"], row["author"], row["source"], row["text"])
+
+
+def write_rows(file: IO[bytes], schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write rows under a schema, a few in a row group; returns how many."""
+    written = 0
+    remaining = iter(rows)
+    with pq.ParquetWriter(file, schema, **_COMPRESSION) as writer:
+        while some := list(islice(remaining, _ROWS_AT_ONCE)):
+            writer.write_table(pa.Table.from_pylist(some, schema=schema))
+            written += len(some)
+    return written
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file written by `write_rows`. UserError when the file is damaged."""
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
+                yield from batch.to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path}: not a whole Parquet file ({_first_line(error)}); run the stage that made it again.") from error
+
+
+def write_table(file: IO[bytes], schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a small table whole."""
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), file, **_COMPRESSION)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

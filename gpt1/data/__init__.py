@@ -1,0 +1,1 @@
+"""Token shards, training windows over them, and n-gram baselines."""

@@ -1,0 +1,59 @@
+"""books.parquet: where each book lies in the shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gpt1.errors import UserError
+
+_BOOKS = pa.schema(
+    [
+        ("book", pa.string()),
+        ("title", pa.string()),
+        ("author", pa.string()),
+        ("source", pa.string()),
+        ("part", pa.string()),
+        ("set", pa.string()),
+        ("start", pa.int64()),
+        ("length", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class BookSpan:
+    """`length` ids from `start` in the file `<set>/<part>.arrow` are this book's."""
+
+    book: str
+    title: str
+    author: str | None
+    source: str
+    part: str
+    set: str
+    start: int
+    length: int
+
+
+def write_spans(file: IO[bytes], spans: Sequence[BookSpan]) -> None:
+    """Write the table in the order given."""
+    pq.write_table(
+        pa.Table.from_pylist([vars(span) for span in spans], schema=_BOOKS), file, compression="zstd", compression_level=3
+    )
+
+
+def read_spans(path: Path) -> Iterator[BookSpan]:
+    """The rows of a table written by `write_spans`. UserError when the file is missing or damaged."""
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(
+            f"{path}: cannot be read as the table of books ({str(error).splitlines()[0]}); run the shard stage again."
+        ) from error
+    for row in rows:
+        yield BookSpan(**row)

@@ -1,0 +1,58 @@
+"""One shard: an uncompressed Arrow IPC file with one column of ids, mapped into memory when read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+
+from gpt1.errors import UserError
+
+Ids = np.ndarray[tuple[int], np.dtype[np.uint16 | np.uint32]]
+_AGAIN = "run the shard stage again"
+
+
+def id_type(vocabulary_size: int) -> type[np.uint16] | type[np.uint32]:
+    """uint16 while every id fits, else uint32."""
+    return np.uint16 if vocabulary_size <= 1 << 16 else np.uint32
+
+
+def write_shard(file: IO[bytes], ids: Ids, metadata: Mapping[str, str]) -> None:
+    """Write ids (n,) as one record batch. `metadata` needs `vocabulary` (its sha256), `set` and `part`."""
+    column = pa.array(ids)
+    schema = pa.schema([pa.field("ids", column.type, nullable=False)], metadata=dict(sorted(metadata.items())))
+    with pa.ipc.new_file(file, schema) as writer:
+        writer.write_batch(pa.record_batch([column], schema=schema))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard opened for reading: `ids` (n,) lies in the file, not in memory."""
+
+    ids: Ids
+    vocabulary: str
+    set: str
+    part: str
+
+
+def open_shard(path: Path) -> Shard:
+    """Map a shard into memory. UserError names the file when it is missing, damaged or something else."""
+    try:
+        # The arrays keep the mapping alive.
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such shard; {_AGAIN}.") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path}: not a whole Arrow file ({str(error).splitlines()[0]}); {_AGAIN}.") from error
+    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    missing = {"vocabulary", "set", "part"} - metadata.keys()
+    if missing or table.column_names != ["ids"] or table["ids"].num_chunks != 1:
+        raise UserError(
+            f"{path}: an Arrow file, but no token shard (one column `ids` in one batch, with vocabulary, set, part); {_AGAIN}."
+        )
+    ids = table["ids"].chunk(0).to_numpy(zero_copy_only=True)
+    return Shard(ids, metadata["vocabulary"], metadata["set"], metadata["part"])

@@ -1,0 +1,103 @@
+"""The vocabulary: tokens, ids and merges, in the form OpenAI published (SPEC section 2)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from gpt1.errors import UserError
+from gpt1.text.bpe import END, Merge
+from gpt1.text.vocabulary_files import read_encoder, read_merges, refuse_disagreement
+
+UNKNOWN = 0
+UNKNOWN_TOKEN = "<unk>"
+NEWLINE_TOKEN = "\n" + END
+HEADER = "#version: 0.2"
+
+
+class Vocabulary:
+    """`tokens[id]` is a token's text, `ids` the way back, `merges` the pairs in the order of their rank."""
+
+    def __init__(self, tokens: Sequence[str], merges: Sequence[Merge]) -> None:
+        self.tokens = list(tokens)
+        self.merges = list(merges)
+        self.ids = {token: number for number, token in enumerate(self.tokens)}
+
+    @property
+    def size(self) -> int:
+        """The number of tokens: 40,478 for the published vocabulary."""
+        return len(self.tokens)
+
+    @cached_property
+    def sha256(self) -> str:
+        """A digest of tokens and merges, independent of how the files spell them."""
+        text = json.dumps([self.tokens, [list(pair) for pair in self.merges]], ensure_ascii=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+    @classmethod
+    def from_merges(cls, characters: Sequence[str], merges: Sequence[Merge]) -> Vocabulary:
+        """`<unk>`, the characters, the same with `</w>`, the merges' outputs in order, the line break.
+
+        Two merges with one output have one id.
+        """
+        final = [character + END for character in characters]
+        outputs = [first + second for first, second in merges]
+        tokens = dict.fromkeys([UNKNOWN_TOKEN, *characters, *final, *outputs])
+        tokens.pop(NEWLINE_TOKEN, None)
+        return cls([*tokens, NEWLINE_TOKEN], merges)
+
+    @classmethod
+    def load(cls, folder: Path) -> Vocabulary:
+        """The vocabulary in `folder`: one `encoder_bpe_*.json`, one `vocab_*.bpe`. UserError names the file and what is wrong."""
+        return cls.read(_only(folder, "encoder_bpe_*.json"), _only(folder, "vocab_*.bpe"))
+
+    @classmethod
+    def read(cls, encoder: Path, merges: Path) -> Vocabulary:
+        """The vocabulary of two files, checked against one another."""
+        tokens = read_encoder(encoder)
+        pairs = read_merges(merges, HEADER)
+        refuse_disagreement(encoder, tokens, merges, pairs, (UNKNOWN_TOKEN, NEWLINE_TOKEN))
+        return cls(tokens, pairs)
+
+    def save(self, folder: Path) -> tuple[Path, Path]:
+        """Write both files, named by the number of merges, and return their paths."""
+        encoder_name, merges_name = self.file_names
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / encoder_name).write_bytes(self.encoder_bytes())
+        (folder / merges_name).write_bytes(self.merges_bytes())
+        return folder / encoder_name, folder / merges_name
+
+    @property
+    def file_names(self) -> tuple[str, str]:
+        """The two files' names in the published form."""
+        return f"encoder_bpe_{len(self.merges)}.json", f"vocab_{len(self.merges)}.bpe"
+
+    def encoder_bytes(self) -> bytes:
+        """The JSON object of token to id, in the order of the ids."""
+        return json.dumps(self.ids, ensure_ascii=True).encode("ascii")
+
+    def merges_bytes(self) -> bytes:
+        """The header and a line of two fields for each merge, with a newline at the end."""
+        return "".join(f"{line}\n" for line in [HEADER, *(f"{first} {second}" for first, second in self.merges)]).encode()
+
+
+def alphabet(counts: Mapping[str, int], limit: int) -> list[str]:
+    """The characters of the counted words by falling frequency, ties by code point, at most `limit`."""
+    frequency: Counter[str] = Counter()
+    for word, count in counts.items():
+        for character in word:
+            frequency[character] += count
+    return sorted(frequency, key=lambda character: (-frequency[character], character))[:limit]
+
+
+def _only(folder: Path, pattern: str) -> Path:
+    found = sorted(folder.glob(pattern))
+    if len(found) == 1:
+        return found[0]
+    raise UserError(
+        f"{folder}: found {len(found)} files {pattern}, expected exactly one. A vocabulary is encoder_bpe_N.json with vocab_N.bpe."
+    )

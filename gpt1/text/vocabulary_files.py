@@ -1,0 +1,83 @@
+"""Reading a vocabulary's two files and refusing what does not fit together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from gpt1.errors import UserError
+from gpt1.text.bpe import END, Merge
+
+_AGAIN = "take both files anew from where they come from"
+
+
+def read_encoder(path: Path) -> list[str]:
+    """The tokens of `encoder_bpe_N.json` by id. Ids must be 0 … n - 1, each once."""
+    try:
+        pairs = json.loads(_text(path), object_pairs_hook=lambda found: found)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg}); {_AGAIN}.") from error
+    if not isinstance(pairs, list) or not all(isinstance(item, tuple) for item in pairs):
+        raise UserError(f"{path}: expected one JSON object of token to id; {_AGAIN}.")
+    tokens: dict[int, str] = {}
+    seen: set[str] = set()
+    for token, number in pairs:
+        if type(number) is not int or not 0 <= number < len(pairs):
+            raise UserError(f"{path}: token {token!r} has id {number!r}, expected a number from 0 to {len(pairs) - 1}; {_AGAIN}.")
+        if number in tokens:
+            raise UserError(f"{path}: id {number} stands for both {tokens[number]!r} and {token!r}; {_AGAIN}.")
+        if token in seen:
+            raise UserError(f"{path}: token {token!r} occurs twice (the second time with id {number}); {_AGAIN}.")
+        tokens[number] = token
+        seen.add(token)
+    return [tokens[number] for number in range(len(tokens))]
+
+
+def read_merges(path: Path, header: str) -> list[Merge]:
+    """The merges of `vocab_N.bpe`: the header, then lines of two fields separated by one space, the last line ended too."""
+    lines = _text(path).split("\n")
+    if lines[0] != header:
+        raise UserError(f"{path}, line 1: found {lines[0][:40]!r}, expected {header!r}; {_AGAIN}.")
+    if lines[-1] != "":
+        raise UserError(f"{path}, line {len(lines)}: the file does not end with a newline, so it was cut short; {_AGAIN}.")
+    merges: dict[Merge, int] = {}
+    for number, line in enumerate(lines[1:-1], start=2):
+        fields = line.split(" ")
+        if len(fields) != 2 or not all(fields):
+            raise UserError(f"{path}, line {number}: found {line[:40]!r}, expected two fields separated by one space; {_AGAIN}.")
+        pair = (fields[0], fields[1])
+        if pair in merges:
+            raise UserError(f"{path}, line {number}: the merge {line!r} stands on line {merges[pair]} already; {_AGAIN}.")
+        merges[pair] = number
+    return list(merges)
+
+
+def refuse_disagreement(encoder: Path, tokens: Sequence[str], merges: Path, pairs: Sequence[Merge], named: tuple[str, str]) -> None:
+    """Each merge's output must have an id, and each id must be a character, a merge's output or one of the two `named` tokens."""
+    known = set(tokens)
+    outputs: set[str] = set()
+    for number, (first, second) in enumerate(pairs, start=2):
+        outputs.add(first + second)
+        if first + second not in known:
+            raise UserError(
+                f"{merges}, line {number}: the merge's output {first + second!r} has no id in {encoder.name}; {_AGAIN}."
+            )
+    unknown, newline = named
+    if not tokens or tokens[0] != unknown:
+        raise UserError(f"{encoder}: id 0 is {tokens[0] if tokens else None!r}, expected {unknown!r}; {_AGAIN}.")
+    if newline not in known:
+        raise UserError(f"{encoder}: the line break's token {newline!r} is missing; {_AGAIN}.")
+    for number, token in enumerate(tokens):
+        single = len(token) == 1 or (len(token) == 1 + len(END) and token.endswith(END))
+        if not single and token not in outputs and token not in named:
+            raise UserError(f"{encoder}: token {token!r} (id {number}) is the output of no merge in {merges.name}; {_AGAIN}.")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; expected a vocabulary's file.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start} is not UTF-8; {_AGAIN}.") from error

@@ -1,0 +1,68 @@
+"""The split: copies, held-out books, tails."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gpt1.corpus.split import Signature, decide, tail_start, text_digest
+from gpt1.errors import UserError
+
+
+def signatures(number: int) -> list[Signature]:
+    return [Signature(f"book {index:03d}", "part-0000", f"digest {index}", 1000, 900) for index in range(number)]
+
+
+def test_an_added_book_moves_no_other() -> None:
+    before = {row.book: row.set for row in decide(signatures(200), 0.2, 7)}
+    after = {row.book: row.set for row in decide([*signatures(200), Signature("new", "part-0001", "new", 5, None)], 0.2, 7)}
+    assert {name: after[name] for name in before} == before
+    assert 20 <= sum(chosen == "held_out" for chosen in before.values()) <= 60
+
+
+def test_the_seed_matters_and_nothing_else_does() -> None:
+    books = signatures(50)
+    assert decide(books, 0.3, 1) == decide(list(reversed(books)), 0.3, 1)
+    assert decide(books, 0.3, 1) != decide(books, 0.3, 2)
+
+
+def test_copies_never_sit_on_both_sides() -> None:
+    books = signatures(40)
+    copies = [replace(item, book=f"z copy of {item.book}", part="part-0001") for item in books]
+    rows = decide([*copies, *books], 0.5, 3)
+    for row in rows:
+        if row.book.startswith("z"):
+            assert (row.set, row.copy_of) == ("duplicate", row.book.removeprefix("z copy of "))
+        else:
+            assert row.set in ("train", "held_out")
+    assert {row.tail_start for row in rows if row.set != "train"} == {None}
+    assert {row.tail_start for row in rows if row.set == "train"} == {900}
+
+
+@pytest.mark.parametrize("fraction", [0.0001, 0.8999])
+def test_there_is_always_a_book_on_either_side(fraction: float) -> None:
+    for seed in range(20):
+        assert {row.set for row in decide(signatures(2), fraction, seed)} == {"train", "held_out"}
+
+
+def test_one_book_is_too_few() -> None:
+    with pytest.raises(UserError, match="found 1 book after"):
+        decide([*signatures(1), replace(signatures(1)[0], book="copy")], 0.1, 0)
+
+
+def test_copies_with_other_line_breaks_and_quotes_have_one_digest() -> None:
+    assert text_digest("“Well,” he said,\nand left.") == text_digest('"Well," he said, and\nleft.')
+    assert text_digest("Well, he said.") != text_digest("Well, she said.")
+
+
+def test_a_tail_begins_at_a_paragraph() -> None:
+    text = "\n\n".join(f"paragraph {index} with words" for index in range(100))
+    start = tail_start(text, 0.1)
+    assert start is not None
+    assert text[start:].startswith("paragraph ")
+    assert text[:start].endswith("\n\n")
+    assert 0.07 < (len(text) - start) / len(text) <= 0.1
+    assert tail_start(text, 0) is None
+    assert tail_start("no boundary at all", 0.5) is None
+    assert tail_start("one line\nanother line", 0.6) == 9

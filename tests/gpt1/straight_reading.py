@@ -1,0 +1,72 @@
+"""A straight, slow reading of SPEC section 2, independent of the package: what the ids must be.
+
+It follows OpenAI's `text_utils.py` step by step, over whole texts, with no cleverness. Nothing of `gpt1` is imported here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import ftfy
+import spacy
+
+RUNS = r"(-+|~+|!+|\"+|;+|\?+|\++|,+|\)+|\(+|/+|\*+|\[+|\]+|}+|{+|\|+|_+)"
+
+
+def standardise(text: str) -> str:
+    text = text.replace("—", "-")
+    text = text.replace("–", "-")
+    text = text.replace("―", "-")
+    text = text.replace("…", "...")
+    text = text.replace("´", "'")
+    text = re.sub(RUNS, r" \1 ", text)
+    text = re.sub(r"\s*\n\s*", " \n ", text)
+    text = re.sub(r"[^\S\n]+", " ", text)
+    return text.strip()
+
+
+def adjacent(word: tuple[str, ...]) -> set[tuple[str, str]]:
+    return {(word[i], word[i + 1]) for i in range(len(word) - 1)}
+
+
+class StraightReading:
+    def __init__(self, encoder: Path, merges: Path) -> None:
+        self.encoder: dict[str, int] = json.loads(encoder.read_text(encoding="utf-8"))
+        lines = merges.read_text(encoding="utf-8").split("\n")[1:-1]
+        self.ranks = {tuple(line.split()): rank for rank, line in enumerate(lines)}
+        self.nlp = spacy.blank("en")
+        self.nlp.max_length = 1 << 30
+
+    def bpe(self, token: str) -> list[str]:
+        word = (*tuple(token[:-1]), token[-1] + "</w>")
+        pairs = adjacent(word)
+        if not pairs:
+            return [token + "</w>"]
+        while True:
+            best = min(pairs, key=lambda pair: self.ranks.get(pair, float("inf")))
+            if best not in self.ranks:
+                break
+            merged: list[str] = []
+            i = 0
+            while i < len(word):
+                if i + 1 < len(word) and (word[i], word[i + 1]) == best:
+                    merged.append(word[i] + word[i + 1])
+                    i += 2
+                else:
+                    merged.append(word[i])
+                    i += 1
+            word = tuple(merged)
+            if len(word) == 1:
+                break
+            pairs = adjacent(word)
+        if " ".join(word) == "\n  </w>":
+            return ["\n</w>"]
+        return list(word)
+
+    def ids(self, text: str) -> list[int]:
+        found: list[int] = []
+        for token in self.nlp(standardise(ftfy.fix_text(text))):
+            found.extend(self.encoder.get(piece, 0) for piece in self.bpe(token.text.lower()))
+        return found
