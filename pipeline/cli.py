@@ -236,7 +236,9 @@ def track_sync(store: StoreOption = Path("store")) -> None:
     """Send what the tracking server has not acknowledged yet."""
     from pipeline.tracking import sync
 
-    print(sync(Store.at(store).root))
+    synced = sync(Store.at(store).root)
+    print(f"{synced.sent} records sent, {synced.left} left" + (f": {synced.trouble}" if synced.trouble else ""))
+    raise typer.Exit(int(synced.left > 0))
 
 
 def main() -> None:

@@ -95,15 +95,17 @@ class StageContext:
         tasks = part_tasks(job.store, job.uses, load_stage(job.uses).version, function, list(parts))
         replace(self.attempt / PARTS_FILE, [task.key for task in tasks])
         missing = [task for task in tasks if not self._published(kind, task.key)]
-        self._parts["reused"] += len(tasks) - len(missing)
         done = len(tasks) - len(missing)
+        self._parts["reused"] += done
         if done and missing:
             self.say(f"{done} of {len(tasks)} parts were made before and are taken as they are")
         self.progress(done, len(tasks), "parts")
 
         def one_more() -> None:
+            nonlocal done
+            done += 1
             self._parts["made"] += 1
-            self.progress(len(tasks) - len(missing) + self._parts["made"], len(tasks), "parts")
+            self.progress(done, len(tasks), "parts")
 
         if job.cluster:
             run_tasks(missing, job.resources.cpus, job.resources.gpus, job.resources.workers, one_more)

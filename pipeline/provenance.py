@@ -7,6 +7,7 @@ import getpass
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import socket
 import subprocess
@@ -53,9 +54,17 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
+def user_name() -> str:
+    """Who runs this; the number of an account without a name, as containers have."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
 def provenance(stage: str) -> dict[str, Any]:
     """The fields of a record that say where it comes from."""
     return {
         "code": code_hash(stage), "git_commit": git_commit(), "packages": package_versions(),
-        "host": socket.gethostname(), "user": getpass.getuser(), "machine": platform.machine(),
+        "host": socket.gethostname(), "user": user_name(), "machine": platform.machine(),
     }  # fmt: skip

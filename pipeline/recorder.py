@@ -96,8 +96,9 @@ class Recorder:
         client = MlflowClient(tracking_uri=self.uri)
         found = client.get_experiment_by_name(EXPERIMENT)
         if found is None:
-            local = self.uri == default_uri(self._store)
-            self._experiment = client.create_experiment(EXPERIMENT, (self._store / "mlflow-artifacts").as_uri() if local else None)
+            files = (self._store / "mlflow-artifacts").as_uri() if self.uri == default_uri(self._store) else None
+            training = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens its pages for training
+            self._experiment = client.create_experiment(EXPERIMENT, files, training)
         else:
             self._experiment = found.experiment_id
             if found.lifecycle_stage == "deleted":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipeline.plan import Entry, Plan
-from pipeline.provenance import git_commit, package_versions
+from pipeline.provenance import git_commit, package_versions, user_name
 from pipeline.tracking import Status, Tracker
 from stages.contract import Artifact
 
@@ -28,8 +28,7 @@ class Records:
         workflow = plan.workflow
         tags = {
             "gpt1.kind": "workflow", "gpt1.profile": workflow.profile or "", "gpt1.workflow": workflow.name,
-            "gpt1.store": str(plan.store.root), "mlflow.source.name": str(workflow.file),
-            "mlflow.source.git.commit": git_commit() or "",
+            "gpt1.store": str(plan.store.root), **_origin(str(workflow.file)),
         }  # fmt: skip
         self._tracker.start(run, f"{workflow.name} {workflow.profile or ''} {run}".replace("  ", " "), None, tags, time.time())
         self._tracker.params(run, package_versions())
@@ -47,7 +46,7 @@ class Records:
         tags = {
             "gpt1.kind": "job" if cell.axes else "stage", "gpt1.stage": cell.uses, "gpt1.cell": cell.id,
             "gpt1.fingerprint": entry.fingerprint, "gpt1.why": "; ".join(entry.reasons)[:500],
-            "mlflow.source.git.commit": git_commit() or "",
+            **_origin(f"stages/{cell.uses}"),
         }  # fmt: skip
         self._tracker.start(uid, cell.id, parent, tags, now)
         self._tracker.params(uid, dict(cell.settings.model_dump(mode="json")))
@@ -117,3 +116,12 @@ class Records:
         folder = self._plan.store.folder(entry.cell.uses, entry.fingerprint)
         withdrawn = len(list(folder.glob("withdrawn-*.json")))
         return f"{entry.cell.uses}-{entry.fingerprint}" + (f"-{withdrawn}" if withdrawn else "")
+
+
+def _origin(source: str) -> dict[str, str]:
+    """The tags behind MLflow's columns User and Source."""
+    commit = git_commit()
+    return {
+        "mlflow.user": user_name(), "mlflow.source.name": source, "mlflow.source.type": "LOCAL",
+        **({"mlflow.source.git.commit": commit} if commit else {}),
+    }  # fmt: skip

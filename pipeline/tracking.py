@@ -121,7 +121,7 @@ class Tracker:
         self._wake.set()
         self._outbox.close()
         if self._thread is not None:
-            self._thread.join(timeout=2)  # a request that hangs is left behind; the thread is a daemon
+            self._thread.join(timeout=2 if left else 20)  # a request that hangs is left behind; the thread is a daemon
         return left
 
     def _append(self, do: str, uid: str, **rest: Any) -> None:

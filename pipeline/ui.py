@@ -22,8 +22,8 @@ STARTING = 120.0  # seconds the server may take to answer
 ENDING = 5.0  # seconds it may take to end by itself
 
 
-def serve(store: Path, host: str = "127.0.0.1", port: int = 5000, say: Callable[[str], None] = print) -> None:
-    """Serve until SIGINT or SIGTERM; `say` gets the address once it answers. For the main thread.
+def serve(store: Path, host: str = "127.0.0.1", port: int = 5000, say: Callable[[str], None] | None = None) -> None:
+    """Serve until SIGINT or SIGTERM; `say` (else standard output) gets the address once it answers. For the main thread.
 
     UserError: there is nothing to show, the port is in use, or the server does not come up (with the end of what it said).
     """
@@ -43,7 +43,8 @@ def serve(store: Path, host: str = "127.0.0.1", port: int = 5000, say: Callable[
         guard = _guard(server.pid)
         try:
             _await_answer(host, port, server, log)
-            say(f"MLflow shows {store} at http://{host}:{port} (Ctrl-C ends it)")
+            ready = f"MLflow shows {store} at http://{host}:{port} (Ctrl-C ends it)"
+            say(ready) if say else print(ready, flush=True)
             server.wait()
             raise UserError(f"the MLflow server has ended by itself: {_tail(log)}")
         except KeyboardInterrupt:

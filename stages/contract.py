@@ -15,8 +15,6 @@ from typing import IO, Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gpt1.errors import UserError
-
 
 class Settings(BaseModel):
     """What stands under a stage's `with:`. Every field is semantic (it enters the fingerprint) unless made by `placement`."""
@@ -184,40 +182,22 @@ class Stage(ABC):
     gang: ClassVar[bool] = False
     """True: needs all its `workers` at the same time (the ranks of a training), so the cluster must hold them together."""
     spreads: ClassVar[bool] = False
-    """True: `run` places its own work on the cluster (parts, ranks) and itself takes no CPU. False: `run` is one job of `resources`."""
+    """True: `run` places its own work on the cluster (parts, ranks), without a CPU itself. False: `run` is a job of `resources`."""
 
     @classmethod
-    def selects(cls, settings: Any, kind: str, upstream: Any) -> bool:
+    def selects(cls, settings: Any, kind: str, upstream: Any) -> bool:  # noqa: ARG003 (for subclasses)
         """Whether a cell with `settings` uses the upstream cell of that kind with settings `upstream`."""
         return True
 
     @classmethod
-    def outside(cls, settings: Any) -> list[OutsideFile]:
+    def outside(cls, settings: Any) -> list[OutsideFile]:  # noqa: ARG003
         """Files from outside the store that the stage reads. Raises UserError when they are missing."""
         return []
 
-    @classmethod
+    @classmethod  # noqa: B027 (most need none)
     def check(cls, settings: Any, upstream: Mapping[str, Sequence[Any]]) -> None:
         """Raise UserError when `settings` do not fit those of the upstream cells (by kind). Called before anything starts."""
 
     @abstractmethod
     def run(self, settings: Any, context: Context) -> None:
         """Make the outputs. May be called again after a failure, in a new attempt."""
-
-
-__all__ = [
-    "Artifact",
-    "Context",
-    "OutputFile",
-    "OutsideFile",
-    "Output",
-    "Part",
-    "PartFunction",
-    "Reporter",
-    "Resources",
-    "Settings",
-    "Stage",
-    "UserError",
-    "added",
-    "placement",
-]

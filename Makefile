@@ -1,0 +1,34 @@
+# The whole set-up in one word. `make run` and `make test` are all a newcomer needs; docs/install.md says the rest.
+.DEFAULT_GOAL := help
+.PHONY: help run install install-test test test-slow lint clean
+
+BIN := .venv/bin
+PROFILE ?= demo
+ARGS ?=
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+run: install ## environment in .venv/, then the demo: books to report (PROFILE=..., ARGS="--set stage.key=value")
+	@$(BIN)/gpt1 run --profile $(PROFILE) $(ARGS)
+
+install: ## the environment alone (PYTHON=..., TORCH_INDEX=...)
+	@infra/install.sh run
+
+install-test:
+	@infra/install.sh test
+
+test: install-test ## the quick tests, at most 10 minutes; what is skipped is printed with its reason
+	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: install-test ## all tests, the slow ones too
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: install-test ## ruff, mypy, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+clean: ## removes the environment, caches and build files; never ./store
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name store -prune -o -name .git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +

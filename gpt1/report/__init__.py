@@ -1,0 +1,1 @@
+"""The report: facts gathered from the stages' outputs, curves, and the pages made of them."""

@@ -1,0 +1,83 @@
+"""The charts of the report, made from its facts and the curves of pre-training. A chart without points is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gpt1.report.curves import Chart, Line, Mark, smooth
+from gpt1.report.pretraining import METRICS, PERPLEXITY, series
+from gpt1.report.sources import Source, of_kind
+
+
+def charts(sources: Sequence[Source], facts: Mapping[str, Any], smoothing: float) -> list[Chart]:
+    """All charts that have something to show, in the order of the page."""
+    curves = {source.cell: source.rows(METRICS) for source in of_kind(sources, "pretrain")}
+    found = [
+        _perplexity(curves, facts["pretraining"]),
+        _loss(curves, smoothing),
+        _of_rows(curves, "lr", "learning-rate", "Learning rate of each update", "learning rate"),
+        _of_rows(curves, "gradient_norm", "gradient-norm", "Norm of the gradient before clipping", "gradient norm"),
+        _zero_shot(facts["zero_shot"]),
+        _transfer(facts["transfer"]),
+    ]
+    return [chart for chart in found if chart.lines]
+
+
+Curves = Mapping[str, list[dict[str, Any]]]
+
+
+def _perplexity(curves: Curves, pretraining: Mapping[str, Any]) -> Chart:
+    lines = []
+    for n, (cell, rows) in enumerate(curves.items()):
+        if points := series(rows, PERPLEXITY):
+            lines.append(Line(cell, *_columns(points), colour=n, dots=len(points) <= 40))
+    marks = [Mark(name, pretraining[f"{name}_perplexity"]) for name in ("unigram", "bigram") if pretraining[f"{name}_perplexity"]]
+    title = "Perplexity on held-out books during pre-training"
+    return Chart("perplexity", title, "update", "held-out perplexity", tuple(lines), tuple(marks), log_y=True)
+
+
+def _loss(curves: Curves, smoothing: float) -> Chart:
+    lines = []
+    for n, (cell, rows) in enumerate(curves.items()):
+        if points := series(rows, "loss"):
+            x, y = _columns(points)
+            lines += [Line(f"{cell}, raw", x, y, colour=n, faint=True), Line(cell, x, smooth(y, smoothing), colour=n)]
+    return Chart("loss", "Training loss, raw and smoothed", "update", "training loss (nats)", tuple(lines))
+
+
+def _of_rows(curves: Curves, key: str, name: str, title: str, label: str) -> Chart:
+    lines = []
+    for n, (cell, rows) in enumerate(curves.items()):
+        if points := series(rows, key):
+            lines.append(Line(cell, *_columns(points), colour=n))
+    return Chart(name, title, "update", label, tuple(lines), height=1.9)
+
+
+def _zero_shot(tasks: Sequence[Mapping[str, Any]]) -> Chart:
+    lines = [
+        Line(task["title"], [point["step"] for point in task["points"]], [point["score"] for point in task["points"]], n, dots=True)
+        for n, task in enumerate(task for task in tasks if task["points"])
+    ]
+    title = "Zero-shot score over pre-training"
+    return Chart("zero-shot", title, "update of pre-training", "score (%)", tuple(lines), _baselines(tasks))
+
+
+def _transfer(rows: Sequence[Mapping[str, Any]]) -> Chart:
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(" ".join(filter(None, (row["title"], row["variant"]))), []).append(row)
+    lines = [
+        Line(name, [row["transferred"] for row in group], [row["score"] for row in group], n, dots=True)
+        for n, (name, group) in enumerate(groups.items())
+    ]
+    title = "Score by the number of transferred layers"
+    return Chart("transfer", title, "layers transferred", "score (%)", tuple(lines), _baselines(rows))
+
+
+def _baselines(rows: Sequence[Mapping[str, Any]]) -> tuple[Mark, ...]:
+    return tuple(Mark(f"baseline {value:.1f}", value) for value in sorted({row["baseline"] for row in rows} - {None}))
+
+
+def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]

@@ -1,0 +1,101 @@
+"""The report as one HTML page that needs nothing else, and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpt1.report import wording
+from gpt1.report.corpus import figure
+from gpt1.report.curves import Chart
+from gpt1.report.pretraining import PAPER_PERPLEXITY
+from gpt1.report.provenance import settings_line
+from gpt1.report.tasks import CLEAR, clearly_better
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Content:
+    """What the pages show. `drawings`: SVG text by chart name; `samples`: for each pre-training cell its samples by step."""
+
+    title: str
+    facts: Mapping[str, Any]
+    charts: Sequence[Chart]
+    drawings: Mapping[str, str]
+    samples: Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def html(content: Content) -> str:
+    """One page: no scripts, nothing from the network."""
+    return _render("page.html.j2", content, style=(FOLDER / "style.css").read_text(encoding="utf-8"))
+
+
+def markdown(content: Content) -> str:
+    """The same facts for a terminal or a repository's page; its pictures are the files in figures/."""
+    return _render("page.md.j2", content)
+
+
+def _render(template: str, content: Content, **more: Any) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        autoescape=select_autoescape(enabled_extensions=("html.j2",)), keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "number": wording.number, "short": wording.short, "points": wording.points, "signed": wording.signed,
+        "settings": settings_line, "paper": paper_figure, "cell": _markdown_cell, "line": _markdown_line,
+    }  # fmt: skip
+    return environment.get_template(template).render(
+        title=content.title, facts=content.facts, charts=content.charts, drawings=content.drawings, samples=content.samples,
+        tiles=tiles(content.facts), bars=bars(content.facts["pretraining"]), clear=CLEAR, paper_perplexity=PAPER_PERPLEXITY,
+        missing=wording.MISSING, **more,
+    )  # fmt: skip
+
+
+def tiles(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The headline's (value, words under it); what is not known is left out."""
+    cells, corpus = facts["pretraining"]["cells"], facts["corpus"]
+    best = min((cell for cell in cells if cell["held_out_perplexity"]), key=lambda cell: cell["held_out_perplexity"], default=None)
+    found: list[tuple[str, str]] = []
+    if best:
+        found.append((wording.number(best["held_out_perplexity"]), "held-out perplexity"))
+        if best["share_of_unigram"]:
+            found.append((f"{100 * best['share_of_unigram']:.0f} %", "of the unigram model's perplexity"))
+    if facts["tasks"]:
+        found.append((f"{len(clearly_better(facts['tasks']))} of {len(facts['tasks'])}", "tasks clearly above their baseline"))
+    words = figure(corpus, "clean", "words") or figure(corpus, "ingest", "words")
+    if words:
+        books = figure(corpus, "clean", "books") or figure(corpus, "ingest", "books")
+        found.append((wording.short(words), f"words in {wording.number(books)} books"))
+    if best and best["parameters"]:
+        found.append((wording.short(best["parameters"]), "parameters"))
+    return found
+
+
+def bars(pretraining: Mapping[str, Any]) -> list[tuple[str, float, float, bool]]:
+    """(name, perplexity, width in per cent of the largest, whether it is a model of ours), the best first."""
+    rows = [(cell["cell"], cell["held_out_perplexity"], True) for cell in pretraining["cells"]]
+    rows += [(f"{name} model", pretraining[f"{name}_perplexity"], False) for name in ("bigram", "unigram")]
+    known = sorted((row for row in rows if row[1]), key=lambda row: row[1])
+    return [(name, value, 100 * value / known[-1][1], ours) for name, value, ours in known]
+
+
+def paper_figure(row: Mapping[str, Any]) -> str:
+    """The paper's figure for a row's task; those of its parts where the paper gives only these."""
+    if row["paper"] is None and row["paper_groups"]:
+        return " / ".join(wording.points(value) for value in row["paper_groups"].values())
+    return wording.points(row["paper"])
+
+
+def _markdown_cell(text: Any) -> str:
+    """Text that cannot break a table."""
+    return _markdown_line(text).replace("|", "\\|")
+
+
+def _markdown_line(text: Any) -> str:
+    """One line in which Markdown's own characters mean themselves."""
+    return "".join("\\" + c if c in "\\`*_[]<>#" else c for c in " ".join(str(text).split()))

@@ -1,0 +1,53 @@
+"""What a report is made of: the published outputs of one cell, as plain values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Source:
+    """One cell of the workflow. `kind` is the stage it uses; `files` maps the names of its files to where they lie."""
+
+    kind: str
+    cell: str
+    fingerprint: str = ""
+    digest: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict, repr=False)
+
+    def document(self, name: str) -> dict[str, Any]:
+        """The JSON object in the file called `name`; empty where the cell has no such file."""
+        if name not in self.files:
+            return {}
+        found = json.loads(self.files[name].read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """The objects of the JSON Lines file called `name`; none where the cell has no such file."""
+        if name not in self.files:
+            return []
+        with self.files[name].open(encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines if line.strip()]
+
+    def fact(self, name: str, file: str = "") -> Any:
+        """A figure of the summary or, where the summary lacks it, of the JSON object in `file`; None where neither has it."""
+        if name in self.summary:
+            return self.summary[name]
+        return self.document(file).get(name) if file else None
+
+
+def of_kind(sources: Iterable[Source], kind: str) -> list[Source]:
+    """The cells of one kind of stage, in the order given."""
+    return [source for source in sources if source.kind == kind]
+
+
+def only(sources: Sequence[Source], kind: str) -> Source:
+    """The first cell of that kind; an empty one where the workflow has none, so that each of its facts is None."""
+    found = of_kind(sources, kind)
+    return found[0] if found else Source(kind, "")
