@@ -162,7 +162,7 @@ def _print_plan(plan: Plan, everything: bool = False) -> None:
 
 def _why(entry: Entry) -> str:
     cost = f" (took {_duration(entry.cost)})" if entry.cost is not None else ""
-    return "; ".join([*entry.reasons, *entry.notes]) + cost
+    return "; ".join(reason for reason in [*entry.reasons, *entry.notes] if reason != entry.state) + cost
 
 
 def _duration(seconds: float) -> str:

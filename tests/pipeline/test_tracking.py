@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +69,8 @@ def test_a_run_with_everything(tmp_path: Path) -> None:
         file.truncate(UPLOAD_LIMIT + 1)
     tracker = Tracker(store, say=said.append)
     tracker.start("run", "workflow", tags={"mlflow.source.git.commit": "abc", "long": "x" * 9000}, time=1000.0)
-    tracker.start("run/pre['a=\"b\"]", "pretrain", "run", time=1001.5)
-    uid = "run/pre['a=\"b\"]"
+    tracker.start('run/pre[\'a="b"]', "pretrain", "run", time=1001.5)
+    uid = 'run/pre[\'a="b"]'
     tracker.params(uid, {f"p{i}": i for i in range(250)} | {"long": "y" * 7000, "odd (name)": 1})
     tracker.metrics(uid, 1, {"loss": 2.0, "tokens/s (all)": 5.0}, time=1002.0)
     tracker.metrics(uid, 2, {"loss": math.nan, "lr": math.inf}, time=1003.0)
@@ -333,9 +337,12 @@ def test_a_server_that_hangs_and_one_that_dies_lose_and_double_nothing(tmp_path:
         steps(300)
         os.killpg(process.pid, signal.SIGSTOP)
         steps(500)  # would take half an hour if every call waited for the server
+        wait_until(lambda: tracker.trouble is not None)
         os.killpg(process.pid, signal.SIGCONT)
         steps(300)
+        wait_until(lambda: tracker.trouble is None)
     steps(300)  # no server at all
+    wait_until(lambda: tracker.trouble is not None)
     with server(tmp_path / "server", port):
         steps(200)
         tracker.end("pretrain", "FINISHED", time=8000.0)
@@ -354,6 +361,70 @@ def test_a_server_that_hangs_and_one_that_dies_lose_and_double_nothing(tmp_path:
             assert (run.data.params, run.info.start_time) == ({"number": str(50 * number)}, 1_000_000 + 50_000 * number)
             assert [f.path for f in client(uri).list_artifacts(run.info.run_id)] == ["note"]
     assert [line.partition(";")[0] for line in said] == ["MLflow cannot be reached", "MLflow can be reached again"] * 2
+
+
+@contextmanager
+def lossy_proxy(server_port: int) -> Iterator[int]:
+    """Before a server: loses the answer to the first creation of run `lost`, and delivers that of run `late` after the second."""
+    held: list[tuple[str, bytes]] = []
+    seen: set[str] = set()
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None: ...
+
+        def handle_any(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            name = json.loads(body)["run_name"] if self.path.endswith("/runs/create") else ""
+            first = name not in seen
+            seen.add(name)
+            if name == "late" and first:
+                held.append((self.path, body))
+                return  # the connection closes without an answer
+            status, answer = forward(self.command, self.path, body)
+            if name == "late":
+                forward("POST", *held.pop())
+            if name == "lost" and first:
+                return
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        do_GET = do_POST = do_PATCH = handle_any
+
+    def forward(method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        with closing(HTTPConnection("127.0.0.1", server_port)) as connection:
+            connection.request(method, path, body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    try:
+        yield int(proxy.server_address[1])
+    finally:
+        proxy.shutdown()
+        proxy.server_close()
+        assert seen >= {"lost", "late"}
+        assert not held
+
+
+@pytest.mark.slow
+def test_a_creation_whose_answer_is_lost_or_that_comes_late_makes_one_run(tmp_path: Path) -> None:
+    port = free_port()
+    with server(tmp_path / "server", port):
+        with lossy_proxy(port) as proxy:
+            tracker = Tracker(tmp_path / "store", f"http://127.0.0.1:{proxy}")
+            for uid in ("lost", "late"):
+                tracker.start(uid, uid, time=1.0)
+                tracker.metrics(uid, 1, {"loss": 1.0}, time=2.0)
+                tracker.end(uid, "FINISHED", time=3.0)
+            assert tracker.close(60) == 0, tracker.trouble
+        found = runs(f"http://127.0.0.1:{port}")
+        assert {uid: (run.info.status, run.data.metrics) for uid, run in found.items()} == {
+            uid: ("FINISHED", {"loss": 1.0}) for uid in ("lost", "late")
+        }
 
 
 def test_nothing_to_show_and_a_port_in_use(tmp_path: Path) -> None:
@@ -378,10 +449,7 @@ def test_the_ui_shows_nested_runs_and_leaves_no_process(tmp_path: Path, end: sig
     tracker.artifact("pretrain", tmp_path / "note.md")
     assert tracker.close() == 0
     port = free_port()
-    code = (
-        "import sys; from pathlib import Path; from pipeline.ui import serve\n"
-        "serve(Path(sys.argv[1]), port=int(sys.argv[2]), say=lambda text: print(text, flush=True))"
-    )
+    code = "import sys; from pathlib import Path; from pipeline.ui import serve\nserve(Path(sys.argv[1]), port=int(sys.argv[2]))"
     command = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(port)], cwd=ROOT, stdout=subprocess.PIPE)
     try:
         assert command.stdout is not None

@@ -1,0 +1,137 @@
+"""The model of Radford et al. (2018): a post-LN, decoder-only Transformer with a tied softmax (SPEC section 1)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gpt1.errors import UserError
+from gpt1.model.config import ModelConfig
+
+LN_EPS = 1e-5
+
+
+class Attention(nn.Module):
+    """Causal multi-head self-attention with one fused projection to Q, K, V (in that order)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.dropout = config.dropout
+        self.c_attn = nn.Linear(config.width, 3 * config.width)
+        self.c_proj = nn.Linear(config.width, config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        B, T, C = x.shape
+        q, k, v = self.c_attn(x).view(B, T, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)  # three of (B, nh, T, hs)
+        # scores are scaled by 1/sqrt(hs); dropout acts on the probabilities
+        dropout = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)  # (B, nh, T, hs)
+        y = y.transpose(1, 2).reshape(B, T, C)  # (B, T, C), the heads side by side
+        return self.c_proj(y)
+
+
+class MLP(nn.Module):
+    """The position-wise feed-forward layer, four times as wide inside, GELU in its tanh form."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(config.width, 4 * config.width)
+        self.c_proj = nn.Linear(4 * config.width, config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))  # (B, T, 4C) inside
+
+
+class Block(nn.Module):
+    """One block. Normalisation comes after each sum (post-LN), unlike GPT-2 and later."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attn = Attention(config)
+        self.ln_1 = nn.LayerNorm(config.width, eps=LN_EPS)
+        self.mlp = MLP(config)
+        self.ln_2 = nn.LayerNorm(config.width, eps=LN_EPS)
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        n = self.ln_1(x + self.drop(self.attn(x)))
+        return self.ln_2(n + self.drop(self.mlp(n)))
+
+
+class GPT(nn.Module):
+    """Token ids to hidden states, and hidden states to logits.
+
+    Parameters bear the names of the released weights (`tokens_embed`, `positions_embed`, `h.0.attn.c_attn`, ...), but linear
+    weights are stored (out, in) as torch does; `gpt1.weights.hf` turns them. They are drawn as SPEC section 1 says, from
+    `generator` when given (else from torch's global one).
+    """
+
+    def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.tokens_embed = nn.Embedding(config.rows, config.width)
+        self.positions_embed = nn.Embedding(config.context, config.width)
+        self.drop = nn.Dropout(config.dropout)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self._softmax_matrix: Tensor | None = None
+        self.init_weights(generator)
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Draw all weights anew: matrices and embeddings N(0, init_std) at any depth, biases 0, layer norms 1 and 0."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                module.weight.normal_(0.0, self.config.init_std, generator=generator)
+            if isinstance(module, nn.Linear):
+                module.bias.zero_()
+            if isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(B, T) int64 ids -> (B, T, C) hidden states of the last block. Raises UserError when T exceeds the context."""
+        length = ids.shape[1]
+        if length > self.config.context:
+            raise UserError(f"model: a sequence of {length} ids is longer than the context of {self.config.context}; shorten it")
+        x = self._embed(ids)  # (B, T, C)
+        for block in self.h:
+            x = block(x)
+        return x
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        """The sum of token and position rows, with the embedding's dropout: (B, T) -> (B, T, C)."""
+        T = ids.shape[1]
+        tokens, positions = self.tokens_embed.weight, self.positions_embed.weight  # (V, C), (context, C)
+        if self.config.embedding_dropout == "activation":
+            return self.drop(F.embedding(ids, tokens) + positions[:T])
+        # The released code has tokens and positions in one matrix and drops it once a forward; the softmax uses the dropped rows.
+        tokens, positions = self.drop(tokens), self.drop(positions)
+        self._softmax_matrix = tokens if self.training else None
+        return F.embedding(ids, tokens) + positions[:T]
+
+    def lm_logits(self, hidden: Tensor) -> Tensor:
+        """(..., C) -> (..., V + special): logits over all rows, by the tied token rows, without bias.
+
+        With `embedding_dropout: matrix` in training, the matrix that the last forward dropped is used: call it once, after it.
+        """
+        matrix, self._softmax_matrix = self._softmax_matrix, None
+        return F.linear(hidden, self.tokens_embed.weight if matrix is None else matrix)
+
+    def vocabulary_logits(self, hidden: Tensor) -> Tensor:
+        """(..., C) -> (..., V): logits of vocabulary tokens alone, for scoring and sampling (SPEC section 6)."""
+        return self.lm_logits(hidden)[..., : self.config.vocabulary]
+
+    @torch.no_grad()
+    def extend(self, special: int, generator: torch.Generator | None = None) -> None:
+        """Add `special` rows N(0, init_std) after the present ones, for the special tokens of fine-tuning."""
+        old = self.tokens_embed.weight
+        rows = torch.empty(special, self.config.width).normal_(0.0, self.config.init_std, generator=generator)
+        weight = torch.cat([old, rows.to(old)])  # (V + special, C)
+        self.tokens_embed = nn.Embedding.from_pretrained(weight, freeze=False)
+        self.config = dataclasses.replace(self.config, special_tokens=self.config.special_tokens + special)

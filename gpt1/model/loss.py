@@ -1,0 +1,41 @@
+"""Language-modelling losses (SPEC sections 3 and 4)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gpt1.model.gpt import GPT
+
+
+def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """(..., V) logits and (...) int64 targets -> (...) cross-entropies in nats, computed in fp32."""
+    flat = F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), reduction="none")
+    return flat.view(targets.shape)
+
+
+def window_losses(model: GPT, windows: Tensor) -> Tensor:
+    """(B, T+1) ids -> (B, T): the loss of each window's ids but the first, given all before it in the window."""
+    hidden = model(windows[:, :-1])
+    return token_losses(model.lm_logits(hidden), windows[:, 1:])
+
+
+def per_sequence_loss(losses: Tensor, mask: Tensor) -> Tensor:
+    """(B, T) losses and a (B, T) mask of the targets that count -> (B,): the mean over each sequence's own targets.
+
+    The auxiliary loss of fine-tuning: averaged over one sequence first, then (by the caller) over sequences (SPEC section 4).
+    """
+    mask = mask.to(losses.dtype)
+    return (losses * mask).sum(-1) / mask.sum(-1).clamp(min=1)
+
+
+class LanguageModelling(nn.Module):
+    """What pre-training trains: windows in, their mean loss out, so that an engine sees one forward a micro-batch."""
+
+    def __init__(self, gpt: GPT) -> None:
+        super().__init__()
+        self.gpt = gpt
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """(B, T+1) int64 ids -> the scalar mean over all B x T targets."""
+        return window_losses(self.gpt, windows).mean()

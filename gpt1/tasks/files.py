@@ -1,0 +1,57 @@
+"""The files of one task's data: `task.json`, `train.jsonl`, `dev.jsonl` and, where the publisher has one, `test.jsonl`."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt1.tasks.example import Example, read_examples
+from gpt1.tasks.metrics import baseline_of
+from gpt1.tasks.table import Task, task_named
+
+TASK_FILE = "task.json"
+
+
+@dataclass(frozen=True)
+class TaskFiles:
+    """A task (with the labels its data has) and what lies beside it. `facts` is the whole of task.json."""
+
+    task: Task
+    facts: dict[str, Any]
+    train: list[Example]
+    dev: list[Example]
+
+
+def load_task(task_json: Path, train: Path, dev: Path) -> TaskFiles:
+    """Read what `task_facts` and `write_examples` wrote."""
+    facts = json.loads(task_json.read_text(encoding="utf-8"))
+    task = replace(task_named(facts["task"]), labels=tuple(facts["labels"]))
+    return TaskFiles(task, facts, list(read_examples(train)), list(read_examples(dev)))
+
+
+def sample(examples: Sequence[Example], rows: int | None, seed: int, split: str) -> list[Example]:
+    """At most `rows` examples, drawn by seed, in their order; all of them where `rows` is None."""
+    if rows is None or rows >= len(examples):
+        return list(examples)
+    drawn = random.Random(f"{split}/{seed}").sample(range(len(examples)), rows)
+    return [examples[place] for place in sorted(drawn)]
+
+
+def task_facts(task: Task, splits: dict[str, list[Example]], whole: dict[str, int], about: dict[str, Any]) -> dict[str, Any]:
+    """What task.json says: the descriptor's facts, rows (used, in the source, official), whether it is a sample, the baseline."""
+    baseline, baseline_kind = baseline_of(task, np.asarray([example.label for example in splits["dev"]]))
+    used = {split: len(examples) for split, examples in splits.items()}
+    # A public set with fewer rows than its publisher counts is a sample too, wherever it was drawn.
+    official = {split: rows for split, rows in task.rows.items() if split in used and split != "test"}
+    sampled = any(used[split] < whole[split] for split in used) or any(used[split] < rows for split, rows in official.items())
+    return {
+        "task": task.name, "title": task.title, "kind": task.kind, "labels": list(task.labels), "metrics": list(task.metrics),
+        "paper": dict(task.paper), "rows": used, "rows_in_source": whole, "official_rows": dict(task.rows), "sample": sampled,
+        "baseline": baseline, "baseline_kind": baseline_kind, **about,
+    }  # fmt: skip

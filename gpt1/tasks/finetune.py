@@ -1,0 +1,184 @@
+"""Fine-tuning of one task (SPEC section 4): the shared loop and engine, an evaluation each epoch, the best epoch kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpt1.errors import UserError
+from gpt1.model.gpt import GPT
+from gpt1.tasks.encoded import Encoded, evaluation_batches, make_batch
+from gpt1.tasks.heads import Regression, TaskHead
+from gpt1.tasks.metrics import Score, score
+from gpt1.tasks.table import Task
+from gpt1.tasks.task_model import TaskModel
+from gpt1.tasks.transforms import SPECIAL_TOKENS
+from gpt1.train.engine import MicroBatch, Outcome, Precision, TorchEngine
+from gpt1.train.loop import train
+from gpt1.train.optimiser import OptimiserConfig
+from gpt1.train.random_state import generator
+from gpt1.train.reporter import Reporter
+from gpt1.train.schedule import learning_rate
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """The defaults are the paper's (SPEC section 4). `warmup` is a share of the updates; `accumulation` cuts a batch in pieces."""
+
+    seed: int = 1
+    lr: float = 6.25e-5
+    epochs: int = 3
+    batch: int = 32
+    accumulation: int = 1
+    warmup: float = 0.002
+    lm_weight: float = 0.5
+    classifier_dropout: float = 0.1
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    regression: Regression = "soft"
+    precision: Precision = "fp32"
+    log_every: int = 10
+
+
+@dataclass(frozen=True)
+class TaskSet:
+    """A task's encoded examples. `groups` names each dev example's part."""
+
+    task: Task
+    train: Sequence[Encoded]
+    dev: Sequence[Encoded]
+    groups: Sequence[str] = ()
+
+
+@dataclass
+class Result:
+    """The best epoch (1-based) by dev score, its score, predictions and weights, and the curve, one dictionary a point."""
+
+    best_epoch: int = 0
+    score: Score | None = None
+    predictions: list[float] = field(default_factory=list)
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+
+def make_task_model(gpt: GPT, data: TaskSet, config: FinetuneConfig) -> TaskModel:
+    """`gpt` with rows for the special tokens and a new head, both drawn from the seed."""
+    if gpt.config.special_tokens == 0:
+        gpt.extend(SPECIAL_TOKENS, generator("special tokens", config.seed))
+    head_generator = generator("task head", config.seed)
+    head = TaskHead(data.task, gpt.config.width, config.classifier_dropout, config.regression, head_generator)
+    return TaskModel(gpt, head, config.lm_weight)
+
+
+def reset_blocks(gpt: GPT, kept: int, seed: int) -> None:
+    """Draw all blocks but the first `kept` anew: how many layers are transferred (paper, figure 2 left; 0: embeddings only)."""
+    fresh = GPT(gpt.config, generator("blocks", seed))
+    for block, random_block in list(zip(gpt.h, fresh.h, strict=True))[kept:]:
+        block.load_state_dict(random_block.state_dict())
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
+    """The order of the training examples in an epoch: a pure function of seed and epoch."""
+    return torch.randperm(count, generator=generator("order", seed, epoch)).tolist()
+
+
+class _Batches:
+    """The micro-batches of each update. The rest of an epoch that fills no batch is left out, as in the released code."""
+
+    def __init__(self, data: TaskSet, config: FinetuneConfig) -> None:
+        self.data, self.config = data, config
+        self.per_epoch = len(data.train) // config.batch
+        if self.per_epoch == 0:
+            raise UserError(
+                f"{data.task.name}: {len(data.train)} training examples do not fill one batch of {config.batch}; "
+                "take a smaller batch or more examples"
+            )
+        self._epoch, self._order = -1, list[int]()
+
+    def __call__(self, step: int) -> list[MicroBatch]:
+        epoch, place = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, epoch_order(len(self.data.train), self.config.seed, epoch)
+        batch, piece = self.config.batch, self.config.batch // self.config.accumulation
+        chosen = [self.data.train[i] for i in self._order[place * batch : (place + 1) * batch]]
+        pieces = [chosen[start : start + piece] for start in range(0, batch, piece)]
+        return [MicroBatch(index, make_batch(rows, self.data.task.regression)) for index, rows in enumerate(pieces)]
+
+
+@torch.no_grad()
+def predict(model: TaskModel, examples: Sequence[Encoded], task: Task, config: FinetuneConfig, device: torch.device) -> list[float]:
+    """The prediction for each example, in their order, without dropout."""
+    model.eval()
+    predictions = [0.0] * len(examples)
+    for places, (ids, lengths, _) in evaluation_batches(examples, config.batch, task.regression):
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            outputs = model.outputs(ids.to(device), lengths.to(device))
+        for place, value in zip(places, model.head.predict(outputs).tolist(), strict=True):
+            predictions[place] = value
+    return predictions
+
+
+def score_predictions(
+    data: TaskSet, examples: Sequence[Encoded], found: Sequence[float], seed: int, groups: Sequence[str] = ()
+) -> Score:
+    """The score of predictions for `examples`."""
+    return score(data.task, [example.label for example in examples], found, groups, seed)
+
+
+class _Run:
+    """What happens beside the updates: curves, progress, evaluation, keeping the best epoch."""
+
+    def __init__(
+        self, engine: TorchEngine, model: TaskModel, data: TaskSet, config: FinetuneConfig, per_epoch: int, reporter: Reporter
+    ) -> None:
+        self.engine, self.model, self.data, self.config, self.reporter = engine, model, data, config, reporter
+        self.per_epoch, self.steps = per_epoch, per_epoch * config.epochs
+        self.result = Result()
+
+    def rate(self, step: int) -> float:
+        """The learning rate of an update (0-based)."""
+        warmup = round(self.config.warmup * self.steps)
+        return learning_rate(step, max_lr=self.config.lr, warmup=warmup, steps=self.steps, schedule="linear")
+
+    def after_step(self, done: int, outcome: Outcome) -> None:
+        if done % self.config.log_every == 0 or done == self.steps:
+            self._point(done, self._training_figures(done, outcome))
+            self.reporter.progress(done, self.steps, "updates")
+        if done % self.per_epoch == 0:
+            self._evaluate(done)
+
+    def _training_figures(self, done: int, outcome: Outcome) -> dict[str, float]:
+        assert self.model.parts is not None
+        task, lm = (float(part) for part in self.model.parts)
+        return {"loss": float(outcome.losses.mean()), "task_loss": task, "lm_loss": lm, "lr": self.rate(done - 1)}
+
+    def _evaluate(self, done: int) -> None:
+        data, best = self.data, self.result.score
+        found = predict(self.model, data.dev, data.task, self.config, self.engine.device)
+        reached = score_predictions(data, data.dev, found, self.config.seed, data.groups)
+        self._point(done, {f"dev_{name}": value for name, value in reached.values.items()})
+        if best is None or reached.main > best.main:
+            self.result.best_epoch = done // self.per_epoch
+            self.result.score, self.result.predictions = reached, found
+            self.result.weights = self.engine.weights()
+
+    def _point(self, step: int, values: dict[str, float]) -> None:
+        self.result.curve.append({"step": step, **values})
+        self.reporter.log(step, values)
+
+
+def finetune(model: TaskModel, data: TaskSet, config: FinetuneConfig, device: torch.device, reporter: Reporter) -> Result:
+    """Train all parameters of `model`, evaluate on dev after each epoch, return the best epoch; `model` ends with its weights."""
+    batches = _Batches(data, config)
+    optimiser = OptimiserConfig(weight_decay=config.weight_decay, clip=config.clip)
+    engine = TorchEngine(
+        model, optimiser, seed=config.seed, accumulation=config.accumulation, precision=config.precision, device=device
+    )
+    run = _Run(engine, model, data, config, batches.per_epoch, reporter)
+    train(engine, batches, run.rate, steps=run.steps, after_step=run.after_step)
+    model.load_state_dict(run.result.weights)
+    return run.result

@@ -1,0 +1,191 @@
+"""The table of tasks: everything that differs from one task to the next, and no code.
+
+Kinds, metrics, row counts and the paper's figures: SPEC section 4 (Radford et al. 2018, tables 2 to 4). The paper's figures are
+test scores of a server; scores made here are dev scores.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gpt1.errors import UserError
+
+Kind = Literal["classification", "entailment", "similarity", "choice", "referent"]
+ZERO_SHOT_KINDS: tuple[Kind, ...] = ("choice", "referent")
+"""Kinds that a language model scores without fine-tuning (SPEC section 6)."""
+
+Layout = Literal["tsv", "jsonl", "race", "cloze", "dpr", "demo"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """Where a value stands in a row: its header's name, or its index in a file without header."""
+
+    texts: tuple[str | int, ...]
+    label: str | int
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file (or folder) of a split. `columns` None: the task's; `group` marks its examples."""
+
+    path: str
+    columns: Column | None = None
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row of the table."""
+
+    name: str
+    title: str
+    kind: Kind
+    labels: tuple[str, ...]
+    """Names of the classes in the order of their indices; empty for a regression and for multiple choice."""
+    metrics: tuple[str, ...]
+    """The first one picks the checkpoint and is compared with the paper."""
+    layout: Layout
+    folder: str = ""
+    """The folder of the publisher's archive that holds the files."""
+    files: Mapping[str, tuple[Source, ...]] = field(default_factory=dict)
+    columns: Column | None = None
+    choices: int = 0
+    """Answers of each question (multiple choice), else 0."""
+    paper: Mapping[str, float] = field(default_factory=dict)
+    """The paper's figures in per cent; `metric/group` for a part of the task."""
+    rows: Mapping[str, int] = field(default_factory=dict)
+    """The publisher's row counts, by split."""
+    dropped_label: str = ""
+    """Rows with this label are no part of the task (SNLI's `-`: the annotators did not agree)."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Other spellings of labels: files made from the hub's copy number the classes (QNLI: 0 is entailment)."""
+    short_rows: bool = False
+    """Rows with too few columns are part of the published file and are left out, counted (QQP)."""
+    best: Mapping[str, float] = field(default_factory=dict)
+    """Best earlier single model in per cent (SPEC section 7), the 1 of figure 2's normalised score."""
+
+    @property
+    def regression(self) -> bool:
+        """True where the label is a number (STS-B: 0 to 5)."""
+        return "pearson" in self.metrics
+
+    @property
+    def classes(self) -> int:
+        """Number of classes or answers; 0 for a regression."""
+        return self.choices or len(self.labels)
+
+
+def _tsv(train: str = "train.tsv", dev: str = "dev.tsv", test: str = "test.tsv") -> dict[str, tuple[Source, ...]]:
+    return {"train": (Source(train),), "dev": (Source(dev),), "test": (Source(test),)}
+
+
+def _rows(train: int, dev: int, test: int) -> dict[str, int]:
+    return {"train": train, "dev": dev, "test": test}
+
+
+_NLI3 = ("entailment", "neutral", "contradiction")
+_NLI2 = ("entailment", "not_entailment")
+_PAIR = Column(("sentence1", "sentence2"), "label")
+_RACE = {
+    split: tuple(Source(f"{split}/{group}", group=group) for group in ("middle", "high")) for split in ("train", "dev", "test")
+}
+_CLOZE = "cloze_test_{}__spring2016 - cloze_test_ALL_{}.csv"
+
+PAPER_TASKS = (
+    Task(
+        "cola", "CoLA", "classification", ("0", "1"), ("matthews", "accuracy"), "tsv", "CoLA",
+        {**_tsv(), "test": (Source("test.tsv", Column(("sentence",), "label")),)}, Column((3,), 1),
+        paper={"matthews": 45.4}, rows=_rows(8551, 1043, 1063), best={"matthews": 35.0},
+    ),
+    Task(
+        "sst2", "SST-2", "classification", ("0", "1"), ("accuracy",), "tsv", "SST-2", _tsv(), Column(("sentence",), "label"),
+        paper={"accuracy": 91.3}, rows=_rows(67349, 872, 1821), best={"accuracy": 93.2},
+    ),
+    Task(
+        "mrpc", "MRPC", "similarity", ("0", "1"), ("f1", "accuracy"), "tsv", "MRPC", _tsv(),
+        Column(("#1 String", "#2 String"), "Quality"),
+        paper={"f1": 82.3, "accuracy": 75.7}, rows=_rows(3668, 408, 1725), best={"f1": 86.0},
+    ),
+    Task(
+        "stsb", "STS-B", "similarity", (), ("pearson", "spearman"), "tsv", "STS-B", _tsv(),
+        Column(("sentence1", "sentence2"), "score"),
+        paper={"pearson": 82.0, "spearman": 80.0}, rows=_rows(5749, 1500, 1379), best={"pearson": 81.0},
+    ),
+    Task(
+        "qqp", "QQP", "similarity", ("0", "1"), ("f1", "accuracy"), "tsv", "QQP", _tsv(),
+        Column(("question1", "question2"), "is_duplicate"), short_rows=True,
+        paper={"f1": 70.3, "accuracy": 88.5}, rows=_rows(363846, 40430, 390965), best={"f1": 66.1},
+    ),
+    Task(
+        "mnli", "MNLI", "entailment", _NLI3, ("accuracy",), "tsv", "MNLI",
+        {
+            "train": (Source("train.tsv"),),
+            "dev": (Source("dev_matched.tsv", group="matched"), Source("dev_mismatched.tsv", group="mismatched")),
+            "test": (Source("test_matched.tsv", group="matched"), Source("test_mismatched.tsv", group="mismatched")),
+        },
+        Column(("sentence1", "sentence2"), "gold_label"), dropped_label="-",
+        paper={"accuracy/matched": 82.1, "accuracy/mismatched": 81.4}, rows=_rows(392702, 19647, 19643), best={"accuracy": 80.6},
+    ),
+    Task(
+        "snli", "SNLI", "entailment", _NLI3, ("accuracy",), "jsonl", "snli_1.0",
+        _tsv("snli_1.0_train.jsonl", "snli_1.0_dev.jsonl", "snli_1.0_test.jsonl"), Column(("sentence1", "sentence2"), "gold_label"),
+        dropped_label="-", paper={"accuracy": 89.9}, rows=_rows(549367, 9842, 9824), best={"accuracy": 89.3},
+    ),
+    Task(
+        "qnli", "QNLI", "entailment", _NLI2, ("accuracy",), "tsv", "QNLI", _tsv(), Column(("question", "sentence"), "label"),
+        aliases={"0": "entailment", "1": "not_entailment"},
+        paper={"accuracy": 88.1}, rows=_rows(104743, 5463, 5463), best={"accuracy": 82.3},
+    ),
+    Task(
+        "rte", "RTE", "entailment", _NLI2, ("accuracy",), "tsv", "RTE", _tsv(), _PAIR,
+        paper={"accuracy": 56.0}, rows=_rows(2490, 277, 3000), best={"accuracy": 61.7},
+    ),
+    Task(
+        "scitail", "SciTail", "entailment", ("entails", "neutral"), ("accuracy",), "tsv", "SciTailV1.1/tsv_format",
+        _tsv(*(f"scitail_1.0_{split}.tsv" for split in ("train", "dev", "test"))), Column((0, 1), 2),
+        paper={"accuracy": 88.3}, rows=_rows(23596, 1304, 2126), best={"accuracy": 83.3},
+    ),
+    Task(
+        "race", "RACE", "choice", (), ("accuracy",), "race", "RACE", _RACE, choices=4,
+        paper={"accuracy": 59.0, "accuracy/middle": 62.9, "accuracy/high": 57.4},
+        rows=_rows(87866, 4887, 4934), best={"accuracy": 53.3},
+    ),
+    Task(
+        "storycloze", "Story Cloze", "choice", (), ("accuracy",), "cloze", "",
+        {"train": (Source(_CLOZE.format("val", "val")),), "test": (Source(_CLOZE.format("test", "test")),)}, choices=2,
+        paper={"accuracy": 86.5}, rows=_rows(1497, 374, 1871), best={"accuracy": 77.6},
+    ),
+)  # fmt: skip
+
+OTHER_TASKS = (
+    Task(
+        "wnli", "WNLI", "entailment", ("0", "1"), ("accuracy",), "tsv", "WNLI", _tsv(), _PAIR,
+        paper={"accuracy": 53.4}, rows=_rows(635, 71, 146),
+    ),
+    Task(
+        "dprd", "DPRD", "referent", (), ("accuracy",), "dpr", "dpr",
+        {"train": (Source("train.c.txt"),), "dev": (Source("test.c.txt"),)}, choices=2, rows={"train": 1316, "dev": 564},
+    ),
+)  # fmt: skip
+
+DEMO_TASKS = (
+    Task("demo_choice", "Which passage comes next", "choice", (), ("accuracy",), "demo", choices=2),
+    Task("demo_entailment", "Does B follow A", "entailment", ("follows", "does_not_follow"), ("accuracy",), "demo"),
+    Task("demo_similarity", "Same book or not", "similarity", ("different", "same"), ("accuracy",), "demo"),
+    Task("demo_author", "Whose prose", "classification", (), ("accuracy",), "demo"),
+)
+
+TASKS: Mapping[str, Task] = {task.name: task for task in (*PAPER_TASKS, *OTHER_TASKS, *DEMO_TASKS)}
+
+
+def task_named(name: str) -> Task:
+    """The task called `name`; UserError gives the nearest name."""
+    if name in TASKS:
+        return TASKS[name]
+    near = difflib.get_close_matches(name, TASKS, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UserError(f"unknown task {name!r}; {hint}tasks: {', '.join(TASKS)}")

@@ -1,0 +1,134 @@
+"""The engine over DeepSpeed: ZeRO 0-3 on any number of ranks, fp32 and bf16, on GPUs (NCCL) and CPUs (gloo)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gpt1.errors import UserError
+from gpt1.train.engine import Engine, Precision, clip_gradients
+from gpt1.train.optimiser import OptimiserConfig, make_optimiser
+from gpt1.train.ranks import Ranks
+
+SETTINGS_FOLDER = Path(__file__).resolve().parents[2] / "infra" / "deepspeed"
+TAG = "deepspeed"
+COMPUTED = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping", "bf16")
+
+# DeepSpeed reads these, and asks for MPI where one is missing. No launcher has set them where a process trains alone.
+ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+class DeepSpeedEngine(Engine):
+    """A module under `deepspeed.initialize`, with torch's AdamW and our own schedule."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimiser: OptimiserConfig,
+        ranks: Ranks,
+        *,
+        settings: Path,
+        seed: int,
+        micro_batch: int,
+        accumulation: int,
+        precision: Precision,
+    ) -> None:
+        deepspeed = _import_deepspeed(ranks.device)
+        merged = merge_settings(settings, ranks.world, micro_batch, accumulation, precision, optimiser.clip)
+        self.device = ranks.device
+        self.seed = seed
+        self.clip = optimiser.clip
+        self.stage = int(merged["zero_optimization"]["stage"])
+        self.plain = self.stage == 0  # then DeepSpeed only averages gradients; clipping and its norm are left to us
+        # stage 0 keeps no fp32 masters beside bf16 weights and would drift, so there the weights stay fp32 and torch casts
+        self.autocast = precision == "bf16" and self.plain
+        self.exact = self.plain or (precision == "fp32" and self.stage < 3)
+        for name, value in ALONE.items():
+            os.environ.setdefault(name, value)
+        self.engine, *_ = deepspeed.initialize(
+            model=module.to(ranks.device), optimizer=make_optimiser(module, optimiser), config=merged, dist_init_required=False
+        )
+        self.module = self.engine.module
+
+    def weights(self) -> dict[str, Tensor]:
+        if self.exact:
+            return {name: p.detach().float().cpu().clone() for name, p in self.module.named_parameters()}
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        # the fp32 masters: parameters themselves are bf16, or spread over the ranks
+        return {name: safe_get_full_fp32_param(p).detach().float().cpu().clone() for name, p in self.module.named_parameters()}
+
+    def save(self, folder: Path) -> None:
+        self.engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+
+    def load(self, folder: Path) -> None:
+        found, _ = self.engine.load_checkpoint(str(folder), tag=TAG, load_lr_scheduler_states=False)
+        if found is None:
+            raise UserError(f"{folder}: DeepSpeed finds no checkpoint in it; delete the folder to use the one before")
+
+    def _forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            return self.engine(*inputs)
+
+    def _accumulate(self, inputs: tuple[Tensor, ...], last: bool) -> Tensor:
+        loss = self._forward(inputs)
+        self.engine.backward(loss)
+        if not last:
+            self.engine.step()  # counts the micro-batch; the last one's call, in _update, makes the update
+        return loss.detach()
+
+    def _update(self) -> float:
+        norm = clip_gradients(self.module, self.clip) if self.plain else None
+        self.engine.step()
+        return norm if norm is not None else float(self.engine.get_global_grad_norm())
+
+    def _set_learning_rate(self, rate: float) -> None:
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = rate
+
+
+def merge_settings(
+    file: Path, world: int, micro_batch: int, accumulation: int, precision: Precision, clip: float
+) -> dict[str, Any]:
+    """DeepSpeed's settings: those of `file`, with the fields that follow from our own filled in.
+
+    In the file those fields are absent or "auto"; anything else raises UserError, for it would silently train something else.
+    """
+    if not file.is_file():
+        raise UserError(f"{file}: DeepSpeed's settings are missing; expected one of the files of infra/deepspeed")
+    try:
+        settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file}: not valid JSON ({error}); mend the file") from error
+    for name in COMPUTED:
+        if settings.get(name, "auto") != "auto":
+            raise UserError(f'{file}: {name} is {settings[name]!r}; it follows from the stage\'s settings, so write "auto"')
+    stage = settings.get("zero_optimization", {}).get("stage")
+    if stage not in (0, 1, 2, 3):
+        raise UserError(f"{file}: zero_optimization.stage is {stage!r}, expected 0, 1, 2 or 3")
+    settings["train_micro_batch_size_per_gpu"] = micro_batch
+    settings["gradient_accumulation_steps"] = accumulation
+    settings["train_batch_size"] = micro_batch * accumulation * world
+    settings["gradient_clipping"] = 0.0 if stage == 0 else clip
+    settings["bf16"] = {"enabled": precision == "bf16" and stage > 0}
+    return settings
+
+
+def _import_deepspeed(device: torch.device) -> Any:
+    """DeepSpeed, quiet, and on a CPU without the operator that it would compile for a minute (and that needs a compiler)."""
+    import deepspeed
+    import deepspeed.ops
+    from deepspeed.utils import logger
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")  # DeepSpeed's calls, a line each
+    logger.setLevel(logging.ERROR)
+    if device.type == "cpu":
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed

@@ -1,0 +1,152 @@
+"""What computes a step. Two engines with one interface: DeepSpeed's (any number of ranks) and plain torch's (one process)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from gpt1.train.optimiser import OptimiserConfig, make_optimiser
+from gpt1.train.random_state import seed_micro_batch
+
+Precision = Literal["fp32", "bf16"]
+STATE_FILE = "state.pt"
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """The inputs of one forward, and the micro-batch's place in the global batch."""
+
+    index: int
+    inputs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The losses (A,) of this rank's A micro-batches, on the device, and the gradient's norm before clipping."""
+
+    losses: Tensor
+    gradient_norm: float
+
+
+class Engine(ABC):
+    """A module whose forward returns a scalar loss, its optimiser, and the device they are on.
+
+    The loss of a step is the mean over all micro-batches of the global batch.
+    """
+
+    module: nn.Module
+    device: torch.device
+    seed: int
+
+    def step(self, step: int, micro_batches: Sequence[MicroBatch], learning_rate: float) -> Outcome:
+        """One update (0-based `step`) from this rank's micro-batches, whose number must be the same every time."""
+        self._set_learning_rate(learning_rate)
+        self.module.train()
+        losses = []
+        for n, micro_batch in enumerate(micro_batches):
+            seed_micro_batch(self.seed, step, micro_batch.index)
+            losses.append(self._accumulate(self._to_device(micro_batch.inputs), last=n == len(micro_batches) - 1))
+        return Outcome(torch.stack(losses), self._update())
+
+    @torch.no_grad()
+    def evaluate(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """The module's loss without gradient or dropout."""
+        self.module.eval()
+        return self._forward(self._to_device(inputs))
+
+    def _to_device(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(tensor.to(self.device, non_blocking=True) for tensor in inputs)
+
+    @abstractmethod
+    def weights(self) -> dict[str, Tensor]:
+        """The module's parameters in fp32, whole, on the CPU. All ranks must call it."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write what a bit-exact resume needs into an existing folder. All ranks must call it."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> None:
+        """Take up what `save` wrote. All ranks must call it."""
+
+    @abstractmethod
+    def _forward(self, inputs: tuple[Tensor, ...]) -> Tensor: ...
+
+    @abstractmethod
+    def _accumulate(self, inputs: tuple[Tensor, ...], last: bool) -> Tensor:
+        """Forward and backward of one micro-batch; returns its loss, detached."""
+
+    @abstractmethod
+    def _update(self) -> float:
+        """Clip, step, zero; returns the gradient's norm."""
+
+    @abstractmethod
+    def _set_learning_rate(self, rate: float) -> None: ...
+
+
+class TorchEngine(Engine):
+    """One process, no DeepSpeed: for fine-tuning jobs, many of which run beside each other. bf16 is torch's autocast."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimiser: OptimiserConfig,
+        *,
+        seed: int,
+        accumulation: int = 1,
+        precision: Precision = "fp32",
+        device: torch.device | None = None,
+    ) -> None:
+        self.device = device or torch.device("cpu")
+        self.module = module.to(self.device)
+        self.seed = seed
+        self.precision = precision
+        self.accumulation = accumulation
+        self.clip = optimiser.clip
+        self.optimiser = make_optimiser(module, optimiser)
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: p.detach().float().cpu().clone() for name, p in self.module.named_parameters()}
+
+    def save(self, folder: Path) -> None:
+        torch.save({"module": self.module.state_dict(), "optimiser": self.optimiser.state_dict()}, folder / STATE_FILE)
+
+    def load(self, folder: Path) -> None:
+        state: dict[str, Any] = torch.load(folder / STATE_FILE, map_location=self.device, weights_only=True)
+        self.module.load_state_dict(state["module"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+    def _forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        with self._autocast():
+            return self.module(*inputs)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def _accumulate(self, inputs: tuple[Tensor, ...], last: bool) -> Tensor:  # noqa: ARG002
+        loss = self._forward(inputs)
+        (loss / self.accumulation).backward()
+        return loss.detach()
+
+    def _update(self) -> float:
+        norm = clip_gradients(self.module, self.clip)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        return norm
+
+    def _set_learning_rate(self, rate: float) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+
+
+def clip_gradients(module: nn.Module, clip: float) -> float:
+    """Scale the gradient so that its global norm is at most `clip` (0: leave it). Returns the norm before."""
+    norm = nn.utils.clip_grad_norm_(module.parameters(), clip if clip > 0 else float("inf"))
+    return float(norm)

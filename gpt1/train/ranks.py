@@ -1,0 +1,92 @@
+"""The processes that train together: who am I, on which device, and the few exchanges training needs besides the engine's own."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from gpt1.errors import UserError
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among `world`; every method must be called by all of them in the same order."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @classmethod
+    def connect(cls, device: Device = "auto", threads: int | None = None) -> Ranks:
+        """Join the group that the launcher described (torchrun or Ray Train set RANK, WORLD_SIZE, ...), or be a group of one.
+
+        `threads` sets torch's CPU threads; equal results bit for bit need the same number.
+        """
+        if threads:
+            torch.set_num_threads(threads)
+        chosen = _choose(device)
+        if not dist.is_initialized():
+            backend = "nccl" if chosen.type == "cuda" else "gloo"
+            if "RANK" in os.environ:
+                dist.init_process_group(backend)
+            else:
+                dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        return cls(dist.get_rank(), dist.get_world_size(), chosen)
+
+    @property
+    def first(self) -> bool:
+        """Whether this is rank 0, the one that writes and speaks."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait until all are here."""
+        dist.barrier()
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Every rank's `tensor`, of one shape and type, stacked in the order of ranks: (...) -> (world, ...), on the CPU."""
+        here = tensor.to(self.device).contiguous()
+        parts = [torch.empty_like(here) for _ in range(self.world)]
+        dist.all_gather(parts, here)
+        return torch.stack(parts).cpu()
+
+    def from_first(self, value: Any) -> Any:
+        """Rank 0's `value` (picklable), on every rank."""
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+
+def _choose(device: Device) -> torch.device:
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise UserError("device: cuda was asked for, but torch finds none here; set gpus to 0, or install a CUDA build of torch")
+    if device == "cpu" or not available:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed would take whatever it finds
+        return torch.device("cpu")
+    index = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
+
+
+def accumulation(batch: int, micro_batch: int, world: int) -> int:
+    """Micro-batches a rank computes in one step. The global batch is fixed and a micro-batch is never split.
+
+    Raises UserError when `micro_batch` x `world` does not divide `batch`.
+    """
+    if batch % micro_batch:
+        raise UserError(f"micro_batch: {micro_batch} does not divide the batch of {batch}; choose a divisor of {batch}")
+    micro_batches = batch // micro_batch
+    if micro_batches % world:
+        fits = [n for n in range(1, micro_batches + 1) if micro_batches % n == 0]
+        raise UserError(
+            f"workers: {world} ranks cannot share {micro_batches} micro-batches (batch {batch} / micro_batch {micro_batch}); "
+            f"use a number of ranks out of {fits}, or another micro_batch"
+        )
+    return micro_batches // world

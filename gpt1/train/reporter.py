@@ -1,0 +1,35 @@
+"""How training speaks. The same three calls as a stage's reporter, so that one can be handed in; `gpt1` itself only prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class Reporter(Protocol):
+    """Rank 0 calls it; the other ranks are silent."""
+
+    def say(self, text: str) -> None:
+        """One line for the person watching."""
+        ...
+
+    def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
+        """How far it is, with the step line as the note."""
+        ...
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """A point of one or more curves."""
+        ...
+
+
+class PrintReporter:
+    """Prints lines and progress notes: for `torchrun` and tests."""
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)
+
+    def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
+        print(note or f"{done:g}/{total:g} {unit}", flush=True)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Curves are in metrics.jsonl; there is nothing to print."""

@@ -1,0 +1,24 @@
+"""Learning rates as pure functions of the step: nothing to save, nothing to get out of step on a resume."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+Schedule = Literal["cosine", "linear", "constant"]
+
+
+def learning_rate(step: int, *, max_lr: float, warmup: int, steps: int, schedule: Schedule) -> float:
+    """The rate of update `step` (0-based) out of `steps`.
+
+    It rises linearly from 0 so that update `warmup` (counted from 1) has `max_lr`, then falls along a half cosine (pre-training,
+    SPEC section 3) or a line (fine-tuning, SPEC section 4), and would reach 0 at the update after the last. `constant` stays.
+    """
+    if step < warmup:
+        return max_lr * (step + 1) / warmup
+    if schedule == "constant":
+        return max_lr
+    progress = (step - warmup + 1) / (steps - warmup + 1)  # in (0, 1)
+    if schedule == "linear":
+        return max_lr * (1 - progress)
+    return max_lr * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,88 @@
+"""How fast it goes: tokens and floating-point operations a second, model FLOPs utilisation, and the time that is left."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from gpt1.model.config import ModelConfig
+
+# Dense bf16 peaks in TFLOP/s by what the device's name contains, from the makers' data sheets; the first that fits counts.
+PEAK_TFLOPS = (
+    ("B200", 2250.0),
+    ("H200", 989.0),
+    ("H100 PCIe", 756.0),
+    ("H100", 989.0),
+    ("A100", 312.0),
+    ("L40S", 362.0),
+    ("L4", 121.0),
+    ("RTX 4090", 165.0),
+    ("RTX 3090", 71.0),
+)
+
+
+def peak_tflops(device: torch.device) -> float | None:
+    """The dense bf16 peak of a CUDA device; None where it is not in the table, and on CPUs."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAK_TFLOPS if part in name), None)
+
+
+@dataclass
+class Speedometer:
+    """Measures between calls of `read`; time spent between `pause` and `resume` (validation, checkpoints) does not count."""
+
+    model: ModelConfig
+    tokens_per_step: int
+    world: int
+    peak: float | None
+
+    def __post_init__(self) -> None:
+        self._since = time.monotonic()
+        self._paused = 0.0
+        self._pause_began = 0.0
+        self._step: int | None = None
+
+    def start(self, step: int) -> None:
+        """Measuring begins after `step` updates."""
+        self._step, self._since, self._paused = step, time.monotonic(), 0.0
+
+    def pause(self) -> None:
+        self._pause_began = time.monotonic()
+
+    def resume(self) -> None:
+        self._paused += time.monotonic() - self._pause_began
+
+    def read(self, step: int) -> dict[str, float]:
+        """tokens/s, TFLOP/s of all ranks together, and mfu where the peak is known, since the last reading."""
+        seconds = max(time.monotonic() - self._since - self._paused, 1e-9)
+        tokens = (step - (self._step or 0)) * self.tokens_per_step / seconds
+        self.start(step)
+        values = {"tokens_per_second": tokens, "tflops": tokens * self.model.flops_per_token() / 1e12}
+        if self.peak:
+            values["mfu"] = values["tflops"] / (self.peak * self.world)
+        return values
+
+
+def step_line(step: int, steps: int, row: dict[str, float], speed: dict[str, float], tokens_per_step: int) -> str:
+    """The line one watches: step, loss, lr, gradient norm, tokens/s, TFLOP/s or MFU, time left."""
+    seconds = (steps - step) * tokens_per_step / speed["tokens_per_second"] if speed["tokens_per_second"] else 0.0
+    rate = f"mfu {speed['mfu']:.1%}" if "mfu" in speed else f"{_tflops(speed['tflops'])}"
+    return (
+        f"step {step}/{steps} | loss {row['loss']:.4f} | lr {row['lr']:.2e} | norm {row['gradient_norm']:.2f} | "
+        f"{speed['tokens_per_second']:,.0f} tok/s | {rate} | ETA {clock(seconds)}"
+    )
+
+
+def clock(seconds: float) -> str:
+    """1:02:03 or 2:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _tflops(value: float) -> str:
+    return f"{value:.1f} TFLOP/s" if value >= 1 else f"{value * 1000:.1f} GFLOP/s"

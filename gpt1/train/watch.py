@@ -1,0 +1,172 @@
+"""What happens between steps of pre-training: metrics, validation, samples, snapshots, checkpoints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpt1.errors import UserError
+from gpt1.evaluate.perplexity import mean_loss, spread
+from gpt1.generate import Sampling, generate
+from gpt1.model.gpt import GPT
+from gpt1.text.encoder import TextEncoder
+from gpt1.train.checkpoint import Checkpoints, sha256, sync
+from gpt1.train.engine import Engine, Outcome
+from gpt1.train.history import History
+from gpt1.train.pretrain_config import PretrainConfig
+from gpt1.train.random_state import generator
+from gpt1.train.ranks import Ranks
+from gpt1.train.reporter import Reporter
+from gpt1.train.schedule import learning_rate
+from gpt1.train.speed import Speedometer, step_line
+from gpt1.weights.store import save_weights
+
+PREFIX = "gpt."  # the model's name inside LanguageModelling
+
+
+@dataclass
+class Watch:
+    """Called after every step, on every rank. All it decides depends on the step alone, so all ranks decide alike."""
+
+    config: PretrainConfig
+    engine: Engine
+    ranks: Ranks
+    held_out: np.ndarray
+    """(N, T+1) validation windows."""
+    encoder: TextEncoder
+    history: History
+    checkpoints: Checkpoints
+    checkpoint_every: int
+    facts: Mapping[str, Any]
+    output: Path
+    reporter: Reporter
+    speedometer: Speedometer
+    _losses: list[Tensor] = field(default_factory=list)
+    """Losses of steps since the last reduction, each (A,), still on the device."""
+    _speeds: list[dict[str, float]] = field(default_factory=list)
+
+    def after_step(self, done: int, outcome: Outcome) -> None:
+        """`done` updates have been made. Order matters: a checkpoint holds all that its step has had to say."""
+        config = self.config
+        self._losses.append(outcome.losses)
+        last = done == config.steps
+        if last or done % config.log_every == 0:
+            self._log(done, outcome)
+        if not last and due(done, config.validate_every):
+            self._aside(self._validate, done, config.validate_windows)
+        if due(done, config.snapshot_every):
+            self._aside(self._snapshot, done)
+        if last:
+            self._aside(self._validate, done, 0)
+        if last or due(done, self.checkpoint_every):
+            self._aside(self.checkpoint, done)
+
+    def _aside(self, work: Any, *arguments: Any) -> None:
+        self.speedometer.pause()
+        work(*arguments)
+        self.speedometer.resume()
+
+    def _log(self, done: int, outcome: Outcome) -> None:
+        config = self.config
+        self._reduce(done)
+        rate = learning_rate(done - 1, max_lr=config.max_lr, warmup=config.warmup, steps=config.steps, schedule=config.schedule)
+        row = self.history.row(done, {"loss": self.history.take_loss(), "lr": rate, "gradient_norm": outcome.gradient_norm})
+        speed = self.speedometer.read(done)
+        self._speeds.append({"step": done, **speed})
+        if self.ranks.first:
+            line = step_line(done, config.steps, row, speed, config.batch * config.model.context)
+            self.reporter.progress(done, config.steps, "steps", line)
+            self.reporter.log(done, {name: value for name, value in {**row, **speed}.items() if name != "step"})
+
+    def _reduce(self, done: int) -> None:
+        """Turn the losses kept on the device into one mean a step. Summed in the order of the micro-batches, whatever the ranks."""
+        if not self._losses:
+            return
+        gathered = self.ranks.gather(torch.stack(self._losses).double())  # (world, S, A)
+        steps = gathered.permute(1, 2, 0).flatten(1)  # (S, A x world), by index of the micro-batch
+        means = [math.fsum(losses) / len(losses) for losses in steps.tolist()]
+        self._losses.clear()
+        refuse_divergence(means, done, self.config)
+        self.history.pending += means
+
+    def _validate(self, done: int, limit: int) -> None:
+        chosen = self.held_out[spread(len(self.held_out), limit)]
+        loss = mean_loss(self.engine.evaluate, chosen, self.config.micro_batch, self.ranks)
+        values = {"validation_loss": loss, "validation_perplexity": math.exp(min(loss, 700.0))}
+        self.history.row(done, values)
+        samples = self._samples(done)
+        self.history.samples += samples
+        if self.ranks.first:
+            self.reporter.log(done, values)
+            self.reporter.say(f"step {done}: held-out perplexity {values['validation_perplexity']:.2f} on {len(chosen)} windows")
+            for sample in samples[:1]:
+                self.reporter.say(f"  {sample['prompt']} > {' / '.join(sample['text'].splitlines())}")
+
+    def _samples(self, done: int) -> list[dict[str, Any]]:
+        """Rank 0 writes; the weights it needs are gathered from all."""
+        config = self.config
+        if not config.prompts or not config.sample_tokens:
+            return []
+        weights = self.model_weights()
+        if not self.ranks.first:
+            return []
+        model = model_from(weights, config)
+        sampling = Sampling(config.temperature, config.top_k)
+        samples = []
+        for n, prompt in enumerate(config.prompts):
+            ids = generate(model, prompt.ids, config.sample_tokens, sampling, generator("sample", config.seed, done, n))
+            samples.append({"step": done, "prompt": prompt.text, "text": self.encoder.decode(ids)})
+        return samples
+
+    def _snapshot(self, done: int) -> None:
+        """Weights alone, for curves over training (figure 2, right)."""
+        weights = self.model_weights()
+        if self.ranks.first:
+            file = self.output / "snapshots" / f"step-{done:08d}.safetensors"
+            save_weights(file, weights, self.config.model)
+            sync(file)
+            self.history.snapshots[file.name] = sha256(file)
+
+    def checkpoint(self, done: int) -> None:
+        """Everything a resume needs, as of now."""
+        self._reduce(done)
+        self.checkpoints.save(done, self.facts, self.history.to_json(), self.history.snapshots, self.engine.save)
+
+    def model_weights(self) -> dict[str, Tensor]:
+        """The model's weights in fp32 under its own names, on every rank."""
+        return {name.removeprefix(PREFIX): tensor for name, tensor in self.engine.weights().items()}
+
+    @property
+    def speeds(self) -> list[dict[str, float]]:
+        """Readings of the speedometer in this process; they differ from run to run."""
+        return self._speeds
+
+
+def refuse_divergence(losses: Sequence[float], done: int, config: PretrainConfig) -> None:
+    """Raise UserError when one of the losses of the steps up to `done` is no finite number."""
+    for step, loss in enumerate(losses, start=done - len(losses) + 1):
+        if not math.isfinite(loss):
+            raise UserError(
+                f"pretrain: the loss is {loss} at step {step} of {config.steps}; training diverged. "
+                f"Lower max_lr (now {config.max_lr:g}) or make warmup (now {config.warmup}) longer"
+            )
+
+
+def due(done: int, every: int) -> bool:
+    """Whether something that happens every `every` steps (0: never) happens now."""
+    return every > 0 and done % every == 0
+
+
+def model_from(weights: Mapping[str, Tensor], config: PretrainConfig) -> GPT:
+    """A model of its own with these weights, on the CPU."""
+    with torch.device("meta"):
+        model = GPT(config.model)
+    model.load_state_dict(dict(weights), assign=True)
+    return model

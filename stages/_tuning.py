@@ -1,0 +1,192 @@
+"""What finetune and transfer share: their settings, and one fine-tuning job from input artifacts to output files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from gpt1.errors import UserError
+from gpt1.tasks.table import task_named
+from stages.contract import Artifact, Context, Settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from gpt1.model.gpt import GPT
+    from gpt1.tasks.files import TaskFiles
+    from gpt1.tasks.finetune import FinetuneConfig, Result, TaskSet
+    from gpt1.tasks.metrics import Score
+    from gpt1.text.encoder import TextEncoder
+
+SHORTEST = 16
+"""Ids a sequence must have room for; fewer leave no text beside the special tokens."""
+
+
+class TuningSettings(Settings):
+    """The defaults are the paper's (SPEC section 4)."""
+
+    task: str = Field(description="The task, as in the task_data cell it takes.")
+    seed: int = Field(1, ge=0, le=2**31 - 1, description="Seed of the head, the special tokens, dropout and the examples' order.")
+    lr: float = Field(6.25e-5, gt=0, le=0.1, description="Highest learning rate; it falls linearly to 0.")
+    epochs: int = Field(3, ge=1, le=1000, description="Passes over the training examples, each followed by an evaluation on dev.")
+    batch: int = Field(32, ge=1, le=4096, description="Examples an update; the rest of an epoch that fills no batch is left out.")
+    accumulation: int = Field(1, ge=1, le=4096, description="Pieces a batch is computed in, one after the other, to save memory.")
+    warmup: float = Field(0.002, ge=0, lt=1, description="Share of the updates over which the learning rate rises.")
+    lm_weight: float = Field(0.5, ge=0, le=10, description="Weight of the auxiliary language-model loss (the paper's lambda).")
+    classifier_dropout: float = Field(0.1, ge=0, lt=1, description="Dropout before the task's linear layer.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="Decoupled weight decay of matrices and embeddings.")
+    clip: float = Field(1.0, ge=0, le=1000, description="Bound on the gradient's global norm; 0 for none.")
+    max_length: int | None = Field(None, ge=SHORTEST, le=65536, description="Longest sequence in ids (the model's context).")
+    truncation: Literal["room", "reference"] = Field(
+        "room",
+        description="`room`: a longer part takes what a shorter leaves; `reference`: each part is cut alike, as in the 2018 code.",
+    )
+    regression: Literal["soft", "mse"] = Field(
+        "soft", description="How STS-B's score is learned: soft labels of six classes, or one number."
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="Number format of the computation; weights and moments stay fp32."
+    )
+    log_every: int = Field(10, ge=1, le=100_000, description="Updates between two points of the training curves.")
+
+    @field_validator("task")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            task = task_named(name)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        if task.kind == "referent":
+            raise ValueError(f"task {name!r} is scored zero-shot only; it has no training objective")
+        return name
+
+    @model_validator(mode="after")
+    def _pieces(self) -> Self:
+        if self.batch % self.accumulation:
+            raise ValueError(f"batch {self.batch} cannot be cut in accumulation {self.accumulation} equal pieces")
+        return self
+
+
+def check_inputs(settings: TuningSettings, upstream: Mapping[str, Sequence[Any]]) -> None:
+    """Refuse a task without data, and sequences longer than the model's context."""
+    if not upstream.get("task_data"):
+        raise UserError(f"no task_data cell makes task {settings.task!r}; add it to that stage's `matrix: task`")
+    for model in upstream.get("pretrain", ()):
+        context = getattr(model, "context", None)
+        if context is not None and context < SHORTEST:
+            raise UserError(f"the model's context is {context}; a task's sequences need at least {SHORTEST}")
+        if settings.max_length is not None and context is not None and settings.max_length > context:
+            raise UserError(f"max_length {settings.max_length} is longer than the model's context of {context}; lower it")
+
+
+def same_task(settings: Any, kind: str, upstream: Any) -> bool:
+    """Of the task_data cells, the one with the same task."""
+    return kind != "task_data" or upstream.task == settings.task
+
+
+def load_encoder(vocabulary: Artifact) -> TextEncoder:
+    """The encoder of a vocabulary artifact."""
+    from gpt1.text.encoder import TextEncoder
+    from gpt1.text.vocabulary import Vocabulary
+
+    [encoder], [merges] = vocabulary.under("encoder_bpe_"), vocabulary.under("vocab_")
+    return TextEncoder(Vocabulary.read(encoder.path, merges.path))
+
+
+def load_task_data(context: Context) -> TaskFiles:
+    """The task_data artifact's examples."""
+    from gpt1.tasks.files import TASK_FILE, load_task
+
+    data = context.input("task_data")
+    return load_task(data.path(TASK_FILE), data.path("train.jsonl"), data.path("dev.jsonl"))
+
+
+def load_pretrained(context: Context, encoder: TextEncoder) -> GPT:
+    """The pre-trained model; UserError when it was made with another vocabulary."""
+    from gpt1.weights.store import load_model
+
+    gpt = load_model(context.input("pretrain").path("model.safetensors"))
+    check_vocabulary(gpt, encoder)
+    return gpt
+
+
+def check_vocabulary(gpt: GPT, encoder: TextEncoder) -> None:
+    """UserError when a model's rows are not those of the vocabulary."""
+    if gpt.config.vocabulary != encoder.vocabulary.size:
+        raise UserError(
+            f"the model has {gpt.config.vocabulary} vocabulary rows, the vocabulary {encoder.vocabulary.size} tokens; "
+            "they must come from the same vocabulary stage"
+        )
+
+
+def prepare(context: Context) -> torch.device:
+    """Threads and device of this job: what `resources:` gave it."""
+    import torch
+
+    torch.set_num_threads(max(1, int(context.resources.cpus)))
+    if context.resources.gpus > 0:
+        if not torch.cuda.is_available():
+            raise UserError("`resources:` asks for a GPU, and torch finds none here; set gpus to 0 or mend the driver")
+        return torch.device("cuda")
+    return torch.device("cpu")
+
+
+def tuning_config(settings: TuningSettings, lm_weight: float) -> FinetuneConfig:
+    """The library's configuration of a job."""
+    from gpt1.tasks.finetune import FinetuneConfig
+
+    return FinetuneConfig(
+        seed=settings.seed, lr=settings.lr, epochs=settings.epochs, batch=settings.batch, accumulation=settings.accumulation,
+        warmup=settings.warmup, lm_weight=lm_weight, classifier_dropout=settings.classifier_dropout,
+        weight_decay=settings.weight_decay, clip=settings.clip, regression=settings.regression, precision=settings.precision,
+        log_every=settings.log_every,
+    )  # fmt: skip
+
+
+def encode_task(settings: TuningSettings, gpt: GPT, files: TaskFiles, encoder: TextEncoder) -> TaskSet:
+    """All examples through their input transform."""
+    from gpt1.tasks.encoded import encode_examples
+    from gpt1.tasks.finetune import TaskSet
+    from gpt1.tasks.transforms import SpecialIds
+
+    length = settings.max_length or gpt.config.context
+    if not SHORTEST <= length <= gpt.config.context:
+        raise UserError(f"sequences of {length} ids do not fit: expected {SHORTEST} to the model's context of {gpt.config.context}")
+    special = SpecialIds.after(encoder.vocabulary.size)
+    train, dev = (
+        encode_examples(examples, files.task.kind, encoder.encode, special, length, settings.truncation)
+        for examples in (files.train, files.dev)
+    )
+    return TaskSet(files.task, train, dev, tuple(example.group for example in files.dev))
+
+
+def write_outcome(context: Context, files: TaskFiles, result: Result, about: Mapping[str, Any]) -> Score:
+    """scores.json, metrics.jsonl and predictions.jsonl, and the summary; returns the score."""
+    assert result.score is not None
+    scores = {
+        "task": files.task.name, "title": files.task.title, "kind": files.task.kind, **result.score.to_dict(),
+        "best_epoch": result.best_epoch, "split": "dev", "scored_on": files.facts["scored_on"], "sample": files.facts["sample"],
+        "train_rows": len(files.train), "paper": dict(files.task.paper), **about,
+    }  # fmt: skip
+    with context.open("scores.json") as file:
+        file.write(json.dumps(scores, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+    with context.open("metrics.jsonl") as file:
+        file.writelines(json.dumps(point, sort_keys=True).encode() + b"\n" for point in result.curve)
+    with context.open("predictions.jsonl") as file:
+        for example, prediction in zip(files.dev, result.predictions, strict=True):
+            row = {"id": example.id, "label": example.label, "prediction": prediction, "group": example.group}
+            file.write(json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+    figures = ("metric", "baseline", "baseline_kind", "standard_error", "standard_errors_above_baseline", "n")
+    context.summary({**result.score.values, **{key: scores[key] for key in (*figures, "sample", "best_epoch")}, **about})
+    return result.score
+
+
+def score_line(name: str, score: Score) -> str:
+    """`demo_choice seed 1: accuracy 71.5 (chance 50.0, +10.8 standard errors, 400 dev)`."""
+    return (
+        f"{name}: {score.metric} {score.main:.1f} ({score.baseline_kind} {score.baseline:.1f}, "
+        f"{score.above_baseline:+.1f} standard errors, {score.n} dev)"
+    )

@@ -1,0 +1,114 @@
+"""finetune: one task, seed and variant, from a pre-trained model (or none) to scores and predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from gpt1.errors import UserError
+from stages._tuning import (
+    TuningSettings,
+    check_inputs,
+    encode_task,
+    load_encoder,
+    load_pretrained,
+    load_task_data,
+    prepare,
+    same_task,
+    score_line,
+    tuning_config,
+    write_outcome,
+)
+from stages.contract import Context, Stage
+
+if TYPE_CHECKING:
+    from gpt1.model.gpt import GPT
+    from gpt1.tasks.task_model import TaskModel
+    from gpt1.text.encoder import TextEncoder
+
+SHAPE = ("layers", "width", "heads", "context")
+
+
+class FinetuneSettings(TuningSettings):
+    variant: Literal["full", "no_auxiliary_lm", "no_pretraining"] = Field(
+        "full", description="The paper's table 5: as described, without the language-model loss, or from random weights."
+    )
+    layers: int | None = Field(None, ge=1, le=200, description="Blocks of the model without pre-training; else not used.")
+    width: int | None = Field(None, ge=1, le=65536, description="Width of the model without pre-training; else not used.")
+    heads: int | None = Field(None, ge=1, le=1024, description="Attention heads of the model without pre-training; else not used.")
+    context: int | None = Field(None, ge=16, le=65536, description="Context of the model without pre-training; else not used.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout inside the model without pre-training; else not used.")
+    keep_model: bool = Field(False, description="Keep the best epoch's weights, head included.")
+
+
+class Finetune(Stage):
+    """One cell is one process."""
+
+    settings_model = FinetuneSettings
+    requires = ("pretrain", "vocabulary", "task_data")
+
+    @classmethod
+    def selects(cls, settings: FinetuneSettings, kind: str, upstream: Any) -> bool:
+        if kind == "pretrain":
+            return settings.variant != "no_pretraining"  # so that its scores can be had before, and kept after, any pre-training
+        return same_task(settings, kind, upstream)
+
+    @classmethod
+    def check(cls, settings: FinetuneSettings, upstream: Mapping[str, Sequence[Any]]) -> None:
+        check_inputs(settings, upstream)
+        if settings.variant != "no_pretraining":
+            return
+        missing = [name for name in SHAPE if getattr(settings, name) is None]
+        if missing:
+            raise UserError(f"variant no_pretraining needs the model's shape: set {', '.join(missing)} (the pre-trained model's)")
+        assert settings.width is not None
+        assert settings.heads is not None
+        if settings.width % settings.heads:
+            raise UserError(f"width {settings.width} is not divisible by heads {settings.heads}")
+        if settings.max_length is not None and settings.context is not None and settings.max_length > settings.context:
+            raise UserError(f"max_length {settings.max_length} is longer than the model's context of {settings.context}; lower it")
+
+    def run(self, settings: FinetuneSettings, context: Context) -> None:
+        from gpt1.tasks.finetune import finetune, make_task_model
+
+        device = prepare(context)
+        encoder, files = load_encoder(context.input("vocabulary")), load_task_data(context)
+        gpt = _random(settings, encoder) if settings.variant == "no_pretraining" else load_pretrained(context, encoder)
+        data = encode_task(settings, gpt, files, encoder)
+        config = tuning_config(settings, 0.0 if settings.variant == "no_auxiliary_lm" else settings.lm_weight)
+        model = make_task_model(gpt, data, config)
+        result = finetune(model, data, config, device, context)
+        score = write_outcome(context, files, result, {"seed": settings.seed, "variant": settings.variant})
+        if settings.keep_model:
+            _keep(model, context)
+        variant = "" if settings.variant == "full" else f" {settings.variant}"
+        context.say(score_line(f"{settings.task} seed {settings.seed}{variant}", score))
+
+
+def _random(settings: FinetuneSettings, encoder: TextEncoder) -> GPT:
+    from gpt1.model.config import ModelConfig
+    from gpt1.model.gpt import GPT
+    from gpt1.train.random_state import generator
+
+    shape = {name: getattr(settings, name) for name in (*SHAPE, "dropout", "init_std")}
+    return GPT(ModelConfig(vocabulary=encoder.vocabulary.size, **shape), generator("weights", settings.seed))
+
+
+def _keep(model: TaskModel, context: Context) -> None:
+    """The GPT (special tokens included) as model.safetensors, and the head beside it."""
+    import json
+
+    from safetensors.torch import save_file
+
+    from gpt1.weights.store import save_model
+
+    save_model(context.output("model.safetensors"), model.gpt)
+    with context.open("config.json") as file:
+        file.write(json.dumps(model.gpt.config.to_dict(), indent=2, sort_keys=True).encode() + b"\n")
+    head = {name: tensor.detach().cpu().contiguous() for name, tensor in model.head.state_dict().items()}
+    save_file(head, context.output("head.safetensors"))
+
+
+STAGE = Finetune()

@@ -1,0 +1,193 @@
+"""pretrain: language modelling over the shards, by DeepSpeed ranks that Ray Train places and restarts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from stages.contract import Artifact, Context, OutsideFile, Settings, Stage, placement
+
+if TYPE_CHECKING:
+    from gpt1.text.vocabulary import Vocabulary
+    from gpt1.train.pretrain_config import Place, PretrainConfig
+
+DEEPSPEED_FOLDER = Path(__file__).resolve().parents[1] / "infra" / "deepspeed"
+
+
+class PretrainSettings(Settings):
+    """The defaults are the paper's (SPEC sections 1 and 3)."""
+
+    model: Literal["gpt"] = Field("gpt", description="The kind of model.")
+    layers: int = Field(12, ge=1, le=96, description="Number of blocks.")
+    width: int = Field(768, ge=8, le=16_384, description="Size of the hidden states; must be a multiple of `heads`.")
+    heads: int = Field(12, ge=1, le=256, description="Attention heads of a block.")
+    context: int = Field(512, ge=2, le=8_192, description="Tokens of one training window, and the most the model can see.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of embedding, attention and each block's two outputs.")
+    embedding_dropout: Literal["activation", "matrix"] = Field(
+        "activation",
+        description="Whether the embedding's dropout acts on the sum or, as in the code of 2018, on the matrix.",
+    )
+    init_std: float = Field(
+        0.02, gt=0, lt=1, description="Deviation of the initial weights; 0.02 suits the paper's width, a narrow model needs more."
+    )
+    batch: int = Field(64, ge=1, le=65_536, description="Windows of one update, over all ranks together.")
+    micro_batch: int = Field(8, ge=1, le=65_536, description="Windows of one forward; never split, so it must divide `batch`.")
+    steps: int = Field(1_000_000, ge=1, le=100_000_000, description="Number of updates.")
+    max_lr: float = Field(2.5e-4, gt=0, le=1, description="Learning rate after the warm-up.")
+    warmup: int = Field(2_000, ge=0, le=10_000_000, description="Updates over which the learning rate rises from 0.")
+    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="How the rate falls after the warm-up.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="Decoupled decay of tensors with two or more dimensions.")
+    clip: float = Field(1.0, ge=0, le=1_000, description="Bound on the gradient's global norm; 0 switches clipping off.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Initial weights, order of windows, dropout and samples follow from it.")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="Number format of the computation; weights are kept in fp32.")
+    zero: Literal[0, 1, 2, 3] = Field(1, description="DeepSpeed's ZeRO stage; it changes the order of sums, so the last bits.")
+    log_every: int = Field(10, ge=1, le=1_000_000, description="Updates between two rows of metrics; a row's loss is their mean.")
+    validate_every: int = Field(
+        2_000,
+        ge=0,
+        le=10_000_000,
+        description="Updates between two validations, each with samples of text; 0: only at the end.",
+    )
+    validate_windows: int = Field(
+        512,
+        ge=0,
+        le=10_000_000,
+        description="Held-out windows of a validation, evenly spread; 0: all, as at the end.",
+    )
+    sample_tokens: int = Field(60, ge=0, le=4_096, description="Length of a sample of text; 0: no samples.")
+    sample_temperature: float = Field(0.8, ge=0, le=10, description="Temperature of samples; 0 is greedy.")
+    sample_top_k: int = Field(40, ge=0, le=1_000_000, description="A sample's tokens are drawn from the best so many; 0: from all.")
+    snapshot_every: int = Field(0, ge=0, le=10_000_000, description="Updates between two snapshots of the weights; 0: none.")
+    checkpoint_every: int = placement(1_000, "Updates between two checkpoints; 0: only at the end.", ge=0, le=10_000_000)
+    keep_checkpoints: int = placement(2, "How many of the newest checkpoints are kept.", ge=1, le=1_000)
+
+    @model_validator(mode="after")
+    def _fits(self) -> PretrainSettings:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not divisible by heads {self.heads}; choose a multiple of {self.heads}")
+        if self.batch % self.micro_batch:
+            raise ValueError(f"micro_batch {self.micro_batch} does not divide batch {self.batch}; choose a divisor of {self.batch}")
+        if self.warmup >= self.steps:
+            raise ValueError(f"warmup {self.warmup} must be less than steps {self.steps}; lower warmup or raise steps")
+        return self
+
+
+class Pretrain(Stage):
+    """One model. Its checkpoints lie in the attempt's `checkpoints/`, where later attempts find them."""
+
+    settings_model = PretrainSettings
+    requires = ("shard", "vocabulary")
+    spreads = True
+    gang = True
+
+    @classmethod
+    def outside(cls, settings: PretrainSettings) -> list[OutsideFile]:
+        """DeepSpeed's settings count by content: they are a file that a person may edit."""
+        name = f"zero{settings.zero}.json"
+        return [OutsideFile(f"infra/deepspeed/{name}", DEEPSPEED_FOLDER / name)]
+
+    def run(self, settings: PretrainSettings, context: Context) -> None:
+        from gpt1.text.vocabulary import Vocabulary
+        from gpt1.train.pretrain import open_windows
+        from gpt1.train.ranks import accumulation
+        from stages.ray_train import train_on_ray
+
+        vocabulary = Vocabulary.load(_folder(context.input("vocabulary")))
+        config = _config(settings, vocabulary)
+        place = _place(settings, context)
+        workers = context.resources.workers or 1
+        accumulation(settings.batch, settings.micro_batch, workers)
+        windows, held_out = open_windows(config, place, vocabulary)
+        context.say(
+            f"{config.model.parameters():,} parameters, {windows.shards.tokens:,} tokens in {windows.per_epoch:,} windows, "
+            f"{len(held_out):,} held out; {workers} ranks, ZeRO {settings.zero}, {settings.precision}"
+        )
+        train_on_ray(config, place, context, workers)
+        _declare(context)
+        _summarise(settings, context, windows.per_epoch, config.model.parameters())
+
+
+def _config(settings: PretrainSettings, vocabulary: Vocabulary) -> PretrainConfig:
+    from gpt1.model.config import ModelConfig
+    from gpt1.text.encoder import TextEncoder
+    from gpt1.train.pretrain_config import PROMPTS, PretrainConfig, Prompt
+
+    encoder = TextEncoder(vocabulary)
+    given = settings.model_dump()
+    shape = {name: given[name] for name in ("layers", "width", "heads", "context", "dropout", "embedding_dropout", "init_std")}
+    same = (
+        "steps", "batch", "micro_batch", "max_lr", "warmup", "schedule", "weight_decay", "clip", "seed", "precision", "log_every",
+        "validate_every", "validate_windows", "snapshot_every", "sample_tokens",
+    )  # fmt: skip
+    return PretrainConfig(
+        ModelConfig(vocabulary=vocabulary.size, **shape),
+        **{name: given[name] for name in same},
+        temperature=settings.sample_temperature,
+        top_k=settings.sample_top_k,
+        prompts=tuple(Prompt(text, tuple(encoder.encode(text))) for text in PROMPTS),
+    )
+
+
+def _place(settings: PretrainSettings, context: Context) -> Place:
+    from gpt1.train.pretrain_config import Place
+
+    shards = context.input("shard")
+    return Place(
+        train=tuple(str(file.path) for file in shards.under("train/")),
+        held_out=tuple(str(file.path) for file in shards.under("held_out/")),
+        books=str(shards.path("books.parquet")),
+        vocabulary=str(_folder(context.input("vocabulary"))),
+        output=str(context.attempt),
+        earlier=tuple(str(path) for path in context.earlier("checkpoints")),
+        deepspeed=str(context.outside[0].path),
+        checkpoint_every=settings.checkpoint_every,
+        keep_checkpoints=settings.keep_checkpoints,
+        device="cuda" if context.resources.gpus else "cpu",
+        threads=max(1, int(context.resources.cpus)),
+    )
+
+
+def _folder(vocabulary: Artifact) -> Path:
+    """The folder that holds both files of the vocabulary."""
+    return vocabulary.under("encoder_bpe_")[0].path.parent
+
+
+def _declare(context: Context) -> None:
+    names = ["model.safetensors", "config.json", "metrics.jsonl", "samples.jsonl", "samples.md"]
+    names += sorted(f"snapshots/{path.name}" for path in (context.attempt / "snapshots").glob("*.safetensors"))
+    for name in names:
+        context.output(name)
+    context.output("throughput.jsonl", volatile=True)
+
+
+def _summarise(settings: PretrainSettings, context: Context, windows: int, parameters: int) -> None:
+    import json
+
+    rows = [json.loads(line) for line in (context.attempt / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    baseline = context.input("shard").summary
+    perplexity, unigram, bigram = rows[-1]["validation_perplexity"], baseline["unigram_perplexity"], baseline["bigram_perplexity"]
+    samples = settings.steps * settings.batch
+    figures: dict[str, Any] = {
+        "validation_perplexity": perplexity,
+        "validation_loss": rows[-1]["validation_loss"],
+        "train_loss": rows[-1]["loss"],
+        "unigram_perplexity": unigram,
+        "bigram_perplexity": bigram,
+        "of_unigram": perplexity / unigram if unigram else None,
+        "parameters": parameters,
+        "steps": settings.steps,
+        "tokens": samples * settings.context,
+        "epochs": samples / windows,
+    }
+    context.summary(figures)
+    context.say(f"held-out perplexity {perplexity:.2f} after {figures['tokens']:,} tokens ({figures['epochs']:.2f} epochs)")
+    if unigram and bigram:
+        context.say(
+            f"of the same shards: unigram {unigram:.2f}, bigram {bigram:.2f}; the model stands at "
+            f"{perplexity / unigram:.1%} of the unigram and {perplexity / bigram:.1%} of the bigram perplexity"
+        )
+
+
+STAGE = Pretrain()

@@ -1,0 +1,75 @@
+"""transfer: fine-tuning with only the first blocks of the pre-trained model, the others random (paper, figure 2 left)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field
+
+from gpt1.errors import UserError
+from stages._tuning import (
+    TuningSettings,
+    check_inputs,
+    encode_task,
+    load_encoder,
+    load_pretrained,
+    load_task_data,
+    prepare,
+    same_task,
+    score_line,
+    tuning_config,
+    write_outcome,
+)
+from stages.contract import Context, Stage
+
+
+class TransferSettings(TuningSettings):
+    transferred: int = Field(ge=0, le=200, description="Blocks taken from the pre-trained model; 0 takes the embeddings only.")
+
+
+class Transfer(Stage):
+    """Accuracy on dev, and on as many training examples, against the number of transferred blocks."""
+
+    settings_model = TransferSettings
+    requires = ("pretrain", "vocabulary", "task_data")
+
+    @classmethod
+    def selects(cls, settings: TransferSettings, kind: str, upstream: Any) -> bool:
+        return same_task(settings, kind, upstream)
+
+    @classmethod
+    def check(cls, settings: TransferSettings, upstream: Mapping[str, Sequence[Any]]) -> None:
+        check_inputs(settings, upstream)
+        for model in upstream.get("pretrain", ()):
+            layers = getattr(model, "layers", None)
+            if layers is not None and settings.transferred > layers:
+                raise UserError(
+                    f"transferred is {settings.transferred}, the pre-trained model has {layers} layers; take 0 to {layers}"
+                )
+
+    def run(self, settings: TransferSettings, context: Context) -> None:
+        from gpt1.tasks.finetune import finetune, make_task_model, predict, reset_blocks, score_predictions
+
+        device = prepare(context)
+        encoder, files = load_encoder(context.input("vocabulary")), load_task_data(context)
+        gpt = load_pretrained(context, encoder)
+        if settings.transferred > gpt.config.layers:
+            raise UserError(f"transferred is {settings.transferred}, the pre-trained model has {gpt.config.layers} layers")
+        reset_blocks(gpt, settings.transferred, settings.seed)
+        data = encode_task(settings, gpt, files, encoder)
+        config = tuning_config(settings, settings.lm_weight)
+        model = make_task_model(gpt, data, config)
+        result = finetune(model, data, config, device, context)
+        seen = data.train[: len(data.dev)]
+        train = score_predictions(data, seen, predict(model, seen, data.task, config, device), config.seed)
+        about = {
+            "seed": settings.seed, "transferred": settings.transferred, "layers": gpt.config.layers,
+            f"train_{train.metric}": train.main, "train_n": train.n,
+        }  # fmt: skip
+        score = write_outcome(context, files, result, about)
+        name = f"{settings.task} with {settings.transferred} of {gpt.config.layers} layers transferred, seed {settings.seed}"
+        context.say(f"{score_line(name, score)}; {train.main:.1f} on {train.n} training examples")
+
+
+STAGE = Transfer()

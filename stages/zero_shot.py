@@ -1,0 +1,104 @@
+"""zero_shot: multiple choice scored by the language model alone, at every kept snapshot of pre-training (paper, figure 2 right)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from gpt1.errors import UserError
+from gpt1.tasks.table import ZERO_SHOT_KINDS, task_named
+from stages._tuning import check_vocabulary, load_encoder, load_task_data, prepare, same_task, score_line
+from stages.contract import Artifact, Context, Settings, Stage
+
+_SNAPSHOT = re.compile(r"step-(\d+)\.safetensors$")
+
+
+class ZeroShotSettings(Settings):
+    task: str = Field(description="A task of multiple choice, as in the task_data cell it takes, such as `race` or `demo_choice`.")
+    rows: int | None = Field(None, ge=1, le=10_000_000, description="At most this many dev examples, drawn by seed (all).")
+    seed: int = Field(1, ge=0, le=2**31 - 1, description="Which rows a limit draws.")
+    batch: int = Field(32, ge=1, le=65536, description="Sequences computed at once.")
+
+    @field_validator("task")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            task = task_named(name)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        if task.kind not in ZERO_SHOT_KINDS:
+            raise ValueError(
+                f"task {name!r} is no multiple choice; zero-shot scores `race`, `storycloze`, `dprd` and `demo_choice`"
+            )
+        return name
+
+
+class ZeroShot(Stage):
+    """A curve of scores against the step, and the final model's score and predictions."""
+
+    settings_model = ZeroShotSettings
+    requires = ("pretrain", "vocabulary", "task_data")
+
+    @classmethod
+    def selects(cls, settings: ZeroShotSettings, kind: str, upstream: Any) -> bool:
+        return same_task(settings, kind, upstream)
+
+    @classmethod
+    def check(cls, settings: ZeroShotSettings, upstream: Mapping[str, Sequence[Any]]) -> None:
+        if not upstream.get("task_data"):
+            raise UserError(f"no task_data cell makes task {settings.task!r}; add it to that stage's `matrix: task`")
+
+    def run(self, settings: ZeroShotSettings, context: Context) -> None:
+        from gpt1.tasks.files import sample
+        from gpt1.tasks.zero_shot import normalised, zero_shot_score
+        from gpt1.weights.store import load_model
+
+        device = prepare(context)
+        encoder, files = load_encoder(context.input("vocabulary")), load_task_data(context)
+        examples = sample(files.dev, settings.rows, settings.seed, "dev")
+        models = _models(context.input("pretrain"))
+        curve: list[dict[str, Any]] = []
+        for number, (step, path) in enumerate(models):
+            gpt = load_model(path)
+            check_vocabulary(gpt, encoder)
+            score, predictions = zero_shot_score(
+                gpt.to(device), examples, files.task, encoder.encode, settings.batch, settings.seed
+            )
+            share, against = normalised(score, files.task)
+            curve.append({"step": step, **score.values, "normalised": share, "standard_error": score.standard_error})
+            context.log(step, {**score.values, "normalised": share})
+            context.progress(number + 1, len(models), "models")
+        about = {
+            "task": files.task.name, "normalised": share, "normalised_against": against, "split": "dev",
+            "scored_on": files.facts["scored_on"], "sample": files.facts["sample"] or len(examples) < len(files.dev),
+        }  # fmt: skip
+        _write(context, "curve.jsonl", curve)
+        _write(context, "scores.json", [{**score.to_dict(), **about}])
+        rows = zip(examples, predictions, strict=True)
+        _write(
+            context,
+            "predictions.jsonl",
+            [{"id": example.id, "label": example.label, "prediction": found} for example, found in rows],
+        )
+        context.summary({**score.values, **{key: value for key, value in score.to_dict().items() if key != "values"}, **about})
+        context.say(score_line(f"{settings.task} zero-shot", score))
+
+
+def _models(pretrain: Artifact) -> list[tuple[int, Path]]:
+    """Step and file of each snapshot and of the final model, which takes the place of a snapshot of the same step."""
+    found = {int(match[1]): file.path for file in pretrain.under("snapshots/") if (match := _SNAPSHOT.search(file.name))}
+    found[int(pretrain.settings["steps"])] = pretrain.path("model.safetensors")
+    return sorted(found.items())
+
+
+def _write(context: Context, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    with context.open(name) as file:
+        file.writelines(json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b"\n" for row in rows)
+
+
+STAGE = ZeroShot()

@@ -1,0 +1,123 @@
+"""Checkpoints count when whole, and only then."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from gpt1.train.checkpoint import HISTORY, PRIVATE, RECORD, Checkpoint, Checkpoints, read_checkpoint, sha256, sorted_candidates
+from gpt1.train.ranks import Ranks
+
+FACTS = {"ranks": 1}
+
+
+@pytest.fixture(scope="module")
+def ranks() -> Ranks:
+    return Ranks.connect("cpu")
+
+
+class Bench:
+    """A folder of checkpoints, and what was said about them."""
+
+    def __init__(self, folder: Path, ranks: Ranks, earlier: tuple[Path, ...] = (), keep: int = 2) -> None:
+        self.said: list[str] = []
+        self.folder = folder / "checkpoints"
+        self.checkpoints = Checkpoints(self.folder, earlier, keep, ranks, self.said.append)
+
+    def save(self, step: int, snapshots: dict[str, str] | None = None) -> None:
+        def write(folder: Path) -> None:
+            torch.save(torch.full((100,), step), folder / "weights.pt")
+
+        self.checkpoints.save(step, FACTS, json.dumps({"at": step}), snapshots or {}, write)
+
+    def newest_step(self) -> int | None:
+        found = self.checkpoints.newest()
+        return found.step if found else None
+
+
+def test_the_newest_is_found_with_its_facts_and_history_and_old_ones_go(tmp_path: Path, ranks: Ranks) -> None:
+    bench = Bench(tmp_path, ranks)
+    assert bench.newest_step() is None
+    for step in (5, 10, 15):
+        bench.save(step)
+    found = bench.checkpoints.newest()
+    assert isinstance(found, Checkpoint)
+    assert (found.step, dict(found.facts), json.loads(found.history())) == (15, FACTS, {"at": 15})
+    assert [path.name for path in sorted_candidates([bench.folder])] == ["step-00000015", "step-00000010"]
+    assert len(list(bench.folder.iterdir())) == 2
+    assert bench.said == []
+
+
+@pytest.mark.parametrize("harm", ["truncate", "flip", "delete", "no record", "half a record", "history"])
+def test_a_harmed_one_is_passed_over_with_a_warning(harm: str, tmp_path: Path, ranks: Ranks) -> None:
+    bench = Bench(tmp_path, ranks)
+    bench.save(5)
+    bench.save(10)
+    newest = bench.folder / "step-00000010"
+    weights, record = newest / "weights.pt", newest / RECORD
+    data = weights.read_bytes()
+    match harm:
+        case "truncate":
+            weights.write_bytes(data[:-1])
+        case "flip":
+            weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        case "delete":
+            weights.unlink()
+        case "no record":
+            record.unlink()
+        case "half a record":
+            record.write_text(record.read_text()[:30])
+        case "history":
+            (newest / HISTORY).write_text("{}")
+    assert bench.newest_step() == 5
+    assert len(bench.said) == 1
+    assert "step-00000010" in bench.said[0]
+    bench.save(10)  # made again, it replaces the harmed one
+    assert bench.newest_step() == 10
+
+
+def test_one_that_was_being_written_does_not_count_and_is_swept_away(tmp_path: Path, ranks: Ranks) -> None:
+    bench = Bench(tmp_path, ranks)
+
+    def fail(folder: Path) -> None:
+        (folder / "half").write_text("half")
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        bench.checkpoints.save(5, FACTS, "{}", {}, fail)
+    assert [path.name.startswith(PRIVATE) for path in bench.folder.iterdir()] == [True]
+    again = Bench(tmp_path, ranks)
+    assert again.newest_step() is None
+    assert list(bench.folder.iterdir()) == []
+
+
+def test_folders_of_earlier_attempts_are_searched_and_never_written(tmp_path: Path, ranks: Ranks) -> None:
+    first, second = Bench(tmp_path / "a", ranks), Bench(tmp_path / "b", ranks)
+    first.save(5)
+    first.save(20)
+    second.save(10)
+    before = {path: path.stat().st_mtime_ns for folder in (first.folder, second.folder) for path in folder.rglob("*")}
+    third = Bench(tmp_path / "c", ranks, earlier=(first.folder, second.folder), keep=1)
+    assert third.newest_step() == 20
+    third.save(20)
+    third.save(25)
+    found = third.checkpoints.newest()
+    assert found is not None
+    assert found.folder.parent == third.folder
+    assert before == {path: path.stat().st_mtime_ns for folder in (first.folder, second.folder) for path in folder.rglob("*")}
+
+
+def test_snapshots_belong_to_it(tmp_path: Path, ranks: Ranks) -> None:
+    bench = Bench(tmp_path, ranks)
+    snapshot = tmp_path / "snapshots" / "step-00000004.safetensors"
+    snapshot.parent.mkdir()
+    snapshot.write_bytes(b"weights")
+    bench.save(5, {snapshot.name: sha256(snapshot)})
+    assert bench.newest_step() == 5
+    snapshot.write_bytes(b"Weights")
+    assert bench.newest_step() is None
+    assert "step-00000004.safetensors is damaged" in bench.said[-1]
+    assert isinstance(read_checkpoint(bench.folder / "step-00000005"), str)

@@ -1,0 +1,143 @@
+"""The pretrain stage on a real Ray: two DeepSpeed ranks placed by Ray Train, from shards of real books."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from pydantic import ValidationError
+
+from gpt1.errors import UserError
+from gpt1.weights.store import load_model
+from pipeline.plan import Plan
+from stages.contract import Artifact
+from stages.pretrain import STAGE, PretrainSettings
+from tests.pipeline.inline import plan_of, run_inline
+
+WORKFLOW = Path(__file__).parent / "pretrain_workflow.yaml"
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"width": 100, "heads": 3}, "not divisible"),
+        ({"batch": 64, "micro_batch": 7}, "micro_batch 7 does not divide batch 64"),
+        ({"steps": 10, "warmup": 10}, "warmup 10 must be less than steps 10"),
+        ({"max_lr": 0}, "greater than 0"),
+        ({"zero": 4}, "0, 1, 2 or 3"),
+        ({"dropout": 1.0}, "less than 1"),
+        ({"layer": 3}, "Extra inputs"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(given: dict[str, float], named: str) -> None:
+    with pytest.raises(ValidationError, match=named):
+        PretrainSettings(**given)  # type: ignore[arg-type]
+
+
+def test_defaults_are_the_paper_s() -> None:
+    settings = PretrainSettings()
+    assert (settings.layers, settings.width, settings.heads, settings.context) == (12, 768, 12, 512)
+    assert (settings.batch, settings.max_lr, settings.warmup, settings.schedule) == (64, 2.5e-4, 2000, "cosine")
+    assert (settings.dropout, settings.weight_decay, settings.clip, settings.zero) == (0.1, 0.01, 1.0, 1)
+
+
+def test_the_settings_file_of_deepspeed_counts_by_content() -> None:
+    [file] = STAGE.outside(PretrainSettings(zero=2))
+    assert file.name == "infra/deepspeed/zero2.json"
+    assert file.path.is_file()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A Ray of this test's own, with two CPUs."""
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray = pytest.importorskip("ray")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=128 << 20, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def artifact(plan: Plan, stage: str) -> Artifact:
+    found = plan.store.artifact(stage, plan.entries[stage].fingerprint)
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def trained(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    del cluster
+    plan = plan_of(WORKFLOW, tmp_path_factory.mktemp("store"))
+    run_inline(plan)
+    return plan
+
+
+@pytest.mark.slow
+def test_it_learns_and_says_how_well(trained: Plan) -> None:
+    made = artifact(trained, "pretrain")
+    summary = made.summary
+    assert summary["validation_perplexity"] < 0.8 * summary["unigram_perplexity"]
+    assert summary["of_unigram"] == pytest.approx(summary["validation_perplexity"] / summary["unigram_perplexity"])
+    assert summary["tokens"] == 300 * 16 * 16
+    assert summary["parameters"] == load_model(made.path("model.safetensors")).config.parameters()
+    rows = [json.loads(line) for line in made.path("metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["validation_perplexity"] == summary["validation_perplexity"]
+    assert [file.name for file in made.under("snapshots/")] == [f"snapshots/step-{n:08d}.safetensors" for n in (150, 300)]
+    assert len(made.path("samples.jsonl").read_text().splitlines()) == 3 * 3
+    assert made.files["throughput.jsonl"].volatile
+    assert not any(file.volatile for name, file in made.files.items() if name != "throughput.jsonl")
+
+
+@pytest.mark.slow
+def test_a_killed_rank_is_started_again_and_the_result_is_the_same(trained: Plan, tmp_path: Path) -> None:
+    plan = plan_of(WORKFLOW, tmp_path / "store")
+    killer = threading.Thread(target=kill_a_rank, args=(plan,), daemon=True)
+    killer.start()
+    run_inline(plan)
+    killer.join(timeout=1)
+    assert not killer.is_alive(), "no rank was killed"
+    assert digests(plan) == digests(trained)
+
+
+def digests(plan: Plan) -> dict[str, str]:
+    return {name: file.sha256 for name, file in artifact(plan, "pretrain").files.items() if not file.volatile}
+
+
+def kill_a_rank(plan: Plan) -> None:
+    """Kill one training process, -9, once there is a checkpoint."""
+    folder = plan.store.folder("pretrain", plan.entries["pretrain"].fingerprint)
+    while not list(folder.glob("*/checkpoints/step-*")):
+        time.sleep(0.005)
+    ranks = [process for process in psutil.process_iter() if "RayTrainWorker" in " ".join(process.cmdline())]
+    ours = [process for process in ranks if psutil.Process() in process.parents()]
+    ours[0].send_signal(signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_number_of_ranks_that_does_not_divide_is_refused_before_any_rank_starts(trained: Plan) -> None:
+    with pytest.raises(UserError, match="2 ranks cannot share 3 micro-batches"):
+        run_inline(plan_of(WORKFLOW, trained.store.root, "pretrain.batch=12"))
+
+
+@pytest.mark.slow
+def test_what_a_rank_refuses_reaches_the_user_as_one_line(trained: Plan, tmp_path: Path) -> None:
+    """Another number of workers than made the checkpoint: only the ranks find out."""
+    file = tmp_path / "workflow.yaml"
+    file.write_text(WORKFLOW.read_text().replace("workers: 2", "workers: 1"))
+    plan = plan_of(file, tmp_path / "store")
+    fingerprint = plan.entries["pretrain"].fingerprint
+    assert fingerprint == trained.entries["pretrain"].fingerprint
+    [source] = trained.store.folder("pretrain", fingerprint).glob("*/checkpoints")
+    earlier = plan.store.new_attempt("pretrain", fingerprint)
+    shutil.copytree(source, earlier / "checkpoints")
+    shutil.copytree(source.parent / "snapshots", earlier / "snapshots")
+    with pytest.raises(UserError, match=r"made with other ranks \(ranks: 2, now 1\)"):
+        run_inline(plan)
