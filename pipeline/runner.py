@@ -145,7 +145,8 @@ class Runner:
         )  # fmt: skip
         resources = cell.resources
         own = {"num_cpus": 0} if cell.stage.spreads else {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
-        task = ray.remote(max_calls=1, max_retries=0)(execute_cell).options(name=cell.id, **own)
+        # A process that has used a GPU keeps some of its memory, so it ends with its cell; others serve the next one.
+        task = ray.remote(max_calls=1 if resources.gpus else 0, max_retries=0)(execute_cell).options(name=cell.id, **own)
         self._running[task.remote(job, HubReporter(self.hub, cell.id))] = Try(entry, number, time.monotonic())
 
     def _listen(self) -> None:

@@ -92,7 +92,7 @@ class Pretrain(Stage):
         from gpt1.text.vocabulary import Vocabulary
         from gpt1.train.pretrain import open_windows
         from gpt1.train.ranks import accumulation
-        from stages.ray_train import train_on_ray
+        from stages._ray_train import train_on_ray
 
         vocabulary = Vocabulary.load(_folder(context.input("vocabulary")))
         config = _config(settings, vocabulary)

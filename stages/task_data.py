@@ -13,9 +13,6 @@ from gpt1.tasks.example import Example
 from gpt1.tasks.table import Task, task_named
 from stages.contract import Context, OutsideFile, Settings, Stage, placement
 
-DEMO_TRAIN = 2000
-DEMO_DEV = 500
-
 
 class TaskDataSettings(Settings):
     task: str = Field(description="A name from the table of tasks (gpt1/tasks/table.py), such as `mnli` or `demo_choice`.")
@@ -23,13 +20,13 @@ class TaskDataSettings(Settings):
         None, "The folder with the publisher's files, as their archive unpacks; not for demo tasks.", min_length=1
     )
     train_rows: int | None = Field(
-        None, ge=1, le=10_000_000, description=f"At most this many training examples (all; a demo task makes {DEMO_TRAIN})."
+        None, ge=1, le=10_000_000, description="At most this many training examples (all; a demo task has its own number)."
     )
     dev_rows: int | None = Field(
-        None, ge=1, le=10_000_000, description=f"At most this many dev examples (all; a demo task makes {DEMO_DEV})."
+        None, ge=1, le=10_000_000, description="At most this many dev examples (all; a demo task has its own number)."
     )
     seed: int = Field(1, ge=0, le=2**31 - 1, description="Which rows a limit draws, and every choice of a demo task.")
-    words: int = Field(28, ge=5, le=1000, description="Words of a passage (demo tasks).")
+    words: int | None = Field(None, ge=5, le=1000, description="Words of a passage (demo tasks; each has its own number).")
     books: int = Field(
         200, ge=2, le=100_000, description="At most this many books are read, training and held-out each (demo tasks)."
     )
@@ -132,15 +129,17 @@ def _demo(settings: TaskDataSettings, context: Context) -> Made:
     from dataclasses import replace
 
     from gpt1.tasks.demo import DEV_FROM, make_demo_task
-    from gpt1.tasks.demo_settings import DemoSettings
+    from gpt1.tasks.demo_settings import SIZES, DemoSettings
 
-    wanted = DemoSettings(settings.train_rows or DEMO_TRAIN, settings.dev_rows or DEMO_DEV, settings.words, settings.seed)
+    size = SIZES[settings.task]
+    words = settings.words or size.words
+    wanted = DemoSettings(settings.train_rows or size.train, settings.dev_rows or size.dev, words, settings.seed)
     made = make_demo_task(settings.task, _demo_books(settings, context), wanted)
     task = task_named(settings.task)
     task = replace(task, labels=made.labels or task.labels)
     splits = {"train": made.train, "dev": made.dev}
     rows = {name: len(examples) for name, examples in splits.items()}
-    return task, splits, rows, {"scored_on": DEV_FROM, "words": settings.words}
+    return task, splits, rows, {"scored_on": DEV_FROM, "words": words}
 
 
 def _demo_books(settings: TaskDataSettings, context: Context) -> Any:

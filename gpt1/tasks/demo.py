@@ -15,7 +15,7 @@ from gpt1.errors import UserError
 from gpt1.tasks.demo_author import author_examples
 from gpt1.tasks.demo_settings import FEWEST, Books, DemoSettings, book_of, example_name
 from gpt1.tasks.example import Example
-from gpt1.tasks.passages import Pair, Passage, Region, distant_pairs, distinct, exchanged, following_pairs, passages
+from gpt1.tasks.passages import Pair, Passage, Region, distinct, exchanged, following_pairs, passages
 
 
 @dataclass(frozen=True)
@@ -131,5 +131,6 @@ def _pairs_task(make_pairs: Callable[[list[Passage]], list[Pair]], true: int) ->
 _PAIR_TASKS: dict[str, Maker] = {
     "demo_choice": _choice,
     "demo_entailment": _pairs_task(following_pairs, true=0),
-    "demo_similarity": _pairs_task(distant_pairs, true=1),
+    # Neighbours too: further apart, two passages of a novel have too little in common for a model of a few minutes' training.
+    "demo_similarity": _pairs_task(following_pairs, true=1),
 }

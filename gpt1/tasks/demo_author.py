@@ -11,7 +11,8 @@ from gpt1.tasks.example import Example
 from gpt1.tasks.passages import Passage
 
 MOST_LABELS = 8
-MOST_WANTED = 0.8
+ENOUGH = 40
+"""With so many unseen passages of each label the number of labels is not cut for the sake of more."""
 
 Pools = dict[str, list[Passage]]
 """The passages of each label."""
@@ -39,24 +40,24 @@ def _by_label(books: Books, with_authors: bool) -> Pools:
 
 
 def _choose_labels(train: Pools, dev: Pools, settings: DemoSettings) -> tuple[str, ...]:
-    """Of the labels with most text, as many (2 to 8) as still give most of the wanted examples, the same number each."""
+    """Of the labels with most text as many, 2 to 8, as have enough passages; where none have, those that give most examples."""
     shared = [label for label in train if label in dev]
     largest = sorted(shared, key=lambda label: (-len(train[label]), label))[:MOST_LABELS]
 
     def supply(pools: Pools, count: int) -> int:
         return count * min(len(pools[label]) for label in largest[:count])
 
-    def worth(count: int) -> tuple[float, int]:
-        # More labels make the better task, but not at the price of more than a fifth of the examples.
-        return min(supply(train, count) / settings.train, supply(dev, count) / settings.dev, MOST_WANTED), count
+    def worth(count: int) -> tuple[bool, int]:
+        plenty = supply(dev, count) >= min(settings.dev, ENOUGH * count)
+        return plenty, count if plenty else supply(dev, count)
 
-    enough = [count for count in range(2, len(largest) + 1) if min(supply(train, count), supply(dev, count)) >= FEWEST]
-    if not enough:
+    possible = [count for count in range(2, len(largest) + 1) if min(supply(train, count), supply(dev, count)) >= FEWEST]
+    if not possible:
         raise UserError(
             f"demo_author: {len(largest)} authors (books, in a corpus without authors) have both training text and passages the "
             f"model never saw; at least 2, with {FEWEST} such passages, are needed: add books, or keep longer tails (split)"
         )
-    return tuple(sorted(largest[: max(enough, key=worth)]))
+    return tuple(sorted(largest[: max(possible, key=worth)]))
 
 
 def _examples(pools: Pools, labels: tuple[str, ...], wanted: int, rng: random.Random) -> list[Example]:

@@ -16,6 +16,25 @@ Books = dict[str, list[Passage]]
 
 
 @dataclass(frozen=True)
+class Size:
+    """How large a demo task is made where the settings do not say: examples wanted, and words a passage."""
+
+    train: int
+    dev: int
+    words: int
+
+
+SIZES = {
+    "demo_choice": Size(4000, 1000, 8),
+    "demo_entailment": Size(10_000, 2000, 8),
+    "demo_similarity": Size(800, 400, 40),
+    "demo_author": Size(2400, 400, 40),
+}
+"""What a small model can learn in half a minute on one core: short passages where the point is how a sentence goes on, many
+examples where the relation of two texts must be learned, longer passages where it is style (docs/lab.md)."""
+
+
+@dataclass(frozen=True)
 class DemoSettings:
     """Examples wanted (fewer are made where the corpus has no more), words a passage (exactly), and the seed of every choice."""
 

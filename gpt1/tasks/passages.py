@@ -61,12 +61,6 @@ def following_pairs(found: list[Passage]) -> list[Pair]:
     return pairs
 
 
-def distant_pairs(found: list[Passage]) -> list[Pair]:
-    """Passages of one book half of it apart, each in one pair only."""
-    half = len(found) // 2
-    return list(zip(found[:half], found[half : 2 * half], strict=True))
-
-
 def exchanged(pairs: list[Pair], rng: random.Random) -> list[Passage]:
     """For each pair the second passage of another pair, of another book; every second passage is used exactly once.
 
