@@ -39,7 +39,7 @@ class TuningSettings(Settings):
     classifier_dropout: float = Field(0.1, ge=0, lt=1, description="Dropout before the task's linear layer.")
     weight_decay: float = Field(0.01, ge=0, le=1, description="Decoupled weight decay of matrices and embeddings.")
     clip: float = Field(1.0, ge=0, le=1000, description="Bound on the gradient's global norm; 0 for none.")
-    max_length: int | None = Field(None, ge=SHORTEST, le=65536, description="Longest sequence in ids (the model's context).")
+    max_length: int | None = Field(None, ge=SHORTEST, le=8_192, description="Longest sequence in ids (the model's context).")
     truncation: Literal["room", "reference"] = Field(
         "room",
         description="`room`: a longer part takes what a shorter leaves; `reference`: each part is cut alike, as in the 2018 code.",

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from gpt1.errors import UserError
 from stages._tuning import (
+    SHORTEST,
     TuningSettings,
     check_inputs,
     encode_task,
@@ -21,7 +22,7 @@ from stages._tuning import (
     tuning_config,
     write_outcome,
 )
-from stages.contract import Context, Stage
+from stages.contract import Context, Stage, added
 
 if TYPE_CHECKING:
     from gpt1.model.gpt import GPT
@@ -35,11 +36,14 @@ class FinetuneSettings(TuningSettings):
     variant: Literal["full", "no_auxiliary_lm", "no_pretraining"] = Field(
         "full", description="The paper's table 5: as described, without the language-model loss, or from random weights."
     )
-    layers: int | None = Field(None, ge=1, le=200, description="Blocks of the model without pre-training; else not used.")
-    width: int | None = Field(None, ge=1, le=65536, description="Width of the model without pre-training; else not used.")
-    heads: int | None = Field(None, ge=1, le=1024, description="Attention heads of the model without pre-training; else not used.")
-    context: int | None = Field(None, ge=16, le=65536, description="Context of the model without pre-training; else not used.")
+    layers: int | None = Field(None, ge=1, le=96, description="Blocks of the model without pre-training; else not used.")
+    width: int | None = Field(None, ge=8, le=16_384, description="Width of the model without pre-training; else not used.")
+    heads: int | None = Field(None, ge=1, le=256, description="Attention heads of the model without pre-training; else not used.")
+    context: int | None = Field(
+        None, ge=SHORTEST, le=8_192, description="Context of the model without pre-training; else not used."
+    )
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout inside the model without pre-training; else not used.")
+    init_std: float = added(0.02, "Deviation of the initial weights of the model without pre-training; else not used.", gt=0, lt=1)
     keep_model: bool = Field(False, description="Keep the best epoch's weights, head included.")
 
 

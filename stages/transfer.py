@@ -25,7 +25,7 @@ from stages.contract import Context, Stage
 
 
 class TransferSettings(TuningSettings):
-    transferred: int = Field(ge=0, le=200, description="Blocks taken from the pre-trained model; 0 takes the embeddings only.")
+    transferred: int = Field(ge=0, le=96, description="Blocks taken from the pre-trained model; 0 takes the embeddings only.")
 
 
 class Transfer(Stage):

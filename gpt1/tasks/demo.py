@@ -36,7 +36,7 @@ class DemoTask:
     labels: tuple[str, ...]
 
 
-DEV_FROM = "held-out books and unseen tails of training books"
+DEV_FROM = "unseen text"
 Maker = Callable[[Books, int, random.Random], list[Example]]
 
 

@@ -25,13 +25,14 @@ class Size:
 
 
 SIZES = {
-    "demo_choice": Size(4000, 1000, 8),
+    "demo_choice": Size(4000, 1000, 12),
     "demo_entailment": Size(10_000, 2000, 8),
-    "demo_similarity": Size(800, 400, 40),
-    "demo_author": Size(2400, 400, 40),
+    "demo_similarity": Size(800, 1200, 40),
+    "demo_author": Size(2400, 400, 50),
 }
-"""What a small model can learn in half a minute on one core: short passages where the point is how a sentence goes on, many
-examples where the relation of two texts must be learned, longer passages where it is style (docs/lab.md)."""
+"""What a small model can learn in about half a minute on one core (docs/lab.md): short passages where the point is how a sentence
+goes on, longer ones where it is style. Whether two texts belong together is the hardest for it: many examples, and many dev
+examples too, so that a small lead over chance is still told from luck."""
 
 
 @dataclass(frozen=True)
