@@ -25,14 +25,13 @@ class Size:
 
 
 SIZES = {
-    "demo_choice": Size(4000, 1000, 12),
-    "demo_entailment": Size(10_000, 2000, 8),
-    "demo_similarity": Size(800, 1200, 40),
-    "demo_author": Size(2400, 400, 50),
+    "demo_choice": Size(2000, 1000, 16),
+    "demo_entailment": Size(2400, 2000, 28),
+    "demo_similarity": Size(1800, 1200, 28),
+    "demo_author": Size(1500, 480, 40),
 }
-"""What a small model can learn in about half a minute on one core (docs/lab.md): short passages where the point is how a sentence
-goes on, longer ones where it is style. Whether two texts belong together is the hardest for it: many examples, and many dev
-examples too, so that a small lead over chance is still told from luck."""
+"""What a small model can learn in about half a minute on one core (docs/lab.md). Whether two texts belong together is the hardest
+for it: those tasks have many dev examples, so that a small lead over chance is still told from luck."""
 
 
 @dataclass(frozen=True)
