@@ -223,12 +223,13 @@ def submit(
     assignments: Assignments = None,
     store: StoreOption = Path("store"),
     detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the job.")] = False,
+    python: Annotated[str | None, typer.Option("--python", help="The cluster's interpreter, where it is not its `python`.")] = None,
 ) -> None:
     """Send the workflow to a running Ray cluster as a job, and follow it."""
     from pipeline.submit import submit_job
 
     read(file, profile, assignments or ())
-    raise typer.Exit(submit_job(address, file, profile, assignments or [], store, detach))
+    raise typer.Exit(submit_job(address, file, profile, assignments or [], store, detach, python))
 
 
 @track.command("sync")

@@ -6,8 +6,10 @@ import asyncio
 import os
 import shlex
 import shutil
+import sys
 import tempfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from gpt1.errors import UserError
 from pipeline.provenance import ROOT
@@ -17,8 +19,13 @@ SENT = ("pipeline", "stages", "gpt1", "infra")
 LIMIT = 50 << 20  # bytes; Ray refuses packages above 100 MiB, and code is far below this
 
 
-def submit_job(address: str, file: Path, profile: str | None, assignments: list[str], store: Path, detach: bool) -> int:
-    """Submit `gpt1 run` and follow its output. Returns its exit status (0 at once with `detach`)."""
+def submit_job(
+    address: str, file: Path, profile: str | None, assignments: list[str], store: Path, detach: bool, python: str | None = None
+) -> int:
+    """Submit `gpt1 run` and follow its output. Returns its exit status (0 at once with `detach`).
+
+    `python` is the interpreter on the cluster: this very one for a cluster on this machine, else the `python` of its PATH.
+    """
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     from ray.job_submission import JobSubmissionClient
 
@@ -30,7 +37,8 @@ def submit_job(address: str, file: Path, profile: str | None, assignments: list[
     with tempfile.TemporaryDirectory(prefix="gpt1-submit-") as folder:
         packed = _pack(Path(folder), file)
         job = client.submit_job(
-            entrypoint=_entrypoint(file, profile, assignments, store), runtime_env={"working_dir": str(packed)},
+            entrypoint=shlex.join([python or _python(address), *_words(file, profile, assignments, store)]),
+            runtime_env={"working_dir": str(packed)},
             metadata={"gpt1.profile": profile or "", "gpt1.workflow": str(file)},
         )  # fmt: skip
     print(f"job {job} submitted to {address}", flush=True)
@@ -46,13 +54,17 @@ def submit_job(address: str, file: Path, profile: str | None, assignments: list[
     return code if code is not None else int(str(info.status) != "SUCCEEDED")
 
 
-def _entrypoint(file: Path, profile: str | None, assignments: list[str], store: Path) -> str:
-    words = ["python", "-m", "pipeline.cli", "run", "--file", file.name, "--store", str(store.absolute()), "--address", "auto"]
+def _python(address: str) -> str:
+    return sys.executable if urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1") else "python"
+
+
+def _words(file: Path, profile: str | None, assignments: list[str], store: Path) -> list[str]:
+    words = ["-m", "pipeline.cli", "run", "--file", file.name, "--store", str(store.absolute()), "--address", "auto"]
     if profile:
         words += ["--profile", profile]
     for assignment in assignments:
         words += ["--set", assignment]
-    return shlex.join(words)
+    return words
 
 
 def _pack(folder: Path, file: Path) -> Path:
