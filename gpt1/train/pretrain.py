@@ -168,6 +168,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         pretrain(*from_json(arguments.config), PrintReporter())
+        Ranks.connect().leave()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

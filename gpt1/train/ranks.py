@@ -49,6 +49,11 @@ class Ranks:
         """Wait until all are here."""
         dist.barrier()
 
+    def leave(self) -> None:
+        """End the group, before the process ends: a rank that goes with gloo's threads alive may be aborted."""
+        dist.barrier()
+        dist.destroy_process_group()
+
     def gather(self, tensor: Tensor) -> Tensor:
         """Every rank's `tensor`, of one shape and type, stacked in the order of ranks: (...) -> (world, ...), on the CPU."""
         here = tensor.to(self.device).contiguous()

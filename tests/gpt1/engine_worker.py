@@ -32,3 +32,4 @@ train(engine, lambda step: micro_batches(step)[ranks.rank :: ranks.world], lambd
 weights = engine.weights()
 if ranks.first:
     torch.save(weights, sys.argv[2])
+ranks.leave()
