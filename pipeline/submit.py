@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import shlex
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from gpt1.errors import UserError
@@ -17,6 +20,7 @@ from pipeline.provenance import ROOT
 SENT = ("pipeline", "stages", "gpt1", "infra")
 """The folders of code that travel; data, environments and stores never do."""
 LIMIT = 50 << 20  # bytes; Ray refuses packages above 100 MiB, and code is far below this
+AGENT_WAIT = 120  # seconds; on a busy machine Ray's agents take up to a minute
 
 
 def submit_job(
@@ -36,11 +40,13 @@ def submit_job(
         raise UserError(f"--address {address}: no Ray cluster answers ({line}); start one with `ray start --head`") from None
     with tempfile.TemporaryDirectory(prefix="gpt1-submit-") as folder:
         packed = _pack(Path(folder), file)
-        job = client.submit_job(
+        job = _submit(
+            client,
+            f"gpt1-{secrets.token_hex(8)}",
             entrypoint=shlex.join([python or _python(address), *_words(file, profile, assignments, store)]),
             runtime_env={"working_dir": str(packed)},
             metadata={"gpt1.profile": profile or "", "gpt1.workflow": str(file)},
-        )  # fmt: skip
+        )
     print(f"job {job} submitted to {address}", flush=True)
     if detach:
         return 0
@@ -52,6 +58,26 @@ def submit_job(
     info = client.get_job_info(job)
     code = info.driver_exit_code
     return code if code is not None else int(str(info.status) != "SUCCEEDED")
+
+
+def _submit(client: Any, job: str, **arguments: Any) -> str:
+    """Submit under a name of our own, so that asking again can never start a second job; returns the name.
+
+    A cluster that has just started answers before its job agents do: it is asked again for up to `AGENT_WAIT` seconds.
+    """
+    deadline = time.monotonic() + AGENT_WAIT
+    while True:
+        try:
+            return str(client.submit_job(submission_id=job, **arguments))
+        except RuntimeError as error:
+            if "already exists" in str(error):
+                return job
+            if "No available agent" not in str(error):
+                raise
+            if time.monotonic() > deadline:
+                mend = "see the dashboard agent's log on the head, or submit again"
+                raise UserError(f"the cluster has no job agent after {AGENT_WAIT} s; {mend}") from None
+        time.sleep(2)
 
 
 def _python(address: str) -> str:

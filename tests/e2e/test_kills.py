@@ -36,7 +36,8 @@ def test_killed_three_times_the_result_is_the_same(undisturbed: Path, tmp_path: 
 
     kill_when(store, lambda: bool(checkpoints(store)) and checkpoints(store)[-1] >= 60)
     clean = records(store, "clean")["clean/clean"]
-    assert clean["parts"]["reused"] == len(parts) >= 3
+    # A worker may publish the part it was at after its driver is gone: that one is found done as well.
+    assert clean["parts"]["reused"] >= len(parts) >= 3
     assert clean["parts"]["reused"] + clean["parts"]["made"] == 6
     assert {name: records(store, "clean.parts")[name] for name in parts} == parts
     reached = checkpoints(store)[-1]
