@@ -8,13 +8,17 @@ from hashlib import sha256
 
 @dataclass(frozen=True)
 class Book:
-    """One book. `source` says which file or files it came from, `author` is None where nobody says."""
+    """One book. `source` says which file or files it came from, `author` is None where nobody says.
+
+    `form` is `book`, or `sentences` for a stretch of a data set of one sentence a line, which has no book boundaries.
+    """
 
     id: str
     title: str
     author: str | None
     source: str
     text: str
+    form: str = "book"
 
 
 @dataclass(frozen=True)

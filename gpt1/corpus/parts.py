@@ -19,6 +19,7 @@ BOOKS = pa.schema(
         ("title", pa.string()),
         ("author", pa.string()),
         ("source", pa.string()),
+        ("form", pa.string()),
         ("text", pa.large_string()),
     ]
 )
@@ -34,7 +35,7 @@ def write_books(file: IO[bytes], books: Iterable[Book]) -> int:
 def read_books(path: Path) -> Iterator[Book]:
     """The books of a part, in the order in which they were written. UserError when the file is damaged."""
     for row in read_rows(path):
-        yield Book(row["id"], row["title"], row["author"], row["source"], row["text"])
+        yield Book(row["id"], row["title"], row["author"], row["source"], row["text"], row["form"])
 
 
 def write_rows(file: IO[bytes], schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> int:
