@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from stages.contract import Context, Output, Part, Settings, Stage
+from stages.contract import Artifact, Context, Output, Part, Settings, Stage
+
+if TYPE_CHECKING:
+    from gpt1.corpus.split import SplitRow
+
+SETS = ("train", "held_out", "duplicate", "near_duplicate")
 
 
 class SplitSettings(Settings):
@@ -18,67 +23,104 @@ class SplitSettings(Settings):
         0.05, ge=0, le=0.5, description="The share at the end of each training book that no stage trains on: passages never seen."
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Which books are held out: their ids are hashed with this number.")
+    near_duplicates: bool = Field(
+        True, description="Look for near copies as well; off leaves out only books with the very same words."
+    )
+    near_copy: float = Field(
+        0.6, ge=0.3, le=1, description="A book is a near copy when this share of its runs of five words stands in a longer book."
+    )
+    near_tie: float = Field(
+        0.3, ge=0.05, le=1, description="Two books stay on one side when this share of the shorter's runs stands in the longer."
+    )
+    near_permutations: int = Field(
+        128, ge=32, le=1024, description="Permutations of the MinHash signatures: more find shorter stories in larger collections."
+    )
+
+    @model_validator(mode="after")
+    def _ties_before_copies(self) -> Self:
+        if self.near_tie > self.near_copy:
+            raise ValueError(
+                f"near_tie is {self.near_tie} and near_copy {self.near_copy}; expected near_tie not above near_copy, "
+                "because a near copy always stays on the side of its book"
+            )
+        return self
 
 
 class Split(Stage):
     """Signatures are made part by part, the decision over all of them is one table, `split.parquet`."""
 
+    version = 2
     settings_model = SplitSettings
     requires = ("clean",)
     spreads = True
 
     def run(self, settings: SplitSettings, context: Context) -> None:
-        from gpt1.corpus.parts import read_rows
-        from gpt1.corpus.split import Signature, decide
-        from gpt1.corpus.split_table import write_split
+        from gpt1.corpus.split import NearRules, decide
+        from gpt1.corpus.split_table import read_signatures, write_split
 
-        parts = []
-        for file in context.input("clean").under("books/"):
-            name = PurePosixPath(file.name).stem
-            identity = {"name": name, "books": file.sha256, "tail": settings.tail}
-            parts.append(Part(name, identity, {**identity, "path": str(file.path)}))
-        made = context.map_parts(sign_part, parts)
-        signatures = [Signature(**row) for part in made for file in part.files.values() for row in read_rows(file.path)]
-        rows = decide(signatures, settings.held_out, settings.seed)
+        made = context.map_parts(sign_part, _parts(settings, context.input("clean")))
+        signatures = [item for part in made for file in part.files.values() for item in read_signatures(file.path)]
+        near = NearRules(settings.near_copy, settings.near_tie) if settings.near_duplicates else None
+        rows = decide(signatures, settings.held_out, settings.seed, near)
         with context.open("split.parquet") as file_out:
             write_split(file_out, rows)
-        books = Counter(row.set for row in rows)
-        characters = Counter[str]()
-        for row in rows:
-            characters[row.set] += row.length
-        tails = sum(row.length - row.tail_start for row in rows if row.tail_start is not None)
-        figures = {"train": books["train"], "held_out": books["held_out"], "duplicate": books["duplicate"]}
-        context.summary(
-            {
-                **{f"{name}_books": number for name, number in figures.items()},
-                **{f"{name}_characters": characters[name] for name in figures},
-                "tail_characters": tails,
-            }
-        )
-        context.say(
-            f"{books['train']} books to train on, {books['held_out']} held out ({characters['held_out'] / 1e6:.2f} M characters), "
-            f"{books['duplicate']} copies left out; {tails / 1e6:.2f} M characters of unseen tails"
-        )
+        figures = _figures(rows) | {"not_compared_books": sum(not item.minhash for item in signatures) if near else 0}
+        context.summary(figures)
+        context.say(_said(figures))
+        if figures["not_compared_books"]:
+            context.say(
+                f"{figures['not_compared_books']} stretches of sentences were not looked through for near copies: "
+                "they have no book boundaries, so only stretches with the very same words were left out"
+            )
+
+
+def _parts(settings: SplitSettings, clean: Artifact) -> list[Part]:
+    permutations = settings.near_permutations if settings.near_duplicates else 0
+    parts = []
+    for file in clean.under("books/"):
+        name = PurePosixPath(file.name).stem
+        identity = {"name": name, "books": file.sha256, "tail": settings.tail, "permutations": permutations}
+        parts.append(Part(name, identity, {**identity, "path": str(file.path)}))
+    return parts
 
 
 def sign_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
     """The signature of each book of one part."""
-    import pyarrow as pa
+    from gpt1.corpus.parts import read_books
+    from gpt1.corpus.signatures import WordHashes, sign
+    from gpt1.corpus.split import tail_start
+    from gpt1.corpus.split_table import write_signatures
 
-    from gpt1.corpus.parts import read_books, write_table
-    from gpt1.corpus.split import Signature, tail_start, text_digest
-
-    schema = pa.schema(
-        [("book", pa.string()), ("part", pa.string()), ("digest", pa.string()), ("length", pa.int64()), ("tail_start", pa.int64())]
-    )
-    name = arguments["name"]
-    rows = [
-        Signature(book.id, name, text_digest(book.text), len(book.text), tail_start(book.text, arguments["tail"]))
-        for book in read_books(Path(arguments["path"]))
-    ]
+    name, tail, permutations = (arguments[key] for key in ("name", "tail", "permutations"))
+    hashes = WordHashes()
+    signed = (sign(book, name, tail_start(book.text, tail), permutations, hashes) for book in read_books(Path(arguments["path"])))
     with output.open(f"signatures/{name}.parquet") as file:
-        write_table(file, schema, [vars(row) for row in rows])
-    return {"books": len(rows)}
+        return {"books": write_signatures(file, signed)}
+
+
+def _figures(rows: Sequence[SplitRow]) -> dict[str, int]:
+    books = Counter[str](row.set for row in rows)
+    characters = Counter[str]()
+    for row in rows:
+        characters[row.set] += row.length
+    in_group = Counter(row.group for row in rows if row.copy_of is None)
+    return {
+        **{f"{name}_books": books[name] for name in SETS},
+        **{f"{name}_characters": characters[name] for name in SETS},
+        "tail_characters": sum(row.length - row.tail_start for row in rows if row.tail_start is not None),
+        "tied_books": sum(number for number in in_group.values() if number > 1),
+        "largest_group_books": max(in_group.values()),
+    }
+
+
+def _said(figures: Mapping[str, int]) -> str:
+    return (
+        f"{figures['train_books']} books to train on, {figures['held_out_books']} held out "
+        f"({figures['held_out_characters'] / 1e6:.2f} M characters); {figures['duplicate_books']} copies and "
+        f"{figures['near_duplicate_books']} near copies left out; {figures['tied_books']} others share text with a book "
+        f"of their own side, at most {figures['largest_group_books']} together; "
+        f"{figures['tail_characters'] / 1e6:.2f} M characters of unseen tails"
+    )
 
 
 STAGE = Split()

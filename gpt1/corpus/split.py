@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal
 
+from gpt1.corpus.near import Pair, copies, groups, sharing_pairs
+from gpt1.corpus.signatures import Signature
 from gpt1.errors import UserError
 
-Set = Literal["train", "held_out", "duplicate"]
-_WORD = re.compile(r"\w+")
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What the split needs to know of a book: `digest` is that of its normalised text, `tail_start` a character offset or None."""
-
-    book: str
-    part: str
-    digest: str
-    length: int
-    tail_start: int | None
+Set = Literal["train", "held_out", "duplicate", "near_duplicate"]
 
 
 @dataclass(frozen=True)
 class SplitRow:
-    """One row of split.parquet. `length` is the clean text's, in characters; `tail_start` is None but for training books."""
+    """One row of split.parquet. `length` is the clean text's, in characters; `tail_start` is None but for training books.
+
+    `group` is the first id among the books that share text with this one (its own when there are none): its hash decides the side.
+    Of a copy, `copy_of` names the book that has its text, `share` says how much of it stands there, `jaccard` how alike they are.
+    """
 
     book: str
     part: str
@@ -35,12 +29,18 @@ class SplitRow:
     tail_start: int | None
     length: int
     digest: str
+    group: str
     copy_of: str | None
+    share: float | None
+    jaccard: float | None
 
 
-def text_digest(text: str) -> str:
-    """sha256 of the words alone, in lower case: copies that differ in line breaks, quotes or dashes are the same text."""
-    return sha256(" ".join(_WORD.findall(text.lower())).encode()).hexdigest()
+@dataclass(frozen=True)
+class NearRules:
+    """Which share of a book, standing in a longer one, makes it a near copy (`copy`), or keeps the two on one side (`tie`)."""
+
+    copy: float
+    tie: float
 
 
 def tail_start(text: str, share: float) -> int | None:
@@ -55,36 +55,60 @@ def tail_start(text: str, share: float) -> int | None:
     return None
 
 
-def decide(signatures: Sequence[Signature], fraction: float, seed: int) -> list[SplitRow]:
+def decide(signatures: Sequence[Signature], fraction: float, seed: int, near: NearRules | None = None) -> list[SplitRow]:
     """A row for each book, ordered by id.
 
-    Of books with the same normalised text the first id stays, the others are duplicates. A book is held out when the hash of
-    (seed, id) lies below `fraction`: adding a book moves no other. At least one book is held out and one trains; UserError when
-    there are too few for that.
+    Of books with the same words the first id stays, the others are duplicates; with `near`, a book that stands in a longer one is a
+    near copy, and books that share text lie on one side. A group is held out when the hash of (seed, its first id) lies below
+    `fraction`: adding a book moves no other, unless it shares text with books that did not, or with a later id, among each other.
+    At least one group is held out and one trains; UserError when there are too few for that.
     """
+    ordered = sorted(signatures, key=lambda item: item.book)
     first: dict[str, str] = {}
-    for item in sorted(signatures, key=lambda item: item.book):
+    for item in ordered:
         first.setdefault(item.digest, item.book)
-    unique = sorted((_draw(seed, book), book) for book in first.values())
-    if len(unique) < 2:
+    unique = [item for item in ordered if first[item.digest] == item.book]
+    pairs = sharing_pairs(unique, min(near.copy, near.tie)) if near else []
+    near_copies = copies(unique, pairs, near.copy) if near else {}
+    group = {item.book: item.book for item in unique} | groups(pairs)
+    held_out = _held_out(sorted(set(group.values())), len(unique), fraction, seed)
+    return [_row(item, first[item.digest], group, near_copies, held_out) for item in ordered]
+
+
+def _held_out(named: Sequence[str], books: int, fraction: float, seed: int) -> set[str]:
+    """The names of the groups that are held out, of those `named`, which `books` different books belong to."""
+    drawn = sorted((_draw(seed, name), name) for name in named)
+    if books < 2:
         raise UserError(
-            f"split: found {len(unique)} book{'s' if len(unique) != 1 else ''} after cleaning and de-duplication; "
+            f"split: found {books} book{'s' if books != 1 else ''} after cleaning and de-duplication; "
             "expected at least two, one to train on and one to hold out. Give more books."
         )
-    held_out = {book for draw, book in unique if draw < fraction} or {unique[0][1]}
-    if len(held_out) == len(unique):
-        held_out.remove(unique[-1][1])
-    return [_row(item, first[item.digest], held_out) for item in sorted(signatures, key=lambda item: item.book)]
+    if len(drawn) < 2:
+        raise UserError(
+            f"split: found {books} books that all share text with one another; expected at least two that do not, one to train on "
+            "and one to hold out. Give more books, remove what they have in common, raise `near_tie` or switch off `near_duplicates`."
+        )
+    held_out = {name for draw, name in drawn if draw < fraction} or {drawn[0][1]}
+    if len(held_out) == len(drawn):
+        held_out.remove(drawn[-1][1])
+    return held_out
 
 
-def _row(item: Signature, stays: str, held_out: set[str]) -> SplitRow:
+def _row(item: Signature, stays: str, group: Mapping[str, str], near: Mapping[str, Pair], held_out: set[str]) -> SplitRow:
+    side = group[stays]
+
+    def row(chosen: Set, copy_of: str | None = None, share: float | None = None, jaccard: float | None = None) -> SplitRow:
+        tail = item.tail_start if chosen == "train" else None
+        return SplitRow(item.book, item.part, chosen, tail, item.length, item.digest, side, copy_of, share, jaccard)
+
     if stays != item.book:
-        return SplitRow(item.book, item.part, "duplicate", None, item.length, item.digest, stays)
-    if item.book in held_out:
-        return SplitRow(item.book, item.part, "held_out", None, item.length, item.digest, None)
-    return SplitRow(item.book, item.part, "train", item.tail_start, item.length, item.digest, None)
+        return row("duplicate", stays, 1.0, 1.0)
+    if item.book in near:
+        pair = near[item.book]
+        return row("near_duplicate", pair.longer.book, pair.share, pair.jaccard)
+    return row("held_out" if side in held_out else "train")
 
 
-def _draw(seed: int, book: str) -> float:
-    """A number in [0, 1) that depends on the seed and the book's id alone."""
-    return int.from_bytes(sha256(f"{seed}:{book}".encode()).digest()[:8], "big") / 2**64
+def _draw(seed: int, name: str) -> float:
+    """A number in [0, 1) that depends on the seed and the id alone."""
+    return int.from_bytes(sha256(f"{seed}:{name}".encode()).digest()[:8], "big") / 2**64

@@ -1,14 +1,15 @@
-"""split.parquet: written and read."""
+"""split.parquet and the tables of signatures: written and read."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 import pyarrow as pa
 
-from gpt1.corpus.parts import read_rows, write_table
+from gpt1.corpus.parts import read_rows, write_rows, write_table
+from gpt1.corpus.signatures import Signature
 from gpt1.corpus.split import SplitRow
 
 SPLIT = pa.schema(
@@ -19,9 +20,35 @@ SPLIT = pa.schema(
         ("tail_start", pa.int64()),
         ("length", pa.int64()),
         ("digest", pa.string()),
+        ("group", pa.string()),
         ("copy_of", pa.string()),
+        ("share", pa.float64()),
+        ("jaccard", pa.float64()),
     ]
 )
+SIGNATURES = pa.schema(
+    [
+        ("book", pa.string()),
+        ("part", pa.string()),
+        ("form", pa.string()),
+        ("digest", pa.string()),
+        ("words", pa.int64()),
+        ("length", pa.int64()),
+        ("tail_start", pa.int64()),
+        ("minhash", pa.binary()),
+        ("smallest", pa.binary()),
+    ]
+)
+
+
+def write_signatures(file: IO[bytes], signatures: Iterable[Signature]) -> int:
+    """Write the signatures of one part in the order given; returns how many."""
+    return write_rows(file, SIGNATURES, (vars(item) for item in signatures))
+
+
+def read_signatures(path: Path) -> Iterator[Signature]:
+    """The signatures of one part."""
+    return (Signature(**row) for row in read_rows(path))
 
 
 def write_split(file: IO[bytes], rows: Sequence[SplitRow]) -> None:
