@@ -85,8 +85,8 @@ def _held_out(named: Sequence[str], books: int, fraction: float, seed: int) -> s
         )
     if len(drawn) < 2:
         raise UserError(
-            f"split: found {books} books that all share text with one another; expected at least two that do not, one to train on "
-            "and one to hold out. Give more books, remove what they have in common, raise `near_tie` or switch off `near_duplicates`."
+            f"split: found {books} books that all share text with one another; expected at least two that do not, one to train "
+            "on and one to hold out. Give more books, remove what they share, raise `near_tie` or switch off `near_duplicates`."
         )
     held_out = {name for draw, name in drawn if draw < fraction} or {drawn[0][1]}
     if len(held_out) == len(drawn):
