@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from heapq import heapify, heappop, heappush
-from itertools import pairwise
+from collections.abc import Callable, Mapping
+from heapq import heappop, heappush
 
-from gpt1.text.bpe import Merge, merge, symbols
+from gpt1.text.bpe import Merge
+from gpt1.text.symbol_arrays import BOUNDARY, SymbolArrays, code, members
 
-_Entry = tuple[int, str, str, Merge]
 _LAST = 0x10FFFF
 
 
@@ -22,107 +20,90 @@ def learn_merges(
     """At most `merges` merges, most frequent pair first; a tie goes to the greater pair of strings.
 
     Stops early when no pair occurs `minimum` times. `progress` is told the number learned so far, every thousand merges.
+
+    Why plain counting is enough: the symbols within a stretch of text that ends up as one symbol depend on that stretch alone, so
+    there is one way for a text to become a symbol. No two merges have the same output, and a pair gains occurrences only in the
+    merge that makes the later of its symbols. So the pairs that subword-nmt prunes for speed never gain: pruning changes nothing.
     """
-    table = _PairTable(counts)
+    learner = _Learner(counts, minimum)
     learned: list[Merge] = []
     while len(learned) < merges:
-        pair = table.best(minimum)
+        pair = learner.best()
         if pair is None:
             break
-        learned.append(pair)
-        table.apply(pair)
+        learned.append(learner.apply(pair))
         if progress is not None and len(learned) % 1000 == 0:
             progress(len(learned))
     return learned
 
 
-class _PairTable:
-    """Words as symbols, the count of each pair, where it occurs, and a heap over the counts.
+class _Learner:
+    """The count of each pair, and a queue of those that can be the next.
 
-    An entry of the heap may promise more than its pair has by now, never less: whoever takes it off looks at the count first.
+    The queue holds pairs of at least `_floor` occurrences; when it is empty the floor is lowered. So the million pairs that will
+    never be merged are never queued. An entry may promise more than its pair has by now, never less.
     """
 
-    def __init__(self, counts: Mapping[str, int]) -> None:
-        self._words = [symbols(word) for word in counts]
-        self._frequency = list(counts.values())
-        self._counts: defaultdict[Merge, int] = defaultdict(int)
-        self._where: defaultdict[Merge, set[int]] = defaultdict(set)
-        self._keys: dict[str, str] = {}
-        for number, parts in enumerate(self._words):
-            for pair in pairwise(parts):
-                self._counts[pair] += self._frequency[number]
-                self._where[pair].add(number)
-        self._heap = [self._entry(pair, count) for pair, count in self._counts.items()]
-        heapify(self._heap)
+    def __init__(self, counts: Mapping[str, int], minimum: int) -> None:
+        self._minimum = max(1, minimum)
+        self._arrays = SymbolArrays(counts)
+        self._counts = self._arrays.initial_counts()
+        self._keys: list[str] = []
+        self._queue: list[tuple[int, str, int]] = []
+        self._floor = max(self._counts.values(), default=0) + 1
 
-    def best(self, minimum: int) -> Merge | None:
-        """The most frequent pair, or None when it occurs less than `minimum` times."""
-        while self._heap:
-            promised, _, _, pair = self._heap[0]
-            count = self._counts.get(pair, 0)
-            if count == -promised:
-                return pair if count >= minimum else None
-            heappop(self._heap)
-            if 0 < count < -promised:
-                heappush(self._heap, self._entry(pair, count))
-        return None
+    def best(self) -> int | None:
+        """The most frequent pair, or None when it occurs less than the minimum."""
+        while True:
+            while self._queue:
+                promised, key, pair = self._queue[0]
+                count = self._counts[pair]
+                if count == -promised:
+                    return pair
+                heappop(self._queue)
+                if count >= self._floor:
+                    heappush(self._queue, (-count, key, pair))
+            if self._floor <= self._minimum:
+                return None
+            self._lower_floor()
 
-    def apply(self, pair: Merge) -> None:
+    def _lower_floor(self) -> None:
+        above, self._floor = self._floor, max(self._minimum, self._floor // 2)
+        for pair, count in self._counts.items():
+            if self._floor <= count < above:
+                heappush(self._queue, self._entry(pair, count))
+
+    def apply(self, pair: int) -> Merge:
         """Merge the pair in every word and bring the counts of its neighbours up to date."""
-        changes: defaultdict[Merge, int] = defaultdict(int)
-        for number in self._where.pop(pair):
-            before = self._words[number]
-            after = merge(before, *pair)
-            if len(after) == len(before):
-                continue  # an earlier merge has taken the pair out of this word
-            self._words[number] = after
-            frequency = self._frequency[number]
-            for lost in _lost(before, pair):
-                changes[lost] -= frequency
-            for gained in _gained(after, pair[0] + pair[1]):
-                changes[gained] += frequency
-                self._where[gained].add(number)
-        self._counts.pop(pair, None)
-        changes.pop(pair, None)
-        for changed, change in changes.items():
-            self._counts[changed] += change
-            if change > 0:
-                heappush(self._heap, self._entry(changed, self._counts[changed]))
+        counts = self._counts
+        first, second = members(pair)
+        new, before, after = self._arrays.merge(first, second)
+        for partner, count in zip(before.partners.tolist(), before.counts.tolist(), strict=True):
+            if partner == BOUNDARY:
+                continue
+            counts[code(second if partner == new else partner, first)] -= count
+            self._gain(code(partner, new), count)
+        for partner, count in zip(after.partners.tolist(), after.counts.tolist(), strict=True):
+            # A new symbol followed by another was counted as what stands before that one.
+            if partner in (BOUNDARY, new):
+                continue
+            counts[code(second, partner)] -= count
+            self._gain(code(new, partner), count)
+        counts[pair] = 0
+        return self._arrays.texts[first], self._arrays.texts[second]
 
-    def _entry(self, pair: Merge, count: int) -> _Entry:
-        return (-count, self._descending(pair[0]), self._descending(pair[1]), pair)
+    def _gain(self, pair: int, count: int) -> None:
+        self._counts[pair] = count
+        if count >= self._floor:
+            heappush(self._queue, self._entry(pair, count))
 
-    def _descending(self, symbol: str) -> str:
-        """A string that sorts before another exactly when `symbol` sorts after it: the heap has its least entry on top."""
-        key = self._keys.get(symbol)
-        if key is None:
-            key = "".join(chr(_LAST - ord(character)) for character in symbol) + chr(_LAST)
-            self._keys[symbol] = key
-        return key
+    def _entry(self, pair: int, count: int) -> tuple[int, str, int]:
+        first, second = members(pair)
+        for text in self._arrays.texts[len(self._keys) :]:
+            self._keys.append(_descending(text))
+        return (-count, self._keys[first] + self._keys[second], pair)
 
 
-def _lost(parts: list[str], pair: Merge) -> Iterator[Merge]:
-    """The pairs that overlap an occurrence of `pair`, each once."""
-    first, second = pair
-    at = 0
-    while at < len(parts) - 1:
-        if parts[at] != first or parts[at + 1] != second:
-            at += 1
-            continue
-        if at:
-            yield (parts[at - 1], first)
-        # Where the pair follows itself at once, the pair between the two is that of the line above for the second.
-        if at + 2 < len(parts) and tuple(parts[at + 2 : at + 4]) != pair:
-            yield (second, parts[at + 2])
-        at += 2
-
-
-def _gained(parts: list[str], joined: str) -> Iterator[Merge]:
-    """The pairs of which the new symbol is a member, each once."""
-    for at, part in enumerate(parts):
-        if part != joined:
-            continue
-        if at:
-            yield (parts[at - 1], joined)
-        if at + 1 < len(parts) and parts[at + 1] != joined:
-            yield (joined, parts[at + 1])
+def _descending(symbol: str) -> str:
+    """A string that sorts before another exactly when `symbol` sorts after it: the queue has its least entry on top."""
+    return "".join(chr(_LAST - ord(character)) for character in symbol) + chr(_LAST)
