@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from stages.contract import Context, Output, Part, Settings, Stage
+from stages.contract import Artifact, Context, Output, OutsideFile, Part, Settings, Stage, placement
+
+if TYPE_CHECKING:
+    from gpt1.text.vocabulary import Vocabulary
+
+LEARN = "learn"
+FAN_IN = 8
+"""How many tables of counts are merged into one."""
 
 
 class VocabularySettings(Settings):
+    source: str = placement(
+        LEARN,
+        "`learn`, or a published vocabulary taken as it is: a folder, or `hf://openai-community/openai-gpt`. Its files count by "
+        "content, wherever they lie; the other settings then play no part.",
+        min_length=1,
+    )
     merges: int = Field(40_000, ge=1, le=200_000, description="How many merges are learned, at most; GPT-1 has 40,000.")
     alphabet: int = Field(238, ge=1, le=20_000, description="How many characters get an id, the most frequent ones; GPT-1 has 238.")
     minimum_frequency: int = Field(
@@ -22,17 +35,31 @@ class VocabularySettings(Settings):
 class VocabularyStage(Stage):
     """Only training text shapes the vocabulary: neither held-out books nor copies nor tails."""
 
+    version = 2
     settings_model = VocabularySettings
     requires = ("clean", "split")
     spreads = True
 
+    @classmethod
+    def outside(cls, settings: VocabularySettings) -> list[OutsideFile]:
+        if settings.source == LEARN:
+            return []
+        from gpt1.text.published import vocabulary_files
+
+        encoder, merges = vocabulary_files(settings.source)
+        return [OutsideFile("encoder", encoder), OutsideFile("merges", merges)]
+
     def run(self, settings: VocabularySettings, context: Context) -> None:
+        if context.outside:
+            _take(context)
+            return
         counted = context.map_parts(count_part, _parts(context))
-        counts = [file for part in counted for file in part.files.values()]
         words = sum(part.summary["words"] for part in counted)
+        tables = _merged(context, counted)
         context.say(f"{words:,} words counted; learning up to {settings.merges:,} merges")
-        identity = {"counts": [file.sha256 for file in counts], "settings": settings.model_dump()}
-        arguments = {"paths": [str(file.path) for file in counts], "settings": settings.model_dump()}
+        asked = settings.model_dump(exclude={"source"})
+        identity = {"counts": _digests(tables), "settings": asked}
+        arguments = {"paths": _paths(tables), "settings": asked, "reporter": context.reporter}
         [learned] = context.map_parts(learn_part, [Part("merges", identity, arguments)])
         context.include(learned)
         figures = learned.summary
@@ -43,6 +70,30 @@ class VocabularyStage(Stage):
         )
         if figures["merges"] < settings.merges:
             context.say(f"fewer merges than asked for: no further pair occurs {settings.minimum_frequency} times")
+
+
+def _take(context: Context) -> None:
+    """A published vocabulary, checked and passed on: nothing is counted or learned."""
+    from gpt1.text.vocabulary import Vocabulary
+
+    files = {file.name: file.path for file in context.outside}
+    vocabulary = Vocabulary.read(files["encoder"], files["merges"])
+    written = _write(vocabulary, context)
+    context.summary({"merges": len(vocabulary.merges), **written})
+    context.say(f"a published vocabulary, taken as it is: {vocabulary.size:,} tokens, {len(vocabulary.merges):,} merges")
+
+
+def _write(vocabulary: Vocabulary, output: Output) -> dict[str, Any]:
+    """Write the vocabulary's files; returns what the summary says of them."""
+    encoder_name, merges_name = vocabulary.file_names
+    contents = {encoder_name: vocabulary.encoder_bytes(), merges_name: vocabulary.merges_bytes()}
+    tokenizer = vocabulary.tokenizer_bytes()
+    if tokenizer is not None:
+        contents["tokenizer.json"] = tokenizer
+    for name, content in contents.items():
+        with output.open(name) as file:
+            file.write(content)
+    return {"vocabulary": vocabulary.size, "sha256": vocabulary.sha256, "tokenizer_json": tokenizer is not None}
 
 
 def _parts(context: Context) -> list[Part]:
@@ -57,6 +108,28 @@ def _parts(context: Context) -> list[Part]:
         identity = {"name": name, "books": file.sha256, "train": train}
         parts.append(Part(name, identity, {**identity, "path": str(file.path)}))
     return parts
+
+
+def _merged(context: Context, tables: list[Artifact]) -> list[Artifact]:
+    """At most FAN_IN tables with the counts of all: merged in groups, level by level, so that one changed table costs one path."""
+    level = 0
+    while len(tables) > FAN_IN:
+        level += 1
+        groups = [tables[at : at + FAN_IN] for at in range(0, len(tables), FAN_IN)]
+        parts = [
+            Part(f"level-{level}-{number:04d}", {"counts": _digests(group)}, {"paths": _paths(group)})
+            for number, group in enumerate(groups)
+        ]
+        tables = context.map_parts(merge_part, parts)
+    return tables
+
+
+def _digests(tables: Sequence[Artifact]) -> list[str]:
+    return [file.sha256 for table in tables for file in table.files.values()]
+
+
+def _paths(tables: Sequence[Artifact]) -> list[str]:
+    return [str(file.path) for table in tables for file in table.files.values()]
 
 
 def count_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
@@ -77,39 +150,43 @@ def count_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
     return {"words": counts.total(), "word_types": len(counts)}
 
 
-def learn_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
-    """Merge the tables of counts and learn the vocabulary."""
-    from collections import Counter
+def merge_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
+    """Some tables of counts as one."""
+    from gpt1.text.count_table import merge_counts
 
+    with output.open("counts.parquet") as file:
+        return {"word_types": merge_counts(file, [Path(path) for path in arguments["paths"]])}
+
+
+def learn_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
+    """Learn the vocabulary on the summed tables of counts."""
     from gpt1.errors import UserError
     from gpt1.text.count_table import read_counts
     from gpt1.text.learn import learn_merges
     from gpt1.text.vocabulary import Vocabulary, alphabet
 
     settings = VocabularySettings.model_validate(arguments["settings"])
-    counts: Counter[str] = Counter()
-    for path in arguments["paths"]:
-        counts.update(read_counts(Path(path)))
-    merges = learn_merges(counts, settings.merges, settings.minimum_frequency)
+    reporter = arguments["reporter"]
+    counts = read_counts([Path(path) for path in arguments["paths"]])
+    merges = learn_merges(
+        counts,
+        settings.merges,
+        settings.minimum_frequency,
+        lambda done: reporter.progress(done, settings.merges, "merges", f"{len(counts):,} word types"),
+    )
     if not merges:
         raise UserError(
-            f"vocabulary: no pair of symbols occurs {settings.minimum_frequency} times in {counts.total():,} words, so there is "
-            "nothing to merge. Give more text or lower `minimum_frequency`."
+            f"vocabulary: no pair of symbols occurs {settings.minimum_frequency} times in {sum(counts.values()):,} words, so there "
+            "is nothing to merge. Give more text or lower `minimum_frequency`."
         )
     characters = alphabet(counts, settings.alphabet)
-    vocabulary = Vocabulary.from_merges(characters, merges)
-    encoder_name, merges_name = vocabulary.file_names
-    with output.open(encoder_name) as file:
-        file.write(vocabulary.encoder_bytes())
-    with output.open(merges_name) as file:
-        file.write(vocabulary.merges_bytes())
+    written = _write(Vocabulary.from_merges(characters, merges), output)
     return {
         "word_types": len(counts),
         "merges": len(merges),
-        "vocabulary": vocabulary.size,
         "characters": len(characters),
         "characters_left_out": len({character for word in counts for character in word}) - len(characters),
-        "sha256": vocabulary.sha256,
+        **written,
     }
 
 

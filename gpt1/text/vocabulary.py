@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from gpt1.errors import UserError
 from gpt1.text.bpe import END, Merge
+from gpt1.text.published import vocabulary_files
 from gpt1.text.vocabulary_files import read_encoder, read_merges, refuse_disagreement
 
 UNKNOWN = 0
@@ -52,8 +52,8 @@ class Vocabulary:
 
     @classmethod
     def load(cls, folder: Path) -> Vocabulary:
-        """The vocabulary in `folder`: one `encoder_bpe_*.json`, one `vocab_*.bpe`. UserError names the file and what is wrong."""
-        return cls.read(_only(folder, "encoder_bpe_*.json"), _only(folder, "vocab_*.bpe"))
+        """The vocabulary in `folder`, as `vocabulary_files` finds it. UserError names the file and what is wrong."""
+        return cls.read(*vocabulary_files(str(folder)))
 
     @classmethod
     def read(cls, encoder: Path, merges: Path) -> Vocabulary:
@@ -84,6 +84,27 @@ class Vocabulary:
         """The header and a line of two fields for each merge, with a newline at the end."""
         return "".join(f"{line}\n" for line in [HEADER, *(f"{first} {second}" for first, second in self.merges)]).encode()
 
+    def tokenizer_bytes(self) -> bytes | None:
+        """`tokenizer.json` of the BPE step alone, for the package `tokenizers`; None where it could not compute our ids.
+
+        It takes our words joined by single spaces (a line break is the word `\\n`) and cuts at spaces only: raw text would need
+        ftfy, the regexes and spaCy first. It cannot be made when a merge has a member without an id, which our own encoder
+        allows: a character too rare for the alphabet.
+        """
+        if any(piece not in self.ids for pair in self.merges for piece in pair):
+            return None
+        from tokenizers import Tokenizer
+        from tokenizers.decoders import BPEDecoder
+        from tokenizers.models import BPE
+        from tokenizers.pre_tokenizers import Split
+
+        model = BPE(vocab=self.ids, merges=self.merges, unk_token=UNKNOWN_TOKEN, end_of_word_suffix=END)
+        tokenizer = Tokenizer(model)
+        tokenizer.pre_tokenizer = Split(" ", "removed")
+        tokenizer.decoder = BPEDecoder(suffix=END)
+        text: str = tokenizer.to_str(pretty=False)
+        return text.encode()
+
 
 def alphabet(counts: Mapping[str, int], limit: int) -> list[str]:
     """The characters of the counted words by falling frequency, ties by code point, at most `limit`."""
@@ -92,12 +113,3 @@ def alphabet(counts: Mapping[str, int], limit: int) -> list[str]:
         for character in word:
             frequency[character] += count
     return sorted(frequency, key=lambda character: (-frequency[character], character))[:limit]
-
-
-def _only(folder: Path, pattern: str) -> Path:
-    found = sorted(folder.glob(pattern))
-    if len(found) == 1:
-        return found[0]
-    raise UserError(
-        f"{folder}: found {len(found)} files {pattern}, expected exactly one. A vocabulary is encoder_bpe_N.json with vocab_N.bpe."
-    )

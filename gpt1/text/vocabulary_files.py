@@ -54,10 +54,20 @@ def read_merges(path: Path, header: str) -> list[Merge]:
 
 
 def refuse_disagreement(encoder: Path, tokens: Sequence[str], merges: Path, pairs: Sequence[Merge], named: tuple[str, str]) -> None:
-    """Each merge's output must have an id, and each id must be a character, a merge's output or one of the two `named` tokens."""
+    """Refuse what does not fit together.
+
+    Each merge's output must have an id, each member of a merge must be a character or an earlier merge's output, and each id must
+    be a character, a merge's output or one of the two `named` tokens.
+    """
     known = set(tokens)
     outputs: set[str] = set()
     for number, (first, second) in enumerate(pairs, start=2):
+        for piece in (first, second):
+            if not _single(piece) and piece not in outputs:
+                raise UserError(
+                    f"{merges}, line {number}: {piece!r} is neither a character nor the output of a merge above: a line is "
+                    f"missing or out of order; {_AGAIN}."
+                )
         outputs.add(first + second)
         if first + second not in known:
             raise UserError(
@@ -69,9 +79,13 @@ def refuse_disagreement(encoder: Path, tokens: Sequence[str], merges: Path, pair
     if newline not in known:
         raise UserError(f"{encoder}: the line break's token {newline!r} is missing; {_AGAIN}.")
     for number, token in enumerate(tokens):
-        single = len(token) == 1 or (len(token) == 1 + len(END) and token.endswith(END))
-        if not single and token not in outputs and token not in named:
+        if not _single(token) and token not in outputs and token not in named:
             raise UserError(f"{encoder}: token {token!r} (id {number}) is the output of no merge in {merges.name}; {_AGAIN}.")
+
+
+def _single(token: str) -> bool:
+    """Whether a token is one character, with or without the end mark."""
+    return len(token.removesuffix(END)) == 1
 
 
 def _text(path: Path) -> str:

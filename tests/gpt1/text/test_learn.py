@@ -52,3 +52,31 @@ def test_equal_on_repetitive_words(counts: dict[str, int], minimum: int) -> None
 def test_the_order_of_the_table_does_not_matter() -> None:
     counts = count_words(embedded("brontes")[0])
     assert learn_merges(dict(sorted(counts.items())), 300) == learn_merges(dict(sorted(counts.items(), reverse=True)), 300)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    counts=st.dictionaries(st.text("abcd", min_size=2, max_size=14), st.integers(0, 12), min_size=2, max_size=40),
+    merges=st.integers(20, 150),
+)
+def test_equal_where_most_pairs_are_pruned(counts: dict[str, int], merges: int) -> None:
+    # Counts over three orders of magnitude: subword-nmt prunes all but the most frequent pairs at once, and comes back to them.
+    steep = {word: 2**power for word, power in counts.items()}
+    assert learn_merges(steep, merges, 1) == reference(steep, merges, 1)
+
+
+def test_a_text_has_one_way_to_become_a_symbol() -> None:
+    counts = count_words("\n".join(embedded("brontes")[:10]))
+    outputs = [first + second for first, second in learn_merges(counts, 6000)]
+    assert len(outputs) == len(set(outputs)) > 4000
+
+
+@pytest.mark.parametrize("counts", [{}, {"a": 5}, {"ab": 1}])
+def test_nothing_to_merge(counts: dict[str, int]) -> None:
+    assert learn_merges(counts, 10) == []
+
+
+def test_progress_is_told_every_thousand_merges() -> None:
+    told: list[int] = []
+    learn_merges(count_words("\n".join(embedded("brontes")[:6])), 2500, progress=told.append)
+    assert told == [1000, 2000]
