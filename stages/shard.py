@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from stages.contract import Artifact, Context, Output, Part, Settings, Stage
+
+if TYPE_CHECKING:
+    from gpt1.text.encoder import TextEncoder
 
 SETS = ("train", "held_out")
 
@@ -23,6 +27,7 @@ class ShardSettings(Settings):
 class Shard(Stage):
     """Training books end where their tail begins; held-out books are whole; copies are left out."""
 
+    version = 2
     settings_model = ShardSettings
     requires = ("clean", "split", "vocabulary")
     spreads = True
@@ -42,7 +47,7 @@ class Shard(Stage):
         context.summary(figures)
         context.say(
             f"{totals['train_tokens']:,} tokens to train on, {totals['held_out_tokens']:,} held out; "
-            f"{totals['tokens_per_word']:.3f} a word, {totals['unknown_rate']:.2e} unknown"
+            f"{totals['tokens_per_word']:.3f} a word, {totals['tokens_per_byte']:.4f} a byte, {totals['unknown_rate']:.2e} unknown"
         )
         if figures["unigram_perplexity"] is not None:
             context.say(
@@ -87,12 +92,11 @@ def encode_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
 
     from gpt1.corpus.parts import read_books
     from gpt1.data.books_table import BookSpan, write_spans
-    from gpt1.data.shard_file import id_type, write_shard
-    from gpt1.text.encoder import TextEncoder
-    from gpt1.text.vocabulary import UNKNOWN, Vocabulary
+    from gpt1.data.shard_file import id_type, ids_sha256, write_shard
+    from gpt1.text.vocabulary import UNKNOWN
 
-    vocabulary = Vocabulary.read(Path(arguments["encoder"]), Path(arguments["merges"]))
-    encoder = TextEncoder(vocabulary)
+    encoder = _encoder(arguments["encoder"], arguments["merges"], arguments["vocabulary"])
+    vocabulary = encoder.vocabulary
     name = arguments["name"]
     rows = {book: (chosen, end) for book, chosen, end in arguments["rows"]}
     pieces: dict[str, list[Any]] = {chosen: [] for chosen in SETS}
@@ -104,9 +108,14 @@ def encode_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
         chosen, end = rows[book.id]
         text = book.text[:end]
         ids, words = encoder.encode_counted(text)
-        start = summary[f"{chosen}_tokens"]
-        spans.append(BookSpan(book.id, book.title, book.author, book.source, name, chosen, start, len(ids)))
-        pieces[chosen].append(np.asarray(ids, dtype=id_type(vocabulary.size)))
+        array: Any = np.asarray(ids, dtype=id_type(vocabulary.size))
+        pieces[chosen].append(array)
+        spans.append(
+            BookSpan(
+                book.id, book.title, book.author, book.source, name, chosen, start=summary[f"{chosen}_tokens"], length=len(ids),
+                sha256=ids_sha256(array), cleaning=f"records/{name}.jsonl",
+            )
+        )  # fmt: skip
         summary[f"{chosen}_tokens"] += len(ids)
         summary["words"] += words
         summary["bytes"] += len(text.encode())
@@ -118,6 +127,20 @@ def encode_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
     with output.open(f"spans/{name}.parquet") as file:
         write_spans(file, spans)
     return summary
+
+
+@lru_cache(maxsize=1)
+def _encoder(encoder: str, merges: str, sha256: str) -> TextEncoder:
+    """This process's encoder, with the words it has met: a worker makes many parts. UserError when the files have changed."""
+    from gpt1.errors import UserError
+    from gpt1.text.encoder import TextEncoder
+    from gpt1.text.vocabulary import Vocabulary
+
+    vocabulary = Vocabulary.read(Path(encoder), Path(merges))
+    if vocabulary.sha256 != sha256:
+        found = vocabulary.sha256[:12]
+        raise UserError(f"{encoder}: the vocabulary {found}, expected {sha256[:12]}; run the vocabulary stage again.")
+    return TextEncoder(vocabulary)
 
 
 def baseline_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
@@ -162,6 +185,7 @@ def _totals(encoded: list[Artifact]) -> dict[str, Any]:
     tokens = totals["train_tokens"] + totals["held_out_tokens"]
     totals["tokens_per_word"] = tokens / max(1, totals["words"])
     totals["bytes_per_token"] = totals["bytes"] / max(1, tokens)
+    totals["tokens_per_byte"] = tokens / max(1, totals["bytes"])
     totals["unknown_rate"] = totals["unknown"] / max(1, tokens)
     return totals
 

@@ -22,13 +22,19 @@ _BOOKS = pa.schema(
         ("set", pa.string()),
         ("start", pa.int64()),
         ("length", pa.int64()),
+        ("sha256", pa.string()),
+        ("cleaning", pa.string()),
     ]
 )
 
 
 @dataclass(frozen=True)
 class BookSpan:
-    """`length` ids from `start` in the file `<set>/<part>.arrow` are this book's."""
+    """`length` ids from `start` in the file `<set>/<part>.arrow` are this book's.
+
+    `sha256` is that of the ids' bytes, as they lie in the file; `cleaning` names the file of the clean stage with the record of
+    what was done to the book. None: not recorded.
+    """
 
     book: str
     title: str
@@ -38,20 +44,21 @@ class BookSpan:
     set: str
     start: int
     length: int
+    sha256: str | None = None
+    cleaning: str | None = None
 
 
 def write_spans(file: IO[bytes], spans: Sequence[BookSpan]) -> None:
     """Write the table in the order given."""
-    pq.write_table(
-        pa.Table.from_pylist([vars(span) for span in spans], schema=_BOOKS), file, compression="zstd", compression_level=3
-    )
+    table = pa.Table.from_pylist([vars(span) for span in spans], schema=_BOOKS)
+    pq.write_table(table, file, compression="zstd", compression_level=3, write_page_checksum=True)
 
 
 def read_spans(path: Path) -> Iterator[BookSpan]:
     """The rows of a table written by `write_spans`. UserError when the file is missing or damaged."""
     try:
-        rows = pq.read_table(path).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
+        rows = pq.read_table(path, schema=_BOOKS, page_checksum_verification=True).to_pylist()
+    except (pa.ArrowException, OSError) as error:
         raise UserError(
             f"{path}: cannot be read as the table of books ({str(error).splitlines()[0]}); run the shard stage again."
         ) from error

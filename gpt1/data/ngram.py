@@ -5,12 +5,15 @@ Both are measured over the same targets as a model's: every id of a held-out boo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from gpt1.data.shard_file import Ids
+
+Numbers = np.ndarray[tuple[int], np.dtype[np.int64]]
+_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def _bigram_loss(trained: Sequence[Ids], tested: Sequence[Ids], unigram: np.ndar
     never seen.
     """
     size = len(unigram)
-    pairs, counts = np.unique(np.concatenate([_pairs(ids, size) for ids in trained]), return_counts=True)  # (P,) each
+    pairs, counts = _counted(trained, size)  # (P,) each
     heads = pairs // size
     followed = np.bincount(heads, weights=counts, minlength=size)  # c(h), (V,)
     followers = np.bincount(heads, minlength=size)  # t(h), (V,)
@@ -84,7 +87,44 @@ def _bigram_loss(trained: Sequence[Ids], tested: Sequence[Ids], unigram: np.ndar
     return loss
 
 
-def _pairs(ids: Ids, size: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _counted(books: Sequence[Ids], size: int) -> tuple[Numbers, Numbers]:
+    """The different pairs of all books in rising order, and how often each occurs, (P,) each.
+
+    Counted some millions at a time; runs of counts are merged when the younger has grown to half the elder, so memory is bounded by
+    the number of different pairs and each is moved a logarithmic number of times.
+    """
+    runs: list[tuple[Numbers, Numbers]] = []
+    for some in _gathered(books, size):
+        runs.append(np.unique(some, return_counts=True))
+        while len(runs) > 1 and 2 * len(runs[-1][0]) >= len(runs[-2][0]):
+            runs.append(_merged(runs.pop(), runs.pop()))
+    while len(runs) > 1:
+        runs.append(_merged(runs.pop(), runs.pop()))
+    return runs[0] if runs else (np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+
+def _merged(one: tuple[Numbers, Numbers], other: tuple[Numbers, Numbers]) -> tuple[Numbers, Numbers]:
+    pairs = np.concatenate([one[0], other[0]])
+    order = np.argsort(pairs, kind="stable")  # two sorted runs: a merge
+    pairs, counts = pairs[order], np.concatenate([one[1], other[1]])[order]
+    first = np.flatnonzero(np.diff(pairs, prepend=-1))
+    return pairs[first], np.add.reduceat(counts, first) if len(first) else counts
+
+
+def _gathered(books: Sequence[Ids], size: int) -> Iterator[Numbers]:
+    """The pairs of some books at a time."""
+    some: list[Numbers] = []
+    for ids in books:
+        for at in range(0, len(ids), _AT_ONCE):
+            some.append(_pairs(ids[at : at + _AT_ONCE + 1], size))
+            if sum(map(len, some)) >= _AT_ONCE:
+                yield np.concatenate(some)
+                some = []
+    if some:
+        yield np.concatenate(some)
+
+
+def _pairs(ids: Ids, size: int) -> Numbers:
     """Each id and the next as one number, (n - 1,); never across books."""
     wide = ids.astype(np.int64)
     return wide[:-1] * size + wide[1:]

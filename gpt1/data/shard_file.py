@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +20,11 @@ _AGAIN = "run the shard stage again"
 def id_type(vocabulary_size: int) -> type[np.uint16] | type[np.uint32]:
     """uint16 while every id fits, else uint32."""
     return np.uint16 if vocabulary_size <= 1 << 16 else np.uint32
+
+
+def ids_sha256(ids: Ids) -> str:
+    """The sha256 of ids (n,), as they lie in a shard (about a second for a gigabyte)."""
+    return sha256(np.ascontiguousarray(ids).data).hexdigest()
 
 
 def write_shard(file: IO[bytes], ids: Ids, metadata: Mapping[str, str]) -> None:
@@ -44,15 +50,18 @@ def open_shard(path: Path) -> Shard:
     try:
         # The arrays keep the mapping alive.
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such shard; {_AGAIN}.") from error
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a whole Arrow file ({str(error).splitlines()[0]}); {_AGAIN}.") from error
-    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     missing = {"vocabulary", "set", "part"} - metadata.keys()
     if missing or table.column_names != ["ids"] or table["ids"].num_chunks != 1:
         raise UserError(
             f"{path}: an Arrow file, but no token shard (one column `ids` in one batch, with vocabulary, set, part); {_AGAIN}."
         )
-    ids = table["ids"].chunk(0).to_numpy(zero_copy_only=True)
+    column = table["ids"].chunk(0)
+    if column.type not in (pa.uint16(), pa.uint32()) or column.null_count:
+        raise UserError(f"{path}: ids of type {column.type}, expected uint16 or uint32 without gaps; {_AGAIN}.")
+    ids = column.to_numpy(zero_copy_only=True)
     return Shard(ids, metadata["vocabulary"], metadata["set"], metadata["part"])

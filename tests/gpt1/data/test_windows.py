@@ -122,7 +122,7 @@ def test_damaged_and_foreign_shards_are_named_and_refused(tmp_path: Path) -> Non
         TokenShards.open([first, second], books, "train", "w" * 64)
     with pytest.raises(UserError, match=r"'book 1' lies in train/part-0001\.arrow, which is missing"):
         TokenShards.open([first], books, "train")
-    with pytest.raises(UserError, match="no book of the set 'held_out'"):
+    with pytest.raises(UserError, match=r"part-0000\.arrow: a shard of the set 'train', expected 'held_out'"):
         TokenShards.open([first, second], books, "held_out")
     whole = first.read_bytes()
     first.write_bytes(whole[: len(whole) // 2])

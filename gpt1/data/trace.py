@@ -1,0 +1,91 @@
+"""From an id back to the text it came from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gpt1.data.books_table import BookSpan
+from gpt1.errors import UserError
+
+_CHUNK = re.compile(r"\S+")
+_TRIES = 6
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Where an id lies in a text: the characters `start` to `end`.
+
+    `exact`: the ids up to there were found again in the text up to there. Where ftfy or standardise changed the chunk of the id,
+    the whole chunk is given.
+    """
+
+    start: int
+    end: int
+    exact: bool
+
+    def around(self, text: str, width: int, mark: tuple[str, str] = ("⟦", "⟧")) -> str:
+        """The passage in its text, marked, with `width` characters on either side."""
+        before, after = text[max(0, self.start - width) : self.start], text[self.end : self.end + width]
+        return f"{before}{mark[0]}{text[self.start : self.end]}{mark[1]}{after}"
+
+
+def book_at(spans: Sequence[BookSpan], offset: int, name: str) -> tuple[BookSpan, int]:
+    """The book that holds the id at `offset` of a shard whose spans these are, and its index there. UserError for one outside."""
+    total = max((span.start + span.length for span in spans), default=0)
+    for span in spans:
+        if span.start <= offset < span.start + span.length:
+            return span, offset - span.start
+    raise UserError(f"{name}: offset {offset} is outside; expected one from 0 to {total - 1}.")
+
+
+def locate(text: str, ids: Sequence[int], index: int, encode: Callable[[str], Sequence[int]], tokens: Sequence[str]) -> Passage:
+    """Where in `text` the id `ids[index]` comes from; `ids` are the whole text's.
+
+    Looks for the first white-space-separated chunk up to which the text has more than `index` ids, encoding from the start of the
+    text, since ftfy looks at a text as a whole.
+    """
+    chunks = [(found.start(), found.end()) for found in _CHUNK.finditer(text)]
+    if not chunks:
+        raise UserError(f"the text has {len(text)} characters of white space only, expected {len(ids)} ids in it.")
+    known = {-1: 0, len(chunks) - 1: len(ids)}
+
+    def count(at: int) -> int:
+        if at not in known:
+            known[at] = len(encode(text[: chunks[at][1]]))
+        return known[at]
+
+    at = _first_beyond(index, len(chunks), count)
+    start, end = chunks[at]
+    here = list(encode(text[:end]))
+    exact = here[: index + 1] == list(ids[: index + 1])
+    space = chunks[at - 1][1] if at else 0
+    if tokens[ids[index]] == "\n</w>":
+        return Passage(space, start, exact)
+    before = here[count(at - 1) : index] if exact else []
+    within = _within(text[start:end], [tokens[number] for number in before if tokens[number] != "\n</w>"], tokens[ids[index]])
+    return Passage(start + within[0], start + within[1], exact) if within else Passage(start, end, exact)
+
+
+def _first_beyond(index: int, size: int, count: Callable[[int], int]) -> int:
+    """The first of `size` chunks up to which there are more than `index` ids; guesses in proportion first, then halves."""
+    low, high = -1, size - 1  # count(low) <= index < count(high)
+    tries = 0
+    while high - low > 1:
+        middle = (low + high) // 2
+        if tries < _TRIES:
+            share = (index + 0.5 - count(low)) / max(1, count(high) - count(low))
+            middle = min(high - 1, max(low + 1, low + int(share * (high - low))))
+        tries += 1
+        low, high = (middle, high) if count(middle) <= index else (low, middle)
+    return high
+
+
+def _within(chunk: str, before: Sequence[str], token: str) -> tuple[int, int] | None:
+    """Where the token lies in its chunk, given the tokens before it there; None where the chunk was changed on its way to ids."""
+    begin = sum(len(piece.removesuffix("</w>")) for piece in before)
+    wanted = "".join(piece.removesuffix("</w>") for piece in [*before, token])
+    if not chunk.lower().startswith(wanted) or len(chunk.lower()) != len(chunk):
+        return None
+    return begin, len(wanted)
