@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from gpt1.errors import UserError
+from pipeline.commands.trace import trace
 from pipeline.lease import HeldError
 from pipeline.plan import Entry, Plan, Selection, State, make_plan
 from pipeline.store import Store
@@ -26,6 +27,7 @@ app = typer.Typer(
 )  # fmt: skip
 track = typer.Typer(help="Records on their way to MLflow.", no_args_is_help=True)
 app.add_typer(track, name="track")
+app.command()(trace)
 
 File = Annotated[Path, typer.Option("--file", "-f", help="The workflow.")]
 Profile = Annotated[str | None, typer.Option("--profile", "-p", help="A profile of the workflow, such as demo.")]

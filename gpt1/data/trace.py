@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from gpt1.data.books_table import BookSpan
 from gpt1.errors import UserError
+from gpt1.text.bpe import END
+from gpt1.text.normalise import fix, standardise
+from gpt1.text.vocabulary import NEWLINE_TOKEN, UNKNOWN_TOKEN
 
 _CHUNK = re.compile(r"\S+")
 _TRIES = 6
@@ -40,6 +43,16 @@ def book_at(spans: Sequence[BookSpan], offset: int, name: str) -> tuple[BookSpan
     raise UserError(f"{name}: offset {offset} is outside; expected one from 0 to {total - 1}.")
 
 
+def book_of_set(spans: Sequence[BookSpan], offset: int, name: str) -> tuple[BookSpan, int]:
+    """The book that holds the id at `offset` of a whole set, book after book in the order of books.parquet, and its index there."""
+    left = offset
+    for span in spans:
+        if 0 <= left < span.length:
+            return span, left
+        left -= span.length
+    raise UserError(f"{name}: offset {offset} is outside; expected one from 0 to {sum(span.length for span in spans) - 1}.")
+
+
 def locate(text: str, ids: Sequence[int], index: int, encode: Callable[[str], Sequence[int]], tokens: Sequence[str]) -> Passage:
     """Where in `text` the id `ids[index]` comes from; `ids` are the whole text's.
 
@@ -61,10 +74,10 @@ def locate(text: str, ids: Sequence[int], index: int, encode: Callable[[str], Se
     here = list(encode(text[:end]))
     exact = here[: index + 1] == list(ids[: index + 1])
     space = chunks[at - 1][1] if at else 0
-    if tokens[ids[index]] == "\n</w>":
+    if tokens[ids[index]] == NEWLINE_TOKEN:
         return Passage(space, start, exact)
     before = here[count(at - 1) : index] if exact else []
-    within = _within(text[start:end], [tokens[number] for number in before if tokens[number] != "\n</w>"], tokens[ids[index]])
+    within = _within(text[start:end], [tokens[number] for number in [*before, ids[index]] if tokens[number] != NEWLINE_TOKEN])
     return Passage(start + within[0], start + within[1], exact) if within else Passage(start, end, exact)
 
 
@@ -82,10 +95,17 @@ def _first_beyond(index: int, size: int, count: Callable[[int], int]) -> int:
     return high
 
 
-def _within(chunk: str, before: Sequence[str], token: str) -> tuple[int, int] | None:
-    """Where the token lies in its chunk, given the tokens before it there; None where the chunk was changed on its way to ids."""
-    begin = sum(len(piece.removesuffix("</w>")) for piece in before)
-    wanted = "".join(piece.removesuffix("</w>") for piece in [*before, token])
-    if not chunk.lower().startswith(wanted) or len(chunk.lower()) != len(chunk):
-        return None
-    return begin, len(wanted)
+def _within(chunk: str, pieces: Sequence[str]) -> tuple[int, int] | None:
+    """Where the last of `pieces` lies in their chunk; None where more than single characters were changed on the way to ids."""
+    # A character may stand for several on that way (`…`, ligatures): the place of each character of the result in the chunk.
+    plain = [standardise(fix(character)).lower() for character in chunk]
+    places = [place for place, text in enumerate(plain) for _ in text]
+    result = "".join(plain)
+    begin = end = 0
+    for piece in pieces:
+        wanted = piece.removesuffix(END)
+        # Only single characters have no id: all that merges make has one.
+        begin, end = end, end + (1 if piece == UNKNOWN_TOKEN else len(wanted))
+        if end > len(result) or (piece != UNKNOWN_TOKEN and result[begin:end] != wanted):
+            return None
+    return places[begin], places[end - 1] + 1

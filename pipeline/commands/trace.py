@@ -1,0 +1,174 @@
+"""`gpt1 trace`: from a token back to its book, its file, its place in the text, and the rules that cleaned it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gpt1.errors import UserError
+from pipeline.origin import Origin, existing, input_record, newest, record_of_book, record_with, store_of
+from pipeline.store import Store
+
+if TYPE_CHECKING:
+    from gpt1.data.books_table import BookSpan
+    from gpt1.data.windows import Windows
+
+_WIDTH = 200
+
+
+@dataclass(frozen=True)
+class Found:
+    """One id to be traced: the book it lies in, its index there, and how many ids are asked for (a window, or one)."""
+
+    span: BookSpan
+    index: int
+    length: int = 1
+    sample: int | None = None
+
+
+def trace(
+    shard: Annotated[str | None, typer.Argument(help="A shard's file or name (train/part-0003.arrow), or a set (train).")] = None,
+    offset: Annotated[int | None, typer.Argument(help="The position of a token in the shard or set, from 0.")] = None,
+    step: Annotated[int | None, typer.Option("--step", help="The windows of this update of a pre-training (1: the first).")] = None,
+    sample: Annotated[int | None, typer.Option("--sample", help="Only this window of the batch, from 0.")] = None,
+    store: Annotated[Path, typer.Option("--store", "-s", help="The folder of all results.", envvar="GPT1_STORE")] = Path("store"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say where a token, or the batch of a training step, comes from: book, file, offset, text, cleaning rules."""
+    if step is not None and shard is None:
+        rows = _trace_step(existing(store), step, sample)
+    elif step is None and shard is not None and offset is not None:
+        rows = [_trace_offset(store, shard, offset)]
+    else:
+        raise UserError("trace: expected a shard with an offset, such as `train/part-0003.arrow 1200`, or --step; not both")
+    if as_json:
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    print("\n\n".join(_lines(row) for row in rows))
+
+
+def _trace_offset(folder: Path, shard: str, offset: int) -> dict[str, Any]:
+    from gpt1.data.shard_file import open_shard
+    from gpt1.data.trace import book_at, book_of_set
+
+    file = Path(shard)
+    if file.is_file():
+        store = existing(store_of(file))
+        record, name = record_with(store, file)
+    else:
+        store, name = existing(folder), shard
+        record = newest(store, "shard")
+    origin = Origin.of(store, record)
+    if spans := _spans(origin, name):
+        return _Tracer(origin).row(Found(*book_of_set(spans, offset, name)))
+    if name not in origin.shard.files or not name.endswith(".arrow"):
+        known = sorted(file.name for file in origin.shard.files.values() if file.name.endswith(".arrow"))
+        raise UserError(f"{shard}: no such file, and no set or shard of {store.root}: train, held_out, {', '.join(known[:6])} …")
+    opened = open_shard(origin.shard.path(name))
+    spans = [span for span in _spans(origin, opened.set) if span.part == opened.part]
+    return _Tracer(origin).row(Found(*book_at(spans, offset, name)))
+
+
+def _spans(origin: Origin, chosen: str) -> list[BookSpan]:
+    from gpt1.data.books_table import read_spans
+
+    return [span for span in read_spans(origin.shard.path("books.parquet")) if span.set == chosen]
+
+
+def _trace_step(store: Store, step: int, sample: int | None) -> list[dict[str, Any]]:
+    record = newest(store, "pretrain")
+    settings: Mapping[str, Any] = record["settings"]
+    if not 1 <= step <= settings["steps"]:
+        raise UserError(f"--step {step}: {record['cell']} has the updates 1 to {settings['steps']}")
+    batch = int(settings["batch"])
+    if sample is not None and not 0 <= sample < batch:
+        raise UserError(f"--sample {sample}: a batch of {record['cell']} has the windows 0 to {batch - 1}")
+    origin = Origin.of(store, input_record(store, record, "shard"))
+    windows, tracer = _windows(origin, settings), _Tracer(origin)
+    rows = []
+    for number in range(batch) if sample is None else [sample]:
+        book, start = windows.place((step - 1) * batch + number)
+        rows.append(tracer.row(Found(windows.shards.spans[book], start, windows.length + 1, number)))
+    return rows
+
+
+def _windows(origin: Origin, settings: Mapping[str, Any]) -> Windows:
+    """The windows of a pre-training, as training makes them."""
+    from gpt1.data.shards import TokenShards
+    from gpt1.data.windows import Windows
+
+    paths = [file.path for file in origin.shard.under("train/")]
+    shards = TokenShards.open(paths, origin.shard.path("books.parquet"), "train", origin.vocabulary.summary["sha256"])
+    return Windows(shards, int(settings["context"]), int(settings["seed"]))
+
+
+class _Tracer:
+    """Traces ids of one run of the shard stage; books and encoder are read once."""
+
+    def __init__(self, origin: Origin) -> None:
+        from gpt1.corpus.split_table import read_split
+        from gpt1.text.encoder import TextEncoder
+        from gpt1.text.vocabulary import Vocabulary
+
+        self._origin = origin
+        self._encoder = TextEncoder(
+            Vocabulary.read(origin.vocabulary.under("encoder_bpe_")[0].path, origin.vocabulary.under("vocab_")[0].path)
+        )
+        self._ends = {row.book: row.tail_start for row in read_split(origin.split.path("split.parquet"))}
+
+    def row(self, found: Found) -> dict[str, Any]:
+        """All there is to say of one id or window."""
+        from gpt1.data.shard_file import open_shard
+        from gpt1.data.trace import locate
+
+        span = found.span
+        name = f"{span.set}/{span.part}.arrow"
+        ids = open_shard(self._origin.shard.path(name)).ids[span.start : span.start + span.length].tolist()
+        text, tokens = self._text(span), self._encoder.vocabulary.tokens
+        place = locate(text, ids, found.index, self._encoder.encode, tokens)
+        taken = ids[found.index : found.index + found.length]
+        cleaned = record_of_book(self._origin.clean, span.part, span.book)
+        return {
+            **({"sample": found.sample} if found.sample is not None else {}),
+            "book": span.book, "title": span.title, "author": span.author, "source": span.source, "set": span.set,
+            "shard": name, "offset": span.start + found.index, "token": {"id": ids[found.index], "text": tokens[ids[found.index]]},
+            "in_book": {"token": found.index, "of": span.length, "character": place.start, "to": place.end, "exact": place.exact},
+            "text": place.around(text, _WIDTH),
+            **({"window": self._encoder.decode(taken)} if found.length > 1 else {}),
+            "ingest": record_of_book(self._origin.ingest, span.part, span.book),
+            "rules": (cleaned or {}).get("rules"),
+        }  # fmt: skip
+
+    def _text(self, span: BookSpan) -> str:
+        """The text the ids were made from: the clean book up to its unseen tail."""
+        from gpt1.corpus.parts import read_books
+
+        for book in read_books(self._origin.clean.path(f"books/{span.part}.parquet")):
+            if book.id == span.book:
+                return book.text[: self._ends[book.id]]
+        raise UserError(f"{span.book}: not in books/{span.part}.parquet of the clean stage; run clean again.")
+
+
+def _lines(row: Mapping[str, Any]) -> str:
+    at = row["in_book"]
+    rules = row["rules"]
+    token, rules = row["token"], row["rules"]
+    place = f"token {at['token']:,} of {at['of']:,} of the book; characters {at['character']:,} to {at['to']:,} of its clean text"
+    struck = "not recorded" if rules is None else ", ".join(f"{name} {number:,}" for name, number in rules.items()) or "none"
+    said: Sequence[tuple[str, Any]] = [
+        ("sample", row.get("sample")),
+        ("book", f"{row['book']} ({row['title']}{', ' + row['author'] if row['author'] else ''}), set {row['set']}"),
+        ("source", row["source"]),
+        ("ingest", json.dumps(row["ingest"], ensure_ascii=False) if row["ingest"] else None),
+        ("token", f"{token['text']!r} (id {token['id']}) at {row['offset']:,} of {row['shard']}"),
+        ("place", place + ("" if at["exact"] else " (nearly: ftfy mends the text up to there otherwise than the whole)")),
+        ("rules", struck),
+        ("text", row["text"]),
+        ("window", row.get("window")),
+    ]
+    return "\n".join(f"{name:<8}{value}" for name, value in said if value is not None)

@@ -1,0 +1,96 @@
+"""Finding, in a store, what a shard's ids were made from: the records of shard, vocabulary, split, clean and ingest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpt1.errors import UserError
+from pipeline.store import Store
+from stages.contract import Artifact
+
+_PARTS = "shard.parts"
+
+
+def store_of(file: Path) -> Path:
+    """The store that a shard's file lies in. UserError when it lies in none."""
+    for folder in file.resolve().parents:
+        if folder.name == _PARTS:
+            return folder.parent
+    raise UserError(f"{file}: lies in no store (no folder {_PARTS} above it); give a file below STORE/{_PARTS}, or use --store.")
+
+
+def existing(store: Path) -> Store:
+    """The store in a folder. UserError when there is none; nothing is created."""
+    if not any((store / kind).is_dir() for kind in ("shard", "shard.parts")):
+        raise UserError(f"{store}: no store with shards; expected the folder that `gpt1 run --store` wrote to.")
+    return Store(store.resolve())
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The artifacts behind one run of the shard stage."""
+
+    shard: Artifact
+    vocabulary: Artifact
+    split: Artifact
+    clean: Artifact
+    ingest: Artifact | None
+
+    @staticmethod
+    def of(store: Store, record: Mapping[str, Any]) -> Origin:
+        """What the record of a shard stage leads to. UserError for an artifact that is gone."""
+        found = {kind: _input(store, record, kind) for kind in ("vocabulary", "split", "clean")}
+        clean = store.record("clean", found["clean"].fingerprint) or {}
+        ingest = _input(store, clean, "ingest") if clean.get("identity", {}).get("inputs", {}).get("ingest") else None
+        return Origin(store.to_artifact(record), found["vocabulary"], found["split"], found["clean"], ingest)
+
+
+def newest(store: Store, kind: str) -> dict[str, Any]:
+    """The newest record of a kind of stage. UserError when there is none."""
+    records = sorted(store.records(kind), key=lambda record: record.get("finished", 0))
+    if not records:
+        raise UserError(f"{store.root}: nothing of the stage {kind!r} is finished in this store; run it first.")
+    return records[-1]
+
+
+def record_with(store: Store, file: Path) -> tuple[dict[str, Any], str]:
+    """The newest record of a shard stage that lists the file, and the file's name there. UserError when none does."""
+    wanted = file.resolve()
+    for record in sorted(store.records("shard"), key=lambda record: record.get("finished", 0), reverse=True):
+        for name, entry in record["files"].items():
+            if (store.root / entry["path"]).resolve() == wanted:
+                return record, name
+    raise UserError(f"{file}: no finished run of the shard stage in {store.root} lists this file; run `gpt1 run shard` to its end.")
+
+
+def input_record(store: Store, record: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """The record of the input of that kind. UserError when it is gone from the store."""
+    prints = record.get("identity", {}).get("inputs", {}).get(kind, [])
+    found = store.record(kind, prints[0]) if prints else None
+    if found is None:
+        raise UserError(
+            f"{store.root}: the {kind} that {record.get('cell', 'this')} was made from is no longer in the store; run it again."
+        )
+    return found
+
+
+def _input(store: Store, record: Mapping[str, Any], kind: str) -> Artifact:
+    return store.to_artifact(input_record(store, record, kind))
+
+
+def record_of_book(artifact: Artifact | None, part: str, book: str) -> dict[str, Any] | None:
+    """The line about a book in the `records/` of clean or ingest; None where that stage keeps no such line."""
+    if artifact is None:
+        return None
+    first = [file for file in artifact.under("records/") if Path(file.name).stem == part]
+    for file in [*first, *(file for file in artifact.under("records/") if file not in first)]:
+        with file.path.open(encoding="utf-8") as lines:
+            for line in lines:
+                row: dict[str, Any] = json.loads(line)
+                if book in (row.get("book"), row.get("id")):
+                    return row
+    return None
