@@ -1,57 +1,167 @@
-"""Text to ids and back."""
+"""Text to ids and back.
+
+Most of the way from text to ids is a pure function of one chunk (docs/text.md): fixed text is cut at white space, a dictionary
+gives the ids of each chunk as bytes, and the bytes are joined. What the dictionary lacks is worked out for a block of text at
+once.
+"""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from gpt1.text.bpe import END, pieces
+from gpt1.text.chunk_words import LONGEST_KEPT, ChunkWords, chunk_words, remember
+from gpt1.text.normalise import NEWLINE, blocks, chunks, fix
 from gpt1.text.vocabulary import UNKNOWN, Vocabulary
-from gpt1.text.words import NEWLINE, WordTokenizer, word_tokenizer
 
-_CEILING = 500_000
+_CEILING = 400_000
+
+Codes = np.ndarray[Any, np.dtype[Any]]
+
+
+class Encoded(NamedTuple):
+    """`ids` (uint16, or uint32 for a vocabulary beyond 65,533), the number of words (line breaks are none) and of unknown
+    pieces."""
+
+    ids: Codes
+    words: int
+    unknown: int
+
+
+class _Known(dict[str, bytes]):
+    """The codes of chunks as bytes. A chunk that is not there is noted, and a mark stands for it."""
+
+    def __init__(self, mark: bytes) -> None:
+        super().__init__()
+        self.missed: list[str] = []
+        self._mark = mark
+
+    def __missing__(self, chunk: str) -> bytes:
+        self.missed.append(chunk)
+        return self._mark
 
 
 class TextEncoder:
-    """Ids of texts under one vocabulary. Words already met are looked up; the dictionary holds at most half a million."""
+    """Ids of texts under one vocabulary. Chunks already met are looked up; the dictionary holds at most 400,000."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
         self._ranks = {pair: rank for rank, pair in enumerate(vocabulary.merges)}
-        self._known: dict[int, list[int]] = {}
-        self._tokenizer: WordTokenizer | None = None
+        # Three codes beyond the ids: an unknown piece that ends a word, a delicate chunk, a chunk to be looked up.
+        self._unknown_end, self._delicate, self._missing = range(vocabulary.size, vocabulary.size + 3)
+        self._type: np.dtype[Any] = np.dtype(np.uint16 if self._missing <= np.iinfo(np.uint16).max else np.uint32)
+        self._newline = vocabulary.ids[NEWLINE + END]
+        ends = [token.endswith(END) and token != NEWLINE + END for token in vocabulary.tokens]
+        self._ends = np.array([*ends, True, False, False])
+        self._separators = {"": b"", NEWLINE: self._bytes([self._newline])}
+        self._known = _Known(self._bytes([self._missing]))
+        self._known.update(self._separators)
+        self._words: dict[str, list[int]] = {}
+        self._chunk_words: ChunkWords | None = None
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text` by SPEC section 2; a piece that is not in the vocabulary is 0."""
-        return self.encode_counted(text)[0]
+        return self.encode_array(text).ids.tolist()
 
     def encode_counted(self, text: str) -> tuple[list[int], int]:
         """The ids of `text`, and the number of its words (line breaks are none)."""
-        # Made only here, so that decoding needs no spaCy.
-        tokenizer = self._tokenizer = self._tokenizer or word_tokenizer()
-        known = self._known
-        newline = self.vocabulary.ids[NEWLINE + END]
-        ids: list[int] = []
-        breaks = 0
-        keys = tokenizer.keys(text)
-        for key in keys:
-            found = known.get(key)
-            if found is None:
-                found = self._learn(key, tokenizer.word(key))
-            if found[0] == newline:
-                breaks += 1
-            ids += found
-        return ids, len(keys) - breaks
+        encoded = self.encode_array(text)
+        return encoded.ids.tolist(), encoded.words
+
+    def encode_array(self, text: str) -> Encoded:
+        """The ids of `text` as an array, with the numbers of words and of unknown pieces: the fast form, for shards."""
+        parts = [self._block(block) for block in blocks(fix(text))]
+        codes = np.concatenate(parts) if parts else np.empty(0, self._type)
+        codes = self._line_breaks(codes)
+        counts = np.bincount(codes, minlength=len(self._ends))
+        unknown = int(counts[UNKNOWN] + counts[self._unknown_end])
+        if counts[self._unknown_end]:
+            codes[codes == self._unknown_end] = UNKNOWN
+        return Encoded(codes, int(counts[self._ends].sum()), unknown)
 
     def encode_word(self, word: str) -> list[int]:
         """The ids of one lower-cased word."""
-        ids = self.vocabulary.ids
-        return [ids.get(piece, UNKNOWN) for piece in pieces(word, self._ranks)]
+        return [UNKNOWN if code == self._unknown_end else code for code in self._word(word)]
 
-    def _learn(self, key: int, word: str) -> list[int]:
-        if len(self._known) >= _CEILING:
-            self._known.clear()
-        ids = self._known[key] = self.encode_word(word)
-        return ids
+    def _block(self, block: str) -> Codes:
+        """The codes of whole lines, a line break for each `\\n`."""
+        known = self._known
+        known.missed = []
+        joined = b"".join(map(known.__getitem__, chunks(block)))
+        codes = np.frombuffer(joined, self._type)
+        if known.missed:
+            codes = self._fill(codes, joined, known.missed)
+        delicate = np.flatnonzero(codes == self._delicate)
+        return self._whole_lines(codes, delicate, block) if len(delicate) else codes
+
+    def _fill(self, codes: Codes, joined: bytes, missed: list[str]) -> Codes:
+        """The block with the chunks that were missed, which are learned."""
+        new = self._learn(list(dict.fromkeys(missed)))
+        width = self._type.itemsize
+        parts: list[bytes] = []
+        done = 0
+        for chunk, at in zip(missed, (np.flatnonzero(codes == self._missing) * width).tolist(), strict=True):
+            parts += (joined[done:at], new[chunk])
+            done = at + width
+        parts.append(joined[done:])
+        return np.frombuffer(b"".join(parts), self._type)
+
+    def _learn(self, missed: list[str]) -> dict[str, bytes]:
+        delicate = self._bytes([self._delicate])
+        new: dict[str, bytes] = {}
+        for chunk, words in zip(missed, self._tokenizer().of_chunks(missed), strict=True):
+            new[chunk] = delicate if words is None else self._bytes([code for word in words for code in self._word(word)])
+        remember(self._known, new, _CEILING)
+        self._known.update(self._separators)
+        return new
+
+    def _whole_lines(self, codes: Codes, delicate: Codes, block: str) -> Codes:
+        """The block with the lines of delicate chunks encoded as wholes."""
+        lines = block.split(NEWLINE)
+        breaks = np.flatnonzero(codes == self._newline)
+        parts: list[Codes] = []
+        done = 0
+        for line in np.unique(np.searchsorted(breaks, delicate)).tolist():
+            start = int(breaks[line - 1]) + 1 if line else 0
+            words = self._tokenizer().of_line(lines[line])
+            parts += (codes[done:start], np.array([code for word in words for code in self._word(word)], self._type))
+            done = int(breaks[line]) if line < len(breaks) else len(codes)
+        return np.concatenate([*parts, codes[done:]])
+
+    def _line_breaks(self, codes: Codes) -> Codes:
+        """Several line breaks are one, and none leads or trails. The result is the caller's own."""
+        is_break = codes == self._newline
+        doubled = is_break.copy()
+        doubled[1:] &= is_break[:-1]
+        kept = codes[~doubled]
+        return kept[:-1] if len(kept) and kept[-1] == self._newline else kept
+
+    def _word(self, word: str) -> list[int]:
+        codes = self._words.get(word)
+        if codes is not None:
+            return codes
+        ids = self.vocabulary.ids
+        found = pieces(word, self._ranks)
+        codes = [ids.get(piece, UNKNOWN) for piece in found]
+        if found[-1] not in ids:
+            codes[-1] = self._unknown_end
+        if len(self._words) >= _CEILING:
+            self._words.clear()
+        if len(word) <= LONGEST_KEPT:
+            self._words[word] = codes
+        return codes
+
+    def _bytes(self, codes: Sequence[int]) -> bytes:
+        return array(self._type.char, codes).tobytes()
+
+    def _tokenizer(self) -> ChunkWords:
+        # Made only when it is needed, so that decoding needs no spaCy.
+        self._chunk_words = self._chunk_words or chunk_words()
+        return self._chunk_words
 
     def decode(self, ids: Iterable[int] | Sequence[int]) -> str:
         """The text of `ids`: words separated by spaces, line breaks without spaces around them.

@@ -3,69 +3,64 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import cache
-from typing import Any
+from collections.abc import Iterable
+from itertools import chain
 
-from gpt1.text.normalise import fix, standardise
-from gpt1.text.without_torch import torch_left_out
+from gpt1.text.chunk_words import Words, chunk_words, remember
+from gpt1.text.normalise import NEWLINE, blocks, chunks, fix
 
-NEWLINE = "\n"
-_CACHED_CHUNKS = 100_000
-_STRINGS_CEILING = 2_000_000
-
-
-class WordTokenizer:
-    """spaCy's rules, with the words as 64-bit keys so that a caller can keep a dictionary over them.
-
-    spaCy remembers every string it has seen; beyond a ceiling the tokenizer is made anew, which changes no result.
-    """
-
-    def __init__(self) -> None:
-        with torch_left_out():
-            import spacy
-            from spacy.attrs import ORTH
-        self._blank = spacy.blank
-        self._orth = ORTH
-        self._renew()
-
-    def _renew(self) -> None:
-        # Only the rules and exceptions matter; `blank` has those of the trained English pipelines.
-        nlp = self._blank("en")
-        tokenizer: Any = nlp.tokenizer
-        tokenizer.max_cache_size = _CACHED_CHUNKS
-        self._tokenizer = tokenizer
-        self._strings = nlp.vocab.strings
-
-    def keys(self, text: str) -> list[int]:
-        """The hash of each token of `text`, in order. `word` gives the word of a key of the latest call."""
-        if len(self._strings) > _STRINGS_CEILING:
-            self._renew()
-        # The tokenizer itself is called, not the pipeline: it takes whole books, the pipeline stops at a million characters.
-        return self._tokenizer(standardise(fix(text))).to_array(self._orth).tolist()
-
-    def word(self, key: int) -> str:
-        """The lower-cased word. A newline token, which spaCy returns as newline + space, is a newline."""
-        word: str = self._strings[key].lower()
-        return NEWLINE if word == "\n " else word
-
-
-@cache
-def word_tokenizer() -> WordTokenizer:
-    """This process's tokenizer (about 0.3 s to make)."""
-    return WordTokenizer()
+_CEILING = 300_000
+# The words of this process's chunks; a delicate one has None (see chunk_words).
+_known: dict[str, Words | None] = {}
 
 
 def words(text: str) -> list[str]:
     """The words of `text`, lower-cased; a line break is the word `\\n`."""
-    tokenizer = word_tokenizer()
-    return [tokenizer.word(key) for key in tokenizer.keys(text)]
+    found: list[str] = []
+    for block in blocks(fix(text)):
+        lines = [[chunk for chunk in chunks(line) if chunk] for line in block.split(NEWLINE)]
+        known = _words_of(set(chain.from_iterable(lines)))
+        for line in filter(None, lines):
+            if found:
+                found.append(NEWLINE)
+            parts = [known[chunk] for chunk in line]
+            found += chunk_words().of_line(" ".join(line)) if None in parts else chain.from_iterable(filter(None, parts))
+    return found
 
 
 def count_words(text: str) -> Counter[str]:
-    """How often each word occurs in `text`; line breaks are no words."""
-    tokenizer = word_tokenizer()
+    """How often each word occurs in `text`; line breaks are no words. Chunks are counted, and each different one is cut once."""
+    fixed = fix(text)
+    seen: Counter[str] = Counter()
+    for block in blocks(fixed):
+        seen.update(chunks(block))
+    del seen[""], seen[NEWLINE]
+    known = _words_of(seen)
     counts: Counter[str] = Counter()
-    for key, number in Counter(tokenizer.keys(text)).items():
-        counts[tokenizer.word(key)] += number
-    counts.pop(NEWLINE, None)
-    return counts
+    for chunk, number in seen.items():
+        for word in known[chunk] or ():
+            counts[word] += number
+    delicate = {chunk for chunk in seen if known[chunk] is None}
+    return _with_whole_lines(counts, fixed, delicate, known) if delicate else counts
+
+
+def _words_of(wanted: Iterable[str]) -> dict[str, Words | None]:
+    new = [chunk for chunk in wanted if chunk not in _known]
+    found = dict(zip(new, chunk_words().of_chunks(new), strict=True))
+    found |= {chunk: _known[chunk] for chunk in wanted if chunk not in found}
+    remember(_known, {chunk: found[chunk] for chunk in new}, _CEILING)
+    return found
+
+
+def _with_whole_lines(counts: Counter[str], fixed: str, delicate: set[str], known: dict[str, Words | None]) -> Counter[str]:
+    """`counts` with the lines that hold a delicate chunk counted anew, as wholes."""
+    for block in blocks(fixed):
+        if delicate.isdisjoint(chunks(block)):
+            continue
+        for line in block.split(NEWLINE):
+            found = chunks(line)
+            if delicate.isdisjoint(found):
+                continue
+            counts.subtract(chain.from_iterable(known[chunk] or () for chunk in found if chunk))
+            counts.update(chunk_words().of_line(line))
+    return +counts

@@ -38,8 +38,15 @@ class StraightReading:
         self.ranks = {tuple(line.split()): rank for rank, line in enumerate(lines)}
         self.nlp = spacy.blank("en")
         self.nlp.max_length = 1 << 30
+        self.cache: dict[str, list[str]] = {}
 
     def bpe(self, token: str) -> list[str]:
+        """A word's pieces, each word once, as in OpenAI's code."""
+        if token not in self.cache:
+            self.cache[token] = self.cut(token)
+        return self.cache[token]
+
+    def cut(self, token: str) -> list[str]:
         word = (*tuple(token[:-1]), token[-1] + "</w>")
         pairs = adjacent(word)
         if not pairs:
@@ -65,8 +72,12 @@ class StraightReading:
             return ["\n</w>"]
         return list(word)
 
+    def words(self, text: str) -> list[str]:
+        """The lower-cased tokens; spaCy's newline + space as it is."""
+        return [token.text.lower() for token in self.nlp(standardise(ftfy.fix_text(text)))]
+
     def ids(self, text: str) -> list[int]:
         found: list[int] = []
-        for token in self.nlp(standardise(ftfy.fix_text(text))):
-            found.extend(self.encoder.get(piece, 0) for piece in self.bpe(token.text.lower()))
+        for word in self.words(text):
+            found.extend(self.encoder.get(piece, 0) for piece in self.bpe(word))
         return found

@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from gpt1.text.encoder import TextEncoder
 from gpt1.text.learn import learn_merges
@@ -16,6 +16,7 @@ from gpt1.text.vocabulary import Vocabulary, alphabet
 from gpt1.text.words import count_words
 from tests.gpt1.real_books import embedded, shared_books
 from tests.gpt1.straight_reading import StraightReading
+from tests.gpt1.text.hostile import random_texts, sweep, texts
 
 HOSTILE = [
     "",
@@ -32,6 +33,10 @@ HOSTILE = [
     "</w> <unk> a</w>b",
     "\r\n windows \r mac \r\r\n both",
     "x" * 300,
+    "ab" * 3000 + "'s",
+    "goin 'bout:x and 'bout:x alone\n\ngoin\n'bout:x",
+    "they wed.' Mrs.Gamp. ''Tis 'em.' goin 'em.' x:goin' s",
+    "ΟΔΥΣΣΕΥΣ ΣΑΣ. ΑΣ's Σ Σ. İİ ǅ ŉa ß ẞ",
 ]
 
 
@@ -65,15 +70,55 @@ def test_hostile_text(text: str, learned: tuple[TextEncoder, StraightReading]) -
     assert encoder.encode(text) == straight.ids(text)
 
 
-@settings(max_examples=300, deadline=None)
-@given(
-    text=st.text(
-        alphabet=st.one_of(st.sampled_from("ab'.,-—…!?\"()[]/\\|_~\n\r\t \u00a0\u2028<>&;#:@"), st.characters(codec="utf-8"))
-    )
-)
+@settings(max_examples=400, deadline=None)
+@given(text=texts())
 def test_any_text(text: str, learned: tuple[TextEncoder, StraightReading]) -> None:
     encoder, straight = learned
     assert encoder.encode(text) == straight.ids(text)
+
+
+def test_many_texts(learned: tuple[TextEncoder, StraightReading]) -> None:
+    encoder, straight = learned
+    for seed in range(10, 14):
+        text = "\n\n".join(random_texts(seed, 2_500))
+        assert encoder.encode(text) == straight.ids(text)
+
+
+def test_a_sample_of_all_code_points(learned: tuple[TextEncoder, StraightReading]) -> None:
+    encoder, straight = learned
+    for text in sweep(step=151, start=11):
+        assert encoder.encode(text) == straight.ids(text)
+
+
+def test_counts_of_words_and_unknown_pieces(learned: tuple[TextEncoder, StraightReading]) -> None:
+    """The vocabulary knows no emoji and no Hebrew: pieces unknown at a word's end, before it, and alone."""
+    encoder, straight = learned
+    for text in ["a😀b 😀 ab😀\n\n\nעב it's", "", "\n \n", "'bout:x goin 'bout:😀", *random_texts(5, 300)]:
+        encoded = encoder.encode_array(text)
+        expected = straight.ids(text)
+        assert encoded.ids.tolist() == expected
+        assert encoded.words == sum(word != "\n " for word in straight.words(text))
+        assert encoded.unknown == expected.count(0)
+
+
+def test_the_array_is_the_callers_own_and_as_wide_as_the_vocabulary_needs(learned: tuple[TextEncoder, StraightReading]) -> None:
+    encoder, straight = learned
+    text = embedded("homer")[1][:20_000]
+    ids = encoder.encode_array(text).ids
+    assert ids.dtype == np.uint16
+    ids[:] = 1
+    assert encoder.encode(text) == straight.ids(text)
+    vocabulary = Vocabulary([*encoder.vocabulary.tokens, *(f"{number}q" for number in range(70_000))], encoder.vocabulary.merges)
+    wide = TextEncoder(vocabulary).encode_array(text).ids
+    assert wide.dtype == np.uint32
+    assert wide.tolist() == straight.ids(text)
+
+
+@pytest.mark.slow
+def test_all_code_points(learned: tuple[TextEncoder, StraightReading]) -> None:
+    encoder, straight = learned
+    for text in sweep():
+        assert encoder.encode(text) == straight.ids(text)
 
 
 def test_embedded_books(learned: tuple[TextEncoder, StraightReading]) -> None:
@@ -85,11 +130,11 @@ def test_embedded_books(learned: tuple[TextEncoder, StraightReading]) -> None:
 def test_a_full_dictionary_changes_nothing(learned: tuple[TextEncoder, StraightReading], monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, straight = learned
     monkeypatch.setattr("gpt1.text.encoder._CEILING", 50)
-    monkeypatch.setattr("gpt1.text.words._STRINGS_CEILING", 1000)
+    monkeypatch.setattr("gpt1.text.chunk_words._STRINGS_CEILING", 1000)
     small = TextEncoder(encoder.vocabulary)
     for text in embedded("brontes")[8:10]:
         assert small.encode(text) == straight.ids(text)
-    assert len(small._known) <= 50
+    assert len(small._known) <= 50 + len(small._separators)
 
 
 @pytest.mark.slow
