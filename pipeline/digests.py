@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from gpt1.errors import UserError
-from pipeline.files import file_sha256, read_json, replace
+from pipeline.files import file_sha256, read_json
+from pipeline.files import replace as replace_file
 from stages.contract import OutsideFile
 
 
@@ -20,17 +22,20 @@ class Digests:
         self._known: dict[str, list[object]] = found if isinstance(found, dict) else {}
         self._changed = False
 
-    def of(self, files: Sequence[OutsideFile]) -> dict[str, str]:
-        """name -> sha256. UserError for a file that cannot be read."""
+    def known(self, files: Sequence[OutsideFile]) -> list[OutsideFile]:
+        """The files, each with its digest: the one it came with, or the sha256. UserError for a file that cannot be read."""
         with ThreadPoolExecutor(4) as pool:
-            return dict(zip((file.name for file in files), pool.map(self._one, files), strict=True))
+            digests = pool.map(self._one, files)
+            return [replace(file, digest=digest) for file, digest in zip(files, digests, strict=True)]
 
     def save(self) -> None:
         """Keep what was learned; losing it costs time only."""
         if self._changed:
-            replace(self._path, self._known)
+            replace_file(self._path, self._known)
 
     def _one(self, file: OutsideFile) -> str:
+        if file.digest is not None:
+            return file.digest
         try:
             status = file.path.stat()
             mark: list[object] = [status.st_size, status.st_mtime_ns, status.st_ino]

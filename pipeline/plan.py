@@ -86,7 +86,7 @@ def make_plan(workflow: Workflow, store: Store, selection: Selection = Selection
 
 
 def identity_of(cell: Cell, inputs: Mapping[str, Sequence[str]], files: Mapping[str, str]) -> dict[str, Any]:
-    """All that decides what a cell makes. `inputs`: fingerprints by kind; `files`: sha256 of outside files by name."""
+    """All that decides what a cell makes. `inputs`: fingerprints by kind; `files`: digests of outside files by name."""
     return {
         "stage": cell.uses, "version": cell.stage.version, "with": semantic(cell.settings),
         "inputs": {kind: sorted(prints) for kind, prints in inputs.items()}, "files": dict(files),
@@ -125,9 +125,9 @@ def _file_changes(before: Mapping[str, str], after: Mapping[str, str], most: int
 
 
 def _entry(cell: Cell, store: Store, entries: Mapping[str, Entry], digests: Digests, selection: Selection) -> Entry:
-    outside = cell.stage.outside(cell.settings)
+    outside = digests.known(cell.stage.outside(cell.settings))
     inputs = {kind: [entries[i].fingerprint for i in ids] for kind, ids in cell.inputs.items()}
-    identity = identity_of(cell, inputs, digests.of(outside))
+    identity = identity_of(cell, inputs, {file.name: str(file.digest) for file in outside})
     print_ = fingerprint(identity)
     state, reasons, artifact = _state(cell, store, print_, identity, entries)
     entry = Entry(cell, print_, identity, outside, state, reasons, False, artifact)

@@ -46,10 +46,17 @@ class Resources:
 
 @dataclass(frozen=True)
 class OutsideFile:
-    """A file from outside the store. `name` is its identity (relative, the same on every machine), `path` where it lies here."""
+    """A file from outside the store. `name` is its identity (relative, the same on every machine), `path` where it lies here.
+
+    `digest` stands for its content. Where a stage's `outside` gives none, the plan takes the sha256 of the bytes, so that the stage
+    is handed one in any case; a remote file's is what its server says of the content, for planning downloads nothing. `url`: where
+    it lies if that is no path of this machine (then `path` is only a name).
+    """
 
     name: str
     path: Path
+    digest: str | None = None
+    url: str | None = None
 
 
 @dataclass(frozen=True)

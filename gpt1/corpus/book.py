@@ -1,9 +1,11 @@
-"""A book, and the files it is made of."""
+"""A book, and the part it belongs to."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import sha256
+
+_SLICE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -21,23 +23,6 @@ class Book:
     form: str = "book"
 
 
-@dataclass(frozen=True)
-class BookFiles:
-    """A book still lying in files: their names, in the order in which their texts follow one another."""
-
-    id: str
-    title: str
-    author: str | None
-    names: tuple[str, ...]
-
-    @property
-    def source(self) -> str:
-        """The file's name, or the first and last of several."""
-        if len(self.names) == 1:
-            return self.names[0]
-        return f"{self.names[0]} … {self.names[-1]} ({len(self.names)} files)"
-
-
 def bucket(book_id: str, parts: int) -> int:
     """The part a book belongs to: a stable hash of its id, so that one added book changes one part."""
     return int.from_bytes(sha256(book_id.encode()).digest()[:8], "big") % parts
@@ -46,3 +31,14 @@ def bucket(book_id: str, parts: int) -> int:
 def part_name(number: int) -> str:
     """`part-0007`."""
     return f"part-{number:04d}"
+
+
+def words_in(text: str) -> int:
+    """The number of words (runs without white space), counted a megabyte at a time so that few of them exist at once."""
+    words = 0
+    for start in range(0, len(text), _SLICE):
+        some = text[start : start + _SLICE]
+        words += len(some.split())
+        # A word across the cut was counted on either side of it.
+        words -= start > 0 and not text[start - 1].isspace() and not some[0].isspace()
+    return words

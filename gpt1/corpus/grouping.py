@@ -1,64 +1,48 @@
-"""Which files are one book."""
+"""Which pieces are one book, and in which order."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from itertools import pairwise
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from gpt1.corpus.book import BookFiles
-from gpt1.errors import UserError
+from gpt1.corpus.sources.forms import without_suffix
+from gpt1.corpus.sources.piece import Piece, naming
 
 Naming = Callable[[str], tuple[str, str | None]]
 
 
-def group(names: Iterable[str], chapter_pattern: str | None, naming: Naming) -> list[BookFiles]:
-    """The books that the files `names` (relative, with suffix) make up, ordered by id.
+@dataclass(frozen=True)
+class Shelf:
+    """A piece's place: the id of its book, and the key by which a book's pieces are put in order."""
 
-    What `chapter_pattern` matches in a file's name without suffix is cut off; files left with the same name are chapters of one
-    book, in the order of the pattern's first group (as a number where it is one). `naming` gives title and author of a book's id.
+    book: str
+    order: str
+
+
+def shelf_of(name: str, chapter_pattern: str | None) -> Shelf:
+    """The place of a file or member by its name.
+
+    What `chapter_pattern` matches in the name without suffix is cut off; pieces left with the same name are chapters of one
+    book, in the order of the pattern's first group (as a number where it is one).
     """
-    pattern = re.compile(chapter_pattern) if chapter_pattern else None
-    chapters: dict[str, list[tuple[tuple[int, int, str], str]]] = {}
-    for name in names:
-        book, order = _book_of(name, pattern)
-        chapters.setdefault(book, []).append((order, name))
-    books = []
-    for book in sorted(chapters):
-        ordered = sorted(chapters[book])
-        _refuse_doubles(book, ordered)
-        title, author = naming(book)
-        books.append(BookFiles(book, title, author, tuple(name for _, name in ordered)))
-    return books
-
-
-def folder_naming(book: str) -> tuple[str, str | None]:
-    """Title and author of a book in a user's folder: the file's name, and the folder it lies in (`author/title.txt`) if any."""
-    path = PurePosixPath(book)
-    author = path.parent.name or None
-    return _spaced(path.name), _spaced(author) if author else None
-
-
-def _book_of(name: str, pattern: re.Pattern[str] | None) -> tuple[str, tuple[int, int, str]]:
-    path = PurePosixPath(name).with_suffix("")
-    found = pattern.search(path.name) if pattern else None
+    path = PurePosixPath(without_suffix(name))
+    found = re.search(chapter_pattern, path.name) if chapter_pattern else None
     if found is None:
-        return str(path), (0, 0, "")
+        return Shelf(str(path), "0")
     rest = path.name[: found.start()] + path.name[found.end() :]
     label = found.group(1) or ""
-    order = (1, int(label), "") if label.isdecimal() else (2, 0, label)
-    return str(path.with_name(rest) if rest else path.parent), order
+    number = label.lstrip("0") or "0"
+    # Numbers come before words, a number of fewer digits before one of more.
+    order = f"1{len(number):06d}{number}" if label.isdecimal() else f"2{label}"
+    return Shelf(str(path.with_name(rest) if rest else path.parent), order)
 
 
-def _refuse_doubles(book: str, ordered: list[tuple[tuple[int, int, str], str]]) -> None:
-    for (order, name), (next_order, next_name) in pairwise(ordered):
-        if order == next_order:
-            raise UserError(
-                f"{name} and {next_name} would both be the same part of the book {book!r}; "
-                "expected one file for each. Rename one, or mend `chapter_pattern`."
-            )
-
-
-def _spaced(name: str) -> str:
-    return name.replace("_", " ").strip()
+def placed(piece: Piece, chapter_pattern: str | None, names: Naming = naming) -> tuple[Piece, str]:
+    """The piece with its book, title and author filled in, and its order. What the piece itself says of title and author stands."""
+    if piece.book is not None:
+        return replace(piece, title=piece.title or piece.book), piece.name
+    shelf = shelf_of(piece.name, chapter_pattern)
+    title, author = names(shelf_of(piece.inside, chapter_pattern).book)
+    return replace(piece, book=shelf.book, title=piece.title or title, author=piece.author or author), shelf.order

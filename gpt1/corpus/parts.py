@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,6 +23,7 @@ BOOKS = pa.schema(
     ]
 )
 _ROWS_AT_ONCE = 8
+_CHARACTERS_AT_ONCE = 16_000_000
 _COMPRESSION: Mapping[str, Any] = {"compression": "zstd", "compression_level": 3}
 
 
@@ -39,14 +39,26 @@ def read_books(path: Path) -> Iterator[Book]:
 
 
 def write_rows(file: IO[bytes], schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write rows under a schema, a few in a row group; returns how many."""
+    """Write rows under a schema, a few in a row group, fewer where they are large; returns how many."""
     written = 0
-    remaining = iter(rows)
     with pq.ParquetWriter(file, schema, **_COMPRESSION) as writer:
-        while some := list(islice(remaining, _ROWS_AT_ONCE)):
+        for some in _few(rows):
             writer.write_table(pa.Table.from_pylist(some, schema=schema))
             written += len(some)
     return written
+
+
+def _few(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    some: list[Mapping[str, Any]] = []
+    size = 0
+    for row in rows:
+        some.append(row)
+        size += len(row.get("text") or "")
+        if len(some) == _ROWS_AT_ONCE or size > _CHARACTERS_AT_ONCE:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -65,13 +65,13 @@ def test_a_wrong_command_line(tmp_path: Path, words: list[str]) -> None:
 
 
 @pytest.mark.slow
-def test_a_file_that_is_not_text_is_named_and_the_other_parts_stay(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_stops_a_strict_run_and_the_other_parts_stay(tmp_path: Path) -> None:
     books = tmp_path / "books"
     books.mkdir()
     for number in range(8):
         (books / f"book{number}.txt").write_text(f"Chapter {number}. It was a dark and stormy night.\n" * 200)
     (books / "picture.txt").write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR")
-    words = ("--set", f"ingest.source={books}")
+    words = ("--set", f"ingest.source={books}", "--set", "ingest.on_error=stop")
     ended = run_mini(tmp_path / "store", "clean", *words)
     assert ended.returncode == 2, ended.stdout + ended.stderr
     assert "picture.txt" in ended.stderr

@@ -1,0 +1,37 @@
+"""A file that holds many books, by its form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import PurePosixPath
+from typing import IO
+
+from gpt1.corpus.sources.forms import Form
+from gpt1.corpus.sources.inflate import Metered, inflated
+from gpt1.corpus.sources.jsonl import read_jsonl
+from gpt1.corpus.sources.limits import Reading
+from gpt1.corpus.sources.parquet import read_parquet
+from gpt1.corpus.sources.piece import Found, RefusedError
+from gpt1.corpus.sources.tar_archive import read_tar
+from gpt1.corpus.sources.text import empty
+from gpt1.corpus.sources.zip_archive import read_zip
+
+
+def read_container(
+    opened: IO[bytes], size: int, form: Form, file: str, reading: Reading, moved: Callable[[int], None] | None = None
+) -> Found:
+    """The books of an archive, a Parquet file or a file of JSON lines of `size` bytes; `moved` hears how many were read."""
+    raw = Metered(opened, PurePosixPath(file).name, moved)
+    try:
+        if size == 0:
+            raise empty()
+        if form.kind == "zip":
+            yield from read_zip(raw, size, file, reading)
+        elif form.kind == "parquet":
+            yield from read_parquet(raw, file, reading)
+        elif form.kind == "tar":
+            yield from read_tar(inflated(raw, form.codec, reading.limits), file, reading)
+        else:
+            yield from read_jsonl(inflated(raw, form.codec, reading.limits), file, file, None, reading)
+    except RefusedError as error:
+        yield error.at(file)

@@ -1,0 +1,81 @@
+"""A Parquet file with a text column, a few rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from gpt1.corpus.sources.inflate import Metered, damaged
+from gpt1.corpus.sources.limits import MIB, Reading
+from gpt1.corpus.sources.piece import Found, Refused, RefusedError
+from gpt1.corpus.sources.rows import Row, read_rows
+
+_AT_ONCE = 4 * MIB  # bytes of text
+_MOST_ROWS = 4096
+_ABOUT = ("id", "title", "author")
+
+
+def read_parquet(raw: Metered, file: str, reading: Reading) -> Found:
+    """The books of a Parquet file. What was read before damage is kept."""
+    yield from read_rows(_rows(raw, file, reading), file, file, None, "utf-8", reading)
+
+
+def _rows(raw: Metered, file: str, reading: Reading) -> Iterator[Row | Refused]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    column = reading.text_column
+    try:
+        whole = pq.ParquetFile(raw)
+        refusal = _fault(whole.schema_arrow, column)
+        if refusal is not None:
+            yield refusal.at(file)
+            return
+        # As a dictionary, a value that stands in a million rows is held once: repeated text cannot fill the memory.
+        with pq.ParquetFile(raw, metadata=whole.metadata, read_dictionary=[column], buffer_size=MIB) as opened:
+            about = [name for name in _ABOUT if name in opened.schema_arrow.names and name != column]
+            number = 0
+            for batch in opened.iter_batches(batch_size=_rows_at_once(opened.metadata, column), columns=[column, *about]):
+                yield from _of_batch(batch, number, about)
+                number += batch.num_rows
+    except (pa.ArrowException, OSError, ValueError) as error:
+        yield damaged(str(error)).at(file)
+
+
+def _fault(schema: Any, column: str) -> RefusedError | None:
+    import pyarrow.types as kinds
+
+    if column not in schema.names:
+        found = f"its columns are {', '.join(schema.names[:10])}"
+        return RefusedError("no_text_column", found, f"a column {column!r}", "Name the one with the text in `text_column`.")
+    kind = schema.field(column).type
+    if kinds.is_dictionary(kind):
+        kind = kind.value_type
+    if not (kinds.is_string(kind) or kinds.is_large_string(kind)):
+        return RefusedError("no_text_column", f"column {column!r} holds {kind}", "strings", "Name the one with the text.")
+    return None
+
+
+def _rows_at_once(metadata: Any, column: str) -> int:
+    """As many rows as hold about `_AT_ONCE` bytes of text in the row group with the longest ones."""
+    most = 1
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        for place in range(group.num_columns):
+            chunk = group.column(place)
+            if chunk.path_in_schema == column and group.num_rows:
+                most = max(most, chunk.total_uncompressed_size // group.num_rows)
+    return max(1, min(_MOST_ROWS, _AT_ONCE // most))
+
+
+def _of_batch(batch: Any, number: int, about: Sequence[str]) -> Iterator[Row]:
+    texts = batch.column(0)
+    values, places = texts.dictionary.to_pylist(), texts.indices.to_pylist()
+    others = {name: batch.column(name).to_pylist() for name in about}
+    for offset, place in enumerate(places):
+        said = {name: _words(column[offset]) for name, column in others.items()}
+        yield Row(number + offset, None if place is None else values[place], **said)
+
+
+def _words(value: Any) -> str | None:
+    return (" ".join(str(value).split()) or None) if isinstance(value, str | int | float) else None
