@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from gpt1.data import ngram
 from gpt1.data.ngram import baseline
 
 
@@ -44,6 +45,15 @@ def test_the_limit_cuts_both_sets() -> None:
     found = baseline(ids, ids, 10, 15)
     assert found is not None
     assert (found.trained_on, found.targets) == (15, 13)
+
+
+def test_counts_gathered_in_pieces_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(2)
+    train = [generator.integers(0, 30, size).astype(np.uint16) for size in (900, 1, 350, 77, 400)]
+    held_out = [generator.integers(0, 30, 200).astype(np.uint16)]
+    whole = baseline(train, held_out, 30, 10_000)
+    monkeypatch.setattr(ngram, "_AT_ONCE", 64)
+    assert baseline(train, held_out, 30, 10_000) == whole
 
 
 def test_nothing_to_measure() -> None:

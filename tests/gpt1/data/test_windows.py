@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gpt1.data.books_table import BookSpan, write_spans
 from gpt1.data.mixing import splitmix64
-from gpt1.data.shard_file import id_type, open_shard, write_shard
+from gpt1.data.shard_file import id_type, ids_sha256, open_shard, write_shard
 from gpt1.data.shards import TokenShards
 from gpt1.data.windows import Windows
 from gpt1.errors import UserError
@@ -27,7 +27,8 @@ def corpus(
         part = number % 2
         start = sum(map(len, ids[part]))
         ids[part].append(np.arange(number * 1000, number * 1000 + length, dtype=dtype))
-        spans.append(BookSpan(f"book {number}", "t", None, "s", f"part-000{part}", "train", start, length))
+        sha256 = ids_sha256(ids[part][-1])
+        spans.append(BookSpan(f"book {number}", "t", None, "s", f"part-000{part}", "train", start, length, sha256))
     paths = []
     for part, arrays in enumerate(ids):
         path = folder / f"part-000{part}.arrow"
@@ -132,6 +133,51 @@ def test_damaged_and_foreign_shards_are_named_and_refused(tmp_path: Path) -> Non
         write_shard(file, np.arange(10, dtype=np.uint16), {"vocabulary": "v" * 64, "set": "train", "part": "part-0000"})
     with pytest.raises(UserError, match=r"part-0000\.arrow: 10 ids, expected at least 500"):
         TokenShards.open([first, second], books, "train")
+
+
+def test_a_flipped_byte_among_the_ids_is_found(tmp_path: Path) -> None:
+    first, second = corpus(tmp_path, [500, 400, 300])
+    books = tmp_path / "books.parquet"
+    data = bytearray(first.read_bytes())
+    at = data.index(np.arange(2100, 2110, dtype=np.uint16).tobytes())
+    data[at] ^= 4
+    first.write_bytes(data)
+    with pytest.raises(UserError, match=r"part-0000\.arrow: the ids of the book 'book 2' \(500 to 800\) have the sha256 .*damaged"):
+        TokenShards.open([first, second], books, "train")
+    assert TokenShards.open([first, second], books, "train", verify=False).tokens == 1200
+
+
+def read_or_refused(paths: list[Path], books: Path) -> list[list[int]] | str:
+    """The ids of each book, or why they were refused."""
+    try:
+        return [ids.tolist() for ids in TokenShards.open(paths, books, "train", "v" * 64)]
+    except UserError as error:
+        return str(error)
+
+
+def test_no_flipped_byte_of_a_shard_passes_unseen(tmp_path: Path) -> None:
+    paths = corpus(tmp_path, [40, 30])
+    books = tmp_path / "books.parquet"
+    whole = paths[0].read_bytes()
+    wanted = read_or_refused(paths, books)
+    refused = 0
+    for at in range(len(whole)):
+        data = bytearray(whole)
+        data[at] ^= 0x10
+        paths[0].write_bytes(data)
+        found = read_or_refused(paths, books)
+        assert found == wanted or "part-0000.arrow" in found, f"byte {at} changed the ids"
+        refused += isinstance(found, str)
+    assert refused > len(whole) // 10
+
+
+def test_a_damaged_table_of_books_is_refused(tmp_path: Path) -> None:
+    paths = corpus(tmp_path, [40, 30])
+    books = tmp_path / "books.parquet"
+    whole = books.read_bytes()
+    books.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"books\.parquet: cannot be read as the table of books"):
+        TokenShards.open(paths, books, "train")
 
 
 ORDER_OF_EPOCH_3 = [14, 11, 9, 10, 2, 16, 6, 15, 7, 4, 13, 12, 3, 17, 1, 8, 5, 0]
