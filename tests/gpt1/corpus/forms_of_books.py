@@ -126,7 +126,10 @@ def read(data: bytes, name: str, reading: Reading = SMALL) -> tuple[dict[str, Pi
     """The pieces in a file of these bytes by the ids of their books, and what is refused."""
     form = form_of(name)
     assert form is not None
-    found = list(read_container(io.BytesIO(data), len(data), form, name, reading) if form.many else loose_books(data, form, name, reading))
+    if form.many:
+        found = list(read_container(io.BytesIO(data), len(data), form, name, reading))
+    else:
+        found = list(loose_books(data, form, name, reading))
     pieces = [placed(item, None)[0] for item in found if isinstance(item, Piece)]
     by_book = {str(piece.book): piece for piece in pieces}
     assert len(by_book) == len(pieces), "two pieces of one book"

@@ -80,7 +80,10 @@ def test_utf_8_is_read_back_whatever_it_says(text: str) -> None:
     assert decode(text.encode()).text == text
 
 
-@given(st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=8, max_size=300), st.sampled_from(["utf-16-le", "utf-16-be"]))
+@given(
+    st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=8, max_size=300),
+    st.sampled_from(["utf-16-le", "utf-16-be"]),
+)
 def test_ascii_in_utf_16_needs_no_mark(text: str, encoding: str) -> None:
     assert (decode(text.encode(encoding)).text, decode(text.encode(encoding)).encoding) == (text, encoding)
 

@@ -44,7 +44,8 @@ def test_every_embedded_file_can_be_read() -> None:
 
 def test_chapter_two_comes_before_chapter_ten() -> None:
     chapters = r"_ch(\d+)$"
-    runs = [ordered("a/Book_ch10.txt", "a/Book_ch2.txt", "a/Other.txt", pattern=chapters), ordered("a/Book_ch1.md", pattern=chapters)]
+    later = ordered("a/Book_ch10.txt", "a/Book_ch2.txt", "a/Other.txt", pattern=chapters)
+    runs = [later, ordered("a/Book_ch1.md", pattern=chapters)]
     refused: list[Refused] = []
     [(book, record), (other, _)] = gather(runs, refused.append, 100)
     assert [file["file"] for file in record["files"]] == ["a/Book_ch1.md", "a/Book_ch2.txt", "a/Book_ch10.txt"]

@@ -113,7 +113,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     repository = tmp_path / "datasets--owner--books"
     snapshot = repository / "snapshots" / COMMIT
-    files: ClassVar = {"data/train-00000-of-00002.parquet": (SHARD, hashlib.sha256(SHARD).hexdigest()), "notes.md": (NOTES, git(NOTES))}
+    large = hashlib.sha256(SHARD).hexdigest()
+    files = {"data/train-00000-of-00002.parquet": (SHARD, large), "notes.md": (NOTES, git(NOTES))}
     for name, (data, digest) in files.items():
         write(repository / "blobs", {digest: data})
         (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
