@@ -1,8 +1,7 @@
 """Text to ids and back.
 
 Most of the way from text to ids is a pure function of one chunk (docs/text.md): fixed text is cut at white space, a dictionary
-gives the ids of each chunk as bytes, and the bytes are joined. What the dictionary lacks is worked out for a block of text at
-once.
+gives the ids of each chunk as bytes, and the bytes are joined. What the dictionary lacks is worked out for a text at once.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from gpt1.text.chunk_words import LONGEST_KEPT, ChunkWords, chunk_words, remembe
 from gpt1.text.normalise import NEWLINE, blocks, chunks, fix
 from gpt1.text.vocabulary import UNKNOWN, Vocabulary
 
-_CEILING = 400_000
+_CEILING = 1_000_000
 
 Codes = np.ndarray[Any, np.dtype[Any]]
 
@@ -46,7 +45,7 @@ class _Known(dict[str, bytes]):
 
 
 class TextEncoder:
-    """Ids of texts under one vocabulary. Chunks already met are looked up; the dictionary holds at most 400,000."""
+    """Ids of texts under one vocabulary. Chunks already met are looked up; at most a million are kept (about 150 MB)."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
@@ -60,7 +59,7 @@ class TextEncoder:
         self._separators = {"": b"", NEWLINE: self._bytes([self._newline])}
         self._known = _Known(self._bytes([self._missing]))
         self._known.update(self._separators)
-        self._words: dict[str, list[int]] = {}
+        self._words: dict[str, bytes] = {}
         self._chunk_words: ChunkWords | None = None
 
     def encode(self, text: str) -> list[int]:
@@ -74,7 +73,10 @@ class TextEncoder:
 
     def encode_array(self, text: str) -> Encoded:
         """The ids of `text` as an array, with the numbers of words and of unknown pieces: the fast form, for shards."""
-        parts = [self._block(block) for block in blocks(fix(text))]
+        cut = list(blocks(fix(text)))
+        looked_up = [self._look_up(block) for block in cut]
+        new = self._learn(list(dict.fromkeys(chunk for _, missed in looked_up for chunk in missed)))
+        parts = [self._codes(block, *found, new) for block, found in zip(cut, looked_up, strict=True)]
         codes = np.concatenate(parts) if parts else np.empty(0, self._type)
         codes = self._line_breaks(codes)
         counts = np.bincount(codes, minlength=len(self._ends))
@@ -85,22 +87,22 @@ class TextEncoder:
 
     def encode_word(self, word: str) -> list[int]:
         """The ids of one lower-cased word."""
-        return [UNKNOWN if code == self._unknown_end else code for code in self._word(word)]
+        return [UNKNOWN if code == self._unknown_end else code for code in self._cut(word)]
 
-    def _block(self, block: str) -> Codes:
-        """The codes of whole lines, a line break for each `\\n`."""
-        known = self._known
-        known.missed = []
-        joined = b"".join(map(known.__getitem__, chunks(block)))
+    def _look_up(self, block: str) -> tuple[bytes, list[str]]:
+        """The codes of whole lines, a line break for each `\\n`, as bytes; and the chunks that were missed."""
+        missed = self._known.missed = []
+        return b"".join(map(self._known.__getitem__, chunks(block))), missed
+
+    def _codes(self, block: str, joined: bytes, missed: list[str], new: dict[str, bytes]) -> Codes:
+        """The block's codes, with the missed chunks and the lines of delicate ones filled in."""
         codes = np.frombuffer(joined, self._type)
-        if known.missed:
-            codes = self._fill(codes, joined, known.missed)
+        if missed:
+            codes = self._fill(codes, joined, missed, new)
         delicate = np.flatnonzero(codes == self._delicate)
         return self._whole_lines(codes, delicate, block) if len(delicate) else codes
 
-    def _fill(self, codes: Codes, joined: bytes, missed: list[str]) -> Codes:
-        """The block with the chunks that were missed, which are learned."""
-        new = self._learn(list(dict.fromkeys(missed)))
+    def _fill(self, codes: Codes, joined: bytes, missed: list[str], new: dict[str, bytes]) -> Codes:
         width = self._type.itemsize
         parts: list[bytes] = []
         done = 0
@@ -111,10 +113,12 @@ class TextEncoder:
         return np.frombuffer(b"".join(parts), self._type)
 
     def _learn(self, missed: list[str]) -> dict[str, bytes]:
+        if not missed:
+            return {}
         delicate = self._bytes([self._delicate])
         new: dict[str, bytes] = {}
         for chunk, words in zip(missed, self._tokenizer().of_chunks(missed), strict=True):
-            new[chunk] = delicate if words is None else self._bytes([code for word in words for code in self._word(word)])
+            new[chunk] = delicate if words is None else self._join(words)
         remember(self._known, new, _CEILING)
         self._known.update(self._separators)
         return new
@@ -128,7 +132,7 @@ class TextEncoder:
         for line in np.unique(np.searchsorted(breaks, delicate)).tolist():
             start = int(breaks[line - 1]) + 1 if line else 0
             words = self._tokenizer().of_line(lines[line])
-            parts += (codes[done:start], np.array([code for word in words for code in self._word(word)], self._type))
+            parts += (codes[done:start], np.frombuffer(self._join(words), self._type))
             done = int(breaks[line]) if line < len(breaks) else len(codes)
         return np.concatenate([*parts, codes[done:]])
 
@@ -140,19 +144,25 @@ class TextEncoder:
         kept = codes[~doubled]
         return kept[:-1] if len(kept) and kept[-1] == self._newline else kept
 
-    def _word(self, word: str) -> list[int]:
-        codes = self._words.get(word)
-        if codes is not None:
-            return codes
+    def _join(self, words: Sequence[str]) -> bytes:
+        known = self._words
+        return b"".join([known.get(word) or self._learn_word(word) for word in words])
+
+    def _learn_word(self, word: str) -> bytes:
+        # As bytes, not lists: Python's garbage collector does not walk over them.
+        codes = self._bytes(self._cut(word))
+        if len(self._words) >= _CEILING:
+            self._words.clear()
+        if len(word) <= LONGEST_KEPT:
+            self._words[word] = codes
+        return codes
+
+    def _cut(self, word: str) -> list[int]:
         ids = self.vocabulary.ids
         found = pieces(word, self._ranks)
         codes = [ids.get(piece, UNKNOWN) for piece in found]
         if found[-1] not in ids:
             codes[-1] = self._unknown_end
-        if len(self._words) >= _CEILING:
-            self._words.clear()
-        if len(word) <= LONGEST_KEPT:
-            self._words[word] = codes
         return codes
 
     def _bytes(self, codes: Sequence[int]) -> bytes:
