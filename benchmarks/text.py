@@ -74,11 +74,11 @@ def work(quick: bool, scratch: Path) -> Work:
     """The shared books with the published vocabulary, or the embedded corpus with a vocabulary learned from it."""
     shared = Path(os.environ.get("GPT1_SHARED", ROOT.parent / "shared"))
     books, vocabulary = shared / "data" / "books", shared / "gpt1_bpe"
-    measured, warming = (5_000_000, 40_000_000) if quick else (25_000_000, 200_000_000)
+    measured = 8_000_000 if quick else 25_000_000
     if books.is_dir() and vocabulary.is_dir():
         return Work(
             from_archive(books / "books-00.tar.bz2", measured),
-            from_archive(books / "books-01.tar.bz2", warming),
+            from_archive(books / "books-01.tar.bz2", 1 << 40),
             vocabulary / "encoder_bpe_40000.json",
             vocabulary / "vocab_40000.bpe",
             "shared books: measured on books-00, warmed on books-01; published vocabulary",

@@ -73,9 +73,9 @@ class ChunkWords:
         new: dict[str, Words | None] = {}
         hard = []
         for stretch in wanted.difference(found):
-            # Affixes, infixes and addresses all need something beside ASCII letters.
-            if stretch.isascii() and stretch.isalpha() and stretch not in self._rules:
-                new[stretch] = (stretch.lower(),)
+            tokens = self._plain_tokens(stretch)
+            if tokens:
+                new[stretch] = None if self._has_exception(tokens) else tuple([token.lower() for token in tokens])
             else:
                 hard.append(stretch)
         for stretch, tokens in zip(hard, self._lines(hard, self._first_pass), strict=True):
@@ -83,7 +83,22 @@ class ChunkWords:
         remember(self._known, new, _STRETCHES_CEILING)
         return found | new
 
-    def _has_exception(self, tokens: list[str]) -> bool:
+    def _plain_tokens(self, stretch: str) -> Sequence[str]:
+        """The first pass's tokens of ASCII letters alone, or with `'s` or a full stop after them, if no exception is there.
+
+        spaCy's other affixes, its infixes and its addresses all need something beside letters. A full stop after a capital may
+        belong to the word. Empty for everything else, which is left to spaCy.
+        """
+        word, tail = stretch, ""
+        if stretch.endswith("'s"):
+            word, tail = stretch[:-2], "'s"
+        elif stretch.endswith(".") and stretch[-2:-1].islower():
+            word, tail = stretch[:-1], "."
+        if not (word.isascii() and word.isalpha()) or stretch in self._rules or word in self._rules:
+            return ()
+        return (word, tail) if tail else (word,)
+
+    def _has_exception(self, tokens: Sequence[str]) -> bool:
         """Whether the second pass would change the first pass's tokens of a stretch that stands alone."""
         places = ((start, end) for end in range(1, len(tokens) + 1) for start in range(max(0, end - self._longest), end))
         return any(tuple(tokens[start:end]) in self._exceptions for start, end in places)

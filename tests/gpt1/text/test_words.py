@@ -55,6 +55,7 @@ def test_exceptions_beside_one_another() -> None:
     draw = Random(3)
     lines = [f"{rule[:at]} {rule[at:]}" for rule in rules for at in range(1, len(rule))]
     for rule in rules:
+        lines.append(f"{rule}. {rule}'s {rule}.'s a{rule}. Z{rule}'s {rule}z. {rule}Z. {rule.upper()}'s {rule.title()}.")
         lines += [f"{glue}{rule} {draw.choice(rules)}{glue} {draw.choice(rules)}" for glue in ["", ":", "<", "x:", "''", ".x"]]
         lines += [f"{draw.choice(rules)} {rule[: draw.randint(1, 9)]}:{draw.choice(rules)}=x {rule}" for _ in range(3)]
     same("\n".join(lines))
