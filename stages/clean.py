@@ -3,104 +3,111 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, create_model
 
+from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
 from gpt1.errors import UserError
 from stages.contract import Context, Output, Part, Settings, Stage
 
+if TYPE_CHECKING:
+    from gpt1.corpus.book import Book
+    from gpt1.corpus.clean import Cleaned, Sample
 
-class CleanSettings(Settings):
-    boilerplate: bool = Field(True, description="Remove Project Gutenberg's headers, footers and credits, and `[Illustration]`.")
-    join_lines: bool = Field(
-        True, description="Join the lines of hard-wrapped paragraphs; off keeps every line break, as SPEC section 2 would see it."
-    )
-    minimum_words: int = Field(
-        200, ge=1, le=1_000_000, description="A book with fewer words after cleaning is rejected as too short."
-    )
+SAMPLES = 4
+"""How many samples of each rule are kept of each part."""
+
+# The switches are the registry's: a rule is described in one place.
+_SWITCHES: dict[str, Any] = {
+    **{rule.name: (bool, Field(True, description=rule.description)) for rule in TEXT_RULES},
+    **{rule.setting: (type(rule.default), Field(rule.default, description=rule.description, **rule.limits)) for rule in BOOK_RULES},
+}
+CleanSettings = create_model("CleanSettings", __base__=Settings, **_SWITCHES)
 
 
 class Clean(Stage):
-    """ftfy sees a book's whole text, not its lines (the results differ)."""
+    """All text rules off: the text stays as it came, to the byte. ftfy sees a book's whole text, not its lines (they differ)."""
 
+    version = 2
     settings_model = CleanSettings
     requires = ("ingest",)
     spreads = True
 
-    def run(self, settings: CleanSettings, context: Context) -> None:
+    def run(self, settings: Any, context: Context) -> None:
         parts = []
         for file in context.input("ingest").under("books/"):
             name = PurePosixPath(file.name).stem
-            rules = settings.model_dump()
-            parts.append(
-                Part(
-                    name,
-                    {"name": name, "books": file.sha256, "rules": rules},
-                    {"name": name, "path": str(file.path), "rules": rules},
-                )
-            )
+            identity = {"name": name, "books": file.sha256, "rules": settings.model_dump()}
+            parts.append(Part(name, identity, {**identity, "path": str(file.path)}))
         made = context.map_parts(clean_part, parts)
         for part in made:
             context.include(part)
-        totals = _summed([part.summary["totals"] for part in made])
-        rules_applied = _summed([part.summary["rules"] for part in made])
-        rejected = _summed([part.summary["rejected"] for part in made])
+        totals, rules, rejected = (_summed([part.summary[key] for part in made]) for key in ("totals", "rules", "rejected"))
         if not totals.get("books"):
             raise UserError(
                 f"clean: every book was rejected ({_listed(rejected) or 'there were none'}); expected at least one to stay. "
-                "Lower `minimum_words` or give longer books."
+                "Lower `minimum_words`, mend the rule's switch, or give other books."
             )
-        context.summary({**totals, "rules": rules_applied, "rejected": rejected})
+        context.summary({**totals, "rules": rules, "rejected": rejected})
         context.say(
             f"{totals['books']} books kept, {sum(rejected.values())} rejected ({_listed(rejected) or 'none'}); "
-            f"{totals['words_in']:,} words in, {totals['words']:,} out; {_listed(rules_applied) or 'no rule struck'}"
+            f"{totals['words_in']:,} words in, {totals['words']:,} out; {_listed(rules) or 'no rule struck'}"
         )
 
 
 def clean_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
-    """Clean the books of one part; write the kept, the rejected and a record of each book."""
+    """Clean the books of one part, one at a time; write the kept, the rejected, a record of each, and samples of each rule."""
     import json
 
-    from gpt1.corpus.clean import CleaningRules, clean
+    from gpt1.corpus.clean import clean
     from gpt1.corpus.parts import read_books, write_books
-    from gpt1.corpus.rejected import write_rejected
+    from gpt1.corpus.rejected import RejectedWriter
 
-    rules = CleaningRules(**arguments["rules"])
-    everything = [clean(book, rules) for book in read_books(Path(arguments["path"]))]
-    kept = [item for item in everything if item.rejected is None]
-    rejected = [item for item in everything if item.rejected is not None]
     name = arguments["name"]
-    with output.open(f"books/{name}.parquet") as file:
-        write_books(file, (item.book for item in kept))
-    with output.open(f"rejected/{name}.parquet") as file:
-        write_rejected(file, rejected)
-    with output.open(f"records/{name}.jsonl") as file:
-        for item in everything:
-            row = {
-                "book": item.book.id,
-                "words_before": item.words_before,
-                "words": item.words,
-                "rules": item.counts,
-                "rejected": item.rejected,
-                "evidence": item.evidence,
-            }
-            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-    return {
-        "totals": {
-            "books": len(kept),
-            "words_in": sum(item.words_before for item in everything),
-            "words": sum(item.words for item in kept),
-            "bytes": sum(len(item.book.text.encode()) for item in kept),
-        },
-        "rules": _summed([item.counts for item in everything]),
-        "rejected": dict(sorted(Counter(str(item.rejected) for item in rejected).items())),
-    }
+    totals, rules, rejected = Counter[str](), Counter[str](), Counter[str]()
+    samples: dict[str, list[Sample]] = {}
+
+    def kept() -> Iterator[Book]:
+        for book in read_books(Path(arguments["path"])):
+            item = clean(book, arguments["rules"])
+            records.write(_line(json.dumps(item.record(), ensure_ascii=False)))
+            rules.update(item.strikes)
+            totals.update(_sizes(item))
+            for sample in item.samples:
+                samples[sample.rule] = sorted([*samples.get(sample.rule, ()), sample], key=lambda one: one.order)[:SAMPLES]
+            if item.rejected is None:
+                yield item.book
+            else:
+                rejected[item.rejected] += 1
+                refused.write(item)
+
+    with (
+        output.open(f"books/{name}.parquet") as file,
+        output.open(f"rejected/{name}.parquet") as other,
+        output.open(f"records/{name}.jsonl") as records,
+        RejectedWriter(other) as refused,
+    ):
+        totals["books"] = write_books(file, kept())
+    with output.open(f"samples/{name}.jsonl") as shown:
+        for rule in sorted(samples):
+            for sample in samples[rule]:
+                shown.write(_line(json.dumps(vars(sample), ensure_ascii=False)))
+    return {name: dict(sorted(table.items())) for name, table in (("totals", totals), ("rules", rules), ("rejected", rejected))}
 
 
-def _summed(tables: list[Mapping[str, int]]) -> dict[str, int]:
+def _line(text: str) -> bytes:
+    return text.encode("utf-8", "replace") + b"\n"
+
+
+def _sizes(item: Cleaned) -> dict[str, int]:
+    came = {f"{name}_in": value for name, value in vars(item.before).items()}
+    return came if item.rejected else {**came, **vars(item.after)}
+
+
+def _summed(tables: Sequence[Mapping[str, int]]) -> dict[str, int]:
     total: Counter[str] = Counter()
     for table in tables:
         total.update(table)

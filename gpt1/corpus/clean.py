@@ -1,60 +1,111 @@
-"""One book cleaned: line ends, ftfy, boilerplate, hard line wraps; each rule counted."""
+"""One book cleaned: the rules of the registry in their order, each counted and measured."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Any
 
-from gpt1.corpus.boilerplate import remove_boilerplate
 from gpt1.corpus.book import Book
-from gpt1.corpus.join_lines import join_lines
-from gpt1.text.normalise import fix
+from gpt1.corpus.rules.registry import BOOK_RULES, DEFAULTS, TEXT_RULES
+from gpt1.corpus.rules.rule import Applied, BookRule, TextRule
+from gpt1.corpus.size import Size
 
-_LINE_END = re.compile(r"\r+\n|\r")
-_BLANK_LINES = re.compile(r"\n[ \t]*(?:\n[ \t]*)+\n?")
+Switches = Mapping[str, bool | int | float]
+_SHOWN = 240
 
 
 @dataclass(frozen=True)
-class CleaningRules:
-    """Which rules apply. `boilerplate` off and `join_lines` off keep the text that SPEC section 2 would see."""
+class Sample:
+    """What a rule did at one place of a book, shortened."""
 
-    boilerplate: bool = True
-    join_lines: bool = True
-    minimum_words: int = 200
+    rule: str
+    book: str
+    before: str
+    after: str
+
+    @property
+    def order(self) -> bytes:
+        """The samples with the smallest hashes are those that are shown: nobody chose them, and they stay the same."""
+        return sha256("\0".join((self.rule, self.book, self.before)).encode("utf-8", "surrogatepass")).digest()
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """A book after cleaning: what each rule did to it, and why it is rejected if it is."""
+    """A book after cleaning: what each rule did to it, and why it is rejected if it is.
+
+    `strikes` and `changes` have an entry for each rule that changed something, in the order of the rules. A rejected book's text
+    is the one it came with.
+    """
 
     book: Book
-    words_before: int
-    words: int
-    counts: dict[str, int]
+    before: Size
+    after: Size
+    strikes: dict[str, int]
+    changes: dict[str, Size]
+    samples: tuple[Sample, ...] = ()
     rejected: str | None = None
     evidence: str | None = None
 
+    def record(self) -> dict[str, Any]:
+        """The book's line in `records/`: which rules touched it, with counts, and sizes before and after."""
+        return {
+            "book": self.book.id,
+            **{f"{name}_before": value for name, value in vars(self.before).items()},
+            **vars(self.after),
+            "rules": self.strikes,
+            "changes": {name: size.dict() for name, size in self.changes.items()},
+            "rejected": self.rejected,
+            "evidence": self.evidence,
+        }
 
-def clean(book: Book, rules: CleaningRules) -> Cleaned:
-    """Apply the rules to the whole text of a book, in a fixed order.
 
-    Line ends come before ftfy, which would turn the `\\r\\r\\n` of some files into two line breaks. ftfy sees the whole text; line
-    by line differs (see `gpt1.text.normalise.fix`).
+def clean(book: Book, switches: Switches | None = None) -> Cleaned:
+    """Apply the rules that are switched on to the whole text of a book. `switches`: those that differ from `DEFAULTS`.
+
+    With every text rule off the text stays as it came, to the byte.
     """
-    counts: Counter[str] = Counter()
-    text, counts["line_ends"] = _LINE_END.subn("\n", book.text)
-    fixed = fix(text)
-    counts["ftfy"] = sum(old != new for old, new in zip(text.split("\n"), fixed.split("\n"), strict=False))
-    text = fixed
-    if rules.boilerplate:
-        text, removed = remove_boilerplate(text)
-        counts.update(removed)
-    if rules.join_lines:
-        text, counts["lines_joined"] = join_lines(text)
-        text = _BLANK_LINES.sub("\n\n", text).strip()
-    words = len(text.split())
-    cleaned = Cleaned(replace(book, text=text), len(book.text.split()), words, dict(sorted((+counts).items())))
-    if words >= max(1, rules.minimum_words):
-        return cleaned
-    return replace(cleaned, rejected="too_short", evidence=f"{words} words; at least {rules.minimum_words} wanted")
+    chosen = {**DEFAULTS, **(switches or {})}
+    text = book.text
+    before = after = Size.of(text)
+    strikes: dict[str, int] = {}
+    changes: dict[str, Size] = {}
+    samples: list[Sample] = []
+    for rule in text_rules(book.form):
+        if not chosen[rule.name]:
+            continue
+        done = rule.apply(text)
+        if done.text == text:
+            continue
+        text, after = done.text, after + done.change
+        strikes[rule.name], changes[rule.name] = done.strikes, done.change
+        samples += _sample(rule.name, book.id, done)
+    cleaned = Cleaned(replace(book, text=text), before, after, strikes, changes, tuple(samples))
+    for book_rule in book_rules(book.form):
+        value = chosen[book_rule.setting]
+        if value and (evidence := book_rule.judge(text, value)):
+            return replace(cleaned, book=book, rejected=book_rule.name, evidence=evidence)
+    return cleaned
+
+
+def text_rules(form: str) -> Sequence[TextRule]:
+    """The rules for a book, or those that make sense for sentences without books around them."""
+    return [rule for rule in TEXT_RULES if rule.sentences or form != "sentences"]
+
+
+def book_rules(form: str) -> Sequence[BookRule]:
+    """The same for the rules that reject."""
+    return [rule for rule in BOOK_RULES if rule.sentences or form != "sentences"]
+
+
+def _sample(rule: str, book: str, done: Applied) -> list[Sample]:
+    shown = [Sample(rule, book, _short(before), _short(after)) for before, after in done.places]
+    return sorted(shown, key=lambda sample: sample.order)[:1]
+
+
+def _short(text: str) -> str:
+    """Beginning and end of what is long."""
+    if len(text) <= _SHOWN:
+        return text
+    return f"{text[: _SHOWN * 2 // 3]} […] {text[-_SHOWN // 3 :]}"

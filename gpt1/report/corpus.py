@@ -25,14 +25,22 @@ _FACTS = (
 
 
 def corpus_facts(sources: Sequence[Source]) -> dict[str, Any]:
-    """`figures`: [stage, name, label, value] for each figure there is; `rejected` and `rules`: counts by rule."""
+    """`figures`: [stage, name, label, value] for each figure there is; `rejected` and `rules`: counts by rule.
+
+    `audit`: what the audit stage wrote; empty in a workflow without one.
+    """
     figures = [
         {"stage": stage, "name": name, "label": label, "value": value}
         for stage, name, label in _FACTS
         if (value := only(sources, stage).fact(name, "shards.json")) is not None
     ]
     clean = only(sources, "clean").summary
-    return {"figures": figures, "rejected": _counts(clean.get("rejected")), "rules": _counts(clean.get("rules"))}
+    return {
+        "figures": figures,
+        "rejected": _counts(clean.get("rejected")),
+        "rules": _counts(clean.get("rules")),
+        "audit": only(sources, "audit").document("audit.json"),
+    }
 
 
 def figure(facts: Mapping[str, Any], stage: str, name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gpt1.report.corpus_page import sentence_chart
 from gpt1.report.curves import Chart, Line, Mark, smooth
 from gpt1.report.pretraining import METRICS, PERPLEXITY, series
 from gpt1.report.sources import Source, of_kind
@@ -20,6 +21,7 @@ def charts(sources: Sequence[Source], facts: Mapping[str, Any], smoothing: float
         _of_rows(curves, "gradient_norm", "gradient-norm", "Norm of the gradient before clipping", "gradient norm"),
         _zero_shot(facts["zero_shot"]),
         _transfer(facts["transfer"]),
+        sentence_chart(facts["corpus"]["audit"]),
     ]
     return [chart for chart in found if chart.lines]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from gpt1.report import wording
 from gpt1.report.corpus import figure
+from gpt1.report.corpus_page import SENTENCE_LENGTHS, filters
 from gpt1.report.curves import Chart
 from gpt1.report.pretraining import PAPER_PERPLEXITY
 from gpt1.report.provenance import settings_line
@@ -45,14 +46,14 @@ def _render(template: str, content: Content, **more: Any) -> str:
         loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         autoescape=select_autoescape(enabled_extensions=("html.j2",)), keep_trailing_newline=True,
     )  # fmt: skip
+    environment.filters |= filters()
     environment.filters |= {
-        "number": wording.number, "short": wording.short, "points": wording.points, "signed": wording.signed,
-        "settings": settings_line, "paper": paper_figure, "cell": _markdown_cell, "line": _markdown_line,
+        "points": wording.points, "signed": wording.signed, "settings": settings_line, "paper": paper_figure,
     }  # fmt: skip
     return environment.get_template(template).render(
         title=content.title, facts=content.facts, charts=content.charts, drawings=content.drawings, samples=content.samples,
         tiles=tiles(content.facts), bars=bars(content.facts["pretraining"]), clear=CLEAR, paper_perplexity=PAPER_PERPLEXITY,
-        missing=wording.MISSING, **more,
+        missing=wording.MISSING, audit=content.facts["corpus"]["audit"], drawing=content.drawings.get(SENTENCE_LENGTHS, ""), **more,
     )  # fmt: skip
 
 
@@ -89,13 +90,3 @@ def paper_figure(row: Mapping[str, Any]) -> str:
     if row["paper"] is None and row["paper_groups"]:
         return " / ".join(wording.points(value) for value in row["paper_groups"].values())
     return wording.points(row["paper"])
-
-
-def _markdown_cell(text: Any) -> str:
-    """Text that cannot break a table."""
-    return _markdown_line(text).replace("|", "\\|")
-
-
-def _markdown_line(text: Any) -> str:
-    """One line in which Markdown's own characters mean themselves."""
-    return "".join("\\" + c if c in "\\`*_[]<>#" else c for c in " ".join(str(text).split()))

@@ -54,7 +54,7 @@ def test_a_submitted_run_gives_the_same_bytes(cluster: str, tmp_path: Path) -> N
     assert run_mini(here).returncode == 0
     sent = gpt1("submit", "--address", cluster, "--file", MINI, "--store", there)
     assert sent.returncode == 0, sent.stdout + sent.stderr
-    assert re.search(r"18 made, 0 taken as they were, 0 failed", sent.stdout)
+    assert re.search(r"19 made, 0 taken as they were, 0 failed", sent.stdout)
     assert outputs(there) == outputs(here)
     again = gpt1("submit", "--address", cluster, "--file", MINI, "--store", there)
     assert (again.returncode, "nothing to run" in again.stdout) == (0, True)
