@@ -93,7 +93,6 @@ def encode_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
     from gpt1.corpus.parts import read_books
     from gpt1.data.books_table import BookSpan, write_spans
     from gpt1.data.shard_file import id_type, ids_sha256, write_shard
-    from gpt1.text.vocabulary import UNKNOWN
 
     encoder = _encoder(arguments["encoder"], arguments["merges"], arguments["vocabulary"])
     vocabulary = encoder.vocabulary
@@ -107,19 +106,19 @@ def encode_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
             continue
         chosen, end = rows[book.id]
         text = book.text[:end]
-        ids, words = encoder.encode_counted(text)
-        array: Any = np.asarray(ids, dtype=id_type(vocabulary.size))
-        pieces[chosen].append(array)
+        encoded = encoder.encode_array(text)
+        ids: Any = encoded.ids.astype(id_type(vocabulary.size), copy=False)
+        pieces[chosen].append(ids)
         spans.append(
             BookSpan(
                 book.id, book.title, book.author, book.source, name, chosen, start=summary[f"{chosen}_tokens"], length=len(ids),
-                sha256=ids_sha256(array), cleaning=f"records/{name}.jsonl",
+                sha256=ids_sha256(ids), cleaning=f"records/{name}.jsonl",
             )
         )  # fmt: skip
         summary[f"{chosen}_tokens"] += len(ids)
-        summary["words"] += words
+        summary["words"] += encoded.words
         summary["bytes"] += len(text.encode())
-        summary["unknown"] += ids.count(UNKNOWN)
+        summary["unknown"] += encoded.unknown
     for chosen, arrays in pieces.items():
         if arrays:
             with output.open(f"{chosen}/{name}.arrow") as file:

@@ -66,11 +66,6 @@ class TextEncoder:
         """The ids of `text` by SPEC section 2; a piece that is not in the vocabulary is 0."""
         return self.encode_array(text).ids.tolist()
 
-    def encode_counted(self, text: str) -> tuple[list[int], int]:
-        """The ids of `text`, and the number of its words (line breaks are none)."""
-        encoded = self.encode_array(text)
-        return encoded.ids.tolist(), encoded.words
-
     def encode_array(self, text: str) -> Encoded:
         """The ids of `text` as an array, with the numbers of words and of unknown pieces: the fast form, for shards."""
         cut = list(blocks(fix(text)))

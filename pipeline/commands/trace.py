@@ -154,6 +154,13 @@ class _Tracer:
         raise UserError(f"{span.book}: not in books/{span.part}.parquet of the clean stage; run clean again.")
 
 
+def _read(record: Mapping[str, Any]) -> str:
+    """How ingest read the book's file, or the first of several."""
+    first, *others = record["files"]
+    more = f", and {len(others)} files more" if others else ""
+    return f"as {first['encoding']} ({first['how']}), {first['bytes']:,} bytes, sha256 {first['sha256'][:12]}{more}"
+
+
 def _lines(row: Mapping[str, Any]) -> str:
     at = row["in_book"]
     rules = row["rules"]
@@ -164,7 +171,7 @@ def _lines(row: Mapping[str, Any]) -> str:
         ("sample", row.get("sample")),
         ("book", f"{row['book']} ({row['title']}{', ' + row['author'] if row['author'] else ''}), set {row['set']}"),
         ("source", row["source"]),
-        ("ingest", json.dumps(row["ingest"], ensure_ascii=False) if row["ingest"] else None),
+        ("read", _read(row["ingest"]) if row["ingest"] else None),
         ("token", f"{token['text']!r} (id {token['id']}) at {row['offset']:,} of {row['shard']}"),
         ("place", place + ("" if at["exact"] else " (nearly: ftfy mends the text up to there otherwise than the whole)")),
         ("rules", struck),

@@ -109,7 +109,7 @@ def test_the_windows_of_a_step(made: Plan, capsys: pytest.CaptureFixture[str]) -
 def test_in_words(made: Plan, capsys: pytest.CaptureFixture[str]) -> None:
     trace("held_out", 100, store=made.store.root)
     printed = capsys.readouterr().out
-    assert [line.split()[0] for line in printed.splitlines()[:5]] == ["book", "source", "token", "place", "rules"]
+    assert [line.split()[0] for line in printed.splitlines()[:6]] == ["book", "source", "read", "token", "place", "rules"]
     assert "⟦" in printed
 
 

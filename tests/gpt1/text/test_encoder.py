@@ -154,9 +154,9 @@ def test_decoding_refuses_ids_outside(learned: tuple[TextEncoder, StraightReadin
 
 def test_words_are_counted_without_line_breaks(learned: tuple[TextEncoder, StraightReading]) -> None:
     encoder, _ = learned
-    ids, words = encoder.encode_counted("one two.\nthree")
-    assert words == 4
-    assert encoder.vocabulary.ids["\n</w>"] in ids
+    encoded = encoder.encode_array("one two.\nthree")
+    assert encoded.words == 4
+    assert encoder.vocabulary.ids["\n</w>"] in encoded.ids
 
 
 def test_tokenizing_does_not_import_torch_and_does_not_prevent_it() -> None:
