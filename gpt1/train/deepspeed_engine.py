@@ -84,10 +84,10 @@ class DeepSpeedEngine(Engine):
             self.engine.step()  # counts the micro-batch; the last one's call, in _update, makes the update
         return loss.detach()
 
-    def _update(self) -> float:
+    def _update(self) -> Tensor:
         norm = clip_gradients(self.module, self.clip) if self.plain else None
         self.engine.step()
-        return norm if norm is not None else float(self.engine.get_global_grad_norm())
+        return norm if norm is not None else torch.as_tensor(self.engine.get_global_grad_norm())
 
     def _set_learning_rate(self, rate: float) -> None:
         for group in self.engine.optimizer.param_groups:

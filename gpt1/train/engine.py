@@ -29,10 +29,11 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The losses (A,) of this rank's A micro-batches, on the device, and the gradient's norm before clipping."""
+    """The losses (A,) of this rank's A micro-batches and the gradient's norm () before clipping, both still on the device: reading
+    them waits for it."""
 
     losses: Tensor
-    gradient_norm: float
+    gradient_norm: Tensor
 
 
 class Engine(ABC):
@@ -84,7 +85,7 @@ class Engine(ABC):
         """Forward and backward of one micro-batch; returns its loss, detached."""
 
     @abstractmethod
-    def _update(self) -> float:
+    def _update(self) -> Tensor:
         """Clip, step, zero; returns the gradient's norm."""
 
     @abstractmethod
@@ -135,7 +136,7 @@ class TorchEngine(Engine):
         (loss / self.accumulation).backward()
         return loss.detach()
 
-    def _update(self) -> float:
+    def _update(self) -> Tensor:
         norm = clip_gradients(self.module, self.clip)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
@@ -146,7 +147,6 @@ class TorchEngine(Engine):
             group["lr"] = rate
 
 
-def clip_gradients(module: nn.Module, clip: float) -> float:
+def clip_gradients(module: nn.Module, clip: float) -> Tensor:
     """Scale the gradient so that its global norm is at most `clip` (0: leave it). Returns the norm before."""
-    norm = nn.utils.clip_grad_norm_(module.parameters(), clip if clip > 0 else float("inf"))
-    return float(norm)
+    return nn.utils.clip_grad_norm_(module.parameters(), clip if clip > 0 else float("inf")).detach()

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from gpt1.train.reference_adam import ReferenceAdam
+
+Kind = Literal["adamw", "reference"]
+MOMENTS = ("exp_avg", "exp_avg_sq")  # both kinds call them so
+
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """Adam's figures. `clip` bounds the global norm of the gradient (0: no clipping)."""
+    """Adam's figures. `clip` bounds the global norm of the gradient (0: no clipping).
+
+    `kind` is torch's fused `adamw`, or the `reference`: Adam as OpenAI's code of 2018 has it.
+    """
 
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.01
     clip: float = 1.0
+    kind: Kind = "adamw"
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -30,7 +39,9 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     return [group for group in groups if group["params"]]
 
 
-def make_optimiser(module: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
-    """torch's fused AdamW. Its learning rate is set before every update by the engine."""
+def make_optimiser(module: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
+    """torch's fused AdamW, or the reference. Its learning rate is set before every update by the engine."""
     groups = parameter_groups(module, config.weight_decay)
+    if config.kind == "reference":
+        return ReferenceAdam(groups, betas=config.betas, eps=config.eps)
     return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, eps=config.eps, fused=True)

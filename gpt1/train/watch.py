@@ -77,7 +77,7 @@ class Watch:
         config = self.config
         self._reduce(done)
         rate = learning_rate(done - 1, max_lr=config.max_lr, warmup=config.warmup, steps=config.steps, schedule=config.schedule)
-        row = self.history.row(done, {"loss": self.history.take_loss(), "lr": rate, "gradient_norm": outcome.gradient_norm})
+        row = self.history.row(done, {"loss": self.history.take_loss(), "lr": rate, "gradient_norm": float(outcome.gradient_norm)})
         speed = self.speedometer.read(done)
         self._speeds.append({"step": done, **speed})
         if self.ranks.first:
