@@ -49,7 +49,11 @@ def train_on_ray(config: PretrainConfig, place: Place, context: Context, workers
 
 
 def run_rank(arguments: dict[str, Any]) -> None:
-    """What each rank runs. A UserError would come again at every restart, so it is left in a file, and all ranks end."""
+    """What each rank runs. A UserError would come again at every restart, so it is left in a file, and all ranks end.
+
+    So is a stop on request (a file `stop` in the attempt's folder): Ray must not start the ranks again.
+    """
+    from gpt1.train.interrupt import Stopped
     from gpt1.train.pretrain import pretrain
 
     refusal = Path(arguments["refusal"])
@@ -57,5 +61,5 @@ def run_rank(arguments: dict[str, Any]) -> None:
         return
     try:
         pretrain(arguments["config"], arguments["place"], arguments["reporter"])
-    except UserError as error:
+    except (UserError, Stopped) as error:
         refusal.write_text(str(error), encoding="utf-8")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from stages.contract import Artifact, Context, OutsideFile, Settings, Stage, placement
+from stages.contract import Artifact, Context, OutsideFile, Settings, Stage, added, placement
 
 if TYPE_CHECKING:
     from gpt1.text.vocabulary import Vocabulary
@@ -19,7 +19,10 @@ DEEPSPEED_FOLDER = Path(__file__).resolve().parents[1] / "infra" / "deepspeed"
 class PretrainSettings(Settings):
     """The defaults are the paper's (SPEC sections 1 and 3)."""
 
-    model: Literal["gpt"] = Field("gpt", description="The kind of model.")
+    model: Literal["gpt", "lstm"] = Field(
+        "gpt", description="The Transformer, or the LSTM of the paper's ablation (one layer; `layers` and `heads` are not used)."
+    )
+    units: int = added(2048, "Units of the LSTM.", ge=8, le=16_384)
     layers: int = Field(12, ge=1, le=96, description="Number of blocks.")
     width: int = Field(768, ge=8, le=16_384, description="Size of the hidden states; must be a multiple of `heads`.")
     heads: int = Field(12, ge=1, le=256, description="Attention heads of a block.")
@@ -33,16 +36,29 @@ class PretrainSettings(Settings):
         0.02, gt=0, lt=1, description="Deviation of the initial weights; 0.02 suits the paper's width, a narrow model needs more."
     )
     batch: int = Field(64, ge=1, le=65_536, description="Windows of one update, over all ranks together.")
+    large_batch: Literal["as_set", "scaled"] = added(
+        "as_set",
+        "For a `batch` other than 64, a deviation from the paper: keep steps, warmup and max_lr, or scale them (same tokens, rate "
+        "times the root of batch/64).",
+    )
     micro_batch: int = Field(8, ge=1, le=65_536, description="Windows of one forward; never split, so it must divide `batch`.")
     steps: int = Field(1_000_000, ge=1, le=100_000_000, description="Number of updates.")
     max_lr: float = Field(2.5e-4, gt=0, le=1, description="Learning rate after the warm-up.")
     warmup: int = Field(2_000, ge=0, le=10_000_000, description="Updates over which the learning rate rises from 0.")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="How the rate falls after the warm-up.")
     weight_decay: float = Field(0.01, ge=0, le=1, description="Decoupled decay of tensors with two or more dimensions.")
+    optimizer: Literal["adamw", "reference"] = added("adamw", "torch's fused AdamW, or Adam as the code of 2018 has it.")
     clip: float = Field(1.0, ge=0, le=1_000, description="Bound on the gradient's global norm; 0 switches clipping off.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Initial weights, order of windows, dropout and samples follow from it.")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Number format of the computation; weights are kept in fp32.")
     zero: Literal[0, 1, 2, 3] = Field(1, description="DeepSpeed's ZeRO stage; it changes the order of sums, so the last bits.")
+    loss_chunk: int = added(
+        0, "Positions whose logits exist at one time, to save memory; 0: all; changes the last bits.", ge=0, le=2**24
+    )
+    pad_vocabulary: int = added(
+        0, "Compute the softmax for the next multiple of so many tokens (GPUs: 64), the added ones masked; 0: no.", ge=0, le=4_096
+    )
+    compile: bool = added(False, "Compile the blocks with torch.compile: pays on GPUs, and changes the last bits.")
     log_every: int = Field(10, ge=1, le=1_000_000, description="Updates between two rows of metrics; a row's loss is their mean.")
     validate_every: int = Field(
         2_000,
@@ -61,11 +77,15 @@ class PretrainSettings(Settings):
     sample_top_k: int = Field(40, ge=0, le=1_000_000, description="A sample's tokens are drawn from the best so many; 0: from all.")
     snapshot_every: int = Field(0, ge=0, le=10_000_000, description="Updates between two snapshots of the weights; 0: none.")
     checkpoint_every: int = placement(1_000, "Updates between two checkpoints; 0: only at the end.", ge=0, le=10_000_000)
+    checkpoint_minutes: float = placement(0.0, "Minutes between two checkpoints besides; 0: only by updates.", ge=0, le=100_000)
     keep_checkpoints: int = placement(2, "How many of the newest checkpoints are kept.", ge=1, le=1_000)
+    keep_every: int = placement(0, "Checkpoints at multiples of so many updates are kept for good; 0: none.", ge=0, le=10_000_000)
+    portable_only: bool = placement(False, "Leave DeepSpeed's own form out of checkpoints: half the bytes, any ranks and stage.")
+    checkpoint_activations: bool = placement(False, "Recompute activations in the backward pass: less memory, the same numbers.")
 
     @model_validator(mode="after")
     def _fits(self) -> PretrainSettings:
-        if self.width % self.heads:
+        if self.model == "gpt" and self.width % self.heads:
             raise ValueError(f"width {self.width} is not divisible by heads {self.heads}; choose a multiple of {self.heads}")
         if self.batch % self.micro_batch:
             raise ValueError(f"micro_batch {self.micro_batch} does not divide batch {self.batch}; choose a divisor of {self.batch}")
@@ -106,7 +126,7 @@ class Pretrain(Stage):
         )
         train_on_ray(config, place, context, workers)
         _declare(context)
-        _summarise(settings, context, windows.per_epoch, config.model.parameters())
+        _summarise(settings, context, windows.per_epoch, config)
 
 
 def _config(settings: PretrainSettings, vocabulary: Vocabulary) -> PretrainConfig:
@@ -116,18 +136,43 @@ def _config(settings: PretrainSettings, vocabulary: Vocabulary) -> PretrainConfi
 
     encoder = TextEncoder(vocabulary)
     given = settings.model_dump()
-    shape = {name: given[name] for name in ("layers", "width", "heads", "context", "dropout", "embedding_dropout", "init_std")}
+    shape = {name: given[name] for name in ("width", "context", "dropout", "embedding_dropout", "init_std")}
+    if settings.model == "lstm":
+        shape |= {"kind": "lstm", "units": settings.units, "layers": 1, "heads": 1}
+    else:
+        shape |= {"layers": settings.layers, "heads": settings.heads}
     same = (
-        "steps", "batch", "micro_batch", "max_lr", "warmup", "schedule", "weight_decay", "clip", "seed", "precision", "log_every",
-        "validate_every", "validate_windows", "snapshot_every", "sample_tokens",
+        "batch", "micro_batch", "schedule", "weight_decay", "clip", "seed", "precision", "log_every", "validate_every",
+        "validate_windows", "snapshot_every", "sample_tokens", "optimizer", "loss_chunk", "pad_vocabulary", "compile",
     )  # fmt: skip
     return PretrainConfig(
         ModelConfig(vocabulary=vocabulary.size, **shape),
         **{name: given[name] for name in same},
+        **_plan(settings),
         temperature=settings.sample_temperature,
         top_k=settings.sample_top_k,
         prompts=tuple(Prompt(text, tuple(encoder.encode(text))) for text in PROMPTS),
     )
+
+
+def _plan(settings: PretrainSettings) -> dict[str, Any]:
+    """steps, warmup and max_lr of this batch size."""
+    from gpt1.train.schedule import PAPER_BATCH, scale_to_batch
+
+    if settings.large_batch == "as_set" or settings.batch == PAPER_BATCH:
+        return {"steps": settings.steps, "warmup": settings.warmup, "max_lr": settings.max_lr}
+    return scale_to_batch(settings.batch, steps=settings.steps, warmup=settings.warmup, max_lr=settings.max_lr)
+
+
+def _deviation(settings: PretrainSettings, config: PretrainConfig) -> dict[str, str]:
+    """What the record says where the batch is not the paper's."""
+    from gpt1.train.schedule import PAPER_BATCH
+
+    if settings.batch == PAPER_BATCH:
+        return {}
+    plan = f"{config.steps:,} steps, warm-up {config.warmup:,}, max_lr {config.max_lr:.3g}"
+    how = settings.large_batch.replace("_", " ")
+    return {"deviation": f"batch {settings.batch} instead of the paper's {PAPER_BATCH}: {plan} ({how})"}
 
 
 def _place(settings: PretrainSettings, context: Context) -> Place:
@@ -143,7 +188,12 @@ def _place(settings: PretrainSettings, context: Context) -> Place:
         earlier=tuple(str(path) for path in context.earlier("checkpoints")),
         deepspeed=str(context.outside[0].path),
         checkpoint_every=settings.checkpoint_every,
+        checkpoint_minutes=settings.checkpoint_minutes,
         keep_checkpoints=settings.keep_checkpoints,
+        keep_every=settings.keep_every,
+        portable_only=settings.portable_only,
+        checkpoint_activations=settings.checkpoint_activations,
+        run=context.attempt.parent.name,  # the fingerprint, by which the tracker knows the run
         device="cuda" if context.resources.gpus else "cpu",
         threads=max(1, int(context.resources.cpus)),
     )
@@ -162,13 +212,13 @@ def _declare(context: Context) -> None:
     context.output("throughput.jsonl", volatile=True)
 
 
-def _summarise(settings: PretrainSettings, context: Context, windows: int, parameters: int) -> None:
+def _summarise(settings: PretrainSettings, context: Context, windows: int, config: PretrainConfig) -> None:
     import json
 
     rows = [json.loads(line) for line in (context.attempt / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     baseline = context.input("shard").summary
     perplexity, unigram, bigram = rows[-1]["validation_perplexity"], baseline["unigram_perplexity"], baseline["bigram_perplexity"]
-    samples = settings.steps * settings.batch
+    samples = config.steps * config.batch
     figures: dict[str, Any] = {
         "validation_perplexity": perplexity,
         "validation_loss": rows[-1]["validation_loss"],
@@ -176,10 +226,11 @@ def _summarise(settings: PretrainSettings, context: Context, windows: int, param
         "unigram_perplexity": unigram,
         "bigram_perplexity": bigram,
         "of_unigram": perplexity / unigram if unigram else None,
-        "parameters": parameters,
-        "steps": settings.steps,
+        "parameters": config.model.parameters(),
+        "steps": config.steps,
         "tokens": samples * settings.context,
         "epochs": samples / windows,
+        **_deviation(settings, config),
     }
     context.summary(figures)
     context.say(f"held-out perplexity {perplexity:.2f} after {figures['tokens']:,} tokens ({figures['epochs']:.2f} epochs)")

@@ -7,11 +7,11 @@ import dataclasses
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from gpt1.errors import UserError
-from gpt1.model.config import ModelConfig
-
-LN_EPS = 1e-5
+from gpt1.model.config import LN_EPS, ModelConfig
+from gpt1.model.lstm import LSTMBlock
 
 
 class Attention(nn.Module):
@@ -70,7 +70,8 @@ class GPT(nn.Module):
 
     Parameters bear the names of the released weights (`tokens_embed`, `positions_embed`, `h.0.attn.c_attn`, ...), but linear
     weights are stored (out, in) as torch does; `gpt1.weights.hf` turns them. They are drawn as SPEC section 1 says, from
-    `generator` when given (else from torch's global one).
+    `generator` when given (else from torch's global one). With `recompute`, training keeps only each block's input and computes the
+    rest again in the backward pass, with the same dropout: the same numbers from less memory, a third more work.
     """
 
     def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
@@ -79,7 +80,9 @@ class GPT(nn.Module):
         self.tokens_embed = nn.Embedding(config.rows, config.width)
         self.positions_embed = nn.Embedding(config.context, config.width)
         self.drop = nn.Dropout(config.dropout)
-        self.h = nn.ModuleList(Block(config) for _ in range(config.layers))
+        block = Block if config.kind == "gpt" else LSTMBlock
+        self.h = nn.ModuleList(block(config) for _ in range(config.layers))
+        self.recompute = False
         self._softmax_matrix: Tensor | None = None
         self.init_weights(generator)
 
@@ -93,6 +96,18 @@ class GPT(nn.Module):
                 module.bias.zero_()
             if isinstance(module, nn.LayerNorm):
                 module.reset_parameters()
+            if isinstance(module, nn.LSTM):
+                self._init_lstm(module, generator)
+
+    def _init_lstm(self, module: nn.LSTM, generator: torch.Generator | None) -> None:
+        """Matrices as all others; biases 0 but for the forget gate's 1, so that the state lasts from the start."""
+        for name, parameter in module.named_parameters():
+            if name.startswith("weight"):
+                parameter.normal_(0.0, self.config.init_std, generator=generator)
+            else:
+                parameter.zero_()
+            if name.startswith("bias_ih"):
+                parameter[module.hidden_size : 2 * module.hidden_size] = 1.0  # gates lie in the order input, forget, cell, output
 
     def forward(self, ids: Tensor) -> Tensor:
         """(B, T) int64 ids -> (B, T, C) hidden states of the last block. Raises UserError when T exceeds the context."""
@@ -101,7 +116,7 @@ class GPT(nn.Module):
             raise UserError(f"model: a sequence of {length} ids is longer than the context of {self.config.context}; shorten it")
         x = self._embed(ids)  # (B, T, C)
         for block in self.h:
-            x = block(x)
+            x = checkpoint(block, x, use_reentrant=False) if self.recompute and self.training else block(x)
         return x
 
     def _embed(self, ids: Tensor) -> Tensor:
@@ -120,8 +135,12 @@ class GPT(nn.Module):
 
         With `embedding_dropout: matrix` in training, the matrix that the last forward dropped is used: call it once, after it.
         """
+        return F.linear(hidden, self.take_softmax_matrix())
+
+    def take_softmax_matrix(self) -> Tensor:
+        """The rows (V + special, C) that make the logits of the last forward. Call it once after each forward."""
         matrix, self._softmax_matrix = self._softmax_matrix, None
-        return F.linear(hidden, self.tokens_embed.weight if matrix is None else matrix)
+        return self.tokens_embed.weight if matrix is None else matrix
 
     def vocabulary_logits(self, hidden: Tensor) -> Tensor:
         """(..., C) -> (..., V): logits of vocabulary tokens alone, for scoring and sampling (SPEC section 6)."""

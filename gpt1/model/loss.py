@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gpt1.model.chunked_loss import chunked_mean_loss
 from gpt1.model.gpt import GPT
 
 
@@ -30,12 +31,20 @@ def per_sequence_loss(losses: Tensor, mask: Tensor) -> Tensor:
 
 
 class LanguageModelling(nn.Module):
-    """What pre-training trains: windows in, their mean loss out, so that an engine sees one forward a micro-batch."""
+    """What pre-training trains: windows in, their mean loss out, so that an engine sees one forward a micro-batch.
 
-    def __init__(self, gpt: GPT) -> None:
+    With `chunk` or `pad` the loss is that of `chunked_mean_loss`; the numbers differ in the last bits.
+    """
+
+    def __init__(self, gpt: GPT, chunk: int = 0, pad: int = 0) -> None:
         super().__init__()
         self.gpt = gpt
+        self.chunk = chunk
+        self.pad = pad
 
     def forward(self, windows: Tensor) -> Tensor:
         """(B, T+1) int64 ids -> the scalar mean over all B x T targets."""
-        return window_losses(self.gpt, windows).mean()
+        if not self.chunk and not self.pad:
+            return window_losses(self.gpt, windows).mean()
+        hidden = self.gpt(windows[:, :-1]).flatten(0, 1)  # (B x T, C)
+        return chunked_mean_loss(hidden, self.gpt.take_softmax_matrix(), windows[:, 1:].flatten(), self.chunk, self.pad)

@@ -1,52 +1,50 @@
-"""Checkpoints that are either whole or do not count.
+"""Checkpoints that are either whole or do not count, written beside the training.
 
-A checkpoint is written to a private folder; when every rank has written, rank 0 syncs and hashes its files, writes the record that
-lists them last, and renames the folder. A folder without a record, or whose files differ from it, is passed over with a warning.
+All ranks copy their share at a step's end and go on; a thread of each writes, syncs and hashes its files in a private folder and
+leaves a list. When all lists are there, rank 0's thread writes the record, last, and renames the folder. At most one checkpoint
+is in flight. A folder without a record, or whose files differ from it, is passed over with a warning.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
+import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt1.train.aside import Aside
+from gpt1.train.checkpoint_record import HISTORY, Checkpoint, Listing, list_file, read_checkpoint, sync, write_record, write_synced
+from gpt1.train.engine import Write
 from gpt1.train.ranks import Ranks
 
-RECORD = "record.json"
-HISTORY = "history.json"
-FORMAT = 1
 PRIVATE = ".writing-"
+LISTING = ".listing-"
+PATIENCE = 1800.0  # seconds that rank 0 waits for another rank's files
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A whole checkpoint: what the record says, and where it lies."""
+class Keep:
+    """Which of our own checkpoints stay: the `newest` so many, and those whose step is a multiple of `every` (0: no others)."""
 
-    folder: Path
-    step: int
-    facts: Mapping[str, Any]
-
-    def history(self) -> str:
-        """The history's JSON as it was saved."""
-        return (self.folder / HISTORY).read_text(encoding="utf-8")
+    newest: int = 2
+    every: int = 0
 
 
 class Checkpoints:
     """The checkpoints of one run: its `own` folder, to which it writes, and those of `earlier` attempts, which it only reads."""
 
-    def __init__(self, own: Path, earlier: Sequence[Path], keep: int, ranks: Ranks, say: Say) -> None:
+    def __init__(self, own: Path, earlier: Sequence[Path], keep: Keep, ranks: Ranks, say: Say) -> None:
         self.own = own
         self.folders = [*earlier, own]
         self.keep = keep
         self.ranks = ranks
         self.say = say
+        self._aside = Aside("checkpoint")
         if ranks.first:
             own.mkdir(parents=True, exist_ok=True)
             for left_over in own.glob(f"{PRIVATE}*"):
@@ -65,26 +63,49 @@ class Checkpoints:
         return None
 
     def save(
-        self, step: int, facts: Mapping[str, Any], history: str, snapshots: Mapping[str, str], write: Callable[[Path], None]
+        self,
+        step: int,
+        facts: Mapping[str, Any],
+        history: str,
+        snapshots: Mapping[str, str],
+        copy: Callable[[Path], list[Write]],
     ) -> None:
-        """Make the checkpoint after `step` updates. `write(folder)` is called on every rank.
+        """Begin the checkpoint after `step` updates; waits for the one before, and raises what went wrong with it.
 
-        `snapshots` (name -> sha256) are files of `snapshots/` beside the checkpoints, without which this one is not whole.
+        `copy(folder)` is called on every rank and returns what writes its files. `snapshots` (name -> sha256) are files of
+        `snapshots/` beside the checkpoints, without which this one is not whole.
         """
+        self._aside.wait()
         name = self.ranks.from_first(f"{PRIVATE}{step:08d}-{uuid.uuid4().hex[:8]}")
         private = self.own / name
         private.mkdir(parents=True, exist_ok=True)
-        write(private)
+        writes = copy(private)
+        record = {"step": step, "facts": dict(facts), "snapshots": dict(snapshots)}
+        self._aside.begin(lambda: self._write(private, writes, record, history))
+
+    def finish(self) -> None:
+        """Wait until the one in flight is whole. All ranks must call it."""
+        self._aside.wait()
         self.ranks.barrier()
-        if self.ranks.first:
-            (private / HISTORY).write_text(history, encoding="utf-8")
-            write_record(private, {"step": step, "facts": dict(facts), "snapshots": dict(snapshots)})
-            _publish(private, self.own / f"step-{step:08d}")
-            self._forget_old()
+
+    def _write(self, private: Path, writes: Sequence[Write], record: Mapping[str, Any], history: str) -> None:
+        listed: Listing = {}
+        for write in writes:
+            listed |= list_file(private, write())
+        if not self.ranks.first:
+            write_synced(private / f"{LISTING}{self.ranks.rank}", json.dumps(listed))
+            return
+        for rank in range(1, self.ranks.world):
+            listed |= _await_listing(private / f"{LISTING}{rank}")
+        (private / HISTORY).write_text(history, encoding="utf-8")
+        write_record(private, record, listed)
+        _publish(private, self.own / f"step-{record['step']:08d}")
+        self._forget_old()
 
     def _forget_old(self) -> None:
-        """Keep the newest `keep` of our own."""
-        for folder in sorted_candidates([self.own])[self.keep :]:
+        for folder in sorted_candidates([self.own])[self.keep.newest :]:
+            if self.keep.every and step_of(folder) % self.keep.every == 0:
+                continue
             doomed = folder.with_name(f"{PRIVATE}{folder.name}")  # renamed first: half a checkpoint must not look whole
             folder.rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
@@ -95,55 +116,24 @@ def sorted_candidates(folders: Sequence[Path]) -> list[Path]:
     found = []
     for age, folder in enumerate(folders):
         names = (path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit())
-        found += [(int(path.name.removeprefix("step-")), age, path) for path in names]
+        found += [(step_of(path), age, path) for path in names]
     return [path for _, _, path in sorted(found, reverse=True)]
 
 
-def write_record(folder: Path, values: Mapping[str, Any]) -> None:
-    """Sync and hash every file of `folder`, then write the record that lists them."""
-    files = {}
-    for path in _files(folder):
-        sync(path)
-        files[str(path.relative_to(folder))] = {"size": path.stat().st_size, "sha256": sha256(path)}
-    record = json.dumps({"format": FORMAT, **values, "files": files}, indent=2, sort_keys=True)
-    draft = folder / f".{RECORD}"
-    draft.write_text(record, encoding="utf-8")
-    sync(draft)
-    draft.rename(folder / RECORD)
-    sync(folder)
+def step_of(folder: Path) -> int:
+    """The step in a checkpoint folder's name."""
+    return int(folder.name.removeprefix("step-"))
 
 
-def read_checkpoint(folder: Path) -> Checkpoint | str:
-    """The checkpoint in `folder`, or why it is not whole."""
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        return f"its {RECORD} cannot be read ({error})"
-    if record.get("format") != FORMAT:
-        return f"its format is {record.get('format')!r}, expected {FORMAT}"
-    expected = {folder / name: entry["sha256"] for name, entry in record["files"].items()}
-    expected |= {folder.parent.parent / "snapshots" / name: digest for name, digest in record["snapshots"].items()}
-    for path, digest in expected.items():
-        if not path.is_file():
-            return f"{path.name} is missing"
-        if sha256(path) != digest:
-            return f"{path.name} is damaged (its sha256 is not the recorded one)"
-    return Checkpoint(folder, record["step"], record["facts"])
-
-
-def sha256(path: Path) -> str:
-    """The hex digest of a file."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Make sure a file's, or a folder's, contents are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _await_listing(file: Path) -> Listing:
+    deadline = time.monotonic() + PATIENCE
+    while not file.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{file}: another rank did not write its share of the checkpoint within {PATIENCE:g} s")
+        time.sleep(0.005)
+    listed: Listing = json.loads(file.read_text(encoding="utf-8"))
+    file.unlink()
+    return listed
 
 
 def _publish(private: Path, final: Path) -> None:
@@ -153,7 +143,3 @@ def _publish(private: Path, final: Path) -> None:
         shutil.rmtree(doomed, ignore_errors=True)
     private.rename(final)
     sync(final.parent)
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from gpt1.errors import UserError
-from gpt1.train.engine import Engine, Precision, clip_gradients
+from gpt1.train.deepspeed_state import OWN, gather, load_own_form, own_form, read_shape, scatter
+from gpt1.train.engine import Engine, Precision, Write, clip_gradients
 from gpt1.train.optimiser import OptimiserConfig, make_optimiser
+from gpt1.train.portable import PORTABLE_FILE, read_portable, write_portable
 from gpt1.train.ranks import Ranks
 
 SETTINGS_FOLDER = Path(__file__).resolve().parents[2] / "infra" / "deepspeed"
-TAG = "deepspeed"
 COMPUTED = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping", "bf16")
 
 # DeepSpeed reads these, and asks for MPI where one is missing. No launcher has set them where a process trains alone.
@@ -39,10 +40,14 @@ class DeepSpeedEngine(Engine):
         micro_batch: int,
         accumulation: int,
         precision: Precision,
+        portable_only: bool = False,
     ) -> None:
+        """`portable_only` leaves DeepSpeed's own form out of checkpoints: half the bytes, and the resume is as exact."""
         deepspeed = _import_deepspeed(ranks.device)
         merged = merge_settings(settings, ranks.world, micro_batch, accumulation, precision, optimiser.clip)
+        self.ranks = ranks
         self.device = ranks.device
+        self.portable_only = portable_only
         self.seed = seed
         self.clip = optimiser.clip
         self.stage = int(merged["zero_optimization"]["stage"])
@@ -60,18 +65,20 @@ class DeepSpeedEngine(Engine):
     def weights(self) -> dict[str, Tensor]:
         if self.exact:
             return {name: p.detach().float().cpu().clone() for name, p in self.module.named_parameters()}
-        from deepspeed.utils import safe_get_full_fp32_param
-
         # the fp32 masters: parameters themselves are bf16, or spread over the ranks
-        return {name: safe_get_full_fp32_param(p).detach().float().cpu().clone() for name, p in self.module.named_parameters()}
+        return gather(self.engine, self.stage, keep=True, moments=False).weights
 
-    def save(self, folder: Path) -> None:
-        self.engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+    def save(self, folder: Path) -> list[Write]:
+        state = gather(self.engine, self.stage, keep=self.ranks.first)
+        writes: list[Write] = [lambda: write_portable(folder / PORTABLE_FILE, state)] if self.ranks.first else []
+        return writes if self.portable_only else writes + own_form(self.engine, folder)
 
     def load(self, folder: Path) -> None:
-        found, _ = self.engine.load_checkpoint(str(folder), tag=TAG, load_lr_scheduler_states=False)
-        if found is None:
-            raise UserError(f"{folder}: DeepSpeed finds no checkpoint in it; delete the folder to use the one before")
+        """Take up DeepSpeed's own form where it was written at this number of ranks and stage, else the portable one."""
+        if (folder / OWN).is_dir() and read_shape(folder / OWN) == (self.ranks.world, self.stage):
+            load_own_form(self.engine, folder)
+        else:
+            scatter(self.engine, self.stage, read_portable(folder / PORTABLE_FILE))
 
     def _forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):

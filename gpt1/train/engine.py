@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,8 @@ from gpt1.train.random_state import seed_micro_batch
 
 Precision = Literal["fp32", "bf16"]
 STATE_FILE = "state.pt"
+Write = Callable[[], Path]
+"""Writes a file and returns its path."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Engine(ABC):
     module: nn.Module
     device: torch.device
     seed: int
+    observer: Callable[[int, MicroBatch], None] | None = None
+    """Told the step and each micro-batch after its forward and backward."""
 
     def step(self, step: int, micro_batches: Sequence[MicroBatch], learning_rate: float) -> Outcome:
         """One update (0-based `step`) from this rank's micro-batches, whose number must be the same every time."""
@@ -54,6 +58,8 @@ class Engine(ABC):
         for n, micro_batch in enumerate(micro_batches):
             seed_micro_batch(self.seed, step, micro_batch.index)
             losses.append(self._accumulate(self._to_device(micro_batch.inputs), last=n == len(micro_batches) - 1))
+            if self.observer:
+                self.observer(step, micro_batch)
         return Outcome(torch.stack(losses), self._update())
 
     @torch.no_grad()
@@ -70,8 +76,9 @@ class Engine(ABC):
         """The module's parameters in fp32, whole, on the CPU. All ranks must call it."""
 
     @abstractmethod
-    def save(self, folder: Path) -> None:
-        """Write what a bit-exact resume needs into an existing folder. All ranks must call it."""
+    def save(self, folder: Path) -> list[Write]:
+        """Copy what a resume needs; the calls returned write it into the existing `folder`, each a file, and may be made later and
+        in another thread. All ranks must call it."""
 
     @abstractmethod
     def load(self, folder: Path) -> None:
@@ -116,8 +123,9 @@ class TorchEngine(Engine):
     def weights(self) -> dict[str, Tensor]:
         return {name: p.detach().float().cpu().clone() for name, p in self.module.named_parameters()}
 
-    def save(self, folder: Path) -> None:
-        torch.save({"module": self.module.state_dict(), "optimiser": self.optimiser.state_dict()}, folder / STATE_FILE)
+    def save(self, folder: Path) -> list[Write]:
+        state = on_cpu({"module": self.module.state_dict(), "optimiser": self.optimiser.state_dict()})
+        return [lambda: torch_save(state, folder / STATE_FILE)]
 
     def load(self, folder: Path) -> None:
         state: dict[str, Any] = torch.load(folder / STATE_FILE, map_location=self.device, weights_only=True)
@@ -150,3 +158,20 @@ class TorchEngine(Engine):
 def clip_gradients(module: nn.Module, clip: float) -> Tensor:
     """Scale the gradient so that its global norm is at most `clip` (0: leave it). Returns the norm before."""
     return nn.utils.clip_grad_norm_(module.parameters(), clip if clip > 0 else float("inf")).detach()
+
+
+def on_cpu(value: Any) -> Any:
+    """A copy of nested dictionaries, lists and tuples whose tensors are copies on the CPU."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu().clone() if value.device.type == "cpu" else value.detach().cpu()
+    if isinstance(value, dict):
+        return type(value)((key, on_cpu(item)) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return type(value)(on_cpu(item) for item in value)
+    return value
+
+
+def torch_save(state: Any, path: Path) -> Path:
+    """torch.save that returns the path."""
+    torch.save(state, path)
+    return path

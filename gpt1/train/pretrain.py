@@ -22,18 +22,22 @@ from gpt1.model.gpt import GPT
 from gpt1.model.loss import LanguageModelling
 from gpt1.text.encoder import TextEncoder
 from gpt1.text.vocabulary import Vocabulary
-from gpt1.train.checkpoint import Checkpoint, Checkpoints
+from gpt1.train.ahead import Ahead
+from gpt1.train.checkpoint import Checkpoints, Keep
+from gpt1.train.checkpoint_record import Checkpoint
 from gpt1.train.deepspeed_engine import SETTINGS_FOLDER, DeepSpeedEngine
 from gpt1.train.engine import MicroBatch
 from gpt1.train.history import History, write_lines
+from gpt1.train.interrupt import Requests, Stopped
 from gpt1.train.loop import train
 from gpt1.train.optimiser import OptimiserConfig
-from gpt1.train.pretrain_config import Place, PretrainConfig, from_json
+from gpt1.train.pretrain_config import Place, PretrainConfig, differing, from_json
 from gpt1.train.random_state import generator
 from gpt1.train.ranks import Ranks, accumulation
 from gpt1.train.reporter import PrintReporter, Reporter
 from gpt1.train.schedule import learning_rate
 from gpt1.train.speed import Speedometer, peak_tflops
+from gpt1.train.trace import Trace
 from gpt1.train.watch import Watch
 from gpt1.weights.store import save_weights
 
@@ -47,6 +51,7 @@ def pretrain(config: PretrainConfig, place: Place, reporter: Reporter) -> None:
     throughput.jsonl. The last differs from run to run; the other files' bytes depend on config, shards, number of ranks and threads
     alone, however often training was killed.
 
+    Raises Stopped, on all ranks after the same step and with a whole checkpoint, when that was asked for (gpt1.train.interrupt).
     Raises UserError for what the user can mend: shards of another vocabulary, too little text, a diverging loss.
     """
     ranks = Ranks.connect(place.device, place.threads)
@@ -55,25 +60,35 @@ def pretrain(config: PretrainConfig, place: Place, reporter: Reporter) -> None:
     windows, held_out = open_windows(config, place, vocabulary)
     engine = _engine(config, place, ranks, share)
     output = Path(place.output)
-    checkpoints = Checkpoints(
-        output / "checkpoints", [Path(path) for path in place.earlier], place.keep_checkpoints, ranks, reporter.say
-    )
+    keep = Keep(place.keep_checkpoints, place.keep_every)
+    checkpoints = Checkpoints(output / "checkpoints", [Path(path) for path in place.earlier], keep, ranks, reporter.say)
     speedometer = Speedometer(config.model, config.batch * config.model.context, ranks.world, peak_tflops(ranks.device))
-    watch = Watch(
-        config, engine, ranks, held_out, TextEncoder(vocabulary), History(), checkpoints, place.checkpoint_every,
-        _facts(config, ranks, engine), output, reporter, speedometer,
-    )  # fmt: skip
-    start = _resume(watch, checkpoints.newest())
-    speedometer.start(start)
+    with Requests(ranks, output, place.checkpoint_minutes, place.stop_after) as requests:
+        watch = Watch(
+            config, engine, ranks, held_out, TextEncoder(vocabulary), History(), checkpoints, place.checkpoint_every,
+            _facts(config, place, ranks, engine), output, reporter, speedometer, requests,
+        )  # fmt: skip
+        start = _resume(watch, checkpoints.newest())
+        speedometer.start(start)
+        try:
+            _train(watch, windows, start)
+        except Stopped:
+            _settle(watch)
+            raise
+        _settle(watch)
+        _finish(watch)
+
+
+def _train(watch: Watch, windows: Windows, start: int) -> None:
+    config = watch.config
     train(
-        engine,
-        _share_of(windows, config, ranks),
+        watch.engine,
+        _share_of(windows, config, watch.ranks),
         lambda step: learning_rate(step, max_lr=config.max_lr, warmup=config.warmup, steps=config.steps, schedule=config.schedule),
         steps=config.steps,
         start=start,
         after_step=watch.after_step,
     )
-    _finish(watch)
 
 
 def open_windows(config: PretrainConfig, place: Place, vocabulary: Vocabulary) -> tuple[Windows, np.ndarray]:
@@ -92,22 +107,30 @@ def open_windows(config: PretrainConfig, place: Place, vocabulary: Vocabulary) -
 
 def _engine(config: PretrainConfig, place: Place, ranks: Ranks, share: int) -> DeepSpeedEngine:
     model = GPT(config.model, generator("weights", config.seed))
-    return DeepSpeedEngine(
-        LanguageModelling(model),
-        OptimiserConfig(weight_decay=config.weight_decay, clip=config.clip),
+    model.recompute = place.checkpoint_activations
+    if config.compile:
+        for block in model.h:
+            block.compile()
+    engine = DeepSpeedEngine(
+        LanguageModelling(model, config.loss_chunk, config.pad_vocabulary),
+        OptimiserConfig(weight_decay=config.weight_decay, clip=config.clip, kind=config.optimizer),
         ranks,
         settings=Path(place.deepspeed) if place.deepspeed else SETTINGS_FOLDER / "zero1.json",
         seed=config.seed,
         micro_batch=config.micro_batch,
         accumulation=share,
         precision=config.precision,
+        portable_only=place.portable_only,
     )
+    if place.trace:
+        engine.observer = Trace(Path(place.output) / "trace", ranks.rank, ranks.device)
+    return engine
 
 
-def _facts(config: PretrainConfig, ranks: Ranks, engine: DeepSpeedEngine) -> dict[str, object]:
-    """What a checkpoint must agree with to be taken up."""
-    values = {**asdict(config), "prompts": [prompt.text for prompt in config.prompts]}
-    return {"config": values, "ranks": ranks.world, "zero": engine.stage}
+def _facts(config: PretrainConfig, place: Place, ranks: Ranks, engine: DeepSpeedEngine) -> dict[str, object]:
+    """What a checkpoint says of itself beside its step. Its `config` must agree for it to be taken up."""
+    random = {"seed": config.seed, "drawn_from": ["seed", "step", "index of the micro-batch in the global batch"]}
+    return {"config": asdict(config), "ranks": ranks.world, "zero": engine.stage, "run": place.run, "random": random}
 
 
 def _share_of(windows: Windows, config: PretrainConfig, ranks: Ranks) -> Callable[[int], Sequence[MicroBatch]]:
@@ -119,24 +142,25 @@ def _share_of(windows: Windows, config: PretrainConfig, ranks: Ranks) -> Callabl
         indices = range(ranks.rank, config.batch // size, ranks.world)
         return [MicroBatch(index, (ids[index * size : (index + 1) * size],)) for index in indices]
 
-    return micro_batches
+    return Ahead(micro_batches, config.steps, pin=ranks.device.type == "cuda")
 
 
 def _resume(watch: Watch, found: Checkpoint | None) -> int:
     """Take up a checkpoint; returns the number of updates made so far."""
     if found is None:
         return 0
-    differing = [name for name, value in watch.facts.items() if found.facts.get(name) != value]
-    if differing:
-        plain = [name for name in differing if name != "config"]
-        detail = "; ".join(f"{name}: {found.facts.get(name)!r}, now {watch.facts[name]!r}" for name in plain)
+    changed = differing(found.facts["config"], watch.config)
+    if changed:
         raise UserError(
-            f"{found.folder}: this checkpoint was made with other {', '.join(differing)} ({detail or 'see its record.json'}); "
+            f"{found.folder}: this checkpoint was made with other {', '.join(changed)} (see its record.json); "
             f"go on with the same, or delete the checkpoints to start anew"
         )
     watch.history = History.from_json(found.history())
     if watch.ranks.first:
-        watch.reporter.say(f"resuming after step {found.step} from {found.folder.name}")
+        shape = {name: watch.facts[name] for name in ("ranks", "zero")}
+        was = {name: found.facts[name] for name in shape}
+        moved = "" if was == shape else f", made with {was}, now {shape}: the same batches and dropout, other last bits"
+        watch.reporter.say(f"resuming after step {found.step} from {found.folder.name}{moved}")
         _take_snapshots(found, watch.output / "snapshots", watch.history)
     watch.engine.load(found.folder)
     return found.step
@@ -150,6 +174,12 @@ def _take_snapshots(found: Checkpoint, target: Path, history: History) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for name in history.snapshots:
         shutil.copyfile(source / name, target / name)
+
+
+def _settle(watch: Watch) -> None:
+    """Let what the ranks have under way together end."""
+    watch.requests.settle()
+    watch.checkpoints.finish()
 
 
 def _finish(watch: Watch) -> None:
@@ -168,10 +198,13 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         pretrain(*from_json(arguments.config), PrintReporter())
-        Ranks.connect().leave()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        if Ranks.connect().first:
+            print(stopped)
+    Ranks.connect().leave()
     return 0
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,12 +46,19 @@ class PretrainConfig:
     sample_tokens: int = 60
     temperature: float = 0.8
     top_k: int = 40
+    optimizer: Literal["adamw", "reference"] = "adamw"
+    loss_chunk: int = 0
+    """Positions whose logits exist at one time; 0: all of a micro-batch."""
+    pad_vocabulary: int = 0
+    """The softmax computes a multiple of so many columns, the added ones masked; 0: as many as there are tokens."""
+    compile: bool = False
+    """torch.compile of the blocks."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where data lies and results go, and how often to save: nothing here changes the result, but for `deepspeed`'s ZeRO stage,
-    which changes the order of sums."""
+    """Where data lies and results go, how often to save, what memory is spent: nothing here changes the result, but for
+    `deepspeed`'s ZeRO stage, which changes the order of sums."""
 
     train: tuple[str, ...]
     """Token shards of the training set."""
@@ -67,7 +75,21 @@ class Place:
     deepspeed: str = ""
     """DeepSpeed's settings; empty: infra/deepspeed/zero1.json of this repository."""
     checkpoint_every: int = 500
+    checkpoint_minutes: float = 0.0
+    """Minutes between two checkpoints, beside those by the step; 0: none by the clock."""
     keep_checkpoints: int = 2
+    keep_every: int = 0
+    """Checkpoints at multiples of so many updates are kept for good; 0: none are."""
+    portable_only: bool = False
+    """Leave DeepSpeed's own form out of checkpoints."""
+    checkpoint_activations: bool = False
+    """Compute each block's activations again in the backward pass instead of keeping them; the numbers stay the same."""
+    stop_after: int = 0
+    """Stop, with a checkpoint, after so many updates of this process; 0: at the end."""
+    run: str = ""
+    """Name of the run in the records (the tracker's), kept in each checkpoint."""
+    trace: bool = False
+    """Write hashes of batches and random states into `trace/`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = None
 
@@ -91,6 +113,22 @@ def from_json(file: Path) -> tuple[PretrainConfig, Place]:
         raise UserError(f"{file}: no such file; expected a JSON document with `config` and `place`") from error
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{file}: no configuration of pre-training ({error!r}); write it with pretrain_config.to_json") from error
+
+
+def differing(saved: Mapping[str, Any], now: PretrainConfig) -> list[str]:
+    """The fields in which a saved configuration (`asdict`, perhaps of an earlier version) is another one than `now`.
+
+    A field that the earlier version did not know had the value that is its default.
+    """
+    ours = asdict(now)
+    theirs = {**_defaults(PretrainConfig), **saved, "model": {**_defaults(ModelConfig), **saved.get("model", {})}}
+    theirs["prompts"], ours["prompts"] = (len(values["prompts"]) for values in (theirs, ours))  # samples change no weight
+    found = [name for name in ours if name != "model" and theirs.get(name) != ours[name]]
+    return found + [f"model.{name}" for name in ours["model"] if theirs["model"].get(name) != ours["model"][name]]
+
+
+def _defaults(kind: type) -> dict[str, Any]:
+    return {field.name: field.default for field in fields(kind) if field.default is not MISSING}
 
 
 def _known(file: Path, kind: type, values: dict[str, Any]) -> dict[str, Any]:

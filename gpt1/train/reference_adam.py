@@ -27,15 +27,14 @@ class ReferenceAdam(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # noqa: ARG002
         """One update from the gradients; parameters without one are left alone."""
         for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            if parameters:
-                self._step_group(group, parameters)
+            pairs = [(p, p.grad) for p in group["params"] if p.grad is not None]
+            if pairs:
+                self._step_group(group, [p for p, _ in pairs], [gradient for _, gradient in pairs])
 
-    def _step_group(self, group: dict[str, Any], parameters: list[torch.Tensor]) -> None:
+    def _step_group(self, group: dict[str, Any], parameters: list[torch.Tensor], gradients: list[torch.Tensor]) -> None:
         first, second = group["betas"]
         states = [self._state(p) for p in parameters]
         updates = _count(states)
-        gradients = [p.grad for p in parameters]
         m, v = [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states]
         torch._foreach_lerp_(m, gradients, 1 - first)
         torch._foreach_mul_(v, second)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+PAPER_BATCH = 64
 Schedule = Literal["cosine", "linear", "constant"]
 
 
@@ -22,3 +23,13 @@ def learning_rate(step: int, *, max_lr: float, warmup: int, steps: int, schedule
     if schedule == "linear":
         return max_lr * (1 - progress)
     return max_lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def scale_to_batch(batch: int, *, steps: int, warmup: int, max_lr: float) -> dict[str, float | int]:
+    """Steps, warm-up and rate planned for the paper's batch of 64, for another one. A deviation from the paper.
+
+    The same number of tokens, and a rate that grows with the root of the batch (Malladi et al. 2022, for Adam).
+    """
+    factor = batch / PAPER_BATCH
+    fewer = max(1, round(steps / factor))
+    return {"steps": fewer, "warmup": min(round(warmup / factor), fewer - 1), "max_lr": max_lr * math.sqrt(factor)}

@@ -17,9 +17,11 @@ from gpt1.evaluate.perplexity import mean_loss, spread
 from gpt1.generate import Sampling, generate
 from gpt1.model.gpt import GPT
 from gpt1.text.encoder import TextEncoder
-from gpt1.train.checkpoint import Checkpoints, sha256, sync
+from gpt1.train.checkpoint import Checkpoints
+from gpt1.train.checkpoint_record import sha256, sync
 from gpt1.train.engine import Engine, Outcome
 from gpt1.train.history import History
+from gpt1.train.interrupt import Requests, Stopped
 from gpt1.train.pretrain_config import PretrainConfig
 from gpt1.train.random_state import generator
 from gpt1.train.ranks import Ranks
@@ -48,12 +50,16 @@ class Watch:
     output: Path
     reporter: Reporter
     speedometer: Speedometer
+    requests: Requests
     _losses: list[Tensor] = field(default_factory=list)
     """Losses of steps since the last reduction, each (A,), still on the device."""
     _speeds: list[dict[str, float]] = field(default_factory=list)
 
     def after_step(self, done: int, outcome: Outcome) -> None:
-        """`done` updates have been made. Order matters: a checkpoint holds all that its step has had to say."""
+        """`done` updates have been made. Order matters: a checkpoint holds all that its step has had to say.
+
+        Raises Stopped, after a checkpoint, when all ranks agreed to stop.
+        """
         config = self.config
         self._losses.append(outcome.losses)
         last = done == config.steps
@@ -65,8 +71,11 @@ class Watch:
             self._aside(self._snapshot, done)
         if last:
             self._aside(self._validate, done, 0)
-        if last or due(done, self.checkpoint_every):
+        asked = self.requests.agreed()
+        if last or asked.stop or asked.save or due(done, self.checkpoint_every):
             self._aside(self.checkpoint, done)
+        if asked.stop and not last:
+            raise Stopped(done)
 
     def _aside(self, work: Any, *arguments: Any) -> None:
         self.speedometer.pause()
@@ -135,8 +144,9 @@ class Watch:
             self.history.snapshots[file.name] = sha256(file)
 
     def checkpoint(self, done: int) -> None:
-        """Everything a resume needs, as of now."""
+        """Begin a checkpoint of everything a resume needs, as of now."""
         self._reduce(done)
+        self.requests.saved()
         self.checkpoints.save(done, self.facts, self.history.to_json(), self.history.snapshots, self.engine.save)
 
     def model_weights(self) -> dict[str, Tensor]:

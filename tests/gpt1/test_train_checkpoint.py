@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 
-from gpt1.train.checkpoint import HISTORY, PRIVATE, RECORD, Checkpoint, Checkpoints, read_checkpoint, sha256, sorted_candidates
+from gpt1.train.checkpoint import PRIVATE, Checkpoints, Keep, sorted_candidates
+from gpt1.train.checkpoint_record import HISTORY, RECORD, Checkpoint, read_checkpoint, sha256
+from gpt1.train.engine import Write, on_cpu, torch_save
 from gpt1.train.ranks import Ranks
 
 FACTS = {"ranks": 1}
@@ -22,16 +25,17 @@ def ranks() -> Ranks:
 class Bench:
     """A folder of checkpoints, and what was said about them."""
 
-    def __init__(self, folder: Path, ranks: Ranks, earlier: tuple[Path, ...] = (), keep: int = 2) -> None:
+    def __init__(self, folder: Path, ranks: Ranks, earlier: tuple[Path, ...] = (), keep: int = 2, every: int = 0) -> None:
         self.said: list[str] = []
         self.folder = folder / "checkpoints"
-        self.checkpoints = Checkpoints(self.folder, earlier, keep, ranks, self.said.append)
+        self.checkpoints = Checkpoints(self.folder, earlier, Keep(keep, every), ranks, self.said.append)
 
     def save(self, step: int, snapshots: dict[str, str] | None = None) -> None:
-        def write(folder: Path) -> None:
-            torch.save(torch.full((100,), step), folder / "weights.pt")
+        def copy(folder: Path) -> list[Write]:
+            return [lambda: torch_save(torch.full((100,), step), folder / "weights.pt")]
 
-        self.checkpoints.save(step, FACTS, json.dumps({"at": step}), snapshots or {}, write)
+        self.checkpoints.save(step, FACTS, json.dumps({"at": step}), snapshots or {}, copy)
+        self.checkpoints.finish()
 
     def newest_step(self) -> int | None:
         found = self.checkpoints.newest()
@@ -82,12 +86,16 @@ def test_a_harmed_one_is_passed_over_with_a_warning(harm: str, tmp_path: Path, r
 def test_one_that_was_being_written_does_not_count_and_is_swept_away(tmp_path: Path, ranks: Ranks) -> None:
     bench = Bench(tmp_path, ranks)
 
-    def fail(folder: Path) -> None:
-        (folder / "half").write_text("half")
-        raise OSError("the disk is full")
+    def fail(folder: Path) -> list[Write]:
+        def write() -> Path:
+            (folder / "half").write_text("half")
+            raise OSError("the disk is full")
 
+        return [write]
+
+    bench.checkpoints.save(5, FACTS, "{}", {}, fail)
     with pytest.raises(OSError, match="full"):
-        bench.checkpoints.save(5, FACTS, "{}", {}, fail)
+        bench.checkpoints.finish()
     assert [path.name.startswith(PRIVATE) for path in bench.folder.iterdir()] == [True]
     again = Bench(tmp_path, ranks)
     assert again.newest_step() is None
@@ -108,6 +116,39 @@ def test_folders_of_earlier_attempts_are_searched_and_never_written(tmp_path: Pa
     assert found is not None
     assert found.folder.parent == third.folder
     assert before == {path: path.stat().st_mtime_ns for folder in (first.folder, second.folder) for path in folder.rglob("*")}
+
+
+def test_some_are_kept_for_good(tmp_path: Path, ranks: Ranks) -> None:
+    bench = Bench(tmp_path, ranks, keep=1, every=10)
+    for step in (5, 10, 15, 20, 25):
+        bench.save(step)
+    assert [path.name for path in sorted_candidates([bench.folder])] == [f"step-{n:08d}" for n in (25, 20, 10)]
+
+
+def test_training_goes_on_while_one_is_written_but_not_past_the_next(tmp_path: Path, ranks: Ranks) -> None:
+    """What is saved is what was there at the call, though it changes before it is written."""
+    bench = Bench(tmp_path, ranks)
+    may_write = threading.Event()
+    weights = torch.zeros(3)
+
+    def copy(folder: Path) -> list[Write]:
+        copied = on_cpu(weights)
+
+        def write() -> Path:
+            assert may_write.wait(30)
+            return torch_save(copied, folder / "weights.pt")
+
+        return [write]
+
+    bench.checkpoints.save(1, FACTS, "{}", {}, copy)
+    weights += 1
+    assert sorted_candidates([bench.folder]) == []
+    threading.Timer(0.2, may_write.set).start()
+    bench.checkpoints.save(2, FACTS, "{}", {}, copy)
+    assert [path.name for path in sorted_candidates([bench.folder])] == ["step-00000001"]
+    bench.checkpoints.finish()
+    first, second = (torch.load(bench.folder / f"step-0000000{n}" / "weights.pt") for n in (1, 2))
+    assert (float(first.sum()), float(second.sum())) == (0, 3)
 
 
 def test_snapshots_belong_to_it(tmp_path: Path, ranks: Ranks) -> None:

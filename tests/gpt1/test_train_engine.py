@@ -94,7 +94,8 @@ def test_torch_engine_resumes_bit_for_bit(precision: str, tmp_path: Path) -> Non
     undisturbed = trained(torch_engine(precision), steps=10)
     first = torch_engine(precision)
     trained(first, steps=6)
-    first.save(tmp_path)
+    for write in first.save(tmp_path):
+        write()
     second = torch_engine(precision)
     second.load(tmp_path)
     resumed = trained(second, start=6, steps=10)

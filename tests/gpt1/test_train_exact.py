@@ -25,7 +25,11 @@ BATCH, MICRO_BATCH, STEPS, RATE = 8, 2, 50, 1e-3
 CLIP = 0.25  # the gradient's norm is above it in every step, so clipping always acts
 BOUND = 1e-4
 """Largest relative error of any tensor: |ours - theirs| / |theirs - initial|, in the Euclidean norm."""
-MUTANTS = {"no clipping": ("0", "1e-8", "-"), "decay on layer norms": (str(CLIP), "1e-8", "decay_ln"), "eps": (str(CLIP), "1e-6", "-")}
+MUTANTS = {
+    "no clipping": ("0", "1e-8", "-"),
+    "decay on layer norms": (str(CLIP), "1e-8", "decay_ln"),
+    "another eps": (str(CLIP), "1e-6", "-"),
+}
 
 
 def initial_model() -> GPT:
@@ -93,9 +97,7 @@ def largest_error(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]
     return max(float((ours[n] - theirs[n]).norm() / (theirs[n] - first[n]).norm()) for n in ours)
 
 
-@pytest.mark.parametrize(
-    ("stage", "ranks"), [(1, 1), *(pytest.param(stage, 2, marks=pytest.mark.slow) for stage in range(4))]
-)
+@pytest.mark.parametrize(("stage", "ranks"), [(1, 1), *(pytest.param(stage, 2, marks=pytest.mark.slow) for stage in range(4))])
 def test_fifty_steps_give_the_weights_of_a_plain_loop_over_transformers_model(
     stage: int, ranks: int, plain: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:

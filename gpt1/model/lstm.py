@@ -1,0 +1,28 @@
+"""The LSTM of the paper's ablation (table 5; SPEC section 5): one layer of 2,048 units in the place of the blocks.
+
+The paper says no more. Ours: everything around the blocks stays (token and position rows, their dropout, the tied softmax); the
+units' outputs are projected to the model's width and normalised as a block's are, so that fine-tuning, zero-shot scoring and
+generation see hidden states of the same shape and scale.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from gpt1.model.config import LN_EPS, ModelConfig
+
+
+class LSTMBlock(nn.Module):
+    """Width C -> `units` U, recurrent over the positions -> C, dropout, layer norm."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(config.width, config.units, batch_first=True)
+        self.c_proj = nn.Linear(config.units, config.width)
+        self.drop = nn.Dropout(config.dropout)
+        self.ln = nn.LayerNorm(config.width, eps=LN_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C); the state begins at 0."""
+        states, _ = self.lstm(x)  # (B, T, U)
+        return self.ln(self.drop(self.c_proj(states)))

@@ -1,0 +1,178 @@
+"""The state of a DeepSpeed engine in and out: whole (for the portable form) and as each rank's own share (DeepSpeed's own form)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gpt1.errors import UserError
+from gpt1.train.engine import Write, on_cpu, torch_save
+from gpt1.train.optimiser import MOMENTS
+from gpt1.train.portable import PortableState
+
+OWN = "deepspeed"
+SHAPE_FILE = "shape.json"
+
+
+def gather(engine: Any, stage: int, *, keep: bool, moments: bool = True) -> PortableState:
+    """The whole state, on the CPU. All ranks must call it; those that do not `keep` it get an empty one."""
+    state = PortableState(_updates(engine, stage))
+    _link_moments(engine, stage)
+    for name, parameter in engine.module.named_parameters():
+        for part in ("weights", *MOMENTS) if moments else ("weights",):
+            whole = _whole(engine, stage, parameter, part)
+            if keep:
+                target = state.weights if part == "weights" else state.moments[part]
+                target[name] = whole.detach().to("cpu", torch.float32, copy=True).contiguous()
+    return state
+
+
+@torch.no_grad()
+def scatter(engine: Any, stage: int, state: PortableState) -> None:
+    """Give every rank its share of a whole state. All ranks must call it, with the same state, before the first update."""
+    names = {name for name, _ in engine.module.named_parameters()}
+    if names != state.weights.keys():
+        raise UserError(f"checkpoint: its weights are of another model; first difference {min(names ^ state.weights.keys())!r}")
+    _make_moments(engine, stage)
+    _link_moments(engine, stage)
+    for name, parameter in engine.module.named_parameters():
+        _set_weight(engine, stage, parameter, state.weights[name])
+        for moment in MOMENTS:
+            _set_moment(engine, stage, parameter, moment, state.moments[moment][name])
+    for values in _base(engine, stage).state.values():
+        values["step"].fill_(state.updates)
+
+
+def own_form(engine: Any, folder: Path) -> list[Write]:
+    """DeepSpeed's own checkpoint of the engine, copied; the calls returned write this rank's files under `folder`/deepspeed."""
+    writes: list[Write] = []
+    usual, engine.checkpoint_engine = engine.checkpoint_engine, _deferred(writes)
+    try:
+        engine.save_checkpoint(str(folder), tag=OWN, save_latest=False)
+    finally:
+        engine.checkpoint_engine = usual
+    if dist.get_rank() == 0:
+        shape = {"ranks": dist.get_world_size(), "zero": engine.zero_optimization_stage()}
+        writes.append(lambda: _write_text(folder / OWN / SHAPE_FILE, json.dumps(shape)))
+    return writes
+
+
+def load_own_form(engine: Any, folder: Path) -> None:
+    """The inverse of `own_form`."""
+    found, _ = engine.load_checkpoint(str(folder), tag=OWN, load_lr_scheduler_states=False)
+    if found is None:
+        raise UserError(f"{folder}: DeepSpeed finds no checkpoint in it; delete the folder to use the one before")
+
+
+def read_shape(folder: Path) -> tuple[int, int]:
+    """Ranks and ZeRO stage of DeepSpeed's own form in `folder`."""
+    shape = json.loads((folder / SHAPE_FILE).read_text(encoding="utf-8"))
+    return shape["ranks"], shape["zero"]
+
+
+def _deferred(writes: list[Write]) -> Any:
+    """DeepSpeed's writer of checkpoint files, but for the writing: contents are copied and the writing is added to `writes`."""
+    from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
+
+    class Deferred(TorchCheckpointEngine):
+        def save(self, state_dict: Any, path: str) -> None:
+            copy = on_cpu(state_dict)
+            writes.append(lambda: torch_save(copy, Path(path)))
+
+    return Deferred()
+
+
+def _write_text(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _base(engine: Any, stage: int) -> torch.optim.Optimizer:
+    """The torch optimiser inside; under ZeRO its parameters are flat shares."""
+    return engine.optimizer if stage == 0 else engine.optimizer.optimizer
+
+
+def _updates(engine: Any, stage: int) -> int:
+    values = next(iter(_base(engine, stage).state.values()), None)
+    return round(float(values["step"])) if values else 0
+
+
+def _whole(engine: Any, stage: int, parameter: nn.Parameter, part: str) -> Tensor:
+    if stage == 0:
+        return parameter if part == "weights" else engine.optimizer.state[parameter][part]
+    from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+    whole = safe_get_full_fp32_param(parameter) if part == "weights" else safe_get_full_optimizer_state(parameter, part)
+    return whole.view(getattr(parameter, "ds_shape", parameter.shape))
+
+
+def _flat_shares(engine: Any, stage: int) -> Iterator[Tensor]:
+    optimiser = engine.optimizer
+    yield from optimiser.fp32_partitioned_groups_flat if stage == 3 else optimiser.single_partition_of_fp32_groups
+
+
+def _make_moments(engine: Any, stage: int) -> None:
+    """Let the optimiser make its moments, by an update without gradient at rate 0, which changes no weight."""
+    if stage == 0:
+        for group in engine.optimizer.param_groups:
+            group["lr"] = 0.0
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter)
+        engine.optimizer.step()
+        engine.optimizer.zero_grad()
+        return
+    for group in engine.optimizer.param_groups:
+        group["lr"] = 0.0
+    for index, share in enumerate(_flat_shares(engine, stage)):
+        share.grad = torch.zeros_like(share)
+        engine.optimizer._optimizer_step(index)
+        share.grad = None
+
+
+def _link_moments(engine: Any, stage: int) -> None:
+    """ZeRO 1 and 2 link parameters to their moments once, after the first group's first update, and so miss the other groups'."""
+    if stage in (1, 2) and _updates(engine, stage):
+        engine.optimizer._hp_optimizer_states_linked = False
+        engine.optimizer._lazy_init_hp_params_optimizer_state()
+
+
+def _set_weight(engine: Any, stage: int, parameter: nn.Parameter, value: Tensor) -> None:
+    if stage == 3:
+        import deepspeed
+        from deepspeed.utils import safe_set_local_fp32_param
+
+        with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+            parameter.copy_(value)
+        safe_set_local_fp32_param(parameter, _local(parameter, value, engine.device))
+        return
+    parameter.copy_(value)
+    if stage > 0:
+        from deepspeed.utils import safe_set_full_fp32_param
+
+        safe_set_full_fp32_param(parameter, value.to(engine.device))
+
+
+def _set_moment(engine: Any, stage: int, parameter: nn.Parameter, moment: str, value: Tensor) -> None:
+    from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
+
+    if stage == 0:
+        engine.optimizer.state[parameter][moment].copy_(value)
+    elif stage == 3:
+        safe_set_local_optimizer_state(parameter, _local(parameter, value, engine.device), moment)
+    else:
+        safe_set_full_optimizer_state(parameter, value.to(engine.device), moment)
+
+
+def _local(parameter: Any, value: Tensor, device: torch.device) -> Tensor:
+    """This rank's share of a whole value under ZeRO 3: equal shares, the last padded."""
+    share = parameter.ds_tensor.numel()
+    flat = value.flatten()
+    padded = F.pad(flat, (0, share * dist.get_world_size() - flat.numel()))
+    return padded.narrow(0, share * dist.get_rank(), share).to(device)
