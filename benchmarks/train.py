@@ -1,4 +1,4 @@
-"""Tokens a second of training: this package through the DeepSpeed engine, transformers' model and a plain SDPA model in plain loops.
+"""Tokens a second of training: this package through DeepSpeed, transformers' model and a plain SDPA model in plain loops.
 
     python benchmarks/train.py                    12 x 768, T = 512, this machine's CPUs, fp32 and bf16 (minutes, about 8 GB)
     python benchmarks/train.py --quick            a smaller shape, under 50 s
@@ -25,9 +25,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT)]
-
 import numpy as np
 import torch
 
@@ -49,7 +46,7 @@ class Process:
     """A contender's process."""
 
     def __init__(self, about: dict[str, Any]) -> None:
-        command = [sys.executable, str(ROOT / "benchmarks" / "train_contenders.py"), json.dumps(about)]
+        command = [sys.executable, str(Path(__file__).with_name("train_contenders.py")), json.dumps(about)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(about["threads"]), "MASTER_PORT": str(about["port"])}
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         self._listen()

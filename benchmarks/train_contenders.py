@@ -9,16 +9,12 @@ import json
 import sys
 import time
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT)]
-
 import torch
+from plain_gpt import PlainGPT
 from torch import Tensor, nn
 
-from benchmarks.plain_gpt import PlainGPT
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.model.loss import LanguageModelling

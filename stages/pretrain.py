@@ -80,6 +80,9 @@ class PretrainSettings(Settings):
     checkpoint_minutes: float = placement(0.0, "Minutes between two checkpoints besides; 0: only by updates.", ge=0, le=100_000)
     keep_checkpoints: int = placement(2, "How many of the newest checkpoints are kept.", ge=1, le=1_000)
     keep_every: int = placement(0, "Checkpoints at multiples of so many updates are kept for good; 0: none.", ge=0, le=10_000_000)
+    spike: float = placement(
+        0.0, "Stop when a loss is more than so many nats above those before, naming the books; 0: only when it is no number.", ge=0
+    )
     portable_only: bool = placement(False, "Leave DeepSpeed's own form out of checkpoints: half the bytes, any ranks and stage.")
     checkpoint_activations: bool = placement(False, "Recompute activations in the backward pass: less memory, the same numbers.")
 
@@ -192,6 +195,7 @@ def _place(settings: PretrainSettings, context: Context) -> Place:
         keep_checkpoints=settings.keep_checkpoints,
         keep_every=settings.keep_every,
         portable_only=settings.portable_only,
+        spike=settings.spike,
         checkpoint_activations=settings.checkpoint_activations,
         run=context.attempt.parent.name,  # the fingerprint, by which the tracker knows the run
         device="cuda" if context.resources.gpus else "cpu",

@@ -30,9 +30,24 @@ class Attention(nn.Module):
         q, k, v = self.c_attn(x).view(B, T, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)  # three of (B, nh, T, hs)
         # scores are scaled by 1/sqrt(hs); dropout acts on the probabilities
         dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)  # (B, nh, T, hs)
+        if dropout and x.device.type == "cpu":
+            y = attend_in_steps(q, k, v, dropout)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)  # (B, nh, T, hs)
         y = y.transpose(1, 2).reshape(B, T, C)  # (B, T, C), the heads side by side
         return self.c_proj(y)
+
+
+def attend_in_steps(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+    """Causal attention of (B, nh, T, hs) with dropout on the probabilities, in plain steps.
+
+    For CPUs: there torch has no fused kernel with dropout, and its substitute takes up to twice as long (benchmarks/train.py).
+    """
+    B, heads, T, size = q.shape
+    future = torch.full((T, T), float("-inf"), dtype=q.dtype, device=q.device).triu(1)
+    q, k, v = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)  # (B x nh, T, hs)
+    scores = torch.baddbmm(future.expand(B * heads, T, T), q, k.transpose(1, 2), alpha=size**-0.5)
+    return torch.bmm(F.dropout(scores.softmax(-1), dropout), v).view(B, heads, T, size)
 
 
 class MLP(nn.Module):

@@ -67,6 +67,7 @@ def pretrain(config: PretrainConfig, place: Place, reporter: Reporter) -> None:
         watch = Watch(
             config, engine, ranks, held_out, TextEncoder(vocabulary), History(), checkpoints, place.checkpoint_every,
             _facts(config, place, ranks, engine), output, reporter, speedometer, requests,
+            lambda step: books_of(windows, step, config.batch), place.spike,
         )  # fmt: skip
         start = _resume(watch, checkpoints.newest())
         speedometer.start(start)
@@ -77,6 +78,12 @@ def pretrain(config: PretrainConfig, place: Place, reporter: Reporter) -> None:
             raise
         _settle(watch)
         _finish(watch)
+
+
+def books_of(windows: Windows, step: int, batch: int) -> list[str]:
+    """The books that a step's batch was read from, each once, in the order of its windows."""
+    spans = windows.shards.spans
+    return list(dict.fromkeys(spans[windows.place(sample)[0]].book for sample in range(step * batch, (step + 1) * batch)))
 
 
 def _train(watch: Watch, windows: Windows, start: int) -> None:

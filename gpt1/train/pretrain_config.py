@@ -86,6 +86,8 @@ class Place:
     """Compute each block's activations again in the backward pass instead of keeping them; the numbers stay the same."""
     stop_after: int = 0
     """Stop, with a checkpoint, after so many updates of this process; 0: at the end."""
+    spike: float = 0.0
+    """Stop when a step's loss is more than so many nats above the mean of the steps before; 0: only when it is no number."""
     run: str = ""
     """Name of the run in the records (the tracker's), kept in each checkpoint."""
     trace: bool = False

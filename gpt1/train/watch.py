@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from gpt1.train.schedule import learning_rate
 from gpt1.train.speed import Speedometer, step_line
 from gpt1.weights.store import save_weights
 
+SHOWN = 8
 PREFIX = "gpt."  # the model's name inside LanguageModelling
 
 
@@ -51,6 +52,10 @@ class Watch:
     reporter: Reporter
     speedometer: Speedometer
     requests: Requests
+    books_of: Callable[[int], Sequence[str]]
+    """The books that the batch of a step (0-based) was read from."""
+    spike: float = 0.0
+    """Nats by which a step's loss may exceed the mean of the steps before; 0: by any."""
     _losses: list[Tensor] = field(default_factory=list)
     """Losses of steps since the last reduction, each (A,), still on the device."""
     _speeds: list[dict[str, float]] = field(default_factory=list)
@@ -102,7 +107,7 @@ class Watch:
         steps = gathered.permute(1, 2, 0).flatten(1)  # (S, A x world), by index of the micro-batch
         means = [math.fsum(losses) / len(losses) for losses in steps.tolist()]
         self._losses.clear()
-        refuse_divergence(means, done, self.config)
+        refuse_divergence(means, done, self.config, self.books_of, self.history.last("loss"), self.spike)
         self.history.pending += means
 
     def _validate(self, done: int, limit: int) -> None:
@@ -159,14 +164,27 @@ class Watch:
         return self._speeds
 
 
-def refuse_divergence(losses: Sequence[float], done: int, config: PretrainConfig) -> None:
-    """Raise UserError when one of the losses of the steps up to `done` is no finite number."""
+def refuse_divergence(
+    losses: Sequence[float],
+    done: int,
+    config: PretrainConfig,
+    books_of: Callable[[int], Sequence[str]],
+    before: float | None = None,
+    spike: float = 0.0,
+) -> None:
+    """Raise UserError, with the books of the batch, when a loss of the steps up to `done` is no finite number, or lies more than
+    `spike` nats (0: no bound) above `before`, the mean of the steps before."""
+    bound = before + spike if spike and before is not None else math.inf
     for step, loss in enumerate(losses, start=done - len(losses) + 1):
-        if not math.isfinite(loss):
-            raise UserError(
-                f"pretrain: the loss is {loss} at step {step} of {config.steps}; training diverged. "
-                f"Lower max_lr (now {config.max_lr:g}) or make warmup (now {config.warmup}) longer"
-            )
+        if math.isfinite(loss) and loss <= bound:
+            continue
+        what = "training diverged" if not math.isfinite(loss) else f"it was {before:.4f} before and spike is {spike:g}"
+        names = books_of(step - 1)
+        shown = ", ".join(repr(name) for name in names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+        raise UserError(
+            f"pretrain: the loss is {loss:.6g} at step {step} of {config.steps}; {what}. Its batch is from the books {shown}. "
+            f"Look at them, lower max_lr (now {config.max_lr:g}) or make warmup (now {config.warmup}) longer"
+        )
 
 
 def due(done: int, every: int) -> bool:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
-from gpt1.model.gpt import GPT
+from gpt1.model.gpt import GPT, attend_in_steps
 from gpt1.model.loss import LanguageModelling, per_sequence_loss, window_losses
 
 SMALL = ModelConfig(vocabulary=50, context=12, width=32, layers=2, heads=4)
@@ -54,6 +54,17 @@ def test_blocks_end_in_a_layer_norm_and_nothing_follows() -> None:
     hidden = small().eval()(torch.randint(0, 50, (2, 12)))
     assert torch.allclose(hidden.mean(-1), torch.zeros(2, 12), atol=1e-5)
     assert torch.allclose(hidden.var(-1, unbiased=False), torch.ones(2, 12), atol=1e-2)
+
+
+def test_attention_in_steps_is_the_fused_kernel_s() -> None:
+    q, k, v = torch.randn(3, 2, 4, 12, 8, generator=torch.Generator().manual_seed(0))
+    fused = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    assert torch.allclose(attend_in_steps(q, k, v, 0.0), fused, atol=1e-6)
+    torch.manual_seed(0)
+    scores = (q @ k.transpose(-1, -2)).flatten(0, 1) / 8**0.5
+    weights = F.dropout(scores.masked_fill(torch.ones(12, 12, dtype=torch.bool).triu(1), float("-inf")).softmax(-1), 0.4)
+    torch.manual_seed(0)
+    assert torch.allclose(attend_in_steps(q, k, v, 0.4), (weights @ v.flatten(0, 1)).view(2, 4, 12, 8), atol=1e-6)
 
 
 def test_too_long_a_sequence_is_refused() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import json
 import math
 
 import pytest
@@ -11,12 +13,14 @@ import torch
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
+from gpt1.train.ahead import Ahead
+from gpt1.train.engine import MicroBatch
 from gpt1.train.history import History
 from gpt1.train.optimiser import OptimiserConfig, make_optimiser, parameter_groups
-from gpt1.train.pretrain_config import PretrainConfig
+from gpt1.train.pretrain_config import PretrainConfig, differing
 from gpt1.train.random_state import derive_seed, seed_micro_batch
 from gpt1.train.ranks import accumulation
-from gpt1.train.schedule import Schedule, learning_rate
+from gpt1.train.schedule import Schedule, learning_rate, scale_to_batch
 from gpt1.train.speed import clock
 from gpt1.train.watch import refuse_divergence
 
@@ -95,11 +99,51 @@ def test_history_survives_its_json_exactly_and_averages_pending_losses() -> None
     assert again.last("validation_loss") == 1 / 3
 
 
-def test_a_loss_that_is_no_number_is_refused_with_its_step() -> None:
+def books(step: int) -> list[str]:
+    return [f"book {n} of step {step}" for n in range(10)]
+
+
+def test_a_loss_that_is_no_number_is_refused_with_its_step_and_books() -> None:
     config = PretrainConfig(ModelConfig(), steps=100)
-    refuse_divergence([1.0, 2.0], 20, config)
-    with pytest.raises(UserError, match=r"nan at step 19 of 100.*max_lr"):
-        refuse_divergence([1.0, math.nan, 2.0], 20, config)
+    refuse_divergence([1.0, 2.0], 20, config, books)
+    with pytest.raises(UserError, match=r"nan at step 19 of 100.*'book 0 of step 18'.* and 2 more.*max_lr"):
+        refuse_divergence([1.0, math.nan, 2.0], 20, config, books)
+
+
+def test_a_spike_is_refused_where_a_bound_is_set() -> None:
+    config = PretrainConfig(ModelConfig(), steps=100)
+    refuse_divergence([9.0], 20, config, books, before=3.0)
+    refuse_divergence([3.9], 20, config, books, before=3.0, spike=1.0)
+    with pytest.raises(UserError, match=r"4\.1 at step 20 .*3\.0000 before"):
+        refuse_divergence([3.5, 4.1], 20, config, books, before=3.0, spike=1.0)
+
+
+def test_a_larger_batch_has_a_schedule_of_its_own() -> None:
+    scaled = scale_to_batch(256, steps=1_000_000, warmup=2000, max_lr=2.5e-4)
+    assert scaled == {"steps": 250_000, "warmup": 500, "max_lr": pytest.approx(5e-4)}
+    assert scale_to_batch(512, steps=8, warmup=7, max_lr=1e-3)["warmup"] == 0
+
+
+def test_batches_made_ahead_are_the_same_in_any_order() -> None:
+    asked: list[int] = []
+
+    def make(step: int) -> list[MicroBatch]:
+        asked.append(step)
+        return [MicroBatch(0, (torch.tensor([step]),))]
+
+    ahead = Ahead(make, steps=5)
+    assert [int(ahead(step)[0].inputs[0]) for step in (0, 1, 3, 2, 4)] == [0, 1, 3, 2, 4]
+    assert max(asked) == 4
+
+
+def test_a_saved_configuration_is_compared_field_by_field_and_new_fields_had_their_defaults() -> None:
+    now = PretrainConfig(ModelConfig(), steps=100)
+    saved = json.loads(json.dumps(dataclasses.asdict(now)))
+    assert differing(saved, now) == []
+    del saved["optimizer"], saved["model"]["kind"]
+    assert differing(saved, now) == []
+    assert differing(saved, dataclasses.replace(now, optimizer="reference", clip=2.0)) == ["clip", "optimizer"]
+    assert differing(saved, dataclasses.replace(now, model=ModelConfig(dropout=0.2))) == ["model.dropout"]
 
 
 def test_clock() -> None:
