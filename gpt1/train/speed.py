@@ -8,27 +8,14 @@ from dataclasses import dataclass
 import torch
 
 from gpt1.model.config import ModelConfig
-
-# Dense bf16 peaks in TFLOP/s by what the device's name contains, from the makers' data sheets; the first that fits counts.
-PEAK_TFLOPS = (
-    ("B200", 2250.0),
-    ("H200", 989.0),
-    ("H100 PCIe", 756.0),
-    ("H100", 989.0),
-    ("A100", 312.0),
-    ("L40S", 362.0),
-    ("L4", 121.0),
-    ("RTX 4090", 165.0),
-    ("RTX 3090", 71.0),
-)
+from gpt1.train.peaks import peak_of
 
 
 def peak_tflops(device: torch.device) -> float | None:
     """The dense bf16 peak of a CUDA device; None where it is not in the table, and on CPUs."""
     if device.type != "cuda":
         return None
-    name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in PEAK_TFLOPS if part in name), None)
+    return peak_of(torch.cuda.get_device_name(device))
 
 
 @dataclass
