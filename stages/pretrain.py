@@ -209,7 +209,7 @@ def _folder(vocabulary: Artifact) -> Path:
 
 
 def _declare(context: Context) -> None:
-    names = ["model.safetensors", "config.json", "metrics.jsonl", "samples.jsonl", "samples.md"]
+    names = ["model.safetensors", "config.json", "metrics.jsonl", "samples.jsonl", "samples.md", "held_out_books.jsonl"]
     names += sorted(f"snapshots/{path.name}" for path in (context.attempt / "snapshots").glob("*.safetensors"))
     for name in names:
         context.output(name)
@@ -226,6 +226,7 @@ def _summarise(settings: PretrainSettings, context: Context, windows: int, confi
     figures: dict[str, Any] = {
         "validation_perplexity": perplexity,
         "validation_loss": rows[-1]["validation_loss"],
+        "validation_bits_per_byte": rows[-1]["validation_bits_per_byte"],
         "train_loss": rows[-1]["loss"],
         "unigram_perplexity": unigram,
         "bigram_perplexity": bigram,

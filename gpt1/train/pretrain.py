@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from gpt1.data.shards import TokenShards
@@ -38,18 +37,20 @@ from gpt1.train.reporter import PrintReporter, Reporter
 from gpt1.train.schedule import learning_rate
 from gpt1.train.speed import Speedometer, peak_tflops
 from gpt1.train.trace import Trace
+from gpt1.train.validation import HeldOut
 from gpt1.train.watch import Watch
 from gpt1.weights.store import save_weights
 
+BOOKS_FILE = "held_out_books.jsonl"
 THROUGHPUT_FILE = "throughput.jsonl"
 
 
 def pretrain(config: PretrainConfig, place: Place, reporter: Reporter) -> None:
     """Train from the newest whole checkpoint, or from random weights, to `config.steps`.
 
-    Writes into `place.output`: model.safetensors, config.json, snapshots/, metrics.jsonl, samples.jsonl, samples.md and
-    throughput.jsonl. The last differs from run to run; the other files' bytes depend on config, shards, number of ranks and threads
-    alone, however often training was killed.
+    Writes into `place.output`: model.safetensors, config.json, snapshots/, metrics.jsonl, samples.jsonl, samples.md,
+    held_out_books.jsonl and throughput.jsonl. The last differs from run to run; the other files' bytes depend on config, shards,
+    number of ranks and threads alone, however often training was killed.
 
     Raises Stopped, on all ranks after the same step and with a whole checkpoint, when that was asked for (gpt1.train.interrupt).
     Raises UserError for what the user can mend: shards of another vocabulary, too little text, a diverging loss.
@@ -98,8 +99,8 @@ def _train(watch: Watch, windows: Windows, start: int) -> None:
     )
 
 
-def open_windows(config: PretrainConfig, place: Place, vocabulary: Vocabulary) -> tuple[Windows, np.ndarray]:
-    """The training windows, and all validation windows (N, T+1).
+def open_windows(config: PretrainConfig, place: Place, vocabulary: Vocabulary) -> tuple[Windows, HeldOut]:
+    """The training windows, and the held-out ones.
 
     Raises UserError where shards and vocabulary do not belong together, or no book of a set is as long as a window.
     """
@@ -109,7 +110,7 @@ def open_windows(config: PretrainConfig, place: Place, vocabulary: Vocabulary) -
     for name, paths in (("train", place.train), ("held_out", place.held_out)):
         shards = TokenShards.open([Path(path) for path in paths], Path(place.books), name, vocabulary.sha256)
         sets[name] = Windows(shards, config.model.context, config.seed)
-    return sets["train"], sets["held_out"].validation()
+    return sets["train"], HeldOut.of(sets["held_out"], vocabulary)
 
 
 def _engine(config: PretrainConfig, place: Place, ranks: Ranks, share: int) -> DeepSpeedEngine:
@@ -194,6 +195,7 @@ def _finish(watch: Watch) -> None:
     if watch.ranks.first:
         save_weights(watch.output, weights, watch.config.model)
         watch.history.write(watch.output)
+        write_lines(watch.output / BOOKS_FILE, watch.books)
         write_lines(watch.output / THROUGHPUT_FILE, watch.speeds)
     watch.ranks.barrier()
 

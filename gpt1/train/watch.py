@@ -8,12 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gpt1.errors import UserError
-from gpt1.evaluate.perplexity import mean_loss, spread
 from gpt1.generate import Sampling, generate
 from gpt1.model.gpt import GPT
 from gpt1.text.encoder import TextEncoder
@@ -28,6 +26,7 @@ from gpt1.train.ranks import Ranks
 from gpt1.train.reporter import Reporter
 from gpt1.train.schedule import learning_rate
 from gpt1.train.speed import Speedometer, step_line
+from gpt1.train.validation import HeldOut
 from gpt1.weights.store import save_weights
 
 SHOWN = 8
@@ -41,8 +40,7 @@ class Watch:
     config: PretrainConfig
     engine: Engine
     ranks: Ranks
-    held_out: np.ndarray
-    """(N, T+1) validation windows."""
+    held_out: HeldOut
     encoder: TextEncoder
     history: History
     checkpoints: Checkpoints
@@ -56,6 +54,8 @@ class Watch:
     """The books that the batch of a step (0-based) was read from."""
     spike: float = 0.0
     """Nats by which a step's loss may exceed the mean of the steps before; 0: by any."""
+    books: list[dict[str, Any]] = field(default_factory=list)
+    """Held-out figures by book, once the training is at its end."""
     _losses: list[Tensor] = field(default_factory=list)
     """Losses of steps since the last reduction, each (A,), still on the device."""
     _speeds: list[dict[str, float]] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Watch:
         if due(done, config.snapshot_every):
             self._aside(self._snapshot, done)
         if last:
-            self._aside(self._validate, done, 0)
+            self._aside(self._validate_books, done)
         asked = self.requests.agreed()
         if last or asked.stop or asked.save or due(done, self.checkpoint_every):
             self._aside(self.checkpoint, done)
@@ -111,15 +111,24 @@ class Watch:
         self.history.pending += means
 
     def _validate(self, done: int, limit: int) -> None:
-        chosen = self.held_out[spread(len(self.held_out), limit)]
-        loss = mean_loss(self.engine.evaluate, chosen, self.config.micro_batch, self.ranks)
-        values = {"validation_loss": loss, "validation_perplexity": math.exp(min(loss, 700.0))}
+        values, count = self.held_out.measure(self.engine.evaluate, limit, self.config.micro_batch, self.ranks)
+        self._tell(done, values, count)
+
+    def _validate_books(self, done: int) -> None:
+        """At the end: all held-out windows, book by book."""
+        self.books = self.held_out.by_book(self.engine.evaluate, self.config.micro_batch, self.ranks)
+        self._tell(done, self.held_out.whole(self.books), len(self.held_out))
+
+    def _tell(self, done: int, values: dict[str, float], count: int) -> None:
         self.history.row(done, values)
         samples = self._samples(done)
         self.history.samples += samples
         if self.ranks.first:
             self.reporter.log(done, values)
-            self.reporter.say(f"step {done}: held-out perplexity {values['validation_perplexity']:.2f} on {len(chosen)} windows")
+            self.reporter.say(
+                f"step {done}: held-out perplexity {values['validation_perplexity']:.2f}, "
+                f"{values['validation_bits_per_byte']:.3f} bits a byte, on {count} windows"
+            )
             for sample in samples[:1]:
                 self.reporter.say(f"  {sample['prompt']} > {' / '.join(sample['text'].splitlines())}")
 

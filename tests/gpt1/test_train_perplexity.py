@@ -13,6 +13,7 @@ from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.model.loss import LanguageModelling, window_losses
 from gpt1.train.ranks import Ranks
+from gpt1.train.validation import HeldOut
 
 WINDOWS = np.random.default_rng(0).integers(0, 20, (7, 9))
 
@@ -45,3 +46,23 @@ def test_chosen_windows_are_spread_evenly() -> None:
     assert spread(10, 0).tolist() == list(range(10))
     assert spread(10, 20).tolist() == list(range(10))
     assert spread(10, 5).tolist() == [0, 2, 4, 6, 8]
+
+
+def test_books_are_measured_apart_and_make_up_the_whole(ranks: Ranks) -> None:
+    """Each window's loss is its first id here, so every mean is known."""
+    windows = WINDOWS.astype(np.int64)
+    held_out = HeldOut(windows, [("one", 0), ("two", 3)], np.full(20, 2))
+
+    def loss_of(inputs: tuple[Tensor, ...]) -> Tensor:
+        return inputs[0][:, 0].double().mean()
+
+    one, two = held_out.by_book(loss_of, 2, ranks)
+    assert (one["book"], one["windows"], two["windows"]) == ("one", 3, 4)
+    assert one["validation_loss"] == pytest.approx(windows[:3, 0].mean())
+    assert two["validation_loss"] == pytest.approx(windows[3:, 0].mean())
+    whole = held_out.whole([one, two])
+    assert whole["validation_loss"] == pytest.approx(windows[:, 0].mean())
+    assert whole["validation_bits_per_byte"] == pytest.approx(windows[:, 0].mean() / np.log(2) / 2), "two bytes a token"
+    some, count = held_out.measure(loss_of, 5, 2, ranks)
+    assert count == 5
+    assert some["validation_perplexity"] == pytest.approx(np.exp(some["validation_loss"]))

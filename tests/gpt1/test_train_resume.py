@@ -53,6 +53,9 @@ def test_outputs_are_whole(place: Place) -> None:
     assert sorted(path.name for path in (output / "snapshots").iterdir()) == [f"step-{n:08d}.safetensors" for n in (10, 20, 30)]
     assert (output / "snapshots" / "step-00000030.safetensors").read_bytes() == (output / "model.safetensors").read_bytes()
     assert sorted(path.name for path in (output / "checkpoints").iterdir()) == ["step-00000027", "step-00000030"]
+    [book] = [json.loads(line) for line in (output / "held_out_books.jsonl").read_text().splitlines()]
+    assert (book["book"], book["windows"]) == ("held_out0", 9)
+    assert book["validation_loss"] == pytest.approx(rows[-1]["validation_loss"])
     assert rows[-1]["validation_perplexity"] < 0.8 * rows[0]["validation_perplexity"], "it learns"
 
 

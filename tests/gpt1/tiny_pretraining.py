@@ -89,7 +89,7 @@ def run(config: PretrainConfig, place: Place, ranks: int) -> str:
 
 def contents(output: Path) -> dict[str, bytes]:
     """The deterministic outputs, by name."""
-    names = ["model.safetensors", "config.json", "metrics.jsonl", "samples.jsonl", "samples.md"]
+    names = ["model.safetensors", "config.json", "metrics.jsonl", "samples.jsonl", "samples.md", "held_out_books.jsonl"]
     files = [output / name for name in names] + sorted((output / "snapshots").iterdir())
     return {str(file.relative_to(output)): file.read_bytes() for file in files}
 
