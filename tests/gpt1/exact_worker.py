@@ -1,4 +1,6 @@
-"""Run by test_train_exact.py: the test's steps through the DeepSpeed engine. Arguments: settings file, target, clip, eps, mutant.
+"""Run by test_train_exact.py: the test's steps through the DeepSpeed engine.
+
+Arguments: settings file, target, clip, eps, mutant, chunk of the loss.
 
 The mutant `decay_ln` gives layer norms and biases the decay of matrices.
 """
@@ -19,13 +21,13 @@ from gpt1.train.ranks import Ranks, accumulation
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.gpt1.test_train_exact import BATCH, MICRO_BATCH, RATE, STEPS, initial_model, micro_batches
 
-_, settings, target, clip, eps, mutant = sys.argv
+_, settings, target, clip, eps, mutant, chunk = sys.argv
 if mutant == "decay_ln":
     optimiser.parameter_groups = lambda module, decay: [{"params": list(module.parameters()), "weight_decay": decay}]
 
 ranks = Ranks.connect("cpu", threads=1)
 engine = DeepSpeedEngine(
-    LanguageModelling(initial_model()),
+    LanguageModelling(initial_model(), int(chunk), 64 if int(chunk) else 0),
     optimiser.OptimiserConfig(clip=float(clip), eps=float(eps)),
     ranks,
     settings=Path(settings),
