@@ -60,6 +60,8 @@ class DeepSpeedEngine(Engine):
         self.engine, *_ = deepspeed.initialize(
             model=module.to(ranks.device), optimizer=make_optimiser(module, optimiser), config=merged, dist_init_required=False
         )
+        if self.plain and ranks.world == 1:
+            self.engine.enable_backward_allreduce = False  # there is nobody to average with, and it copies every gradient twice
         self.module = self.engine.module
 
     def weights(self) -> dict[str, Tensor]:

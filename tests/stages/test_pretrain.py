@@ -16,10 +16,11 @@ import pytest
 from pydantic import ValidationError
 
 from gpt1.errors import UserError
+from gpt1.text.vocabulary import Vocabulary
 from gpt1.weights.store import load_model
 from pipeline.plan import Plan
 from stages.contract import Artifact
-from stages.pretrain import STAGE, PretrainSettings
+from stages.pretrain import STAGE, PretrainSettings, _config, _deviation
 from tests.pipeline.inline import plan_of, run_inline
 
 WORKFLOW = Path(__file__).parent / "pretrain_workflow.yaml"
@@ -127,17 +128,52 @@ def test_a_number_of_ranks_that_does_not_divide_is_refused_before_any_rank_start
         run_inline(plan_of(WORKFLOW, trained.store.root, "pretrain.batch=12"))
 
 
-@pytest.mark.slow
-def test_what_a_rank_refuses_reaches_the_user_as_one_line(trained: Plan, tmp_path: Path) -> None:
-    """Another number of workers than made the checkpoint: only the ranks find out."""
-    file = tmp_path / "workflow.yaml"
+def with_one_worker(trained: Plan, folder: Path) -> tuple[Plan, Path]:
+    """The same pre-training on one worker, in a store where an earlier attempt left the checkpoints of two; and that attempt."""
+    file = folder / "workflow.yaml"
     file.write_text(WORKFLOW.read_text().replace("workers: 2", "workers: 1"))
-    plan = plan_of(file, tmp_path / "store")
+    plan = plan_of(file, folder / "store")
     fingerprint = plan.entries["pretrain"].fingerprint
     assert fingerprint == trained.entries["pretrain"].fingerprint
     [source] = trained.store.folder("pretrain", fingerprint).glob("*/checkpoints")
     earlier = plan.store.new_attempt("pretrain", fingerprint)
     shutil.copytree(source, earlier / "checkpoints")
     shutil.copytree(source.parent / "snapshots", earlier / "snapshots")
-    with pytest.raises(UserError, match=r"made with other ranks \(ranks: 2, now 1\)"):
+    return plan, earlier
+
+
+@pytest.mark.slow
+def test_another_number_of_workers_goes_on_from_the_same_checkpoint(trained: Plan, tmp_path: Path) -> None:
+    plan, earlier = with_one_worker(trained, tmp_path)
+    shutil.rmtree(earlier / "checkpoints" / "step-00000300")
+    run_inline(plan)
+    one, two = (artifact(made, "pretrain").summary["validation_loss"] for made in (plan, trained))
+    assert one == pytest.approx(two, abs=1e-4)
+    assert artifact(plan, "pretrain").path("throughput.jsonl").read_text().startswith('{"step": 290')
+
+
+@pytest.mark.slow
+def test_what_a_rank_refuses_reaches_the_user_as_one_line(trained: Plan, tmp_path: Path) -> None:
+    """A checkpoint of other settings: only the ranks find out."""
+    plan, earlier = with_one_worker(trained, tmp_path)
+    record = earlier / "checkpoints" / "step-00000300" / "record.json"
+    values = json.loads(record.read_text())
+    values["facts"]["config"]["clip"] = 9.0
+    record.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"made with other clip "):
         run_inline(plan)
+
+
+def test_a_batch_that_is_not_the_paper_s_is_named_and_may_have_its_own_schedule() -> None:
+    vocabulary = Vocabulary.from_merges(list("ab"), [("a", "b</w>")])
+    plain, scaled = (PretrainSettings(batch=256, large_batch=how) for how in ("as_set", "scaled"))  # type: ignore[arg-type]
+    assert _config(plain, vocabulary).steps == 1_000_000
+    config = _config(scaled, vocabulary)
+    assert (config.steps, config.warmup, config.max_lr) == (250_000, 500, 5e-4)
+    assert "batch 256 instead of the paper's 64: 250,000 steps" in _deviation(scaled, config)["deviation"]
+    assert _deviation(PretrainSettings(), config) == {}
+
+
+def test_the_lstm_has_one_layer_whatever_the_blocks() -> None:
+    config = _config(PretrainSettings(model="lstm", layers=12), Vocabulary.from_merges(list("ab"), [("a", "b</w>")]))
+    assert (config.model.kind, config.model.layers, config.model.units) == ("lstm", 1, 2048)
