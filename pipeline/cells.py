@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from gpt1.errors import UserError
 from pipeline.document import Document, KeyPath, nearest
-from pipeline.kinds import is_stage, load_stage, stage_kinds
+from pipeline.kinds import is_stage, kinds_of, load_stage, stage_kinds
 from pipeline.spec import StageSpec, parse
 from stages.contract import Resources, Settings, Stage
 
@@ -34,8 +34,8 @@ class Cell:
 
     @property
     def needs(self) -> list[str]:
-        """The ids of all cells it needs."""
-        return [need for ids in self.inputs.values() for need in ids]
+        """The ids of all cells it needs, each once (one may stand for two kinds)."""
+        return list(dict.fromkeys(need for ids in self.inputs.values() for need in ids))
 
 
 @dataclass(frozen=True)
@@ -105,14 +105,14 @@ def expand(document: Document, specs: Mapping[str, StageSpec], order: Sequence[s
 
 def _check_needs(document: Document, node: str, stage: Stage, specs: Mapping[str, StageSpec]) -> None:
     where = document.where(("stages", node, "needs"))
-    given = [specs[need].uses or need for need in specs[node].needs]
+    given = [kinds_of(specs[need].uses or need) for need in specs[node].needs]
     for kind in stage.requires:
-        if kind not in given:
+        if not any(kind in kinds for kinds in given):
             raise UserError(f"{where}: stage {node!r} must need a stage that uses {kind!r}; add it to `needs:`")
     if "*" in stage.accepts:
         return
-    for kind, need in zip(given, specs[node].needs, strict=True):
-        if kind not in (*stage.requires, *stage.accepts):
+    for kinds, need in zip(given, specs[node].needs, strict=True):
+        if not set(kinds) & {*stage.requires, *stage.accepts}:
             takes = ", ".join((*stage.requires, *stage.accepts)) or "nothing"
             raise UserError(f"{where}: stage {node!r} has no use for {need!r}; it takes: {takes}")
 
@@ -142,6 +142,13 @@ def _inputs(stage: Stage, settings: Settings, spec: StageSpec, cells: Mapping[st
     inputs: dict[str, list[str]] = {}
     for need in spec.needs:
         for cell in cells.values():
-            if cell.node == need and stage.selects(settings, cell.uses, cell.settings):
-                inputs.setdefault(cell.uses, []).append(cell.id)
+            for kind in _taken_as(stage, cell) if cell.node == need else ():
+                if stage.selects(settings, kind, cell.settings):
+                    inputs.setdefault(kind, []).append(cell.id)
     return {kind: tuple(ids) for kind, ids in sorted(inputs.items())}
+
+
+def _taken_as(stage: Stage, cell: Cell) -> list[str]:
+    """The kinds as which `stage` takes an upstream cell."""
+    taken = {*stage.requires, *stage.accepts}
+    return [kind for kind in kinds_of(cell.uses) if kind in taken or (kind == cell.uses and "*" in taken)]

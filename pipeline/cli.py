@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from gpt1.errors import UserError
+from pipeline.commands import model
 from pipeline.commands.trace import trace
 from pipeline.lease import HeldError
 from pipeline.plan import Entry, Plan, Selection, State, make_plan
@@ -242,6 +243,9 @@ def track_sync(store: StoreOption = Path("store")) -> None:
     synced = sync(Store.at(store).root)
     print(f"{synced.sent} records sent, {synced.left} left" + (f": {synced.trouble}" if synced.trouble else ""))
     raise typer.Exit(int(synced.left > 0))
+
+
+model.add_to(app)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from typing import IO, Any
 from gpt1.errors import UserError
 from pipeline.canonical import canonical
 from pipeline.files import replace
-from pipeline.kinds import load_stage
+from pipeline.kinds import kinds_of, load_stage
 from pipeline.parts import Outputs, make_part, part_tasks, run_tasks
 from pipeline.plan import PARTS_FILE
 from pipeline.provenance import provenance
@@ -62,7 +62,7 @@ class StageContext:
         return found[0]
 
     def inputs(self, kind: str | None = None) -> list[Artifact]:
-        return [item for item in self._job.inputs if kind in (None, item.stage)]
+        return [item for item in self._job.inputs if kind is None or kind in kinds_of(item.stage)]
 
     def open(self, name: str) -> AbstractContextManager[IO[bytes]]:
         return self._outputs.open(name)

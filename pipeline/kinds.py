@@ -31,6 +31,11 @@ def module_of(kind: str) -> str:
     return kind if "." in kind else f"stages.{kind}"
 
 
+def kinds_of(kind: str) -> tuple[str, ...]:
+    """The kinds an artifact of that kind counts as: its own, and those whose place it can take."""
+    return (kind, *load_stage(kind).provides)
+
+
 def load_stage(kind: str) -> Stage:
     """The stage called `kind`."""
     return cast(Stage, importlib.import_module(module_of(kind)).STAGE)

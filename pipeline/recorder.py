@@ -203,6 +203,13 @@ class Recorder:
         text = json.dumps(entry["content"], ensure_ascii=False, indent=1, sort_keys=True)
         self._client.log_text(self._run(entry["uid"]), text + "\n", entry["name"])
 
+    def _model(self, entry: Entry) -> None:
+        from pipeline.registry import register
+
+        if not Path(entry["path"]).is_dir():
+            raise LookupError(f"{entry['path']} is gone")
+        register(self._client, self._run(entry["uid"]), entry["name"], Path(entry["path"]), entry["fingerprint"])
+
     def _dataset(self, entry: Entry) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.plan import Entry, Plan
 from pipeline.provenance import git_commit, package_versions, user_name
 from pipeline.tracking import Status, Tracker
-from stages.contract import Artifact
+from stages.contract import MODELS, Artifact
 
 RUN_ID_WAIT = 15.0  # seconds to wait for the tracking server's first answer; MLflow takes some seconds to load
 
@@ -81,6 +81,9 @@ class Records:
             self._tracker.dataset(uid, name, content[:32], source.as_uri(), entry.cell.uses)
         for name, sha256 in list(entry.identity["files"].items())[:20]:
             self._tracker.dataset(uid, name, sha256[:32], f"source:{name}", "source")
+        for model, name in artifact.summary.get(MODELS, {}).items():
+            inside = artifact.under(f"{model}/")[0]
+            self._tracker.model(uid, name, inside.path.parent, f"{artifact.fingerprint}/{model}")
         self._tracker.tags(uid, {"gpt1.digest": artifact.digest, "gpt1.parts": str(record.get("parts", {}))})
         self._tracker.end(uid, "FINISHED", when)
 

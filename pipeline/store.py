@@ -104,7 +104,7 @@ class Store:
         }
         return Artifact(
             record["stage"], record.get("cell", ""), record["fingerprint"], record["digest"], record.get("settings", {}),
-            record.get("summary", {}), files,
+            record.get("summary", {}), files, {name: record.get(name) for name in ("git_commit", "mlflow_run_id", "run")},
         )  # fmt: skip
 
     def damage(self, artifact: Artifact) -> str | None:

@@ -77,6 +77,10 @@ class Tracker:
         self._append("reference", uid, name="artifacts.json", content=[dict(file) for file in files])
         self.tags(uid, {"gpt1.artifacts": len(files), "gpt1.artifacts.bytes": sum(file["size"] for file in files)})
 
+    def model(self, uid: str, name: str, folder: Path, fingerprint: str) -> None:
+        """An exported model to enter in the registry under `name`, once for each fingerprint. It must stay as it is until sent."""
+        self._append("model", uid, name=_name(name), path=str(folder.absolute()), fingerprint=fingerprint)
+
     def dataset(self, uid: str, name: str, digest: str, source: str, context: str) -> None:
         """A data set the run used; `source` a URI. MLflow keeps the first 36 characters of the digest."""
         self._append("dataset", uid, name=name[:500], digest=digest[:LONGEST_DIGEST], source=source, context=context)

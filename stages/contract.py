@@ -15,6 +15,9 @@ from typing import IO, Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+MODELS = "models"
+"""Key of a stage's summary: output folders that hold a whole model -> its name in the model registry ("" for none)."""
+
 
 class Settings(BaseModel):
     """What stands under a stage's `with:`. Every field is semantic (it enters the fingerprint) unless made by `placement`."""
@@ -81,6 +84,8 @@ class Artifact:
     settings: Mapping[str, Any]
     summary: Mapping[str, Any]
     files: Mapping[str, OutputFile] = field(repr=False)
+    made_by: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Where it comes from: `git_commit`, `mlflow_run_id`, `run`. For people to read; it must decide nothing."""
 
     def path(self, name: str) -> Path:
         """The file called `name`; KeyError names what there is."""
@@ -186,6 +191,8 @@ class Stage(ABC):
     """Kinds of stages (`uses:` names) that must be among its `needs:`."""
     accepts: ClassVar[tuple[str, ...]] = ()
     """Kinds it can also take; `("*",)` for any."""
+    provides: ClassVar[tuple[str, ...]] = ()
+    """Kinds whose place it can take: its artifact has the files of those kinds under the same names."""
     gang: ClassVar[bool] = False
     """True: needs all its `workers` at the same time (the ranks of a training), so the cluster must hold them together."""
     spreads: ClassVar[bool] = False

@@ -26,6 +26,7 @@ from stages.contract import Context, Stage, added
 
 if TYPE_CHECKING:
     from gpt1.model.gpt import GPT
+    from gpt1.tasks.table import Task
     from gpt1.tasks.task_model import TaskModel
     from gpt1.text.encoder import TextEncoder
 
@@ -86,7 +87,7 @@ class Finetune(Stage):
         result = finetune(model, data, config, device, context)
         score = write_outcome(context, files, result, {"seed": settings.seed, "variant": settings.variant})
         if settings.keep_model:
-            _keep(model, context)
+            _keep(settings, model, data.task, context)
         variant = "" if settings.variant == "full" else f" {settings.variant}"
         context.say(score_line(f"{settings.task} seed {settings.seed}{variant}", score))
 
@@ -100,19 +101,15 @@ def _random(settings: FinetuneSettings, encoder: TextEncoder) -> GPT:
     return GPT(ModelConfig(vocabulary=encoder.vocabulary.size, **shape), generator("weights", settings.seed))
 
 
-def _keep(model: TaskModel, context: Context) -> None:
-    """The GPT (special tokens included) as model.safetensors, and the head beside it."""
-    import json
+def _keep(settings: FinetuneSettings, model: TaskModel, task: Task, context: Context) -> None:
+    """The GPT (special tokens included) as model.safetensors, and beside it the head and what predicting needs to know."""
+    from gpt1.tasks.finetuned import FineTuned, save_head
+    from gpt1.weights.store import CONFIG_FILE, save_model
 
-    from safetensors.torch import save_file
-
-    from gpt1.weights.store import save_model
-
-    save_model(context.output("model.safetensors"), model.gpt)
-    with context.open("config.json") as file:
-        file.write(json.dumps(model.gpt.config.to_dict(), indent=2, sort_keys=True).encode() + b"\n")
-    head = {name: tensor.detach().cpu().contiguous() for name, tensor in model.head.state_dict().items()}
-    save_file(head, context.output("head.safetensors"))
+    tuned = FineTuned(model, task, settings.max_length or model.gpt.config.context, settings.truncation)
+    files = [save_model(context.attempt, model.gpt), context.attempt / CONFIG_FILE, *save_head(context.attempt, tuned)]
+    for file in files:
+        context.output(file.name)
 
 
 STAGE = Finetune()

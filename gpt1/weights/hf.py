@@ -1,4 +1,9 @@
-"""Export to a folder that `transformers` loads as OpenAIGPTLMHeadModel. Only files are written; transformers is not needed."""
+"""Export to a folder that `transformers` loads. Only files are written; transformers is not needed.
+
+A language model becomes OpenAIGPTLMHeadModel. A fine-tuned one becomes the class that fits its head best: multiple choice
+OpenAIGPTDoubleHeadsModel, exactly; the others OpenAIGPTForSequenceClassification, whose linear layer has no bias, so that ours
+stands in config.json (`head_bias`) and must be added to the logits. head.json and head.safetensors beside them are the whole head.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +17,20 @@ from torch import Tensor
 
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT, LN_EPS
+from gpt1.tasks.encoded import PADDING
+from gpt1.tasks.finetuned import FineTuned, save_head
+from gpt1.tasks.heads import TaskHead
 from gpt1.text.vocabulary import Vocabulary
+from gpt1.weights.hf_import import HF_TYPE, HF_VOCABULARY, TRANSPOSED
+from gpt1.weights.store import CONFIG_FILE, MODEL_FILE
 
-TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # theirs are (in, out), ours (out, in)
+CLASSES = {"choice": "OpenAIGPTDoubleHeadsModel"}
+CLASSIFIER = "OpenAIGPTForSequenceClassification"
+
+
+def hf_class(tuned: FineTuned | None) -> str:
+    """The class of transformers that loads the export."""
+    return "OpenAIGPTLMHeadModel" if tuned is None else CLASSES.get(tuned.task.kind, CLASSIFIER)
 
 
 def hf_weights(model: GPT) -> dict[str, Tensor]:
@@ -26,11 +42,23 @@ def hf_weights(model: GPT) -> dict[str, Tensor]:
     return weights
 
 
+def head_weights(head: TaskHead) -> dict[str, Tensor]:
+    """The head's linear layer under transformers' names, as far as its class has a place."""
+    weight, bias = (tensor.detach().to("cpu", torch.float32).contiguous() for tensor in (head.linear.weight, head.linear.bias))
+    if head.kind == "choice":
+        return {"multiple_choice_head.summary.weight": weight, "multiple_choice_head.summary.bias": bias}
+    return {"score.weight": weight}
+
+
 def hf_config(config: ModelConfig) -> dict[str, Any]:
-    """The contents of transformers' config.json. Its embedding dropout always acts on the activation."""
+    """The contents of transformers' config.json for the language model.
+
+    transformers' embedding dropout always acts on the activation; `embedding_dropout` is a key of ours, there only when it differs.
+    """
+    extra = {} if config.embedding_dropout == "activation" else {"embedding_dropout": config.embedding_dropout}
     return {
         "architectures": ["OpenAIGPTLMHeadModel"],
-        "model_type": "openai-gpt",
+        "model_type": HF_TYPE,
         "afn": "gelu",  # their "gelu" for this model is the tanh form
         "attn_pdrop": config.dropout,
         "dtype": "float32",
@@ -44,85 +72,49 @@ def hf_config(config: ModelConfig) -> dict[str, Any]:
         "resid_pdrop": config.dropout,
         "tie_word_embeddings": True,
         "vocab_size": config.rows,
+        **extra,
     }
 
 
-def export(folder: Path, model: GPT, vocabulary: Vocabulary, card: str) -> list[Path]:
+def head_config(tuned: FineTuned) -> dict[str, Any]:
+    """What config.json says of a task head."""
+    found: dict[str, Any] = {"architectures": [hf_class(tuned)], "pad_token_id": PADDING}
+    if tuned.task.kind == "choice":
+        return {**found, "summary_type": "cls_index", "summary_activation": None, "summary_first_dropout": 0.0}
+    outputs = tuned.model.head.linear.out_features
+    labels = tuned.task.labels if tuned.task.labels else tuple(str(score) for score in range(outputs))
+    return {
+        **found,
+        "head_bias": tuned.model.head.linear.bias.tolist(),
+        "id2label": {str(number): label for number, label in enumerate(labels)},
+        "label2id": {label: number for number, label in enumerate(labels)},
+    }
+
+
+def export(folder: Path, model: GPT, vocabulary: Vocabulary, card: str, tuned: FineTuned | None = None) -> list[Path]:
     """Write the weights, both configs, the vocabulary under transformers' names and the published ones, and README.md.
 
     Returns the files, in a fixed order; their bytes depend on the arguments alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
     limit = model.config.context
+    config = hf_config(model.config) | (head_config(tuned) if tuned else {})
     texts = {
-        "config.json": _json(hf_config(model.config)),
-        "generation_config.json": _json({"do_sample": True, "max_length": limit, "temperature": 0.8, "top_k": 40}),
+        CONFIG_FILE: _json(config),
         "tokenizer_config.json": _json({"tokenizer_class": "OpenAIGPTTokenizer", "unk_token": "<unk>", "model_max_length": limit}),
         "README.md": card,
     }
+    if tuned is None:
+        texts["generation_config.json"] = _json({"do_sample": True, "max_length": limit, "temperature": 0.8, "top_k": 40})
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    encoder_name, merges_name = vocabulary.file_names
-    vocabulary.save(folder)
-    (folder / "vocab.json").write_bytes(vocabulary.encoder_bytes())
-    (folder / "merges.txt").write_bytes(vocabulary.merges_bytes())
-    save_file(hf_weights(model), folder / "model.safetensors", metadata={"format": "pt"})
-    names = ["model.safetensors", *texts, "vocab.json", "merges.txt", encoder_name, merges_name]
-    return [folder / name for name in sorted(names)]
-
-
-def model_card(config: ModelConfig, vocabulary: Vocabulary, facts: dict[str, Any]) -> str:
-    """README.md of the exported folder. `facts` (name -> value) is shown as a table."""
-    encoder_name, merges_name = vocabulary.file_names
-    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
-    return CARD.format(
-        layers=config.layers, width=config.width, heads=config.heads, context=config.context, rows=config.rows,
-        parameters=config.parameters(), encoder=encoder_name, merges=merges_name, facts=rows,
-    )  # fmt: skip
+    for name, content in zip(HF_VOCABULARY, (vocabulary.encoder_bytes(), vocabulary.merges_bytes()), strict=True):
+        (folder / name).write_bytes(content)
+    weights = hf_weights(model) | (head_weights(tuned.model.head) if tuned else {})
+    save_file(weights, folder / MODEL_FILE, metadata={"format": "pt"})
+    files = [folder / name for name in (*texts, *HF_VOCABULARY, MODEL_FILE)]
+    return sorted([*files, *vocabulary.save(folder), *(save_head(folder, tuned) if tuned else [])])
 
 
 def _json(values: dict[str, Any]) -> str:
-    return json.dumps(values, indent=2, sort_keys=True) + "\n"
-
-
-CARD = """---
-library_name: transformers
-pipeline_tag: text-generation
----
-# GPT-1, trained from scratch
-
-A post-LN Transformer decoder after Radford et al. (2018): {layers} layers, width {width}, {heads} heads, context {context},
-{rows:,} token rows, {parameters:,} parameters.
-
-| | |
-|---|---|
-{facts}
-
-## Loading
-
-```python
-from transformers import OpenAIGPTLMHeadModel
-model = OpenAIGPTLMHeadModel.from_pretrained("PATH_OF_THIS_FOLDER")
-```
-
-## Getting the right ids
-
-Do not use the tokenizer classes of `transformers` for this model. It was trained on text that went through ftfy, OpenAI's
-`standardise`, spaCy's English tokenizer and lower-casing before BPE. `OpenAIGPTTokenizer` does none of the first three (it splits
-words as BERT does): contractions come apart at other places and line breaks are lost, so many texts get other ids, without a
-warning. `{encoder}` and `{merges}` are the vocabulary in the form OpenAI published; with the `gpt1` package:
-
-```python
-from pathlib import Path
-import torch
-from gpt1.text.encoder import TextEncoder
-from gpt1.text.vocabulary import Vocabulary
-
-encoder = TextEncoder(Vocabulary.load(Path("PATH_OF_THIS_FOLDER")))
-ids = encoder.encode("It wasn't the first time.")
-out = model.generate(torch.tensor([ids]), max_new_tokens=40)
-print(encoder.decode(out[0].tolist()))
-```
-
-`vocab.json` and `merges.txt` are the same two files under the names that `transformers` expects.
-"""
+    return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

@@ -54,17 +54,29 @@ def load_model(path: Path) -> GPT:
     Raises UserError when the file is missing, damaged or of another program.
     """
     config, weights = _read(path, with_weights=True)
+    return build_model(config, weights, str(path))
+
+
+def build_model(config: ModelConfig, weights: Mapping[str, Tensor], where: str) -> GPT:
+    """A model of these tensors, which it keeps. UserError names the first tensor that is missing, unknown or of another shape."""
     with torch.device("meta"):
         model = GPT(config)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if expected != found:
-        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-        raise UserError(f"{path}: the tensors do not fit the model's shape; first difference at {wrong[0]!r}; write the file again")
-    model.load_state_dict(weights, assign=True)
+        wrong = min(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        raise UserError(
+            f"{where}: the tensors do not fit the model's shape; first difference at {wrong!r}: found {_said(found.get(wrong))}, "
+            f"expected {_said(expected.get(wrong))}; make or take the file anew"
+        )
+    model.load_state_dict(dict(weights), assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     return model
+
+
+def _said(shape: tuple[int, ...] | None) -> str:
+    return "none" if shape is None else f"shape {list(shape)}"
 
 
 def _read(path: Path, with_weights: bool = False) -> tuple[ModelConfig, dict[str, Tensor]]:

@@ -1,0 +1,105 @@
+"""Models by name: a folder, or a cell of a store such as `pretrain`, `pretrain@300` (a snapshot) or `finetune[task=rte,seed=1]`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt1.errors import UserError
+from pipeline.store import Store
+from stages.contract import Artifact
+
+if TYPE_CHECKING:
+    from gpt1.text.vocabulary import Vocabulary
+    from gpt1.weights.card import Facts
+    from gpt1.weights.checkpoint import Checkpoint
+
+KINDS = ("pretrain", "given", "finetune", "export")
+HEAD_CONFIG = "head.json"
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint, what a card says of it, and what it is called in messages."""
+
+    checkpoint: Checkpoint
+    facts: Facts
+    name: str
+
+
+def find(where: str, store: Path) -> Found:
+    """The checkpoint called `where`: a folder's path, or a cell of the store, the newest of that name.
+
+    UserError: neither exists (known cells are named), or the cell kept no weights.
+    """
+    from gpt1.weights.checkpoint import load_checkpoint
+
+    if Path(where).is_dir():
+        return Found(load_checkpoint(Path(where)), {}, where)
+    cell, _, step = where.partition("@")
+    record = _newest(cell, store)
+    target = Store(store.resolve())
+    artifact = target.to_artifact(record)
+    if artifact.stage == "export":
+        return Found(load_checkpoint(artifact.path("hf/config.json").parent), {}, where)
+    return Found(_load(target, record, artifact, step), _facts(artifact), where)
+
+
+def kept(task: str, store: Path) -> str:
+    """The newest fine-tuned cell of a task whose weights were kept. UserError when there is none."""
+    records = [record for record in Store(store.resolve()).records("finetune") if record["settings"].get("task") == task]
+    whole = [record for record in records if HEAD_CONFIG in record["files"]]
+    if whole:
+        return str(max(whole, key=lambda record: record["finished"])["cell"])
+    found = f"{len(records)} fine-tuned cells of {task!r}, none with its weights" if records else f"no fine-tuned cell of {task!r}"
+    raise UserError(f"{store}: {found}; run finetune with `--set finetune.keep_model=true`, or name a folder or cell with --model")
+
+
+def _newest(cell: str, store: Path) -> Record:
+    if not store.is_dir():
+        raise UserError(f"{cell}: no such folder, and there is no store {store}; give a checkpoint's folder, or --store")
+    records = [record for kind in KINDS for record in Store(store.resolve()).records(kind)]
+    found = [record for record in records if record["cell"] == cell]
+    if found:
+        return max(found, key=lambda record: record["finished"])
+    known = ", ".join(sorted({record["cell"] for record in records})) or "none"
+    raise UserError(f"{cell}: no such folder, and no cell of {store} with a model; cells with models: {known}")
+
+
+def _load(store: Store, record: Record, artifact: Artifact, step: str) -> Checkpoint:
+    from gpt1.tasks.finetuned import load_finetuned
+    from gpt1.weights.checkpoint import Checkpoint, check_vocabulary
+    from gpt1.weights.store import load_model
+
+    name = "model.safetensors"
+    if step:
+        name = f"snapshots/step-{int(step):08d}.safetensors" if step.isdigit() else step
+    if name not in artifact.files:
+        snapshots = ", ".join(str(int(file.name[15:23])) for file in artifact.under("snapshots/step-"))
+        raise UserError(f"{artifact.cell}: {name} was not kept (finetune: `keep_model: true`); snapshots: {snapshots or 'none'}")
+    model, vocabulary = load_model(artifact.path(name)), _vocabulary(store, record, artifact)
+    check_vocabulary(model, vocabulary, artifact.cell)
+    tuned = None
+    if artifact.stage == "finetune":
+        tuned = load_finetuned(model, artifact.path(name).parent)
+    return Checkpoint(model.eval(), vocabulary, tuned)
+
+
+def _vocabulary(store: Store, record: Record, artifact: Artifact) -> Vocabulary:
+    """The artifact's own, else that of the cell it was made from."""
+    from gpt1.text.vocabulary import Vocabulary
+
+    inputs = [store.artifact(kind, print_) for print_ in record["inputs"].values() for kind in ("vocabulary", "given")]
+    for item in (artifact, *inputs):
+        encoder = item.under("encoder_bpe_") if item else []
+        if item and encoder:
+            return Vocabulary.read(encoder[0].path, item.under("vocab_")[0].path)
+    raise UserError(f"{artifact.cell}: the vocabulary it was made with is no longer in the store; make it again")
+
+
+def _facts(artifact: Artifact) -> Facts:
+    from gpt1.weights.facts import card_facts
+
+    return card_facts(artifact.settings, artifact.summary, artifact.made_by)

@@ -1,0 +1,271 @@
+"""Commands about models: `import`, `export`, `generate`, `predict`, `perplexity`."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gpt1.errors import UserError
+
+if TYPE_CHECKING:
+    from gpt1.weights.checkpoint import Checkpoint
+
+WHERE = "A checkpoint's folder, or a cell of the store: pretrain, pretrain@300 (a snapshot), finetune[task=rte,seed=1]."
+StoreOption = Annotated[Path, typer.Option("--store", "-s", help="The folder of all results.", envvar="GPT1_STORE")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write; it must not exist, or be empty.")]
+Where = Annotated[str, typer.Argument(help=WHERE, metavar="CHECKPOINT")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON Lines.")]
+
+importing = typer.Typer(help="Turn published weights into a checkpoint of ours.", no_args_is_help=True)
+exporting = typer.Typer(help="Write a checkpoint in another form.", no_args_is_help=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.add_typer(importing, name="import")
+    app.add_typer(exporting, name="export")
+    for command in (generate, predict, perplexity):
+        app.command()(command)
+
+
+@importing.command("openai")
+def import_openai(
+    folder: Annotated[Path, typer.Argument(help="The folder of params_*.npy, params_shapes.json and the vocabulary.")], out: Out
+) -> None:
+    """OpenAI's files of 2018."""
+    from gpt1.weights.openai import read_openai
+
+    _write_import(*read_openai(folder), out)
+
+
+@importing.command("hf")
+def import_hf(
+    name: Annotated[str, typer.Argument(help="A folder of transformers, or a model in the hub's local cache.")], out: Out
+) -> None:
+    """A model of transformers (safetensors only)."""
+    from gpt1.weights.hf_import import find_hf, read_hf
+
+    _write_import(*read_hf(find_hf(name)), out)
+
+
+@exporting.command("hf")
+def export_hf(where: Where, out: Out, store: StoreOption = Path("store")) -> None:
+    """A folder that transformers loads, with a model card."""
+    from gpt1.weights.card import model_card
+    from gpt1.weights.hf import export, hf_class
+    from pipeline.checkpoints import find
+
+    found = find(where, store)
+    one = found.checkpoint
+    card = model_card(one.model.config, one.vocabulary, found.facts, one.tuned)
+    with _new_folder(out) as folder:
+        export(folder, one.model, one.vocabulary, card, one.tuned)
+    print(f"{found.name} for {hf_class(one.tuned)}: {out}")
+
+
+@exporting.command("openai")
+def export_openai(where: Where, out: Out, store: StoreOption = Path("store")) -> None:
+    """The ten .npy files of 2018."""
+    from gpt1.weights.openai import write_openai
+    from pipeline.checkpoints import find
+
+    found = find(where, store)
+    with _new_folder(out) as folder:
+        write_openai(folder, found.checkpoint.model, found.checkpoint.vocabulary)
+    print(f"{found.name} in OpenAI's form: {out}")
+
+
+@exporting.command("mlflow")
+def export_mlflow(where: Where, out: Out, store: StoreOption = Path("store")) -> None:
+    """A folder for `mlflow models serve`."""
+    from gpt1.weights.card import model_card
+    from gpt1.weights.hf import export
+    from pipeline.checkpoints import find
+    from pipeline.registry import write_mlflow_model
+
+    found = find(where, store)
+    one = found.checkpoint
+    card = model_card(one.model.config, one.vocabulary, found.facts, one.tuned)
+    with _new_folder(out) as folder:
+        export(folder.with_name(f"{folder.name}-hf"), one.model, one.vocabulary, card, one.tuned)
+        try:
+            write_mlflow_model(folder, folder.with_name(f"{folder.name}-hf"))
+        finally:
+            shutil.rmtree(folder.with_name(f"{folder.name}-hf"))
+    print(f"{found.name} for MLflow; serve it: mlflow models serve --env-manager local --model-uri {out}")
+
+
+def generate(
+    where: Where = "pretrain",
+    prompt: Annotated[list[str] | None, typer.Option("--prompt", "-p", help="The beginning of a text. Repeatable.")] = None,
+    prompts: Annotated[Path | None, typer.Option("--prompts", help="A file with a prompt on each line.")] = None,
+    tokens: Annotated[int, typer.Option("--tokens", "-n", help="The most tokens to write.")] = 60,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.8,
+    top_k: Annotated[int, typer.Option(help="Draw from the best so many tokens; 0: from all.")] = 40,
+    top_p: Annotated[float, typer.Option(help="Draw from the fewest tokens that have this share of the probability.")] = 1.0,
+    beams: Annotated[int, typer.Option(help="Beam search with so many beams; 0: none.")] = 0,
+    length_penalty: Annotated[float, typer.Option(help="Beam search: power of the length that scores are divided by.")] = 1.0,
+    stop_at_newline: Annotated[bool, typer.Option("--stop-at-newline", help="End a text at its first line break.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the draws; the same seed gives the same texts.")] = 0,
+    store: StoreOption = Path("store"),
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Write on from prompts. Past the model's context the oldest half is forgotten and the rest read anew (docs/weights.md)."""
+    from gpt1.serve import Answerer, check_sampling
+
+    check_sampling(tokens, temperature, top_k, top_p, beams)
+    texts = [*(prompt or []), *(_lines(prompts) if prompts else [])] or [""]
+    answerer = Answerer(_load(where, store, device))
+    stream = _Stream(answerer, texts[0]) if len(texts) == 1 and not beams and not as_json else None
+    found = answerer.generate(
+        texts, tokens, temperature, top_k, top_p, beams, length_penalty, stop_at_newline, seed, stream.token if stream else None
+    )
+    if stream:
+        print(flush=True)
+        return
+    for given, text in zip(texts, found, strict=True):
+        print(json.dumps({"prompt": given, "text": text}, ensure_ascii=False) if as_json else f"{given} {text}".strip())
+
+
+def predict(
+    task: Annotated[str, typer.Argument(help="The task, such as rte or race.")],
+    text: Annotated[
+        list[str] | None, typer.Option("--text", "-t", help="The text; twice for a pair, or document and question.")
+    ] = None,
+    choice: Annotated[list[str] | None, typer.Option("--choice", "-c", help="An answer (multiple choice). Repeatable.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="Examples: .jsonl with `texts` and `choices`, or tab separated.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help=f"{WHERE} The task's newest kept one.")] = None,
+    store: StoreOption = Path("store"),
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Predict with a fine-tuned model, for one example or a file."""
+    from gpt1.serve import Answerer
+    from gpt1.tasks.example import Example
+    from gpt1.tasks.table import task_named
+    from pipeline.checkpoints import kept
+    from pipeline.commands.examples import read_plain_examples
+
+    task_named(task)
+    if bool(text) == bool(file):
+        raise UserError("give one example with --text (and --choice), or a file of examples with --file")
+    examples = read_plain_examples(file) if file else [Example("1", tuple(text or ()), tuple(choice or ()))]
+    answerer = Answerer(_load(model or kept(task, store), store, device))
+    tuned = answerer.checkpoint.tuned
+    if tuned is None or tuned.task.name != task:
+        found = f"fine-tuned for {tuned.task.name}" if tuned else "not fine-tuned"
+        raise UserError(f"{model}: this model is {found}, expected {task}; name another with --model")
+    for row in answerer.predict(examples):
+        shares = " ".join(f"{share:.3f}" for share in row["probabilities"])
+        print(json.dumps(row, ensure_ascii=False) if as_json else f"{row['id']}\t{row['label']}\t{shares}".rstrip())
+
+
+def perplexity(
+    files: Annotated[list[Path], typer.Argument(help="UTF-8 text files.", metavar="FILE...")],
+    model: Annotated[str, typer.Option("--model", "-m", help=WHERE)] = "pretrain",
+    stride: Annotated[int | None, typer.Option(help="Ids from one window to the next; half the context when not given.")] = None,
+    store: StoreOption = Path("store"),
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Perplexity and bits per byte of each file and of all. Bytes are those of the file, before any cleaning."""
+    from gpt1.evaluate.texts import TextScore, text_score, total
+    from gpt1.text.encoder import TextEncoder
+
+    texts = {file: _text(file) for file in files}
+    found = _load(model, store, device)
+    encoder, scores = TextEncoder(found.vocabulary), list[TextScore]()
+    for file, text in texts.items():
+        scores.append(text_score(found.model, str(file), encoder.encode(text), len(text.encode()), stride))
+    rows = [*scores, total(scores)] if len(scores) > 1 else scores
+    for one in rows:
+        values = {"file": one.name, "tokens": one.ids, "perplexity": one.perplexity, "bits_per_byte": one.bits_per_byte}
+        line = f"{one.name}\t{one.ids} tokens\tperplexity {one.perplexity:.2f}\t{one.bits_per_byte:.3f} bits per byte"
+        print(json.dumps(values, ensure_ascii=False) if as_json else line)
+
+
+class _Stream:
+    """Prints a text as it grows."""
+
+    def __init__(self, answerer: Any, prompt: str) -> None:
+        self._decode: Callable[[list[int]], str] = answerer.encoder.decode
+        self._ids: list[int] = []
+        self._shown = 0
+        print(f"{prompt} ".lstrip(), end="", flush=True)
+
+    def token(self, _: int, token: int) -> None:
+        self._ids.append(token)
+        text = self._decode(self._ids)
+        print(text[self._shown :], end="", flush=True)
+        self._shown = len(text)
+
+
+def _load(where: str, store: Path, device: str) -> Checkpoint:
+    import torch
+
+    from pipeline.checkpoints import find
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"--device {device}: expected auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no GPU here; use cpu or mend the driver")
+    found = find(where, store).checkpoint
+    place = "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
+    (found.tuned.model if found.tuned else found.model).to(place)
+    return found
+
+
+def _write_import(model: Any, vocabulary: Any, out: Path) -> None:
+    from gpt1.weights.checkpoint import Checkpoint, save_checkpoint
+
+    with _new_folder(out) as folder:
+        save_checkpoint(folder, Checkpoint(model, vocabulary))
+    config = model.config
+    print(
+        f"{config.parameters():,} parameters ({config.layers} layers, width {config.width}, {config.heads} heads, context "
+        f"{config.context}), {vocabulary.size:,} tokens: {out}"
+    )
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """A private folder that takes the name `out` when the block ends well. UserError when something is there already."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out {out}: exists and is not empty; name a new folder")
+    private = out.parent / f".{out.name}-{secrets.token_hex(4)}"
+    try:
+        private.mkdir(parents=True)
+        yield private
+        private.replace(out)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror or error}); name another folder") from error
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+
+
+def _lines(path: Path) -> list[str]:
+    lines = _text(path).splitlines()
+    if not lines:
+        raise UserError(f"{path}: no prompt in it; write one on each line")
+    return lines
+
+
+def _text(path: Path) -> str:
+    try:
+        return sys.stdin.read() if str(path) == "-" else path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); expected a text file") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start} is not UTF-8; convert the file first") from error

@@ -1,0 +1,78 @@
+"""Exported models as MLflow models: written as a folder that `mlflow models serve` takes, and entered in the model registry."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pipeline.provenance import ROOT
+
+CODE = Path(__file__).with_name("served_model.py")
+FINGERPRINT = "gpt1.fingerprint"
+REQUIREMENTS = ("mlflow", "torch", "safetensors", "numpy", "pandas", "ftfy", "spacy", "scikit-learn")
+FOLDER = "registered_model"
+
+
+def write_mlflow_model(folder: Path, exported: Path) -> Path:
+    """Write an MLflow model of the export `exported` into the new folder `folder`; it holds gpt1's code as well."""
+    from importlib.metadata import version
+
+    from mlflow import pyfunc
+
+    previous = os.environ.get("MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING")
+    os.environ["MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING"] = "false"  # names of this machine's variables have no place in a model
+    try:
+        pyfunc.save_model(
+            path=str(folder),
+            python_model=str(CODE),
+            artifacts={"model": str(exported.absolute())},
+            code_paths=[str(ROOT / "gpt1")],
+            pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
+            signature=_signature((exported / "head.json").is_file()),
+        )
+    finally:
+        if previous is None:
+            os.environ.pop("MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING")
+        else:
+            os.environ["MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING"] = previous
+    for cache in folder.rglob("__pycache__"):
+        shutil.rmtree(cache, ignore_errors=True)
+    return folder
+
+
+def register(client: Any, run_id: str, name: str, exported: Path, fingerprint: str) -> None:
+    """Make the export a version of the registered model `name`, once: a version with its fingerprint is left as it is.
+
+    The files become artifacts of the run, so that the server can hand them to whoever loads `models:/NAME/VERSION`.
+    """
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    versions = client.search_model_versions(f"name = '{name}'")
+    if any(version.tags.get(FINGERPRINT) == fingerprint for version in versions):
+        return
+    place = f"{FOLDER}/{name}"
+    with tempfile.TemporaryDirectory() as scratch:
+        client.log_artifacts(run_id, str(write_mlflow_model(Path(scratch) / "model", exported)), place)
+    source = f"{client.get_run(run_id).info.artifact_uri}/{place}"
+    client.create_model_version(name, source, run_id, tags={FINGERPRINT: fingerprint})
+
+
+def _signature(tuned: bool) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import Array, ColSpec, DataType
+
+    from gpt1.serve import PARAMETERS
+
+    columns: list[Any] = [ColSpec(DataType.string, "prompt", required=not tuned)]
+    if tuned:
+        columns += [ColSpec(DataType.string, name, required=False) for name in ("text", "text_b")]
+        columns += [ColSpec(Array(DataType.string), "choices", required=False)]
+    kinds = {bool: DataType.boolean, int: DataType.long, float: DataType.double}
+    return ModelSignature(
+        inputs=Schema(columns),
+        params=ParamSchema([ParamSpec(name, kinds[type(value)], value) for name, value in PARAMETERS.items()]),
+    )

@@ -1,0 +1,36 @@
+"""The model as MLflow serves it: a "model from code", so that nothing is pickled. MLflow runs this file; nothing imports it.
+
+Its one artifact, `model`, is a folder as `gpt1 export hf` writes it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+from gpt1.serve import Answerer
+
+
+class ServedModel(PythonModel):
+    """Rows with `prompt` are continued; a fine-tuned model predicts for rows with `text`, `text_b`, `choices`."""
+
+    def load_context(self, context: Any) -> None:
+        self._answerer = Answerer.load(Path(context.artifacts["model"]))
+
+    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        del context
+        rows = model_input.to_dict(orient="records") if hasattr(model_input, "to_dict") else list(model_input)
+        return self._answerer.answer([{name: _plain(value) for name, value in row.items()} for row in rows], params)
+
+
+def _plain(value: Any) -> Any:
+    """pandas' missing values as None, its arrays as lists."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return None if isinstance(value, float) and value != value else value
+
+
+set_model(ServedModel())

@@ -1,0 +1,58 @@
+"""given: a model made elsewhere (`gpt1 import`), in the place of pretrain and vocabulary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gpt1.errors import UserError
+from stages.contract import Context, OutsideFile, Settings, Stage, placement
+
+FILES = (
+    "model.safetensors", "config.json", "encoder_bpe_*.json", "vocab_*.bpe", "vocab.json", "merges.txt",
+)  # fmt: skip
+
+
+class GivenSettings(Settings):
+    checkpoint: str = placement(
+        ..., "A folder of `gpt1 import` or `gpt1 export hf`: weights, shape and vocabulary. It counts by content.", min_length=1
+    )
+
+
+class Given(Stage):
+    """Stages that need `pretrain` or `vocabulary` take this one instead: fine-tuning without pre-training."""
+
+    settings_model = GivenSettings
+    provides = ("pretrain", "vocabulary")
+
+    @classmethod
+    def outside(cls, settings: GivenSettings) -> list[OutsideFile]:
+        folder = Path(settings.checkpoint).expanduser()
+        found = [OutsideFile(path.name, path) for pattern in FILES for path in sorted(folder.glob(pattern))]
+        if not any(file.name == "model.safetensors" for file in found):
+            raise UserError(
+                f"given: `checkpoint` {settings.checkpoint} has no model.safetensors; give a folder that `gpt1 import` has written"
+            )
+        return found
+
+    def run(self, settings: GivenSettings, context: Context) -> None:
+        from dataclasses import replace
+
+        from gpt1.weights.checkpoint import load_checkpoint, save_checkpoint
+
+        found = load_checkpoint(Path(settings.checkpoint).expanduser())
+        if found.model.config.special_tokens:
+            raise UserError(
+                f"given: {settings.checkpoint} is a fine-tuned model ({found.model.config.special_tokens} special tokens); give "
+                "the pre-trained one it was made from"
+            )
+        for file in save_checkpoint(context.attempt, replace(found, tuned=None)):
+            context.output(file.name)
+        config = found.model.config
+        context.summary({"parameters": config.parameters(), "vocabulary": config.vocabulary})
+        context.say(
+            f"{config.parameters():,} parameters: {config.layers} layers, width {config.width}, {config.heads} heads, "
+            f"context {config.context}, {config.vocabulary:,} tokens"
+        )
+
+
+STAGE = Given()

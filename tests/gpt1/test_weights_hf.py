@@ -1,0 +1,220 @@
+"""transformers' form: round trips, task heads in its own classes, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from gpt1.errors import UserError
+from gpt1.tasks.example import Example
+from gpt1.tasks.finetuned import FineTuned
+from gpt1.tasks.table import task_named
+from gpt1.text.encoder import TextEncoder
+from gpt1.weights.card import model_card
+from gpt1.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from gpt1.weights.hf import export, hf_class
+from gpt1.weights.hf_import import find_hf, read_hf
+from tests.gpt1 import weight_samples as samples
+from tests.gpt1.test_weights_openai import Bomb
+
+transformers = pytest.importorskip("transformers")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An exported model."""
+    made = tmp_path / "hf"
+    export(made, samples.model(), samples.vocabulary(), "card")
+    return made
+
+
+@pytest.mark.parametrize("shape", [{}, {"embedding_dropout": "matrix", "dropout": 0.0, "init_std": 0.05}])
+def test_ours_to_hf_to_ours_is_byte_identical(shape: dict[str, float | str], tmp_path: Path) -> None:
+    model, vocabulary = samples.model(**shape), samples.vocabulary()
+    first = save_checkpoint(tmp_path / "first", Checkpoint(model, vocabulary))
+    export(tmp_path / "hf", model, vocabulary, "card")
+    second = save_checkpoint(tmp_path / "second", Checkpoint(*read_hf(tmp_path / "hf")))
+    assert [file.name for file in first] == [file.name for file in second]
+    assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
+
+
+def test_what_transformers_saves_comes_in_and_goes_out_as_it_was(tmp_path: Path) -> None:
+    """A folder written by transformers itself, with its names for the vocabulary."""
+    config = transformers.OpenAIGPTConfig(vocab_size=samples.vocabulary().size, n_positions=16, n_embd=32, n_layer=2, n_head=4)
+    theirs = transformers.OpenAIGPTLMHeadModel(config).eval()
+    theirs.save_pretrained(tmp_path)
+    (tmp_path / "vocab.json").write_bytes(samples.vocabulary().encoder_bytes())
+    (tmp_path / "merges.txt").write_bytes(samples.vocabulary().merges_bytes())
+    ours, vocabulary = read_hf(find_hf(str(tmp_path)))
+    ids = torch.tensor([TextEncoder(vocabulary).encode("the mouse ate the lot, then the cat ate it.")[:16]])
+    with torch.no_grad():
+        assert float((ours.eval().lm_logits(ours(ids)) - theirs(ids).logits).abs().max()) < 1e-5
+    export(tmp_path / "out", ours, vocabulary, "card")
+    before, after = load_file(tmp_path / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
+    assert before.keys() - {"lm_head.weight"} == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in after)
+
+
+def test_old_names_masks_and_an_equal_head_are_taken(folder: Path) -> None:
+    """The hub's file has no prefix, the causal masks as tensors, and the softmax a second time."""
+    found = load_file(folder / "model.safetensors")
+    old = {name.removeprefix("transformer."): tensor for name, tensor in found.items()}
+    old |= {"h.0.attn.bias": torch.ones(1, 1, 16, 16), "h.1.attn.bias": torch.ones(1, 1, 16, 16)}
+    old["lm_head.weight"] = found["transformer.tokens_embed.weight"].clone()
+    save_file(old, folder / "model.safetensors")
+    ours, _ = read_hf(folder)
+    expected = samples.model().state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in ours.state_dict().items())
+
+
+def change_config(folder: Path, **values: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def change_weights(folder: Path, drop: str = "", **tensors: torch.Tensor) -> None:
+    path = folder / "model.safetensors"
+    save_file({**{name: t for name, t in load_file(path).items() if name != drop}, **tensors}, path)
+
+
+def only_a_pickle(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"x")
+
+
+REFUSED = {
+    "another model": (lambda f: change_config(f, model_type="gpt2"), "model_type is 'gpt2', expected 'openai-gpt'"),
+    "another activation": (lambda f: change_config(f, afn="relu"), "afn is 'relu'"),
+    "three dropouts": (lambda f: change_config(f, attn_pdrop=0.3), "GPT-1 has one dropout"),
+    "fewer rows": (lambda f: change_config(f, vocab_size=40), "vocab_size is 40, the vocabulary beside it has 60 tokens"),
+    "wrong shape": (
+        lambda f: change_config(f, n_positions=32),
+        r"'positions_embed.weight': found shape \[16, 32\], expected shape \[32, 32\]",
+    ),
+    "a tensor missing": (
+        lambda f: change_weights(f, "transformer.h.1.ln_2.bias"),
+        r"'h.1.ln_2.bias': found none, expected shape \[32\]",
+    ),
+    "a tensor too many": (lambda f: change_weights(f, extra=torch.ones(2)), r"'extra': found shape \[2\], expected none"),
+    "an untied head": (lambda f: change_weights(f, **{"lm_head.weight": torch.ones(60, 32)}), "lm_head.weight differs"),
+    "truncated": (lambda f: (f / "model.safetensors").write_bytes(b"\x10" * 999), "not a whole safetensors file"),
+    "only a pickle": (only_a_pickle, "only as pytorch_model.bin, a pickle"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "no such file"),
+    "no vocabulary": (lambda f: [file.unlink() for file in (*f.glob("vocab*"), *f.glob("enc*"))], "no vocabulary"),
+    "broken config": (lambda f: (f / "config.json").write_text("{"), "not JSON"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_fit_is_named_and_refused(case: str, folder: Path) -> None:
+    damage, message = REFUSED[case]
+    damage(folder)
+    with pytest.raises(UserError, match=message) as caught:
+        read_hf(folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_a_name_that_is_not_here_is_not_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match="neither a folder nor a model in the hub's local cache"):
+        find_hf("somebody/some-model-that-is-not-here")
+    with pytest.raises(UserError, match="neither a folder nor a model"):
+        find_hf("not/a/name/at all")
+
+
+def test_a_planted_pickle_is_not_loaded(folder: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    (folder / "model.safetensors").write_bytes(pickle.dumps(Bomb(mark)))
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(mark)))
+    with pytest.raises(UserError, match="not a whole safetensors file"):
+        load_checkpoint(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="a pickle"):
+        load_checkpoint(folder)
+    assert not mark.exists()
+
+
+TASKS = {
+    "classification": Example("1", ("the cat ate it.",)),
+    "entailment": Example("1", ("the cat ate it.", "it ate.")),
+    "similarity": Example("1", ("the cat ate it.", "it ate.")),
+    "regression": Example("1", ("the cat ate.", "it ate it.")),
+    "choice": Example("1", ("the cat", "ate?"), ("it.", "the dog", "not", "a")),
+}
+NAMES = {"classification": "sst2", "entailment": "mnli", "similarity": "mrpc", "regression": "stsb", "choice": "race"}
+
+
+def ours_and_theirs(tuned: FineTuned, example: Example, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """The head's outputs here and by the class of transformers, read as the card says."""
+    export(folder, tuned.model.gpt, samples.vocabulary(), "card", tuned)
+    from gpt1.tasks.encoded import encode_examples, make_batch
+    from gpt1.tasks.transforms import SpecialIds
+
+    encoder = TextEncoder(samples.vocabulary())
+    encoded = encode_examples([example], tuned.task.kind, encoder.encode, SpecialIds.after(samples.vocabulary().size), 16, "room")
+    ids, lengths, _ = make_batch(encoded, False)
+    found = getattr(transformers, hf_class(tuned)).from_pretrained(folder).eval()
+    with torch.no_grad():
+        ours = tuned.model.outputs(ids, lengths)
+        if tuned.task.kind == "choice":
+            return ours, found(ids[None], mc_token_ids=(lengths - 1)[None]).mc_logits
+        return ours, found(ids).logits.sum(0, keepdim=True) + torch.tensor(found.config.head_bias)
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_task_heads_in_transformers_classes(kind: str, tmp_path: Path) -> None:
+    ours, theirs = ours_and_theirs(samples.tuned(task_named(NAMES[kind])), TASKS[kind], tmp_path)
+    assert ours.shape == theirs.shape
+    assert float((ours - theirs).abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("form", ["ours", "hf"])
+@pytest.mark.parametrize("kind", TASKS)
+def test_a_fine_tuned_folder_predicts_what_the_model_did(kind: str, form: str, tmp_path: Path) -> None:
+    tuned, vocabulary = samples.tuned(task_named(NAMES[kind])), samples.vocabulary()
+    if form == "ours":
+        save_checkpoint(tmp_path, Checkpoint(tuned.model.gpt, vocabulary, tuned))
+    else:
+        export(tmp_path, tuned.model.gpt, vocabulary, "card", tuned)
+    loaded = load_checkpoint(tmp_path)
+    assert loaded.tuned is not None
+    encode = TextEncoder(vocabulary).encode
+    examples = [TASKS[kind], replace(TASKS[kind], id="2", texts=tuple(reversed(TASKS[kind].texts)))]
+    assert loaded.tuned.predict(examples, encode) == tuned.predict(examples, encode)
+    assert loaded.tuned.facts() == tuned.facts()
+
+
+def test_examples_of_another_kind_are_refused() -> None:
+    tuned = samples.tuned(task_named("rte"))
+    with pytest.raises(UserError, match="rte, example 2: 1 texts, expected 2"):
+        tuned.predict([Example("1", ("a", "b")), Example("2", ("a",))], TextEncoder(samples.vocabulary()).encode)
+    with pytest.raises(UserError, match="race, example 1: 0 answers, expected 4"):
+        samples.tuned(task_named("race")).predict([Example("1", ("a", "b"))], TextEncoder(samples.vocabulary()).encode)
+
+
+def test_a_head_of_another_model_is_refused(tmp_path: Path) -> None:
+    tuned = samples.tuned(task_named("mnli"))
+    save_checkpoint(tmp_path, Checkpoint(tuned.model.gpt, samples.vocabulary(), tuned))
+    facts = json.loads((tmp_path / "head.json").read_text())
+    (tmp_path / "head.json").write_text(json.dumps({**facts, "labels": ["a", "b"]}))
+    with pytest.raises(UserError, match=r"head\.safetensors: not the head of mnli"):
+        load_checkpoint(tmp_path)
+    (tmp_path / "head.json").write_text(json.dumps({**facts, "max_length": 99}))
+    with pytest.raises(UserError, match="does not fit the model beside it"):
+        load_checkpoint(tmp_path)
+
+
+def test_the_card_names_data_scores_and_origin() -> None:
+    tuned = samples.tuned(task_named("rte"))
+    facts = {"Data": {"books": "11,038"}, "Scores": {}, "Origin": {"commit": "abc|def"}}
+    card = model_card(tuned.model.gpt.config, samples.vocabulary(), facts, tuned)
+    assert "## Data\n\n| | |\n|---|---|\n| books | 11,038 |" in card
+    assert "## Scores" not in card
+    assert "| commit | abc\\|def |" in card
+    assert '[60, *encoder.encode("The premise."), 61, *encoder.encode' in card
