@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ CODE = Path(__file__).with_name("served_model.py")
 FINGERPRINT = "gpt1.fingerprint"
 REQUIREMENTS = ("mlflow", "torch", "safetensors", "numpy", "pandas", "ftfy", "spacy", "scikit-learn")
 FOLDER = "registered_model"
+_WHILE_WRITING = {"MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING": "false", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 
 
 def write_mlflow_model(folder: Path, exported: Path) -> Path:
@@ -22,9 +26,7 @@ def write_mlflow_model(folder: Path, exported: Path) -> Path:
 
     from mlflow import pyfunc
 
-    previous = os.environ.get("MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING")
-    os.environ["MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING"] = "false"  # names of this machine's variables have no place in a model
-    try:
+    with _quiet():
         pyfunc.save_model(
             path=str(folder),
             python_model=str(CODE),
@@ -33,14 +35,24 @@ def write_mlflow_model(folder: Path, exported: Path) -> Path:
             pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
             signature=_signature((exported / "head.json").is_file()),
         )
-    finally:
-        if previous is None:
-            os.environ.pop("MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING")
-        else:
-            os.environ["MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING"] = previous
     for cache in folder.rglob("__pycache__"):
         shutil.rmtree(cache, ignore_errors=True)
     return folder
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """MLflow's settings while it writes a model: no bars, no advice, and no names of this machine's variables in the model."""
+    before = {name: os.environ.get(name) for name in _WHILE_WRITING}
+    os.environ.update(_WHILE_WRITING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            os.environ.update({} if value is None else {name: value})
 
 
 def register(client: Any, run_id: str, name: str, exported: Path, fingerprint: str) -> None:

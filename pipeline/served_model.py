@@ -8,9 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
+from gpt1.errors import UserError
 from gpt1.serve import Answerer
 
 
@@ -23,7 +25,12 @@ class ServedModel(PythonModel):
     def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         del context
         rows = model_input.to_dict(orient="records") if hasattr(model_input, "to_dict") else list(model_input)
-        return self._answerer.answer([{name: _plain(value) for name, value in row.items()} for row in rows], params)
+        if not rows:  # MLflow leaves out columns that the signature does not name
+            raise MlflowException.invalid_parameter_value("no rows with `prompt`, or with `text` for a fine-tuned model")
+        try:
+            return self._answerer.answer([{name: _plain(value) for name, value in row.items()} for row in rows], params)
+        except UserError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
 
 
 def _plain(value: Any) -> Any:

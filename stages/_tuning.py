@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from gpt1.errors import UserError
-from gpt1.tasks.table import task_named
+from gpt1.tasks.table import ZERO_SHOT_ONLY, task_named
 from stages.contract import Artifact, Context, Settings
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class TuningSettings(Settings):
             task = task_named(name)
         except UserError as error:
             raise ValueError(str(error)) from error
-        if task.kind == "referent":
+        if task.kind in ZERO_SHOT_ONLY:
             raise ValueError(f"task {name!r} is scored zero-shot only; it has no training objective")
         return name
 
@@ -101,7 +101,8 @@ def load_task_data(context: Context) -> TaskFiles:
     from gpt1.tasks.files import TASK_FILE, load_task
 
     data = context.input("task_data")
-    return load_task(data.path(TASK_FILE), data.path("train.jsonl"), data.path("dev.jsonl"))
+    train = data.path("train.jsonl") if "train.jsonl" in data.files else None
+    return load_task(data.path(TASK_FILE), train, data.path("dev.jsonl"))
 
 
 def load_pretrained(context: Context, encoder: TextEncoder) -> GPT:

@@ -1,4 +1,4 @@
-"""zero_shot: multiple choice scored by the language model alone, at every kept snapshot of pre-training (paper, figure 2 right)."""
+"""zero_shot: a task scored by the language model alone, at every kept snapshot of pre-training (paper, figure 2 right)."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from gpt1.errors import UserError
-from gpt1.tasks.table import ZERO_SHOT_KINDS, task_named
+from gpt1.tasks.table import TASKS, task_named
 from stages._tuning import check_vocabulary, load_encoder, load_task_data, prepare, same_task, score_line
-from stages.contract import Artifact, Context, Settings, Stage
+from stages.contract import Artifact, Context, Settings, Stage, added
 
 _SNAPSHOT = re.compile(r"step-(\d+)\.safetensors$")
 
 
 class ZeroShotSettings(Settings):
-    task: str = Field(description="A task of multiple choice, as in the task_data cell it takes, such as `race` or `demo_choice`.")
+    task: str = Field(description="The task, as in the task_data cell it takes, such as `race`, `dprd`, `cola` or `sst2`.")
+    model: Literal["gpt", "lstm"] = added("gpt", "Of which pre-training, where the workflow has one of each kind of model.")
     rows: int | None = Field(None, ge=1, le=10_000_000, description="At most this many dev examples, drawn by seed (all).")
     seed: int = Field(1, ge=0, le=2**31 - 1, description="Which rows a limit draws.")
     batch: int = Field(32, ge=1, le=65536, description="Sequences computed at once.")
@@ -31,10 +32,9 @@ class ZeroShotSettings(Settings):
             task = task_named(name)
         except UserError as error:
             raise ValueError(str(error)) from error
-        if task.kind not in ZERO_SHOT_KINDS:
-            raise ValueError(
-                f"task {name!r} is no multiple choice; zero-shot scores `race`, `storycloze`, `dprd` and `demo_choice`"
-            )
+        if not task.zero_shot:
+            known = ", ".join(other for other, one in TASKS.items() if one.zero_shot)
+            raise ValueError(f"task {name!r} is not scored zero-shot; these are: {known}")
         return name
 
 
@@ -46,6 +46,8 @@ class ZeroShot(Stage):
 
     @classmethod
     def selects(cls, settings: ZeroShotSettings, kind: str, upstream: Any) -> bool:
+        if kind == "pretrain":
+            return getattr(upstream, "model", settings.model) == settings.model
         return same_task(settings, kind, upstream)
 
     @classmethod
@@ -66,16 +68,17 @@ class ZeroShot(Stage):
         for number, (step, path) in enumerate(models):
             gpt = load_model(path)
             check_vocabulary(gpt, encoder)
-            score, predictions = zero_shot_score(
-                gpt.to(device), examples, files.task, encoder.encode, settings.batch, settings.seed
+            score, predictions, chosen = zero_shot_score(
+                gpt.to(device), examples, files.task, encoder.encode, settings.batch, settings.seed, files.train
             )
             share, against = normalised(score, files.task)
-            curve.append({"step": step, **score.values, "normalised": share, "standard_error": score.standard_error})
+            curve.append({"step": step, **score.values, "normalised": share, "standard_error": score.standard_error, **chosen})
             context.log(step, {**score.values, "normalised": share})
             context.progress(number + 1, len(models), "models")
         about = {
             "task": files.task.name, "normalised": share, "normalised_against": against, "split": "dev",
             "scored_on": files.facts["scored_on"], "sample": files.facts["sample"] or len(examples) < len(files.dev),
+            **chosen,
         }  # fmt: skip
         _write(context, "curve.jsonl", curve)
         _write(context, "scores.json", [{**score.to_dict(), **about}])
@@ -92,7 +95,8 @@ class ZeroShot(Stage):
 def _models(pretrain: Artifact) -> list[tuple[int, Path]]:
     """Step and file of each snapshot and of the final model, which takes the place of a snapshot of the same step."""
     found = {int(match[1]): file.path for file in pretrain.under("snapshots/") if (match := _SNAPSHOT.search(file.name))}
-    found[int(pretrain.settings["steps"])] = pretrain.path("model.safetensors")
+    # A given model does not say how long it was trained: its one point stands at 0.
+    found[int(pretrain.settings.get("steps", 0))] = pretrain.path("model.safetensors")
     return sorted(found.items())
 
 

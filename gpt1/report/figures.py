@@ -20,6 +20,7 @@ def charts(sources: Sequence[Source], facts: Mapping[str, Any], smoothing: float
         _of_rows(curves, "lr", "learning-rate", "Learning rate of each update", "learning rate"),
         _of_rows(curves, "gradient_norm", "gradient-norm", "Norm of the gradient before clipping", "gradient norm"),
         _zero_shot(facts["zero_shot"]),
+        _normalised(facts["zero_shot"]),
         _transfer(facts["transfer"]),
         sentence_chart(facts["corpus"]["audit"]),
     ]
@@ -63,6 +64,17 @@ def _zero_shot(tasks: Sequence[Mapping[str, Any]]) -> Chart:
     ]
     title = "Zero-shot score over pre-training"
     return Chart("zero-shot", title, "update of pre-training", "score (%)", tuple(lines), _baselines(tasks))
+
+
+def _normalised(tasks: Sequence[Mapping[str, Any]]) -> Chart:
+    """The paper's figure 2, right."""
+    lines = []
+    for n, task in enumerate(task for task in tasks if task["points"]):
+        points = [(point["step"], point["normalised"]) for point in task["points"] if point["normalised"] is not None]
+        if points and task["normalised_against"] != "100":  # a task without an earlier model has no 1
+            lines.append(Line(task["title"], *_columns(points), colour=n, dots=True))
+    title = "Zero-shot score between random guess (0) and the best earlier single model (1)"
+    return Chart("zero-shot-normalised", title, "update of pre-training", "normalised score", tuple(lines))
 
 
 def _transfer(rows: Sequence[Mapping[str, Any]]) -> Chart:

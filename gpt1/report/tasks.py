@@ -113,5 +113,10 @@ def _zero_shot(cell: Source, document: Mapping[str, Any]) -> dict[str, Any]:
         "metric": metric,
         "score": main_value(document),
         **{key: document.get(key) for key in ("baseline", "baseline_kind", "standard_error", "n", "normalised")},
-        "points": [{"step": int(row["step"]), "score": float(row[metric])} for row in cell.rows(CURVE) if metric in row],
+        "normalised_against": document.get("normalised_against"),
+        "points": [
+            {"step": int(row["step"]), "score": float(row[metric]), "normalised": row.get("normalised")}
+            for row in cell.rows(CURVE)
+            if metric in row
+        ],
     }

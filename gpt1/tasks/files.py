@@ -28,11 +28,11 @@ class TaskFiles:
     dev: list[Example]
 
 
-def load_task(task_json: Path, train: Path, dev: Path) -> TaskFiles:
-    """Read what `task_facts` and `write_examples` wrote."""
+def load_task(task_json: Path, train: Path | None, dev: Path) -> TaskFiles:
+    """Read what `task_facts` and `write_examples` wrote. `train` None: a task that is only scored."""
     facts = json.loads(task_json.read_text(encoding="utf-8"))
     task = replace(task_named(facts["task"]), labels=tuple(facts["labels"]))
-    return TaskFiles(task, facts, list(read_examples(train)), list(read_examples(dev)))
+    return TaskFiles(task, facts, list(read_examples(train)) if train else [], list(read_examples(dev)))
 
 
 def sample(examples: Sequence[Example], rows: int | None, seed: int, split: str) -> list[Example]:

@@ -111,6 +111,8 @@ def baseline_of(task: Task, labels: np.ndarray) -> tuple[float, str]:
         return 100 * f1(labels, np.ones_like(labels)), "always class 1"
     if main != "accuracy":
         return 0.0, "constant"
+    if task.kind == "last_word":
+        return 0.0, "chance"  # one word of all
     if task.choices:
         return 100 / task.choices, "chance"
     return 100 * float(np.unique(labels, return_counts=True)[1].max() / len(labels)), "majority"

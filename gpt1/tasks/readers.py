@@ -18,6 +18,7 @@ from typing import Any
 from gpt1.errors import UserError
 from gpt1.tasks.dpr import read_dpr
 from gpt1.tasks.example import Example, Label
+from gpt1.tasks.language_tests import read_lambada, read_wsc
 from gpt1.tasks.table import Column, Source, Task
 
 CLOZE_SEED = 3535999445
@@ -54,7 +55,7 @@ def source_files(task: Task, folder: Path) -> dict[str, list[tuple[Source, Path]
     root = next((place for place in around if place.is_dir()), folder)
     found: dict[str, list[tuple[Source, Path]]] = {}
     for split, sources in task.files.items():
-        paths = [(source, root / source.path) for source in sources]
+        paths = [(source, _there(root, source)) for source in sources]
         missing = [path for _, path in paths if not path.exists()]
         if not missing:
             found[split] = paths
@@ -62,6 +63,12 @@ def source_files(task: Task, folder: Path) -> dict[str, list[tuple[Source, Path]
             inside = f", or the folder around {task.folder}," if task.folder else ""
             raise UserError(f"{task.title}: {missing[0]} is missing; give the folder that holds it{inside} as the source")
     return found
+
+
+def _there(root: Path, source: Source) -> Path:
+    """Where a file lies, under the one or the other of its published names."""
+    other = root / source.or_path
+    return other if source.or_path and other.exists() and not (root / source.path).exists() else root / source.path
 
 
 def read_task(task: Task, folder: Path) -> dict[str, Split]:
@@ -234,10 +241,20 @@ def _dpr(file: _File) -> Iterator[Example]:
     return read_dpr(file.path, file.text())
 
 
+def _lambada(file: _File) -> Iterator[Example]:
+    return read_lambada(file.path, file.text())
+
+
+def _wsc(file: _File) -> Iterator[Example]:
+    return read_wsc(file.path, file.text(), file.dropped)
+
+
 _READERS: Mapping[str, Callable[[_File], Iterator[Example]]] = {
     "tsv": _tsv,
     "jsonl": _jsonl,
     "race": _race,
     "cloze": _cloze,
     "dpr": _dpr,
+    "lambada": _lambada,
+    "wsc": _wsc,
 }

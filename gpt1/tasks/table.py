@@ -13,11 +13,14 @@ from typing import Literal
 
 from gpt1.errors import UserError
 
-Kind = Literal["classification", "entailment", "similarity", "choice", "referent"]
-ZERO_SHOT_KINDS: tuple[Kind, ...] = ("choice", "referent")
-"""Kinds that a language model scores without fine-tuning (SPEC section 6)."""
+Kind = Literal["classification", "entailment", "similarity", "choice", "referent", "last_word"]
+ZERO_SHOT_ONLY: tuple[Kind, ...] = ("referent", "last_word")
+"""Kinds without a training objective: a language model scores them as it is."""
 
-Layout = Literal["tsv", "jsonl", "race", "cloze", "dpr", "demo"]
+ZeroShot = Literal["", "answers", "referents", "acceptability", "sentiment", "last_word"]
+"""How a language model scores a task without fine-tuning (SPEC section 6, gpt1/tasks/zero_shot.py); empty: it cannot."""
+
+Layout = Literal["tsv", "jsonl", "race", "cloze", "dpr", "lambada", "wsc", "demo"]
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Source:
-    """One file (or folder) of a split. `columns` None: the task's; `group` marks its examples."""
+    """One file (or folder) of a split. `columns` None: the task's; `group` marks its examples; `or_path`: its other name."""
 
     path: str
     columns: Column | None = None
     group: str = ""
+    or_path: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,15 @@ class Task:
     best: Mapping[str, float] = field(default_factory=dict)
     """Best earlier single model in per cent (SPEC section 7), the 1 of figure 2's normalised score."""
 
+    judged: ZeroShot = ""
+    """How classification is scored zero-shot; the other kinds have one way each."""
+
+    @property
+    def zero_shot(self) -> ZeroShot:
+        """How the task is scored without fine-tuning; empty where it is not."""
+        by_kind: dict[Kind, ZeroShot] = {"choice": "answers", "referent": "referents", "last_word": "last_word"}
+        return by_kind.get(self.kind, self.judged)
+
     @property
     def regression(self) -> bool:
         """True where the label is a number (STS-B: 0 to 5)."""
@@ -100,10 +113,11 @@ PAPER_TASKS = (
         "cola", "CoLA", "classification", ("0", "1"), ("matthews", "accuracy"), "tsv", "CoLA",
         {**_tsv(), "test": (Source("test.tsv", Column(("sentence",), "label")),)}, Column((3,), 1),
         paper={"matthews": 45.4}, rows=_rows(8551, 1043, 1063), best={"matthews": 35.0},
+        judged="acceptability",
     ),
     Task(
         "sst2", "SST-2", "classification", ("0", "1"), ("accuracy",), "tsv", "SST-2", _tsv(), Column(("sentence",), "label"),
-        paper={"accuracy": 91.3}, rows=_rows(67349, 872, 1821), best={"accuracy": 93.2},
+        paper={"accuracy": 91.3}, rows=_rows(67349, 872, 1821), best={"accuracy": 93.2}, judged="sentiment",
     ),
     Task(
         "mrpc", "MRPC", "similarity", ("0", "1"), ("f1", "accuracy"), "tsv", "MRPC", _tsv(),
@@ -169,6 +183,14 @@ OTHER_TASKS = (
     Task(
         "dprd", "DPRD", "referent", (), ("accuracy",), "dpr", "dpr",
         {"train": (Source("train.c.txt"),), "dev": (Source("test.c.txt"),)}, choices=2, rows={"train": 1316, "dev": 564},
+    ),
+    Task(
+        "lambada", "LAMBADA, the last word", "last_word", (), ("accuracy",), "lambada", "",
+        {"dev": (Source("lambada_test.jsonl", or_path="lambada_test_plain_text.txt"),)}, rows={"dev": 5153},
+    ),
+    Task(
+        "wsc273", "WSC273", "referent", (), ("accuracy",), "wsc", "",
+        {"dev": (Source("wsc273.jsonl", or_path="WSCollection.xml"),)}, choices=2, rows={"dev": 273},
     ),
 )  # fmt: skip
 

@@ -1,82 +1,60 @@
-"""Zero-shot scoring of multiple choice (SPEC section 6): no fine-tuning, no special tokens, only the language model.
+"""Zero-shot scoring (SPEC section 6): no fine-tuning, no special tokens, only the language model.
 
-The answer with the highest mean log-probability of its tokens wins, given document and question. For a pronoun (DPRD) each
-referent is put in its place and the tokens AFTER it are scored. Rows that are no vocabulary tokens are left out of the softmax.
+- Multiple choice (RACE): the answer with the highest mean log-probability of its tokens, given document and question.
+- Referents (DPRD, WSC273): each is put in the pronoun's place; the mean log-probability of the tokens AFTER it decides.
+- Acceptability (CoLA): the mean log-probability of a sentence's tokens, thresholded. The paper does not state its threshold. Ours
+  is the one with the best Matthews coefficient on labelled training sentences (at most 2,000, drawn by seed), chosen anew for each
+  model; the dev sentences take no part in it. The first token, which has nothing before it, is not scored.
+- Sentiment (SST-2): `very` is appended; the likelier of `positive` and `negative` decides. A vocabulary in which they are several
+  tokens is served too: the log-probabilities of a word's tokens are added.
+- The last word (LAMBADA): right when the most likely tokens, one after the other, are those of the word.
+
+Rows that are no vocabulary tokens are left out of the softmax.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from itertools import pairwise
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from gpt1.errors import UserError
-from gpt1.model.gpt import GPT
+from gpt1.generate.reader import LanguageModel
+from gpt1.tasks.continuations import Continuation, Scored, continuation, score_continuations
 from gpt1.tasks.example import Example
-from gpt1.tasks.metrics import Score, score
-from gpt1.tasks.table import ZERO_SHOT_KINDS, Task
+from gpt1.tasks.files import sample
+from gpt1.tasks.metrics import METRICS, Score, score
+from gpt1.tasks.table import TASKS, Task
+
+THRESHOLD_ROWS = 2_000
+SENTIMENT = ("negative", "positive")
+"""The words compared after `very`, in the order of SST-2's classes."""
+Encode = Callable[[str], list[int]]
 
 
-@dataclass(frozen=True)
-class Continuation:
-    """Ids, of which the last `scored` are judged given all before them."""
-
-    ids: list[int]
-    scored: int
+def continuations(example: Example, task: Task, encode: Encode, context: int) -> list[Continuation]:
+    """What is scored for one example: one for each answer, or one. UserError for a task that is not scored zero-shot."""
+    pairs = _pairs(example, task)
+    return [continuation(encode(given) if given else [], encode(scored), context) for given, scored in pairs]
 
 
-def continuations(example: Example, task: Task, encode: Callable[[str], list[int]], context: int) -> list[Continuation]:
-    """One for each answer. What does not fit is cut from the front of the text before, so that the answer is whole."""
-    if task.kind == "referent":
-        before, after = example.texts
-        pairs = [(f"{before} {choice}", after) for choice in example.choices]
-    elif task.kind == "choice":
-        given = "\n".join(example.texts)
-        pairs = [(given, choice) for choice in example.choices]
-    else:
-        raise UserError(
-            f"{task.name}: tasks of kind {task.kind} are not scored zero-shot; {' or '.join(ZERO_SHOT_KINDS)} was expected"
-        )
-    return [_continuation(encode(given), encode(scored), context) for given, scored in pairs]
-
-
-def _continuation(given: list[int], scored: list[int], context: int) -> Continuation:
-    kept = scored[: context - 1]
-    room = context - len(kept)
-    ids = given[max(0, len(given) - room) :] + kept
-    return Continuation(ids, min(len(kept), len(ids) - 1))  # with nothing before it the first id cannot be judged
-
-
-@torch.no_grad()
-def mean_log_probabilities(gpt: GPT, items: Sequence[Continuation], batch: int, device: torch.device) -> list[float]:
-    """The mean log-probability (nats a token) of each continuation; -inf for an empty one."""
-    gpt.eval()
-    means = [float("-inf")] * len(items)
-    by_length = sorted(
-        (place for place, item in enumerate(items) if item.scored > 0), key=lambda place: (len(items[place].ids), place)
-    )
-    for start in range(0, len(by_length), batch):
-        places = by_length[start : start + batch]
-        for place, mean in zip(places, _batch_means(gpt, [items[place] for place in places], device), strict=True):
-            means[place] = mean
-    return means
-
-
-def _batch_means(gpt: GPT, items: Sequence[Continuation], device: torch.device) -> list[float]:
-    ids = torch.zeros(len(items), max(len(item.ids) for item in items), dtype=torch.int64)
-    mask = torch.zeros(ids.shape, dtype=torch.bool)
-    for row, item in enumerate(items):
-        ids[row, : len(item.ids)] = torch.tensor(item.ids)
-        mask[row, len(item.ids) - item.scored : len(item.ids)] = True
-    ids, mask = ids.to(device), mask[:, 1:].to(device)  # (N, T), (N, T-1)
-    hidden: Tensor = gpt(ids)
-    logits = gpt.vocabulary_logits(hidden[:, :-1][mask]).float()  # only where a token is judged
-    losses = F.cross_entropy(logits, ids[:, 1:][mask], reduction="none")
-    sums = torch.zeros(len(items), device=device).index_add_(0, mask.nonzero()[:, 0], losses)
-    return (-sums / mask.sum(-1)).tolist()
+def _pairs(example: Example, task: Task) -> list[tuple[str, str]]:
+    """(given, scored) texts."""
+    texts, how = example.texts, task.zero_shot
+    if how == "referents":
+        return [(f"{texts[0]} {choice}".strip(), texts[1]) for choice in example.choices]
+    if how == "answers":
+        return [("\n".join(texts), choice) for choice in example.choices]
+    if how == "acceptability":
+        return [("", texts[0])]
+    if how == "sentiment":
+        return [(f"{texts[0]} very", word) for word in SENTIMENT]
+    if how == "last_word":
+        return [(texts[0], texts[1])]
+    known = ", ".join(name for name, one in TASKS.items() if one.zero_shot)
+    raise UserError(f"{task.name}: tasks of kind {task.kind} are not scored zero-shot; these are: {known}")
 
 
 def answers(means: Sequence[float], choices: int) -> list[int]:
@@ -85,18 +63,68 @@ def answers(means: Sequence[float], choices: int) -> list[int]:
     return [max(range(choices), key=lambda choice: (question[choice], -choice)) for question in questions]
 
 
+def best_threshold(means: Sequence[float], labels: Sequence[int]) -> float:
+    """The value with the best Matthews coefficient when sentences above it are called acceptable; the lowest of equally good ones.
+
+    Midway between two neighbouring means, or below all of them (then everything is acceptable).
+    """
+    ordered = sorted({mean for mean in means if np.isfinite(mean)})
+    middles = [(a + b) / 2 for a, b in pairwise(ordered)]
+    truth, values = np.asarray(labels), np.asarray(means)
+    found = [float("-inf"), *middles]
+    scored = [METRICS["matthews"](truth, (values > threshold).astype(int)) for threshold in found]
+    return found[int(np.argmax(scored))]
+
+
 def normalised(reached: Score, task: Task) -> tuple[float, str]:
     """The score between random guess (0) and the best earlier single model (1), as in figure 2; 100 where none is known."""
     best = task.best.get(reached.metric, 100.0)
-    return (reached.main - reached.baseline) / (best - reached.baseline), "best earlier model" if task.best else "100"
+    chance = _chance(reached, task)
+    return (reached.main - chance) / (best - chance), "best earlier model" if task.best else "100"
+
+
+def _chance(reached: Score, task: Task) -> float:
+    """What guessing reaches. Figure 2 counts from random guess, so of two classes it is 50, whatever the majority."""
+    return 100 / len(task.labels) if reached.metric == "accuracy" and task.zero_shot == "sentiment" else reached.baseline
 
 
 def zero_shot_score(
-    gpt: GPT, examples: Sequence[Example], task: Task, encode: Callable[[str], list[int]], batch: int, seed: int
-) -> tuple[Score, list[int]]:
-    """The model's score on the examples, and its answers."""
-    items = [item for example in examples for item in continuations(example, task, encode, gpt.config.context)]
-    device = gpt.tokens_embed.weight.device
-    found = answers(mean_log_probabilities(gpt, items, batch, device), task.choices)
+    gpt: LanguageModel,
+    examples: Sequence[Example],
+    task: Task,
+    encode: Encode,
+    batch: int,
+    seed: int,
+    training: Sequence[Example] = (),
+) -> tuple[Score, list[int], dict[str, float]]:
+    """The model's score on the examples, its answers, and what was chosen on the way (CoLA's threshold).
+
+    `training`: labelled examples for the threshold; UserError when it is needed and there are none.
+    """
+    found = _scored(gpt, examples, task, encode, batch)
+    chosen: dict[str, float] = {}
+    if task.zero_shot == "acceptability":
+        threshold = _threshold(gpt, training, task, encode, batch, seed)
+        predictions, chosen = [int(one.mean > threshold) for one in found], {"threshold": threshold}
+    elif task.zero_shot == "sentiment":
+        predictions = answers([one.total for one in found], 2)
+    elif task.zero_shot == "last_word":
+        predictions = [int(one.greedy) for one in found]
+    else:
+        predictions = answers([one.mean for one in found], task.choices)
     labels = [float(example.label or 0) for example in examples]
-    return score(task, labels, found, [example.group for example in examples], seed), found
+    return score(task, labels, predictions, [example.group for example in examples], seed), predictions, chosen
+
+
+def _scored(gpt: LanguageModel, examples: Sequence[Example], task: Task, encode: Encode, batch: int) -> list[Scored]:
+    items = [item for example in examples for item in continuations(example, task, encode, gpt.config.context)]
+    device: torch.device = next(gpt.parameters()).device  # type: ignore[attr-defined]  # every model is an nn.Module
+    return score_continuations(gpt, items, batch, device)
+
+
+def _threshold(gpt: LanguageModel, training: Sequence[Example], task: Task, encode: Encode, batch: int, seed: int) -> float:
+    rows = sample(list(training), THRESHOLD_ROWS, seed, "threshold")
+    if not rows:
+        raise UserError(f"{task.name}: no training examples to choose the threshold on; the task's data must have a train split")
+    found = _scored(gpt, rows, task, encode, batch)
+    return best_threshold([one.mean for one in found], [int(example.label or 0) for example in rows])

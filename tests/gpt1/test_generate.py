@@ -131,7 +131,7 @@ def test_beams_are_those_of_transformers(both: tuple[GPT, torch.nn.Module], widt
         expected = answer[0, len(prompt) :].tolist()
         assert found == (expected[: expected.index(stop) + 1] if stop in expected else expected)
     assert any(ids[-1] == stop for ids in ours)
-    assert any(ids[-1] != stop for ids in ours)
+    assert early or any(ids[-1] != stop for ids in ours)
 
 
 def test_one_beam_is_greedy_and_more_beams_find_better_texts() -> None:

@@ -213,3 +213,75 @@ def test_glue_faults(tmp_path: Path) -> None:
 def test_an_unknown_task_gets_the_nearest_name() -> None:
     with pytest.raises(UserError, match="did you mean 'demo_choice'"):
         task_named("demo_choise")
+
+
+def test_lambada_in_both_published_layouts(tmp_path: Path) -> None:
+    passage = 'He reached for the door, " she said. " She opened the'
+    rows = [json.dumps({"text": text}) + "\n" for text in (f"{passage} door", "one two")]
+    (tmp_path / "lambada_test.jsonl").write_text("".join(rows))
+    found = read_task(TASKS["lambada"], tmp_path)["dev"].examples
+    assert [example.texts for example in found] == [(passage, "door"), ("one", "two")]
+    (tmp_path / "lambada_test.jsonl").unlink()
+    (tmp_path / "lambada_test_plain_text.txt").write_text(f"{passage} door\none two\n")
+    again = read_task(TASKS["lambada"], tmp_path)["dev"].examples
+    assert [example.texts for example in again] == [example.texts for example in found]
+    assert {example.label for example in found} == {1}
+
+
+BAD_LAMBADA = [('{"text": 3}', "no text under `text`"), ("{", "not JSON"), ('{"text": "word"}', "two words")]
+
+
+@pytest.mark.parametrize(("line", "message"), BAD_LAMBADA)
+def test_bad_lambada_rows_are_named(line: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "lambada_test.jsonl").write_text('{"text": "one two"}\n' + line + "\n")
+    with pytest.raises(UserError, match=message) as caught:
+        read_task(TASKS["lambada"], tmp_path)
+    assert "row 2" in str(caught.value)
+
+
+WSC_XML = """<?xml version="1.0" encoding="utf-8"?>
+<collection>
+  <schema>
+    <text>
+      <txt1>The city councilmen refused the demonstrators a permit because
+      </txt1>
+      <pron>they</pron>
+      <txt2> feared violence.</txt2>
+    </text>
+    <quote><quote1></quote1><pron>they</pron><quote2>feared violence</quote2></quote>
+    <answers><answer>The city councilmen</answer><answer>The demonstrators</answer></answers>
+    <correctAnswer>A.</correctAnswer>
+    <source>(Winograd 1972)</source>
+  </schema>
+</collection>
+"""
+
+
+def test_wsc273_in_both_layouts(tmp_path: Path) -> None:
+    (tmp_path / "WSCollection.xml").write_text(WSC_XML)
+    [found] = read_task(TASKS["wsc273"], tmp_path)["dev"].examples
+    before, after = "The city councilmen refused the demonstrators a permit because", "feared violence."
+    assert (found.texts, found.label) == ((before, after), 0)
+    assert found.choices == ("The city councilmen", "The demonstrators")
+    row = {"text": f"{before} they {after}", "pronoun": "they", "pronoun_loc": len(before) + 1, "label": 0}
+    row["options"] = list(found.choices)
+    (tmp_path / "wsc273.jsonl").write_text((json.dumps(row) + "\n") * 285)
+    split = read_task(TASKS["wsc273"], tmp_path)["dev"]
+    assert len(split.examples) == 273
+    assert split.dropped == {"beyond the first 273": 12}
+    assert (split.examples[0].texts, split.examples[0].choices) == (found.texts, found.choices)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("<correctAnswer>A.", "<correctAnswer>C.", "correctAnswer A or B"),
+        ("<answer>The demonstrators</answer>", "", "two options"),
+        ("</collection>", "", "not XML"),
+        ("<collection>", "<!DOCTYPE x [<!ENTITY a 'b'>]><collection>", "XML entities"),
+    ],
+)
+def test_bad_schemas_are_named(old: str, new: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "WSCollection.xml").write_text(WSC_XML.replace(old, new))
+    with pytest.raises(UserError, match=message):
+        read_task(TASKS["wsc273"], tmp_path)

@@ -210,7 +210,7 @@ def test_checks_before_anything_starts() -> None:
         (FinetuneSettings, {"task": "dprd"}, "scored zero-shot only"),
         (FinetuneSettings, {"task": "rte", "batch": 32, "accumulation": 5}, "cannot be cut in accumulation 5"),
         (FinetuneSettings, {"task": "rte", "lr": -1}, "greater than 0"),
-        (ZeroShotSettings, {"task": "rte"}, "is no multiple choice"),
+        (ZeroShotSettings, {"task": "rte"}, "is not scored zero-shot; these are: cola"),
         (TaskDataSettings, {"task": "rte"}, "needs `source`"),
         (TaskDataSettings, {"task": "demo"}, "unknown task 'demo'"),
     ],
