@@ -14,6 +14,7 @@ import typer
 
 from gpt1.errors import UserError
 from pipeline.commands import model
+from pipeline.commands import tasks as task_commands
 from pipeline.commands.trace import trace
 from pipeline.lease import HeldError
 from pipeline.plan import Entry, Plan, Selection, State, make_plan
@@ -29,6 +30,7 @@ app = typer.Typer(
 track = typer.Typer(help="Records on their way to MLflow.", no_args_is_help=True)
 app.add_typer(track, name="track")
 app.command()(trace)
+task_commands.add(app)
 
 File = Annotated[Path, typer.Option("--file", "-f", help="The workflow.")]
 Profile = Annotated[str | None, typer.Option("--profile", "-p", help="A profile of the workflow, such as demo.")]

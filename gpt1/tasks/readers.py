@@ -1,5 +1,7 @@
 """Readers of the published layouts: GLUE's and SciTail's TSV, SNLI's JSON Lines, RACE's folders, Story Cloze's CSV.
 
+A folder without the publisher's files may hold the Hugging Face hub's copy instead (gpt1/tasks/hub.py).
+
 Every fault of a file is a UserError that names the file and the row (counted from 1, as an editor shows lines).
 """
 
@@ -18,6 +20,7 @@ from typing import Any
 from gpt1.errors import UserError
 from gpt1.tasks.dpr import read_dpr
 from gpt1.tasks.example import Example, Label
+from gpt1.tasks.hub import hub_files, read_parquet
 from gpt1.tasks.language_tests import read_lambada, read_wsc
 from gpt1.tasks.table import Column, Source, Task
 
@@ -50,9 +53,16 @@ class _File:
 
 
 def source_files(task: Task, folder: Path) -> dict[str, list[tuple[Source, Path]]]:
-    """The files of each split under `folder`: the task's own folder, or one around it. Only `test` may be missing."""
+    """The files of each split under `folder`: its own folder, one around it, or the hub's copy. Only `test` may be missing."""
     around = [folder / parent / task.folder for parent in ("", "glue", "GLUE")]
     root = next((place for place in around if place.is_dir()), folder)
+    if not any((root / source.path).exists() for sources in task.files.values() for source in sources):
+        copied = hub_files(task, folder)
+        if copied is not None:
+            return {
+                split: [(Source(f"hub/{name}", group=group), path) for name, group, path in files]
+                for split, files in copied.items()
+            }
     found: dict[str, list[tuple[Source, Path]]] = {}
     for split, sources in task.files.items():
         paths = [(source, _there(root, source)) for source in sources]
@@ -61,7 +71,8 @@ def source_files(task: Task, folder: Path) -> dict[str, list[tuple[Source, Path]
             found[split] = paths
         elif split != "test":
             inside = f", or the folder around {task.folder}," if task.folder else ""
-            raise UserError(f"{task.title}: {missing[0]} is missing; give the folder that holds it{inside} as the source")
+            fetched = f" (`gpt1 data get {task.name}` fetches the hub's copy)" if task.hub else ""
+            raise UserError(f"{task.title}: {missing[0]} is missing; give the folder that holds it{inside} as the source{fetched}")
     return found
 
 
@@ -79,6 +90,9 @@ def read_task(task: Task, folder: Path) -> dict[str, Split]:
         dropped: Counter[str] = Counter()
         examples: list[Example] = []
         for source, path in files:
+            if path.suffix == ".parquet":
+                examples += read_parquet(task, split, path, source.group, dropped)
+                continue
             columns = source.columns or task.columns or Column((), 0)
             examples += reader(_File(task, split, path, source.group, columns, dropped))
         if not examples:
@@ -166,13 +180,21 @@ def _race(file: _File) -> Iterator[Example]:
         missing = [key for key in _RACE_KEYS if key not in passage]
         if missing:
             raise UserError(f"{path}: no {missing[0]!r} in it; a RACE file has {', '.join(_RACE_KEYS)}")
+        strange = [key for key in _RACE_KEYS[1:] if not isinstance(passage[key], list)]
+        if strange or not isinstance(passage["article"], str):
+            raise UserError(
+                f"{path}: {(strange or ['article'])[0]!r} is no {'list' if strange else 'text'}; a RACE file was expected"
+            )
         if not len(passage["questions"]) == len(passage["options"]) == len(passage["answers"]):
             raise UserError(f"{path}: questions, options and answers differ in number; one of each a question was expected")
         for index, question in enumerate(passage["questions"]):
             options, answer = passage["options"][index], passage["answers"][index]
             where = f"{path}, question {index + 1}"
-            if len(options) != file.task.choices:
-                raise UserError(f"{where}: {len(options)} answers; {file.task.choices} were expected")
+            if not isinstance(options, list) or len(options) != file.task.choices:
+                count = len(options) if isinstance(options, list) else "no"
+                raise UserError(f"{where}: {count} answers; {file.task.choices} were expected")
+            if not all(isinstance(text, str) for text in (question, *options)):
+                raise UserError(f"{where}: the question or an answer is no text")
             if answer not in ("A", "B", "C", "D"):
                 raise UserError(f"{where}: the right answer is {answer!r}; A, B, C or D was expected")
             name = f"{file.group}-{path.stem}-{index}"

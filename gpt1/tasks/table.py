@@ -42,6 +42,22 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Hub:
+    """Where a task lies on the Hugging Face hub, as Parquet files `config/split-00000-of-00001.parquet`.
+
+    `parts`: for each of our splits, the hub's configuration and split, and the group of its examples.
+    """
+
+    repo: str
+    parts: Mapping[str, tuple[tuple[str, str, str], ...]]
+    columns: Column
+    labels: tuple[str, ...] = ()
+    """What the hub's class numbers mean, in the words of the publisher's files; empty where the files hold the words."""
+    kept_back: bool = False
+    """Whether the label -1 of test rows stands for one that the publisher keeps back."""
+
+
+@dataclass(frozen=True)
 class Task:
     """One row of the table."""
 
@@ -69,6 +85,10 @@ class Task:
     """Other spellings of labels: files made from the hub's copy number the classes (QNLI: 0 is entailment)."""
     short_rows: bool = False
     """Rows with too few columns are part of the published file and are left out, counted (QQP)."""
+    hub: Hub | None = None
+    """The hub's copy, where there is one that may be downloaded (`gpt1 data get`)."""
+    asked: str = ""
+    """Where the publisher gives the files out, for tasks without a copy on the hub."""
     best: Mapping[str, float] = field(default_factory=dict)
     """Best earlier single model in per cent (SPEC section 7), the 1 of figure 2's normalised score."""
 
@@ -100,38 +120,72 @@ def _rows(train: int, dev: int, test: int) -> dict[str, int]:
     return {"train": train, "dev": dev, "test": test}
 
 
+def _hub(repo: str, config: str, texts: tuple[str, ...], labels: tuple[str, ...] = (), kept_back: bool = False) -> Hub:
+    """One configuration with the hub's usual split names."""
+    parts = {ours: ((config, theirs, ""),) for ours, theirs in (("train", "train"), ("dev", "validation"), ("test", "test"))}
+    return Hub(repo, parts, Column(texts, "label"), labels, kept_back)
+
+
+def _glue(config: str, *texts: str, labels: tuple[str, ...] = ("0", "1")) -> Hub:
+    return _hub("nyu-mll/glue", config, texts, labels, kept_back=True)
+
+
 _NLI3 = ("entailment", "neutral", "contradiction")
 _NLI2 = ("entailment", "not_entailment")
 _PAIR = Column(("sentence1", "sentence2"), "label")
 _RACE = {
     split: tuple(Source(f"{split}/{group}", group=group) for group in ("middle", "high")) for split in ("train", "dev", "test")
 }
+_MNLI_HUB = Hub(
+    "nyu-mll/glue",
+    {
+        "train": (("mnli", "train", ""),),
+        "dev": (("mnli", "validation_matched", "matched"), ("mnli", "validation_mismatched", "mismatched")),
+        "test": (("mnli", "test_matched", "matched"), ("mnli", "test_mismatched", "mismatched")),
+    },
+    Column(("premise", "hypothesis"), "label"),
+    _NLI3,
+    kept_back=True,
+)
+_RACE_HUB = Hub(
+    "ehovy/race",
+    {
+        ours: tuple((group, theirs, group) for group in ("middle", "high"))
+        for ours, theirs in (("train", "train"), ("dev", "validation"), ("test", "test"))
+    },
+    Column(("article", "question"), "answer"),
+)
 _CLOZE = "cloze_test_{}__spring2016 - cloze_test_ALL_{}.csv"
 
 PAPER_TASKS = (
     Task(
         "cola", "CoLA", "classification", ("0", "1"), ("matthews", "accuracy"), "tsv", "CoLA",
         {**_tsv(), "test": (Source("test.tsv", Column(("sentence",), "label")),)}, Column((3,), 1),
+        hub=_glue("cola", "sentence"),
         paper={"matthews": 45.4}, rows=_rows(8551, 1043, 1063), best={"matthews": 35.0},
         judged="acceptability",
     ),
     Task(
         "sst2", "SST-2", "classification", ("0", "1"), ("accuracy",), "tsv", "SST-2", _tsv(), Column(("sentence",), "label"),
+        hub=_glue("sst2", "sentence"),
         paper={"accuracy": 91.3}, rows=_rows(67349, 872, 1821), best={"accuracy": 93.2}, judged="sentiment",
     ),
     Task(
         "mrpc", "MRPC", "similarity", ("0", "1"), ("f1", "accuracy"), "tsv", "MRPC", _tsv(),
         Column(("#1 String", "#2 String"), "Quality"),
+        hub=_glue("mrpc", "sentence1", "sentence2"),
         paper={"f1": 82.3, "accuracy": 75.7}, rows=_rows(3668, 408, 1725), best={"f1": 86.0},
     ),
     Task(
         "stsb", "STS-B", "similarity", (), ("pearson", "spearman"), "tsv", "STS-B", _tsv(),
         Column(("sentence1", "sentence2"), "score"),
+        hub=_glue("stsb", "sentence1", "sentence2", labels=()),
         paper={"pearson": 82.0, "spearman": 80.0}, rows=_rows(5749, 1500, 1379), best={"pearson": 81.0},
     ),
     Task(
         "qqp", "QQP", "similarity", ("0", "1"), ("f1", "accuracy"), "tsv", "QQP", _tsv(),
         Column(("question1", "question2"), "is_duplicate"), short_rows=True,
+        hub=_glue("qqp", "question1", "question2"),
         paper={"f1": 70.3, "accuracy": 88.5}, rows=_rows(363846, 40430, 390965), best={"f1": 66.1},
     ),
     Task(
@@ -142,35 +196,42 @@ PAPER_TASKS = (
             "test": (Source("test_matched.tsv", group="matched"), Source("test_mismatched.tsv", group="mismatched")),
         },
         Column(("sentence1", "sentence2"), "gold_label"), dropped_label="-",
+        hub=_MNLI_HUB,
         paper={"accuracy/matched": 82.1, "accuracy/mismatched": 81.4}, rows=_rows(392702, 19647, 19643), best={"accuracy": 80.6},
     ),
     Task(
         "snli", "SNLI", "entailment", _NLI3, ("accuracy",), "jsonl", "snli_1.0",
         _tsv("snli_1.0_train.jsonl", "snli_1.0_dev.jsonl", "snli_1.0_test.jsonl"), Column(("sentence1", "sentence2"), "gold_label"),
-        dropped_label="-", paper={"accuracy": 89.9}, rows=_rows(549367, 9842, 9824), best={"accuracy": 89.3},
+        dropped_label="-", hub=_hub("stanfordnlp/snli", "plain_text", ("premise", "hypothesis"), _NLI3),
+        paper={"accuracy": 89.9}, rows=_rows(549367, 9842, 9824), best={"accuracy": 89.3},
     ),
     Task(
         "qnli", "QNLI", "entailment", _NLI2, ("accuracy",), "tsv", "QNLI", _tsv(), Column(("question", "sentence"), "label"),
         aliases={"0": "entailment", "1": "not_entailment"},
+        hub=_glue("qnli", "question", "sentence", labels=_NLI2),
         paper={"accuracy": 88.1}, rows=_rows(104743, 5463, 5463), best={"accuracy": 82.3},
     ),
     Task(
         "rte", "RTE", "entailment", _NLI2, ("accuracy",), "tsv", "RTE", _tsv(), _PAIR,
+        hub=_glue("rte", "sentence1", "sentence2", labels=_NLI2),
         paper={"accuracy": 56.0}, rows=_rows(2490, 277, 3000), best={"accuracy": 61.7},
     ),
     Task(
         "scitail", "SciTail", "entailment", ("entails", "neutral"), ("accuracy",), "tsv", "SciTailV1.1/tsv_format",
         _tsv(*(f"scitail_1.0_{split}.tsv" for split in ("train", "dev", "test"))), Column((0, 1), 2),
+        hub=_hub("allenai/scitail", "tsv_format", ("premise", "hypothesis")),
         paper={"accuracy": 88.3}, rows=_rows(23596, 1304, 2126), best={"accuracy": 83.3},
     ),
     Task(
         "race", "RACE", "choice", (), ("accuracy",), "race", "RACE", _RACE, choices=4,
+        hub=_RACE_HUB,
         paper={"accuracy": 59.0, "accuracy/middle": 62.9, "accuracy/high": 57.4},
         rows=_rows(87866, 4887, 4934), best={"accuracy": 53.3},
     ),
     Task(
         "storycloze", "Story Cloze", "choice", (), ("accuracy",), "cloze", "",
         {"train": (Source(_CLOZE.format("val", "val")),), "test": (Source(_CLOZE.format("test", "test")),)}, choices=2,
+        asked="https://cs.rochester.edu/nlp/rocstories (a form; the files are sent by its authors)",
         paper={"accuracy": 86.5}, rows=_rows(1497, 374, 1871), best={"accuracy": 77.6},
     ),
 )  # fmt: skip
@@ -178,11 +239,13 @@ PAPER_TASKS = (
 OTHER_TASKS = (
     Task(
         "wnli", "WNLI", "entailment", ("0", "1"), ("accuracy",), "tsv", "WNLI", _tsv(), _PAIR,
+        hub=_glue("wnli", "sentence1", "sentence2"),
         paper={"accuracy": 53.4}, rows=_rows(635, 71, 146),
     ),
     Task(
         "dprd", "DPRD", "referent", (), ("accuracy",), "dpr", "dpr",
-        {"train": (Source("train.c.txt"),), "dev": (Source("test.c.txt"),)}, choices=2, rows={"train": 1316, "dev": 564},
+        {"train": (Source("train.c.txt"),), "dev": (Source("test.c.txt"),)}, choices=2,
+        asked="https://www.hlt.utdallas.edu/~vince/data/emnlp12 (train.c.txt and test.c.txt)", rows={"train": 1316, "dev": 564},
     ),
     Task(
         "lambada", "LAMBADA, the last word", "last_word", (), ("accuracy",), "lambada", "",

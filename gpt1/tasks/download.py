@@ -1,0 +1,49 @@
+"""Fetching a task's files from the Hugging Face hub into the layout that `gpt1.tasks.hub` reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gpt1.errors import UserError
+from gpt1.tasks.table import Task
+
+
+def hub_patterns(task: Task) -> list[str]:
+    """The files of the task's repository on the hub, as patterns: `cola/train-*.parquet`."""
+    if task.hub is None:
+        return []
+    return list(dict.fromkeys(f"{config}/{split}-*.parquet" for parts in task.hub.parts.values() for config, split, _ in parts))
+
+
+def download(task: Task, folder: Path) -> list[Path]:
+    """Fetch into `folder/owner/name/`; files that are there are not fetched again. Returns the task's files there.
+
+    UserError, one line, where the hub cannot be reached, refuses, or holds other files than expected.
+    """
+    if task.hub is None:
+        raise UserError(f"{task.title} has no copy that may be downloaded; {where_to_ask(task)}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    place, patterns = folder / task.hub.repo, hub_patterns(task)
+    try:
+        snapshot_download(task.hub.repo, repo_type="dataset", allow_patterns=patterns, local_dir=place)
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        found = sorted(path for pattern in patterns for path in place.glob(pattern))
+        reason = str(error).strip().split("\n")[0][:200]
+        raise UserError(
+            f"{task.title}: {task.hub.repo} could not be fetched from the Hugging Face hub ({type(error).__name__}: {reason}); "
+            f"connect to the network, or copy {', '.join(patterns)} of that data set into {place} by hand"
+            + (f" ({len(found)} files are there)" if found else "")
+        ) from None
+    missing = [pattern for pattern in patterns if not any(place.glob(pattern))]
+    if missing:
+        raise UserError(f"{task.title}: {task.hub.repo} holds no {missing[0]}; its layout has changed: fetch the files by hand")
+    return sorted(path for pattern in patterns for path in place.glob(pattern))
+
+
+def where_to_ask(task: Task) -> str:
+    """Where the publisher gives out what may not be downloaded, in words."""
+    if task.layout == "demo":
+        return "it is made from the books and needs no file"
+    return f"ask at {task.asked}" if task.asked else "it has no public source"
