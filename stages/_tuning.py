@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
 
     from gpt1.model.gpt import GPT
+    from gpt1.tasks.encoded import EncodedExamples
+    from gpt1.tasks.example import Example
     from gpt1.tasks.files import TaskFiles
     from gpt1.tasks.finetune import FinetuneConfig, Result, TaskSet
     from gpt1.tasks.metrics import Score
@@ -50,6 +52,9 @@ class TuningSettings(Settings):
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="Number format of the computation; weights and moments stay fp32."
     )
+    batching: Literal["length", "random"] = Field(
+        "length", description="Whether examples of like length share a batch (less padding, faster) or any do, as in the 2018 code."
+    )
     log_every: int = Field(10, ge=1, le=100_000, description="Updates between two points of the training curves.")
 
     @field_validator("task")
@@ -71,9 +76,14 @@ class TuningSettings(Settings):
 
 
 def check_inputs(settings: TuningSettings, upstream: Mapping[str, Sequence[Any]]) -> None:
-    """Refuse a task without data, and sequences longer than the model's context."""
+    """Refuse a task without data or with more than one, several models, and sequences longer than the model's context."""
     if not upstream.get("task_data"):
         raise UserError(f"no task_data cell makes task {settings.task!r}; add it to that stage's `matrix: task`")
+    for kind in ("task_data", "pretrain"):
+        if len(upstream.get(kind, ())) > 1:
+            raise UserError(
+                f"{len(upstream[kind])} {kind} cells fit task {settings.task!r}; one was expected: cut that stage's `matrix:`"
+            )
     for model in upstream.get("pretrain", ()):
         context = getattr(model, "context", None)
         if context is not None and context < SHORTEST:
@@ -83,8 +93,13 @@ def check_inputs(settings: TuningSettings, upstream: Mapping[str, Sequence[Any]]
 
 
 def same_task(settings: Any, kind: str, upstream: Any) -> bool:
-    """Of the task_data cells, the one with the same task."""
-    return kind != "task_data" or upstream.task == settings.task
+    """Of the task_data and encode cells, the one with the same task."""
+    return kind not in ("task_data", "encode") or upstream.task == settings.task
+
+
+def is_model(kind: str, upstream: Any, model: str) -> bool:
+    """Of the pretrain cells, the one that trains that kind of model."""
+    return kind != "pretrain" or getattr(upstream, "model", "gpt") == model
 
 
 def load_encoder(vocabulary: Artifact) -> TextEncoder:
@@ -101,8 +116,8 @@ def load_task_data(context: Context) -> TaskFiles:
     from gpt1.tasks.files import TASK_FILE, load_task
 
     data = context.input("task_data")
-    train = data.path("train.jsonl") if "train.jsonl" in data.files else None
-    return load_task(data.path(TASK_FILE), train, data.path("dev.jsonl"))
+    train, test = (data.path(name) if name in data.files else None for name in ("train.jsonl", "test.jsonl"))
+    return load_task(data.path(TASK_FILE), train, data.path("dev.jsonl"), test)
 
 
 def load_pretrained(context: Context, encoder: TextEncoder) -> GPT:
@@ -143,46 +158,89 @@ def tuning_config(settings: TuningSettings, lm_weight: float) -> FinetuneConfig:
         seed=settings.seed, lr=settings.lr, epochs=settings.epochs, batch=settings.batch, accumulation=settings.accumulation,
         warmup=settings.warmup, lm_weight=lm_weight, classifier_dropout=settings.classifier_dropout,
         weight_decay=settings.weight_decay, clip=settings.clip, regression=settings.regression, precision=settings.precision,
-        log_every=settings.log_every,
+        log_every=settings.log_every, batching=settings.batching,
     )  # fmt: skip
 
 
-def encode_task(settings: TuningSettings, gpt: GPT, files: TaskFiles, encoder: TextEncoder) -> TaskSet:
-    """All examples through their input transform."""
-    from gpt1.tasks.encoded import encode_examples
-    from gpt1.tasks.finetune import TaskSet
-    from gpt1.tasks.transforms import SpecialIds
+class TaskInputs:
+    """A task's splits through the input transform of one model; made once the model is known."""
 
-    length = settings.max_length or gpt.config.context
-    if not SHORTEST <= length <= gpt.config.context:
-        raise UserError(f"sequences of {length} ids do not fit: expected {SHORTEST} to the model's context of {gpt.config.context}")
-    special = SpecialIds.after(encoder.vocabulary.size)
-    train, dev = (
-        encode_examples(examples, files.task.kind, encoder.encode, special, length, settings.truncation)
-        for examples in (files.train, files.dev)
-    )
-    return TaskSet(files.task, train, dev, tuple(example.group for example in files.dev))
+    def __init__(self, settings: TuningSettings, gpt: GPT, files: TaskFiles, encoder: TextEncoder, context: Context) -> None:
+        from gpt1.tasks.encoded import Form
+        from gpt1.tasks.transforms import SpecialIds
+
+        length = settings.max_length or gpt.config.context
+        if not SHORTEST <= length <= gpt.config.context:
+            raise UserError(
+                f"sequences of {length} ids do not fit: expected {SHORTEST} to the model's context of {gpt.config.context}"
+            )
+        self._files, self._encoder, self._context = files, encoder, context
+        self._form = Form(files.task.kind, SpecialIds.after(encoder.vocabulary.size), length, settings.truncation)
+        self.cut: dict[str, int] = {}
+
+    def training(self) -> TaskSet:
+        """Train and dev."""
+        from gpt1.tasks.finetune import TaskSet
+
+        files = self._files
+        groups = tuple(example.group for example in files.dev)
+        return TaskSet(files.task, self.split("train", files.train), self.split("dev", files.dev), groups)
+
+    def split(self, name: str, examples: Sequence[Example]) -> EncodedExamples:
+        """One split, from the encode stage's ids where the workflow has that stage; says how many examples had to be cut."""
+        from gpt1.tasks.encoded import EncodedExamples
+        from gpt1.tasks.pieces import encode_pieces, load_pieces
+
+        kept = self._context.inputs("encode")
+        pieces = (
+            load_pieces(kept[0].path(f"{name}.safetensors"), examples) if kept else encode_pieces(examples, self._encoder.encode)
+        )
+        found = EncodedExamples(examples, pieces, self._form)
+        self.cut[name] = found.cut
+        if found.cut:
+            self._context.say(f"{found.cut} of {len(examples)} {name} examples were cut to {self._form.length} ids")
+        return found
 
 
-def write_outcome(context: Context, files: TaskFiles, result: Result, about: Mapping[str, Any]) -> Score:
-    """scores.json, metrics.jsonl and predictions.jsonl, and the summary; returns the score."""
+def write_outcome(
+    context: Context, files: TaskFiles, result: Result, about: Mapping[str, Any], tested: Score | None = None
+) -> Score:
+    """scores.json, metrics.jsonl and predictions.jsonl, and the summary; returns the dev score. `tested`: that of the test set."""
     assert result.score is not None
     scores = {
         "task": files.task.name, "title": files.task.title, "kind": files.task.kind, **result.score.to_dict(),
         "best_epoch": result.best_epoch, "split": "dev", "scored_on": files.facts["scored_on"], "sample": files.facts["sample"],
-        "train_rows": len(files.train), "paper": dict(files.task.paper), **about,
+        "train_rows": len(files.train), "rows": files.facts["rows"], "official_rows": dict(files.task.rows),
+        "test": tested.to_dict() if tested else None, "paper": dict(files.task.paper), **about,
     }  # fmt: skip
-    with context.open("scores.json") as file:
-        file.write(json.dumps(scores, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n")
-    with context.open("metrics.jsonl") as file:
-        file.writelines(json.dumps(point, sort_keys=True).encode() + b"\n" for point in result.curve)
-    with context.open("predictions.jsonl") as file:
-        for example, prediction in zip(files.dev, result.predictions, strict=True):
-            row = {"id": example.id, "label": example.label, "prediction": prediction, "group": example.group}
-            file.write(json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+    write_json(context, "scores.json", scores)
+    write_lines(context, "metrics.jsonl", result.curve)
+    write_lines(context, "predictions.jsonl", prediction_rows(files.dev, result.predictions))
     figures = ("metric", "baseline", "baseline_kind", "standard_error", "standard_errors_above_baseline", "n")
-    context.summary({**result.score.values, **{key: scores[key] for key in (*figures, "sample", "best_epoch")}, **about})
+    shown = {f"test_{name}": value for name, value in tested.values.items()} if tested else {}
+    kept = {key: scores[key] for key in (*figures, "sample", "train_rows", "best_epoch")}
+    context.summary({**result.score.values, **shown, **kept, **about})
     return result.score
+
+
+def prediction_rows(examples: Sequence[Example], predictions: Sequence[float]) -> list[dict[str, Any]]:
+    """One plain row an example."""
+    return [
+        {"id": example.id, "label": example.label, "prediction": found, "group": example.group}
+        for example, found in zip(examples, predictions, strict=True)
+    ]
+
+
+def write_json(context: Context, name: str, value: Mapping[str, Any]) -> None:
+    """An output of one JSON object."""
+    with context.open(name) as file:
+        file.write(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+
+
+def write_lines(context: Context, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """An output of one JSON object a line."""
+    with context.open(name) as file:
+        file.writelines(json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b"\n" for row in rows)
 
 
 def score_line(name: str, score: Score) -> str:

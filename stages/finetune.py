@@ -10,22 +10,28 @@ from pydantic import Field
 from gpt1.errors import UserError
 from stages._tuning import (
     SHORTEST,
+    TaskInputs,
     TuningSettings,
     check_inputs,
-    encode_task,
+    is_model,
     load_encoder,
     load_pretrained,
     load_task_data,
+    prediction_rows,
     prepare,
     same_task,
     score_line,
     tuning_config,
+    write_lines,
     write_outcome,
 )
 from stages.contract import Context, Stage, added
 
 if TYPE_CHECKING:
     from gpt1.model.gpt import GPT
+    from gpt1.tasks.files import TaskFiles
+    from gpt1.tasks.finetune import FinetuneConfig
+    from gpt1.tasks.metrics import Score
     from gpt1.tasks.table import Task
     from gpt1.tasks.task_model import TaskModel
     from gpt1.text.encoder import TextEncoder
@@ -34,8 +40,10 @@ SHAPE = ("layers", "width", "heads", "context")
 
 
 class FinetuneSettings(TuningSettings):
-    variant: Literal["full", "no_auxiliary_lm", "no_pretraining"] = Field(
-        "full", description="The paper's table 5: as described, without the language-model loss, or from random weights."
+    variant: Literal["full", "no_auxiliary_lm", "no_pretraining", "lstm"] = Field(
+        "full",
+        description="The paper's table 5: as described, without the language-model loss, from random weights, or with the LSTM "
+        "that a pretrain cell with `model: lstm` made.",
     )
     layers: int | None = Field(None, ge=1, le=96, description="Blocks of the model without pre-training; else not used.")
     width: int | None = Field(None, ge=8, le=16_384, description="Width of the model without pre-training; else not used.")
@@ -45,6 +53,7 @@ class FinetuneSettings(TuningSettings):
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout inside the model without pre-training; else not used.")
     init_std: float = added(0.02, "Deviation of the initial weights of the model without pre-training; else not used.", gt=0, lt=1)
+    predict_test: bool = added(True, "Predict the test set with the best epoch, and score it where its labels are public.")
     keep_model: bool = Field(False, description="Keep the best epoch's weights, head included.")
 
 
@@ -52,18 +61,27 @@ class Finetune(Stage):
     """One cell is one process."""
 
     settings_model = FinetuneSettings
+    version = 2  # batches by length; the test set
     requires = ("pretrain", "vocabulary", "task_data")
+    accepts = ("encode",)
 
     @classmethod
     def selects(cls, settings: FinetuneSettings, kind: str, upstream: Any) -> bool:
         if kind == "pretrain":
-            return settings.variant != "no_pretraining"  # so that its scores can be had before, and kept after, any pre-training
+            if settings.variant == "no_pretraining":
+                return False  # so that its scores can be had before, and kept after, any pre-training
+            return is_model(kind, upstream, "lstm" if settings.variant == "lstm" else "gpt")
         return same_task(settings, kind, upstream)
 
     @classmethod
     def check(cls, settings: FinetuneSettings, upstream: Mapping[str, Sequence[Any]]) -> None:
         check_inputs(settings, upstream)
         if settings.variant != "no_pretraining":
+            if not upstream.get("pretrain"):
+                model = "lstm" if settings.variant == "lstm" else "gpt"
+                raise UserError(
+                    f"variant {settings.variant} needs a pretrain cell with `model: {model}`; add it to that stage's matrix"
+                )
             return
         missing = [name for name in SHAPE if getattr(settings, name) is None]
         if missing:
@@ -76,20 +94,42 @@ class Finetune(Stage):
             raise UserError(f"max_length {settings.max_length} is longer than the model's context of {settings.context}; lower it")
 
     def run(self, settings: FinetuneSettings, context: Context) -> None:
-        from gpt1.tasks.finetune import finetune, make_task_model
+        from gpt1.tasks.finetune import finetune, make_task_model, predict
 
         device = prepare(context)
         encoder, files = load_encoder(context.input("vocabulary")), load_task_data(context)
         gpt = _random(settings, encoder) if settings.variant == "no_pretraining" else load_pretrained(context, encoder)
-        data = encode_task(settings, gpt, files, encoder)
+        inputs = TaskInputs(settings, gpt, files, encoder, context)
+        data = inputs.training()
         config = tuning_config(settings, 0.0 if settings.variant == "no_auxiliary_lm" else settings.lm_weight)
         model = make_task_model(gpt, data, config)
         result = finetune(model, data, config, device, context)
-        score = write_outcome(context, files, result, {"seed": settings.seed, "variant": settings.variant})
+        tested = None
+        if settings.predict_test and files.test:
+            test = inputs.split("test", files.test)
+            tested = _test(context, files, predict(model, test, data.task, config, device), config)
+        about = {"seed": settings.seed, "variant": settings.variant, "cut": inputs.cut}
+        score = write_outcome(context, files, result, about, tested)
         if settings.keep_model:
             _keep(settings, model, data.task, context)
         variant = "" if settings.variant == "full" else f" {settings.variant}"
         context.say(score_line(f"{settings.task} seed {settings.seed}{variant}", score))
+
+
+def _test(context: Context, files: TaskFiles, found: Sequence[float], config: FinetuneConfig) -> Score | None:
+    """Write the test predictions, of a whole set also as they are handed in; the score where the labels are public."""
+    from gpt1.tasks.metrics import score
+    from gpt1.tasks.submission import forms
+
+    write_lines(context, "test_predictions.jsonl", prediction_rows(files.test, found))
+    if files.test_whole:
+        for name, content in forms(files.task, files.test, found).items():
+            with context.open(f"submission/{name}") as file:
+                file.write(content)
+    if not files.test_labelled:
+        return None
+    groups = [example.group for example in files.test]
+    return score(files.task, [example.label or 0 for example in files.test], found, groups, config.seed)
 
 
 def _random(settings: FinetuneSettings, encoder: TextEncoder) -> GPT:

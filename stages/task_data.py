@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from gpt1.errors import UserError
 from gpt1.tasks.example import Example
 from gpt1.tasks.table import Task, task_named
-from stages.contract import Context, OutsideFile, Settings, Stage, placement
+from stages.contract import Context, OutsideFile, Settings, Stage, added, placement
 
 
 class TaskDataSettings(Settings):
@@ -24,6 +24,9 @@ class TaskDataSettings(Settings):
     )
     dev_rows: int | None = Field(
         None, ge=1, le=10_000_000, description="At most this many dev examples (all; a demo task has its own number)."
+    )
+    test_rows: int | None = added(
+        None, "At most this many test examples (all); of a part no predictions can be handed in.", ge=1, le=10_000_000
     )
     seed: int = Field(1, ge=0, le=2**31 - 1, description="Which rows a limit draws, and every choice of a demo task.")
     words: int | None = Field(None, ge=5, le=1000, description="Words of a passage (demo tasks; each has its own number).")
@@ -119,7 +122,7 @@ def _published(settings: TaskDataSettings) -> Made:
     task = task_named(settings.task)
     assert settings.source is not None
     found = read_task(task, Path(settings.source).expanduser())
-    limits = {"train": settings.train_rows, "dev": settings.dev_rows}
+    limits = {"train": settings.train_rows, "dev": settings.dev_rows, "test": settings.test_rows}
     splits = {name: sample(split.examples, limits.get(name), settings.seed, name) for name, split in found.items()}
     dropped = {name: dict(split.dropped) for name, split in found.items() if split.dropped}
     return task, splits, {name: len(split.examples) for name, split in found.items()}, {"dropped_rows": dropped, "scored_on": "dev"}

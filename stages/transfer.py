@@ -9,9 +9,10 @@ from pydantic import Field
 
 from gpt1.errors import UserError
 from stages._tuning import (
+    TaskInputs,
     TuningSettings,
     check_inputs,
-    encode_task,
+    is_model,
     load_encoder,
     load_pretrained,
     load_task_data,
@@ -32,11 +33,13 @@ class Transfer(Stage):
     """Accuracy on dev, and on as many training examples, against the number of transferred blocks."""
 
     settings_model = TransferSettings
+    version = 2  # batches by length
     requires = ("pretrain", "vocabulary", "task_data")
+    accepts = ("encode",)
 
     @classmethod
     def selects(cls, settings: TransferSettings, kind: str, upstream: Any) -> bool:
-        return same_task(settings, kind, upstream)
+        return same_task(settings, kind, upstream) and is_model(kind, upstream, "gpt")
 
     @classmethod
     def check(cls, settings: TransferSettings, upstream: Mapping[str, Sequence[Any]]) -> None:
@@ -57,7 +60,8 @@ class Transfer(Stage):
         if settings.transferred > gpt.config.layers:
             raise UserError(f"transferred is {settings.transferred}, the pre-trained model has {gpt.config.layers} layers")
         reset_blocks(gpt, settings.transferred, settings.seed)
-        data = encode_task(settings, gpt, files, encoder)
+        inputs = TaskInputs(settings, gpt, files, encoder, context)
+        data = inputs.training()
         config = tuning_config(settings, settings.lm_weight)
         model = make_task_model(gpt, data, config)
         result = finetune(model, data, config, device, context)
@@ -65,7 +69,7 @@ class Transfer(Stage):
         train = score_predictions(data, seen, predict(model, seen, data.task, config, device), config.seed)
         about = {
             "seed": settings.seed, "transferred": settings.transferred, "layers": gpt.config.layers,
-            f"train_{train.metric}": train.main, "train_n": train.n,
+            f"train_{train.metric}": train.main, "train_n": train.n, "cut": inputs.cut,
         }  # fmt: skip
         score = write_outcome(context, files, result, about)
         name = f"{settings.task} with {settings.transferred} of {gpt.config.layers} layers transferred, seed {settings.seed}"

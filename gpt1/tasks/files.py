@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,26 @@ class TaskFiles:
     facts: dict[str, Any]
     train: list[Example]
     dev: list[Example]
+    test: list[Example] = field(default_factory=list)
+
+    @property
+    def test_labelled(self) -> bool:
+        """Whether the publisher gives the test set's labels out (RACE, SNLI, SciTail, Story Cloze)."""
+        return bool(self.test) and all(example.label is not None for example in self.test)
+
+    @property
+    def test_whole(self) -> bool:
+        """Whether every test example of the source is there, so that predictions can be handed in."""
+        return bool(self.test) and len(self.test) == self.facts["rows_in_source"].get("test", 0)
 
 
-def load_task(task_json: Path, train: Path | None, dev: Path) -> TaskFiles:
+def load_task(task_json: Path, train: Path | None, dev: Path, test: Path | None = None) -> TaskFiles:
     """Read what `task_facts` and `write_examples` wrote. `train` None: a task that is only scored."""
     facts = json.loads(task_json.read_text(encoding="utf-8"))
     task = replace(task_named(facts["task"]), labels=tuple(facts["labels"]))
-    return TaskFiles(task, facts, list(read_examples(train)) if train else [], list(read_examples(dev)))
+    trained = list(read_examples(train)) if train else []
+    tested = list(read_examples(test)) if test else []
+    return TaskFiles(task, facts, trained, list(read_examples(dev)), tested)
 
 
 def sample(examples: Sequence[Example], rows: int | None, seed: int, split: str) -> list[Example]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gpt1.errors import UserError
 from gpt1.model.gpt import GPT
+from gpt1.tasks.batches import Batching, epoch_batches
 from gpt1.tasks.encoded import Encoded, evaluation_batches, make_batch
 from gpt1.tasks.heads import Regression, TaskHead
 from gpt1.tasks.metrics import Score, score
@@ -42,6 +43,7 @@ class FinetuneConfig:
     regression: Regression = "soft"
     precision: Precision = "fp32"
     log_every: int = 10
+    batching: Batching = "length"
 
 
 @dataclass(frozen=True)
@@ -81,31 +83,29 @@ def reset_blocks(gpt: GPT, kept: int, seed: int) -> None:
         block.load_state_dict(random_block.state_dict())
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
-    """The order of the training examples in an epoch: a pure function of seed and epoch."""
-    return torch.randperm(count, generator=generator("order", seed, epoch)).tolist()
-
-
 class _Batches:
-    """The micro-batches of each update. The rest of an epoch that fills no batch is left out, as in the released code."""
+    """The micro-batches of each update."""
 
     def __init__(self, data: TaskSet, config: FinetuneConfig) -> None:
         self.data, self.config = data, config
+        self.lengths = [example.longest for example in data.train]
         self.per_epoch = len(data.train) // config.batch
         if self.per_epoch == 0:
             raise UserError(
                 f"{data.task.name}: {len(data.train)} training examples do not fill one batch of {config.batch}; "
                 "take a smaller batch or more examples"
             )
-        self._epoch, self._order = -1, list[int]()
+        self._epoch, self._batches = -1, list[list[int]]()
 
     def __call__(self, step: int) -> list[MicroBatch]:
+        config = self.config
         epoch, place = divmod(step, self.per_epoch)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, epoch_order(len(self.data.train), self.config.seed, epoch)
-        batch, piece = self.config.batch, self.config.batch // self.config.accumulation
-        chosen = [self.data.train[i] for i in self._order[place * batch : (place + 1) * batch]]
-        pieces = [chosen[start : start + piece] for start in range(0, batch, piece)]
+            self._epoch = epoch
+            self._batches = epoch_batches(self.lengths, config.batch, config.seed, epoch, config.batching)
+        chosen = [self.data.train[i] for i in self._batches[place]]
+        piece = config.batch // config.accumulation
+        pieces = [chosen[start : start + piece] for start in range(0, config.batch, piece)]
         return [MicroBatch(index, make_batch(rows, self.data.task.regression)) for index, rows in enumerate(pieces)]
 
 

@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from gpt1.errors import UserError
 from gpt1.model.gpt import GPT
-from gpt1.tasks.encoded import encode_examples, evaluation_batches
+from gpt1.tasks.encoded import EncodedExamples, Form, evaluation_batches
 from gpt1.tasks.example import Example
 from gpt1.tasks.heads import Regression, TaskHead
+from gpt1.tasks.pieces import encode_pieces
 from gpt1.tasks.table import Task, task_named
 from gpt1.tasks.task_model import TaskModel
 from gpt1.tasks.transforms import SPECIAL_TOKENS, SpecialIds, Truncation
@@ -58,7 +59,8 @@ class FineTuned:
         for number, example in enumerate(examples, start=1):
             self._check(example, number)
         model, special = self.model.eval(), SpecialIds.after(self.model.gpt.config.vocabulary)
-        encoded = encode_examples(examples, self.task.kind, encode, special, self.max_length, self.truncation)
+        form = Form(self.task.kind, special, self.max_length, self.truncation)
+        encoded = EncodedExamples(examples, encode_pieces(examples, encode), form)
         found: dict[int, Prediction] = {}
         device = model.gpt.tokens_embed.weight.device
         for places, (ids, lengths, _) in evaluation_batches(encoded, BATCH, self.task.regression):

@@ -62,7 +62,8 @@ def read_parquet(task: Task, split: str, path: Path, group: str, dropped: Counte
     for number, row in enumerate(_rows(hub, task, path), start=1):
         where = f"{path}, row {number}"
         texts = tuple(_text(row[column], column, where) for column in map(str, hub.columns.texts))
-        name = f"{group or path.stem.split('-')[0]}-{row.get('example_id') or path.stem}-{number}"
+        passage = str(row.get("example_id", path.stem)).removesuffix(".txt").removeprefix(group)
+        name = f"{group or path.stem.split('-')[0]}-{passage}-{number}"
         label = row[str(hub.columns.label)]
         if task.kind == "choice":
             yield Example(name, texts, _options(task, row["options"], where), _answer(task, label, where), group)

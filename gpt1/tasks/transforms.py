@@ -91,3 +91,10 @@ def sequences(
         first, second = texts
         return [pair([first], second, special, context, truncation), pair([second], first, special, context, truncation)]
     raise ValueError(f"tasks of kind {kind!r} are scored without fine-tuning; they have no input transform")
+
+
+def whole_length(kind: Kind, texts: Sequence[Sequence[int]], choices: Sequence[Sequence[int]]) -> int:
+    """Ids of the example's longest sequence if nothing were cut."""
+    if kind == "classification":
+        return len(texts[0]) + 2
+    return sum(map(len, texts)) + max(map(len, choices), default=0) + SPECIAL_TOKENS

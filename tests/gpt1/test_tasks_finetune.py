@@ -12,8 +12,9 @@ import torch
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
+from gpt1.tasks.batches import epoch_order
 from gpt1.tasks.encoded import Encoded
-from gpt1.tasks.finetune import FinetuneConfig, Result, TaskSet, epoch_order, finetune, make_task_model, predict, reset_blocks
+from gpt1.tasks.finetune import FinetuneConfig, Result, TaskSet, finetune, make_task_model, predict, reset_blocks
 from gpt1.tasks.table import TASKS
 from gpt1.tasks.transforms import SpecialIds, sequences
 from gpt1.train.random_state import generator

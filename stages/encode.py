@@ -1,0 +1,60 @@
+"""encode: the ids of one task's texts, once, for all seeds, variants and transfers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from gpt1.errors import UserError
+from gpt1.tasks.table import task_named
+from stages._tuning import load_encoder, load_task_data, same_task
+from stages.contract import Context, Settings, Stage
+
+
+class EncodeSettings(Settings):
+    task: str = Field(description="The task, as in the task_data cell it takes.")
+
+    @field_validator("task")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            task_named(name)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return name
+
+
+class Encode(Stage):
+    """A workflow may leave this stage out: each fine-tuning job then encodes for itself."""
+
+    settings_model = EncodeSettings
+    requires = ("vocabulary", "task_data")
+
+    @classmethod
+    def selects(cls, settings: EncodeSettings, kind: str, upstream: Any) -> bool:
+        return same_task(settings, kind, upstream)
+
+    @classmethod
+    def check(cls, settings: EncodeSettings, upstream: Mapping[str, Sequence[Any]]) -> None:
+        if not upstream.get("task_data"):
+            raise UserError(f"no task_data cell makes task {settings.task!r}; add it to that stage's `matrix: task`")
+
+    def run(self, settings: EncodeSettings, context: Context) -> None:
+        from gpt1.tasks.pieces import encode_pieces, pieces_bytes
+
+        encoder, files = load_encoder(context.input("vocabulary")), load_task_data(context)
+        counts = {}
+        for name, examples in (("train", files.train), ("dev", files.dev), ("test", files.test)):
+            if not examples:
+                continue
+            pieces = encode_pieces(examples, encoder.encode)
+            with context.open(f"{name}.safetensors") as file:
+                file.write(pieces_bytes(pieces))
+            counts[f"{name}_ids"] = len(pieces.ids)
+        context.summary({"task": settings.task, **counts})
+        context.say(f"{settings.task}: {sum(counts.values()):,} ids")
+
+
+STAGE = Encode()
