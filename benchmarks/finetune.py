@@ -4,8 +4,8 @@
 
 The Trainer trains OpenAIGPTForSequenceClassification twice: with its default (random batches, padded to each batch's longest) and
 with its grouping by length. Ours trains the same classifier without the auxiliary language-model loss, which the Trainer's has not
-either; its speed with that loss is printed too. First one batch's loss is compared, to 1e-4 and without dropout. Of `--rounds` the best
-counts. Bars: 1.5 times the first, 1.0 times the second. Exit status 1 below a bar, 2 where something needed is missing.
+either; its speed with that loss is printed too. One batch's loss is compared first, to 1e-4, without dropout. The best of
+`--rounds` counts. Bars: 1.5 times the first, 1.0 times the second. Exit status 1 below a bar, 2 where something needed is missing.
 """
 
 from __future__ import annotations
