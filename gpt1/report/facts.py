@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpt1.report.corpus import corpus_facts
+from gpt1.report.paper_tables import table_facts
 from gpt1.report.pretraining import pretraining_facts
 from gpt1.report.provenance import provenance_facts
 from gpt1.report.sources import Source
@@ -17,9 +18,11 @@ from gpt1.report.wording import number
 
 def gather(sources: Sequence[Source]) -> dict[str, Any]:
     """The facts; a part of the workflow that is missing leaves empty lists or None, never a made-up figure."""
+    tasks = finetune_facts(sources)
     facts: dict[str, Any] = {
         "pretraining": pretraining_facts(sources),
-        "tasks": finetune_facts(sources),
+        "tasks": tasks,
+        "tables": table_facts(tasks),
         "transfer": transfer_facts(sources),
         "zero_shot": zero_shot_facts(sources),
         "corpus": corpus_facts(sources),

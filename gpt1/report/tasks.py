@@ -61,6 +61,11 @@ def _row(group: Sequence[tuple[Source, Mapping[str, Any]]], varied: Sequence[str
         "runs": len(values),
         "n": middle.get("n"),
         "sample": middle.get("sample", False),
+        "variant_setting": str(first.settings.get("variant", "full")),
+        "train_rows": middle.get("train_rows"),
+        "official_train_rows": (middle.get("official_rows") or {}).get("train"),
+        "medians": _medians([document for _, document in group]),
+        "test": _medians([document["test"] for _, document in group if document.get("test")]),
         "scored_on": middle.get("scored_on", "dev"),
         "baseline": baseline,
         "baseline_kind": middle.get("baseline_kind", "baseline"),
@@ -68,6 +73,12 @@ def _row(group: Sequence[tuple[Source, Mapping[str, Any]]], varied: Sequence[str
         "errors_above_baseline": (score - baseline) / error if error and baseline is not None else None,
         "cells": sorted(cell.cell for cell, _ in group),
     }
+
+
+def _medians(documents: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The median over the seeds of every metric, in per cent."""
+    names = sorted({name for document in documents for name in document["values"]})
+    return {name: statistics.median(document["values"][name] for document in documents) for name in names}
 
 
 def _variant(settings: Mapping[str, Any], varied: Sequence[str]) -> str:
