@@ -63,8 +63,24 @@ def table_facts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         ours = {variant: [_ours(rows, variant, task, metric) for _, task, metric in columns] for variant in variants}
         if not any(cell is not None for cells in ours.values() for cell in cells):
             continue
-        found.append(_table(number, columns, {variant: row for variant, row in ours.items() if row != [None] * len(row)}))
+        samples = _samples(rows, [task for _, task, _ in columns])
+        found.append(
+            {"samples": samples}
+            | _table(number, columns, {variant: row for variant, row in ours.items() if row != [None] * len(row)})
+        )
     return found
+
+
+def _samples(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[str]:
+    """What was scored on, or trained on, fewer rows than the publisher has: `RTE (600 of 2,490 training rows, 200 dev rows)`."""
+    found = []
+    for row in rows:
+        if row["task"] not in tasks or not row["sample"]:
+            continue
+        known = row["train_rows"] and row["official_train_rows"]
+        trained = f"{row['train_rows']:,} of {row['official_train_rows']:,} training rows, " if known else ""
+        found.append(f"{row['title']} ({trained}{row['n']:,} dev rows)")
+    return list(dict.fromkeys(found))
 
 
 def _table(number: int, columns: Sequence[tuple[str, str, str]], ours: Mapping[str, list[float | None]]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ def scored(work: Workshop, task: str, seed: int, shift: float, variant: str = "f
         **json.loads(path.read_text()),
         "metric": metric,
         "values": values,
+        "sample": True,
         "train_rows": 100,
         "official_rows": {"train": 900},
     }
@@ -59,7 +60,9 @@ def test_medians_differences_and_gains(tmp_path: Path) -> None:
     }  # fmt: skip
     row = next(row for row in results(made)["tasks"] if row["task"] == "rte" and row["variant_setting"] == "full")
     assert (row["train_rows"], row["official_train_rows"]) == (100, 900)
+    assert tables[2]["samples"] == ["RTE (100 of 900 training rows, 500 dev rows)"]
     page = checked(made).text
+    assert "From samples: RTE (100 of 900 training rows, 500 dev rows)." in page
     assert "multi-task BiLSTM + Attn" in page
     assert "ours less the best earlier" in page
     assert "| paper's GPT | 82.1 | 81.4 | 89.9 |" in made.path("report.md").read_text().replace("\\", "")
