@@ -44,7 +44,8 @@ class Reader:
         self._model = model
         self._context = model.config.context
         self._room = new_tokens
-        self._cached = CachedGPT(model) if cache and isinstance(model, GPT) else None
+        # The LSTM of table 5 is run whole: its state is no key/value cache.
+        self._cached = CachedGPT(model) if cache and isinstance(model, GPT) and model.config.kind == "gpt" else None
         self._starts: list[int] | None = None
 
     def logits(self) -> Tensor:

@@ -12,9 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gpt1.errors import UserError
+from gpt1.tasks.encoded import EncodedExamples, Form, make_batch
 from gpt1.tasks.example import Example
 from gpt1.tasks.finetuned import FineTuned
+from gpt1.tasks.pieces import encode_pieces
 from gpt1.tasks.table import task_named
+from gpt1.tasks.transforms import SpecialIds
 from gpt1.text.encoder import TextEncoder
 from gpt1.weights.card import model_card
 from gpt1.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -153,11 +156,8 @@ NAMES = {"classification": "sst2", "entailment": "mnli", "similarity": "mrpc", "
 def ours_and_theirs(tuned: FineTuned, example: Example, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """The head's outputs here and by the class of transformers, read as the card says."""
     export(folder, tuned.model.gpt, samples.vocabulary(), "card", tuned)
-    from gpt1.tasks.encoded import encode_examples, make_batch
-    from gpt1.tasks.transforms import SpecialIds
-
-    encoder = TextEncoder(samples.vocabulary())
-    encoded = encode_examples([example], tuned.task.kind, encoder.encode, SpecialIds.after(samples.vocabulary().size), 16, "room")
+    form = Form(tuned.task.kind, SpecialIds.after(samples.vocabulary().size), 16)
+    encoded = EncodedExamples([example], encode_pieces([example], TextEncoder(samples.vocabulary()).encode), form)
     ids, lengths, _ = make_batch(encoded, False)
     found = getattr(transformers, hf_class(tuned)).from_pretrained(folder).eval()
     with torch.no_grad():
