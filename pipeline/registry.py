@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -65,7 +66,8 @@ def register(client: Any, run_id: str, name: str, exported: Path, fingerprint: s
     versions = client.search_model_versions(f"name = '{name}'")
     if any(version.tags.get(FINGERPRINT) == fingerprint for version in versions):
         return
-    place = f"{FOLDER}/{name}"
+    # One run can export several models of one name (seeds): each has a folder of its own.
+    place = f"{FOLDER}/{name}-{hashlib.sha256(fingerprint.encode()).hexdigest()[:12]}"
     with tempfile.TemporaryDirectory() as scratch:
         client.log_artifacts(run_id, str(write_mlflow_model(Path(scratch) / "model", exported)), place)
     source = f"{client.get_run(run_id).info.artifact_uri}/{place}"

@@ -118,6 +118,7 @@ def test_registered_once_through_the_outbox_and_loaded_from_the_registry(exporte
     client = MlflowClient(default_uri(store))
     versions = client.search_model_versions("name = 'gpt1-rte'")
     assert sorted(version.tags["gpt1.fingerprint"] for version in versions) == ["abc/hf", "def/hf"]
+    assert len({version.source for version in versions}) == 2
     assert not client.search_registered_models("name = 'gone'")
     mlflow.set_tracking_uri(default_uri(store))
     loaded = mlflow.pyfunc.load_model("models:/gpt1-rte/1")
