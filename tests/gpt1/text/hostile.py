@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Iterable
 
 from hypothesis import strategies as st
 
@@ -38,11 +39,15 @@ def random_texts(seed: int, number: int) -> list[str]:
     return ["".join(draw.choices(SNIPPETS, k=draw.randint(1, 12))) for _ in range(number)]
 
 
-def sweep(step: int = 1, start: int = 0) -> list[str]:
-    """Each code point in several places, ten thousand or so a text, a line for each. No `<` before its turn: it changes ftfy's
-    state."""
+def code_points(rare: int) -> list[int]:
+    """All but of ideographs, syllables, private and higher planes, of which every `rare`-th."""
+    common = [*range(0x3400), *range(0xA000, 0xAC00), *range(0xD7A0, 0xE010), *range(0xF8F0, 0x10000), *range(0x1F000, 0x20000)]
+    return sorted({*common, *range(0, sys.maxunicode + 1, rare)})
+
+
+def sweep(codes: Iterable[int]) -> list[str]:
+    """Each code point in several places, ten thousand lines a text; a line beside ASCII alone, and one beside all else."""
     lines = []
-    for code in range(start, sys.maxunicode + 1, step):
-        sign = chr(code)
-        lines.append(f"{sign}ab x{sign}y {sign} A{sign} é{sign}“{sign}”{sign}1{sign}{sign} a{sign}")
+    for sign in map(chr, codes):
+        lines += (f"{sign}ab x{sign}y {sign} A{sign} 1{sign}. a{sign}", f"{sign}é{sign}“{sign}”{sign}’{sign}{sign} —{sign}")
     return ["\n".join(lines[at : at + 10_000]) for at in range(0, len(lines), 10_000)]
