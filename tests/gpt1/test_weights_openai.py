@@ -146,7 +146,7 @@ REFUSED = {
     "shapes no shapes": (lambda folder: (folder / "params_shapes.json").write_text("[[0, -1]]"), "a list of shapes"),
     "other numbers": (doubles, "holds float64"),
     "other vocabulary": (other_vocabulary, r"has \d+ tokens; this is another model's vocabulary"),
-    "no vocabulary": (lambda folder: next(folder.glob("vocab_*")).unlink(), r"found 1 files encoder_bpe_\*\.json and 0 files vocab_"),
+    "no vocabulary": (lambda folder: next(folder.glob("vocab_*")).unlink(), "and 0 files vocab_"),
 }
 
 
