@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -14,6 +15,7 @@ from gpt1.corpus.size import Size
 
 Switches = Mapping[str, bool | int | float]
 _SHOWN = 240
+_GAPS = re.compile(r"\n(?:[ \t]*\n){2,}")
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ def _sample(rule: str, book: str, done: Applied) -> list[Sample]:
 
 
 def _short(text: str) -> str:
-    """Beginning and end of what is long."""
+    """Beginning and end of what is long, and no more than one blank line at a time."""
+    text = _GAPS.sub("\n\n", text)
     if len(text) <= _SHOWN:
         return text
     return f"{text[: _SHOWN * 2 // 3]} […] {text[-_SHOWN // 3 :]}"

@@ -82,14 +82,14 @@ def _is_prose(lines: list[_Line], index: int) -> bool:
     line = lines[index]
     if len(line.text) > 2 * _LONGEST_ENTRY:
         return True
-    if index + 2 >= len(lines) or len(line.text) < 45 or _LEADERS.fullmatch(line.text):
+    if index + 2 >= len(lines) or len(line.text) < 45 or _ends_in_page(line.text):
         return False
     following = lines[index + 1 : index + 3]
     wrapped = all(not other.blanks for other in following) and len(following[0].text) >= 45
     letters = [c for c in line.text + following[0].text if c.isalpha()]
     lower = sum(c.islower() for c in letters) / max(1, len(letters))
     dashes = "--" in line.text or "--" in following[0].text
-    return wrapped and lower > 0.85 and not dashes and not any(_LEADERS.fullmatch(other.text) for other in following)
+    return wrapped and lower > 0.85 and not dashes and not any(_ends_in_page(other.text) for other in following)
 
 
 def _before(lines: list[_Line], index: int, widest: bool) -> int | None:
@@ -114,13 +114,18 @@ def _before(lines: list[_Line], index: int, widest: bool) -> int | None:
     return lines[cut - 1].end if cut >= 2 else None
 
 
+def _ends_in_page(line: str) -> bool:
+    """An entry with leaders or a wide gap before the number of its page. Long lines are none, and would cost much to match."""
+    return len(line) <= 2 * _LONGEST_ENTRY and _LEADERS.fullmatch(line) is not None
+
+
 def _dotted(text: str) -> Applied:
     """Lines with leaders, wherever in the head they stand."""
     edits: list[Edit] = []
     group: list[tuple[int, int]] = []
     at = 0
     for line in text[:_REACH].split("\n"):
-        if ("...." in line or ". . . ." in line) and _LEADERS.fullmatch(line):
+        if ("...." in line or ". . . ." in line) and _ends_in_page(line):
             group.append((at, at + len(line)))
         elif line.strip():
             edits += _edit_of(group)

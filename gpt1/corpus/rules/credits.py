@@ -10,7 +10,7 @@ from gpt1.corpus.rules.tables import drawn_blocks
 
 # Paragraphs of their own that name somebody: the same words occur inside sentences.
 _CREDITS = re.compile(
-    r"(?:\A\s*|(?<=\n)[ \t]*\n)[ \t]*[\[(]?"
+    r"(?:\A\s*+|(?<=\n)[ \t]*\n[ \t]*)[\[(]?"
     r"(?:(?:This (?:e-?[Tt]ext|e-?[Bb]ook|file) was )?"
     r"(?:[Pp]roduced|[Pp]repared|[Tt]ranscribed|[Ss]canned(?: and proofed)?|[Pp]roofread)"
     r"|E-?[Tt]ext (?:prepared|produced|scanned)|HTML version (?:created|prepared|produced)|Transcribed (?:and edited )?from)"

@@ -46,9 +46,15 @@ def _width(paragraphs: list[list[str]]) -> float | None:
 
 
 def _breaks_are_marked(paragraphs: list[list[str]]) -> bool:
-    """Whether two spaces at a line's end are Markdown's sign for a break that is meant: not where most lines end so."""
+    """Whether two spaces at a line's end are Markdown's sign for a break that is meant.
+
+    Not where most lines inside paragraphs end so, unless the prose around them is not wrapped at all.
+    """
     inner = [line for lines in paragraphs for line in lines[:-1]]
-    return 2 * sum(line.endswith("  ") for line in inner) < len(inner)
+    if 2 * sum(line.endswith("  ") for line in inner) < len(inner):
+        return True
+    unwrapped = sum(len(lines[0]) for lines in paragraphs if len(lines) == 1 and len(lines[0]) > _WIDEST)
+    return unwrapped > sum(len(line) for line in inner)
 
 
 def _join(lines: list[str], room: float, marked: bool) -> tuple[str, int]:

@@ -7,8 +7,8 @@ import re
 from gpt1.corpus.rules.rule import Applied, Edit, TextRule, edited
 
 _BLOCK = re.compile(
-    r"\A\s*(?:\#{0,6}[ \t]*(?:Title|Author|Year|Translator|Editor|Illustrator|Language|Release Date|Posting Date|Last Updated"
-    r"|Character set encoding|Credits|Publisher|Publication date)[ \t]*:[^\n]{0,300}(?:\n\s*|\Z)){2,20}(?:-{3,}[ \t]*\n)?"
+    r"\A\s*+(?:\#{0,6}[ \t]*(?:Title|Author|Year|Translator|Editor|Illustrator|Language|Release Date|Posting Date|Last Updated"
+    r"|Character set encoding|Credits|Publisher|Publication date)[ \t]*:[^\n]{0,300}(?:\n\s*+|\Z)){2,20}(?:-{3,}[ \t]*\n)?"
 )
 
 

@@ -45,6 +45,8 @@ def test_markdowns_two_spaces_are_a_break_that_is_meant() -> None:
     verse = "Thou art mine, Agnes, for ever and a day so long  \nI am thine for all the days that are to come  \nto both"
     text = "\n\n".join(["\n".join(PROSE[:3])] * 12 + [verse])
     assert join_lines(text)[0].split("\n\n")[-1].count("\n") == 2
+    unwrapped = "\n\n".join([" ".join(PROSE)] * 40 + [verse] * 12)
+    assert join_lines(unwrapped)[1] == 0
     padded = "\n\n".join(["  \n".join(PROSE[:3])] * 12)
     assert join_lines(padded)[1] == 24
 
