@@ -64,15 +64,19 @@ class ChunkWords:
 
     def of_chunks(self, chunks: Sequence[str]) -> list[Words | None]:
         """The words of each of `normalise.chunks`, of which none is empty or a line break; None for a delicate one."""
-        cut = [stretches.split() for stretches in padded("\n".join(chunks)).split("\n")] if chunks else []
-        known = self._of_stretches(set(chain.from_iterable(cut)))
+        cut = stretches(chunks)
+        known = self.of_stretches(set(chain.from_iterable(cut)))
         return [known[parts[0]] if len(parts) == 1 else _joined([known[part] for part in parts]) for parts in cut]
 
-    def _of_stretches(self, wanted: set[str]) -> dict[str, Words | None]:
+    def of_stretches(self, wanted: set[str]) -> dict[str, Words | None]:
+        """The words of each of the `stretches` of chunks; None for a delicate one."""
         found = {stretch: self._known[stretch] for stretch in wanted if stretch in self._known}
         new: dict[str, Words | None] = {}
         hard = []
         for stretch in wanted.difference(found):
+            if stretch.isalpha() and stretch.isascii() and stretch not in self._rules:
+                new[stretch] = (stretch.lower(),)  # one token, and no exception: that would be a rule
+                continue
             tokens = self._plain_tokens(stretch)
             if tokens:
                 new[stretch] = None if self._has_exception(tokens) else tuple([token.lower() for token in tokens])
@@ -84,19 +88,20 @@ class ChunkWords:
         return found | new
 
     def _plain_tokens(self, stretch: str) -> Sequence[str]:
-        """The first pass's tokens of ASCII letters alone, or with `'s` or a full stop after them, if no exception is there.
+        """The first pass's tokens of ASCII letters with `'s` or a full stop after them, if no exception is there.
 
         spaCy's other affixes, its infixes and its addresses all need something beside letters. A full stop after a capital may
         belong to the word. Empty for everything else, which is left to spaCy.
         """
-        word, tail = stretch, ""
         if stretch.endswith("'s"):
             word, tail = stretch[:-2], "'s"
         elif stretch.endswith(".") and stretch[-2:-1].islower():
             word, tail = stretch[:-1], "."
+        else:
+            return ()
         if not (word.isascii() and word.isalpha()) or stretch in self._rules or word in self._rules:
             return ()
-        return (word, tail) if tail else (word,)
+        return (word, tail)
 
     def _has_exception(self, tokens: Sequence[str]) -> bool:
         """Whether the second pass would change the first pass's tokens of a stretch that stands alone."""
@@ -119,6 +124,11 @@ class ChunkWords:
             else:
                 found[-1].append(token)
         return found
+
+
+def stretches(chunks: Sequence[str]) -> list[list[str]]:
+    """Each of `normalise.chunks`, of which none is empty or a line break, padded and cut where that put spaces."""
+    return [line.split() for line in padded("\n".join(chunks)).split("\n")] if chunks else []
 
 
 def _joined(parts: list[Words | None]) -> Words | None:

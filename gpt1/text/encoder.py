@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpt1.text.bpe import END, pieces
-from gpt1.text.chunk_words import LONGEST_KEPT, ChunkWords, chunk_words, remember
+from gpt1.text.chunk_words import LONGEST_KEPT, ChunkWords, chunk_words, remember, stretches
 from gpt1.text.normalise import NEWLINE, blocks, chunks, fix
 from gpt1.text.vocabulary import UNKNOWN, Vocabulary
 
@@ -59,6 +60,9 @@ class TextEncoder:
         self._separators = {"": b"", NEWLINE: self._bytes([self._newline])}
         self._known = _Known(self._bytes([self._missing]))
         self._known.update(self._separators)
+        self._stretches: dict[str, bytes] = {}
+        self._delicate_stretches: set[str] = set()
+        self._long: list[str] = []
         self._words: dict[str, bytes] = {}
         self._chunk_words: ChunkWords | None = None
 
@@ -108,15 +112,33 @@ class TextEncoder:
         return np.frombuffer(b"".join(parts), self._type)
 
     def _learn(self, missed: list[str]) -> dict[str, bytes]:
+        """The codes of chunks, from those of their stretches; most of these were met in other chunks."""
         if not missed:
             return {}
-        delicate = self._bytes([self._delicate])
-        new: dict[str, bytes] = {}
-        for chunk, words in zip(missed, self._tokenizer().of_chunks(missed), strict=True):
-            new[chunk] = delicate if words is None else self._join(words)
+        cut = stretches(missed)
+        self._learn_stretches(set(chain.from_iterable(cut)))
+        codes, delicate, mark = self._stretches, self._delicate_stretches, self._bytes([self._delicate])
+        new = {
+            chunk: b"".join([codes[part] for part in parts]) if delicate.isdisjoint(parts) else mark
+            for chunk, parts in zip(missed, cut, strict=True)
+        }
         remember(self._known, new, _CEILING)
         self._known.update(self._separators)
         return new
+
+    def _learn_stretches(self, wanted: set[str]) -> None:
+        """Let `_stretches` hold all of `wanted`; beyond the ceiling the others are forgotten, and long ones at the next call."""
+        for stretch in self._long:
+            del self._stretches[stretch]
+        if len(self._stretches) + len(wanted) > _CEILING:
+            self._stretches.clear()
+            self._delicate_stretches.clear()
+        new = wanted.difference(self._stretches)
+        self._long = [stretch for stretch in new if len(stretch) > LONGEST_KEPT]
+        for stretch, words in self._tokenizer().of_stretches(new).items():
+            if words is None:
+                self._delicate_stretches.add(stretch)
+            self._stretches[stretch] = self._join(words or ())
 
     def _whole_lines(self, codes: Codes, delicate: Codes, block: str) -> Codes:
         """The block with the lines of delicate chunks encoded as wholes."""

@@ -61,7 +61,7 @@ def chunks(text: str) -> list[str]:
     return text.replace(NEWLINE, " \n ").split(" ")
 
 
-def blocks(text: str, size: int = 1 << 15) -> Iterator[str]:
+def blocks(text: str, size: int = 1 << 13) -> Iterator[str]:
     """`text` in pieces of about `size` characters that end with a line break (the last as the text ends); a longer line is a
     piece."""
     start = 0
