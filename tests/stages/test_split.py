@@ -13,7 +13,8 @@ from pipeline.plan import Plan
 from tests.pipeline.inline import plan_of, run_inline
 from tests.stages.test_text_stages import WORKFLOW, artifact, record
 
-SMALL = ("ingest.parts=8", "clean.minimum_words=50")
+# Invented words are no English.
+SMALL = ("ingest.parts=8", "clean.minimum_words=50", "clean.garbled=false", "clean.english=0")
 
 
 @pytest.fixture

@@ -27,6 +27,10 @@ WORKFLOW = Path(__file__).parent / "text_workflow.yaml"
 COMMIT = "bd8f1b4d0a1e8e9c9d6f0a7b6c5d4e3f2a1b0c9d"
 
 
+# Invented words are no English.
+SMALL = ("ingest.parts=20", "clean.minimum_words=50", "clean.garbled=false", "clean.english=0", "vocabulary.merges=60")
+
+
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
     """Sixty short books by six authors."""
@@ -39,8 +43,7 @@ def library(tmp_path: Path) -> Path:
 
 
 def run(store: Path, library: Path, *assignments: str) -> Plan:
-    common = [f"ingest.source={library}", "ingest.parts=20", "clean.minimum_words=50", "vocabulary.merges=60"]
-    plan = plan_of(WORKFLOW, store, *common, *assignments)
+    plan = plan_of(WORKFLOW, store, f"ingest.source={library}", *SMALL, *assignments)
     run_inline(plan)
     return plan
 
@@ -114,7 +117,7 @@ def test_a_published_vocabulary_is_taken_as_it_is(library: Path, shared: Path, t
     moved.mkdir()
     (source / "encoder_bpe_40000.json").rename(moved / "vocab.json")
     (source / "vocab_40000.bpe").rename(moved / "merges.txt")
-    assignments = [f"ingest.source={library}", "ingest.parts=20", "clean.minimum_words=50", "vocabulary.merges=60"]
+    assignments = [f"ingest.source={library}", *SMALL]
     assert plan_of(WORKFLOW, tmp_path / "store", *assignments, f"vocabulary.source={moved}").to_run == []
     learned = plan_of(WORKFLOW, tmp_path / "store", *assignments).entries["vocabulary"]
     assert [reason for reason in learned.reasons if "removed" in reason] == ["file encoder: removed", "file merges: removed"]
