@@ -20,7 +20,7 @@ from gpt1.corpus.sources.inflate import damaged
 from gpt1.corpus.sources.limits import Reading
 from gpt1.corpus.sources.piece import Piece, RefusedError
 from gpt1.corpus.sources.text import check_text
-from gpt1.corpus.sources.zip_member import open_member
+from gpt1.corpus.sources.zip_member import UNREADABLE, open_member
 
 _CONTAINER = "META-INF/container.xml"
 _ENCRYPTION = "META-INF/encryption.xml"
@@ -34,7 +34,7 @@ def epub_piece(data: bytes, name: str, inside: str, file: str, member: str | Non
             book = _Epub(archive, reading)
             text = book.text()
             title, author = book.said("title"), book.said("creator")
-    except (zipfile.BadZipFile, KeyError, NotImplementedError, ElementTree.ParseError, ValueError) as error:
+    except (*UNREADABLE, KeyError, ElementTree.ParseError) as error:
         raise damaged(f"no whole EPUB: {error}") from error
     check_text(text, reading)
     return Piece(

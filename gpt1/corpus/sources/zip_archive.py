@@ -11,14 +11,14 @@ from gpt1.corpus.sources.inflate import Inflated, Metered, check_size, damaged
 from gpt1.corpus.sources.limits import Limits, Reading
 from gpt1.corpus.sources.member import member_books
 from gpt1.corpus.sources.piece import Found, RefusedError
-from gpt1.corpus.sources.zip_member import member_stream
+from gpt1.corpus.sources.zip_member import UNREADABLE, member_stream
 
 
 def read_zip(raw: Metered, size: int, file: str, reading: Reading) -> Found:
     """The books of a zip file of `size` bytes. A bad member costs that member; the ceilings hold for the sum of them too."""
     try:
         archive = zipfile.ZipFile(cast(IO[bytes], raw))
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
+    except UNREADABLE as error:
         yield damaged(str(error)).at(file)
         return
     out = 0

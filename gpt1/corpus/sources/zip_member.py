@@ -9,6 +9,8 @@ from gpt1.corpus.sources.limits import Limits
 from gpt1.corpus.sources.piece import RefusedError
 
 _ENCRYPTED = 0x1
+# What zipfile raises for a file it cannot read; NotImplementedError is its word for a way of packing that it does not know.
+UNREADABLE = (zipfile.BadZipFile, NotImplementedError, OSError, ValueError)
 
 
 def member_stream(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limits: Limits) -> Inflated:
@@ -17,7 +19,7 @@ def member_stream(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limits: Limit
         raise RefusedError("encrypted", "it is encrypted", "a member without a password", "Unpack it yourself, or take it out.")
     try:
         return Inflated(archive.open(info), lambda: info.compress_size, limits)
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise damaged(str(error)) from error
 
 
