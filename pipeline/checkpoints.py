@@ -32,7 +32,8 @@ class Found:
 def find(where: str, store: Path) -> Found:
     """The checkpoint called `where`: a folder's path, or a cell of the store, the newest of that name.
 
-    UserError: neither exists (known cells are named), or the cell kept no weights.
+    A stage's bare name stands for its one cell; of a `pretrain` that made both kinds of model it is the Transformer.
+    UserError: neither exists (known cells are named), several could be meant, or the cell kept no weights.
     """
     from gpt1.weights.checkpoint import load_checkpoint
 
@@ -62,6 +63,12 @@ def _newest(cell: str, store: Path) -> Record:
         raise UserError(f"{cell}: no such folder, and there is no store {store}; give a checkpoint's folder, or --store")
     records = [record for kind in KINDS for record in Store(store.resolve()).records(kind)]
     found = [record for record in records if record["cell"] == cell]
+    found = found or [
+        record for record in records if record["cell"].startswith(f"{cell}[") and record["settings"].get("model") != "lstm"
+    ]
+    names = sorted({record["cell"] for record in found})
+    if len(names) > 1:
+        raise UserError(f"{cell}: {len(names)} cells could be meant; name one of {', '.join(names)}")
     if found:
         return max(found, key=lambda record: record["finished"])
     known = ", ".join(sorted({record["cell"] for record in records})) or "none"

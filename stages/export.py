@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from stages._tuning import is_model
 from stages.contract import MODELS, Artifact, Context, Settings, Stage, placement
 
 if TYPE_CHECKING:
@@ -32,6 +33,13 @@ class Export(Stage):
     settings_model = ExportSettings
     requires = ("pretrain", "vocabulary")
     accepts = ("ingest", "split", "shard", "finetune", "zero_shot")
+
+    @classmethod
+    def selects(cls, settings: ExportSettings, kind: str, upstream: Any) -> bool:  # noqa: ARG003
+        """Nothing of the LSTM: transformers has no class for it."""
+        if kind in ("finetune", "zero_shot"):
+            return "lstm" not in (getattr(upstream, "variant", None), getattr(upstream, "model", None))
+        return is_model(kind, upstream, "gpt")
 
     def run(self, settings: ExportSettings, context: Context) -> None:
         from gpt1.text.vocabulary import Vocabulary

@@ -95,8 +95,9 @@ class ZeroShot(Stage):
 def _models(pretrain: Artifact) -> list[tuple[int, Path]]:
     """Step and file of each snapshot and of the final model, which takes the place of a snapshot of the same step."""
     found = {int(match[1]): file.path for file in pretrain.under("snapshots/") if (match := _SNAPSHOT.search(file.name))}
-    # A given model does not say how long it was trained: its one point stands at 0.
-    found[int(pretrain.settings.get("steps", 0))] = pretrain.path("model.safetensors")
+    # The summary's steps: `large_batch: scaled` makes other ones than the settings say. A given model does not say how long it
+    # was trained, and its one point stands at 0.
+    found[int(pretrain.summary.get("steps", 0))] = pretrain.path("model.safetensors")
     return sorted(found.items())
 
 

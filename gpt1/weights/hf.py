@@ -22,7 +22,7 @@ from gpt1.tasks.finetuned import FineTuned, save_head
 from gpt1.tasks.heads import TaskHead
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.weights.hf_import import HF_TYPE, HF_VOCABULARY, TRANSPOSED
-from gpt1.weights.store import CONFIG_FILE, MODEL_FILE
+from gpt1.weights.store import CONFIG_FILE, MODEL_FILE, check_transformer
 
 CLASSES = {"choice": "OpenAIGPTDoubleHeadsModel"}
 CLASSIFIER = "OpenAIGPTForSequenceClassification"
@@ -94,8 +94,9 @@ def head_config(tuned: FineTuned) -> dict[str, Any]:
 def export(folder: Path, model: GPT, vocabulary: Vocabulary, card: str, tuned: FineTuned | None = None) -> list[Path]:
     """Write the weights, both configs, the vocabulary under transformers' names and the published ones, and README.md.
 
-    Returns the files, in a fixed order; their bytes depend on the arguments alone.
+    Returns the files, in a fixed order; their bytes depend on the arguments alone. UserError for the LSTM.
     """
+    check_transformer(model, "export hf")
     folder.mkdir(parents=True, exist_ok=True)
     limit = model.config.context
     config = hf_config(model.config) | (head_config(tuned) if tuned else {})

@@ -20,7 +20,7 @@ from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.text.vocabulary import Vocabulary
-from gpt1.weights.store import CONFIG_FILE, build_model
+from gpt1.weights.store import CONFIG_FILE, build_model, check_transformer
 
 FILES = 10
 SHAPES_FILE = "params_shapes.json"
@@ -75,6 +75,7 @@ def write_openai(folder: Path, model: GPT, vocabulary: Vocabulary) -> list[Path]
     The numbers are cut in ten parts as equal as they can be. UserError for a model with special tokens:
     the form has no place for them.
     """
+    check_transformer(model, "export openai")
     config = model.config
     if config.special_tokens:
         raise UserError(

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from gpt1.errors import UserError
 from gpt1.generate import Sampling, generate
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.model.loss import LanguageModelling
 from gpt1.train.engine import MicroBatch, TorchEngine
 from gpt1.train.optimiser import OptimiserConfig
+from gpt1.weights.hf import export
+from gpt1.weights.openai import write_openai
 from gpt1.weights.store import load_model, save_model
+from tests.gpt1 import weight_samples as samples
 
 SMALL = ModelConfig(vocabulary=30, context=12, width=16, layers=1, heads=1, units=24, kind="lstm")
 
@@ -62,3 +67,10 @@ def test_it_learns_is_saved_and_writes(precision: str, tmp_path: Path) -> None:
     assert again.config == SMALL
     assert torch.equal(again.eval()(windows[:, :12]), model.eval()(windows[:, :12]))
     assert generate(again, [0], 3, Sampling(temperature=0), torch.Generator()) == [3, 6, 9]
+
+
+@pytest.mark.parametrize("write", [write_openai, lambda folder, model, vocabulary: export(folder, model, vocabulary, "")])
+def test_the_published_forms_refuse_it(write: Callable[..., object], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the model is an LSTM"):
+        write(tmp_path / "out", small(), samples.vocabulary())
+    assert not (tmp_path / "out").exists()

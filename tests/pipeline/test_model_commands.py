@@ -156,6 +156,30 @@ def test_the_card_of_a_cell_names_its_settings_and_commit(store: Path, tmp_path:
     assert load_checkpoint(tmp_path / "tuned").tuned is not None
 
 
+def test_a_bare_name_means_the_transformer_of_a_matrix(store: Path) -> None:
+    record = json.loads((store / "pretrain" / "pretrain0" / "record.json").read_text())
+    (store / "pretrain" / "pretrain0" / "record.json").unlink()
+    # The LSTM is newer, and has no files: taking it would fail.
+    for model, files, when in (("gpt", record["files"], 1.0), ("lstm", {}, 2.0)):
+        folder = store / "pretrain" / model
+        folder.mkdir()
+        settings = {**record["settings"], "model": model}
+        made = {**record, "cell": f"pretrain[model={model}]", "settings": settings, "files": files, "finished": when}
+        (folder / "record.json").write_text(json.dumps(made))
+    [row] = as_json("generate", "pretrain", "-p", "the", "--store", store)
+    [same] = as_json("generate", "pretrain[model=gpt]", "-p", "the", "--store", store)
+    assert row == same
+
+
+def test_a_bare_name_of_several_cells_is_refused(store: Path) -> None:
+    record = json.loads((store / "finetune" / "finetune0" / "record.json").read_text())
+    folder = store / "finetune" / "another"
+    folder.mkdir()
+    (folder / "record.json").write_text(json.dumps({**record, "cell": "finetune[task=rte,seed=2]"}))
+    with pytest.raises(UserError, match=r"finetune: 2 cells could be meant; name one of finetune\[task=rte,seed=1\], finetune"):
+        gpt1("export", "hf", "finetune", "--out", store.parent / "out", "--store", store)
+
+
 REFUSED = {
     "no such cell": (("generate", "pretrian"), "no such folder, and no cell of .* with a model; cells with models: finetune"),
     "no such snapshot": (("generate", "pretrain@11"), "step-00000011.safetensors was not kept .*snapshots: 10"),

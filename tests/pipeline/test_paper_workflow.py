@@ -1,0 +1,44 @@
+"""The project's own workflow.yaml: which cells of the paper take which model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.workflow import Workflow, read
+from tests.conftest import ROOT
+
+WORKFLOW = ROOT / "workflow.yaml"
+
+
+@pytest.fixture
+def paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workflow:
+    monkeypatch.chdir(tmp_path)
+    return read(WORKFLOW, "paper")
+
+
+def taken(workflow: Workflow, cell: str, kind: str) -> tuple[str, ...]:
+    return workflow.cells[cell].inputs.get(kind, ())
+
+
+def test_each_cell_takes_its_own_model(paper: Workflow) -> None:
+    gpt, lstm = "pretrain[model=gpt]", "pretrain[model=lstm]"
+    for variant, models in {"full": (gpt,), "no_auxiliary_lm": (gpt,), "no_pretraining": (), "lstm": (lstm,)}.items():
+        cell = f"finetune[task=race,variant={variant},seed=2]"
+        assert taken(paper, cell, "pretrain") == models
+        assert taken(paper, cell, "encode") == ("encode[task=race]",)
+    assert taken(paper, "zero_shot[task=dprd,model=lstm]", "pretrain") == (lstm,)
+    assert taken(paper, "transfer[task=mnli,transferred=12]", "pretrain") == (gpt,)
+    assert taken(paper, "export", "pretrain") == (gpt,)
+    assert len(taken(paper, "submission", "finetune")) == 13 * 3
+    assert not any("lstm" in cell for cell in taken(paper, "export", "zero_shot") + taken(paper, "export", "finetune"))
+
+
+@pytest.mark.parametrize("profile", ["demo", "one-gpu"])
+def test_small_profiles_train_the_transformer_alone(profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cells = read(WORKFLOW, profile).cells
+    assert "pretrain" in cells
+    assert not any("lstm" in name for name in cells)
+    assert {cells[name].inputs.get("pretrain") for name in cells if name.startswith("finetune")} == {("pretrain",)}
