@@ -78,7 +78,8 @@ def build_model(config: ModelConfig, weights: Mapping[str, Tensor], where: str) 
 def check_transformer(model: GPT, form: str) -> None:
     """UserError for the LSTM of the ablation, which the published `form` has no place for."""
     if model.config.kind != "gpt":
-        raise UserError(f"{form}: the model is an {model.config.kind.upper()}, and that form holds Transformers alone; export another")
+        kind = model.config.kind.upper()
+        raise UserError(f"{form}: the model is an {kind}, and that form holds Transformers alone; export another")
 
 
 def _said(shape: tuple[int, ...] | None) -> str:
