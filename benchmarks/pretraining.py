@@ -76,19 +76,19 @@ def page(words: argparse.Namespace, record: Mapping[str, Any], sources: Sequence
     lines = [
         f"# Pre-training: `{model.cell}`",
         "",
-        f"`python benchmarks/pretraining.py --store STORE --cell '{words.cell}' --out {words.out.as_posix()}` writes this page from "
-        "the store.",
+        f"`python benchmarks/pretraining.py --store STORE --cell '{words.cell}' --out {words.out.as_posix()}` writes this page "
+        "from the store.",
         "",
         f"{settings['model']}, {settings['layers']} layers, width {settings['width']}, {settings['heads']} heads, context "
         f"{settings['context']}, dropout {settings['dropout']:g}, {facts['parameters']:,} parameters; batch {settings['batch']}, "
         f"max_lr {settings['max_lr']:g}, {facts['steps']:,} updates, {facts['tokens']:,} tokens ({facts['epochs']:.3f} epochs of "
         f"{shard.fact('train_tokens'):,}); {settings['precision']}, ZeRO {settings['zero']}.",
-        f"{resources['workers']} ranks of {resources['cpus']:g} CPUs and {resources['gpus']:g} GPUs ({record['machine']}); the stage "
-        f"took {record['seconds'] / 60:.0f} minutes. Commit {str(record['git_commit'])[:12]}; Python {packages['python']}, torch "
-        f"{packages['torch']}, DeepSpeed {packages['deepspeed']}, Ray {packages['ray']}.",
+        f"{resources['workers']} ranks of {resources['cpus']:g} CPUs and {resources['gpus']:g} GPUs ({record['machine']}); the "
+        f"stage took {record['seconds'] / 60:.0f} minutes. Commit {str(record['git_commit'])[:12]}; Python {packages['python']}, "
+        f"torch {packages['torch']}, DeepSpeed {packages['deepspeed']}, Ray {packages['ray']}.",
         "",
-        f"Held-out perplexity **{facts['validation_perplexity']:.2f}** ({facts['validation_bits_per_byte']:.3f} bits a byte); of the "
-        f"same shards unigram {facts['unigram_perplexity']:.1f}, bigram {facts['bigram_perplexity']:.1f}.",
+        f"Held-out perplexity **{facts['validation_perplexity']:.2f}** ({facts['validation_bits_per_byte']:.3f} bits a byte); of "
+        f"the same shards unigram {facts['unigram_perplexity']:.1f}, bigram {facts['bigram_perplexity']:.1f}.",
         "",
         *(f"![{title}]({name}.svg)" for name, title in drawn),
         "",

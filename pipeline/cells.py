@@ -118,15 +118,31 @@ def _check_needs(document: Document, node: str, stage: Stage, specs: Mapping[str
 
 
 def _combinations(document: Document, node: str, spec: StageSpec) -> list[dict[str, Any]]:
-    for axis, values in spec.matrix.items():
-        path = ("stages", node, "matrix", axis)
+    """Every combination of the matrix, then those of the further ones; a combination that is there already is not doubled."""
+    found: dict[str, dict[str, Any]] = {}
+    matrices = [(("matrix",), spec.matrix), *((("also", number), one) for number, one in enumerate(spec.also))]
+    for name, matrix in matrices:
+        _check_axes(document, node, spec, ("stages", node, *name), matrix)
+        for values in itertools.product(*matrix.values()):
+            axes = dict(zip(matrix, values, strict=True))
+            found.setdefault(repr(sorted(axes.items())), axes)
+    return list(found.values())
+
+
+def _check_axes(document: Document, node: str, spec: StageSpec, path: KeyPath, matrix: Mapping[str, Sequence[Any]]) -> None:
+    for axis, values in matrix.items():
+        where, name = document.where((*path, axis)), ".".join(map(str, (*path, axis)))
         if not values:
-            raise UserError(f"{document.where(path)}: stages.{node}.matrix.{axis}: a matrix axis needs at least one value")
+            raise UserError(f"{where}: {name}: a matrix axis needs at least one value")
         if len({repr(value) for value in values}) < len(values):
-            raise UserError(f"{document.where(path)}: stages.{node}.matrix.{axis}: a value stands twice in {list(values)}")
+            raise UserError(f"{where}: {name}: a value stands twice in {list(values)}")
         if axis in spec.with_:
-            raise UserError(f"{document.where(path)}: stages.{node}: {axis!r} stands both in `with:` and in `matrix:`; keep one")
-    return [dict(zip(spec.matrix, values, strict=True)) for values in itertools.product(*spec.matrix.values())]
+            raise UserError(f"{where}: stages.{node}: {axis!r} stands both in `with:` and in `{path[2]}:`; keep one")
+    if path[2] == "also" and set(matrix) != set(spec.matrix):
+        raise UserError(
+            f"{document.where(path)}: {'.'.join(map(str, path))}: axes {', '.join(matrix) or 'none'}, expected those of `matrix:`, "
+            f"{', '.join(spec.matrix) or 'none'}; a setting that all cells share stands in `with:`"
+        )
 
 
 def _settings(document: Document, node: str, stage: Stage, spec: StageSpec, axes: Mapping[str, Any]) -> Settings:

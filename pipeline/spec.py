@@ -46,6 +46,7 @@ class StageSpec(_Strict):
     needs: tuple[str, ...] = Field((), description="The stages whose output it reads.")
     with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="The stage's settings.")
     matrix: dict[str, tuple[Any, ...]] = Field(default_factory=dict, description="Settings to run every combination of.")
+    also: tuple[dict[str, tuple[Any, ...]], ...] = Field((), description="Further matrices, for combinations that no one has.")
     resources: ResourceSpec = Field(ResourceSpec(workers=None, cpus=1, gpus=0), description="What the stage may use.")
     retries: int = Field(0, ge=0, le=100, description="How often a failed cell is tried again.")
     timeout: Duration | None = Field(None, description="How long one try may take, such as 90s, 30m, 2h.")

@@ -95,13 +95,23 @@ def _assign(document: Document, merged: dict[str, dict[str, Any]], assignment: s
         place[step] = dict(inner) if isinstance(inner, dict) else {}
         place = place[step]
     place[keys[-1]] = scalar(text)
-    matrix = merged[node].get("matrix")
-    if keys[0] == "with" and isinstance(matrix, dict) and keys[1] in matrix:
-        merged[node]["matrix"] = {axis: values for axis, values in matrix.items() if axis != keys[1]}
+    if keys[0] == "with":
+        _drop_axis(merged[node], keys[1])
     path: KeyPath = ("stages", node)
     for step in keys:
         path = (*path, step)
         document.lines.pop(path, None)
+
+
+def _drop_axis(raw: dict[str, Any], setting: str) -> None:
+    """A setting that the command gives one value is no axis any more."""
+
+    def without(matrix: Any) -> Any:
+        return {axis: values for axis, values in matrix.items() if axis != setting} if isinstance(matrix, dict) else matrix
+
+    raw |= {"matrix": without(raw.get("matrix"))}
+    if isinstance(raw.get("also"), list):
+        raw["also"] = [without(matrix) for matrix in raw["also"]]
 
 
 def _stage_spec(document: Document, node: str, raw: dict[str, Any]) -> StageSpec:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gpt1.tasks.table import TASKS
 from pipeline.workflow import Workflow, read
 from tests.conftest import ROOT
 
@@ -31,7 +32,7 @@ def test_each_cell_takes_its_own_model(paper: Workflow) -> None:
     assert taken(paper, "zero_shot[task=dprd,model=lstm]", "pretrain") == (lstm,)
     assert taken(paper, "transfer[task=mnli,transferred=12]", "pretrain") == (gpt,)
     assert taken(paper, "export", "pretrain") == (gpt,)
-    assert len(taken(paper, "submission", "finetune")) == 13 * 3
+    assert len(taken(paper, "submission", "finetune")) == 13 * 3 + 6 * 7
     assert not any("lstm" in cell for cell in taken(paper, "export", "zero_shot") + taken(paper, "export", "finetune"))
 
 
@@ -42,3 +43,13 @@ def test_small_profiles_train_the_transformer_alone(profile: str, tmp_path: Path
     assert "pretrain" in cells
     assert not any("lstm" in name for name in cells)
     assert {cells[name].inputs.get("pretrain") for name in cells if name.startswith("finetune")} == {("pretrain",)}
+
+
+def test_ten_seeds_for_tasks_under_ten_thousand_rows(paper: Workflow) -> None:
+    seeds: dict[str, set[int]] = {}
+    for cell in paper.cells.values():
+        if cell.node == "finetune":
+            seeds.setdefault(cell.axes["task"], set()).add(cell.axes["seed"])
+    assert {task: len(found) for task, found in seeds.items()} == {
+        task: 10 if TASKS[task].rows["train"] < 10_000 else 3 for task in seeds
+    }

@@ -28,6 +28,13 @@ def test_profile_replaces_a_matrix_and_merges_settings() -> None:
     assert workflow.cells["numbers"].settings.model_dump()["add"] == 1
 
 
+def test_further_matrices_add_what_is_missing(tmp_path: Path) -> None:
+    text = TOY.read_text().replace("factor: [1, 2]", "factor: [1, 2]\n    also:\n      - factor: [2, 5]")
+    cells = ["numbers", "total[factor=1]", "total[factor=2]", "total[factor=5]"]
+    assert list(read(write(tmp_path, text)).cells) == cells
+    assert list(read(write(tmp_path, text), None, ["total.factor=7"]).cells) == ["numbers", "total"]
+
+
 def test_set_changes_one_setting_and_takes_scientific_notation() -> None:
     workflow = read(TOY, None, ["numbers.add=5", "total.factor=25e-1", "total.resources.cpus=2"])
     assert workflow.cells["numbers"].settings.model_dump()["add"] == 5
@@ -43,6 +50,8 @@ def test_set_changes_one_setting_and_takes_scientific_notation() -> None:
         (("needs: [numbers]", "need: [numbers]"), r":7: unknown key 'stages.total.need'; did you mean 'needs'"),
         (("needs: [numbers]", "with: {facto: 2}\n    needs: [numbers]"), r":7: unknown key 'stages.total.with.facto'; did you"),
         (("factor: [1, 2]", "factor: [1, 1]"), r":9: .* a value stands twice"),
+        (("factor: [1, 2]", "factor: [1, 2]\n    also: [{factor: [3, 3]}]"), r":10: stages.total.also.0.factor: a value stands"),
+        (("factor: [1, 2]", "factor: [1, 2]\n    also: [{}]"), r"also.0: axes none, expected those of `matrix:`, factor"),
         (("factor: [1, 2]", "factor: []"), r":9: .*at least one value"),
         (("factor: [1, 2]", "factor: [1, -2]"), r"greater than 0, found -2"),
         (("factor: [1, 2]", "factr: [1, 2]"), r":9: unknown setting 'factr'; did you mean 'factor'"),
