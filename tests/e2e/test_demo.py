@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -47,6 +49,21 @@ def test_the_report_is_linked_and_needs_nothing_else(store: Path) -> None:
     for outside in ("http://", "https://", 'src="/', "<script"):
         assert outside not in page.replace("http://www.w3.org/", "").replace("https://www.w3.org/", ""), outside
     assert str(store) not in page
+
+
+def test_its_page_can_be_kept(store: Path, tmp_path: Path) -> None:
+    script = [sys.executable, ROOT / "benchmarks" / "pretraining.py", "--store", store]
+    ended = subprocess.run([*script, "--out", tmp_path / "kept"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    page = (tmp_path / "kept" / "README.md").read_text(encoding="utf-8")
+    summary = records(store, "pretrain")["pretrain/pretrain"]["summary"]
+    assert f"Held-out perplexity **{summary['validation_perplexity']:.2f}**" in page
+    for chart in ("perplexity", "loss", "zero-shot"):
+        assert f"]({chart}.svg)" in page
+        assert (tmp_path / "kept" / f"{chart}.svg").is_file()
+    wrong = subprocess.run([*script, "--cell", "x", "--out", tmp_path / "no"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert "finished pre-training cells: pretrain" in wrong.stderr
 
 
 def test_again_nothing_runs_in_seconds(store: Path) -> None:
