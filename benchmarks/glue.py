@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -54,7 +55,7 @@ def main() -> int:
     common = ["--file", str(FILE), "--store", str(words.store)] + (["--profile", words.profile] if words.profile else [])
     with tempfile.TemporaryDirectory(prefix="gpt1-glue-") as scratch:
         data = words.data or unpack("tasks/*.tar.xz", Path(scratch) / "data")
-        given = [*words.set, f"task_data.source={data}", f"race_data.source={data}"]
+        given = [*words.set, *(f"{stage}.source={data}" for stage in ("task_data", "race_data", "dpr_data"))]
         if words.profile != "rehearsal":
             given.append(f"ingest.source={words.books or unpack('books/*.tar.bz2', Path(scratch) / 'books')}")
         common += [word for assignment in given for word in ("--set", assignment)]
@@ -67,7 +68,7 @@ def main() -> int:
 
 
 def unpack(pattern: str, folder: Path) -> Path:
-    """Unpack archives of the real data beside the project; UserError where there are none."""
+    """Unpack archives of the real data beside the project, with the folders beside them; UserError where there are none."""
     shared = Path(os.environ.get("GPT1_SHARED", ROOT.parent / "shared")) / "data"
     archives = sorted(shared.glob(pattern))
     if not archives:
@@ -77,6 +78,8 @@ def unpack(pattern: str, folder: Path) -> Path:
     for archive in archives:
         with tarfile.open(archive) as packed:
             packed.extractall(folder, filter="data")
+    for plain in (path for path in shared.glob(f"{Path(pattern).parent}/*") if path.is_dir()):
+        shutil.copytree(plain, folder / plain.name)
     return folder
 
 
