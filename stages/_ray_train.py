@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt1.errors import UserError
+from stages._ray_claims import claims_released
 
 if TYPE_CHECKING:
     from gpt1.train.pretrain_config import Place, PretrainConfig
@@ -43,7 +44,8 @@ def train_on_ray(config: PretrainConfig, place: Place, context: Context, workers
             **quiet,
         ),
     )
-    trainer.fit()
+    with claims_released():
+        trainer.fit()
     if refusal.exists():
         raise UserError(refusal.read_text(encoding="utf-8"))
 

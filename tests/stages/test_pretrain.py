@@ -100,7 +100,7 @@ def test_it_learns_and_says_how_well(trained: Plan) -> None:
 @pytest.mark.slow
 def test_a_killed_rank_is_started_again_and_the_result_is_the_same(trained: Plan, tmp_path: Path) -> None:
     plan = plan_of(WORKFLOW, tmp_path / "store")
-    killer = threading.Thread(target=kill_a_rank, args=(plan,), daemon=True)
+    killer = threading.Thread(target=kill_one, args=(plan, "RayTrainWorker"), daemon=True)
     killer.start()
     run_inline(plan)
     killer.join(timeout=1)
@@ -112,14 +112,30 @@ def digests(plan: Plan) -> dict[str, str]:
     return {name: file.sha256 for name, file in artifact(plan, "pretrain").files.items() if not file.volatile}
 
 
-def kill_a_rank(plan: Plan) -> None:
-    """Kill one training process, -9, once there is a checkpoint."""
+def kill_one(plan: Plan, kind: str) -> None:
+    """Kill one process of that name below this one, -9, once there is a checkpoint."""
     folder = plan.store.folder("pretrain", plan.entries["pretrain"].fingerprint)
     while not list(folder.glob("*/checkpoints/step-*")):
         time.sleep(0.005)
-    ranks = [process for process in psutil.process_iter() if "RayTrainWorker" in " ".join(process.cmdline())]
-    ours = [process for process in ranks if psutil.Process() in process.parents()]
+    named = [process for process in psutil.process_iter() if kind in " ".join(process.cmdline())]
+    ours = [process for process in named if psutil.Process() in process.parents()]
     ours[0].send_signal(signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_after_a_killed_trainer_the_next_try_gets_its_ranks_and_the_result_is_the_same(trained: Plan, tmp_path: Path) -> None:
+    """The cluster has just the two CPUs that the dead trainer's ranks had."""
+    from ray.exceptions import ActorDiedError
+
+    plan = plan_of(WORKFLOW, tmp_path / "store")
+    killer = threading.Thread(target=kill_one, args=(plan, "TrainController"), daemon=True)
+    killer.start()
+    with pytest.raises(ActorDiedError):
+        run_inline(plan)
+    killer.join(timeout=1)
+    assert not killer.is_alive(), "no trainer was killed"
+    run_inline(plan_of(WORKFLOW, plan.store.root))
+    assert digests(plan) == digests(trained)
 
 
 @pytest.mark.slow
