@@ -15,6 +15,7 @@ import typer
 from gpt1.errors import UserError
 from pipeline.commands import model
 from pipeline.commands import tasks as task_commands
+from pipeline.commands.describe import describe
 from pipeline.commands.trace import trace
 from pipeline.lease import HeldError
 from pipeline.plan import Entry, Plan, Selection, State, make_plan
@@ -30,6 +31,7 @@ app = typer.Typer(
 track = typer.Typer(help="Records on their way to MLflow.", no_args_is_help=True)
 app.add_typer(track, name="track")
 app.command()(trace)
+app.command()(describe)
 task_commands.add(app)
 
 File = Annotated[Path, typer.Option("--file", "-f", help="The workflow.")]
@@ -41,9 +43,7 @@ Stages = Annotated[list[str] | None, typer.Argument(help="Stages (or cells) to m
 Address = Annotated[str | None, typer.Option("--address", help="A running Ray cluster; one is started here when not given.")]
 
 
-def _plan(
-    file: Path, profile: str | None, assignments: list[str] | None, store: Path, selection: Selection | None = None
-) -> Plan:
+def _plan(file: Path, profile: str | None, assignments: list[str] | None, store: Path, selection: Selection | None = None) -> Plan:
     return make_plan(read(file, profile, assignments or ()), Store.at(store), selection or Selection())
 
 
@@ -222,7 +222,9 @@ def ui(
 
 @app.command()
 def submit(
-    address: Annotated[str, typer.Option(help="The cluster's job address, such as http://127.0.0.1:8265.")] = "http://127.0.0.1:8265",
+    address: Annotated[
+        str, typer.Option(help="The cluster's job address, such as http://127.0.0.1:8265.")
+    ] = "http://127.0.0.1:8265",
     file: File = Path("workflow.yaml"),
     profile: Profile = None,
     assignments: Assignments = None,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 EVERY = 2.0  # seconds
 
@@ -22,14 +23,15 @@ def release_claims() -> list[str]:
     """
     import ray
     from ray._private.state import state  # the public table leaves out who made a group
-    from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+    from ray.core.generated import gcs_pb2
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
     ours = bytes.fromhex(ray.get_runtime_context().get_job_id())
-    released = []
+    kind: Any = gcs_pb2  # generated code, without types
+    table, released = kind.PlacementGroupTableData, []
     for raw in state._connect_and_get_accessor().get_placement_group_table():
-        group = PlacementGroupTableData.FromString(raw)
-        if group.state == PlacementGroupTableData.REMOVED or not group.creator_actor_dead or group.creator_job_id != ours:
+        group = table.FromString(raw)
+        if group.state == table.REMOVED or not group.creator_actor_dead or group.creator_job_id != ours:
             continue
         remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
         released.append(group.placement_group_id.hex())

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from stages.contract import Artifact, Context, OutsideFile, Settings, Stage, added, placement
+from stages.contract import Artifact, Context, OutsideFile, Resources, Settings, Stage, added, placement
 
 if TYPE_CHECKING:
+    from gpt1.model.config import ModelConfig
     from gpt1.text.vocabulary import Vocabulary
+    from gpt1.train.describe import Device, Forecast
     from gpt1.train.pretrain_config import Place, PretrainConfig
 
 DEEPSPEED_FOLDER = Path(__file__).resolve().parents[1] / "infra" / "deepspeed"
@@ -111,6 +113,23 @@ class Pretrain(Stage):
         name = f"zero{settings.zero}.json"
         return [OutsideFile(f"infra/deepspeed/{name}", DEEPSPEED_FOLDER / name)]
 
+    @staticmethod
+    def forecast(
+        settings: PretrainSettings,
+        resources: Resources,
+        vocabulary: int,
+        corpus_tokens: int | None = None,
+        device: Device | None = None,
+    ) -> Forecast:
+        """What the training will need, for a `vocabulary` of so many tokens (gpt1.train.describe)."""
+        from gpt1.train.describe import describe
+
+        return describe(
+            _model(settings, vocabulary), batch=settings.batch, micro_batch=settings.micro_batch, steps=_plan(settings)["steps"],
+            ranks=resources.workers or 1, zero=settings.zero, bf16=settings.precision == "bf16",
+            recompute=settings.checkpoint_activations, loss_chunk=settings.loss_chunk, corpus_tokens=corpus_tokens, device=device,
+        )  # fmt: skip
+
     def run(self, settings: PretrainSettings, context: Context) -> None:
         from gpt1.text.vocabulary import Vocabulary
         from gpt1.train.pretrain import open_windows
@@ -133,29 +152,35 @@ class Pretrain(Stage):
 
 
 def _config(settings: PretrainSettings, vocabulary: Vocabulary) -> PretrainConfig:
-    from gpt1.model.config import ModelConfig
     from gpt1.text.encoder import TextEncoder
     from gpt1.train.pretrain_config import PROMPTS, PretrainConfig, Prompt
 
     encoder = TextEncoder(vocabulary)
     given = settings.model_dump()
-    shape = {name: given[name] for name in ("width", "context", "dropout", "embedding_dropout", "init_std")}
-    if settings.model == "lstm":
-        shape |= {"kind": "lstm", "units": settings.units, "layers": 1, "heads": 1}
-    else:
-        shape |= {"layers": settings.layers, "heads": settings.heads}
     same = (
         "batch", "micro_batch", "schedule", "weight_decay", "clip", "seed", "precision", "log_every", "validate_every",
         "validate_windows", "snapshot_every", "sample_tokens", "optimizer", "loss_chunk", "pad_vocabulary", "compile",
     )  # fmt: skip
     return PretrainConfig(
-        ModelConfig(vocabulary=vocabulary.size, **shape),
+        _model(settings, vocabulary.size),
         **{name: given[name] for name in same},
         **_plan(settings),
         temperature=settings.sample_temperature,
         top_k=settings.sample_top_k,
         prompts=tuple(Prompt(text, tuple(encoder.encode(text))) for text in PROMPTS),
     )
+
+
+def _model(settings: PretrainSettings, vocabulary: int) -> ModelConfig:
+    from gpt1.model.config import ModelConfig
+
+    given = settings.model_dump()
+    shape = {name: given[name] for name in ("width", "context", "dropout", "embedding_dropout", "init_std")}
+    if settings.model == "lstm":
+        shape |= {"kind": "lstm", "units": settings.units, "layers": 1, "heads": 1}
+    else:
+        shape |= {"layers": settings.layers, "heads": settings.heads}
+    return ModelConfig(vocabulary=vocabulary, **shape)
 
 
 def _plan(settings: PretrainSettings) -> dict[str, Any]:

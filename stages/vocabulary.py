@@ -49,6 +49,11 @@ class VocabularyStage(Stage):
         encoder, merges = vocabulary_files(settings.source)
         return [OutsideFile("encoder", encoder), OutsideFile("merges", merges)]
 
+    @staticmethod
+    def expected_size(settings: VocabularySettings) -> int:
+        """The most tokens that the settings can give: <unk>, characters in two forms, merges, the line break."""
+        return 1 + 2 * settings.alphabet + settings.merges + 1
+
     def run(self, settings: VocabularySettings, context: Context) -> None:
         if context.outside:
             _take(context)

@@ -1,12 +1,17 @@
 """What a training will need before it is begun: parameters and FLOPs by part, memory, steps, tokens, epochs, time on a device.
 
+`gpt1 describe` asks it for a workflow's settings. Without a workflow:
+
 python -m gpt1.train.describe --steps 1000000 --tokens 1000000000 --device "H100"
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, fields
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
@@ -39,6 +44,60 @@ class Memory:
     def total(self) -> int:
         """The sum."""
         return sum(getattr(self, field.name) for field in fields(self))
+
+
+@dataclass(frozen=True)
+class Device:
+    """A kind of device, and the share of its bf16 peak that the training is expected to reach."""
+
+    name: str
+    mfu: float = DEFAULT_MFU
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a training will need. `epochs` is None where the corpus is not known, `seconds` where no device is named."""
+
+    parts: Sequence[Part]
+    memory: Memory
+    parameters: int
+    flops_per_token: float
+    steps: int
+    batch: int
+    context: int
+    ranks: int
+    corpus_tokens: int | None = None
+    device: Device | None = None
+    seconds: float | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens trained on, each as often as it is seen."""
+        return self.steps * self.batch * self.context
+
+    @property
+    def epochs(self) -> float | None:
+        """How often the corpus is seen."""
+        return self.tokens / self.corpus_tokens if self.corpus_tokens else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; memory in bytes, FLOPs of one token."""
+        more = {"tokens": self.tokens, "epochs": self.epochs, "flops": self.tokens * self.flops_per_token}
+        return {**asdict(self), "memory": {**asdict(self.memory), "total": self.memory.total}, **more}
+
+    def __str__(self) -> str:
+        rows = [(part.name, part.parameters, part.flops) for part in self.parts]
+        lines = [f"{'part':<34}{'parameters':>14}{'MFLOP a token':>16}"]
+        for name, parameters, flops in [*rows, ("in all", self.parameters, self.flops_per_token)]:
+            lines.append(f"{name:<34}{parameters:>14,}{flops / 1e6:>16,.1f}")
+        shown = ", ".join(f"{field.name} {_size(getattr(self.memory, field.name))}" for field in fields(self.memory))
+        lines.append(f"memory of a rank (estimated): {_size(self.memory.total)} = {shown}")
+        epochs = f", {self.epochs:,.2f} epochs of {self.corpus_tokens:,}" if self.epochs is not None else ""
+        lines.append(f"{self.steps:,} steps of {self.batch} x {self.context} tokens: {self.tokens:,} tokens{epochs}")
+        if self.device and self.seconds is not None:
+            where = f"{self.ranks} x {self.device.name} at {self.device.mfu:.0%} of the bf16 peak"
+            lines.append(f"expected time on {where}: {_duration(self.seconds)}")
+        return "\n".join(lines)
 
 
 def parts(model: ModelConfig, length: int | None = None) -> list[Part]:
@@ -103,24 +162,31 @@ def describe(
     ranks: int = 1,
     zero: int = 1,
     bf16: bool = True,
+    recompute: bool = False,
+    loss_chunk: int = 0,
     corpus_tokens: int | None = None,
-    device: str | None = None,
-    mfu: float = DEFAULT_MFU,
-) -> str:
-    """All of it as text."""
+    device: Device | None = None,
+) -> Forecast:
+    """All of it. UserError for a device whose peak is not known."""
     tokens = steps * batch * model.context
-    lines = [f"{'part':<34}{'parameters':>14}{'MFLOP a token':>16}"]
-    lines += [f"{part.name:<34}{part.parameters:>14,}{part.flops / 1e6:>16,.1f}" for part in parts(model)]
-    lines.append(f"{'in all':<34}{model.parameters():>14,}{model.flops_per_token() / 1e6:>16,.1f}")
-    need = memory(model, micro_batch=micro_batch, ranks=ranks, zero=zero, bf16=bf16)
-    shown = ", ".join(f"{field.name} {getattr(need, field.name) / 1e9:.2f}" for field in fields(need))
-    lines.append(f"memory of a rank (GB, estimated): {need.total / 1e9:.2f} = {shown}")
-    epochs = f", {tokens / corpus_tokens:,.2f} epochs of {corpus_tokens:,}" if corpus_tokens else ""
-    lines.append(f"{steps:,} steps of {batch} x {model.context} tokens: {tokens:,} tokens{epochs}")
-    if device:
-        hours = expected_seconds(model, tokens, device, ranks, mfu) / 3600
-        lines.append(f"expected time on {ranks} x {device} at {mfu:.0%} of the bf16 peak: {hours:,.1f} hours")
-    return "\n".join(lines)
+    need = memory(
+        model, micro_batch=micro_batch, ranks=ranks, zero=zero, bf16=bf16, recompute=recompute, loss_chunk=loss_chunk
+    )  # fmt: skip
+    seconds = expected_seconds(model, tokens, device.name, ranks, device.mfu) if device else None
+    return Forecast(
+        parts(model), need, model.parameters(), model.flops_per_token(), steps, batch, model.context, ranks, corpus_tokens,
+        device, seconds,
+    )  # fmt: skip
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 5400:
+        return f"{seconds / 60:,.1f} minutes"
+    return f"{seconds / 3600:,.1f} hours" if seconds < 100 * 3600 else f"{seconds / 86400:,.1f} days"
 
 
 def main() -> None:
@@ -135,15 +201,15 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, help="tokens of the corpus, for the epochs")
     parser.add_argument("--device", help="a device's name, for the time")
     parser.add_argument("--mfu", type=float, default=DEFAULT_MFU)
+    parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args()
     names = ("layers", "width", "heads", "context", "vocabulary", "units", "kind")
-    model = ModelConfig(**{name: getattr(given, name) for name in names})
-    print(
-        describe(
-            model, batch=given.batch, micro_batch=given.micro_batch, steps=given.steps, ranks=given.ranks, zero=given.zero,
-            bf16=not given.fp32, corpus_tokens=given.tokens, device=given.device, mfu=given.mfu,
-        )
+    made = describe(
+        ModelConfig(**{name: getattr(given, name) for name in names}), batch=given.batch, micro_batch=given.micro_batch,
+        steps=given.steps, ranks=given.ranks, zero=given.zero, bf16=not given.fp32, corpus_tokens=given.tokens,
+        device=Device(given.device, given.mfu) if given.device else None,
     )  # fmt: skip
+    print(json.dumps(made.to_dict(), indent=1) if given.json else made)
 
 
 if __name__ == "__main__":

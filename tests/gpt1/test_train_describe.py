@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
-from gpt1.train.describe import describe, expected_seconds, memory, parts
+from gpt1.train.describe import Device, describe, expected_seconds, memory, parts
 
 PAPER = ModelConfig()
 
@@ -44,6 +46,15 @@ def test_time_is_the_flops_over_the_peak() -> None:
 
 
 def test_the_text_names_the_paper_s_figures() -> None:
-    text = describe(PAPER, batch=64, micro_batch=8, steps=1000, corpus_tokens=1_000_000, device="H100")
+    text = str(describe(PAPER, batch=64, micro_batch=8, steps=1000, corpus_tokens=1_000_000, device=Device("H100")))
     for figure in ("116,534,784", "755.8", "32,768,000 tokens, 32.77 epochs", "1 x H100"):
         assert figure in text, text
+
+
+def test_the_plain_values_are_those_of_the_text() -> None:
+    found = describe(PAPER, batch=64, micro_batch=8, steps=1000, corpus_tokens=1_000_000, device=Device("A100", 0.5)).to_dict()
+    assert found["parameters"] == sum(part["parameters"] for part in found["parts"]) == PAPER.parameters()
+    assert found["memory"]["total"] == sum(value for name, value in found["memory"].items() if name != "total")
+    assert (found["tokens"], found["epochs"]) == (32_768_000, 32.768)
+    assert found["seconds"] == pytest.approx(found["flops"] / (312e12 * 0.5))
+    assert json.loads(json.dumps(found)) == found | {"parts": list(found["parts"])}

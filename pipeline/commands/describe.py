@@ -1,0 +1,98 @@
+"""`gpt1 describe`: what a workflow's pre-training will need, before anything is run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gpt1.errors import UserError
+from gpt1.train.describe import DEFAULT_MFU, Device
+from pipeline.cells import Cell, Workflow
+from pipeline.plan import make_plan
+from pipeline.store import Store
+from pipeline.workflow import read
+from stages.contract import Artifact
+
+if TYPE_CHECKING:
+    from gpt1.train.describe import Forecast
+
+
+@dataclass(frozen=True)
+class Described:
+    """A pre-training's forecast, and where the size of the vocabulary and of the corpus are from."""
+
+    cell: str
+    forecast: Forecast
+    vocabulary: str
+    corpus: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {"cell": self.cell, "vocabulary": self.vocabulary, "corpus": self.corpus, **self.forecast.to_dict()}
+
+    def __str__(self) -> str:
+        return f"{self.cell}\n{self.forecast}\nvocabulary: {self.vocabulary}; corpus: {self.corpus}"
+
+
+def describe(
+    file: Annotated[Path, typer.Option("--file", "-f", help="The workflow.")] = Path("workflow.yaml"),
+    profile: Annotated[str | None, typer.Option("--profile", "-p", help="A profile of the workflow, such as demo.")] = None,
+    assignments: Annotated[list[str] | None, typer.Option("--set", help="stage.key=value, as for run. Repeatable.")] = None,
+    store: Annotated[Path, typer.Option("--store", "-s", help="The folder of all results.", envvar="GPT1_STORE")] = Path("store"),
+    tokens: Annotated[int | None, typer.Option("--tokens", min=1, help="Tokens of the corpus; else those of the shards.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="A device's name, such as H100, for the expected time.")] = None,
+    mfu: Annotated[float, typer.Option("--mfu", min=0.001, max=1.0, help="Share of the device's bf16 peak.")] = DEFAULT_MFU,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what pre-training will need: parameters and FLOPs by part, memory, steps, tokens, epochs, expected time."""
+    workflow = read(file, profile, assignments or ())
+    on = Device(device, mfu) if device else None
+    made = _made(workflow, store)
+    cells = [cell for cell in workflow.cells.values() if cell.uses == "pretrain"]
+    if not cells:
+        raise UserError(f"{file}: no stage uses `pretrain`, so there is nothing to describe")
+    rows = [_describe(cell, workflow, made, tokens, on) for cell in cells]
+    if as_json:
+        print(json.dumps([row.to_dict() for row in rows], indent=1))
+        return
+    print("\n\n".join(map(str, rows)))
+
+
+def _made(workflow: Workflow, folder: Path) -> dict[str, Artifact]:
+    """The artifacts that the store has of this very workflow, by cell; none where there is no store."""
+    if not folder.is_dir():
+        return {}
+    try:
+        entries = make_plan(workflow, Store(folder.resolve())).entries
+    except UserError:  # books that are not on this machine: `run` says so; the forecast needs them for the epochs alone
+        return {}
+    return {cell: entry.artifact for cell, entry in entries.items() if entry.artifact is not None}
+
+
+def _describe(cell: Cell, workflow: Workflow, made: Mapping[str, Artifact], tokens: int | None, device: Device | None) -> Described:
+    size, vocabulary = _vocabulary(cell, workflow, made)
+    corpus = f"{tokens:,} tokens, as given" if tokens else "not known (no shards in the store; --tokens says how large it is)"
+    shards = made.get(cell.inputs["shard"][0])
+    if tokens is None and shards is not None:
+        tokens = int(shards.summary["train_tokens"])
+        corpus = f"{tokens:,} tokens in the store's shards"
+    stage: Any = cell.stage
+    return Described(cell.id, stage.forecast(cell.settings, cell.resources, size, tokens, device), vocabulary, corpus)
+
+
+def _vocabulary(cell: Cell, workflow: Workflow, made: Mapping[str, Artifact]) -> tuple[int, str]:
+    """The number of tokens, and where it is from."""
+    upstream = workflow.cells[cell.inputs["vocabulary"][0]]
+    if upstream.id in made:
+        size = int(made[upstream.id].summary["vocabulary"])
+        return size, f"{size:,} tokens, as made"
+    stage: Any = upstream.stage
+    if not hasattr(stage, "expected_size"):
+        raise UserError(f"{upstream.id}: its vocabulary's size is known once it is made; run it first (gpt1 run {upstream.node})")
+    size = stage.expected_size(upstream.settings)
+    return size, f"{size:,} tokens at most, by the settings"
