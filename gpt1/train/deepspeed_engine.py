@@ -41,10 +41,16 @@ class DeepSpeedEngine(Engine):
         accumulation: int,
         precision: Precision,
         portable_only: bool = False,
+        partition_alone: bool = False,
     ) -> None:
-        """`portable_only` leaves DeepSpeed's own form out of checkpoints: half the bytes, and the resume is as exact."""
+        """`portable_only` leaves DeepSpeed's own form out of checkpoints: half the bytes, and the resume is as exact.
+
+        On a single CPU rank there is nothing to partition, and ZeRO 1 to 3 would only copy: it computes as ZeRO 0, and `stage` says
+        so, unless `partition_alone`.
+        """
         deepspeed = _import_deepspeed(ranks.device)
-        merged = merge_settings(settings, ranks.world, micro_batch, accumulation, precision, optimiser.clip)
+        alone = ranks.world == 1 and ranks.device.type == "cpu" and not partition_alone
+        merged = merge_settings(settings, ranks.world, micro_batch, accumulation, precision, optimiser.clip, unpartitioned=alone)
         self.ranks = ranks
         self.device = ranks.device
         self.portable_only = portable_only
@@ -52,8 +58,9 @@ class DeepSpeedEngine(Engine):
         self.clip = optimiser.clip
         self.stage = int(merged["zero_optimization"]["stage"])
         self.plain = self.stage == 0  # then DeepSpeed only averages gradients; clipping and its norm are left to us
-        # stage 0 keeps no fp32 masters beside bf16 weights and would drift, so there the weights stay fp32 and torch casts
-        self.autocast = precision == "bf16" and self.plain
+        if precision == "bf16" and self.plain:
+            # stage 0 keeps no fp32 masters beside bf16 weights and would drift, so there the weights stay fp32 and torch casts
+            autocast_inside(module, ranks.device)
         self.exact = self.plain or (precision == "fp32" and self.stage < 3)
         for name, value in ALONE.items():
             os.environ.setdefault(name, value)
@@ -83,8 +90,7 @@ class DeepSpeedEngine(Engine):
             scatter(self.engine, self.stage, read_portable(folder / PORTABLE_FILE))
 
     def _forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            return self.engine(*inputs)
+        return self.engine(*inputs)
 
     def _accumulate(self, inputs: tuple[Tensor, ...], last: bool) -> Tensor:
         loss = self._forward(inputs)
@@ -103,10 +109,27 @@ class DeepSpeedEngine(Engine):
             group["lr"] = rate
 
 
+def autocast_inside(module: nn.Module, device: torch.device) -> None:
+    """Let `module` compute under torch's bf16 autocast: inside, for DeepSpeed switches off a CUDA autocast around its forward."""
+    forward = module.forward
+
+    def cast(*inputs: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            return forward(*inputs)
+
+    module.forward = cast
+
+
 def merge_settings(
-    file: Path, world: int, micro_batch: int, accumulation: int, precision: Precision, clip: float
+    file: Path,
+    world: int,
+    micro_batch: int,
+    accumulation: int,
+    precision: Precision,
+    clip: float,
+    unpartitioned: bool = False,
 ) -> dict[str, Any]:
-    """DeepSpeed's settings: those of `file`, with the fields that follow from our own filled in.
+    """DeepSpeed's settings: those of `file`, with the fields that follow from our own filled in; if `unpartitioned` with ZeRO 0.
 
     In the file those fields are absent or "auto"; anything else raises UserError, for it would silently train something else.
     """
@@ -122,6 +145,8 @@ def merge_settings(
     stage = settings.get("zero_optimization", {}).get("stage")
     if stage not in (0, 1, 2, 3):
         raise UserError(f"{file}: zero_optimization.stage is {stage!r}, expected 0, 1, 2 or 3")
+    if unpartitioned:
+        stage, settings["zero_optimization"] = 0, {"stage": 0}
     settings["train_micro_batch_size_per_gpu"] = micro_batch
     settings["gradient_accumulation_steps"] = accumulation
     settings["train_batch_size"] = micro_batch * accumulation * world

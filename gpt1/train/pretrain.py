@@ -136,7 +136,7 @@ def _engine(config: PretrainConfig, place: Place, ranks: Ranks, share: int) -> D
 
 
 def _facts(config: PretrainConfig, place: Place, ranks: Ranks, engine: DeepSpeedEngine) -> dict[str, object]:
-    """What a checkpoint says of itself beside its step. Its `config` must agree for it to be taken up."""
+    """What a checkpoint says of itself beside its step. To be taken up its `config` must agree; `zero` is the stage in force."""
     random = {"seed": config.seed, "drawn_from": ["seed", "step", "index of the micro-batch in the global batch"]}
     return {"config": asdict(config), "ranks": ranks.world, "zero": engine.stage, "run": place.run, "random": random}
 

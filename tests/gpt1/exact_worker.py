@@ -35,6 +35,7 @@ engine = DeepSpeedEngine(
     micro_batch=MICRO_BATCH,
     accumulation=accumulation(BATCH, MICRO_BATCH, ranks.world),
     precision="fp32",
+    partition_alone=True,
 )
 norms: list[float] = []
 train(

@@ -14,7 +14,7 @@ from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.model.loss import LanguageModelling
-from gpt1.train.deepspeed_engine import merge_settings
+from gpt1.train.deepspeed_engine import autocast_inside, merge_settings
 from gpt1.train.engine import MicroBatch, TorchEngine
 from gpt1.train.loop import train
 from gpt1.train.optimiser import OptimiserConfig
@@ -118,6 +118,20 @@ def test_settings_files_are_completed_from_the_stage_s_settings() -> None:
     assert merged["bf16"] == {"enabled": True}
     assert merged["zero_optimization"]["stage"] == 2
     assert "auto" not in merged.values()
+
+
+def test_what_is_not_to_be_partitioned_is_stage_0_whatever_the_file() -> None:
+    merged = merge_settings(Path(zero(3)), 1, 4, 3, "bf16", 0.5, unpartitioned=True)
+    assert merged == merge_settings(Path(zero(0)), 1, 4, 3, "bf16", 0.5)
+
+
+def test_autocast_holds_inside_a_block_that_switches_it_off() -> None:
+    """As DeepSpeed does around its forward on a GPU."""
+    module = torch.nn.Linear(4, 4)
+    autocast_inside(module, torch.device("cpu"))
+    with torch.autocast("cpu", enabled=False):
+        assert module(torch.ones(1, 4)).dtype == torch.bfloat16
+    assert module.weight.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
