@@ -46,6 +46,7 @@ class StageContext:
     def __init__(self, job: Job, reporter: Reporter) -> None:
         self._job = job
         self.cell = job.cell
+        self.run = job.run
         self.resources = job.resources
         self.outside: Sequence[OutsideFile] = job.outside
         self.reporter = reporter

@@ -21,7 +21,7 @@ from typing import Any
 
 from gpt1.errors import UserError
 from pipeline.files import create_once, read_json, replace, sync_folder
-from stages.contract import Artifact, OutputFile
+from stages.contract import MADE_BY, Artifact, OutputFile
 
 RECORD = "record.json"
 FAILURE = "failure.json"
@@ -104,7 +104,7 @@ class Store:
         }
         return Artifact(
             record["stage"], record.get("cell", ""), record["fingerprint"], record["digest"], record.get("settings", {}),
-            record.get("summary", {}), files, {name: record.get(name) for name in ("git_commit", "mlflow_run_id", "run")},
+            record.get("summary", {}), files, {name: record.get(name) for name in MADE_BY},
         )  # fmt: skip
 
     def damage(self, artifact: Artifact) -> str | None:

@@ -15,6 +15,9 @@ from typing import IO, Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+MADE_BY = ("run", "mlflow_run_id", "git_commit", "packages", "started", "finished", "seconds", "resources", "parts", "inputs")
+"""The fields of a record that a stage may tell people of its inputs: no path, no host."""
+
 MODELS = "models"
 """Key of a stage's summary: output folders that hold a whole model -> its name in the model registry ("" for none)."""
 
@@ -85,7 +88,7 @@ class Artifact:
     summary: Mapping[str, Any]
     files: Mapping[str, OutputFile] = field(repr=False)
     made_by: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """Where it comes from: `git_commit`, `mlflow_run_id`, `run`. For people to read; it must decide nothing."""
+    """Where it comes from: the record's MADE_BY. For people to read; it must decide nothing."""
 
     def path(self, name: str) -> Path:
         """The file called `name`; KeyError names what there is."""
@@ -142,6 +145,8 @@ class Context(Reporter, Output, Protocol):
     """What `Stage.run` is given."""
 
     cell: str
+    run: str
+    """The name of this run of the workflow; for people to read, like `Artifact.made_by`."""
     attempt: Path
     """This attempt's private folder. Files left in it that were not declared as outputs are not part of the artifact."""
     resources: Resources

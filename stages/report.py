@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import PurePath
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -20,6 +22,7 @@ class ReportSettings(Settings):
 class Report(Stage):
     """Reads summaries and small files of every cell it needs. Whatever the workflow does not have is left out."""
 
+    version = 2  # the pages tell durations and costs, so they are volatile; results.json and the other figures are not
     settings_model = ReportSettings
     requires = ("pretrain",)
     accepts = ("*",)
@@ -27,30 +30,66 @@ class Report(Stage):
     def run(self, settings: ReportSettings, context: Context) -> None:
         from gpt1.report.curves import draw, standalone
         from gpt1.report.facts import gather, to_json
-        from gpt1.report.figures import charts
+        from gpt1.report.figures import charts, headline, throughput
+        from gpt1.report.making import making_facts, picture
         from gpt1.report.page import Content, html, markdown
         from gpt1.report.pretraining import samples
+        from gpt1.report.sources import only
 
         sources = [_source(artifact) for artifact in context.inputs()]
-        facts = gather(sources)
+        facts, making = gather(sources), making_facts(sources, context.run)
         shown = charts(sources, facts, settings.smoothing)
-        drawings = {chart.name: draw(chart) for chart in shown}
+        timed = [chart for chart in (throughput(sources),) if chart.lines]
+        drawings = {chart.name: draw(chart) for chart in (*shown, *timed)}
         written = {source.cell: points for source in sources if (points := samples(source, settings.sample_steps))}
-        content = Content(settings.title, facts, shown, drawings, written)
-        pages = {"report.html": html(content), "report.md": markdown(content), "results.json": to_json(facts)}
-        pages |= {f"figures/{name}.svg": standalone(svg) for name, svg in drawings.items()}
-        for name, text in pages.items():
+        workflow, small = picture(sources, making), headline(sources, facts)
+        if small.lines:
+            drawings[small.name] = draw(small)
+        content = Content(
+            settings.title, facts, [*shown, *timed], drawings, written, making, only(sources, "ingest").origin, workflow
+        )
+        for name, text in {
+            "results.json": to_json(facts),
+            **{_figure(one.name): standalone(drawings[one.name]) for one in shown},
+        }.items():
             with context.open(name) as file:
                 file.write(text.encode("utf-8"))
+        timely = {"report.html": html(content), "report.md": markdown(content), "making.json": to_json(making)}
+        timely |= {_figure(one.name): standalone(drawings[one.name]) for one in timed}
+        timely |= {_figure("workflow"): workflow} if workflow else {}
+        for name, text in timely.items():
+            context.output(name, volatile=True).write_text(text, encoding="utf-8")
         context.summary(_summary(facts))
         for sentence in facts["verdict"]:
             context.say(sentence)
 
 
+def _figure(name: str) -> str:
+    return f"figures/{name}.svg"
+
+
 def _source(artifact: Artifact) -> Source:
     files = {name: file.path for name, file in artifact.files.items() if not file.volatile}
-    settings = _semantic(artifact)
-    return Source(artifact.stage, artifact.cell, artifact.fingerprint, artifact.digest, settings, artifact.summary, files)
+    volatile = {name: file.path for name, file in artifact.files.items() if file.volatile}
+    settings, origin = _semantic(artifact), _origin(artifact.settings.get("source"))
+    return Source(
+        artifact.stage, artifact.cell, artifact.fingerprint, artifact.digest, settings, artifact.summary, files, volatile,
+        artifact.made_by, origin,
+    )  # fmt: skip
+
+
+def _origin(source: Any) -> str:
+    """Where a stage read from: `embedded`, an address without what may be secret in it, the last name of a folder."""
+    words = []
+    for one in [source] if isinstance(source, str) else list(source or ()):
+        if one == "embedded":
+            words.append("Public-domain prose that comes with one of the packages")
+        elif "://" in one:
+            url = urlsplit(one)
+            words.append(f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}")
+        else:
+            words.append(f"The folder or file {PurePath(one).name!r}")
+    return ", ".join(words)
 
 
 def _semantic(artifact: Artifact) -> dict[str, Any]:

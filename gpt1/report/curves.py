@@ -24,7 +24,7 @@ STANDALONE = (
 
 @dataclass(frozen=True)
 class Line:
-    """One curve. `faint`: the raw values behind a smoothed curve; `dots`: few points, each shown."""
+    """One curve. `faint`: the raw values behind a smoothed curve; `dots`: few points, each shown; `dashed`: beside the main one."""
 
     label: str
     x: Sequence[float]
@@ -32,6 +32,7 @@ class Line:
     colour: int = 0
     faint: bool = False
     dots: bool = False
+    dashed: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class Chart:
     marks: tuple[Mark, ...] = ()
     log_y: bool = False
     height: float = 2.6
-    """Inches; the width is 5.4."""
+    width: float = 5.4
+    """Inches, as the height."""
 
 
 def smooth(values: Sequence[float], weight: float) -> list[float]:
@@ -82,7 +84,7 @@ def draw(chart: Chart) -> str:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # a user's own matplotlibrc must not change the bytes
         matplotlib.rcParams.update(style)
-        figure = Figure(figsize=(5.4, chart.height), layout="constrained")
+        figure = Figure(figsize=(chart.width, chart.height), layout="constrained")
         _plot(figure.add_subplot(), chart)
         written = io.StringIO()
         FigureCanvasSVG(figure).print_svg(written, metadata={"Date": None, "Creator": None})
@@ -97,13 +99,14 @@ def _plot(axes, chart: Chart) -> None:  # type: ignore[no-untyped-def]  # matplo
     axes.patch.set_visible(False)
     axes.figure.patch.set_visible(False)
     axes.margins(x=0.02)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=9 if chart.width > 4 else 5, integer=True))
     if chart.log_y:
         _logarithmic(axes)
     for line in chart.lines:
         axes.plot(
             line.x, line.y, color=LINES[line.colour % len(LINES)], label=None if line.faint else line.label,
             linewidth=0.8 if line.faint else 1.9, alpha=0.35 if line.faint else 1, marker="o" if line.dots else None, markersize=4,
+            linestyle="--" if line.dashed else "-",
         )  # fmt: skip
     for mark in chart.marks:
         axes.axhline(mark.y, color=MUTED, linewidth=1, dashes=(4, 3))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpt1.report.corpus import corpus_facts
+from gpt1.report.distance import distance_facts
 from gpt1.report.paper_tables import table_facts
 from gpt1.report.pretraining import pretraining_facts
 from gpt1.report.provenance import provenance_facts
@@ -28,7 +29,7 @@ def gather(sources: Sequence[Source]) -> dict[str, Any]:
         "corpus": corpus_facts(sources),
         "provenance": provenance_facts(sources),
     }
-    return {"verdict": verdict(facts), **facts}
+    return {"verdict": verdict(facts), "distance": distance_facts(facts), **facts}
 
 
 def verdict(facts: Mapping[str, Any]) -> list[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from gpt1.report.corpus_page import sentence_chart
 from gpt1.report.curves import Chart, Line, Mark, smooth
+from gpt1.report.making import THROUGHPUT
 from gpt1.report.pretraining import METRICS, PERPLEXITY, series
 from gpt1.report.sources import Source, of_kind
 
@@ -25,6 +27,18 @@ def charts(sources: Sequence[Source], facts: Mapping[str, Any], smoothing: float
         sentence_chart(facts["corpus"]["audit"]),
     ]
     return [chart for chart in found if chart.lines]
+
+
+def headline(sources: Sequence[Source], facts: Mapping[str, Any]) -> Chart:
+    """The held-out perplexity, small, for the first screen; without lines where none was measured."""
+    curves = {source.cell: source.rows(METRICS) for source in of_kind(sources, "pretrain")}
+    return replace(_perplexity(curves, facts["pretraining"]), name="headline", y_label="", width=3.4, height=2.15)
+
+
+def throughput(sources: Sequence[Source]) -> Chart:
+    """Tokens a second over pre-training: depends on the machine, so it is drawn only in volatile pages."""
+    rows = {source.cell: source.volatile_rows(THROUGHPUT) for source in of_kind(sources, "pretrain")}
+    return _of_rows(rows, "tokens_per_second", "throughput", "Throughput", "tokens a second")
 
 
 Curves = Mapping[str, list[dict[str, Any]]]
@@ -59,7 +73,14 @@ def _of_rows(curves: Curves, key: str, name: str, title: str, label: str) -> Cha
 
 def _zero_shot(tasks: Sequence[Mapping[str, Any]]) -> Chart:
     lines = [
-        Line(task["title"], [point["step"] for point in task["points"]], [point["score"] for point in task["points"]], n, dots=True)
+        Line(
+            _name(task),
+            [point["step"] for point in task["points"]],
+            [point["score"] for point in task["points"]],
+            n,
+            dots=True,
+            dashed=task["model"] == "lstm",
+        )
         for n, task in enumerate(task for task in tasks if task["points"])
     ]
     title = "Zero-shot score over pre-training"
@@ -72,19 +93,24 @@ def _normalised(tasks: Sequence[Mapping[str, Any]]) -> Chart:
     for n, task in enumerate(task for task in tasks if task["points"]):
         points = [(point["step"], point["normalised"]) for point in task["points"] if point["normalised"] is not None]
         if points and task["normalised_against"] != "100":  # a task without an earlier model has no 1
-            lines.append(Line(task["title"], *_columns(points), colour=n, dots=True))
+            lines.append(Line(_name(task), *_columns(points), colour=n, dots=True, dashed=task["model"] == "lstm"))
     title = "Zero-shot score between random guess (0) and the best earlier single model (1)"
     return Chart("zero-shot-normalised", title, "update of pre-training", "normalised score", tuple(lines))
+
+
+def _name(task: Mapping[str, Any]) -> str:
+    return f"{task['title']}, LSTM" if task["model"] == "lstm" else str(task["title"])
 
 
 def _transfer(rows: Sequence[Mapping[str, Any]]) -> Chart:
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault(" ".join(filter(None, (row["title"], row["variant"]))), []).append(row)
-    lines = [
-        Line(name, [row["transferred"] for row in group], [row["score"] for row in group], n, dots=True)
-        for n, (name, group) in enumerate(groups.items())
-    ]
+    lines = []
+    for n, (name, group) in enumerate(groups.items()):
+        lines.append(Line(f"{name}, dev", [row["transferred"] for row in group], [row["score"] for row in group], n, dots=True))
+        if trained := [(row["transferred"], row["train_score"]) for row in group if row["train_score"] is not None]:
+            lines.append(Line(f"{name}, train", *_columns(trained), colour=n, dots=True, dashed=True))
     title = "Score by the number of transferred layers"
     return Chart("transfer", title, "layers transferred", "score (%)", tuple(lines), _baselines(rows))
 

@@ -8,25 +8,32 @@ from pathlib import Path
 from typing import Any
 
 from gpt1.report import wording
-from gpt1.report.corpus import figure
+from gpt1.report.answers import answers
 from gpt1.report.corpus_page import SENTENCE_LENGTHS, filters
 from gpt1.report.curves import Chart
 from gpt1.report.pretraining import PAPER_PERPLEXITY
 from gpt1.report.provenance import settings_line
-from gpt1.report.tasks import CLEAR, clearly_better
+from gpt1.report.tasks import CLEAR
 
 FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class Content:
-    """What the pages show. `drawings`: SVG text by chart name; `samples`: for each pre-training cell its samples by step."""
+    """What the pages show. `drawings`: SVG text by chart name; `samples`: for each pre-training cell its samples by step.
+
+    `making`: the facts of `gpt1.report.making`, which make the pages volatile; `origin`: where the books came from, in words;
+    `workflow`: the picture of the workflow, or nothing.
+    """
 
     title: str
     facts: Mapping[str, Any]
     charts: Sequence[Chart]
     drawings: Mapping[str, str]
     samples: Mapping[str, Sequence[Mapping[str, Any]]]
+    making: Mapping[str, Any]
+    origin: str = ""
+    workflow: str = ""
 
 
 def html(content: Content) -> str:
@@ -48,33 +55,14 @@ def _render(template: str, content: Content, **more: Any) -> str:
     )  # fmt: skip
     environment.filters |= filters()
     environment.filters |= {
-        "points": wording.points, "signed": wording.signed, "settings": settings_line, "paper": paper_figure,
+        "points": wording.points, "signed": wording.signed, "settings": settings_line, "paper": paper_figure, "span": wording.span,
     }  # fmt: skip
     return environment.get_template(template).render(
         title=content.title, facts=content.facts, charts=content.charts, drawings=content.drawings, samples=content.samples,
-        tiles=tiles(content.facts), bars=bars(content.facts["pretraining"]), clear=CLEAR, paper_perplexity=PAPER_PERPLEXITY,
+        answers=answers(content.facts, content.making, content.origin), making=content.making, workflow=content.workflow,
+        origin=content.origin, bars=bars(content.facts["pretraining"]), clear=CLEAR, paper_perplexity=PAPER_PERPLEXITY,
         missing=wording.MISSING, audit=content.facts["corpus"]["audit"], drawing=content.drawings.get(SENTENCE_LENGTHS, ""), **more,
     )  # fmt: skip
-
-
-def tiles(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The headline's (value, words under it); what is not known is left out."""
-    cells, corpus = facts["pretraining"]["cells"], facts["corpus"]
-    best = min((cell for cell in cells if cell["held_out_perplexity"]), key=lambda cell: cell["held_out_perplexity"], default=None)
-    found: list[tuple[str, str]] = []
-    if best:
-        found.append((wording.number(best["held_out_perplexity"]), "held-out perplexity"))
-        if best["share_of_unigram"]:
-            found.append((f"{100 * best['share_of_unigram']:.0f} %", "of the unigram model's perplexity"))
-    if facts["tasks"]:
-        found.append((f"{len(clearly_better(facts['tasks']))} of {len(facts['tasks'])}", "tasks clearly above their baseline"))
-    words = figure(corpus, "clean", "words") or figure(corpus, "ingest", "words")
-    if words:
-        books = figure(corpus, "clean", "books") or figure(corpus, "ingest", "books")
-        found.append((wording.short(words), f"words in {wording.number(books)} books"))
-    if best and best["parameters"]:
-        found.append((wording.short(best["parameters"]), "parameters"))
-    return found
 
 
 def bars(pretraining: Mapping[str, Any]) -> list[tuple[str, float, float, bool]]:

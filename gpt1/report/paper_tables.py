@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gpt1.report.published import NOTES, OTHERS
 from gpt1.tasks.glue import FIGURES, glue_score
 
 Row = tuple[str, tuple[float | None, ...]]
@@ -52,17 +53,16 @@ MAIN = "full"
 
 
 def table_facts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The tables in which at least one column has a figure of ours. `rows`: those of `gpt1.report.tasks.finetune_facts`.
+    """All four tables; `ours` is empty where no column has a figure. `rows`: those of `gpt1.report.tasks.finetune_facts`.
 
-    Our figures are medians over the seeds, on dev; `difference` is ours less the paper's, `gain` ours less the best earlier row.
-    Tables 2 to 4 show the variant `full`, table 5 all. GLUE's column stays empty until all nine tasks have run.
+    `others` are rows of later models, `note` says where they come from. Our figures are medians over the seeds, on
+    dev; `difference` is ours less the paper's, `gain` ours less the best earlier row. Tables 2 to 4 show the variant `full`, table 5
+    all. GLUE's column stays empty until all nine tasks have run.
     """
     found = []
     for number, columns in COLUMNS.items():
         variants = sorted({_variant(row) for row in rows}) if number == 5 else [MAIN]
         ours = {variant: [_ours(rows, variant, task, metric) for _, task, metric in columns] for variant in variants}
-        if not any(cell is not None for cells in ours.values() for cell in cells):
-            continue
         samples = _samples(rows, [task for _, task, _ in columns])
         found.append(
             {"samples": samples}
@@ -86,8 +86,11 @@ def _samples(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[st
 def _table(number: int, columns: Sequence[tuple[str, str, str]], ours: Mapping[str, list[float | None]]) -> dict[str, Any]:
     paper = [{"name": name, "values": list(values)} for name, values in PAPER[number]]
     mine = [{"name": f"ours, {variant}", "values": cells} for variant, cells in ours.items()]
-    lines = {"difference": [], "gain": []} if number == 5 else _compared(PAPER[number], ours.get(MAIN, []))
-    return {"number": number, "columns": [heading for heading, _, _ in columns], "paper": paper, "ours": mine, **lines}
+    others = [{"name": name, "values": list(values)} for name, values in OTHERS.get(number, ())]
+    compared = number != 5 and MAIN in ours
+    lines = _compared(PAPER[number], ours[MAIN]) if compared else {"difference": [], "gain": []}
+    return {"number": number, "columns": [heading for heading, _, _ in columns], "paper": paper, "ours": mine,
+            "others": others, "note": NOTES[number], **lines}  # fmt: skip
 
 
 def _compared(paper: Sequence[Row], ours: Sequence[float | None]) -> dict[str, list[float | None]]:

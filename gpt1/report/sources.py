@@ -11,7 +11,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Source:
-    """One cell of the workflow. `kind` is the stage it uses; `files` maps the names of its files to where they lie."""
+    """One cell of the workflow. `kind` is the stage it uses; `files` maps the names of its files to where they lie.
+
+    `volatile` are the files, and `making` the facts, that depend on the clock and the machine; `origin` says where outside data
+    came from, in words that name no path. None of the three may enter a file that is to be the same bytes everywhere.
+    """
 
     kind: str
     cell: str
@@ -20,6 +24,9 @@ class Source:
     settings: Mapping[str, Any] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict, repr=False)
+    volatile: Mapping[str, Path] = field(default_factory=dict, repr=False)
+    making: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    origin: str = ""
 
     def document(self, name: str) -> dict[str, Any]:
         """The JSON object in the file called `name`; empty where the cell has no such file."""
@@ -30,16 +37,24 @@ class Source:
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """The objects of the JSON Lines file called `name`; none where the cell has no such file."""
-        if name not in self.files:
-            return []
-        with self.files[name].open(encoding="utf-8") as lines:
-            return [json.loads(line) for line in lines if line.strip()]
+        return _rows(self.files.get(name))
+
+    def volatile_rows(self, name: str) -> list[dict[str, Any]]:
+        """The same of a volatile file."""
+        return _rows(self.volatile.get(name))
 
     def fact(self, name: str, file: str = "") -> Any:
         """A figure of the summary or, where the summary lacks it, of the JSON object in `file`; None where neither has it."""
         if name in self.summary:
             return self.summary[name]
         return self.document(file).get(name) if file else None
+
+
+def _rows(path: Path | None) -> list[dict[str, Any]]:
+    if path is None:
+        return []
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines if line.strip()]
 
 
 def of_kind(sources: Iterable[Source], kind: str) -> list[Source]:

@@ -36,3 +36,15 @@ def points(value: Any) -> str:
 def signed(value: Any) -> str:
     """A difference with its sign, one decimal."""
     return MISSING if value is None else f"{value:+.1f}"
+
+
+def span(seconds: float | None) -> str:
+    """A time as people say it: 44.6 s, 2 min 43 s, 3 h 05 min, 12.5 days."""
+    if seconds is None:
+        return MISSING
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes < 48 * 60 else f"{seconds / 86400:.1f} days"
