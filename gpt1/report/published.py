@@ -20,8 +20,8 @@ OTHERS: Mapping[int, tuple[Row, ...]] = {
 """ELMo: Peters et al. 2018, table 1. BERT: Devlin et al. 2019, table 1. In the order of `gpt1.report.paper_tables.COLUMNS`."""
 
 NOTES: Mapping[int, str] = {
-    2: "ELMo alone: Peters et al. 2018, table 1. BERT: Devlin et al. 2019, table 1 (QNLI in its second version, where GPT has 87.4). "
-    "ELMo's ensemble is a row of the paper's own.",
+    2: "ELMo alone: Peters et al. 2018, table 1. BERT: Devlin et al. 2019, table 1 (QNLI in its second version, where GPT has "
+    "87.4). ELMo's ensemble is a row of the paper's own.",
     3: "None of ELMo, ULMFiT and BERT reports these tasks in its own paper.",
     4: "BERT: Devlin et al. 2019, table 1. Its STS-B is Spearman's (85.8 and 86.5) and its average leaves WNLI out (79.6 and 82.1; "
     "GPT 75.1), so neither stands in these columns. ELMo is in the rows of the GLUE baselines. ULMFiT (Howard and Ruder 2018, "
