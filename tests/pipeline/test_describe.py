@@ -25,7 +25,8 @@ def described(capsys: pytest.CaptureFixture[str], **options: Any) -> list[dict[s
 
 
 def test_the_paper_s_settings(capsys: pytest.CaptureFixture[str]) -> None:
-    [row] = described(capsys, tokens=1_000_000_000, device="H100", mfu=0.5)
+    row, lstm = described(capsys, tokens=1_000_000_000, device="H100", mfu=0.5)
+    assert (row["cell"], lstm["cell"], lstm["parameters"]) == ("pretrain[model=gpt]", "pretrain[model=lstm]", 56_140_544)
     assert row["parameters"] == ModelConfig().parameters() == 116_534_784
     assert (row["steps"], row["tokens"], row["epochs"], row["ranks"]) == (1_000_000, 32_768_000_000, 32.768, 8)
     assert row["seconds"] == pytest.approx(32.768e9 * 755.8e6 / (989e12 * 0.5 * 8), rel=1e-3)
