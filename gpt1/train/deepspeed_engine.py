@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gpt1.errors import UserError
 from gpt1.train.deepspeed_state import OWN, gather, load_own_form, own_form, read_shape, scatter
 from gpt1.train.engine import Engine, Precision, Write, clip_gradients
+from gpt1.train.host_memory import keep_freed_memory
 from gpt1.train.optimiser import OptimiserConfig, make_optimiser
 from gpt1.train.portable import PORTABLE_FILE, read_portable, write_portable
 from gpt1.train.ranks import Ranks
@@ -49,6 +50,8 @@ class DeepSpeedEngine(Engine):
         so, unless `partition_alone`.
         """
         deepspeed = _import_deepspeed(ranks.device)
+        if ranks.device.type == "cpu":
+            keep_freed_memory()
         alone = ranks.world == 1 and ranks.device.type == "cpu" and not partition_alone
         merged = merge_settings(settings, ranks.world, micro_batch, accumulation, precision, optimiser.clip, unpartitioned=alone)
         self.ranks = ranks

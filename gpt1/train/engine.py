@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from gpt1.train.host_memory import keep_freed_memory
 from gpt1.train.optimiser import OptimiserConfig, make_optimiser
 from gpt1.train.random_state import seed_micro_batch
 
@@ -113,6 +114,8 @@ class TorchEngine(Engine):
         device: torch.device | None = None,
     ) -> None:
         self.device = device or torch.device("cpu")
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.module = module.to(self.device)
         self.seed = seed
         self.precision = precision
