@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from gpt1.errors import UserError
-from pipeline.commands import model
+from pipeline.commands import diff, doctor, model, panels
 from pipeline.commands import tasks as task_commands
 from pipeline.commands.describe import describe
 from pipeline.commands.trace import trace
@@ -26,12 +26,12 @@ INVALID, HELD, INTERRUPTED = 2, 3, 130
 
 app = typer.Typer(
     help="GPT-1, from raw books to the paper's table: run the workflow, see what is done and why, look at the results.",
-    no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False,
+    no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, epilog=panels.EPILOG,
 )  # fmt: skip
 track = typer.Typer(help="Records on their way to MLflow.", no_args_is_help=True)
 app.add_typer(track, name="track")
-app.command()(trace)
-app.command()(describe)
+for command in (trace, describe, diff.diff, doctor.doctor):
+    app.command()(command)
 task_commands.add(app)
 
 File = Annotated[Path, typer.Option("--file", "-f", help="The workflow.")]
@@ -148,9 +148,17 @@ def status(
     assignments: Assignments = None,
     store: StoreOption = Path("store"),
     as_json: Json = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Each reason on its line, and what making each cell again costs.")
+    ] = False,
 ) -> None:
     """Say how every stage stands: done, stale, partial, failed or never run; why; and what making it again will cost."""
     made = _plan(file, profile, assignments, store)
+    if explain and not as_json:
+        from pipeline.commands.explain import explained
+
+        print("\n".join(explained(made)))
+        return
     _print_json(made) if as_json else _print_plan(made, everything=True)
 
 
@@ -202,10 +210,20 @@ def graph(
     made = _plan(file, profile, assignments, store)
     cells: list[Any] = [(entry.cell.id, str(entry.state), entry.cell.needs) for entry in made.entries.values()]
     if svg is not None:
-        svg.write_text(drawing.as_svg(cells), encoding="utf-8")
+        svg.write_text(drawing.as_svg(cells, _costs(made)), encoding="utf-8")
         print(f"written: {svg}")
         return
     print(drawing.as_mermaid(cells) if mermaid else drawing.as_text(cells))
+
+
+def _costs(plan: Plan) -> dict[str, list[str]]:
+    """What making each stage's cells took, in words, by stage."""
+    from gpt1.report.wording import span
+
+    found: dict[str, list[float]] = {}
+    for entry in plan.entries.values():
+        found.setdefault(entry.cell.node, []).append(entry.cost or 0.0)
+    return {stage: [span(sum(seconds))] if any(seconds) else [] for stage, seconds in found.items()}
 
 
 @app.command()
@@ -250,6 +268,7 @@ def track_sync(store: StoreOption = Path("store")) -> None:
 
 
 model.add_to(app)
+panels.arrange(app)
 
 
 def main() -> None:

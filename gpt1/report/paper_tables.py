@@ -55,9 +55,9 @@ MAIN = "full"
 def table_facts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """All four tables; `ours` is empty where no column has a figure. `rows`: those of `gpt1.report.tasks.finetune_facts`.
 
-    `others` are rows of later models, `note` says where they come from. Our figures are medians over the seeds, on dev; `difference`
-    is ours less the paper's, `gain` ours less the best earlier row. Tables 2 to 4 show the variant `full`, table 5 all. GLUE's column
-    stays empty until all nine tasks have run.
+    `others` are rows of later models, `note` says where they come from. Our figures are medians over the seeds, on dev;
+    `difference` is ours less the paper's, `gain` ours less the best earlier row. Tables 2 to 4 show the variant
+    `full`, table 5 all. GLUE's column stays empty until all nine tasks have run.
     """
     found = []
     for number, columns in COLUMNS.items():

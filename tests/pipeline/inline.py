@@ -15,7 +15,7 @@ def plan_of(file: Path, store: Path, *assignments: str, profile: str | None = No
     return make_plan(read(file, profile, assignments), Store.at(store), selection or Selection())
 
 
-def run_inline(plan: Plan) -> list[str]:
+def run_inline(plan: Plan, run: str = "") -> list[str]:
     """Make what the plan says; the cells that were made, in order."""
     store = plan.store
     for entry in plan.to_run:
@@ -27,7 +27,7 @@ def run_inline(plan: Plan) -> list[str]:
         assert all(inputs)
         job = Job(
             store, cell.uses, cell.id, entry.fingerprint, entry.identity, cell.settings.model_dump(mode="json"),
-            tuple(item for item in inputs if item), tuple(entry.outside), cell.resources, cluster=False,
+            tuple(item for item in inputs if item), tuple(entry.outside), cell.resources, run, cluster=False,
         )  # fmt: skip
         run_cell(job, PrintReporter(cell.id))
     return [entry.cell.id for entry in plan.to_run]

@@ -1,0 +1,105 @@
+"""`gpt1 diff RUN RUN`: what two runs of a store did differently: settings, inputs, code, results, time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gpt1.errors import UserError
+from gpt1.report.wording import number, span
+from pipeline.files import read_json
+from pipeline.plan import changes
+from pipeline.store import Store
+
+Record = Mapping[str, Any]
+
+
+def diff(
+    before: Annotated[str | None, typer.Argument(help="A run, or how its name begins; else the last but one.")] = None,
+    after: Annotated[str | None, typer.Argument(help="The run to compare it with; the last one when left out.")] = None,
+    store: Annotated[Path, typer.Option("--store", "-s", help="The folder of all results.", envvar="GPT1_STORE")] = Path("store"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare two runs cell by cell: settings, inputs, code, figures, seconds. A run is what it made, and what that was made of."""
+    if not store.is_dir():
+        raise UserError(f"{store}: no such folder; name the store with --store")
+    records = _records(Store(store.resolve()))
+    names = sorted({str(record["run"]) for record in records if record.get("run")})
+    first, second = _run(before, names, -2), _run(after, names, -1)
+    rows = compare(cells_of(first, records), cells_of(second, records))
+    if as_json:
+        print(json.dumps({"before": first, "after": second, "cells": rows}, indent=1))
+        return
+    print(f"{first} -> {second}")
+    for row in rows:
+        print("\n".join([f"{row['cell']}: {row['how']}", *(f"    {line}" for line in row["changes"])]))
+
+
+def compare(before: Mapping[str, Record], after: Mapping[str, Record]) -> list[dict[str, Any]]:
+    """A row a cell. `how`: same, changed, only in one of the runs; `changes`: in words, settings and inputs before figures."""
+    rows: list[dict[str, Any]] = []
+    for cell in sorted({*before, *after}):
+        old, new = before.get(cell), after.get(cell)
+        if old is None or new is None:
+            rows.append({"cell": cell, "how": "only in the second run" if old is None else "only in the first run", "changes": []})
+            continue
+        lines = [*changes(old["identity"], new["identity"]), *_results(old, new)] if old is not new else []
+        rows.append({"cell": cell, "how": "changed" if lines else "same", "changes": lines})
+    return rows
+
+
+def _results(old: Record, new: Record) -> list[str]:
+    lines = []
+    if old.get("code") != new.get("code"):
+        lines.append(f"code: {old.get('git_commit')} -> {new.get('git_commit')}")
+    if old["digest"] != new["digest"]:
+        lines.append("other content")
+        mine, other = old.get("summary", {}), new.get("summary", {})
+        for key in sorted({*mine, *other}):
+            a, b = mine.get(key), other.get(key)
+            if a != b and not isinstance(a, dict | list) and not isinstance(b, dict | list):
+                lines.append(f"{key}: {number(a)} -> {number(b)}")
+    if lines and old.get("seconds") is not None and new.get("seconds") is not None:
+        lines.append(f"took: {span(old['seconds'])} -> {span(new['seconds'])}")
+    return lines
+
+
+def _records(store: Store) -> list[Record]:
+    """Every record of the store's stages, those too that were withdrawn; oldest first."""
+    files = [*store.root.glob("*/*/record.json"), *store.root.glob("*/*/withdrawn-*.json")]
+    found = [record for path in files if isinstance(record := read_json(path), dict) and "identity" in record]
+    return sorted(found, key=lambda record: record.get("finished", 0.0))
+
+
+def cells_of(run: str, records: list[Record]) -> dict[str, Record]:
+    """What `run` made, and everything that was made from, by cell."""
+    by_print: dict[str, list[Record]] = {}
+    for record in records:
+        by_print.setdefault(record["fingerprint"], []).append(record)
+    found = {str(record["cell"]): record for record in records if record.get("run") == run}
+    waiting = list(found.values())
+    while waiting:
+        record = waiting.pop()
+        for cell, print_ in record.get("inputs", {}).items():
+            if cell not in found and print_ in by_print:
+                digest = record.get("input_digests", {}).get(print_)
+                same = [one for one in by_print[print_] if one["digest"] == digest] or by_print[print_]
+                found[cell] = same[-1]
+                waiting.append(same[-1])
+    return found
+
+
+def _run(wanted: str | None, names: list[str], place: int) -> str:
+    known = ", ".join(names[-8:]) or "none"
+    if wanted is None:
+        if len(names) < 2:
+            raise UserError(f"diff: expected two runs in the store, found {known}; name the store with --store")
+        return names[place]
+    fits = [name for name in names if name.startswith(wanted)]
+    if wanted in names or len(fits) == 1:
+        return wanted if wanted in names else fits[0]
+    raise UserError(f"{wanted}: {'several runs begin so' if fits else 'no such run'}; expected one of the store's: {known}")

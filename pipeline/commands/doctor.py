@@ -1,0 +1,199 @@
+"""`gpt1 doctor`: looks at this machine and says, for each finding that would stop or slow a run, how to mend it."""
+
+from __future__ import annotations
+
+import importlib.metadata as metadata
+import importlib.util
+import json
+import os
+import platform
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+GB = 1e9
+PYTHONS = ((3, 11), (3, 12))
+SHM_NEEDED, FILES_NEEDED, DISK_NEEDED, MEMORY_NEEDED = 0.5 * GB, 4096, 5 * GB, 6 * GB
+PORTS = ((5000, "gpt1 ui"), (8265, "a Ray head's dashboard and jobs"))
+LONGEST_SOCKET = 107  # bytes of a Unix socket's path
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. `state`: ok, warn (a run works, or works slower) or fail (it does not); `mend`: what to do."""
+
+    name: str
+    state: str
+    found: str
+    mend: str = ""
+
+
+def doctor(
+    store: Annotated[Path, typer.Option("--store", "-s", help="The folder of all results.", envvar="GPT1_STORE")] = Path("store"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Look at this machine: Python, packages, GPU, memory, limits, disk, ports. Exit status 1 when something would stop a run."""
+    findings = [finding for look in LOOKS for finding in look(store)]
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        width = max(len(finding.name) for finding in findings)
+        for finding in findings:
+            print(f"{finding.state:<4}  {finding.name:<{width}}  {finding.found}")
+            if finding.mend:
+                print(f"{'':<4}  {'':<{width}}  -> {finding.mend}")
+    raise typer.Exit(int(any(finding.state == FAIL for finding in findings)))
+
+
+def _python(_: Path) -> Iterator[Finding]:
+    version, place = platform.python_version(), sys.executable
+    if sys.version_info[:2] in PYTHONS:
+        yield Finding("Python", OK, f"{version} ({place})")
+    else:
+        yield Finding(
+            "Python", FAIL, f"{version}; expected 3.11 or 3.12", "make the environment anew: make install PYTHON=python3.12"
+        )
+
+
+def _packages(_: Path) -> Iterator[Finding]:
+    for name in ("torch", "deepspeed", "ray", "mlflow"):
+        try:
+            yield Finding(name, OK, metadata.version(name))
+        except metadata.PackageNotFoundError:
+            yield Finding(name, FAIL, "not installed", "make install")
+
+
+def _cuda(_: Path) -> Iterator[Finding]:
+    cards = _nvidia_smi()
+    if importlib.util.find_spec("torch") is None:
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
+        yield Finding("CUDA", OK, f"{torch.version.cuda}: {', '.join(names)}")
+    elif not cards:
+        yield Finding("CUDA", OK, "no GPU; the profile demo needs none")
+    elif torch.version.cuda is None:
+        mend = "install the CUDA build: rm -rf .venv, then make install without TORCH_INDEX"
+        yield Finding("CUDA", WARN, f"{cards}, but torch {torch.__version__} is a CPU build", mend)
+    else:
+        mend = "update the driver, or in a container pass the GPUs on (--gpus all)"
+        yield Finding("CUDA", WARN, f"{cards}, but torch {torch.__version__} cannot use it", mend)
+
+
+def _nvidia_smi() -> str:
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout.strip() else ""
+
+
+def _memory(_: Path) -> Iterator[Finding]:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _cgroup_limit()
+    usable = min(total, limit) if limit else total
+    found = f"{usable / GB:.1f} GB" + (f" (the container's limit, of {total / GB:.1f})" if usable < total else "")
+    low = usable < MEMORY_NEEDED
+    yield Finding("memory", WARN if low else OK, found, "the demo wants about 6 GB: give the container more" if low else "")
+    shm = Path("/dev/shm")
+    if shm.is_dir():
+        size = shutil.disk_usage(shm).total
+        low = size < SHM_NEEDED
+        mend = "start the container with --shm-size=2g; without it Ray keeps its objects on the disk, and slower" if low else ""
+        yield Finding("shared memory", WARN if low else OK, f"{size / GB:.2f} GB in /dev/shm", mend)
+
+
+def _cgroup_limit() -> int | None:
+    try:
+        return int(Path("/sys/fs/cgroup/memory.max").read_text())
+    except (OSError, ValueError):  # no such file, or the word "max"
+        return None
+
+
+def _files(_: Path) -> Iterator[Finding]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = "no limit" if hard == resource.RLIM_INFINITY else hard
+    if soft == resource.RLIM_INFINITY or soft >= FILES_NEEDED:
+        yield Finding("open files", OK, f"{soft} at once")
+        return
+    mend = f"ulimit -n {FILES_NEEDED if hard == resource.RLIM_INFINITY else min(hard, 65536)}"
+    yield Finding("open files", WARN, f"{soft} at once (at most {most}); Ray wants {FILES_NEEDED}", mend)
+
+
+def _store(store: Path) -> Iterator[Finding]:
+    place = store.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        yield Finding("store", FAIL, f"{place} is a file", "name a folder with --store")
+        return
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        yield Finding("store", FAIL, f"{place}: cannot be written ({error.strerror})", "name another folder with --store")
+        return
+    yield Finding("store", OK, f"{place} can be written")
+    free = shutil.disk_usage(place).free
+    low = free < DISK_NEEDED
+    mend = "the demo writes 0.3 GB, a 117 M model about 1.4 GB a checkpoint: make room, or name another disk with --store"
+    yield Finding("disk", WARN if low else OK, f"{free / GB:.1f} GB free for the store", mend if low else "")
+
+
+def _ray_folder(_: Path) -> Iterator[Finding]:
+    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    if not os.access(folder, os.W_OK):
+        yield Finding("Ray's folder", FAIL, f"{folder} cannot be written", "set RAY_TMPDIR to a folder that can")
+        return
+    socket_path = folder / "ray" / "session_2026-01-01_00-00-00_000000_1234567" / "sockets" / "plasma_store_10"
+    if len(os.fsencode(socket_path)) > LONGEST_SOCKET:
+        yield Finding(
+            "Ray's folder", FAIL, f"{folder} is too long for a socket's path", "set RAY_TMPDIR to a short one, such as /tmp"
+        )
+    else:
+        yield Finding("Ray's folder", OK, f"{folder} can be written")
+
+
+def _ports(_: Path) -> Iterator[Finding]:
+    for port, what in PORTS:
+        with closing(socket.socket()) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                yield Finding(f"port {port}", WARN, f"in use ({what})", "gpt1 ui --port another" if port == 5000 else "")
+            else:
+                yield Finding(f"port {port}", OK, f"free ({what})")
+
+
+def _tracking(_: Path) -> Iterator[Finding]:
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        yield Finding("MLflow's server", OK, "SQLite in the store (MLFLOW_TRACKING_URI is not set)")
+        return
+    host, __, port = uri.partition("://")[2].partition("/")[0].rpartition("@")[2].partition(":")
+    try:
+        socket.create_connection((host, int(port or (443 if uri.startswith("https") else 80))), timeout=5).close()
+    except (OSError, ValueError) as error:
+        mend = "start it, or unset MLFLOW_TRACKING_URI; a run goes on without it and `gpt1 track sync` sends the records later"
+        yield Finding("MLflow's server", WARN, f"{host}:{port} does not answer ({error})", mend)
+    else:
+        yield Finding("MLflow's server", OK, f"{host}:{port} answers")
+
+
+LOOKS: tuple[Callable[[Path], Iterator[Finding]], ...] = (
+    _python, _packages, _cuda, _memory, _files, _store, _ray_folder, _ports, _tracking,
+)  # fmt: skip
