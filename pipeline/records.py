@@ -6,11 +6,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gpt1.report.wording import number, span
 from pipeline.plan import Entry, Plan
 from pipeline.provenance import git_commit, package_versions, user_name
+from pipeline.store import Store
 from pipeline.tracking import Status, Tracker
 from stages.contract import MODELS, Artifact
 
+RUN_ID_LENGTH = 32
 RUN_ID_WAIT = 15.0  # seconds to wait for the tracking server's first answer; MLflow takes some seconds to load
 
 
@@ -22,6 +25,7 @@ class Records:
         self._run = run
         self._groups: set[str] = set()
         self._cached: dict[str, str] = {}
+        self._made: dict[str, tuple[str, float]] = {}
         self._wait = RUN_ID_WAIT
         self._tracker = Tracker(plan.store.root, say=say)
         self._tracker.close_left_open(keep={self._uid(entry) for entry in plan.to_run})
@@ -84,7 +88,11 @@ class Records:
         for model, name in artifact.summary.get(MODELS, {}).items():
             inside = artifact.under(f"{model}/")[0]
             self._tracker.model(uid, name, inside.path.parent, f"{artifact.fingerprint}/{model}")
-        self._tracker.tags(uid, {"gpt1.digest": artifact.digest, "gpt1.parts": str(record.get("parts", {}))})
+        self._made[entry.cell.id] = (str(record.get("mlflow_run_id") or ""), float(record.get("seconds", 0.0)))
+        note = cell_note(record, self._plan.store)
+        self._tracker.tags(
+            uid, {"gpt1.digest": artifact.digest, "gpt1.parts": str(record.get("parts", {})), "mlflow.note.content": note}
+        )
         self._tracker.end(uid, "FINISHED", when)
 
     def failed(self, entry: Entry, error: str) -> None:
@@ -102,9 +110,10 @@ class Records:
         """End the parent run and wait a while for the server. Returns how many entries it has not acknowledged."""
         word: Status = "FINISHED" if status == 0 else "FAILED"
         tags = {f"gpt1.cached.{cell}": run_id for cell, run_id in self._cached.items()}
-        if self._cached:
-            rows = [f"| {cell} | taken as it was, made by run `{run_id}` |" for cell, run_id in self._cached.items()]
-            tags["mlflow.note.content"] = "\n".join(["| stage | |", "|---|---|", *rows])
+        rows = [f"| {_link(cell, run_id)} | made in {span(seconds)} |" for cell, (run_id, seconds) in self._made.items()]
+        rows += [f"| {_link(cell, run_id)} | taken as it was, made by run `{run_id}` |" for cell, run_id in self._cached.items()]
+        if rows:
+            tags["mlflow.note.content"] = "\n".join(["| cell | |", "|---|---|", *rows])
         if skipped:
             tags["gpt1.left_out"] = ", ".join(skipped)[:4000]
         if tags:
@@ -119,6 +128,23 @@ class Records:
         folder = self._plan.store.folder(entry.cell.uses, entry.fingerprint)
         withdrawn = len(list(folder.glob("withdrawn-*.json")))
         return f"{entry.cell.uses}-{entry.fingerprint}" + (f"-{withdrawn}" if withdrawn else "")
+
+
+def cell_note(record: Mapping[str, Any], store: Store) -> str:
+    """The description of a cell's run: its figures, and links to the runs that made its inputs."""
+    figures = [
+        f"| {name} | {number(value)} |" for name, value in record.get("summary", {}).items() if isinstance(value, int | float)
+    ]
+    lines = ["| figure | |", "|---|---|", *figures, ""] if figures else []
+    for cell, print_ in sorted(record.get("inputs", {}).items()):
+        made = store.record(cell.partition("[")[0], print_) or {}
+        lines.append(f"- from {_link(cell, str(made.get('mlflow_run_id') or ''))}")
+    return "\n".join([*lines, "", f"Fingerprint `{record.get('fingerprint')}`."])
+
+
+def _link(cell: str, run_id: str) -> str:
+    """A link that MLflow's pages open, where the run's id is known."""
+    return f"[{cell.replace('[', '(').replace(']', ')')}](#/runs/{run_id})" if len(run_id) == RUN_ID_LENGTH else cell
 
 
 def _origin(source: str) -> dict[str, str]:

@@ -92,9 +92,14 @@ def _origin(source: Any) -> str:
     return ", ".join(words)
 
 
+def _module(kind: str) -> str:
+    """A kind with a dot in its name is a module of somebody else's."""
+    return kind if "." in kind else f"stages.{kind}"
+
+
 def _semantic(artifact: Artifact) -> dict[str, Any]:
     """The settings without those that only say where or how fast: paths of this machine have no place in a report."""
-    fields = importlib.import_module(f"stages.{artifact.stage}").STAGE.settings_model.model_fields
+    fields = importlib.import_module(_module(artifact.stage)).STAGE.settings_model.model_fields
     extras = {name: field.json_schema_extra for name, field in fields.items()}
     placed = {name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("placement")}
     return {name: value for name, value in artifact.settings.items() if name not in placed}

@@ -7,8 +7,11 @@ test scores of a server; scores made here are dev scores.
 from __future__ import annotations
 
 import difflib
+import importlib
+import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from gpt1.errors import UserError
@@ -264,7 +267,14 @@ DEMO_TASKS = (
     Task("demo_author", "Whose prose", "classification", (), ("accuracy",), "demo"),
 )
 
-TASKS: Mapping[str, Task] = {task.name: task for task in (*PAPER_TASKS, *OTHER_TASKS, *DEMO_TASKS)}
+
+def _more() -> tuple[Task, ...]:
+    """The tasks of the modules in gpt1/tasks/more/, in the order of their names. They import this file, so they come last."""
+    names = sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "more")]))
+    return tuple(importlib.import_module(f"gpt1.tasks.more.{name}").TASK for name in names)
+
+
+TASKS: Mapping[str, Task] = {task.name: task for task in (*PAPER_TASKS, *OTHER_TASKS, *DEMO_TASKS, *_more())}
 
 
 def task_named(name: str) -> Task:

@@ -1,0 +1,50 @@
+"""Debian's Chromium, driven by Playwright: what the tests and the screenshots look with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+SIZE = (1280, 800)
+
+
+def chromium() -> str | None:
+    """The browser's path: GPT1_CHROMIUM, or `chromium` of the system; None where there is none."""
+    return os.environ.get("GPT1_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@contextmanager
+def page(scheme: str = "light", offline: bool = False, said: list[str] | None = None) -> Iterator[Page]:
+    """A page of 1280 x 800; `said` gets what it writes to the console as an error, and every uncaught exception."""
+    from playwright.sync_api import sync_playwright
+
+    messages = [] if said is None else said
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        size = {"width": SIZE[0], "height": SIZE[1]}
+        context = browser.new_context(viewport=size, color_scheme=scheme, offline=offline)  # type: ignore[arg-type]
+        opened = context.new_page()
+        opened.set_default_timeout(120_000)
+        opened.on("console", lambda message: messages.append(message.text) if message.type == "error" else None)
+        opened.on("pageerror", lambda error: messages.append(str(error)))
+        try:
+            yield opened
+        finally:
+            browser.close()
+
+
+def save(opened: Page, path: Path) -> None:
+    """The visible part as a PNG of 256 colours: small enough for a repository."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    opened.screenshot(path=path)
+    with Image.open(path) as image:
+        image.convert("RGB").quantize(256).save(path, optimize=True)
