@@ -22,7 +22,8 @@ def masked(line: str) -> str:
 
 def quoted() -> list[str]:
     """The lines the tutorial shows as printed, without the time at their start, whose form depends on the machine's speed."""
-    [block] = re.findall(r"^```\n(.*?)^```", FIRST, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", FIRST, re.MULTILINE | re.DOTALL)
+    [block] = [text for language, text in blocks if not language]
     return [after_time(line) for line in block.splitlines()]
 
 
