@@ -29,7 +29,7 @@ class Found:
     name: str
 
 
-def find(where: str, store: Path) -> Found:
+def find(where: str, store: str) -> Found:
     """The checkpoint called `where`: a folder's path, or a cell of the store, the newest of that name.
 
     A stage's bare name stands for its one cell; of a `pretrain` that made both kinds of model it is the Transformer.
@@ -40,17 +40,17 @@ def find(where: str, store: Path) -> Found:
     if Path(where).is_dir():
         return Found(load_checkpoint(Path(where)), {}, where)
     cell, _, step = where.partition("@")
-    record = _newest(cell, store)
-    target = Store(store.resolve())
+    target = _opened(cell, store)
+    record = _newest(cell, target)
     artifact = target.to_artifact(record)
     if artifact.stage == "export":
         return Found(load_checkpoint(artifact.path("hf/config.json").parent), {}, where)
     return Found(_load(target, record, artifact, step), _facts(artifact), where)
 
 
-def kept(task: str, store: Path) -> str:
+def kept(task: str, store: str) -> str:
     """The newest fine-tuned cell of a task whose weights were kept. UserError when there is none."""
-    records = [record for record in Store(store.resolve()).records("finetune") if record["settings"].get("task") == task]
+    records = [record for record in Store.existing(store).records("finetune") if record["settings"].get("task") == task]
     whole = [record for record in records if HEAD_CONFIG in record["files"]]
     if whole:
         return str(max(whole, key=lambda record: record["finished"])["cell"])
@@ -58,10 +58,15 @@ def kept(task: str, store: Path) -> str:
     raise UserError(f"{store}: {found}; run finetune with `--set finetune.keep_model=true`, or name a folder or cell with --model")
 
 
-def _newest(cell: str, store: Path) -> Record:
-    if not store.is_dir():
-        raise UserError(f"{cell}: no such folder, and there is no store {store}; give a checkpoint's folder, or --store")
-    records = [record for kind in KINDS for record in Store(store.resolve()).records(kind)]
+def _opened(cell: str, store: str) -> Store:
+    try:
+        return Store.existing(store)
+    except UserError as error:
+        raise UserError(f"{cell}: no such folder, and {error}; give a checkpoint's folder, or --store") from None
+
+
+def _newest(cell: str, store: Store) -> Record:
+    records = [record for kind in KINDS for record in store.records(kind)]
     found = [record for record in records if record["cell"] == cell]
     found = found or [
         record for record in records if record["cell"].startswith(f"{cell}[") and record["settings"].get("model") != "lstm"
@@ -72,7 +77,7 @@ def _newest(cell: str, store: Path) -> Record:
     if found:
         return max(found, key=lambda record: record["finished"])
     known = ", ".join(sorted({record["cell"] for record in records})) or "none"
-    raise UserError(f"{cell}: no such folder, and no cell of {store} with a model; cells with models: {known}")
+    raise UserError(f"{cell}: no such folder, and no cell of {store.where} with a model; cells with models: {known}")
 
 
 def _load(store: Store, record: Record, artifact: Artifact, step: str) -> Checkpoint:

@@ -13,9 +13,11 @@ from typing import Annotated, Any
 import typer
 
 from gpt1.errors import UserError
-from pipeline.commands import diff, doctor, model, panels
+from pipeline.addresses import without_password
+from pipeline.commands import diff, doctor, jobs, model, panels
 from pipeline.commands import tasks as task_commands
 from pipeline.commands.describe import describe
+from pipeline.commands.options import StoreOption
 from pipeline.commands.trace import trace
 from pipeline.lease import HeldError
 from pipeline.plan import Entry, Plan, Selection, State, make_plan
@@ -23,6 +25,7 @@ from pipeline.store import Store
 from pipeline.workflow import read
 
 INVALID, HELD, INTERRUPTED = 2, 3, 130
+REPORT = "report.html"
 
 app = typer.Typer(
     help="GPT-1, from raw books to the paper's table: run the workflow, see what is done and why, look at the results.",
@@ -37,13 +40,12 @@ task_commands.add(app)
 File = Annotated[Path, typer.Option("--file", "-f", help="The workflow.")]
 Profile = Annotated[str | None, typer.Option("--profile", "-p", help="A profile of the workflow, such as demo.")]
 Assignments = Annotated[list[str] | None, typer.Option("--set", help="stage.key=value: another value for one setting. Repeatable.")]
-StoreOption = Annotated[Path, typer.Option("--store", "-s", help="The folder of all results.", envvar="GPT1_STORE")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Stages = Annotated[list[str] | None, typer.Argument(help="Stages (or cells) to make, with what they need; all when none is named.")]
 Address = Annotated[str | None, typer.Option("--address", help="A running Ray cluster; one is started here when not given.")]
 
 
-def _plan(file: Path, profile: str | None, assignments: list[str] | None, store: Path, selection: Selection | None = None) -> Plan:
+def _plan(file: Path, profile: str | None, assignments: list[str] | None, store: str, selection: Selection | None = None) -> Plan:
     return make_plan(read(file, profile, assignments or ()), Store.at(store), selection or Selection())
 
 
@@ -53,7 +55,7 @@ def run(
     file: File = Path("workflow.yaml"),
     profile: Profile = None,
     assignments: Assignments = None,
-    store: StoreOption = Path("store"),
+    store: StoreOption = "store",
     start: Annotated[str | None, typer.Option("--from", help="This stage and all that depends on it.")] = None,
     only: Annotated[bool, typer.Option("--only", help="The named stages and nothing they need.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Make the named stages (or all) again though they are done.")] = False,
@@ -104,17 +106,16 @@ def _link_report(plan: Plan) -> None:
     """Let STORE/report.html show the newest report of this workflow."""
     for entry in plan.entries.values():
         artifact = plan.store.artifact(entry.cell.uses, entry.fingerprint) if entry.cell.uses == "report" else None
-        if artifact is None or "report.html" not in artifact.files:
-            continue
-        link, private = plan.store.root / "report.html", plan.store.root / f".report-{secrets.token_hex(4)}"
-        private.symlink_to(os.path.relpath(artifact.path("report.html"), plan.store.root))
-        private.replace(link)
+        if artifact is not None and REPORT in artifact.files:
+            plan.store.show(artifact.files[REPORT], REPORT)
 
 
 def _print_report(plan: Plan) -> None:
-    if (plan.store.root / "report.html").exists():
-        print(f"report: {plan.store.root / 'report.html'}")
-    print("browse the runs: gpt1 ui" + ("" if plan.store.root == Path("store").resolve() else f" --store {plan.store.root}"))
+    shown, server = plan.store.shown(REPORT), os.environ.get("MLFLOW_TRACKING_URI")
+    if shown:
+        print(f"report: {shown}")
+    here = "gpt1 ui" + ("" if plan.store.root == Path("store").resolve() else f" --store {plan.store.where}")
+    print(f"browse the runs: {without_password(server) if server else here}")
 
 
 def _print_done(plan: Plan) -> None:
@@ -133,7 +134,7 @@ def plan(
     file: File = Path("workflow.yaml"),
     profile: Profile = None,
     assignments: Assignments = None,
-    store: StoreOption = Path("store"),
+    store: StoreOption = "store",
     as_json: Json = False,
 ) -> None:
     """Say what `run` would make, and why, without running anything."""
@@ -146,7 +147,7 @@ def status(
     file: File = Path("workflow.yaml"),
     profile: Profile = None,
     assignments: Assignments = None,
-    store: StoreOption = Path("store"),
+    store: StoreOption = "store",
     as_json: Json = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Each reason on its line, and what making each cell again costs.")
@@ -200,7 +201,7 @@ def graph(
     file: File = Path("workflow.yaml"),
     profile: Profile = None,
     assignments: Assignments = None,
-    store: StoreOption = Path("store"),
+    store: StoreOption = "store",
     svg: Annotated[Path | None, typer.Option("--svg", help="Write a picture to this file.")] = None,
     mermaid: Annotated[bool, typer.Option("--mermaid", help="Print Mermaid source.")] = False,
 ) -> None:
@@ -228,7 +229,7 @@ def _costs(plan: Plan) -> dict[str, list[str]]:
 
 @app.command()
 def ui(
-    store: StoreOption = Path("store"),
+    store: StoreOption = "store",
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen on.")] = 5000,
 ) -> None:
@@ -238,36 +239,18 @@ def ui(
     serve(Store.at(store).root, host, port)
 
 
-@app.command()
-def submit(
-    address: Annotated[
-        str, typer.Option(help="The cluster's job address, such as http://127.0.0.1:8265.")
-    ] = "http://127.0.0.1:8265",
-    file: File = Path("workflow.yaml"),
-    profile: Profile = None,
-    assignments: Assignments = None,
-    store: StoreOption = Path("store"),
-    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the job.")] = False,
-    python: Annotated[str | None, typer.Option("--python", help="The cluster's interpreter, where it is not its `python`.")] = None,
-) -> None:
-    """Send the workflow to a running Ray cluster as a job, and follow it."""
-    from pipeline.submit import submit_job
-
-    read(file, profile, assignments or ())
-    raise typer.Exit(submit_job(address, file, profile, assignments or [], store, detach, python))
-
-
 @track.command("sync")
-def track_sync(store: StoreOption = Path("store")) -> None:
+def track_sync(store: StoreOption = "store") -> None:
     """Send what the tracking server has not acknowledged yet."""
     from pipeline.tracking import sync
 
-    synced = sync(Store.at(store).root)
+    synced = sync(Store.at(store))
     print(f"{synced.sent} records sent, {synced.left} left" + (f": {synced.trouble}" if synced.trouble else ""))
     raise typer.Exit(int(synced.left > 0))
 
 
 model.add_to(app)
+jobs.add_to(app)
 panels.arrange(app)
 
 

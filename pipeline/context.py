@@ -12,9 +12,8 @@ from typing import IO, Any
 
 from gpt1.errors import UserError
 from pipeline.canonical import canonical
-from pipeline.files import replace
 from pipeline.kinds import kinds_of, load_stage
-from pipeline.parts import Outputs, make_part, part_tasks, run_tasks
+from pipeline.parts import Outputs, PartTask, make_part, part_tasks, run_tasks
 from pipeline.plan import PARTS_FILE
 from pipeline.provenance import provenance
 from pipeline.store import Store
@@ -50,6 +49,7 @@ class StageContext:
         self.resources = job.resources
         self.outside: Sequence[OutsideFile] = job.outside
         self.reporter = reporter
+        self.travel = job.store.travel
         self.attempt = job.store.new_attempt(job.uses, job.fingerprint)
         self._outputs = Outputs(self.attempt)
         self._summary: dict[str, Any] = {}
@@ -94,8 +94,9 @@ class StageContext:
     def map_parts(self, function: PartFunction, parts: Sequence[Part]) -> list[Artifact]:
         job, kind = self._job, f"{self._job.uses}.parts"
         tasks = part_tasks(job.store, job.uses, load_stage(job.uses).version, function, list(parts))
-        replace(self.attempt / PARTS_FILE, [task.key for task in tasks])
-        missing = [task for task in tasks if not self._published(kind, task.key)]
+        job.store.leave(self.attempt, PARTS_FILE, [task.key for task in tasks])
+        seen = self._seen(kind, tasks)
+        missing = [task for task in tasks if not self._published(seen, kind, task.key)]
         done = len(tasks) - len(missing)
         self._parts["reused"] += done
         if done and missing:
@@ -114,7 +115,8 @@ class StageContext:
             for task in missing:
                 make_part(task)
                 one_more()
-        return [self._part(kind, task.key) for task in tasks]
+        seen = self._seen(kind, tasks) if missing else seen
+        return [self._part(seen, kind, task.key) for task in tasks]
 
     def publish(self) -> bool:
         """Hash what was declared and publish. False when another attempt was first."""
@@ -130,16 +132,22 @@ class StageContext:
         }  # fmt: skip
         return job.store.publish(job.uses, job.fingerprint, self._outputs.close(), about)
 
-    def _published(self, kind: str, key: str) -> bool:
+    def _seen(self, kind: str, tasks: Sequence[PartTask]) -> Store:
+        """The store as it is now, for reading many parts."""
+        seen = self._job.store.seen([kind])
+        seen.read_ahead(kind, [task.key for task in tasks])
+        return seen
+
+    def _published(self, seen: Store, kind: str, key: str) -> bool:
         """Whether a part is there and whole; a damaged one is withdrawn, to be made again."""
-        found = self._job.store.artifact(kind, key)
-        if found is not None and self._job.store.damage(found):
+        found = seen.artifact(kind, key)
+        if found is not None and seen.damage(found):
             self._job.store.withdraw(kind, key)
             return False
         return found is not None
 
-    def _part(self, kind: str, key: str) -> Artifact:
-        found = self._job.store.artifact(kind, key)
+    def _part(self, seen: Store, kind: str, key: str) -> Artifact:
+        found = seen.artifact(kind, key)
         if found is None:
             raise RuntimeError(f"{self.cell}: part {key} was made and is not in the store")
         return found

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 import socket
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from pipeline.files import create_once, read_json, replace
+from gpt1.errors import UserError
+from pipeline.words import FileWord, Word
 
 HEARTBEAT = 5.0  # seconds
 EXPIRY = 60.0  # seconds without a heartbeat after which the holder counts as gone
+AT_ONCE = 16  # leases taken or given back at one time: a store may be far
 
 
 class HeldError(Exception):
@@ -28,61 +33,84 @@ class Leases:
     def __init__(self, run: str) -> None:
         me = psutil.Process()
         self._word = {
-            "run": run, "host": socket.gethostname(), "pid": me.pid, "started": me.create_time(), "token": secrets.token_hex(8),
+            "run": run, "host": socket.gethostname(), "pid": me.pid, "started": me.create_time(), "machine": machine(),
+            "token": secrets.token_hex(8),
         }  # fmt: skip
-        self._held: list[Path] = []
+        self._held: list[Word] = []
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def take(self, folders: Sequence[Path]) -> None:
-        """Take a lease on every folder, or none and raise HeldError."""
-        for folder in folders:
-            path = folder / "lease.json"
-            if not self._take_one(path):
-                holder = read_json(path) or {}
-                self.release()
-                raise HeldError(
-                    f"{folder.parent.name} is being made by run {holder.get('run')} (process {holder.get('pid')} on "
-                    f"{holder.get('host')}, last heard of {time.time() - holder.get('beat', 0):.0f} s ago); wait for it to end, "
-                    "stop it, or use another --store"
-                )
-            self._held.append(path)
-        if self._held and self._thread is None:
+    def take(self, places: Sequence[Path | Word]) -> None:
+        """Take a lease on every place (a folder, or a word of a store), or none and raise HeldError."""
+        words = [FileWord(place / "lease.json") if isinstance(place, Path) else place for place in places]
+        if words and self._thread is None:  # from the first on: taking many from a slow store must not outlast their expiry
             self._thread = threading.Thread(target=self._beat, daemon=True)
             self._thread.start()
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            taken = list(pool.map(self._take_one, words))
+        self._held += [word for word, mine in zip(words, taken, strict=True) if mine]
+        refused = next((word for word, mine in zip(words, taken, strict=True) if not mine), None)
+        if refused is None:
+            return
+        holder = refused.read() or {}
+        self.release()
+        raise HeldError(
+            f"{refused.about} is being made by run {holder.get('run')} (process {holder.get('pid')} on "
+            f"{holder.get('host')}, last heard of {time.time() - holder.get('beat', 0):.0f} s ago); wait for it to end, "
+            "stop it, or use another --store"
+        )
 
     def release(self) -> None:
         """Give all leases back."""
         self._stop.set()
         if self._thread:
             self._thread.join()
-        for path in self._held:
-            if (read_json(path) or {}).get("token") == self._word["token"]:
-                path.unlink(missing_ok=True)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(self._give_back, self._held))
         self._held.clear()
 
-    def _take_one(self, path: Path) -> bool:
+    def _give_back(self, word: Word) -> None:
+        if (word.read() or {}).get("token") == self._word["token"]:
+            word.remove()
+
+    def _take_one(self, word: Word) -> bool:
         for _ in range(3):
-            if create_once(path, {**self._word, "beat": time.time()}):
+            if word.create(self._now()):
                 return True
-            holder = read_json(path)
-            if holder is not None and alive(holder):
+            holder = word.read()
+            if holder is None:
+                continue
+            if alive(holder):
                 return False
-            path.unlink(missing_ok=True)
+            if word.seize(self._now()):
+                return True
         return False
+
+    def _now(self) -> dict[str, Any]:
+        return {**self._word, "beat": time.time()}
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT):
-            for path in self._held:
-                if (read_json(path) or {}).get("token") == self._word["token"]:
-                    replace(path, {**self._word, "beat": time.time()})
+            for word in {word.pulse: word for word in self._held}.values():
+                with suppress(OSError, UserError):  # a store out of reach: the next beat may find it
+                    word.refresh(self._now())
 
 
 def alive(holder: dict[str, Any]) -> bool:
     """Whether the holder of a lease still lives: on this machine its process is looked up, elsewhere its heartbeat decides."""
-    if holder.get("host") == socket.gethostname() and holder.get("pid"):
+    here = holder.get("host") == socket.gethostname() and holder.get("machine", machine()) == machine()
+    if here and holder.get("pid"):
         try:
             return abs(psutil.Process(holder["pid"]).create_time() - holder["started"]) < 1
         except (psutil.NoSuchProcess, KeyError):
             return False
     return time.time() - float(holder.get("beat", 0)) < EXPIRY
+
+
+@functools.cache
+def machine() -> str:
+    """What tells this machine's processes from those of a machine, or a container, of the same name."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""

@@ -23,11 +23,16 @@ def store_of(file: Path) -> Path:
     raise UserError(f"{file}: lies in no store (no folder {_PARTS} above it); give a file below STORE/{_PARTS}, or use --store.")
 
 
-def existing(store: Path) -> Store:
-    """The store in a folder. UserError when there is none; nothing is created."""
-    if not any((store / kind).is_dir() for kind in ("shard", "shard.parts")):
-        raise UserError(f"{store}: no store with shards; expected the folder that `gpt1 run --store` wrote to.")
-    return Store(store.resolve())
+def existing(store: str | Path) -> Store:
+    """The store at an address. UserError when there is none with shards; nothing is created."""
+    mend = f"{store}: no store with shards; expected the place that `gpt1 run --store` wrote to."
+    try:
+        found = Store.existing(store)
+    except UserError:
+        raise UserError(mend) from None
+    if not any(True for _ in found.records("shard")) and not (found.root / "shard.parts").is_dir():
+        raise UserError(mend)
+    return found
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ def newest(store: Store, kind: str) -> dict[str, Any]:
     """The newest record of a kind of stage. UserError when there is none."""
     records = sorted(store.records(kind), key=lambda record: record.get("finished", 0))
     if not records:
-        raise UserError(f"{store.root}: nothing of the stage {kind!r} is finished in this store; run it first.")
+        raise UserError(f"{store.where}: nothing of the stage {kind!r} is finished in this store; run it first.")
     return records[-1]
 
 
@@ -64,7 +69,7 @@ def record_with(store: Store, file: Path) -> tuple[dict[str, Any], str]:
         for name, entry in record["files"].items():
             if (store.root / entry["path"]).resolve() == wanted:
                 return record, name
-    raise UserError(f"{file}: no finished run of the shard stage in {store.root} lists this file; run `gpt1 run shard` to its end.")
+    raise UserError(f"{file}: no finished run of the shard stage in {store.where} lists this file; run `gpt1 run shard`.")
 
 
 def input_record(store: Store, record: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -73,7 +78,7 @@ def input_record(store: Store, record: Mapping[str, Any], kind: str) -> dict[str
     found = store.record(kind, prints[0]) if prints else None
     if found is None:
         raise UserError(
-            f"{store.root}: the {kind} that {record.get('cell', 'this')} was made from is no longer in the store; run it again."
+            f"{store.where}: the {kind} that {record.get('cell', 'this')} was made from is no longer in the store; run it again."
         )
     return found
 

@@ -14,7 +14,7 @@ from pipeline.canonical import canonical, fingerprint
 from pipeline.files import HashingWriter, file_sha256
 from pipeline.provenance import provenance
 from pipeline.store import Store
-from stages.contract import OutputFile, Part, PartFunction
+from stages.contract import OutputFile, Part, PartFunction, Travel
 
 
 class Outputs:
@@ -72,6 +72,8 @@ class PartTask:
     module: str
     function: str
     part: Part
+    travel: Travel | None = None
+    """Makes the paths among the part's arguments those of the host that works on it."""
 
 
 def part_key(stage: str, version: int, function: PartFunction, part: Part) -> str:
@@ -85,7 +87,8 @@ def part_tasks(store: Store, stage: str, version: int, function: PartFunction, p
     if "<" in function.__qualname__ or "." in function.__qualname__:
         raise TypeError(f"{function.__qualname__} must be a function at the top level of its module")
     module, name = function.__module__, function.__name__
-    return [PartTask(store, stage, part_key(stage, version, function, part), module, name, part) for part in parts]
+    travel = store.travel
+    return [PartTask(store, stage, part_key(stage, version, function, part), module, name, part, travel) for part in parts]
 
 
 def make_part(task: PartTask) -> None:
@@ -95,7 +98,8 @@ def make_part(task: PartTask) -> None:
     attempt = task.store.new_attempt(kind, task.key)
     outputs = Outputs(attempt)
     function: Callable[..., Mapping[str, Any] | None] = getattr(importlib.import_module(task.module), task.function)
-    summary = function(task.part.arguments, outputs) or {}
+    arguments = task.part.arguments if task.travel is None else task.travel.here(task.part.arguments)
+    summary = function(arguments, outputs) or {}
     about = {
         "cell": task.part.name, "settings": {}, "summary": canonical(summary), "identity": canonical(dict(task.part.identity)),
         "attempt": attempt.name, "started": started, "finished": time.time(), "seconds": time.time() - started,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from gpt1.errors import UserError
@@ -12,7 +13,6 @@ from pipeline.canonical import fingerprint, semantic
 from pipeline.cells import Cell, Workflow
 from pipeline.digests import Digests
 from pipeline.document import nearest
-from pipeline.files import read_json
 from pipeline.provenance import code_hash
 from pipeline.store import Store
 from stages.contract import Artifact, OutsideFile
@@ -66,6 +66,8 @@ class Plan:
     workflow: Workflow
     store: Store
     entries: Mapping[str, Entry]
+    seen: Store
+    """The store as it was when the plan was made: for reading what is done, quickly."""
 
     @property
     def to_run(self) -> list[Entry]:
@@ -76,13 +78,14 @@ def make_plan(workflow: Workflow, store: Store, selection: Selection = Selection
     """Look at the store and decide. Reads records only, runs nothing. UserError for outside files that cannot be read."""
     chosen = _chosen(workflow, selection)
     digests = Digests(store.root / "cache" / "digests.json")
+    seen = store.seen({cell.uses for cell in workflow.cells.values()})
     entries: dict[str, Entry] = {}
     for cell in workflow.cells.values():
-        entries[cell.id] = _entry(cell, store, entries, digests, selection)
+        entries[cell.id] = _entry(cell, seen, entries, digests, selection)
     digests.save()
     for entry in entries.values():
         _decide(entry, entries, chosen, selection)
-    return Plan(workflow, store, entries)
+    return Plan(workflow, store, entries, seen)
 
 
 def identity_of(cell: Cell, inputs: Mapping[str, Sequence[str]], files: Mapping[str, str]) -> dict[str, Any]:
@@ -169,11 +172,11 @@ def other_inputs(store: Store, cell: Cell, print_: str, made: Mapping[str, Artif
     return None
 
 
-def _partial(store: Store, cell: Cell, attempts: Sequence[Any]) -> str:
-    listed = next((found for path in reversed(attempts) if (found := read_json(path / PARTS_FILE))), None)
+def _partial(store: Store, cell: Cell, attempts: Sequence[Path]) -> str:
+    listed = next((found for path in reversed(attempts) if (found := store.left(path, PARTS_FILE))), None)
     if not listed:
         return f"{len(attempts)} unfinished {'try' if len(attempts) == 1 else 'tries'}"
-    made = sum(store.record(f"{cell.uses}.parts", key) is not None for key in listed)
+    made = sum(store.published(f"{cell.uses}.parts", key) for key in listed)
     return f"{made} of {len(listed)} parts are made"
 
 

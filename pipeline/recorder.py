@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.files import read_json, replace
 from pipeline.outbox import Entry, Outbox
+from pipeline.store import Store
 
 EXPERIMENT = "gpt1"
 UID = "gpt1.uid"  # the tag that carries our name of a run
@@ -39,9 +40,9 @@ def default_uri(store: Path) -> str:
 class Recorder:
     """One tracking server as the outbox sees it. Not for more than one thread; `ids` may be read by any."""
 
-    def __init__(self, store: Path, uri: str, outbox: Outbox, say: Callable[[str], None]) -> None:
+    def __init__(self, store: Store, uri: str, outbox: Outbox, say: Callable[[str], None]) -> None:
         self.uri = uri
-        self._store = store.absolute()
+        self._store = store
         self._outbox = outbox
         self._say = say
         self._said: set[tuple[str, str]] = set()
@@ -96,7 +97,8 @@ class Recorder:
         client = MlflowClient(tracking_uri=self.uri)
         found = client.get_experiment_by_name(EXPERIMENT)
         if found is None:
-            files = (self._store / "mlflow-artifacts").as_uri() if self.uri == default_uri(self._store) else None
+            root = self._store.root
+            files = (root / "mlflow-artifacts").as_uri() if self.uri == default_uri(root) else None
             training = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens its pages for training
             self._experiment = client.create_experiment(EXPERIMENT, files, training)
         else:
@@ -195,9 +197,10 @@ class Recorder:
             self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in some])
 
     def _artifact(self, entry: Entry) -> None:
-        if not Path(entry["path"]).is_file():
+        path = self._store.local(entry["path"])
+        if not path.is_file():
             raise LookupError(f"{entry['path']} is gone")
-        self._client.log_artifact(self._run(entry["uid"]), entry["path"], entry["folder"] or None)
+        self._client.log_artifact(self._run(entry["uid"]), str(path), entry["folder"] or None)
 
     def _reference(self, entry: Entry) -> None:
         text = json.dumps(entry["content"], ensure_ascii=False, indent=1, sort_keys=True)
@@ -206,9 +209,10 @@ class Recorder:
     def _model(self, entry: Entry) -> None:
         from pipeline.registry import register
 
-        if not Path(entry["path"]).is_dir():
+        path = self._store.local(entry["path"])
+        if not path.is_dir():
             raise LookupError(f"{entry['path']} is gone")
-        register(self._client, self._run(entry["uid"]), entry["name"], Path(entry["path"]), entry["fingerprint"])
+        register(self._client, self._run(entry["uid"]), entry["name"], path, entry["fingerprint"])
 
     def _dataset(self, entry: Entry) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag

@@ -9,7 +9,7 @@ from typing import Any
 from gpt1.report.wording import number, span
 from pipeline.plan import Entry, Plan
 from pipeline.provenance import git_commit, package_versions, user_name
-from pipeline.store import Store
+from pipeline.store import RECORD, Store
 from pipeline.tracking import Status, Tracker
 from stages.contract import MODELS, Artifact
 
@@ -26,13 +26,14 @@ class Records:
         self._groups: set[str] = set()
         self._cached: dict[str, str] = {}
         self._made: dict[str, tuple[str, float]] = {}
+        self._uids: dict[str, str] = {}
         self._wait = RUN_ID_WAIT
-        self._tracker = Tracker(plan.store.root, say=say)
-        self._tracker.close_left_open(keep={self._uid(entry) for entry in plan.to_run})
+        self._tracker = Tracker(plan.store, say=say)
+        self._tracker.close_left_open(keep={_uid(plan.seen, entry) for entry in plan.to_run})
         workflow = plan.workflow
         tags = {
             "gpt1.kind": "workflow", "gpt1.profile": workflow.profile or "", "gpt1.workflow": workflow.name,
-            "gpt1.store": str(plan.store.root), **_origin(str(workflow.file)),
+            "gpt1.store": plan.store.where, **_origin(str(workflow.file)),
         }  # fmt: skip
         self._tracker.start(run, f"{workflow.name} {workflow.profile or ''} {run}".replace("  ", " "), None, tags, time.time())
         self._tracker.params(run, package_versions())
@@ -46,7 +47,7 @@ class Records:
             if parent not in self._groups:
                 self._groups.add(parent)
                 self._tracker.start(parent, cell.node, self._run, {"gpt1.kind": "matrix", "gpt1.stage": cell.uses}, now)
-        uid = self._uid(entry)
+        uid = self._uids[cell.id] = _uid(self._plan.store, entry)
         tags = {
             "gpt1.kind": "job" if cell.axes else "stage", "gpt1.stage": cell.uses, "gpt1.cell": cell.id,
             "gpt1.fingerprint": entry.fingerprint, "gpt1.why": "; ".join(entry.reasons)[:500],
@@ -68,28 +69,29 @@ class Records:
         uid, when = self._uid(entry), float(record.get("finished", time.time()))
         numbers = {name: float(value) for name, value in artifact.summary.items() if isinstance(value, int | float)}
         self._tracker.metrics(uid, 0, {**numbers, "seconds": float(record.get("seconds", 0.0))}, when)
-        folder = self._plan.store.folder(artifact.stage, artifact.fingerprint)
+        store = self._plan.store
         for file in artifact.files.values():
-            if file.path.is_relative_to(folder):
+            if store.owns(artifact, file):
                 inner = file.name.rpartition("/")[0]
-                self._tracker.artifact(uid, file.path, f"outputs/{inner}".rstrip("/"))
-        self._tracker.artifact(uid, folder / "record.json", "")
+                self._tracker.artifact(uid, store.file_address(file), f"outputs/{inner}".rstrip("/"), file.size)
+        self._tracker.document(uid, RECORD, record)
         files = [
-            {"name": file.name, "uri": file.path.as_uri(), "size": file.size, "sha256": file.sha256}
+            {"name": file.name, "uri": store.file_address(file), "size": file.size, "sha256": file.sha256}
             for file in artifact.files.values()
         ]  # fmt: skip
         self._tracker.references(uid, files)
         for name, digest in sorted(record.get("inputs", {}).items()):
             content = record["input_digests"][digest]
-            source = self._plan.store.folder(name.partition("[")[0], digest)
-            self._tracker.dataset(uid, name, content[:32], source.as_uri(), entry.cell.uses)
+            source = store.address(store.folder(name.partition("[")[0], digest))
+            self._tracker.dataset(uid, name, content[:32], source, entry.cell.uses)
         for name, sha256 in list(entry.identity["files"].items())[:20]:
             self._tracker.dataset(uid, name, sha256[:32], f"source:{name}", "source")
         for model, name in artifact.summary.get(MODELS, {}).items():
             inside = artifact.under(f"{model}/")[0]
-            self._tracker.model(uid, name, inside.path.parent, f"{artifact.fingerprint}/{model}")
+            folder = store.file_address(inside).rpartition("/")[0]
+            self._tracker.model(uid, name, folder, f"{artifact.fingerprint}/{model}")
         self._made[entry.cell.id] = (str(record.get("mlflow_run_id") or ""), float(record.get("seconds", 0.0)))
-        note = cell_note(record, self._plan.store)
+        note = cell_note(record, store)
         self._tracker.tags(
             uid, {"gpt1.digest": artifact.digest, "gpt1.parts": str(record.get("parts", {})), "mlflow.note.content": note}
         )
@@ -103,7 +105,7 @@ class Records:
 
     def cached(self, entry: Entry) -> None:
         """A cell that is not run again: the parent links to the run that made it."""
-        record = self._plan.store.record(entry.cell.uses, entry.fingerprint) or {}
+        record = self._plan.seen.record(entry.cell.uses, entry.fingerprint) or {}
         self._cached[entry.cell.id] = str(record.get("mlflow_run_id") or record.get("run", ""))
 
     def close(self, status: int, skipped: list[str]) -> int:
@@ -124,10 +126,15 @@ class Records:
         return self._tracker.close()
 
     def _uid(self, entry: Entry) -> str:
-        """The same for every try at one artifact; another once the artifact has been withdrawn (a forced rerun)."""
-        folder = self._plan.store.folder(entry.cell.uses, entry.fingerprint)
-        withdrawn = len(list(folder.glob("withdrawn-*.json")))
-        return f"{entry.cell.uses}-{entry.fingerprint}" + (f"-{withdrawn}" if withdrawn else "")
+        if entry.cell.id not in self._uids:
+            self._uids[entry.cell.id] = _uid(self._plan.store, entry)
+        return self._uids[entry.cell.id]
+
+
+def _uid(store: Store, entry: Entry) -> str:
+    """The same for every try at one artifact; another once the artifact has been withdrawn (a forced rerun)."""
+    withdrawn = store.withdrawn(entry.cell.uses, entry.fingerprint)
+    return f"{entry.cell.uses}-{entry.fingerprint}" + (f"-{withdrawn}" if withdrawn else "")
 
 
 def cell_note(record: Mapping[str, Any], store: Store) -> str:

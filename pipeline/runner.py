@@ -73,7 +73,7 @@ class Runner:
         """Make all that the plan says is to be made. HeldError when another run is at one of them."""
         leases = Leases(self.run_name)
         store = self.plan.store
-        leases.take([store.folder(entry.cell.uses, entry.fingerprint) for entry in self.plan.to_run])
+        leases.take([store.lease(entry.cell.uses, entry.fingerprint) for entry in self.plan.to_run])
         previous = signal.signal(signal.SIGTERM, _interrupt)
         records = Records(self.plan, self.run_name, self._note)
         try:
@@ -126,7 +126,7 @@ class Runner:
     def _take_or_start(self, entry: Entry) -> None:
         """What was done when the plan was made stays, unless an input has been made again since, with other content."""
         if not entry.run and entry.artifact is not None:
-            reason = other_inputs(self.plan.store, entry.cell, entry.fingerprint, self._artifacts)
+            reason = other_inputs(self.plan.seen, entry.cell, entry.fingerprint, self._artifacts)
             if reason is None:
                 self._take_as_is(entry, entry.artifact)
                 return
@@ -180,10 +180,10 @@ class Runner:
                 self._made(attempt.entry)
 
     def _made(self, entry: Entry) -> None:
-        artifact = self.plan.store.artifact(entry.cell.uses, entry.fingerprint)
-        if artifact is None:
+        record = self.plan.store.record(entry.cell.uses, entry.fingerprint)
+        if record is None:
             raise RuntimeError(f"{entry.cell.id} ended well and published nothing")
-        record = self.plan.store.record(entry.cell.uses, entry.fingerprint) or {}
+        artifact = self.plan.store.to_artifact(record)
         self._artifacts[entry.cell.id] = artifact
         self.outcome.made.append(entry.cell.id)
         self.display.cell_done(entry.cell.id, record.get("seconds", 0.0), _summary_line(artifact))

@@ -14,17 +14,24 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from gpt1.errors import UserError
 from pipeline.files import create_once, read_json, replace, sync_folder
-from stages.contract import MADE_BY, Artifact, OutputFile
+from pipeline.words import FileWord, Word
+from stages.contract import MADE_BY, Artifact, OutputFile, Travel
+
+if TYPE_CHECKING:
+    from pipeline.outbox_mirror import OutboxMirror
 
 RECORD = "record.json"
 FAILURE = "failure.json"
+LEASE = "lease.json"
+WITHDRAWN = "withdrawn-"
 RECORD_VERSION = 1
 
 
@@ -39,13 +46,24 @@ def content_digest(files: Mapping[str, OutputFile]) -> str:
 
 @dataclass(frozen=True)
 class Store:
-    """A store in a folder of this machine or of a shared file system."""
+    """A store in a folder of this machine or of a shared file system; RemoteStore keeps one behind an address.
+
+    Whatever a path is asked for, it is one of this host below `root`.
+    """
 
     root: Path
 
     @staticmethod
-    def at(path: Path) -> Store:
-        """The store in `path`, made if need be. UserError when it cannot be written."""
+    def at(where: Path | str) -> Store:
+        """The store at a path, file://path or s3://bucket/folder; a folder is made if need be. UserError when it cannot be used."""
+        text = str(where)
+        if text.startswith("s3:/"):
+            from pipeline.remote_store import RemoteStore
+
+            return RemoteStore.reached(text)
+        if "://" in text and not text.startswith("file://"):
+            raise UserError(f"{text}: cannot be used as a store; expected a folder, file://FOLDER or s3://BUCKET/FOLDER")
+        path = Path(unquote(urlsplit(text).path)) if text.startswith("file://") else Path(where)
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -53,6 +71,25 @@ class Store:
         if not os.access(path, os.W_OK):
             raise UserError(f"{path}: cannot be used as a store (not writable); choose another folder with --store")
         return Store(path.resolve())
+
+    @staticmethod
+    def existing(where: Path | str) -> Store:
+        """The same, and nothing is made. UserError when there is none."""
+        text = str(where)
+        path = Path(unquote(urlsplit(text).path)) if text.startswith("file://") else Path(where)
+        if not text.startswith("s3:/") and not path.is_dir():
+            raise UserError(f"there is no store {where}")
+        return Store.at(where)
+
+    @property
+    def where(self) -> str:
+        """The store's address, as it is given with --store."""
+        return str(self.root)
+
+    @property
+    def travel(self) -> Travel | None:
+        """How paths and files of the store get to other hosts; None where all of them see the same folder."""
+        return None
 
     def folder(self, stage: str, fingerprint: str) -> Path:
         """Where the attempts at an artifact lie."""
@@ -70,6 +107,22 @@ class Store:
         folder = self.folder(stage, fingerprint)
         return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
+    def address(self, path: Path) -> str:
+        """The URL of a file or folder of the store."""
+        return path.as_uri()
+
+    def file_address(self, file: OutputFile) -> str:
+        """The URL of an artifact's file, which need not be fetched for it."""
+        return self.address(file.path)
+
+    def owns(self, artifact: Artifact, file: OutputFile) -> bool:
+        """Whether the artifact's own attempt made the file; False for one of a part that it includes."""
+        return file.path.is_relative_to(self.folder(artifact.stage, artifact.fingerprint))
+
+    def local(self, address: str) -> Path:
+        """The path on this host of what `address` or a path names, fetched if need be. LookupError when it is gone."""
+        return Path(unquote(urlsplit(address).path)) if address.startswith("file://") else Path(address)
+
     def publish(self, stage: str, fingerprint: str, files: Mapping[str, OutputFile], about: Mapping[str, Any]) -> bool:
         """Make the files the artifact. False when another writer was first; then nothing has changed."""
         listed = {
@@ -78,18 +131,18 @@ class Store:
             }
             for name, file in files.items()
         }  # fmt: skip
-        record = {
-            "record_version": RECORD_VERSION, "stage": stage, "fingerprint": fingerprint, "digest": content_digest(files),
-            "files": listed, **about,
-        }  # fmt: skip
+        record = _record(stage, fingerprint, files, listed, about)
         for folder in {file.path.parent for file in files.values()}:
             sync_folder(folder)
         return create_once(self.folder(stage, fingerprint) / RECORD, record)
 
     def record(self, stage: str, fingerprint: str) -> dict[str, Any] | None:
         """The record of a published artifact, or None."""
-        found = read_json(self.folder(stage, fingerprint) / RECORD)
-        return found if isinstance(found, dict) and found.get("record_version") == RECORD_VERSION else None
+        return valid(read_json(self.folder(stage, fingerprint) / RECORD))
+
+    def published(self, stage: str, fingerprint: str) -> bool:
+        """Whether there is a record, read or not."""
+        return self.record(stage, fingerprint) is not None
 
     def artifact(self, stage: str, fingerprint: str) -> Artifact | None:
         """The published artifact, or None."""
@@ -102,10 +155,7 @@ class Store:
             name: OutputFile(name, self.root / entry["path"], entry["size"], entry["sha256"], entry["volatile"])
             for name, entry in record["files"].items()
         }
-        return Artifact(
-            record["stage"], record.get("cell", ""), record["fingerprint"], record["digest"], record.get("settings", {}),
-            record.get("summary", {}), files, {name: record.get(name) for name in MADE_BY},
-        )  # fmt: skip
+        return artifact_of(record, files)
 
     def damage(self, artifact: Artifact) -> str | None:
         """The first file that is missing or has another size than recorded, as a reason; None when all is well."""
@@ -122,7 +172,11 @@ class Store:
         """Take back a record (a forced rerun, or a damaged artifact). Its files stay; the record is kept under another name."""
         record = self.folder(stage, fingerprint) / RECORD
         if record.exists():
-            record.rename(record.with_name(f"withdrawn-{time.time_ns()}.json"))
+            record.rename(record.with_name(f"{WITHDRAWN}{time.time_ns()}.json"))
+
+    def withdrawn(self, stage: str, fingerprint: str) -> int:
+        """How many records of it were taken back."""
+        return len(list(self.folder(stage, fingerprint).glob(f"{WITHDRAWN}*.json")))
 
     def records(self, stage: str) -> Iterator[dict[str, Any]]:
         """All records of one kind of stage."""
@@ -132,11 +186,68 @@ class Store:
             if record is not None:
                 yield record
 
+    def seen(self, kinds: Iterable[str]) -> Store:
+        """The same for reading much at once: a remote store answers from one listing of each of these kinds, made now."""
+        del kinds
+        return self
+
+    def read_ahead(self, kind: str, fingerprints: Sequence[str]) -> None:
+        """Read these records together, where that is quicker than one by one."""
+
+    def lease(self, stage: str, fingerprint: str) -> Word:
+        """Where one who makes an artifact says so."""
+        return FileWord(self.folder(stage, fingerprint) / LEASE)
+
+    def leave(self, attempt: Path, name: str, data: Any) -> None:
+        """Leave word (JSON) in an attempt, for whoever comes after it."""
+        replace(attempt / name, data)
+
+    def left(self, attempt: Path, name: str) -> Any | None:
+        """The word of that name in an attempt, or None."""
+        return read_json(attempt / name)
+
     def fail(self, attempt: Path, error: str, user: bool) -> None:
         """Leave word in an attempt of why it failed."""
-        replace(attempt / FAILURE, {"error": error, "user_error": user, "when": time.time()})
+        self.leave(attempt, FAILURE, {"error": error, "user_error": user, "when": time.time()})
 
     def failure(self, attempt: Path) -> str | None:
         """Why an attempt failed; None when it did not, or was killed before it could say."""
-        found = read_json(attempt / FAILURE)
+        found = self.left(attempt, FAILURE)
         return str(found["error"]) if isinstance(found, dict) else None
+
+    def outbox_mirror(self, folder: Path) -> OutboxMirror | None:
+        """What keeps a copy of the outbox on this host in the store; None where the outbox lies in the store itself."""
+        del folder
+        return None
+
+    def show(self, file: OutputFile, name: str) -> None:
+        """Let `name`, at the top of the store, show a file of an artifact."""
+        private = self.root / f".{name}-{secrets.token_hex(4)}"
+        private.symlink_to(os.path.relpath(file.path, self.root))
+        private.replace(self.root / name)
+
+    def shown(self, name: str) -> str | None:
+        """Where `name` at the top of the store is to be seen; None when nothing was shown."""
+        return str(self.root / name) if (self.root / name).exists() else None
+
+
+def _record(
+    stage: str, fingerprint: str, files: Mapping[str, OutputFile], listed: Mapping[str, Any], about: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "record_version": RECORD_VERSION, "stage": stage, "fingerprint": fingerprint, "digest": content_digest(files),
+        "files": listed, **about,
+    }  # fmt: skip
+
+
+def valid(record: Any) -> dict[str, Any] | None:
+    """A record as it was read, if it is one of this version."""
+    return record if isinstance(record, dict) and record.get("record_version") == RECORD_VERSION else None
+
+
+def artifact_of(record: Mapping[str, Any], files: Mapping[str, OutputFile]) -> Artifact:
+    """What stages see of a record."""
+    return Artifact(
+        record["stage"], record.get("cell", ""), record["fingerprint"], record["digest"], record.get("settings", {}),
+        record.get("summary", {}), files, {name: record.get(name) for name in MADE_BY},
+    )  # fmt: skip

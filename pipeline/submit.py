@@ -1,63 +1,146 @@
-"""The workflow as a job of a running Ray cluster."""
+"""The workflow as a job of a running Ray cluster: submitted, followed, listed, stopped."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
-import secrets
+import re
 import shlex
 import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from gpt1.errors import UserError
+from pipeline.addresses import without_password
 from pipeline.provenance import ROOT
 
 SENT = ("pipeline", "stages", "gpt1", "infra")
 """The folders of code that travel; data, environments and stores never do."""
 LIMIT = 50 << 20  # bytes; Ray refuses packages above 100 MiB, and code is far below this
 AGENT_WAIT = 120  # seconds; on a busy machine Ray's agents take up to a minute
+PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_REGION", "MLFLOW_TRACKING_URI")
+"""Addresses that the job is given from the submitter's environment. Secrets are not: Ray shows a job's environment to everybody."""
+SECRET = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|(^|_)KEY(_|$)", re.IGNORECASE)
+KEY, OVER = "gpt1.key", ("SUCCEEDED", "FAILED", "STOPPED")
 
 
-def submit_job(
-    address: str, file: Path, profile: str | None, assignments: list[str], store: Path, detach: bool, python: str | None = None
-) -> int:
+@dataclass(frozen=True)
+class Order:
+    """What is to be run on the cluster: `gpt1 run` with these words; `python` is the interpreter there (None: chosen)."""
+
+    file: Path
+    store: str
+    profile: str | None = None
+    words: Sequence[str] = ()
+    environment: Mapping[str, str] | None = None
+    python: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The same for the same order: the workflow's content, and everything it is run with."""
+        about = [self.file.read_text(encoding="utf-8"), address_of(self.store), self.profile or "", *self.words]
+        return hashlib.sha256("\0".join(about).encode()).hexdigest()[:16]
+
+
+def submit_job(address: str, order: Order, detach: bool) -> int:
     """Submit `gpt1 run` and follow its output. Returns its exit status (0 at once with `detach`).
 
-    `python` is the interpreter on the cluster: this very one for a cluster on this machine, else the `python` of its PATH.
+    Where the very same order is under way, that job is followed; so a submitter may be killed, or run twice, and do no harm.
     """
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    from ray.job_submission import JobSubmissionClient
+    environment = job_environment(order.environment or {})
+    client = connect(address)
+    same = [job for job in client.list_jobs() if (job.metadata or {}).get(KEY) == order.key]
+    active = [job for job in same if str(job.status) not in OVER]
+    if active:
+        job = str(active[0].submission_id)
+        print(f"job {job} at {address} is this very work, and under way", flush=True)
+    else:
+        with tempfile.TemporaryDirectory(prefix="gpt1-submit-") as folder:
+            packed = _pack(Path(folder), order.file)
+            job = _submit(
+                client,
+                f"gpt1-{order.key}-{len(same)}",  # of two who submit at once the second finds it taken, and follows
+                entrypoint=shlex.join([order.python or _python(address), *_words(order)]),
+                runtime_env={"working_dir": str(packed), "env_vars": environment},
+                metadata={"gpt1.profile": order.profile or "", "gpt1.workflow": order.file.name, KEY: order.key},
+            )
+        print(f"job {job} submitted to {address}", flush=True)
+    return 0 if detach else follow(address, job)
 
-    try:
-        client = JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError) as error:
-        line = str(error).splitlines()[0]
-        raise UserError(f"--address {address}: no Ray cluster answers ({line}); start one with `ray start --head`") from None
-    with tempfile.TemporaryDirectory(prefix="gpt1-submit-") as folder:
-        packed = _pack(Path(folder), file)
-        job = _submit(
-            client,
-            f"gpt1-{secrets.token_hex(8)}",
-            entrypoint=shlex.join([python or _python(address), *_words(file, profile, assignments, store)]),
-            runtime_env={"working_dir": str(packed)},
-            metadata={"gpt1.profile": profile or "", "gpt1.workflow": str(file)},
-        )
-    print(f"job {job} submitted to {address}", flush=True)
-    if detach:
-        return 0
+
+def follow(address: str, job: str) -> int:
+    """Print a job's output until it ends; its exit status. Interrupted: 130, and the job goes on."""
+    client = connect(address)
+    _known(client, address, job)
     try:
         asyncio.run(_follow(client, job))
     except KeyboardInterrupt:
-        print(f"the job goes on; `ray job logs --address {address} {job}` shows it, `ray job stop` ends it")
+        print(f"the job goes on; `gpt1 logs --address {address} {job}` shows it, `gpt1 stop --address {address} {job}` ends it")
         return 130
     info = client.get_job_info(job)
     code = info.driver_exit_code
     return code if code is not None else int(str(info.status) != "SUCCEEDED")
+
+
+def stop(address: str, job: str) -> None:
+    """Ask a job to end. What it has made stays, and the same submission goes on from there."""
+    client = connect(address)
+    _known(client, address, job)
+    client.stop_job(job)
+
+
+def jobs(address: str) -> list[dict[str, Any]]:
+    """The workflow's jobs on a cluster, oldest first: id, status, workflow, profile, start and end (ms since 1970)."""
+    found = [job for job in connect(address).list_jobs() if KEY in (job.metadata or {})]
+    return [
+        {
+            "job": job.submission_id, "status": str(job.status), "workflow": job.metadata.get("gpt1.workflow", ""),
+            "profile": job.metadata.get("gpt1.profile", ""), "start": job.start_time, "end": job.end_time,
+        }
+        for job in sorted(found, key=lambda job: job.start_time or 0)
+    ]  # fmt: skip
+
+
+def connect(address: str) -> Any:
+    """Ray's client of a cluster's job server. UserError when none answers."""
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        return JobSubmissionClient(address)
+    except (ConnectionError, RuntimeError) as error:
+        line = str(error).splitlines()[0]
+        raise UserError(f"--address {address}: no Ray cluster answers ({line}); start one with `ray start --head`") from None
+
+
+def job_environment(given: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a job: addresses of the submitter's environment, and those given. UserError for what is a secret."""
+    passed = {name: value for name in PASSED_ON if (value := os.environ.get(name))}
+    for name, value in {**passed, **given}.items():
+        if SECRET.search(name) or ("://" in value and without_password(value) != value):
+            mend = "set it in the environment of the cluster's nodes (docs/cluster.md): Ray shows a job's own to everybody"
+            raise UserError(f"{name} holds a secret; {mend}")
+    return {**passed, **given}
+
+
+def address_of(store: str) -> str:
+    """A store as another process of this machine, or another machine, finds it."""
+    return store if re.match(r"s3:/|file://", store) else str(Path(store).absolute())
+
+
+def _known(client: Any, address: str, job: str) -> None:
+    try:
+        client.get_job_status(job)
+    except RuntimeError:
+        names = ", ".join(entry["job"] for entry in jobs(address)) or "none"
+        raise UserError(f"{address} has no job {job}; its jobs: {names}") from None
 
 
 def _submit(client: Any, job: str, **arguments: Any) -> str:
@@ -81,16 +164,13 @@ def _submit(client: Any, job: str, **arguments: Any) -> str:
 
 
 def _python(address: str) -> str:
+    """This very interpreter for a cluster on this machine, else the `python` of its PATH."""
     return sys.executable if urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1") else "python"
 
 
-def _words(file: Path, profile: str | None, assignments: list[str], store: Path) -> list[str]:
-    words = ["-m", "pipeline.cli", "run", "--file", file.name, "--store", str(store.absolute()), "--address", "auto"]
-    if profile:
-        words += ["--profile", profile]
-    for assignment in assignments:
-        words += ["--set", assignment]
-    return words
+def _words(order: Order) -> list[str]:
+    words = ["-m", "pipeline.cli", "run", "--file", order.file.name, "--store", address_of(order.store), "--address", "auto"]
+    return [*words, *(["--profile", order.profile] if order.profile else []), *order.words]
 
 
 def _pack(folder: Path, file: Path) -> Path:
@@ -105,6 +185,6 @@ def _pack(folder: Path, file: Path) -> Path:
     return folder
 
 
-async def _follow(client: object, job: str) -> None:
-    async for text in client.tail_job_logs(job):  # type: ignore[attr-defined]
+async def _follow(client: Any, job: str) -> None:
+    async for text in client.tail_job_logs(job):
         print(text, end="", flush=True)

@@ -11,10 +11,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pipeline.outbox import Outbox
 from pipeline.recorder import Recorder, brief, default_uri, locked
+from pipeline.store import Store
 
 UPLOAD_LIMIT = 10_000_000  # bytes; larger files are recorded by reference
 LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG, LONGEST_DIGEST = 250, 6000, 8000, 36  # MLflow's limits, in characters
@@ -30,12 +31,16 @@ class Tracker:
     `uri`, else MLFLOW_TRACKING_URI, else SQLite in the store. `say` gets one line when the server cannot be reached, and the like.
     """
 
-    def __init__(self, store: Path, uri: str | None = None, say: Callable[[str], None] | None = None) -> None:
-        self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(store)
+    def __init__(self, store: Path | Store, uri: str | None = None, say: Callable[[str], None] | None = None) -> None:
+        store = store if isinstance(store, Store) else Store(store.absolute())
+        self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(store.root)
         self.trouble: str | None = None
         """Why nothing is being sent; None when all is well."""
         self._say = say or (lambda _: None)
-        self._outbox = Outbox(store.absolute() / "outbox")
+        self._mirror = store.outbox_mirror(store.root / "outbox")
+        if self._mirror:
+            self._mirror.pull()
+        self._outbox = Outbox(store.root / "outbox")
         self._recorder = Recorder(store, self.uri, self._outbox, self._say)
         self._wake, self._urge = threading.Event(), threading.Event()
         self._odd: set[tuple[str, str]] = set()
@@ -63,23 +68,35 @@ class Tracker:
             self._odd.update((uid, name) for name in odd)
             self.tags(uid, new)
 
-    def artifact(self, uid: str, path: Path, folder: str = "") -> None:
-        """A file to show in the run: uploaded up to UPLOAD_LIMIT, else by reference. It must stay as it is until it is sent."""
-        path, size = path.absolute(), path.stat().st_size
+    def artifact(self, uid: str, file: Path | str, folder: str = "", size: int | None = None) -> None:
+        """A file to show in the run: uploaded up to UPLOAD_LIMIT, else by reference. It must stay as it is until it is sent.
+
+        `file`: a path, or the address of a file of the store and its `size` in bytes; that one is fetched when it is sent.
+        """
+        address = file.absolute().as_uri() if isinstance(file, Path) else file
+        size = file.stat().st_size if isinstance(file, Path) else size or 0
         if size <= UPLOAD_LIMIT:
-            self._append("artifact", uid, path=str(path), folder=folder)
+            self._append("artifact", uid, path=str(file.absolute()) if isinstance(file, Path) else file, folder=folder)
             return
-        name = f"{folder}/{path.name}.reference.json".lstrip("/")
-        self._append("reference", uid, name=name, content={"uri": path.as_uri(), "size": size})
+        name = f"{folder}/{unquote(address).rpartition('/')[2]}.reference.json".lstrip("/")
+        self.document(uid, name, {"uri": address, "size": size})
+
+    def document(self, uid: str, name: str, content: Any) -> None:
+        """A JSON file of the run, called `name`."""
+        self._append("reference", uid, name=name, content=content)
 
     def references(self, uid: str, files: Sequence[Mapping[str, Any]]) -> None:
         """All files of an artifact, as mappings of name, uri, size (bytes) and sha256: `artifacts.json` in the run, and tags."""
-        self._append("reference", uid, name="artifacts.json", content=[dict(file) for file in files])
+        self.document(uid, "artifacts.json", [dict(file) for file in files])
         self.tags(uid, {"gpt1.artifacts": len(files), "gpt1.artifacts.bytes": sum(file["size"] for file in files)})
 
-    def model(self, uid: str, name: str, folder: Path, fingerprint: str) -> None:
-        """An exported model to enter in the registry under `name`, once for each fingerprint. It must stay as it is until sent."""
-        self._append("model", uid, name=_name(name), path=str(folder.absolute()), fingerprint=fingerprint)
+    def model(self, uid: str, name: str, folder: Path | str, fingerprint: str) -> None:
+        """An exported model (a folder, or its address) to enter in the registry under `name`, once for each fingerprint.
+
+        It must stay as it is until it is sent.
+        """
+        path = str(folder.absolute()) if isinstance(folder, Path) else folder
+        self._append("model", uid, name=_name(name), path=path, fingerprint=fingerprint)
 
     def dataset(self, uid: str, name: str, digest: str, source: str, context: str) -> None:
         """A data set the run used; `source` a URI. MLflow keeps the first 36 characters of the digest."""
@@ -126,6 +143,8 @@ class Tracker:
         self._outbox.close()
         if self._thread is not None:
             self._thread.join(timeout=2 if left else 20)  # a request that hangs is left behind; the thread is a daemon
+        if self._mirror:
+            self._mirror.stop()
         return left
 
     def _append(self, do: str, uid: str, **rest: Any) -> None:
@@ -136,6 +155,8 @@ class Tracker:
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
             self._thread.start()
+            if self._mirror:
+                self._mirror.start(self._outbox.session)
         self._wake.set()
 
     def _work(self) -> None:
@@ -193,7 +214,7 @@ class Synced:
     trouble: str | None
 
 
-def sync(store: Path, uri: str | None = None, timeout: float = 60.0) -> Synced:
+def sync(store: Path | Store, uri: str | None = None, timeout: float = 60.0) -> Synced:
     """Send what waits in the outbox of a store, for at most `timeout` seconds."""
     tracker = Tracker(store, uri)
     closed = tracker.close_left_open()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +13,12 @@ from stages._ray_claims import claims_released
 
 if TYPE_CHECKING:
     from gpt1.train.pretrain_config import Place, PretrainConfig
-    from stages.contract import Context
+    from stages.contract import Context, Travel
 
 RESTARTS = 3
 REFUSAL = "refused.txt"
+SENT = ".sent.json"
+"""What rank 0 sent to the driver: name -> sha256; nothing where both have the same folder."""
 
 
 def train_on_ray(config: PretrainConfig, place: Place, context: Context, workers: int) -> None:
@@ -25,29 +29,35 @@ def train_on_ray(config: PretrainConfig, place: Place, context: Context, workers
     """
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")  # for the dashboard, and it needs one
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
     from ray.train.v2.api.config import LoggingConfig
 
     resources = context.resources
     each = {"CPU": resources.cpus, **({"GPU": resources.gpus} if resources.gpus else {})}
-    refusal = context.attempt / REFUSAL
+    travel, attempt = context.travel, context.attempt
     quiet: dict[str, Any] = {"logging_config": LoggingConfig(log_level="WARNING")}
     trainer = TorchTrainer(
         run_rank,
-        train_loop_config={"config": config, "place": place, "reporter": context.reporter, "refusal": str(refusal)},
-        torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo"),
+        train_loop_config={
+            "config": config, "place": place, "reporter": context.reporter, "travel": travel,
+            "mark": travel.mark(attempt) if travel else "",
+        },
+        torch_config=_torch_config("nccl" if resources.gpus else "gloo"),
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=bool(resources.gpus), resources_per_worker=each),
         run_config=RunConfig(
             name="ray",
-            storage_path=str(context.attempt),
+            storage_path=str(attempt),  # Ray Train's own notes, on the driver's host; our checkpoints do not go through it
             failure_config=FailureConfig(max_failures=RESTARTS),
             **quiet,
         ),
     )
     with claims_released():
         trainer.fit()
-    if refusal.exists():
-        raise UserError(refusal.read_text(encoding="utf-8"))
+    refused = _refusal(attempt, travel)
+    if refused is not None:
+        raise UserError(refused)
+    if travel:
+        _receive(attempt, travel)
 
 
 def run_rank(arguments: dict[str, Any]) -> None:
@@ -58,10 +68,89 @@ def run_rank(arguments: dict[str, Any]) -> None:
     from gpt1.train.interrupt import Stopped
     from gpt1.train.pretrain import pretrain
 
-    refusal = Path(arguments["refusal"])
-    if refusal.exists():
+    travel: Travel | None = arguments["travel"]
+    place = _here(arguments["place"], travel) if travel else arguments["place"]
+    output = Path(place.output)
+    if _refusal(output, travel) is not None:
         return
     try:
-        pretrain(arguments["config"], arguments["place"], arguments["reporter"])
+        pretrain(arguments["config"], place, arguments["reporter"], travel)
     except (UserError, Stopped) as error:
-        refusal.write_text(str(error), encoding="utf-8")
+        (output / REFUSAL).write_text(str(error), encoding="utf-8")
+        if travel:
+            travel.send(output, REFUSAL)
+        return
+    if travel:
+        _send(output, travel, arguments["mark"])
+
+
+def _here(place: Place, travel: Travel) -> Place:
+    """`place` with this host's paths; DeepSpeed's settings come with the code, which may lie elsewhere too."""
+    from gpt1.train.deepspeed_engine import SETTINGS_FOLDER
+
+    here: Place = travel.here(place)
+    return replace(here, deepspeed=str(SETTINGS_FOLDER / Path(here.deepspeed).name))
+
+
+def _refusal(output: Path, travel: Travel | None) -> str | None:
+    """Why the ranks have ended before their time."""
+    if (output / REFUSAL).exists():
+        return (output / REFUSAL).read_text(encoding="utf-8")
+    sent = travel.read(output, REFUSAL) if travel else None
+    return None if sent is None else sent.decode()
+
+
+def _send(output: Path, travel: Travel, mark: str) -> None:
+    """Rank 0 lets the driver have what it wrote, where that is on another host."""
+    from gpt1.train.checkpoint_record import sha256
+    from gpt1.train.ranks import Ranks
+
+    if not Ranks.connect().first:
+        return
+    listed: dict[str, str] = {}
+    if travel.mark(output) != mark:
+        top = [path for path in output.iterdir() if path.is_file() and not path.name.startswith(".")]
+        for path in [*top, *(output / "snapshots").glob("*.safetensors")]:
+            name = path.relative_to(output).as_posix()
+            travel.send(output, name)
+            listed[name] = sha256(path)
+    travel.write(output, SENT, json.dumps(listed).encode())
+
+
+def _receive(output: Path, travel: Travel) -> None:
+    for name, digest in json.loads(travel.read(output, SENT) or b"{}").items():
+        if travel.receive(output, name, output / name) != digest:
+            raise OSError(f"{name} was damaged on its way from rank 0")
+
+
+def _torch_config(backend: str) -> Any:
+    """Ray Train's way to connect the ranks, over the interface that has the node's address in the cluster.
+
+    Left to itself gloo takes the address that the host's name stands for, which on many hosts is the loopback's.
+    """
+    from ray.train.torch import TorchConfig
+    from ray.train.torch.config import _TorchBackend
+
+    class Backend(_TorchBackend):
+        def on_start(self, worker_group: Any, backend_config: Any) -> None:
+            worker_group.execute(name_interface)
+            super().on_start(worker_group, backend_config)
+
+    class Config(TorchConfig):
+        @property
+        def backend_cls(self) -> type[Backend]:
+            return Backend
+
+    return Config(backend=backend)
+
+
+def name_interface() -> None:
+    """Tell gloo and NCCL the interface of this node's address, unless somebody has named one."""
+    import psutil
+    import ray
+
+    address = ray.util.get_node_ip_address()
+    for name, found in psutil.net_if_addrs().items():
+        if any(one.address == address for one in found):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", name)

@@ -141,6 +141,45 @@ class Reporter(Protocol):
         ...
 
 
+class Travel(Protocol):
+    """How paths and files of a store that hosts do not share get from one host to another. Picklable."""
+
+    def here(self, value: Any) -> Any:
+        """`value` (strings, lists, tuples, mappings, data classes) with every path of the store made one of this host.
+
+        Files of published artifacts are fetched; a folder of an attempt under way is made.
+        """
+        ...
+
+    def mark(self, folder: Path) -> str:
+        """What tells this host's folder from another host's that stands for the same; it keeps what is in it, while we live."""
+        ...
+
+    def names(self, folder: Path) -> list[str]:
+        """What was sent from `folder` or below it, by any host: names relative to it."""
+        ...
+
+    def send(self, folder: Path, name: str) -> None:
+        """Let other hosts have the file `name` in `folder`, in place of one sent before."""
+        ...
+
+    def write(self, folder: Path, name: str, data: bytes) -> None:
+        """The same for bytes that are no file."""
+        ...
+
+    def read(self, folder: Path, name: str) -> bytes | None:
+        """What was sent as `name`; None when nothing was."""
+        ...
+
+    def receive(self, folder: Path, name: str, file: Path) -> str | None:
+        """Write what was sent as `name` to a file of this host; its sha256, or None when nothing was sent."""
+        ...
+
+    def forget(self, folder: Path, names: Sequence[str]) -> None:
+        """Take back what was sent."""
+        ...
+
+
 class Context(Reporter, Output, Protocol):
     """What `Stage.run` is given."""
 
@@ -152,6 +191,8 @@ class Context(Reporter, Output, Protocol):
     resources: Resources
     outside: Sequence[OutsideFile]
     reporter: Reporter
+    travel: Travel | None
+    """For a stage whose processes on other hosts use paths: how these get there. None where all hosts see the same folders."""
 
     def input(self, kind: str) -> Artifact:
         """The one artifact of that kind of stage; RuntimeError when there is none or more than one."""

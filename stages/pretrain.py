@@ -213,7 +213,7 @@ def _place(settings: PretrainSettings, context: Context) -> Place:
         books=str(shards.path("books.parquet")),
         vocabulary=str(_folder(context.input("vocabulary"))),
         output=str(context.attempt),
-        earlier=tuple(str(path) for path in context.earlier("checkpoints")),
+        earlier=() if context.travel else tuple(str(path) for path in context.earlier("checkpoints")),
         deepspeed=str(context.outside[0].path),
         checkpoint_every=settings.checkpoint_every,
         checkpoint_minutes=settings.checkpoint_minutes,

@@ -53,6 +53,7 @@ def scatter(engine: Any, stage: int, state: PortableState) -> None:
 def own_form(engine: Any, folder: Path) -> list[Write]:
     """DeepSpeed's own checkpoint of the engine, copied; the calls returned write this rank's files under `folder`/deepspeed."""
     writes: list[Write] = []
+    (folder / OWN).mkdir(parents=True, exist_ok=True)  # on every host: DeepSpeed makes it on rank 0's alone
     usual, engine.checkpoint_engine = engine.checkpoint_engine, _deferred(writes)
     try:
         engine.save_checkpoint(str(folder), tag=OWN, save_latest=False)

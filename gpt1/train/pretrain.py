@@ -38,6 +38,8 @@ from gpt1.train.schedule import learning_rate
 from gpt1.train.speed import Speedometer, peak_tflops
 from gpt1.train.trace import Trace
 from gpt1.train.validation import HeldOut
+from gpt1.train.vault import Vault
+from gpt1.train.vault_checkpoints import VaultCheckpoints
 from gpt1.train.watch import Watch
 from gpt1.weights.store import save_weights
 
@@ -45,8 +47,10 @@ BOOKS_FILE = "held_out_books.jsonl"
 THROUGHPUT_FILE = "throughput.jsonl"
 
 
-def pretrain(config: PretrainConfig, place: Place, reporter: Reporter) -> None:
+def pretrain(config: PretrainConfig, place: Place, reporter: Reporter, vault: Vault | None = None) -> None:
     """Train from the newest whole checkpoint, or from random weights, to `config.steps`.
+
+    `vault` keeps the checkpoints where the ranks' hosts share no disk; else they lie in `place.output`, which all ranks share.
 
     Writes into `place.output`: model.safetensors, config.json, snapshots/, metrics.jsonl, samples.jsonl, samples.md,
     held_out_books.jsonl and throughput.jsonl. The last differs from run to run; the other files' bytes depend on config, shards,
@@ -62,7 +66,11 @@ def pretrain(config: PretrainConfig, place: Place, reporter: Reporter) -> None:
     engine = _engine(config, place, ranks, share)
     output = Path(place.output)
     keep = Keep(place.keep_checkpoints, place.keep_every)
-    checkpoints = Checkpoints(output / "checkpoints", [Path(path) for path in place.earlier], keep, ranks, reporter.say)
+    checkpoints = (
+        Checkpoints(output / "checkpoints", [Path(path) for path in place.earlier], keep, ranks, reporter.say)
+        if vault is None
+        else VaultCheckpoints(output, vault, keep, ranks, reporter.say)
+    )
     speedometer = Speedometer(config.model, config.batch * config.model.context, ranks.world, peak_tflops(ranks.device))
     with Requests(ranks, output, place.checkpoint_minutes, place.stop_after) as requests:
         watch = Watch(

@@ -27,6 +27,7 @@ from gpt1.train.reporter import Reporter
 from gpt1.train.schedule import learning_rate
 from gpt1.train.speed import Speedometer, step_line
 from gpt1.train.validation import HeldOut
+from gpt1.train.vault_checkpoints import VaultCheckpoints
 from gpt1.weights.store import save_weights
 
 SHOWN = 8
@@ -43,7 +44,7 @@ class Watch:
     held_out: HeldOut
     encoder: TextEncoder
     history: History
-    checkpoints: Checkpoints
+    checkpoints: Checkpoints | VaultCheckpoints
     checkpoint_every: int
     facts: Mapping[str, Any]
     output: Path

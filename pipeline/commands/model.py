@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpt1.errors import UserError
+from pipeline.commands.options import StoreOption
 
 if TYPE_CHECKING:
     from gpt1.weights.checkpoint import Checkpoint
 
 WHERE = "A checkpoint's folder, or a cell of the store: pretrain, pretrain@300 (a snapshot), finetune[task=rte,seed=1]."
-StoreOption = Annotated[Path, typer.Option("--store", "-s", help="The folder of all results.", envvar="GPT1_STORE")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write; it must not exist, or be empty.")]
 Where = Annotated[str, typer.Argument(help=WHERE, metavar="CHECKPOINT")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
@@ -58,7 +58,7 @@ def import_hf(
 
 
 @exporting.command("hf")
-def export_hf(where: Where, out: Out, store: StoreOption = Path("store")) -> None:
+def export_hf(where: Where, out: Out, store: StoreOption = "store") -> None:
     """A folder that transformers loads, with a model card."""
     from gpt1.weights.card import model_card
     from gpt1.weights.hf import export, hf_class
@@ -73,7 +73,7 @@ def export_hf(where: Where, out: Out, store: StoreOption = Path("store")) -> Non
 
 
 @exporting.command("openai")
-def export_openai(where: Where, out: Out, store: StoreOption = Path("store")) -> None:
+def export_openai(where: Where, out: Out, store: StoreOption = "store") -> None:
     """The ten .npy files of 2018."""
     from gpt1.weights.openai import write_openai
     from pipeline.checkpoints import find
@@ -85,7 +85,7 @@ def export_openai(where: Where, out: Out, store: StoreOption = Path("store")) ->
 
 
 @exporting.command("mlflow")
-def export_mlflow(where: Where, out: Out, store: StoreOption = Path("store")) -> None:
+def export_mlflow(where: Where, out: Out, store: StoreOption = "store") -> None:
     """A folder for `mlflow models serve`."""
     from gpt1.weights.card import model_card
     from gpt1.weights.hf import export
@@ -116,7 +116,7 @@ def generate(
     length_penalty: Annotated[float, typer.Option(help="Beam search: power of the length that scores are divided by.")] = 1.0,
     stop_at_newline: Annotated[bool, typer.Option("--stop-at-newline", help="End a text at its first line break.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the draws; the same seed gives the same texts.")] = 0,
-    store: StoreOption = Path("store"),
+    store: StoreOption = "store",
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -147,7 +147,7 @@ def predict(
         Path | None, typer.Option("--file", help="Examples: .jsonl with `texts` and `choices`, or tab separated.")
     ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help=f"{WHERE} The task's newest kept one.")] = None,
-    store: StoreOption = Path("store"),
+    store: StoreOption = "store",
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -176,7 +176,7 @@ def perplexity(
     files: Annotated[list[Path], typer.Argument(help="UTF-8 text files.", metavar="FILE...")],
     model: Annotated[str, typer.Option("--model", "-m", help=WHERE)] = "pretrain",
     stride: Annotated[int | None, typer.Option(help="Ids from one window to the next; half the context when not given.")] = None,
-    store: StoreOption = Path("store"),
+    store: StoreOption = "store",
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -212,7 +212,7 @@ class _Stream:
         self._shown = len(text)
 
 
-def _load(where: str, store: Path, device: str) -> Checkpoint:
+def _load(where: str, store: str, device: str) -> Checkpoint:
     import torch
 
     from pipeline.checkpoints import find

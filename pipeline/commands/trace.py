@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpt1.errors import UserError
+from pipeline.commands.options import StoreOption
 from pipeline.origin import Origin, existing, input_record, newest, record_of_book, record_with, store_of
 from pipeline.store import Store
 
@@ -36,7 +37,7 @@ def trace(
     offset: Annotated[int | None, typer.Argument(help="The position of a token in the shard or set, from 0.")] = None,
     step: Annotated[int | None, typer.Option("--step", help="The windows of this update of a pre-training (1: the first).")] = None,
     sample: Annotated[int | None, typer.Option("--sample", help="Only this window of the batch, from 0.")] = None,
-    store: Annotated[Path, typer.Option("--store", "-s", help="The folder of all results.", envvar="GPT1_STORE")] = Path("store"),
+    store: StoreOption = "store",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say where a token, or the batch of a training step, comes from: book, file, offset, text, cleaning rules."""
@@ -52,7 +53,7 @@ def trace(
     print("\n\n".join(_lines(row) for row in rows))
 
 
-def _trace_offset(folder: Path, shard: str, offset: int) -> dict[str, Any]:
+def _trace_offset(folder: str, shard: str, offset: int) -> dict[str, Any]:
     from gpt1.data.shard_file import open_shard
     from gpt1.data.trace import book_at, book_of_set
 

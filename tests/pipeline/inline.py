@@ -11,7 +11,9 @@ from pipeline.store import Store
 from pipeline.workflow import read
 
 
-def plan_of(file: Path, store: Path, *assignments: str, profile: str | None = None, selection: Selection | None = None) -> Plan:
+def plan_of(
+    file: Path, store: Path | str, *assignments: str, profile: str | None = None, selection: Selection | None = None
+) -> Plan:
     return make_plan(read(file, profile, assignments), Store.at(store), selection or Selection())
 
 

@@ -1,0 +1,170 @@
+"""Checkpoints kept in a vault, for ranks that share no disk: each rank puts its files, rank 0 the record, last.
+
+They lie in the vault as `Checkpoints` has them on a disk: ATTEMPT/checkpoints/step-NNNNNNNN/. Each host that takes one up
+fetches it once, into ATTEMPT/resumed-DIGEST/, and checks every file.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import re
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gpt1.train.aside import Aside
+from gpt1.train.checkpoint import PATIENCE, Keep, Say
+from gpt1.train.checkpoint_record import FORMAT, HISTORY, RECORD, Checkpoint, Listing, list_file, read_checkpoint
+from gpt1.train.engine import Write
+from gpt1.train.ranks import Ranks
+from gpt1.train.vault import Vault
+
+FOLDER = "checkpoints"
+LISTING = ".listing-"
+_RECORDS = re.compile(rf"([^/]+)/{FOLDER}/step-(\d+)/{re.escape(RECORD)}")
+
+
+class VaultCheckpoints:
+    """What `Checkpoints` is, with the vault in place of the folders. `output` is this attempt's folder on this host; earlier
+    attempts are those beside it."""
+
+    def __init__(self, output: Path, vault: Vault, keep: Keep, ranks: Ranks, say: Say) -> None:
+        self.output = output
+        self.vault = vault
+        self.keep = keep
+        self.ranks = ranks
+        self.say = say
+        self._aside = Aside("checkpoint")
+        self._sent: set[str] = set()
+
+    def newest(self) -> Checkpoint | None:
+        """The newest whole checkpoint of all attempts, the same on every rank. Its files' hashes have been checked."""
+        chosen = self.ranks.from_first(self._newest() if self.ranks.first else None)
+        if chosen is None:
+            return None
+        found = self._fetch(*chosen)
+        if isinstance(found, str):
+            raise OSError(f"checkpoint {chosen}: rank 0 could read it, rank {self.ranks.rank} could not: {found}")
+        return found
+
+    def _newest(self) -> tuple[str, int] | None:
+        found = [_RECORDS.fullmatch(name) for name in self.vault.names(self.output.parent)]
+        places = [(int(match[2]), match[1]) for match in found if match]
+        for step, attempt in sorted(places, reverse=True):
+            checkpoint = self._fetch(attempt, step)
+            if isinstance(checkpoint, Checkpoint):
+                return attempt, step
+            place = f"{attempt}/{FOLDER}/{_name(step)}"
+            self.say(f"warning: checkpoint {place} is passed over: {checkpoint}; the one before is used")
+        return None
+
+    def _fetch(self, attempt: str, step: int) -> Checkpoint | str:
+        """This host's copy of a checkpoint, or why it is not whole."""
+        source = self.output.parent / attempt
+        data = self.vault.read(source / FOLDER / _name(step), RECORD)
+        if data is None:
+            return f"its {RECORD} is missing"
+        try:
+            record = json.loads(data)
+            files = {f"{FOLDER}/{_name(step)}/{name}": entry["sha256"] for name, entry in record["files"].items()}
+            files |= {f"snapshots/{name}": digest for name, digest in record["snapshots"].items()}
+        except (ValueError, KeyError, TypeError) as error:
+            return f"its {RECORD} cannot be read ({error!r})"
+        target = source / f"resumed-{hashlib.sha256(data).hexdigest()[:12]}"
+        target.mkdir(parents=True, exist_ok=True)
+        with (target / ".lock").open("a") as lock:  # the ranks of a host fetch it once
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for name, digest in files.items():
+                trouble = self._receive(source, name, digest, target / name)
+                if trouble:
+                    return trouble
+            (target / FOLDER / _name(step) / RECORD).write_bytes(data)
+            return read_checkpoint(target / FOLDER / _name(step))
+
+    def _receive(self, source: Path, name: str, digest: str, file: Path) -> str | None:
+        if file.exists():
+            return None
+        private = file.with_name(f".fetch-{uuid.uuid4().hex}")
+        found = self.vault.receive(source, name, private)
+        if found != digest:
+            private.unlink(missing_ok=True)
+            return f"{Path(name).name} is " + ("missing" if found is None else "damaged (its sha256 is not the recorded one)")
+        private.rename(file)
+        return None
+
+    def save(
+        self,
+        step: int,
+        facts: Mapping[str, Any],
+        history: str,
+        snapshots: Mapping[str, str],
+        copy: Callable[[Path], list[Write]],
+    ) -> None:
+        """Begin the checkpoint after `step` updates; waits for the one before, and raises what went wrong with it."""
+        self._aside.wait()
+        nonce = self.ranks.from_first(uuid.uuid4().hex[:8])
+        folder = self.output / FOLDER / _name(step)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.ranks.first:
+            self.vault.forget(folder, [RECORD])  # of a damaged one of the same step, that was passed over
+        writes = copy(folder)
+        record = {"format": FORMAT, "step": step, "facts": dict(facts), "snapshots": dict(snapshots)}
+        self._aside.begin(lambda: self._write(folder, writes, record, history, nonce))
+
+    def finish(self) -> None:
+        """Wait until the one in flight is whole. All ranks must call it."""
+        self._aside.wait()
+        self.ranks.barrier()
+
+    def _write(self, folder: Path, writes: Sequence[Write], record: dict[str, Any], history: str, nonce: str) -> None:
+        listed: Listing = {}
+        for write in writes:
+            file = list_file(folder, write())
+            listed |= file
+            for name in file:
+                self.vault.send(folder, name)
+                (folder / name).unlink()
+        if not self.ranks.first:
+            self.vault.write(folder, f"{LISTING}{nonce}-{self.ranks.rank}", json.dumps(listed).encode())
+            return
+        listings = [f"{LISTING}{nonce}-{rank}" for rank in range(1, self.ranks.world)]
+        for name in listings:
+            listed |= self._await_listing(folder, name)
+        told = history.encode()
+        listed[HISTORY] = {"size": len(told), "sha256": hashlib.sha256(told).hexdigest()}
+        self.vault.write(folder, HISTORY, told)
+        for snapshot in sorted(set(record["snapshots"]) - self._sent):
+            self.vault.send(self.output, f"snapshots/{snapshot}")
+            self._sent.add(snapshot)
+        self.vault.write(folder, RECORD, json.dumps({**record, "files": listed}, indent=2, sort_keys=True).encode())
+        self.vault.forget(folder, listings)
+        self._forget_old()
+
+    def _await_listing(self, folder: Path, name: str) -> Listing:
+        deadline = time.monotonic() + PATIENCE
+        while (found := self.vault.read(folder, name)) is None:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{folder.name}: another rank did not put its share of the checkpoint within {PATIENCE:g} s")
+            time.sleep(0.1)
+        listing: Listing = json.loads(found)
+        return listing
+
+    def _forget_old(self) -> None:
+        """Of this attempt's own; the record first, for half a checkpoint must not look whole."""
+        own = self.output / FOLDER
+        names = self.vault.names(own)
+        steps = sorted({int(match[1]) for name in names if (match := re.match(r"step-(\d+)/", name))}, reverse=True)
+        whole = [step for step in steps if f"{_name(step)}/{RECORD}" in names]
+        for step in whole[self.keep.newest :]:
+            if self.keep.every and step % self.keep.every == 0:
+                continue
+            rest = [name for name in names if name.startswith(f"{_name(step)}/") and not name.endswith(f"/{RECORD}")]
+            self.vault.forget(own, [f"{_name(step)}/{RECORD}", *rest])
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"

@@ -1,0 +1,88 @@
+"""`gpt1 submit`, `jobs`, `logs` and `stop`: the workflow on a running Ray cluster."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gpt1.errors import UserError
+from pipeline.commands.options import StoreOption
+
+ADDRESS = "The cluster's job address, such as http://127.0.0.1:8265."
+JobAddress = Annotated[str, typer.Option("--address", help=ADDRESS, envvar="RAY_API_SERVER_ADDRESS")]
+Job = Annotated[str, typer.Argument(help="The job's id, as `gpt1 submit` and `gpt1 jobs` print it.")]
+HERE = "http://127.0.0.1:8265"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    for command in (submit, jobs, logs, stop):
+        app.command()(command)
+
+
+def submit(
+    stages: Annotated[list[str] | None, typer.Argument(help="Stages (or cells) to make, as for `gpt1 run`.")] = None,
+    address: JobAddress = HERE,
+    file: Annotated[Path, typer.Option("--file", "-f", help="The workflow.")] = Path("workflow.yaml"),
+    profile: Annotated[str | None, typer.Option("--profile", "-p", help="A profile of the workflow.")] = None,
+    assignments: Annotated[list[str] | None, typer.Option("--set", help="stage.key=value, as for `gpt1 run`. Repeatable.")] = None,
+    store: StoreOption = "store",
+    start: Annotated[str | None, typer.Option("--from", help="This stage and all that depends on it.")] = None,
+    only: Annotated[bool, typer.Option("--only", help="The named stages and nothing they need.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Make the named stages (or all) again though they are done.")] = False,
+    env: Annotated[list[str] | None, typer.Option("--env", help="NAME=VALUE for the job; no secrets. Repeatable.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the job.")] = False,
+    python: Annotated[str | None, typer.Option("--python", help="The cluster's interpreter, where it is not its `python`.")] = None,
+) -> None:
+    """Send the workflow to a running Ray cluster as a job, and follow it. Exit status: that of `gpt1 run` there."""
+    from pipeline.submit import Order, submit_job
+    from pipeline.workflow import read
+
+    read(file, profile, assignments or ())
+    words = [word for assignment in assignments or [] for word in ("--set", assignment)]
+    words += ["--from", start] if start else []
+    words += [f"--{name}" for name, given in (("only", only), ("force", force)) if given]
+    order = Order(file, store, profile, [*words, *(stages or [])], _environment(env or []), python)
+    raise typer.Exit(submit_job(address, order, detach))
+
+
+def jobs(address: JobAddress = HERE, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the workflow's jobs on a cluster."""
+    from pipeline import submit as work
+
+    found = work.jobs(address)
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    for job in found:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime((job["start"] or 0) / 1000))
+        print(f"{job['job']}  {job['status']:<9}  {when}  {job['workflow']} {job['profile']}".rstrip())
+    if not found:
+        print(f"no job of the workflow at {address}")
+
+
+def logs(job: Job, address: JobAddress = HERE) -> None:
+    """Print a job's output, and follow it until it ends. Exit status: the job's."""
+    from pipeline.submit import follow
+
+    raise typer.Exit(follow(address, job))
+
+
+def stop(job: Job, address: JobAddress = HERE) -> None:
+    """End a job. What it has made stays; the same submission goes on from there."""
+    from pipeline import submit as work
+
+    work.stop(address, job)
+    print(f"job {job} is asked to end")
+
+
+def _environment(pairs: list[str]) -> dict[str, str]:
+    found = dict(pair.partition("=")[::2] for pair in pairs)
+    for pair in pairs:
+        if "=" not in pair or pair.startswith("="):
+            raise UserError(f"--env {pair}: expected NAME=VALUE")
+    return found

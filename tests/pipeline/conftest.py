@@ -1,0 +1,41 @@
+"""An S3 server for the tests of this folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import objects
+from tests.servers.process import s3_server
+
+BUCKET = "store-bucket"
+S3 = tuple[str, "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """The address of a server, and its process."""
+    with s3_server(tmp_path_factory.mktemp("s3") / "log") as found:
+        yield found
+
+
+@pytest.fixture
+def s3_store(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of an empty store, with this process's environment set for it."""
+    variables = {
+        "GPT1_CACHE": str(tmp_path / "cache"), "AWS_ENDPOINT_URL": s3[0], "AWS_ACCESS_KEY_ID": "tester",
+        "AWS_SECRET_ACCESS_KEY": "a-secret", "AWS_DEFAULT_REGION": "us-east-1",
+    }  # fmt: skip
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    objects._client.cache_clear()
+    client: Any = objects._client(os.getpid())
+    if BUCKET not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
+        client.create_bucket(Bucket=BUCKET)
+    yield f"s3://{BUCKET}/{tmp_path.name}"
+    objects._client.cache_clear()

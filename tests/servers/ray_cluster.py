@@ -1,0 +1,50 @@
+"""A Ray cluster of one node, started by `ray start`, with ports and a folder of its own."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.servers.process import free_port, running, wait_until
+
+RAY = Path(sys.executable).parent / "ray"
+PORTS = (
+    "port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port",
+    "metrics-export-port", "node-manager-port", "object-manager-port", "runtime-env-agent-port",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The address for jobs, and the folder of its logs."""
+
+    address: str
+    folder: Path
+
+
+@contextmanager
+def ray_cluster(
+    log: Path, environment: Mapping[str, str] | None = None, cpus: int = 2, keep: Path | None = None
+) -> Iterator[Cluster]:
+    """A cluster for as long as the block lasts. `keep`: where its logs are copied to in the end."""
+    ports = {name: free_port() for name in PORTS}
+    # A Unix socket's path may have 107 characters, so the folder is a short one.
+    folder = Path(tempfile.mkdtemp(prefix="gpt1-ray-", dir="/tmp"))
+    command = [
+        RAY, "start", "--head", "--node-ip-address=127.0.0.1", f"--num-cpus={cpus}", f"--temp-dir={folder}",
+        "--object-store-memory=200000000", "--disable-usage-stats", "--block",
+        *(f"--{name}={port}" for name, port in ports.items()),
+    ]  # fmt: skip
+    try:
+        with running(command, log, {"RAY_AUTH_MODE": "disabled", **(environment or {})}, cwd=folder, grace=60) as head:
+            wait_until(lambda: log.exists() and "Ray runtime started" in log.read_text(), "Ray", head, log)
+            yield Cluster(f"http://127.0.0.1:{ports['dashboard-port']}", folder)
+    finally:
+        if keep:
+            shutil.copytree(folder, keep, symlinks=True, ignore=shutil.ignore_patterns("sockets", "*.sock"), dirs_exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
