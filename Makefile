@@ -1,6 +1,6 @@
 # The whole set-up in one word. `make run` and `make test` are all a newcomer needs; docs/install.md says the rest.
 .DEFAULT_GOAL := help
-.PHONY: help run install install-test test test-slow lint clean
+.PHONY: help run remote-demo install install-test test test-slow lint clean
 
 BIN := .venv/bin
 PROFILE ?= demo
@@ -11,6 +11,9 @@ help: ## this list
 
 run: install ## environment in .venv/, then the demo: books to report (PROFILE=..., ARGS="--set stage.key=value")
 	@$(BIN)/gpt1 run --profile $(PROFILE) $(ARGS)
+
+remote-demo: install-test ## the demo submitted to a cluster on this machine: PostgreSQL, S3, MLflow, Ray (ARGS="--file FILE")
+	@$(BIN)/python -m tests.servers.stack $(ARGS)
 
 install: ## the environment alone (PYTHON=..., TORCH_INDEX=...)
 	@infra/install.sh run

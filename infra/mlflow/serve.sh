@@ -1,7 +1,7 @@
 #!/bin/sh
 # The MLflow server of a cluster: runs in PostgreSQL, artifacts in a bucket. docs/infra.md says how it is applied.
 # Everything, secrets too, comes from the environment, so that no password stands in a command line or a file:
-#   MLFLOW_BACKEND_STORE_URI      postgresql://USER:PASSWORD@HOST:5432/mlflow
+#   MLFLOW_BACKEND_STORE_URI      postgresql+psycopg2://USER:PASSWORD@HOST:5432/mlflow
 #   MLFLOW_ARTIFACTS_DESTINATION  s3://BUCKET/FOLDER, where this server keeps what clients send it: they need no access to the bucket
 #   AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY (or the machine's role)   for that bucket
 #   HOST, PORT, WORKERS           where to listen (127.0.0.1, 5000), and how many processes answer (2)
@@ -13,7 +13,7 @@
 # MLFLOW_TRACKING_PASSWORD. It needs the package mlflow[auth]. Put TLS before it (an ingress, nginx) on any network but your own.
 set -eu
 fail() { echo "serve.sh: $*" >&2; exit 2; }
-[ -n "${MLFLOW_BACKEND_STORE_URI:-}" ] || fail "MLFLOW_BACKEND_STORE_URI is not set; expected postgresql://USER:PASSWORD@HOST:5432/mlflow"
+[ -n "${MLFLOW_BACKEND_STORE_URI:-}" ] || fail "MLFLOW_BACKEND_STORE_URI is not set; expected postgresql+psycopg2://USER:PASSWORD@HOST:5432/mlflow"
 [ -n "${MLFLOW_ARTIFACTS_DESTINATION:-}" ] || fail "MLFLOW_ARTIFACTS_DESTINATION is not set; expected s3://BUCKET/FOLDER"
 case ${AUTH:-none} in
   none) set -- ;;

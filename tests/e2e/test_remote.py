@@ -158,7 +158,7 @@ def test_no_secret_is_written_anywhere(cluster: Stack, tmp_path: Path) -> None:
 
 DUMP = """
 import sys, psycopg2
-connection = psycopg2.connect(sys.argv[1])
+connection = psycopg2.connect(sys.argv[1].replace("+psycopg2", ""))
 with connection.cursor() as cursor:
     cursor.execute("select table_name from information_schema.tables where table_schema = 'public'")
     for (table,) in cursor.fetchall():

@@ -142,7 +142,7 @@ def test_the_outbox_of_a_dead_host_is_sent_from_another(s3_store: str, tmp_path:
     tracker._mirror.stop()  # all that ever left this host
     monkeypatch.setattr("pipeline.outbox_mirror.alive", lambda _: False)
     elsewhere(monkeypatch, tmp_path)
-    done = sync(Store.at(s3_store), data_base)
+    done = sync(Store.at(s3_store), data_base, timeout=600)
     assert (done.left, done.closed) == (0, 1)
     [run] = MlflowClient(data_base).search_runs(["1"])
     assert (run.info.run_name, run.info.status, run.data.metrics) == ("workflow", "KILLED", {"loss": 2.5})
@@ -168,7 +168,7 @@ def test_files_are_uploaded_to_mlflow_from_a_host_that_never_had_them(
     tracker.artifact("run", store.file_address(file), "outputs", file.size)
     tracker.artifact("run", "s3://store-bucket/nothing/there", "outputs", 1)
     tracker.end("run", "FINISHED")
-    assert tracker.close(60) == 0
+    assert tracker.close(600) == 0
     [run] = MlflowClient(data_base).search_runs(["1"])
     listed = MlflowClient(data_base).list_artifacts(run.info.run_id, "outputs")
     assert [item.path for item in listed] == [f"outputs/{Path(name).name}"]

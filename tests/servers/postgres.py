@@ -47,7 +47,8 @@ def postgres(log: Path) -> Iterator[str]:
         with running([*other, *map(str, serve)], log, cwd=Path("/")) as process:
             address = f"postgresql://{USER}:{password}@127.0.0.1:{port}"
             wait_until(lambda: _makes_database(address), "PostgreSQL", process, log)
-            yield f"{address}/mlflow"
+            # The driver is named: SQLAlchemy's own choice is another one, which is not installed.
+            yield f"{address}/mlflow".replace("postgresql:", "postgresql+psycopg2:")
 
 
 def _makes_database(address: str) -> bool:
