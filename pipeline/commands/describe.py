@@ -13,6 +13,7 @@ import typer
 from gpt1.errors import UserError
 from gpt1.train.describe import DEFAULT_MFU, Device
 from pipeline.cells import Cell, Workflow
+from pipeline.commands.options import StoreOption
 from pipeline.plan import make_plan
 from pipeline.store import Store
 from pipeline.workflow import read
@@ -43,7 +44,7 @@ def describe(
     file: Annotated[Path, typer.Option("--file", "-f", help="The workflow.")] = Path("workflow.yaml"),
     profile: Annotated[str | None, typer.Option("--profile", "-p", help="A profile of the workflow, such as demo.")] = None,
     assignments: Annotated[list[str] | None, typer.Option("--set", help="stage.key=value, as for run. Repeatable.")] = None,
-    store: Annotated[Path, typer.Option("--store", "-s", help="The folder of all results.", envvar="GPT1_STORE")] = Path("store"),
+    store: StoreOption = "store",
     tokens: Annotated[int | None, typer.Option("--tokens", min=1, help="Tokens of the corpus; else those of the shards.")] = None,
     device: Annotated[str | None, typer.Option("--device", help="A device's name, such as H100, for the expected time.")] = None,
     mfu: Annotated[float, typer.Option("--mfu", min=0.001, max=1.0, help="Share of the device's bf16 peak.")] = DEFAULT_MFU,
@@ -63,13 +64,11 @@ def describe(
     print("\n\n".join(map(str, rows)))
 
 
-def _made(workflow: Workflow, folder: Path) -> dict[str, Artifact]:
+def _made(workflow: Workflow, store: str) -> dict[str, Artifact]:
     """The artifacts that the store has of this very workflow, by cell; none where there is no store."""
-    if not folder.is_dir():
-        return {}
     try:
-        entries = make_plan(workflow, Store(folder.resolve())).entries
-    except UserError:  # books that are not on this machine: `run` says so; the forecast needs them for the epochs alone
+        entries = make_plan(workflow, Store.existing(store)).entries
+    except UserError:  # no store yet, or no books on this machine (`run` says so); only the epochs need them
         return {}
     return {cell: entry.artifact for cell, entry in entries.items() if entry.artifact is not None}
 

@@ -19,7 +19,7 @@ TINY = ROOT / "tests" / "stages" / "pretrain_workflow.yaml"
 
 
 def described(capsys: pytest.CaptureFixture[str], **options: Any) -> list[dict[str, Any]]:
-    describe(**{"file": ROOT / "workflow.yaml", "store": Path("nowhere"), "as_json": True, **options})
+    describe(**{"file": ROOT / "workflow.yaml", "store": "nowhere", "as_json": True, **options})
     rows: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
     return rows
 
@@ -45,7 +45,7 @@ def test_profile_and_set_count(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_the_store_has_is_used(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     plan = plan_of(TINY, tmp_path, selection=Selection(stages=("shard",)))
     run_inline(plan)
-    [row] = described(capsys, file=TINY, store=tmp_path)
+    [row] = described(capsys, file=TINY, store=str(tmp_path))
     made = {kind: plan.store.artifact(kind, plan.entries[kind].fingerprint) for kind in ("shard", "vocabulary")}
     assert made["shard"] is not None
     assert made["vocabulary"] is not None
@@ -58,7 +58,7 @@ def test_a_workflow_without_pretraining_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "workflow.yaml"
     file.write_text("stages:\n  ingest: {with: {source: embedded}}\n")
     with pytest.raises(UserError, match="no stage uses `pretrain`"):
-        describe(file=file, store=tmp_path)
+        describe(file=file, store=str(tmp_path))
 
 
 def test_an_unknown_device_is_named(capsys: pytest.CaptureFixture[str]) -> None:
