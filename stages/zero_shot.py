@@ -97,7 +97,7 @@ def _models(pretrain: Artifact) -> list[tuple[int, Path]]:
     found = {int(match[1]): file.path for file in pretrain.under("snapshots/") if (match := _SNAPSHOT.search(file.name))}
     # The summary's steps: `large_batch: scaled` makes other ones than the settings say. A given model does not say how long it
     # was trained, and its one point stands at 0.
-    found[int(pretrain.summary.get("steps", 0))] = pretrain.path("model.safetensors")
+    found[int(pretrain.summary.get("steps", pretrain.settings.get("steps", 0)))] = pretrain.path("model.safetensors")
     return sorted(found.items())
 
 

@@ -100,7 +100,7 @@ def test_a_missing_object_is_damage(numbers: Path, s3_store: str) -> None:
 @pytest.mark.slow
 def test_a_plan_of_a_thousand_artifacts_takes_few_requests(numbers: Path, tmp_path: Path, s3_store: str) -> None:
     """First time on a host: a request for a thousand objects listed, and one a record. From then on the listings alone."""
-    many = "total.matrix.factor=[" + ",".join(map(str, range(1000))) + "]"
+    many = "total.matrix.factor=[" + ",".join(map(str, range(1, 1001))) + "]"
     local = plan(numbers, tmp_path / "store", many)
     run_inline(local)
     there, root = Objects.at(s3_store), local.store.root

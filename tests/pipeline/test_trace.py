@@ -136,6 +136,6 @@ def test_what_cannot_be_traced(made: Plan, arguments: tuple[Any, ...], options: 
 
 
 def test_a_store_without_a_pre_training(tmp_path: Path) -> None:
-    (tmp_path / "shard").mkdir()
+    (tmp_path / "shard.parts").mkdir()
     with pytest.raises(UserError, match="nothing of the stage 'pretrain' is finished"):
         trace(step=1, store=tmp_path)

@@ -13,10 +13,8 @@ from pathlib import Path
 from tests.servers.process import free_port, running, wait_until
 
 RAY = Path(sys.executable).parent / "ray"
-PORTS = (
-    "port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port",
-    "metrics-export-port", "node-manager-port", "object-manager-port", "runtime-env-agent-port",
-)  # fmt: skip
+PORTS = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port")
+"""Those that Ray would take at fixed numbers; the others it chooses itself."""
 
 
 @dataclass(frozen=True)
