@@ -97,8 +97,9 @@ class Recorder:
         client = MlflowClient(tracking_uri=self.uri)
         found = client.get_experiment_by_name(EXPERIMENT)
         if found is None:
-            root = self._store.root
-            files = (root / "mlflow-artifacts").as_uri() if self.uri == default_uri(root) else None
+            # Beside the data base: MLflow itself would take the folder it is started in.
+            lies = Path(self.uri.removeprefix("sqlite:///")).resolve().parent if self.uri.startswith("sqlite:///") else None
+            files = (lies / "mlflow-artifacts").as_uri() if lies else None
             training = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens its pages for training
             self._experiment = client.create_experiment(EXPERIMENT, files, training)
         else:
