@@ -81,7 +81,11 @@ def picture(sources: Sequence[Source], making: Mapping[str, Any]) -> str:
     order = _in_order(sources)
     rows = {row["cell"]: row for row in making["cells"]}
     cells = [
-        (source.cell, "made" if rows[source.cell]["made"] else "cached", list(source.making.get("inputs") or {}))
+        (
+            source.cell,
+            "made" if rows[source.cell]["made"] else "cached",
+            [need for need in source.making.get("inputs") or {} if need in rows],  # the report need not need all that they do
+        )
         for source in order
     ]
     groups: dict[str, list[Mapping[str, Any]]] = {}
