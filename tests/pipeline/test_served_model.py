@@ -24,6 +24,7 @@ from gpt1.weights.hf import export
 from pipeline.outbox import Outbox
 from pipeline.recorder import Recorder, default_uri
 from pipeline.registry import write_mlflow_model
+from pipeline.store import Store
 from pipeline.tracking import Tracker
 from tests.gpt1 import weight_samples as samples
 
@@ -103,7 +104,8 @@ def test_a_served_model_answers_over_http(exported: Path, tmp_path: Path) -> Non
 
 def test_registered_once_through_the_outbox_and_loaded_from_the_registry(exported: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    tracker = Tracker(store, default_uri(store))
+    kept = Store.at(store)
+    tracker = Tracker(kept, default_uri(store))
     tracker.start("export-1", "export")
     for _ in range(2):
         tracker.model("export-1", "gpt1-rte", exported, "abc/hf")
@@ -124,7 +126,7 @@ def test_registered_once_through_the_outbox_and_loaded_from_the_registry(exporte
     loaded = mlflow.pyfunc.load_model("models:/gpt1-rte/1")
     pair = [{"text": "the cat ate", "text_b": "it ate"}]
     assert loaded.predict(pair)[0]["label"] == Answerer.load(exported).answer(pair)[0]["label"]
-    again = Recorder(store, default_uri(store), Outbox(store / "outbox"), print)  # a line sent twice changes nothing
+    again = Recorder(kept, default_uri(store), Outbox(store / "outbox"), print)  # a line sent twice changes nothing
     again.apply([{"do": "model", "uid": "export-1", "name": "gpt1-rte", "path": str(exported), "fingerprint": "abc/hf"}])
     assert len(client.search_model_versions("name = 'gpt1-rte'")) == 2
 
