@@ -52,6 +52,9 @@ class Process:
         command = [sys.executable, str(Path(__file__).with_name("train_contenders.py")), json.dumps(about)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(about["threads"]), "MASTER_PORT": str(about["port"])}
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+    def wait(self) -> None:
+        """Until it has its model."""
         self._listen()
 
     def ask(self, command: str) -> dict[str, Any]:
@@ -115,6 +118,8 @@ def compete(options: argparse.Namespace, precision: str, windows: str) -> dict[s
         "tf32": True, "cores": options.cores,
     }  # fmt: skip
     running = {name: Process({**about, **more, "port": options.port + n}) for n, (name, about) in enumerate(told.items())}
+    for process in running.values():
+        process.wait()
     before = {name: process.ask("loss")["loss"] for name, process in running.items()}
     for process in running.values():
         process.ask(f"steps {options.steps}")  # to warm up

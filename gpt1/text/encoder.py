@@ -186,20 +186,10 @@ class TextEncoder:
         return array(self._type.char, codes).tobytes()
 
     def _tokenizer(self) -> ChunkWords:
-        # Made only when it is needed, so that decoding needs no spaCy.
+        # Made only when it is needed: it loads spaCy.
         self._chunk_words = self._chunk_words or chunk_words()
         return self._chunk_words
 
-    def decode(self, ids: Iterable[int] | Sequence[int]) -> str:
-        """The text of `ids`: words separated by spaces, line breaks without spaces around them.
-
-        Lower case and the spaces of standardise stay: encoding loses what they replaced. ValueError for an id outside.
-        """
-        tokens = self.vocabulary.tokens
-        parts: list[str] = []
-        for number in ids:
-            if not 0 <= number < len(tokens):
-                raise ValueError(f"id {number} is not in the vocabulary of {len(tokens)} tokens")
-            parts.append(tokens[number])
-        text = "".join(parts).replace(END, " ")
-        return text.replace("\n ", "\n").replace(" \n", "\n").strip(" ")
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`, as Vocabulary.decode gives it."""
+        return self.vocabulary.decode(ids)

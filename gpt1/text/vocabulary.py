@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -70,6 +70,19 @@ class Vocabulary:
         (folder / encoder_name).write_bytes(self.encoder_bytes())
         (folder / merges_name).write_bytes(self.merges_bytes())
         return folder / encoder_name, folder / merges_name
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`: words separated by spaces, line breaks without spaces around them.
+
+        Lower case and the spaces of standardise stay: encoding loses what they replaced. ValueError for an id outside.
+        """
+        parts: list[str] = []
+        for number in ids:
+            if not 0 <= number < self.size:
+                raise ValueError(f"id {number} is not in the vocabulary of {self.size} tokens")
+            parts.append(self.tokens[number])
+        text = "".join(parts).replace(END, " ")
+        return text.replace("\n ", "\n").replace(" \n", "\n").strip(" ")
 
     @property
     def file_names(self) -> tuple[str, str]:

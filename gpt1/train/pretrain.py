@@ -19,7 +19,6 @@ from gpt1.data.windows import Windows
 from gpt1.errors import UserError
 from gpt1.model.gpt import GPT
 from gpt1.model.loss import LanguageModelling
-from gpt1.text.encoder import TextEncoder
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.ahead import Ahead
 from gpt1.train.checkpoint import Checkpoints, Keep
@@ -74,7 +73,7 @@ def pretrain(config: PretrainConfig, place: Place, reporter: Reporter, vault: Va
     speedometer = Speedometer(config.model, config.batch * config.model.context, ranks.world, peak_tflops(ranks.device))
     with Requests(ranks, output, place.checkpoint_minutes, place.stop_after) as requests:
         watch = Watch(
-            config, engine, ranks, held_out, TextEncoder(vocabulary), History(), checkpoints, place.checkpoint_every,
+            config, engine, ranks, held_out, vocabulary, History(), checkpoints, place.checkpoint_every,
             _facts(config, place, ranks, engine), output, reporter, speedometer, requests,
             lambda step: books_of(windows, step, config.batch), place.spike,
         )  # fmt: skip

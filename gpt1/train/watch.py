@@ -14,7 +14,7 @@ from torch import Tensor
 from gpt1.errors import UserError
 from gpt1.generate import Sampling, generate
 from gpt1.model.gpt import GPT
-from gpt1.text.encoder import TextEncoder
+from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.checkpoint import Checkpoints
 from gpt1.train.checkpoint_record import sha256, sync
 from gpt1.train.engine import Engine, Outcome
@@ -42,7 +42,7 @@ class Watch:
     engine: Engine
     ranks: Ranks
     held_out: HeldOut
-    encoder: TextEncoder
+    vocabulary: Vocabulary
     history: History
     checkpoints: Checkpoints | VaultCheckpoints
     checkpoint_every: int
@@ -146,7 +146,7 @@ class Watch:
         samples = []
         for n, prompt in enumerate(config.prompts):
             ids = generate(model, prompt.ids, config.sample_tokens, sampling, generator("sample", config.seed, done, n))
-            samples.append({"step": done, "prompt": prompt.text, "text": self.encoder.decode(ids)})
+            samples.append({"step": done, "prompt": prompt.text, "text": self.vocabulary.decode(ids)})
         return samples
 
     def _snapshot(self, done: int) -> None:
