@@ -18,6 +18,7 @@ from pipeline.commands import diff, doctor, jobs, model, panels
 from pipeline.commands import tasks as task_commands
 from pipeline.commands.describe import describe
 from pipeline.commands.options import StoreOption
+from pipeline.commands.pack import pack
 from pipeline.commands.trace import trace
 from pipeline.lease import HeldError
 from pipeline.plan import Entry, Plan, Selection, State, make_plan
@@ -33,7 +34,7 @@ app = typer.Typer(
 )  # fmt: skip
 track = typer.Typer(help="Records on their way to MLflow.", no_args_is_help=True)
 app.add_typer(track, name="track")
-for command in (trace, describe, diff.diff, doctor.doctor):
+for command in (trace, describe, pack, diff.diff, doctor.doctor):
     app.command()(command)
 task_commands.add(app)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -110,8 +111,8 @@ class Pretrain(Stage):
     @classmethod
     def outside(cls, settings: PretrainSettings) -> list[OutsideFile]:
         """DeepSpeed's settings count by content: they are a file that a person may edit."""
-        name = f"zero{settings.zero}.json"
-        return [OutsideFile(f"infra/deepspeed/{name}", DEEPSPEED_FOLDER / name)]
+        file = _deepspeed(settings)
+        return [OutsideFile(f"infra/deepspeed/{file.name}", file)]
 
     @staticmethod
     def forecast(
@@ -129,6 +130,19 @@ class Pretrain(Stage):
             ranks=resources.workers or 1, zero=settings.zero, bf16=settings.precision == "bf16",
             recompute=settings.checkpoint_activations, loss_chunk=settings.loss_chunk, corpus_tokens=corpus_tokens, device=device,
         )  # fmt: skip
+
+    @staticmethod
+    def packed(settings: PretrainSettings, vocabulary: Path, train: Sequence[str], held_out: Sequence[str]) -> str:
+        """run.json for torchrun (docs/training.md). `train` and `held_out` are the shards, with books.parquet, DeepSpeed's settings
+        and the folder `vocabulary`, in which the output will lie too, beside run.json."""
+        from gpt1.text.vocabulary import Vocabulary
+        from gpt1.train.pretrain_config import Place, to_json
+
+        place = Place(
+            tuple(train), tuple(held_out), "books.parquet", vocabulary.name, vocabulary.name,
+            deepspeed=_deepspeed(settings).name, **_saving(settings),
+        )  # fmt: skip
+        return to_json(_config(settings, Vocabulary.load(vocabulary)), place)
 
     def run(self, settings: PretrainSettings, context: Context) -> None:
         from gpt1.text.vocabulary import Vocabulary
@@ -203,6 +217,19 @@ def _deviation(settings: PretrainSettings, config: PretrainConfig) -> dict[str, 
     return {"deviation": f"batch {settings.batch} instead of the paper's {PAPER_BATCH}: {plan} ({how})"}
 
 
+def _deepspeed(settings: PretrainSettings) -> Path:
+    return DEEPSPEED_FOLDER / f"zero{settings.zero}.json"
+
+
+def _saving(settings: PretrainSettings) -> dict[str, Any]:
+    """The settings of placement that say when to save and stop, and what memory is spent; Place calls them the same."""
+    names = (
+        "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "keep_every", "portable_only", "spike",
+        "checkpoint_activations",
+    )  # fmt: skip
+    return {name: getattr(settings, name) for name in names}
+
+
 def _place(settings: PretrainSettings, context: Context) -> Place:
     from gpt1.train.pretrain_config import Place
 
@@ -215,13 +242,7 @@ def _place(settings: PretrainSettings, context: Context) -> Place:
         output=str(context.attempt),
         earlier=() if context.travel else tuple(str(path) for path in context.earlier("checkpoints")),
         deepspeed=str(context.outside[0].path),
-        checkpoint_every=settings.checkpoint_every,
-        checkpoint_minutes=settings.checkpoint_minutes,
-        keep_checkpoints=settings.keep_checkpoints,
-        keep_every=settings.keep_every,
-        portable_only=settings.portable_only,
-        spike=settings.spike,
-        checkpoint_activations=settings.checkpoint_activations,
+        **_saving(settings),
         run=context.attempt.parent.name,  # the fingerprint, by which the tracker knows the run
         device="cuda" if context.resources.gpus else "cpu",
         threads=max(1, int(context.resources.cpus)),

@@ -102,14 +102,19 @@ def to_json(config: PretrainConfig, place: Place) -> str:
 
 
 def from_json(file: Path) -> tuple[PretrainConfig, Place]:
-    """The inverse of `to_json`. Raises UserError for a missing file, bad JSON, or unknown or missing keys."""
+    """The inverse of `to_json`; paths that are not absolute are taken from the file's folder.
+
+    Raises UserError for a missing file, bad JSON, or unknown or missing keys.
+    """
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
         values, place = dict(document["config"]), dict(document["place"])
         values["model"] = ModelConfig.from_dict(values["model"])
         values["prompts"] = tuple(Prompt(prompt["text"], tuple(prompt["ids"])) for prompt in values.get("prompts", ()))
         for name in ("train", "held_out", "earlier"):
-            place[name] = tuple(place.get(name, ()))
+            place[name] = tuple(str(file.parent / path) for path in place.get(name, ()))
+        single = [name for name in ("books", "vocabulary", "output", "deepspeed") if place.get(name)]
+        place |= {name: str(file.parent / place[name]) for name in single}
         return PretrainConfig(**_known(file, PretrainConfig, values)), Place(**_known(file, Place, place))
     except FileNotFoundError as error:
         raise UserError(f"{file}: no such file; expected a JSON document with `config` and `place`") from error

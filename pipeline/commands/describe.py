@@ -53,7 +53,7 @@ def describe(
     """Say what pre-training will need: parameters and FLOPs by part, memory, steps, tokens, epochs, expected time."""
     workflow = read(file, profile, assignments or ())
     on = Device(device, mfu) if device else None
-    made = _made(workflow, store)
+    made = made_artifacts(workflow, store)
     cells = [cell for cell in workflow.cells.values() if cell.uses == "pretrain"]
     if not cells:
         raise UserError(f"{file}: no stage uses `pretrain`, so there is nothing to describe")
@@ -64,7 +64,7 @@ def describe(
     print("\n\n".join(map(str, rows)))
 
 
-def _made(workflow: Workflow, store: str) -> dict[str, Artifact]:
+def made_artifacts(workflow: Workflow, store: str) -> dict[str, Artifact]:
     """The artifacts that the store has of this very workflow, by cell; none where there is no store."""
     try:
         entries = make_plan(workflow, Store.existing(store)).entries

@@ -6,7 +6,7 @@ import typer
 from typer.models import CommandInfo, TyperInfo
 
 PANELS = {
-    "Run the workflow": ("run", "plan", "submit", "jobs", "logs", "stop"),
+    "Run the workflow": ("run", "plan", "submit", "jobs", "logs", "stop", "pack"),
     "Look at it": ("status", "graph", "diff", "trace", "describe", "ui", "track"),
     "Use the models": ("generate", "predict", "perplexity", "import", "export"),
     "Set up": ("doctor", "tasks", "data"),

@@ -1,0 +1,85 @@
+"""`gpt1 pack`: a pre-training as a folder, for a machine that has torch and DeepSpeed and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gpt1.errors import UserError
+from pipeline.commands.describe import made_artifacts
+from pipeline.commands.options import StoreOption
+from pipeline.workflow import read
+
+if TYPE_CHECKING:
+    from pipeline.cells import Cell, Workflow
+    from stages.contract import Artifact
+
+RUN_FILE, OUTPUT = "run.json", "output"
+
+
+def pack(
+    to: Annotated[Path, typer.Argument(help="The folder to write; it must not exist.", metavar="FOLDER")],
+    cell: Annotated[str | None, typer.Option("--cell", help="Which pretrain cell, where the workflow has several.")] = None,
+    file: Annotated[Path, typer.Option("--file", "-f", help="The workflow.")] = Path("workflow.yaml"),
+    profile: Annotated[str | None, typer.Option("--profile", "-p", help="A profile of the workflow, such as demo.")] = None,
+    assignments: Annotated[list[str] | None, typer.Option("--set", help="stage.key=value, as for run. Repeatable.")] = None,
+    store: StoreOption = "store",
+    parts: Annotated[int | None, typer.Option("--parts", min=1, help="Only so many parts of the training text.")] = None,
+) -> None:
+    """Put a pre-training's settings, shards and vocabulary into a folder, to be run by torchrun on another machine."""
+    workflow = read(file, profile, assignments or ())
+    chosen = _choose(workflow, cell, file)
+    made = made_artifacts(workflow, store)
+    shards, vocabulary = (_upstream(chosen, kind, made) for kind in ("shard", "vocabulary"))
+    if to.exists():
+        raise UserError(f"{to}: there is something already; name a folder that does not exist")
+    train, held_out = shards.under("train/")[:parts], shards.under("held_out/")
+    for part in (*train, *held_out):
+        _copy(part.path, to / part.name)
+    _copy_books(shards.path("books.parquet"), to / "books.parquet", {Path(part.name).stem for part in train})
+    for found in (*vocabulary.under("encoder_bpe_"), *vocabulary.under("vocab_")):
+        _copy(found.path, to / OUTPUT / found.path.name)  # beside the weights to come: together they are a checkpoint
+    stage: Any = chosen.stage
+    for outside in stage.outside(chosen.settings):
+        _copy(outside.path, to / outside.path.name)
+    names = [part.name for part in train], [part.name for part in held_out]
+    (to / RUN_FILE).write_text(stage.packed(chosen.settings, to / OUTPUT, *names), encoding="utf-8")
+    less = f" ({len(train)} of {len(shards.under('train/'))} parts of the training text)" if parts else ""
+    print(
+        f"{chosen.id}: {to}{less}. There, with this repository's folder on PYTHONPATH:\n"
+        f"  torchrun --nproc-per-node=1 -m gpt1.train.pretrain --config {to.name}/{RUN_FILE}\n"
+        f"The model will lie in {to.name}/{OUTPUT}: for `gpt1 generate {to.name}/{OUTPUT}` and the stage `given`"
+    )
+
+
+def _choose(workflow: Workflow, name: str | None, file: Path) -> Cell:
+    cells = {cell.id: cell for cell in workflow.cells.values() if cell.uses == "pretrain"}
+    if name in cells:
+        return cells[name]
+    if name is None and len(cells) == 1:
+        return next(iter(cells.values()))
+    found = f"found {name!r}" if name else "one must be named with --cell"
+    raise UserError(f"{file}: {found}; its pretrain cells are: {', '.join(cells) or 'none'}")
+
+
+def _upstream(cell: Cell, kind: str, made: dict[str, Artifact]) -> Artifact:
+    [upstream] = cell.inputs[kind]
+    if upstream not in made:
+        raise UserError(f"{upstream} is not made yet, so there is nothing to pack; run `gpt1 run {upstream}` with the same options")
+    return made[upstream]
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _copy_books(source: Path, target: Path, parts: set[str]) -> None:
+    """books.parquet with the held-out books and those of the training text's `parts`."""
+    from gpt1.data.books_table import read_spans, write_spans
+
+    with target.open("wb") as file:
+        write_spans(file, [span for span in read_spans(source) if span.set != "train" or span.part in parts])
