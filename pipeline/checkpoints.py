@@ -62,7 +62,7 @@ def _opened(cell: str, store: str) -> Store:
     try:
         return Store.existing(store)
     except UserError as error:
-        raise UserError(f"{cell}: no such folder, and {error}; give a checkpoint's folder, or --store") from None
+        raise UserError(f"{cell}: no such folder, and {error}, or give a checkpoint's folder") from None
 
 
 def _newest(cell: str, store: Store) -> Record:

@@ -140,6 +140,17 @@ class Objects:
                 return found
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
+    def folders(self) -> list[str]:
+        """The first steps of all keys that have more than one, in order: a request a thousand of them."""
+        found: list[str] = []
+        start, more = self._key(""), dict[str, str]()
+        while True:
+            page = self._ask("list folders", functools.partial(self._page, {"Prefix": start, "Delimiter": "/", **more}))
+            found += [item["Prefix"][len(start) :].rstrip("/") for item in page.get("CommonPrefixes", [])]
+            if not page.get("IsTruncated"):
+                return found
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
     def remove(self, keys: Iterable[str]) -> None:
         """Delete objects; those that are not there count as deleted."""
         for key in keys:

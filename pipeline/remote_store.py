@@ -11,9 +11,8 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpt1.errors import UserError
 from pipeline import cache
@@ -21,46 +20,17 @@ from pipeline.cache import Item
 from pipeline.files import replace
 from pipeline.objects import SCHEME, Objects
 from pipeline.outbox_mirror import OutboxMirror
-from pipeline.store import LEASE, RECORD, WITHDRAWN, Store, _record, artifact_of, valid
+from pipeline.remote_file import RemoteFile
+from pipeline.store import LEASE, PARTS, RECORD, WITHDRAWN, Store, _record, artifact_of, valid
 from pipeline.travel import StoreTravel
 from pipeline.words import ObjectWord, Word
 from stages.contract import Artifact, OutputFile, Travel
 
+if TYPE_CHECKING:
+    from pipeline.seen_store import SeenStore
+
 BEGUN = "begun.json"
 AT_ONCE = 16  # requests under way at one time
-PARTS = ".parts"
-
-
-class RemoteFile(OutputFile):
-    """A file of a published artifact. It is fetched when `path` is asked for, with those of its folder: code finds siblings by
-    their names."""
-
-    def __init__(self, store: RemoteStore, name: str, entry: Mapping[str, Any], beside: Sequence[Item]) -> None:
-        item = Item(entry["path"], entry["size"], entry["sha256"])
-        known = {
-            "name": name, "size": item.size, "sha256": item.sha256, "volatile": entry["volatile"], "store": store, "item": item,
-            "beside": beside,
-        }  # fmt: skip
-        for field, value in known.items():
-            object.__setattr__(self, field, value)
-
-    store: RemoteStore
-    item: Item
-    beside: Sequence[Item]
-
-    @property
-    def path(self) -> Path:
-        self.store.fetch(self.beside)
-        return self.store.root / self.item.key
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, RemoteFile) and (self.name, self.item) == (other.name, other.item)
-
-    def __hash__(self) -> int:
-        return hash((self.name, self.item))
-
-    def __repr__(self) -> str:
-        return f"RemoteFile({self.name!r}, {self.store.objects.address(self.item.key)!r})"
 
 
 class RemoteStore(Store):
@@ -152,7 +122,7 @@ class RemoteStore(Store):
 
     def record(self, stage: str, fingerprint: str) -> dict[str, Any] | None:
         found = self.objects.read(f"{stage}/{fingerprint}/{RECORD}")
-        return None if found is None else valid(_parsed(found.data))
+        return None if found is None else valid(parsed(found.data))
 
     def published(self, stage: str, fingerprint: str) -> bool:
         key = f"{stage}/{fingerprint}/{RECORD}"
@@ -191,7 +161,12 @@ class RemoteStore(Store):
     def records(self, stage: str) -> Iterator[dict[str, Any]]:
         return self.seen([stage]).records(stage)
 
+    def history(self) -> Iterator[dict[str, Any]]:
+        return self.seen(()).history()
+
     def seen(self, kinds: Iterable[str]) -> SeenStore:
+        from pipeline.seen_store import SeenStore
+
         del kinds  # listed when they are first asked for
         return SeenStore(self.objects)
 
@@ -204,7 +179,7 @@ class RemoteStore(Store):
 
     def left(self, attempt: Path, name: str) -> Any | None:
         found = self.objects.read(f"{self.key(attempt)}/{name}")
-        return None if found is None else _parsed(found.data)
+        return None if found is None else parsed(found.data)
 
     def fail(self, attempt: Path, error: str, user: bool) -> None:
         super().fail(attempt, error, user)
@@ -244,85 +219,12 @@ class RemoteStore(Store):
             return list(pool.map(action, items))
 
 
-class SeenStore(RemoteStore):
-    """A remote store as it was when it was looked at: one listing a kind (a request a thousand objects), and each record read once.
-
-    Records this host has read before are taken from its cache while their marks are the same.
-    """
-
-    @cached_property
-    def _listed(self) -> dict[str, dict[str, Any]]:
-        return {}
-
-    @cached_property
-    def _read(self) -> dict[str, dict[str, Any] | None]:
-        return {}
-
-    def _kind(self, kind: str) -> dict[str, Any]:
-        if kind not in self._listed:
-            self._listed[kind] = {entry.key: entry for entry in self.objects.entries(f"{kind}/")}
-        return self._listed[kind]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return RemoteStore, (self.objects,)
-
-    def record(self, stage: str, fingerprint: str) -> dict[str, Any] | None:
-        key = f"{stage}/{fingerprint}/{RECORD}"
-        if key not in self._read:
-            if not stage.endswith(PARTS):  # all of a kind will be asked for
-                self._read_all([key for key in self._kind(stage) if _is_record(key)])
-            elif key in self._kind(stage):
-                self._read_all([key])
-        return self._read.get(key)
-
-    def records(self, stage: str) -> Iterator[dict[str, Any]]:
-        keys = [key for key in self._kind(stage) if _is_record(key)]
-        self._read_all(keys)
-        return (record for key in sorted(keys) if (record := self._read[key]) is not None)
-
-    def read_ahead(self, kind: str, fingerprints: Sequence[str]) -> None:
-        """Read these records together."""
-        listed = self._kind(kind)
-        self._read_all([key for print_ in fingerprints if (key := f"{kind}/{print_}/{RECORD}") in listed])
-
-    def published(self, stage: str, fingerprint: str) -> bool:
-        return f"{stage}/{fingerprint}/{RECORD}" in self._kind(stage)
-
-    def _entries(self, prefix: str) -> list[Any]:
-        return [entry for key, entry in self._kind(prefix.partition("/")[0]).items() if key.startswith(prefix)]
-
-    def _sizes(self, folders: Sequence[str]) -> dict[str, int]:
-        kinds = {folder.partition("/")[0] for folder in folders}
-        return {key: entry.size for kind in kinds for key, entry in self._kind(kind).items()}
-
-    def _read_all(self, keys: Sequence[str]) -> None:
-        new = [key for key in keys if key not in self._read]
-        for key, record in zip(new, self._all(self._read_one, new), strict=True):
-            self._read[key] = record
-
-    def _read_one(self, key: str) -> dict[str, Any] | None:
-        kind, fingerprint, _ = key.split("/")
-        mark = self._kind(kind)[key].etag.strip('"')
-        kept = self.root / "cache" / "records" / kind / f"{fingerprint}-{mark}.json"
-        try:
-            return valid(_parsed(kept.read_bytes()))
-        except OSError:
-            pass
-        record = RemoteStore.record(self, kind, fingerprint)
-        if record is not None:
-            replace(kept, record)
-        return record
-
-
-def _is_record(key: str) -> bool:
-    return key.endswith(f"/{RECORD}") and key.count("/") == 2
-
-
 def _json(data: Any) -> bytes:
     return (json.dumps(data, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode()
 
 
-def _parsed(data: bytes) -> Any | None:
+def parsed(data: bytes) -> Any | None:
+    """What an object says in JSON; None when it is damaged."""
     try:
         return json.loads(data)
     except ValueError:

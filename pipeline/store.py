@@ -32,6 +32,8 @@ RECORD = "record.json"
 FAILURE = "failure.json"
 LEASE = "lease.json"
 WITHDRAWN = "withdrawn-"
+PARTS = ".parts"
+"""How the kinds of parts end."""
 RECORD_VERSION = 1
 
 
@@ -78,7 +80,7 @@ class Store:
         text = str(where)
         path = Path(unquote(urlsplit(text).path)) if text.startswith("file://") else Path(where)
         if not text.startswith("s3:/") and not path.is_dir():
-            raise UserError(f"there is no store {where}")
+            raise UserError(f"there is no store {where}; name one with --store")
         return Store.at(where)
 
     @property
@@ -184,6 +186,12 @@ class Store:
         for path in sorted(folder.iterdir()) if folder.is_dir() else []:
             record = self.record(stage, path.name)
             if record is not None:
+                yield record
+
+    def history(self) -> Iterator[dict[str, Any]]:
+        """All records of all stages (of no parts), those too that were taken back."""
+        for path in sorted([*self.root.glob(f"*/*/{RECORD}"), *self.root.glob(f"*/*/{WITHDRAWN}*.json")]):
+            if not path.parent.parent.name.endswith(PARTS) and (record := valid(read_json(path))) is not None:
                 yield record
 
     def seen(self, kinds: Iterable[str]) -> Store:

@@ -15,6 +15,8 @@ from typing import IO, Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gpt1.train.vault import Vault
+
 MADE_BY = ("run", "mlflow_run_id", "git_commit", "packages", "started", "finished", "seconds", "resources", "parts", "inputs")
 """The fields of a record that a stage may tell people of its inputs: no path, no host."""
 
@@ -141,8 +143,9 @@ class Reporter(Protocol):
         ...
 
 
-class Travel(Protocol):
-    """How paths and files of a store that hosts do not share get from one host to another. Picklable."""
+class Travel(Vault, Protocol):
+    """How paths and files of a store that hosts do not share get from one host to another: the paths as `here` says, the files
+    as in a vault. Picklable."""
 
     def here(self, value: Any) -> Any:
         """`value` (strings, lists, tuples, mappings, data classes) with every path of the store made one of this host.
@@ -153,30 +156,6 @@ class Travel(Protocol):
 
     def mark(self, folder: Path) -> str:
         """What tells this host's folder from another host's that stands for the same; it keeps what is in it, while we live."""
-        ...
-
-    def names(self, folder: Path) -> list[str]:
-        """What was sent from `folder` or below it, by any host: names relative to it."""
-        ...
-
-    def send(self, folder: Path, name: str) -> None:
-        """Let other hosts have the file `name` in `folder`, in place of one sent before."""
-        ...
-
-    def write(self, folder: Path, name: str, data: bytes) -> None:
-        """The same for bytes that are no file."""
-        ...
-
-    def read(self, folder: Path, name: str) -> bytes | None:
-        """What was sent as `name`; None when nothing was."""
-        ...
-
-    def receive(self, folder: Path, name: str, file: Path) -> str | None:
-        """Write what was sent as `name` to a file of this host; its sha256, or None when nothing was sent."""
-        ...
-
-    def forget(self, folder: Path, names: Sequence[str]) -> None:
-        """Take back what was sent."""
         ...
 
 

@@ -1,8 +1,8 @@
 """Checkpoints that are either whole or do not count, written beside the training.
 
-All ranks copy their share at a step's end and go on; a thread of each writes, syncs and hashes its files in a private folder and
-leaves a list. When all lists are there, rank 0's thread writes the record, last, and renames the folder. At most one checkpoint
-is in flight. A folder without a record, or whose files differ from it, is passed over with a warning.
+Each rank's thread writes, syncs and hashes its files in a private folder and leaves a list. When all lists are there, rank 0's
+thread writes the record, last, and renames the folder. A folder without a record, or whose files differ from it, is passed over
+with a warning.
 """
 
 from __future__ import annotations
@@ -11,40 +11,23 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from gpt1.train.aside import Aside
 from gpt1.train.checkpoint_record import HISTORY, Checkpoint, Listing, list_file, read_checkpoint, sync, write_record, write_synced
-from gpt1.train.engine import Write
 from gpt1.train.ranks import Ranks
+from gpt1.train.saving import LISTING, PATIENCE, Draft, Keep, Saving, Say
 
 PRIVATE = ".writing-"
-LISTING = ".listing-"
-PATIENCE = 1800.0  # seconds that rank 0 waits for another rank's files
-Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Keep:
-    """Which of our own checkpoints stay: the `newest` so many, and those whose step is a multiple of `every` (0: no others)."""
-
-    newest: int = 2
-    every: int = 0
-
-
-class Checkpoints:
+class Checkpoints(Saving):
     """The checkpoints of one run: its `own` folder, to which it writes, and those of `earlier` attempts, which it only reads."""
 
     def __init__(self, own: Path, earlier: Sequence[Path], keep: Keep, ranks: Ranks, say: Say) -> None:
+        super().__init__(keep, ranks, say)
         self.own = own
         self.folders = [*earlier, own]
-        self.keep = keep
-        self.ranks = ranks
-        self.say = say
-        self._aside = Aside("checkpoint")
         if ranks.first:
             own.mkdir(parents=True, exist_ok=True)
             for left_over in own.glob(f"{PRIVATE}*"):
@@ -62,44 +45,21 @@ class Checkpoints:
             self.say(f"warning: checkpoint {folder} is passed over: {found}; the one before is used")
         return None
 
-    def save(
-        self,
-        step: int,
-        facts: Mapping[str, Any],
-        history: str,
-        snapshots: Mapping[str, str],
-        copy: Callable[[Path], list[Write]],
-    ) -> None:
-        """Begin the checkpoint after `step` updates; waits for the one before, and raises what went wrong with it.
+    def _open(self, step: int, nonce: str) -> Path:
+        return self.own / f"{PRIVATE}{step:08d}-{nonce}"
 
-        `copy(folder)` is called on every rank and returns what writes its files. `snapshots` (name -> sha256) are files of
-        `snapshots/` beside the checkpoints, without which this one is not whole.
-        """
-        self._aside.wait()
-        name = self.ranks.from_first(f"{PRIVATE}{step:08d}-{uuid.uuid4().hex[:8]}")
-        private = self.own / name
-        private.mkdir(parents=True, exist_ok=True)
-        writes = copy(private)
-        record = {"step": step, "facts": dict(facts), "snapshots": dict(snapshots)}
-        self._aside.begin(lambda: self._write(private, writes, record, history))
-
-    def finish(self) -> None:
-        """Wait until the one in flight is whole. All ranks must call it."""
-        self._aside.wait()
-        self.ranks.barrier()
-
-    def _write(self, private: Path, writes: Sequence[Write], record: Mapping[str, Any], history: str) -> None:
-        listed: Listing = {}
-        for write in writes:
+    def _write(self, draft: Draft) -> None:
+        private, listed = draft.folder, Listing()
+        for write in draft.writes:
             listed |= list_file(private, write())
         if not self.ranks.first:
             write_synced(private / f"{LISTING}{self.ranks.rank}", json.dumps(listed))
             return
         for rank in range(1, self.ranks.world):
             listed |= _await_listing(private / f"{LISTING}{rank}")
-        (private / HISTORY).write_text(history, encoding="utf-8")
-        write_record(private, record, listed)
-        _publish(private, self.own / f"step-{record['step']:08d}")
+        (private / HISTORY).write_text(draft.history, encoding="utf-8")
+        write_record(private, draft.record, listed)
+        _publish(private, self.own / f"step-{draft.step:08d}")
         self._forget_old()
 
     def _forget_old(self) -> None:

@@ -21,7 +21,7 @@ from gpt1.model.gpt import GPT
 from gpt1.model.loss import LanguageModelling
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.ahead import Ahead
-from gpt1.train.checkpoint import Checkpoints, Keep
+from gpt1.train.checkpoint import Checkpoints
 from gpt1.train.checkpoint_record import Checkpoint
 from gpt1.train.deepspeed_engine import SETTINGS_FOLDER, DeepSpeedEngine
 from gpt1.train.engine import MicroBatch
@@ -33,6 +33,7 @@ from gpt1.train.pretrain_config import Place, PretrainConfig, differing, from_js
 from gpt1.train.random_state import generator
 from gpt1.train.ranks import Ranks, accumulation
 from gpt1.train.reporter import PrintReporter, Reporter
+from gpt1.train.saving import Keep
 from gpt1.train.schedule import learning_rate
 from gpt1.train.speed import Speedometer, peak_tflops
 from gpt1.train.trace import Trace

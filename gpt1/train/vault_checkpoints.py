@@ -12,33 +12,25 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from gpt1.train.aside import Aside
-from gpt1.train.checkpoint import PATIENCE, Keep, Say
 from gpt1.train.checkpoint_record import FORMAT, HISTORY, RECORD, Checkpoint, Listing, list_file, read_checkpoint
-from gpt1.train.engine import Write
 from gpt1.train.ranks import Ranks
+from gpt1.train.saving import LISTING, PATIENCE, Draft, Keep, Saving, Say
 from gpt1.train.vault import Vault
 
 FOLDER = "checkpoints"
-LISTING = ".listing-"
 _RECORDS = re.compile(rf"([^/]+)/{FOLDER}/step-(\d+)/{re.escape(RECORD)}")
 
 
-class VaultCheckpoints:
+class VaultCheckpoints(Saving):
     """What `Checkpoints` is, with the vault in place of the folders. `output` is this attempt's folder on this host; earlier
     attempts are those beside it."""
 
     def __init__(self, output: Path, vault: Vault, keep: Keep, ranks: Ranks, say: Say) -> None:
+        super().__init__(keep, ranks, say)
         self.output = output
         self.vault = vault
-        self.keep = keep
-        self.ranks = ranks
-        self.say = say
-        self._aside = Aside("checkpoint")
         self._sent: set[str] = set()
 
     def newest(self) -> Checkpoint | None:
@@ -96,51 +88,34 @@ class VaultCheckpoints:
         private.rename(file)
         return None
 
-    def save(
-        self,
-        step: int,
-        facts: Mapping[str, Any],
-        history: str,
-        snapshots: Mapping[str, str],
-        copy: Callable[[Path], list[Write]],
-    ) -> None:
-        """Begin the checkpoint after `step` updates; waits for the one before, and raises what went wrong with it."""
-        self._aside.wait()
-        nonce = self.ranks.from_first(uuid.uuid4().hex[:8])
+    def _open(self, step: int, nonce: str) -> Path:  # noqa: ARG002 (the lists carry it)
         folder = self.output / FOLDER / _name(step)
-        folder.mkdir(parents=True, exist_ok=True)
         if self.ranks.first:
             self.vault.forget(folder, [RECORD])  # of a damaged one of the same step, that was passed over
-        writes = copy(folder)
-        record = {"format": FORMAT, "step": step, "facts": dict(facts), "snapshots": dict(snapshots)}
-        self._aside.begin(lambda: self._write(folder, writes, record, history, nonce))
+        return folder
 
-    def finish(self) -> None:
-        """Wait until the one in flight is whole. All ranks must call it."""
-        self._aside.wait()
-        self.ranks.barrier()
-
-    def _write(self, folder: Path, writes: Sequence[Write], record: dict[str, Any], history: str, nonce: str) -> None:
-        listed: Listing = {}
-        for write in writes:
+    def _write(self, draft: Draft) -> None:
+        folder, listed = draft.folder, Listing()
+        for write in draft.writes:
             file = list_file(folder, write())
             listed |= file
             for name in file:
                 self.vault.send(folder, name)
                 (folder / name).unlink()
         if not self.ranks.first:
-            self.vault.write(folder, f"{LISTING}{nonce}-{self.ranks.rank}", json.dumps(listed).encode())
+            self.vault.write(folder, f"{LISTING}{draft.nonce}-{self.ranks.rank}", json.dumps(listed).encode())
             return
-        listings = [f"{LISTING}{nonce}-{rank}" for rank in range(1, self.ranks.world)]
+        listings = [f"{LISTING}{draft.nonce}-{rank}" for rank in range(1, self.ranks.world)]
         for name in listings:
             listed |= self._await_listing(folder, name)
-        told = history.encode()
+        told = draft.history.encode()
         listed[HISTORY] = {"size": len(told), "sha256": hashlib.sha256(told).hexdigest()}
         self.vault.write(folder, HISTORY, told)
-        for snapshot in sorted(set(record["snapshots"]) - self._sent):
+        for snapshot in sorted(set(draft.record["snapshots"]) - self._sent):
             self.vault.send(self.output, f"snapshots/{snapshot}")
             self._sent.add(snapshot)
-        self.vault.write(folder, RECORD, json.dumps({**record, "files": listed}, indent=2, sort_keys=True).encode())
+        record = {"format": FORMAT, **draft.record, "files": listed}
+        self.vault.write(folder, RECORD, json.dumps(record, indent=2, sort_keys=True).encode())
         self.vault.forget(folder, listings)
         self._forget_old()
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from gpt1.errors import UserError
 from gpt1.report.wording import number, span
-from pipeline.files import read_json
+from pipeline.commands.options import StoreOption
 from pipeline.plan import changes
 from pipeline.store import Store
 
@@ -21,13 +20,11 @@ Record = Mapping[str, Any]
 def diff(
     before: Annotated[str | None, typer.Argument(help="A run, or how its name begins; else the last but one.")] = None,
     after: Annotated[str | None, typer.Argument(help="The run to compare it with; the last one when left out.")] = None,
-    store: Annotated[Path, typer.Option("--store", "-s", help="The folder of all results.", envvar="GPT1_STORE")] = Path("store"),
+    store: StoreOption = "store",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare two runs cell by cell: settings, inputs, code, figures, seconds. A run is what it made, and what that was made of."""
-    if not store.is_dir():
-        raise UserError(f"{store}: no such folder; name the store with --store")
-    records = _records(Store(store.resolve()))
+    records: list[Record] = sorted(Store.existing(store).history(), key=lambda record: record.get("finished", 0.0))
     names = sorted({str(record["run"]) for record in records if record.get("run")})
     first, second = _run(before, names, -2), _run(after, names, -1)
     rows = compare(cells_of(first, records), cells_of(second, records))
@@ -66,13 +63,6 @@ def _results(old: Record, new: Record) -> list[str]:
     if lines and old.get("seconds") is not None and new.get("seconds") is not None:
         lines.append(f"took: {span(old['seconds'])} -> {span(new['seconds'])}")
     return lines
-
-
-def _records(store: Store) -> list[Record]:
-    """Every record of the store's stages, those too that were withdrawn; oldest first."""
-    files = [*store.root.glob("*/*/record.json"), *store.root.glob("*/*/withdrawn-*.json")]
-    found = [record for path in files if isinstance(record := read_json(path), dict) and "identity" in record]
-    return sorted(found, key=lambda record: record.get("finished", 0.0))
 
 
 def cells_of(run: str, records: list[Record]) -> dict[str, Record]:

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpt1.train.checkpoint import PRIVATE, Checkpoints, Keep, sorted_candidates
+from gpt1.train.checkpoint import PRIVATE, Checkpoints, sorted_candidates
 from gpt1.train.checkpoint_record import HISTORY, RECORD, Checkpoint, read_checkpoint, sha256
 from gpt1.train.engine import Write, on_cpu, torch_save
 from gpt1.train.ranks import Ranks
+from gpt1.train.saving import Keep
 
 FACTS = {"ranks": 1}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,3 +40,8 @@ def s3_store(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
         client.create_bucket(Bucket=BUCKET)
     yield f"s3://{BUCKET}/{tmp_path.name}"
     objects._client.cache_clear()
+
+
+def on_another_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """From now on this process is one of another host, with a cache of its own."""
+    monkeypatch.setenv("GPT1_CACHE", str(tmp_path / f"cache-{time.time_ns()}"))

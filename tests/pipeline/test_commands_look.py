@@ -89,6 +89,22 @@ def test_a_run_is_what_it_made_and_what_that_was_made_from(store: Path, books: P
     assert len(same) == 3
 
 
+def test_diff_of_a_store_on_s3_is_that_of_a_folder(store: Path, books: Path, s3_store: str) -> None:
+    for run, assignments in ((FIRST, ()), (SECOND, ("numbers.add=5",))):
+        made = plan_of(TOY, s3_store, f"numbers.source={books}", *assignments)
+        run_inline(made, run)
+    made.store.withdraw("numbers", made.entries["numbers"].fingerprint)  # what was taken back had been made all the same
+
+    def rows(where: str | Path) -> list[dict[str, object]]:
+        found = json.loads(invoke("diff", "--store", where, "--json").output)["cells"]
+        return [{**row, "changes": [line for line in row["changes"] if not line.startswith("took")]} for row in found]
+
+    assert rows(s3_store) == rows(store)
+    refused = invoke("diff", "--store", store.parent / "none")
+    assert isinstance(refused.exception, UserError)
+    assert "name one with --store" in str(refused.exception)
+
+
 @pytest.mark.parametrize("wrong", ["nothing", "2026"])
 def test_a_run_that_is_not_one(store: Path, wrong: str) -> None:
     done = invoke("diff", wrong, "--store", store)

@@ -7,7 +7,6 @@ import os
 import pickle
 import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from pipeline.lease import HeldError, Leases
 from pipeline.objects import Objects
 from pipeline.parts import Outputs
 from pipeline.store import Store
-from tests.pipeline.conftest import S3
+from tests.pipeline.conftest import S3, on_another_host
 from tests.servers.process import free_port
 
 
@@ -40,11 +39,6 @@ def publish(url: str, value: str, gate: Any = None, stage: str = "stage") -> boo
     if gate is not None:
         gate.wait()
     return store.publish(stage, "print", outputs.close(), {"attempt": attempt.name, "cell": "cell", "identity": {}})
-
-
-def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """From now on this process is one of another host, with a cache of its own."""
-    monkeypatch.setenv("GPT1_CACHE", str(tmp_path / f"cache-{time.time_ns()}"))
 
 
 def published(url: str) -> Any:
@@ -87,7 +81,7 @@ def test_a_lost_answer_does_not_lose_the_race(url: str) -> None:
 
 def test_another_host_fetches_what_it_reads_and_checks_it(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(url, "value")
-    elsewhere(monkeypatch, tmp_path)
+    on_another_host(monkeypatch, tmp_path)
     found = pickle.loads(pickle.dumps(published(url)))
     assert not list(Store.at(url).root.glob("stage/**/*.txt")), "records are read without files"
     assert found.path("values/value.txt").read_text() == "value"
@@ -100,7 +94,7 @@ def test_a_damaged_object_is_never_read(url: str, tmp_path: Path, monkeypatch: p
     assert store.damage(found) is None
     key = store.file_address(found.files["values/value.txt"]).removeprefix(f"{url}/")
     Objects.at(url).write(key, b"eulav")
-    elsewhere(monkeypatch, tmp_path)
+    on_another_host(monkeypatch, tmp_path)
     with pytest.raises(UserError, match=r"values/value.txt: has the sha256 .* its record says .* make it again"):
         found.path("values/value.txt")
     assert not list(Path(os.environ["GPT1_CACHE"]).rglob("value.txt"))
@@ -124,7 +118,7 @@ def test_attempts_and_why_they_failed_are_seen_elsewhere(url: str, tmp_path: Pat
     store = Store.at(url)
     first = store.new_attempt("stage", "print")
     store.fail(first, "out of paper", user=True)
-    elsewhere(monkeypatch, tmp_path)
+    on_another_host(monkeypatch, tmp_path)
     [attempt] = Store.at(url).attempts("stage", "print")
     assert Store.at(url).failure(attempt) == "out of paper"
     assert attempt != first
@@ -137,7 +131,7 @@ def test_paths_travel_to_other_hosts(url: str, tmp_path: Path, monkeypatch: pyte
     arguments = {"file": str(path), "folders": [str(path.parent)], "other": "value", "attempt": path.parent}
     travel = Store.at(url).travel
     assert travel is not None
-    elsewhere(monkeypatch, tmp_path)
+    on_another_host(monkeypatch, tmp_path)
     here = pickle.loads(pickle.dumps(travel)).here(arguments)
     assert here["other"] == "value"
     for there in (Path(here["file"]), Path(here["folders"][0]) / "value.txt", here["attempt"] / "value.txt"):
