@@ -19,7 +19,7 @@ from tests.servers.process import free_port
 
 INFRA = ROOT / "infra"
 KUBERNETES = "1.31"
-SCRIPTS = [*INFRA.rglob("*.sh"), *INFRA.rglob("*.sbatch")]
+SCRIPTS = [*INFRA.rglob("*.sh"), *INFRA.rglob("*.sbatch"), ROOT / ".ci" / "run"]
 MANIFESTS = sorted((INFRA / "kuberay").glob("*.yaml"))
 
 
