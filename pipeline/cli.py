@@ -17,7 +17,7 @@ from pipeline.addresses import without_password
 from pipeline.commands import diff, doctor, jobs, model, panels
 from pipeline.commands import tasks as task_commands
 from pipeline.commands.describe import describe
-from pipeline.commands.options import StoreOption
+from pipeline.commands.options import Assignments, File, Force, Json, Only, Profile, Stages, Start, StoreOption, flag
 from pipeline.commands.pack import pack
 from pipeline.commands.trace import trace
 from pipeline.lease import HeldError
@@ -38,11 +38,6 @@ for command in (trace, describe, pack, diff.diff, doctor.doctor):
     app.command()(command)
 task_commands.add(app)
 
-File = Annotated[Path, typer.Option("--file", "-f", help="The workflow.")]
-Profile = Annotated[str | None, typer.Option("--profile", "-p", help="A profile of the workflow, such as demo.")]
-Assignments = Annotated[list[str] | None, typer.Option("--set", help="stage.key=value: another value for one setting. Repeatable.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Stages = Annotated[list[str] | None, typer.Argument(help="Stages (or cells) to make, with what they need; all when none is named.")]
 Address = Annotated[str | None, typer.Option("--address", help="A running Ray cluster; one is started here when not given.")]
 
 
@@ -57,10 +52,10 @@ def run(
     profile: Profile = None,
     assignments: Assignments = None,
     store: StoreOption = "store",
-    start: Annotated[str | None, typer.Option("--from", help="This stage and all that depends on it.")] = None,
-    only: Annotated[bool, typer.Option("--only", help="The named stages and nothing they need.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Make the named stages (or all) again though they are done.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and why; run nothing.")] = False,
+    start: Start = None,
+    only: Only = False,
+    force: Force = False,
+    dry_run: Annotated[bool, flag("--dry-run", "Say what would run, and why; run nothing.")] = False,
     code: Annotated[str, typer.Option("--code", help="What to do when the code has changed since: warn or rerun.")] = "warn",
     address: Address = None,
 ) -> None:
@@ -150,9 +145,7 @@ def status(
     assignments: Assignments = None,
     store: StoreOption = "store",
     as_json: Json = False,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Each reason on its line, and what making each cell again costs.")
-    ] = False,
+    explain: Annotated[bool, flag("--explain", "Each reason on its line, and what making each cell again costs.")] = False,
 ) -> None:
     """Say how every stage stands: done, stale, partial, failed or never run; why; and what making it again will cost."""
     made = _plan(file, profile, assignments, store)
@@ -204,7 +197,7 @@ def graph(
     assignments: Assignments = None,
     store: StoreOption = "store",
     svg: Annotated[Path | None, typer.Option("--svg", help="Write a picture to this file.")] = None,
-    mermaid: Annotated[bool, typer.Option("--mermaid", help="Print Mermaid source.")] = False,
+    mermaid: Annotated[bool, flag("--mermaid", "Print Mermaid source.")] = False,
 ) -> None:
     """Draw the workflow, with how each stage stands."""
     from pipeline import graph as drawing
@@ -215,7 +208,7 @@ def graph(
         svg.write_text(drawing.as_svg(cells, _costs(made)), encoding="utf-8")
         print(f"written: {svg}")
         return
-    print(drawing.as_mermaid(cells) if mermaid else drawing.as_text(cells))
+    print(drawing.as_mermaid(cells) if mermaid else drawing.as_text(cells), end="")
 
 
 def _costs(plan: Plan) -> dict[str, list[str]]:

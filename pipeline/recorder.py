@@ -16,6 +16,7 @@ from pipeline.outbox import Entry, Outbox
 from pipeline.store import Store
 
 EXPERIMENT = "gpt1"
+TRAINING = "workflowType=machine_learning"  # in an address of MLflow's pages: those for training
 UID = "gpt1.uid"  # the tag that carries our name of a run
 DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -213,7 +214,8 @@ class Recorder:
         path = self._store.local(entry["path"])
         if not path.is_dir():
             raise LookupError(f"{entry['path']} is gone")
-        register(self._client, self._run(entry["uid"]), entry["name"], path, entry["fingerprint"])
+        aliases = entry.get("aliases", [])  # an outbox from before them has none
+        register(self._client, self._run(entry["uid"]), entry["name"], path, entry["fingerprint"], aliases)
 
     def _dataset(self, entry: Entry) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag

@@ -14,6 +14,9 @@ from pipeline.tracking import Status, Tracker
 from stages.contract import MODELS, Artifact
 
 RUN_ID_LENGTH = 32
+OVER_TOKENS = "over_tokens"  # curves under this name count tokens, not updates
+MOST_FIGURES = 6  # in a table of cells
+NEWEST = "newest"  # the alias of the registered model's last version
 RUN_ID_WAIT = 15.0  # seconds to wait for the tracking server's first answer; MLflow takes some seconds to load
 
 
@@ -26,6 +29,9 @@ class Records:
         self._groups: set[str] = set()
         self._cached: dict[str, str] = {}
         self._made: dict[str, tuple[str, float]] = {}
+        self._figures: dict[str, Mapping[str, Any]] = {}
+        needed = {need for entry in plan.entries.values() for need in entry.cell.needs}
+        self._ends = {cell for cell, entry in plan.entries.items() if cell not in needed and not entry.cell.axes}
         self._uids: dict[str, str] = {}
         self._wait = RUN_ID_WAIT
         self._tracker = Tracker(plan.store, say=say)
@@ -35,7 +41,7 @@ class Records:
             "gpt1.kind": "workflow", "gpt1.profile": workflow.profile or "", "gpt1.workflow": workflow.name,
             "gpt1.store": plan.store.where, **_origin(str(workflow.file)),
         }  # fmt: skip
-        self._tracker.start(run, f"{workflow.name} {workflow.profile or ''} {run}".replace("  ", " "), None, tags, time.time())
+        self._tracker.start(run, f"{workflow.profile or workflow.name} {run}", None, tags, time.time())
         self._tracker.params(run, package_versions())
 
     def started(self, entry: Entry) -> str | None:
@@ -61,13 +67,17 @@ class Records:
         return run_id
 
     def log(self, entry: Entry, step: int, values: Mapping[str, float], when: float) -> None:
-        """A point of one or more curves."""
+        """A point of one or more curves. Those of a pre-training are drawn over the tokens read as well."""
         self._tracker.metrics(self._uid(entry), step, dict(values), when)
+        curves = {f"{OVER_TOKENS}/{name}": value for name, value in values.items() if name in ("loss", "validation_perplexity")}
+        if entry.cell.uses == "pretrain" and curves:
+            settings = entry.cell.settings.model_dump()
+            self._tracker.metrics(self._uid(entry), step * settings["batch"] * settings["context"], curves, when)
 
     def made(self, entry: Entry, artifact: Artifact, record: Mapping[str, Any]) -> None:
         """Close the run of a cell with what it made: own small files as files, everything by reference."""
         uid, when = self._uid(entry), float(record.get("finished", time.time()))
-        numbers = {name: float(value) for name, value in artifact.summary.items() if isinstance(value, int | float)}
+        numbers = self._figure(entry, artifact.summary)
         self._tracker.metrics(uid, 0, {**numbers, "seconds": float(record.get("seconds", 0.0))}, when)
         store = self._plan.store
         for file in artifact.files.values():
@@ -89,7 +99,8 @@ class Records:
         for model, name in artifact.summary.get(MODELS, {}).items():
             inside = artifact.under(f"{model}/")[0]
             folder = store.file_address(inside).rpartition("/")[0]
-            self._tracker.model(uid, name, folder, f"{artifact.fingerprint}/{model}")
+            aliases = [NEWEST, self._plan.workflow.profile or self._plan.workflow.name]
+            self._tracker.model(uid, name, folder, f"{artifact.fingerprint}/{model}", aliases)
         self._made[entry.cell.id] = (str(record.get("mlflow_run_id") or ""), float(record.get("seconds", 0.0)))
         note = cell_note(record, store)
         self._tracker.tags(
@@ -107,6 +118,15 @@ class Records:
         """A cell that is not run again: the parent links to the run that made it."""
         record = self._plan.seen.record(entry.cell.uses, entry.fingerprint) or {}
         self._cached[entry.cell.id] = str(record.get("mlflow_run_id") or record.get("run", ""))
+        self._figure(entry, record.get("summary", {}))
+
+    def _figure(self, entry: Entry, summary: Mapping[str, Any]) -> dict[str, float]:
+        """The numbers of a summary. Those of a stage that nothing needs (the report) become the whole run's as well."""
+        numbers = {name: float(value) for name, value in summary.items() if isinstance(value, int | float)}
+        self._figures[entry.cell.id] = numbers
+        if entry.cell.id in self._ends:
+            self._tracker.metrics(self._run, 0, numbers)
+        return numbers
 
     def close(self, status: int, skipped: list[str]) -> int:
         """End the parent run and wait a while for the server. Returns how many entries it has not acknowledged."""
@@ -121,9 +141,23 @@ class Records:
         if tags:
             self._tracker.tags(self._run, tags)
         for group in self._groups:
+            self._tracker.tags(group, {"mlflow.note.content": self._comparison(group.rpartition("/")[2])})
             self._tracker.end(group, word, time.time())
         self._tracker.end(self._run, word, time.time())
         return self._tracker.close()
+
+    def _comparison(self, node: str) -> str:
+        """The cells of a matrix side by side: what they differ in, their figures, links. Of many figures the first."""
+        cells = [cell for cell in self._plan.workflow.node_cells(node) if cell.id in self._figures]
+        names = list(dict.fromkeys(name for cell in cells for name in self._figures[cell.id]))
+        names = [name for name in names if name not in cells[0].axes][:MOST_FIGURES] if cells else []
+        axes = list(cells[0].axes) if cells else []
+        lines = [f"| {' | '.join([*axes, *names, 'run'])} |", "|---" * (len(axes) + len(names) + 1) + "|"]
+        for cell in cells:
+            run_id = self._made[cell.id][0] if cell.id in self._made else self._cached.get(cell.id, "")
+            figures = [number(self._figures[cell.id].get(name)) for name in names]
+            lines.append(f"| {' | '.join([*map(str, cell.axes.values()), *figures, _link('open', run_id)])} |")
+        return "\n".join(lines)
 
     def _uid(self, entry: Entry) -> str:
         if entry.cell.id not in self._uids:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ CODE = Path(__file__).with_name("served_model.py")
 FINGERPRINT = "gpt1.fingerprint"
 REQUIREMENTS = ("mlflow", "torch", "safetensors", "numpy", "pandas", "ftfy", "spacy", "scikit-learn")
 FOLDER = "registered_model"
+ABOUT = "A version for each export of `gpt1 run`. The alias `newest` is the last of all, a profile's name the last of that profile."
+DESCRIBED = 4000  # characters of the model card
 _WHILE_WRITING = {"MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING": "false", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 
 
@@ -44,34 +47,42 @@ def write_mlflow_model(folder: Path, exported: Path) -> Path:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """MLflow's settings while it writes a model: no bars, no advice, and no names of this machine's variables in the model."""
+    # For good, and by the module: catch_warnings puts back the filters of all threads, and this one is not alone.
+    warnings.filterwarnings("ignore", module=r"mlflow\.")
     before = {name: os.environ.get(name) for name in _WHILE_WRITING}
     os.environ.update(_WHILE_WRITING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
         for name, value in before.items():
             os.environ.pop(name)
             os.environ.update({} if value is None else {name: value})
 
 
-def register(client: Any, run_id: str, name: str, exported: Path, fingerprint: str) -> None:
+def register(client: Any, run_id: str, name: str, exported: Path, fingerprint: str, aliases: Sequence[str] = ()) -> None:
     """Make the export a version of the registered model `name`, once: a version with its fingerprint is left as it is.
 
-    The files become artifacts of the run, so that the server can hand them to whoever loads `models:/NAME/VERSION`.
+    `aliases` point to that version afterwards: `models:/NAME@ALIAS`. The files become artifacts of the run, so that the server can
+    hand them to whoever loads `models:/NAME/VERSION`.
     """
     if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name)
+        client.create_registered_model(name, description=ABOUT)
     versions = client.search_model_versions(f"name = '{name}'")
-    if any(version.tags.get(FINGERPRINT) == fingerprint for version in versions):
-        return
+    found = next((version for version in versions if version.tags.get(FINGERPRINT) == fingerprint), None)
+    version = found or _new_version(client, run_id, name, exported, fingerprint)
+    for alias in aliases:
+        client.set_registered_model_alias(name, re.sub(r"[^\w-]", "_", alias), version.version)
+
+
+def _new_version(client: Any, run_id: str, name: str, exported: Path, fingerprint: str) -> Any:
     # One run can export several models of one name (seeds): each has a folder of its own.
     place = f"{FOLDER}/{name}-{hashlib.sha256(fingerprint.encode()).hexdigest()[:12]}"
     with tempfile.TemporaryDirectory() as scratch:
         client.log_artifacts(run_id, str(write_mlflow_model(Path(scratch) / "model", exported)), place)
     source = f"{client.get_run(run_id).info.artifact_uri}/{place}"
-    client.create_model_version(name, source, run_id, tags={FINGERPRINT: fingerprint})
+    card = exported / "README.md"  # the model card, from its title on
+    about = card.read_text(encoding="utf-8").partition("\n# ")[2][:DESCRIBED] if card.is_file() else None
+    return client.create_model_version(name, source, run_id, tags={FINGERPRINT: fingerprint}, description=about)
 
 
 def _signature(tuned: bool) -> Any:

@@ -15,6 +15,7 @@ from pipeline.context import Job, run_cell
 from pipeline.display import Display
 from pipeline.events import HubReporter, start_hub
 from pipeline.lease import Leases
+from pipeline.machine import watched
 from pipeline.plan import Entry, Plan, other_inputs
 from pipeline.records import Records
 from stages.contract import Artifact
@@ -26,7 +27,8 @@ POLL = 0.2  # seconds between looks at the hub
 def execute_cell(job: Job, reporter: HubReporter) -> None:
     """Run one cell on a worker of the cluster."""
     reporter.started()
-    run_cell(job, reporter)
+    with watched(reporter):
+        run_cell(job, reporter)
 
 
 @dataclass

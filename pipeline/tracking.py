@@ -90,13 +90,13 @@ class Tracker:
         self.document(uid, "artifacts.json", [dict(file) for file in files])
         self.tags(uid, {"gpt1.artifacts": len(files), "gpt1.artifacts.bytes": sum(file["size"] for file in files)})
 
-    def model(self, uid: str, name: str, folder: Path | str, fingerprint: str) -> None:
+    def model(self, uid: str, name: str, folder: Path | str, fingerprint: str, aliases: Sequence[str] = ()) -> None:
         """An exported model (a folder, or its address) to enter in the registry under `name`, once for each fingerprint.
 
-        It must stay as it is until it is sent.
+        `aliases` point to it from then on. It must stay as it is until it is sent.
         """
         path = str(folder.absolute()) if isinstance(folder, Path) else folder
-        self._append("model", uid, name=_name(name), path=path, fingerprint=fingerprint)
+        self._append("model", uid, name=_name(name), path=path, fingerprint=fingerprint, aliases=list(aliases))
 
     def dataset(self, uid: str, name: str, digest: str, source: str, context: str) -> None:
         """A data set the run used; `source` a URI. MLflow keeps the first 36 characters of the digest."""

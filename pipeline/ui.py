@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from gpt1.errors import UserError
-from pipeline.recorder import DEFAULTS, default_uri
+from pipeline.recorder import DEFAULTS, EXPERIMENT, TRAINING, default_uri
 
 STARTING = 120.0  # seconds the server may take to answer
 ENDING = 5.0  # seconds it may take to end by itself
@@ -43,7 +44,7 @@ def serve(store: Path, host: str = "127.0.0.1", port: int = 5000, say: Callable[
         guard = _guard(server.pid)
         try:
             _await_answer(host, port, server, log)
-            ready = f"MLflow shows {store} at http://{host}:{port} (Ctrl-C ends it)"
+            ready = f"MLflow shows {store} at http://{host}:{port}{_page(store)} (Ctrl-C ends it)"
             say(ready) if say else print(ready, flush=True)
             server.wait()
             raise UserError(f"the MLflow server has ended by itself: {_tail(log)}")
@@ -52,6 +53,13 @@ def serve(store: Path, host: str = "127.0.0.1", port: int = 5000, say: Callable[
         finally:
             _end(server, guard)
             signal.signal(signal.SIGTERM, before)
+
+
+def _page(store: Path) -> str:
+    """The list of runs, in MLflow's pages for training (it opens those for language-model applications by itself)."""
+    with closing(sqlite3.connect(default_uri(store).removeprefix("sqlite:///"))) as base:
+        found = base.execute("SELECT experiment_id FROM experiments WHERE name = ?", (EXPERIMENT,)).fetchone()
+    return f"/#/experiments/{found[0]}/runs?{TRAINING}" if found else ""
 
 
 def _require_free(host: str, port: int) -> None:

@@ -107,11 +107,13 @@ def _semantic(artifact: Artifact) -> dict[str, Any]:
 
 def _summary(facts: dict[str, Any]) -> dict[str, Any]:
     """The headline's figures."""
+    from gpt1.report.paper_tables import MAIN
     from gpt1.report.tasks import clearly_better
 
     found = {f"held_out_perplexity {cell['cell']}": cell["held_out_perplexity"] for cell in facts["pretraining"]["cells"]}
     found |= {f"{name}_perplexity": facts["pretraining"][f"{name}_perplexity"] for name in ("unigram", "bigram")}
     found |= {"tasks": len(facts["tasks"]), "tasks_above_baseline": len(clearly_better(facts["tasks"]))}
+    found |= {f"score {row['task']}": row["score"] for row in facts["tasks"] if row["variant_setting"] == MAIN}
     return {name: value for name, value in found.items() if value is not None}
 
 

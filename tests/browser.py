@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import ConsoleMessage, Page
 
 SIZE = (1280, 800)
 
@@ -22,7 +22,8 @@ def chromium() -> str | None:
 
 @contextmanager
 def page(scheme: str = "light", offline: bool = False, said: list[str] | None = None) -> Iterator[Page]:
-    """A page of 1280 x 800; `said` gets what it writes to the console as an error, and every uncaught exception."""
+    """A page of 1280 x 800; `said` gets the errors and warnings of its console, each with the address it is about,
+    and every uncaught exception."""
     from playwright.sync_api import sync_playwright
 
     messages = [] if said is None else said
@@ -32,7 +33,7 @@ def page(scheme: str = "light", offline: bool = False, said: list[str] | None = 
         context = browser.new_context(viewport=size, color_scheme=scheme, offline=offline)  # type: ignore[arg-type]
         opened = context.new_page()
         opened.set_default_timeout(120_000)
-        opened.on("console", lambda message: messages.append(message.text) if message.type == "error" else None)
+        opened.on("console", lambda message: messages.append(_told(message)) if message.type in ("error", "warning") else None)
         opened.on("pageerror", lambda error: messages.append(str(error)))
         try:
             yield opened
@@ -40,11 +41,15 @@ def page(scheme: str = "light", offline: bool = False, said: list[str] | None = 
             browser.close()
 
 
-def save(opened: Page, path: Path) -> None:
-    """The visible part as a PNG of 256 colours: small enough for a repository."""
+def _told(message: ConsoleMessage) -> str:
+    return f"{message.text} ({message.location['url']})"
+
+
+def save(opened: Page, path: Path, height: int) -> None:
+    """The upper `height` pixels of the visible part as a PNG of 256 colours: small enough for a repository."""
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    opened.screenshot(path=path)
+    opened.screenshot(path=path, clip={"x": 0, "y": 0, "width": SIZE[0], "height": height})
     with Image.open(path) as image:
         image.convert("RGB").quantize(256).save(path, optimize=True)

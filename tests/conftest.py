@@ -17,3 +17,13 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"real data not found in {folder} (set GPT1_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def documented(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that the documentation's commands name, and a store in which a small workflow has been run."""
+    from tests.e2e.documented import make
+
+    folder = tmp_path_factory.mktemp("documented")
+    make(folder)
+    return folder

@@ -8,28 +8,33 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tests.browser import chromium, page, save
+from tests.browser import SIZE, chromium, page, save
 from tests.conftest import ROOT
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
 IMAGES = ROOT / "docs" / "images"
+FIRST_SCREEN = 600  # pixels of its height that the answers take
 
 
 def of_report(store: Path) -> None:
-    """The first screen of the report, light and dark, and its picture of the workflow."""
+    """The first screen of the report, light and dark; its tasks, and its picture of the workflow."""
     for scheme in ("light", "dark"):
         with page(scheme, offline=True) as opened:
             opened.goto((store / "report.html").resolve().as_uri())
-            save(opened, IMAGES / f"report{'' if scheme == 'light' else '-dark'}.png")
+            save(opened, IMAGES / f"report{'' if scheme == 'light' else '-dark'}.png", FIRST_SCREEN)
             if scheme == "light":
-                opened.locator("#workflow").scroll_into_view_if_needed()
-                opened.evaluate("document.querySelector('#workflow').scrollIntoView()")
-                save(opened, IMAGES / "workflow.png")
+                for section in ("workflow", "tasks"):
+                    opened.evaluate(f"document.querySelector('#{section}').scrollIntoView()")
+                    save(opened, IMAGES / f"{section}.png", FIRST_SCREEN)
 
 
 @contextmanager
 def mlflow(store: Path) -> Iterator[str]:
-    """`gpt1 ui` of a store; its address."""
+    """`gpt1 ui` of a store; the address it prints, that of the list of runs."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -37,29 +42,48 @@ def mlflow(store: Path) -> Iterator[str]:
     server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
-        assert "http://" in server.stdout.readline(), "the server did not come up"
-        yield f"http://127.0.0.1:{port}"
+        said = server.stdout.readline()
+        assert " at http://" in said, "the server did not come up"
+        yield said.partition(" at ")[2].split()[0]
     finally:
         server.terminate()
         server.wait(timeout=60)
 
 
+def close_what_mlflow_opens(opened: Page) -> None:
+    """Its assistant and its news, which a new visitor gets."""
+    opened.wait_for_timeout(2500)
+    for _ in range(2):
+        for button in opened.get_by_role("button", name="Close", exact=True).all():
+            button.click()
+            opened.wait_for_timeout(500)
+
+
 def of_mlflow(store: Path) -> None:
-    """The list of runs and the registry."""
+    """The list of runs, a stage's curves, a matrix's table, and the registry."""
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{store.resolve() / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("gpt1")
     assert experiment is not None, f"{store}: nothing has been recorded there"
-    with mlflow(store) as address, page() as opened:
-        for name, path, text in (
-            ("mlflow-runs", f"#/experiments/{experiment.experiment_id}/runs", "pretrain"),
-            ("mlflow-registry", "#/models", "gpt1"),
+    ids = {run.info.run_name: run.info.run_id for run in client.search_runs([experiment.experiment_id], max_results=500)}
+    with mlflow(store) as runs, page() as opened:
+        base, training = runs.partition("#/")[0], runs.partition("?")[2]
+        run = f"{base}#/experiments/{experiment.experiment_id}/runs"
+        for name, address, text in (
+            ("mlflow-runs", runs, "Run Name"),
+            ("mlflow-curves", f"{run}/{ids['pretrain']}/model-metrics?{training}", "validation_perplexity"),
+            ("mlflow-system", f"{run}/{ids['pretrain']}/system-metrics?{training}", "cpu_utilization_percentage"),
+            ("mlflow-matrix", f"{run}/{ids['finetune']}?{training}", "Description"),
+            ("mlflow-registry", f"{base}#/models/gpt1?{training}", "newest"),
         ):
-            opened.goto(f"{address}/{path}")
+            opened.goto(address)
             opened.get_by_text(text).first.wait_for()
-            opened.wait_for_timeout(3000)
-            save(opened, IMAGES / f"{name}.png")
+            close_what_mlflow_opens(opened)
+            if name == "mlflow-runs":
+                opened.get_by_text("Expand rows").click()
+                opened.wait_for_timeout(1500)
+            save(opened, IMAGES / f"{name}.png", SIZE[1])
 
 
 def main() -> None:

@@ -19,8 +19,8 @@ def charts(sources: Sequence[Source], facts: Mapping[str, Any], smoothing: float
     found = [
         _perplexity(curves, facts["pretraining"]),
         _loss(curves, smoothing),
-        _of_rows(curves, "lr", "learning-rate", "Learning rate of each update", "learning rate"),
-        _of_rows(curves, "gradient_norm", "gradient-norm", "Norm of the gradient before clipping", "gradient norm"),
+        _of_rows(curves, "lr", "learning-rate", "Learning rate", "learning rate"),
+        _of_rows(curves, "gradient_norm", "gradient-norm", "Gradient norm, unclipped", "gradient norm"),
         _zero_shot(facts["zero_shot"]),
         _normalised(facts["zero_shot"]),
         _transfer(facts["transfer"]),
@@ -68,7 +68,7 @@ def _of_rows(curves: Curves, key: str, name: str, title: str, label: str) -> Cha
     for n, (cell, rows) in enumerate(curves.items()):
         if points := series(rows, key):
             lines.append(Line(cell, *_columns(points), colour=n))
-    return Chart(name, title, "update", label, tuple(lines), height=1.9)
+    return Chart(name, title, "update", label, tuple(lines), width=3.6, height=2.1)  # three of them stand in a row
 
 
 def _zero_shot(tasks: Sequence[Mapping[str, Any]]) -> Chart:

@@ -13,7 +13,7 @@ import typer
 from gpt1.errors import UserError
 from gpt1.train.describe import DEFAULT_MFU, Device
 from pipeline.cells import Cell, Workflow
-from pipeline.commands.options import StoreOption
+from pipeline.commands.options import Assignments, File, Json, Profile, StoreOption
 from pipeline.plan import make_plan
 from pipeline.store import Store
 from pipeline.workflow import read
@@ -41,14 +41,14 @@ class Described:
 
 
 def describe(
-    file: Annotated[Path, typer.Option("--file", "-f", help="The workflow.")] = Path("workflow.yaml"),
-    profile: Annotated[str | None, typer.Option("--profile", "-p", help="A profile of the workflow, such as demo.")] = None,
-    assignments: Annotated[list[str] | None, typer.Option("--set", help="stage.key=value, as for run. Repeatable.")] = None,
+    file: File = Path("workflow.yaml"),
+    profile: Profile = None,
+    assignments: Assignments = None,
     store: StoreOption = "store",
     tokens: Annotated[int | None, typer.Option("--tokens", min=1, help="Tokens of the corpus; else those of the shards.")] = None,
     device: Annotated[str | None, typer.Option("--device", help="A device's name, such as H100, for the expected time.")] = None,
     mfu: Annotated[float, typer.Option("--mfu", min=0.001, max=1.0, help="Share of the device's bf16 peak.")] = DEFAULT_MFU,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say what pre-training will need: parameters and FLOPs by part, memory, steps, tokens, epochs, expected time."""
     workflow = read(file, profile, assignments or ())

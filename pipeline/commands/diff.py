@@ -10,18 +10,19 @@ import typer
 
 from gpt1.errors import UserError
 from gpt1.report.wording import number, span
-from pipeline.commands.options import StoreOption
+from pipeline.commands.options import Json, StoreOption
 from pipeline.plan import changes
 from pipeline.store import Store
 
 Record = Mapping[str, Any]
+SAME = "same"
 
 
 def diff(
     before: Annotated[str | None, typer.Argument(help="A run, or how its name begins; else the last but one.")] = None,
     after: Annotated[str | None, typer.Argument(help="The run to compare it with; the last one when left out.")] = None,
     store: StoreOption = "store",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Compare two runs cell by cell: settings, inputs, code, figures, seconds. A run is what it made, and what that was made of."""
     records: list[Record] = sorted(Store.existing(store).history(), key=lambda record: record.get("finished", 0.0))
@@ -33,7 +34,10 @@ def diff(
         return
     print(f"{first} -> {second}")
     for row in rows:
-        print("\n".join([f"{row['cell']}: {row['how']}", *(f"    {line}" for line in row["changes"])]))
+        if row["how"] != SAME:
+            print("\n".join([f"{row['cell']}: {row['how']}", *(f"    {line}" for line in row["changes"])]))
+    same = [row["cell"] for row in rows if row["how"] == SAME]
+    print(f"the same: {', '.join(same) or 'nothing'}")
 
 
 def compare(before: Mapping[str, Record], after: Mapping[str, Record]) -> list[dict[str, Any]]:
@@ -45,7 +49,7 @@ def compare(before: Mapping[str, Record], after: Mapping[str, Record]) -> list[d
             rows.append({"cell": cell, "how": "only in the second run" if old is None else "only in the first run", "changes": []})
             continue
         lines = [*changes(old["identity"], new["identity"]), *_results(old, new)] if old is not new else []
-        rows.append({"cell": cell, "how": "changed" if lines else "same", "changes": lines})
+        rows.append({"cell": cell, "how": "changed" if lines else SAME, "changes": lines})
     return rows
 
 

@@ -21,6 +21,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline.commands.options import Json
+
 OK, WARN, FAIL = "ok", "warn", "fail"
 GB = 1e9
 PYTHONS = ((3, 11), (3, 12))
@@ -41,7 +43,7 @@ class Finding:
 
 def doctor(
     store: Annotated[Path, typer.Option("--store", "-s", help="The folder of all results.", envvar="GPT1_STORE")] = Path("store"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Look at this machine: Python, packages, GPU, memory, limits, disk, ports. Exit status 1 when something would stop a run."""
     findings = [finding for look in LOOKS for finding in look(store)]

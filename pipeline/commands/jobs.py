@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from gpt1.errors import UserError
-from pipeline.commands.options import StoreOption
+from pipeline.commands.options import Assignments, File, Force, Json, Only, Profile, Stages, Start, StoreOption, flag
 
 ADDRESS = "The cluster's job address, such as http://127.0.0.1:8265."
 JobAddress = Annotated[str, typer.Option("--address", help=ADDRESS, envvar="RAY_API_SERVER_ADDRESS")]
@@ -25,17 +25,17 @@ def add_to(app: typer.Typer) -> None:
 
 
 def submit(
-    stages: Annotated[list[str] | None, typer.Argument(help="Stages (or cells) to make, as for `gpt1 run`.")] = None,
+    stages: Stages = None,
     address: JobAddress = HERE,
-    file: Annotated[Path, typer.Option("--file", "-f", help="The workflow.")] = Path("workflow.yaml"),
-    profile: Annotated[str | None, typer.Option("--profile", "-p", help="A profile of the workflow.")] = None,
-    assignments: Annotated[list[str] | None, typer.Option("--set", help="stage.key=value, as for `gpt1 run`. Repeatable.")] = None,
+    file: File = Path("workflow.yaml"),
+    profile: Profile = None,
+    assignments: Assignments = None,
     store: StoreOption = "store",
-    start: Annotated[str | None, typer.Option("--from", help="This stage and all that depends on it.")] = None,
-    only: Annotated[bool, typer.Option("--only", help="The named stages and nothing they need.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Make the named stages (or all) again though they are done.")] = False,
+    start: Start = None,
+    only: Only = False,
+    force: Force = False,
     env: Annotated[list[str] | None, typer.Option("--env", help="NAME=VALUE for the job; no secrets. Repeatable.")] = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the job.")] = False,
+    detach: Annotated[bool, flag("--detach", "Do not wait for the job.")] = False,
     python: Annotated[str | None, typer.Option("--python", help="The cluster's interpreter, where it is not its `python`.")] = None,
 ) -> None:
     """Send the workflow to a running Ray cluster as a job, and follow it. Exit status: that of `gpt1 run` there."""
@@ -50,7 +50,7 @@ def submit(
     raise typer.Exit(submit_job(address, order, detach))
 
 
-def jobs(address: JobAddress = HERE, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def jobs(address: JobAddress = HERE, as_json: Json = False) -> None:
     """List the workflow's jobs on a cluster."""
     from pipeline import submit as work
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpt1.errors import UserError
-from pipeline.commands.options import StoreOption
+from pipeline.commands.options import StoreOption, flag
 
 if TYPE_CHECKING:
     from gpt1.weights.checkpoint import Checkpoint
@@ -23,7 +23,7 @@ WHERE = "A checkpoint's folder, or a cell of the store: pretrain, pretrain@300 (
 Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write; it must not exist, or be empty.")]
 Where = Annotated[str, typer.Argument(help=WHERE, metavar="CHECKPOINT")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON Lines.")]
+Json = Annotated[bool, flag("--json", "Print JSON Lines.")]
 
 importing = typer.Typer(help="Turn published weights into a checkpoint of ours.", no_args_is_help=True)
 exporting = typer.Typer(help="Write a checkpoint in another form.", no_args_is_help=True)
@@ -114,7 +114,7 @@ def generate(
     top_p: Annotated[float, typer.Option(help="Draw from the fewest tokens that have this share of the probability.")] = 1.0,
     beams: Annotated[int, typer.Option(help="Beam search with so many beams; 0: none.")] = 0,
     length_penalty: Annotated[float, typer.Option(help="Beam search: power of the length that scores are divided by.")] = 1.0,
-    stop_at_newline: Annotated[bool, typer.Option("--stop-at-newline", help="End a text at its first line break.")] = False,
+    stop_at_newline: Annotated[bool, flag("--stop-at-newline", "End a text at its first line break.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the draws; the same seed gives the same texts.")] = 0,
     store: StoreOption = "store",
     device: Device = "auto",

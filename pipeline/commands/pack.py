@@ -10,7 +10,7 @@ import typer
 
 from gpt1.errors import UserError
 from pipeline.commands.describe import made_artifacts
-from pipeline.commands.options import StoreOption
+from pipeline.commands.options import Assignments, File, Profile, StoreOption
 from pipeline.workflow import read
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ RUN_FILE, OUTPUT = "run.json", "output"
 def pack(
     to: Annotated[Path, typer.Argument(help="The folder to write; it must not exist.", metavar="FOLDER")],
     cell: Annotated[str | None, typer.Option("--cell", help="Which pretrain cell, where the workflow has several.")] = None,
-    file: Annotated[Path, typer.Option("--file", "-f", help="The workflow.")] = Path("workflow.yaml"),
-    profile: Annotated[str | None, typer.Option("--profile", "-p", help="A profile of the workflow, such as demo.")] = None,
-    assignments: Annotated[list[str] | None, typer.Option("--set", help="stage.key=value, as for run. Repeatable.")] = None,
+    file: File = Path("workflow.yaml"),
+    profile: Profile = None,
+    assignments: Assignments = None,
     store: StoreOption = "store",
     parts: Annotated[int | None, typer.Option("--parts", min=1, help="Only so many parts of the training text.")] = None,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gpt1.tasks.table import TASKS, Task, task_named
+from pipeline.commands.options import Json
 
 data = typer.Typer(help="The tasks' files.", no_args_is_help=True)
 
@@ -19,7 +20,7 @@ def add(app: typer.Typer) -> None:
     app.add_typer(data, name="data")
 
 
-def list_tasks(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def list_tasks(as_json: Json = False) -> None:
     """List the tasks: kind, metrics, the paper's figures, official row counts, where their files come from."""
     rows = [task_facts(task) for task in TASKS.values()]
     if as_json:

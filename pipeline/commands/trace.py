@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpt1.errors import UserError
-from pipeline.commands.options import StoreOption
+from pipeline.commands.options import Json, StoreOption
 from pipeline.origin import Origin, existing, input_record, newest, record_of_book, record_with, store_of
 from pipeline.store import Store
 
@@ -38,7 +38,7 @@ def trace(
     step: Annotated[int | None, typer.Option("--step", help="The windows of this update of a pre-training (1: the first).")] = None,
     sample: Annotated[int | None, typer.Option("--sample", help="Only this window of the batch, from 0.")] = None,
     store: StoreOption = "store",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say where a token, or the batch of a training step, comes from: book, file, offset, text, cleaning rules."""
     if step is not None and shard is None:

@@ -16,10 +16,10 @@ MINI = ROOT / "tests" / "e2e" / "mini.yaml"
 Record = dict[str, Any]
 
 
-def gpt1(*words: str | Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+def gpt1(*words: str | Path, timeout: float = 600, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run the command and wait."""
     command = [sys.executable, "-m", "pipeline.cli", *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)
 
 
 def run_mini(store: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -145,18 +145,26 @@ def test_help_teaches_and_every_command_has_a_place() -> None:
     assert ours <= named, f"commands without a place in pipeline/commands/panels.py: {ours - named}"
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_is_there_for_every_shell(shell: str) -> None:
+def completed(shell: str, *words: str) -> str:
+    """What the shell would be offered after `words`."""
     environment = {
         **os.environ,
         "_GPT1_COMPLETE": f"complete_{shell}",
-        "_TYPER_COMPLETE_ARGS": "gpt1 do",
-        "COMP_WORDS": "gpt1 do",
-        "COMP_CWORD": "1",
+        "_TYPER_COMPLETE_ARGS": " ".join(words),
+        "COMP_WORDS": " ".join(words),
+        "COMP_CWORD": str(len(words) - 1),
         "_TYPER_COMPLETE_FISH_ACTION": "get-args",
     }
     code = "from pipeline.cli import app; app(prog_name='gpt1')"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
-    assert "doctor" in done.stdout, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_there_for_every_shell(shell: str) -> None:
+    assert "doctor" in completed(shell, "gpt1", "do")
+    assert "one-gpu" in completed(shell, "gpt1", "run", "--profile", "on")
+    assert "zero_shot" in completed(shell, "gpt1", "run", "--file", "workflow.yaml", "ze")
+    assert "error" not in completed(shell, "gpt1", "plan", "--file", "nowhere.yaml", "--profile", "d").lower()

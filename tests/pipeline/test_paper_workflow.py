@@ -53,3 +53,13 @@ def test_ten_seeds_for_tasks_under_ten_thousand_rows(paper: Workflow) -> None:
     assert {task: len(found) for task, found in seeds.items()} == {
         task: 10 if TASKS[task].rows["train"] < 10_000 else 3 for task in seeds
     }
+
+
+def test_the_papers_numbers_stand_in_the_profile(paper: Workflow) -> None:
+    """SPEC sections 1, 3 and 4: a warm-up of 0.2 % is 0.002, and nothing else."""
+    pretrain = paper.cells["pretrain[model=gpt]"].settings.model_dump()
+    numbers = {"layers": 12, "width": 768, "heads": 12, "context": 512, "batch": 64, "max_lr": 2.5e-4, "warmup": 2000, "clip": 1.0}
+    assert {name: pretrain[name] for name in numbers} == numbers
+    tuning = paper.cells["finetune[task=rte,variant=full,seed=1]"].settings.model_dump()
+    numbers = {"lr": 6.25e-5, "batch": 32, "epochs": 3, "warmup": 0.002, "lm_weight": 0.5, "weight_decay": 0.01, "clip": 1.0}
+    assert {name: tuning[name] for name in numbers} == numbers

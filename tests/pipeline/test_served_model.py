@@ -108,8 +108,8 @@ def test_registered_once_through_the_outbox_and_loaded_from_the_registry(exporte
     tracker = Tracker(kept, default_uri(store))
     tracker.start("export-1", "export")
     for _ in range(2):
-        tracker.model("export-1", "gpt1-rte", exported, "abc/hf")
-    tracker.model("export-1", "gpt1-rte", exported, "def/hf")
+        tracker.model("export-1", "gpt1-rte", exported, "abc/hf", ["newest", "one-gpu"])
+    tracker.model("export-1", "gpt1-rte", exported, "def/hf", ["newest", "my profile"])
     tracker.model("export-1", "gone", tmp_path / "not-there", "ghi")
     tracker.end("export-1", "FINISHED")
     assert tracker.close(timeout=180) == 0
@@ -121,6 +121,10 @@ def test_registered_once_through_the_outbox_and_loaded_from_the_registry(exporte
     versions = client.search_model_versions("name = 'gpt1-rte'")
     assert sorted(version.tags["gpt1.fingerprint"] for version in versions) == ["abc/hf", "def/hf"]
     assert len({version.source for version in versions}) == 2
+    pointed = {alias: client.get_model_version_by_alias("gpt1-rte", alias) for alias in ("newest", "one-gpu", "my_profile")}
+    prints = {alias: version.tags["gpt1.fingerprint"] for alias, version in pointed.items()}
+    assert prints == {"newest": "def/hf", "one-gpu": "abc/hf", "my_profile": "def/hf"}
+    assert "Transformer decoder" in pointed["newest"].description
     assert not client.search_registered_models("name = 'gone'")
     mlflow.set_tracking_uri(default_uri(store))
     loaded = mlflow.pyfunc.load_model("models:/gpt1-rte/1")

@@ -146,6 +146,12 @@ def test_the_page_is_whole_and_needs_nothing(tmp_path: Path) -> None:
     assert {"pre-training", "tasks", "transfer", "zero-shot", "samples", "corpus", "provenance"} <= set(page.ids)
 
 
+def test_what_is_no_figure_to_compare_with_is_said_to_be_none(tmp_path: Path) -> None:
+    page = " ".join(report(tmp_path / "store", Workshop(tmp_path / "work").everything()).path("report.html").read_text().split())
+    assert "18.4 on BooksCorpus without saying that it was held out" in page
+    assert "QNLI in its second version" in page
+
+
 def test_a_workflow_of_pretraining_alone(tmp_path: Path) -> None:
     made = report(tmp_path / "store", [Workshop(tmp_path / "work").pretrain()])
     page, found = checked(made), results(made)

@@ -1,0 +1,64 @@
+"""A folder in which the documentation's commands can be typed as they stand: the small workflow under the pages' names, and run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import yaml
+
+from gpt1.weights.openai import write_openai
+from tests.e2e.workflow import MINI, gpt1
+from tests.gpt1 import weight_samples as samples
+
+TASKS = ["demo_author", "rte", "race"]
+PROFILES = ("demo", "one-gpu", "paper")
+
+
+def make(folder: Path) -> None:
+    """Write what the pages name (books, task files, weights, workflow.yaml); two runs, so that `diff` has two."""
+    _write_workflow(folder)
+    _write_tasks(folder / "data")
+    for name, text in {"book.txt": "She said that it was a dark night.\n", "other.txt": "The old man was glad.\n"}.items():
+        (folder / name).write_text(text)
+    (folder / "my_books").mkdir()
+    (folder / "my_books" / "one.txt").write_text("It was the best of times, it was the worst of times. " * 100)
+    question = {"texts": ["It rained. When did it rain?"], "choices": ["today", "never", "in May", "at night"]}
+    (folder / "questions.jsonl").write_text(json.dumps(question) + "\n")
+    write_openai(folder / "openai-files", samples.model(), samples.vocabulary())
+    for command in (
+        ("import", "openai", "openai-files", "--out", "one"), ("export", "hf", "one", "--out", "transformers-model"),
+        ("run", "--profile", "demo"), ("run", "--profile", "demo", "export", "--force", "--only"),
+    ):  # fmt: skip
+        ended = gpt1(*command, cwd=folder)
+        assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr
+
+
+def _write_workflow(folder: Path) -> None:
+    document = yaml.safe_load(MINI.read_text())
+    stages = document["stages"]
+    stages["task_data"] |= {"matrix": {"task": ["demo_choice", *TASKS]}}
+    stages["task_data"]["with"]["source"] = "data"
+    stages["finetune"] |= {"matrix": {"task": TASKS, "seed": [1, 2]}}
+    stages["finetune"]["with"]["keep_model"] = True
+    document["profiles"] = {name: {"description": "The same.", "stages": {}} for name in PROFILES}
+    (folder / "workflow.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+
+
+def _write_tasks(data: Path) -> None:
+    """RTE and RACE in their publishers' layouts, a few rows each."""
+    (data / "RTE").mkdir(parents=True)
+    rows = ["index\tsentence1\tsentence2\tlabel"]
+    answers = (("dry", "not_entailment"), ("wet", "entailment"))
+    rows += [f"{n}\tIt rained on day {n}.\tIt was {answers[n % 2][0]}.\t{answers[n % 2][1]}" for n in range(40)]
+    for split in ("train", "dev"):
+        (data / "RTE" / f"{split}.tsv").write_text("\n".join(rows) + "\n")
+    passage = {
+        "article": "One day it rained.", "questions": ["When did it rain?"] * 10, "answers": ["A"] * 10, "id": "1.txt",
+        "options": [["one day", "never", "in May", "at night"]] * 10,
+    }  # fmt: skip
+    for split in ("train", "dev", "test"):
+        for group in ("middle", "high"):
+            place = data / "RACE" / split / group
+            place.mkdir(parents=True)
+            (place / "1.txt").write_text(json.dumps(passage))
