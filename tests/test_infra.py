@@ -50,6 +50,22 @@ def test_shell_scripts(script: Path) -> None:
     assert os.access(script, os.X_OK)
 
 
+@pytest.mark.parametrize(
+    ("words", "more", "message"),
+    [
+        ((), {}, "expected head or worker, found ''"),
+        (("worker",), {"RAY_AUTH_MODE": "token"}, "HEAD is not set"),
+        (("head",), {}, "RAY_AUTH_MODE is not set"),
+    ],
+)
+def test_node_sh_says_what_it_lacks(words: tuple[str, ...], more: dict[str, str], message: str) -> None:
+    """What it does with all it needs: tests/cluster."""
+    variables = {"PATH": os.environ["PATH"], **more}
+    said = subprocess.run([INFRA / "ray" / "node.sh", *words], env=variables, capture_output=True, text=True)
+    assert said.returncode == 2
+    assert message in said.stderr
+
+
 def test_the_file_for_ray_up_by_rays_own_schema() -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 

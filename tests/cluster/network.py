@@ -1,0 +1,64 @@
+"""The wires between hosts: one switch, a link to each host, which can be cut, mended and made slow."""
+
+from __future__ import annotations
+
+import subprocess
+
+from tests.cluster.host import Host
+from tests.cluster.world import World
+
+NET = "10.77.0"
+GATEWAY = f"{NET}.254"  # leads nowhere; but programs find their own address by asking for the way to a far one
+IN_SWITCH = f"""
+set -e
+ip link set lo up
+ip link add switch type bridge
+ip address add {GATEWAY}/24 dev switch
+ip link set switch up
+echo ready
+exec sleep infinity
+"""
+
+
+class Network:
+    """A switch in a network namespace of its own, so that nothing of it is seen outside."""
+
+    def __init__(self, world: World) -> None:
+        self._outer, self._holder = world.start("unshare", "--net", "sh", "-c", IN_SWITCH)
+        assert self._outer.stdout
+        assert self._outer.stdout.readline() == b"ready\n", "the switch cannot be set up"
+
+    def connect(self, host: Host) -> None:
+        """Lay a link to a host. On the host its end is called eth0."""
+        name = f"to-{host.name}"
+        self._do("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", str(host.holder))
+        self._do("ip", "link", "set", name, "master", "switch", "up")
+        for words in (f"address add {host.address}/24 dev eth0", "link set eth0 up", f"route add default via {GATEWAY}"):
+            done = host.run("ip", *words.split())
+            assert done.returncode == 0, done.stderr
+
+    def cut(self, host: Host) -> None:
+        """Nothing gets to the host or away from it."""
+        self._do("ip", "link", "set", f"to-{host.name}", "down")
+
+    def mend(self, host: Host) -> None:
+        """The link is as it was."""
+        self._do("ip", "link", "set", f"to-{host.name}", "up")
+
+    def shape(self, host: Host, megabits: float | None) -> None:
+        """Bound the link in both directions (None: as fast as the kernel can)."""
+        if megabits is None:
+            self._do("tc", "qdisc", "del", "dev", f"to-{host.name}", "root")
+            host.run("tc", "qdisc", "del", "dev", "eth0", "root")
+            return
+        # A burst of about 2 ms of traffic, and never less than a full segment of TCP, which leaves in one piece (64 KiB).
+        burst = max(66_000, int(megabits * 1e6 / 8 * 0.002))
+        words = f"root tbf rate {megabits:g}mbit burst {burst} latency 100ms".split()
+        self._do("tc", "qdisc", "replace", "dev", f"to-{host.name}", *words)
+        done = host.run("tc", "qdisc", "replace", "dev", "eth0", *words)
+        assert done.returncode == 0, done.stderr
+
+    def _do(self, *command: str) -> None:
+        words = ["nsenter", f"--target={self._holder}", "--net", "--", *command]
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
