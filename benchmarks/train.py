@@ -181,7 +181,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, help="windows of a step; default 4, GPU 32")
     parser.add_argument("--steps", type=int, help="steps of a round; default 1, quick 3, GPU 20")
     parser.add_argument("--zero", type=int, choices=(0, 1, 2, 3), nargs="+", help="ours: ZeRO stages; default 0, GPU 0 1 2")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, help="default 5, quick 3")
     parser.add_argument("--threads", type=int, help="cores of a contender, all on the same; default 1, GPU all")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="what a step takes: time, or processor time")
     parser.add_argument("--loss-chunk", type=int, default=None, help="ours: positions of a chunk; default 0 (all), GPU 8192")
@@ -191,6 +191,7 @@ def parse() -> argparse.Namespace:
     cuda = options.device == "cuda"
     options.batch = options.batch or (32 if cuda else 4)
     options.steps = options.steps or (20 if cuda else 3 if options.quick else 1)
+    options.rounds = options.rounds or (3 if options.quick else 5)
     options.zero = options.zero or ((0, 1, 2) if cuda else (0,))
     cores = sorted(os.sched_getaffinity(0))
     options.threads = options.threads or (len(cores) if cuda else 1)
