@@ -25,6 +25,12 @@ PRIVATE = ".writing-"
 LISTING = ".listing-"
 PATIENCE = 1800.0  # seconds that rank 0 waits for another rank's files
 Say = Callable[[str], None]
+Fits = Callable[[Checkpoint], bool]
+
+
+def any_fits(_: Checkpoint) -> bool:
+    """All checkpoints do."""
+    return True
 
 
 @dataclass(frozen=True)
@@ -50,15 +56,17 @@ class Checkpoints:
             for left_over in own.glob(f"{PRIVATE}*"):
                 shutil.rmtree(left_over, ignore_errors=True)
 
-    def newest(self) -> Checkpoint | None:
-        """The newest whole checkpoint of all folders, the same on every rank. Its files' hashes have been checked."""
-        return self.ranks.from_first(self._newest() if self.ranks.first else None)
+    def newest(self, fits: Fits = any_fits) -> Checkpoint | None:
+        """The newest whole checkpoint of all folders that `fits`, the same on every rank. Its files' hashes have been checked."""
+        return self.ranks.from_first(self._newest(fits) if self.ranks.first else None)
 
-    def _newest(self) -> Checkpoint | None:
+    def _newest(self, fits: Fits) -> Checkpoint | None:
         for folder in sorted_candidates(self.folders):
             found = read_checkpoint(folder)
             if isinstance(found, Checkpoint):
-                return found
+                if fits(found):
+                    return found
+                continue
             self.say(f"warning: checkpoint {folder} is passed over: {found}; the one before is used")
         return None
 
