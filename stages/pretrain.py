@@ -79,6 +79,19 @@ class PretrainSettings(Settings):
     sample_temperature: float = Field(0.8, ge=0, le=10, description="Temperature of samples; 0 is greedy.")
     sample_top_k: int = Field(40, ge=0, le=1_000_000, description="A sample's tokens are drawn from the best so many; 0: from all.")
     snapshot_every: int = Field(0, ge=0, le=10_000_000, description="Updates between two snapshots of the weights; 0: none.")
+    rollbacks: int = added(
+        0,
+        "How often training may go back to the checkpoint before a diverged loss and leave batches out (a deviation, named in the "
+        "record); 0: it stops.",
+        ge=0,
+        le=1_000,
+    )
+    rollback_batches: int = added(
+        2, "Batches left out then, up to that of the diverged loss; the one before it made the last update.", ge=2, le=100_000
+    )
+    rollback_spike: float = added(
+        0.0, "With `rollbacks`: nats above the losses before that count as diverged; 0: only a loss that is no number does.", ge=0
+    )
     checkpoint_every: int = placement(1_000, "Updates between two checkpoints; 0: only at the end.", ge=0, le=10_000_000)
     checkpoint_minutes: float = placement(0.0, "Minutes between two checkpoints besides; 0: only by updates.", ge=0, le=100_000)
     keep_checkpoints: int = placement(2, "How many of the newest checkpoints are kept.", ge=1, le=1_000)
@@ -86,6 +99,7 @@ class PretrainSettings(Settings):
     spike: float = placement(
         0.0, "Stop when a loss is more than so many nats above those before, naming the books; 0: only when it is no number.", ge=0
     )
+    preflight: bool = placement(True, "Before training, refuse what cannot fit into the memory and measure the ranks' exchange.")
     portable_only: bool = placement(False, "Leave DeepSpeed's own form out of checkpoints: half the bytes, any ranks and stage.")
     checkpoint_activations: bool = placement(False, "Recompute activations in the backward pass: less memory, the same numbers.")
 
@@ -97,6 +111,8 @@ class PretrainSettings(Settings):
             raise ValueError(f"micro_batch {self.micro_batch} does not divide batch {self.batch}; choose a divisor of {self.batch}")
         if self.warmup >= self.steps:
             raise ValueError(f"warmup {self.warmup} must be less than steps {self.steps}; lower warmup or raise steps")
+        if self.rollback_spike and not self.rollbacks:
+            raise ValueError("rollback_spike does nothing without rollbacks; set rollbacks, or `spike` to stop")
         return self
 
 
@@ -174,6 +190,7 @@ def _config(settings: PretrainSettings, vocabulary: Vocabulary) -> PretrainConfi
     same = (
         "batch", "micro_batch", "schedule", "weight_decay", "clip", "seed", "precision", "log_every", "validate_every",
         "validate_windows", "snapshot_every", "sample_tokens", "optimizer", "loss_chunk", "pad_vocabulary", "compile",
+        "rollbacks", "rollback_batches", "rollback_spike",
     )  # fmt: skip
     return PretrainConfig(
         _model(settings, vocabulary.size),
@@ -206,15 +223,17 @@ def _plan(settings: PretrainSettings) -> dict[str, Any]:
     return scale_to_batch(settings.batch, steps=settings.steps, warmup=settings.warmup, max_lr=settings.max_lr)
 
 
-def _deviation(settings: PretrainSettings, config: PretrainConfig) -> dict[str, str]:
-    """What the record says where the batch is not the paper's."""
+def _deviation(settings: PretrainSettings, config: PretrainConfig, events: Sequence[dict[str, Any]] = ()) -> dict[str, str]:
+    """What the record says where the batch is not the paper's, or batches were left out (`events` of skipped.jsonl)."""
+    from gpt1.train.rollback import told
     from gpt1.train.schedule import PAPER_BATCH
 
-    if settings.batch == PAPER_BATCH:
-        return {}
-    plan = f"{config.steps:,} steps, warm-up {config.warmup:,}, max_lr {config.max_lr:.3g}"
-    how = settings.large_batch.replace("_", " ")
-    return {"deviation": f"batch {settings.batch} instead of the paper's {PAPER_BATCH}: {plan} ({how})"}
+    found = [told(event) for event in events]
+    if settings.batch != PAPER_BATCH:
+        plan = f"{config.steps:,} steps, warm-up {config.warmup:,}, max_lr {config.max_lr:.3g}"
+        how = settings.large_batch.replace("_", " ")
+        found.insert(0, f"batch {settings.batch} instead of the paper's {PAPER_BATCH}: {plan} ({how})")
+    return {"deviation": "; ".join(found)} if found else {}
 
 
 def _deepspeed(settings: PretrainSettings) -> Path:
@@ -225,7 +244,7 @@ def _saving(settings: PretrainSettings) -> dict[str, Any]:
     """The settings of placement that say when to save and stop, and what memory is spent; Place calls them the same."""
     names = (
         "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "keep_every", "portable_only", "spike",
-        "checkpoint_activations",
+        "checkpoint_activations", "preflight",
     )  # fmt: skip
     return {name: getattr(settings, name) for name in names}
 
@@ -257,6 +276,7 @@ def _folder(vocabulary: Artifact) -> Path:
 def _declare(context: Context) -> None:
     names = ["model.safetensors", "config.json", "metrics.jsonl", "samples.jsonl", "samples.md", "held_out_books.jsonl"]
     names += sorted(f"snapshots/{path.name}" for path in (context.attempt / "snapshots").glob("*.safetensors"))
+    names += [path.name for path in context.attempt.glob("skipped.jsonl")]
     for name in names:
         context.output(name)
     context.output("throughput.jsonl", volatile=True)
@@ -265,7 +285,11 @@ def _declare(context: Context) -> None:
 def _summarise(settings: PretrainSettings, context: Context, windows: int, config: PretrainConfig) -> None:
     import json
 
-    rows = [json.loads(line) for line in (context.attempt / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    def lines(file: Path) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+    rows = lines(context.attempt / "metrics.jsonl")
+    events = [event for file in context.attempt.glob("skipped.jsonl") for event in lines(file)]
     baseline = context.input("shard").summary
     perplexity, unigram, bigram = rows[-1]["validation_perplexity"], baseline["unigram_perplexity"], baseline["bigram_perplexity"]
     samples = config.steps * config.batch
@@ -281,8 +305,10 @@ def _summarise(settings: PretrainSettings, context: Context, windows: int, confi
         "steps": config.steps,
         "tokens": samples * settings.context,
         "epochs": samples / windows,
-        **_deviation(settings, config),
+        **_deviation(settings, config, events),
     }
+    if events:
+        figures["skipped_batches"] = sum(len(event["batches"]) for event in events)
     context.summary(figures)
     context.say(f"held-out perplexity {perplexity:.2f} after {figures['tokens']:,} tokens ({figures['epochs']:.2f} epochs)")
     if unigram and bigram:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gpt1.train.checkpoint_record import HISTORY, Checkpoint, Listing, list_file, read_checkpoint, sync, write_record, write_synced
 from gpt1.train.ranks import Ranks
-from gpt1.train.saving import LISTING, PATIENCE, Draft, Keep, Saving, Say
+from gpt1.train.saving import LISTING, PATIENCE, Draft, Fits, Keep, Saving, Say, any_fits
 
 PRIVATE = ".writing-"
 
@@ -33,15 +33,17 @@ class Checkpoints(Saving):
             for left_over in own.glob(f"{PRIVATE}*"):
                 shutil.rmtree(left_over, ignore_errors=True)
 
-    def newest(self) -> Checkpoint | None:
-        """The newest whole checkpoint of all folders, the same on every rank. Its files' hashes have been checked."""
-        return self.ranks.from_first(self._newest() if self.ranks.first else None)
+    def newest(self, fits: Fits = any_fits) -> Checkpoint | None:
+        """The newest whole checkpoint of all folders that `fits`, the same on every rank. Its files' hashes have been checked."""
+        return self.ranks.from_first(self._newest(fits) if self.ranks.first else None)
 
-    def _newest(self) -> Checkpoint | None:
+    def _newest(self, fits: Fits) -> Checkpoint | None:
         for folder in sorted_candidates(self.folders):
             found = read_checkpoint(folder)
             if isinstance(found, Checkpoint):
-                return found
+                if fits(found):
+                    return found
+                continue
             self.say(f"warning: checkpoint {folder} is passed over: {found}; the one before is used")
         return None
 

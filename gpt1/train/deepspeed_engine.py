@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from gpt1.errors import UserError
 from gpt1.train.deepspeed_state import OWN, gather, load_own_form, own_form, read_shape, scatter
 from gpt1.train.engine import Engine, Precision, Write, clip_gradients
 from gpt1.train.host_memory import keep_freed_memory
-from gpt1.train.optimiser import OptimiserConfig, make_optimiser
-from gpt1.train.portable import PORTABLE_FILE, read_portable, write_portable
+from gpt1.train.optimiser import MOMENTS, OptimiserConfig, make_optimiser
+from gpt1.train.portable import PORTABLE_FILE, PortableState, read_portable, write_portable
 from gpt1.train.ranks import Ranks
 
 SETTINGS_FOLDER = Path(__file__).resolve().parents[2] / "infra" / "deepspeed"
@@ -49,10 +50,10 @@ class DeepSpeedEngine(Engine):
         On a single CPU rank there is nothing to partition, and ZeRO 1 to 3 would only copy: it computes as ZeRO 0, and `stage` says
         so, unless `partition_alone`.
         """
-        deepspeed = _import_deepspeed(ranks.device)
+        deepspeed = import_deepspeed(ranks.device)
         if ranks.device.type == "cpu":
             keep_freed_memory()
-        alone = ranks.world == 1 and ranks.device.type == "cpu" and not partition_alone
+        alone = has_nothing_to_partition(ranks) and not partition_alone
         merged = merge_settings(settings, ranks.world, micro_batch, accumulation, precision, optimiser.clip, unpartitioned=alone)
         self.ranks = ranks
         self.device = ranks.device
@@ -91,6 +92,12 @@ class DeepSpeedEngine(Engine):
             load_own_form(self.engine, folder)
         else:
             scatter(self.engine, self.stage, read_portable(folder / PORTABLE_FILE))
+
+    def begin_anew(self, weights: Mapping[str, Tensor]) -> None:
+        """Take `weights` (fp32, whole, by parameter), without moments, as before the first update. All ranks must call it."""
+        weights = {name: tensor.detach() for name, tensor in weights.items()}
+        moments = {moment: {name: torch.zeros_like(tensor) for name, tensor in weights.items()} for moment in MOMENTS}
+        scatter(self.engine, self.stage, PortableState(0, weights, moments))
 
     def _forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
         return self.engine(*inputs)
@@ -136,6 +143,29 @@ def merge_settings(
 
     In the file those fields are absent or "auto"; anything else raises UserError, for it would silently train something else.
     """
+    settings = _read_settings(file)
+    stage = settings["zero_optimization"]["stage"]
+    if unpartitioned:
+        stage, settings["zero_optimization"] = 0, {"stage": 0}
+    settings["train_micro_batch_size_per_gpu"] = micro_batch
+    settings["gradient_accumulation_steps"] = accumulation
+    settings["train_batch_size"] = micro_batch * accumulation * world
+    settings["gradient_clipping"] = 0.0 if stage == 0 else clip
+    settings["bf16"] = {"enabled": precision == "bf16" and stage > 0}
+    return settings
+
+
+def stage_in_force(file: Path, ranks: Ranks) -> int:
+    """The ZeRO stage that a training with these settings computes by. Raises UserError as `merge_settings` does."""
+    return 0 if has_nothing_to_partition(ranks) else int(_read_settings(file)["zero_optimization"]["stage"])
+
+
+def has_nothing_to_partition(ranks: Ranks) -> bool:
+    """Whether this is a CPU rank alone, which computes as ZeRO 0 whatever stage is set."""
+    return ranks.world == 1 and ranks.device.type == "cpu"
+
+
+def _read_settings(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"{file}: DeepSpeed's settings are missing; expected one of the files of infra/deepspeed")
     try:
@@ -148,17 +178,10 @@ def merge_settings(
     stage = settings.get("zero_optimization", {}).get("stage")
     if stage not in (0, 1, 2, 3):
         raise UserError(f"{file}: zero_optimization.stage is {stage!r}, expected 0, 1, 2 or 3")
-    if unpartitioned:
-        stage, settings["zero_optimization"] = 0, {"stage": 0}
-    settings["train_micro_batch_size_per_gpu"] = micro_batch
-    settings["gradient_accumulation_steps"] = accumulation
-    settings["train_batch_size"] = micro_batch * accumulation * world
-    settings["gradient_clipping"] = 0.0 if stage == 0 else clip
-    settings["bf16"] = {"enabled": precision == "bf16" and stage > 0}
     return settings
 
 
-def _import_deepspeed(device: torch.device) -> Any:
+def import_deepspeed(device: torch.device) -> Any:
     """DeepSpeed, quiet, and on a CPU without the operator that it would compile for a minute (and that needs a compiler)."""
     import deepspeed
     import deepspeed.ops

@@ -90,8 +90,8 @@ class Forecast:
         lines = [f"{'part':<34}{'parameters':>14}{'MFLOP a token':>16}"]
         for name, parameters, flops in [*rows, ("in all", self.parameters, self.flops_per_token)]:
             lines.append(f"{name:<34}{parameters:>14,}{flops / 1e6:>16,.1f}")
-        shown = ", ".join(f"{field.name} {_size(getattr(self.memory, field.name))}" for field in fields(self.memory))
-        lines.append(f"memory of a rank (estimated): {_size(self.memory.total)} = {shown}")
+        shown = ", ".join(f"{field.name} {size(getattr(self.memory, field.name))}" for field in fields(self.memory))
+        lines.append(f"memory of a rank (estimated): {size(self.memory.total)} = {shown}")
         epochs = f", {self.epochs:,.2f} epochs of {self.corpus_tokens:,}" if self.epochs is not None else ""
         lines.append(f"{self.steps:,} steps of {self.batch} x {self.context} tokens: {self.tokens:,} tokens{epochs}")
         if self.device and self.seconds is not None:
@@ -117,9 +117,17 @@ def parts(model: ModelConfig, length: int | None = None) -> list[Part]:
 
 
 def memory(
-    model: ModelConfig, *, micro_batch: int, ranks: int, zero: int, bf16: bool, recompute: bool = False, loss_chunk: int = 0
+    model: ModelConfig,
+    *,
+    micro_batch: int,
+    ranks: int,
+    zero: int,
+    bf16: bool,
+    recompute: bool = False,
+    loss_chunk: int = 0,
+    cpu: bool | None = None,
 ) -> Memory:
-    """Bytes on each of `ranks` under ZeRO stage `zero`.
+    """Bytes on each of `ranks` under ZeRO stage `zero`, on a `cpu` (None: where training is not in bf16) or a GPU.
 
     Weights and gradients have 4 bytes, or 2 under bf16 with ZeRO 1 and above, which keeps fp32 masters beside Adam's two moments.
     """
@@ -127,9 +135,10 @@ def memory(
     positions = micro_batch * model.context
     states = count * (8 + (4 if zero else 0))  # moments, and under ZeRO a flat fp32 copy of the weights
     kept = 2 if bf16 else 4
-    inside = 16 * model.width if model.kind == "gpt" else 6 * model.units + 2 * model.width
-    # attention's own memory is not quadratic where a fused kernel is used; CPUs with dropout keep two T x T tables a head
-    quadratic = 0 if bf16 else 3 * model.heads * model.context
+    # CPUs have no fused kernels with dropout: they keep its noise, and three T x T tables a head
+    plain = model.dropout > 0 and (not bf16 if cpu is None else cpu)
+    inside = (20 if plain else 16) * model.width if model.kind == "gpt" else 6 * model.units + 2 * model.width
+    quadratic = 3 * model.heads * model.context if plain else 0
     block = positions * (inside + (quadratic if model.kind == "gpt" else 0)) * kept
     activations = block + model.layers * positions * model.width * kept if recompute else model.layers * block
     rows = min(loss_chunk or positions, positions)
@@ -179,7 +188,8 @@ def describe(
     )  # fmt: skip
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
+    """Bytes for people."""
     return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.jsonl"
 SAMPLES_PAGE = "samples.md"
+SKIPPED_FILE = "skipped.jsonl"
 
 
 @dataclass
@@ -24,6 +25,10 @@ class History:
     """File name -> sha256."""
     pending: list[float] = field(default_factory=list)
     """Mean losses of the steps since the last row."""
+    books: list[dict[str, Any]] = field(default_factory=list)
+    """Held-out figures by book, once the training is at its end."""
+    skipped: list[dict[str, Any]] = field(default_factory=list)
+    """Each time training went back: which batches it left out, and why (gpt1.train.rollback)."""
 
     def row(self, step: int, values: Mapping[str, float]) -> dict[str, Any]:
         """Add `values` to the row of `step`; rows come in the order of their steps."""
@@ -44,7 +49,7 @@ class History:
 
     def to_json(self) -> str:
         """All of it; floats survive exactly."""
-        return json.dumps({"rows": self.rows, "samples": self.samples, "snapshots": self.snapshots, "pending": self.pending})
+        return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> History:
@@ -52,9 +57,11 @@ class History:
         return cls(**json.loads(text))
 
     def write(self, folder: Path) -> None:
-        """metrics.jsonl (a row a line), samples.jsonl, and samples.md for reading."""
+        """metrics.jsonl (a row a line), samples.jsonl, samples.md for reading, and skipped.jsonl where batches were left out."""
         write_lines(folder / METRICS_FILE, self.rows)
         write_lines(folder / SAMPLES_FILE, self.samples)
+        if self.skipped:
+            write_lines(folder / SKIPPED_FILE, self.skipped)
         (folder / SAMPLES_PAGE).write_text(_page(self.samples), encoding="utf-8")
 
 

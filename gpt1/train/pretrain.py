@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,16 +24,19 @@ from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.ahead import Ahead
 from gpt1.train.checkpoint import Checkpoints
 from gpt1.train.checkpoint_record import Checkpoint
-from gpt1.train.deepspeed_engine import SETTINGS_FOLDER, DeepSpeedEngine
+from gpt1.train.deepspeed_engine import SETTINGS_FOLDER, DeepSpeedEngine, stage_in_force
+from gpt1.train.divergence import Diverged
 from gpt1.train.engine import MicroBatch
 from gpt1.train.history import History, write_lines
 from gpt1.train.interrupt import Requests, Stopped
 from gpt1.train.loop import train
 from gpt1.train.optimiser import OptimiserConfig
+from gpt1.train.preflight import check_before_training
 from gpt1.train.pretrain_config import Place, PretrainConfig, differing, from_json
 from gpt1.train.random_state import generator
 from gpt1.train.ranks import Ranks, accumulation
 from gpt1.train.reporter import PrintReporter, Reporter
+from gpt1.train.rollback import batch_of, going_back, same_batches, skipped_in, told
 from gpt1.train.saving import Keep
 from gpt1.train.schedule import learning_rate
 from gpt1.train.speed import Speedometer, peak_tflops
@@ -57,12 +61,14 @@ def pretrain(config: PretrainConfig, place: Place, reporter: Reporter, vault: Va
     number of ranks and threads alone, however often training was killed.
 
     Raises Stopped, on all ranks after the same step and with a whole checkpoint, when that was asked for (gpt1.train.interrupt).
-    Raises UserError for what the user can mend: shards of another vocabulary, too little text, a diverging loss.
+    Raises UserError for what the user can mend: shards of another vocabulary, too little text or memory, a diverging loss.
     """
     ranks = Ranks.connect(place.device, place.threads)
     share = accumulation(config.batch, config.micro_batch, ranks.world)
     vocabulary = Vocabulary.load(Path(place.vocabulary))
     windows, held_out = open_windows(config, place, vocabulary)
+    if place.preflight:
+        check_before_training(config, place, ranks, stage_in_force(_deepspeed_file(place), ranks), reporter.say)
     engine = _engine(config, place, ranks, share)
     output = Path(place.output)
     keep = Keep(place.keep_checkpoints, place.keep_every)
@@ -76,7 +82,7 @@ def pretrain(config: PretrainConfig, place: Place, reporter: Reporter, vault: Va
         watch = Watch(
             config, engine, ranks, held_out, vocabulary, History(), checkpoints, place.checkpoint_every,
             _facts(config, place, ranks, engine), output, reporter, speedometer, requests,
-            lambda step: books_of(windows, step, config.batch), place.spike,
+            lambda step: books_of(windows, watch.batch_of(step), config.batch), place.spike,
         )  # fmt: skip
         start = _resume(watch, checkpoints.newest())
         speedometer.start(start)
@@ -89,22 +95,51 @@ def pretrain(config: PretrainConfig, place: Place, reporter: Reporter, vault: Va
         _finish(watch)
 
 
-def books_of(windows: Windows, step: int, batch: int) -> list[str]:
-    """The books that a step's batch was read from, each once, in the order of its windows."""
+def books_of(windows: Windows, batch: int, size: int) -> list[str]:
+    """The books that a batch of `size` windows was read from, each once, in the order of its windows."""
     spans = windows.shards.spans
-    return list(dict.fromkeys(spans[windows.place(sample)[0]].book for sample in range(step * batch, (step + 1) * batch)))
+    return list(dict.fromkeys(spans[windows.place(sample)[0]].book for sample in range(batch * size, (batch + 1) * size)))
 
 
 def _train(watch: Watch, windows: Windows, start: int) -> None:
+    """To the end, going back where the loss diverges and the configuration has it so."""
     config = watch.config
-    train(
-        watch.engine,
-        _share_of(windows, config, watch.ranks),
-        lambda step: learning_rate(step, max_lr=config.max_lr, warmup=config.warmup, steps=config.steps, schedule=config.schedule),
-        steps=config.steps,
-        start=start,
-        after_step=watch.after_step,
-    )
+    rate = partial(learning_rate, max_lr=config.max_lr, warmup=config.warmup, steps=config.steps, schedule=config.schedule)
+    while True:
+        try:
+            batches = _share_of(windows, watch)
+            train(watch.engine, batches, rate, steps=config.steps, start=start, after_step=watch.after_step)
+        except Diverged as diverged:
+            start = _go_back(watch, diverged)
+        else:
+            return
+
+
+def _go_back(watch: Watch, diverged: Diverged) -> int:
+    """Take up the newest checkpoint before the batches that are to be left out, or begin anew; returns its number of updates.
+
+    Raises `diverged` where that is not, or no longer, allowed. All ranks come here after the same step.
+    """
+    event = going_back(diverged, watch.history.skipped, watch.config, watch.books_of)
+    events = [*watch.history.skipped, event]
+    watch.checkpoints.finish()
+    watch.forget()
+
+    def fits(checkpoint: Checkpoint) -> bool:
+        skipped = skipped_in(History.from_json(checkpoint.history()).skipped)
+        return checkpoint.step <= event["first"] and same_batches(checkpoint.step, skipped, skipped_in(events))
+
+    found = watch.checkpoints.newest(fits)
+    if watch.ranks.first:
+        where = f"to step {found.step}" if found else "to the beginning, for there is no checkpoint before it"
+        watch.reporter.say(f"warning: {told(event)}; going back {where} ({len(events)} of {watch.config.rollbacks} times)")
+    if found is None:
+        watch.history = History()
+        watch.engine.begin_anew(dict(_new_module(watch.config).named_parameters()))
+    start = _resume(watch, found)
+    watch.history.skipped = events
+    watch.speedometer.start(start)
+    return start
 
 
 def open_windows(config: PretrainConfig, place: Place, vocabulary: Vocabulary) -> tuple[Windows, HeldOut]:
@@ -122,16 +157,16 @@ def open_windows(config: PretrainConfig, place: Place, vocabulary: Vocabulary) -
 
 
 def _engine(config: PretrainConfig, place: Place, ranks: Ranks, share: int) -> DeepSpeedEngine:
-    model = GPT(config.model, generator("weights", config.seed))
-    model.recompute = place.checkpoint_activations
+    module = _new_module(config)
+    module.gpt.recompute = place.checkpoint_activations
     if config.compile:
-        for block in model.h:
+        for block in module.gpt.h:
             block.compile()
     engine = DeepSpeedEngine(
-        LanguageModelling(model, config.loss_chunk, config.pad_vocabulary),
+        module,
         OptimiserConfig(weight_decay=config.weight_decay, clip=config.clip, kind=config.optimizer),
         ranks,
-        settings=Path(place.deepspeed) if place.deepspeed else SETTINGS_FOLDER / "zero1.json",
+        settings=_deepspeed_file(place),
         seed=config.seed,
         micro_batch=config.micro_batch,
         accumulation=share,
@@ -143,18 +178,28 @@ def _engine(config: PretrainConfig, place: Place, ranks: Ranks, share: int) -> D
     return engine
 
 
+def _deepspeed_file(place: Place) -> Path:
+    return Path(place.deepspeed) if place.deepspeed else SETTINGS_FOLDER / "zero1.json"
+
+
+def _new_module(config: PretrainConfig) -> LanguageModelling:
+    """The model with its initial weights, on the CPU."""
+    return LanguageModelling(GPT(config.model, generator("weights", config.seed)), config.loss_chunk, config.pad_vocabulary)
+
+
 def _facts(config: PretrainConfig, place: Place, ranks: Ranks, engine: DeepSpeedEngine) -> dict[str, object]:
     """What a checkpoint says of itself beside its step. To be taken up its `config` must agree; `zero` is the stage in force."""
     random = {"seed": config.seed, "drawn_from": ["seed", "step", "index of the micro-batch in the global batch"]}
     return {"config": asdict(config), "ranks": ranks.world, "zero": engine.stage, "run": place.run, "random": random}
 
 
-def _share_of(windows: Windows, config: PretrainConfig, ranks: Ranks) -> Callable[[int], Sequence[MicroBatch]]:
+def _share_of(windows: Windows, watch: Watch) -> Callable[[int], Sequence[MicroBatch]]:
     """This rank's micro-batches of a step: rank, rank + world, ... of the global batch."""
-    size = config.micro_batch
+    config, ranks, size = watch.config, watch.ranks, watch.config.micro_batch
+    skipped = skipped_in(watch.history.skipped)
 
     def micro_batches(step: int) -> list[MicroBatch]:
-        ids = torch.from_numpy(windows.batch(step, config.batch))  # (batch, T+1)
+        ids = torch.from_numpy(windows.batch(batch_of(step, skipped), config.batch))  # (batch, T+1)
         indices = range(ranks.rank, config.batch // size, ranks.world)
         return [MicroBatch(index, (ids[index * size : (index + 1) * size],)) for index in indices]
 
@@ -203,7 +248,7 @@ def _finish(watch: Watch) -> None:
     if watch.ranks.first:
         save_weights(watch.output, weights, watch.config.model)
         watch.history.write(watch.output)
-        write_lines(watch.output / BOOKS_FILE, watch.books)
+        write_lines(watch.output / BOOKS_FILE, watch.history.books)
         write_lines(watch.output / THROUGHPUT_FILE, watch.speeds)
     watch.ranks.barrier()
 

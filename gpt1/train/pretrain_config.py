@@ -53,6 +53,12 @@ class PretrainConfig:
     """The softmax computes a multiple of so many columns, the added ones masked; 0: as many as there are tokens."""
     compile: bool = False
     """torch.compile of the blocks."""
+    rollbacks: int = 0
+    """How often training may go back before a diverged loss and leave batches out; 0: it stops."""
+    rollback_batches: int = 2
+    """Batches left out then: the last ones up to that of the diverged loss."""
+    rollback_spike: float = 0.0
+    """Nats above the mean of the steps before that count as diverged; 0: only a loss that is no number does."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +93,12 @@ class Place:
     stop_after: int = 0
     """Stop, with a checkpoint, after so many updates of this process; 0: at the end."""
     spike: float = 0.0
-    """Stop when a step's loss is more than so many nats above the mean of the steps before; 0: only when it is no number."""
+    """Stop when a step's loss is more than so many nats above the mean of the steps before; 0: only when it is no number.
+    It decides nothing but whether to stop; what training goes back for is the configuration's."""
     run: str = ""
     """Name of the run in the records (the tracker's), kept in each checkpoint."""
+    preflight: bool = True
+    """Before training, refuse what cannot fit into the memory and measure how fast the ranks exchange numbers."""
     trace: bool = False
     """Write hashes of batches and random states into `trace/`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -130,7 +139,8 @@ def differing(saved: Mapping[str, Any], now: PretrainConfig) -> list[str]:
     ours = asdict(now)
     theirs = {**_defaults(PretrainConfig), **saved, "model": {**_defaults(ModelConfig), **saved.get("model", {})}}
     theirs["prompts"], ours["prompts"] = (len(values["prompts"]) for values in (theirs, ours))  # samples change no weight
-    found = [name for name in ours if name != "model" and theirs.get(name) != ours[name]]
+    passing = {"model", "rollbacks", "rollback_batches", "rollback_spike"}  # what was left out so far stands in the history
+    found = [name for name in ours if name not in passing and theirs.get(name) != ours[name]]
     return found + [f"model.{name}" for name in ours["model"] if theirs["model"].get(name) != ours["model"][name]]
 
 

@@ -10,12 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from gpt1.train.aside import Aside
+from gpt1.train.checkpoint_record import Checkpoint
 from gpt1.train.engine import Write
 from gpt1.train.ranks import Ranks
 
 LISTING = ".listing-"
 PATIENCE = 1800.0  # seconds that rank 0 waits for another rank's files
 Say = Callable[[str], None]
+Fits = Callable[[Checkpoint], bool]
+
+
+def any_fits(_: Checkpoint) -> bool:
+    """All checkpoints do."""
+    return True
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gpt1.train.checkpoint_record import FORMAT, HISTORY, RECORD, Checkpoint, Listing, list_file, read_checkpoint
 from gpt1.train.ranks import Ranks
-from gpt1.train.saving import LISTING, PATIENCE, Draft, Keep, Saving, Say
+from gpt1.train.saving import LISTING, PATIENCE, Draft, Fits, Keep, Saving, Say, any_fits
 from gpt1.train.vault import Vault
 
 FOLDER = "checkpoints"
@@ -33,9 +33,9 @@ class VaultCheckpoints(Saving):
         self.vault = vault
         self._sent: set[str] = set()
 
-    def newest(self) -> Checkpoint | None:
-        """The newest whole checkpoint of all attempts, the same on every rank. Its files' hashes have been checked."""
-        chosen = self.ranks.from_first(self._newest() if self.ranks.first else None)
+    def newest(self, fits: Fits = any_fits) -> Checkpoint | None:
+        """The newest whole checkpoint of all attempts that `fits`, the same on every rank. Its files' hashes have been checked."""
+        chosen = self.ranks.from_first(self._newest(fits) if self.ranks.first else None)
         if chosen is None:
             return None
         found = self._fetch(*chosen)
@@ -43,13 +43,15 @@ class VaultCheckpoints(Saving):
             raise OSError(f"checkpoint {chosen}: rank 0 could read it, rank {self.ranks.rank} could not: {found}")
         return found
 
-    def _newest(self) -> tuple[str, int] | None:
+    def _newest(self, fits: Fits) -> tuple[str, int] | None:
         found = [_RECORDS.fullmatch(name) for name in self.vault.names(self.output.parent)]
         places = [(int(match[2]), match[1]) for match in found if match]
         for step, attempt in sorted(places, reverse=True):
             checkpoint = self._fetch(attempt, step)
             if isinstance(checkpoint, Checkpoint):
-                return attempt, step
+                if fits(checkpoint):
+                    return attempt, step
+                continue
             place = f"{attempt}/{FOLDER}/{_name(step)}"
             self.say(f"warning: checkpoint {place} is passed over: {checkpoint}; the one before is used")
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,26 +11,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpt1.errors import UserError
 from gpt1.generate import Sampling, generate
 from gpt1.model.gpt import GPT
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.checkpoint import Checkpoints
 from gpt1.train.checkpoint_record import sha256, sync
-from gpt1.train.engine import Engine, Outcome
+from gpt1.train.deepspeed_engine import DeepSpeedEngine
+from gpt1.train.divergence import BooksOf, refuse_divergence
+from gpt1.train.engine import Outcome
 from gpt1.train.history import History
 from gpt1.train.interrupt import Requests, Stopped
 from gpt1.train.pretrain_config import PretrainConfig
 from gpt1.train.random_state import generator
 from gpt1.train.ranks import Ranks
 from gpt1.train.reporter import Reporter
+from gpt1.train.rollback import batch_of, skipped_in
 from gpt1.train.schedule import learning_rate
 from gpt1.train.speed import Speedometer, step_line
 from gpt1.train.validation import HeldOut
 from gpt1.train.vault_checkpoints import VaultCheckpoints
 from gpt1.weights.store import save_weights
 
-SHOWN = 8
 PREFIX = "gpt."  # the model's name inside LanguageModelling
 
 
@@ -39,7 +40,7 @@ class Watch:
     """Called after every step, on every rank. All it decides depends on the step alone, so all ranks decide alike."""
 
     config: PretrainConfig
-    engine: Engine
+    engine: DeepSpeedEngine
     ranks: Ranks
     held_out: HeldOut
     vocabulary: Vocabulary
@@ -51,12 +52,9 @@ class Watch:
     reporter: Reporter
     speedometer: Speedometer
     requests: Requests
-    books_of: Callable[[int], Sequence[str]]
-    """The books that the batch of a step (0-based) was read from."""
+    books_of: BooksOf
     spike: float = 0.0
     """Nats by which a step's loss may exceed the mean of the steps before; 0: by any."""
-    books: list[dict[str, Any]] = field(default_factory=list)
-    """Held-out figures by book, once the training is at its end."""
     _losses: list[Tensor] = field(default_factory=list)
     """Losses of steps since the last reduction, each (A,), still on the device."""
     _speeds: list[dict[str, float]] = field(default_factory=list)
@@ -83,9 +81,11 @@ class Watch:
         if asked.stop and not last:
             raise Stopped(done)
 
-    def _aside(self, work: Any, *arguments: Any) -> None:
+    def _aside(self, work: Any, done: int, *more: Any) -> None:
+        """`work` with the weights after `done` updates, once it is known that no loss before them diverged."""
         self.speedometer.pause()
-        work(*arguments)
+        self._reduce(done)
+        work(done, *more)
         self.speedometer.resume()
 
     def _log(self, done: int, outcome: Outcome) -> None:
@@ -93,6 +93,8 @@ class Watch:
         self._reduce(done)
         rate = learning_rate(done - 1, max_lr=config.max_lr, warmup=config.warmup, steps=config.steps, schedule=config.schedule)
         row = self.history.row(done, {"loss": self.history.take_loss(), "lr": rate, "gradient_norm": float(outcome.gradient_norm)})
+        if skipped := self.batch_of(done - 1) - (done - 1):
+            row["skipped_batches"] = skipped
         speed = self.speedometer.read(done)
         self._speeds.append({"step": done, **speed})
         if self.ranks.first:
@@ -117,10 +119,11 @@ class Watch:
 
     def _validate_books(self, done: int) -> None:
         """At the end: all held-out windows, book by book."""
-        self.books = self.held_out.by_book(self.engine.evaluate, self.config.micro_batch, self.ranks)
-        self._tell(done, self.held_out.whole(self.books), len(self.held_out))
+        self.history.books = self.held_out.by_book(self.engine.evaluate, self.config.micro_batch, self.ranks)
+        self._tell(done, self.held_out.whole(self.history.books), len(self.held_out))
 
     def _tell(self, done: int, values: dict[str, float], count: int) -> None:
+        refuse_divergence([values["validation_loss"]], done, self.config, self.books_of)  # the last update may have spoiled all
         self.history.row(done, values)
         samples = self._samples(done)
         self.history.samples += samples
@@ -160,9 +163,16 @@ class Watch:
 
     def checkpoint(self, done: int) -> None:
         """Begin a checkpoint of everything a resume needs, as of now."""
-        self._reduce(done)
         self.requests.saved()
         self.checkpoints.save(done, self.facts, self.history.to_json(), self.history.snapshots, self.engine.save)
+
+    def batch_of(self, step: int) -> int:
+        """The batch, in the order of the data, that the 0-based `step` is made from."""
+        return batch_of(step, skipped_in(self.history.skipped))
+
+    def forget(self) -> None:
+        """Training goes back: losses not looked at yet count no more."""
+        self._losses.clear()
 
     def model_weights(self) -> dict[str, Tensor]:
         """The model's weights in fp32 under its own names, on every rank."""
@@ -172,29 +182,6 @@ class Watch:
     def speeds(self) -> list[dict[str, float]]:
         """Readings of the speedometer in this process; they differ from run to run."""
         return self._speeds
-
-
-def refuse_divergence(
-    losses: Sequence[float],
-    done: int,
-    config: PretrainConfig,
-    books_of: Callable[[int], Sequence[str]],
-    before: float | None = None,
-    spike: float = 0.0,
-) -> None:
-    """Raise UserError, with the books of the batch, when a loss of the steps up to `done` is no finite number, or lies more than
-    `spike` nats (0: no bound) above `before`, the mean of the steps before."""
-    bound = before + spike if spike and before is not None else math.inf
-    for step, loss in enumerate(losses, start=done - len(losses) + 1):
-        if math.isfinite(loss) and loss <= bound:
-            continue
-        what = "training diverged" if not math.isfinite(loss) else f"it was {before:.4f} before and spike is {spike:g}"
-        names = books_of(step - 1)
-        shown = ", ".join(repr(name) for name in names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-        raise UserError(
-            f"pretrain: the loss is {loss:.6g} at step {step} of {config.steps}; {what}. Its batch is from the books {shown}. "
-            f"Look at them, lower max_lr (now {config.max_lr:g}) or make warmup (now {config.warmup}) longer"
-        )
 
 
 def due(done: int, every: int) -> bool:

@@ -14,6 +14,7 @@ from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.train.ahead import Ahead
+from gpt1.train.divergence import refuse_divergence
 from gpt1.train.engine import MicroBatch
 from gpt1.train.history import History
 from gpt1.train.optimiser import OptimiserConfig, make_optimiser, parameter_groups
@@ -22,7 +23,6 @@ from gpt1.train.random_state import derive_seed, seed_micro_batch
 from gpt1.train.ranks import accumulation
 from gpt1.train.schedule import Schedule, learning_rate, scale_to_batch
 from gpt1.train.speed import clock
-from gpt1.train.watch import refuse_divergence
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])

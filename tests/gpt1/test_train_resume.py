@@ -70,6 +70,14 @@ def test_killed_twice_and_resumed_in_the_same_folder_gives_the_same_bytes(place:
     assert contents(Path(again.output)) == contents(Path(place.output))
 
 
+def test_killed_after_the_last_checkpoint_it_only_writes_its_outputs(place: Place, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(Path(place.output) / "checkpoints", again / "checkpoints")
+    shutil.copytree(Path(place.output) / "snapshots", again / "snapshots")
+    assert "resuming after step 30" in run(CONFIG, changed(place, output=str(again)), ranks=2)
+    assert contents(again) == contents(Path(place.output))
+
+
 def test_a_new_attempt_goes_on_from_the_newest_whole_checkpoint_of_earlier_ones(place: Place, tmp_path: Path) -> None:
     """The newest is damaged (one byte), the next truncated; the one before is used, in an attempt with a folder of its own."""
     kept = changed(place, output=str(tmp_path / "kept"), keep_checkpoints=3)

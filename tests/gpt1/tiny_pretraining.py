@@ -26,15 +26,25 @@ CONFIG = PretrainConfig(
 )  # fmt: skip
 
 
-def write_data(folder: Path) -> Place:
-    """Three training books and one held out, each a noisy walk over the ids, so that there is something to learn."""
+POISON = "noise"
+
+
+def write_data(folder: Path, poison: int = 0) -> Place:
+    """Three training books and one held out, each a noisy walk over the ids, so that there is something to learn.
+
+    `poison`: length of a fourth training book, of ids drawn at random: a model of the walk finds it very unlikely.
+    """
     draw = np.random.default_rng(0)
     spans = []
-    for chosen, lengths in (("train", (150, 90, 120)), ("held_out", (77,))):
+    for chosen, lengths in (("train", [150, 90, 120]), ("held_out", [77])):
         ids = np.cumsum(draw.integers(1, 3, sum(lengths))) % VOCABULARY.size
+        if poison and chosen == "train":
+            ids = np.concatenate([ids, draw.integers(0, VOCABULARY.size, poison)])
+            lengths.append(poison)
         starts = np.cumsum([0, *lengths])
         for n, length in enumerate(lengths):
-            spans.append(BookSpan(f"{chosen}{n}", "a title", None, "a file", "part-0000", chosen, int(starts[n]), length))
+            name = POISON if n == 3 else f"{chosen}{n}"
+            spans.append(BookSpan(name, "a title", None, "a file", "part-0000", chosen, int(starts[n]), length))
         file = folder / chosen / "part-0000.arrow"
         file.parent.mkdir(parents=True)
         with file.open("wb") as handle:

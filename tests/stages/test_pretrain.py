@@ -36,6 +36,7 @@ WORKFLOW = Path(__file__).parent / "pretrain_workflow.yaml"
         ({"zero": 4}, "0, 1, 2 or 3"),
         ({"dropout": 1.0}, "less than 1"),
         ({"layer": 3}, "Extra inputs"),
+        ({"rollback_spike": 1.0}, "does nothing without rollbacks"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(given: dict[str, float], named: str) -> None:
@@ -188,6 +189,16 @@ def test_a_batch_that_is_not_the_paper_s_is_named_and_may_have_its_own_schedule(
     assert (config.steps, config.warmup, config.max_lr) == (250_000, 500, 5e-4)
     assert "batch 256 instead of the paper's 64: 250,000 steps" in _deviation(scaled, config)["deviation"]
     assert _deviation(PretrainSettings(), config) == {}
+
+
+def test_batches_left_out_are_named_as_a_deviation_with_their_books() -> None:
+    settings = PretrainSettings(rollbacks=3, rollback_spike=2.0)
+    config = _config(settings, Vocabulary.from_merges(list("ab"), [("a", "b</w>")]))
+    assert (config.rollbacks, config.rollback_batches, config.rollback_spike) == (3, 2, 2.0)
+    event = {"step": 9, "loss": None, "before": 3.0, "first": 7, "batches": [7, 8], "books": ["Emma"]}
+    said = "the loss at step 9 was no number; left out batches 7, 8, of 'Emma'"
+    assert _deviation(settings, config, [event])["deviation"] == said
+    assert _deviation(PretrainSettings(batch=128), config, [event])["deviation"].endswith(f"(as set); {said}")
 
 
 def test_the_lstm_has_one_layer_whatever_the_blocks() -> None:

@@ -1,0 +1,169 @@
+"""Before the first step: does the training fit into the memory there is, and how fast do the ranks exchange numbers.
+
+The third thing worth knowing, whether the shards hold what their records say, is checked whenever they are opened
+(gpt1.data.shards).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from gpt1.errors import UserError
+from gpt1.model.config import ModelConfig
+from gpt1.train.describe import Memory, memory, size
+from gpt1.train.free_memory import free_memory
+from gpt1.train.pretrain_config import Place, PretrainConfig
+from gpt1.train.ranks import Ranks
+
+MARGIN = 0.75
+"""A training is refused only where so much of the estimate does not fit. Measured memory was never below it
+(benchmarks/memory.py)."""
+LOOKS, WAIT = 6, 3.0  # times, and seconds between them
+EXCHANGED = 16 << 20  # bytes, about a bucket of gradients
+ROUNDS = 3
+Changes = Mapping[str, int | bool]
+SLOW = {"cpu": 0.1, "cuda": 2.0}  # GB/s: gigabit Ethernet, and a GPU without NVLink or a fast network
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that `ranks` which share a memory need: `each` of them, and `once` beside; and how many are `free`."""
+
+    each: int
+    ranks: int
+    once: int
+    free: int
+
+    @property
+    def all(self) -> int:
+        """Of all of them together."""
+        return self.each * self.ranks + self.once
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether even MARGIN of it is more than what is free."""
+        return self.all * MARGIN > self.free
+
+
+def check_before_training(config: PretrainConfig, place: Place, ranks: Ranks, zero: int, say: Callable[[str], None]) -> None:
+    """Raise UserError, on all ranks, when the training cannot fit; say on rank 0 what it needs and how fast the ranks exchange.
+
+    `zero` is the ZeRO stage in force. Where the system does not say how much memory is free, nothing is refused.
+    """
+    could = options(config, place, ranks, zero)
+    need = _need(config, place, ranks, zero)
+    if need and need.hopeless:
+        raise UserError(
+            f"pretrain: the training does not fit into the memory: {told(need)} ({MARGIN:.0%} of the estimate would have to fit). "
+            f"What would help: {'; '.join(could)}; fewer workers on a host. `preflight: false` tries it all the same"
+        )
+    seconds = exchange_seconds(ranks)
+    if not ranks.first:
+        return
+    found = [told(need)] if need else []
+    found += [exchanged(seconds, ranks.world)] if seconds else []
+    if found:
+        say(f"check before training: {'; '.join(found)}")
+    if need and need.all > need.free:
+        say(f"warning: the memory may not suffice. What would help: {'; '.join(could)}")
+    if seconds and bandwidth(seconds, ranks.world) < SLOW[ranks.device.type]:
+        gradients = config.model.parameters() * (2 if config.precision == "bf16" and zero else 4)
+        took = gradients / EXCHANGED * seconds
+        say(f"warning: slow ranks: the gradients of a step ({size(gradients)}) take about {took:.1f} s; look at the network")
+
+
+def expected(config: PretrainConfig, place: Place, ranks: Ranks, zero: int, other: Changes | None = None) -> Memory:
+    """The estimate for one rank; `other` replaces arguments of gpt1.train.describe.memory."""
+    given = {
+        "micro_batch": config.micro_batch, "ranks": ranks.world, "zero": zero, "bf16": config.precision == "bf16",
+        "recompute": place.checkpoint_activations, "loss_chunk": config.loss_chunk, "cpu": ranks.device.type == "cpu",
+    }  # fmt: skip
+    return memory(config.model, **{**given, **(other or {})})  # type: ignore[arg-type]
+
+
+def checkpoint_copies(model: ModelConfig, portable_only: bool = False) -> int:
+    """Bytes on rank 0's host while a checkpoint is written: weights and moments in fp32, and DeepSpeed's own form of them."""
+    return 12 * model.parameters() * (1 if portable_only else 2)
+
+
+def told(need: Need) -> str:
+    """One need for people."""
+    copies = f" and {size(need.once)} while a checkpoint is written" if need.once else ""
+    beside = f"; {size(need.all)} for the {need.ranks} ranks of a host" if need.ranks > 1 else ""
+    return f"a rank needs about {size(need.each)}{copies}{beside}; {size(need.free)} are free"
+
+
+def options(config: PretrainConfig, place: Place, ranks: Ranks, zero: int) -> list[str]:
+    """What makes a rank need less, with the bytes it would need then, the most first."""
+    now = expected(config, place, ranks, zero).total
+    found = []
+    for said, other in _changes(config, place, ranks, zero):
+        then = expected(config, place, ranks, zero, other).total
+        if then < now:
+            found.append((then, f"{said} ({size(then)} a rank)"))
+    return [said for _, said in sorted(found)] or ["a smaller model"]
+
+
+def _changes(config: PretrainConfig, place: Place, ranks: Ranks, zero: int) -> Iterator[tuple[str, Changes]]:
+    if config.micro_batch > 1:
+        yield f"micro_batch 1 instead of {config.micro_batch}", {"micro_batch": 1}
+    if not place.checkpoint_activations:
+        yield "checkpoint_activations", {"recompute": True}
+    if not config.loss_chunk:
+        yield "loss_chunk 512", {"loss_chunk": 512}
+    if zero < 3 and ranks.world > 1:
+        yield f"zero 3 instead of {zero}", {"zero": 3}
+
+
+def _need(config: PretrainConfig, place: Place, ranks: Ranks, zero: int) -> Need | None:
+    """What is needed and what is free where it is tightest, the same on every rank; None where a rank cannot tell.
+
+    Ranks that were killed a moment ago may still hold their memory: so it looks again for a while before it gives up.
+    """
+    on_cpu = ranks.device.type == "cpu"
+    each = expected(config, place, ranks, zero).total
+    once = checkpoint_copies(config.model, place.portable_only) if on_cpu else 0
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if on_cpu else 1
+    for again in range(LOOKS):
+        free = free_memory(ranks.device)
+        rows = ranks.gather(torch.tensor([-1 if free is None else free, beside])).tolist()
+        if any(free < 0 for free, _ in rows):
+            return None
+        need = min((Need(each, beside, once, free) for free, beside in rows), key=lambda need: need.free / need.all)
+        if not need.hopeless:
+            return need
+        time.sleep(WAIT if again < LOOKS - 1 else 0)
+    return need
+
+
+def exchange_seconds(ranks: Ranks) -> float | None:
+    """Seconds of one all-reduce of EXCHANGED bytes among all ranks, the best of some; None for a rank alone."""
+    if ranks.world == 1:
+        return None
+    numbers = torch.zeros(EXCHANGED // 4, device=ranks.device)
+    took = []
+    for _ in range(1 + ROUNDS):
+        ranks.barrier()
+        began = time.perf_counter()
+        dist.all_reduce(numbers)
+        if ranks.device.type == "cuda":
+            torch.cuda.synchronize(ranks.device)
+        took.append(time.perf_counter() - began)
+    best = min(took[1:])  # the first connects the ranks
+    return float(ranks.gather(torch.tensor(best, dtype=torch.float32)).max())
+
+
+def bandwidth(seconds: float, world: int) -> float:
+    """GB/s through each rank's link, as NCCL's tests count it: an all-reduce moves 2 (n - 1) / n of the bytes."""
+    return 2 * (world - 1) / world * EXCHANGED / seconds / 1e9
+
+
+def exchanged(seconds: float, world: int) -> str:
+    """One measurement for people."""
+    return f"{size(EXCHANGED)} are summed over {world} ranks in {seconds * 1e3:.1f} ms, {bandwidth(seconds, world):.2f} GB/s"
