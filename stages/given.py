@@ -5,11 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from gpt1.errors import UserError
+from stages._checkpoint_files import checkpoint_files
 from stages.contract import Context, OutsideFile, Settings, Stage, placement
-
-FILES = (
-    "model.safetensors", "config.json", "encoder_bpe_*.json", "vocab_*.bpe", "vocab.json", "merges.txt",
-)  # fmt: skip
 
 
 class GivenSettings(Settings):
@@ -26,13 +23,7 @@ class Given(Stage):
 
     @classmethod
     def outside(cls, settings: GivenSettings) -> list[OutsideFile]:
-        folder = Path(settings.checkpoint).expanduser()
-        found = [OutsideFile(path.name, path) for pattern in FILES for path in sorted(folder.glob(pattern))]
-        if not any(file.name == "model.safetensors" for file in found):
-            raise UserError(
-                f"given: `checkpoint` {settings.checkpoint} has no model.safetensors; give a folder that `gpt1 import` has written"
-            )
-        return found
+        return checkpoint_files(settings.checkpoint, "given: `checkpoint`")
 
     def run(self, settings: GivenSettings, context: Context) -> None:
         from dataclasses import replace

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
+from stages._checkpoint_files import MODEL, checkpoint_files
 from stages.contract import Artifact, Context, OutsideFile, Resources, Settings, Stage, added, placement
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from gpt1.train.describe import Device, Forecast
     from gpt1.train.pretrain_config import Place, PretrainConfig
 
+INITIAL = "init_from/"
 DEEPSPEED_FOLDER = Path(__file__).resolve().parents[1] / "infra" / "deepspeed"
 
 
@@ -92,6 +94,9 @@ class PretrainSettings(Settings):
     rollback_spike: float = added(
         0.0, "With `rollbacks`: nats above the losses before that count as diverged; 0: only a loss that is no number does.", ge=0
     )
+    init_from: str = placement(
+        "", "A checkpoint's folder (`gpt1 import`, `gpt1 pack`) to begin with the weights of, by content; empty: random ones."
+    )
     checkpoint_every: int = placement(1_000, "Updates between two checkpoints; 0: only at the end.", ge=0, le=10_000_000)
     checkpoint_minutes: float = placement(0.0, "Minutes between two checkpoints besides; 0: only by updates.", ge=0, le=100_000)
     keep_checkpoints: int = placement(2, "How many of the newest checkpoints are kept.", ge=1, le=1_000)
@@ -126,9 +131,10 @@ class Pretrain(Stage):
 
     @classmethod
     def outside(cls, settings: PretrainSettings) -> list[OutsideFile]:
-        """DeepSpeed's settings count by content: they are a file that a person may edit."""
+        """DeepSpeed's settings count by content: they are a file that a person may edit. So do weights to begin with."""
         file = _deepspeed(settings)
-        return [OutsideFile(f"infra/deepspeed/{file.name}", file)]
+        given = checkpoint_files(settings.init_from, "pretrain: `init_from`", under=INITIAL) if settings.init_from else []
+        return [OutsideFile(f"infra/deepspeed/{file.name}", file), *given]
 
     @staticmethod
     def forecast(
@@ -147,16 +153,16 @@ class Pretrain(Stage):
             recompute=settings.checkpoint_activations, loss_chunk=settings.loss_chunk, corpus_tokens=corpus_tokens, device=device,
         )  # fmt: skip
 
-    @staticmethod
-    def packed(settings: PretrainSettings, vocabulary: Path, train: Sequence[str], held_out: Sequence[str]) -> str:
-        """run.json for torchrun (docs/training.md). `train` and `held_out` are the shards, with books.parquet, DeepSpeed's settings
-        and the folder `vocabulary`, in which the output will lie too, beside run.json."""
+    @classmethod
+    def packed(cls, settings: PretrainSettings, vocabulary: Path, train: Sequence[str], held_out: Sequence[str]) -> str:
+        """run.json for torchrun (docs/training.md). `train` and `held_out` are the shards, with books.parquet, the outside
+        files by their names, and the folder `vocabulary`, in which the output will lie too, beside run.json."""
         from gpt1.text.vocabulary import Vocabulary
         from gpt1.train.pretrain_config import Place, to_json
 
         place = Place(
             tuple(train), tuple(held_out), "books.parquet", vocabulary.name, vocabulary.name,
-            deepspeed=_deepspeed(settings).name, **_saving(settings),
+            deepspeed=cls.outside(settings)[0].name, init_from=INITIAL if settings.init_from else "", **_saving(settings),
         )  # fmt: skip
         return to_json(_config(settings, Vocabulary.load(vocabulary)), place)
 
@@ -183,6 +189,7 @@ class Pretrain(Stage):
 
 def _config(settings: PretrainSettings, vocabulary: Vocabulary) -> PretrainConfig:
     from gpt1.text.encoder import TextEncoder
+    from gpt1.train.checkpoint_record import sha256
     from gpt1.train.pretrain_config import PROMPTS, PretrainConfig, Prompt
 
     encoder = TextEncoder(vocabulary)
@@ -196,6 +203,7 @@ def _config(settings: PretrainSettings, vocabulary: Vocabulary) -> PretrainConfi
         _model(settings, vocabulary.size),
         **{name: given[name] for name in same},
         **_plan(settings),
+        initial_sha256=sha256(Path(settings.init_from).expanduser() / MODEL) if settings.init_from else "",
         temperature=settings.sample_temperature,
         top_k=settings.sample_top_k,
         prompts=tuple(Prompt(text, tuple(encoder.encode(text))) for text in PROMPTS),
@@ -224,11 +232,14 @@ def _plan(settings: PretrainSettings) -> dict[str, Any]:
 
 
 def _deviation(settings: PretrainSettings, config: PretrainConfig, events: Sequence[dict[str, Any]] = ()) -> dict[str, str]:
-    """What the record says where the batch is not the paper's, or batches were left out (`events` of skipped.jsonl)."""
+    """What the record says where the batch is not the paper's, weights were given, or batches were left out (`events` of
+    skipped.jsonl)."""
     from gpt1.train.rollback import told
     from gpt1.train.schedule import PAPER_BATCH
 
     found = [told(event) for event in events]
+    if config.initial_sha256:
+        found.insert(0, f"begins with given weights ({MODEL} {config.initial_sha256[:12]})")
     if settings.batch != PAPER_BATCH:
         plan = f"{config.steps:,} steps, warm-up {config.warmup:,}, max_lr {config.max_lr:.3g}"
         how = settings.large_batch.replace("_", " ")
@@ -262,6 +273,7 @@ def _place(settings: PretrainSettings, context: Context) -> Place:
         earlier=() if context.travel else tuple(str(path) for path in context.earlier("checkpoints")),
         deepspeed=str(context.outside[0].path),
         **_saving(settings),
+        init_from=str(Path(settings.init_from).expanduser()) if settings.init_from else "",
         run=context.attempt.parent.name,  # the fingerprint, by which the tracker knows the run
         device="cuda" if context.resources.gpus else "cpu",
         threads=max(1, int(context.resources.cpus)),

@@ -18,7 +18,6 @@ import torch
 from gpt1.data.shards import TokenShards
 from gpt1.data.windows import Windows
 from gpt1.errors import UserError
-from gpt1.model.gpt import GPT
 from gpt1.model.loss import LanguageModelling
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.ahead import Ahead
@@ -28,12 +27,12 @@ from gpt1.train.deepspeed_engine import SETTINGS_FOLDER, DeepSpeedEngine, stage_
 from gpt1.train.divergence import Diverged
 from gpt1.train.engine import MicroBatch
 from gpt1.train.history import History, write_lines
+from gpt1.train.initial import initial_model
 from gpt1.train.interrupt import Requests, Stopped
 from gpt1.train.loop import train
 from gpt1.train.optimiser import OptimiserConfig
 from gpt1.train.preflight import check_before_training
 from gpt1.train.pretrain_config import Place, PretrainConfig, differing, from_json
-from gpt1.train.random_state import generator
 from gpt1.train.ranks import Ranks, accumulation
 from gpt1.train.reporter import PrintReporter, Reporter
 from gpt1.train.rollback import batch_of, going_back, same_batches, skipped_in, told
@@ -49,10 +48,12 @@ from gpt1.weights.store import save_weights
 
 BOOKS_FILE = "held_out_books.jsonl"
 THROUGHPUT_FILE = "throughput.jsonl"
+NewModule = Callable[[], LanguageModelling]
+"""Makes the model with its initial weights."""
 
 
 def pretrain(config: PretrainConfig, place: Place, reporter: Reporter, vault: Vault | None = None) -> None:
-    """Train from the newest whole checkpoint, or from random weights, to `config.steps`.
+    """Train from the newest whole checkpoint, or from the initial weights, to `config.steps`.
 
     `vault` keeps the checkpoints where the ranks' hosts share no disk; else they lie in `place.output`, which all ranks share.
 
@@ -69,7 +70,8 @@ def pretrain(config: PretrainConfig, place: Place, reporter: Reporter, vault: Va
     windows, held_out = open_windows(config, place, vocabulary)
     if place.preflight:
         check_before_training(config, place, ranks, stage_in_force(_deepspeed_file(place), ranks), reporter.say)
-    engine = _engine(config, place, ranks, share)
+    new_module = partial(_new_module, config, place, vocabulary)
+    engine = _engine(new_module(), config, place, ranks, share)
     output = Path(place.output)
     keep = Keep(place.keep_checkpoints, place.keep_every)
     checkpoints = (
@@ -87,7 +89,7 @@ def pretrain(config: PretrainConfig, place: Place, reporter: Reporter, vault: Va
         start = _resume(watch, checkpoints.newest())
         speedometer.start(start)
         try:
-            _train(watch, windows, start)
+            _train(watch, windows, start, new_module)
         except Stopped:
             _settle(watch)
             raise
@@ -101,7 +103,7 @@ def books_of(windows: Windows, batch: int, size: int) -> list[str]:
     return list(dict.fromkeys(spans[windows.place(sample)[0]].book for sample in range(batch * size, (batch + 1) * size)))
 
 
-def _train(watch: Watch, windows: Windows, start: int) -> None:
+def _train(watch: Watch, windows: Windows, start: int, new_module: NewModule) -> None:
     """To the end, going back where the loss diverges and the configuration has it so."""
     config = watch.config
     rate = partial(learning_rate, max_lr=config.max_lr, warmup=config.warmup, steps=config.steps, schedule=config.schedule)
@@ -110,12 +112,12 @@ def _train(watch: Watch, windows: Windows, start: int) -> None:
             batches = _share_of(windows, watch)
             train(watch.engine, batches, rate, steps=config.steps, start=start, after_step=watch.after_step)
         except Diverged as diverged:
-            start = _go_back(watch, diverged)
+            start = _go_back(watch, diverged, new_module)
         else:
             return
 
 
-def _go_back(watch: Watch, diverged: Diverged) -> int:
+def _go_back(watch: Watch, diverged: Diverged, new_module: NewModule) -> int:
     """Take up the newest checkpoint before the batches that are to be left out, or begin anew; returns its number of updates.
 
     Raises `diverged` where that is not, or no longer, allowed. All ranks come here after the same step.
@@ -135,7 +137,7 @@ def _go_back(watch: Watch, diverged: Diverged) -> int:
         watch.reporter.say(f"warning: {told(event)}; going back {where} ({len(events)} of {watch.config.rollbacks} times)")
     if found is None:
         watch.history = History()
-        watch.engine.begin_anew(dict(_new_module(watch.config).named_parameters()))
+        watch.engine.begin_anew(dict(new_module().named_parameters()))
     start = _resume(watch, found)
     watch.history.skipped = events
     watch.speedometer.start(start)
@@ -156,8 +158,7 @@ def open_windows(config: PretrainConfig, place: Place, vocabulary: Vocabulary) -
     return sets["train"], HeldOut.of(sets["held_out"], vocabulary)
 
 
-def _engine(config: PretrainConfig, place: Place, ranks: Ranks, share: int) -> DeepSpeedEngine:
-    module = _new_module(config)
+def _engine(module: LanguageModelling, config: PretrainConfig, place: Place, ranks: Ranks, share: int) -> DeepSpeedEngine:
     module.gpt.recompute = place.checkpoint_activations
     if config.compile:
         for block in module.gpt.h:
@@ -182,9 +183,9 @@ def _deepspeed_file(place: Place) -> Path:
     return Path(place.deepspeed) if place.deepspeed else SETTINGS_FOLDER / "zero1.json"
 
 
-def _new_module(config: PretrainConfig) -> LanguageModelling:
+def _new_module(config: PretrainConfig, place: Place, vocabulary: Vocabulary) -> LanguageModelling:
     """The model with its initial weights, on the CPU."""
-    return LanguageModelling(GPT(config.model, generator("weights", config.seed)), config.loss_chunk, config.pad_vocabulary)
+    return LanguageModelling(initial_model(config, place, vocabulary), config.loss_chunk, config.pad_vocabulary)
 
 
 def _facts(config: PretrainConfig, place: Place, ranks: Ranks, engine: DeepSpeedEngine) -> dict[str, object]:

@@ -53,6 +53,8 @@ class PretrainConfig:
     """The softmax computes a multiple of so many columns, the added ones masked; 0: as many as there are tokens."""
     compile: bool = False
     """torch.compile of the blocks."""
+    initial_sha256: str = ""
+    """Of the weights training begins with; empty: random ones."""
     rollbacks: int = 0
     """How often training may go back before a diverged loss and leave batches out; 0: it stops."""
     rollback_batches: int = 2
@@ -95,6 +97,8 @@ class Place:
     spike: float = 0.0
     """Stop when a step's loss is more than so many nats above the mean of the steps before; 0: only when it is no number.
     It decides nothing but whether to stop; what training goes back for is the configuration's."""
+    init_from: str = ""
+    """Folder of the checkpoint whose weights training begins with; empty: random ones."""
     run: str = ""
     """Name of the run in the records (the tracker's), kept in each checkpoint."""
     preflight: bool = True
@@ -122,7 +126,7 @@ def from_json(file: Path) -> tuple[PretrainConfig, Place]:
         values["prompts"] = tuple(Prompt(prompt["text"], tuple(prompt["ids"])) for prompt in values.get("prompts", ()))
         for name in ("train", "held_out", "earlier"):
             place[name] = tuple(str(file.parent / path) for path in place.get(name, ()))
-        single = [name for name in ("books", "vocabulary", "output", "deepspeed") if place.get(name)]
+        single = [name for name in ("books", "vocabulary", "output", "deepspeed", "init_from") if place.get(name)]
         place |= {name: str(file.parent / place[name]) for name in single}
         return PretrainConfig(**_known(file, PretrainConfig, values)), Place(**_known(file, Place, place))
     except FileNotFoundError as error:

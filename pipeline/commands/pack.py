@@ -44,7 +44,7 @@ def pack(
         _copy(found.path, to / OUTPUT / found.path.name)  # beside the weights to come: together they are a checkpoint
     stage: Any = chosen.stage
     for outside in stage.outside(chosen.settings):
-        _copy(outside.path, to / outside.path.name)
+        _copy(outside.path, to / outside.name)
     names = [part.name for part in train], [part.name for part in held_out]
     (to / RUN_FILE).write_text(stage.packed(chosen.settings, to / OUTPUT, *names), encoding="utf-8")
     less = f" ({len(train)} of {len(shards.under('train/'))} parts of the training text)" if parts else ""

@@ -28,15 +28,32 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-def test_the_folder_trains_elsewhere(store: str, tmp_path: Path) -> None:
+def train(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gpt1.train.pretrain", "--config", str(folder / "run.json")]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.slow
+def test_the_folder_trains_elsewhere_and_another_training_begins_with_its_weights(store: str, tmp_path: Path) -> None:
     pack(tmp_path / "packed", file=TINY, assignments=["pretrain.steps=12", "pretrain.warmup=2"], store=store)
     folder = Path(shutil.move(tmp_path / "packed", tmp_path / "moved"))
-    command = [sys.executable, "-m", "gpt1.train.pretrain", "--config", str(folder / "run.json")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    done = train(folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    checkpoint = load_checkpoint(folder / "output")
-    assert checkpoint.model.config == from_json(folder / "run.json")[0].model
+    trained = load_checkpoint(folder / "output").model
+    assert trained.config == from_json(folder / "run.json")[0].model
     assert '"step": 12' in (folder / "output" / "metrics.jsonl").read_text().splitlines()[-1]
+
+    still = [f"pretrain.init_from={folder / 'output'}", "pretrain.steps=1", "pretrain.warmup=0", "pretrain.max_lr=1e-12"]
+    pack(tmp_path / "next", file=TINY, assignments=still, store=store)
+    shutil.rmtree(folder)  # its weights were packed
+    done = train(tmp_path / "next")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name, tensor in load_checkpoint(tmp_path / "next" / "output").model.state_dict().items():
+        assert (tensor - trained.state_dict()[name]).abs().max() < 1e-9, name
+    still[0] = f"pretrain.init_from={tmp_path / 'next' / 'output'}"
+    pack(tmp_path / "other", file=TINY, assignments=[*still, "pretrain.heads=4"], store=store)
+    done = train(tmp_path / "other")
+    assert (done.returncode, "another shape (heads 2, here 4)" in done.stderr) == (2, True), done.stderr
 
 
 def test_a_part_of_the_text(store: str, tmp_path: Path) -> None:

@@ -1,0 +1,39 @@
+"""The weights that pre-training begins with: drawn by SPEC section 1, or those of a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gpt1.errors import UserError
+from gpt1.model.gpt import GPT
+from gpt1.text.vocabulary import Vocabulary
+from gpt1.train.pretrain_config import Place, PretrainConfig
+from gpt1.train.random_state import generator
+
+SHAPE = ("kind", "layers", "width", "heads", "context", "units")
+
+
+def initial_model(config: PretrainConfig, place: Place, vocabulary: Vocabulary) -> GPT:
+    """The model before the first update, in fp32 on the CPU.
+
+    Raises UserError when the checkpoint in `place.init_from` is not whole, a fine-tuned one, of another shape or vocabulary.
+    """
+    if not place.init_from:
+        return GPT(config.model, generator("weights", config.seed))
+    from gpt1.weights.checkpoint import load_checkpoint
+    from gpt1.weights.store import build_model
+
+    found = load_checkpoint(Path(place.init_from))
+    if found.model.config.special_tokens:
+        raise UserError(f"init_from: {place.init_from} is a fine-tuned model; give the pre-trained one it was made from")
+    if found.vocabulary.sha256 != vocabulary.sha256:
+        raise UserError(
+            f"init_from: {place.init_from} has another vocabulary ({found.vocabulary.size} tokens) than the shards "
+            f"({vocabulary.size}); let the stage vocabulary take it: vocabulary.source={place.init_from}"
+        )
+    theirs, ours = found.model.config, config.model
+    shapes = [(name, getattr(theirs, name), getattr(ours, name)) for name in SHAPE]
+    other = [f"{name} {their}, here {our}" for name, their, our in shapes if their != our]
+    if other:
+        raise UserError(f"init_from: {place.init_from} is a model of another shape ({'; '.join(other)}); set the shape to its own")
+    return build_model(ours, found.model.state_dict(), place.init_from)

@@ -1,0 +1,20 @@
+"""A checkpoint from outside the store, as files that count by content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gpt1.errors import UserError
+from stages.contract import OutsideFile
+
+MODEL = "model.safetensors"
+FILES = (MODEL, "config.json", "encoder_bpe_*.json", "vocab_*.bpe", "vocab.json", "merges.txt")
+
+
+def checkpoint_files(folder: str, setting: str, under: str = "") -> list[OutsideFile]:
+    """Weights, shape and vocabulary in `folder`, named below `under`; UserError, which names the `setting`, without weights."""
+    path = Path(folder).expanduser()
+    found = [OutsideFile(f"{under}{file.name}", file) for pattern in FILES for file in sorted(path.glob(pattern))]
+    if not any(file.path.name == MODEL for file in found):
+        raise UserError(f"{setting} {folder} has no {MODEL}; give a folder that `gpt1 import` has written")
+    return found
