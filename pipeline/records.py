@@ -15,6 +15,7 @@ from stages.contract import MODELS, Artifact
 
 RUN_ID_LENGTH = 32
 OVER_TOKENS = "over_tokens"  # curves under this name count tokens, not updates
+GAP = "\u00a0\u00a0 | "  # MLflow draws the columns of a table without a space between them
 MOST_FIGURES = 6  # in a table of cells
 NEWEST = "newest"  # the alias of the registered model's last version
 RUN_ID_WAIT = 15.0  # seconds to wait for the tracking server's first answer; MLflow takes some seconds to load
@@ -152,11 +153,11 @@ class Records:
         names = list(dict.fromkeys(name for cell in cells for name in self._figures[cell.id]))
         names = [name for name in names if name not in cells[0].axes][:MOST_FIGURES] if cells else []
         axes = list(cells[0].axes) if cells else []
-        lines = [f"| {' | '.join([*axes, *names, 'run'])} |", "|---" * (len(axes) + len(names) + 1) + "|"]
+        lines = [f"| {GAP.join([*axes, *names, 'run'])} |", "|---" * (len(axes) + len(names) + 1) + "|"]
         for cell in cells:
             run_id = self._made[cell.id][0] if cell.id in self._made else self._cached.get(cell.id, "")
             figures = [number(self._figures[cell.id].get(name)) for name in names]
-            lines.append(f"| {' | '.join([*map(str, cell.axes.values()), *figures, _link('open', run_id)])} |")
+            lines.append(f"| {GAP.join([*map(str, cell.axes.values()), *figures, _link('open', run_id)])} |")
         return "\n".join(lines)
 
     def _uid(self, entry: Entry) -> str:

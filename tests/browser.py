@@ -22,7 +22,7 @@ def chromium() -> str | None:
 
 @contextmanager
 def page(scheme: str = "light", offline: bool = False, said: list[str] | None = None) -> Iterator[Page]:
-    """A page of 1280 x 800; `said` gets the errors and warnings of its console, each with the address it is about,
+    """A page of 1280 x 800; `said` gets the errors of its console, each with the address it is about,
     and every uncaught exception."""
     from playwright.sync_api import sync_playwright
 
@@ -33,7 +33,7 @@ def page(scheme: str = "light", offline: bool = False, said: list[str] | None = 
         context = browser.new_context(viewport=size, color_scheme=scheme, offline=offline)  # type: ignore[arg-type]
         opened = context.new_page()
         opened.set_default_timeout(120_000)
-        opened.on("console", lambda message: messages.append(_told(message)) if message.type in ("error", "warning") else None)
+        opened.on("console", lambda message: messages.append(_told(message)) if message.type == "error" else None)
         opened.on("pageerror", lambda error: messages.append(str(error)))
         try:
             yield opened

@@ -65,7 +65,7 @@ def test_all_is_made_once_and_shown_in_mlflow(folder: Path) -> None:
     assert job.info.run_id == before["total[factor=2]"]["mlflow_run_id"]
     assert "outputs/total.txt" in [item.path for item in client.list_artifacts(job.info.run_id, "outputs")]
     assert [item.dataset.name for item in job.inputs.dataset_inputs] == ["numbers"]
-    table = group.data.tags["mlflow.note.content"].splitlines()
+    table = group.data.tags["mlflow.note.content"].replace("\u00a0", "").splitlines()
     assert table[0] == "| factor | total | run |"
     assert f"| 2.0 | 42 | [open](#/runs/{job.info.run_id}) |" in table
     assert len(table) == 4
