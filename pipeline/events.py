@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,9 @@ class Hub:
 
 
 def start_hub() -> Any:
-    """The hub of this run."""
-    return ray.remote(Hub).options(num_cpus=0, max_restarts=0).remote()
+    """The hub of this run, on the driver's own node: elsewhere the loss of a worker would end the run."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(Hub).options(num_cpus=0, max_restarts=0, scheduling_strategy=here).remote()
 
 
 @dataclass(frozen=True)

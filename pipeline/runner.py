@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gpt1.errors import UserError
 from pipeline.cluster import check_capacity, connect
@@ -146,7 +147,9 @@ class Runner:
             tuple(entry.outside), cell.resources, self.run_name, self.records.started(entry),
         )  # fmt: skip
         resources = cell.resources
-        own = {"num_cpus": 0} if cell.stage.spreads else {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
+        own: dict[str, Any] = {"num_cpus": 0} if cell.stage.spreads else {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
+        if cell.stage.gang:  # it only watches its ranks: on the driver's node it dies with nothing that would live without it
+            own["scheduling_strategy"] = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         # A process that has used a GPU keeps some of its memory, so it ends with its cell; others serve the next one.
         task = ray.remote(max_calls=1 if resources.gpus else 0, max_retries=0)(execute_cell).options(name=cell.id, **own)
         self._running[task.remote(job, HubReporter(self.hub, cell.id))] = Try(entry, number, time.monotonic())

@@ -25,6 +25,7 @@ SENT = ("pipeline", "stages", "gpt1", "infra")
 """The folders of code that travel; data, environments and stores never do."""
 LIMIT = 50 << 20  # bytes; Ray refuses packages above 100 MiB, and code is far below this
 AGENT_WAIT = 120  # seconds; on a busy machine Ray's agents take up to a minute
+ASK_EVERY = 10.0  # seconds between questions after a job that says nothing
 PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_REGION", "MLFLOW_TRACKING_URI")
 """Addresses that the job is given from the submitter's environment. Secrets are not: Ray shows a job's environment to everybody."""
 SECRET = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|(^|_)KEY(_|$)", re.IGNORECASE)
@@ -76,7 +77,7 @@ def submit_job(address: str, order: Order, detach: bool) -> int:
 
 
 def follow(address: str, job: str) -> int:
-    """Print a job's output until it ends; its exit status. Interrupted: 130, and the job goes on."""
+    """Print a job's output until it ends; its exit status. Interrupted: 130, and the job goes on. 1 when the cluster is gone."""
     client = connect(address)
     _known(client, address, job)
     try:
@@ -84,6 +85,10 @@ def follow(address: str, job: str) -> int:
     except KeyboardInterrupt:
         print(f"the job goes on; `gpt1 logs --address {address} {job}` shows it, `gpt1 stop --address {address} {job}` ends it")
         return 130
+    except (RuntimeError, OSError) as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        print(f"{address} answers no more for job {job} ({line}); the same command follows it again, or goes on from the store")
+        return 1
     info = client.get_job_info(job)
     code = info.driver_exit_code
     return code if code is not None else int(str(info.status) != "SUCCEEDED")
@@ -186,5 +191,16 @@ def _pack(folder: Path, file: Path) -> Path:
 
 
 async def _follow(client: Any, job: str) -> None:
+    """Raises OSError or RuntimeError when the cluster, or the job in it, is gone: a host without power breaks no connection."""
+    told = asyncio.ensure_future(_print_log(client, job))
+    try:
+        while not (await asyncio.wait({told}, timeout=ASK_EVERY))[0]:
+            await asyncio.to_thread(client.get_job_status, job)
+        await told
+    finally:
+        told.cancel()
+
+
+async def _print_log(client: Any, job: str) -> None:
     async for text in client.tail_job_logs(job):
         print(text, end="", flush=True)

@@ -13,7 +13,7 @@ from stages._ray_claims import claims_released
 
 if TYPE_CHECKING:
     from gpt1.train.pretrain_config import Place, PretrainConfig
-    from stages.contract import Context, Travel
+    from stages.contract import Context, Reporter, Travel
 
 RESTARTS = 3
 REFUSAL = "refused.txt"
@@ -70,6 +70,7 @@ def run_rank(arguments: dict[str, Any]) -> None:
 
     travel: Travel | None = arguments["travel"]
     place = _here(arguments["place"], travel) if travel else arguments["place"]
+    _tell_where(arguments["reporter"])
     output = Path(place.output)
     if _refusal(output, travel) is not None:
         return
@@ -82,6 +83,18 @@ def run_rank(arguments: dict[str, Any]) -> None:
         return
     if travel:
         _send(output, travel, arguments["mark"])
+
+
+def _tell_where(reporter: Reporter) -> None:
+    """Rank 0 says on which nodes the ranks are."""
+    import ray
+    import torch.distributed as dist
+
+    found: list[str] = [""] * dist.get_world_size()
+    dist.all_gather_object(found, ray.util.get_node_ip_address())
+    if dist.get_rank() == 0:
+        places = ", ".join(f"{address} ({found.count(address)})" for address in dict.fromkeys(found))
+        reporter.say(f"{len(found)} ranks on {places}")
 
 
 def _here(place: Place, travel: Travel) -> Place:
