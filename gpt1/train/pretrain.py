@@ -46,7 +46,6 @@ from gpt1.weights.store import save_weights
 
 BOOKS_FILE = "held_out_books.jsonl"
 THROUGHPUT_FILE = "throughput.jsonl"
-TOLD_AGAIN = 1000  # rows
 
 
 def pretrain(config: PretrainConfig, place: Place, reporter: Reporter, vault: Vault | None = None) -> None:
@@ -179,8 +178,8 @@ def _resume(watch: Watch, found: Checkpoint | None) -> int:
         was = {name: found.facts[name] for name in shape}
         moved = "" if was == shape else f", made with {was}, now {shape}: the same batches and dropout, other last bits"
         watch.reporter.say(f"resuming after step {found.step} from {found.folder.name}{moved}")
-        for row in watch.history.rows[-TOLD_AGAIN:]:  # a killed driver may have taken the last with it; a point is drawn once
-            watch.reporter.log(row["step"], {name: value for name, value in row.items() if name != "step"})
+        for step, values in watch.history.recent():  # a killed driver may have taken the last with it; a point is drawn once
+            watch.reporter.log(step, values)
         _take_snapshots(found, watch.output / "snapshots", watch.history)
     watch.engine.load(found.folder)
     return found.step
