@@ -13,7 +13,7 @@ run: install ## environment in .venv/, then the demo: books to report (PROFILE=.
 	@$(BIN)/gpt1 run --profile $(PROFILE) $(ARGS)
 
 remote-demo: install-test ## the demo submitted to a cluster on this machine: PostgreSQL, S3, MLflow, Ray (ARGS="--file FILE")
-	@$(BIN)/python -m tests.servers.stack $(ARGS)
+	@$(BIN)/python -m tests.servers.demo $(ARGS)
 
 install: ## the environment alone (PYTHON=..., TORCH_INDEX=...)
 	@infra/install.sh run

@@ -17,27 +17,13 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
+from math import inf
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from pipeline.files import read_json, replace
-
-Entry = dict[str, Any]
-
-
-@dataclass
-class Run:
-    """What the entries so far say of one run."""
-
-    session: str = ""
-    """The session that wrote of it last."""
-    start: Entry | None = None
-    open: bool = False
-    last: int = 0
-    """The latest time stamp, in ms."""
-    steps: dict[str, int] = field(default_factory=dict)
-    """The highest step of each curve."""
+from pipeline.outbox_runs import Entry, Run, due, fold
 
 
 class Outbox:
@@ -55,7 +41,7 @@ class Outbox:
         found = [(session, self._bytes(session, 0)) for session in self.sessions()]
         self.runs = self._ledger()
         for session, data in found:
-            _fold(self.runs, session, _parse(data))
+            fold(self.runs, session, _parse(data))
 
     def append(self, entry: Entry) -> bool:
         """Write one entry. False when it is dropped: all its points lie at steps recorded before. Raises OSError (disk full)."""
@@ -69,7 +55,7 @@ class Outbox:
             line = json.dumps(entry, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
             self._open().write(line)
             self._unsynced = True
-            _fold(self.runs, self.session, [entry])
+            fold(self.runs, self.session, [entry])
             return True
 
     def sync(self) -> None:
@@ -83,17 +69,27 @@ class Outbox:
         """All sessions, oldest first."""
         return sorted(path.name.removesuffix(".jsonl") for path in self.folder.glob("*.jsonl"))
 
-    def read(self, session: str, limit: int) -> tuple[list[Entry], int]:
-        """At most `limit` entries that are not acknowledged, and the offset in bytes behind them (to be handed to `ack`)."""
-        offset = self.acknowledged(session)
+    def read(self, session: str, limit: int, until: float = inf) -> tuple[list[Entry], int]:
+        """At most `limit` entries that are not acknowledged and end before the offset `until`, and the offset in bytes behind them
+        (to be handed to `ack`)."""
+        end = offset = self.acknowledged(session)
         lines: list[bytes] = []
         with (self.folder / f"{session}.jsonl").open("rb") as file:
             file.seek(offset)
             for line in file:
-                if len(lines) == limit or not line.endswith(b"\n"):  # the last line of a killed driver may be torn
+                if len(lines) == limit or not line.endswith(b"\n") or end + len(line) > until:  # a killed driver's last may be torn
                     break
                 lines.append(line)
-        return _parse(b"".join(lines)), offset + sum(map(len, lines))
+                end += len(line)
+        return _parse(b"".join(lines)), end
+
+    def due(self, session: str, entries: Iterable[Entry]) -> list[Entry]:
+        """What is to be sent of a session's entries: not what comes too late."""
+        return due(self.runs, session, entries, self._begun)
+
+    def _begun(self, session: str) -> bool:
+        """Whether the server has something of a session."""
+        return not (self.folder / f"{session}.jsonl").exists() or self.acknowledged(session) > 0
 
     def ack(self, session: str, offset: int) -> None:
         """The server has everything before `offset`."""
@@ -118,7 +114,7 @@ class Outbox:
         done = [s for s in self.sessions() if not self._alive(s) and not self._bytes(s, self.acknowledged(s)).count(b"\n")]
         ledger = self._ledger() if done else {}
         for session in done:
-            _fold(ledger, session, _parse(self._bytes(session, 0)))
+            fold(ledger, session, _parse(self._bytes(session, 0)))
         if done:
             replace(self.folder / "ledger.json", {uid: asdict(run) for uid, run in ledger.items()})
         for session in done:
@@ -167,16 +163,3 @@ def _parse(data: bytes) -> list[Entry]:
         with suppress(ValueError):
             entries.append(json.loads(line))
     return entries
-
-
-def _fold(runs: dict[str, Run], session: str, entries: Iterable[Entry]) -> None:
-    for entry in entries:
-        run = runs.setdefault(entry["uid"], Run())
-        run.session = session
-        run.last = max(run.last, entry.get("time", 0))
-        if entry["do"] == "metrics":
-            run.steps.update(dict.fromkeys(entry["values"], entry["step"]))
-        elif entry["do"] == "start":
-            run.start, run.open = entry, True
-        elif entry["do"] == "end":
-            run.open = False

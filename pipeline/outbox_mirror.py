@@ -5,7 +5,8 @@
     outbox/<session>/alive.json       which process writes them; written again every BEAT seconds
     outbox/ledger.json                as in a folder
 
-So what a dead host had not sent is sent by whoever works on the store next, or by `gpt1 track sync`, from any host.
+So what a dead host had not sent is sent by whoever works on the store next, or by `gpt1 track sync`, from any host. Lines are here
+before the tracking server has them: who goes on with a run elsewhere knows every point that is drawn.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class OutboxMirror:
         self._ledger = b""
         self._session = ""
         self._beat = 0.0
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -68,6 +70,13 @@ class OutboxMirror:
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="outbox", daemon=True)
             self._thread.start()
+
+    def secure(self, session: str) -> int:
+        """Have a session's lines in the store; up to which byte they are there. Waits for the store, and raises UserError when it
+        stays away."""
+        with self._lock, suppress(FileNotFoundError):
+            self._push_lines(session, self._folder / f"{session}.jsonl")
+        return self._pieces.get(session, (0, 0))[1]
 
     def stop(self) -> None:
         """Send the rest, and say that this process's session is over."""
@@ -97,10 +106,12 @@ class OutboxMirror:
             self._objects.remove([entry.key for entry in self._objects.entries(f"{FOLDER}/{session}/")])
             del self._pieces[session]
         for file in sorted(self._folder.glob("*.jsonl")):
-            with suppress(FileNotFoundError):
-                self._push_session(file.name.removesuffix(".jsonl"), file)
+            session = file.name.removesuffix(".jsonl")
+            with self._lock, suppress(FileNotFoundError):
+                self._push_lines(session, file)
+            self._push_ack(session)
 
-    def _push_session(self, session: str, file: Path) -> None:
+    def _push_lines(self, session: str, file: Path) -> None:
         start, sent = self._pieces.setdefault(session, (0, 0))
         size = file.stat().st_size
         while sent < size:
@@ -113,6 +124,8 @@ class OutboxMirror:
             self._pieces[session] = start, sent
             if len(data) < PIECE:
                 break
+
+    def _push_ack(self, session: str) -> None:
         ack = read_json(self._folder / f"{session}.ack")
         if isinstance(ack, int) and ack != self._acks.get(session):
             self._write(f"{session}/ack.json", ack)
@@ -157,10 +170,12 @@ class OutboxMirror:
 
 
 def newest(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Two ledgers in one: of a run that both know, what was heard of last."""
+    """Two ledgers in one: of a run that both know, what its last start led to."""
     merged = {**one, **other}
     for uid in one.keys() & other.keys():
-        merged[uid] = max(one[uid], other[uid], key=lambda run: (run["last"], not run["open"]))
+        merged[uid] = max(one[uid], other[uid], key=lambda run: (run["session"], run["last"], not run["open"]))
+        told = [one[uid].get("told", {}), other[uid].get("told", {})]
+        merged[uid]["told"] = {name: {**told[0].get(name, {}), **told[1].get(name, {})} for name in {*told[0], *told[1]}}
         steps = [one[uid]["steps"], other[uid]["steps"]]
         merged[uid]["steps"] = {name: max(found.get(name, -1) for found in steps) for name in {*steps[0], *steps[1]}}
     return merged

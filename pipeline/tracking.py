@@ -21,6 +21,7 @@ UPLOAD_LIMIT = 10_000_000  # bytes; larger files are recorded by reference
 LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG, LONGEST_DIGEST = 250, 6000, 8000, 36  # MLflow's limits, in characters
 CHUNK = 500  # entries sent between two acknowledgements
 PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries to reach a server
+PACE = 3.0  # seconds between two looks for lines that must first be in a remote store: a request each
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
@@ -149,15 +150,16 @@ class Tracker:
 
     def _append(self, do: str, uid: str, **rest: Any) -> None:
         if self._outbox.append({"do": do, "uid": uid, **rest}):
-            self._awake()
+            self._awake(now=self._mirror is None)
 
-    def _awake(self) -> None:
+    def _awake(self, now: bool = True) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
             self._thread.start()
             if self._mirror:
                 self._mirror.start(self._outbox.session)
-        self._wake.set()
+        if now:
+            self._wake.set()
 
     def _work(self) -> None:
         pause = PAUSE
@@ -185,15 +187,16 @@ class Tracker:
             for session in self._outbox.sessions():
                 while not self._stop:
                     offset = self._outbox.acknowledged(session)
-                    entries, end = self._outbox.read(session, CHUNK)
+                    until = self._mirror.secure(session) if self._mirror else math.inf
+                    entries, end = self._outbox.read(session, CHUNK, until)
                     if end == offset:
                         break
-                    self._recorder.apply(entries)
+                    self._recorder.apply(self._outbox.due(session, entries))
                     self._outbox.ack(session, end)
                     if self.trouble:
                         self._say("MLflow can be reached again")
                         self.trouble = None
-            self._wake.wait(1.0)
+            self._wake.wait(PACE if self._mirror else 1.0)
 
     def _in_trouble(self, error: Exception) -> None:
         reason = brief(error)

@@ -146,7 +146,6 @@ def test_the_mlflow_server_says_what_it_lacks() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_the_slurm_scripts_ray_part_on_this_machine(tmp_path: Path) -> None:
     numbers = tmp_path / "numbers"
     numbers.mkdir()

@@ -37,6 +37,10 @@ class History:
         self.rows[-1].update(values)
         return self.rows[-1]
 
+    def recent(self, most: int = 1000) -> list[tuple[int, dict[str, float]]]:
+        """Step and values of the last `most` rows."""
+        return [(row["step"], {name: value for name, value in row.items() if name != "step"}) for row in self.rows[-most:]]
+
     def take_loss(self) -> float:
         """The mean of the pending losses, which are then forgotten."""
         mean = math.fsum(self.pending) / len(self.pending)

@@ -140,3 +140,29 @@ def test_appending_from_many_threads_tears_no_line(tmp_path: Path) -> None:
     assert len(entries) == 1600
     for number in range(8):
         assert [entry["step"] for entry in entries if entry["uid"] == f"run{number}"] == list(range(200))
+
+
+def test_what_comes_late_from_a_host_that_was_away_undoes_and_doubles_nothing(tmp_path: Path) -> None:
+    """The first driver's host is cut off: another host knows half of its lines, goes on with the run, and ends it."""
+    first = Outbox(tmp_path / "one")
+    lines = [start("a"), point("a", 10, loss=1.0), point("a", 20, loss=2.0), point("a", 30, loss=3.0, lr=0.3)]
+    for entry in lines:
+        first.append(entry)
+    first.close()
+    known = (tmp_path / "one" / f"{first.session}.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / f"{first.session}.jsonl").write_bytes(b"".join(known[:2]))
+    second = Outbox(tmp_path / "two")
+    end = {"do": "end", "uid": "a", "time": 9}
+    for entry in [start("a"), point("a", 20, loss=2.0, time=7), point("a", 30, loss=3.0, time=8), end]:
+        assert second.append(entry)
+    assert second.due(first.session, lines[:2]) == lines[:2], "nothing has been sent yet: all in its order"
+    second.close()
+    for session in second.sessions():
+        second.ack(session, (tmp_path / "two" / f"{session}.jsonl").stat().st_size)
+    second.compact()
+    (tmp_path / "one" / "ledger.json").write_bytes((tmp_path / "two" / "ledger.json").read_bytes())
+    back = Outbox(tmp_path / "one")
+    assert back.left_open() == []
+    assert back.due(first.session, lines) == [point("a", 10, loss=1.0), point("a", 30, lr=0.3)]
+    assert not back.append(point("a", 30, loss=9.0))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +18,8 @@ from pipeline.objects import Objects
 from pipeline.outbox import Outbox
 from pipeline.plan import Plan, State
 from pipeline.store import Store
-from pipeline.tracking import Tracker, sync
-from tests.pipeline.conftest import on_another_host
+from pipeline.tracking import PACE, Tracker, sync
+from tests.pipeline.conftest import S3, on_another_host
 from tests.pipeline.inline import plan_of, run_inline
 from tests.servers.proxy import proxied
 
@@ -111,6 +113,7 @@ def test_a_plan_of_a_thousand_artifacts_takes_few_requests(numbers: Path, tmp_pa
     with counted() as second:
         assert plan(numbers, s3_store, many).to_run == []
     assert sum(second.values()) <= 1 + pages, second
+    print(f"requests of a plan of 1,001 artifacts: {dict(first)}, then {dict(second)}")
 
 
 @pytest.mark.slow
@@ -146,6 +149,25 @@ def test_the_outbox_of_a_dead_host_is_sent_from_another(s3_store: str, tmp_path:
     assert Outbox(Store.at(s3_store).root / "outbox").sessions() == []
     assert sync(Store.at(s3_store), data_base).sent == 0, "what was sent is known to all hosts"
     tracker._stop = True
+
+
+def test_a_point_is_in_the_store_before_mlflow_has_it(s3: S3, s3_store: str, tmp_path: Path) -> None:
+    """Else another host that goes on with the run could draw it a second time."""
+    from mlflow import MlflowClient
+
+    data_base = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    tracker = Tracker(Store.at(s3_store), data_base)
+    tracker.start("run", "workflow")
+    run_id = tracker.run_id("run", timeout=120)
+    assert run_id is not None
+    s3[1].send_signal(signal.SIGSTOP)
+    tracker.metrics("run", 1, {"loss": 2.5})
+    time.sleep(2 * PACE)
+    drawn = MlflowClient(data_base).get_run(run_id).data.metrics
+    s3[1].send_signal(signal.SIGCONT)
+    assert drawn == {}
+    assert tracker.close(120) == 0
+    assert MlflowClient(data_base).get_run(run_id).data.metrics == {"loss": 2.5}
 
 
 def test_files_are_uploaded_to_mlflow_from_a_host_that_never_had_them(

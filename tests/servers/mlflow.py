@@ -6,9 +6,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.conftest import ROOT
 from tests.servers.process import free_port, running, wait_until
+
+TIMED = ("seconds", "tokens_per_second", "tflops", "mfu")
+"""Figures that are other ones at every run."""
 
 
 @contextmanager
@@ -35,3 +39,20 @@ def _healthy(port: int) -> bool:
             return bool(answer.status == 200)
     except OSError:
         return False
+
+
+def recorded(uri: str) -> dict[str, Any]:
+    """What MLflow holds of each stage and each job of a matrix, by cell (of its newest run): status, settings, files, figures, and
+    the curve of the loss. All of it is the same wherever the workflow ran."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    [experiment] = [found for found in client.search_experiments() if found.name == "gpt1"]
+    found = {}
+    for run in reversed(client.search_runs([experiment.experiment_id], max_results=1000)):
+        if run.data.tags["gpt1.kind"] in ("stage", "job"):
+            files = [item.path for folder in ("", "outputs") for item in client.list_artifacts(run.info.run_id, folder or None)]
+            figures = {name: value for name, value in run.data.metrics.items() if name not in TIMED}
+            curve = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "loss")]
+            found[run.data.tags["gpt1.cell"]] = (run.info.status, run.data.params, sorted(files), figures, curve)
+    return found

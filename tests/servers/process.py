@@ -31,9 +31,11 @@ def answers(port: int, host: str = "127.0.0.1") -> bool:
     return False
 
 
-def wait_until(ready: Callable[[], bool], what: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_until(
+    ready: Callable[[], bool], what: str, process: subprocess.Popen[bytes], log: Path, patience: float = PATIENCE
+) -> None:
     """Wait; AssertionError with the end of the log when the process ends, or takes too long."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not ready():
         said = log.read_text(errors="replace")[-3000:] if log.exists() else ""
         assert process.poll() is None, f"{what} has ended: {said}"

@@ -1,7 +1,4 @@
-"""All servers of a cluster on this machine: PostgreSQL, S3, MLflow, Ray.
-
-`python -m tests.servers.stack` (`make remote-demo`) starts them, submits the demo workflow and says where to look; Ctrl-C ends all.
-"""
+"""All servers of a cluster on this machine: PostgreSQL, S3, MLflow, Ray."""
 
 from __future__ import annotations
 
@@ -9,15 +6,17 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.conftest import ROOT
 from tests.servers.mlflow import mlflow_server
-from tests.servers.postgres import postgres
-from tests.servers.process import s3_server
+from tests.servers.postgres import postgres, programs
+from tests.servers.process import free_port, s3_server
+from tests.servers.proxy import proxied
 from tests.servers.ray_cluster import Cluster, ray_cluster
 
 BUCKET = "gpt1"
@@ -27,26 +26,66 @@ BUCKET = "gpt1"
 class Stack:
     """What is running. `environment` is what a client, and every node, needs to find it; secrets stand only there."""
 
-    s3: str
     s3_process: subprocess.Popen[bytes]
     mlflow: str
     data_base: str
     ray: Cluster
     environment: Mapping[str, str]
     logs: Path
+    start_mlflow: Callable[[], str]
+    """Start MLflow's server again, at its address; `stop_mlflow` has ended it."""
+    stop_mlflow: Callable[[], None]
     store: str = f"s3://{BUCKET}/store"
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def gpt1(self, *words: str | Path, timeout: float = 1800, cwd: Path = ROOT, **more: str) -> subprocess.CompletedProcess[str]:
         """Run the command as a user of this cluster, and wait."""
-        command = [sys.executable, "-m", "pipeline.cli", *map(str, words)]
-        variables = {**os.environ, **self.environment, "PYTHONPATH": str(ROOT), **more}
+        command, variables = self.command(*words), {**os.environ, **self.environment, "PYTHONPATH": str(ROOT), **more}
         return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, env=variables)
+
+    def begin(self, log: Path, *words: str | Path) -> subprocess.Popen[bytes]:
+        """Start the command, with its output in a file, and go on."""
+        with log.open("wb") as out:
+            variables = {**os.environ, **self.environment}
+            return subprocess.Popen(self.command(*words), cwd=ROOT, env=variables, stdout=out, stderr=subprocess.STDOUT)
+
+    @staticmethod
+    def command(*words: str | Path) -> list[str]:
+        return [sys.executable, "-m", "pipeline.cli", *map(str, words)]
+
+    def submit(self, *words: str | Path) -> list[str | Path]:
+        """The words of a submission to this cluster, with this store."""
+        return ["submit", "--address", self.ray.address, "--store", self.store, *words]
+
+    def s3(self) -> Any:
+        """A client of the S3 server."""
+        return client(self.environment)
+
+    def keys(self, part: str = "") -> list[str]:
+        """The keys of all objects of the bucket that contain `part`."""
+        pages = self.s3().get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+        return [item["Key"] for page in pages for item in page.get("Contents", []) if part in item["Key"]]
+
+    def checkpoint(self) -> int:
+        """The step of the newest whole checkpoint of pre-training; 0 when there is none."""
+        whole = [key.split("/")[-2] for key in self.keys("/checkpoints/") if key.endswith("/record.json")]
+        return max((int(name.removeprefix("step-")) for name in whole), default=0)
+
+    def copy(self, target: Path, part: str = "") -> Path:
+        """The objects whose keys contain `part`, as files; the folder of the store among them."""
+        there = self.s3()
+        for key in self.keys(part):
+            (target / key).parent.mkdir(parents=True, exist_ok=True)
+            there.download_file(BUCKET, key, str(target / key))
+        return target / self.store.rpartition("/")[2]
 
 
 @contextmanager
-def stack(folder: Path, cpus: int = 2) -> Iterator[Stack]:
-    """Everything, on free ports of 127.0.0.1. Logs, and a client's cache, lie in `folder`."""
+def stack(folder: Path, cpus: int = 2, delay: float = 0.0) -> Iterator[Stack]:
+    """Everything, on free ports of 127.0.0.1. Logs, and a client's cache, lie in `folder`. `delay`: seconds to the store and back.
+
+    Where PostgreSQL is not installed MLflow's runs are kept in SQLite.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     key, planted = secrets.token_hex(12), f"planted-{secrets.token_hex(12)}"
     environment = {
@@ -54,49 +93,31 @@ def stack(folder: Path, cpus: int = 2) -> Iterator[Stack]:
         "GPT1_PLANTED_SECRET": planted, "RAY_AUTH_MODE": "disabled",
     }  # fmt: skip
     with ExitStack() as servers:
-        data_base = servers.enter_context(postgres(folder / "postgres.log"))
-        environment["AWS_ENDPOINT_URL"], process = servers.enter_context(s3_server(folder / "s3.log"))
-        make_bucket(environment)
-        mlflow = servers.enter_context(
-            mlflow_server(folder / "mlflow.log", data_base, f"s3://{BUCKET}/mlflow", environment)
-        )
-        environment |= {"MLFLOW_TRACKING_URI": mlflow, "GPT1_CACHE": str(folder / "cache")}
+        sqlite = f"sqlite:///{folder / 'mlflow.db'}"
+        there = sqlite if programs() is None else servers.enter_context(postgres(folder / "postgres.log"))
+        address, process = servers.enter_context(s3_server(folder / "s3.log"))
+        environment["AWS_ENDPOINT_URL"] = servers.enter_context(proxied(address, delay)).address if delay else address
+        client(environment).create_bucket(Bucket=BUCKET)
+        tracking, port, its = servers.enter_context(ExitStack()), free_port(), dict(environment)
+
+        def start_mlflow() -> str:
+            return tracking.enter_context(mlflow_server(folder / "mlflow.log", there, f"s3://{BUCKET}/mlflow", its, port))
+
+        environment |= {"MLFLOW_TRACKING_URI": start_mlflow(), "GPT1_CACHE": str(folder / "cache")}
         node = {**environment, "GPT1_CACHE": str(folder / "node-cache")}
         cluster = servers.enter_context(ray_cluster(folder / "ray.log", node, cpus, folder / "ray"))
-        hidden = (key, planted, data_base.split(":")[2].partition("@")[0])
+        password = () if there.startswith("sqlite") else (there.split(":")[2].partition("@")[0],)
         yield Stack(
-            environment["AWS_ENDPOINT_URL"], process, mlflow, data_base, cluster, environment, folder, secrets=hidden
-        )
+            process, environment["MLFLOW_TRACKING_URI"], there, cluster, environment, folder, start_mlflow, tracking.close,
+            secrets=(key, planted, *password),
+        )  # fmt: skip
 
 
-def make_bucket(environment: Mapping[str, str]) -> None:
-    """The bucket, where there is none yet."""
+def client(environment: Mapping[str, str]) -> Any:
+    """A client of an S3 server."""
     import boto3
 
-    client = boto3.client(
+    return boto3.client(
         "s3", endpoint_url=environment["AWS_ENDPOINT_URL"], aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"], region_name=environment["AWS_DEFAULT_REGION"],
     )  # fmt: skip
-    client.create_bucket(Bucket=BUCKET)
-
-
-def main() -> int:
-    """The demo, and then wait for Ctrl-C so that one can look around."""
-    import tempfile
-
-    profile = sys.argv[1:] or ["--file", "workflow.yaml", "--profile", "demo"]
-    with tempfile.TemporaryDirectory(prefix="gpt1-remote-") as name, stack(Path(name), cpus=os.cpu_count() or 2) as running:
-        print(f"PostgreSQL, S3 ({running.s3}), MLflow ({running.mlflow}) and Ray ({running.ray.address}) are running", flush=True)
-        command = [sys.executable, "-m", "pipeline.cli", "submit", "--address", running.ray.address, "--store", running.store]
-        status = subprocess.run([*command, *profile], cwd=ROOT, env={**os.environ, **running.environment}).returncode
-        print(f"exit status {status}. Runs: {running.mlflow}   Jobs: {running.ray.address}   Logs: {name}")
-        if sys.stdin.isatty():
-            input("Enter ends the servers (and with them all that was made) ")
-        return status
-
-
-if __name__ == "__main__":
-    try:
-        raise SystemExit(main())
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
