@@ -30,6 +30,7 @@ NOT_RUN = {
     r"gpt1 (submit|jobs|logs|stop) ": "want a running cluster: tests/e2e/test_submit.py starts one",
     r"gpt1 run .*--address": "wants a running cluster: tests/e2e/test_submit.py starts one, and its job runs with --address",
     r"gpt1 .*s3://": "want a store on S3: tests/e2e/test_remote.py starts a server",
+    r"gpt1 run .* longest_words$": "the stage that the page adds: tests/test_how_to.py adds it",
     r"gpt1 ui$": "serves until it is stopped: tests/e2e/test_browser.py opens its pages",
     r"gpt1 data get": "downloads the tasks: tests/pipeline/test_commands_tasks.py serves some",
     r"\. \.venv/bin/activate$": "changes the shell: tests/e2e/test_tutorial.py types it",
