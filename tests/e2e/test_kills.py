@@ -13,21 +13,13 @@ from tests.e2e.workflow import gpt1, kill_when, outputs, records, run_mini
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    store = tmp_path_factory.mktemp("undisturbed") / "store"
-    ended = run_mini(store)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return store
-
-
 def checkpoints(store: Path) -> list[int]:
     """Steps of the whole checkpoints of pre-training, over all attempts."""
     found = [re.search(r"\d+", path.parent.name) for path in store.glob("pretrain/*/*/checkpoints/*/record.json")]
     return sorted(int(match[0]) for match in found if match)
 
 
-def test_killed_three_times_the_result_is_the_same(undisturbed: Path, tmp_path: Path) -> None:
+def test_killed_three_times_the_result_is_the_same(mini_here: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
 
     kill_when(store, lambda: len(records(store, "clean.parts")) >= 3)
@@ -56,11 +48,11 @@ def test_killed_three_times_the_result_is_the_same(undisturbed: Path, tmp_path: 
     assert len(attempts) == 2
     steps = [json.loads(line)["step"] for line in next(attempts[1].glob("throughput.jsonl")).read_text().splitlines()]
     assert min(steps) > reached - 20, f"pre-training had reached {reached} and went on from before {min(steps)}"
-    assert outputs(store) == outputs(undisturbed)
+    assert outputs(store) == outputs(mini_here)
 
 
-def test_nothing_runs_again_and_a_changed_number_is_named(undisturbed: Path) -> None:
-    words = ("--file", Path(__file__).parent / "mini.yaml", "--store", undisturbed)
+def test_nothing_runs_again_and_a_changed_number_is_named(mini_here: Path) -> None:
+    words = ("--file", Path(__file__).parent / "mini.yaml", "--store", mini_here)
     again = gpt1("run", *words)
     assert again.returncode == 0
     assert "nothing to run" in again.stdout

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from pipeline.outbox import Outbox
 from pipeline.plan import Plan, State
 from pipeline.store import Store
 from pipeline.tracking import PACE, Tracker, sync
+from tests.conftest import ROOT
 from tests.pipeline.conftest import S3, on_another_host
 from tests.pipeline.inline import plan_of, run_inline
 from tests.servers.proxy import proxied
@@ -168,6 +171,66 @@ def test_a_point_is_in_the_store_before_mlflow_has_it(s3: S3, s3_store: str, tmp
     assert drawn == {}
     assert tracker.close(120) == 0
     assert MlflowClient(data_base).get_run(run_id).data.metrics == {"loss": 2.5}
+
+
+DRIVER = """
+import sys, time
+from pipeline.store import Store
+from pipeline.tracking import Tracker
+tracker = Tracker(Store.at(sys.argv[1]), sys.argv[2])
+tracker.start("run", "workflow")
+tracker.metrics("run", 10, {"loss": 10.0})
+assert tracker.flush(120) == 0
+print("ready", flush=True)
+for step in (20, 30):
+    sys.stdin.readline()
+    tracker.metrics("run", step, {"loss": float(step)})
+    print(step, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_a_driver_killed_while_the_store_is_away_and_its_host_back_later(
+    s3: S3, s3_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another host goes on with the run and tells again what it knows; the first one's own lines come last."""
+    from mlflow import MlflowClient
+
+    data_base, home = f"sqlite:///{tmp_path / 'mlflow.db'}", os.environ["GPT1_CACHE"]
+    command = [sys.executable, "-c", DRIVER, s3_store, data_base]
+    driver = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert driver.stdin is not None
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == "ready\n"
+    print("20", file=driver.stdin, flush=True)
+    driver.stdout.readline()
+    s3[1].send_signal(signal.SIGSTOP)
+    print("30", file=driver.stdin, flush=True)
+    driver.stdout.readline()
+    time.sleep(2 * PACE)
+    driver.kill()
+    driver.wait()
+    s3[1].send_signal(signal.SIGCONT)
+
+    def curve() -> tuple[str, list[tuple[int, float]]]:
+        client = MlflowClient(data_base)
+        [run] = client.search_runs(["1"])
+        return run.info.status, [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "loss")]
+
+    on_another_host(monkeypatch, tmp_path)
+    tracker = Tracker(Store.at(s3_store), data_base)
+    tracker.start("run", "workflow")
+    for step in (10, 20, 30, 40):
+        tracker.metrics("run", step, {"loss": float(step)})
+    tracker.end("run", "FINISHED")
+    assert tracker.close(120) == 0
+    whole = "FINISHED", [(step, float(step)) for step in (10, 20, 30, 40)]
+    assert curve() == whole
+    monkeypatch.setenv("GPT1_CACHE", home)
+    done = sync(Store.at(s3_store), data_base)
+    assert (done.left, done.closed) == (0, 0)
+    assert curve() == whole
 
 
 def test_files_are_uploaded_to_mlflow_from_a_host_that_never_had_them(
