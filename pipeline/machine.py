@@ -79,21 +79,26 @@ class Readings:
 
 def _cards() -> list[Any]:
     """Handles of the NVIDIA GPUs; none where there is no driver."""
-    try:
-        import pynvml
+    import pynvml
 
+    try:
         pynvml.nvmlInit()
         return [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(pynvml.nvmlDeviceGetCount())]
-    except (ImportError, OSError, pynvml.NVMLError):
+    except pynvml.NVMLError:
         return []
 
 
 def _card(handle: Any) -> dict[str, float]:
+    """What a card says; a card in trouble says nothing this time."""
     import pynvml
 
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    try:
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        used = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
+    except pynvml.NVMLError:
+        return {}
     return {
-        "utilization_percentage": pynvml.nvmlDeviceGetUtilizationRates(handle).gpu,
+        "utilization_percentage": used,
         "memory_usage_megabytes": memory.used / MB,
         "memory_usage_percentage": 100 * memory.used / memory.total,
     }

@@ -150,9 +150,10 @@ class Records:
     def _comparison(self, node: str) -> str:
         """The cells of a matrix side by side: what they differ in, their figures, links. Of many figures the first."""
         cells = [cell for cell in self._plan.workflow.node_cells(node) if cell.id in self._figures]
-        names = list(dict.fromkeys(name for cell in cells for name in self._figures[cell.id]))
-        names = [name for name in names if name not in cells[0].axes][:MOST_FIGURES] if cells else []
-        axes = list(cells[0].axes) if cells else []
+        if not cells:
+            return ""
+        axes, found = list(cells[0].axes), dict.fromkeys(name for cell in cells for name in self._figures[cell.id])
+        names = [name for name in found if name not in axes][:MOST_FIGURES]
         lines = [f"| {GAP.join([*axes, *names, 'run'])} |", "|---" * (len(axes) + len(names) + 1) + "|"]
         for cell in cells:
             run_id = self._made[cell.id][0] if cell.id in self._made else self._cached.get(cell.id, "")

@@ -47,12 +47,12 @@ def write_mlflow_model(folder: Path, exported: Path) -> Path:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """MLflow's settings while it writes a model: no bars, no advice, and no names of this machine's variables in the model."""
-    # For good, and by the module: catch_warnings puts back the filters of all threads, and this one is not alone.
-    warnings.filterwarnings("ignore", module=r"mlflow\.")
     before = {name: os.environ.get(name) for name in _WHILE_WRITING}
     os.environ.update(_WHILE_WRITING)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         for name, value in before.items():
             os.environ.pop(name)

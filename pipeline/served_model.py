@@ -11,6 +11,7 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
+from pandas import DataFrame
 
 from gpt1.errors import UserError
 from gpt1.serve import Answerer
@@ -22,7 +23,9 @@ class ServedModel(PythonModel):
     def load_context(self, context: Any) -> None:
         self._answerer = Answerer.load(Path(context.artifacts["model"]))
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    def predict(self, context: Any, model_input: DataFrame, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        """A data frame, or a list of rows, to a list of answers. The hint is one that MLflow lets pass; on every other, and on
+        none, it gives advice in red or yellow which no filter of warnings keeps off the terminal."""
         del context
         rows = model_input.to_dict(orient="records") if hasattr(model_input, "to_dict") else list(model_input)
         if not rows:  # MLflow leaves out columns that the signature does not name

@@ -67,7 +67,7 @@ def test_all_is_made_once_and_shown_in_mlflow(folder: Path) -> None:
     assert [item.dataset.name for item in job.inputs.dataset_inputs] == ["numbers"]
     table = group.data.tags["mlflow.note.content"].replace("\u00a0", "").splitlines()
     assert table[0] == "| factor | total | run |"
-    assert f"| 2.0 | 42 | [open](#/runs/{job.info.run_id}) |" in table
+    assert f"| 2 | 42 | [open](#/runs/{job.info.run_id}) |" in table
     assert len(table) == 4
 
 

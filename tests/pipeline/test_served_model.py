@@ -37,7 +37,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fine-tuned model as `gpt1 export hf` writes it."""
     folder = tmp_path_factory.mktemp("export") / "hf"
     tuned = samples.tuned(task_named("rte"))
-    export(folder, tuned.model.gpt, samples.vocabulary(), "card", tuned)
+    export(folder, tuned.model.gpt, samples.vocabulary(), "---\n---\n# GPT-1\n\nA Transformer decoder.\n", tuned)
     return folder
 
 
