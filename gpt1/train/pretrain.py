@@ -45,6 +45,8 @@ from gpt1.weights.store import save_weights
 
 BOOKS_FILE = "held_out_books.jsonl"
 THROUGHPUT_FILE = "throughput.jsonl"
+SAID_AGAIN = 1_000
+"""Rows of metrics that a resumed training logs again."""
 
 
 def pretrain(config: PretrainConfig, place: Place, reporter: Reporter, vault: Vault | None = None) -> None:
@@ -178,6 +180,9 @@ def _resume(watch: Watch, found: Checkpoint | None) -> int:
         moved = "" if was == shape else f", made with {was}, now {shape}: the same batches and dropout, other last bits"
         watch.reporter.say(f"resuming after step {found.step} from {found.folder.name}{moved}")
         _take_snapshots(found, watch.output / "snapshots", watch.history)
+        # What was said before the checkpoint may have been lost with those who listened; what was heard twice is drawn once.
+        for row in watch.history.rows[-SAID_AGAIN:]:
+            watch.reporter.log(row["step"], {name: value for name, value in row.items() if name != "step"})
     watch.engine.load(found.folder)
     return found.step
 
