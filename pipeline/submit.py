@@ -86,8 +86,8 @@ def follow(address: str, job: str) -> int:
         print(f"the job goes on; `gpt1 logs --address {address} {job}` shows it, `gpt1 stop --address {address} {job}` ends it")
         return 130
     except (RuntimeError, OSError) as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        print(f"{address} answers no more for job {job} ({line}); the same command follows it again, or goes on from the store")
+        why = type(error).__name__  # the text of such an error is a page
+        print(f"{address} answers no more for job {job} ({why}); the same command follows it again, or goes on from the store")
         return 1
     info = client.get_job_info(job)
     code = info.driver_exit_code

@@ -86,8 +86,9 @@ class Cluster:
         os.kill(real_pid(self._s3), signal.SIGSTOP)
 
     def continue_s3(self) -> None:
-        """It answers again."""
-        os.kill(real_pid(self._s3), signal.SIGCONT)
+        """It answers again. nsenter has stopped with it, and would never see it end."""
+        for pid in (real_pid(self._s3), self._s3.pid):
+            os.kill(pid, signal.SIGCONT)
 
     def start_mlflow(self) -> None:
         """The server of infra/mlflow, with SQLite and the bucket."""

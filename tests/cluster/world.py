@@ -52,7 +52,10 @@ class World:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         assert self._outer.stdin
         self._outer.stdin.close()
-        self._outer.wait(timeout=60)
+        for child in psutil.Process().children():
+            if child.status() == psutil.STATUS_STOPPED:  # an nsenter of what was paused: it must go on to see that end
+                child.resume()
+        self._outer.wait(timeout=120)
 
     def start(self, *command: str) -> tuple[subprocess.Popen[bytes], int]:
         """Start a program in here that stays; its parent outside, and its own number as we see it."""

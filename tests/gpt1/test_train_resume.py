@@ -6,13 +6,16 @@ import json
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from gpt1.train.pretrain_config import Place
+from gpt1.train.pretrain_config import Place, to_json
+from tests.conftest import ROOT
 from tests.gpt1.tiny_pretraining import CONFIG, changed, contents, run, start, write_data, zero
 
 pytestmark = pytest.mark.slow
@@ -41,6 +44,34 @@ def kill_after_next_checkpoint(place: Place) -> None:
         victim.send_signal(signal.SIGKILL)
     psutil.wait_procs(everyone, timeout=30)
     process.communicate()
+
+
+LOUD = """
+import sys
+from pathlib import Path
+from gpt1.train.pretrain import pretrain
+from gpt1.train.pretrain_config import from_json
+from gpt1.train.reporter import PrintReporter
+
+class Loud(PrintReporter):
+    def log(self, step, values):
+        print("point", step, *sorted(values))
+
+pretrain(*from_json(Path(sys.argv[1])), Loud())
+"""
+
+
+def test_what_was_logged_before_a_checkpoint_is_logged_again(place: Place, tmp_path: Path) -> None:
+    """Who listened may have died with it. Here the checkpoint is the last, so that nothing else is logged."""
+    file = tmp_path / "run.json"
+    earlier = (str(Path(place.output) / "checkpoints"),)
+    file.write_text(to_json(CONFIG, changed(place, output=str(tmp_path / "output"), earlier=earlier)))
+    (tmp_path / "output").mkdir()
+    said = subprocess.run([sys.executable, "-c", LOUD, file], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert said.returncode == 0, said.stderr
+    points = [line.split() for line in said.stdout.splitlines() if line.startswith("point")]
+    assert [int(point[1]) for point in points if "loss" in point] == [5, 10, 15, 20, 25, 30]
+    assert [int(point[1]) for point in points if "validation_loss" in point] == [4, 8, 12, 16, 20, 24, 28, 30]
 
 
 def test_outputs_are_whole(place: Place) -> None:

@@ -1,0 +1,24 @@
+"""After every fault in the middle of pre-training: the bytes and the points of an undisturbed training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.faults import FAULTS, Calm, Fault, calm, trial
+
+pytestmark = [pytest.mark.slow, pytest.mark.long]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(hosts: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Calm:
+    return calm(hosts, tmp_path_factory.mktemp("calm"))
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_fault(hosts: Cluster, undisturbed: Calm, fault: Fault, tmp_path: Path) -> None:
+    outcome = trial(hosts, fault, undisturbed, tmp_path)
+    assert outcome.right, outcome
+    assert outcome.recovered is not None or fault.name == "mlflow", outcome
