@@ -56,7 +56,7 @@ def main() -> int:
     if reason:
         print(f"error: {reason}", file=sys.stderr)
         return 2
-    rates, stages = (RATES[1:2], (1,)) if given.quick else (RATES, (1, 0))
+    plan = [(1, RATES[1:2])] if given.quick else [(1, RATES), (0, RATES[1:2])]
     rows, port = [], 29600
     print(f"{SHAPE.parameters():,} parameters in fp32, two ranks")
     print("| ZeRO | link, Mbit/s | sent, MB | by the formula | error | an update, s | by the formula | error |")
@@ -66,7 +66,7 @@ def main() -> int:
         hosts = [Host(world, f"rank{n}", f"{NET}.{n + 1}", Path(name), {}) for n in range(2)]
         for host in hosts:
             network.connect(host)
-        for stage in stages:
+        for stage, rates in plan:
             payload = sent_bytes(SHAPE.parameters(), 2, stage, bf16=False)
             full = None
             for rate in (None, *rates):

@@ -20,6 +20,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.cluster.host import Host, real_pid
 from tests.cluster.network import NET, Network
 from tests.cluster.world import World
@@ -103,8 +105,6 @@ class Cluster:
 
     def stop_mlflow(self) -> None:
         """It and its worker end."""
-        import psutil
-
         server = psutil.Process(real_pid(self._mlflow))
         for process in [server, *server.children(recursive=True)]:
             with suppress(psutil.NoSuchProcess):
@@ -121,7 +121,7 @@ class Cluster:
         log = self.logs / "head.log"
 
         def ready() -> bool:
-            return self._alive() >= number
+            return self.alive() >= number
 
         self.wait(ready, f"{number} nodes: see {log}", PATIENCE)
 
@@ -157,7 +157,8 @@ class Cluster:
             time.sleep(every)
         return time.monotonic() - began
 
-    def _alive(self) -> int:
+    def alive(self) -> int:
+        """How many nodes the cluster counts; 0 when it does not answer."""
         import json
         import urllib.request
 
@@ -180,8 +181,11 @@ class Cluster:
 @contextmanager
 def cluster(nodes: tuple[str, ...] = NODES, keep: Path | None = None) -> Iterator[Cluster]:
     """A cluster for as long as the block lasts. `keep`: where the logs are copied to in the end."""
+    for left in Path("/tmp").glob("g1-*-*"):  # by a maker that was killed; its processes have ended by themselves
+        if not psutil.pid_exists(int(left.name.split("-")[1])):
+            shutil.rmtree(left, ignore_errors=True)
     # A Unix socket's path may have 107 characters, so the folder is a short one.
-    folder = Path(tempfile.mkdtemp(prefix="g1-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix=f"g1-{os.getpid()}-", dir="/tmp"))
     try:
         with ExitStack() as stack:
             try:

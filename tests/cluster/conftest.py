@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.cluster import Cluster, cluster
+from tests.cluster.faults import Calm, calm
 from tests.cluster.world import why_not
 
 
@@ -18,3 +19,9 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         pytest.skip(reason)
     with cluster(keep=tmp_path_factory.mktemp("hosts") / "logs") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def undisturbed(hosts: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Calm:
+    """A training in the store CALM."""
+    return calm(hosts, tmp_path_factory.mktemp("calm"))

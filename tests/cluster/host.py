@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 from tests.cluster.world import World, child_of
 from tests.conftest import ROOT
@@ -78,8 +79,9 @@ class Host:
             return
         process, outer = self._machine
         self._machine = None
-        with suppress(ProcessLookupError):
-            os.kill(outer, signal.SIGKILL)
+        # The first process itself, not the unshare that waits for it: that one ends when all the others have.
+        for first in psutil.Process(outer).children() if process.poll() is None else []:
+            first.kill()
         process.wait(timeout=60)
 
     @contextmanager

@@ -7,14 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.faults import FAULTS, Calm, Fault, calm, trial
+from tests.cluster.faults import FAULTS, Calm, Fault, trial
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(hosts: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Calm:
-    return calm(hosts, tmp_path_factory.mktemp("calm"))
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
