@@ -32,7 +32,7 @@ def page(scheme: str = "light", offline: bool = False, said: list[str] | None = 
         size = {"width": SIZE[0], "height": SIZE[1]}
         context = browser.new_context(viewport=size, color_scheme=scheme, offline=offline)  # type: ignore[arg-type]
         opened = context.new_page()
-        opened.set_default_timeout(120_000)
+        opened.set_default_timeout(60_000)
         opened.on("console", lambda message: messages.append(_told(message)) if message.type == "error" else None)
         opened.on("pageerror", lambda error: messages.append(str(error)))
         try:

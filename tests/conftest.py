@@ -21,9 +21,14 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def documented(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the files that the documentation's commands name, and a store in which a small workflow has been run."""
+    """A folder with the files that the documentation's commands name, and a store in which a small workflow has been run.
+
+    GPT1_DOCUMENTED names one that an earlier session made.
+    """
     from tests.e2e.documented import make
 
+    if given := os.environ.get("GPT1_DOCUMENTED"):
+        return Path(given)
     folder = tmp_path_factory.mktemp("documented")
     make(folder)
     return folder

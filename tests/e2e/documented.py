@@ -54,8 +54,8 @@ def _write_tasks(data: Path) -> None:
     for split in ("train", "dev"):
         (data / "RTE" / f"{split}.tsv").write_text("\n".join(rows) + "\n")
     passage = {
-        "article": "One day it rained.", "questions": ["When did it rain?"] * 10, "answers": ["A"] * 10, "id": "1.txt",
-        "options": [["one day", "never", "in May", "at night"]] * 10,
+        "article": "One day it rained.", "questions": ["When did it rain?"] * 20, "answers": ["A"] * 20, "id": "1.txt",
+        "options": [["one day", "never", "in May", "at night"]] * 20,
     }  # fmt: skip
     for split in ("train", "dev", "test"):
         for group in ("middle", "high"):

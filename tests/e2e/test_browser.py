@@ -94,13 +94,13 @@ def test_mlflow_shows_runs_curves_artifacts_and_models(store: Path) -> None:
         start, training = runs.partition("?")[::2]
         base = runs.partition("#/")[0]
         opened.goto(runs)  # the address that `gpt1 ui` prints
-        parent = opened.get_by_role("link", name="demo 20").first
+        parent = opened.get_by_role("link", name="demo 20").last  # the first run, which made everything
         parent.wait_for()
         close_what_mlflow_opens(opened)
         parent.click()
         opened.get_by_text("Child runs").first.wait_for()
         opened.get_by_role("link", name="finetune", exact=True).first.click()  # nested: the matrix, with its cells side by side
-        opened.get_by_role("cell", name="race", exact=True).first.wait_for()
+        opened.get_by_role("cell", name="rte").first.wait_for()
         pretrain = f"{start}/{recorded(store, 'pretrain')}"
         opened.goto(f"{pretrain}/model-metrics?{training}")
         opened.get_by_text("validation_perplexity", exact=True).first.wait_for()
