@@ -87,6 +87,9 @@ def expand(document: Document, specs: Mapping[str, StageSpec], order: Sequence[s
             raise UserError(f"{document.where(path)}: unknown stage {kind!r}; {nearest(kind, stage_kinds())}")
         stage = load_stage(kind)
         _check_needs(document, node, stage, specs)
+        if spec.resources.min_workers is not None and not stage.gang:
+            where = document.where(("stages", node, "resources"))
+            raise UserError(f"{where}: {node}: min_workers is for trainings, whose ranks work together; take it out")
         for axes in _combinations(document, node, spec):
             settings = _settings(document, node, stage, spec, axes)
             cell_id = node if not axes else f"{node}[{','.join(f'{key}={value}' for key, value in axes.items())}]"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from gpt1.errors import UserError
 from pipeline.document import Document, KeyPath, nearest
@@ -37,6 +37,17 @@ class ResourceSpec(_Strict):
     workers: int | None = Field(None, ge=1, description="Processes at once; as many as fit when not given.")
     cpus: float = Field(1, gt=0, description="Cores of each process.")
     gpus: float = Field(0, ge=0, description="GPUs of each process; a fraction lets small jobs share one.")
+    min_workers: int | None = Field(
+        None,
+        ge=1,
+        description="A training may begin, and go on, with so many ranks while hosts are missing; it takes them in when they come.",
+    )
+
+    @model_validator(mode="after")
+    def _some_of_all(self) -> ResourceSpec:
+        if self.min_workers is not None and self.min_workers > (self.workers or 1):
+            raise ValueError(f"min_workers {self.min_workers} is more than workers {self.workers or 1}; lower it, or raise workers")
+        return self
 
 
 class StageSpec(_Strict):
@@ -47,7 +58,7 @@ class StageSpec(_Strict):
     with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="The stage's settings.")
     matrix: dict[str, tuple[Any, ...]] = Field(default_factory=dict, description="Settings to run every combination of.")
     also: tuple[dict[str, tuple[Any, ...]], ...] = Field((), description="Further matrices, for combinations that no one has.")
-    resources: ResourceSpec = Field(ResourceSpec(workers=None, cpus=1, gpus=0), description="What the stage may use.")
+    resources: ResourceSpec = Field(default_factory=lambda: ResourceSpec.model_validate({}), description="What the stage may use.")
     retries: int = Field(0, ge=0, le=100, description="How often a failed cell is tried again.")
     timeout: Duration | None = Field(None, description="How long one try may take, such as 90s, 30m, 2h.")
     wait: Duration | None = Field(None, description="How long to wait for resources the cluster does not have yet.")

@@ -21,29 +21,37 @@ SENT = ".sent.json"
 """What rank 0 sent to the driver: name -> sha256; nothing where both have the same folder."""
 
 
-def train_on_ray(config: PretrainConfig, place: Place, context: Context, workers: int) -> None:
+def train_on_ray(config: PretrainConfig, place: Place, context: Context, workers: int, resize_every: float) -> None:
     """Run `gpt1.train.pretrain.pretrain` on `workers` ranks of the Ray cluster this process is connected to.
 
-    A lost rank restarts all of them, at most three times, from the newest whole checkpoint. Raises what a rank raised: UserError
-    as it is, anything else inside Ray's TrainingFailedError.
+    A lost rank restarts all of them, at most three times, from the newest whole checkpoint. With `min_workers` there are as many
+    ranks as there is room for, which is looked at every `resize_every` seconds too. Raises what a rank raised: UserError as it is,
+    anything else inside Ray's TrainingFailedError.
     """
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")  # for the dashboard, and it needs one
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.config import LoggingConfig
 
+    from stages._ray_elastic import ElasticTrainer, counts_that_share
+
     resources = context.resources
     each = {"CPU": resources.cpus, **({"GPU": resources.gpus} if resources.gpus else {})}
     travel, attempt = context.travel, context.attempt
     quiet: dict[str, Any] = {"logging_config": LoggingConfig(log_level="WARNING")}
-    trainer = TorchTrainer(
+    least = resources.min_workers
+    number: dict[str, Any] = {"num_workers": workers}
+    if least is not None:
+        number = {"num_workers": (least, workers), "elastic_resize_monitor_interval_s": resize_every}
+    kind: type[TorchTrainer] = TorchTrainer if least is None else ElasticTrainer
+    trainer = kind(
         run_rank,
         train_loop_config={
             "config": config, "place": place, "reporter": context.reporter, "travel": travel,
             "mark": travel.mark(attempt) if travel else "",
         },
         torch_config=_torch_config("nccl" if resources.gpus else "gloo"),
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=bool(resources.gpus), resources_per_worker=each),
+        scaling_config=ScalingConfig(use_gpu=bool(resources.gpus), resources_per_worker=each, **number),
         run_config=RunConfig(
             name="ray",
             storage_path=str(attempt),  # Ray Train's own notes, on the driver's host; our checkpoints do not go through it
@@ -51,6 +59,8 @@ def train_on_ray(config: PretrainConfig, place: Place, context: Context, workers
             **quiet,
         ),
     )
+    if isinstance(trainer, ElasticTrainer) and least is not None:
+        trainer.counts = counts_that_share(config.batch // config.micro_batch, least, workers)
     with claims_released():
         trainer.fit()
     refused = _refusal(attempt, travel)

@@ -45,11 +45,15 @@ def added(default: Any, description: str, **limits: Any) -> Any:
 
 @dataclass(frozen=True)
 class Resources:
-    """What one stage may use: `workers` processes of `cpus` cores and `gpus` devices each. None: as many workers as fit."""
+    """What one stage may use: `workers` processes of `cpus` cores and `gpus` devices each. None: as many workers as fit.
+
+    `min_workers`: a gang may begin, and go on, with so many while there is no room for all. None: it needs all.
+    """
 
     workers: int | None = None
     cpus: float = 1
     gpus: float = 0
+    min_workers: int | None = None
 
 
 @dataclass(frozen=True)

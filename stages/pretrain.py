@@ -105,6 +105,9 @@ class PretrainSettings(Settings):
         0.0, "Stop when a loss is more than so many nats above those before, naming the books; 0: only when it is no number.", ge=0
     )
     preflight: bool = placement(True, "Before training, refuse what cannot fit into the memory and measure the ranks' exchange.")
+    resize_every: float = placement(
+        60.0, "Seconds between two looks for room for more ranks, where `min_workers` lets it go on with fewer.", gt=0, le=1e6
+    )
     portable_only: bool = placement(False, "Leave DeepSpeed's own form out of checkpoints: half the bytes, any ranks and stage.")
     checkpoint_activations: bool = placement(False, "Recompute activations in the backward pass: less memory, the same numbers.")
 
@@ -182,7 +185,7 @@ class Pretrain(Stage):
             f"{config.model.parameters():,} parameters, {windows.shards.tokens:,} tokens in {windows.per_epoch:,} windows, "
             f"{len(held_out):,} held out; {workers} ranks, ZeRO {settings.zero}, {settings.precision}"
         )
-        train_on_ray(config, place, context, workers)
+        train_on_ray(config, place, context, workers, settings.resize_every)
         _declare(context)
         _summarise(settings, context, windows.per_epoch, config)
 

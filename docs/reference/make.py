@@ -25,7 +25,8 @@ STAGE_KEYS = """## What stands under a stage
 | `with` | its settings, below by kind |
 | `matrix` | a list of values for one setting or several: one cell for each combination |
 | `also` | a list of further matrices of the same settings, whose combinations are added to those of `matrix` |
-| `resources` | `workers`, and for each of them `cpus` and `gpus`; without `workers` as many as fit |
+| `resources` | `workers`, and for each of them `cpus` and `gpus`; without `workers` as many as fit; `min_workers`: how many ranks \
+a training may go on with while hosts are missing |
 | `retries` | how often a cell that failed is tried again (not after a wrong input or setting) |
 | `timeout` | how long one try may take, such as `90s`, `30m`, `2h`; a try that takes longer is stopped and counts as failed |
 | `wait` | how long to wait for a cluster that is large enough; without it a run that cannot be placed is refused at once |

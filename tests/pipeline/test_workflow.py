@@ -57,6 +57,8 @@ def test_set_changes_one_setting_and_takes_scientific_notation() -> None:
         (("factor: [1, 2]", "factr: [1, 2]"), r":9: unknown setting 'factr'; did you mean 'factor'"),
         (("uses: tests.pipeline.toy.total", "uses: clena"), r":6: unknown stage 'clena'"),
         (("uses: tests.pipeline.toy.total", "uses: tests.pipeline.toy.numbers"), r"has no use for 'numbers'"),
+        (("factor: [1, 2]", "factor: [1, 2]\n    resources: {min_workers: 1}"), r":10: total: min_workers is for trainings"),
+        (("factor: [1, 2]", "factor: [1, 2]\n    resources: {min_workers: 3, workers: 2}"), r"min_workers 3 is more than"),
         (("name: toy", "nmae: toy"), r":1: unknown key 'nmae'; did you mean 'name'"),
         (("name: toy", "name: toy\nname: toy"), r":2: key 'name' stands twice"),
         (("stages:\n  numbers", "stages: [\n  numbers"), r"not valid YAML"),
