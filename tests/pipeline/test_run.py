@@ -136,8 +136,10 @@ def test_two_runs_on_one_store_and_a_killed_driver(folder: Path) -> None:
     assert third.returncode == 0, third.stderr
     after = records(folder)
     assert {cell: after[cell] for cell in made} == made
-    assert after["numbers"]["parts"]["reused"] == len(made) >= 2
-    assert after["numbers"]["parts"]["made"] == 6 - len(made)
+    # A worker may publish the part it was at after its driver is gone: that one is found done as well.
+    parts = after["numbers"]["parts"]
+    assert parts["reused"] >= len(made) >= 2
+    assert parts["reused"] + parts["made"] == 6
     client = mlflow.MlflowClient(f"sqlite:///{folder / 'store' / 'mlflow.db'}")
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     found = {run_.info.run_name: run_.info.status for run_ in client.search_runs(experiments)}
