@@ -99,7 +99,8 @@ class Store:
 
     def new_attempt(self, stage: str, fingerprint: str) -> Path:
         """A private folder for one try; names sort by the time of their making."""
-        name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+        seconds, rest = divmod(time.time_ns(), 10**9)
+        name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(seconds))}.{rest // 1000:06d}-{secrets.token_hex(3)}"
         attempt = self.folder(stage, fingerprint) / name
         attempt.mkdir(parents=True)
         return attempt

@@ -48,6 +48,12 @@ def test_of_many_writers_exactly_one_publishes(tmp_path: Path) -> None:
     assert not list((tmp_path / "stage" / "print").glob(".*"))
 
 
+def test_attempts_are_listed_oldest_first_within_a_second_too(tmp_path: Path) -> None:
+    store = Store.at(tmp_path)
+    made = [store.new_attempt("stage", "print") for _ in range(20)]
+    assert store.attempts("stage", "print") == made
+
+
 def test_a_late_writer_changes_nothing(tmp_path: Path) -> None:
     assert publish(tmp_path, "first")
     before = (tmp_path / "stage" / "print" / "record.json").read_bytes()
