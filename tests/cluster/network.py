@@ -34,8 +34,7 @@ class Network:
         self._do("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", str(host.holder))
         self._do("ip", "link", "set", name, "master", "switch", "up")
         for words in (f"address add {host.address}/24 dev eth0", "link set eth0 up", f"route add default via {GATEWAY}"):
-            done = host.run("ip", *words.split())
-            assert done.returncode == 0, done.stderr
+            self._on(host, "ip", *words.split())
 
     def cut(self, host: Host) -> None:
         """Nothing gets to the host or away from it."""
@@ -51,12 +50,15 @@ class Network:
             self._do("tc", "qdisc", "del", "dev", f"to-{host.name}", "root")
             host.run("tc", "qdisc", "del", "dev", "eth0", "root")
             return
-        # A burst of about 2 ms of traffic, and never less than a full segment of TCP, which leaves in one piece (64 KiB).
-        burst = max(66_000, int(megabits * 1e6 / 8 * 0.002))
-        words = f"root tbf rate {megabits:g}mbit burst {burst} latency 100ms".split()
+        # Less than the 64 KiB in which TCP leaves the host: those are cut into frames with headers of their own, as on a real wire.
+        words = f"root tbf rate {megabits:g}mbit burst 60000 latency 100ms".split()
         self._do("tc", "qdisc", "replace", "dev", f"to-{host.name}", *words)
-        done = host.run("tc", "qdisc", "replace", "dev", "eth0", *words)
-        assert done.returncode == 0, done.stderr
+        self._on(host, "tc", "qdisc", "replace", "dev", "eth0", *words)
+
+    @staticmethod
+    def _on(host: Host, *command: str) -> None:
+        done = host.run(*command)
+        assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
 
     def _do(self, *command: str) -> None:
         words = ["nsenter", f"--target={self._holder}", "--net", "--", *command]
