@@ -111,7 +111,7 @@ class Cluster:
                 process.kill()
         self._mlflow.wait(timeout=60)
 
-    def submit(self, log: Path, file: Path, store: str, *words: str) -> subprocess.Popen[bytes]:
+    def submit(self, log: Path, file: Path | str, store: str, *words: str) -> subprocess.Popen[bytes]:
         """`gpt1 submit` from the desk; its output goes to `log`."""
         command = [sys.executable, "-m", "pipeline.cli", "submit", "--address", self.jobs, "--file", file, "--store", store, *words]
         return self.hosts["desk"].start(log, *command)
