@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
+from gpt1.train.command_numbers import positive_float, positive_int
 from gpt1.train.peaks import PEAK_TFLOPS, peak_of
 
 DEFAULT_MFU = 0.4
@@ -199,28 +201,38 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 3600:,.1f} hours" if seconds < 100 * 3600 else f"{seconds / 86400:,.1f} days"
 
 
-def main() -> None:
-    """The command line."""
+def main() -> int:
+    """The command line; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("layers", "width", "heads", "context", "vocabulary", "units"):
-        parser.add_argument(f"--{name}", type=int, default=getattr(ModelConfig, name))
+        parser.add_argument(f"--{name}", type=positive_int, default=getattr(ModelConfig, name))
     parser.add_argument("--kind", choices=("gpt", "lstm"), default="gpt")
-    for name, value in (("batch", 64), ("micro-batch", 8), ("steps", 1_000_000), ("ranks", 1), ("zero", 1)):
-        parser.add_argument(f"--{name}", type=int, default=value)
+    for name, value in (("batch", 64), ("micro-batch", 8), ("steps", 1_000_000), ("ranks", 1)):
+        parser.add_argument(f"--{name}", type=positive_int, default=value)
+    parser.add_argument("--zero", type=int, choices=(0, 1, 2, 3), default=1)
     parser.add_argument("--fp32", action="store_true", help="instead of bf16")
-    parser.add_argument("--tokens", type=int, help="tokens of the corpus, for the epochs")
+    parser.add_argument("--tokens", type=positive_int, help="tokens of the corpus, for the epochs")
     parser.add_argument("--device", help="a device's name, for the time")
-    parser.add_argument("--mfu", type=float, default=DEFAULT_MFU)
+    parser.add_argument("--mfu", type=positive_float, default=DEFAULT_MFU)
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args()
+    try:
+        made = _of_command_line(given)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(made.to_dict(), indent=1) if given.json else made)
+    return 0
+
+
+def _of_command_line(given: argparse.Namespace) -> Forecast:
     names = ("layers", "width", "heads", "context", "vocabulary", "units", "kind")
-    made = describe(
+    return describe(
         ModelConfig(**{name: getattr(given, name) for name in names}), batch=given.batch, micro_batch=given.micro_batch,
         steps=given.steps, ranks=given.ranks, zero=given.zero, bf16=not given.fp32, corpus_tokens=given.tokens,
         device=Device(given.device, given.mfu) if given.device else None,
     )  # fmt: skip
-    print(json.dumps(made.to_dict(), indent=1) if given.json else made)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,10 +6,12 @@ python -m gpt1.train.estimate --device H100 --ranks 1,8,64 --link 100
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import dataclass
 
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
+from gpt1.train.command_numbers import positive_float, positive_int, positive_ints
 from gpt1.train.describe import DEFAULT_MFU, expected_seconds
 
 HEADERS = 1.045
@@ -74,11 +76,11 @@ def data_bytes(tokens: int, vocabulary: int) -> int:
 
 
 def table(given: argparse.Namespace) -> str:
-    """Markdown: a row for each number of devices, of the paper's model in bf16 on ZeRO 1."""
+    """Markdown: a row for each number of devices, of the paper's model in bf16 on ZeRO 1. UserError: see `update`."""
     model = ModelConfig()
     names = ("devices", "compute, ms an update", "sent, MB", "traffic, ms", "share of computing", "days in all")
     lines = [f"| {' | '.join(names)} |", "|--:" * len(names) + "|"]
-    for count in map(int, given.ranks.split(",")):
+    for count in given.ranks:
         gigabits = given.inside if count <= given.a_host else given.link
         one = update(model, batch=given.batch, ranks=count, device=given.device, gigabits=gigabits, mfu=given.mfu)
         sent = sent_bytes(model.parameters(), count, 1, bf16=True)
@@ -89,21 +91,26 @@ def table(given: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """The command line."""
+def main() -> int:
+    """The command line; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="H100", help="a device's name")
-    parser.add_argument("--mfu", type=float, default=DEFAULT_MFU, help="share of its peak that is reached")
-    parser.add_argument("--ranks", default="1,8,64", help="numbers of devices")
-    parser.add_argument("--a-host", type=int, default=8, help="devices of a host")
-    parser.add_argument("--inside", type=float, default=3600.0, help="gigabits a second between the devices of a host")
-    parser.add_argument("--link", type=float, default=100.0, help="gigabits a second between hosts")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=1_000_000)
-    print(table(parser.parse_args()))
+    parser.add_argument("--mfu", type=positive_float, default=DEFAULT_MFU, help="share of its peak that is reached")
+    parser.add_argument("--ranks", type=positive_ints, default="1,8,64", help="numbers of devices")
+    parser.add_argument("--a-host", type=positive_int, default=8, help="devices of a host")
+    parser.add_argument("--inside", type=positive_float, default=3600.0, help="gigabits a second between the devices of a host")
+    parser.add_argument("--link", type=positive_float, default=100.0, help="gigabits a second between hosts")
+    parser.add_argument("--batch", type=positive_int, default=64)
+    parser.add_argument("--steps", type=positive_int, default=1_000_000)
+    try:
+        print(table(parser.parse_args()))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     full, half = (checkpoint_bytes(ModelConfig().parameters(), portable) / 1e9 for portable in (False, True))
     print(f"a checkpoint has {full:.1f} GB, {half:.1f} GB with portable_only: true")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.train.estimate import checkpoint_bytes, data_bytes, sent_bytes, update
+from tests.conftest import ROOT
 from tests.gpt1.tiny_pretraining import CONFIG, VOCABULARY, changed, run, write_data
 
 
@@ -45,3 +48,30 @@ def test_bytes_of_a_checkpoint_and_of_shards(tmp_path: Path, portable_only: bool
     assert size == pytest.approx(checkpoint_bytes(model.parameters(), portable_only, bf16=False), rel=0.02)
     shard = Path(place.train[0]).stat().st_size
     assert data_bytes(360, VOCABULARY.size) < shard < data_bytes(360, VOCABULARY.size) + 2000
+
+
+@pytest.mark.parametrize("module", ["estimate", "describe"])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--device", "Foo"], "the peak of 'Foo' is not known"),
+        (["--ranks", "0"], "argument --ranks: found '0', expected a whole number of at least 1"),
+        (["--mfu", "nan"], "argument --mfu: found 'nan', expected a number above 0"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_told_in_words(module: str, given: list[str], said: str) -> None:
+    refused(module, given, said)
+
+
+def test_mistakes_that_one_of_the_two_knows() -> None:
+    refused("estimate", ["--link", "0"], "argument --link: found '0', expected a number above 0")
+    refused("estimate", ["--ranks", "1,x"], "argument --ranks: found 'x', expected a whole number of at least 1")
+    refused("describe", ["--width", "10", "--heads", "3"], "width 10 is not divisible by heads 3")
+    refused("describe", ["--zero", "4"], "argument --zero: invalid choice: 4")
+
+
+def refused(module: str, given: list[str], said: str) -> None:
+    """`python -m gpt1.train.MODULE` with these arguments ends with status 2, those words and no traceback."""
+    command = [sys.executable, "-m", f"gpt1.train.{module}", *given]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, said in done.stderr, "Traceback" in done.stderr) == (2, "", True, False), done.stderr
