@@ -172,14 +172,13 @@ class Pretrain(Stage):
     def run(self, settings: PretrainSettings, context: Context) -> None:
         from gpt1.text.vocabulary import Vocabulary
         from gpt1.train.pretrain import open_windows
-        from gpt1.train.ranks import accumulation
         from stages._ray_train import train_on_ray
 
         vocabulary = Vocabulary.load(_folder(context.input("vocabulary")))
         config = _config(settings, vocabulary)
         place = _place(settings, context)
         workers = context.resources.workers or 1
-        accumulation(settings.batch, settings.micro_batch, workers)
+        _check_ranks(settings, context.resources)
         windows, held_out = open_windows(config, place, vocabulary)
         context.say(
             f"{config.model.parameters():,} parameters, {windows.shards.tokens:,} tokens in {windows.per_epoch:,} windows, "
@@ -188,6 +187,15 @@ class Pretrain(Stage):
         train_on_ray(config, place, context, workers, settings.resize_every)
         _declare(context)
         _summarise(settings, context, windows.per_epoch, config)
+
+
+def _check_ranks(settings: PretrainSettings, resources: Resources) -> None:
+    """UserError where the most or the least ranks cannot share the micro-batches: with such a least it might wait for ever."""
+    from gpt1.train.ranks import accumulation
+
+    accumulation(settings.batch, settings.micro_batch, resources.workers or 1)
+    if resources.min_workers is not None:
+        accumulation(settings.batch, settings.micro_batch, resources.min_workers, "min_workers")
 
 
 def _config(settings: PretrainSettings, vocabulary: Vocabulary) -> PretrainConfig:

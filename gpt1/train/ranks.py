@@ -80,10 +80,10 @@ def _choose(device: Device) -> torch.device:
     return torch.device("cuda", index)
 
 
-def accumulation(batch: int, micro_batch: int, world: int) -> int:
+def accumulation(batch: int, micro_batch: int, world: int, name: str = "workers") -> int:
     """Micro-batches a rank computes in one step. The global batch is fixed and a micro-batch is never split.
 
-    Raises UserError when `micro_batch` x `world` does not divide `batch`.
+    Raises UserError when `micro_batch` x `world` does not divide `batch`; `name` is the setting that `world` comes from.
     """
     if batch % micro_batch:
         raise UserError(f"micro_batch: {micro_batch} does not divide the batch of {batch}; choose a divisor of {batch}")
@@ -91,7 +91,7 @@ def accumulation(batch: int, micro_batch: int, world: int) -> int:
     if micro_batches % world:
         fits = [n for n in range(1, micro_batches + 1) if micro_batches % n == 0]
         raise UserError(
-            f"workers: {world} ranks cannot share {micro_batches} micro-batches (batch {batch} / micro_batch {micro_batch}); "
+            f"{name}: {world} ranks cannot share {micro_batches} micro-batches (batch {batch} / micro_batch {micro_batch}); "
             f"use a number of ranks out of {fits}, or another micro_batch"
         )
     return micro_batches // world

@@ -19,8 +19,8 @@ from gpt1.errors import UserError
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.weights.store import load_model
 from pipeline.plan import Plan
-from stages.contract import Artifact
-from stages.pretrain import STAGE, PretrainSettings, _config, _deviation
+from stages.contract import Artifact, Resources
+from stages.pretrain import STAGE, PretrainSettings, _check_ranks, _config, _deviation
 from tests.pipeline.inline import plan_of, run_inline
 
 WORKFLOW = Path(__file__).parent / "pretrain_workflow.yaml"
@@ -141,8 +141,19 @@ def test_after_a_killed_trainer_the_next_try_gets_its_ranks_and_the_result_is_th
 
 @pytest.mark.slow
 def test_a_number_of_ranks_that_does_not_divide_is_refused_before_any_rank_starts(trained: Plan) -> None:
-    with pytest.raises(UserError, match="2 ranks cannot share 3 micro-batches"):
+    with pytest.raises(UserError, match="workers: 2 ranks cannot share 3 micro-batches"):
         run_inline(plan_of(WORKFLOW, trained.store.root, "pretrain.batch=12"))
+    fewer = ["pretrain.batch=12", "pretrain.resources.workers=3", "pretrain.resources.min_workers=2"]
+    with pytest.raises(UserError, match="min_workers: 2 ranks cannot share 3 micro-batches"):
+        run_inline(plan_of(WORKFLOW, trained.store.root, *fewer))
+
+
+def test_a_least_number_of_ranks_that_does_not_divide_is_refused() -> None:
+    """With room for 6 of 8 ranks no count from 5 to 6 would do, and nothing would be said."""
+    settings = PretrainSettings(batch=64, micro_batch=8)
+    _check_ranks(settings, Resources(workers=8, min_workers=4))
+    with pytest.raises(UserError, match=r"min_workers: 5 ranks cannot share 8 micro-batches .*out of \[1, 2, 4, 8\]"):
+        _check_ranks(settings, Resources(workers=8, min_workers=5))
 
 
 def with_one_worker(trained: Plan, folder: Path) -> tuple[Plan, Path]:
