@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -92,6 +92,23 @@ def checkpoint_copies(model: ModelConfig, portable_only: bool = False) -> int:
     return 12 * model.parameters() * (1 if portable_only else 2)
 
 
+def copies_here(model: ModelConfig, world: int, beside: int, portable_only: bool = False) -> int:
+    """Bytes on the host of this rank, one of `beside` there and of `world` in all, while a checkpoint is written.
+
+    A host without rank 0 holds its ranks' shares of DeepSpeed's own form alone. torchrun numbers the hosts in GROUP_RANK, Ray Train
+    in NODE_RANK, and rank 0 is on the first; where neither did, this may be rank 0's host.
+    """
+    host = os.environ.get("GROUP_RANK", os.environ.get("NODE_RANK", "0"))
+    if host == "0":
+        return checkpoint_copies(model, portable_only)
+    return 0 if portable_only else 12 * model.parameters() * beside // world
+
+
+def tightest(each: int, hosts: Iterable[tuple[int, int, int]]) -> Need:
+    """The need that is least covered, where every rank needs `each`. A host: bytes that are free, its ranks, bytes needed once."""
+    return min((Need(each, ranks, once, free) for free, ranks, once in hosts), key=lambda need: need.free / need.all)
+
+
 def told(need: Need) -> str:
     """One need for people."""
     copies = f" and {size(need.once)} while a checkpoint is written" if need.once else ""
@@ -128,14 +145,14 @@ def _need(config: PretrainConfig, place: Place, ranks: Ranks, zero: int) -> Need
     """
     on_cpu = ranks.device.type == "cpu"
     each = expected(config, place, ranks, zero).total
-    once = checkpoint_copies(config.model, place.portable_only) if on_cpu else 0
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if on_cpu else 1
+    once = copies_here(config.model, ranks.world, beside, place.portable_only) if on_cpu else 0
     for again in range(LOOKS):
         free = free_memory(ranks.device)
-        rows = ranks.gather(torch.tensor([-1 if free is None else free, beside])).tolist()
-        if any(free < 0 for free, _ in rows):
+        rows = ranks.gather(torch.tensor([-1 if free is None else free, beside, once])).tolist()
+        if any(free < 0 for free, _, _ in rows):
             return None
-        need = min((Need(each, beside, once, free) for free, beside in rows), key=lambda need: need.free / need.all)
+        need = tightest(each, rows)
         if not need.hopeless:
             return need
         time.sleep(WAIT if again < LOOKS - 1 else 0)

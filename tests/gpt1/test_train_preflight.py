@@ -12,7 +12,7 @@ import torch
 
 from gpt1.model.config import ModelConfig
 from gpt1.train.free_memory import free_memory, of_groups
-from gpt1.train.preflight import MARGIN, Need, bandwidth, checkpoint_copies, expected, options, told
+from gpt1.train.preflight import MARGIN, Need, bandwidth, checkpoint_copies, copies_here, expected, options, tightest, told
 from gpt1.train.pretrain_config import Place, PretrainConfig
 from gpt1.train.ranks import Ranks
 from tests.gpt1.tiny_pretraining import CONFIG, VOCABULARY, changed, run, start, write_data
@@ -77,6 +77,24 @@ def test_copies_and_bandwidth() -> None:
     assert checkpoint_copies(PAPER.model) == 24 * PAPER.model.parameters() == 2 * checkpoint_copies(PAPER.model, portable_only=True)
     assert bandwidth(0.01, world=2) == pytest.approx((16 << 20) / 0.01 / 1e9)
     assert bandwidth(0.01, world=4) == pytest.approx(1.5 * bandwidth(0.01, world=2))
+
+
+@pytest.mark.parametrize("launcher", ["GROUP_RANK", "NODE_RANK"])  # of torchrun, of Ray Train
+def test_only_the_host_of_rank_0_is_charged_with_the_whole_copies(monkeypatch: pytest.MonkeyPatch, launcher: str) -> None:
+    """The paper's model in fp32, a rank on each of two hosts, one of which has 4 GB left."""
+    for name in ("GROUP_RANK", "NODE_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    copies, portable = [], []
+    for host in (0, 1):
+        monkeypatch.setenv(launcher, str(host))
+        copies.append(copies_here(PAPER.model, world=2, beside=1))
+        portable.append(copies_here(PAPER.model, world=2, beside=1, portable_only=True))
+    assert copies == [checkpoint_copies(PAPER.model), 6 * PAPER.model.parameters()]
+    assert portable == [checkpoint_copies(PAPER.model, portable_only=True), 0]
+    each, tight, roomy = 2_710_000_000, 4_000_000_000, 64_000_000_000
+    assert not tightest(each, [(roomy, 1, copies[0]), (tight, 1, copies[1])]).hopeless
+    assert tightest(each, [(tight, 1, copies[0]), (roomy, 1, copies[1])]) == Need(each, 1, copies[0], tight)
+    assert Need(each, 1, copies[0], tight).hopeless
 
 
 @pytest.mark.slow
