@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from gpt1.errors import UserError
 from stages._checkpoint_files import checkpoint_files
 from stages.contract import Context, OutsideFile, Settings, Stage, placement
@@ -30,7 +28,7 @@ class Given(Stage):
 
         from gpt1.weights.checkpoint import load_checkpoint, save_checkpoint
 
-        found = load_checkpoint(Path(settings.checkpoint).expanduser())
+        found = load_checkpoint(context.outside[0].path.parent)
         if found.model.config.special_tokens:
             raise UserError(
                 f"given: {settings.checkpoint} is a fine-tuned model ({found.model.config.special_tokens} special tokens); give "

@@ -163,11 +163,12 @@ class Pretrain(Stage):
         from gpt1.text.vocabulary import Vocabulary
         from gpt1.train.pretrain_config import Place, to_json
 
+        outside = cls.outside(settings)
         place = Place(
             tuple(train), tuple(held_out), "books.parquet", vocabulary.name, vocabulary.name,
-            deepspeed=cls.outside(settings)[0].name, init_from=INITIAL if settings.init_from else "", **_saving(settings),
+            deepspeed=outside[0].name, init_from=INITIAL if settings.init_from else "", **_saving(settings),
         )  # fmt: skip
-        return to_json(_config(settings, Vocabulary.load(vocabulary)), place)
+        return to_json(_config(settings, Vocabulary.load(vocabulary), outside), place)
 
     def run(self, settings: PretrainSettings, context: Context) -> None:
         from gpt1.text.vocabulary import Vocabulary
@@ -175,7 +176,7 @@ class Pretrain(Stage):
         from stages._ray_train import train_on_ray
 
         vocabulary = Vocabulary.load(_folder(context.input("vocabulary")))
-        config = _config(settings, vocabulary)
+        config = _config(settings, vocabulary, context.outside)
         place = _place(settings, context)
         workers = context.resources.workers or 1
         _check_ranks(settings, context.resources)
@@ -198,12 +199,12 @@ def _check_ranks(settings: PretrainSettings, resources: Resources) -> None:
         accumulation(settings.batch, settings.micro_batch, resources.min_workers, "min_workers")
 
 
-def _config(settings: PretrainSettings, vocabulary: Vocabulary) -> PretrainConfig:
+def _config(settings: PretrainSettings, vocabulary: Vocabulary, outside: Sequence[OutsideFile] = ()) -> PretrainConfig:
     from gpt1.text.encoder import TextEncoder
     from gpt1.train.checkpoint_record import sha256
     from gpt1.train.pretrain_config import PROMPTS, PretrainConfig, Prompt
 
-    encoder = TextEncoder(vocabulary)
+    encoder, initial = TextEncoder(vocabulary), _initial(outside)
     given = settings.model_dump()
     same = (
         "batch", "micro_batch", "schedule", "weight_decay", "clip", "seed", "precision", "log_every", "validate_every",
@@ -214,11 +215,16 @@ def _config(settings: PretrainSettings, vocabulary: Vocabulary) -> PretrainConfi
         _model(settings, vocabulary.size),
         **{name: given[name] for name in same},
         **_plan(settings),
-        initial_sha256=sha256(Path(settings.init_from).expanduser() / MODEL) if settings.init_from else "",
+        initial_sha256=(initial.digest or sha256(initial.path)) if initial else "",
         temperature=settings.sample_temperature,
         top_k=settings.sample_top_k,
         prompts=tuple(Prompt(text, tuple(encoder.encode(text))) for text in PROMPTS),
     )
+
+
+def _initial(outside: Sequence[OutsideFile]) -> OutsideFile | None:
+    """The weights to begin with, as the plan found them: where it was made a relative `init_from` meant something."""
+    return next((file for file in outside if file.name == INITIAL + MODEL), None)
 
 
 def _model(settings: PretrainSettings, vocabulary: int) -> ModelConfig:
@@ -275,6 +281,7 @@ def _place(settings: PretrainSettings, context: Context) -> Place:
     from gpt1.train.pretrain_config import Place
 
     shards = context.input("shard")
+    initial = _initial(context.outside)
     return Place(
         train=tuple(str(file.path) for file in shards.under("train/")),
         held_out=tuple(str(file.path) for file in shards.under("held_out/")),
@@ -284,7 +291,7 @@ def _place(settings: PretrainSettings, context: Context) -> Place:
         earlier=() if context.travel else tuple(str(path) for path in context.earlier("checkpoints")),
         deepspeed=str(context.outside[0].path),
         **_saving(settings),
-        init_from=str(Path(settings.init_from).expanduser()) if settings.init_from else "",
+        init_from=str(initial.path.parent) if initial else "",
         run=context.attempt.parent.name,  # the fingerprint, by which the tracker knows the run
         device="cuda" if context.resources.gpus else "cpu",
         threads=max(1, int(context.resources.cpus)),

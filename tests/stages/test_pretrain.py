@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from pydantic import ValidationError
 from gpt1.errors import UserError
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.weights.store import load_model
-from pipeline.plan import Plan
+from pipeline.plan import Plan, Selection
 from stages.contract import Artifact, Resources
 from stages.pretrain import STAGE, PretrainSettings, _check_ranks, _config, _deviation
 from tests.pipeline.inline import plan_of, run_inline
@@ -55,6 +56,19 @@ def test_the_settings_file_of_deepspeed_counts_by_content() -> None:
     [file] = STAGE.outside(PretrainSettings(zero=2))
     assert file.name == "infra/deepspeed/zero2.json"
     assert file.path.is_file()
+
+
+def test_a_relative_folder_of_given_weights_is_that_of_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = tmp_path / "given" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"weights")
+    relative, absolute = PretrainSettings(init_from="given"), PretrainSettings(init_from=str(weights.parent))
+    monkeypatch.chdir(tmp_path)
+    found = STAGE.outside(relative)
+    assert found == STAGE.outside(absolute)
+    monkeypatch.chdir("/")
+    config = _config(relative, Vocabulary.from_merges(list("ab"), [("a", "b</w>")]), found)
+    assert config.initial_sha256 == hashlib.sha256(b"weights").hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +204,29 @@ def test_what_a_rank_refuses_reaches_the_user_as_one_line(trained: Plan, tmp_pat
     record.write_text(json.dumps(values))
     with pytest.raises(UserError, match=r"made with other clip "):
         run_inline(plan)
+
+
+@pytest.mark.slow
+def test_it_begins_with_the_weights_of_a_relative_folder(trained: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray Train gives each rank a working directory of its own."""
+    (tmp_path / "given").mkdir()
+    made = [
+        file for stage in ("pretrain", "vocabulary") for name, file in artifact(trained, stage).files.items() if "/" not in name
+    ]
+    for file in made:
+        shutil.copyfile(file.path, tmp_path / "given" / file.path.name)
+    monkeypatch.chdir(tmp_path)
+    still = ["pretrain.steps=1", "pretrain.warmup=0", "pretrain.max_lr=1e-12", "pretrain.snapshot_every=0"]
+    pretrain = Selection(stages=("pretrain",))
+    plan, absolute = (
+        plan_of(WORKFLOW, trained.store.root, f"pretrain.init_from={folder}", *still, selection=pretrain)
+        for folder in ("given", tmp_path / "given")
+    )
+    assert plan.entries["pretrain"].fingerprint == absolute.entries["pretrain"].fingerprint
+    assert run_inline(plan) == ["pretrain"]
+    begun, given = (load_model(artifact(one, "pretrain").path("model.safetensors")).state_dict() for one in (plan, trained))
+    for name, tensor in begun.items():
+        assert (tensor - given[name]).abs().max() < 1e-9, name
 
 
 def test_a_batch_that_is_not_the_paper_s_is_named_and_may_have_its_own_schedule() -> None:
