@@ -7,6 +7,7 @@ from pathlib import Path
 from gpt1.errors import UserError
 from gpt1.model.gpt import GPT
 from gpt1.text.vocabulary import Vocabulary
+from gpt1.train.checkpoint_record import sha256
 from gpt1.train.pretrain_config import Place, PretrainConfig
 from gpt1.train.random_state import generator
 
@@ -16,14 +17,22 @@ SHAPE = ("kind", "layers", "width", "heads", "context", "units")
 def initial_model(config: PretrainConfig, place: Place, vocabulary: Vocabulary) -> GPT:
     """The model before the first update, in fp32 on the CPU.
 
-    Raises UserError when the checkpoint in `place.init_from` is not whole, a fine-tuned one, of another shape or vocabulary.
+    Raises UserError when the checkpoint in `place.init_from` is not whole, not that of `config.initial_sha256`, fine-tuned, or of
+    another shape or vocabulary.
     """
     if not place.init_from:
         return GPT(config.model, generator("weights", config.seed))
     from gpt1.weights.checkpoint import load_checkpoint
-    from gpt1.weights.store import build_model
+    from gpt1.weights.store import MODEL_FILE, build_model
 
-    found = load_checkpoint(Path(place.init_from))
+    file = Path(place.init_from) / MODEL_FILE
+    found = load_checkpoint(file.parent)
+    digest = sha256(file)
+    if digest != config.initial_sha256:
+        raise UserError(
+            f"init_from: {file} has sha256 {digest}, expected {config.initial_sha256 or 'none'}; another file lies there now, or "
+            "on this host: put the one back that training was started with"
+        )
     if found.model.config.special_tokens:
         raise UserError(f"init_from: {place.init_from} is a fine-tuned model; give the pre-trained one it was made from")
     if found.vocabulary.sha256 != vocabulary.sha256:

@@ -70,7 +70,7 @@ def pretrain(config: PretrainConfig, place: Place, reporter: Reporter, vault: Va
     windows, held_out = open_windows(config, place, vocabulary)
     if place.preflight:
         check_before_training(config, place, ranks, stage_in_force(_deepspeed_file(place), ranks), reporter.say)
-    new_module = partial(_new_module, config, place, vocabulary)
+    new_module = partial(ranks.all_make, partial(_new_module, config, place, vocabulary))
     engine = _engine(new_module(), config, place, ranks, share)
     output = Path(place.output)
     keep = Keep(place.keep_checkpoints, place.keep_every)

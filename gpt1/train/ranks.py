@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -13,6 +14,7 @@ from torch import Tensor
 from gpt1.errors import UserError
 
 Device = Literal["auto", "cpu", "cuda"]
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,22 @@ class Ranks:
         box = [value]
         dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
+
+    def all_make(self, make: Callable[[], Made]) -> Made:
+        """What `make` returns here. A UserError on one rank is raised on all of them: the others would wait for that rank."""
+        said, trouble = [""] * self.world, ""
+        try:
+            made = make()
+        except UserError as error:
+            trouble = str(error)
+        dist.all_gather_object(said, trouble)
+        failed = [rank for rank, text in enumerate(said) if text]
+        if not failed:
+            return made
+        if len(failed) == self.world:
+            raise UserError(trouble)
+        who = "rank" if len(failed) == 1 else "ranks"
+        raise UserError(f"{who} {', '.join(map(str, failed))}: {trouble or said[failed[0]]}")
 
 
 def _choose(device: Device) -> torch.device:

@@ -50,6 +50,10 @@ def test_the_folder_trains_elsewhere_and_another_training_begins_with_its_weight
     assert done.returncode == 0, done.stdout + done.stderr
     for name, tensor in load_checkpoint(tmp_path / "next" / "output").model.state_dict().items():
         assert (tensor - trained.state_dict()[name]).abs().max() < 1e-9, name
+    given = tmp_path / "next" / "init_from" / "model.safetensors"
+    given.write_bytes(given.read_bytes()[:-1] + b"\x55")  # of its last tensor
+    done = train(tmp_path / "next")
+    assert (done.returncode, f"{given} has sha256" in done.stderr) == (2, True), done.stderr
     still[0] = f"pretrain.init_from={tmp_path / 'next' / 'output'}"
     pack(tmp_path / "other", file=TINY, assignments=[*still, "pretrain.heads=4"], store=store)
     done = train(tmp_path / "other")
