@@ -102,6 +102,23 @@ def test_a_harmed_one_is_passed_over_with_a_warning(
     assert (again.newest() or found).step == 10
 
 
+def test_going_back_takes_away_the_course_that_is_given_up(s3_store: str, ranks: Ranks) -> None:
+    host = Host(s3_store, ranks)
+    for step in (7, 8):
+        host.save(step)
+    Objects.at(s3_store).write(f"pretrain/print/{host.attempt.name}/checkpoints/step-00000009/weights.pt", b"half")
+    host.checkpoints.forget_after(7)
+    assert {key.partition("/")[0] for key in keys(s3_store)} == {"step-00000007"}
+    host.checkpoints.forget_after(0)
+    assert keys(s3_store) == []
+    for step in (1, 2, 3):
+        host.save(step)
+    assert {key.partition("/")[0] for key in keys(s3_store)} == {"step-00000002", "step-00000003"}
+    other = Host(s3_store, ranks)
+    other.checkpoints.forget_after(0)
+    assert len(keys(s3_store)) == 2 * 3, "an earlier attempt's are read, never taken away"
+
+
 def test_snapshots_belong_to_it(s3_store: str, ranks: Ranks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from gpt1.train.checkpoint_record import sha256
 
