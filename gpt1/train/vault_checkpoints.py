@@ -31,7 +31,8 @@ class VaultCheckpoints(Saving):
         super().__init__(keep, ranks, say)
         self.output = output
         self.vault = vault
-        self._sent: set[str] = set()
+        self._sent: dict[str, str] = {}
+        """Snapshots that lie in the vault, with their sha256: after going back one of the same name may be another."""
 
     def newest(self, fits: Fits = any_fits) -> Checkpoint | None:
         """The newest whole checkpoint of all attempts that `fits`, the same on every rank. Its files' hashes have been checked."""
@@ -113,9 +114,9 @@ class VaultCheckpoints(Saving):
         told = draft.history.encode()
         listed[HISTORY] = {"size": len(told), "sha256": hashlib.sha256(told).hexdigest()}
         self.vault.write(folder, HISTORY, told)
-        for snapshot in sorted(set(draft.record["snapshots"]) - self._sent):
+        for snapshot, digest in sorted(draft.record["snapshots"].items() - self._sent.items()):
             self.vault.send(self.output, f"snapshots/{snapshot}")
-            self._sent.add(snapshot)
+            self._sent[snapshot] = digest
         record = {"format": FORMAT, **draft.record, "files": listed}
         self.vault.write(folder, RECORD, json.dumps(record, indent=2, sort_keys=True).encode())
         self.vault.forget(folder, listings)

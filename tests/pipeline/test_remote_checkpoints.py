@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpt1.train.checkpoint_record import RECORD, Checkpoint
+from gpt1.train.checkpoint_record import RECORD, Checkpoint, sha256
 from gpt1.train.engine import Write, torch_save
 from gpt1.train.ranks import Ranks
 from gpt1.train.saving import Keep
@@ -120,8 +120,6 @@ def test_going_back_takes_away_the_course_that_is_given_up(s3_store: str, ranks:
 
 
 def test_snapshots_belong_to_it(s3_store: str, ranks: Ranks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gpt1.train.checkpoint_record import sha256
-
     host = Host(s3_store, ranks)
     snapshot = host.attempt / "snapshots" / "step-00000004.safetensors"
     snapshot.parent.mkdir()
@@ -136,3 +134,23 @@ def test_snapshots_belong_to_it(s3_store: str, ranks: Ranks, tmp_path: Path, mon
     other = Host(s3_store, ranks, host.travel)
     assert other.newest() is None
     assert "step-00000004.safetensors is damaged" in other.said[-1]
+
+
+def test_a_snapshot_that_is_written_again_is_sent_again(
+    s3_store: str, ranks: Ranks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After going back, a step's weights are others."""
+    host = Host(s3_store, ranks)
+    snapshot = host.attempt / "snapshots" / "step-00000020.safetensors"
+    snapshot.parent.mkdir()
+    for weights in (b"weights", b"Weights"):
+        snapshot.write_bytes(weights)
+        host.save(20, {snapshot.name: sha256(snapshot)})
+    host.save(40, {snapshot.name: sha256(snapshot)})
+    on_another_host(monkeypatch, tmp_path)
+    again = Host(s3_store, ranks, host.travel)
+    found = again.newest()
+    assert again.said == []
+    assert found is not None
+    assert found.step == 40
+    assert (found.folder.parent.parent / "snapshots" / snapshot.name).read_bytes() == b"Weights"
