@@ -5,12 +5,16 @@ from __future__ import annotations
 import copy
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -64,6 +68,38 @@ def test_node_sh_says_what_it_lacks(words: tuple[str, ...], more: dict[str, str]
     said = subprocess.run([INFRA / "ray" / "node.sh", *words], env=variables, capture_output=True, text=True)
     assert said.returncode == 2
     assert message in said.stderr
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_node_sh_leaves_nothing_behind_when_it_is_stopped(sent: signal.Signals, tmp_path: Path) -> None:
+    """With a stand-in for Ray, which ends when told to and leaves a process in its group."""
+    ray, told = tmp_path / "ray", tmp_path / "told"
+    ray.write_text(f"#!/bin/bash\ntrap 'exit 0' TERM\nsleep 300 &\necho $$ > {told}.new && mv {told}.new {told}\nwait\n")
+    ray.chmod(0o755)
+    variables = {"PATH": os.environ["PATH"], "RAY": str(ray), "RAY_AUTH_MODE": "disabled"}
+    node = subprocess.Popen([INFRA / "ray" / "node.sh", "head"], env=variables)
+    deadline = time.monotonic() + 30
+    while not told.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    group = int(told.read_text())
+    assert len(living(group)) == 2
+    node.send_signal(sent)
+    assert node.wait(30) == 0
+    left = psutil.wait_procs(living(group), timeout=5)[1]
+    for process in left:
+        process.kill()
+    assert left == []
+
+
+def living(group: int) -> list[psutil.Process]:
+    """The processes of a process group, without those that have ended and wait for their parent."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def test_the_file_for_ray_up_by_rays_own_schema() -> None:

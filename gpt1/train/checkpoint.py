@@ -68,9 +68,12 @@ class Checkpoints(Saving):
         for folder in sorted_candidates([self.own])[self.keep.newest :]:
             if self.keep.every and step_of(folder) % self.keep.every == 0:
                 continue
-            doomed = folder.with_name(f"{PRIVATE}{folder.name}")  # renamed first: half a checkpoint must not look whole
-            folder.rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+            _forget(folder)
+
+    def _forget_after(self, step: int) -> None:
+        for folder in sorted_candidates([self.own]):
+            if step_of(folder) > step:
+                _forget(folder)
 
 
 def sorted_candidates(folders: Sequence[Path]) -> list[Path]:
@@ -98,10 +101,14 @@ def _await_listing(file: Path) -> Listing:
     return listed
 
 
+def _forget(folder: Path) -> None:
+    doomed = folder.with_name(f"{PRIVATE}{uuid.uuid4().hex[:8]}")  # renamed first: half a checkpoint must not look whole
+    folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
 def _publish(private: Path, final: Path) -> None:
     if final.exists():  # a damaged one of the same step, that was passed over
-        doomed = final.with_name(f"{PRIVATE}{uuid.uuid4().hex[:8]}")
-        final.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        _forget(final)
     private.rename(final)
     sync(final.parent)

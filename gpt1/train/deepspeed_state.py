@@ -36,7 +36,8 @@ def gather(engine: Any, stage: int, *, keep: bool, moments: bool = True) -> Port
 
 @torch.no_grad()
 def scatter(engine: Any, stage: int, state: PortableState) -> None:
-    """Give every rank its share of a whole state. All ranks must call it, with the same state, before the first update."""
+    """Give every rank its share of a whole state. All ranks must call it, with the same state, at the beginning or between updates:
+    whatever weights and moments were there, spoiled ones too, are overwritten."""
     names = {name for name, _ in engine.module.named_parameters()}
     if names != state.weights.keys():
         raise UserError(f"checkpoint: its weights are of another model; first difference {min(names ^ state.weights.keys())!r}")

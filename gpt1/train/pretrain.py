@@ -120,7 +120,8 @@ def _train(watch: Watch, windows: Windows, start: int, new_module: NewModule) ->
 def _go_back(watch: Watch, diverged: Diverged, new_module: NewModule) -> int:
     """Take up the newest checkpoint before the batches that are to be left out, or begin anew; returns its number of updates.
 
-    Raises `diverged` where that is not, or no longer, allowed. All ranks come here after the same step.
+    Raises `diverged` where that is not, or no longer, allowed. All ranks come here after the same step. The event is told by the
+    checkpoints that follow; a run that is killed before the first of them comes to the same loss again, and goes back again.
     """
     event = going_back(diverged, watch.history.skipped, watch.config, watch.books_of)
     events = [*watch.history.skipped, event]
@@ -132,6 +133,7 @@ def _go_back(watch: Watch, diverged: Diverged, new_module: NewModule) -> int:
         return checkpoint.step <= event["first"] and same_batches(checkpoint.step, skipped, skipped_in(events))
 
     found = watch.checkpoints.newest(fits)
+    watch.checkpoints.forget_after(found.step if found else 0)
     if watch.ranks.first:
         where = f"to step {found.step}" if found else "to the beginning, for there is no checkpoint before it"
         watch.reporter.say(f"warning: {told(event)}; going back {where} ({len(events)} of {watch.config.rollbacks} times)")

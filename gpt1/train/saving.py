@@ -80,6 +80,16 @@ class Saving(ABC):
         self._aside.wait()
         self.ranks.barrier()
 
+    def forget_after(self, step: int) -> None:
+        """Training goes back to `step`: our own checkpoints beyond it belong to a course that is given up. All ranks must call it.
+
+        Left there, they would be the newest, and `keep` would take away each new one as soon as it is written.
+        """
+        self.finish()
+        if self.ranks.first:
+            self._forget_after(step)
+        self.ranks.barrier()
+
     @abstractmethod
     def _open(self, step: int, nonce: str) -> Path:
         """The folder of this host in which the ranks draft their files."""
@@ -87,3 +97,7 @@ class Saving(ABC):
     @abstractmethod
     def _write(self, draft: Draft) -> None:
         """Write this rank's files; on rank 0, make the checkpoint whole. Runs in a thread."""
+
+    @abstractmethod
+    def _forget_after(self, step: int) -> None:
+        """Take away our own checkpoints beyond `step`. Called on rank 0, with none in flight."""

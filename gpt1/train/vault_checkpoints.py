@@ -31,7 +31,8 @@ class VaultCheckpoints(Saving):
         super().__init__(keep, ranks, say)
         self.output = output
         self.vault = vault
-        self._sent: set[str] = set()
+        self._sent: dict[str, str] = {}
+        """Snapshots that lie in the vault, with their sha256: after going back one of the same name may be another."""
 
     def newest(self, fits: Fits = any_fits) -> Checkpoint | None:
         """The newest whole checkpoint of all attempts that `fits`, the same on every rank. Its files' hashes have been checked."""
@@ -113,9 +114,9 @@ class VaultCheckpoints(Saving):
         told = draft.history.encode()
         listed[HISTORY] = {"size": len(told), "sha256": hashlib.sha256(told).hexdigest()}
         self.vault.write(folder, HISTORY, told)
-        for snapshot in sorted(set(draft.record["snapshots"]) - self._sent):
+        for snapshot, digest in sorted(draft.record["snapshots"].items() - self._sent.items()):
             self.vault.send(self.output, f"snapshots/{snapshot}")
-            self._sent.add(snapshot)
+            self._sent[snapshot] = digest
         record = {"format": FORMAT, **draft.record, "files": listed}
         self.vault.write(folder, RECORD, json.dumps(record, indent=2, sort_keys=True).encode())
         self.vault.forget(folder, listings)
@@ -131,16 +132,32 @@ class VaultCheckpoints(Saving):
         return listing
 
     def _forget_old(self) -> None:
-        """Of this attempt's own; the record first, for half a checkpoint must not look whole."""
-        own = self.output / FOLDER
-        names = self.vault.names(own)
-        steps = sorted({int(match[1]) for name in names if (match := re.match(r"step-(\d+)/", name))}, reverse=True)
-        whole = [step for step in steps if f"{_name(step)}/{RECORD}" in names]
+        names = self._own()
+        whole = [step for step in _steps(names) if f"{_name(step)}/{RECORD}" in names]
         for step in whole[self.keep.newest :]:
             if self.keep.every and step % self.keep.every == 0:
                 continue
-            rest = [name for name in names if name.startswith(f"{_name(step)}/") and not name.endswith(f"/{RECORD}")]
-            self.vault.forget(own, [f"{_name(step)}/{RECORD}", *rest])
+            self._forget(step, names)
+
+    def _forget_after(self, step: int) -> None:
+        names = self._own()
+        for later in _steps(names):
+            if later > step:
+                self._forget(later, names)
+
+    def _own(self) -> list[str]:
+        """What this attempt has put, of all its checkpoints."""
+        return self.vault.names(self.output / FOLDER)
+
+    def _forget(self, step: int, names: list[str]) -> None:
+        """Of this attempt's own; the record first, for half a checkpoint must not look whole."""
+        of_step = [name for name in names if name.startswith(f"{_name(step)}/")]
+        self.vault.forget(self.output / FOLDER, sorted(of_step, key=lambda name: not name.endswith(f"/{RECORD}")))
+
+
+def _steps(names: list[str]) -> list[int]:
+    """The steps of which there is something, newest first."""
+    return sorted({int(match[1]) for name in names if (match := re.match(r"step-(\d+)/", name))}, reverse=True)
 
 
 def _name(step: int) -> str:

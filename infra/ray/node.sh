@@ -29,7 +29,16 @@ shift
 export RAY_USAGE_STATS_ENABLED=0
 
 child=
-trap 'trap - TERM INT; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null; wait; exit 0' TERM INT
+stop() {
+  trap - TERM INT
+  if [ -n "$child" ]; then
+    kill -TERM "$child" 2>/dev/null
+    wait "$child"
+    kill -KILL -- "-$child" 2>/dev/null
+  fi
+  exit 0
+}
+trap stop TERM INT
 while true; do
   # A session of its own: what a dying `ray start` leaves behind (workers of tasks, agents) is in its group, and ends with it.
   setsid "${RAY:-ray}" start "${where[@]}" --block --disable-usage-stats "$@" &
@@ -37,6 +46,7 @@ while true; do
   wait "$child"
   status=$?
   kill -KILL -- "-$child" 2>/dev/null
+  child=
   echo "node.sh: $(date -u +%FT%TZ) ray start has ended with status $status; again in ${PAUSE:-3} s" >&2
   sleep "${PAUSE:-3}" &
   wait $!

@@ -126,6 +126,39 @@ def test_some_are_kept_for_good(tmp_path: Path, ranks: Ranks) -> None:
     assert [path.name for path in sorted_candidates([bench.folder])] == [f"step-{n:08d}" for n in (25, 20, 10)]
 
 
+def test_going_back_takes_away_the_course_that_is_given_up(tmp_path: Path, ranks: Ranks) -> None:
+    """Else its checkpoints would stay the newest, and each new one would go as soon as it is written."""
+    earlier, bench = Bench(tmp_path / "a", ranks), Bench(tmp_path / "b", ranks)
+    earlier.save(9)
+    bench.checkpoints.folders.insert(0, earlier.folder)
+    for step in (7, 8):
+        bench.save(step)
+    bench.checkpoints.forget_after(0)
+    assert list(bench.folder.iterdir()) == []
+    assert bench.newest_step() == 9, "an earlier attempt's are only read"
+    for step in (1, 2, 3):
+        bench.save(step)
+    bench.checkpoints.forget_after(2)
+    assert [path.name for path in bench.folder.iterdir()] == ["step-00000002"]
+
+
+def test_one_under_way_is_taken_away_too(tmp_path: Path, ranks: Ranks) -> None:
+    bench = Bench(tmp_path, ranks)
+    may_write = threading.Event()
+
+    def copy(folder: Path) -> list[Write]:
+        def write() -> Path:
+            assert may_write.wait(30)
+            return torch_save(torch.zeros(1), folder / "weights.pt")
+
+        return [write]
+
+    bench.checkpoints.save(5, FACTS, "{}", {}, copy)
+    threading.Timer(0.2, may_write.set).start()
+    bench.checkpoints.forget_after(4)
+    assert list(bench.folder.iterdir()) == []
+
+
 def test_training_goes_on_while_one_is_written_but_not_past_the_next(tmp_path: Path, ranks: Ranks) -> None:
     """What is saved is what was there at the call, though it changes before it is written."""
     bench = Bench(tmp_path, ranks)

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,21 @@ def test_killed_after_going_back_it_resumes_to_the_same_bytes(place: Place, tmp_
     assert "resuming after step" in printed
     assert contents(tmp_path) == contents(Path(place.output))
     assert events(again) == events(place)
+
+
+@pytest.mark.slow
+def test_after_going_back_the_new_checkpoints_are_kept(place: Place, tmp_path: Path) -> None:
+    """All that was kept lies too late to go back to: training begins anew, is stopped, and goes on from where it was stopped."""
+    again = changed(place, output=str(tmp_path), checkpoint_every=1)
+    config = dataclasses.replace(GOES_BACK, rollback_batches=4)
+    printed = run(config, changed(again, stop_after=events(place)[0]["step"] + 6), ranks=2)
+    assert "going back to the beginning" in printed
+    stopped = re.search(r"stopped on request after step (\d+)", printed)
+    assert stopped, printed
+    step = int(stopped[1])
+    assert 1 < step < 10
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {f"step-{n:08d}" for n in (step - 1, step)}
+    assert f"resuming after step {step}" in run(config, again, ranks=2)
 
 
 @pytest.mark.slow

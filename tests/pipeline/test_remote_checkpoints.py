@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpt1.train.checkpoint_record import RECORD, Checkpoint
+from gpt1.train.checkpoint_record import RECORD, Checkpoint, sha256
 from gpt1.train.engine import Write, torch_save
 from gpt1.train.ranks import Ranks
 from gpt1.train.saving import Keep
@@ -102,9 +102,24 @@ def test_a_harmed_one_is_passed_over_with_a_warning(
     assert (again.newest() or found).step == 10
 
 
-def test_snapshots_belong_to_it(s3_store: str, ranks: Ranks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gpt1.train.checkpoint_record import sha256
+def test_going_back_takes_away_the_course_that_is_given_up(s3_store: str, ranks: Ranks) -> None:
+    host = Host(s3_store, ranks)
+    for step in (7, 8):
+        host.save(step)
+    Objects.at(s3_store).write(f"pretrain/print/{host.attempt.name}/checkpoints/step-00000009/weights.pt", b"half")
+    host.checkpoints.forget_after(7)
+    assert {key.partition("/")[0] for key in keys(s3_store)} == {"step-00000007"}
+    host.checkpoints.forget_after(0)
+    assert keys(s3_store) == []
+    for step in (1, 2, 3):
+        host.save(step)
+    assert {key.partition("/")[0] for key in keys(s3_store)} == {"step-00000002", "step-00000003"}
+    other = Host(s3_store, ranks)
+    other.checkpoints.forget_after(0)
+    assert len(keys(s3_store)) == 2 * 3, "an earlier attempt's are read, never taken away"
 
+
+def test_snapshots_belong_to_it(s3_store: str, ranks: Ranks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host(s3_store, ranks)
     snapshot = host.attempt / "snapshots" / "step-00000004.safetensors"
     snapshot.parent.mkdir()
@@ -119,3 +134,23 @@ def test_snapshots_belong_to_it(s3_store: str, ranks: Ranks, tmp_path: Path, mon
     other = Host(s3_store, ranks, host.travel)
     assert other.newest() is None
     assert "step-00000004.safetensors is damaged" in other.said[-1]
+
+
+def test_a_snapshot_that_is_written_again_is_sent_again(
+    s3_store: str, ranks: Ranks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After going back, a step's weights are others."""
+    host = Host(s3_store, ranks)
+    snapshot = host.attempt / "snapshots" / "step-00000020.safetensors"
+    snapshot.parent.mkdir()
+    for weights in (b"weights", b"Weights"):
+        snapshot.write_bytes(weights)
+        host.save(20, {snapshot.name: sha256(snapshot)})
+    host.save(40, {snapshot.name: sha256(snapshot)})
+    on_another_host(monkeypatch, tmp_path)
+    again = Host(s3_store, ranks, host.travel)
+    found = again.newest()
+    assert again.said == []
+    assert found is not None
+    assert found.step == 40
+    assert (found.folder.parent.parent / "snapshots" / snapshot.name).read_bytes() == b"Weights"
