@@ -39,6 +39,7 @@ class Records:
         self._figures: dict[str, Mapping[str, Any]] = {}
         needed = {need for entry in plan.entries.values() for need in entry.cell.needs}
         self._ends = {cell for cell, entry in plan.entries.items() if cell not in needed and not entry.cell.axes}
+        self._uses = {entry.fingerprint: entry.cell.uses for entry in plan.entries.values()}
         self._uids: dict[str, str] = {}
         self._wait = RUN_ID_WAIT
         self._tracker = Tracker(plan.store, say=say)
@@ -99,7 +100,7 @@ class Records:
         self._tracker.references(uid, files)
         for name, digest in sorted(record.get("inputs", {}).items()):
             content = record["input_digests"][digest]
-            source = store.address(store.folder(name.partition("[")[0], digest))
+            source = store.address(store.folder(self._uses[digest], digest))
             self._tracker.dataset(uid, name, content[:32], source, entry.cell.uses)
         for name, sha256 in list(entry.identity["files"].items())[:20]:
             self._tracker.dataset(uid, name, sha256[:32], f"source:{name}", "source")
@@ -109,7 +110,7 @@ class Records:
             aliases = [NEWEST, self._plan.workflow.profile or self._plan.workflow.name]
             self._tracker.model(uid, name, folder, f"{artifact.fingerprint}/{model}", aliases)
         self._made[entry.cell.id] = (str(record.get("mlflow_run_id") or ""), float(record.get("seconds", 0.0)))
-        note = cell_note(record, store)
+        note = cell_note(record, store, self._uses)
         self._tracker.tags(uid, {"gpt1.digest": artifact.digest, "gpt1.parts": str(record.get("parts", {})), NOTE: note})
         self._tracker.end(uid, "FINISHED", when)
 
@@ -221,14 +222,17 @@ def _plain(value: Any) -> Any:
     return value if known else str(value)
 
 
-def cell_note(record: Mapping[str, Any], store: Store) -> str:
-    """The description of a cell's run: its figures, and links to the runs that made its inputs."""
+def cell_note(record: Mapping[str, Any], store: Store, uses: Mapping[str, str]) -> str:
+    """The description of a cell's run: its figures, and links to the runs that made its inputs.
+
+    `uses`: the kind of stage by fingerprint. A cell's name does not tell it where the entry has `uses:`.
+    """
     figures = [
         f"| {name} | {number(value)} |" for name, value in record.get("summary", {}).items() if isinstance(value, int | float)
     ]
     lines = ["| figure | |", "|---|---|", *figures, ""] if figures else []
     for cell, print_ in sorted(record.get("inputs", {}).items()):
-        made = store.record(cell.partition("[")[0], print_) or {}
+        made = store.record(uses[print_], print_) or {}
         lines.append(f"- from {_link(cell, str(made.get('mlflow_run_id') or ''))}")
     return "\n".join([*lines, "", f"Fingerprint `{record.get('fingerprint')}`."])
 

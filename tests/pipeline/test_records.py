@@ -15,6 +15,9 @@ from pipeline.records import CELLS, NOTE, Records, comparison, fitting
 from pipeline.store import Store
 from pipeline.workflow import read
 from tests.conftest import ROOT
+from tests.pipeline.inline import make, plan_of
+
+TOY = ROOT / "tests" / "pipeline" / "toy" / "workflow.yaml"
 
 
 @pytest.fixture(autouse=True)
@@ -58,13 +61,40 @@ def test_a_long_matrix_is_whole_in_a_document(tmp_path: Path) -> None:
     assert document[-1]["axes"] == dict(cells[-1].axes)
 
 
-def shown(store: Path, uid: str) -> tuple[str, Any]:
-    """A run's description, and its document with all cells."""
+def test_an_entry_with_a_name_of_its_own_is_linked(tmp_path: Path) -> None:
+    """The toy workflow's first entry is called `numbers` and uses tests.pipeline.toy.numbers."""
+    (tmp_path / "numbers").mkdir()
+    (tmp_path / "numbers" / "1.txt").write_text("1")
+    plan = plan_of(TOY, tmp_path / "store", f"numbers.source={tmp_path / 'numbers'}", "total.factor=2")
+    records = Records(plan, "run", print)
+    for entry in plan.to_run:
+        make(plan, entry, "run", records.started(entry))
+        artifact, record = (look(entry.cell.uses, entry.fingerprint) for look in (plan.store.artifact, plan.store.record))
+        assert artifact is not None
+        assert record is not None
+        records.made(entry, artifact, record)
+    assert records.close(0, []) == 0
+    numbers, total = plan.entries.values()
+    _, found = run_of(plan.store.root, f"{total.cell.uses}-{total.fingerprint}")
+    made = plan.store.record(numbers.cell.uses, numbers.fingerprint) or {}
+    assert f"- from [numbers](#/runs/{made['mlflow_run_id']})" in found.data.tags[NOTE]
+    [dataset] = [item.dataset for item in found.inputs.dataset_inputs]
+    assert plan.store.address(plan.store.folder(numbers.cell.uses, numbers.fingerprint)) in dataset.source
+
+
+def run_of(store: Path, uid: str) -> tuple[Any, Any]:
+    """MLflow's client, and the run as it has it."""
     from mlflow import MlflowClient
 
     client = MlflowClient(default_uri(store))
     [run] = client.search_runs(
         [experiment.experiment_id for experiment in client.search_experiments()], f"tags.`gpt1.uid` = '{uid}'"
     )
+    return client, run
+
+
+def shown(store: Path, uid: str) -> tuple[str, Any]:
+    """A run's description, and its document with all cells."""
+    client, run = run_of(store, uid)
     path = client.download_artifacts(run.info.run_id, CELLS, str(store))
     return run.data.tags[NOTE], json.loads(Path(path).read_text())
