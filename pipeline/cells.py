@@ -121,13 +121,17 @@ def _check_needs(document: Document, node: str, stage: Stage, specs: Mapping[str
 
 
 def _combinations(document: Document, node: str, spec: StageSpec) -> list[dict[str, Any]]:
-    """Every combination of the matrix, then those of the further ones; a combination that is there already is not doubled."""
+    """Every combination of the matrix, then those of the further ones; a combination that is there already is not doubled.
+
+    The axes of each are in the order of the matrix, in whatever order a further one names them.
+    """
     found: dict[str, dict[str, Any]] = {}
     matrices = [(("matrix",), spec.matrix), *((("also", number), one) for number, one in enumerate(spec.also))]
     for name, matrix in matrices:
         _check_axes(document, node, spec, ("stages", node, *name), matrix)
         for values in itertools.product(*matrix.values()):
-            axes = dict(zip(matrix, values, strict=True))
+            value_of = dict(zip(matrix, values, strict=True))
+            axes = {axis: value_of[axis] for axis in spec.matrix}
             found.setdefault(repr(sorted(axes.items())), axes)
     return list(found.values())
 

@@ -4,11 +4,13 @@
     STORE/outbox/<session>.ack     how many bytes of them the server has acknowledged
     STORE/outbox/ledger.json       what delivered sessions leave behind: runs started and ended, their highest steps
 
-Sessions are named by the time of their start, so their order is that of their names. Nothing here knows of MLflow.
+Sessions are named by the time of their start, so their order is that of their names; where a clock would put a new one before one
+that is known (another host's clock is fast, or this one was set back), it is named just after that. Nothing here knows of MLflow.
 """
 
 from __future__ import annotations
 
+import calendar
 import fcntl
 import json
 import os
@@ -25,15 +27,14 @@ from typing import IO
 from pipeline.files import read_json, replace
 from pipeline.outbox_runs import Entry, Run, due, fold
 
+STAMP = "%Y%m%dT%H%M%S"  # UTC, of whole seconds
+
 
 class Outbox:
     """All sessions of one store. A session file is made at the first `append`; any number of threads may append."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        now = time.time_ns()
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now // 10**9))
-        self.session = f"{stamp}.{now % 10**9:09d}-{os.getpid()}-{secrets.token_hex(2)}"
         self._file: IO[bytes] | None = None
         self._lock = threading.Lock()
         self._unsynced = False
@@ -42,6 +43,12 @@ class Outbox:
         self.runs = self._ledger()
         for session, data in found:
             fold(self.runs, session, _parse(data))
+        known = {session for session, _ in found}
+        for run in self.runs.values():
+            known.update([run.session], *run.told.values())
+        now = max(time.time_ns(), 1 + max(map(_begun_at, known), default=0))
+        stamp = time.strftime(STAMP, time.gmtime(now // 10**9))
+        self.session = f"{stamp}.{now % 10**9:09d}-{os.getpid()}-{secrets.token_hex(2)}"
 
     def append(self, entry: Entry) -> bool:
         """Write one entry. False when it is dropped: all its points lie at steps recorded before. Raises OSError (disk full)."""
@@ -154,6 +161,14 @@ class Outbox:
 
     def _ledger(self) -> dict[str, Run]:
         return {uid: Run(**run) for uid, run in (read_json(self.folder / "ledger.json") or {}).items()}
+
+
+def _begun_at(session: str) -> int:
+    """The time in a session's name, in ns since 1970; 0 for a name of another form."""
+    with suppress(ValueError):
+        stamp, rest = session.partition("-")[0].split(".")
+        return calendar.timegm(time.strptime(stamp, STAMP)) * 10**9 + int(rest)
+    return 0
 
 
 def _parse(data: bytes) -> list[Entry]:

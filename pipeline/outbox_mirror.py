@@ -100,7 +100,8 @@ class OutboxMirror:
             self._write(f"{self._session}/{ALIVE}", word)
             self._beat = time.monotonic()
         # Before the files: a session that is folded into the ledger meanwhile must not be missing in both.
-        gone = [session for session in self._pieces if not (self._folder / f"{session}.jsonl").exists()]
+        # A copy of the names: `secure`, in another thread, adds some.
+        gone = [session for session in list(self._pieces) if not (self._folder / f"{session}.jsonl").exists()]
         self._push_ledger()
         for session in gone:
             self._objects.remove([entry.key for entry in self._objects.entries(f"{FOLDER}/{session}/")])

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from gpt1.report.wording import number, span
+from pipeline.cells import Cell
 from pipeline.plan import Entry, Plan
 from pipeline.provenance import git_commit, package_versions, user_name
 from pipeline.store import RECORD, Store
-from pipeline.tracking import Status, Tracker
+from pipeline.tracking import LONGEST_TAG, Status, Tracker
 from stages.contract import MODELS, Artifact
 
 RUN_ID_LENGTH = 32
 OVER_TOKENS = "over_tokens"  # curves under this name count tokens, not updates
 GAP = "\u00a0\u00a0 | "  # MLflow draws the columns of a table without a space between them
 MOST_FIGURES = 6  # in a table of cells
+NOTE = "mlflow.note.content"  # the tag that MLflow shows as a run's description
+CELLS = "cells.json"  # the document with all cells of a run whose description has no room for them
 NEWEST = "newest"  # the alias of the registered model's last version
 RUN_ID_WAIT = 15.0  # seconds to wait for the tracking server's first answer; MLflow takes some seconds to load
 
@@ -33,6 +39,7 @@ class Records:
         self._figures: dict[str, Mapping[str, Any]] = {}
         needed = {need for entry in plan.entries.values() for need in entry.cell.needs}
         self._ends = {cell for cell, entry in plan.entries.items() if cell not in needed and not entry.cell.axes}
+        self._uses = {entry.fingerprint: entry.cell.uses for entry in plan.entries.values()}
         self._uids: dict[str, str] = {}
         self._wait = RUN_ID_WAIT
         self._tracker = Tracker(plan.store, say=say)
@@ -93,7 +100,7 @@ class Records:
         self._tracker.references(uid, files)
         for name, digest in sorted(record.get("inputs", {}).items()):
             content = record["input_digests"][digest]
-            source = store.address(store.folder(name.partition("[")[0], digest))
+            source = store.address(store.folder(self._uses[digest], digest))
             self._tracker.dataset(uid, name, content[:32], source, entry.cell.uses)
         for name, sha256 in list(entry.identity["files"].items())[:20]:
             self._tracker.dataset(uid, name, sha256[:32], f"source:{name}", "source")
@@ -103,10 +110,8 @@ class Records:
             aliases = [NEWEST, self._plan.workflow.profile or self._plan.workflow.name]
             self._tracker.model(uid, name, folder, f"{artifact.fingerprint}/{model}", aliases)
         self._made[entry.cell.id] = (str(record.get("mlflow_run_id") or ""), float(record.get("seconds", 0.0)))
-        note = cell_note(record, store)
-        self._tracker.tags(
-            uid, {"gpt1.digest": artifact.digest, "gpt1.parts": str(record.get("parts", {})), "mlflow.note.content": note}
-        )
+        note = cell_note(record, store, self._uses)
+        self._tracker.tags(uid, {"gpt1.digest": artifact.digest, "gpt1.parts": str(record.get("parts", {})), NOTE: note})
         self._tracker.end(uid, "FINISHED", when)
 
     def failed(self, entry: Entry, error: str) -> None:
@@ -135,31 +140,41 @@ class Records:
         tags = {f"gpt1.cached.{cell}": run_id for cell, run_id in self._cached.items()}
         rows = [f"| {_link(cell, run_id)} | made in {span(seconds)} |" for cell, (run_id, seconds) in self._made.items()]
         rows += [f"| {_link(cell, run_id)} | taken as it was, made by run `{run_id}` |" for cell, run_id in self._cached.items()]
+        cells = [{"cell": cell, "run": run_id, "seconds": _plain(seconds)} for cell, (run_id, seconds) in self._made.items()]
+        cells += [{"cell": cell, "run": run_id, "seconds": None} for cell, run_id in self._cached.items()]
         if rows:
-            tags["mlflow.note.content"] = "\n".join(["| cell | |", "|---|---|", *rows])
+            tags[NOTE] = self._note(self._run, ["| cell | |", "|---|---|"], rows, cells)
         if skipped:
             tags["gpt1.left_out"] = ", ".join(skipped)[:4000]
         if tags:
             self._tracker.tags(self._run, tags)
         for group in self._groups:
-            self._tracker.tags(group, {"mlflow.note.content": self._comparison(group.rpartition("/")[2])})
+            self._tracker.tags(group, {NOTE: self._comparison(group)})
             self._tracker.end(group, word, time.time())
         self._tracker.end(self._run, word, time.time())
         return self._tracker.close()
 
-    def _comparison(self, node: str) -> str:
-        """The cells of a matrix side by side: what they differ in, their figures, links. Of many figures the first."""
-        cells = [cell for cell in self._plan.workflow.node_cells(node) if cell.id in self._figures]
+    def _comparison(self, group: str) -> str:
+        """The description of a matrix's run: its cells side by side."""
+        cells = [cell for cell in self._plan.workflow.node_cells(group.rpartition("/")[2]) if cell.id in self._figures]
         if not cells:
             return ""
-        axes, found = list(cells[0].axes), dict.fromkeys(name for cell in cells for name in self._figures[cell.id])
-        names = [name for name in found if name not in axes][:MOST_FIGURES]
-        lines = [f"| {GAP.join([*axes, *names, 'run'])} |", "|---" * (len(axes) + len(names) + 1) + "|"]
-        for cell in cells:
-            run_id = self._made[cell.id][0] if cell.id in self._made else self._cached.get(cell.id, "")
-            figures = [number(self._figures[cell.id].get(name)) for name in names]
-            lines.append(f"| {GAP.join([*map(str, cell.axes.values()), *figures, _link('open', run_id)])} |")
-        return "\n".join(lines)
+        run_ids = {**self._cached, **{cell: run_id for cell, (run_id, _) in self._made.items()}}
+        everything = [
+            {
+                "cell": cell.id, "axes": {axis: _plain(value) for axis, value in cell.axes.items()},
+                "figures": {name: _plain(value) for name, value in self._figures[cell.id].items()}, "run": run_ids.get(cell.id, ""),
+            }
+            for cell in cells
+        ]  # fmt: skip
+        return self._note(group, *comparison(cells, self._figures, run_ids), everything)
+
+    def _note(self, uid: str, head: Sequence[str], rows: Sequence[str], cells: Sequence[Mapping[str, Any]]) -> str:
+        """A table as the description of a run; `cells` as a document of that run where the description has no room for all rows."""
+        note, left = fitting(head, rows)
+        if left:
+            self._tracker.document(uid, CELLS, list(cells))
+        return note
 
     def _uid(self, entry: Entry) -> str:
         if entry.cell.id not in self._uids:
@@ -173,14 +188,51 @@ def _uid(store: Store, entry: Entry) -> str:
     return f"{entry.cell.uses}-{entry.fingerprint}" + (f"-{withdrawn}" if withdrawn else "")
 
 
-def cell_note(record: Mapping[str, Any], store: Store) -> str:
-    """The description of a cell's run: its figures, and links to the runs that made its inputs."""
+def comparison(
+    cells: Sequence[Cell], figures: Mapping[str, Mapping[str, Any]], run_ids: Mapping[str, str]
+) -> tuple[list[str], list[str]]:
+    """The cells of a matrix side by side, as the head and the rows of a table: what they differ in, their figures, links.
+
+    Of many figures the first. `figures` and `run_ids` are by cell id.
+    """
+    axes, found = list(cells[0].axes), dict.fromkeys(name for cell in cells for name in figures[cell.id])
+    names = [name for name in found if name not in axes][:MOST_FIGURES]
+    head = [f"| {GAP.join([*axes, *names, 'run'])} |", "|---" * (len(axes) + len(names) + 1) + "|"]
+    rows = []
+    for cell in cells:
+        values = [number(figures[cell.id].get(name)) for name in names]
+        rows.append(f"| {GAP.join([*map(str, cell.axes.values()), *values, _link('open', run_ids.get(cell.id, ''))])} |")
+    return head, rows
+
+
+def fitting(head: Sequence[str], rows: Sequence[str]) -> tuple[str, int]:
+    """As many whole rows of a table as a tag holds, and for how many there is no room: a last line says that."""
+    text = "\n".join([*head, *rows])
+    if len(text) <= LONGEST_TAG:
+        return text, 0
+    last = "\n\nand {} more: the document " + CELLS + " of this run has all cells"
+    room = LONGEST_TAG - len("\n".join(head)) - len(last.format(len(rows)))
+    shown = bisect_right(list(accumulate(1 + len(row) for row in rows)), room)
+    return "\n".join([*head, *rows[:shown]]) + last.format(len(rows) - shown), len(rows) - shown
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it; text for what it has not (NaN, an infinity)."""
+    known = value is None or isinstance(value, int | str) or (isinstance(value, float) and math.isfinite(value))
+    return value if known else str(value)
+
+
+def cell_note(record: Mapping[str, Any], store: Store, uses: Mapping[str, str]) -> str:
+    """The description of a cell's run: its figures, and links to the runs that made its inputs.
+
+    `uses`: the kind of stage by fingerprint. A cell's name does not tell it where the entry has `uses:`.
+    """
     figures = [
         f"| {name} | {number(value)} |" for name, value in record.get("summary", {}).items() if isinstance(value, int | float)
     ]
     lines = ["| figure | |", "|---|---|", *figures, ""] if figures else []
     for cell, print_ in sorted(record.get("inputs", {}).items()):
-        made = store.record(cell.partition("[")[0], print_) or {}
+        made = store.record(uses[print_], print_) or {}
         lines.append(f"- from {_link(cell, str(made.get('mlflow_run_id') or ''))}")
     return "\n".join([*lines, "", f"Fingerprint `{record.get('fingerprint')}`."])
 

@@ -78,18 +78,20 @@ def submit_job(address: str, order: Order, detach: bool) -> int:
 
 def follow(address: str, job: str) -> int:
     """Print a job's output until it ends; its exit status. Interrupted: 130, and the job goes on. 1 when the cluster is gone."""
+    from aiohttp import ClientError
+
     client = connect(address)
     _known(client, address, job)
     try:
         asyncio.run(_follow(client, job))
+        info = client.get_job_info(job)  # Ray's log ends without an error, too, when the cluster closes the connection
     except KeyboardInterrupt:
         print(f"the job goes on; `gpt1 logs --address {address} {job}` shows it, `gpt1 stop --address {address} {job}` ends it")
         return 130
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, ClientError) as error:
         why = type(error).__name__  # the text of such an error is a page
         print(f"{address} answers no more for job {job} ({why}); the same command follows it again, or goes on from the store")
         return 1
-    info = client.get_job_info(job)
     code = info.driver_exit_code
     return code if code is not None else int(str(info.status) != "SUCCEEDED")
 
@@ -191,7 +193,10 @@ def _pack(folder: Path, file: Path) -> Path:
 
 
 async def _follow(client: Any, job: str) -> None:
-    """Raises OSError or RuntimeError when the cluster, or the job in it, is gone: a host without power breaks no connection."""
+    """Raises OSError, RuntimeError or aiohttp's ClientError when the cluster, or the job in it, is gone.
+
+    The job is asked after beside its log, because a host without power breaks no connection.
+    """
     told = asyncio.ensure_future(_print_log(client, job))
     try:
         while not (await asyncio.wait({told}, timeout=ASK_EVERY))[0]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
+from gpt1.errors import UserError
 from pipeline.outbox import Outbox
 from pipeline.recorder import Recorder, brief, default_uri, locked
 from pipeline.store import Store
@@ -37,6 +38,7 @@ class Tracker:
         self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(store.root)
         self.trouble: str | None = None
         """Why nothing is being sent; None when all is well."""
+        self._away = "MLflow"
         self._say = say or (lambda _: None)
         self._mirror = store.outbox_mirror(store.root / "outbox")
         if self._mirror:
@@ -194,7 +196,7 @@ class Tracker:
                     self._recorder.apply(self._outbox.due(session, entries))
                     self._outbox.ack(session, end)
                     if self.trouble:
-                        self._say("MLflow can be reached again")
+                        self._say(f"{self._away} can be reached again")
                         self.trouble = None
             self._wake.wait(PACE if self._mirror else 1.0)
 
@@ -203,7 +205,8 @@ class Tracker:
         user = urlsplit(self.uri).netloc.rpartition("@")[0]
         reason = reason.replace(f"{user}@", "") if user else reason
         if self.trouble is None:
-            self._say(f"MLflow cannot be reached; entries wait in {self._outbox.folder} ({reason})")
+            self._away = "the store" if isinstance(error, UserError) else "MLflow"  # lines go to a remote store first
+            self._say(f"{self._away} cannot be reached; entries wait in {self._outbox.folder} ({reason})")
         self.trouble = reason
 
 

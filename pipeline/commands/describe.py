@@ -53,7 +53,10 @@ def describe(
     """Say what pre-training will need: parameters and FLOPs by part, memory, steps, tokens, epochs, expected time."""
     workflow = read(file, profile, assignments or ())
     on = Device(device, mfu) if device else None
-    made = made_artifacts(workflow, store)
+    try:
+        made = made_artifacts(workflow, store)
+    except UserError:  # no store yet, or no books on this machine (`run` says so); only the epochs need them
+        made = {}
     cells = [cell for cell in workflow.cells.values() if cell.uses == "pretrain"]
     if not cells:
         raise UserError(f"{file}: no stage uses `pretrain`, so there is nothing to describe")
@@ -65,11 +68,9 @@ def describe(
 
 
 def made_artifacts(workflow: Workflow, store: str) -> dict[str, Artifact]:
-    """The artifacts that the store has of this very workflow, by cell; none where there is no store."""
-    try:
-        entries = make_plan(workflow, Store.existing(store)).entries
-    except UserError:  # no store yet, or no books on this machine (`run` says so); only the epochs need them
-        return {}
+    """The artifacts that the store has of this very workflow, by cell. UserError when there is no store, or none that answers, and
+    for books and data sets that cannot be read."""
+    entries = make_plan(workflow, Store.existing(store)).entries
     return {cell: entry.artifact for cell, entry in entries.items() if entry.artifact is not None}
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,23 +39,43 @@ def pack(
     shards, vocabulary = (_upstream(chosen, kind, made) for kind in ("shard", "vocabulary"))
     if to.exists():
         raise UserError(f"{to}: there is something already; name a folder that does not exist")
-    train, held_out = shards.under("train/")[:parts], shards.under("held_out/")
-    for part in (*train, *held_out):
-        _copy(part.path, to / part.name)
-    _copy_books(shards.path("books.parquet"), to / "books.parquet", {Path(part.name).stem for part in train})
-    for found in (*vocabulary.under("encoder_bpe_"), *vocabulary.under("vocab_")):
-        _copy(found.path, to / OUTPUT / found.path.name)  # beside the weights to come: together they are a checkpoint
-    stage: Any = chosen.stage
-    for outside in stage.outside(chosen.settings):
-        _copy(outside.path, to / outside.name)
-    names = [part.name for part in train], [part.name for part in held_out]
-    (to / RUN_FILE).write_text(stage.packed(chosen.settings, to / OUTPUT, *names), encoding="utf-8")
-    less = f" ({len(train)} of {len(shards.under('train/'))} parts of the training text)" if parts else ""
+    with _whole(to) as folder:
+        _fill(folder, chosen, shards, vocabulary, parts)
+    there = len(shards.under("train/"))
+    less = f" ({min(parts, there)} of {there} parts of the training text)" if parts else ""
     print(
         f"{chosen.id}: {to}{less}. There, with this repository's folder on PYTHONPATH:\n"
         f"  torchrun --nproc-per-node=1 -m gpt1.train.pretrain --config {to.name}/{RUN_FILE}\n"
         f"The model will lie in {to.name}/{OUTPUT}: for `gpt1 generate {to.name}/{OUTPUT}` and the stage `given`"
     )
+
+
+@contextmanager
+def _whole(to: Path) -> Iterator[Path]:
+    """A private folder that becomes `to` once all is in it, and is removed if that fails. UserError for a full disk."""
+    private = to.with_name(f".{to.name}-{secrets.token_hex(4)}")
+    try:
+        private.mkdir(parents=True)
+        yield private
+        private.rename(to)
+    except OSError as error:
+        raise UserError(f"{to}: could not be packed ({error}); make room, or name another folder, and pack again") from None
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+
+
+def _fill(folder: Path, cell: Cell, shards: Artifact, vocabulary: Artifact, parts: int | None) -> None:
+    train, held_out = shards.under("train/")[:parts], shards.under("held_out/")
+    for part in (*train, *held_out):
+        _copy(part.path, folder / part.name)
+    _copy_books(shards.path("books.parquet"), folder / "books.parquet", {Path(part.name).stem for part in train})
+    for found in (*vocabulary.under("encoder_bpe_"), *vocabulary.under("vocab_")):
+        _copy(found.path, folder / OUTPUT / found.path.name)  # beside the weights to come: together they are a checkpoint
+    stage: Any = cell.stage
+    for outside in stage.outside(cell.settings):
+        _copy(outside.path, folder / outside.name)
+    names = [part.name for part in train], [part.name for part in held_out]
+    (folder / RUN_FILE).write_text(stage.packed(cell.settings, folder / OUTPUT, *names), encoding="utf-8")
 
 
 def _choose(workflow: Workflow, name: str | None, file: Path) -> Cell:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.context import Job, run_cell
 from pipeline.events import PrintReporter
-from pipeline.plan import Plan, Selection, make_plan
+from pipeline.plan import Entry, Plan, Selection, make_plan
 from pipeline.store import Store
 from pipeline.workflow import read
 
@@ -19,17 +19,21 @@ def plan_of(
 
 def run_inline(plan: Plan, run: str = "") -> list[str]:
     """Make what the plan says; the cells that were made, in order."""
-    store = plan.store
     for entry in plan.to_run:
-        cell = entry.cell
         if entry.artifact is not None:
-            store.withdraw(cell.uses, entry.fingerprint)
-        prints = {need: plan.entries[need] for need in cell.needs}
-        inputs = [store.artifact(need.cell.uses, need.fingerprint) for need in prints.values()]
-        assert all(inputs)
-        job = Job(
-            store, cell.uses, cell.id, entry.fingerprint, entry.identity, cell.settings.model_dump(mode="json"),
-            tuple(item for item in inputs if item), tuple(entry.outside), cell.resources, run, cluster=False,
-        )  # fmt: skip
-        run_cell(job, PrintReporter(cell.id))
+            plan.store.withdraw(entry.cell.uses, entry.fingerprint)
+        make(plan, entry, run)
     return [entry.cell.id for entry in plan.to_run]
+
+
+def make(plan: Plan, entry: Entry, run: str = "", mlflow_run_id: str | None = None) -> None:
+    """Make one cell, whose inputs are made."""
+    store, cell = plan.store, entry.cell
+    needs = [plan.entries[need] for need in cell.needs]
+    inputs = [store.artifact(need.cell.uses, need.fingerprint) for need in needs]
+    assert all(inputs)
+    job = Job(
+        store, cell.uses, cell.id, entry.fingerprint, entry.identity, cell.settings.model_dump(mode="json"),
+        tuple(item for item in inputs if item), tuple(entry.outside), cell.resources, run, mlflow_run_id, cluster=False,
+    )  # fmt: skip
+    run_cell(job, PrintReporter(cell.id))

@@ -7,7 +7,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
+
+import pytest
 
 from pipeline.outbox import Entry, Outbox
 
@@ -166,3 +169,28 @@ def test_what_comes_late_from_a_host_that_was_away_undoes_and_doubles_nothing(tm
     assert back.left_open() == []
     assert back.due(first.session, lines) == [point("a", 10, loss=1.0), point("a", 30, lr=0.3)]
     assert not back.append(point("a", 30, loss=9.0))
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_a_session_comes_after_one_whose_clock_was_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compacted: bool) -> None:
+    """A cell failed on a host whose clock is two minutes fast, and is run again from another host."""
+    now = time.time_ns()
+    with monkeypatch.context() as fast:
+        fast.setattr(time, "time_ns", lambda: now + 120 * 10**9)
+        first = Outbox(tmp_path)
+    end: Entry = {"do": "end", "uid": "a", "time": 9, "status": "FAILED"}
+    for entry in [start("a"), point("a", 10, loss=1.0), end]:
+        assert first.append(entry)
+    first.ack(first.session, first.read(first.session, 10)[1])
+    first.close()
+    if compacted:
+        first.compact()
+        assert first.sessions() == []
+    second = Outbox(tmp_path)
+    assert second.session > first.session
+    lines: list[Entry] = [start("a", time=10), {"do": "params", "uid": "a", "values": {"lr": "1"}}, point("a", 20, loss=0.5), end]
+    for entry in lines:
+        assert second.append(entry)
+    assert second.due(second.session, second.read(second.session, 10)[0]) == lines
+    assert not second.runs["a"].open
+    assert Outbox(tmp_path).session > second.session, "the clock is behind for two minutes"

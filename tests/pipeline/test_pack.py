@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from gpt1.data.shards import TokenShards
 from gpt1.errors import UserError
 from gpt1.train.pretrain_config import from_json
 from gpt1.weights.checkpoint import load_checkpoint
+from pipeline.cli import main
 from pipeline.commands.pack import pack
 from pipeline.plan import Selection
 from tests.conftest import ROOT
@@ -72,8 +74,50 @@ def test_a_part_of_the_text(store: str, tmp_path: Path) -> None:
 
 
 def test_what_is_not_made_or_not_named_is_said(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"shard is not made yet.*run `gpt1 run shard`"):
         pack(tmp_path / "packed", file=TINY, store=str(tmp_path / "empty"))
     with pytest.raises(UserError, match=r"--cell.*pretrain\[model=gpt\], pretrain\[model=lstm\]"):
         pack(tmp_path / "packed", file=ROOT / "workflow.yaml", store=str(tmp_path / "empty"))
     assert not (tmp_path / "packed").exists()
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> object:
+    """The exit status of `gpt1` with these words; None for 0."""
+    monkeypatch.setattr(sys, "argv", ["gpt1", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code
+
+
+def test_a_store_that_is_missing_is_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(monkeypatch, "pack", tmp_path / "packed", "--file", TINY, "--store", tmp_path / "nowhere") == 2
+    assert capsys.readouterr().err == f"gpt1: there is no store {tmp_path / 'nowhere'}; name one with --store\n"
+
+
+@pytest.mark.parametrize("broken", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_a_pack_that_breaks_off_leaves_nothing_and_can_be_done_again(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broken: BaseException
+) -> None:
+    copied: list[Path] = []
+
+    def copy(source: Path, target: Path) -> None:
+        if len(copied) == 1:
+            raise broken
+        copied.append(target)
+        target.write_bytes(source.read_bytes())
+
+    words = ("pack", tmp_path / "packed", "--file", TINY, "--store", store)
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "copyfile", copy)
+        status = command(monkeypatch, *words)
+    if isinstance(broken, OSError):
+        [line] = capsys.readouterr().err.splitlines()
+        assert (status, "No space left on device" in line) == (2, True), line
+    assert len(copied) == 1
+    assert list(tmp_path.iterdir()) == []
+    assert command(monkeypatch, *words) in (None, 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["packed"]
+    assert (tmp_path / "packed" / "run.json").is_file()

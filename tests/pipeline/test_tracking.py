@@ -8,12 +8,15 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from gpt1.errors import UserError
 from pipeline.outbox import Outbox
+from pipeline.outbox_mirror import OutboxMirror
 from pipeline.recorder import UID, default_uri
+from pipeline.store import Store
 from pipeline.tracking import UPLOAD_LIMIT, Tracker, sync
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -250,6 +253,43 @@ def test_an_unreachable_server_costs_nothing_and_sync_catches_up(tmp_path: Path,
     assert curve(default_uri(tmp_path), run, "loss") == [(step, 1.0 + step, 2000 + 1000 * step) for step in range(100)]
     assert sync(tmp_path).sent == 0
     assert Outbox(tmp_path / "outbox").sessions() == []
+
+
+class AwayOnce:
+    """A mirror of the outbox whose store does not answer at first."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def pull(self) -> None: ...
+
+    def start(self, session: str) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def secure(self, session: str) -> int:
+        del session
+        self.asked += 1
+        if self.asked == 1:
+            raise UserError("s3://bucket/store: no answer for 900 s")
+        return 1 << 30
+
+
+class MirroredStore(Store):
+    def outbox_mirror(self, folder: Path) -> OutboxMirror:
+        del folder
+        return cast(OutboxMirror, AwayOnce())
+
+
+def test_a_store_that_is_away_is_not_taken_for_mlflow(tmp_path: Path) -> None:
+    said: list[str] = []
+    tracker = Tracker(MirroredStore(tmp_path), say=said.append)
+    tracker.start("a", "a")
+    tracker.end("a", "FINISHED")
+    assert tracker.close() == 0
+    assert said[0].startswith("the store cannot be reached; entries wait in ")
+    assert "s3://bucket/store: no answer" in said[0]
+    assert said[1:] == ["the store can be reached again"]
 
 
 def test_recording_does_not_import_mlflow_into_the_caller(tmp_path: Path) -> None:

@@ -35,6 +35,16 @@ def test_further_matrices_add_what_is_missing(tmp_path: Path) -> None:
     assert list(read(write(tmp_path, text), None, ["total.factor=7"]).cells) == ["numbers", "total"]
 
 
+def test_axes_are_in_the_order_of_the_matrix_also_in_further_matrices(tmp_path: Path) -> None:
+    stages = "stages:\n  task_data: {with: {source: data}, matrix: {task: [rte]}}\n  finetune:\n    needs: [published, task_data]\n"
+    published = "  published: {uses: given, with: {checkpoint: published}}\n"
+    matrices = "    matrix: {task: [rte], seed: [1]}\n    also: [{seed: [2], task: [rte]}]\n"
+    cells = read(write(tmp_path, stages + matrices + published)).node_cells("finetune")
+    assert [cell.id for cell in cells] == ["finetune[task=rte,seed=1]", "finetune[task=rte,seed=2]"]
+    assert [list(cell.axes) for cell in cells] == [["task", "seed"]] * 2
+    assert cells[1].settings.model_dump()["seed"] == 2
+
+
 def test_set_changes_one_setting_and_takes_scientific_notation() -> None:
     workflow = read(TOY, None, ["numbers.add=5", "total.factor=25e-1", "total.resources.cpus=2"])
     assert workflow.cells["numbers"].settings.model_dump()["add"] == 5
