@@ -31,6 +31,10 @@ _fetched_since_look: dict[Path, float] = {}
 _busy: dict[Path, IO[bytes]] = {}
 
 
+class GoneError(UserError):
+    """A store no longer has a file as its record says; a server that does not answer is no such case."""
+
+
 @dataclass(frozen=True)
 class Item:
     """A file as its record has it."""
@@ -53,7 +57,7 @@ def cache_root(store: str) -> Path:
 
 
 def fetch(root: Path, item: Item, download: Callable[[str, Path], str | None]) -> Path:
-    """The file of this host for an item, downloaded if need be. UserError when it is gone, or is not what its record says."""
+    """The file of this host for an item, downloaded if need be. GoneError when it is gone, or is not what its record says."""
     target = root / item.key
     if there(root, item):
         return target
@@ -65,7 +69,7 @@ def fetch(root: Path, item: Item, download: Callable[[str, Path], str | None]) -
         try:
             found = download(item.key, private)
             if found != item.sha256:
-                raise UserError(
+                raise GoneError(
                     f"{item.key}: " + ("is missing from the store" if found is None else f"has the sha256 {found[:12]}")
                     + f", its record says {item.sha256[:12]}; make it again with `gpt1 run STAGE --force`"
                 )  # fmt: skip

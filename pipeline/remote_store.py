@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt1.errors import UserError
 from pipeline import cache
 from pipeline.cache import Item
 from pipeline.files import replace
@@ -103,7 +102,7 @@ class RemoteStore(Store):
         key = address.removeprefix(f"{self.objects.url}/")
         try:
             return Path(self.travel.here(str(self.root / key)))
-        except UserError as error:
+        except cache.GoneError as error:
             raise LookupError(f"{address}: {error}") from None
 
     def publish(self, stage: str, fingerprint: str, files: Mapping[str, OutputFile], about: Mapping[str, Any]) -> bool:

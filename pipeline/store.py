@@ -123,7 +123,8 @@ class Store:
         return file.path.is_relative_to(self.folder(artifact.stage, artifact.fingerprint))
 
     def local(self, address: str) -> Path:
-        """The path on this host of what `address` or a path names, fetched if need be. LookupError when it is gone."""
+        """The path on this host of what `address` or a path names, fetched if need be. LookupError when it is gone, UserError when
+        the store cannot be asked."""
         return Path(unquote(urlsplit(address).path)) if address.startswith("file://") else Path(address)
 
     def publish(self, stage: str, fingerprint: str, files: Mapping[str, OutputFile], about: Mapping[str, Any]) -> bool:

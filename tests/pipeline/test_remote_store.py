@@ -234,5 +234,24 @@ def test_what_is_wrong_with_an_address_is_one_clear_line(url: str, monkeypatch: 
     objects._client.cache_clear()
 
 
+def test_a_file_that_is_gone_is_no_store_that_cannot_be_asked(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What waits for MLflow is dropped in the one case, and sent later in the other."""
+    publish(url, "value")
+    address = Store.at(url).file_address(published(url).files["values/value.txt"])
+    on_another_host(monkeypatch, tmp_path)
+    store = Store.at(url)
+    with monkeypatch.context() as without:
+        without.delenv("AWS_ACCESS_KEY_ID")
+        without.delenv("AWS_SECRET_ACCESS_KEY")
+        without.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        objects._client.cache_clear()
+        with pytest.raises(UserError, match="no credentials"):
+            store.local(address)
+    objects._client.cache_clear()
+    Objects.at(url).remove([address.removeprefix(f"{url}/")])
+    with pytest.raises(LookupError, match="is missing from the store"):
+        store.local(address)
+
+
 def test_a_file_url_is_a_folder(tmp_path: Path) -> None:
     assert Store.at(f"file://{tmp_path}/a%20store").root == (tmp_path / "a store").resolve()
