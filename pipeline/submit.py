@@ -92,6 +92,9 @@ def follow(address: str, job: str) -> int:
         why = type(error).__name__  # the text of such an error is a page
         print(f"{address} answers no more for job {job} ({why}); the same command follows it again, or goes on from the store")
         return 1
+    if not info.status.is_terminal():
+        print(f"the connection to job {job} has ended, and the job goes on; the same command follows it again")
+        return 1
     code = info.driver_exit_code
     return code if code is not None else int(str(info.status) != "SUCCEEDED")
 

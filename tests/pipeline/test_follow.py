@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import aiohttp
 import pytest
 import requests
+from ray.job_submission import JobStatus
 
 from pipeline import submit
 
@@ -15,7 +16,8 @@ ADDRESS = "http://head:8265"
 
 
 class Client:
-    """A cluster's job server: the log ends with `log`, the question how the job ended with `answer`."""
+    """A cluster's job server: the log ends with `log`, the question how the job ended with `answer`. (A real one that goes is in
+    tests/cluster; which of these errors it causes is a matter of chance.)"""
 
     def __init__(self, log: Exception | None = None, answer: Exception | int | None = None) -> None:
         self._log = log
@@ -34,7 +36,8 @@ class Client:
         del job
         if isinstance(self._answer, Exception):
             raise self._answer
-        return SimpleNamespace(driver_exit_code=self._answer, status="RUNNING")
+        status = JobStatus.RUNNING if self._answer is None else JobStatus.FAILED
+        return SimpleNamespace(driver_exit_code=self._answer, status=status)
 
 
 @pytest.mark.parametrize(
@@ -58,3 +61,9 @@ def test_a_cluster_that_is_gone_ends_with_status_1(
 def test_a_job_that_ended_gives_its_own_status(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submit, "connect", lambda _: Client(answer=3))
     assert submit.follow(ADDRESS, "gpt1-job") == 3
+
+
+def test_a_log_that_ends_before_its_job_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(submit, "connect", lambda _: Client())
+    assert submit.follow(ADDRESS, "gpt1-job") == 1
+    assert "and the job goes on; the same command follows it again" in capsys.readouterr().out
