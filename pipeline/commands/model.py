@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gpt1.errors import UserError
+from pipeline.commands.new_folder import new_folder
 from pipeline.commands.options import StoreOption, flag
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def export_hf(where: Where, out: Out, store: StoreOption = "store") -> None:
     found = find(where, store)
     one = found.checkpoint
     card = model_card(one.model.config, one.vocabulary, found.facts, one.tuned)
-    with _new_folder(out) as folder:
+    with new_folder(out, f"--out {out}") as folder:
         export(folder, one.model, one.vocabulary, card, one.tuned)
     print(f"{found.name} for {hf_class(one.tuned)}: {out}")
 
@@ -79,7 +78,7 @@ def export_openai(where: Where, out: Out, store: StoreOption = "store") -> None:
     from pipeline.checkpoints import find
 
     found = find(where, store)
-    with _new_folder(out) as folder:
+    with new_folder(out, f"--out {out}") as folder:
         write_openai(folder, found.checkpoint.model, found.checkpoint.vocabulary)
     print(f"{found.name} in OpenAI's form: {out}")
 
@@ -95,7 +94,7 @@ def export_mlflow(where: Where, out: Out, store: StoreOption = "store") -> None:
     found = find(where, store)
     one = found.checkpoint
     card = model_card(one.model.config, one.vocabulary, found.facts, one.tuned)
-    with _new_folder(out) as folder:
+    with new_folder(out, f"--out {out}") as folder:
         export(folder.with_name(f"{folder.name}-hf"), one.model, one.vocabulary, card, one.tuned)
         try:
             write_mlflow_model(folder, folder.with_name(f"{folder.name}-hf"))
@@ -230,29 +229,13 @@ def _load(where: str, store: str, device: str) -> Checkpoint:
 def _write_import(model: Any, vocabulary: Any, out: Path) -> None:
     from gpt1.weights.checkpoint import Checkpoint, save_checkpoint
 
-    with _new_folder(out) as folder:
+    with new_folder(out, f"--out {out}") as folder:
         save_checkpoint(folder, Checkpoint(model, vocabulary))
     config = model.config
     print(
         f"{config.parameters():,} parameters ({config.layers} layers, width {config.width}, {config.heads} heads, context "
         f"{config.context}), {vocabulary.size:,} tokens: {out}"
     )
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A private folder that takes the name `out` when the block ends well. UserError when something is there already."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out {out}: exists and is not empty; name a new folder")
-    private = out.parent / f".{out.name}-{secrets.token_hex(4)}"
-    try:
-        private.mkdir(parents=True)
-        yield private
-        private.replace(out)
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written ({error.strerror or error}); name another folder") from error
-    finally:
-        shutil.rmtree(private, ignore_errors=True)
 
 
 def _lines(path: Path) -> list[str]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +10,7 @@ import typer
 
 from gpt1.errors import UserError
 from pipeline.commands.describe import made_artifacts
+from pipeline.commands.new_folder import new_folder
 from pipeline.commands.options import Assignments, File, Profile, StoreOption
 from pipeline.workflow import read
 
@@ -24,7 +22,7 @@ RUN_FILE, OUTPUT = "run.json", "output"
 
 
 def pack(
-    to: Annotated[Path, typer.Argument(help="The folder to write; it must not exist.", metavar="FOLDER")],
+    to: Annotated[Path, typer.Argument(help="The folder to write: a new one, or an empty one.", metavar="FOLDER")],
     cell: Annotated[str | None, typer.Option("--cell", help="Which pretrain cell, where the workflow has several.")] = None,
     file: File = Path("workflow.yaml"),
     profile: Profile = None,
@@ -37,9 +35,7 @@ def pack(
     chosen = _choose(workflow, cell, file)
     made = made_artifacts(workflow, store)
     shards, vocabulary = (_upstream(chosen, kind, made) for kind in ("shard", "vocabulary"))
-    if to.exists():
-        raise UserError(f"{to}: there is something already; name a folder that does not exist")
-    with _whole(to) as folder:
+    with new_folder(to, str(to)) as folder:
         _fill(folder, chosen, shards, vocabulary, parts)
     there = len(shards.under("train/"))
     less = f" ({min(parts, there)} of {there} parts of the training text)" if parts else ""
@@ -48,20 +44,6 @@ def pack(
         f"  torchrun --nproc-per-node=1 -m gpt1.train.pretrain --config {to.name}/{RUN_FILE}\n"
         f"The model will lie in {to.name}/{OUTPUT}: for `gpt1 generate {to.name}/{OUTPUT}` and the stage `given`"
     )
-
-
-@contextmanager
-def _whole(to: Path) -> Iterator[Path]:
-    """A private folder that becomes `to` once all is in it, and is removed if that fails. UserError for a full disk."""
-    private = to.with_name(f".{to.name}-{secrets.token_hex(4)}")
-    try:
-        private.mkdir(parents=True)
-        yield private
-        private.rename(to)
-    except OSError as error:
-        raise UserError(f"{to}: could not be packed ({error}); make room, or name another folder, and pack again") from None
-    finally:
-        shutil.rmtree(private, ignore_errors=True)
 
 
 def _fill(folder: Path, cell: Cell, shards: Artifact, vocabulary: Artifact, parts: int | None) -> None:

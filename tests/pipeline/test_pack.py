@@ -69,7 +69,7 @@ def test_a_part_of_the_text(store: str, tmp_path: Path) -> None:
         _, place = from_json(tmp_path / name / "run.json")
         tokens.append(TokenShards.open([Path(path) for path in place.train], Path(place.books), "train").tokens)
     assert 0 < tokens[1] < tokens[0]
-    with pytest.raises(UserError, match="there is something already"):
+    with pytest.raises(UserError, match="exists and is not empty"):
         pack(tmp_path / "one", file=TINY, store=store)
 
 
