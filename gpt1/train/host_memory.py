@@ -1,7 +1,8 @@
 """Memory of CPU training: what a step frees is kept for the next one.
 
 glibc gives large blocks back to the kernel when they are freed, so every step would have its activations mapped and zeroed anew,
-page by page. Two of its switches (mallopt(3)) leave them with the process, whose largest size is the same.
+page by page. Two of its switches (mallopt(3)) leave them with the process, whose largest size grows by a few per cent
+(docs/lab.md, 2026-11-27).
 """
 
 from __future__ import annotations

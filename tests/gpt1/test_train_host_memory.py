@@ -20,12 +20,10 @@ def faults():
         torch.ones(16 << 20)  # 64 MB, which glibc maps and unmaps each time
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-if sys.argv[1] == "keep":
-    kept = keep_freed_memory()
-    faults()
-    print(kept, faults())
-else:
-    print(None, faults())
+kept = keep_freed_memory() if sys.argv[1] == "keep" else None
+# The first blocks lie where small ones got between them and the rest, and are too short by the alignment to be given out again:
+# how many are made before one stays is chance (2 to 8 were seen).
+print(kept, min(faults() for _ in range(10)))
 """
 
 
