@@ -91,6 +91,9 @@ class StageContext:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self.reporter.log(step, values)
 
+    def stop_asked(self) -> bool:
+        return self.reporter.stop_asked()
+
     def map_parts(self, function: PartFunction, parts: Sequence[Part]) -> list[Artifact]:
         job, kind = self._job, f"{self._job.uses}.parts"
         tasks = part_tasks(job.store, job.uses, load_stage(job.uses).version, function, list(parts))

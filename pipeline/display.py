@@ -80,6 +80,10 @@ class Display:
         """A cell has failed; the error in one line."""
         self._end(cell, f"FAILED: {error}", "bold red")
 
+    def cell_ended(self, cell: str, why: str) -> None:
+        """A cell has ended before its time, because it was asked to."""
+        self._end(cell, why, "yellow")
+
     def close(self) -> None:
         """Leave the terminal as it was; everything printed stays."""
         if self._live:

@@ -114,11 +114,11 @@ class Records:
         self._tracker.tags(uid, {"gpt1.digest": artifact.digest, "gpt1.parts": str(record.get("parts", {})), NOTE: note})
         self._tracker.end(uid, "FINISHED", when)
 
-    def failed(self, entry: Entry, error: str) -> None:
-        """Close the run of a cell that failed."""
+    def failed(self, entry: Entry, error: str, word: Status = "FAILED") -> None:
+        """Close the run of a cell that failed, or was ended."""
         uid = self._uid(entry)
         self._tracker.tags(uid, {"gpt1.error": error[:4000]})
-        self._tracker.end(uid, "FAILED", time.time())
+        self._tracker.end(uid, word, time.time())
 
     def cached(self, entry: Entry) -> None:
         """A cell that is not run again: the parent links to the run that made it."""
@@ -134,9 +134,8 @@ class Records:
             self._tracker.metrics(self._run, 0, numbers)
         return numbers
 
-    def close(self, status: int, skipped: list[str]) -> int:
+    def close(self, word: Status, skipped: list[str]) -> int:
         """End the parent run and wait a while for the server. Returns how many entries it has not acknowledged."""
-        word: Status = "FINISHED" if status == 0 else "FAILED"
         tags = {f"gpt1.cached.{cell}": run_id for cell, run_id in self._cached.items()}
         rows = [f"| {_link(cell, run_id)} | made in {span(seconds)} |" for cell, (run_id, seconds) in self._made.items()]
         rows += [f"| {_link(cell, run_id)} | taken as it was, made by run `{run_id}` |" for cell, run_id in self._cached.items()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,10 +20,12 @@ from pipeline.lease import Leases
 from pipeline.machine import watched
 from pipeline.plan import Entry, Plan, other_inputs
 from pipeline.records import Records
+from pipeline.tracking import Status
 from stages.contract import Artifact
 
 DONE, FAILED, INVALID = 0, 1, 2
 POLL = 0.2  # seconds between looks at the hub
+SAVING = 300.0  # seconds that trainings are given to save what they have, when the run is to end
 
 
 def execute_cell(job: Job, reporter: HubReporter) -> None:
@@ -40,6 +43,11 @@ class Try:
     number: int
     started: float
 
+    @property
+    def gang(self) -> bool:
+        """Whether it is a training: it can be asked to save what it has, and to end."""
+        return self.entry.cell.stage.gang
+
 
 @dataclass
 class Outcome:
@@ -50,6 +58,12 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     invalid: bool = False
+    interrupted: bool = False
+
+    @property
+    def word(self) -> Status:
+        """How MLflow calls it."""
+        return "KILLED" if self.interrupted else "FAILED" if self.failed else "FINISHED"
 
     @property
     def status(self) -> int:
@@ -71,33 +85,66 @@ class Runner:
         self._waiting: dict[str, Entry] = {}
         self._running: dict[Any, Try] = {}
         self._tries: dict[str, int] = {}
+        self._ending = False
+        self._end_by: float | None = None
 
     def run(self) -> Outcome:
-        """Make all that the plan says is to be made. HeldError when another run is at one of them."""
+        """Make all that the plan says is to be made. HeldError when another run is at one of them.
+
+        SIGTERM or Ctrl-C: KeyboardInterrupt, after what trains has made a checkpoint; the second time at once.
+        """
         leases = Leases(self.run_name)
         store = self.plan.store
         leases.take([store.lease(entry.cell.uses, entry.fingerprint) for entry in self.plan.to_run])
-        previous = signal.signal(signal.SIGTERM, _interrupt)
+        previous = self._hear()
         records = Records(self.plan, self.run_name, self._note)
         try:
             self._begin(records)
-            while self._waiting or self._running:
+            while self._running or (self._waiting and not self._ending):
                 self._start_ready()
                 self._listen()
                 self._collect()
                 self._stop_overdue()
+                self._end_if_asked()
             self._listen()
+            if self._ending and (self._waiting or self.outcome.failed):
+                raise KeyboardInterrupt
         except KeyboardInterrupt:
-            self._cancel_all()
+            self.outcome.interrupted = True
+            self._cancel(self._running)
             raise
         finally:
-            left = records.close(self.outcome.status, self.outcome.skipped)
+            left = records.close(self.outcome.word, self.outcome.skipped)
             if left:
                 self._note(f"{left} records for MLflow wait in the store's outbox; `gpt1 track sync` sends them")
             leases.release()
-            signal.signal(signal.SIGTERM, previous)
+            for name, handler in previous.items():
+                signal.signal(name, handler)
             ray.shutdown()
         return self.outcome
+
+    def _hear(self) -> dict[signal.Signals, Any]:
+        """Hear signals (a background shell's Ctrl-C stays ignored); returns who heard them before."""
+        heard = [name for name in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(name) is not signal.SIG_IGN]
+        return {name: signal.signal(name, self._asked_to_end) for name in heard}
+
+    def _asked_to_end(self, _signal: int, _frame: Any) -> None:
+        """What trains is given time to save what it has; where nothing does, and the second time, all ends at once."""
+        if self._ending or not any(attempt.gang for attempt in self._running.values()):
+            raise KeyboardInterrupt
+        self._ending = True
+
+    def _end_if_asked(self) -> None:
+        if not self._ending:
+            return
+        if self._end_by is None:
+            self._end_by = time.monotonic() + SAVING
+            self._note("asked to end: training makes a checkpoint first (asked again: ends at once)")
+            self.hub.stop.remote()
+            self._cancel([reference for reference, attempt in self._running.items() if not attempt.gang])
+        elif time.monotonic() > self._end_by:
+            self._note(f"training has not ended after {SAVING:g} s, and is cut off")
+            raise KeyboardInterrupt
 
     def _note(self, text: str) -> None:
         self.display.cell_line(self.plan.workflow.name, text)
@@ -105,6 +152,7 @@ class Runner:
     def _begin(self, records: Records) -> None:
         self.records = records
         self._note(connect(self.address))
+        self._hear()  # once more: Ray has put its own handlers there
         check_capacity(entry.cell for entry in self.plan.to_run)
         self.hub = start_hub()
         self._waiting = {i: entry for i, entry in self.plan.entries.items() if entry.run or entry.artifact is not None}
@@ -116,7 +164,7 @@ class Runner:
         self.records.cached(entry)
 
     def _start_ready(self) -> None:
-        for entry in list(self._waiting.values()):
+        for entry in [] if self._ending else list(self._waiting.values()):
             needs = entry.cell.needs
             if any(need in self.outcome.failed or need in self.outcome.skipped for need in needs):
                 self.outcome.skipped.append(entry.cell.id)
@@ -199,14 +247,15 @@ class Runner:
         cause = getattr(error, "cause", None) or error
         lines = str(cause).strip().splitlines() or [type(cause).__name__]
         text = lines[0] if isinstance(cause, UserError) else f"{type(cause).__name__}: {lines[0]}"
-        if attempt.number <= cell.retries and not isinstance(cause, UserError):
+        if attempt.number <= cell.retries and not isinstance(cause, UserError) and not self._ending:
             self.display.cell_line(cell.id, f"try {attempt.number} failed ({text}); trying again")
             self._waiting[cell.id] = attempt.entry
             return
         self.outcome.failed[cell.id] = text
         self.outcome.invalid |= isinstance(cause, UserError)
-        self.display.cell_failed(cell.id, text)
-        self.records.failed(attempt.entry, text)
+        say = self.display.cell_ended if self._ending else self.display.cell_failed
+        say(cell.id, text)
+        self.records.failed(attempt.entry, text, "KILLED" if self._ending else "FAILED")
 
     def _stop_overdue(self) -> None:
         for reference, attempt in list(self._running.items()):
@@ -216,14 +265,12 @@ class Runner:
                 del self._running[reference]
                 self._failed(attempt, TimeoutError(f"took longer than its timeout of {limit:g} s"))
 
-    def _cancel_all(self) -> None:
-        for reference, attempt in self._running.items():
+    def _cancel(self, references: Iterable[Any]) -> None:
+        for reference in list(references):
             ray.cancel(reference, force=True)
-            self.outcome.failed[attempt.entry.cell.id] = "interrupted"
-
-
-def _interrupt(_signal: int, _frame: Any) -> None:
-    raise KeyboardInterrupt
+            entry = self._running.pop(reference).entry
+            self.outcome.failed[entry.cell.id] = "interrupted"
+            self.records.failed(entry, "interrupted", "KILLED")
 
 
 def _summary_line(artifact: Artifact, most: int = 4) -> str:

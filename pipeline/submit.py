@@ -26,6 +26,8 @@ SENT = ("pipeline", "stages", "gpt1", "infra")
 LIMIT = 50 << 20  # bytes; Ray refuses packages above 100 MiB, and code is far below this
 AGENT_WAIT = 120  # seconds; on a busy machine Ray's agents take up to a minute
 ASK_EVERY = 10.0  # seconds between questions after a job that says nothing
+STOPPING = {"RAY_JOB_STOP_WAIT_TIME_S": "330"}
+"""For Ray, whose 3 seconds between asking a job to end and killing it are too few for a checkpoint (`runner.SAVING` are 300)."""
 PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_REGION", "MLFLOW_TRACKING_URI")
 """Addresses that the job is given from the submitter's environment. Secrets are not: Ray shows a job's environment to everybody."""
 SECRET = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|(^|_)KEY(_|$)", re.IGNORECASE)
@@ -69,7 +71,7 @@ def submit_job(address: str, order: Order, detach: bool) -> int:
                 client,
                 f"gpt1-{order.key}-{len(same)}",  # of two who submit at once the second finds it taken, and follows
                 entrypoint=shlex.join([order.python or _python(address), *_words(order)]),
-                runtime_env={"working_dir": str(packed), "env_vars": environment},
+                runtime_env={"working_dir": str(packed), "env_vars": {**STOPPING, **environment}},
                 metadata={"gpt1.profile": order.profile or "", "gpt1.workflow": order.file.name, KEY: order.key},
             )
         print(f"job {job} submitted to {address}", flush=True)

@@ -146,6 +146,11 @@ class Reporter(Protocol):
         """A point of one or more curves; a (name, step) logged twice is drawn once."""
         ...
 
+    def stop_asked(self) -> bool:
+        """Whether the run is being ended. A gang (`Stage.gang`) is given time to save what it has, and should then end with an
+        exception; other stages are cancelled. It never waits."""
+        ...
+
 
 class Travel(Vault, Protocol):
     """How paths and files of a store that hosts do not share get from one host to another: the paths as `here` says, the files

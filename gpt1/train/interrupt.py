@@ -43,13 +43,20 @@ class Asked:
 
 
 class Requests:
-    """SIGTERM to any rank (where training runs in a process's main thread), a file `stop` in the output folder, or `stop_after`
-    updates in this run stop the training; every `minutes` (0: never) a checkpoint is due."""
+    """SIGTERM to any rank (where training runs in a process's main thread), a file `stop` in the output folder, `asked` (looked at
+    once a step, on rank 0) or `stop_after` updates in this run stop training; every `minutes` (0: never) a checkpoint is due."""
 
     def __init__(
-        self, ranks: Ranks, output: Path, minutes: float = 0.0, stop_after: int = 0, clock: Callable[[], float] = time.monotonic
+        self,
+        ranks: Ranks,
+        output: Path,
+        minutes: float = 0.0,
+        stop_after: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        asked: Callable[[], bool] = bool,
     ) -> None:
         self.ranks, self.file, self.minutes, self.left, self.clock = ranks, output / STOP_FILE, minutes, stop_after, clock
+        self._asked = asked
         self._saved = clock()
         self._terminated = threading.Event()
         self._group = dist.new_group(backend="gloo") if ranks.world > 1 else None
@@ -102,7 +109,7 @@ class Requests:
         stop, save = self._terminated.is_set(), False
         if self.ranks.first:
             self.left -= 1
-            stop = stop or self.left == 0 or self.file.exists()
+            stop = stop or self.left == 0 or self.file.exists() or self._asked()
             save = self.minutes > 0 and self.clock() - self._saved >= 60 * self.minutes
         return torch.tensor([stop, save], dtype=torch.int32)
 

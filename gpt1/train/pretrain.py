@@ -80,7 +80,7 @@ def pretrain(config: PretrainConfig, place: Place, reporter: Reporter, vault: Va
         else VaultCheckpoints(output, vault, keep, ranks, reporter.say)
     )
     speedometer = Speedometer(config.model, config.batch * config.model.context, ranks.world, peak_tflops(ranks.device))
-    with Requests(ranks, output, place.checkpoint_minutes, place.stop_after) as requests:
+    with Requests(ranks, output, place.checkpoint_minutes, place.stop_after, asked=reporter.stop_asked) as requests:
         watch = Watch(
             config, engine, ranks, held_out, vocabulary, History(), checkpoints, place.checkpoint_every,
             _facts(config, place, ranks, engine), output, reporter, speedometer, requests,

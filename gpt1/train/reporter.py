@@ -1,4 +1,4 @@
-"""How training speaks. The same three calls as a stage's reporter, so that one can be handed in; `gpt1` itself only prints."""
+"""How training speaks, and is spoken to. The same calls as a stage's reporter, so that one can be handed in; `gpt1` only prints."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ class Reporter(Protocol):
         """A point of one or more curves."""
         ...
 
+    def stop_asked(self) -> bool:
+        """Whether training is to end with a checkpoint. Called once a step, so it must not wait."""
+        ...
+
 
 class PrintReporter:
     """Prints lines and progress notes: for `torchrun` and tests."""
@@ -33,3 +37,6 @@ class PrintReporter:
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Curves are in metrics.jsonl; there is nothing to print."""
+
+    def stop_asked(self) -> bool:
+        return False  # under torchrun each rank has signals of its own

@@ -73,7 +73,7 @@ def logs(job: Job, address: JobAddress = HERE) -> None:
 
 
 def stop(job: Job, address: JobAddress = HERE) -> None:
-    """End a job. What it has made stays; the same submission goes on from there."""
+    """End a job, after what trains has made a checkpoint. What it has made stays; the same submission goes on from there."""
     from pipeline import submit as work
 
     work.stop(address, job)

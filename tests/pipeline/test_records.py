@@ -51,7 +51,7 @@ def test_a_long_matrix_is_whole_in_a_document(tmp_path: Path) -> None:
     for entry in others:
         records.cached(entry)
     records._figure(first, {"accuracy": 81.25, "loss": math.nan})
-    assert records.close(0, []) == 0
+    assert records.close("FINISHED", []) == 0
     for uid, count in (("run", 323), ("run/finetune", 324)):
         note, document = shown(tmp_path, uid)
         assert len(note) <= 8000
@@ -73,7 +73,7 @@ def test_an_entry_with_a_name_of_its_own_is_linked(tmp_path: Path) -> None:
         assert artifact is not None
         assert record is not None
         records.made(entry, artifact, record)
-    assert records.close(0, []) == 0
+    assert records.close("FINISHED", []) == 0
     numbers, total = plan.entries.values()
     _, found = run_of(plan.store.root, f"{total.cell.uses}-{total.fingerprint}")
     made = plan.store.record(numbers.cell.uses, numbers.fingerprint) or {}
