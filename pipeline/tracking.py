@@ -30,7 +30,7 @@ class Tracker:
     """The runs of one driver. Runs are known by `uid`, a string of the caller's; times are seconds since 1970 (None: now).
 
     Methods that record may be called from any thread, take microseconds and raise nothing but OSError (disk full). The server is
-    `uri`, else MLFLOW_TRACKING_URI, else SQLite in the store. `say` gets one line when the server cannot be reached, and the like.
+    `uri`, else MLFLOW_TRACKING_URI, else SQLite in the store. `say` gets one line when the server takes no records, and the like.
     """
 
     def __init__(self, store: Path | Store, uri: str | None = None, say: Callable[[str], None] | None = None) -> None:
@@ -196,7 +196,7 @@ class Tracker:
                     self._recorder.apply(self._outbox.due(session, entries))
                     self._outbox.ack(session, end)
                     if self.trouble:
-                        self._say(f"{self._away} can be reached again")
+                        self._say(f"{self._away} takes records again")
                         self.trouble = None
             self._wake.wait(PACE if self._mirror else 1.0)
 
@@ -206,7 +206,7 @@ class Tracker:
         reason = reason.replace(f"{user}@", "") if user else reason
         if self.trouble is None:
             self._away = "the store" if isinstance(error, UserError) else "MLflow"  # lines go to a remote store first
-            self._say(f"{self._away} cannot be reached; entries wait in {self._outbox.folder} ({reason})")
+            self._say(f"{self._away} takes no records; they wait in {self._outbox.folder} ({reason})")
         self.trouble = reason
 
 

@@ -240,7 +240,7 @@ def test_an_unreachable_server_costs_nothing_and_sync_catches_up(tmp_path: Path,
     assert tracker.run_id("a", timeout=0.1) is None
     assert tracker.close(timeout=3) == 102
     assert len(said) == 1
-    assert "cannot be reached" in said[0]
+    assert "takes no records" in said[0]
     assert "secret" not in said[0] + "".join(p.read_text() for p in (tmp_path / "outbox").iterdir())
     missed = sync(tmp_path, timeout=1)
     assert (missed.sent, missed.left) == (0, 102)
@@ -287,9 +287,9 @@ def test_a_store_that_is_away_is_not_taken_for_mlflow(tmp_path: Path) -> None:
     tracker.start("a", "a")
     tracker.end("a", "FINISHED")
     assert tracker.close() == 0
-    assert said[0].startswith("the store cannot be reached; entries wait in ")
+    assert said[0].startswith("the store takes no records; they wait in ")
     assert "s3://bucket/store: no answer" in said[0]
-    assert said[1:] == ["the store can be reached again"]
+    assert said[1:] == ["the store takes records again"]
 
 
 def test_recording_does_not_import_mlflow_into_the_caller(tmp_path: Path) -> None:
