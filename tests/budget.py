@@ -1,4 +1,7 @@
-"""pytest plug-in: `-p tests.budget --budget SECONDS` skips the tests that would begin after that time, and says so."""
+"""pytest plug-in: `-p tests.budget --budget SECONDS` skips the tests that would begin after that time, and says so.
+
+The parts come before the whole: should the time not do, each part has been tested.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import time
 import pytest
 
 BEGAN = pytest.StashKey[float]()
+WHOLE = ["e2e", "cluster"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,6 +21,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """The clock starts."""
     config.stash[BEGAN] = time.monotonic()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put what runs the whole last."""
+    if config.getoption("--budget") is not None:
+        items.sort(key=lambda item: WHOLE.index(item.path.parent.name) if item.path.parent.name in WHOLE else -1)
 
 
 @pytest.hookimpl(tryfirst=True)
