@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,6 +26,7 @@ class Event:
 
 
 ASK_EVERY = 1.0  # seconds between questions whether to stop
+ANSWER = 10.0  # seconds to wait for one
 
 
 class Hub:
@@ -33,14 +35,20 @@ class Hub:
     def __init__(self) -> None:
         self._events: list[Event] = []
         self._stopping = False
+        self._asked: dict[str, float] = {}
 
     def stop(self) -> None:
         """From now on cells that ask are told to stop."""
         self._stopping = True
 
-    def stopping(self) -> bool:
-        """Whether they are."""
+    def stopping(self, cell: str) -> bool:
+        """Whether they are; `cell` asks."""
+        self._asked[cell] = time.monotonic()
         return self._stopping
+
+    def silence(self) -> dict[str, float]:
+        """For how many seconds each cell that has ever asked has not."""
+        return {cell: time.monotonic() - last for cell, last in self._asked.items()}
 
     def push(self, event: Event) -> None:
         """Take one event."""
@@ -63,12 +71,11 @@ class HubReporter:
 
     def __init__(self, hub: Any, cell: str) -> None:
         self.hub, self.cell = hub, cell
-        self._stopping = False
-        self._question: Any = None
-        self._asked_at = -ASK_EVERY
+        self._stopping = threading.Event()
+        self._listener: threading.Thread | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return HubReporter, (self.hub, self.cell)  # a question under way stays with who asked it
+        return HubReporter, (self.hub, self.cell)  # a listener stays where it is
 
     def started(self) -> None:
         """The cell's own process has begun."""
@@ -84,16 +91,26 @@ class HubReporter:
         self._send("log", step, {name: float(value) for name, value in values.items()})
 
     def stop_asked(self) -> bool:
-        """Whether the hub has said so: it is asked now and then, and its answer taken when it is there."""
-        if self._question is not None:
-            if not ray.wait([self._question], timeout=0)[0]:
-                return self._stopping
-            with suppress(RayError):  # the hub ends with the driver, and then nobody asks
-                self._stopping = bool(ray.get(self._question))
-            self._question = None
-        elif time.monotonic() - self._asked_at >= ASK_EVERY:
-            self._asked_at, self._question = time.monotonic(), self.hub.stopping.remote()
-        return self._stopping
+        """Whether the hub has said so. The first call waits for its answer. Then a thread asks on: no step waits, the answer is
+        fresh however long a step takes, and the hub knows that there is somebody to hear it."""
+        if self._listener is None:
+            self._ask()
+            self._listener = threading.Thread(target=self._ask_on, daemon=True)
+            self._listener.start()
+        return self._stopping.is_set()
+
+    def _ask_on(self) -> None:
+        while True:
+            time.sleep(ASK_EVERY)
+            try:
+                self._ask()
+            except Exception:
+                return  # no longer connected to Ray
+
+    def _ask(self) -> None:
+        with suppress(RayError):  # the hub is gone, and with it who would stop us
+            if ray.get(self.hub.stopping.remote(self.cell), timeout=ANSWER):
+                self._stopping.set()
 
     def _send(self, kind: str, *payload: Any) -> None:
         self.hub.push.remote(Event(kind, self.cell, time.time(), payload))

@@ -41,6 +41,7 @@ class Records:
         self._ends = {cell for cell, entry in plan.entries.items() if cell not in needed and not entry.cell.axes}
         self._uses = {entry.fingerprint: entry.cell.uses for entry in plan.entries.values()}
         self._uids: dict[str, str] = {}
+        self._open: set[str] = set()
         self._wait = RUN_ID_WAIT
         self._tracker = Tracker(plan.store, say=say)
         self._tracker.close_left_open(keep={_uid(plan.seen, entry) for entry in plan.to_run})
@@ -67,6 +68,7 @@ class Records:
             "gpt1.fingerprint": entry.fingerprint, "gpt1.why": "; ".join(entry.reasons)[:500],
             **_origin(f"stages/{cell.uses}"),
         }  # fmt: skip
+        self._open.add(uid)
         self._tracker.start(uid, cell.id, parent, tags, now)
         self._tracker.params(uid, dict(cell.settings.model_dump(mode="json")))
         run_id = self._tracker.run_id(uid, self._wait)
@@ -113,12 +115,14 @@ class Records:
         note = cell_note(record, store, self._uses)
         self._tracker.tags(uid, {"gpt1.digest": artifact.digest, "gpt1.parts": str(record.get("parts", {})), NOTE: note})
         self._tracker.end(uid, "FINISHED", when)
+        self._open.discard(uid)
 
     def failed(self, entry: Entry, error: str, word: Status = "FAILED") -> None:
         """Close the run of a cell that failed, or was ended."""
         uid = self._uid(entry)
         self._tracker.tags(uid, {"gpt1.error": error[:4000]})
         self._tracker.end(uid, word, time.time())
+        self._open.discard(uid)
 
     def cached(self, entry: Entry) -> None:
         """A cell that is not run again: the parent links to the run that made it."""
@@ -135,7 +139,10 @@ class Records:
         return numbers
 
     def close(self, word: Status, skipped: list[str]) -> int:
-        """End the parent run and wait a while for the server. Returns how many entries it has not acknowledged."""
+        """End the parent run, and as KILLED the cells' that are still open, and wait a while for the server. Returns how many
+        entries it has not acknowledged."""
+        for uid in self._open:
+            self._tracker.end(uid, "KILLED", time.time())
         tags = {f"gpt1.cached.{cell}": run_id for cell, run_id in self._cached.items()}
         rows = [f"| {_link(cell, run_id)} | made in {span(seconds)} |" for cell, (run_id, seconds) in self._made.items()]
         rows += [f"| {_link(cell, run_id)} | taken as it was, made by run `{run_id}` |" for cell, run_id in self._cached.items()]

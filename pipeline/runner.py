@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from gpt1.errors import UserError
 from pipeline.cluster import check_capacity, connect
 from pipeline.context import Job, run_cell
 from pipeline.display import Display
+from pipeline.ending import QUIET, SAVING, Ending
 from pipeline.events import HubReporter, start_hub
 from pipeline.lease import Leases
 from pipeline.machine import watched
@@ -25,7 +26,6 @@ from stages.contract import Artifact
 
 DONE, FAILED, INVALID = 0, 1, 2
 POLL = 0.2  # seconds between looks at the hub
-SAVING = 300.0  # seconds that trainings are given to save what they have, when the run is to end
 
 
 def execute_cell(job: Job, reporter: HubReporter) -> None:
@@ -43,11 +43,6 @@ class Try:
     number: int
     started: float
 
-    @property
-    def gang(self) -> bool:
-        """Whether it is a training: it can be asked to save what it has, and to end."""
-        return self.entry.cell.stage.gang
-
 
 @dataclass
 class Outcome:
@@ -58,12 +53,6 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     invalid: bool = False
-    interrupted: bool = False
-
-    @property
-    def word(self) -> Status:
-        """How MLflow calls it."""
-        return "KILLED" if self.interrupted else "FAILED" if self.failed else "FINISHED"
 
     @property
     def status(self) -> int:
@@ -85,8 +74,10 @@ class Runner:
         self._waiting: dict[str, Entry] = {}
         self._running: dict[Any, Try] = {}
         self._tries: dict[str, int] = {}
-        self._ending = False
+        self._ending = Ending(lambda: any(attempt.entry.cell.stage.gang for attempt in self._running.values()))
         self._end_by: float | None = None
+        self._cut_off = False
+        self._word: Status = "FAILED"
 
     def run(self) -> Outcome:
         """Make all that the plan says is to be made. HeldError when another run is at one of them.
@@ -96,55 +87,53 @@ class Runner:
         leases = Leases(self.run_name)
         store = self.plan.store
         leases.take([store.lease(entry.cell.uses, entry.fingerprint) for entry in self.plan.to_run])
-        previous = self._hear()
-        records = Records(self.plan, self.run_name, self._note)
-        try:
-            self._begin(records)
-            while self._running or (self._waiting and not self._ending):
-                self._start_ready()
-                self._listen()
-                self._collect()
-                self._stop_overdue()
-                self._end_if_asked()
-            self._listen()
-            if self._ending and (self._waiting or self.outcome.failed):
-                raise KeyboardInterrupt
-        except KeyboardInterrupt:
-            self.outcome.interrupted = True
-            self._cancel(self._running)
-            raise
-        finally:
-            left = records.close(self.outcome.word, self.outcome.skipped)
-            if left:
-                self._note(f"{left} records for MLflow wait in the store's outbox; `gpt1 track sync` sends them")
-            leases.release()
-            for name, handler in previous.items():
-                signal.signal(name, handler)
-            ray.shutdown()
+        with ExitStack() as closing:  # in the end from the last to the first, each whatever becomes of the others
+            closing.callback(ray.shutdown)
+            closing.enter_context(self._ending)
+            closing.callback(leases.release)
+            records = Records(self.plan, self.run_name, self._note)
+            closing.callback(self._close, records)
+            try:
+                self._work(records)
+            except (KeyboardInterrupt, SystemExit):  # Ray exits at SIGTERM while it connects
+                self._word = "KILLED"
+                with suppress(Exception):  # of a Ray that is gone
+                    self._collect()
+                    self._cancel(self._running)
+                raise KeyboardInterrupt from None
         return self.outcome
 
-    def _hear(self) -> dict[signal.Signals, Any]:
-        """Hear signals (a background shell's Ctrl-C stays ignored); returns who heard them before."""
-        heard = [name for name in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(name) is not signal.SIG_IGN]
-        return {name: signal.signal(name, self._asked_to_end) for name in heard}
-
-    def _asked_to_end(self, _signal: int, _frame: Any) -> None:
-        """What trains is given time to save what it has; where nothing does, and the second time, all ends at once."""
-        if self._ending or not any(attempt.gang for attempt in self._running.values()):
+    def _work(self, records: Records) -> None:
+        self._begin(records)
+        while self._running or (self._waiting and not self._ending.asked):
+            self._start_ready()
+            self._listen()
+            self._collect()
+            self._stop_overdue()
+            self._end_if_asked()
+        self._listen()
+        if self._ending.asked and (self._waiting or self._cut_off):
             raise KeyboardInterrupt
-        self._ending = True
+        self._word = "FAILED" if self.outcome.failed else "FINISHED"
+
+    def _close(self, records: Records) -> None:
+        left = records.close(self._word, self.outcome.skipped)
+        if left:
+            self._note(f"{left} records for MLflow wait in the store's outbox; `gpt1 track sync` sends them")
 
     def _end_if_asked(self) -> None:
-        if not self._ending:
+        """Tell those who ask, and cut off the others: what does not train, and trainings without a rank that would hear it."""
+        if not self._ending.asked:
             return
         if self._end_by is None:
             self._end_by = time.monotonic() + SAVING
-            self._note("asked to end: training makes a checkpoint first (asked again: ends at once)")
-            self.hub.stop.remote()
-            self._cancel([reference for reference, attempt in self._running.items() if not attempt.gang])
-        elif time.monotonic() > self._end_by:
+            self._note("asked to end: training makes a checkpoint first; a second Ctrl-C or SIGTERM ends it at once")
+            ray.get(self.hub.stop.remote())
+        if time.monotonic() > self._end_by:
             self._note(f"training has not ended after {SAVING:g} s, and is cut off")
             raise KeyboardInterrupt
+        silent = ray.get(self.hub.silence.remote())
+        self._cancel([one for one, attempt in self._running.items() if silent.get(attempt.entry.cell.id, QUIET) >= QUIET])
 
     def _note(self, text: str) -> None:
         self.display.cell_line(self.plan.workflow.name, text)
@@ -152,7 +141,7 @@ class Runner:
     def _begin(self, records: Records) -> None:
         self.records = records
         self._note(connect(self.address))
-        self._hear()  # once more: Ray has put its own handlers there
+        self._ending.hear()  # once more: Ray has put its own handlers there
         check_capacity(entry.cell for entry in self.plan.to_run)
         self.hub = start_hub()
         self._waiting = {i: entry for i, entry in self.plan.entries.items() if entry.run or entry.artifact is not None}
@@ -164,7 +153,9 @@ class Runner:
         self.records.cached(entry)
 
     def _start_ready(self) -> None:
-        for entry in [] if self._ending else list(self._waiting.values()):
+        for entry in list(self._waiting.values()):
+            if self._ending.asked:
+                return
             needs = entry.cell.needs
             if any(need in self.outcome.failed or need in self.outcome.skipped for need in needs):
                 self.outcome.skipped.append(entry.cell.id)
@@ -247,15 +238,19 @@ class Runner:
         cause = getattr(error, "cause", None) or error
         lines = str(cause).strip().splitlines() or [type(cause).__name__]
         text = lines[0] if isinstance(cause, UserError) else f"{type(cause).__name__}: {lines[0]}"
-        if attempt.number <= cell.retries and not isinstance(cause, UserError) and not self._ending:
+        if attempt.number <= cell.retries and not isinstance(cause, UserError) and not self._ending.asked:
             self.display.cell_line(cell.id, f"try {attempt.number} failed ({text}); trying again")
             self._waiting[cell.id] = attempt.entry
             return
         self.outcome.failed[cell.id] = text
         self.outcome.invalid |= isinstance(cause, UserError)
-        say = self.display.cell_ended if self._ending else self.display.cell_failed
-        say(cell.id, text)
-        self.records.failed(attempt.entry, text, "KILLED" if self._ending else "FAILED")
+        if self._ending.asked and isinstance(cause, UserError):  # with what it has saved
+            self._cut_off = True
+            self.display.cell_ended(cell.id, text)
+            self.records.failed(attempt.entry, text, "KILLED")
+        else:
+            self.display.cell_failed(cell.id, text)
+            self.records.failed(attempt.entry, text)
 
     def _stop_overdue(self) -> None:
         for reference, attempt in list(self._running.items()):
@@ -269,7 +264,9 @@ class Runner:
         for reference in list(references):
             ray.cancel(reference, force=True)
             entry = self._running.pop(reference).entry
+            self._cut_off = True
             self.outcome.failed[entry.cell.id] = "interrupted"
+            self.display.cell_ended(entry.cell.id, "interrupted")
             self.records.failed(entry, "interrupted", "KILLED")
 
 

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from gpt1.errors import UserError
 from pipeline.addresses import without_password
+from pipeline.ending import CLOSING, SAVING
 from pipeline.provenance import ROOT
 
 SENT = ("pipeline", "stages", "gpt1", "infra")
@@ -26,8 +27,8 @@ SENT = ("pipeline", "stages", "gpt1", "infra")
 LIMIT = 50 << 20  # bytes; Ray refuses packages above 100 MiB, and code is far below this
 AGENT_WAIT = 120  # seconds; on a busy machine Ray's agents take up to a minute
 ASK_EVERY = 10.0  # seconds between questions after a job that says nothing
-STOPPING = {"RAY_JOB_STOP_WAIT_TIME_S": "330"}
-"""For Ray, whose 3 seconds between asking a job to end and killing it are too few for a checkpoint (`runner.SAVING` are 300)."""
+STOPPING = {"RAY_JOB_STOP_WAIT_TIME_S": f"{SAVING + CLOSING:.0f}"}
+"""For Ray, whose 3 seconds between asking a job to end and killing it are too few for a checkpoint."""
 PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_REGION", "MLFLOW_TRACKING_URI")
 """Addresses that the job is given from the submitter's environment. Secrets are not: Ray shows a job's environment to everybody."""
 SECRET = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|(^|_)KEY(_|$)", re.IGNORECASE)
@@ -106,6 +107,14 @@ def stop(address: str, job: str) -> None:
     client = connect(address)
     _known(client, address, job)
     client.stop_job(job)
+
+
+def wait_for_end(address: str, job: str) -> str:
+    """Wait until a job that was asked to end has; its status."""
+    client = connect(address)
+    while (status := str(client.get_job_status(job))) not in OVER:
+        time.sleep(1)
+    return status
 
 
 def jobs(address: str) -> list[dict[str, Any]]:

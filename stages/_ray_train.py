@@ -80,11 +80,13 @@ def run_rank(arguments: dict[str, Any]) -> None:
 
     travel: Travel | None = arguments["travel"]
     place = _here(arguments["place"], travel) if travel else arguments["place"]
-    _tell_where(arguments["reporter"])
+    to_stop = _gather(arguments["reporter"])
     output = Path(place.output)
     if _refusal(output, travel) is not None:
         return
     try:
+        if to_stop:
+            raise UserError("stopped on request before training; the same command goes on")
         pretrain(arguments["config"], place, arguments["reporter"], travel)
     except (UserError, Stopped) as error:
         (output / REFUSAL).write_text(str(error), encoding="utf-8")
@@ -95,8 +97,8 @@ def run_rank(arguments: dict[str, Any]) -> None:
         _send(output, travel, arguments["mark"])
 
 
-def _tell_where(reporter: Reporter) -> None:
-    """Rank 0 says on which nodes the ranks are."""
+def _gather(reporter: Reporter) -> bool:
+    """Rank 0 says on which nodes the ranks are; returns, on every rank, whether it has been asked to stop before they came."""
     import ray
     import torch.distributed as dist
 
@@ -105,6 +107,9 @@ def _tell_where(reporter: Reporter) -> None:
     if dist.get_rank() == 0:
         places = ", ".join(f"{address} ({found.count(address)})" for address in dict.fromkeys(found))
         reporter.say(f"{len(found)} ranks on {places}")
+    to_stop = [dist.get_rank() == 0 and reporter.stop_asked()]
+    dist.broadcast_object_list(to_stop, src=0)
+    return to_stop[0]
 
 
 def _here(place: Place, travel: Travel) -> Place:

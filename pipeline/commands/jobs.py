@@ -72,12 +72,18 @@ def logs(job: Job, address: JobAddress = HERE) -> None:
     raise typer.Exit(follow(address, job))
 
 
-def stop(job: Job, address: JobAddress = HERE) -> None:
+def stop(
+    job: Job,
+    address: JobAddress = HERE,
+    detach: Annotated[bool, flag("--detach", "Do not wait until it has ended.")] = False,
+) -> None:
     """End a job, after what trains has made a checkpoint. What it has made stays; the same submission goes on from there."""
     from pipeline import submit as work
 
     work.stop(address, job)
-    print(f"job {job} is asked to end")
+    print(f"job {job} is asked to end", flush=True)
+    if not detach:
+        print(f"job {job}: {work.wait_for_end(address, job)}")
 
 
 def _environment(pairs: list[str]) -> dict[str, str]:

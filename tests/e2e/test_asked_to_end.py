@@ -1,7 +1,11 @@
-"""SIGTERM or Ctrl-C while `gpt1 run` trains: a checkpoint is made first, and the same command goes on from it."""
+"""SIGTERM or Ctrl-C while `gpt1 run` trains: a checkpoint is made first, and the same command goes on from it.
+
+Ctrl-C goes to the whole process group, as a terminal sends it.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -28,12 +32,16 @@ WORDS = [
 SAVED = re.compile(r"stopped on request after step (\d+); a checkpoint is written")
 
 
-def ended(store: Path, *signals: signal.Signals, ranks_stopped: bool = False) -> tuple[int, str]:
+def ended(store: Path, *signals: signal.Signals, ranks_stopped: bool = False, words: list[str] = WORDS) -> tuple[int, str]:
     """Exit status and output of a run that gets the signals, two seconds between, once it trains."""
     file = store.parent / "log"
-    command = [sys.executable, "-m", "pipeline.cli", *WORDS, "--store", str(store)]
+    command = [sys.executable, "-m", "pipeline.cli", *words, "--store", str(store)]
     with file.open("wb") as log:
-        run = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+        run = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+
+    def send(one: signal.Signals) -> None:
+        (os.killpg if one is signal.SIGINT else os.kill)(run.pid, one)
+
     deadline = time.monotonic() + 300
     while " steps (" not in file.read_text():
         assert run.poll() is None, file.read_text()
@@ -44,11 +52,11 @@ def ended(store: Path, *signals: signal.Signals, ranks_stopped: bool = False) ->
     assert len(ranks) == 2
     for rank in ranks if ranks_stopped else []:
         rank.suspend()
-    run.send_signal(signals[0])
+    send(signals[0])
     for one in signals[1:]:
         time.sleep(2)
         assert run.poll() is None
-        run.send_signal(one)
+        send(one)
     status = run.wait(timeout=100)
     psutil.wait_procs(below, timeout=10)
     assert not [process for process in below if process.is_running()]
@@ -88,3 +96,14 @@ def test_asked_twice_it_ends_at_once(tmp_path: Path) -> None:
     assert status == 130, said
     assert "asked to end" in said
     assert not SAVED.search(said)
+
+
+def test_a_training_that_waits_for_its_ranks_is_not_begun_by_the_end_of_another(tmp_path: Path) -> None:
+    text = WORKFLOW.read_text().partition("  export:")[0]
+    two = tmp_path / "two.yaml"
+    two.write_text(text.replace("needs: [shard, vocabulary]", "needs: [shard, vocabulary]\n    matrix: {seed: [0, 1]}"))
+    status, said = ended(tmp_path / "store", signal.SIGTERM, words=[word.replace(str(WORKFLOW), str(two)) for word in WORDS])
+    assert status == 130, said
+    assert len(SAVED.findall(said)) == 1
+    assert len(re.findall(r"pretrain\S*  interrupted", said)) == 1
+    assert said.count("2 ranks on ") == 1

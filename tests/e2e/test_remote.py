@@ -63,7 +63,7 @@ def story(cluster: Stack, tmp_path_factory: pytest.TempPathFactory) -> Story:
     wait_until(lambda: cluster.checkpoint() >= 20, "pre-training", second, logs[1], LONG)
     cluster.s3_process.send_signal(signal.SIGSTOP)  # so that training cannot end before it is stopped
     [job] = re.findall(r"job (gpt1-\S+)", logs[1].read_text())[:1]
-    stopped = cluster.gpt1("stop", "--address", cluster.ray.address, job)
+    stopped = cluster.gpt1("stop", "--detach", "--address", cluster.ray.address, job)
     cluster.s3_process.send_signal(signal.SIGCONT)  # for the checkpoint that training makes before it ends
     second.wait(timeout=120)
     reached = cluster.checkpoint()
