@@ -114,9 +114,14 @@ def below(pid: int, word: str) -> list[psutil.Process]:
 def kill_under_torchrun(config: PretrainConfig, place: Place, victim: str, step: int, draw: random.Random) -> None:
     """Start, wait for the checkpoint at `step`, kill the victim a moment later, and what is left of its group after that."""
     process = start(config, place, ranks=2)
-    until(lambda: newest([Path(place.output) / "checkpoints"]) >= step, process, lambda: process.communicate()[0])
+
+    def ready() -> bool:
+        """The kill before may have come later than this one's step, so the ranks may still be to come."""
+        return newest([Path(place.output) / "checkpoints"]) >= step and bool(below(process.pid, "gpt1.train.pretrain"))
+
+    until(ready, process, lambda: process.communicate()[0])
     time.sleep(draw.uniform(0, 0.1))
-    ranks = [child for child in below(process.pid, "gpt1.train.pretrain") if child.pid != process.pid]
+    ranks = below(process.pid, "gpt1.train.pretrain")
     (draw.choice(ranks) if victim == "rank" else psutil.Process(process.pid)).send_signal(signal.SIGKILL)
     time.sleep(draw.uniform(0, 0.5))
     for left in [*ranks, psutil.Process(process.pid)]:
