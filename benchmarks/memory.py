@@ -15,7 +15,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,6 +23,7 @@ import torch
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.model.loss import LanguageModelling
+from gpt1.train import deepspeed_engine
 from gpt1.train.deepspeed_engine import SETTINGS_FOLDER, DeepSpeedEngine, import_deepspeed
 from gpt1.train.describe import memory
 from gpt1.train.engine import MicroBatch
@@ -45,6 +46,8 @@ class Case:
     loss_chunk: int = 0
     bf16: bool = False
     device: str = "cpu"
+    give_back: bool = False
+    """Freed memory goes back to the kernel, as glibc has it, instead of staying with the process (gpt1/train/host_memory.py)."""
 
     @property
     def model(self) -> ModelConfig:
@@ -54,6 +57,7 @@ class Case:
 
     def __str__(self) -> str:
         more = [name for name in ("recompute", "bf16") if getattr(self, name)]
+        more += ["freed memory given back"] if self.give_back else []
         more += [f"loss_chunk {self.loss_chunk}"] if self.loss_chunk else []
         shape = f"{self.layers} x {self.width}, {self.heads} heads, T {self.context}, V {self.vocabulary:,}"
         return ", ".join([shape, f"micro-batch {self.micro_batch}", *more])
@@ -61,12 +65,14 @@ class Case:
 
 SMALL = Case(6, 384, 6, 256, 8_000, 8)
 PAPER = Case(12, 768, 12, 512, 40_478, 2)
-ON_CPU = (SMALL, PAPER, Case(12, 768, 12, 512, 40_478, 2, recompute=True, loss_chunk=256))
+ON_CPU = (SMALL, PAPER, replace(PAPER, give_back=True), Case(12, 768, 12, 512, 40_478, 2, recompute=True, loss_chunk=256))
 ON_GPU = tuple(Case(12, 768, 12, 512, 40_478, 16, bf16=True, device="cuda", loss_chunk=chunk) for chunk in (0, 4096))
 
 
 def measure(case: Case) -> dict[str, int]:
     """Bytes: of the steps, and of the steps and a checkpoint together. In this process, once."""
+    if case.give_back:
+        deepspeed_engine.keep_freed_memory = lambda: False
     ranks = Ranks.connect("cuda" if case.device == "cuda" else "cpu", threads=2)
     import_deepspeed(ranks.device)  # its own size is none of the training's
     before = largest(ranks.device)

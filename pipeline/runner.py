@@ -133,7 +133,8 @@ class Runner:
             self._note(f"training has not ended after {SAVING:g} s, and is cut off")
             raise KeyboardInterrupt
         silent = ray.get(self.hub.silence.remote())
-        self._cancel([one for one, attempt in self._running.items() if silent.get(attempt.entry.cell.id, QUIET) >= QUIET])
+        alone = [one for one, attempt in self._running.items() if silent.get(attempt.entry.cell.id, QUIET) >= QUIET]
+        self._cancel(alone, "interrupted; nothing there could have saved it")
 
     def _note(self, text: str) -> None:
         self.display.cell_line(self.plan.workflow.name, text)
@@ -260,14 +261,14 @@ class Runner:
                 del self._running[reference]
                 self._failed(attempt, TimeoutError(f"took longer than its timeout of {limit:g} s"))
 
-    def _cancel(self, references: Iterable[Any]) -> None:
+    def _cancel(self, references: Iterable[Any], why: str = "interrupted") -> None:
         for reference in list(references):
             ray.cancel(reference, force=True)
             entry = self._running.pop(reference).entry
             self._cut_off = True
-            self.outcome.failed[entry.cell.id] = "interrupted"
-            self.display.cell_ended(entry.cell.id, "interrupted")
-            self.records.failed(entry, "interrupted", "KILLED")
+            self.outcome.failed[entry.cell.id] = why
+            self.display.cell_ended(entry.cell.id, why)
+            self.records.failed(entry, why, "KILLED")
 
 
 def _summary_line(artifact: Artifact, most: int = 4) -> str:

@@ -110,10 +110,14 @@ def stop(address: str, job: str) -> None:
 
 
 def wait_for_end(address: str, job: str) -> str:
-    """Wait until a job that was asked to end has; its status."""
+    """Wait until a job that was asked to end has; its status. UserError when the cluster is gone before."""
     client = connect(address)
-    while (status := str(client.get_job_status(job))) not in OVER:
-        time.sleep(1)
+    try:
+        while (status := str(client.get_job_status(job))) not in OVER:
+            time.sleep(1)
+    except (RuntimeError, OSError) as error:
+        why = type(error).__name__
+        raise UserError(f"{address} answers no more for job {job} ({why}); see `gpt1 jobs` when it is back") from None
     return status
 
 

@@ -18,6 +18,7 @@ import psutil
 import pytest
 import yaml
 
+from pipeline.submit import STOPPING
 from tests.conftest import ROOT
 from tests.servers.process import free_port
 
@@ -197,3 +198,8 @@ def test_the_slurm_scripts_ray_part_on_this_machine(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "3 made, 0 taken as they were, 0 failed" in ended.stdout
     assert len((tmp_path / "token").read_text()) == 64
+
+
+def test_a_job_that_kuberay_submits_has_as_long_to_end_as_one_of_gpt1_submit() -> None:
+    [job] = [document for document in documents(INFRA / "kuberay" / "rayjob.yaml") if document["kind"] == "RayJob"]
+    assert yaml.safe_load(job["spec"]["runtimeEnvYAML"])["env_vars"] == STOPPING

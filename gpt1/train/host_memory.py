@@ -2,7 +2,7 @@
 
 glibc gives large blocks back to the kernel when they are freed, so every step would have its activations mapped and zeroed anew,
 page by page. Two of its switches (mallopt(3)) leave them with the process, whose largest size grows by a few per cent
-(docs/lab.md, 2026-11-27).
+(benchmarks/memory.py has it both ways).
 """
 
 from __future__ import annotations

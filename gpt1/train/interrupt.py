@@ -53,7 +53,7 @@ class Requests:
         minutes: float = 0.0,
         stop_after: int = 0,
         clock: Callable[[], float] = time.monotonic,
-        asked: Callable[[], bool] = bool,
+        asked: Callable[[], bool] = lambda: False,
     ) -> None:
         self.ranks, self.file, self.minutes, self.left, self.clock = ranks, output / STOP_FILE, minutes, stop_after, clock
         self._asked = asked

@@ -22,7 +22,7 @@ from gpt1.train.pretrain_config import Place, PretrainConfig
 from gpt1.train.ranks import Ranks
 
 MARGIN = 0.75
-"""A training is refused only where so much of the estimate does not fit: on CPUs it takes 1.00 to 1.15 of it
+"""A training is refused only where so much of the estimate does not fit: on CPUs it takes 0.97 to 1.29 of it
 (benchmarks/memory.py), on GPUs that is not known."""
 LOOKS, WAIT = 6, 3.0  # times, and seconds between them
 EXCHANGED = 16 << 20  # bytes, about a bucket of gradients

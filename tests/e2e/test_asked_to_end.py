@@ -96,6 +96,7 @@ def test_asked_twice_it_ends_at_once(tmp_path: Path) -> None:
     assert status == 130, said
     assert "asked to end" in said
     assert not SAVED.search(said)
+    assert re.search(r"pretrain  interrupted$", said, re.MULTILINE), "it was the second signal, not that nobody answered"
 
 
 def test_a_training_that_waits_for_its_ranks_is_not_begun_by_the_end_of_another(tmp_path: Path) -> None:
@@ -105,5 +106,5 @@ def test_a_training_that_waits_for_its_ranks_is_not_begun_by_the_end_of_another(
     status, said = ended(tmp_path / "store", signal.SIGTERM, words=[word.replace(str(WORKFLOW), str(two)) for word in WORDS])
     assert status == 130, said
     assert len(SAVED.findall(said)) == 1
-    assert len(re.findall(r"pretrain\S*  interrupted", said)) == 1
+    assert len(re.findall(r"pretrain\S*  interrupted; nothing there could have saved it", said)) == 1
     assert said.count("2 ranks on ") == 1

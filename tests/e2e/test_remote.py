@@ -45,6 +45,7 @@ class Story:
     reached: int
     before: dict[str, dict[str, Any]]
     stopped: Ended
+    waited: Ended
     elsewhere: Ended
     last: Ended
 
@@ -65,6 +66,7 @@ def story(cluster: Stack, tmp_path_factory: pytest.TempPathFactory) -> Story:
     [job] = re.findall(r"job (gpt1-\S+)", logs[1].read_text())[:1]
     stopped = cluster.gpt1("stop", "--detach", "--address", cluster.ray.address, job)
     cluster.s3_process.send_signal(signal.SIGCONT)  # for the checkpoint that training makes before it ends
+    waited = cluster.gpt1("stop", "--address", cluster.ray.address, job)
     second.wait(timeout=120)
     reached = cluster.checkpoint()
     before = records(cluster.copy(folder / "before", "/record.json"))
@@ -75,7 +77,7 @@ def story(cluster: Stack, tmp_path_factory: pytest.TempPathFactory) -> Story:
     words = ("run", "pretrain", CELL, "--file", "mine.yaml", "--store", cluster.store)
     elsewhere = cluster.gpt1(*words, cwd=own, **me)
     last = cluster.gpt1(*order)
-    return Story(logs[1].read_text(), other, reached, before, stopped, elsewhere, last)
+    return Story(logs[1].read_text(), other, reached, before, stopped, waited, elsewhere, last)
 
 
 def test_two_at_once_are_one_job_and_a_killed_submitter_leaves_it_at_work(cluster: Stack, story: Story) -> None:
@@ -84,6 +86,7 @@ def test_two_at_once_are_one_job_and_a_killed_submitter_leaves_it_at_work(cluste
     assert jobs[0]["job"] in story.followed
     assert "pretrain" in story.followed, "the second shows the job's output"
     assert (story.stopped.returncode, story.stopped.stdout) == (0, f"job {jobs[0]['job']} is asked to end\n")
+    assert (story.waited.returncode, story.waited.stdout.splitlines()[1:]) == (0, [f"job {jobs[0]['job']}: STOPPED"])
     told = cluster.gpt1("logs", "--address", cluster.ray.address, jobs[2]["job"])
     assert (told.returncode, "taken as they were" in told.stdout) == (0, True)
 
