@@ -33,7 +33,7 @@ def per_sequence_loss(losses: Tensor, mask: Tensor) -> Tensor:
 class LanguageModelling(nn.Module):
     """What pre-training trains: windows in, their mean loss out, so that an engine sees one forward a micro-batch.
 
-    With `chunk` or `pad` the loss is that of `chunked_mean_loss`; the numbers differ in the last bits.
+    With `chunk`, `pad` or after `compile_for_training` the loss is that of `chunked_mean_loss`, with other last bits.
     """
 
     def __init__(self, gpt: GPT, chunk: int = 0, pad: int = 0) -> None:
@@ -41,10 +41,22 @@ class LanguageModelling(nn.Module):
         self.gpt = gpt
         self.chunk = chunk
         self.pad = pad
+        self.compiled = False
+
+    def compile_for_training(self, one_graph: bool) -> None:
+        """Compile the loss and the model: the model in one graph, or block by block.
+
+        One graph is faster on a rank alone. Among several ranks gradients are averaged while
+        earlier blocks are still computed, which one graph would not allow.
+        """
+        self.compiled = True
+        for part in (self.gpt,) if one_graph else self.gpt.h:
+            part.compile()
 
     def forward(self, windows: Tensor) -> Tensor:
         """(B, T+1) int64 ids -> the scalar mean over all B x T targets."""
-        if not self.chunk and not self.pad:
+        if not self.chunk and not self.pad and not self.compiled:
             return window_losses(self.gpt, windows).mean()
         hidden = self.gpt(windows[:, :-1]).flatten(0, 1)  # (B x T, C)
-        return chunked_mean_loss(hidden, self.gpt.take_softmax_matrix(), windows[:, 1:].flatten(), self.chunk, self.pad)
+        matrix, targets = self.gpt.take_softmax_matrix(), windows[:, 1:].flatten()
+        return chunked_mean_loss(hidden, matrix, targets, self.chunk, self.pad, self.compiled)

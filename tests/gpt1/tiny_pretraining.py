@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from gpt1.data.books_table import BookSpan, write_spans
 from gpt1.data.shard_file import id_type, write_shard
@@ -27,6 +29,7 @@ CONFIG = PretrainConfig(
 
 
 POISON = "noise"
+NEEDS_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs g++")
 
 
 def write_data(folder: Path, poison: int = 0) -> Place:
