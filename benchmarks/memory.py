@@ -23,8 +23,8 @@ import torch
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.model.loss import LanguageModelling
-from gpt1.train import deepspeed_engine
-from gpt1.train.deepspeed_engine import SETTINGS_FOLDER, DeepSpeedEngine, import_deepspeed
+from gpt1.train import engine as engine_module
+from gpt1.train.deepspeed_engine import SETTINGS_FOLDER, make_engine
 from gpt1.train.describe import memory
 from gpt1.train.engine import MicroBatch
 from gpt1.train.optimiser import OptimiserConfig
@@ -72,13 +72,12 @@ ON_GPU = tuple(Case(12, 768, 12, 512, 40_478, 16, bf16=True, device="cuda", loss
 def measure(case: Case) -> dict[str, int]:
     """Bytes: of the steps, and of the steps and a checkpoint together. In this process, once."""
     if case.give_back:
-        deepspeed_engine.keep_freed_memory = lambda: False
+        engine_module.keep_freed_memory = lambda: False
     ranks = Ranks.connect("cuda" if case.device == "cuda" else "cpu", threads=2)
-    import_deepspeed(ranks.device)  # its own size is none of the training's
     before = largest(ranks.device)
     model = GPT(case.model, torch.Generator().manual_seed(0))
     model.recompute = case.recompute
-    engine = DeepSpeedEngine(
+    engine = make_engine(
         LanguageModelling(model, case.loss_chunk), OptimiserConfig(), ranks, settings=SETTINGS_FOLDER / "zero1.json", seed=0,
         micro_batch=case.micro_batch, accumulation=1, precision="bf16" if case.bf16 else "fp32",
     )  # fmt: skip
@@ -124,7 +123,7 @@ def main() -> int:
             case.model, micro_batch=case.micro_batch, ranks=1, zero=found["zero"], bf16=case.bf16, recompute=case.recompute,
             loss_chunk=case.loss_chunk, cpu=case.device == "cpu",
         ).total  # fmt: skip
-        copies = 0 if given.cuda else checkpoint_copies(case.model)
+        copies = 0 if given.cuda else checkpoint_copies(case.model, portable_only=True)
         whole = expected + copies
         good = good and found["whole"] >= MARGIN * whole
         print(

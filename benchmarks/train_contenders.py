@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.model.loss import LanguageModelling
-from gpt1.train.deepspeed_engine import SETTINGS_FOLDER, DeepSpeedEngine
+from gpt1.train.deepspeed_engine import SETTINGS_FOLDER, make_engine
 from gpt1.train.engine import MicroBatch
 from gpt1.train.optimiser import OptimiserConfig, parameter_groups
 from gpt1.train.ranks import Ranks
@@ -46,18 +46,18 @@ class Contender(ABC):
 
 
 class Ours(Contender):
-    """This package through the DeepSpeed engine."""
+    """This package's training engine: of a rank alone, or (`zero` not None) DeepSpeed with that stage."""
 
     def __init__(self, shape: ModelConfig, about: dict[str, Any], ranks: Ranks) -> None:
         model = initial(shape)
         model.recompute = about["recompute"]
-        if about["compile"]:
-            for block in model.h:
-                block.compile()
         module = LanguageModelling(model, about["loss_chunk"], about["pad"])
-        self.engine = DeepSpeedEngine(
-            module, OptimiserConfig(), ranks, settings=SETTINGS_FOLDER / f"zero{about['zero']}.json", seed=0,
-            micro_batch=about["batch"], accumulation=1, precision=about["precision"], partition_alone=True,
+        if about["compile"]:
+            module.compile_for_training(one_graph=True)
+        stage = about["zero"]
+        self.engine = make_engine(
+            module, OptimiserConfig(), ranks, settings=SETTINGS_FOLDER / f"zero{stage or 0}.json", seed=0,
+            micro_batch=about["batch"], accumulation=1, precision=about["precision"], zero_on_one_rank=stage is not None,
         )  # fmt: skip
         self.done = 0
 

@@ -63,7 +63,10 @@ class PretrainSettings(Settings):
     pad_vocabulary: int = added(
         0, "Compute the softmax for the next multiple of so many tokens (GPUs: 64), the added ones masked; 0: no.", ge=0, le=4_096
     )
-    compile: bool = added(False, "Compile the blocks with torch.compile: pays on GPUs, and changes the last bits.")
+    compile: bool = added(False, "Compile model and loss with torch.compile: faster on GPUs; changes the last bits.")
+    zero_on_one_rank: bool = added(
+        False, "Use DeepSpeed and its ZeRO stage on one rank too; else a rank alone computes without DeepSpeed, as ZeRO 0 does."
+    )
     log_every: int = Field(10, ge=1, le=1_000_000, description="Updates between two rows of metrics; a row's loss is their mean.")
     validate_every: int = Field(
         2_000,
@@ -272,7 +275,7 @@ def _saving(settings: PretrainSettings) -> dict[str, Any]:
     """The settings of placement that say when to save and stop, and what memory is spent; Place calls them the same."""
     names = (
         "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "keep_every", "portable_only", "spike",
-        "checkpoint_activations", "preflight",
+        "checkpoint_activations", "preflight", "zero_on_one_rank",
     )  # fmt: skip
     return {name: getattr(settings, name) for name in names}
 

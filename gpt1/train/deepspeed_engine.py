@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ from torch import Tensor, nn
 
 from gpt1.errors import UserError
 from gpt1.train.deepspeed_state import OWN, gather, load_own_form, own_form, read_shape, scatter
-from gpt1.train.engine import Engine, Precision, Write, clip_gradients
+from gpt1.train.engine import Engine, Precision, TorchEngine, Write, clip_gradients
 from gpt1.train.host_memory import keep_freed_memory
-from gpt1.train.optimiser import MOMENTS, OptimiserConfig, make_optimiser
+from gpt1.train.optimiser import OptimiserConfig, make_optimiser
 from gpt1.train.portable import PORTABLE_FILE, PortableState, read_portable, write_portable
 from gpt1.train.ranks import Ranks
 
@@ -43,18 +42,12 @@ class DeepSpeedEngine(Engine):
         accumulation: int,
         precision: Precision,
         portable_only: bool = False,
-        partition_alone: bool = False,
     ) -> None:
-        """`portable_only` leaves DeepSpeed's own form out of checkpoints: half the bytes, and the resume is as exact.
-
-        On a single CPU rank there is nothing to partition, and ZeRO 1 to 3 would only copy: it computes as ZeRO 0, and `stage` says
-        so, unless `partition_alone`.
-        """
+        """`portable_only` leaves DeepSpeed's own form out of checkpoints: half the bytes, and the resume is as exact."""
         deepspeed = import_deepspeed(ranks.device)
         if ranks.device.type == "cpu":
             keep_freed_memory()
-        alone = has_nothing_to_partition(ranks) and not partition_alone
-        merged = merge_settings(settings, ranks.world, micro_batch, accumulation, precision, optimiser.clip, unpartitioned=alone)
+        merged = merge_settings(settings, ranks.world, micro_batch, accumulation, precision, optimiser.clip)
         self.ranks = ranks
         self.device = ranks.device
         self.portable_only = portable_only
@@ -71,8 +64,6 @@ class DeepSpeedEngine(Engine):
         self.engine, *_ = deepspeed.initialize(
             model=module.to(ranks.device), optimizer=make_optimiser(module, optimiser), config=merged, dist_init_required=False
         )
-        if self.plain and ranks.world == 1:
-            self.engine.enable_backward_allreduce = False  # there is nobody to average with, and it copies every gradient twice
         self.module = self.engine.module
 
     def weights(self) -> dict[str, Tensor]:
@@ -91,13 +82,10 @@ class DeepSpeedEngine(Engine):
         if (folder / OWN).is_dir() and read_shape(folder / OWN) == (self.ranks.world, self.stage):
             load_own_form(self.engine, folder)
         else:
-            scatter(self.engine, self.stage, read_portable(folder / PORTABLE_FILE))
+            self._restore(read_portable(folder / PORTABLE_FILE))
 
-    def begin_anew(self, weights: Mapping[str, Tensor]) -> None:
-        """Take `weights` (fp32, whole, by parameter), without moments, as before the first update. All ranks must call it."""
-        weights = {name: tensor.detach() for name, tensor in weights.items()}
-        moments = {moment: {name: torch.zeros_like(tensor) for name, tensor in weights.items()} for moment in MOMENTS}
-        scatter(self.engine, self.stage, PortableState(0, weights, moments))
+    def _restore(self, state: PortableState) -> None:
+        scatter(self.engine, self.stage, state)
 
     def _forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
         return self.engine(*inputs)
@@ -130,23 +118,49 @@ def autocast_inside(module: nn.Module, device: torch.device) -> None:
     module.forward = cast
 
 
-def merge_settings(
-    file: Path,
-    world: int,
+def make_engine(
+    module: nn.Module,
+    optimiser: OptimiserConfig,
+    ranks: Ranks,
+    *,
+    settings: Path,
+    seed: int,
     micro_batch: int,
     accumulation: int,
     precision: Precision,
-    clip: float,
-    unpartitioned: bool = False,
+    portable_only: bool = False,
+    zero_on_one_rank: bool = False,
+) -> Engine:
+    """The engine of these ranks: DeepSpeed's, or torch's where a rank alone has nothing to partition or to average.
+
+    There every ZeRO stage would compute the same and only copy; `zero_on_one_rank` asks for DeepSpeed all the same, whose
+    settings may move the optimizer to the host's memory.
+    """
+    if computes_alone(ranks, zero_on_one_rank):
+        _read_settings(settings)
+        return TorchEngine(
+            module, optimiser, seed=seed, accumulation=accumulation, precision=precision, device=ranks.device
+        )
+    return DeepSpeedEngine(
+        module, optimiser, ranks, settings=settings, seed=seed, micro_batch=micro_batch, accumulation=accumulation,
+        precision=precision, portable_only=portable_only,
+    )  # fmt: skip
+
+
+def computes_alone(ranks: Ranks, zero_on_one_rank: bool) -> bool:
+    """Whether this is a rank alone, which computes as ZeRO 0 whatever stage is set, unless asked otherwise."""
+    return ranks.world == 1 and not zero_on_one_rank
+
+
+def merge_settings(
+    file: Path, world: int, micro_batch: int, accumulation: int, precision: Precision, clip: float
 ) -> dict[str, Any]:
-    """DeepSpeed's settings: those of `file`, with the fields that follow from our own filled in; if `unpartitioned` with ZeRO 0.
+    """DeepSpeed's settings: those of `file`, with the fields that follow from our own filled in.
 
     In the file those fields are absent or "auto"; anything else raises UserError, for it would silently train something else.
     """
     settings = _read_settings(file)
     stage = settings["zero_optimization"]["stage"]
-    if unpartitioned:
-        stage, settings["zero_optimization"] = 0, {"stage": 0}
     settings["train_micro_batch_size_per_gpu"] = micro_batch
     settings["gradient_accumulation_steps"] = accumulation
     settings["train_batch_size"] = micro_batch * accumulation * world
@@ -155,14 +169,10 @@ def merge_settings(
     return settings
 
 
-def stage_in_force(file: Path, ranks: Ranks) -> int:
+def stage_in_force(file: Path, ranks: Ranks, zero_on_one_rank: bool = False) -> int:
     """The ZeRO stage that a training with these settings computes by. Raises UserError as `merge_settings` does."""
-    return 0 if has_nothing_to_partition(ranks) else int(_read_settings(file)["zero_optimization"]["stage"])
-
-
-def has_nothing_to_partition(ranks: Ranks) -> bool:
-    """Whether this is a CPU rank alone, which computes as ZeRO 0 whatever stage is set."""
-    return ranks.world == 1 and ranks.device.type == "cpu"
+    stage = int(_read_settings(file)["zero_optimization"]["stage"])
+    return 0 if computes_alone(ranks, zero_on_one_rank) else stage
 
 
 def _read_settings(file: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gpt1.errors import UserError
 from gpt1.train.engine import Write, on_cpu, torch_save
 from gpt1.train.optimiser import MOMENTS
-from gpt1.train.portable import PortableState
+from gpt1.train.portable import PortableState, check_names, copy_state, restore_state
 
 OWN = "deepspeed"
 SHAPE_FILE = "shape.json"
@@ -23,11 +23,13 @@ SHAPE_FILE = "shape.json"
 
 def gather(engine: Any, stage: int, *, keep: bool, moments: bool = True) -> PortableState:
     """The whole state, on the CPU. All ranks must call it; those that do not `keep` it get an empty one."""
-    state = PortableState(_updates(engine, stage))
+    if stage == 0:
+        return copy_state(engine.module, engine.optimizer) if keep else PortableState()
+    state = PortableState(_updates(engine))
     _link_moments(engine, stage)
     for name, parameter in engine.module.named_parameters():
         for part in ("weights", *MOMENTS) if moments else ("weights",):
-            whole = _whole(engine, stage, parameter, part)
+            whole = _whole(parameter, part)
             if keep:
                 target = state.weights if part == "weights" else state.moments[part]
                 target[name] = whole.detach().to("cpu", torch.float32, copy=True).contiguous()
@@ -38,16 +40,17 @@ def gather(engine: Any, stage: int, *, keep: bool, moments: bool = True) -> Port
 def scatter(engine: Any, stage: int, state: PortableState) -> None:
     """Give every rank its share of a whole state. All ranks must call it, with the same state, at the beginning or between updates:
     whatever weights and moments were there, spoiled ones too, are overwritten."""
-    names = {name for name, _ in engine.module.named_parameters()}
-    if names != state.weights.keys():
-        raise UserError(f"checkpoint: its weights are of another model; first difference {min(names ^ state.weights.keys())!r}")
+    if stage == 0:
+        restore_state(engine.module, engine.optimizer, state)
+        return
+    check_names(engine.module, state)
     _make_moments(engine, stage)
     _link_moments(engine, stage)
     for name, parameter in engine.module.named_parameters():
         _set_weight(engine, stage, parameter, state.weights[name])
         for moment in MOMENTS:
             _set_moment(engine, stage, parameter, moment, state.moments[moment][name])
-    for values in _base(engine, stage).state.values():
+    for values in engine.optimizer.optimizer.state.values():
         values["step"].fill_(state.updates)
 
 
@@ -96,19 +99,12 @@ def _write_text(path: Path, text: str) -> Path:
     return path
 
 
-def _base(engine: Any, stage: int) -> torch.optim.Optimizer:
-    """The torch optimiser inside; under ZeRO its parameters are flat shares."""
-    return engine.optimizer if stage == 0 else engine.optimizer.optimizer
-
-
-def _updates(engine: Any, stage: int) -> int:
-    values = next(iter(_base(engine, stage).state.values()), None)
+def _updates(engine: Any) -> int:
+    values = next(iter(engine.optimizer.optimizer.state.values()), None)
     return round(float(values["step"])) if values else 0
 
 
-def _whole(engine: Any, stage: int, parameter: nn.Parameter, part: str) -> Tensor:
-    if stage == 0:
-        return parameter if part == "weights" else engine.optimizer.state[parameter][part]
+def _whole(parameter: nn.Parameter, part: str) -> Tensor:
     from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
     whole = safe_get_full_fp32_param(parameter) if part == "weights" else safe_get_full_optimizer_state(parameter, part)
@@ -122,14 +118,6 @@ def _flat_shares(engine: Any, stage: int) -> Iterator[Tensor]:
 
 def _make_moments(engine: Any, stage: int) -> None:
     """Let the optimiser make its moments, by an update without gradient at rate 0, which changes no weight."""
-    if stage == 0:
-        for group in engine.optimizer.param_groups:
-            group["lr"] = 0.0
-            for parameter in group["params"]:
-                parameter.grad = torch.zeros_like(parameter)
-        engine.optimizer.step()
-        engine.optimizer.zero_grad()
-        return
     for group in engine.optimizer.param_groups:
         group["lr"] = 0.0
     for index, share in enumerate(_flat_shares(engine, stage)):
@@ -140,7 +128,7 @@ def _make_moments(engine: Any, stage: int) -> None:
 
 def _link_moments(engine: Any, stage: int) -> None:
     """ZeRO 1 and 2 link parameters to their moments once, after the first group's first update, and so miss the other groups'."""
-    if stage in (1, 2) and _updates(engine, stage):
+    if stage in (1, 2) and _updates(engine):
         engine.optimizer._hp_optimizer_states_linked = False
         engine.optimizer._lazy_init_hp_params_optimizer_state()
 
@@ -154,19 +142,16 @@ def _set_weight(engine: Any, stage: int, parameter: nn.Parameter, value: Tensor)
             parameter.copy_(value)
         safe_set_local_fp32_param(parameter, _local(parameter, value, engine.device))
         return
-    parameter.copy_(value)
-    if stage > 0:
-        from deepspeed.utils import safe_set_full_fp32_param
+    from deepspeed.utils import safe_set_full_fp32_param
 
-        safe_set_full_fp32_param(parameter, value.to(engine.device))
+    parameter.copy_(value)
+    safe_set_full_fp32_param(parameter, value.to(engine.device))
 
 
 def _set_moment(engine: Any, stage: int, parameter: nn.Parameter, moment: str, value: Tensor) -> None:
     from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
-    if stage == 0:
-        engine.optimizer.state[parameter][moment].copy_(value)
-    elif stage == 3:
+    if stage == 3:
         safe_set_local_optimizer_state(parameter, _local(parameter, value, engine.device), moment)
     else:
         safe_set_full_optimizer_state(parameter, value.to(engine.device), moment)

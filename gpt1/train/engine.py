@@ -1,9 +1,9 @@
-"""What computes a step. Two engines with one interface: DeepSpeed's (any number of ranks) and plain torch's (one process)."""
+"""What computes a step. Two engines with one interface: DeepSpeed's (any number of ranks) and plain torch's (a rank alone)."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,18 @@ from torch import Tensor, nn
 
 from gpt1.train.host_memory import keep_freed_memory
 from gpt1.train.optimiser import OptimiserConfig, make_optimiser
+from gpt1.train.portable import (
+    PORTABLE_FILE,
+    PortableState,
+    copy_state,
+    initial_state,
+    read_portable,
+    restore_state,
+    write_portable,
+)
 from gpt1.train.random_state import seed_micro_batch
 
 Precision = Literal["fp32", "bf16"]
-STATE_FILE = "state.pt"
 Write = Callable[[], Path]
 """Writes a file and returns its path."""
 
@@ -48,6 +56,8 @@ class Engine(ABC):
     module: nn.Module
     device: torch.device
     seed: int
+    stage: int
+    """The ZeRO stage in force."""
     observer: Callable[[int, MicroBatch], None] | None = None
     """Told the step and each micro-batch after its forward and backward."""
 
@@ -65,9 +75,11 @@ class Engine(ABC):
 
     @torch.no_grad()
     def evaluate(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        """The module's loss without gradient or dropout."""
+        """The module's loss without gradient or dropout. Not compiled: held-out batches come in many sizes, each of which
+        would be compiled for longer than it is computed."""
         self.module.eval()
-        return self._forward(self._to_device(inputs))
+        with torch.compiler.set_stance("force_eager"):
+            return self._forward(self._to_device(inputs))
 
     def _to_device(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return tuple(tensor.to(self.device, non_blocking=True) for tensor in inputs)
@@ -85,6 +97,13 @@ class Engine(ABC):
     def load(self, folder: Path) -> None:
         """Take up what `save` wrote. All ranks must call it."""
 
+    def begin_anew(self, weights: Mapping[str, Tensor]) -> None:
+        """Take `weights` (fp32, complete, by parameter), without moments, as before the first update. All ranks must call it."""
+        self._restore(initial_state(weights))
+
+    @abstractmethod
+    def _restore(self, state: PortableState) -> None: ...
+
     @abstractmethod
     def _forward(self, inputs: tuple[Tensor, ...]) -> Tensor: ...
 
@@ -101,7 +120,9 @@ class Engine(ABC):
 
 
 class TorchEngine(Engine):
-    """One process, no DeepSpeed: for fine-tuning jobs, many of which run beside each other. bf16 is torch's autocast."""
+    """One process, no DeepSpeed: pre-training on a rank alone, and fine-tuning jobs. bf16 is torch's autocast."""
+
+    stage = 0
 
     def __init__(
         self,
@@ -127,13 +148,14 @@ class TorchEngine(Engine):
         return {name: p.detach().float().cpu().clone() for name, p in self.module.named_parameters()}
 
     def save(self, folder: Path) -> list[Write]:
-        state = on_cpu({"module": self.module.state_dict(), "optimiser": self.optimiser.state_dict()})
-        return [lambda: torch_save(state, folder / STATE_FILE)]
+        state = copy_state(self.module, self.optimiser)
+        return [lambda: write_portable(folder / PORTABLE_FILE, state)]
 
     def load(self, folder: Path) -> None:
-        state: dict[str, Any] = torch.load(folder / STATE_FILE, map_location=self.device, weights_only=True)
-        self.module.load_state_dict(state["module"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self._restore(read_portable(folder / PORTABLE_FILE))
+
+    def _restore(self, state: PortableState) -> None:
+        restore_state(self.module, self.optimiser, state)
 
     def _forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
         with self._autocast():

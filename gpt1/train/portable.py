@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from gpt1.errors import UserError
 from gpt1.train.optimiser import MOMENTS
@@ -25,6 +27,53 @@ class PortableState:
     updates: int = 0
     weights: dict[str, Tensor] = field(default_factory=dict)
     moments: dict[str, dict[str, Tensor]] = field(default_factory=lambda: {moment: {} for moment in MOMENTS})
+
+
+def copy_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> PortableState:
+    """Copy to the CPU the state of an optimizer over `module`'s own, complete parameters. Before the first update there are no
+    moments."""
+    first = next(iter(optimizer.state.values()), None)
+    state = PortableState(round(float(first["step"])) if first else 0)
+    for name, parameter in module.named_parameters():
+        state.weights[name] = _copy(parameter)
+        for moment in MOMENTS if first else ():
+            state.moments[moment][name] = _copy(optimizer.state[parameter][moment])
+    return state
+
+
+@torch.no_grad()
+def restore_state(module: nn.Module, optimizer: torch.optim.Optimizer, state: PortableState) -> None:
+    """Take over `state`; the inverse of `copy_state`. UserError where it is of another model."""
+    check_names(module, state)
+    for group in optimizer.param_groups:  # an update without gradient at rate 0: the optimizer allocates its moments
+        group["lr"] = 0.0
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+    for name, parameter in module.named_parameters():
+        parameter.copy_(state.weights[name])
+        optimizer.state[parameter]["step"].fill_(state.updates)
+        for moment in MOMENTS:
+            optimizer.state[parameter][moment].copy_(state.moments[moment][name])
+
+
+def check_names(module: nn.Module, state: PortableState) -> None:
+    """Raise UserError unless `state` has exactly the parameters of `module`."""
+    names = {name for name, _ in module.named_parameters()}
+    if names != state.weights.keys():
+        raise UserError(f"checkpoint: its weights are of another model; first difference {min(names ^ state.weights.keys())!r}")
+
+
+def initial_state(weights: Mapping[str, Tensor]) -> PortableState:
+    """The state before the first update: `weights` (fp32, complete, by parameter) and moments of zeros."""
+    weights = {name: tensor.detach() for name, tensor in weights.items()}
+    moments = {moment: {name: torch.zeros_like(tensor) for name, tensor in weights.items()} for moment in MOMENTS}
+    return PortableState(0, weights, moments)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
 
 
 def write_portable(path: Path, state: PortableState) -> Path:

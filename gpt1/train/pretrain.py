@@ -23,9 +23,9 @@ from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.ahead import Ahead
 from gpt1.train.checkpoint import Checkpoints
 from gpt1.train.checkpoint_record import Checkpoint
-from gpt1.train.deepspeed_engine import SETTINGS_FOLDER, DeepSpeedEngine, stage_in_force
+from gpt1.train.deepspeed_engine import SETTINGS_FOLDER, make_engine, stage_in_force
 from gpt1.train.divergence import Diverged
-from gpt1.train.engine import MicroBatch
+from gpt1.train.engine import Engine, MicroBatch
 from gpt1.train.history import History, write_lines
 from gpt1.train.initial import initial_model
 from gpt1.train.interrupt import Requests, Stopped
@@ -69,7 +69,8 @@ def pretrain(config: PretrainConfig, place: Place, reporter: Reporter, vault: Va
     vocabulary = Vocabulary.load(Path(place.vocabulary))
     windows, held_out = open_windows(config, place, vocabulary)
     if place.preflight:
-        check_before_training(config, place, ranks, stage_in_force(_deepspeed_file(place), ranks), reporter.say)
+        stage = stage_in_force(_deepspeed_file(place), ranks, place.zero_on_one_rank)
+        check_before_training(config, place, ranks, stage, reporter.say)
     new_module = partial(ranks.all_make, partial(_new_module, config, place, vocabulary))
     engine = _engine(new_module(), config, place, ranks, share)
     output = Path(place.output)
@@ -160,12 +161,11 @@ def open_windows(config: PretrainConfig, place: Place, vocabulary: Vocabulary) -
     return sets["train"], HeldOut.of(sets["held_out"], vocabulary)
 
 
-def _engine(module: LanguageModelling, config: PretrainConfig, place: Place, ranks: Ranks, share: int) -> DeepSpeedEngine:
+def _engine(module: LanguageModelling, config: PretrainConfig, place: Place, ranks: Ranks, share: int) -> Engine:
     module.gpt.recompute = place.checkpoint_activations
     if config.compile:
-        for block in module.gpt.h:
-            block.compile()
-    engine = DeepSpeedEngine(
+        module.compile_for_training(one_graph=ranks.world == 1)
+    engine = make_engine(
         module,
         OptimiserConfig(weight_decay=config.weight_decay, clip=config.clip, kind=config.optimizer),
         ranks,
@@ -175,6 +175,7 @@ def _engine(module: LanguageModelling, config: PretrainConfig, place: Place, ran
         accumulation=share,
         precision=config.precision,
         portable_only=place.portable_only,
+        zero_on_one_rank=place.zero_on_one_rank,
     )
     if place.trace:
         engine.observer = Trace(Path(place.output) / "trace", ranks.rank, ranks.device)
@@ -190,7 +191,7 @@ def _new_module(config: PretrainConfig, place: Place, vocabulary: Vocabulary) ->
     return LanguageModelling(initial_model(config, place, vocabulary), config.loss_chunk, config.pad_vocabulary)
 
 
-def _facts(config: PretrainConfig, place: Place, ranks: Ranks, engine: DeepSpeedEngine) -> dict[str, object]:
+def _facts(config: PretrainConfig, place: Place, ranks: Ranks, engine: Engine) -> dict[str, object]:
     """What a checkpoint says of itself beside its step. To be taken up its `config` must agree; `zero` is the stage in force."""
     random = {"seed": config.seed, "drawn_from": ["seed", "step", "index of the micro-batch in the global batch"]}
     return {"config": asdict(config), "ranks": ranks.world, "zero": engine.stage, "run": place.run, "random": random}

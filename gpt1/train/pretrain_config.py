@@ -52,7 +52,7 @@ class PretrainConfig:
     pad_vocabulary: int = 0
     """The softmax computes a multiple of so many columns, the added ones masked; 0: as many as there are tokens."""
     compile: bool = False
-    """torch.compile of the blocks."""
+    """torch.compile of the model and the loss."""
     initial_sha256: str = ""
     """Of the weights training begins with; empty: random ones."""
     rollbacks: int = 0
@@ -88,6 +88,8 @@ class Place:
     keep_checkpoints: int = 2
     keep_every: int = 0
     """Checkpoints at multiples of so many updates are kept for good; 0: none are."""
+    zero_on_one_rank: bool = False
+    """Use DeepSpeed and its ZeRO stage on a rank alone too; else a rank alone computes without DeepSpeed, as ZeRO 0 does."""
     portable_only: bool = False
     """Leave DeepSpeed's own form out of checkpoints."""
     checkpoint_activations: bool = False

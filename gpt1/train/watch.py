@@ -16,9 +16,8 @@ from gpt1.model.gpt import GPT
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.checkpoint import Checkpoints
 from gpt1.train.checkpoint_record import sha256, sync
-from gpt1.train.deepspeed_engine import DeepSpeedEngine
 from gpt1.train.divergence import BooksOf, refuse_divergence
-from gpt1.train.engine import Outcome
+from gpt1.train.engine import Engine, Outcome
 from gpt1.train.history import History
 from gpt1.train.interrupt import Requests, Stopped
 from gpt1.train.pretrain_config import PretrainConfig
@@ -40,7 +39,7 @@ class Watch:
     """Called after every step, on every rank. All it decides depends on the step alone, so all ranks decide alike."""
 
     config: PretrainConfig
-    engine: DeepSpeedEngine
+    engine: Engine
     ranks: Ranks
     held_out: HeldOut
     vocabulary: Vocabulary

@@ -27,7 +27,6 @@ engine = DeepSpeedEngine(
     micro_batch=2,
     accumulation=accumulation(8, 2, ranks.world),
     precision="fp32",
-    partition_alone=True,
 )
 train(engine, lambda step: micro_batches(step)[ranks.rank :: ranks.world], lambda _: 1e-3, steps=STEPS)
 weights = engine.weights()

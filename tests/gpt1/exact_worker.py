@@ -35,7 +35,6 @@ engine = DeepSpeedEngine(
     micro_batch=MICRO_BATCH,
     accumulation=accumulation(BATCH, MICRO_BATCH, ranks.world),
     precision="fp32",
-    partition_alone=True,
 )
 norms: list[float] = []
 train(

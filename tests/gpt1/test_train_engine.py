@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,10 +15,11 @@ from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.model.loss import LanguageModelling
-from gpt1.train.deepspeed_engine import autocast_inside, merge_settings
+from gpt1.train.deepspeed_engine import autocast_inside, make_engine, merge_settings, stage_in_force
 from gpt1.train.engine import MicroBatch, TorchEngine
 from gpt1.train.loop import train
 from gpt1.train.optimiser import OptimiserConfig
+from gpt1.train.ranks import Ranks
 from tests.conftest import ROOT
 from tests.gpt1.tiny_pretraining import launcher, zero
 
@@ -120,9 +122,18 @@ def test_settings_files_are_completed_from_the_stage_s_settings() -> None:
     assert "auto" not in merged.values()
 
 
-def test_what_is_not_to_be_partitioned_is_stage_0_whatever_the_file() -> None:
-    merged = merge_settings(Path(zero(3)), 1, 4, 3, "bf16", 0.5, unpartitioned=True)
-    assert merged == merge_settings(Path(zero(0)), 1, 4, 3, "bf16", 0.5)
+def test_a_rank_alone_computes_without_deepspeed_whatever_the_stage_unless_asked() -> None:
+    alone = Ranks(0, 1, torch.device("cpu"))
+    for stage in range(4):
+        assert stage_in_force(Path(zero(stage)), alone) == 0
+        assert stage_in_force(Path(zero(stage)), alone, zero_on_one_rank=True) == stage
+        assert stage_in_force(Path(zero(stage)), Ranks(0, 2, torch.device("cpu"))) == stage
+    module = LanguageModelling(GPT(SHAPE))
+    settings: dict[str, Any] = {"seed": 0, "micro_batch": 2, "accumulation": 4, "precision": "fp32"}
+    engine = make_engine(module, OptimiserConfig(), alone, settings=Path(zero(3)), **settings)
+    assert isinstance(engine, TorchEngine)
+    with pytest.raises(UserError, match="missing"):
+        make_engine(module, OptimiserConfig(), alone, settings=Path("nowhere.json"), **settings)
 
 
 def test_autocast_holds_inside_a_block_that_switches_it_off() -> None:

@@ -15,11 +15,13 @@ import torch.nn.functional as F
 
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
-from gpt1.train.engine import MicroBatch
+from gpt1.model.loss import LanguageModelling
+from gpt1.train.engine import MicroBatch, TorchEngine
+from gpt1.train.loop import train
 from gpt1.train.optimiser import OptimiserConfig, make_optimiser
 from gpt1.weights.hf import TRANSPOSED, hf_config, hf_weights
 from tests.conftest import ROOT
-from tests.gpt1.tiny_pretraining import launcher, zero
+from tests.gpt1.tiny_pretraining import NEEDS_COMPILER, launcher, zero
 
 SHAPE = ModelConfig(vocabulary=97, context=16, width=48, layers=3, heads=4, dropout=0.0)
 BATCH, MICRO_BATCH, STEPS, RATE = 8, 2, 50, 1e-3
@@ -108,6 +110,20 @@ def test_fifty_steps_give_the_weights_of_a_plain_loop_over_transformers_model(
     assert min(ours["norms"]) > CLIP
     error = largest_error(ours["weights"], plain)
     print(f"ZeRO {stage}, {ranks} ranks: largest relative error of a tensor {error:.1e}")
+    assert error < BOUND
+
+
+@pytest.mark.parametrize("fused", [False, pytest.param(True, marks=NEEDS_COMPILER)])
+def test_a_rank_alone_gives_them_without_deepspeed_too(fused: bool, plain: dict[str, torch.Tensor]) -> None:
+    """`fused`: model and loss compiled, in chunks that do not divide, with padded columns."""
+    torch.compiler.reset()
+    module = LanguageModelling(initial_model(), *((20, 64) if fused else ()))
+    if fused:
+        module.compile_for_training(one_graph=True)
+    engine = TorchEngine(module, OptimiserConfig(clip=CLIP), seed=7, accumulation=BATCH // MICRO_BATCH)
+    train(engine, micro_batches, lambda _: RATE, steps=STEPS)
+    error = largest_error(engine.weights(), plain)
+    print(f"a rank alone, fused {fused}: largest relative error of a tensor {error:.1e}")
     assert error < BOUND
 
 

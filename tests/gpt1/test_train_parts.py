@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import math
+import threading
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ import torch
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
-from gpt1.train.ahead import Ahead
+from gpt1.train.ahead import DEPTH, Ahead
 from gpt1.train.divergence import refuse_divergence
 from gpt1.train.engine import MicroBatch
 from gpt1.train.history import History
@@ -134,6 +135,23 @@ def test_batches_made_ahead_are_the_same_in_any_order() -> None:
     ahead = Ahead(make, steps=5)
     assert [int(ahead(step)[0].inputs[0]) for step in (0, 1, 3, 2, 4)] == [0, 1, 3, 2, 4]
     assert max(asked) == 4
+
+
+def test_batches_are_made_several_steps_ahead_and_each_once() -> None:
+    asked: list[int] = []
+    reached = threading.Event()
+
+    def make(step: int) -> list[MicroBatch]:
+        asked.append(step)
+        if step == DEPTH:
+            reached.set()
+        return [MicroBatch(0, (torch.tensor([step]),))]
+
+    ahead = Ahead(make, steps=100)
+    ahead(0)
+    assert reached.wait(10)
+    assert [int(ahead(step)[0].inputs[0]) for step in range(1, 20)] == list(range(1, 20))
+    assert asked == sorted(set(asked))
 
 
 def test_a_saved_configuration_is_compared_field_by_field_and_new_fields_had_their_defaults() -> None:
