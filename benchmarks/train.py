@@ -3,11 +3,11 @@
     python benchmarks/train.py                    12 x 768, T = 512, one core, fp32 and bf16 (minutes, about 12 GB)
     python benchmarks/train.py --quick            a smaller shape, under 50 s
     python benchmarks/train.py --clock cpu        on a machine with other work: seconds of the contender's own processor time
-    python benchmarks/train.py --device cuda      GPU: also ZeRO 0, 1, 2, MFU and peak memory
+    python benchmarks/train.py --device cuda      GPU: also MFU and peak memory (more contenders: benchmarks/gpu/speed.py)
 
 Same weights, batches and shapes; every contender in a process of its own, all kept alive, on CPUs pinned to the same core or cores,
-rounds interleaved; the median of the rounds counts. On one CPU rank the trainer computes as ZeRO 0 whatever stage is set (`--zero`
-shows what the others would cost). The fastest of our stages is judged, all are shown. The text is the embedded corpus, its words
+rounds interleaved; the median of the rounds counts. A rank alone trains without DeepSpeed whatever stage is set; `--zero` shows
+what DeepSpeed's stages would cost. The fastest of ours is judged, all are shown. The text is the embedded corpus, its words
 numbered by frequency. Losses without dropout are compared before and after. Exit status 1 when ours is below the bar: on CPUs 0.97
 of the best of the others, on GPUs also 1.5 times transformers and 50 % MFU (bf16, peak known); or when the data loader gives less
 than 5 M tokens a second.
@@ -102,12 +102,12 @@ def measure_loader(ids: np.ndarray, folder: Path, batch: int, context: int, seco
 
 def contenders(options: argparse.Namespace, precision: str) -> dict[str, dict[str, Any]]:
     """Name to what its process is told."""
-    same = {"precision": precision, "zero": 1, "compile": False, "recompute": False, "loss_chunk": options.loss_chunk, "pad": 0}
+    same = {"precision": precision, "zero": None, "compile": False, "recompute": False, "loss_chunk": options.loss_chunk, "pad": 0}
     ours = {**same, "kind": "ours"}
     if options.device == "cuda":
         ours |= {"pad": 64, "compile": options.compile}
-    stages = {f"gpt1 ZeRO {stage}": {**ours, "zero": stage} for stage in options.zero}
-    return {**stages, **{name: {**same, "kind": name} for name in OTHERS}}
+    stages = {f"gpt1, DeepSpeed ZeRO {stage}": {**ours, "zero": stage} for stage in options.zero}
+    return {"gpt1": ours, **stages, **{name: {**same, "kind": name} for name in OTHERS}}
 
 
 def compete(options: argparse.Namespace, precision: str, windows: str) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def compete(options: argparse.Namespace, precision: str, windows: str) -> dict[s
     told = contenders(options, precision)
     more = {
         "shape": options.shape, "batch": options.batch, "threads": options.threads, "device": options.device, "windows": windows,
-        "tf32": True, "cores": options.cores,
+        "cores": options.cores,
     }  # fmt: skip
     running = {name: Process({**about, **more, "port": options.port + n}) for n, (name, about) in enumerate(told.items())}
     for process in running.values():
@@ -163,14 +163,14 @@ def judge(options: argparse.Namespace, found: dict[str, Any]) -> list[str]:
 
 
 def show(found: dict[str, Any]) -> None:
-    print(f"\n{found['precision']:<16}{'tokens/s':>12}{'of ours':>9}{'loss before':>13}{'after':>9}{'peak GB':>9}{'MFU':>7}")
+    print(f"\n{found['precision']:<24}{'tokens/s':>12}{'of ours':>9}{'loss before':>13}{'after':>9}{'peak GB':>9}{'MFU':>7}")
     ours = max(rate for name, rate in found["tokens_per_second"].items() if name.startswith("gpt1"))
     for name, rate in found["tokens_per_second"].items():
         peak = found["peak_bytes"][name]
         memory = f"{peak / 1e9:9.2f}" if peak else f"{'-':>9}"
         mfu = f"{found['mfu'][name]:7.1%}" if "mfu" in found else f"{'-':>7}"
         losses = f"{found['loss_before'][name]:13.4f}{found['loss_after'][name]:9.4f}"
-        print(f"{name:<16}{rate:12,.0f}{rate / ours:9.3f}{losses}{memory}{mfu}")
+        print(f"{name:<24}{rate:12,.0f}{rate / ours:9.3f}{losses}{memory}{mfu}")
 
 
 def parse() -> argparse.Namespace:
@@ -180,7 +180,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--precision", choices=("fp32", "bf16"), action="append", help="default: both")
     parser.add_argument("--batch", type=int, help="windows of a step; default 4, GPU 32")
     parser.add_argument("--steps", type=int, help="steps of a round; default 1, quick 3, GPU 20")
-    parser.add_argument("--zero", type=int, choices=(0, 1, 2, 3), nargs="+", help="ours: ZeRO stages; default 0, GPU 0 1 2")
+    parser.add_argument("--zero", type=int, choices=(0, 1, 2, 3), nargs="+", default=(), help="also ours with DeepSpeed")
     parser.add_argument("--rounds", type=int, help="default 5, quick 3")
     parser.add_argument("--threads", type=int, help="cores of a contender, all on the same; default 1, GPU all")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="what a step takes: time, or processor time")
@@ -192,7 +192,6 @@ def parse() -> argparse.Namespace:
     options.batch = options.batch or (32 if cuda else 4)
     options.steps = options.steps or (20 if cuda else 3 if options.quick else 1)
     options.rounds = options.rounds or (3 if options.quick else 5)
-    options.zero = options.zero or ((0, 1, 2) if cuda else (0,))
     cores = sorted(os.sched_getaffinity(0))
     options.threads = options.threads or (len(cores) if cuda else 1)
     options.cores = cores if cuda else cores[-options.threads :]

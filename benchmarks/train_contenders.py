@@ -70,10 +70,12 @@ class Ours(Contender):
 
 
 class Plain(Contender):
-    """A plain loop: autocast for bf16, fused AdamW, clipping; the learning rate is constant."""
+    """A plain loop: autocast for bf16, fused AdamW, clipping, the whole model compiled or not; the learning rate is constant."""
 
     def __init__(self, module: nn.Module, about: dict[str, Any], device: torch.device) -> None:
         self.module, self.device, self.bf16 = module.to(device), device, about["precision"] == "bf16"
+        if about["compile"]:
+            self.module.compile()
         self.optimiser = torch.optim.AdamW(parameter_groups(self.module, 0.01), lr=RATE, fused=True)
 
     def forward(self, windows: Tensor) -> Tensor:
@@ -122,19 +124,22 @@ def plain(shape: ModelConfig, about: dict[str, Any], device: torch.device) -> Pl
     return Plain(module, about, device)
 
 
+def make(about: dict[str, Any], ranks: Ranks) -> Contender:
+    """The contender that `about` describes; on GPUs fp32 products may be TF32."""
+    shape = ModelConfig(**about["shape"])
+    torch.backends.cuda.matmul.allow_tf32 = True
+    if about["kind"] == "ours":
+        return Ours(shape, about, ranks)
+    return {"hugging face": hugging_face, "plain sdpa": plain}[about["kind"]](shape, about, ranks.device)
+
+
 def serve(about: dict[str, Any]) -> None:
     """Answer commands until `end`."""
     ranks = Ranks.connect(about["device"], about["threads"])
-    shape = ModelConfig(**about["shape"])
     windows = torch.load(about["windows"])  # (N, B, T+1)
     if about["device"] == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = about["tf32"]
         windows = windows.pin_memory()
-    made: Contender
-    if about["kind"] == "ours":
-        made = Ours(shape, about, ranks)
-    else:
-        made = {"hugging face": hugging_face, "plain sdpa": plain}[about["kind"]](shape, about, ranks.device)
+    made = make(about, ranks)
     os.sched_setaffinity(0, about["cores"])  # after loading, which would be slow on one core
     place = 0
     answer({"ready": True})

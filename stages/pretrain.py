@@ -153,9 +153,10 @@ class Pretrain(Stage):
         """What the training will need, for a `vocabulary` of so many tokens (gpt1.train.describe)."""
         from gpt1.train.describe import describe
 
+        ranks = resources.workers or 1
         return describe(
             _model(settings, vocabulary), batch=settings.batch, micro_batch=settings.micro_batch, steps=_plan(settings)["steps"],
-            ranks=resources.workers or 1, zero=settings.zero, bf16=settings.precision == "bf16",
+            ranks=ranks, zero=settings.zero if ranks > 1 or settings.zero_on_one_rank else 0, bf16=settings.precision == "bf16",
             recompute=settings.checkpoint_activations, loss_chunk=settings.loss_chunk, corpus_tokens=corpus_tokens, device=device,
         )  # fmt: skip
 

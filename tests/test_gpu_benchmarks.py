@@ -1,0 +1,107 @@
+"""All of benchmarks/gpu on a CPU with a tiny model: prepare, send in pieces, speed, learn, compare.
+
+GPT1_GPU_PYTHON names the interpreter of the part that runs on the GPU machine (default: this one),
+so that the rehearsal can be had with that machine's Python and torch; wheels are packed then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+
+THERE = os.environ.get("GPT1_GPU_PYTHON", sys.executable)
+GPU = Path("benchmarks") / "gpu"
+
+
+def run(*words: str | Path, cwd: Path, path: str = "", statuses: tuple[int, ...] = (0,)) -> dict[str, Any]:
+    """The JSON of a script's last line."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
+    environment = {**environment, "PYTHONPATH": path} if path else environment
+    done = subprocess.run(
+        list(map(str, words)), cwd=cwd, env=environment, capture_output=True, text=True, timeout=580, check=False
+    )
+    print(done.stdout[-3000:], done.stderr[-3000:])
+    assert done.returncode in statuses, done.stderr[-3000:]
+    last = done.stdout.strip().splitlines()[-1]
+    return json.loads(last) if last.startswith("{") else {}
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_a_rehearsal_on_a_cpu(shared: Path, tmp_path: Path) -> None:
+    with tarfile.open(shared / "data" / "tasks" / "glue.tar.xz") as archive:
+        archive.extractall(tmp_path / "data", filter="data")
+    pieces, work, results = tmp_path / "pieces", tmp_path / "gpu" / "work", tmp_path / "gpu" / "results"
+    wheels = "--wheels" if "GPT1_GPU_PYTHON" in os.environ else "--no-wheels"
+    mib = 5.8 if wheels == "--wheels" else 1.0
+    prepared = run(
+        sys.executable, ROOT / GPU / "prepare.py", "--profile", "rehearsal", "--store", tmp_path / "store",
+        "--tasks", tmp_path / "data", "--out", pieces, "--mib", str(mib), wheels, cwd=tmp_path,
+    )  # fmt: skip
+    assert len(prepared["pieces"]) > 1
+    assert max(prepared["pieces"].values()) <= prepared["limit"]
+
+    # What follows sees the pieces alone, one after the other, and the code that travels in the first.
+    there = shutil.move(pieces, tmp_path / "gpu" / "arrived")
+    code, path = work / "code", os.pathsep.join(map(str, (work / "site", work / "code")))
+    packed = work / "packed"
+    run(THERE, there / "piece-1" / "unpack.py", there / "piece-1", work, cwd=work.parent)
+    shards = json.loads((packed / "shards.json").read_text())
+    first = json.loads((packed / "run.json").read_text())["place"]["train"]
+    assert 0 < len(first) < sum(name.startswith("train/") for name in shards)
+
+    speed = run(
+        THERE, code / GPU / "speed.py", "--packed", packed, "--out", results, "--device", "cpu", "--precision", "fp32",
+        "--batch", "4", "--steps", "2", "--only", "gpt1", "--only", "plain sdpa, compiled", "--limit", "200",
+        cwd=work.parent, path=path, statuses=(0, 1),
+    )  # fmt: skip
+    assert {row["name"]: "error" in row for row in lines(results / "speed.jsonl")} == {
+        "gpt1": False,
+        "plain sdpa, compiled": False,
+    }
+    assert not [failure for failure in speed["failures"] if "loss" in failure]
+    assert json.loads((results / "profile.json").read_text())["milliseconds"]
+
+    for number in range(2, len(prepared["pieces"]) + 1):
+        run(THERE, code / GPU / "unpack.py", there / f"piece-{number}", work, cwd=work.parent, path=path)
+    assert json.loads((packed / "run.json").read_text())["place"]["train"] == sorted(s for s in shards if s.startswith("train/"))
+    learned = run(
+        THERE, code / GPU / "learn.py", "--packed", packed, "--tokens-per-second", "2000", "--pretrain", "8",
+        "--starting", "120", "--limit", "420", "--processes", "2", "--device", "cpu", "--out", results,
+        cwd=work.parent, path=path,
+    )  # fmt: skip
+    assert learned["pretraining_status"] == 0
+    assert learned["not_done"] == []
+    rows = lines(results / "finetune.jsonl")
+    assert len(rows) == learned["finetuning_jobs"] == 8 * 2 * 2
+    assert {row["variant"] for row in rows} == {"full", "no_pretraining"}
+    assert any("validation_perplexity" in row for row in lines(results / "metrics.jsonl"))
+
+    compared = run(sys.executable, ROOT / GPU / "compare.py", results, cwd=ROOT, statuses=(0, 1))
+    assert compared["tasks"] == 8
+    assert set(compared["t_interval_over_seeds"]) == {row["task"] for row in rows}
+
+
+def test_the_committed_trial_is_what_the_readme_says() -> None:
+    trial = ROOT / "benchmarks" / "results" / "gpu" / "2026-11-28-h100"
+    compared = run(sys.executable, ROOT / GPU / "compare.py", trial, cwd=ROOT)
+    perplexity = [row["validation_perplexity"] for row in lines(trial / "metrics.jsonl") if "validation_perplexity" in row][-1]
+    fastest = {row["name"]: row["tokens_per_second"] for row in lines(trial / "speed.jsonl")}
+    for page in ("README.md", "README.zh.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert f"{perplexity:.1f}" in text
+        assert f"{compared['mean_difference']:+.1f}" in text
+        assert f"{fastest['gpt1, DeepSpeed ZeRO 0']:,}" in text
