@@ -129,6 +129,14 @@ def score(task: Task, labels: Sequence[float], predictions: Sequence[float], gro
     return Score(main, values, baseline, baseline_kind, error, error_kind, len(truth))
 
 
+def score_line(name: str, score: Score) -> str:
+    """`demo_choice seed 1: accuracy 71.5 (chance 50.0, +10.8 standard errors, 400 dev)`."""
+    return (
+        f"{name}: {score.metric} {score.main:.1f} ({score.baseline_kind} {score.baseline:.1f}, "
+        f"{score.above_baseline:+.1f} standard errors, {score.n} dev)"
+    )
+
+
 def baseline_of(task: Task, labels: np.ndarray) -> tuple[float, str]:
     """What needs no model, in per cent, for the task's first metric, and its name."""
     main = task.metrics[0]

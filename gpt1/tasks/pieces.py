@@ -63,3 +63,11 @@ def load_pieces(path: Path, examples: Sequence[Example]) -> Pieces:
     if len(pieces.texts) != wanted:
         raise UserError(f"{path.name}: {len(pieces.texts)} texts encoded, the examples have {wanted}; run the encode stage again")
     return pieces
+
+
+def select_pieces(pieces: Pieces, examples: Sequence[Example], places: Sequence[int]) -> Pieces:
+    """The pieces of some of the `examples` that `pieces` was made from, those at `places`."""
+    sizes = [len(example.texts) + len(example.choices) for example in examples]
+    chosen = np.zeros(len(sizes), dtype=bool)
+    chosen[list(places)] = True
+    return Pieces(pieces.ids, pieces.starts, pieces.texts[np.repeat(chosen, sizes)])
