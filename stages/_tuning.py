@@ -110,10 +110,14 @@ def load_encoder(vocabulary: Artifact) -> TextEncoder:
 
 
 def load_task_data(context: Context) -> TaskFiles:
-    """The task_data artifact's examples."""
+    """The examples of the task_data cell this one takes."""
+    return read_task_data(context.input("task_data"))
+
+
+def read_task_data(data: Artifact) -> TaskFiles:
+    """The examples of a task_data artifact."""
     from gpt1.tasks.files import TASK_FILE, load_task
 
-    data = context.input("task_data")
     train, test = (data.path(name) if name in data.files else None for name in ("train.jsonl", "test.jsonl"))
     return load_task(data.path(TASK_FILE), train, data.path("dev.jsonl"), test)
 

@@ -144,7 +144,12 @@ def random_model(job: FinetuneJob) -> GPT:
 
 
 def run_job(
-    job: FinetuneJob, files: TaskFiles, pieces: PiecesOf, gpt: GPT, device: torch.device, reporter: Reporter
+    job: FinetuneJob,
+    files: TaskFiles,
+    pieces: PiecesOf,
+    gpt: GPT,
+    device: torch.device,
+    reporter: Reporter,
 ) -> JobResult:
     """Fine-tune `gpt`, which it changes, and score it on dev and, where there is one, on the test set."""
     config = job.training
