@@ -105,15 +105,15 @@ def _fill_tasks(folder: Path, cells: list[Cell], vocabulary: int, made: dict[str
     """Write each task's examples and ids, test sets only with public labels, and the jobs' settings."""
     from gpt1.tasks.finetune_packed import JOBS_FILE, TASKS_FOLDER, jobs_json
 
-    packed: dict[str, tuple[str, ...]] = {}
+    packed: dict[str, tuple[str, str]] = {}
     for cell in cells:
-        task, sources = _task(cell), (*cell.inputs["task_data"], *cell.inputs["encode"])
-        if task in packed and packed[task] != sources:
-            both = " and ".join(sorted({*packed[task], *sources}))
-            raise UserError(f"{cell.id}: task {task} comes from {both}; keep one of each, or pack with --no-tasks")
+        task, data, ids = _task(cell), cell.inputs["task_data"][0], cell.inputs["encode"][0]
         if task not in packed:
-            packed[task] = sources
-            _copy_task(*(made[source] for source in sources), folder / TASKS_FOLDER / task)
+            packed[task] = data, ids
+            _copy_task(made[data], made[ids], folder / TASKS_FOLDER / task)
+        elif packed[task] != (data, ids):
+            both = " and ".join(sorted({*packed[task], data, ids}))
+            raise UserError(f"{cell.id}: task {task} comes from {both}; keep one of each, or pack with --no-tasks")
     jobs = [_stage(cell).job(cell.settings, cell.id, vocabulary) for cell in cells]
     (folder / JOBS_FILE).write_text(jobs_json(jobs), encoding="utf-8")
 
