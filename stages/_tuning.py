@@ -1,4 +1,4 @@
-"""What finetune and transfer share: their settings, and the way from input artifacts to output files."""
+"""What finetune and transfer share: settings, and the way from input artifacts to output files."""
 
 from __future__ import annotations
 
@@ -138,11 +138,12 @@ def tuning_config(settings: TuningSettings) -> FinetuneConfig:
     """The library's configuration of a job; its fields are settings of the same names."""
     from gpt1.tasks.finetune import FinetuneConfig
 
-    return FinetuneConfig(**{field.name: getattr(settings, field.name) for field in fields(FinetuneConfig)})
+    names = [field.name for field in fields(FinetuneConfig)]
+    return FinetuneConfig(**{name: getattr(settings, name) for name in names})
 
 
 def pieces_of(context: Context, encoder: TextEncoder) -> PiecesOf:
-    """The splits' ids: those of the encode stage where the workflow has that stage, else encoded here."""
+    """The splits' ids: those of the encode stage where the workflow has one, else encoded here."""
     from gpt1.tasks.pieces import encode_pieces, load_pieces
 
     kept = context.inputs("encode")

@@ -99,8 +99,8 @@ class Finetune(Stage):
             given = {name: getattr(settings, name) for name in (*SHAPE, "dropout", "init_std")}
             shape = ModelConfig(vocabulary=vocabulary, **given)
         return FinetuneJob(
-            cell, settings.task, settings.variant, vocabulary, tuning_config(settings), settings.max_length,
-            settings.truncation, settings.predict_test, shape,
+            cell, settings.task, settings.variant, vocabulary, tuning_config(settings),
+            settings.max_length, settings.truncation, settings.predict_test, shape,
         )  # fmt: skip
 
     def run(self, settings: FinetuneSettings, context: Context) -> None:
@@ -110,11 +110,11 @@ class Finetune(Stage):
         device = prepare(context)
         encoder, files = load_encoder(context.input("vocabulary")), load_task_data(context)
         job = self.job(settings, context.cell, encoder.vocabulary.size)
-        gpt = (
-            load_pretrained(context.input("pretrain").path("model.safetensors"), job.vocabulary)
-            if job.pretrained
-            else random_model(job)
-        )
+        if job.pretrained:
+            weights = context.input("pretrain").path("model.safetensors")
+            gpt = load_pretrained(weights, job.vocabulary)
+        else:
+            gpt = random_model(job)
         found = run_job(job, files, pieces_of(context, encoder), gpt, device, context)
         if found.test_predictions:
             _write_test(context, files, found.test_predictions)

@@ -56,13 +56,15 @@ class Transfer(Stage):
 
         device = prepare(context)
         encoder, files = load_encoder(context.input("vocabulary")), load_task_data(context)
-        gpt = load_pretrained(context.input("pretrain").path("model.safetensors"), encoder.vocabulary.size)
+        weights = context.input("pretrain").path("model.safetensors")
+        gpt = load_pretrained(weights, encoder.vocabulary.size)
         if settings.transferred > gpt.config.layers:
             raise UserError(f"transferred is {settings.transferred}, the pre-trained model has {gpt.config.layers} layers")
         reset_blocks(gpt, settings.transferred, settings.seed)
         inputs = TaskInputs(
-            files, pieces_of(context, encoder), gpt, context, max_length=settings.max_length, truncation=settings.truncation
-        )
+            files, pieces_of(context, encoder), gpt, context,
+            max_length=settings.max_length, truncation=settings.truncation,
+        )  # fmt: skip
         data = inputs.training()
         config = tuning_config(settings)
         model = make_task_model(gpt, data, config)

@@ -1,6 +1,8 @@
-"""Runs a module where nothing is installed but some packages: `python -m tests.only PACKAGE,... MODULE [ARGUMENT ...]`.
+"""Runs a module where only some packages are installed:
 
-The module finds the standard library, gpt1, the packages and what these require by their own metadata.
+python -m tests.only PACKAGE,... MODULE [ARGUMENT ...]
+
+The module finds the standard library, gpt1, the packages and what these require by their metadata.
 """
 
 from __future__ import annotations
@@ -53,11 +55,15 @@ class Only(MetaPathFinder):
 
 def main() -> None:
     packages, module, *arguments = sys.argv[1:]
-    sysconfig.get_config_vars()  # a module of the standard library whose name depends on the machine
+    sysconfig.get_config_vars()  # reads a module whose name depends on the machine
     allowed = closure(packages.split(","))
-    names = {name for name, by in packages_distributions().items() if allowed & set(map(normal, by))}
+    names = {
+        name for name, by in packages_distributions().items() if allowed & set(map(normal, by))
+    }
     names |= {*sys.stdlib_module_names, "gpt1"}
-    for name in [name for name in sys.modules if name.partition(".")[0] not in names | {"__main__"}]:
+    for name in [
+        name for name in sys.modules if name.partition(".")[0] not in names | {"__main__"}
+    ]:
         del sys.modules[name]
     sys.meta_path[:] = [Only(names, list(sys.meta_path))]  # type: ignore[list-item]
     sys.argv = [module, *arguments]

@@ -2,8 +2,8 @@
 
 python -m gpt1.tasks.finetune_packed --config FOLDER/finetune.json
 
-FOLDER has finetune.json, tasks/NAME/ and output/, where pre-training leaves its model. Each finished job
-appends a line to output/finetune.jsonl; killed, the same command goes on after the last finished job.
+FOLDER has finetune.json, tasks/NAME/ and output/, where pre-training leaves its model. Each
+finished job appends a line to output/finetune.jsonl; killed, the same command goes on after it.
 A script that runs several jobs at once calls `read_jobs`, `run_packed` and `append_result`.
 """
 
@@ -38,7 +38,7 @@ TASKS_FOLDER = "tasks"
 OUTPUT = "output"
 RESULTS_FILE = "finetune.jsonl"
 ROWS_SEED = 1
-"""Of the draw that `rows` makes: the default of task_data's `seed`, so that `train_rows` draws the same ones."""
+"""Seed of the draw of `rows`: task_data's default, whose `train_rows` so draws the same ones."""
 PROGRESS_SECONDS = 30.0
 
 
@@ -48,13 +48,16 @@ def jobs_json(jobs: Sequence[FinetuneJob]) -> str:
 
 
 def read_jobs(config: Path) -> list[FinetuneJob]:
-    """The jobs of a finetune.json, in its order. UserError where there is none, or something else in it."""
+    """The jobs of a finetune.json, in its order. UserError where it is missing or another file."""
     try:
-        return [FinetuneJob.from_dict(job) for job in json.loads(config.read_text(encoding="utf-8"))["jobs"]]
+        document = json.loads(config.read_text(encoding="utf-8"))
+        return [FinetuneJob.from_dict(job) for job in document["jobs"]]
     except FileNotFoundError as error:
-        raise UserError(f"{config}: no such file; expected the {JOBS_FILE} of a folder by `gpt1 pack`") from error
+        message = f"{config}: no such file; expected the {JOBS_FILE} of a folder by `gpt1 pack`"
+        raise UserError(message) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{config}: not the jobs of a packed folder ({error!r}); run `gpt1 pack` again") from error
+        message = f"{config}: not the jobs of a packed folder ({error!r}); run `gpt1 pack` again"
+        raise UserError(message) from error
 
 
 def run_packed(
@@ -68,18 +71,19 @@ def run_packed(
 ) -> dict[str, Any]:
     """Run one job with the data of `folder`, from the pre-trained `model` (a file or folder).
 
-    The variant no_pretraining does not read `model`. `rows`: at most that many training examples, the same
-    ones for every job. Returns the row of finetune.jsonl, which it does not write: plain values, scores in
-    per cent. Raises UserError where files are missing or do not fit together.
+    The variant no_pretraining does not read `model`. `rows`: at most that many training examples,
+    the same ones for every job. Returns the row of finetune.jsonl, which it does not write: plain
+    values, scores in per cent. Raises UserError where files are missing or do not fit together.
     """
     begun = time.perf_counter()
     settings = _settings(job, rows, model)
     data = folder / TASKS_FOLDER / job.task
-    train, test = data / "train.jsonl", data / "test.jsonl"
+    train, dev, test = (data / f"{split}.jsonl" for split in ("train", "dev", "test"))
     try:
-        files = load_task(data / TASK_FILE, train, data / "dev.jsonl", test if test.exists() else None)
+        files = load_task(data / TASK_FILE, train, dev, test if test.exists() else None)
     except FileNotFoundError as error:
-        raise UserError(f"{error.filename}: no such file; pack {job.task} again, or choose other tasks") from error
+        message = f"{error.filename}: no such file; pack {job.task} again, or choose other tasks"
+        raise UserError(message) from error
     packed = files.train
     places = sample_places(len(packed), rows, ROWS_SEED, "train")
     files = replace(files, train=[packed[place] for place in places])
@@ -97,8 +101,8 @@ def run_packed(
     assert score is not None
     reporter.say(score_line(job.name, score))
     return {
-        "job": job.id, "task": job.task, "variant": job.variant, "seed": job.config.seed, **score.to_dict(),
-        "best_epoch": found.result.best_epoch, "train_rows": len(files.train),
+        "job": job.id, "task": job.task, "variant": job.variant, "seed": job.config.seed,
+        **score.to_dict(), "best_epoch": found.result.best_epoch, "train_rows": len(files.train),
         "train_rows_in_source": files.facts["rows_in_source"]["train"], "dev_rows": len(files.dev),
         "test": found.test_score.to_dict() if found.test_score else None, "cut": dict(found.cut),
         "max_length": job.max_length or gpt.config.context, "precision": job.config.precision,
@@ -128,7 +132,8 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in lines.splitlines()]
     except ValueError as error:
-        raise UserError(f"{file}: a line is not JSON ({error}); take it out, and its job runs again") from error
+        message = f"{file}: a line is not JSON ({error}); take it out, and its job runs again"
+        raise UserError(message) from error
 
 
 def _settings(job: FinetuneJob, rows: int | None, model: Path) -> dict[str, Any]:
@@ -138,8 +143,8 @@ def _settings(job: FinetuneJob, rows: int | None, model: Path) -> dict[str, Any]
         return {"job": job.to_dict(), "rows": rows, "model_sha256": ""}
     if not weights.is_file():
         raise UserError(
-            f"{weights}: no such file, and {job.id} starts from a pre-trained model; run the folder's "
-            "pre-training first, name a model with --model, or choose --variant no_pretraining"
+            f"{weights}: no such file, and {job.id} starts from a pre-trained model; run the "
+            "folder's pre-training first, name one with --model, or take --variant no_pretraining"
         )
     digest = _digest(weights, weights.stat().st_mtime_ns)
     return {"job": job.to_dict(), "rows": rows, "model_sha256": digest}
@@ -172,10 +177,11 @@ def _choose(jobs: Sequence[FinetuneJob], arguments: argparse.Namespace) -> list[
         for value in wanted or ():
             if value not in known:
                 names = ", ".join(map(str, known))
-                raise UserError(f"--{option} {value}: no job has it; {arguments.config} has: {names}")
+                where = f"{arguments.config} has: {names}"
+                raise UserError(f"--{option} {value}: no job has it; {where}")
         found = [job for job in found if not wanted or _facet(job, option) in wanted]
     if not found:
-        raise UserError(f"{arguments.config}: no job has all that was asked for; leave an option out")
+        raise UserError(f"{arguments.config}: no job fits all options; leave one of them out")
     return [
         replace(
             job,
@@ -193,7 +199,9 @@ def _facet(job: FinetuneJob, name: str) -> str | int:
 
 def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch finds no GPU here; take --device cpu, or repair the driver")
+        raise UserError(
+            "--device cuda: torch finds no GPU; take --device cpu, or repair the driver"
+        )
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
@@ -203,11 +211,13 @@ def _run(arguments: argparse.Namespace) -> None:
     model, device = arguments.model or folder / OUTPUT / MODEL_FILE, _device(arguments.device)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    wanted = [_settings(job, arguments.rows, model) for job in jobs]  # before the first job: it may take hours
+    # All of them before the first job, which may take hours.
+    wanted = [_settings(job, arguments.rows, model) for job in jobs]
     finished = [row["settings"] for row in read_results(folder)]
     for job, settings in zip(jobs, wanted, strict=True):
         if settings in finished:
-            print(f"{job.name}: in {OUTPUT}/{RESULTS_FILE} already, with the same settings", flush=True)
+            where = f"{OUTPUT}/{RESULTS_FILE}"
+            print(f"{job.name}: in {where} already, with the same settings", flush=True)
             continue
         append_result(folder, run_packed(folder, job, model, device, rows=arguments.rows))
 
@@ -215,12 +225,12 @@ def _run(arguments: argparse.Namespace) -> None:
 def main() -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="FOLDER/finetune.json, by `gpt1 pack`")
-    parser.add_argument("--model", type=Path, help="another model than FOLDER/output/model.safetensors")
+    parser.add_argument("--config", type=Path, required=True, help="FOLDER/finetune.json")
+    parser.add_argument("--model", type=Path, help="instead of FOLDER/output/model.safetensors")
     parser.add_argument("--task", action="append", help="only this task; repeatable")
     parser.add_argument("--variant", action="append", help="only this variant; repeatable")
     parser.add_argument("--seed", action="append", type=int, help="only this seed; repeatable")
-    parser.add_argument("--rows", type=positive_int, help="at most that many training examples, drawn by seed")
+    parser.add_argument("--rows", type=positive_int, help="at most that many training rows, drawn")
     parser.add_argument("--max-length", type=positive_int, help="another longest sequence, in ids")
     parser.add_argument("--precision", choices=("fp32", "bf16"), help="another number format")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")

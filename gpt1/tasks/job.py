@@ -1,4 +1,4 @@
-"""One fine-tuning job, from a task's files and ids to its scores: what the stage and a packed folder run."""
+"""One fine-tuning job, from files and ids to scores: for the stage and packed folders."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PiecesOf = Callable[[str, Sequence[Example]], Pieces]
 
 @dataclass(frozen=True)
 class FinetuneJob:
-    """All settings of one job. `id` is the workflow's cell, `vocabulary` the number of its tokens."""
+    """All settings of a job. `id` is the workflow's cell, `vocabulary` the number of its tokens."""
 
     id: str
     task: str
@@ -55,7 +55,8 @@ class FinetuneJob:
     @property
     def training(self) -> FinetuneConfig:
         """The configuration that the variant trains with."""
-        return replace(self.config, lm_weight=0.0) if self.variant == "no_auxiliary_lm" else self.config
+        lm_weight = 0.0 if self.variant == "no_auxiliary_lm" else self.config.lm_weight
+        return replace(self.config, lm_weight=lm_weight)
 
     @property
     def pretrained(self) -> bool:
@@ -75,8 +76,9 @@ class FinetuneJob:
 
 @dataclass(frozen=True)
 class JobResult:
-    """The model with its best epoch's weights, the `result` on dev, how many examples of each split were
-    cut, and where the test set was predicted its predictions and, its labels being public, its score."""
+    """The model with its best epoch's weights, the `result` on dev, how many examples of each split
+    were cut, the predictions for the test set (none without such a set), and their score where its
+    labels are public."""
 
     model: TaskModel
     result: Result
@@ -88,7 +90,7 @@ class JobResult:
 class TaskInputs:
     """A task's splits through the input transform of one model; reports how many examples it cuts.
 
-    Raises UserError where `max_length` (None: the model's context) leaves no text or does not fit the model.
+    Raises UserError where `max_length` (None: the model's context) leaves no text or does not fit.
     """
 
     def __init__(
@@ -101,10 +103,12 @@ class TaskInputs:
         max_length: int | None,
         truncation: Truncation,
     ) -> None:
-        length = max_length or gpt.config.context
-        if not SHORTEST <= length <= gpt.config.context:
+        context = gpt.config.context
+        length = max_length or context
+        if not SHORTEST <= length <= context:
             raise UserError(
-                f"sequences of {length} ids do not fit: expected {SHORTEST} to the model's context of {gpt.config.context}"
+                f"sequences of {length} ids do not fit: expected {SHORTEST} to the model's "
+                f"context of {context}"
             )
         self._files, self._pieces, self._reporter = files, pieces, reporter
         special = SpecialIds.after(gpt.config.vocabulary)
@@ -115,14 +119,16 @@ class TaskInputs:
         """Train and dev."""
         files = self._files
         groups = tuple(example.group for example in files.dev)
-        return TaskSet(files.task, self.split("train", files.train), self.split("dev", files.dev), groups)
+        train, dev = self.split("train", files.train), self.split("dev", files.dev)
+        return TaskSet(files.task, train, dev, groups)
 
     def split(self, name: str, examples: Sequence[Example]) -> EncodedExamples:
         """One split."""
         found = EncodedExamples(examples, self._pieces(name, examples), self._form)
         self.cut[name] = found.cut
         if found.cut:
-            self._reporter.say(f"{found.cut} of {len(examples)} {name} examples were cut to {self._form.length} ids")
+            cut = f"{found.cut} of {len(examples)} {name} examples were cut"
+            self._reporter.say(f"{cut} to {self._form.length} ids")
         return found
 
 
@@ -131,8 +137,8 @@ def load_pretrained(path: Path, vocabulary: int) -> GPT:
     gpt = load_model(path)
     if gpt.config.vocabulary != vocabulary:
         raise UserError(
-            f"{path}: the model has {gpt.config.vocabulary} vocabulary rows, the vocabulary {vocabulary} tokens; "
-            "they must come from the same vocabulary stage"
+            f"{path}: the model has {gpt.config.vocabulary} vocabulary rows, the vocabulary "
+            f"{vocabulary} tokens; they must come from the same vocabulary stage"
         )
     return gpt
 
@@ -151,9 +157,10 @@ def run_job(
     device: torch.device,
     reporter: Reporter,
 ) -> JobResult:
-    """Fine-tune `gpt`, which it changes, and score it on dev and, where there is one, on the test set."""
+    """Fine-tune `gpt`, which it changes; score it on dev and, where there is one, the test set."""
     config = job.training
-    inputs = TaskInputs(files, pieces, gpt, reporter, max_length=job.max_length, truncation=job.truncation)
+    length, truncation = job.max_length, job.truncation
+    inputs = TaskInputs(files, pieces, gpt, reporter, max_length=length, truncation=truncation)
     data = inputs.training()
     model = make_task_model(gpt, data, config)
     result = finetune(model, data, config, device, reporter)

@@ -60,7 +60,7 @@ def f1(labels: np.ndarray, predictions: np.ndarray) -> float:
 def matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
     """Matthews' correlation of any number of classes; 0 where one side is constant.
 
-    The arithmetic of scikit-learn's `matthews_corrcoef`: counts are exact, only the last line rounds.
+    The arithmetic of scikit-learn's `matthews_corrcoef`: only the last line rounds.
     """
     if _constant(labels, predictions):
         return 0.0
@@ -80,7 +80,7 @@ def pearson(labels: np.ndarray, predictions: np.ndarray) -> float:
 
 
 def spearman(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Spearman's correlation; 0 where one side is constant. The arithmetic of SciPy's `spearmanr`."""
+    """Spearman's correlation; 0 where one side is constant. As SciPy's `spearmanr` computes it."""
     if _constant(labels, predictions):
         return 0.0
     return float(np.corrcoef(_ranks(labels), _ranks(predictions))[1, 0])

@@ -1,4 +1,4 @@
-"""`gpt1 pack`: a pre-training and its fine-tuning jobs as a folder, for a machine that has torch and DeepSpeed alone."""
+"""`gpt1 pack`: a pre-training and its fine-tuning as a folder, for a machine without Ray."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def pack(
     parts: Annotated[int | None, typer.Option("--parts", min=1, help="Only so many parts of the training text.")] = None,
     tasks: Annotated[
         bool | None,
-        typer.Option("--tasks/--no-tasks", help="The tasks' ids and the jobs of finetune too (those already encoded)."),
+        typer.Option("--tasks/--no-tasks", help="The fine-tuning jobs too (of encoded tasks)."),
     ] = None,
 ) -> None:
-    """Put a pre-training and its fine-tuning jobs, with all that they read, into a folder for another machine."""
+    """Put a pre-training and its fine-tuning, with what they read, into a folder for elsewhere."""
     workflow = read(file, profile, assignments or ())
     chosen = _choose(workflow, cell, file)
     made = made_artifacts(workflow, store)
@@ -55,7 +55,8 @@ def pack(
     if jobs:
         names = ", ".join(dict.fromkeys(_task(job) for job in jobs))
         print(
-            f"Then its {len(jobs)} fine-tuning jobs ({names}), with scores in {to.name}/{OUTPUT}/finetune.jsonl:\n"
+            f"Then its {len(jobs)} fine-tuning jobs ({names}), with scores in "
+            f"{to.name}/{OUTPUT}/finetune.jsonl:\n"
             f"  python -m gpt1.tasks.finetune_packed --config {to.name}/finetune.json"
         )
 
@@ -70,11 +71,17 @@ def _fill(folder: Path, cell: Cell, shards: Artifact, vocabulary: Artifact, part
     for outside in cell.stage.outside(cell.settings):
         _copy(outside.path, folder / outside.name)
     names = [part.name for part in train], [part.name for part in held_out]
-    (folder / RUN_FILE).write_text(_stage(cell).packed(cell.settings, folder / OUTPUT, *names), encoding="utf-8")
+    run = _stage(cell).packed(cell.settings, folder / OUTPUT, *names)
+    (folder / RUN_FILE).write_text(run, encoding="utf-8")
 
 
-def _finetune_cells(workflow: Workflow, pretrain: Cell, made: dict[str, Artifact], required: bool) -> list[Cell]:
-    """The fine-tuning cells that need no other model than `pretrain`'s and whose data and ids are made.
+def _finetune_cells(
+    workflow: Workflow,
+    pretrain: Cell,
+    made: dict[str, Artifact],
+    required: bool,
+) -> list[Cell]:
+    """The finetune cells that need no model but `pretrain`'s and whose data and ids are made.
 
     `required`: UserError where there is none, and where data or ids are missing.
     """
@@ -88,21 +95,26 @@ def _finetune_cells(workflow: Workflow, pretrain: Cell, made: dict[str, Artifact
         missing = [need for need in needed if need not in made]
         if required and missing:
             raise UserError(
-                f"{missing[0]} is not made yet, which {cell.id} needs; run `gpt1 run {missing[0]}` with the same "
-                "options, or pack with --no-tasks"
+                f"{missing[-1]} is not made yet, which {cell.id} needs; run "
+                f"`gpt1 run {missing[-1]}` with the same options, or pack with --no-tasks"
             )
         if "encode" in cell.inputs and not missing:
             found.append(cell)
     if required and not found:
         raise UserError(
-            f"{workflow.file}: no finetune cell starts from {pretrain.id} and needs an `encode` stage, so --tasks "
-            "packs nothing; add them, or leave --tasks out"
+            f"{workflow.file}: no finetune cell starts from {pretrain.id} and needs an "
+            "`encode` stage, so --tasks packs nothing; add them, or leave --tasks out"
         )
     return found
 
 
-def _fill_tasks(folder: Path, cells: list[Cell], vocabulary: int, made: dict[str, Artifact]) -> None:
-    """Write each task's examples and ids, test sets only with public labels, and the jobs' settings."""
+def _fill_tasks(
+    folder: Path,
+    cells: list[Cell],
+    vocabulary: int,
+    made: dict[str, Artifact],
+) -> None:
+    """Write the tasks' examples and ids, test sets with public labels, and the jobs' settings."""
     from gpt1.tasks.finetune_packed import JOBS_FILE, TASKS_FOLDER, jobs_json
 
     packed: dict[str, tuple[str, str]] = {}
@@ -113,7 +125,9 @@ def _fill_tasks(folder: Path, cells: list[Cell], vocabulary: int, made: dict[str
             _copy_task(made[data], made[ids], folder / TASKS_FOLDER / task)
         elif packed[task] != (data, ids):
             both = " and ".join(sorted({*packed[task], data, ids}))
-            raise UserError(f"{cell.id}: task {task} comes from {both}; keep one of each, or pack with --no-tasks")
+            raise UserError(
+                f"{cell.id}: task {task} comes from {both}; keep one of each, or take --no-tasks"
+            )
     jobs = [_stage(cell).job(cell.settings, cell.id, vocabulary) for cell in cells]
     (folder / JOBS_FILE).write_text(jobs_json(jobs), encoding="utf-8")
 

@@ -18,7 +18,9 @@ FINETUNING = "torch,numpy,safetensors,pyarrow"
 def run_with(packages: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
     """A module with its arguments, where only `packages` are installed."""
     command = [sys.executable, "-m", "tests.only", packages, *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def test_pre_training_runs_where_deepspeed_is_installed(tmp_path: Path) -> None:
@@ -31,7 +33,10 @@ def test_pre_training_runs_where_deepspeed_is_installed(tmp_path: Path) -> None:
     assert (Path(place.output) / "samples.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("package", ["pydantic", "sklearn", "scipy", "ftfy", "ray", "typer", "deepspeed"])
+HIDDEN = ["pydantic", "sklearn", "scipy", "ftfy", "ray", "typer", "deepspeed"]
+
+
+@pytest.mark.parametrize("package", HIDDEN)
 def test_other_packages_are_hidden(package: str) -> None:
     done = run_with(FINETUNING, package)
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""`gpt1 pack` with tasks: the folder's fine-tuning gives the stage's scores, wherever it is, with few packages."""
+"""`gpt1 pack` with tasks: a folder's fine-tuning gives the stage's scores with few packages."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ stages:
     matrix: {task: [rte, mnli, storycloze]}
   finetune:
     needs: [pretrain, vocabulary, task_data, encode]
-    with: {layers: 1, width: 16, heads: 2, context: 48, batch: 8, lr: 1.0e-2, epochs: 2, log_every: 2}
+    with:
+      {layers: 1, width: 16, heads: 2, context: 48, batch: 8, lr: 1.0e-2, epochs: 2, log_every: 2}
     matrix:
       task: [rte, storycloze]
       variant: [full, no_auxiliary_lm, no_pretraining, lstm]
@@ -95,7 +96,8 @@ def folder(packed: Path, tmp_path: Path) -> Path:
 
 def finetune(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str | Path) -> int:
     """The exit status of the command in this process."""
-    monkeypatch.setattr("sys.argv", ["finetune", "--config", *map(str, (folder / "finetune.json", *words))])
+    first = ("finetune", "--config", folder / "finetune.json", "--device", "cpu")
+    monkeypatch.setattr("sys.argv", [str(word) for word in (*first, *words)])
     return main()
 
 
@@ -106,10 +108,15 @@ def scores_of_stage(plan: Plan, folder: Path, cell: str, store: Path) -> dict[st
     model = OutputFile("model.safetensors", folder / "output" / "model.safetensors", 1, "0" * 64)
     inputs = (
         Artifact("pretrain", "pretrain", "0" * 32, "0" * 64, {}, {}, {model.name: model}),
-        *(made(plan, name) for name in ("vocabulary", f"task_data[task={task}]", f"encode[task={task}]")),
+        *(
+            made(plan, name)
+            for name in ("vocabulary", f"task_data[task={task}]", f"encode[task={task}]")
+        ),
     )
     target, values = Store.at(store), job.settings.model_dump(mode="json")
-    wanted = Job(target, "finetune", cell, "1" * 32, {}, values, inputs, (), Resources(), cluster=False)
+    wanted = Job(
+        target, "finetune", cell, "1" * 32, {}, values, inputs, (), Resources(), cluster=False
+    )
     run_cell(wanted, Said())
     found = target.artifact("finetune", "1" * 32)
     assert found is not None
@@ -122,7 +129,10 @@ def test_the_files_of_a_folder(packed: Path) -> None:
     assert files == sorted(
         f"tasks/{task}/{name}"
         for task in splits
-        for name in ("task.json", *(f"{s}.{e}" for s in splits[task] for e in ("jsonl", "safetensors")))
+        for name in (
+            "task.json",
+            *(f"{s}.{e}" for s in splits[task] for e in ("jsonl", "safetensors")),
+        )
     )
     assert [job.id for job in read_jobs(packed / "finetune.json")] == [
         f"finetune[task={task},variant={variant}]"
@@ -141,14 +151,22 @@ def test_the_scores_are_the_stages_with_few_packages(
     assert len(rows) == 6
     for number, row in enumerate(rows):
         scores = scores_of_stage(work[1], folder, row["job"], tmp_path / str(number))
-        for key in ("metric", "values", "baseline", "standard_error", "n", "best_epoch", "train_rows", "test"):
+        for key in (
+            "metric",
+            "values",
+            "baseline",
+            "standard_error",
+            "n",
+            "best_epoch",
+            "train_rows",
+            "test",
+        ):
             assert row[key] == scores[key], (row["job"], key)
         assert row["cut"] == {split: scores["cut"][split] for split in row["cut"]}
         assert (row["test"] is None) == (row["task"] == "rte")
         assert f"{row['metric']} {row['values'][row['metric']]:.1f} (" in done.stdout
-    assert {(row["train_rows"], row["max_length"], row["precision"], row["device"]) for row in rows} == {
-        (24, 48, "fp32", "cpu"), (16, 48, "fp32", "cpu"),
-    }  # fmt: skip
+    used = [(row["train_rows"], row["max_length"], row["precision"], row["device"]) for row in rows]
+    assert set(used) == {(24, 48, "fp32", "cpu"), (16, 48, "fp32", "cpu")}
 
 
 def test_the_same_command_goes_on_after_a_kill(
@@ -175,7 +193,10 @@ def test_the_same_command_goes_on_after_a_kill(
     # Other settings and another model are other results.
     choice = ("--task", "rte", "--variant", "full", "--variant", "no_pretraining", "--seed", "1")
     assert finetune(monkeypatch, folder, *choice, "--max-length", "20", "--precision", "bf16") == 0
-    save_model(folder / "output", GPT(ModelConfig(**json.loads((folder / "output" / "config.json").read_text()))))
+    save_model(
+        folder / "output",
+        GPT(ModelConfig(**json.loads((folder / "output" / "config.json").read_text()))),
+    )
     assert finetune(monkeypatch, folder, *choice) == 0
     rows = read_results(folder)
     shapes = [(row["variant"], row["max_length"], row["precision"]) for row in rows[3:]]
@@ -190,8 +211,13 @@ def test_fewer_rows_are_those_of_task_data(packed: Path) -> None:
     assert len({example.texts for example in examples}) > 10
     drawn = sample(examples, 10, 1, "train")
     some = select_pieces(pieces, examples, [examples.index(example) for example in drawn])
-    ids = {example.id: [pieces.piece(2 * n), pieces.piece(2 * n + 1)] for n, example in enumerate(examples)}
-    assert [[some.piece(2 * n), some.piece(2 * n + 1)] for n in range(10)] == [ids[example.id] for example in drawn]
+    ids = {
+        example.id: [pieces.piece(2 * n), pieces.piece(2 * n + 1)]
+        for n, example in enumerate(examples)
+    }
+    assert [[some.piece(2 * n), some.piece(2 * n + 1)] for n in range(10)] == [
+        ids[example.id] for example in drawn
+    ]
     row = run_packed(packed, job, packed / "output", torch.device("cpu"), rows=10, reporter=Said())
     assert (row["train_rows"], row["train_rows_in_source"], row["settings"]["rows"]) == (10, 24, 10)
 
@@ -223,11 +249,16 @@ def test_what_cannot_be_is_one_line_and_status_2(
     assert "--seed 9: no job has it" in error("--seed", "9")
     assert "sequences of 49 ids do not fit: expected 16 to" in error("--max-length", "49")
     if not torch.cuda.is_available():
-        assert "torch finds no GPU here" in error("--device", "cuda")
-    other = save_model(folder / "other", GPT(ModelConfig(vocabulary=99, context=48, width=16, layers=1, heads=2)))
+        assert "torch finds no GPU" in error("--device", "cuda")
+    other = save_model(
+        folder / "other", GPT(ModelConfig(vocabulary=99, context=48, width=16, layers=1, heads=2))
+    )
     assert "the model has 99 vocabulary rows" in error("--model", other)
     (folder / "output" / "model.safetensors").unlink()
-    assert "model.safetensors: no such file, and finetune[task=rte,variant=full] starts from" in error()
+    assert (
+        "model.safetensors: no such file, and finetune[task=rte,variant=full] starts from"
+        in error()
+    )
     (folder / "output" / "finetune.jsonl").write_text("{\n")
     assert "a line is not JSON" in error("--variant", "no_pretraining")
     (folder / "finetune.json").write_text('{"jobs": [{"id": 1}]}')
@@ -240,7 +271,9 @@ def test_a_job_comes_back_as_it_was(packed: Path) -> None:
     for job in read_jobs(packed / "finetune.json"):
         assert type(job).from_dict(json.loads(json.dumps(job.to_dict()))) == job
         assert (job.shape is None) == job.pretrained
-        assert job.training == (replace(job.config, lm_weight=0.0) if "lm" in job.variant else job.config)
+        assert job.training == (
+            replace(job.config, lm_weight=0.0) if "lm" in job.variant else job.config
+        )
 
 
 def test_tasks_may_be_left_out_and_asked_for(
@@ -249,7 +282,10 @@ def test_tasks_may_be_left_out_and_asked_for(
     file, _ = work
     store = str(file.parent / "store")
     pack(tmp_path / "with", CELL, file=file, store=store, tasks=True)
-    assert "python -m gpt1.tasks.finetune_packed --config with/finetune.json" in capsys.readouterr().out
+    assert (
+        "python -m gpt1.tasks.finetune_packed --config with/finetune.json"
+        in capsys.readouterr().out
+    )
     pack(tmp_path / "without", CELL, file=file, store=store, tasks=False)
     assert "finetune" not in capsys.readouterr().out
     assert not (tmp_path / "without" / "finetune.json").exists()
@@ -258,10 +294,15 @@ def test_tasks_may_be_left_out_and_asked_for(
     more = file.with_name("more.yaml")  # its ids of MNLI are made, those of QNLI are not
     (file.parent / "data" / "QNLI").mkdir()
     for split in ("train", "dev"):
-        shutil.copy(file.parent / "data" / "RTE" / f"{split}.tsv", file.parent / "data" / "QNLI" / f"{split}.tsv")
+        shutil.copy(
+            file.parent / "data" / "RTE" / f"{split}.tsv",
+            file.parent / "data" / "QNLI" / f"{split}.tsv",
+        )
     text = file.read_text().replace("[rte, mnli, storycloze]", "[rte, mnli, storycloze, qnli]")
     more.write_text(text.replace("task: [rte, storycloze]", "task: [mnli, qnli]"))
-    with pytest.raises(UserError, match=r"task_data\[task=qnli\] is not made yet.*run `gpt1 run task_data"):
+    with pytest.raises(
+        UserError, match=r"encode\[task=qnli\] is not made yet.*run `gpt1 run encode"
+    ):
         pack(tmp_path / "more", CELL, file=more, store=store, tasks=True)
     pack(tmp_path / "more", CELL, file=more, store=store)
     assert [path.name for path in (tmp_path / "more" / "tasks").iterdir()] == ["mnli"]
