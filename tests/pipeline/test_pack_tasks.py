@@ -230,6 +230,10 @@ def test_a_script_may_run_a_job_by_itself(folder: Path) -> None:
     assert read_results(folder) == [row]
     with pytest.raises(UserError, match="4 training examples do not fill one batch of 8"):
         run_packed(folder, job, folder / "output", torch.device("cpu"), rows=4, reporter=Said())
+    ids = folder / "tasks" / "rte" / "dev.safetensors"
+    ids.write_bytes(ids.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"dev.safetensors: no ids of a task"):
+        run_packed(folder, job, folder / "output", torch.device("cpu"), reporter=Said())
     (folder / "tasks" / "rte" / "dev.jsonl").unlink()
     with pytest.raises(UserError, match=r"dev.jsonl: no such file; pack rte again"):
         run_packed(folder, job, folder / "output", torch.device("cpu"), reporter=Said())
