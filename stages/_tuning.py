@@ -1,30 +1,28 @@
-"""What finetune and transfer share: their settings, and one fine-tuning job from input artifacts to output files."""
+"""What finetune and transfer share: settings, and the way from input artifacts to output files."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from gpt1.errors import UserError
 from gpt1.tasks.table import ZERO_SHOT_ONLY, task_named
+from gpt1.tasks.transforms import SHORTEST
 from stages.contract import Artifact, Context, Settings
 
 if TYPE_CHECKING:
     import torch
 
-    from gpt1.model.gpt import GPT
-    from gpt1.tasks.encoded import EncodedExamples
     from gpt1.tasks.example import Example
     from gpt1.tasks.files import TaskFiles
-    from gpt1.tasks.finetune import FinetuneConfig, Result, TaskSet
+    from gpt1.tasks.finetune import FinetuneConfig, Result
+    from gpt1.tasks.job import PiecesOf
     from gpt1.tasks.metrics import Score
     from gpt1.text.encoder import TextEncoder
-
-SHORTEST = 16
-"""Ids a sequence must have room for; fewer leave no text beside the special tokens."""
 
 
 class TuningSettings(Settings):
@@ -112,30 +110,16 @@ def load_encoder(vocabulary: Artifact) -> TextEncoder:
 
 
 def load_task_data(context: Context) -> TaskFiles:
-    """The task_data artifact's examples."""
+    """The examples of the task_data cell this one takes."""
+    return read_task_data(context.input("task_data"))
+
+
+def read_task_data(data: Artifact) -> TaskFiles:
+    """The examples of a task_data artifact."""
     from gpt1.tasks.files import TASK_FILE, load_task
 
-    data = context.input("task_data")
     train, test = (data.path(name) if name in data.files else None for name in ("train.jsonl", "test.jsonl"))
     return load_task(data.path(TASK_FILE), train, data.path("dev.jsonl"), test)
-
-
-def load_pretrained(context: Context, encoder: TextEncoder) -> GPT:
-    """The pre-trained model; UserError when it was made with another vocabulary."""
-    from gpt1.weights.store import load_model
-
-    gpt = load_model(context.input("pretrain").path("model.safetensors"))
-    check_vocabulary(gpt, encoder)
-    return gpt
-
-
-def check_vocabulary(gpt: GPT, encoder: TextEncoder) -> None:
-    """UserError when a model's rows are not those of the vocabulary."""
-    if gpt.config.vocabulary != encoder.vocabulary.size:
-        raise UserError(
-            f"the model has {gpt.config.vocabulary} vocabulary rows, the vocabulary {encoder.vocabulary.size} tokens; "
-            "they must come from the same vocabulary stage"
-        )
 
 
 def prepare(context: Context) -> torch.device:
@@ -150,56 +134,22 @@ def prepare(context: Context) -> torch.device:
     return torch.device("cpu")
 
 
-def tuning_config(settings: TuningSettings, lm_weight: float) -> FinetuneConfig:
-    """The library's configuration of a job."""
+def tuning_config(settings: TuningSettings) -> FinetuneConfig:
+    """The library's configuration of a job; its fields are settings of the same names."""
     from gpt1.tasks.finetune import FinetuneConfig
 
-    return FinetuneConfig(
-        seed=settings.seed, lr=settings.lr, epochs=settings.epochs, batch=settings.batch, accumulation=settings.accumulation,
-        warmup=settings.warmup, lm_weight=lm_weight, classifier_dropout=settings.classifier_dropout,
-        weight_decay=settings.weight_decay, clip=settings.clip, regression=settings.regression, precision=settings.precision,
-        log_every=settings.log_every, batching=settings.batching,
-    )  # fmt: skip
+    names = [field.name for field in fields(FinetuneConfig)]
+    return FinetuneConfig(**{name: getattr(settings, name) for name in names})
 
 
-class TaskInputs:
-    """A task's splits through the input transform of one model; made once the model is known."""
+def pieces_of(context: Context, encoder: TextEncoder) -> PiecesOf:
+    """The splits' ids: those of the encode stage where the workflow has one, else encoded here."""
+    from gpt1.tasks.pieces import encode_pieces, load_pieces
 
-    def __init__(self, settings: TuningSettings, gpt: GPT, files: TaskFiles, encoder: TextEncoder, context: Context) -> None:
-        from gpt1.tasks.encoded import Form
-        from gpt1.tasks.transforms import SpecialIds
-
-        length = settings.max_length or gpt.config.context
-        if not SHORTEST <= length <= gpt.config.context:
-            raise UserError(
-                f"sequences of {length} ids do not fit: expected {SHORTEST} to the model's context of {gpt.config.context}"
-            )
-        self._files, self._encoder, self._context = files, encoder, context
-        self._form = Form(files.task.kind, SpecialIds.after(encoder.vocabulary.size), length, settings.truncation)
-        self.cut: dict[str, int] = {}
-
-    def training(self) -> TaskSet:
-        """Train and dev."""
-        from gpt1.tasks.finetune import TaskSet
-
-        files = self._files
-        groups = tuple(example.group for example in files.dev)
-        return TaskSet(files.task, self.split("train", files.train), self.split("dev", files.dev), groups)
-
-    def split(self, name: str, examples: Sequence[Example]) -> EncodedExamples:
-        """One split, from the encode stage's ids where the workflow has that stage; says how many examples had to be cut."""
-        from gpt1.tasks.encoded import EncodedExamples
-        from gpt1.tasks.pieces import encode_pieces, load_pieces
-
-        kept = self._context.inputs("encode")
-        pieces = (
-            load_pieces(kept[0].path(f"{name}.safetensors"), examples) if kept else encode_pieces(examples, self._encoder.encode)
-        )
-        found = EncodedExamples(examples, pieces, self._form)
-        self.cut[name] = found.cut
-        if found.cut:
-            self._context.say(f"{found.cut} of {len(examples)} {name} examples were cut to {self._form.length} ids")
-        return found
+    kept = context.inputs("encode")
+    if not kept:
+        return lambda _, examples: encode_pieces(examples, encoder.encode)
+    return lambda name, examples: load_pieces(kept[0].path(f"{name}.safetensors"), examples)
 
 
 def write_outcome(
@@ -241,11 +191,3 @@ def write_lines(context: Context, name: str, rows: Iterable[Mapping[str, Any]]) 
     """An output of one JSON object a line."""
     with context.open(name) as file:
         file.writelines(json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b"\n" for row in rows)
-
-
-def score_line(name: str, score: Score) -> str:
-    """`demo_choice seed 1: accuracy 71.5 (chance 50.0, +10.8 standard errors, 400 dev)`."""
-    return (
-        f"{name}: {score.metric} {score.main:.1f} ({score.baseline_kind} {score.baseline:.1f}, "
-        f"{score.above_baseline:+.1f} standard errors, {score.n} dev)"
-    )

@@ -8,19 +8,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from gpt1.errors import UserError
+from gpt1.tasks.transforms import SHORTEST
 from stages._tuning import (
-    SHORTEST,
-    TaskInputs,
     TuningSettings,
     check_inputs,
     is_model,
     load_encoder,
-    load_pretrained,
     load_task_data,
+    pieces_of,
     prediction_rows,
     prepare,
     same_task,
-    score_line,
     tuning_config,
     write_lines,
     write_outcome,
@@ -28,13 +26,10 @@ from stages._tuning import (
 from stages.contract import Context, Stage, added
 
 if TYPE_CHECKING:
-    from gpt1.model.gpt import GPT
     from gpt1.tasks.files import TaskFiles
-    from gpt1.tasks.finetune import FinetuneConfig
-    from gpt1.tasks.metrics import Score
+    from gpt1.tasks.job import FinetuneJob
     from gpt1.tasks.table import Task
     from gpt1.tasks.task_model import TaskModel
-    from gpt1.text.encoder import TextEncoder
 
 SHAPE = ("layers", "width", "heads", "context")
 
@@ -93,32 +88,45 @@ class Finetune(Stage):
         if settings.max_length is not None and settings.context is not None and settings.max_length > settings.context:
             raise UserError(f"max_length {settings.max_length} is longer than the model's context of {settings.context}; lower it")
 
+    @classmethod
+    def job(cls, settings: FinetuneSettings, cell: str, vocabulary: int) -> FinetuneJob:
+        """The job of a cell, for a `vocabulary` of that many tokens."""
+        from gpt1.model.config import ModelConfig
+        from gpt1.tasks.job import FinetuneJob
+
+        shape = None
+        if settings.variant == "no_pretraining":
+            given = {name: getattr(settings, name) for name in (*SHAPE, "dropout", "init_std")}
+            shape = ModelConfig(vocabulary=vocabulary, **given)
+        return FinetuneJob(
+            cell, settings.task, settings.variant, vocabulary, tuning_config(settings),
+            settings.max_length, settings.truncation, settings.predict_test, shape,
+        )  # fmt: skip
+
     def run(self, settings: FinetuneSettings, context: Context) -> None:
-        from gpt1.tasks.finetune import finetune, make_task_model, predict
+        from gpt1.tasks.job import load_pretrained, random_model, run_job
+        from gpt1.tasks.metrics import score_line
 
         device = prepare(context)
         encoder, files = load_encoder(context.input("vocabulary")), load_task_data(context)
-        gpt = _random(settings, encoder) if settings.variant == "no_pretraining" else load_pretrained(context, encoder)
-        inputs = TaskInputs(settings, gpt, files, encoder, context)
-        data = inputs.training()
-        config = tuning_config(settings, 0.0 if settings.variant == "no_auxiliary_lm" else settings.lm_weight)
-        model = make_task_model(gpt, data, config)
-        result = finetune(model, data, config, device, context)
-        tested = None
-        if settings.predict_test and files.test:
-            test = inputs.split("test", files.test)
-            tested = _test(context, files, predict(model, test, data.task, config, device), config)
-        about = {"seed": settings.seed, "variant": settings.variant, "cut": inputs.cut}
-        score = write_outcome(context, files, result, about, tested)
+        job = self.job(settings, context.cell, encoder.vocabulary.size)
+        if job.pretrained:
+            weights = context.input("pretrain").path("model.safetensors")
+            gpt = load_pretrained(weights, job.vocabulary)
+        else:
+            gpt = random_model(job)
+        found = run_job(job, files, pieces_of(context, encoder), gpt, device, context)
+        if found.test_predictions:
+            _write_test(context, files, found.test_predictions)
+        about = {"seed": settings.seed, "variant": settings.variant, "cut": found.cut}
+        score = write_outcome(context, files, found.result, about, found.test_score)
         if settings.keep_model:
-            _keep(settings, model, data.task, context)
-        variant = "" if settings.variant == "full" else f" {settings.variant}"
-        context.say(score_line(f"{settings.task} seed {settings.seed}{variant}", score))
+            _keep(settings, found.model, files.task, context)
+        context.say(score_line(job.name, score))
 
 
-def _test(context: Context, files: TaskFiles, found: Sequence[float], config: FinetuneConfig) -> Score | None:
-    """Write the test predictions, of a whole set also as they are handed in; the score where the labels are public."""
-    from gpt1.tasks.metrics import score
+def _write_test(context: Context, files: TaskFiles, found: Sequence[float]) -> None:
+    """Write the test predictions, of a whole set also as they are handed in."""
     from gpt1.tasks.submission import forms
 
     write_lines(context, "test_predictions.jsonl", prediction_rows(files.test, found))
@@ -126,19 +134,6 @@ def _test(context: Context, files: TaskFiles, found: Sequence[float], config: Fi
         for name, content in forms(files.task, files.test, found).items():
             with context.open(f"submission/{name}") as file:
                 file.write(content)
-    if not files.test_labelled:
-        return None
-    groups = [example.group for example in files.test]
-    return score(files.task, [example.label or 0 for example in files.test], found, groups, config.seed)
-
-
-def _random(settings: FinetuneSettings, encoder: TextEncoder) -> GPT:
-    from gpt1.model.config import ModelConfig
-    from gpt1.model.gpt import GPT
-    from gpt1.train.random_state import generator
-
-    shape = {name: getattr(settings, name) for name in (*SHAPE, "dropout", "init_std")}
-    return GPT(ModelConfig(vocabulary=encoder.vocabulary.size, **shape), generator("weights", settings.seed))
 
 
 def _keep(settings: FinetuneSettings, model: TaskModel, task: Task, context: Context) -> None:

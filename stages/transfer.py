@@ -9,16 +9,14 @@ from pydantic import Field
 
 from gpt1.errors import UserError
 from stages._tuning import (
-    TaskInputs,
     TuningSettings,
     check_inputs,
     is_model,
     load_encoder,
-    load_pretrained,
     load_task_data,
+    pieces_of,
     prepare,
     same_task,
-    score_line,
     tuning_config,
     write_outcome,
 )
@@ -53,16 +51,22 @@ class Transfer(Stage):
 
     def run(self, settings: TransferSettings, context: Context) -> None:
         from gpt1.tasks.finetune import finetune, make_task_model, predict, reset_blocks, score_predictions
+        from gpt1.tasks.job import TaskInputs, load_pretrained
+        from gpt1.tasks.metrics import score_line
 
         device = prepare(context)
         encoder, files = load_encoder(context.input("vocabulary")), load_task_data(context)
-        gpt = load_pretrained(context, encoder)
+        weights = context.input("pretrain").path("model.safetensors")
+        gpt = load_pretrained(weights, encoder.vocabulary.size)
         if settings.transferred > gpt.config.layers:
             raise UserError(f"transferred is {settings.transferred}, the pre-trained model has {gpt.config.layers} layers")
         reset_blocks(gpt, settings.transferred, settings.seed)
-        inputs = TaskInputs(settings, gpt, files, encoder, context)
+        inputs = TaskInputs(
+            files, pieces_of(context, encoder), gpt, context,
+            max_length=settings.max_length, truncation=settings.truncation,
+        )  # fmt: skip
         data = inputs.training()
-        config = tuning_config(settings, settings.lm_weight)
+        config = tuning_config(settings)
         model = make_task_model(gpt, data, config)
         result = finetune(model, data, config, device, context)
         seen = data.train[: len(data.dev)]

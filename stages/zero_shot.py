@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 
 from gpt1.errors import UserError
 from gpt1.tasks.table import TASKS, task_named
-from stages._tuning import check_vocabulary, load_encoder, load_task_data, prepare, same_task, score_line
+from stages._tuning import load_encoder, load_task_data, prepare, same_task
 from stages.contract import Artifact, Context, Settings, Stage, added
 
 _SNAPSHOT = re.compile(r"step-(\d+)\.safetensors$")
@@ -57,8 +57,9 @@ class ZeroShot(Stage):
 
     def run(self, settings: ZeroShotSettings, context: Context) -> None:
         from gpt1.tasks.files import sample
+        from gpt1.tasks.job import load_pretrained
+        from gpt1.tasks.metrics import score_line
         from gpt1.tasks.zero_shot import normalised, zero_shot_score
-        from gpt1.weights.store import load_model
 
         device = prepare(context)
         encoder, files = load_encoder(context.input("vocabulary")), load_task_data(context)
@@ -66,8 +67,7 @@ class ZeroShot(Stage):
         models = _models(context.input("pretrain"))
         curve: list[dict[str, Any]] = []
         for number, (step, path) in enumerate(models):
-            gpt = load_model(path)
-            check_vocabulary(gpt, encoder)
+            gpt = load_pretrained(path, encoder.vocabulary.size)
             score, predictions, chosen = zero_shot_score(
                 gpt.to(device), examples, files.task, encoder.encode, settings.batch, settings.seed, files.train
             )

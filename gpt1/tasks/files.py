@@ -50,10 +50,14 @@ def load_task(task_json: Path, train: Path | None, dev: Path, test: Path | None 
 
 def sample(examples: Sequence[Example], rows: int | None, seed: int, split: str) -> list[Example]:
     """At most `rows` examples, drawn by seed, in their order; all of them where `rows` is None."""
-    if rows is None or rows >= len(examples):
-        return list(examples)
-    drawn = random.Random(f"{split}/{seed}").sample(range(len(examples)), rows)
-    return [examples[place] for place in sorted(drawn)]
+    return [examples[place] for place in sample_places(len(examples), rows, seed, split)]
+
+
+def sample_places(count: int, rows: int | None, seed: int, split: str) -> list[int]:
+    """Which of `count` examples `sample` takes, in their order."""
+    if rows is None or rows >= count:
+        return list(range(count))
+    return sorted(random.Random(f"{split}/{seed}").sample(range(count), rows))
 
 
 def task_facts(task: Task, splits: dict[str, list[Example]], whole: dict[str, int], about: dict[str, Any]) -> dict[str, Any]:

@@ -54,12 +54,24 @@ def pieces_bytes(pieces: Pieces) -> bytes:
 
 
 def load_pieces(path: Path, examples: Sequence[Example]) -> Pieces:
-    """Read what `pieces_bytes` gave; UserError where it was made from other examples."""
+    """Read what `pieces_bytes` gave; UserError where it is missing, damaged or of other examples."""
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    found = load_file(path)
+    try:
+        found = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: no ids of a task ({error}); run the encode stage again") from error
     pieces = Pieces(found["ids"], found["starts"], found["texts"])
     wanted = sum(len(example.texts) + len(example.choices) for example in examples)
     if len(pieces.texts) != wanted:
         raise UserError(f"{path.name}: {len(pieces.texts)} texts encoded, the examples have {wanted}; run the encode stage again")
     return pieces
+
+
+def select_pieces(pieces: Pieces, examples: Sequence[Example], places: Sequence[int]) -> Pieces:
+    """The pieces of some of the `examples` that `pieces` was made from, those at `places`."""
+    sizes = [len(example.texts) + len(example.choices) for example in examples]
+    chosen = np.zeros(len(sizes), dtype=bool)
+    chosen[list(places)] = True
+    return Pieces(pieces.ids, pieces.starts, pieces.texts[np.repeat(chosen, sizes)])

@@ -31,6 +31,8 @@ class SpecialIds:
 
 
 SPECIAL_TOKENS = 3
+SHORTEST = 16
+"""Ids a sequence must have room for; fewer leave no text beside the special tokens."""
 
 
 def share_room(lengths: Sequence[int], room: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""`gpt1 pack`: a pre-training as a folder, for a machine that has torch and DeepSpeed and nothing else."""
+"""`gpt1 pack`: a pre-training and its fine-tuning as a folder, for a machine without Ray."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pipeline.commands.describe import made_artifacts
 from pipeline.commands.new_folder import new_folder
 from pipeline.commands.options import Assignments, File, Profile, StoreOption
 from pipeline.workflow import read
+from stages._tuning import read_task_data
 
 if TYPE_CHECKING:
     from pipeline.cells import Cell, Workflow
@@ -29,14 +30,21 @@ def pack(
     assignments: Assignments = None,
     store: StoreOption = "store",
     parts: Annotated[int | None, typer.Option("--parts", min=1, help="Only so many parts of the training text.")] = None,
+    tasks: Annotated[
+        bool | None,
+        typer.Option("--tasks/--no-tasks", help="The fine-tuning jobs too (of encoded tasks)."),
+    ] = None,
 ) -> None:
-    """Put a pre-training's settings, shards and vocabulary into a folder, to be run by torchrun on another machine."""
+    """Put a pre-training and its fine-tuning, with what they read, into a folder for elsewhere."""
     workflow = read(file, profile, assignments or ())
     chosen = _choose(workflow, cell, file)
     made = made_artifacts(workflow, store)
     shards, vocabulary = (_upstream(chosen, kind, made) for kind in ("shard", "vocabulary"))
+    jobs = [] if tasks is False else _finetune_cells(workflow, chosen, made, required=tasks is True)
     with new_folder(to, str(to)) as folder:
         _fill(folder, chosen, shards, vocabulary, parts)
+        if jobs:
+            _fill_tasks(folder, jobs, int(vocabulary.summary["vocabulary"]), made)
     there = len(shards.under("train/"))
     less = f" ({min(parts, there)} of {there} parts of the training text)" if parts else ""
     print(
@@ -44,6 +52,13 @@ def pack(
         f"  torchrun --nproc-per-node=1 -m gpt1.train.pretrain --config {to.name}/{RUN_FILE}\n"
         f"The model will lie in {to.name}/{OUTPUT}: for `gpt1 generate {to.name}/{OUTPUT}` and the stage `given`"
     )
+    if jobs:
+        names = ", ".join(dict.fromkeys(_task(job) for job in jobs))
+        print(
+            f"Then its {len(jobs)} fine-tuning jobs ({names}), with scores in "
+            f"{to.name}/{OUTPUT}/finetune.jsonl:\n"
+            f"  python -m gpt1.tasks.finetune_packed --config {to.name}/finetune.json"
+        )
 
 
 def _fill(folder: Path, cell: Cell, shards: Artifact, vocabulary: Artifact, parts: int | None) -> None:
@@ -53,11 +68,86 @@ def _fill(folder: Path, cell: Cell, shards: Artifact, vocabulary: Artifact, part
     _copy_books(shards.path("books.parquet"), folder / "books.parquet", {Path(part.name).stem for part in train})
     for found in (*vocabulary.under("encoder_bpe_"), *vocabulary.under("vocab_")):
         _copy(found.path, folder / OUTPUT / found.path.name)  # beside the weights to come: together they are a checkpoint
-    stage: Any = cell.stage
-    for outside in stage.outside(cell.settings):
+    for outside in cell.stage.outside(cell.settings):
         _copy(outside.path, folder / outside.name)
     names = [part.name for part in train], [part.name for part in held_out]
-    (folder / RUN_FILE).write_text(stage.packed(cell.settings, folder / OUTPUT, *names), encoding="utf-8")
+    run = _stage(cell).packed(cell.settings, folder / OUTPUT, *names)
+    (folder / RUN_FILE).write_text(run, encoding="utf-8")
+
+
+def _finetune_cells(
+    workflow: Workflow,
+    pretrain: Cell,
+    made: dict[str, Artifact],
+    required: bool,
+) -> list[Cell]:
+    """The finetune cells that need no model but `pretrain`'s and whose data and ids are made.
+
+    `required`: UserError where there is none, and where data or ids are missing.
+    """
+    found = []
+    for cell in workflow.cells.values():
+        if cell.uses != "finetune" or cell.inputs["vocabulary"] != pretrain.inputs["vocabulary"]:
+            continue
+        if any(model != pretrain.id for model in cell.inputs.get("pretrain", ())):
+            continue
+        needed = [*cell.inputs["task_data"], *cell.inputs.get("encode", ())]
+        missing = [need for need in needed if need not in made]
+        if required and missing:
+            raise UserError(
+                f"{missing[-1]} is not made yet, which {cell.id} needs; run "
+                f"`gpt1 run {missing[-1]}` with the same options, or pack with --no-tasks"
+            )
+        if "encode" in cell.inputs and not missing:
+            found.append(cell)
+    if required and not found:
+        raise UserError(
+            f"{workflow.file}: no finetune cell starts from {pretrain.id} and needs an "
+            "`encode` stage, so --tasks packs nothing; add them, or leave --tasks out"
+        )
+    return found
+
+
+def _fill_tasks(
+    folder: Path,
+    cells: list[Cell],
+    vocabulary: int,
+    made: dict[str, Artifact],
+) -> None:
+    """Write the tasks' examples and ids, test sets with public labels, and the jobs' settings."""
+    from gpt1.tasks.finetune_packed import JOBS_FILE, TASKS_FOLDER, jobs_json
+
+    packed: dict[str, tuple[str, str]] = {}
+    for cell in cells:
+        task, data, ids = _task(cell), cell.inputs["task_data"][0], cell.inputs["encode"][0]
+        if task not in packed:
+            packed[task] = data, ids
+            _copy_task(made[data], made[ids], folder / TASKS_FOLDER / task)
+        elif packed[task] != (data, ids):
+            both = " and ".join(sorted({*packed[task], data, ids}))
+            raise UserError(
+                f"{cell.id}: task {task} comes from {both}; keep one of each, or take --no-tasks"
+            )
+    jobs = [_stage(cell).job(cell.settings, cell.id, vocabulary) for cell in cells]
+    (folder / JOBS_FILE).write_text(jobs_json(jobs), encoding="utf-8")
+
+
+def _copy_task(data: Artifact, ids: Artifact, target: Path) -> None:
+    labelled = read_task_data(data).test_labelled
+    for split in ("train", "dev", "test") if labelled else ("train", "dev"):
+        _copy(data.path(f"{split}.jsonl"), target / f"{split}.jsonl")
+        _copy(ids.path(f"{split}.safetensors"), target / f"{split}.safetensors")
+    _copy(data.path("task.json"), target / "task.json")
+
+
+def _task(cell: Cell) -> str:
+    settings: Any = cell.settings
+    return settings.task
+
+
+def _stage(cell: Cell) -> Any:
+    """The cell's stage, with the methods of its own kind."""
+    return cell.stage
 
 
 def _choose(workflow: Workflow, name: str | None, file: Path) -> Cell:

