@@ -1,7 +1,7 @@
 """All of benchmarks/gpu on a CPU with a tiny model: prepare, send in pieces, speed, learn, compare.
 
 GPT1_GPU_PYTHON names the interpreter of the part that runs on the GPU machine (default: this one),
-so that the rehearsal can be had with that machine's Python and torch; wheels are packed then.
+so that the rehearsal can be had with that machine's Python and torch: then wheels are packed, and all contenders run.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ def test_a_rehearsal_on_a_cpu(shared: Path, tmp_path: Path) -> None:
     with tarfile.open(shared / "data" / "tasks" / "glue.tar.xz") as archive:
         archive.extractall(tmp_path / "data", filter="data")
     pieces, work, results = tmp_path / "pieces", tmp_path / "gpu" / "work", tmp_path / "gpu" / "results"
-    wheels = "--wheels" if "GPT1_GPU_PYTHON" in os.environ else "--no-wheels"
-    mib = 5.8 if wheels == "--wheels" else 1.0
+    other = "GPT1_GPU_PYTHON" in os.environ
+    wheels, mib = ("--wheels", 5.5) if other else ("--no-wheels", 0.7)
+    few = ["gpt1", "plain sdpa, compiled"]
     prepared = run(
         sys.executable, ROOT / GPU / "prepare.py", "--profile", "rehearsal", "--store", tmp_path / "store",
         "--tasks", tmp_path / "data", "--out", pieces, "--mib", str(mib), wheels, cwd=tmp_path,
@@ -64,14 +65,13 @@ def test_a_rehearsal_on_a_cpu(shared: Path, tmp_path: Path) -> None:
     assert 0 < len(first) < sum(name.startswith("train/") for name in shards)
 
     speed = run(
-        THERE, code / GPU / "speed.py", "--packed", packed, "--out", results, "--device", "cpu", "--precision", "fp32",
-        "--batch", "4", "--steps", "2", "--only", "gpt1", "--only", "plain sdpa, compiled", "--limit", "200",
+        THERE, code / GPU / "speed.py", "--packed", packed, "--out", results, "--device", "cpu", "--precision", "bf16",
+        "--batch", "4", "--steps", "2", "--limit", "500", *([] if other else [f"--only={name}" for name in few]),
         cwd=work.parent, path=path, statuses=(0, 1),
     )  # fmt: skip
-    assert {row["name"]: "error" in row for row in lines(results / "speed.jsonl")} == {
-        "gpt1": False,
-        "plain sdpa, compiled": False,
-    }
+    measured = {row["name"]: row.get("error") for row in lines(results / "speed.jsonl")}
+    assert set(measured.values()) == {None}, measured
+    assert set(few) <= set(measured)
     assert not [failure for failure in speed["failures"] if "loss" in failure]
     assert json.loads((results / "profile.json").read_text())["milliseconds"]
 

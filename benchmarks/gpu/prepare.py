@@ -167,7 +167,7 @@ def describe(out: Path, limit: int) -> int:
     sizes = {piece.name: size(piece) for piece in pieces}
     print("\nOn the machine with the GPU, W being a folder there, O where results are collected:")
     print("  python3 piece-1/unpack.py piece-1 W; export PYTHONPATH=W/site:W/code")
-    print("  python3 W/code/benchmarks/gpu/speed.py --packed W/packed --out W/results --limit 170; cp W/results/* O")
+    print("  python3 W/code/benchmarks/gpu/speed.py --packed W/packed --out W/results --limit 200; cp W/results/* O")
     for piece in list(sizes)[1:]:
         print(f"  python3 W/code/benchmarks/gpu/unpack.py {piece} W")
     print("  python3 W/code/benchmarks/gpu/learn.py --packed W/packed --speed W/results/speed.jsonl --out O --limit 540")

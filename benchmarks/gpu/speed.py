@@ -135,7 +135,7 @@ def measure(options: argparse.Namespace, about: dict[str, Any]) -> dict[str, Any
     config, place = from_json(options.packed / "run.json")
     shape: ModelConfig = config.model
     ranks = Ranks.connect(options.device, threads=None if options.device == "cuda" else 1)
-    if about.get("attention") == "cudnn":
+    if about.get("attention") == "cudnn" and options.device == "cuda":  # or no row
         torch.backends.cuda.enable_flash_sdp(False)
         torch.backends.cuda.enable_mem_efficient_sdp(False)
         torch.backends.cuda.enable_math_sdp(False)
@@ -144,7 +144,7 @@ def measure(options: argparse.Namespace, about: dict[str, Any]) -> dict[str, Any
         "batch": options.batch,
     }  # fmt: skip
     contender = make(told, ranks)
-    if about.get("norms") == "bf16":  # autocast leaves what a layer norm gives in fp32
+    if about.get("norms") == options.precision:  # autocast leaves what a layer norm gives in fp32
         for module in contender.engine.module.modules():
             if isinstance(module, torch.nn.LayerNorm):
                 module.register_forward_hook(lambda _module, _inputs, output: output.bfloat16())

@@ -75,11 +75,9 @@ class Engine(ABC):
 
     @torch.no_grad()
     def evaluate(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        """The module's loss without gradient or dropout. Not compiled: held-out batches come in many sizes, each of which
-        would be compiled for longer than it is computed."""
+        """The module's loss without gradient or dropout."""
         self.module.eval()
-        with torch.compiler.set_stance("force_eager"):
-            return self._forward(self._to_device(inputs))
+        return self._forward(self._to_device(inputs))
 
     def _to_device(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return tuple(tensor.to(self.device, non_blocking=True) for tensor in inputs)
