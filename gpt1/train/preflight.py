@@ -23,7 +23,7 @@ from gpt1.train.pretrain_config import Place, PretrainConfig
 from gpt1.train.ranks import Ranks
 
 MARGIN = 0.75
-"""A training is refused only where so much of the estimate does not fit: on CPUs it takes 0.97 to 1.29 of it
+"""A training is refused only where so much of the estimate does not fit: on CPUs it takes 0.96 to 1.31 of it
 (benchmarks/memory.py), on GPUs that is not known."""
 LOOKS, WAIT = 6, 3.0  # times, and seconds between them
 EXCHANGED = 16 << 20  # bytes, about a bucket of gradients
