@@ -1,4 +1,4 @@
-"""Tokens a second of training: this package through DeepSpeed, transformers' model and a plain SDPA model in plain loops.
+"""Tokens a second of training: this package, transformers' model and a plain SDPA model in plain loops.
 
     python benchmarks/train.py                    12 x 768, T = 512, one core, fp32 and bf16 (minutes, about 12 GB)
     python benchmarks/train.py --quick            a smaller shape, under 50 s

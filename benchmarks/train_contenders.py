@@ -53,7 +53,7 @@ class Ours(Contender):
         model.recompute = about["recompute"]
         module = LanguageModelling(model, about["loss_chunk"], about["pad"])
         if about["compile"]:
-            module.compile_for_training(one_graph=True)
+            module.compile_for_training(one_graph=about["zero"] is None)
         stage = about["zero"]
         self.engine = make_engine(
             module, OptimiserConfig(), ranks, settings=SETTINGS_FOLDER / f"zero{stage or 0}.json", seed=0,
@@ -70,7 +70,7 @@ class Ours(Contender):
 
 
 class Plain(Contender):
-    """A plain loop: autocast for bf16, fused AdamW, clipping, the whole model compiled or not; the learning rate is constant."""
+    """A plain loop: autocast for bf16, fused AdamW, clipping, compiled or not; the learning rate is constant."""
 
     def __init__(self, module: nn.Module, about: dict[str, Any], device: torch.device) -> None:
         self.module, self.device, self.bf16 = module.to(device), device, about["precision"] == "bf16"

@@ -1,4 +1,4 @@
-"""pretrain: language modelling over the shards, by DeepSpeed ranks that Ray Train places and restarts."""
+"""pretrain: language modeling over the shards, by ranks that Ray Train places and restarts."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class PretrainSettings(Settings):
     clip: float = Field(1.0, ge=0, le=1_000, description="Bound on the gradient's global norm; 0 switches clipping off.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Initial weights, order of windows, dropout and samples follow from it.")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Number format of the computation; weights are kept in fp32.")
-    zero: Literal[0, 1, 2, 3] = Field(1, description="DeepSpeed's ZeRO stage; it changes the order of sums, so the last bits.")
+    zero: Literal[0, 1, 2, 3] = Field(1, description="DeepSpeed's ZeRO stage of several ranks; it changes the last bits.")
     loss_chunk: int = added(
         0, "Positions whose logits exist at one time, to save memory; 0: all; changes the last bits.", ge=0, le=2**24
     )
@@ -152,11 +152,13 @@ class Pretrain(Stage):
     ) -> Forecast:
         """What the training will need, for a `vocabulary` of so many tokens (gpt1.train.describe)."""
         from gpt1.train.describe import describe
+        from gpt1.train.pretrain_config import computes_alone
 
         ranks = resources.workers or 1
+        zero = 0 if computes_alone(ranks, settings.zero_on_one_rank) else settings.zero
         return describe(
             _model(settings, vocabulary), batch=settings.batch, micro_batch=settings.micro_batch, steps=_plan(settings)["steps"],
-            ranks=ranks, zero=settings.zero if ranks > 1 or settings.zero_on_one_rank else 0, bf16=settings.precision == "bf16",
+            ranks=ranks, zero=zero, bf16=settings.precision == "bf16",
             recompute=settings.checkpoint_activations, loss_chunk=settings.loss_chunk, corpus_tokens=corpus_tokens, device=device,
         )  # fmt: skip
 

@@ -6,18 +6,27 @@ so that the rehearsal can be had with that machine's Python and torch: then whee
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import psutil
 import pytest
 
+from gpt1.model.config import ModelConfig
+from gpt1.model.gpt import GPT
+from gpt1.train.pretrain_config import to_json
+from gpt1.weights.store import save_model
 from tests.conftest import ROOT
+from tests.gpt1.tiny_pretraining import CONFIG, write_data
 
 THERE = os.environ.get("GPT1_GPU_PYTHON", sys.executable)
 GPU = Path("benchmarks") / "gpu"
@@ -105,3 +114,74 @@ def test_the_committed_trial_is_what_the_readme_says() -> None:
         assert f"{perplexity:.1f}" in text
         assert f"{compared['mean_difference']:+.1f}" in text
         assert f"{fastest['gpt1, DeepSpeed ZeRO 0']:,}" in text
+
+
+@pytest.fixture(scope="module")
+def scripts() -> Iterator[dict[str, ModuleType]]:
+    """The scripts as modules."""
+    sys.path.insert(0, str(ROOT / GPU))
+    yield {name: importlib.import_module(name) for name in ("learn", "speed", "compare")}
+    sys.path.remove(str(ROOT / GPU))
+
+
+def test_a_model_that_a_kill_has_cut_off_is_passed_over(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    newest = scripts["learn"].newest_model
+    assert newest(tmp_path) is None
+    model = GPT(ModelConfig(vocabulary=9, context=4, width=8, layers=1, heads=1))
+    older, newer = (save_model(tmp_path / "snapshots" / f"step-{n}.safetensors", model) for n in (1, 2))
+    assert newest(tmp_path) == newer
+    newer.write_bytes(newer.read_bytes()[:-5])
+    assert newest(tmp_path) == older
+    assert newest(save_model(tmp_path, model).parent) == tmp_path / "model.safetensors"
+
+
+def row(name: str, kind: str, tokens_per_second: float, mfu: float, compiled: bool = True) -> dict[str, Any]:
+    return {
+        "name": name, "kind": kind, "tokens_per_second": tokens_per_second, "mfu": mfu, "compile": compiled,
+        "loss_before": 6.0, "loss_after": 5.9, "device": "a GPU",
+    }  # fmt: skip
+
+
+def test_the_verdict_is_on_what_pre_training_runs_against_compiled_loops(scripts: dict[str, ModuleType]) -> None:
+    judge = scripts["speed"].judge
+    ours, plain = row("gpt1", "ours", 120.0, 0.51), row("plain sdpa, compiled", "plain sdpa", 100.0, 0.43)
+    assert judge([ours, plain])[1]
+    for rows in (
+        [ours],
+        [ours, row("plain sdpa", "plain sdpa", 50.0, 0.2, compiled=False)],
+        [row("gpt1", "ours", 90.0, 0.38), row("gpt1, an experiment", "ours", 130.0, 0.6), plain],
+        [{**ours, "mfu": 0.49}, plain],
+        [{**ours, "loss_after": 6.3}, plain],
+        [{"name": "gpt1", "kind": "ours", "error": "status 1"}, plain],
+    ):
+        assert not judge(rows)[1], rows
+
+
+def test_jobs_without_their_pair_do_not_count(scripts: dict[str, ModuleType]) -> None:
+    scores = {
+        ("rte", variant, seed): {"values": {"accuracy": value}, "train_rows": 5}
+        for variant, seed, value in (("full", 1, 60.0), ("no_pretraining", 1, 50.0), ("full", 2, 99.0))
+    }
+    table, verdict, passed = scripts["compare"].glue_table(scores)
+    assert (verdict["tasks"], verdict["mean_difference"], passed) == (1, 10.0, True)
+    assert "99.0" not in table
+
+
+def test_pre_training_that_time_ends_leaves_its_curve_and_its_last_snapshot(
+    scripts: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    place, results = write_data(tmp_path), tmp_path / "results"
+    (tmp_path / "run.json").write_text(to_json(CONFIG, place))
+    (tmp_path / "finetune.json").write_text('{"jobs": []}')
+    learned = run(
+        sys.executable, ROOT / GPU / "learn.py", "--packed", tmp_path, "--out", results, "--device", "cpu",
+        "--tokens-per-second", "106667", "--pretrain", "18", "--starting", "1", "--validations", "300", "--limit", "60",
+        cwd=tmp_path, statuses=(1,),
+    )  # fmt: skip
+    assert learned["pretraining_status"] == 124
+    assert learned["steps"] > 20_000
+    assert [one["step"] for one in lines(results / "metrics.jsonl") if "validation_perplexity" in one][:2] == [90, 180]
+    snapshot = scripts["learn"].newest_model(tmp_path / "output")
+    assert snapshot.parent.name == "snapshots"
+    running = (" ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"]))
+    assert not [words for words in running if str(tmp_path) in words]

@@ -5,7 +5,7 @@
 RESULTS holds what speed.py and learn.py wrote; a file that is missing is a part that did not run.
 GLUE on dev: medians over the seeds; a task with two figures counts with their mean
 (gpt1/tasks/glue.py), where the paper's table 5 has F1 and Pearson's correlation alone, on test.
-Differences are paired by task and seed. The mean over tasks has a bootstrap over tasks (10,000
+Only jobs count whose task ran with the same seed in both variants. The mean over tasks has a bootstrap over tasks (10,000
 draws of their mean differences); tasks that ran for two seeds or more have Student's t over the
 seeds, each by itself. Exit status 0 when the interval over tasks lies above 0, else 1.
 """
@@ -103,34 +103,44 @@ def glue_table(scores: Scores) -> tuple[str, dict[str, Any], bool]:
     """Format the tasks beside the paper's table 5; return the verdict and whether it passes."""
     tasks = [task for task in EIGHT if any(name == task for name, _, _ in scores)]
     lines = [f"| | {' | '.join(tasks)} | mean |", f"|---|{'--:|' * (len(tasks) + 1)}"]
+    paired = pairs(scores)
     for title, variant in (("pre-trained", WITH), ("random weights", WITHOUT)):
-        lines.append(line(title, [median(scores, task, variant) for task in tasks]))
+        lines.append(line(title, [median(paired, task, variant) for task in tasks]))
     columns = [task for _, task, _ in COLUMNS[5]]
     papers = {title.removeprefix("paper, "): dict(zip(columns, values, strict=True)) for title, values in PAPER[5]}
     for title, variant in (("paper, pre-trained", WITH), ("paper, random weights", WITHOUT)):
         lines.append(line(title, [papers[variant][task] or math.nan for task in tasks]))
     used = [str(rows_used(scores, task)) for task in tasks]
     lines.append(f"| training rows | {' | '.join(used)} | |")
-    seeds_of = [str(len({s for name, _, s in scores if name == task})) for task in tasks]
-    lines.append(f"| seeds | {' | '.join(seeds_of)} | |")
-    paired = {}
+    seeds_of = [str(len({s for name, _, s in paired if name == task})) for task in tasks]
+    lines.append(f"| seeds with both | {' | '.join(seeds_of)} | |")
+    by_task = {}
     for task in tasks:
-        of_task = {key: row for key, row in scores.items() if key[0] == task}
-        if (by_seed := differences(of_task, [task])[2]).size:
-            paired[task] = by_seed  # (seeds, 1)
-    means = np.array([values.mean() for values in paired.values()])
-    if not paired:
+        of_task = {key: row for key, row in paired.items() if key[0] == task}
+        if of_task:
+            by_task[task] = differences(of_task, [task])[2][:, 0]  # (seeds,)
+    if not by_task:
         return "\n".join(lines), {"tasks": 0}, False
-    of = dict(zip(paired, means, strict=True))
-    lines.insert(4, line("difference, paired", [of.get(task, math.nan) for task in tasks]))
+    means = np.array([values.mean() for values in by_task.values()])
+    of = dict(zip(by_task, means, strict=True))
+    lines.insert(4, line("mean difference", [of.get(task, math.nan) for task in tasks]))
     low, high = task_bootstrap(means)
-    over_seeds = {task: t_interval(values[:, 0]) for task, values in paired.items() if len(values) > 1}
+    over_seeds = {task: t_interval(values) for task, values in by_task.items() if len(values) > 1}
     verdict = {
-        "tasks": len(paired), "mean_difference": round(float(means.mean()), 3), "higher": int((means > 0).sum()),
+        "tasks": len(by_task), "mean_difference": round(float(means.mean()), 3), "higher": int((means > 0).sum()),
         "bootstrap_over_tasks": [round(low, 3), round(high, 3)],
         "t_interval_over_seeds": {t: [round(x, 2) for x in both] for t, both in over_seeds.items()},
     }  # fmt: skip
     return "\n".join(lines), verdict, low > 0
+
+
+def pairs(scores: Scores) -> Scores:
+    """Keep the jobs whose task ran with the same seed in both variants."""
+    return {
+        key: row
+        for key, row in scores.items()
+        if all((key[0], variant, key[2]) in scores for variant in (WITH, WITHOUT))
+    }
 
 
 def median(scores: Scores, task: str, variant: str) -> float:

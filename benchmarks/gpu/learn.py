@@ -7,8 +7,9 @@ measured speed, so that pre-training takes `--pretrain` seconds; the schedule's 
 the folder's fine-tuning jobs run, `--processes` at a time on the one device, ordered so that a cut
 leaves complete pairs: the first seed of every task with and without pre-training, then the next
 seed. Each finished job appends a row to RESULTS/finetune.jsonl; the log and the curves of the
-pre-training are copied to RESULTS. If time ends, what is there is the result. compare.py makes the
-table. Needs torch, numpy, safetensors and pyarrow.
+pre-training are copied to RESULTS, up to its last validation where time ended it; fine-tuning starts
+from its last snapshot then. If time ends, what is there is the result. compare.py makes the table.
+What an earlier pre-training left in FOLDER/output is removed. Needs torch, numpy, safetensors and pyarrow.
 """
 
 from __future__ import annotations
@@ -32,14 +33,20 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 from gpt1.errors import UserError  # noqa: E402
-from gpt1.tasks.finetune_packed import JOBS_FILE, OUTPUT, read_jobs, run_packed  # noqa: E402
+from gpt1.tasks.finetune_packed import (  # noqa: E402
+    JOBS_FILE,
+    OUTPUT,
+    RESULTS_FILE,
+    append_result,
+    read_jobs,
+    run_packed,
+)
 from gpt1.tasks.job import FinetuneJob  # noqa: E402
-from gpt1.weights.store import MODEL_FILE  # noqa: E402
+from gpt1.weights.store import MODEL_FILE, load_config  # noqa: E402
 
 LARGEST_FIRST = ("sst2", "qqp", "mnli", "qnli", "cola", "stsb", "mrpc", "rte")
 """The long jobs start first, so that no long one is alone at the end."""
 SHARE = 0.9  # of the measured speed, for validation, samples and the first steps
-VALIDATIONS = 4
 CURVES = ("metrics.jsonl", "throughput.jsonl", "samples.md", "held_out_books.jsonl")
 
 
@@ -55,13 +62,17 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=540, help="seconds for everything")
     parser.add_argument("--pretrain", type=float, default=260, help="seconds of pre-training")
     parser.add_argument("--starting", type=float, default=60, help="seconds until the first step")
+    parser.add_argument("--validations", type=int, default=4, help="each with a snapshot")
     parser.add_argument("--processes", type=int, default=10, help="fine-tuning jobs at once")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     options = parser.parse_args()
     began = time.monotonic()
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.speed and options.speed.is_file() and options.speed.parent != options.out:
+        shutil.copy(options.speed, options.out)
+    clear(options.packed / OUTPUT)
     speed = options.tokens_per_second or measured_speed(options.speed)
-    steps = plan(options.packed / "run.json", options.device, speed, options.pretrain)
+    steps = plan(options, speed)
     status = pretrain(options, options.pretrain + options.starting)
     model = newest_model(options.packed / OUTPUT)
     spent = time.monotonic() - began
@@ -74,6 +85,14 @@ def main() -> int:
     return 0 if status == 0 and not left else 1
 
 
+def clear(output: Path) -> None:
+    """Remove what an earlier pre-training left: another number of steps could not go on from it."""
+    for name in ("checkpoints", "snapshots"):
+        shutil.rmtree(output / name, ignore_errors=True)
+    for name in (MODEL_FILE, *CURVES):
+        (output / name).unlink(missing_ok=True)
+
+
 def measured_speed(file: Path | None) -> float:
     """Return the tokens per second of the plain `gpt1` row, which is what pre-training runs."""
     rows = [json.loads(text) for text in file.read_text().splitlines()] if file and file.is_file() else []
@@ -83,18 +102,20 @@ def measured_speed(file: Path | None) -> float:
     return float(found[-1])
 
 
-def plan(file: Path, device: str, speed: float, seconds: float) -> int:
-    """Set the steps of a run.json by the speed; return their number."""
+def plan(options: argparse.Namespace, speed: float) -> int:
+    """Set the steps of run.json by the speed in tokens per second; return their number."""
+    file = options.packed / "run.json"
     document = json.loads(file.read_text())
     config, place = document["config"], document["place"]
     warmup = config["warmup"] / config["steps"]
-    steps = max(VALIDATIONS, int(SHARE * speed * seconds / (config["batch"] * config["model"]["context"])))
-    every = max(1, steps // VALIDATIONS)
+    tokens = config["batch"] * config["model"]["context"]
+    steps = max(options.validations, int(SHARE * speed * options.pretrain / tokens))
+    every = -(-steps // options.validations)
     config |= {
         "steps": steps, "warmup": min(steps - 1, max(1, round(warmup * steps))),
         "validate_every": every, "snapshot_every": every, "log_every": min(20, every),
     }  # fmt: skip
-    place |= {"device": device, "preflight": False, "checkpoint_every": 0, "threads": None}
+    place |= {"device": options.device, "preflight": False, "checkpoint_every": 0, "threads": None}
     file.write_text(json.dumps(document, indent=2) + "\n")
     return steps
 
@@ -112,6 +133,7 @@ def pretrain(options: argparse.Namespace, seconds: float) -> int:
             status = process.wait(seconds)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
+            process.wait()  # until the device's memory is free again
             status = 124
     for name in CURVES:
         if (options.packed / OUTPUT / name).is_file():
@@ -120,9 +142,18 @@ def pretrain(options: argparse.Namespace, seconds: float) -> int:
 
 
 def newest_model(output: Path) -> Path | None:
-    """Return the final weights, else the last snapshot; None where there is neither."""
-    final, snapshots = output / MODEL_FILE, sorted((output / "snapshots").glob("*.safetensors"))
-    return final if final.is_file() else snapshots[-1] if snapshots else None
+    """Return the final weights, else the last snapshot; None where there is neither.
+
+    A kill may have cut off the file that was being written: the one before it counts then.
+    """
+    snapshots = sorted((output / "snapshots").glob("*.safetensors"), reverse=True)
+    for file in (output / MODEL_FILE, *snapshots):
+        try:
+            load_config(file)
+        except UserError:
+            continue
+        return file
+    return None
 
 
 def finetune(options: argparse.Namespace, model: Path | None, began: float) -> tuple[int, list[str]]:
@@ -145,8 +176,7 @@ def finetune(options: argparse.Namespace, model: Path | None, began: float) -> t
                 left.append(futures[future])
                 continue
             done += 1
-            with (options.out / "finetune.jsonl").open("a") as rows:
-                rows.write(json.dumps(future.result(), sort_keys=True) + "\n")
+            append_result(options.out / RESULTS_FILE, future.result())
     left += [futures[future] for future in waiting]
     if waiting:
         for process in multiprocessing.active_children():

@@ -162,17 +162,26 @@ def size(folder: Path) -> int:
 
 
 def describe(out: Path, limit: int) -> int:
-    """Print the pieces and the commands; 1 where a piece is too large."""
+    """Print the pieces and the commands; 1 where a piece is too large or the first has no text."""
     pieces = sorted(out.iterdir(), key=lambda path: int(path.name.split("-")[1]))
     sizes = {piece.name: size(piece) for piece in pieces}
-    print("\nOn the machine with the GPU, W being a folder there, O where results are collected:")
-    print("  python3 piece-1/unpack.py piece-1 W; export PYTHONPATH=W/site:W/code")
-    print("  python3 W/code/benchmarks/gpu/speed.py --packed W/packed --out W/results --limit 200; cp W/results/* O")
-    for piece in list(sizes)[1:]:
-        print(f"  python3 W/code/benchmarks/gpu/unpack.py {piece} W")
-    print("  python3 W/code/benchmarks/gpu/learn.py --packed W/packed --speed W/results/speed.jsonl --out O --limit 540")
+    scripts = "W/code/benchmarks/gpu"
+    print("\nOn the machine with the GPU, W being a folder that stays there between calls and O one")
+    print("whose files come back after each call, at most ten minutes long:")
+    print("call 1, with piece-1:")
+    print("  python3 piece-1/unpack.py piece-1 W && export PYTHONPATH=W/site:W/code")
+    print(f"  python3 {scripts}/speed.py --packed W/packed --out W/results --limit 200; cp W/results/* O")
+    for number, piece in enumerate(list(sizes)[1:], start=2):
+        last = number == len(sizes)
+        print(f"call {number}, with {piece}{', at once after the one before' if last else ''}:")
+        print(f"  export PYTHONPATH=W/site:W/code; python3 {scripts}/unpack.py {piece} W")
+    speed = "--speed W/results/speed.jsonl"
+    print(f"  python3 {scripts}/learn.py --packed W/packed {speed} --out O --limit 540")
+    trains = any((pieces[0] / "ids" / "train").glob("*"))
+    if not trains:
+        print("piece-1 has no room for a training shard, which speed.py needs; use more parts or a larger --mib")
     print(json.dumps({"benchmark": "gpu/prepare", "pieces": sizes, "limit": limit}))
-    return 0 if max(sizes.values()) <= limit else 1
+    return 0 if trains and max(sizes.values()) <= limit else 1
 
 
 if __name__ == "__main__":

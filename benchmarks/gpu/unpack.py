@@ -32,6 +32,8 @@ def main(piece: Path, work: Path) -> None:
         if (piece / archive).is_file():
             with tarfile.open(piece / archive) as packed:
                 packed.extractall(folder, filter="data")
+    if not (work / "packed" / "shards.json").is_file():
+        raise SystemExit(f"{piece}: not the first piece, and {work} has none yet; unpack piece-1 first")
     shards: dict[str, dict[str, Any]] = json.loads((work / "packed" / "shards.json").read_text())
     here = {name: about for name, about in shards.items() if (piece / "ids" / f"{name}.xz").is_file()}
     sys.path.insert(0, str(work / "code"))
@@ -64,12 +66,10 @@ def unpack_shard(piece: Path, work: Path, name: str, about: dict[str, Any]) -> i
 
 def use_shards(packed: Path, train: list[str]) -> None:
     """Make run.json and books.parquet name these training shards alone."""
-    from gpt1.data.books_table import read_spans, write_spans
+    from gpt1.data.books_table import copy_spans
 
-    spans = list(read_spans(packed / "all_books.parquet"))
     parts = {Path(name).stem for name in train}
-    with (packed / "books.parquet").open("wb") as file:
-        write_spans(file, [span for span in spans if span.set != "train" or span.part in parts])
+    copy_spans(packed / "all_books.parquet", packed / "books.parquet", parts)
     run = json.loads((packed / "run.json").read_text())
     run["place"]["train"] = train
     (packed / "run.json").write_text(json.dumps(run, indent=2) + "\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -64,3 +64,10 @@ def read_spans(path: Path) -> Iterator[BookSpan]:
         ) from error
     for row in rows:
         yield BookSpan(**row)
+
+
+def copy_spans(source: Path, target: Path, parts: Collection[str]) -> None:
+    """Write to `target` the books of `source` that are held out or in these `parts` of the training text."""
+    kept = [span for span in read_spans(source) if span.set != "train" or span.part in parts]
+    with target.open("wb") as file:
+        write_spans(file, kept)

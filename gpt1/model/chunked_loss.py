@@ -49,7 +49,9 @@ def fused_loss_and_gradient(
     """
     columns = torch.arange(logits.shape[1], device=logits.device)
     wide = logits.float().masked_fill(columns >= vocabulary, float("-inf"))
-    normalizer = wide.logsumexp(-1, keepdim=True)  # (n, 1)
+    # Written out, for in torch.logsumexp the compiler does not see that maximum and sum take one pass.
+    largest = wide.amax(-1, keepdim=True)
+    normalizer = largest + (wide - largest).exp().sum(-1, keepdim=True).log()  # (n, 1)
     counted = targets[:, None] >= 0
     found = wide.gather(-1, targets[:, None].clamp(min=0))  # (n, 1)
     loss = torch.where(counted, normalizer - found, 0.0).sum()

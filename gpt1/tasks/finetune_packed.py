@@ -4,7 +4,8 @@ python -m gpt1.tasks.finetune_packed --config FOLDER/finetune.json
 
 FOLDER has finetune.json, tasks/NAME/ and output/, where pre-training leaves its model. Each
 finished job appends a line to output/finetune.jsonl; killed, the same command goes on after it.
-A script that runs several jobs at once calls `read_jobs`, `run_packed` and `append_result`.
+A script that runs several jobs at once calls `read_jobs`, `run_packed` and `append_result`
+(benchmarks/gpu/learn.py does).
 """
 
 from __future__ import annotations
@@ -112,9 +113,9 @@ def run_packed(
     }  # fmt: skip
 
 
-def append_result(folder: Path, row: dict[str, Any]) -> None:
-    """Add a row of `run_packed` to the folder's results, on disk when this returns."""
-    with (folder / OUTPUT / RESULTS_FILE).open("ab") as file:
+def append_result(results: Path, row: dict[str, Any]) -> None:
+    """Add a row of `run_packed` to a file of results, on disk when this returns."""
+    with results.open("ab") as file:
         file.write(json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
@@ -219,7 +220,8 @@ def _run(arguments: argparse.Namespace) -> None:
             where = f"{OUTPUT}/{RESULTS_FILE}"
             print(f"{job.name}: in {where} already, with the same settings", flush=True)
             continue
-        append_result(folder, run_packed(folder, job, model, device, rows=arguments.rows))
+        row = run_packed(folder, job, model, device, rows=arguments.rows)
+        append_result(folder / OUTPUT / RESULTS_FILE, row)
 
 
 def main() -> int:

@@ -18,6 +18,7 @@ from gpt1.train.engine import Engine, Precision, TorchEngine, Write, clip_gradie
 from gpt1.train.host_memory import keep_freed_memory
 from gpt1.train.optimiser import OptimiserConfig, make_optimiser
 from gpt1.train.portable import PORTABLE_FILE, PortableState, read_portable, write_portable
+from gpt1.train.pretrain_config import computes_alone
 from gpt1.train.ranks import Ranks
 
 SETTINGS_FOLDER = Path(__file__).resolve().parents[2] / "infra" / "deepspeed"
@@ -136,7 +137,7 @@ def make_engine(
     There every ZeRO stage would compute the same and only copy; `zero_on_one_rank` asks for DeepSpeed all the same, whose
     settings may move the optimizer to the host's memory.
     """
-    if computes_alone(ranks, zero_on_one_rank):
+    if computes_alone(ranks.world, zero_on_one_rank):
         _read_settings(settings)
         return TorchEngine(
             module, optimiser, seed=seed, accumulation=accumulation, precision=precision, device=ranks.device
@@ -145,11 +146,6 @@ def make_engine(
         module, optimiser, ranks, settings=settings, seed=seed, micro_batch=micro_batch, accumulation=accumulation,
         precision=precision, portable_only=portable_only,
     )  # fmt: skip
-
-
-def computes_alone(ranks: Ranks, zero_on_one_rank: bool) -> bool:
-    """Whether this is a rank alone, which computes as ZeRO 0 whatever stage is set, unless asked otherwise."""
-    return ranks.world == 1 and not zero_on_one_rank
 
 
 def merge_settings(
@@ -172,7 +168,7 @@ def merge_settings(
 def stage_in_force(file: Path, ranks: Ranks, zero_on_one_rank: bool = False) -> int:
     """The ZeRO stage that a training with these settings computes by. Raises UserError as `merge_settings` does."""
     stage = int(_read_settings(file)["zero_optimization"]["stage"])
-    return 0 if computes_alone(ranks, zero_on_one_rank) else stage
+    return 0 if computes_alone(ranks.world, zero_on_one_rank) else stage
 
 
 def _read_settings(file: Path) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     full, half = (checkpoint_bytes(ModelConfig().parameters(), portable) / 1e9 for portable in (False, True))
-    print(f"a checkpoint has {full:.1f} GB, {half:.1f} GB with portable_only: true")
+    print(f"a checkpoint has {full:.1f} GB; {half:.1f} GB of a rank alone, or with portable_only: true")
     return 0
 
 

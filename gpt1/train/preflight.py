@@ -16,10 +16,9 @@ import torch.distributed as dist
 
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
-from gpt1.train.deepspeed_engine import computes_alone
 from gpt1.train.describe import Memory, memory, size
 from gpt1.train.free_memory import free_memory
-from gpt1.train.pretrain_config import Place, PretrainConfig
+from gpt1.train.pretrain_config import Place, PretrainConfig, computes_alone
 from gpt1.train.ranks import Ranks
 
 MARGIN = 0.75
@@ -147,7 +146,7 @@ def _need(config: PretrainConfig, place: Place, ranks: Ranks, zero: int) -> Need
     on_cpu = ranks.device.type == "cpu"
     each = expected(config, place, ranks, zero).total
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if on_cpu else 1
-    portable_only = place.portable_only or computes_alone(ranks, place.zero_on_one_rank)
+    portable_only = place.portable_only or computes_alone(ranks.world, place.zero_on_one_rank)
     once = copies_here(config.model, ranks.world, beside, portable_only) if on_cpu else 0
     for again in range(LOOKS):
         free = free_memory(ranks.device)

@@ -32,7 +32,7 @@ from gpt1.train.interrupt import Requests, Stopped
 from gpt1.train.loop import train
 from gpt1.train.optimiser import OptimiserConfig
 from gpt1.train.preflight import check_before_training
-from gpt1.train.pretrain_config import Place, PretrainConfig, differing, from_json
+from gpt1.train.pretrain_config import Place, PretrainConfig, computes_alone, differing, from_json
 from gpt1.train.ranks import Ranks, accumulation
 from gpt1.train.reporter import PrintReporter, Reporter
 from gpt1.train.rollback import batch_of, going_back, same_batches, skipped_in, told
@@ -164,7 +164,7 @@ def open_windows(config: PretrainConfig, place: Place, vocabulary: Vocabulary) -
 def _engine(module: LanguageModelling, config: PretrainConfig, place: Place, ranks: Ranks, share: int) -> Engine:
     module.gpt.recompute = place.checkpoint_activations
     if config.compile:
-        module.compile_for_training(one_graph=ranks.world == 1)
+        module.compile_for_training(one_graph=computes_alone(ranks.world, place.zero_on_one_rank))
     engine = make_engine(
         module,
         OptimiserConfig(weight_decay=config.weight_decay, clip=config.clip, kind=config.optimizer),

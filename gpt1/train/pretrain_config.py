@@ -137,6 +137,11 @@ def from_json(file: Path) -> tuple[PretrainConfig, Place]:
         raise UserError(f"{file}: no configuration of pre-training ({error!r}); write it with pretrain_config.to_json") from error
 
 
+def computes_alone(ranks: int, zero_on_one_rank: bool) -> bool:
+    """Whether a training of so many ranks does without DeepSpeed, computing as ZeRO 0 does whatever stage is set."""
+    return ranks == 1 and not zero_on_one_rank
+
+
 def differing(saved: Mapping[str, Any], now: PretrainConfig) -> list[str]:
     """The fields in which a saved configuration (`asdict`, perhaps of an earlier version) is another one than `now`.
 

@@ -127,6 +127,7 @@ class Watch:
         samples = self._samples(done)
         self.history.samples += samples
         if self.ranks.first:
+            self.history.write(self.output)  # so that a training that is cut off leaves its curves
             self.reporter.log(done, values)
             self.reporter.say(
                 f"step {done}: held-out perplexity {values['validation_perplexity']:.2f}, "

@@ -62,10 +62,13 @@ def pack(
 
 
 def _fill(folder: Path, cell: Cell, shards: Artifact, vocabulary: Artifact, parts: int | None) -> None:
+    from gpt1.data.books_table import copy_spans
+
     train, held_out = shards.under("train/")[:parts], shards.under("held_out/")
     for part in (*train, *held_out):
         _copy(part.path, folder / part.name)
-    _copy_books(shards.path("books.parquet"), folder / "books.parquet", {Path(part.name).stem for part in train})
+    parts_of_text = {Path(part.name).stem for part in train}
+    copy_spans(shards.path("books.parquet"), folder / "books.parquet", parts_of_text)
     for found in (*vocabulary.under("encoder_bpe_"), *vocabulary.under("vocab_")):
         _copy(found.path, folder / OUTPUT / found.path.name)  # beside the weights to come: together they are a checkpoint
     for outside in cell.stage.outside(cell.settings):
@@ -170,11 +173,3 @@ def _upstream(cell: Cell, kind: str, made: dict[str, Artifact]) -> Artifact:
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
-
-
-def _copy_books(source: Path, target: Path, parts: set[str]) -> None:
-    """books.parquet with the held-out books and those of the training text's `parts`."""
-    from gpt1.data.books_table import read_spans, write_spans
-
-    with target.open("wb") as file:
-        write_spans(file, [span for span in read_spans(source) if span.set != "train" or span.part in parts])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -104,6 +105,7 @@ def test_targets_that_do_not_count_have_no_gradient_and_change_none() -> None:
 def test_a_compiled_model_makes_the_updates_of_the_plain_one(one_graph: bool) -> None:
     """Without dropout, whose random numbers the compiler draws in its own way. Evaluation is not compiled."""
     torch.compiler.reset()
+    counters.clear()
     config = ModelConfig(vocabulary=101, context=12, width=32, layers=2, heads=4, dropout=0.0)
     windows = [torch.randint(0, 101, (3, 13), generator=torch.Generator().manual_seed(step)) for step in range(4)]
     ends = []
@@ -115,7 +117,10 @@ def test_a_compiled_model_makes_the_updates_of_the_plain_one(one_graph: bool) ->
         for step, ids in enumerate(windows):
             engine.step(step, [MicroBatch(0, (ids,))], 1e-3)
         ends.append(engine.weights())
-        assert engine.evaluate((windows[0][:1],)).shape == ()
+        graphs = counters["stats"]["unique_graphs"]
+        assert (graphs > 0) == compiled
+        engine.evaluate((windows[0][:1],))
+        assert counters["stats"]["unique_graphs"] == graphs
     for name, expected in ends[0].items():
         assert torch.allclose(ends[1][name], expected, atol=2e-5), name
 

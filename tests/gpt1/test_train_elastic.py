@@ -48,7 +48,7 @@ def test_ranks_and_stages_mixed_across_resumes(undisturbed: Place, tmp_path: Pat
         printed = run(LONG, leg, ranks)
         if number:
             assert "resuming after step" in printed
-            in_force = 0 if ranks == 1 else stage  # one CPU rank has nobody to share with
+            in_force = 0 if ranks == 1 else stage  # a rank alone has nothing to share
             assert f"now {{'ranks': {ranks}, 'zero': {in_force}}}" in printed
     ours, theirs = traces(place), traces(undisturbed)
     assert len(theirs) == 200 * 4

@@ -25,7 +25,7 @@ from pipeline.context import Job, run_cell
 from pipeline.plan import Plan, Selection
 from pipeline.store import Store
 from stages.contract import Artifact, OutputFile, Resources
-from tests.gpt1.test_train_alone import FINETUNING, run_with
+from tests.gpt1.test_train_alone import FEW, run_with
 from tests.pipeline.inline import plan_of, run_inline
 from tests.stages.test_finetune import Said, made
 from tests.stages.test_task_matrix import write_tasks
@@ -145,7 +145,7 @@ def test_the_scores_are_the_stages_with_few_packages(
     work: tuple[Path, Plan], folder: Path, tmp_path: Path
 ) -> None:
     words = ("gpt1.tasks.finetune_packed", "--config", folder / "finetune.json", "--threads", "1")
-    done = run_with(FINETUNING, *words, "--device", "cpu")
+    done = run_with(FEW, *words, "--device", "cpu")
     assert done.returncode == 0, done.stdout + done.stderr
     rows = read_results(folder)
     assert len(rows) == 6
@@ -226,7 +226,7 @@ def test_a_script_may_run_a_job_by_itself(folder: Path) -> None:
     job = read_jobs(folder / "finetune.json")[2]
     (folder / "output" / "model.safetensors").unlink()  # no_pretraining needs none
     row = run_packed(folder, job, folder / "output", torch.device("cpu"), reporter=Said())
-    append_result(folder, row)
+    append_result(folder / "output" / "finetune.jsonl", row)
     assert read_results(folder) == [row]
     with pytest.raises(UserError, match="4 training examples do not fill one batch of 8"):
         run_packed(folder, job, folder / "output", torch.device("cpu"), rows=4, reporter=Said())
