@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata as metadata
 import os
 import shutil
+import site
 import subprocess
 import sys
 import tomllib
@@ -70,7 +71,9 @@ def test_pins_satisfy_what_the_project_asks_for() -> None:
 
 def test_the_environment_is_the_locks() -> None:
     """Here, where the tests run, the versions are those of the lock; local tags such as +cpu are not compared."""
-    installed = {canonicalize_name(item.metadata["Name"]): Version(item.version) for item in metadata.distributions()}
+    # Not all of sys.path: whoever imports setuptools, as torch.compile does, puts the packages inside setuptools there.
+    found = metadata.distributions(path=site.getsitepackages())
+    installed = {canonicalize_name(item.metadata["Name"]): Version(item.version) for item in found}
     differing = {
         name: f"{installed[name]}, locked {version}"
         for name, version in locked().items()
