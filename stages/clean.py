@@ -31,7 +31,7 @@ CleanSettings = create_model("CleanSettings", __base__=Settings, **_SWITCHES)
 class Clean(Stage):
     """All text rules off: the text stays as it came, to the byte. ftfy sees a book's whole text, not its lines (they differ)."""
 
-    version = 2
+    version = 3
     settings_model = CleanSettings
     requires = ("ingest",)
     spreads = True

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from gpt1.corpus.rules.rule import Applied, Edit, TextRule, edited
 
-_BORDER = re.compile(r"\s*\+(?:[-=+]|[ \t]*\+){4,}\s*")
+BORDER = re.compile(r"\s*\+(?:[-=]|[ \t]*\+){4,}\s*")  # each character in one way only, so in linear time
 _FEWEST = 3
 
 
@@ -21,7 +21,7 @@ def remove_tables(text: str) -> Applied:
 def _edits(text: str) -> Iterator[Edit]:
     for start, end in drawn_blocks(text):
         lines = text[start:end].split("\n")
-        inside = [line.strip() for line in lines if not _BORDER.fullmatch(line)]
+        inside = [line.strip() for line in lines if not BORDER.fullmatch(line)]
         framed = all(line.startswith("|") and line.endswith("|") and line.count("|") <= 2 for line in inside)
         yield Edit(start, end, "\n".join(line.strip("| \t") for line in inside) if framed else "")
 
@@ -31,7 +31,7 @@ def drawn_blocks(text: str) -> Iterator[tuple[int, int]]:
     at = begin = end = 0
     lines = 0
     for line in text.split("\n"):
-        if line.count("|") >= 2 or (line.count("+") >= 2 and _BORDER.fullmatch(line)):
+        if line.count("|") >= 2 or (line.count("+") >= 2 and BORDER.fullmatch(line)):
             if not lines:
                 begin = at
             lines, end = lines + 1, at + len(line)

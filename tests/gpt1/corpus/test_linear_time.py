@@ -22,6 +22,8 @@ HOSTILE = {
     "bars": "|",
     "bar lines": "| a | b |\n",
     "borders": "+-+-+-+-+-\n",
+    "plus signs": f"a | b\n{'+' * 60} x\n",
+    "small print": "***START**THE SMALL PRINT\n*END THE SMALL PRINT\nEnd of Project Gutenberg\n",
     "tags": "<p class=<b <!-- ",
     "open tags": "<style>",
     "entities": "&amp;<",

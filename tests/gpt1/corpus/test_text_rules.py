@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+from pathlib import Path
+
 import pytest
 
 from gpt1.corpus.rules.registry import TEXT_RULES
+from gpt1.corpus.rules.tables import BORDER
 
 RULES = {rule.name: rule for rule in TEXT_RULES}
 FILLER = "\n\n".join(["It was a bright cold day in April, and the clocks were striking."] * 400)
@@ -118,3 +123,58 @@ def test_contents_with_parts_and_chapters_of_the_same_name_go_whole() -> None:
         "It was a bright cold day in April, and the clocks were\nstriking thirteen as he came home to the old house on the\nsea."
     )
     assert after("contents", book + prose) == "TITLE\n\n\n\n\n\n\nBOOK I\n\nCHAPTER I\n\n" + prose
+
+
+BOOK = f"\nIt began.\n\n{FILLER[:3000]}\n\nIt ended.\n\n"
+SMALL_PRINT = (
+    "***START**THE SMALL PRINT!**FOR PUBLIC DOMAIN EBOOKS**START***\nPlease read.\n"
+    "*END THE SMALL PRINT! FOR PUBLIC DOMAIN EBOOKS*Ver.02/11/02*END*\n"
+)
+
+
+@pytest.mark.parametrize("begin", [
+    "*** START OF THE PROJECT GUTENBERG EBOOK A TALE ***\n",
+    "***START OF THIS PROJECT GUTENBERG ETEXT A TALE***\n",
+    "*** START OF THE COPYRIGHTED PROJECT GUTENBERG EBOOK, A TALE ***\n",
+    "*** START OF THE PROJECT GUTENBERG EBOOK A VERY LONG TALE,\nIN TWO LINES ***\n",
+    "*** START OF THE PROJEKT GUTENBERG-DE EBOOK\n",
+    SMALL_PRINT,
+    SMALL_PRINT.replace("*END THE", "*END*THE").replace("EBOOKS", "ETEXTS"),
+    SMALL_PRINT + "*** START OF THE PROJECT GUTENBERG EBOOK A TALE ***\n",
+    "*** START OF THE PROJECT GUTENBERG EBOOK A TALE ***\n" + SMALL_PRINT,
+])  # fmt: skip
+@pytest.mark.parametrize("end", [
+    "*** END OF THE PROJECT GUTENBERG EBOOK A TALE ***\n\nLicence.",
+    "End of the Project Gutenberg EBook of A Tale\n*** END OF THE PROJECT GUTENBERG EBOOK A TALE ***\n",
+    "End of Project Gutenberg's A Tale, by A Writer\n",
+    "***END OF THE COPYRIGHTED PROJECT GUTENBERG EBOOK A TALE***\nLicence.\n",
+    "End of The Project Gutenberg Etext of A Tale\n\n" + SMALL_PRINT,
+    "Ende dieses Projekt Gutenberg Etextes\n",
+    "",
+])  # fmt: skip
+def test_gutenbergs_markers_in_their_order(begin: str, end: str) -> None:
+    done = RULES["gutenberg"].apply(f"Project Gutenberg's A Tale, by A Writer\n\n{begin}{BOOK}{end}")
+    assert done.text == BOOK
+    assert done.strikes == (2 if end else 1)
+
+
+def test_a_small_print_at_the_end_without_any_other_footer() -> None:
+    begin = "*** START OF THE PROJECT GUTENBERG EBOOK A TALE ***\n"
+    assert after("gutenberg", f"{begin}{BOOK}{SMALL_PRINT}") == BOOK
+
+
+@pytest.mark.parametrize("case", ["pg_small_print_at_end", "pg_copyrighted"])
+def test_gutenberg_books_that_were_lost(case: str, shared: Path) -> None:
+    tale = (shared / "review" / "cases" / case / "tale.txt").read_text(encoding="utf-8")
+    left = after("gutenberg", tale)
+    assert len(left.strip()) == 6_469
+    assert left.strip().startswith("Paragraph 1 of a short tale")
+    assert "Gutenberg" not in left
+
+
+def test_a_border_is_what_the_slow_pattern_said() -> None:
+    slow = re.compile(r"\s*\+(?:[-=+]|[ \t]*\+){4,}\s*")
+    for length in range(8):
+        for signs in itertools.product("+-= x", repeat=length):
+            line = "".join(signs)
+            assert bool(BORDER.fullmatch(line)) == bool(slow.fullmatch(line)), line
