@@ -12,9 +12,10 @@ import torch
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.model.loss import LanguageModelling
-from gpt1.train.deepspeed_engine import SETTINGS_FOLDER, DeepSpeedEngine
+from gpt1.train.deepspeed_engine import DeepSpeedEngine
 from gpt1.train.engine import MicroBatch
 from gpt1.train.optimiser import OptimiserConfig
+from gpt1.train.pretrain_config import DEEPSPEED_FOLDER
 from gpt1.train.random_state import generator
 from gpt1.train.ranks import Ranks
 
@@ -34,7 +35,7 @@ def main() -> None:
     ranks = Ranks.connect("cpu", threads=1)
     engine = DeepSpeedEngine(
         LanguageModelling(GPT(SHAPE, generator("weights", 0))), OptimiserConfig(), ranks, seed=0, micro_batch=1, accumulation=2,
-        settings=SETTINGS_FOLDER / f"zero{stage}.json", precision="fp32",
+        settings=DEEPSPEED_FOLDER / f"zero{stage}.json", precision="fp32",
     )  # fmt: skip
     ids = torch.arange(SHAPE.context + 1)[None]
     batch = [MicroBatch(index, (ids,)) for index in range(2)]

@@ -24,11 +24,12 @@ from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.model.loss import LanguageModelling
 from gpt1.train import engine as engine_module
-from gpt1.train.deepspeed_engine import SETTINGS_FOLDER, make_engine
+from gpt1.train.deepspeed_engine import make_engine
 from gpt1.train.describe import memory
 from gpt1.train.engine import MicroBatch
 from gpt1.train.optimiser import OptimiserConfig
 from gpt1.train.preflight import MARGIN, checkpoint_copies
+from gpt1.train.pretrain_config import DEEPSPEED_FOLDER
 from gpt1.train.ranks import Ranks
 
 
@@ -78,7 +79,7 @@ def measure(case: Case) -> dict[str, int]:
     model = GPT(case.model, torch.Generator().manual_seed(0))
     model.recompute = case.recompute
     engine = make_engine(
-        LanguageModelling(model, case.loss_chunk), OptimiserConfig(), ranks, settings=SETTINGS_FOLDER / "zero1.json", seed=0,
+        LanguageModelling(model, case.loss_chunk), OptimiserConfig(), ranks, settings=DEEPSPEED_FOLDER / "zero1.json", seed=0,
         micro_batch=case.micro_batch, accumulation=1, precision="bf16" if case.bf16 else "fp32",
     )  # fmt: skip
     ids = torch.randint(case.vocabulary, (case.micro_batch, case.context + 1))

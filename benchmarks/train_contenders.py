@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.model.loss import LanguageModelling
-from gpt1.train.deepspeed_engine import SETTINGS_FOLDER, make_engine
+from gpt1.train.deepspeed_engine import make_engine
 from gpt1.train.engine import MicroBatch
 from gpt1.train.optimiser import OptimiserConfig, parameter_groups
+from gpt1.train.pretrain_config import DEEPSPEED_FOLDER
 from gpt1.train.ranks import Ranks
 
 MARK = "@"
@@ -56,7 +57,7 @@ class Ours(Contender):
             module.compile_for_training(one_graph=about["zero"] is None)
         stage = about["zero"]
         self.engine = make_engine(
-            module, OptimiserConfig(), ranks, settings=SETTINGS_FOLDER / f"zero{stage or 0}.json", seed=0,
+            module, OptimiserConfig(), ranks, settings=DEEPSPEED_FOLDER / f"zero{stage or 0}.json", seed=0,
             micro_batch=about["batch"], accumulation=1, precision=about["precision"], zero_on_one_rank=stage is not None,
         )  # fmt: skip
         self.done = 0

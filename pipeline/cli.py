@@ -17,6 +17,7 @@ from pipeline.addresses import without_password
 from pipeline.commands import diff, doctor, jobs, model, panels
 from pipeline.commands import tasks as task_commands
 from pipeline.commands.describe import describe
+from pipeline.commands.init import init
 from pipeline.commands.options import Assignments, File, Force, Json, Only, Profile, Stages, Start, StoreOption, flag
 from pipeline.commands.pack import pack
 from pipeline.commands.trace import trace
@@ -34,7 +35,7 @@ app = typer.Typer(
 )  # fmt: skip
 track = typer.Typer(help="Records on their way to MLflow.", no_args_is_help=True)
 app.add_typer(track, name="track")
-for command in (trace, describe, pack, diff.diff, doctor.doctor):
+for command in (trace, describe, pack, diff.diff, doctor.doctor, init):
     app.command()(command)
 task_commands.add(app)
 

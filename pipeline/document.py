@@ -46,7 +46,7 @@ def load(path: Path) -> Document:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; give the workflow with --file, or run where workflow.yaml is") from None
+        raise UserError(f"{path}: no such file; name one with --file, or write one with `gpt1 init .`") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as UTF-8 text ({error})") from None
     loader = _Loader(text)

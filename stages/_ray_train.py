@@ -114,10 +114,10 @@ def _gather(reporter: Reporter) -> bool:
 
 def _here(place: Place, travel: Travel) -> Place:
     """`place` with this host's paths; DeepSpeed's settings come with the code, which may lie elsewhere too."""
-    from gpt1.train.deepspeed_engine import SETTINGS_FOLDER
+    from gpt1.train.pretrain_config import DEEPSPEED_FOLDER
 
     here: Place = travel.here(place)
-    return replace(here, deepspeed=str(SETTINGS_FOLDER / Path(here.deepspeed).name))
+    return replace(here, deepspeed=str(DEEPSPEED_FOLDER / Path(here.deepspeed).name))
 
 
 def _refusal(output: Path, travel: Travel | None) -> str | None:

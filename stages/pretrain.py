@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from gpt1.train.pretrain_config import Place, PretrainConfig
 
 INITIAL = "init_from/"
-DEEPSPEED_FOLDER = Path(__file__).resolve().parents[1] / "infra" / "deepspeed"
 
 
 class PretrainSettings(Settings):
@@ -140,7 +139,7 @@ class Pretrain(Stage):
         """DeepSpeed's settings count by content: they are a file that a person may edit. So do weights to begin with."""
         file = _deepspeed(settings)
         given = checkpoint_files(settings.init_from, "pretrain: `init_from`", under=INITIAL) if settings.init_from else []
-        return [OutsideFile(f"infra/deepspeed/{file.name}", file), *given]
+        return [OutsideFile(f"deepspeed/{file.name}", file), *given]
 
     @staticmethod
     def forecast(
@@ -271,6 +270,8 @@ def _deviation(settings: PretrainSettings, config: PretrainConfig, events: Seque
 
 
 def _deepspeed(settings: PretrainSettings) -> Path:
+    from gpt1.train.pretrain_config import DEEPSPEED_FOLDER
+
     return DEEPSPEED_FOLDER / f"zero{settings.zero}.json"
 
 

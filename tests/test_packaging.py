@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata as metadata
+import json
 import os
 import shutil
 import site
@@ -18,6 +19,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
+MINI = ROOT / "tests" / "e2e" / "mini.yaml"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -161,3 +163,52 @@ def test_clean_keeps_the_store(clone: Path) -> None:
     assert (clone / "store/report/__pycache__").is_dir()
     assert not (clone / ".venv").exists()
     assert not (clone / "gpt1/__pycache__").exists()
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `pip install .` installs of this project, in a folder of its own, built from the files under git."""
+    folder = tmp_path_factory.mktemp("wheel")
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    for name in filter(None, files):
+        (folder / "clone" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / "clone" / name, follow_symlinks=False)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", folder, folder / "clone"], check=True)
+    [wheel] = folder.glob("*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", folder / "site", wheel], check=True)
+    return folder / "site"
+
+
+def gpt1(installed: Path, folder: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """The installed command in `folder`, where nothing of the checkout can be seen."""
+    environment = {**os.environ, "PYTHONPATH": str(installed), "RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, "-m", "pipeline.cli", *map(str, words)]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=580, check=False
+    )
+
+
+def test_a_wheel_starts_a_project_and_plans_it(installed: Path, tmp_path: Path) -> None:
+    done = gpt1(installed, tmp_path, "init", "project")
+    assert done.returncode == 0, done.stderr
+    project = tmp_path / "project"
+    assert (project / "workflow.yaml").read_bytes() == (ROOT / "workflow.yaml").read_bytes()
+    assert not (project / "workflow.yaml").is_symlink()
+    planned = gpt1(installed, project, "plan", "--profile", "demo", "--json")
+    assert planned.returncode == 0, planned.stderr
+    assert len(json.loads(planned.stdout)["cells"]) == 26
+    again = gpt1(installed, tmp_path, "init", "project")
+    assert (again.returncode, "exists already" in again.stderr) == (2, True)
+    nowhere = gpt1(installed, tmp_path, "plan")
+    assert (nowhere.returncode, "gpt1 init" in nowhere.stderr) == (2, True)
+
+
+@pytest.mark.slow
+def test_a_wheel_runs_the_small_workflow(installed: Path, tmp_path: Path) -> None:
+    shutil.copy(MINI, tmp_path / "workflow.yaml")
+    done = gpt1(installed, tmp_path, "run", "export")
+    assert done.returncode == 0, done.stdout + done.stderr
+    [record] = (tmp_path / "store" / "pretrain").glob("*/record.json")
+    assert json.loads(record.read_text())["summary"]["steps"] == 120
+    assert list((tmp_path / "store" / "export").glob("*/*/hf/model.safetensors"))

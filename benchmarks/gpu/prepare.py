@@ -35,7 +35,7 @@ from gpt1.errors import UserError  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 FILE = HERE / "workflow.yaml"
-CODE = ("gpt1", "infra/deepspeed", "benchmarks/gpu", "benchmarks/glue.py", "benchmarks/plain_gpt.py",
+CODE = ("gpt1", "benchmarks/gpu", "benchmarks/glue.py", "benchmarks/plain_gpt.py",
         "benchmarks/train_contenders.py")  # fmt: skip
 WHEELS = ("deepspeed", "pydantic", "pydantic-core", "typing-inspection", "annotated-types", "hjson")
 """What DeepSpeed needs and a machine with torch, transformers and pyarrow often lacks."""

@@ -18,10 +18,9 @@ from gpt1.train.engine import Engine, Precision, TorchEngine, Write, clip_gradie
 from gpt1.train.host_memory import keep_freed_memory
 from gpt1.train.optimiser import OptimiserConfig, make_optimiser
 from gpt1.train.portable import PORTABLE_FILE, PortableState, read_portable, write_portable
-from gpt1.train.pretrain_config import computes_alone
+from gpt1.train.pretrain_config import DEEPSPEED_FOLDER, computes_alone
 from gpt1.train.ranks import Ranks
 
-SETTINGS_FOLDER = Path(__file__).resolve().parents[2] / "infra" / "deepspeed"
 COMPUTED = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping", "bf16")
 
 # DeepSpeed reads these, and asks for MPI where one is missing. No launcher has set them where a process trains alone.
@@ -173,7 +172,7 @@ def stage_in_force(file: Path, ranks: Ranks, zero_on_one_rank: bool = False) -> 
 
 def _read_settings(file: Path) -> dict[str, Any]:
     if not file.is_file():
-        raise UserError(f"{file}: DeepSpeed's settings are missing; expected one of the files of infra/deepspeed")
+        raise UserError(f"{file}: DeepSpeed's settings are missing; expected one of the files of {DEEPSPEED_FOLDER}")
     try:
         settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:

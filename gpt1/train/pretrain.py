@@ -23,7 +23,7 @@ from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.ahead import Ahead
 from gpt1.train.checkpoint import Checkpoints
 from gpt1.train.checkpoint_record import Checkpoint
-from gpt1.train.deepspeed_engine import SETTINGS_FOLDER, make_engine, stage_in_force
+from gpt1.train.deepspeed_engine import make_engine, stage_in_force
 from gpt1.train.divergence import Diverged
 from gpt1.train.engine import Engine, MicroBatch
 from gpt1.train.history import History, write_lines
@@ -32,7 +32,7 @@ from gpt1.train.interrupt import Requests, Stopped
 from gpt1.train.loop import train
 from gpt1.train.optimiser import OptimiserConfig
 from gpt1.train.preflight import check_before_training
-from gpt1.train.pretrain_config import Place, PretrainConfig, computes_alone, differing, from_json
+from gpt1.train.pretrain_config import DEEPSPEED_FOLDER, Place, PretrainConfig, computes_alone, differing, from_json
 from gpt1.train.ranks import Ranks, accumulation
 from gpt1.train.reporter import PrintReporter, Reporter
 from gpt1.train.rollback import batch_of, going_back, same_batches, skipped_in, told
@@ -183,7 +183,7 @@ def _engine(module: LanguageModelling, config: PretrainConfig, place: Place, ran
 
 
 def _deepspeed_file(place: Place) -> Path:
-    return Path(place.deepspeed) if place.deepspeed else SETTINGS_FOLDER / "zero1.json"
+    return Path(place.deepspeed) if place.deepspeed else DEEPSPEED_FOLDER / "zero1.json"
 
 
 def _new_module(config: PretrainConfig, place: Place, vocabulary: Vocabulary) -> LanguageModelling:

@@ -12,6 +12,8 @@ from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.train.schedule import Schedule
 
+DEEPSPEED_FOLDER = Path(__file__).with_name("deepspeed")
+"""DeepSpeed's settings for each ZeRO stage: zero0.json to zero3.json."""
 PROMPTS = ("it was a dark and stormy night", "she looked at him and said", "the old man")
 
 
@@ -81,7 +83,7 @@ class Place:
     earlier: tuple[str, ...] = ()
     """`checkpoints` folders of earlier attempts at the same thing, oldest first; only read."""
     deepspeed: str = ""
-    """DeepSpeed's settings; empty: infra/deepspeed/zero1.json of this repository."""
+    """DeepSpeed's settings; empty: zero1.json of `DEEPSPEED_FOLDER`."""
     checkpoint_every: int = 500
     checkpoint_minutes: float = 0.0
     """Minutes between two checkpoints, beside those by the step; 0: none by the clock."""

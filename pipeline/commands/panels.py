@@ -9,7 +9,7 @@ PANELS = {
     "Run the workflow": ("run", "plan", "submit", "jobs", "logs", "stop", "pack"),
     "Look at it": ("status", "graph", "diff", "trace", "describe", "ui", "track"),
     "Use the models": ("generate", "predict", "perplexity", "import", "export"),
-    "Set up": ("doctor", "tasks", "data"),
+    "Set up": ("init", "doctor", "tasks", "data"),
 }
 """In the order of the help page; a command that is not listed comes at its end."""
 

@@ -17,7 +17,7 @@ from gpt1.data.books_table import BookSpan, write_spans
 from gpt1.data.shard_file import id_type, write_shard
 from gpt1.model.config import ModelConfig
 from gpt1.text.vocabulary import Vocabulary
-from gpt1.train.pretrain_config import Place, PretrainConfig, Prompt, to_json
+from gpt1.train.pretrain_config import DEEPSPEED_FOLDER, Place, PretrainConfig, Prompt, to_json
 from tests.conftest import ROOT
 
 VOCABULARY = Vocabulary.from_merges(list("abcdeht"), [("t", "h"), ("th", "e</w>"), ("b", "e</w>"), ("a", "t</w>")])
@@ -71,7 +71,7 @@ def write_data(folder: Path, poison: int = 0) -> Place:
 
 def zero(stage: int) -> str:
     """DeepSpeed's settings of that ZeRO stage."""
-    return str(ROOT / "infra" / "deepspeed" / f"zero{stage}.json")
+    return str(DEEPSPEED_FOLDER / f"zero{stage}.json")
 
 
 def launcher(ranks: int) -> list[str]:

@@ -54,7 +54,7 @@ def test_defaults_are_the_paper_s() -> None:
 
 def test_the_settings_file_of_deepspeed_counts_by_content() -> None:
     [file] = STAGE.outside(PretrainSettings(zero=2))
-    assert file.name == "infra/deepspeed/zero2.json"
+    assert file.name == "deepspeed/zero2.json"
     assert file.path.is_file()
 
 

@@ -1,0 +1,30 @@
+"""`gpt1 init`: a folder to work in, with a workflow.yaml of one's own."""
+
+from __future__ import annotations
+
+import shutil
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gpt1.errors import UserError
+
+NAME = "workflow.yaml"
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="The folder; it may exist.", metavar="FOLDER")],
+) -> None:
+    """Write the commented workflow.yaml of this version into a folder."""
+    target = folder / NAME
+    if target.exists():
+        raise UserError(f"{target}: exists already and stays as it is; name another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with resources.as_file(resources.files("pipeline") / NAME) as source:
+            shutil.copyfile(source, target)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror})") from error
+    print(f"{target} is written. In that folder:\n  gpt1 run --profile demo     # everything, small, in minutes")
