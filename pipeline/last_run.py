@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class LastRun:
 
     def __str__(self) -> str:
         profile = f"profile {self.profile} of " if self.profile else ""
-        changed = "".join(f" --set {text}" for text in self.assignments or ())
+        changed = "".join(f" --set {shlex.quote(text)}" for text in self.assignments or ())
         return f"{profile}{self.file}{changed}"
 
 

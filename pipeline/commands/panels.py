@@ -20,7 +20,8 @@ Every command that reads the workflow takes --profile, --set stage.key=value, --
 With none of the first three, those that only look take them from the store's last run, and say so.
 `gpt1 run` goes on where it was stopped. Exit status: 0 done, 1 something failed, 2 wrong input or settings, 3 held by another run.
 
-`gpt1 COMMAND --help` says more; `gpt1 --install-completion` teaches the shell to complete. docs/README.md is the list of pages."""
+`gpt1 COMMAND --help` says more; `gpt1 --version` names the commit; `gpt1 --install-completion`
+teaches the shell to complete. docs/README.md is the list of pages."""
 
 
 def arrange(app: typer.Typer) -> None:
