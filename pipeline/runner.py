@@ -264,14 +264,18 @@ class Runner:
                 self._failed(attempt, TimeoutError(f"took longer than its timeout of {limit:g} s"))
 
     def _cancel(self, references: Iterable[Any], why: str = "interrupted") -> None:
+        entries = []
         for reference in list(references):
             ray.cancel(reference, force=True)
             entry = self._running.pop(reference).entry
+            entries.append(entry)
             self._cut_off = True
             self.outcome.failed[entry.cell.id] = why
             self.display.cell_ended(entry.cell.id, why)
             self.records.failed(entry, why, "KILLED")
-            self._leave_word(entry, why)
+        with suppress(UserError):  # a store out of reach keeps no cell alive
+            for entry in entries:
+                self._leave_word(entry, why)
 
     def _leave_word(self, entry: Entry, why: str) -> None:
         """Say in the store that a cancelled cell was asked to end: it cannot say so itself."""
