@@ -46,6 +46,8 @@ class Workflow:
     profile: str | None
     file: Path
     cells: Mapping[str, Cell]
+    assignments: tuple[str, ...] = ()
+    """Those of `--set`."""
 
     def node_cells(self, node: str) -> list[Cell]:
         return [cell for cell in self.cells.values() if cell.node == node]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import secrets
+import shlex
 import sys
 import time
+from collections.abc import Collection
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,9 +22,27 @@ from pipeline.commands import diff, doctor, jobs, model, panels
 from pipeline.commands import tasks as task_commands
 from pipeline.commands.describe import describe
 from pipeline.commands.init import init
-from pipeline.commands.options import Assignments, File, Force, Json, Only, Profile, Stages, Start, StoreOption, flag
+from pipeline.commands.options import (
+    WORKFLOW,
+    Assignments,
+    File,
+    FileToRead,
+    Force,
+    Json,
+    Only,
+    Profile,
+    Stages,
+    Start,
+    StoreOption,
+    flag,
+    read_workflow,
+    run_command,
+    store_words,
+)
 from pipeline.commands.pack import pack
+from pipeline.commands.path import path
 from pipeline.commands.trace import trace
+from pipeline.last_run import remember
 from pipeline.lease import HeldError
 from pipeline.plan import Entry, Plan, Selection, State, make_plan
 from pipeline.store import Store
@@ -35,21 +57,37 @@ app = typer.Typer(
 )  # fmt: skip
 track = typer.Typer(help="Records on their way to MLflow.", no_args_is_help=True)
 app.add_typer(track, name="track")
-for command in (trace, describe, pack, diff.diff, doctor.doctor, init):
+for command in (trace, describe, pack, path, diff.diff, doctor.doctor, init):
     app.command()(command)
 task_commands.add(app)
 
 Address = Annotated[str | None, typer.Option("--address", help="A running Ray cluster; one is started here when not given.")]
 
 
-def _plan(file: Path, profile: str | None, assignments: list[str] | None, store: str, selection: Selection | None = None) -> Plan:
-    return make_plan(read(file, profile, assignments or ()), Store.at(store), selection or Selection())
+def _print_version(asked: bool) -> None:
+    from pipeline.provenance import git_commit
+
+    if asked:
+        commit = f", commit {found}" if (found := git_commit()) else ""
+        print(f"gpt1 {version('gpt1')}{commit}, Python {platform.python_version()}")
+        raise typer.Exit
+
+
+VERSION = typer.Option(
+    "--version", callback=_print_version, is_eager=True, metavar="",
+    help="Print version, commit and Python.",
+)  # fmt: skip
+
+
+@app.callback()
+def _options(version: Annotated[bool, VERSION] = False) -> None:
+    """What `gpt1` itself takes."""
 
 
 @app.command()
 def run(
     stages: Stages = None,
-    file: File = Path("workflow.yaml"),
+    file: File = WORKFLOW,
     profile: Profile = None,
     assignments: Assignments = None,
     store: StoreOption = "store",
@@ -64,11 +102,12 @@ def run(
     if code not in ("warn", "rerun"):
         raise UserError(f"--code {code}: expected warn or rerun")
     selection = Selection(tuple(stages or ()), start, only, force, code == "rerun")
-    plan = _plan(file, profile, assignments, store, selection)
+    plan = make_plan(read(file, profile, assignments or ()), Store.at(store), selection)
     if dry_run:
         _print_plan(plan)
         return
     if not plan.to_run:
+        remember(plan.workflow, plan.store)
         _print_done(plan)
         return
     raise typer.Exit(_run(plan, address or os.environ.get("RAY_ADDRESS")))
@@ -88,68 +127,78 @@ def _run(plan: Plan, address: str | None) -> int:
         return INTERRUPTED
     finally:
         display.close()
-    _link_report(plan)
+    report = _link_report(plan, {*outcome.made, *outcome.cached})
     took = time.monotonic() - began
     print(f"{len(outcome.made)} made, {len(outcome.cached)} taken as they were, {len(outcome.failed)} failed, "
           f"{len(outcome.skipped)} left out, in {took:.0f} s")  # fmt: skip
     for cell, error in outcome.failed.items():
         print(f"{cell}: {error}", file=sys.stderr)
     if outcome.status == 0:
-        _print_report(plan)
+        _print_places(plan, report)
     return outcome.status
 
 
-def _link_report(plan: Plan) -> None:
-    """Let STORE/report.html show the newest report of this workflow."""
-    for entry in plan.entries.values():
-        artifact = plan.store.artifact(entry.cell.uses, entry.fingerprint) if entry.cell.uses == "report" else None
+def _link_report(plan: Plan, done: Collection[str]) -> str:
+    """Let STORE/report.html show this plan's report, if it is `done`; returns what to say of it."""
+    line, store = "", plan.store
+    for cell, entry in plan.entries.items():
+        if entry.cell.uses != "report":
+            continue
+        artifact = store.artifact(entry.cell.uses, entry.fingerprint) if cell in done else None
         if artifact is not None and REPORT in artifact.files:
-            plan.store.show(artifact.files[REPORT], REPORT)
+            store.show(artifact.files[REPORT], REPORT)
+            line = f"report: {store.shown(REPORT)}"
+        elif shown := store.shown(REPORT):
+            line = f"{shown} is stale; make it: {run_command(plan.workflow, store, cell)}"
+    return line
 
 
-def _print_report(plan: Plan) -> None:
-    shown, server = plan.store.shown(REPORT), os.environ.get("MLFLOW_TRACKING_URI")
-    if shown:
-        print(f"report: {shown}")
-    here = "gpt1 ui" + ("" if plan.store.root == Path("store").resolve() else f" --store {plan.store.where}")
+def _print_places(plan: Plan, report: str) -> None:
+    if report:
+        print(report)
+    server = os.environ.get("MLFLOW_TRACKING_URI")
+    here = shlex.join(["gpt1", "ui", *store_words(plan.store)])
     print(f"browse the runs: {without_password(server) if server else here}")
 
 
 def _print_done(plan: Plan) -> None:
-    _link_report(plan)
     for entry in plan.entries.values():
         for note in entry.notes:
             print(f"{entry.cell.id}: {note}")
-    chosen = sum(entry.state is State.DONE for entry in plan.entries.values())
-    print(f"everything is up to date: {chosen} of {len(plan.entries)} cells done, nothing to run")
-    _print_report(plan)
+    done = [cell for cell, entry in plan.entries.items() if entry.state is State.DONE]
+    report = _link_report(plan, done)
+    of_all = f"{len(done)} of {len(plan.entries)} cells done"
+    print(f"everything is up to date: {of_all}, nothing to run")
+    _print_places(plan, report)
 
 
 @app.command()
 def plan(
     stages: Stages = None,
-    file: File = Path("workflow.yaml"),
+    file: FileToRead = None,
     profile: Profile = None,
     assignments: Assignments = None,
     store: StoreOption = "store",
     as_json: Json = False,
 ) -> None:
     """Say what `run` would make, and why, without running anything."""
-    made = _plan(file, profile, assignments, store, Selection(tuple(stages or ())))
+    workflow = read_workflow(file, profile, assignments, store)
+    made = make_plan(workflow, Store.at(store), Selection(tuple(stages or ())))
     _print_json(made) if as_json else _print_plan(made)
 
 
 @app.command()
 def status(
-    file: File = Path("workflow.yaml"),
+    file: FileToRead = None,
     profile: Profile = None,
     assignments: Assignments = None,
     store: StoreOption = "store",
     as_json: Json = False,
     explain: Annotated[bool, flag("--explain", "Each reason on its line, and what making each cell again costs.")] = False,
 ) -> None:
-    """Say how every stage stands: done, stale, partial, failed or never run; why; and what making it again will cost."""
-    made = _plan(file, profile, assignments, store)
+    """Say the state of every stage: done, stale, partial, stopped, failed or never run; why; and
+    what making it again will cost."""
+    made = make_plan(read_workflow(file, profile, assignments, store), Store.at(store))
     if explain and not as_json:
         from pipeline.commands.explain import explained
 
@@ -193,7 +242,7 @@ def _print_json(plan: Plan) -> None:
 
 @app.command()
 def graph(
-    file: File = Path("workflow.yaml"),
+    file: FileToRead = None,
     profile: Profile = None,
     assignments: Assignments = None,
     store: StoreOption = "store",
@@ -203,7 +252,7 @@ def graph(
     """Draw the workflow, with how each stage stands."""
     from pipeline import graph as drawing
 
-    made = _plan(file, profile, assignments, store)
+    made = make_plan(read_workflow(file, profile, assignments, store), Store.at(store))
     cells: list[Any] = [(entry.cell.id, str(entry.state), entry.cell.needs) for entry in made.entries.values()]
     if svg is not None:
         svg.write_text(drawing.as_svg(cells, _costs(made)), encoding="utf-8")

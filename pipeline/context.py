@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from gpt1.errors import UserError
+from gpt1.errors import StoppedError, UserError
 from pipeline.canonical import canonical
 from pipeline.kinds import kinds_of, load_stage
 from pipeline.parts import Outputs, PartTask, make_part, part_tasks, run_tasks
@@ -164,7 +164,8 @@ def run_cell(job: Job, reporter: Reporter) -> None:
         stage.run(stage.settings_model.model_validate(dict(job.settings)), context)
         context.publish()
     except UserError as error:
-        job.store.fail(context.attempt, str(error), user=True)
+        stopped = isinstance(error, StoppedError)
+        job.store.fail(context.attempt, str(error), user=True, stopped=stopped)
         raise
     except BaseException as error:
         text = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"

@@ -26,6 +26,7 @@ class State(StrEnum):
     DONE = "done"
     STALE = "stale"
     PARTIAL = "partial"
+    STOPPED = "stopped"
     FAILED = "failed"
     NEVER = "never run"
 
@@ -152,10 +153,14 @@ def _state(
         return (State.STALE, [reason], artifact) if reason else (State.DONE, [], artifact)
     attempts = store.attempts(cell.uses, print_)
     if attempts:
-        failure = store.failure(attempts[-1])
+        failure, parts = store.failure(attempts[-1]), _parts_made(store, cell, attempts)
         if failure is not None:
-            return State.FAILED, [failure.splitlines()[0]], None
-        return State.PARTIAL, [_partial(store, cell, attempts)], None
+            reason = failure.error.splitlines()[0]
+            if failure.stopped:
+                return State.STOPPED, [reason, *parts], None
+            return State.FAILED, [reason], None
+        tries = f"{len(attempts)} unfinished {'try' if len(attempts) == 1 else 'tries'}"
+        return State.PARTIAL, parts or [tries], None
     like = _most_like(cell, store, identity)
     if like is None:
         return State.NEVER, ["never run"], None
@@ -172,12 +177,13 @@ def other_inputs(store: Store, cell: Cell, print_: str, made: Mapping[str, Artif
     return None
 
 
-def _partial(store: Store, cell: Cell, attempts: Sequence[Path]) -> str:
+def _parts_made(store: Store, cell: Cell, attempts: Sequence[Path]) -> list[str]:
+    """How far a part-wise stage has come, as a reason; none for another stage."""
     listed = next((found for path in reversed(attempts) if (found := store.left(path, PARTS_FILE))), None)
     if not listed:
-        return f"{len(attempts)} unfinished {'try' if len(attempts) == 1 else 'tries'}"
+        return []
     made = sum(store.published(f"{cell.uses}.parts", key) for key in listed)
-    return f"{made} of {len(listed)} parts are made"
+    return [f"{made} of {len(listed)} parts are made"]
 
 
 def _most_like(cell: Cell, store: Store, identity: Mapping[str, Any]) -> dict[str, Any] | None:

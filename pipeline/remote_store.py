@@ -174,14 +174,14 @@ class RemoteStore(Store):
 
     def leave(self, attempt: Path, name: str, data: Any) -> None:
         replace(attempt / name, data)
-        self.objects.write(f"{self.key(attempt)}/{name}", _json(data))
+        self.objects.write(self.key(attempt / name), _json(data))
 
     def left(self, attempt: Path, name: str) -> Any | None:
-        found = self.objects.read(f"{self.key(attempt)}/{name}")
+        found = self.objects.read(self.key(attempt / name))
         return None if found is None else parsed(found.data)
 
-    def fail(self, attempt: Path, error: str, user: bool) -> None:
-        super().fail(attempt, error, user)
+    def fail(self, attempt: Path, error: str, user: bool, stopped: bool = False) -> None:
+        super().fail(attempt, error, user, stopped)
         cache.release(attempt)
 
     def outbox_mirror(self, folder: Path) -> OutboxMirror:

@@ -11,12 +11,13 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from gpt1.errors import UserError
+from gpt1.errors import StoppedError, UserError
 from pipeline.cluster import check_capacity, connect
 from pipeline.context import Job, run_cell
 from pipeline.display import Display
 from pipeline.ending import QUIET, SAVING, Ending
 from pipeline.events import HubReporter, start_hub
+from pipeline.last_run import remember
 from pipeline.lease import Leases
 from pipeline.machine import watched
 from pipeline.plan import Entry, Plan, other_inputs
@@ -91,6 +92,7 @@ class Runner:
             closing.callback(ray.shutdown)
             closing.enter_context(self._ending)
             closing.callback(leases.release)
+            remember(self.plan.workflow, store)
             records = Records(self.plan, self.run_name, self._note)
             closing.callback(self._close, records)
             try:
@@ -245,7 +247,7 @@ class Runner:
             return
         self.outcome.failed[cell.id] = text
         self.outcome.invalid |= isinstance(cause, UserError)
-        if self._ending.asked and isinstance(cause, UserError):  # with what it has saved
+        if isinstance(cause, StoppedError):  # with what it has saved
             self._cut_off = True
             self.display.cell_ended(cell.id, text)
             self.records.failed(attempt.entry, text, "KILLED")
@@ -262,13 +264,25 @@ class Runner:
                 self._failed(attempt, TimeoutError(f"took longer than its timeout of {limit:g} s"))
 
     def _cancel(self, references: Iterable[Any], why: str = "interrupted") -> None:
+        entries = []
         for reference in list(references):
             ray.cancel(reference, force=True)
             entry = self._running.pop(reference).entry
+            entries.append(entry)
             self._cut_off = True
             self.outcome.failed[entry.cell.id] = why
             self.display.cell_ended(entry.cell.id, why)
             self.records.failed(entry, why, "KILLED")
+        with suppress(UserError):  # a store out of reach keeps no cell alive
+            for entry in entries:
+                self._leave_word(entry, why)
+
+    def _leave_word(self, entry: Entry, why: str) -> None:
+        """Say in the store that a cancelled cell was asked to end: it cannot say so itself."""
+        store = self.plan.store
+        attempts = store.attempts(entry.cell.uses, entry.fingerprint)
+        if attempts and store.failure(attempts[-1]) is None:
+            store.fail(attempts[-1], why, user=True, stopped=True)
 
 
 def _summary_line(artifact: Artifact, most: int = 4) -> str:

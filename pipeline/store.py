@@ -47,6 +47,14 @@ def content_digest(files: Mapping[str, OutputFile]) -> str:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """Why an attempt has no artifact. `stopped`: it was asked to end."""
+
+    error: str
+    stopped: bool
+
+
+@dataclass(frozen=True)
 class Store:
     """A store in a folder of this machine or of a shared file system; RemoteStore keeps one behind an address.
 
@@ -209,21 +217,24 @@ class Store:
         return FileWord(self.folder(stage, fingerprint) / LEASE)
 
     def leave(self, attempt: Path, name: str, data: Any) -> None:
-        """Leave word (JSON) in an attempt, for whoever comes after it."""
+        """Leave word (JSON) in an attempt, or at the top of the store, for who comes after."""
         replace(attempt / name, data)
 
     def left(self, attempt: Path, name: str) -> Any | None:
-        """The word of that name in an attempt, or None."""
+        """The word of that name, or None."""
         return read_json(attempt / name)
 
-    def fail(self, attempt: Path, error: str, user: bool) -> None:
-        """Leave word in an attempt of why it failed."""
-        self.leave(attempt, FAILURE, {"error": error, "user_error": user, "when": time.time()})
+    def fail(self, attempt: Path, error: str, user: bool, stopped: bool = False) -> None:
+        """Leave word in an attempt of why it failed; `stopped`: because it was asked to end."""
+        word = {"error": error, "user_error": user, "stopped": stopped, "when": time.time()}
+        self.leave(attempt, FAILURE, word)
 
-    def failure(self, attempt: Path) -> str | None:
+    def failure(self, attempt: Path) -> Failure | None:
         """Why an attempt failed; None when it did not, or was killed before it could say."""
         found = self.left(attempt, FAILURE)
-        return str(found["error"]) if isinstance(found, dict) else None
+        if not isinstance(found, dict):
+            return None
+        return Failure(str(found["error"]), bool(found.get("stopped")))
 
     def outbox_mirror(self, folder: Path) -> OutboxMirror | None:
         """What keeps a copy of the outbox on this host in the store; None where the outbox lies in the store itself."""

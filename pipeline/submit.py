@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from gpt1.errors import UserError
 from pipeline.addresses import without_password
 from pipeline.ending import CLOSING, SAVING
+from pipeline.last_run import SUBMITTED_FILE
 from pipeline.provenance import ROOT
 
 SENT = ("pipeline", "stages", "gpt1", "infra")
@@ -61,6 +62,7 @@ def submit_job(address: str, order: Order, detach: bool) -> int:
     environment = job_environment(order.environment or {})
     client = connect(address)
     same = [job for job in client.list_jobs() if (job.metadata or {}).get(KEY) == order.key]
+    variables = {**STOPPING, **environment, SUBMITTED_FILE: str(order.file.resolve())}
     active = [job for job in same if str(job.status) not in OVER]
     if active:
         job = str(active[0].submission_id)
@@ -72,7 +74,7 @@ def submit_job(address: str, order: Order, detach: bool) -> int:
                 client,
                 f"gpt1-{order.key}-{len(same)}",  # of two who submit at once the second finds it taken, and follows
                 entrypoint=shlex.join([order.python or _python(address), *_words(order)]),
-                runtime_env={"working_dir": str(packed), "env_vars": {**STOPPING, **environment}},
+                runtime_env={"working_dir": str(packed), "env_vars": variables},
                 metadata={"gpt1.profile": order.profile or "", "gpt1.workflow": order.file.name, KEY: order.key},
             )
         print(f"job {job} submitted to {address}", flush=True)

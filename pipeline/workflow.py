@@ -36,7 +36,8 @@ def read(file: Path, profile: str | None = None, assignments: Sequence[str] = ()
         _assign(document, merged, assignment)
     specs = {node: _stage_spec(document, node, spec) for node, spec in merged.items()}
     order = ordered(document, specs)
-    return Workflow(str(data.get("name", "gpt1")), profile, file, expand(document, specs, order))
+    name, cells = str(data.get("name", "gpt1")), expand(document, specs, order)
+    return Workflow(name, profile, file, cells, tuple(assignments))
 
 
 def _known_keys(document: Document, data: Mapping[str, Any], known: set[str], path: KeyPath) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt1.errors import UserError
+from gpt1.errors import StoppedError, UserError
 from stages._ray_claims import claims_released
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stages.contract import Context, Reporter, Travel
 
 RESTARTS = 3
-REFUSAL = "refused.txt"
+REFUSAL, STOPPED = "refused.txt", "stopped.txt"
 SENT = ".sent.json"
 """What rank 0 sent to the driver: name -> sha256; nothing where both have the same folder."""
 
@@ -65,7 +65,7 @@ def train_on_ray(config: PretrainConfig, place: Place, context: Context, workers
         trainer.fit()
     refused = _refusal(attempt, travel)
     if refused is not None:
-        raise UserError(refused)
+        raise refused
     if travel:
         _receive(attempt, travel)
 
@@ -86,12 +86,13 @@ def run_rank(arguments: dict[str, Any]) -> None:
         return
     try:
         if to_stop:
-            raise UserError("stopped on request before training; the same command goes on")
+            raise StoppedError("stopped on request before training; the same command goes on")
         pretrain(arguments["config"], place, arguments["reporter"], travel)
     except (UserError, Stopped) as error:
-        (output / REFUSAL).write_text(str(error), encoding="utf-8")
+        name = STOPPED if isinstance(error, StoppedError | Stopped) else REFUSAL
+        (output / name).write_text(str(error), encoding="utf-8")
         if travel:
-            travel.send(output, REFUSAL)
+            travel.send(output, name)
         return
     if travel:
         _send(output, travel, arguments["mark"])
@@ -120,12 +121,14 @@ def _here(place: Place, travel: Travel) -> Place:
     return replace(here, deepspeed=str(DEEPSPEED_FOLDER / Path(here.deepspeed).name))
 
 
-def _refusal(output: Path, travel: Travel | None) -> str | None:
+def _refusal(output: Path, travel: Travel | None) -> UserError | None:
     """Why the ranks have ended before their time."""
-    if (output / REFUSAL).exists():
-        return (output / REFUSAL).read_text(encoding="utf-8")
-    sent = travel.read(output, REFUSAL) if travel else None
-    return None if sent is None else sent.decode()
+    for name, kind in ((STOPPED, StoppedError), (REFUSAL, UserError)):
+        if (output / name).exists():
+            return kind((output / name).read_text(encoding="utf-8"))
+        if travel and (sent := travel.read(output, name)) is not None:
+            return kind(sent.decode())
+    return None
 
 
 def _send(output: Path, travel: Travel, mark: str) -> None:

@@ -148,7 +148,8 @@ class Reporter(Protocol):
 
     def stop_asked(self) -> bool:
         """Whether the run is being ended. While a gang (`Stage.gang`) runs, what has asked is given time to save what it has, and
-        should then raise UserError; all else is cancelled. Only the first call waits, for one answer of the driver."""
+        should then raise StoppedError; all else is cancelled. Only the first call waits, for one
+        answer of the driver."""
         ...
 
 

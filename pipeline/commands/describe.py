@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,10 +12,16 @@ import typer
 from gpt1.errors import UserError
 from gpt1.train.describe import DEFAULT_MFU, Device
 from pipeline.cells import Cell, Workflow
-from pipeline.commands.options import Assignments, File, Json, Profile, StoreOption
+from pipeline.commands.options import (
+    Assignments,
+    FileToRead,
+    Json,
+    Profile,
+    StoreOption,
+    read_workflow,
+)
 from pipeline.plan import make_plan
 from pipeline.store import Store
-from pipeline.workflow import read
 from stages.contract import Artifact
 
 if TYPE_CHECKING:
@@ -41,7 +46,7 @@ class Described:
 
 
 def describe(
-    file: File = Path("workflow.yaml"),
+    file: FileToRead = None,
     profile: Profile = None,
     assignments: Assignments = None,
     store: StoreOption = "store",
@@ -51,7 +56,7 @@ def describe(
     as_json: Json = False,
 ) -> None:
     """Say what pre-training will need: parameters and FLOPs by part, memory, steps, tokens, epochs, expected time."""
-    workflow = read(file, profile, assignments or ())
+    workflow = read_workflow(file, profile, assignments, store)
     on = Device(device, mfu) if device else None
     try:
         made = made_artifacts(workflow, store)
@@ -59,7 +64,8 @@ def describe(
         made = {}
     cells = [cell for cell in workflow.cells.values() if cell.uses == "pretrain"]
     if not cells:
-        raise UserError(f"{file}: no stage uses `pretrain`, so there is nothing to describe")
+        found = "no stage uses `pretrain`, so there is nothing to describe"
+        raise UserError(f"{workflow.file}: {found}")
     rows = [_describe(cell, workflow, made, tokens, on) for cell in cells]
     if as_json:
         print(json.dumps([row.to_dict() for row in rows], indent=1))

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gpt1.errors import UserError
-from pipeline.commands.options import Assignments, File, Force, Json, Only, Profile, Stages, Start, StoreOption, flag
+from pipeline.commands.options import (
+    WORKFLOW,
+    Assignments,
+    File,
+    Force,
+    Json,
+    Only,
+    Profile,
+    Stages,
+    Start,
+    StoreOption,
+    flag,
+)
 
 ADDRESS = "The cluster's job address, such as http://127.0.0.1:8265."
 JobAddress = Annotated[str, typer.Option("--address", help=ADDRESS, envvar="RAY_API_SERVER_ADDRESS")]
@@ -27,7 +38,7 @@ def add_to(app: typer.Typer) -> None:
 def submit(
     stages: Stages = None,
     address: JobAddress = HERE,
-    file: File = Path("workflow.yaml"),
+    file: File = WORKFLOW,
     profile: Profile = None,
     assignments: Assignments = None,
     store: StoreOption = "store",

@@ -1,13 +1,22 @@
-"""Options that several commands take, and what the shell completes them with."""
+"""Options that several commands take, their values when not given, completion by the shell."""
 
 from __future__ import annotations
 
+import shlex
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from gpt1.errors import UserError
+from pipeline.cells import Workflow
+from pipeline.last_run import last_run
+from pipeline.store import Store
+from pipeline.workflow import read
+
+WORKFLOW = Path("workflow.yaml")
 
 
 def flag(name: str, help: str) -> Any:
@@ -30,15 +39,59 @@ def _raw(context: typer.Context) -> dict[str, Any]:
     from pipeline.document import load
 
     try:
-        return dict(load(context.params.get("file") or Path("workflow.yaml")).data)
+        return dict(load(context.params.get("file") or WORKFLOW).data)
     except (UserError, OSError, TypeError, ValueError):
         return {}
+
+
+def read_workflow(
+    file: Path | None, profile: str | None, assignments: Sequence[str] | None, store: str
+) -> Workflow:
+    """The workflow of a command that only looks: by its options; without any, the last run's."""
+    if file is not None or profile is not None or assignments:
+        return read(file or WORKFLOW, profile, assignments or ())
+    try:
+        last = last_run(Store.existing(store))
+    except UserError:  # no store, or none that answers: for the command to say, where it needs one
+        last = None
+    if last is None:
+        return read(WORKFLOW)
+    if last.file is None or last.assignments is None:
+        why = "had a secret in --set, which is not recorded"
+        if last.file is None:
+            why = f"used {last.resolved}, which is gone"
+        command = f"taking {WORKFLOW}; give --file, --profile and --set to choose"
+        print(f"gpt1: the store's last run {why}: {command}", file=sys.stderr)
+        return read(WORKFLOW)
+    print(f"gpt1: using {last} (the store's last run)", file=sys.stderr)
+    return read(last.file, last.profile, last.assignments)
+
+
+def run_command(workflow: Workflow, store: Store, stage: str) -> str:
+    """The command that makes a stage of a workflow, as it is typed."""
+    words = ["gpt1", "run", stage]
+    words += [] if workflow.file == WORKFLOW else ["--file", str(workflow.file)]
+    words += ["--profile", workflow.profile] if workflow.profile else []
+    words += [word for assignment in workflow.assignments for word in ("--set", assignment)]
+    return shlex.join([*words, *store_words(store)])
+
+
+def store_words(store: Store) -> list[str]:
+    """The option that names a store, where it is not the usual one."""
+    return [] if store.root == Path("store").resolve() else ["--store", store.where]
 
 
 StoreOption = Annotated[
     str, typer.Option("--store", "-s", help="Where all results are: a folder, or s3://BUCKET/FOLDER.", envvar="GPT1_STORE")
 ]
 File = Annotated[Path, typer.Option("--file", "-f", help="The workflow.")]
+FileToRead = Annotated[
+    Path | None,
+    typer.Option(
+        "--file", "-f",
+        help="The workflow. Without --file, --profile and --set: those of the store's last run.",
+    ),
+]
 Profile = Annotated[
     str | None, typer.Option("--profile", "-p", help="A profile of the workflow, such as demo.", autocompletion=profiles)
 ]

@@ -11,8 +11,7 @@ import typer
 from gpt1.errors import UserError
 from pipeline.commands.describe import made_artifacts
 from pipeline.commands.new_folder import new_folder
-from pipeline.commands.options import Assignments, File, Profile, StoreOption
-from pipeline.workflow import read
+from pipeline.commands.options import Assignments, FileToRead, Profile, StoreOption, read_workflow
 from stages._tuning import read_task_data
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ RUN_FILE, OUTPUT = "run.json", "output"
 def pack(
     to: Annotated[Path, typer.Argument(help="The folder to write: a new one, or an empty one.", metavar="FOLDER")],
     cell: Annotated[str | None, typer.Option("--cell", help="Which pretrain cell, where the workflow has several.")] = None,
-    file: File = Path("workflow.yaml"),
+    file: FileToRead = None,
     profile: Profile = None,
     assignments: Assignments = None,
     store: StoreOption = "store",
@@ -36,8 +35,8 @@ def pack(
     ] = None,
 ) -> None:
     """Put a pre-training and its fine-tuning, with what they read, into a folder for elsewhere."""
-    workflow = read(file, profile, assignments or ())
-    chosen = _choose(workflow, cell, file)
+    workflow = read_workflow(file, profile, assignments, store)
+    chosen = _choose(workflow, cell)
     made = made_artifacts(workflow, store)
     shards, vocabulary = (_upstream(chosen, kind, made) for kind in ("shard", "vocabulary"))
     jobs = [] if tasks is False else _finetune_cells(workflow, chosen, made, required=tasks is True)
@@ -153,14 +152,15 @@ def _stage(cell: Cell) -> Any:
     return cell.stage
 
 
-def _choose(workflow: Workflow, name: str | None, file: Path) -> Cell:
+def _choose(workflow: Workflow, name: str | None) -> Cell:
     cells = {cell.id: cell for cell in workflow.cells.values() if cell.uses == "pretrain"}
     if name in cells:
         return cells[name]
     if name is None and len(cells) == 1:
         return next(iter(cells.values()))
     found = f"found {name!r}" if name else "one must be named with --cell"
-    raise UserError(f"{file}: {found}; its pretrain cells are: {', '.join(cells) or 'none'}")
+    known = ", ".join(cells) or "none"
+    raise UserError(f"{workflow.file}: {found}; its pretrain cells are: {known}")
 
 
 def _upstream(cell: Cell, kind: str, made: dict[str, Artifact]) -> Artifact:

@@ -5,6 +5,7 @@ Ctrl-C goes to the whole process group, as a terminal sends it.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -76,6 +77,9 @@ def test_a_checkpoint_first_and_the_same_command_goes_on(tmp_path: Path) -> None
         assert steps[-1] < step < STEPS
         assert f"resuming after step {steps[-1]} " in said or steps == [0]
         steps.append(step)
+        looked = json.loads(gpt1("status", "--json", "--store", store).stdout)
+        states = {cell["cell"]: cell["state"] for cell in looked["cells"]}
+        assert (states["shard"], states["pretrain"]) == ("done", "stopped")
     client = mlflow.MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     found = {run.info.run_name: run.info.status for run in client.search_runs(experiments)}

@@ -18,7 +18,7 @@ from pipeline import cache, objects
 from pipeline.lease import HeldError, Leases
 from pipeline.objects import Objects
 from pipeline.parts import Outputs
-from pipeline.store import Store
+from pipeline.store import Failure, Store
 from tests.pipeline.conftest import S3, on_another_host
 from tests.servers.process import free_port
 
@@ -120,7 +120,7 @@ def test_attempts_and_why_they_failed_are_seen_elsewhere(url: str, tmp_path: Pat
     store.fail(first, "out of paper", user=True)
     on_another_host(monkeypatch, tmp_path)
     [attempt] = Store.at(url).attempts("stage", "print")
-    assert Store.at(url).failure(attempt) == "out of paper"
+    assert Store.at(url).failure(attempt) == Failure("out of paper", stopped=False)
     assert attempt != first
 
 
