@@ -29,7 +29,7 @@ class ExportSettings(Settings):
 class Export(Stage):
     """The files are written without transformers, which is needed only to read them. Cells of further stages go into the card."""
 
-    version = 2
+    version = 3
     settings_model = ExportSettings
     requires = ("pretrain", "vocabulary")
     accepts = ("ingest", "split", "shard", "finetune", "zero_shot")

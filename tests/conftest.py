@@ -36,6 +36,16 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def code_of_exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """transformers copies an export's code to the user's cache before it runs it: here to a folder of the tests."""
+    from transformers import dynamic_module_utils
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path_factory.mktemp("code")))
+        yield
+
+
+@pytest.fixture(scope="session")
 def documented(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that the documentation's commands name, and a store in which a small workflow has been run.
 

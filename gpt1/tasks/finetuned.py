@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from gpt1.errors import UserError
 from gpt1.model.gpt import GPT
@@ -21,6 +21,7 @@ from gpt1.tasks.pieces import encode_pieces
 from gpt1.tasks.table import Task, task_named
 from gpt1.tasks.task_model import TaskModel
 from gpt1.tasks.transforms import SPECIAL_TOKENS, SpecialIds, Truncation
+from gpt1.weights.store import write_tensors
 
 HEAD_FILE = "head.safetensors"
 HEAD_CONFIG = "head.json"
@@ -95,7 +96,7 @@ def head_facts(task: Task, regression: Regression, max_length: int, truncation: 
 def save_head(folder: Path, tuned: FineTuned) -> list[Path]:
     """Write head.safetensors and head.json into `folder`."""
     head = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in tuned.model.head.state_dict().items()}
-    save_file(head, folder / HEAD_FILE)
+    write_tensors(folder / HEAD_FILE, head)
     (folder / HEAD_CONFIG).write_text(json.dumps(tuned.facts(), indent=2, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
     return [folder / HEAD_CONFIG, folder / HEAD_FILE]
 

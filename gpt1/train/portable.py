@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gpt1.errors import UserError
 from gpt1.train.optimiser import MOMENTS
+from gpt1.weights.store import write_tensors
 
 PORTABLE_FILE = "portable.safetensors"
 KEY = "gpt1_training"
@@ -81,7 +81,7 @@ def write_portable(path: Path, state: PortableState) -> Path:
     tensors = {f"weights/{name}": tensor for name, tensor in state.weights.items()}
     for moment, values in state.moments.items():
         tensors |= {f"{moment}/{name}": tensor for name, tensor in values.items()}
-    save_file(tensors, path, metadata={KEY: json.dumps({"updates": state.updates})})
+    write_tensors(path, tensors, {KEY: json.dumps({"updates": state.updates})})
     return path
 
 

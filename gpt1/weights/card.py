@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from gpt1.model.config import ModelConfig
 from gpt1.tasks.finetuned import FineTuned
 from gpt1.text.vocabulary import Vocabulary
+from gpt1.weights.hf import TOKENIZER_FILES
 
 Facts = dict[str, dict[str, str]]
 """Tables of the card: title (data, settings, scores, origin) -> name -> value. Empty ones are left out."""
@@ -15,7 +16,7 @@ Facts = dict[str, dict[str, str]]
 def model_card(config: ModelConfig, vocabulary: Vocabulary, facts: Facts, tuned: FineTuned | None = None) -> str:
     """The card. Values are shown as they are given."""
     tables = "\n".join(_table(title, rows) for title, rows in facts.items() if rows)
-    encoder, merges = vocabulary.file_names
+    encoder, merges = TOKENIZER_FILES
     return CARD.format(
         tag="text-classification" if tuned else "text-generation",
         what=f", fine-tuned for {tuned.task.title}" if tuned else "",
@@ -49,21 +50,23 @@ A post-LN Transformer decoder after Radford et al. (2018): {layers} layers, widt
 {tables}
 ## Getting the right ids
 
-Do not use the tokenizer classes of `transformers` for this model. It was trained on text that went through ftfy, OpenAI's
-`standardise`, spaCy's English tokenizer and lower-casing before BPE. `OpenAIGPTTokenizer` does none of the first three (it splits
-words as BERT does): contractions come apart at other places and line breaks are lost, so many texts get other ids, without a
-warning. `{encoder}` and `{merges}` are the vocabulary in the form OpenAI published; with the `gpt1` package:
-
 ```python
-from pathlib import Path
-from gpt1.text.encoder import TextEncoder
-from gpt1.text.vocabulary import Vocabulary
+from transformers import AutoTokenizer
 
 folder = "PATH_OF_THIS_FOLDER"
-encoder = TextEncoder(Vocabulary.load(Path(folder)))
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
 ```
 
-`vocab.json` and `merges.txt` are the same two files under the names that `transformers` expects.
+`trust_remote_code=True` runs `tokenization_gpt1.py` of this folder, which needs ftfy and spaCy:
+`pip install ftfy==6.3.1 spacy==3.8.18`. It does what was done to the training text: ftfy, OpenAI's
+`standardize`, spaCy's English tokenizer, lower-casing, BPE. Without the flag `AutoTokenizer` raises.
+Do not call `OpenAIGPTTokenizer` yourself: it splits words as BERT does and does not find this
+vocabulary, so it gives other ids without an error. In the package `gpt1`,
+`TextEncoder(Vocabulary.load(Path(folder)))` gives the same ids as the tokenizer here.
+`{encoder}` and `{merges}` are the vocabulary in the form that OpenAI published.
+
+Pre-training has no special tokens. `<unk>` (id 0) is named as beginning, end and padding because
+other programs ask for them. Padding goes to the right, since positions count from the first token.
 
 ## Loading
 
@@ -72,13 +75,11 @@ The `gpt1` command reads this folder as it is: `gpt1 generate`, `gpt1 perplexity
 """
 
 GENERATE = """```python
-import torch
 from transformers import OpenAIGPTLMHeadModel
 
 model = OpenAIGPTLMHeadModel.from_pretrained(folder).eval()
-ids = encoder.encode("It wasn't the first time.")
-out = model.generate(torch.tensor([ids]), max_new_tokens=40)
-print(encoder.decode(out[0].tolist()))
+given = tokenizer("It wasn't the first time.", return_tensors="pt")
+print(tokenizer.decode(model.generate(**given, max_new_tokens=40)[0]))
 ```
 """
 
@@ -94,7 +95,7 @@ bias = torch.tensor(model.config.head_bias)
 
 CLASSIFY = (
     _BIAS
-    + """ids = [{start}, *encoder.encode("The text."), {extract}]
+    + """ids = [{start}, *tokenizer.encode("The text."), {extract}]
 logits = model(torch.tensor([ids])).logits + bias
 print(model.config.id2label[int(logits.argmax())])
 ```
@@ -103,7 +104,7 @@ print(model.config.id2label[int(logits.argmax())])
 
 ENTAILMENT = (
     _BIAS
-    + """ids = [{start}, *encoder.encode("The premise."), {delimiter}, *encoder.encode("The hypothesis."), {extract}]
+    + """ids = [{start}, *tokenizer.encode("The premise."), {delimiter}, *tokenizer.encode("The hypothesis."), {extract}]
 logits = model(torch.tensor([ids])).logits + bias
 print(model.config.id2label[int(logits.argmax())])
 ```
@@ -112,7 +113,7 @@ print(model.config.id2label[int(logits.argmax())])
 
 PAIR = (
     _BIAS
-    + """a, b = encoder.encode("One text."), encoder.encode("Another text.")
+    + """a, b = tokenizer.encode("One text."), tokenizer.encode("Another text.")
 orders = [[{start}, *a, {delimiter}, *b, {extract}], [{start}, *b, {delimiter}, *a, {extract}]]
 logits = model(torch.tensor(orders)).logits.sum(0) + bias  # both orders are added
 print(logits.softmax(-1))
@@ -125,8 +126,8 @@ import torch
 from transformers import OpenAIGPTDoubleHeadsModel
 
 model = OpenAIGPTDoubleHeadsModel.from_pretrained(folder).eval()
-given, answers = encoder.encode("Document. Question?"), ["one answer", "another answer"]
-rows = [[{start}, *given, {delimiter}, *encoder.encode(answer), {extract}] for answer in answers]
+given, answers = tokenizer.encode("Document. Question?"), ["one answer", "another answer"]
+rows = [[{start}, *given, {delimiter}, *tokenizer.encode(answer), {extract}] for answer in answers]
 last = torch.tensor([[len(row) - 1 for row in rows]])
 ids = torch.tensor([[row + [0] * (int(last.max()) + 1 - len(row)) for row in rows]])
 print(answers[int(model(ids, mc_token_ids=last).mc_logits.argmax())])

@@ -3,6 +3,10 @@
 A language model becomes OpenAIGPTLMHeadModel. A fine-tuned one becomes the class that fits its head best: multiple choice
 OpenAIGPTDoubleHeadsModel, exactly; the others OpenAIGPTForSequenceClassification, whose linear layer has no bias, so that ours
 stands in config.json (`head_bias`) and must be added to the logits. head.json and head.safetensors beside them are the whole head.
+
+transformers' own tokenizer for this model gives other ids without a warning. So the folder brings
+tokenization_gpt1.py, and names the vocabulary's files and the tokenizer's class so that AutoTokenizer
+raises where it may not run that file.
 """
 
 from __future__ import annotations
@@ -12,20 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT, LN_EPS
-from gpt1.tasks.encoded import PADDING
 from gpt1.tasks.finetuned import FineTuned, save_head
 from gpt1.tasks.heads import TaskHead
-from gpt1.text.vocabulary import Vocabulary
-from gpt1.weights.hf_import import HF_TYPE, HF_VOCABULARY, TRANSPOSED
-from gpt1.weights.store import CONFIG_FILE, MODEL_FILE, check_transformer
+from gpt1.text.vocabulary import UNKNOWN, UNKNOWN_TOKEN, Vocabulary
+from gpt1.weights.hf_import import HF_TYPE, TRANSPOSED
+from gpt1.weights.store import CONFIG_FILE, MODEL_FILE, check_transformer, write_tensors
 
 CLASSES = {"choice": "OpenAIGPTDoubleHeadsModel"}
 CLASSIFIER = "OpenAIGPTForSequenceClassification"
+TOKENIZER = Path(__file__).with_name("tokenization_gpt1.py")
+# What its `vocab_files_names` says. `Vocabulary.load` finds these names, transformers' own tokenizers do not.
+TOKENIZER_FILES = ("encoder_bpe_gpt1.json", "vocab_gpt1.bpe")
+_SPECIAL = ("bos_token", "eos_token", "pad_token")
+SPECIAL_IDS = {f"{name}_id": UNKNOWN for name in _SPECIAL}
 
 
 def hf_class(tuned: FineTuned | None) -> str:
@@ -72,13 +79,14 @@ def hf_config(config: ModelConfig) -> dict[str, Any]:
         "resid_pdrop": config.dropout,
         "tie_word_embeddings": True,
         "vocab_size": config.rows,
+        **SPECIAL_IDS,
         **extra,
     }
 
 
 def head_config(tuned: FineTuned) -> dict[str, Any]:
     """What config.json says of a task head."""
-    found: dict[str, Any] = {"architectures": [hf_class(tuned)], "pad_token_id": PADDING}
+    found: dict[str, Any] = {"architectures": [hf_class(tuned)]}
     if tuned.task.kind == "choice":
         return {**found, "summary_type": "cls_index", "summary_activation": None, "summary_first_dropout": 0.0}
     outputs = tuned.model.head.linear.out_features
@@ -91,30 +99,44 @@ def head_config(tuned: FineTuned) -> dict[str, Any]:
     }
 
 
+def tokenizer_config(context: int) -> dict[str, Any]:
+    """What tokenizer_config.json says: the class of tokenization_gpt1.py, `<unk>` wherever one is asked for."""
+    return {
+        "auto_map": {"AutoTokenizer": [f"{TOKENIZER.stem}.GPT1Tokenizer", None]},
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": context,
+        "split_special_tokens": True,
+        "tokenizer_class": "GPT1Tokenizer",
+        "unk_token": UNKNOWN_TOKEN,
+        **dict.fromkeys(_SPECIAL, UNKNOWN_TOKEN),
+    }
+
+
 def export(folder: Path, model: GPT, vocabulary: Vocabulary, card: str, tuned: FineTuned | None = None) -> list[Path]:
-    """Write the weights, both configs, the vocabulary under transformers' names and the published ones, and README.md.
+    """Write the weights, the configs, the tokenizer with its vocabulary, and README.md.
 
     Returns the files, in a fixed order; their bytes depend on the arguments alone. UserError for the LSTM.
     """
     check_transformer(model, "export hf")
     folder.mkdir(parents=True, exist_ok=True)
-    limit = model.config.context
     config = hf_config(model.config) | (head_config(tuned) if tuned else {})
     texts = {
         CONFIG_FILE: _json(config),
-        "tokenizer_config.json": _json({"tokenizer_class": "OpenAIGPTTokenizer", "unk_token": "<unk>", "model_max_length": limit}),
+        "tokenizer_config.json": _json(tokenizer_config(model.config.context)),
         "README.md": card,
     }
     if tuned is None:
-        texts["generation_config.json"] = _json({"do_sample": True, "max_length": limit, "temperature": 0.8, "top_k": 40})
+        texts["generation_config.json"] = _json({**SPECIAL_IDS, "do_sample": True, "temperature": 0.8, "top_k": 40})
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    for name, content in zip(HF_VOCABULARY, (vocabulary.encoder_bytes(), vocabulary.merges_bytes()), strict=True):
+    contents = TOKENIZER.read_bytes(), vocabulary.encoder_bytes(), vocabulary.merges_bytes()
+    tokenizer = dict(zip((TOKENIZER.name, *TOKENIZER_FILES), contents, strict=True))
+    for name, content in tokenizer.items():
         (folder / name).write_bytes(content)
     weights = hf_weights(model) | (head_weights(tuned.model.head) if tuned else {})
-    save_file(weights, folder / MODEL_FILE, metadata={"format": "pt"})
-    files = [folder / name for name in (*texts, *HF_VOCABULARY, MODEL_FILE)]
-    return sorted([*files, *vocabulary.save(folder), *(save_head(folder, tuned) if tuned else [])])
+    write_tensors(folder / MODEL_FILE, weights, {"format": "pt"})
+    files = [folder / name for name in (*texts, *tokenizer, MODEL_FILE)]
+    return sorted([*files, *(save_head(folder, tuned) if tuned else [])])
 
 
 def _json(values: dict[str, Any]) -> str:

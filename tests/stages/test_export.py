@@ -67,6 +67,8 @@ def test_the_card_tells_how_well_it_reads_and_how_to_get_the_right_ids(exported:
     card = made.path("hf/README.md").read_text()
     assert "| held-out perplexity | 12.50 |" in card
     assert "| updates | 1,000 |" in card
+    assert "AutoTokenizer.from_pretrained(folder, trust_remote_code=True)" in card
     assert "TextEncoder(Vocabulary.load(" in card
+    assert "hf/tokenization_gpt1.py" in made.files
     assert "epochs" not in card
     assert made.summary["files"] == len(made.files)

@@ -11,10 +11,8 @@ import pytest
 from hypothesis import given, settings
 
 from gpt1.text.encoder import TextEncoder
-from gpt1.text.learn import learn_merges
-from gpt1.text.vocabulary import Vocabulary, alphabet
-from gpt1.text.words import count_words
-from tests.gpt1.real_books import embedded, shared_books
+from gpt1.text.vocabulary import Vocabulary
+from tests.gpt1.real_books import embedded, learned_vocabulary, shared_books
 from tests.gpt1.straight_reading import StraightReading
 from tests.gpt1.text.hostile import code_points, random_texts, sweep, texts
 
@@ -43,9 +41,7 @@ HOSTILE = [
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[TextEncoder, StraightReading]:
     """A vocabulary learned from the embedded corpus's Homer, and the straight reading of its files."""
-    counts = count_words("\n".join(embedded("homer")[:12]))
-    vocabulary = Vocabulary.from_merges(alphabet(counts, 238), learn_merges(counts, 1500))
-    encoder, merges = vocabulary.save(tmp_path_factory.mktemp("vocabulary"))
+    encoder, merges = learned_vocabulary().save(tmp_path_factory.mktemp("vocabulary"))
     return TextEncoder(Vocabulary.read(encoder, merges)), StraightReading(encoder, merges)
 
 
