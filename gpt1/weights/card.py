@@ -59,9 +59,9 @@ tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
 
 `trust_remote_code=True` runs `tokenization_gpt1.py` of this folder, which needs ftfy and spaCy:
 `pip install ftfy==6.3.1 spacy==3.8.18`. It does what was done to the training text: ftfy, OpenAI's
-`standardize`, spaCy's English tokenizer, lower-casing, BPE. Without the flag it raises. Do not call
-`OpenAIGPTTokenizer` yourself: it splits words as BERT does and does not find this vocabulary, so it
-gives other ids without an error. In the package `gpt1`,
+`standardize`, spaCy's English tokenizer, lower-casing, BPE. Without the flag it raises.
+Do not call `OpenAIGPTTokenizer` yourself: it splits words as BERT does and does not find this
+vocabulary, so it gives other ids without an error. In the package `gpt1`,
 `TextEncoder(Vocabulary.load(Path(folder)))` gives the same ids as the tokenizer here.
 `{encoder}` and `{merges}` are the vocabulary in the form that OpenAI published.
 
@@ -105,7 +105,8 @@ print(model.config.id2label[int(logits.argmax())])
 
 ENTAILMENT = (
     _BIAS
-    + """ids = [{start}, *tokenizer.encode("The premise."), {delimiter}, *tokenizer.encode("The hypothesis."), {extract}]
+    + """first, second = tokenizer.encode("The premise."), tokenizer.encode("The hypothesis.")
+ids = [{start}, *first, {delimiter}, *second, {extract}]
 logits = model(torch.tensor([ids])).logits + bias
 print(model.config.id2label[int(logits.argmax())])
 ```
