@@ -131,7 +131,8 @@ def their_model(start: TaskModel) -> Any:
     """transformers' classifier with the same weights. Its head has no bias; ours is 0 at the start."""
     from transformers import OpenAIGPTConfig, OpenAIGPTForSequenceClassification
 
-    model = OpenAIGPTForSequenceClassification(OpenAIGPTConfig(**hf_config(start.gpt.config), num_labels=2))
+    config = OpenAIGPTConfig(**hf_config(start.gpt.config), num_labels=2)
+    model = OpenAIGPTForSequenceClassification(config)
     weights = {**hf_weights(start.gpt), "score.weight": start.head.linear.weight.detach().clone()}
     lacking = model.load_state_dict(weights, strict=False)
     if lacking.unexpected_keys or [name for name in lacking.missing_keys if not name.endswith(".attn.bias")]:

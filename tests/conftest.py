@@ -37,11 +37,12 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def code_of_exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """transformers copies an export's code to the user's cache before it runs it: here to a folder of the tests."""
+    """Give transformers, which copies an export's code before it runs it, a folder of the tests."""
     from transformers import dynamic_module_utils
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path_factory.mktemp("code")))
+        cache = str(tmp_path_factory.mktemp("code"))
+        patch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", cache)
         yield
 
 

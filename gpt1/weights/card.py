@@ -59,14 +59,15 @@ tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
 
 `trust_remote_code=True` runs `tokenization_gpt1.py` of this folder, which needs ftfy and spaCy:
 `pip install ftfy==6.3.1 spacy==3.8.18`. It does what was done to the training text: ftfy, OpenAI's
-`standardize`, spaCy's English tokenizer, lower-casing, BPE. Without the flag `AutoTokenizer` raises.
+`standardize`, spaCy's English tokenizer, lower-casing, BPE. Without the flag it raises.
 Do not call `OpenAIGPTTokenizer` yourself: it splits words as BERT does and does not find this
 vocabulary, so it gives other ids without an error. In the package `gpt1`,
 `TextEncoder(Vocabulary.load(Path(folder)))` gives the same ids as the tokenizer here.
 `{encoder}` and `{merges}` are the vocabulary in the form that OpenAI published.
 
 Pre-training has no special tokens. `<unk>` (id 0) is named as beginning, end and padding because
-other programs ask for them. Padding goes to the right, since positions count from the first token.
+other programs ask for them. Padding goes to the right; to generate for several prompts at once set
+`tokenizer.padding_side = "left"`, with transformers 5.23 (4.50 to 5.0 count padding as positions).
 
 ## Loading
 
@@ -104,7 +105,8 @@ print(model.config.id2label[int(logits.argmax())])
 
 ENTAILMENT = (
     _BIAS
-    + """ids = [{start}, *tokenizer.encode("The premise."), {delimiter}, *tokenizer.encode("The hypothesis."), {extract}]
+    + """first, second = tokenizer.encode("The premise."), tokenizer.encode("The hypothesis.")
+ids = [{start}, *first, {delimiter}, *second, {extract}]
 logits = model(torch.tensor([ids])).logits + bias
 print(model.config.id2label[int(logits.argmax())])
 ```

@@ -5,8 +5,8 @@ OpenAIGPTDoubleHeadsModel, exactly; the others OpenAIGPTForSequenceClassificatio
 stands in config.json (`head_bias`) and must be added to the logits. head.json and head.safetensors beside them are the whole head.
 
 transformers' own tokenizer for this model gives other ids without a warning. So the folder brings
-tokenization_gpt1.py, and names the vocabulary's files and the tokenizer's class so that AutoTokenizer
-raises where it may not run that file.
+tokenization_gpt1.py, and names the tokenizer's class and the vocabulary's files so that
+AutoTokenizer raises where it may not run that file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from gpt1.weights.store import CONFIG_FILE, MODEL_FILE, check_transformer, write
 CLASSES = {"choice": "OpenAIGPTDoubleHeadsModel"}
 CLASSIFIER = "OpenAIGPTForSequenceClassification"
 TOKENIZER = Path(__file__).with_name("tokenization_gpt1.py")
-# What its `vocab_files_names` says. `Vocabulary.load` finds these names, transformers' own tokenizers do not.
+# As in its `vocab_files_names`. `Vocabulary.load` finds these, transformers' own tokenizers do not.
 TOKENIZER_FILES = ("encoder_bpe_gpt1.json", "vocab_gpt1.bpe")
 _SPECIAL = ("bos_token", "eos_token", "pad_token")
 SPECIAL_IDS = {f"{name}_id": UNKNOWN for name in _SPECIAL}
@@ -100,7 +100,7 @@ def head_config(tuned: FineTuned) -> dict[str, Any]:
 
 
 def tokenizer_config(context: int) -> dict[str, Any]:
-    """What tokenizer_config.json says: the class of tokenization_gpt1.py, `<unk>` wherever one is asked for."""
+    """The contents of tokenizer_config.json: our class, and `<unk>` for every special token."""
     return {
         "auto_map": {"AutoTokenizer": [f"{TOKENIZER.stem}.GPT1Tokenizer", None]},
         "clean_up_tokenization_spaces": False,
@@ -126,7 +126,8 @@ def export(folder: Path, model: GPT, vocabulary: Vocabulary, card: str, tuned: F
         "README.md": card,
     }
     if tuned is None:
-        texts["generation_config.json"] = _json({**SPECIAL_IDS, "do_sample": True, "temperature": 0.8, "top_k": 40})
+        sampling = {"do_sample": True, "temperature": 0.8, "top_k": 40}
+        texts["generation_config.json"] = _json(sampling | SPECIAL_IDS)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     contents = TOKENIZER.read_bytes(), vocabulary.encoder_bytes(), vocabulary.merges_bytes()

@@ -2,8 +2,8 @@
 
 `gpt1 export hf` copies this file into the folder it writes, where
 `AutoTokenizer.from_pretrained(FOLDER, trust_remote_code=True)` runs it. So it imports nothing of
-the package `gpt1`, and takes each step the plain way, over the complete text. Its ids equal those of
-`gpt1.text.encoder.TextEncoder` with the versions of ftfy and spaCy named below.
+the package `gpt1`, and takes each step the plain way, over the complete text. Its ids equal those
+of `gpt1.text.encoder.TextEncoder` with the versions of ftfy and spaCy named below.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ CACHED_WORDS = 1_000_000
 DEFAULTS: dict[str, Any] = {
     **dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), UNKNOWN_TOKEN),
     "split_special_tokens": True,
+    "special_tokens_pattern": "none",  # early releases of transformers 5 would add [CLS] and [SEP]
     "clean_up_tokenization_spaces": False,
 }
 _PLAIN = (("—", "-"), ("–", "-"), ("―", "-"), ("…", "..."), ("´", "'"))
@@ -55,7 +56,7 @@ class GPT1Tokenizer(PreTrainedTokenizer):
     def __init__(self, vocab_file: str | None, merges_file: str | None, **kwargs: Any) -> None:
         if not vocab_file or not merges_file:
             names = " and ".join(self.vocab_files_names.values())
-            raise ValueError(f"GPT1Tokenizer: {names} must be in the folder; export the model again")
+            raise ValueError(f"GPT1Tokenizer: {names} must be in the folder; export it again")
         self._ids: dict[str, int] = json.loads(Path(vocab_file).read_text(encoding="utf-8"))
         self._tokens = {number: token for token, number in self._ids.items()}
         merges = Path(merges_file).read_text(encoding="utf-8").split("\n")[1:-1]

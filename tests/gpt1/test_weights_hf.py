@@ -223,7 +223,8 @@ def test_the_card_names_data_scores_and_origin() -> None:
     assert "## Data\n\n| | |\n|---|---|\n| books | 11,038 |" in card
     assert "## Scores" not in card
     assert "| commit | abc\\|def |" in card
-    assert '[60, *tokenizer.encode("The premise."), 61, *tokenizer.encode' in card
+    assert 'tokenizer.encode("The premise."), tokenizer.encode("The hypothesis.")' in card
+    assert "ids = [60, *first, 61, *second, 62]" in card
 
 
 @pytest.mark.usefixtures("code_of_exports")
