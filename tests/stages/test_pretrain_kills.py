@@ -22,10 +22,10 @@ import psutil
 import pytest
 
 from gpt1.text.vocabulary import Vocabulary
-from gpt1.train.pretrain_config import Place, PretrainConfig
+from gpt1.train.pretrain_config import DEEPSPEED_FOLDER, Place, PretrainConfig
 from pipeline.plan import Plan, Selection
 from stages.contract import Artifact
-from stages.pretrain import DEEPSPEED_FOLDER, PretrainSettings, _config
+from stages.pretrain import PretrainSettings, _config
 from tests.conftest import ROOT
 from tests.gpt1.tiny_pretraining import contents, run, start
 from tests.pipeline.inline import plan_of, run_inline
