@@ -62,7 +62,7 @@ def remember(workflow: Workflow, store: Store) -> None:
 def last_run(store: Store) -> LastRun | None:
     """The options of the newest run; None where there was none, or its record cannot be read."""
     found = store.left(store.root, LAST_RUN)
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or not {"file", "resolved", "profile", "assignments"} <= found.keys():
         return None
     assignments = None if found["assignments"] is None else tuple(found["assignments"])
     return LastRun(Path(found["file"]), Path(found["resolved"]), found["profile"], assignments)
