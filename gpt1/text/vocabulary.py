@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gpt1.text.bpe import END, Merge
 from gpt1.text.published import vocabulary_files
-from gpt1.text.vocabulary_files import read_encoder, read_merges, refuse_disagreement
+from gpt1.text.vocabulary_files import read_encoder, read_merges, read_tokenizer, refuse_disagreement
 
 UNKNOWN = 0
 UNKNOWN_TOKEN = "<unk>"
@@ -61,6 +61,13 @@ class Vocabulary:
         tokens = read_encoder(encoder)
         pairs = read_merges(merges, HEADER)
         refuse_disagreement(encoder, tokens, merges, pairs, (UNKNOWN_TOKEN, NEWLINE_TOKEN))
+        return cls(tokens, pairs)
+
+    @classmethod
+    def from_tokenizer(cls, path: Path) -> Vocabulary:
+        """The vocabulary inside a `tokenizer.json`, with the same checks."""
+        tokens, pairs = read_tokenizer(path)
+        refuse_disagreement(path, tokens, path, pairs, (UNKNOWN_TOKEN, NEWLINE_TOKEN))
         return cls(tokens, pairs)
 
     def save(self, folder: Path) -> tuple[Path, Path]:

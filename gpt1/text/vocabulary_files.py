@@ -20,6 +20,32 @@ def read_encoder(path: Path) -> list[str]:
         raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg}); {_AGAIN}.") from error
     if not isinstance(pairs, list) or not all(isinstance(item, tuple) for item in pairs):
         raise UserError(f"{path}: expected one JSON object of token to id; {_AGAIN}.")
+    return _by_id(path, pairs)
+
+
+def read_tokenizer(path: Path) -> tuple[list[str], list[Merge]]:
+    """The tokens by id and the merges of a `tokenizer.json` of the package `tokenizers`, as transformers 5 saves it alone.
+
+    UserError unless it holds a BPE whose words end in `</w>`. Everything but the vocabulary and the merges is ignored.
+    """
+    try:
+        model = json.loads(_text(path))["model"]
+        kind = model["type"], model["end_of_word_suffix"]
+        pairs, merges = list(model["vocab"].items()), model["merges"]
+        split = [tuple(one.split(" ")) if isinstance(one, str) else tuple(one) for one in merges]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path}: not a tokenizer of the package tokenizers ({error!r}); {_AGAIN}.") from error
+    if kind != ("BPE", END):
+        raise UserError(f"{path}: found {kind[0]} with words that end in {kind[1]!r}, expected BPE with {END!r}: not GPT-1's.")
+    for number, pair in enumerate(split, start=1):
+        if len(pair) != 2 or not all(isinstance(piece, str) and piece for piece in pair):
+            raise UserError(f"{path}: merge {number} is {pair!r}, expected two pieces; {_AGAIN}.")
+    if len(set(split)) < len(split):
+        raise UserError(f"{path}: a merge occurs twice; {_AGAIN}.")
+    return _by_id(path, pairs), [(first, second) for first, second in split]
+
+
+def _by_id(path: Path, pairs: Sequence[tuple[str, object]]) -> list[str]:
     tokens: dict[int, str] = {}
     seen: set[str] = set()
     for token, number in pairs:

@@ -22,7 +22,12 @@ HF_TYPE = "openai-gpt"
 HF_VOCABULARY = ("vocab.json", "merges.txt")
 TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # theirs are (in, out), ours (out, in)
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
-CACHED = [CONFIG_FILE, MODEL_FILE, *HF_VOCABULARY, "encoder_bpe_*.json", "vocab_*.bpe"]
+TOKENIZER_FILE = "tokenizer.json"
+INDEX_FILE = f"{MODEL_FILE}.index.json"
+CACHED = [
+    CONFIG_FILE, MODEL_FILE, INDEX_FILE, "model-*.safetensors", *HF_VOCABULARY, TOKENIZER_FILE,
+    "encoder_bpe_*.json", "vocab_*.bpe",
+]  # fmt: skip
 _BUFFERS = re.compile(r"h\.\d+\.attn\.bias|position_ids")  # the causal mask and 0, 1, 2, …, which old files hold as tensors
 _HEADS = ("score.", "multiple_choice_head.")
 _FIXED = {"layer_norm_epsilon": LN_EPS, "afn": "gelu"}
@@ -78,15 +83,18 @@ def _config_of(path: Path) -> dict[str, Any]:
 
 
 def _vocabulary(folder: Path) -> Vocabulary:
-    """Under the published names or those of transformers; the files are the same."""
+    """Under the published names or those of transformers, whose files are the same, or inside tokenizer.json."""
     if list(folder.glob("encoder_bpe_*.json")):
         return Vocabulary.load(folder)
     encoder, merges = (folder / name for name in HF_VOCABULARY)
-    if not encoder.is_file() or not merges.is_file():
-        raise UserError(
-            f"{folder}: no vocabulary; expected {encoder.name} with {merges.name}, or encoder_bpe_N.json with vocab_N.bpe"
-        )
-    return Vocabulary.read(encoder, merges)
+    if encoder.is_file() and merges.is_file():
+        return Vocabulary.read(encoder, merges)
+    if (folder / TOKENIZER_FILE).is_file():
+        return Vocabulary.from_tokenizer(folder / TOKENIZER_FILE)
+    raise UserError(
+        f"{folder}: no vocabulary; expected {encoder.name} with {merges.name}, {TOKENIZER_FILE}, or encoder_bpe_N.json with "
+        "vocab_N.bpe"
+    )
 
 
 def _model_config(path: Path, given: Mapping[str, Any], vocabulary: Vocabulary) -> ModelConfig:
@@ -114,20 +122,48 @@ def _model_config(path: Path, given: Mapping[str, Any], vocabulary: Vocabulary) 
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
-    path = folder / MODEL_FILE
-    if not path.is_file():
+    found: dict[str, Tensor] = {}
+    for path in _weight_files(folder):
+        try:
+            with safe_open(path, framework="pt") as handle:
+                found |= {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path}: not a whole safetensors file ({error}); take it anew") from error
+    return found
+
+
+def dropped_heads(folder: Path) -> list[str]:
+    """The tensors of a folder that `read_hf` leaves out since they are a task's head, by name."""
+    names: list[str] = []
+    for path in _weight_files(folder):
+        with safe_open(path, framework="pt") as handle:
+            names += [name for name in handle.keys() if name.startswith(_HEADS)]  # noqa: SIM118
+    return sorted(names)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """One file, or those that the index of sharded weights names. UserError where there are none, or one is missing."""
+    path, index = folder / MODEL_FILE, folder / INDEX_FILE
+    if path.is_file():
+        return [path]
+    if not index.is_file():
         pickles = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
         if pickles:
             raise UserError(
                 f"{folder}: the weights are there only as {pickles[0]}, a pickle, which can run code and is not read; "
                 f"take the model's {MODEL_FILE}"
             )
-        raise UserError(f"{path}: no such file; expected the model's weights in one safetensors file")
+        raise UserError(f"{path}: no such file; expected the model's weights in it, or {INDEX_FILE} with the files it names")
     try:
-        with safe_open(path, framework="pt") as handle:
-            return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a whole safetensors file ({error}); take it anew") from error
+        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{index}: not an index of sharded weights ({error!r}); download it again") from error
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise UserError(f"{index}: names the file {name!r}; expected safetensors files in the same folder")
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name}: no such file, and {index.name} names it; download the missing part")
+    return [folder / name for name in names]
 
 
 def _check_tied(path: Path, head: Tensor | None, tokens: Tensor | None) -> None:

@@ -51,9 +51,12 @@ def import_hf(
     name: Annotated[str, typer.Argument(help="A folder of transformers, or a model in the hub's local cache.")], out: Out
 ) -> None:
     """A model of transformers (safetensors only)."""
-    from gpt1.weights.hf_import import find_hf, read_hf
+    from gpt1.weights.hf_import import dropped_heads, find_hf, read_hf
 
-    _write_import(*read_hf(find_hf(name)), out)
+    folder = find_hf(name)
+    _write_import(*read_hf(folder), out)
+    if heads := dropped_heads(folder):
+        print(f"left out, for a language model has no task head: {', '.join(heads)}")
 
 
 @exporting.command("hf")

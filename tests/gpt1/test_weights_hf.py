@@ -26,7 +26,7 @@ from gpt1.train.portable import initial_state, write_portable
 from gpt1.weights.card import model_card
 from gpt1.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from gpt1.weights.hf import export, hf_class
-from gpt1.weights.hf_import import find_hf, read_hf
+from gpt1.weights.hf_import import TRANSPOSED, dropped_heads, find_hf, read_hf
 from gpt1.weights.openai import write_openai
 from gpt1.weights.store import save_model
 from tests.gpt1 import weight_samples as samples
@@ -68,6 +68,57 @@ def test_what_transformers_saves_comes_in_and_goes_out_as_it_was(tmp_path: Path)
     before, after = load_file(tmp_path / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
     assert before.keys() - {"lm_head.weight"} == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in after)
+
+
+def saved_by_transformers(folder: Path, kind: str = "OpenAIGPTLMHeadModel", **options: object) -> dict[str, torch.Tensor]:
+    """A folder that transformers wrote, with the vocabulary in tokenizer.json alone; the weights under our names."""
+    config = transformers.OpenAIGPTConfig(vocab_size=samples.vocabulary().size, n_positions=16, n_embd=32, n_layer=2, n_head=4)
+    theirs = getattr(transformers, kind)(config)
+    theirs.save_pretrained(folder, **options)
+    tokenizer = samples.vocabulary().tokenizer_bytes()
+    assert tokenizer is not None
+    (folder / "tokenizer.json").write_bytes(tokenizer)
+    return {name.removeprefix("transformer."): tensor for name, tensor in theirs.state_dict().items()}
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_vocabulary_inside_tokenizer_json_is_taken(joined: bool, tmp_path: Path) -> None:
+    """Its merges are pairs, or in older files strings."""
+    saved_by_transformers(tmp_path)
+    document = json.loads((tmp_path / "tokenizer.json").read_bytes())
+    if joined:
+        document["model"]["merges"] = [" ".join(pair) for pair in document["model"]["merges"]]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    assert read_hf(tmp_path)[1].sha256 == samples.vocabulary().sha256
+    document["model"]["end_of_word_suffix"] = None
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    with pytest.raises(UserError, match=r"tokenizer\.json: found BPE with words that end in None"):
+        read_hf(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match=r"tokenizer\.json: not a tokenizer"):
+        read_hf(tmp_path)
+
+
+def test_sharded_weights_are_read_by_their_index(tmp_path: Path) -> None:
+    theirs = saved_by_transformers(tmp_path, max_shard_size="20KB")
+    shards = sorted(tmp_path.glob("model-*.safetensors"))
+    assert len(shards) > 2
+    for name, tensor in read_hf(tmp_path)[0].state_dict().items():
+        assert torch.equal(tensor, theirs[name].t() if name.endswith(TRANSPOSED) else theirs[name]), name
+    shards[1].rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=f"{shards[1].name}: no such file, and model.safetensors.index.json names it"):
+        read_hf(tmp_path)
+    index = tmp_path / "model.safetensors.index.json"
+    for wrong in ("../elsewhere", "/etc/passwd", "model.bin"):
+        index.write_text(json.dumps({"weight_map": {"a": wrong}}))
+        with pytest.raises(UserError, match="expected safetensors files in the same folder"):
+            read_hf(tmp_path)
+
+
+def test_the_head_of_a_classifier_is_left_out_and_named(tmp_path: Path) -> None:
+    theirs = saved_by_transformers(tmp_path, "OpenAIGPTForSequenceClassification")
+    assert torch.equal(read_hf(tmp_path)[0].tokens_embed.weight, theirs["tokens_embed.weight"])
+    assert dropped_heads(tmp_path) == ["score.weight"]
 
 
 def test_old_names_masks_and_an_equal_head_are_taken(folder: Path) -> None:
