@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from gpt1.errors import UserError
+from gpt1.paths import leads_out
 from pipeline.files import create_once, read_json, replace, sync_folder
 from pipeline.words import FileWord, Word
 from stages.contract import MADE_BY, Artifact, OutputFile, Travel
@@ -262,8 +263,23 @@ def _record(
 
 
 def valid(record: Any) -> dict[str, Any] | None:
-    """A record as it was read, if it is one of this version."""
-    return record if isinstance(record, dict) and record.get("record_version") == RECORD_VERSION else None
+    """A record as it was read, if it is one of this version.
+
+    UserError where a file it names lies elsewhere than in the folders of its own stage: others may write to a shared store.
+    """
+    if not isinstance(record, dict) or record.get("record_version") != RECORD_VERSION:
+        return None
+    stage, files = record["stage"], record["files"]
+    own = {stage, f"{stage.removesuffix(PARTS)}{PARTS}"}
+    paths = [entry["path"] for entry in files.values()]
+    wrong = [name for name in (stage, *files, *paths) if leads_out(name)]
+    wrong = wrong or [path for path in paths if path.split("/")[0] not in own]
+    if wrong:
+        where = f"{stage}/{record['fingerprint']}/{RECORD}"
+        raise UserError(
+            f"{where}: names the file {wrong[0]!r}, expected one below {stage}/; delete the record if you did not write it"
+        )
+    return record
 
 
 def artifact_of(record: Mapping[str, Any], files: Mapping[str, OutputFile]) -> Artifact:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt1.paths import leads_out
+
 RECORD = "record.json"
 HISTORY = "history.json"
 FORMAT = 1
@@ -55,6 +57,8 @@ def read_checkpoint(folder: Path) -> Checkpoint | str:
         return f"its {RECORD} cannot be read ({error})"
     if record.get("format") != FORMAT:
         return f"its format is {record.get('format')!r}, expected {FORMAT}"
+    if trouble := refuse_outside(record):
+        return trouble
     expected = {folder / name: entry["sha256"] for name, entry in record["files"].items()}
     expected |= {folder.parent.parent / "snapshots" / name: digest for name, digest in record["snapshots"].items()}
     for path, digest in expected.items():
@@ -63,6 +67,12 @@ def read_checkpoint(folder: Path) -> Checkpoint | str:
         if sha256(path) != digest:
             return f"{path.name} is damaged (its sha256 is not the recorded one)"
     return Checkpoint(folder, record["step"], record["facts"])
+
+
+def refuse_outside(record: Mapping[str, Any]) -> str | None:
+    """Why a record is refused whose files would lie outside the checkpoint's folders; None where all are inside."""
+    wrong = [name for name in (*record["files"], *record["snapshots"]) if leads_out(name)]
+    return f"its {RECORD} names the file {wrong[0]!r}, which is outside its folder" if wrong else None
 
 
 def write_synced(path: Path, text: str) -> None:

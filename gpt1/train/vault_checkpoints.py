@@ -14,7 +14,7 @@ import time
 import uuid
 from pathlib import Path
 
-from gpt1.train.checkpoint_record import FORMAT, HISTORY, RECORD, Checkpoint, Listing, list_file, read_checkpoint
+from gpt1.train.checkpoint_record import FORMAT, HISTORY, RECORD, Checkpoint, Listing, list_file, read_checkpoint, refuse_outside
 from gpt1.train.ranks import Ranks
 from gpt1.train.saving import LISTING, PATIENCE, Draft, Fits, Keep, Saving, Say, any_fits
 from gpt1.train.vault import Vault
@@ -65,6 +65,8 @@ class VaultCheckpoints(Saving):
             return f"its {RECORD} is missing"
         try:
             record = json.loads(data)
+            if trouble := refuse_outside(record):
+                return trouble
             files = {f"{FOLDER}/{_name(step)}/{name}": entry["sha256"] for name, entry in record["files"].items()}
             files |= {f"snapshots/{name}": digest for name, digest in record["snapshots"].items()}
         except (ValueError, KeyError, TypeError) as error:

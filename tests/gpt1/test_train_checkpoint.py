@@ -56,7 +56,7 @@ def test_the_newest_is_found_with_its_facts_and_history_and_old_ones_go(tmp_path
     assert bench.said == []
 
 
-@pytest.mark.parametrize("harm", ["truncate", "flip", "delete", "no record", "half a record", "history"])
+@pytest.mark.parametrize("harm", ["truncate", "flip", "delete", "no record", "half a record", "history", "a file outside"])
 def test_a_harmed_one_is_passed_over_with_a_warning(harm: str, tmp_path: Path, ranks: Ranks) -> None:
     bench = Bench(tmp_path, ranks)
     bench.save(5)
@@ -77,6 +77,10 @@ def test_a_harmed_one_is_passed_over_with_a_warning(harm: str, tmp_path: Path, r
             record.write_text(record.read_text()[:30])
         case "history":
             (newest / HISTORY).write_text("{}")
+        case "a file outside":
+            listed = json.loads(record.read_text())
+            listed["files"]["../../../x"] = {"size": 1, "sha256": "0"}
+            record.write_text(json.dumps(listed))
     assert bench.newest_step() == 5
     assert len(bench.said) == 1
     assert "step-00000010" in bench.said[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import pickle
@@ -255,3 +256,17 @@ def test_a_file_that_is_gone_is_no_store_that_cannot_be_asked(url: str, monkeypa
 
 def test_a_file_url_is_a_folder(tmp_path: Path) -> None:
     assert Store.at(f"file://{tmp_path}/a%20store").root == (tmp_path / "a store").resolve()
+
+
+@pytest.mark.parametrize("wrong", ["../../x", "/tmp/x", "stage/../../../x"])
+def test_a_record_that_names_a_file_elsewhere_is_refused(url: str, wrong: str) -> None:
+    """A file of that name would be written outside of the cache."""
+    assert publish(url, "value")
+    store = Store.at(url)
+    record = store.record("stage", "print")
+    assert record is not None
+    record["files"]["values/value.txt"]["path"] = wrong
+    planted = {**record, "fingerprint": "planted"}
+    assert Objects.at(url).create("stage/planted/record.json", json.dumps(planted).encode())
+    with pytest.raises(UserError, match=r"stage/planted/record\.json: names the file"):
+        store.artifact("stage", "planted")

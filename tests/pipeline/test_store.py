@@ -173,3 +173,20 @@ def test_create_once_never_shows_a_half_file(tmp_path: Path) -> None:
     assert read_json(tmp_path / "x.json") == {"a": 1}
     (tmp_path / "y.json").write_text(json.dumps({"a": 1})[:-1])
     assert read_json(tmp_path / "y.json") is None
+
+
+@pytest.mark.parametrize("wrong", ["/etc/passwd", "../../x", "stage/../../x", "stage/\0", "", "other/print/a/value.txt", 7])
+@pytest.mark.parametrize("what", ["path", "name"])
+def test_a_record_that_names_a_file_elsewhere_is_refused(wrong: object, what: str, tmp_path: Path) -> None:
+    assert publish(tmp_path, "value")
+    file = tmp_path / "stage" / "print" / "record.json"
+    record = json.loads(file.read_text())
+    if what == "path":
+        record["files"]["value.txt"]["path"] = wrong
+    else:
+        record["files"] = {str(wrong): record["files"]["value.txt"]}
+    if what == "name" and wrong in ("other/print/a/value.txt", 7):
+        return  # a name inside the artifact, and not a path in the store
+    file.write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"stage/print/record\.json: names the file"):
+        Store.at(tmp_path).artifact("stage", "print")
