@@ -265,7 +265,7 @@ def _record(
 def valid(record: Any) -> dict[str, Any] | None:
     """A record as it was read, if it is one of this version.
 
-    UserError where a file it names lies elsewhere than in the folders of its own stage: others may write to a shared store.
+    UserError where it names a file outside the folders of its own stage: others may write to a shared store.
     """
     if not isinstance(record, dict) or record.get("record_version") != RECORD_VERSION:
         return None

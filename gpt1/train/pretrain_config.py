@@ -140,7 +140,7 @@ def from_json(file: Path) -> tuple[PretrainConfig, Place]:
 
 
 def computes_alone(ranks: int, zero_on_one_rank: bool) -> bool:
-    """Whether a training of so many ranks does without DeepSpeed, computing as ZeRO 0 does whatever stage is set."""
+    """Whether a training on this number of ranks does without DeepSpeed: it computes as ZeRO 0 does, whatever stage is set."""
     return ranks == 1 and not zero_on_one_rank
 
 

@@ -128,7 +128,7 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
             with safe_open(path, framework="pt") as handle:
                 found |= {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
-            raise UserError(f"{path}: not a whole safetensors file ({error}); take it anew") from error
+            raise UserError(f"{path}: not a whole safetensors file ({error}); download it again") from error
     return found
 
 
