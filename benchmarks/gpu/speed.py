@@ -47,8 +47,6 @@ CONTENDERS: dict[str, dict[str, Any]] = {
     "gpt1": OURS,
     "plain sdpa, compiled": {**OTHER, "kind": "plain sdpa", "compile": True},
     "transformers, compiled": {**OTHER, "kind": "hugging face", "compile": True},
-    "gpt1, cuDNN attention": {**OURS, "attention": "cudnn"},
-    "gpt1, layer norms to bf16": {**OURS, "norms": "bf16"},
     "gpt1, one chunk": {**OURS, "loss_chunk": 0},
     "gpt1, DeepSpeed ZeRO 1": {**OURS, "zero": 1},
     "gpt1, DeepSpeed ZeRO 2": {**OURS, "zero": 2},
@@ -136,19 +134,11 @@ def measure(options: argparse.Namespace, about: dict[str, Any]) -> dict[str, Any
     config, place = from_json(options.packed / "run.json")
     shape: ModelConfig = config.model
     ranks = Ranks.connect(options.device, threads=None if options.device == "cuda" else 1)
-    if about.get("attention") == "cudnn" and options.device == "cuda":  # or no row
-        torch.backends.cuda.enable_flash_sdp(False)
-        torch.backends.cuda.enable_mem_efficient_sdp(False)
-        torch.backends.cuda.enable_math_sdp(False)
     settings = {
         **about, "shape": shape.to_dict(), "precision": options.precision, "recompute": False,
         "batch": options.batch,
     }  # fmt: skip
     contender = make(settings, ranks)
-    if about.get("norms") == options.precision:  # autocast leaves what a layer norm gives in fp32
-        for module in contender.engine.module.modules():
-            if isinstance(module, torch.nn.LayerNorm):
-                module.register_forward_hook(lambda _module, _inputs, output: output.bfloat16())
     batches = list(read_batches(Path(place.train[0]), shape.context, options.batch, 8))
     if options.device == "cuda":
         batches = [batch.pin_memory() for batch in batches]
