@@ -51,7 +51,7 @@ def model_card(
     start, delimiter, extract = (vocabulary.size + number for number in range(3))
     return environment().get_template("model_card.md.j2").render(
         metadata=metadata(publication, only(sources, "ingest").origin, tuned, perplexity, tasks, zero_shot),
-        config=config, parameters=config.parameters(), vocabulary=vocabulary, license=publication.license,
+        config=config, parameters=config.parameters(), license=publication.license,
         task=tuned.task if tuned else None, example=(EXAMPLES.get(tuned.task.kind, "classify") if tuned else "generate"),
         start=start, delimiter=delimiter, extract=extract, own=own, origin=only(sources, "ingest").origin,
         corpus=corpus_facts(sources), perplexity=perplexity, tasks=tasks, zero_shot=zero_shot, making=making,

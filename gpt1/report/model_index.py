@@ -57,7 +57,7 @@ def _held_out(perplexity: Mapping[str, Any], books: Sequence[str]) -> Iterator[E
         if key in perplexity:
             yield EvalResult(
                 task_type=GENERATION, task_name="Language modeling", dataset_type=books[0] if len(books) == 1 else "books",
-                dataset_name="Held-out books of the training corpus", dataset_split="held_out", metric_type=metric,
+                dataset_name="Held-out text of the training corpus", dataset_split="held_out", metric_type=metric,
                 metric_name=name, metric_value=perplexity[key],
             )  # fmt: skip
 
