@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,8 @@ from pipeline.store import Store
 from stages.contract import Artifact
 
 if TYPE_CHECKING:
+    from gpt1.report.sources import Source
     from gpt1.text.vocabulary import Vocabulary
-    from gpt1.weights.card import Facts
     from gpt1.weights.checkpoint import Checkpoint
 
 KINDS = ("pretrain", "given", "finetune", "export")
@@ -22,10 +23,10 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Found:
-    """A checkpoint, what a card says of it, and what it is called in messages."""
+    """A checkpoint, the cells that a card tells of, and what it is called in messages."""
 
     checkpoint: Checkpoint
-    facts: Facts
+    sources: Sequence[Source]
     name: str
 
 
@@ -38,14 +39,14 @@ def find(where: str, store: str) -> Found:
     from gpt1.weights.checkpoint import load_checkpoint
 
     if Path(where).is_dir():
-        return Found(load_checkpoint(Path(where)), {}, where)
+        return Found(load_checkpoint(Path(where)), (), where)
     cell, _, step = where.partition("@")
     target = _opened(cell, store)
     record = _newest(cell, target)
     artifact = target.to_artifact(record)
     if artifact.stage == "export":
-        return Found(load_checkpoint(artifact.path("hf/config.json").parent), {}, where)
-    return Found(_load(target, record, artifact, step), _facts(artifact), where)
+        return Found(load_checkpoint(artifact.path("hf/config.json").parent), (), where)
+    return Found(_load(target, record, artifact, step), _sources(target, record, step), where)
 
 
 def kept(task: str, store: str) -> str:
@@ -111,7 +112,30 @@ def _vocabulary(store: Store, record: Record, artifact: Artifact) -> Vocabulary:
     raise UserError(f"{artifact.cell}: the vocabulary it was made with is no longer in the store; make it again")
 
 
-def _facts(artifact: Artifact) -> Facts:
-    from gpt1.weights.facts import card_facts
+def _sources(store: Store, own: Record, step: str) -> list[Source]:
+    """What a card tells of: the cell, those it was made from, their audit and, of a language model, its scores on tasks.
 
-    return card_facts(artifact.settings, artifact.summary, artifact.made_by)
+    A snapshot has the settings of its cell; the scores are those of the last update.
+    """
+    from stages._sources import source_of
+    from stages.export import STAGE
+
+    kinds = (*STAGE.requires, *STAGE.accepts, "given")
+    records = {record["fingerprint"]: record for kind in kinds for record in store.records(kind)} | {own["fingerprint"]: own}
+    behind: list[str] = []
+    waiting = [own["fingerprint"]]
+    while waiting:
+        if (fingerprint := waiting.pop()) in records and fingerprint not in behind:
+            behind.append(fingerprint)
+            waiting += records[fingerprint]["inputs"].values()
+    scored = ("finetune", "zero_shot") if own["stage"] != "finetune" else ()
+    behind += [
+        record["fingerprint"]
+        for record in records.values()
+        if (record["stage"] == "audit" and set(behind) >= set(record["inputs"].values()))
+        or (record["stage"] in scored and own["fingerprint"] in record["inputs"].values())
+    ]
+    found = [source_of(store.to_artifact(records[fingerprint])) for fingerprint in behind]
+    if step:
+        found = [replace(found[0], summary={}, files={}), *(one for one in found[1:] if one.kind not in scored)]
+    return found

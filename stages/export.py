@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from gpt1.errors import UserError
+from gpt1.report.licenses import check_license
+from stages._sources import source_of
 from stages._tuning import is_model
-from stages.contract import MODELS, Artifact, Context, Settings, Stage, placement
+from stages.contract import MODELS, Context, Settings, Stage, placement
 
 if TYPE_CHECKING:
-    from gpt1.text.vocabulary import Vocabulary
+    from gpt1.report.sources import Source
     from gpt1.weights.checkpoint import Checkpoint
 
 HEAD_CONFIG = "head.json"
@@ -24,15 +28,27 @@ class ExportSettings(Settings):
     register_as: str = placement(
         "gpt1", "The models' name in MLflow's registry; a fine-tuned one adds its task. Empty: none is registered.", max_length=100
     )
+    license: str = Field(
+        "", description="The license in the model card, as the Hugging Face hub spells it (`cc-by-4.0`). Empty: none."
+    )
+    language: str = Field("en", pattern=r"^[a-z]{2,3}$", description="The language in the model card, as its ISO 639 code.")
+
+    @field_validator("license")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            return check_license(name)
+        except UserError as error:
+            raise ValueError(str(error)) from error
 
 
 class Export(Stage):
     """The files are written without transformers, which is needed only to read them. Cells of further stages go into the card."""
 
-    version = 3
+    version = 4
     settings_model = ExportSettings
     requires = ("pretrain", "vocabulary")
-    accepts = ("ingest", "split", "shard", "finetune", "zero_shot")
+    accepts = ("ingest", "clean", "split", "audit", "shard", "finetune", "zero_shot")
 
     @classmethod
     def selects(cls, settings: ExportSettings, kind: str, upstream: Any) -> bool:  # noqa: ARG003
@@ -42,45 +58,37 @@ class Export(Stage):
         return is_model(kind, upstream, "gpt")
 
     def run(self, settings: ExportSettings, context: Context) -> None:
+        from gpt1.tasks.finetuned import load_finetuned
         from gpt1.text.vocabulary import Vocabulary
         from gpt1.weights.checkpoint import Checkpoint
-        from gpt1.weights.facts import card_facts
         from gpt1.weights.store import load_model
 
-        pretrained = context.input("pretrain")
         vocabulary = Vocabulary.load(context.input("vocabulary").under("encoder_bpe_")[0].path.parent)
-        found = Checkpoint(load_model(pretrained.path("model.safetensors")), vocabulary)
-        about = [(item.cell, item.summary) for kind in self.accepts for item in context.inputs(kind)]
-        facts = card_facts(pretrained.settings, pretrained.summary, pretrained.made_by, about)
-        files = _write(context, "hf", found, facts)
-        models = {"hf": settings.register_as}
+        found = Checkpoint(load_model(context.input("pretrain").path("model.safetensors")), vocabulary)
+        behind = [source_of(item) for item in context.inputs()]
+        files, models = _write(context, settings, "hf", "", found, behind), {"hf": settings.register_as}
+        common = [source for source in behind if source.kind not in ("finetune", "zero_shot")]
         for cell in context.inputs("finetune") if settings.tuned else []:
             if HEAD_CONFIG in cell.files:
-                folder = f"tuned/{_plain(cell.cell)}"
-                files += _write_tuned(context, folder, cell, vocabulary)
-                models[folder] = f"{settings.register_as}-{cell.settings['task']}"
+                gpt = load_model(cell.path("model.safetensors"))
+                tuned = Checkpoint(gpt, vocabulary, load_finetuned(gpt, cell.path(HEAD_CONFIG).parent))
+                folder, task = f"tuned/{_plain(cell.cell)}", f"-{cell.settings['task']}"
+                files += _write(context, settings, folder, task, tuned, [*common, source_of(cell)])
+                models[folder] = settings.register_as + task
         context.summary({"parameters": found.model.config.parameters(), "files": len(files), "exported": sorted(models)})
         if settings.register_as:
             context.summary({MODELS: models})
         context.say(f"{len(files)} files for transformers in {context.attempt}: {', '.join(models)}")
 
 
-def _write_tuned(context: Context, folder: str, cell: Artifact, vocabulary: Vocabulary) -> list[Path]:
-    from gpt1.tasks.finetuned import load_finetuned
-    from gpt1.weights.checkpoint import Checkpoint
-    from gpt1.weights.facts import card_facts
-    from gpt1.weights.store import load_model
-
-    gpt = load_model(cell.path("model.safetensors"))
-    tuned = load_finetuned(gpt, cell.path(HEAD_CONFIG).parent)
-    return _write(context, folder, Checkpoint(gpt, vocabulary, tuned), card_facts(cell.settings, cell.summary, cell.made_by))
-
-
-def _write(context: Context, folder: str, found: Checkpoint, facts: dict[str, dict[str, str]]) -> list[Path]:
-    from gpt1.weights.card import model_card
+def _write(
+    context: Context, settings: ExportSettings, folder: str, task: str, found: Checkpoint, sources: Sequence[Source]
+) -> list[Path]:
+    from gpt1.report.model_card import Publication, model_card
     from gpt1.weights.hf import export
 
-    card = model_card(found.model.config, found.vocabulary, facts, found.tuned)
+    publication = Publication((settings.register_as or "gpt1") + task, settings.language, settings.license)
+    card = model_card(found.model.config, found.vocabulary, sources, found.tuned, publication)
     files = export(context.attempt / folder, found.model, found.vocabulary, card, found.tuned)
     for file in files:
         context.output(f"{folder}/{file.name}", volatile=file.name == CARD)  # the card names commit and run

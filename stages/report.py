@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-from pathlib import PurePath
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from gpt1.report.sources import Source
-from stages.contract import Artifact, Context, Settings, Stage
+from stages._sources import source_of
+from stages.contract import Context, Settings, Stage
 
 
 class ReportSettings(Settings):
@@ -36,7 +33,7 @@ class Report(Stage):
         from gpt1.report.pretraining import samples
         from gpt1.report.sources import only
 
-        sources = [_source(artifact) for artifact in context.inputs()]
+        sources = [source_of(artifact) for artifact in context.inputs()]
         facts, making = gather(sources), making_facts(sources, context.run)
         shown = charts(sources, facts, settings.smoothing)
         timed = [chart for chart in (throughput(sources),) if chart.lines]
@@ -66,43 +63,6 @@ class Report(Stage):
 
 def _figure(name: str) -> str:
     return f"figures/{name}.svg"
-
-
-def _source(artifact: Artifact) -> Source:
-    files = {name: file.path for name, file in artifact.files.items() if not file.volatile}
-    volatile = {name: file.path for name, file in artifact.files.items() if file.volatile}
-    settings, origin = _semantic(artifact), _origin(artifact.settings.get("source"))
-    return Source(
-        artifact.stage, artifact.cell, artifact.fingerprint, artifact.digest, settings, artifact.summary, files, volatile,
-        artifact.made_by, origin,
-    )  # fmt: skip
-
-
-def _origin(source: Any) -> str:
-    """Where a stage read from: `embedded`, an address without what may be secret in it, the last name of a folder."""
-    words = []
-    for one in [source] if isinstance(source, str) else list(source or ()):
-        if one == "embedded":
-            words.append("Public-domain prose that comes with one of the packages")
-        elif "://" in one:
-            url = urlsplit(one)
-            words.append(f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}")
-        else:
-            words.append(f"The folder or file {PurePath(one).name!r}")
-    return ", ".join(words)
-
-
-def _module(kind: str) -> str:
-    """A kind with a dot in its name is a module of somebody else's."""
-    return kind if "." in kind else f"stages.{kind}"
-
-
-def _semantic(artifact: Artifact) -> dict[str, Any]:
-    """The settings without those that only say where or how fast: paths of this machine have no place in a report."""
-    fields = importlib.import_module(_module(artifact.stage)).STAGE.settings_model.model_fields
-    extras = {name: field.json_schema_extra for name, field in fields.items()}
-    placed = {name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("placement")}
-    return {name: value for name, value in artifact.settings.items() if name not in placed}
 
 
 def _summary(facts: dict[str, Any]) -> dict[str, Any]:

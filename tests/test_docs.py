@@ -23,7 +23,7 @@ from tests.conftest import ROOT
 PAGES = sorted(path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
 LINK = re.compile(r"(!?)\[[^\]]*\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-STARTS = re.compile(r"(?:gpt1|make|python|torchrun|ray|kubectl|curl|export|mlflow|docker|sbatch) ")
+STARTS = re.compile(r"(?:gpt1|make|python|torchrun|ray|kubectl|curl|export|mlflow|docker|sbatch|hf) ")
 INLINE = re.compile(r"`gpt1 ([^`\n]+)`")
 
 NOT_RUN = {
@@ -38,6 +38,7 @@ NOT_RUN = {
     r"curl 127": "wants a served model: tests/pipeline/test_served_model.py serves one",
     r"export \w+=": "sets addresses that only their reader knows: tests/e2e/test_remote.py sets its own",
     r"ray start --head$": "starts a cluster that stays: tests/servers/ray_cluster.py starts one that ends",
+    r"hf ": "wants an account of the hub: tests/test_how_to.py asks `hf` whether it has these commands",
     r"kubectl ": "no Kubernetes here: tests/test_infra.py checks the files by its schemas",
 }
 """Commands that no test of this file runs, by pattern, each with the reason and the file that does what can be done."""

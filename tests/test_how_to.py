@@ -88,3 +88,15 @@ def test_a_task_is_one_file_and_one_entry(clone: Path) -> None:
     said = python(clone, "-c", ADDED.format(stage="task_data", cell=cell, kind="task_data", file="task.json"))
     assert cell in said
     assert "Weather or not" in said
+
+
+def test_the_hub_has_the_commands_of_the_page_on_publishing() -> None:
+    lines = [line for block in blocks("publish.md", "sh") for line in block.splitlines() if line.startswith("hf ")]
+    assert any("upload" in line for line in lines)
+    for line in lines:
+        words = [word for word in line.split()[1:] if word.islower() and "-" not in word]
+        done = subprocess.run(
+            [Path(sys.executable).with_name("hf"), *words, "--help"], capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Usage: hf " + " ".join(words) in done.stdout

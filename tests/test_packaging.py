@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata as metadata
 import json
 import os
+import re
 import shutil
 import site
 import subprocess
@@ -58,6 +60,46 @@ def needed(requirements: list[Requirement]) -> set[str]:
             continue
         waiting += [(Requirement(line), key[1]) for line in brought]
     return {name for name, _ in seen}
+
+
+def imports(*folders: str) -> set[str]:
+    """The top-level modules that the files of these folders import."""
+    trees = [ast.parse(path.read_bytes()) for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
+    return {name.partition(".")[0] for name in names}
+
+
+def test_every_dependency_is_imported_or_says_what_it_is_for() -> None:
+    modules: dict[str, set[str]] = {}
+    for module, packages in metadata.packages_distributions().items():
+        for package in packages:
+            modules.setdefault(canonicalize_name(package), set()).add(module)
+    text = (ROOT / "pyproject.toml").read_text()
+    explained = {Requirement(line).name for line in re.findall(r'^  "(.+)",  # \S.*$', text, re.MULTILINE)}
+    dev = PROJECT["optional-dependencies"]["dev"]
+    library, everything = imports("gpt1", "stages", "pipeline"), imports("gpt1", "stages", "pipeline", "tests", "benchmarks")
+    for lines, imported in ((PROJECT["dependencies"], library), (dev, everything)):
+        names = {Requirement(line).name for line in lines}
+        unused = {name for name in names if not modules.get(canonicalize_name(name), {name}) & imported}
+        assert unused - explained == set(), "nothing imports these; take them out, or say in a comment what they are for"
+
+
+def test_the_library_needs_neither_ray_nor_mlflow() -> None:
+    """Every module of gpt1 can be imported where the two are missing; the tokenizer of exports is transformers' to import."""
+    code = (
+        "import importlib, pkgutil, sys\n"
+        "sys.modules |= dict.fromkeys(('ray', 'mlflow'))\n"
+        "import gpt1\n"
+        "names = [found.name for found in pkgutil.walk_packages(gpt1.__path__, 'gpt1.')]\n"
+        "for name in names:\n"
+        "    if name != 'gpt1.weights.tokenization_gpt1': importlib.import_module(name)\n"
+        "print(*names)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {"gpt1.text.encoder", "gpt1.data.shards", "gpt1.weights.hf", "gpt1.train.pretrain"} <= set(done.stdout.split())
 
 
 def test_every_package_that_is_needed_is_pinned() -> None:

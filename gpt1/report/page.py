@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpt1.report import wording
 from gpt1.report.answers import answers
@@ -14,6 +14,9 @@ from gpt1.report.curves import Chart
 from gpt1.report.pretraining import PAPER_PERPLEXITY
 from gpt1.report.provenance import settings_line
 from gpt1.report.tasks import CLEAR
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 FOLDER = Path(__file__).parent
 
@@ -46,18 +49,23 @@ def markdown(content: Content) -> str:
     return _render("page.md.j2", content)
 
 
-def _render(template: str, content: Content, **more: Any) -> str:
+def environment() -> Environment:
+    """The templates of this folder, with the filters that they use."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-    environment = Environment(
+    found = Environment(
         loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         autoescape=select_autoescape(enabled_extensions=("html.j2",)), keep_trailing_newline=True,
     )  # fmt: skip
-    environment.filters |= filters()
-    environment.filters |= {
+    found.filters |= filters()
+    found.filters |= {
         "points": wording.points, "signed": wording.signed, "settings": settings_line, "paper": paper_figure, "span": wording.span,
     }  # fmt: skip
-    return environment.get_template(template).render(
+    return found
+
+
+def _render(template: str, content: Content, **more: Any) -> str:
+    return environment().get_template(template).render(
         title=content.title, facts=content.facts, charts=content.charts, drawings=content.drawings, samples=content.samples,
         answers=answers(content.facts, content.making, content.origin), making=content.making, workflow=content.workflow,
         origin=content.origin, bars=bars(content.facts["pretraining"]), clear=CLEAR, paper_perplexity=PAPER_PERPLEXITY,

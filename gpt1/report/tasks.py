@@ -125,7 +125,7 @@ def _zero_shot(cell: Source, document: Mapping[str, Any]) -> dict[str, Any]:
         "model": str(cell.settings.get("model", "gpt")),
         "metric": metric,
         "score": main_value(document),
-        **{key: document.get(key) for key in ("baseline", "baseline_kind", "standard_error", "n", "normalised")},
+        **{key: document.get(key) for key in ("baseline", "baseline_kind", "standard_error", "n", "sample", "normalised")},
         "normalised_against": document.get("normalised_against"),
         "points": [
             {"step": int(row["step"]), "score": float(row[metric]), "normalised": row.get("normalised")}

@@ -60,15 +60,22 @@ def import_hf(
 
 
 @exporting.command("hf")
-def export_hf(where: Where, out: Out, store: StoreOption = "store") -> None:
+def export_hf(
+    where: Where,
+    out: Out,
+    license: Annotated[str, typer.Option(help="The license in the card, as the Hugging Face hub spells it (`cc-by-4.0`).")] = "",
+    store: StoreOption = "store",
+) -> None:
     """A folder that transformers loads, with a model card."""
-    from gpt1.weights.card import model_card
+    from gpt1.report.licenses import check_license
+    from gpt1.report.model_card import Publication, model_card
     from gpt1.weights.hf import export, hf_class
     from pipeline.checkpoints import find
 
+    publication = Publication(license=check_license(license))
     found = find(where, store)
     one = found.checkpoint
-    card = model_card(one.model.config, one.vocabulary, found.facts, one.tuned)
+    card = model_card(one.model.config, one.vocabulary, found.sources, one.tuned, publication)
     with new_folder(out, f"--out {out}") as folder:
         export(folder, one.model, one.vocabulary, card, one.tuned)
     print(f"{found.name} for {hf_class(one.tuned)}: {out}")
@@ -89,14 +96,14 @@ def export_openai(where: Where, out: Out, store: StoreOption = "store") -> None:
 @exporting.command("mlflow")
 def export_mlflow(where: Where, out: Out, store: StoreOption = "store") -> None:
     """A folder for `mlflow models serve`."""
-    from gpt1.weights.card import model_card
+    from gpt1.report.model_card import model_card
     from gpt1.weights.hf import export
     from pipeline.checkpoints import find
     from pipeline.registry import write_mlflow_model
 
     found = find(where, store)
     one = found.checkpoint
-    card = model_card(one.model.config, one.vocabulary, found.facts, one.tuned)
+    card = model_card(one.model.config, one.vocabulary, found.sources, one.tuned)
     with new_folder(out, f"--out {out}") as folder:
         export(folder.with_name(f"{folder.name}-hf"), one.model, one.vocabulary, card, one.tuned)
         try:

@@ -9,8 +9,8 @@ import torch
 
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
+from gpt1.report.model_card import model_card
 from gpt1.text.vocabulary import Vocabulary
-from gpt1.weights.card import model_card
 from gpt1.weights.hf import export, hf_config, hf_weights
 
 transformers = pytest.importorskip("transformers")
@@ -54,7 +54,7 @@ def test_exported_folder_loads_in_transformers(tmp_path: Path) -> None:
     vocabulary = tiny_vocabulary()
     config = ModelConfig(vocabulary=vocabulary.size, context=16, width=32, layers=2, heads=4)
     model = random_model(config)
-    files = export(tmp_path, model, vocabulary, model_card(config, vocabulary, {"Scores": {"held-out perplexity": "12.5"}}))
+    files = export(tmp_path, model, vocabulary, model_card(config, vocabulary))
     assert sorted(tmp_path.iterdir()) == files
 
     theirs, info = transformers.OpenAIGPTLMHeadModel.from_pretrained(tmp_path, output_loading_info=True)

@@ -21,6 +21,7 @@ from gpt1.tasks.table import task_named
 from gpt1.text.encoder import TextEncoder
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.weights.hf import TOKENIZER, export
+from tests.gpt1 import environments
 from tests.gpt1 import weight_samples as samples
 from tests.gpt1.real_books import learned_vocabulary, shared_books
 from tests.gpt1.text.hostile import random_texts, texts
@@ -41,6 +42,19 @@ TRICKY = [
     "zero\u200bwidth\u200d joined\u2060 \ufeffmark soft\u00adhy\u00adphen",
     "donaudampfschifffahrtsgesellschaft" * 40,
 ]
+ENCODE = """
+import json, sys
+from transformers import AutoTokenizer
+
+try:
+    AutoTokenizer.from_pretrained(sys.argv[1])
+except Exception:
+    pass
+else:
+    sys.exit("no error without trust_remote_code")
+encode = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True).encode
+json.dump([encode(text) for text in json.load(open("texts.json"))], open("ids.json", "w"))
+"""
 OUTSIDE = """
 import json, sys
 sys.modules["gpt1"] = None  # to import it would raise
@@ -75,6 +89,35 @@ def both(folder: Path) -> tuple[TextEncoder, Any]:
     """Our encoder, and the exported tokenizer of the same vocabulary."""
     vocabulary = learned_vocabulary()
     return TextEncoder(vocabulary), exported(folder, vocabulary)
+
+
+def run_outside(python: str, code: str, folder: Path, here: Path) -> str:
+    """What a process without a terminal writes to its standard error; it must succeed."""
+    done = subprocess.run(
+        [python, "-c", code, str(folder)],
+        cwd=here,
+        env={**os.environ, "HF_HOME": str(here)},
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def glue_dev_texts(shared: Path, here: Path) -> list[str]:
+    """The texts of all GLUE dev sets."""
+    with tarfile.open(shared / "data" / "tasks" / "glue.tar.xz") as archive:
+        archive.extractall(here, filter="data")
+    return [
+        text
+        for name in FIGURES
+        for example in read_task(task_named(name), here)["dev"].examples
+        for text in example.texts
+    ]
 
 
 def assert_same(ours: TextEncoder, theirs: Any, text: str) -> None:
@@ -143,22 +186,12 @@ def test_without_this_package_and_without_a_terminal(
     GPT1_TRANSFORMERS_PYTHON names the Python of another environment, with other versions.
     """
     (tmp_path / "texts.json").write_text(json.dumps(TRICKY))
-    done = subprocess.run(
-        [os.environ.get("GPT1_TRANSFORMERS_PYTHON", sys.executable), "-c", OUTSIDE, str(folder)],
-        cwd=tmp_path,
-        env={**os.environ, "HF_HOME": str(tmp_path)},
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    python = os.environ.get("GPT1_TRANSFORMERS_PYTHON", sys.executable)
+    said = run_outside(python, OUTSIDE, folder, tmp_path)
     ids = [both[0].encode(text) for text in TRICKY]
     assert json.loads((tmp_path / "ids.json").read_text()) == ids
-    assert "max_length" not in done.stderr
-    assert "token_id" not in done.stderr
+    assert "max_length" not in said
+    assert "token_id" not in said
 
 
 @pytest.mark.parametrize("missing", ["ftfy", "spacy"])
@@ -179,13 +212,26 @@ def test_a_folder_without_its_vocabulary_is_refused(tmp_path: Path) -> None:
 def test_books_and_glue_have_our_ids(shared: Path, tmp_path: Path) -> None:
     vocabulary = Vocabulary.load(shared / "gpt1_bpe")
     ours, theirs = TextEncoder(vocabulary), exported(tmp_path / "hf", vocabulary)
-    with tarfile.open(shared / "data" / "tasks" / "glue.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    dev = [
-        text
-        for name in FIGURES
-        for example in read_task(task_named(name), tmp_path)["dev"].examples
-        for text in example.texts
-    ]
-    for text in [*shared_books(shared, 5_000_000), *dev, *random_texts(7, 5_000)]:
+    for text in [*shared_books(shared, 5_000_000), *glue_dev_texts(shared, tmp_path), *random_texts(7, 5_000)]:
         assert_same(ours, theirs, text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["4.50.0", "5.23.0"])
+def test_books_and_glue_have_our_ids_in_an_environment_of_their_own(
+    version: str, shared: Path, tmp_path: Path
+) -> None:
+    """The lowest and the highest version that is supported, without this package, without a terminal."""
+    packages = (f"transformers=={version}", "ftfy==6.3.1", "spacy==3.8.18")
+    python = environments.make(tmp_path / "environment", *packages)
+    vocabulary = Vocabulary.load(shared / "gpt1_bpe")
+    export(
+        tmp_path / "hf", samples.model(vocabulary_size=vocabulary.size, width=8), vocabulary, "card"
+    )
+    texts = [*shared_books(shared, 5_000_000), *glue_dev_texts(shared, tmp_path)]
+    (tmp_path / "texts.json").write_text(json.dumps(texts))
+    run_outside(str(python), ENCODE, tmp_path / "hf", tmp_path)
+    found = json.loads((tmp_path / "ids.json").read_text())
+    encode = TextEncoder(vocabulary).encode
+    assert len(found) == len(texts)
+    assert [text for text, ids in zip(texts, found, strict=True) if ids != encode(text)] == []

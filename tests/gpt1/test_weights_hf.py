@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gpt1.errors import UserError
+from gpt1.report.model_card import model_card
 from gpt1.tasks.encoded import EncodedExamples, Form, make_batch
 from gpt1.tasks.example import Example
 from gpt1.tasks.finetuned import FineTuned
@@ -23,7 +24,6 @@ from gpt1.tasks.table import task_named
 from gpt1.tasks.transforms import SpecialIds
 from gpt1.text.encoder import TextEncoder
 from gpt1.train.portable import initial_state, write_portable
-from gpt1.weights.card import model_card
 from gpt1.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from gpt1.weights.hf import export, hf_class
 from gpt1.weights.hf_import import TRANSPOSED, dropped_heads, find_hf, read_hf
@@ -267,17 +267,6 @@ def test_a_head_of_another_model_is_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path)
 
 
-def test_the_card_names_data_scores_and_origin() -> None:
-    tuned = samples.tuned(task_named("rte"))
-    facts = {"Data": {"books": "11,038"}, "Scores": {}, "Origin": {"commit": "abc|def"}}
-    card = model_card(tuned.model.gpt.config, samples.vocabulary(), facts, tuned)
-    assert "## Data\n\n| | |\n|---|---|\n| books | 11,038 |" in card
-    assert "## Scores" not in card
-    assert "| commit | abc\\|def |" in card
-    assert 'tokenizer.encode("The premise."), tokenizer.encode("The hypothesis.")' in card
-    assert "ids = [60, *first, 61, *second, 62]" in card
-
-
 @pytest.mark.usefixtures("code_of_exports")
 @pytest.mark.parametrize("kind", ["language model", *TASKS])
 def test_the_code_of_the_card_runs(
@@ -287,7 +276,7 @@ def test_the_code_of_the_card_runs(
     if kind in NAMES:
         tuned = samples.tuned(task_named(NAMES[kind]), context=64)
         model = tuned.model.gpt
-    card = model_card(model.config, samples.vocabulary(), {}, tuned)
+    card = model_card(model.config, samples.vocabulary(), (), tuned)
     export(tmp_path, model, samples.vocabulary(), card, tuned)
     blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     exec("\n".join(blocks).replace("PATH_OF_THIS_FOLDER", str(tmp_path)), {})

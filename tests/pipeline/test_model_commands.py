@@ -164,12 +164,17 @@ def test_perplexity_is_the_definition(stride: int, store: Path, tmp_path: Path) 
 
 def test_the_card_of_a_cell_names_its_settings_and_commit(store: Path, tmp_path: Path) -> None:
     gpt1("export", "hf", "pretrain", "--out", tmp_path / "hf", "--store", store)
+    gpt1("export", "hf", "pretrain@10", "--out", tmp_path / "snapshot", "--store", store, "--license", "mit")
+    assert "license: mit" in (tmp_path / "snapshot" / "README.md").read_text()
     card = (tmp_path / "hf" / "README.md").read_text()
     assert "| updates |" not in card  # the summary had none
-    assert "| max_lr | 0.001 |" in card
+    assert "| `max_lr` | 0.001 |" in card
+    assert "license:" not in card
     assert re.search(r"\| commit \| [0-9a-f]{7}", card)
     gpt1("export", "hf", "finetune[task=rte,seed=1]", "--out", tmp_path / "tuned", "--store", store)
-    assert "fine-tuned for RTE" in (tmp_path / "tuned" / "README.md").read_text()
+    tuned = (tmp_path / "tuned" / "README.md").read_text()
+    assert "fine-tuned for RTE" in tuned
+    assert "| pretrain |" in tuned  # among the cells behind it
     assert load_checkpoint(tmp_path / "tuned").tuned is not None
 
 
@@ -199,6 +204,7 @@ def test_a_bare_name_of_several_cells_is_refused(store: Path) -> None:
 
 REFUSED = {
     "no such cell": (("generate", "pretrian"), "no such folder, and no cell of .* with a model; cells with models: finetune"),
+    "license": (("export", "hf", "pretrain", "--out", "out", "--license", "MIT"), "license 'MIT': expected .*such as mit"),
     "no such snapshot": (("generate", "pretrain@11"), "step-00000011.safetensors was not kept .*snapshots: 10"),
     "no device": (("generate", "--device", "tpu"), "expected auto, cpu or cuda"),
     "top_p": (("generate", "--top-p", "0"), "top_p is 0.0, expected more than 0"),

@@ -14,6 +14,8 @@ from stages.contract import Artifact, OutputFile
 
 PROMPTS = ("it was a dark and stormy night", "she looked at him & said <b>", "the old man")
 
+PRETRAINED = {"parameters": 1_345_024, "tokens": 1_638_400, "epochs": 0.87}
+
 
 class Workshop:
     """Makes artifacts in a folder."""
@@ -73,7 +75,7 @@ class Workshop:
                 ]
         history.write(self.place(cell))
         chosen = {"steps": 400, "max_lr": 1e-3, "model": {"width": 128, "layers": 4}, **settings}
-        return self.artifact("pretrain", cell, chosen, {"parameters": 1_345_024, "tokens": 1_638_400, "epochs": 0.87})
+        return self.artifact("pretrain", cell, chosen, {**PRETRAINED, "validation_perplexity": final})
 
     def scored(self, stage: str, cell: str, settings: Mapping[str, Any], value: float, baseline: float = 50.0) -> Artifact:
         """A fine-tuned cell with its scores."""

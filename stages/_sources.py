@@ -1,0 +1,67 @@
+"""What the report and the model card read: artifacts as plain values."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import Any
+from urllib.parse import urlsplit
+
+from gpt1.report.sources import Source
+from stages.contract import Artifact, OutputFile
+
+
+class _Paths(Mapping[str, Path]):
+    """The paths of files by name: a remote store fetches one when its path is asked for, and few are read."""
+
+    def __init__(self, files: Mapping[str, OutputFile]) -> None:
+        self._files = files
+
+    def __getitem__(self, name: str) -> Path:
+        return self._files[name].path
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+def source_of(artifact: Artifact) -> Source:
+    """The published files, settings and figures of a cell, without paths of this machine."""
+    files = _Paths({name: file for name, file in artifact.files.items() if not file.volatile})
+    volatile = _Paths({name: file for name, file in artifact.files.items() if file.volatile})
+    settings, origin = _semantic(artifact), _origin(artifact.settings)
+    return Source(
+        artifact.stage, artifact.cell, artifact.fingerprint, artifact.digest, settings, artifact.summary, files, volatile,
+        artifact.made_by, origin,
+    )  # fmt: skip
+
+
+def _origin(settings: Mapping[str, Any]) -> str:
+    """Where a stage read from: `embedded`, an address without what may be secret in it, the last name of a folder."""
+    source = next((settings[name] for name in ("source", "init_from", "checkpoint") if settings.get(name)), ())
+    words = []
+    for one in [source] if isinstance(source, str) else list(source):
+        if one == "embedded":
+            words.append("Public-domain prose that comes with one of the packages")
+        elif "://" in one:
+            url = urlsplit(one)
+            words.append(f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}")
+        else:
+            words.append(f"The folder or file {PurePath(one).name!r}")
+    return ", ".join(words)
+
+
+def _module(kind: str) -> str:
+    """A kind with a dot in its name is a module of somebody else's."""
+    return kind if "." in kind else f"stages.{kind}"
+
+
+def _semantic(artifact: Artifact) -> dict[str, Any]:
+    """The settings without those that only say where or how fast: paths of this machine have no place in a report."""
+    fields = importlib.import_module(_module(artifact.stage)).STAGE.settings_model.model_fields
+    extras = {name: field.json_schema_extra for name, field in fields.items()}
+    placed = {name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("placement")}
+    return {name: value for name, value in artifact.settings.items() if name not in placed}

@@ -1,0 +1,31 @@
+"""Python environments of their own, for what must work without this project's packages."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+
+def make(folder: Path, *packages: str, see_ours: bool = False) -> Path:
+    """The Python of a new environment in `folder` with these packages. Skips the test where they cannot be installed.
+
+    `see_ours`: what it does not have is taken from the environment of the tests (torch is large). The code of this project,
+    which a .pth file there names, is found in neither case.
+    """
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    python = folder / "bin" / "python"
+    if see_ours:
+        place = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
+        (Path(place) / "ours.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "-q", *packages]
+    done = subprocess.run(pip, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900, check=False)
+    if done.returncode:
+        reason = next((line for line in reversed(done.stderr.splitlines()) if line.startswith("ERROR")), "pip failed")
+        pytest.skip(f"{', '.join(packages)} cannot be installed here: {reason}")
+    found = subprocess.run([python, "-c", "import gpt1"], cwd=folder, capture_output=True, check=False)
+    assert found.returncode != 0, "the environment sees this project"
+    return python
