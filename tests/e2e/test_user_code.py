@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import yaml
 
 from tests.conftest import ROOT
 from tests.e2e.workflow import gpt1, outputs
+from tests.servers.process import free_port, running, wait_until
 from tests.servers.ray_cluster import ray_cluster
 from tests.test_how_to import blocks
 
@@ -92,6 +94,10 @@ def test_a_run_uses_them_in_every_process_and_the_working_directory_shadows_noth
     with sqlite3.connect(tmp_path / "store" / "mlflow.db") as base:
         [(runs, ended)] = base.execute("select count(*), sum(status = 'FINISHED') from runs")
     assert (runs, ended) == (6, 6)  # of the workflow, its four cells and the matrix
+    log, port = tmp_path / "ui.log", str(free_port())
+    command = [sys.executable, "-m", "pipeline.cli", "ui", "--store", tmp_path / "store", "--port", port]
+    with running(command, log, cwd=elsewhere) as ui:
+        wait_until(lambda: "MLflow shows" in log.read_text(), "gpt1 ui", ui, log)
 
 
 def test_a_job_brings_them_from_any_folder(project: Path, tmp_path: Path) -> None:
