@@ -10,8 +10,9 @@ from typing import Any, cast
 
 from gpt1.errors import UserError
 from pipeline.document import Document, KeyPath, nearest
-from pipeline.kinds import is_stage, kinds_of, load_stage, stage_kinds
+from pipeline.kinds import kinds_of, load_stage
 from pipeline.spec import StageSpec, parse
+from pipeline.user_code import NONE, UserCode
 from stages.contract import Resources, Settings, Stage
 
 
@@ -48,6 +49,7 @@ class Workflow:
     cells: Mapping[str, Cell]
     assignments: tuple[str, ...] = ()
     """Those of `--set`."""
+    user_code: UserCode = NONE
 
     def node_cells(self, node: str) -> list[Cell]:
         return [cell for cell in self.cells.values() if cell.node == node]
@@ -84,10 +86,11 @@ def expand(document: Document, specs: Mapping[str, StageSpec], order: Sequence[s
     for node in order:
         spec = specs[node]
         kind = spec.uses or node
-        if not is_stage(kind):
+        try:
+            stage = load_stage(kind)
+        except UserError as error:
             path = ("stages", node, "uses") if spec.uses else ("stages", node)
-            raise UserError(f"{document.where(path)}: unknown stage {kind!r}; {nearest(kind, stage_kinds())}")
-        stage = load_stage(kind)
+            raise UserError(f"{document.where(path)}: {error}") from None
         _check_needs(document, node, stage, specs)
         if spec.resources.min_workers is not None and not stage.gang:
             where = document.where(("stages", node, "resources"))

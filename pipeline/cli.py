@@ -23,21 +23,18 @@ from pipeline.commands import tasks as task_commands
 from pipeline.commands.describe import describe
 from pipeline.commands.init import init
 from pipeline.commands.options import (
-    WORKFLOW,
     Assignments,
-    File,
     FileToRead,
-    Force,
     Json,
-    Only,
     Profile,
+    RunOptions,
     Stages,
-    Start,
     StoreOption,
     flag,
     read_workflow,
     run_command,
     store_words,
+    takes_run_options,
 )
 from pipeline.commands.pack import pack
 from pipeline.commands.path import path
@@ -46,7 +43,7 @@ from pipeline.last_run import remember
 from pipeline.lease import HeldError
 from pipeline.plan import Entry, Plan, Selection, State, make_plan
 from pipeline.store import Store
-from pipeline.workflow import read
+from pipeline.user_code import ROOT
 
 INVALID, HELD, INTERRUPTED = 2, 3, 130
 REPORT = "report.html"
@@ -85,25 +82,11 @@ def _options(version: Annotated[bool, VERSION] = False) -> None:
 
 
 @app.command()
-def run(
-    stages: Stages = None,
-    file: File = WORKFLOW,
-    profile: Profile = None,
-    assignments: Assignments = None,
-    store: StoreOption = "store",
-    start: Start = None,
-    only: Only = False,
-    force: Force = False,
-    dry_run: Annotated[bool, flag("--dry-run", "Say what would run, and why; run nothing.")] = False,
-    code: Annotated[str, typer.Option("--code", help="What to do when the code has changed since: warn or rerun.")] = "warn",
-    address: Address = None,
-) -> None:
+@takes_run_options
+def run(options: RunOptions, address: Address = None) -> None:
     """Make everything that is not done. Exit status: 0 done, 1 a stage failed, 2 invalid input or settings, 3 held by another."""
-    if code not in ("warn", "rerun"):
-        raise UserError(f"--code {code}: expected warn or rerun")
-    selection = Selection(tuple(stages or ()), start, only, force, code == "rerun")
-    plan = make_plan(read(file, profile, assignments or ()), Store.at(store), selection)
-    if dry_run:
+    plan = make_plan(options.read(), Store.at(options.store), options.selection())
+    if options.dry_run:
         _print_plan(plan)
         return
     if not plan.to_run:
@@ -300,7 +283,8 @@ panels.arrange(app)
 
 def main() -> None:
     """Run the command; a user's error is one line and exit status 2, a held store 3."""
-    sys.path.append(str(Path.cwd()))  # so that `uses: my_package.my_stage` finds a stage beside the workflow
+    if sys.path[0] == str(Path.cwd()) != str(ROOT):  # from `python -m`: folders in it would answer for packages of their names
+        del sys.path[0]
     try:
         app()
     except UserError as error:

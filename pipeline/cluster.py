@@ -4,24 +4,40 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Iterable
 from typing import Any
 
 import ray
+from ray.job_config import JobConfig
 
 from gpt1.errors import UserError
 from pipeline.cells import Cell
+from pipeline.user_code import NONE, ROOT, UserCode, sent
 
 OBJECT_STORE = 256 << 20  # bytes; parts go through files, so little passes through Ray's own store
 
 
-def connect(address: str | None) -> str:
-    """Connect to the cluster at `address`, or start one on this machine. Returns a few words about it."""
+class _JobConfig(JobConfig):
+    """Ray puts the driver's working directory first on the path of its workers, where any folder in it shadows a package of its
+    name; only that of an uninstalled checkout, which the driver imports from, may be there."""
+
+    def _serialize(self) -> str:
+        self._py_driver_sys_path = [path for path in self._py_driver_sys_path if path == str(ROOT) and path in sys.path]
+        serialized: str = super()._serialize()
+        return serialized
+
+
+def connect(address: str | None, code: UserCode = NONE) -> str:
+    """Connect to the cluster at `address`, or start one on this machine; workers import `code`. Returns a few words about it."""
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    quiet["job_config"] = _JobConfig()
+    if sent() is None:  # a submitted job has it already
+        quiet["runtime_env"] = code.runtime_env()
     if address is None:
         os.environ.pop("RAY_ADDRESS", None)
         ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE, **quiet)

@@ -131,7 +131,8 @@ class StageContext:
             "input_digests": {item.fingerprint: item.digest for item in job.inputs},
             "parts": self._parts, "attempt": self.attempt.name, "resources": asdict(job.resources),
             "mlflow_run_id": job.mlflow_run_id,
-            "started": self._started, "finished": finished, "seconds": finished - self._started, **provenance(job.uses),
+            "started": self._started, "finished": finished, "seconds": finished - self._started,
+            **provenance(job.uses, job.settings.get("task")),
         }  # fmt: skip
         return job.store.publish(job.uses, job.fingerprint, self._outputs.close(), about)
 

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
-import importlib.util
 from pathlib import Path
-from typing import cast
 
+from gpt1.errors import UserError
+from pipeline.document import nearest
+from pipeline.imports import is_dotted
 from stages.contract import Stage
 
 
-def stage_kinds() -> list[str]:
+@functools.cache
+def stage_kinds() -> tuple[str, ...]:
     """The stages of this project: the files of stages/. A name with dots is a module of somebody else's."""
     folder = Path(__file__).resolve().parents[1] / "stages"
-    return sorted(path.stem for path in folder.glob("*.py") if path.stem != "contract" and not path.stem.startswith("_"))
-
-
-def is_stage(kind: str) -> bool:
-    """Whether `uses: kind` names a stage."""
-    if "." not in kind:
-        return kind in stage_kinds()
-    try:
-        return importlib.util.find_spec(kind) is not None
-    except (ImportError, ValueError):
-        return False
+    return tuple(sorted(path.stem for path in folder.glob("[!_]*.py") if path.stem != "contract"))
 
 
 def module_of(kind: str) -> str:
@@ -37,5 +30,22 @@ def kinds_of(kind: str) -> tuple[str, ...]:
 
 
 def load_stage(kind: str) -> Stage:
-    """The stage called `kind`."""
-    return cast(Stage, importlib.import_module(module_of(kind)).STAGE)
+    """The stage called `kind`. UserError when there is none, or a module of the user's cannot be imported."""
+    if not is_dotted(kind) and kind not in stage_kinds():
+        own = "a stage of your own is named with its folder: uses: my.stage"
+        raise UserError(f"unknown stage {kind!r}; {nearest(kind, stage_kinds())}; {own}")
+    module = module_of(kind)
+    try:
+        stage = importlib.import_module(module).STAGE
+    except UserError:
+        raise
+    except Exception as error:
+        if "." not in kind:
+            raise
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            path = f"{module.replace('.', '/')}.py"
+            raise UserError(f"unknown stage {kind!r}: no file {path} beside the workflow, and no installed module") from None
+        raise UserError(f"stage {kind!r} cannot be imported ({type(error).__name__}: {error})") from error
+    if not isinstance(stage, Stage):
+        raise UserError(f"stage {kind!r}: its STAGE is {stage!r}; expected an instance of a subclass of stages.contract.Stage")
+    return stage

@@ -137,7 +137,8 @@ def _entry(cell: Cell, store: Store, entries: Mapping[str, Entry], digests: Dige
     entry = Entry(cell, print_, identity, outside, state, reasons, False, artifact)
     record = store.record(cell.uses, print_) or _most_like(cell, store, identity)
     entry.cost = record.get("seconds") if record else None
-    if artifact is not None and record is not None and record.get("code") != code_hash(cell.uses):
+    task = getattr(cell.settings, "task", None)
+    if artifact is not None and record is not None and record.get("code") != code_hash(cell.uses, task):
         entry.notes.append("the code has changed since (--code rerun makes it again)")
         if selection.rerun_changed_code:
             entry.state, entry.reasons = State.STALE, ["code changed"]

@@ -14,21 +14,42 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from pipeline.imports import closure, is_dotted, module_file
 from pipeline.kinds import module_of
+from pipeline.user_code import PROJECT, ROOT, UserCode, installed
 
-ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("deepspeed", "ftfy", "mlflow", "numpy", "pyarrow", "ray", "spacy", "torch")
 
 
+def code_hash(stage: str, task: object = None) -> str:
+    """One hash over the code of a stage: its module, that of a `task` of the user's, and what these import.
+
+    Imports are followed, in functions too, through this project, the user's modules and the package that the stage is of.
+    """
+    modules = [module_of(stage), *([str(task)] if is_dotted(task) else [])]
+    return _hash(tuple(modules), installed())
+
+
 @functools.cache
-def code_hash(stage: str) -> str:
-    """One hash over the code a stage is made of: its own file, the contract and the library underneath."""
+def _hash(modules: tuple[str, ...], code: UserCode) -> str:
+    tops = {module.partition(".")[0] for module in modules}
+    folders = {top: folder for top in PROJECT | tops if (folder := _folder(top))}
+
+    def find(module: str) -> Path | None:
+        folder = folders.get(module.partition(".")[0])
+        return code.file(module) or (module_file(folder, module) if folder else None)
+
     hashed = hashlib.sha256()
-    own = importlib.util.find_spec(module_of(stage))
-    files = [ROOT / "stages" / "contract.py", *sorted((ROOT / "gpt1").rglob("*.py"))]
-    for path in [Path(own.origin), *files] if own and own.origin else files:
-        hashed.update(f"{path.name}\0".encode() + path.read_bytes())
+    for name, file in sorted(closure(modules, find).items()):
+        hashed.update(f"{name}\0".encode() + file.read_bytes())
     return hashed.hexdigest()[:24]
+
+
+def _folder(top: str) -> Path | None:
+    """The folder that an installed top-level package is in."""
+    spec = importlib.util.find_spec(top)
+    places = list(spec.submodule_search_locations or []) if spec else []
+    return Path(places[0]).parent if places else None
 
 
 @functools.cache
@@ -62,9 +83,9 @@ def user_name() -> str:
         return str(os.getuid())
 
 
-def provenance(stage: str) -> dict[str, Any]:
-    """The fields of a record that say where it comes from."""
+def provenance(stage: str, task: object = None) -> dict[str, Any]:
+    """The fields of a record that say where it comes from. `task`: the setting of that name, of a stage that has it."""
     return {
-        "code": code_hash(stage), "git_commit": git_commit(), "packages": package_versions(),
+        "code": code_hash(stage, task), "git_commit": git_commit(), "packages": package_versions(),
         "host": socket.gethostname(), "user": user_name(), "machine": platform.machine(),
     }  # fmt: skip

@@ -143,7 +143,7 @@ class Runner:
 
     def _begin(self, records: Records) -> None:
         self.records = records
-        self._note(connect(self.address))
+        self._note(connect(self.address, self.plan.workflow.user_code))
         self._ending.hear()  # once more: Ray has put its own handlers there
         check_capacity(entry.cell for entry in self.plan.to_run)
         self.hub = start_hub()

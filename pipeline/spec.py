@@ -53,7 +53,7 @@ class ResourceSpec(_Strict):
 class StageSpec(_Strict):
     """One entry under `stages:`."""
 
-    uses: str = Field("", description="The stage's file in stages/; the entry's own name when not given.")
+    uses: str = Field("", description="A file of stages/, or a module of yours (my.stage); else the entry's own name.")
     needs: tuple[str, ...] = Field((), description="The stages whose output it reads.")
     with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="The stage's settings.")
     matrix: dict[str, tuple[Any, ...]] = Field(default_factory=dict, description="Settings to run every combination of.")

@@ -21,10 +21,12 @@ from gpt1.errors import UserError
 from pipeline.addresses import without_password
 from pipeline.ending import CLOSING, SAVING
 from pipeline.last_run import SUBMITTED_FILE
-from pipeline.provenance import ROOT
+from pipeline.user_code import NONE, ROOT, UserCode
 
 SENT = ("pipeline", "stages", "gpt1", "infra")
-"""The folders of code that travel; data, environments and stores never do."""
+"""The folders of code that travel, and the user's modules; data, environments and stores never do."""
+SENT_USER_CODE = "user_code"
+"""The folder of a job's files that the user's modules are in."""
 LIMIT = 50 << 20  # bytes; Ray refuses packages above 100 MiB, and code is far below this
 AGENT_WAIT = 120  # seconds; on a busy machine Ray's agents take up to a minute
 ASK_EVERY = 10.0  # seconds between questions after a job that says nothing
@@ -41,17 +43,19 @@ class Order:
     """What is to be run on the cluster: `gpt1 run` with these words; `python` is the interpreter there (None: chosen)."""
 
     file: Path
-    store: str
+    words: Sequence[str]
     profile: str | None = None
-    words: Sequence[str] = ()
+    code: UserCode = NONE
     environment: Mapping[str, str] | None = None
     python: str | None = None
 
     @property
     def key(self) -> str:
-        """The same for the same order: the workflow's content, and everything it is run with."""
-        about = [self.file.read_text(encoding="utf-8"), address_of(self.store), self.profile or "", *self.words]
-        return hashlib.sha256("\0".join(about).encode()).hexdigest()[:16]
+        """The same for the same order: the workflow's content, the user's modules, and everything it is run with."""
+        hashed = hashlib.sha256(b"\0".join([self.file.read_bytes(), *(word.encode() for word in self.words)]))
+        for file in sorted(file for entry in self.code.entries for file in _files(self.code.folder / entry)):
+            hashed.update(f"\0{file.relative_to(self.code.folder)}\0".encode() + file.read_bytes())
+        return hashed.hexdigest()[:16]
 
 
 def submit_job(address: str, order: Order, detach: bool) -> int:
@@ -69,12 +73,16 @@ def submit_job(address: str, order: Order, detach: bool) -> int:
         print(f"job {job} at {address} is this very work, and under way", flush=True)
     else:
         with tempfile.TemporaryDirectory(prefix="gpt1-submit-") as folder:
-            packed = _pack(Path(folder), order.file)
+            packed = _pack(Path(folder), order.file, order.code)
+            own = order.code.runtime_env(SENT_USER_CODE)
+            variables |= own.pop("env_vars", {})
             job = _submit(
                 client,
                 f"gpt1-{order.key}-{len(same)}",  # of two who submit at once the second finds it taken, and follows
-                entrypoint=shlex.join([order.python or _python(address), *_words(order)]),
-                runtime_env={"working_dir": str(packed), "env_vars": variables},
+                entrypoint=shlex.join(
+                    [order.python or _python(address), "-m", "pipeline.cli", "run", *order.words, "--address", "auto"]
+                ),
+                runtime_env={"working_dir": str(packed), "env_vars": variables, **own},
                 metadata={"gpt1.profile": order.profile or "", "gpt1.workflow": order.file.name, KEY: order.key},
             )
         print(f"job {job} submitted to {address}", flush=True)
@@ -195,21 +203,28 @@ def _python(address: str) -> str:
     return sys.executable if urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1") else "python"
 
 
-def _words(order: Order) -> list[str]:
-    words = ["-m", "pipeline.cli", "run", "--file", order.file.name, "--store", address_of(order.store), "--address", "auto"]
-    return [*words, *(["--profile", order.profile] if order.profile else []), *order.words]
-
-
-def _pack(folder: Path, file: Path) -> Path:
+def _pack(folder: Path, file: Path, code: UserCode) -> Path:
     """A copy of what travels, with nothing beside it. UserError when it is too large to upload."""
-    for name in SENT:
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
-    shutil.copy(file, folder / file.name)
+    sources = {**{folder / name: ROOT / name for name in SENT}, folder / file.name: file}
+    sources |= {folder / SENT_USER_CODE / entry: code.folder / entry for entry in code.entries}
+    for target, source in sources.items():
+        for path in _files(source):
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     if size > LIMIT:
-        mend = f"take large files out of {', '.join(SENT)}"
+        mend = f"take large files out of {', '.join([*SENT, *code.entries])}"
         raise UserError(f"the code to upload has {size >> 20} MiB, more than {LIMIT >> 20} MiB; {mend}")
     return folder
+
+
+def _files(path: Path) -> list[Path]:
+    """The files of what is sent, itself or in it: without byte code and hidden files."""
+    inside = (
+        file for file in path.rglob("*") if not any(part.startswith((".", "__pycache__")) for part in file.relative_to(path).parts)
+    )
+    return [path] if path.is_file() else [file for file in inside if file.is_file()]
 
 
 async def _follow(client: Any, job: str) -> None:

@@ -40,7 +40,7 @@ def serve(store: Path, host: str = "127.0.0.1", port: int = 5000, say: Callable[
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
     with tempfile.TemporaryFile() as log:
         # Its own process group: Ctrl-C reaches this process alone, which then ends all of the server's.
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, process_group=0)
+        server = subprocess.Popen(command, cwd=store, env=environment, stdout=log, stderr=subprocess.STDOUT, process_group=0)
         guard = _guard(server.pid)
         try:
             _await_answer(host, port, server, log)

@@ -13,11 +13,16 @@ from typing import Any, cast
 from gpt1.errors import UserError
 from pipeline.cells import Workflow, expand, ordered
 from pipeline.document import Document, KeyPath, load, nearest, scalar
+from pipeline.imports import is_dotted
 from pipeline.spec import SPEC_KEYS, ProfileSpec, StageSpec, parse
+from pipeline.user_code import find_user_code, install
 
 
 def read(file: Path, profile: str | None = None, assignments: Sequence[str] = ()) -> Workflow:
-    """Read and validate a workflow. UserError (with file and line) for anything that is wrong in it."""
+    """Read and validate a workflow, and let this process import the modules of the user's that it names.
+
+    UserError (with file and line) for anything that is wrong in it.
+    """
     document = load(file)
     data = document.data
     if not isinstance(data, dict):
@@ -36,8 +41,23 @@ def read(file: Path, profile: str | None = None, assignments: Sequence[str] = ()
         _assign(document, merged, assignment)
     specs = {node: _stage_spec(document, node, spec) for node, spec in merged.items()}
     order = ordered(document, specs)
+    code = find_user_code(file.parent, _modules(document, specs))
+    install(code)
     name, cells = str(data.get("name", "gpt1")), expand(document, specs, order)
-    return Workflow(name, profile, file, cells, tuple(assignments))
+    return Workflow(name, profile, file, cells, tuple(assignments), code)
+
+
+def _modules(document: Document, specs: Mapping[str, StageSpec]) -> dict[str, str]:
+    """The modules that stages and tasks are named by, which have a dot in their names -> where."""
+    found: dict[str, str] = {}
+    for node, spec in specs.items():
+        named: list[tuple[KeyPath, Any]] = [(("uses",), spec.uses), (("with", "task"), spec.with_.get("task"))]
+        matrices = [(("matrix",), spec.matrix), *((("also", number), one) for number, one in enumerate(spec.also))]
+        named += [((*path, "task"), task) for path, matrix in matrices for task in matrix.get("task", ())]
+        for path, name in named:
+            if is_dotted(name):
+                found.setdefault(name, document.where(("stages", node, *path)))
+    return found
 
 
 def _known_keys(document: Document, data: Mapping[str, Any], known: set[str], path: KeyPath) -> None:

@@ -15,7 +15,9 @@ from stages.contract import Context, OutsideFile, Settings, Stage, added, placem
 
 
 class TaskDataSettings(Settings):
-    task: str = Field(description="A name from the table of tasks (gpt1/tasks/table.py), such as `mnli` or `demo_choice`.")
+    task: str = Field(
+        description="A name from the table of tasks (gpt1/tasks/table.py), such as `mnli`, or a module of yours (`my.weather`)."
+    )
     source: str | None = placement(
         None, "The folder with the publisher's files, as their archive unpacks; not for demo tasks.", min_length=1
     )

@@ -74,7 +74,8 @@ def test_a_stage_is_one_file_and_one_entry(clone: Path) -> None:
 
 def test_a_task_is_one_file_and_one_entry(clone: Path) -> None:
     [code], [entry] = blocks("task.md", "python"), blocks("task.md", "yaml")
-    (clone / "gpt1" / "tasks" / "more" / "weather.py").write_text(code)
+    (clone / "my").mkdir()
+    (clone / "my" / "weather.py").write_text(code)
     document = yaml.safe_load((clone / "workflow.yaml").read_text())
     document["stages"]["task_data"] = {"needs": ["clean", "split"], **yaml.safe_load(entry)["task_data"]}
     (clone / "workflow.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
@@ -83,8 +84,7 @@ def test_a_task_is_one_file_and_one_entry(clone: Path) -> None:
     rows = "sentence\tlabel\nIt rains.\tyes\nThe dog sleeps.\tno\n"
     for name in ("train", "dev"):
         (folder / f"{name}.tsv").write_text(rows)
-    assert "weather" in python(clone, "-m", "pipeline.cli", "tasks")
-    cell = "task_data[task=weather]"
+    cell = "task_data[task=my.weather]"
     said = python(clone, "-c", ADDED.format(stage="task_data", cell=cell, kind="task_data", file="task.json"))
     assert cell in said
     assert "Weather or not" in said

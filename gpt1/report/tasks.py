@@ -50,7 +50,7 @@ def _row(group: Sequence[tuple[Source, Mapping[str, Any]]], varied: Sequence[str
     name = str(first.settings.get("task", first.cell))
     return {
         "task": name,
-        **_descriptor(name, str(middle["metric"])),
+        **_descriptor(name, middle),
         "groups": _groups(middle["values"], str(middle["metric"])),
         **{setting: first.settings.get(setting) for setting in by},
         "variant": _variant(first.settings, varied),
@@ -97,11 +97,11 @@ def main_value(document: Mapping[str, Any]) -> float:
     return float(document["values"][document["metric"]])
 
 
-def _descriptor(name: str, metric: str) -> dict[str, Any]:
-    """A task's title, kind and the paper's figures for `metric`, in per cent (None for the tasks the paper does not have)."""
-    task = TASKS.get(name)
-    if task is None:
-        return {"title": name, "kind": "", "paper": None, "paper_groups": {}}
+def _descriptor(name: str, scores: Mapping[str, Any]) -> dict[str, Any]:
+    """A task's title, kind and the paper's figures for its metric, in per cent (None for the tasks the paper does not have)."""
+    task, metric = TASKS.get(name), str(scores["metric"])
+    if task is None:  # of the user's
+        return {"title": scores.get("title", name), "kind": scores.get("kind", ""), "paper": None, "paper_groups": {}}
     return {"title": task.title, "kind": task.kind, "paper": task.paper.get(metric), "paper_groups": _groups(task.paper, metric)}
 
 
@@ -120,7 +120,7 @@ def _zero_shot(cell: Source, document: Mapping[str, Any]) -> dict[str, Any]:
     name, metric = str(cell.settings.get("task", cell.cell)), str(document["metric"])
     return {
         "task": name,
-        **_descriptor(name, metric),
+        **_descriptor(name, document),
         "cell": cell.cell,
         "model": str(cell.settings.get("model", "gpt")),
         "metric": metric,

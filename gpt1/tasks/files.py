@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from gpt1.tasks.example import Example, read_examples
 from gpt1.tasks.metrics import baseline_of
-from gpt1.tasks.table import Task, task_named
+from gpt1.tasks.table import Task, definition, recorded_task
 
 TASK_FILE = "task.json"
 
@@ -42,7 +42,7 @@ class TaskFiles:
 def load_task(task_json: Path, train: Path | None, dev: Path, test: Path | None = None) -> TaskFiles:
     """Read what `task_facts` and `write_examples` wrote. `train` None: a task that is only scored."""
     facts = json.loads(task_json.read_text(encoding="utf-8"))
-    task = replace(task_named(facts["task"]), labels=tuple(facts["labels"]))
+    task = recorded_task(facts)
     trained = list(read_examples(train)) if train else []
     tested = list(read_examples(test)) if test else []
     return TaskFiles(task, facts, trained, list(read_examples(dev)), tested)
@@ -70,5 +70,5 @@ def task_facts(task: Task, splits: dict[str, list[Example]], whole: dict[str, in
     return {
         "task": task.name, "title": task.title, "kind": task.kind, "labels": list(task.labels), "metrics": list(task.metrics),
         "paper": dict(task.paper), "rows": used, "rows_in_source": whole, "official_rows": dict(task.rows), "sample": sampled,
-        "baseline": baseline, "baseline_kind": baseline_kind, **about,
+        "baseline": baseline, "baseline_kind": baseline_kind, **definition(task), **about,
     }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,7 +18,7 @@ from gpt1.tasks.encoded import EncodedExamples, Form, evaluation_batches
 from gpt1.tasks.example import Example
 from gpt1.tasks.heads import Regression, TaskHead
 from gpt1.tasks.pieces import encode_pieces
-from gpt1.tasks.table import Task, task_named
+from gpt1.tasks.table import Task, definition, recorded_task
 from gpt1.tasks.task_model import TaskModel
 from gpt1.tasks.transforms import SPECIAL_TOKENS, SpecialIds, Truncation
 from gpt1.weights.store import write_tensors
@@ -89,7 +89,7 @@ def head_facts(task: Task, regression: Regression, max_length: int, truncation: 
     """What head.json says beside the head's weights, so that a folder predicts without the workflow that made it."""
     return {
         "task": task.name, "labels": list(task.labels), "regression": regression, "max_length": max_length,
-        "truncation": truncation,
+        "truncation": truncation, **definition(task),
     }  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def load_finetuned(gpt: GPT, folder: Path) -> FineTuned:
         )
     try:
         facts = json.loads(config.read_bytes())
-        task = replace(task_named(facts["task"]), labels=tuple(facts["labels"]))
+        task = recorded_task(facts)
         regression, truncation, max_length = facts["regression"], facts["truncation"], facts["max_length"]
         known = regression in get_args(Regression) and truncation in get_args(Truncation) and 0 < max_length <= gpt.config.context
     except (ValueError, KeyError, TypeError) as error:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from gpt1.errors import UserError
 
@@ -268,19 +266,43 @@ DEMO_TASKS = (
 )
 
 
-def _more() -> tuple[Task, ...]:
-    """The tasks of the modules in gpt1/tasks/more/, in the order of their names. They import this file, so they come last."""
-    names = sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "more")]))
-    return tuple(importlib.import_module(f"gpt1.tasks.more.{name}").TASK for name in names)
-
-
-TASKS: Mapping[str, Task] = {task.name: task for task in (*PAPER_TASKS, *OTHER_TASKS, *DEMO_TASKS, *_more())}
+TASKS: Mapping[str, Task] = {task.name: task for task in (*PAPER_TASKS, *OTHER_TASKS, *DEMO_TASKS)}
 
 
 def task_named(name: str) -> Task:
-    """The task called `name`; UserError gives the nearest name."""
+    """The task called `name`, or the `TASK` of the module of that name, where it has a dot. UserError when there is none."""
     if name in TASKS:
         return TASKS[name]
+    if "." in name and all(part.isidentifier() for part in name.split(".")):
+        return _task_of(name)
     near = difflib.get_close_matches(name, TASKS, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise UserError(f"unknown task {name!r}; {hint}tasks: {', '.join(TASKS)}")
+
+
+def definition(task: Task) -> dict[str, Any]:
+    """What task.json and head.json hold of a task of the user's, so that its module need not be where they are read."""
+    kept = ("title", "kind", "metrics", "choices", "paper", "rows", "best", "judged")
+    return {"definition": {name: getattr(task, name) for name in kept}} if "." in task.name else {}
+
+
+def recorded_task(facts: Mapping[str, Any]) -> Task:
+    """The task of task.json or head.json, with the labels that were used."""
+    labels, own = tuple(facts["labels"]), facts.get("definition")
+    if own is None:
+        return replace(task_named(facts["task"]), labels=labels)
+    return Task(facts["task"], labels=labels, layout="tsv", **{**own, "metrics": tuple(own["metrics"])})
+
+
+def _task_of(module: str) -> Task:
+    """The task that a module of the user's defines, under the module's name."""
+    try:
+        task = importlib.import_module(module).TASK
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            path = f"{module.replace('.', '/')}.py"
+            raise UserError(f"unknown task {module!r}: no file {path} beside the workflow, and no installed module") from None
+        raise UserError(f"task {module!r} cannot be imported ({type(error).__name__}: {error})") from error
+    if not isinstance(task, Task):
+        raise UserError(f"task {module!r}: its TASK is {task!r}; expected a gpt1.tasks.table.Task")
+    return replace(task, name=module)

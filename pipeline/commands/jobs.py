@@ -9,19 +9,7 @@ from typing import Annotated
 import typer
 
 from gpt1.errors import UserError
-from pipeline.commands.options import (
-    WORKFLOW,
-    Assignments,
-    File,
-    Force,
-    Json,
-    Only,
-    Profile,
-    Stages,
-    Start,
-    StoreOption,
-    flag,
-)
+from pipeline.commands.options import Json, RunOptions, flag, takes_run_options
 
 ADDRESS = "The cluster's job address, such as http://127.0.0.1:8265."
 JobAddress = Annotated[str, typer.Option("--address", help=ADDRESS, envvar="RAY_API_SERVER_ADDRESS")]
@@ -35,29 +23,20 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
+@takes_run_options
 def submit(
-    stages: Stages = None,
+    options: RunOptions,
     address: JobAddress = HERE,
-    file: File = WORKFLOW,
-    profile: Profile = None,
-    assignments: Assignments = None,
-    store: StoreOption = "store",
-    start: Start = None,
-    only: Only = False,
-    force: Force = False,
     env: Annotated[list[str] | None, typer.Option("--env", help="NAME=VALUE for the job; no secrets. Repeatable.")] = None,
     detach: Annotated[bool, flag("--detach", "Do not wait for the job.")] = False,
     python: Annotated[str | None, typer.Option("--python", help="The cluster's interpreter, where it is not its `python`.")] = None,
 ) -> None:
     """Send the workflow to a running Ray cluster as a job, and follow it. Exit status: that of `gpt1 run` there."""
-    from pipeline.submit import Order, submit_job
-    from pipeline.workflow import read
+    from pipeline.submit import Order, address_of, submit_job
 
-    read(file, profile, assignments or ())
-    words = [word for assignment in assignments or [] for word in ("--set", assignment)]
-    words += ["--from", start] if start else []
-    words += [f"--{name}" for name, given in (("only", only), ("force", force)) if given]
-    order = Order(file, store, profile, [*words, *(stages or [])], _environment(env or []), python)
+    workflow = options.read()
+    words = options.words(options.file.name, address_of(options.store))
+    order = Order(options.file, words, workflow.profile, workflow.user_code, _environment(env or []), python)
     raise typer.Exit(submit_job(address, order, detach))
 
 

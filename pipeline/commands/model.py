@@ -167,7 +167,8 @@ def predict(
     from pipeline.checkpoints import kept
     from pipeline.commands.examples import read_plain_examples
 
-    task_named(task)
+    if "." not in task:  # one of the user's is known by the model
+        task_named(task)
     if bool(text) == bool(file):
         raise UserError("give one example with --text (and --choice), or a file of examples with --file")
     examples = read_plain_examples(file) if file else [Example("1", tuple(text or ()), tuple(choice or ()))]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
+from typer.models import OptionInfo
 
 from gpt1.errors import UserError
 from pipeline.cells import Workflow
 from pipeline.last_run import last_run
+from pipeline.plan import Selection
 from pipeline.store import Store
 from pipeline.workflow import read
 
@@ -104,3 +109,60 @@ Start = Annotated[str | None, typer.Option("--from", help="This stage and all th
 Only = Annotated[bool, flag("--only", "The named stages and nothing they need.")]
 Force = Annotated[bool, flag("--force", "Make the named stages (or all) again though they are done.")]
 Json = Annotated[bool, flag("--json", "Print JSON.")]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What `gpt1 run` takes, and `gpt1 submit` for the `gpt1 run` of its job."""
+
+    stages: Stages = None
+    file: File = WORKFLOW
+    profile: Profile = None
+    assignments: Assignments = None
+    store: StoreOption = "store"
+    start: Start = None
+    only: Only = False
+    force: Force = False
+    dry_run: Annotated[bool, flag("--dry-run", "Say what would run, and why; run nothing.")] = False
+    code: Annotated[str, typer.Option("--code", help="What to do when the code has changed since: warn or rerun.")] = "warn"
+
+    def __post_init__(self) -> None:
+        if self.code not in ("warn", "rerun"):
+            raise UserError(f"--code {self.code}: expected warn or rerun")
+
+    def read(self) -> Workflow:
+        """The workflow of these options."""
+        return read(self.file, self.profile, self.assignments or ())
+
+    def selection(self) -> Selection:
+        """The cells of these options."""
+        return Selection(tuple(self.stages or ()), self.start, self.only, self.force, self.code == "rerun")
+
+    def words(self, file: str, store: str) -> list[str]:
+        """The words that give `gpt1 run` these options, with another file and store."""
+        given = {**vars(self), "file": file, "store": store}
+        words: list[str] = []
+        for name, annotation in get_type_hints(RunOptions, include_extras=True).items():
+            [option], value = annotation.__metadata__, given[name]
+            for one in (value if isinstance(value, list) else [value]) if value != getattr(RunOptions, name) else ():
+                words += [str(option.default)] if isinstance(option, OptionInfo) else []  # Typer's place for the first name
+                words += [] if one is True else [str(one)]
+        return words
+
+
+def takes_run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """`command`, whose first parameter is a RunOptions, as Typer reads commands: with a parameter for each option."""
+    hints = get_type_hints(RunOptions, include_extras=True)
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=getattr(RunOptions, name), annotation=hint)
+        for name, hint in hints.items()
+    ]
+
+    @functools.wraps(command)
+    def with_options(**values: Any) -> None:
+        command(RunOptions(**{name: values.pop(name) for name in hints}), **values)
+
+    parameters = [*shared, *(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own)]
+    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return with_options

@@ -77,3 +77,12 @@ def test_nine_tasks_make_the_score(tmp_path: Path) -> None:
     [table] = [table for table in results(made)["tables"] if table["number"] == 4]
     assert table["ours"][0]["values"][-1] == pytest.approx(72.8, abs=0.05)
     assert [table["ours"] for table in table_facts([])] == [[], [], [], []]
+
+
+def test_a_task_of_the_users_has_the_title_of_its_scores(tmp_path: Path) -> None:
+    work = Workshop(tmp_path / "work")
+    cell = work.scored("finetune", "finetune[my.weather]", {"task": "my.weather", "seed": 1}, 61.0)
+    scores = work.place(cell.cell) / "scores.json"
+    scores.write_text(json.dumps({**json.loads(scores.read_text()), "title": "Weather or not", "kind": "classification"}))
+    [row] = results(report(tmp_path / "store", [work.pretrain(), cell]))["tasks"]
+    assert (row["task"], row["title"], row["kind"]) == ("my.weather", "Weather or not", "classification")
