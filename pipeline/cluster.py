@@ -17,21 +17,20 @@ OBJECT_STORE = 256 << 20  # bytes; parts go through files, so little passes thro
 
 
 def connect(address: str | None) -> str:
-    """Connect to the cluster at `address`, or start one on this machine. Returns a few words about it."""
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    """Connect to the cluster at `address`, or start one on this machine, as `ray_access.prepare` has got it ready.
+
+    Returns a few words about it.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    if address is None:
-        os.environ.pop("RAY_ADDRESS", None)
-        ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE, **quiet)
-        where = "on this machine"
-    else:
-        try:
-            ray.init(address=address, **quiet)
-        except ConnectionError as error:
-            raise UserError(f"--address {address}: no Ray cluster answers ({error}); start one with `ray start --head`") from None
-        where = f"at {address}"
+    own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE} if address is None else {}
+    where = f"at {address}" if address else "on this machine"
+    try:
+        ray.init(address=address or "local", **own, **quiet)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        why = str(error.__cause__ or error).strip().splitlines()[0]
+        raise UserError(f"Ray {where} cannot be reached or started ({why}); `gpt1 doctor` looks at this machine") from None
     have = ray.cluster_resources()
     return f"Ray {ray.__version__} {where}: {have.get('CPU', 0):g} CPUs, {have.get('GPU', 0):g} GPUs"
 

@@ -22,6 +22,7 @@ from pipeline.addresses import without_password
 from pipeline.ending import CLOSING, SAVING
 from pipeline.last_run import SUBMITTED_FILE
 from pipeline.provenance import ROOT
+from pipeline.ray_access import check_job_server, warn_of_open
 
 SENT = ("pipeline", "stages", "gpt1", "infra")
 """The folders of code that travel; data, environments and stores never do."""
@@ -60,6 +61,8 @@ def submit_job(address: str, order: Order, detach: bool) -> int:
     Where the very same order is under way, that job is followed; so a submitter may be killed, or run twice, and do no harm.
     """
     environment = job_environment(order.environment or {})
+    if not check_job_server(address):
+        warn_of_open(address)
     client = connect(address)
     same = [job for job in client.list_jobs() if (job.metadata or {}).get(KEY) == order.key]
     variables = {**STOPPING, **environment, SUBMITTED_FILE: str(order.file.resolve())}
@@ -136,15 +139,12 @@ def jobs(address: str) -> list[dict[str, Any]]:
 
 
 def connect(address: str) -> Any:
-    """Ray's client of a cluster's job server. UserError when none answers."""
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    """Ray's client of a cluster's job server. UserError when none answers, or it refuses us."""
+    check_job_server(address)
+    os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray prefers this variable, and RAY_ADDRESS, to what it is given
     from ray.job_submission import JobSubmissionClient
 
-    try:
-        return JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError) as error:
-        line = str(error).splitlines()[0]
-        raise UserError(f"--address {address}: no Ray cluster answers ({line}); start one with `ray start --head`") from None
+    return JobSubmissionClient(address)
 
 
 def job_environment(given: Mapping[str, str]) -> dict[str, str]:
