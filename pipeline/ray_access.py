@@ -7,6 +7,7 @@ import re
 import secrets
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,10 @@ def _asks_for_token(address: str) -> bool:
         raise UserError(_refused(where, token))
     if status not in (None, StatusCode.UNAUTHENTICATED):
         raise UserError(f"{where}: no Ray cluster answers at {place} ({why}); start one with `ray start --head`")
-    if not find_node_ids():
+    deadline = time.monotonic() + PATIENCE
+    while not (nodes := find_node_ids()) and time.monotonic() < deadline:
+        time.sleep(0.5)  # a node's processes start one after the other
+    if not nodes:
         todo = f"start one with `ray start --address {address}`, or send the run with `gpt1 submit`"
         raise UserError(f"{where}: this machine has no node of the cluster, which a run needs; {todo}")
     return asks
