@@ -29,7 +29,7 @@ def connect(address: str | None) -> str:
     try:
         ray.init(address=address or "local", **own, **quiet)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        why = str(error.__cause__ or error).strip().splitlines()[0]
+        why = " ".join(str(error.__cause__ or error).split())[:300]  # one line, though Ray says in four which versions differ
         raise UserError(f"Ray {where} cannot be reached or started ({why}); `gpt1 doctor` looks at this machine") from None
     have = ray.cluster_resources()
     return f"Ray {ray.__version__} {where}: {have.get('CPU', 0):g} CPUs, {have.get('GPU', 0):g} GPUs"

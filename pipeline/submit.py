@@ -62,7 +62,7 @@ def submit_job(address: str, order: Order, detach: bool) -> int:
     """
     environment = job_environment(order.environment or {})
     if not check_job_server(address):
-        warn_of_open(address)
+        warn_of_open(without_password(address))
     client = connect(address)
     same = [job for job in client.list_jobs() if (job.metadata or {}).get(KEY) == order.key]
     variables = {**STOPPING, **environment, SUBMITTED_FILE: str(order.file.resolve())}
@@ -144,7 +144,10 @@ def connect(address: str) -> Any:
     os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray prefers this variable, and RAY_ADDRESS, to what it is given
     from ray.job_submission import JobSubmissionClient
 
-    return JobSubmissionClient(address)
+    try:
+        return JobSubmissionClient(address)
+    except (OSError, RuntimeError) as error:  # such as another version's
+        raise UserError(f"--address {without_password(address)}: {' '.join(str(error).split())[:300]}") from None
 
 
 def job_environment(given: Mapping[str, str]) -> dict[str, str]:
