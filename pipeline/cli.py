@@ -42,6 +42,7 @@ from pipeline.commands.trace import trace
 from pipeline.last_run import remember
 from pipeline.lease import HeldError
 from pipeline.plan import Entry, Plan, Selection, State, make_plan
+from pipeline.ray_access import prepare
 from pipeline.store import Store
 from pipeline.user_code import ROOT
 
@@ -58,7 +59,8 @@ for command in (trace, describe, pack, path, diff.diff, doctor.doctor, init):
     app.command()(command)
 task_commands.add(app)
 
-Address = Annotated[str | None, typer.Option("--address", help="A running Ray cluster; one is started here when not given.")]
+CLUSTER = "A running Ray cluster: HOST:PORT, or auto; one is started here when not given."
+Address = Annotated[str | None, typer.Option("--address", help=CLUSTER, envvar="RAY_ADDRESS")]
 
 
 def _print_version(asked: bool) -> None:
@@ -93,7 +95,7 @@ def run(options: RunOptions, address: Address = None) -> None:
         remember(plan.workflow, plan.store)
         _print_done(plan)
         return
-    raise typer.Exit(_run(plan, address or os.environ.get("RAY_ADDRESS")))
+    raise typer.Exit(_run(plan, prepare(address)))
 
 
 def _run(plan: Plan, address: str | None) -> int:

@@ -30,24 +30,23 @@ class _JobConfig(JobConfig):
 
 
 def connect(address: str | None, code: UserCode = NONE) -> str:
-    """Connect to the cluster at `address`, or start one on this machine; workers import `code`. Returns a few words about it."""
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    """Connect to the cluster at `address`, or start one on this machine, as `ray_access.prepare` has got it ready.
+
+    Workers import `code`. Returns a few words about the cluster.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     quiet["job_config"] = _JobConfig()
     if sent() is None:  # a submitted job has it already
         quiet["runtime_env"] = code.runtime_env()
-    if address is None:
-        os.environ.pop("RAY_ADDRESS", None)
-        ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE, **quiet)
-        where = "on this machine"
-    else:
-        try:
-            ray.init(address=address, **quiet)
-        except ConnectionError as error:
-            raise UserError(f"--address {address}: no Ray cluster answers ({error}); start one with `ray start --head`") from None
-        where = f"at {address}"
+    own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE} if address is None else {}
+    where = f"at {address}" if address else "on this machine"
+    try:
+        ray.init(address=address or "local", **own, **quiet)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        why = " ".join(str(error.__cause__ or error).split())[:300]  # one line, though Ray says in four which versions differ
+        raise UserError(f"Ray {where} cannot be reached or started ({why}); `gpt1 doctor` looks at this machine") from None
     have = ray.cluster_resources()
     return f"Ray {ray.__version__} {where}: {have.get('CPU', 0):g} CPUs, {have.get('GPU', 0):g} GPUs"
 

@@ -21,6 +21,7 @@ from gpt1.errors import UserError
 from pipeline.addresses import without_password
 from pipeline.ending import CLOSING, SAVING
 from pipeline.last_run import SUBMITTED_FILE
+from pipeline.ray_access import check_job_server, warn_of_open
 from pipeline.user_code import NONE, ROOT, UserCode
 
 SENT = ("pipeline", "stages", "gpt1", "infra")
@@ -64,6 +65,8 @@ def submit_job(address: str, order: Order, detach: bool) -> int:
     Where the very same order is under way, that job is followed; so a submitter may be killed, or run twice, and do no harm.
     """
     environment = job_environment(order.environment or {})
+    if not check_job_server(address):
+        warn_of_open(without_password(address))
     client = connect(address)
     same = [job for job in client.list_jobs() if (job.metadata or {}).get(KEY) == order.key]
     variables = {**STOPPING, **environment, SUBMITTED_FILE: str(order.file.resolve())}
@@ -144,15 +147,15 @@ def jobs(address: str) -> list[dict[str, Any]]:
 
 
 def connect(address: str) -> Any:
-    """Ray's client of a cluster's job server. UserError when none answers."""
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    """Ray's client of a cluster's job server. UserError when none answers, or it refuses us."""
+    check_job_server(address)
+    os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray prefers this variable, and RAY_ADDRESS, to what it is given
     from ray.job_submission import JobSubmissionClient
 
     try:
         return JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError) as error:
-        line = str(error).splitlines()[0]
-        raise UserError(f"--address {address}: no Ray cluster answers ({line}); start one with `ray start --head`") from None
+    except (OSError, RuntimeError) as error:  # such as another version's
+        raise UserError(f"--address {without_password(address)}: {' '.join(str(error).split())[:300]}") from None
 
 
 def job_environment(given: Mapping[str, str]) -> dict[str, str]:

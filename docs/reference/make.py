@@ -131,7 +131,7 @@ def _parameter(parameter: Any) -> str:
     if parameter.required:
         default = "must be given"
     variable = f" ({parameter.envvar})" if isinstance(parameter.envvar, str) else ""
-    return f"| {names} | {cell(default)}{variable} | {cell(getattr(parameter, 'help', ''))} |"
+    return f"| {names} | {(cell(default) + variable).strip()} | {cell(getattr(parameter, 'help', ''))} |"
 
 
 def one_line(text: str | None) -> str:

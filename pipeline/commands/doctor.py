@@ -21,14 +21,16 @@ from typing import Annotated
 
 import typer
 
+from gpt1.errors import UserError
 from pipeline.commands.options import Json
+from pipeline.ray_access import OTHER_FOLDER, temporary_folder
+from pipeline.ray_auth import auth_mode, user_token
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 GB = 1e9
 PYTHONS = ((3, 11), (3, 12))
 SHM_NEEDED, FILES_NEEDED, DISK_NEEDED, MEMORY_NEEDED = 0.5 * GB, 4096, 5 * GB, 6 * GB
 PORTS = ((5000, "gpt1 ui"), (8265, "a Ray head's dashboard and jobs"))
-LONGEST_SOCKET = 107  # bytes of a Unix socket's path
 
 
 @dataclass(frozen=True)
@@ -155,18 +157,22 @@ def _store(store: Path) -> Iterator[Finding]:
     yield Finding("disk", WARN if low else OK, f"{free / GB:.1f} GB free for the store", mend if low else "")
 
 
-def _ray_folder(_: Path) -> Iterator[Finding]:
-    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
-    if not os.access(folder, os.W_OK):
-        yield Finding("Ray's folder", FAIL, f"{folder} cannot be written", "set RAY_TMPDIR to a folder that can")
-        return
-    socket_path = folder / "ray" / "session_2026-01-01_00-00-00_000000_1234567" / "sockets" / "plasma_store_10"
-    if len(os.fsencode(socket_path)) > LONGEST_SOCKET:
-        yield Finding(
-            "Ray's folder", FAIL, f"{folder} is too long for a socket's path", "set RAY_TMPDIR to a short one, such as /tmp"
-        )
+def _ray(_: Path) -> Iterator[Finding]:
+    folder, fault = temporary_folder()
+    if fault:
+        yield Finding("Ray's folder", FAIL, f"{folder} {fault}", OTHER_FOLDER)
     else:
         yield Finding("Ray's folder", OK, f"{folder} can be written")
+    try:
+        mode, token = auth_mode(), user_token()
+    except UserError as error:
+        yield Finding("Ray's token", FAIL, str(error), "correct or unset the variable")
+        return
+    if mode == "disabled":
+        found = "none (RAY_AUTH_MODE=disabled): other users of this machine can run programs as you while a run lasts"
+        yield Finding("Ray's token", WARN, found, "unset RAY_AUTH_MODE, and each run makes a token of its own")
+    else:
+        yield Finding("Ray's token", OK, "yours" if mode and token else "each run makes its own")
 
 
 def _ports(_: Path) -> Iterator[Finding]:
@@ -197,5 +203,5 @@ def _tracking(_: Path) -> Iterator[Finding]:
 
 
 LOOKS: tuple[Callable[[Path], Iterator[Finding]], ...] = (
-    _python, _packages, _cuda, _memory, _files, _store, _ray_folder, _ports, _tracking,
+    _python, _packages, _cuda, _memory, _files, _store, _ray, _ports, _tracking,
 )  # fmt: skip

@@ -54,7 +54,10 @@ def test_doctor_finds_nothing_here_that_stops_a_run(tmp_path: Path) -> None:
 def test_doctor_says_how_to_mend(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     command = f"ulimit -n 300; exec {sys.executable} -m pipeline.cli doctor --json --store {tmp_path / 'file'}"
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": "http://me:secret@127.0.0.1:1", "RAY_TMPDIR": str(tmp_path / ("x" * 90))}
+    environment = {
+        **os.environ, "MLFLOW_TRACKING_URI": "http://me:secret@127.0.0.1:1", "RAY_TMPDIR": str(tmp_path / ("x" * 90)),
+        "RAY_AUTH_MODE": "disabled",
+    }  # fmt: skip
     (tmp_path / ("x" * 90)).mkdir()
     done = subprocess.run(
         ["bash", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
@@ -64,6 +67,7 @@ def test_doctor_says_how_to_mend(tmp_path: Path) -> None:
     assert (found["store"]["state"], "--store" in found["store"]["mend"]) == ("fail", True)
     assert (found["open files"]["state"], "ulimit -n" in found["open files"]["mend"]) == ("warn", True)
     assert (found["Ray's folder"]["state"], "RAY_TMPDIR" in found["Ray's folder"]["mend"]) == ("fail", True)
+    assert (found["Ray's token"]["state"], "RAY_AUTH_MODE" in found["Ray's token"]["mend"]) == ("warn", True)
     assert (found["MLflow's server"]["state"], "track sync" in found["MLflow's server"]["mend"]) == ("warn", True)
     assert "secret" not in done.stdout
 

@@ -19,9 +19,10 @@ PORTS = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-li
 
 @dataclass(frozen=True)
 class Cluster:
-    """The address for jobs, and the folder of its logs."""
+    """The address for jobs, that for `ray.init`, and the folder of its logs."""
 
     address: str
+    gcs: str
     folder: Path
 
 
@@ -41,7 +42,7 @@ def ray_cluster(
     try:
         with running(command, log, {"RAY_AUTH_MODE": "disabled", **(environment or {})}, cwd=folder, grace=60) as head:
             wait_until(lambda: log.exists() and "Ray runtime started" in log.read_text(), "Ray", head, log)
-            yield Cluster(f"http://127.0.0.1:{ports['dashboard-port']}", folder)
+            yield Cluster(f"http://127.0.0.1:{ports['dashboard-port']}", f"127.0.0.1:{ports['port']}", folder)
     finally:
         if keep:
             shutil.copytree(folder, keep, symlinks=True, ignore=shutil.ignore_patterns("sockets", "*.sock"), dirs_exist_ok=True)

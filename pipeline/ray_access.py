@@ -1,0 +1,181 @@
+"""Access to Ray: a cluster of our own, which lets no stranger in, or one that answers, and takes our token, at an address."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from gpt1.errors import UserError
+from pipeline.addresses import without_password
+from pipeline.last_run import SUBMITTED_FILE
+from pipeline.ray_auth import GIVE_TOKEN, auth_mode, token_to_send, user_token
+
+PATIENCE = 10.0  # seconds for an answer
+LONGEST_SOCKET = 107  # bytes of a Unix socket's path
+OTHER_FOLDER = "set RAY_TMPDIR to a short path that can be written, such as /tmp"
+
+
+def prepare(address: str | None) -> str | None:
+    """Get ready for `ray.init` at `address`, before `ray` is imported, which reads the environment once.
+
+    Returns the address; None for a cluster that this command starts, which then listens on loopback alone and has a token.
+    UserError where no cluster answers, it refuses our token, or none can be started. Warns of a cluster without authentication.
+    """
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS") or "auto"
+    if address is None or address == "local":
+        _prepare_own()
+        return None
+    if not _asks_for_token(address) and SUBMITTED_FILE not in os.environ:  # who submitted this job was warned
+        warn_of_open(address)
+    return address
+
+
+def check_job_server(address: str) -> bool:
+    """Whether the cluster with the job server at `address` asks for a token. UserError when none answers, or it refuses ours."""
+    expected = "the address of a cluster's job server, such as http://127.0.0.1:8265"
+    try:
+        parts, shown = urlsplit(address), without_password(address)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid, shown = False, address
+    where = f"--address {shown!r} (or RAY_API_SERVER_ADDRESS)"
+    if not valid:
+        raise UserError(f"{where}: expected {expected}")
+    token = token_to_send()
+    status, content = _get_version(address, where)
+    asks = status in (401, 403)
+    if asks and token is not None:
+        status, content = _get_version(address, where, {"Authorization": f"Bearer {token}"})
+    if status in (401, 403):
+        raise UserError(_refused(where, token))
+    if status != 200 or b'"ray_version"' not in content:
+        raise UserError(f"{where}: no Ray cluster answers, but something else (HTTP status {status}); expected {expected}")
+    return asks
+
+
+def warn_of_open(address: str) -> None:
+    """Say that a cluster lets everybody in."""
+    who = "whoever reaches its ports can run programs on it"
+    print(f"warning: the Ray cluster at {address} has no authentication: {who} (docs/cluster.md)", file=sys.stderr)
+
+
+def temporary_folder() -> tuple[Path, str]:
+    """The folder in which Ray keeps its sockets and logs, and why it cannot (empty: it can)."""
+    folder = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
+    session = folder / "ray" / f"session_2026-01-01_00-00-00_000000_{os.getpid()}"
+    if not folder.is_absolute():
+        return folder, "is no absolute path"
+    if (length := len(os.fsencode(session / "sockets" / "plasma_store"))) > LONGEST_SOCKET:
+        return folder, f"is {length - LONGEST_SOCKET} bytes too long for the paths of Unix sockets"
+    place = folder / "ray"
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        return folder, f"cannot be written ({error.strerror})"
+    return folder, ""
+
+
+def _prepare_own() -> None:
+    folder, fault = temporary_folder()
+    if fault:
+        raise UserError(f"{folder}, Ray's temporary folder, {fault}; {OTHER_FOLDER}")
+    os.environ["RAY_TMPDIR"] = str(folder)  # Ray would take an empty variable for the working directory
+    os.environ.pop("RAY_ADDRESS", None)
+    # Ray's word for "only this machine", read on Linux too. `_node_ip_address="127.0.0.1"` it replaces by the host's address.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    mode = auth_mode()
+    if mode == "disabled":
+        return
+    os.environ["RAY_AUTH_MODE"] = "token"
+    named = mode or os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if not named or user_token() is None:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # Ray itself would write one to ~/.ray, for everybody to read
+
+
+def _get_version(address: str, where: str, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
+    import requests
+
+    url = f"{address.rstrip('/')}/api/version"
+    try:
+        with requests.get(url, headers=headers, timeout=PATIENCE, stream=True) as answer:  # of any length, where it is not Ray's
+            return answer.status_code, next(answer.iter_content(4096), b"")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{where}: no Ray cluster answers ({_reason(error)}); start one with `ray start --head`") from None
+
+
+def _asks_for_token(address: str) -> bool:
+    """Whether the cluster at `address` asks for a token. UserError when no cluster answers, or it refuses ours."""
+    where = f"--address {address!r} (or RAY_ADDRESS)"
+    if not re.fullmatch(r"auto|([^\s/:@]+|\[[0-9a-fA-F:]+\]):\d{1,5}", address):
+        also = f"; to send a job to {address} use `gpt1 submit`" if address.startswith("http") else ""
+        raise UserError(f"{where}: expected HOST:PORT of a Ray cluster, such as 127.0.0.1:6379, or auto{also}")
+    token = token_to_send()
+    if address == "auto" and auth_mode() is None:
+        token = user_token()  # Ray takes it then without being asked to
+    # Ray's own reading of an address, private there: `auto`, and the node's address for localhost.
+    from ray._private.services import canonicalize_bootstrap_address, find_node_ids
+
+    try:
+        place = str(canonicalize_bootstrap_address(address))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{where}: no Ray cluster answers ({_reason(error)}); start one with `ray start --head`") from None
+    if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+        return True  # whoever has no certificate is refused; Ray has the certificates, and says what is wrong with them
+    from grpc import StatusCode
+
+    status, why = _ask(place)
+    asks = status is StatusCode.UNAUTHENTICATED
+    if asks and (token is None or _ask(place, token)[0] is StatusCode.UNAUTHENTICATED):
+        raise UserError(_refused(where, token))
+    if status not in (None, StatusCode.UNAUTHENTICATED):
+        raise UserError(f"{where}: no Ray cluster answers at {place} ({why}); start one with `ray start --head`")
+    deadline = time.monotonic() + PATIENCE
+    while not (nodes := find_node_ids()) and time.monotonic() < deadline:
+        time.sleep(0.5)  # a node's processes start one after the other
+    if not nodes:
+        todo = f"start one with `ray start --address {address}`, or send the run with `gpt1 submit`"
+        raise UserError(f"{where}: this machine has no node of the cluster, which a run needs; {todo}")
+    return asks
+
+
+def _ask(place: str, token: str | None = None) -> tuple[Any, str]:
+    """Ask a cluster's control service whether it lives: (None, "") when it does, or gRPC's status and why."""
+    import grpc
+
+    metadata = [("authorization", f"Bearer {token}")] if token else None
+    with grpc.insecure_channel(place, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")(b"", timeout=PATIENCE, metadata=metadata)
+        except grpc.RpcError as error:
+            call: Any = error
+            return call.code(), _line(str(call.details()).rpartition("last error: ")[2])
+    return None, ""
+
+
+def _refused(where: str, token: str | None) -> str:
+    found = "asks for a token, and none was sent" if token is None else "refuses the token that was sent"
+    return f"{where}: the Ray cluster {found}; {GIVE_TOKEN}"
+
+
+def _reason(error: BaseException) -> str:
+    """The first error of a chain: "Connection refused", where the last one is a page."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return _line(str(error)) or type(error).__name__
+
+
+def _line(text: str) -> str:
+    """What may come from a stranger's server, as a line that a terminal can show."""
+    return re.sub(r"[^ -~]+", " ", text).strip()[:200]
