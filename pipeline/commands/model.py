@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -103,7 +104,8 @@ def export_mlflow(where: Where, out: Out, store: StoreOption = "store") -> None:
             write_mlflow_model(folder, folder.with_name(f"{folder.name}-hf"))
         finally:
             shutil.rmtree(folder.with_name(f"{folder.name}-hf"))
-    print(f"{found.name} for MLflow; serve it: mlflow models serve --env-manager local --model-uri {out}")
+    serving = shlex.join(["mlflow", "models", "serve", "--env-manager", "local", "--model-uri", out.absolute().as_uri()])
+    print(f"{found.name} for MLflow; serve it: {serving}")
 
 
 def generate(

@@ -27,6 +27,7 @@ from pipeline.registry import write_mlflow_model
 from pipeline.store import Store
 from pipeline.tracking import Tracker
 from tests.gpt1 import weight_samples as samples
+from tests.servers.mlflow import ui
 
 pytestmark = pytest.mark.slow
 NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -126,8 +127,10 @@ def test_registered_once_through_the_outbox_and_loaded_from_the_registry(exporte
     assert prints == {"newest": "def/hf", "one-gpu": "abc/hf", "my_profile": "def/hf"}
     assert "Transformer decoder" in pointed["newest"].description
     assert not client.search_registered_models("name = 'gone'")
-    mlflow.set_tracking_uri(default_uri(store))
-    loaded = mlflow.pyfunc.load_model("models:/gpt1-rte/1")
+    with ui(store, tmp_path / "log") as uri:
+        mlflow.set_tracking_uri(uri)
+        loaded = mlflow.pyfunc.load_model("models:/gpt1-rte/1")
+    mlflow.set_tracking_uri(None)
     pair = [{"text": "the cat ate", "text_b": "it ate"}]
     assert loaded.predict(pair)[0]["label"] == Answerer.load(exported).answer(pair)[0]["label"]
     again = Recorder(kept, default_uri(store), Outbox(store / "outbox"), print)  # a line sent twice changes nothing
