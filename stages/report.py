@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
+from gpt1.paths import FILE, is_url, path_of_uri
 from gpt1.report.sources import Source
 from stages.contract import Artifact, Context, Settings, Stage
 
@@ -84,11 +85,12 @@ def _origin(source: Any) -> str:
     for one in [source] if isinstance(source, str) else list(source or ()):
         if one == "embedded":
             words.append("Public-domain prose that comes with one of the packages")
-        elif "://" in one:
+        elif is_url(one) and not one.startswith(FILE):
             url = urlsplit(one)
             words.append(f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}")
         else:
-            words.append(f"The folder or file {PurePath(one).name!r}")
+            path = path_of_uri(one) if one.startswith(FILE) else PurePath(one)
+            words.append(f"The folder or file {path.name!r}")
     return ", ".join(words)
 
 

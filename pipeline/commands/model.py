@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import unquote
 
 import typer
 
@@ -95,6 +96,9 @@ def export_mlflow(where: Where, out: Out, store: StoreOption = "store") -> None:
     from pipeline.checkpoints import find
     from pipeline.registry import write_mlflow_model
 
+    path = str(out.absolute())
+    if "#" in path or unquote(path) != path:  # MLflow's reader takes the path for an address a second time
+        raise UserError(f"--out {out}: MLflow cannot load a model from a path with `#` or such as `%20`; name another folder")
     found = find(where, store)
     one = found.checkpoint
     card = model_card(one.model.config, one.vocabulary, found.facts, one.tuned)

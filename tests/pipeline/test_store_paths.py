@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 
 from gpt1.errors import UserError
 from gpt1.paths import path_of_uri
+from pipeline.commands.model import export_mlflow
 from pipeline.document import scalar
 from pipeline.objects import Objects
 from pipeline.recorder import default_uri
@@ -158,6 +159,13 @@ def test_addresses_of_files_are_paths_quoted() -> None:
     for wrong in ("file://data", "file://", "file:///a%00b"):
         with pytest.raises(UserError, match="expected an absolute path"):
             path_of_uri(wrong)
+
+
+def test_a_folder_that_mlflow_cannot_load_from_is_refused(tmp_path: Path) -> None:
+    for name in ("a%20b", "h#f"):
+        with pytest.raises(UserError, match="MLflow cannot load"):
+            export_mlflow("pretrain", tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_where_a_store_cannot_be(tmp_path: Path) -> None:
