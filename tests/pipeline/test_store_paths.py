@@ -169,7 +169,11 @@ def test_a_folder_that_mlflow_cannot_load_from_is_refused(tmp_path: Path) -> Non
 
 
 def test_where_a_store_cannot_be(tmp_path: Path) -> None:
-    for wrong, message in (("file://store", "absolute path"), (f"{tmp_path}/a\udcff", "not UTF-8"), ("s3://a bucket/x", "s3://bucket")):
+    for wrong, message in (
+        ("file://store", "absolute path"),
+        (f"{tmp_path}/a\udcff", "not UTF-8"),
+        ("s3://a bucket/x", "s3://bucket"),
+    ):
         with pytest.raises(UserError, match=message):
             Store.at(wrong)
     assert Store.at(f"{tmp_path}/a://b").root.name == "b"
