@@ -1,8 +1,14 @@
-"""Names that come from data, before they are used as paths."""
+"""Names that come from data or from a user, before they are used as paths."""
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+import re
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
+
+from gpt1.errors import UserError
+
+FILE = "file://"
 
 
 def leads_out(name: object) -> bool:
@@ -11,3 +17,16 @@ def leads_out(name: object) -> bool:
         return True
     path = PurePosixPath(name)
     return not path.parts or path.is_absolute() or ".." in path.parts
+
+
+def is_url(text: str) -> bool:
+    """Whether it has a scheme, as paths of this machine have not."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
+
+
+def path_of_uri(uri: str) -> Path:
+    """The path that `file:///PATH` names: `%20` is a space, `?` and `#` are themselves. UserError where it is not absolute."""
+    path = unquote(uri.removeprefix(FILE).removeprefix("localhost"))
+    if not path.startswith("/") or "\0" in path:
+        raise UserError(f"{uri}: expected an absolute path after file://, such as file:///data/books")
+    return Path(path)

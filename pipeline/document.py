@@ -14,6 +14,8 @@ import yaml
 from gpt1.errors import UserError
 
 KeyPath = tuple[str | int, ...]
+_PATH = re.compile(r"(~|\.{0,2})/|[A-Za-z][A-Za-z0-9+.-]*://")
+_QUOTES = "'\"|>&!"
 
 
 class _Loader(yaml.SafeLoader):
@@ -64,9 +66,12 @@ def load(path: Path) -> Document:
 
 
 def scalar(text: str) -> Any:
-    """The value of a `--set key=value`, read as YAML."""
+    """The value of a `--set key=value`, read as YAML. Text without quotes is taken as it is, such as the path `a #1`."""
+    if _PATH.match(text):
+        return text
     try:
-        return yaml.load(text, Loader=_Loader)
+        value = yaml.load(text, Loader=_Loader)
+        return text.strip() if isinstance(value, str) and text.lstrip()[0] not in _QUOTES else value
     except yaml.YAMLError as error:
         raise UserError(f"--set: {text!r} is not valid YAML ({getattr(error, 'problem', error)})") from None
 

@@ -9,13 +9,13 @@ import base64
 import functools
 import hashlib
 import os
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from gpt1.errors import UserError
 
@@ -56,11 +56,14 @@ class Objects:
 
     @staticmethod
     def at(url: str) -> Objects:
-        """The objects below s3://bucket/prefix. UserError when there is no such bucket, no permission, or no answer."""
-        parts = urlsplit(url)
-        if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:
+        """The objects below s3://bucket/prefix, which is taken as it is: `%20`, `?` and `#` are parts of keys.
+
+        UserError when there is no such bucket, no permission, or no answer.
+        """
+        parts = re.fullmatch(r"s3://([A-Za-z0-9._-]+)(?:/(.*))?", url, re.DOTALL)
+        if parts is None:
             raise UserError(f"{url}: expected s3://bucket/folder")
-        found = Objects(parts.netloc, parts.path.strip("/"))
+        found = Objects(parts[1], (parts[2] or "").strip("/"))
         found._ask("head the bucket", lambda client: client.head_bucket(Bucket=found.bucket), FIRST_PATIENCE)
         return found
 

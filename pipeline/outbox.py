@@ -67,10 +67,12 @@ class Outbox:
 
     def sync(self) -> None:
         """Make what was appended durable."""
-        with self._lock:
-            file, unsynced, self._unsynced = self._file, self._unsynced, False
-        if file is not None and unsynced:
-            os.fsync(file.fileno())
+        with self._lock:  # a copy of the descriptor: another thread may close the file meanwhile
+            copy = os.dup(self._file.fileno()) if self._file is not None and self._unsynced else None
+            self._unsynced = False
+        if copy is not None:
+            os.fsync(copy)
+            os.close(copy)
 
     def sessions(self) -> list[str]:
         """All sessions, oldest first."""

@@ -1,4 +1,11 @@
-"""Applies entries of the outbox to MLflow. Any may come twice (a crash between sending and acknowledging); that changes nothing."""
+"""Applies entries of the outbox to MLflow. Any may come twice (a crash between sending and acknowledging); that changes nothing.
+
+    STORE/mlflow.db           runs and models, where no other server is named; their files have addresses such as
+                              mlflow-artifacts:/gpt1/<run>/artifacts, which name no folder of a machine
+    STORE/mlflow-artifacts/   those files: written here, handed out by `gpt1 ui`
+
+So a store can be copied and moved. A server gets its files by MLflow's own calls, and puts them where it likes.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +25,9 @@ from pipeline.store import Store
 
 EXPERIMENT = "gpt1"
 TRAINING = "workflowType=machine_learning"  # in an address of MLflow's pages: those for training
+DATA_BASE, FILES = "mlflow.db", "mlflow-artifacts"
+SERVED = "mlflow-artifacts:/"
+"""How addresses of files begin that MLflow's server hands out from its own folder."""
 UID = "gpt1.uid"  # the tag that carries our name of a run
 DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -35,7 +46,22 @@ REFUSALS = {
 
 def default_uri(store: Path) -> str:
     """The SQLite data base of a store."""
-    return f"sqlite:///{store.absolute() / 'mlflow.db'}"
+    return _sqlite_uri(store.absolute() / DATA_BASE)
+
+
+def _sqlite_uri(file: Path) -> str:
+    """With the driver's name: MLflow takes the path of a plain `sqlite:///` as it is written, and makes folders called `%20`."""
+    from sqlalchemy import URL
+
+    return URL.create("sqlite+pysqlite", database=str(file)).render_as_string()
+
+
+def _data_base(uri: str) -> Path | None:
+    """The file of an SQLite URI."""
+    from sqlalchemy import make_url
+
+    file = make_url(uri).database if uri.startswith("sqlite") else None
+    return Path(file).resolve() if file else None
 
 
 class Recorder:
@@ -49,6 +75,8 @@ class Recorder:
         self._said: set[tuple[str, str]] = set()
         self._client: Any = None
         self._experiment = ""
+        self._files: Path | None = None
+        """Where the files of runs go; None: to MLflow's server."""
         # A digest and not the address, which may hold a password.
         self._map = outbox.folder / f"runs-{hashlib.sha256(uri.encode()).hexdigest()[:12]}.json"
         self.ids: dict[str, str] = read_json(self._map) or {}
@@ -93,21 +121,44 @@ class Recorder:
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient
 
-        if self.uri.startswith("sqlite:///"):
-            ensure_schema(Path(self.uri.removeprefix("sqlite:///")))
+        base, location = _data_base(self.uri), None
+        if base is not None:
+            own = base == (self._store.root / DATA_BASE).resolve()
+            # Of another data base, beside it: MLflow itself would take the folder it is started in.
+            top = SERVED if own else f"{(base.parent / FILES).as_uri()}/"
+            ensure_schema(base, top)
+            location, self._files = f"{top}{EXPERIMENT}", self._store.root / FILES if own else None
         client = MlflowClient(tracking_uri=self.uri)
         found = client.get_experiment_by_name(EXPERIMENT)
-        if found is None:
-            # Beside the data base: MLflow itself would take the folder it is started in.
-            lies = Path(self.uri.removeprefix("sqlite:///")).resolve().parent if self.uri.startswith("sqlite:///") else None
-            files = (lies / "mlflow-artifacts").as_uri() if lies else None
-            training = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens its pages for training
-            self._experiment = client.create_experiment(EXPERIMENT, files, training)
-        else:
-            self._experiment = found.experiment_id
-            if found.lifecycle_stage == "deleted":
-                client.restore_experiment(found.experiment_id)
+        if found is not None and found.lifecycle_stage == "deleted":
+            client.restore_experiment(found.experiment_id)
+        if found is not None and self._files and not found.artifact_location.startswith(SERVED):
+            self._set_aside(client, found)
+            found = None
+        training = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens its pages for training
+        self._experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT, location, training)
         self._client = client
+
+    def _set_aside(self, client: Any, found: Any) -> None:
+        """Rename an experiment whose files are at a fixed place, which may be another store's: nothing more is written there."""
+        other = f"{EXPERIMENT} {found.experiment_id}"
+        client.rename_experiment(found.experiment_id, other)
+        self.ids.clear()
+        replace(self._map, self.ids)
+        self._say(f"MLflow's experiment {EXPERIMENT} kept its files in {found.artifact_location}, outside the store; "
+                  f"it is now called {other!r}, and new runs go to a new one")  # fmt: skip
+
+    def _log(self, run_id: str, path: Path, folder: str) -> None:
+        """Add a file, or what a folder holds, to `folder` of a run's files."""
+        from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+        if self._files is None:
+            log = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
+            log(run_id, str(path), folder or None)
+            return
+        place = self._files / self._client.get_run(run_id).info.artifact_uri.removeprefix(SERVED).lstrip("/")
+        there = LocalArtifactRepository(place.as_uri())
+        (there.log_artifacts if path.is_dir() else there.log_artifact)(str(path), folder or None)
 
     def _search(self, uid: str) -> list[str]:
         """The MLflow ids of the runs that carry `uid`, oldest first: more than one only after a creation whose answer was lost."""
@@ -202,11 +253,15 @@ class Recorder:
         path = self._store.local(entry["path"])
         if not path.is_file():
             raise LookupError(f"{entry['path']} is gone")
-        self._client.log_artifact(self._run(entry["uid"]), str(path), entry["folder"] or None)
+        self._log(self._run(entry["uid"]), path, entry["folder"])
 
     def _reference(self, entry: Entry) -> None:
         text = json.dumps(entry["content"], ensure_ascii=False, indent=1, sort_keys=True)
-        self._client.log_text(self._run(entry["uid"]), text + "\n", entry["name"])
+        folder, _, name = entry["name"].rpartition("/")
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch, name)
+            file.write_text(text + "\n", encoding="utf-8")
+            self._log(self._run(entry["uid"]), file, folder)
 
     def _model(self, entry: Entry) -> None:
         from pipeline.registry import register
@@ -215,7 +270,7 @@ class Recorder:
         if not path.is_dir():
             raise LookupError(f"{entry['path']} is gone")
         aliases = entry.get("aliases", [])  # an outbox from before them has none
-        register(self._client, self._run(entry["uid"]), entry["name"], path, entry["fingerprint"], aliases)
+        register(self._client, self._log, self._run(entry["uid"]), entry["name"], path, entry["fingerprint"], aliases)
 
     def _dataset(self, entry: Entry) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -227,24 +282,27 @@ class Recorder:
         self._client.log_inputs(self._run(entry["uid"]), [DatasetInput(dataset, context)])
 
 
-def ensure_schema(file: Path) -> None:
+def ensure_schema(file: Path, files: str) -> None:
     """Create MLflow's SQLite schema, or bring it up to date; one process at a time, and whole or not at all.
+
+    `files` is where MLflow's own experiment, `Default`, would keep files.
 
     Several processes on a fresh file break it for good, and so would a kill half-way: it is made under a private name.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with locked(file.with_name(f".{file.name}.lock")):
         from mlflow.store.db import utils
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        fresh = not file.exists() or file.stat().st_size == 0
-        work = file.with_name(f".{file.name}.new") if fresh else file
-        if fresh:
-            work.unlink(missing_ok=True)
-        engine = utils.create_sqlalchemy_engine_with_retry(f"sqlite:///{work}")
-        (utils._initialize_tables if fresh else utils._upgrade_db)(engine)  # as `mlflow db upgrade` does
-        engine.dispose()
-        if fresh:
-            work.replace(file)
+        if file.exists() and file.stat().st_size:
+            engine = utils.create_sqlalchemy_engine(_sqlite_uri(file))
+            utils._upgrade_db(engine)  # as `mlflow db upgrade` does
+            engine.dispose()
+            return
+        work = file.with_name(f".{file.name}.new")
+        work.unlink(missing_ok=True)
+        SqlAlchemyStore(_sqlite_uri(work), files).engine.dispose()
+        work.replace(file)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def write_mlflow_model(folder: Path, exported: Path) -> Path:
         pyfunc.save_model(
             path=str(folder),
             python_model=str(CODE),
-            artifacts={"model": str(exported.absolute())},
+            artifacts={"model": exported.absolute().as_uri()},
             code_paths=[str(ROOT / "gpt1")],
             pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
             signature=_signature((exported / "head.json").is_file()),
@@ -59,7 +59,11 @@ def _quiet() -> Iterator[None]:
             os.environ.update({} if value is None else {name: value})
 
 
-def register(client: Any, run_id: str, name: str, exported: Path, fingerprint: str, aliases: Sequence[str] = ()) -> None:
+Log = Callable[[str, Path, str], None]
+"""Adds what a folder holds to the files of a run, under a name: run, folder, name."""
+
+
+def register(client: Any, log: Log, run_id: str, name: str, exported: Path, fingerprint: str, aliases: Sequence[str] = ()) -> None:
     """Make the export a version of the registered model `name`, once: a version with its fingerprint is left as it is.
 
     `aliases` point to that version afterwards: `models:/NAME@ALIAS`. The files become artifacts of the run, so that the server can
@@ -69,16 +73,16 @@ def register(client: Any, run_id: str, name: str, exported: Path, fingerprint: s
         client.create_registered_model(name, description=ABOUT)
     versions = client.search_model_versions(f"name = '{name}'")
     found = next((version for version in versions if version.tags.get(FINGERPRINT) == fingerprint), None)
-    version = found or _new_version(client, run_id, name, exported, fingerprint)
+    version = found or _new_version(client, log, run_id, name, exported, fingerprint)
     for alias in aliases:
         client.set_registered_model_alias(name, re.sub(r"[^\w-]", "_", alias), version.version)
 
 
-def _new_version(client: Any, run_id: str, name: str, exported: Path, fingerprint: str) -> Any:
+def _new_version(client: Any, log: Log, run_id: str, name: str, exported: Path, fingerprint: str) -> Any:
     # One run can export several models of one name (seeds): each has a folder of its own.
     place = f"{FOLDER}/{name}-{hashlib.sha256(fingerprint.encode()).hexdigest()[:12]}"
     with tempfile.TemporaryDirectory() as scratch:
-        client.log_artifacts(run_id, str(write_mlflow_model(Path(scratch) / "model", exported)), place)
+        log(run_id, write_mlflow_model(Path(scratch) / "model", exported), place)
     source = f"{client.get_run(run_id).info.artifact_uri}/{place}"
     card = exported / "README.md"  # the model card, from its title on
     about = card.read_text(encoding="utf-8").partition("\n# ")[2][:DESCRIBED] if card.is_file() else None

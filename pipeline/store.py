@@ -18,10 +18,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from gpt1.errors import UserError
-from gpt1.paths import leads_out
+from gpt1.paths import FILE, is_url, leads_out, path_of_uri
 from pipeline.files import create_once, read_json, replace, sync_folder
 from pipeline.words import FileWord, Word
 from stages.contract import MADE_BY, Artifact, OutputFile, Travel
@@ -72,11 +71,14 @@ class Store:
             from pipeline.remote_store import RemoteStore
 
             return RemoteStore.reached(text)
-        if "://" in text and not text.startswith("file://"):
+        if is_url(text) and not text.startswith(FILE):
             raise UserError(f"{text}: cannot be used as a store; expected a folder, file://FOLDER or s3://BUCKET/FOLDER")
-        path = Path(unquote(urlsplit(text).path)) if text.startswith("file://") else Path(where)
+        path = path_of_uri(text) if text.startswith(FILE) else Path(where)
         try:
+            str(path).encode()
             path.mkdir(parents=True, exist_ok=True)
+        except UnicodeEncodeError:
+            raise UserError(f"{path!r}: cannot be used as a store (not UTF-8); choose another folder with --store") from None
         except OSError as error:
             raise UserError(f"{path}: cannot be used as a store ({error.strerror}); choose another folder with --store") from None
         if not os.access(path, os.W_OK):
@@ -87,7 +89,7 @@ class Store:
     def existing(where: Path | str) -> Store:
         """The same, and nothing is made. UserError when there is none."""
         text = str(where)
-        path = Path(unquote(urlsplit(text).path)) if text.startswith("file://") else Path(where)
+        path = path_of_uri(text) if text.startswith(FILE) else Path(where)
         if not text.startswith("s3:/") and not path.is_dir():
             raise UserError(f"there is no store {where}; name one with --store")
         return Store.at(where)
@@ -132,9 +134,9 @@ class Store:
         return file.path.is_relative_to(self.folder(artifact.stage, artifact.fingerprint))
 
     def local(self, address: str) -> Path:
-        """The path on this host of what `address` or a path names, fetched if need be. LookupError when it is gone, UserError when
-        the store cannot be asked."""
-        return Path(unquote(urlsplit(address).path)) if address.startswith("file://") else Path(address)
+        """The path on this host of what an address names, or a path (relative: of the store), fetched if need be. LookupError when
+        it is gone, UserError when the store cannot be asked."""
+        return path_of_uri(address) if address.startswith(FILE) else self.root / address
 
     def publish(self, stage: str, fingerprint: str, files: Mapping[str, OutputFile], about: Mapping[str, Any]) -> bool:
         """Make the files the artifact. False when another writer was first; then nothing has changed."""

@@ -11,9 +11,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from gpt1.errors import UserError
+from gpt1.paths import FILE, path_of_uri
 from pipeline.outbox import Outbox
 from pipeline.recorder import Recorder, brief, default_uri, locked
 from pipeline.store import Store
@@ -36,6 +37,7 @@ class Tracker:
     def __init__(self, store: Path | Store, uri: str | None = None, say: Callable[[str], None] | None = None) -> None:
         store = store if isinstance(store, Store) else Store(store.absolute())
         self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(store.root)
+        self._root = store.root
         self.trouble: str | None = None
         """Why nothing is being sent; None when all is well."""
         self._away = "MLflow"
@@ -76,13 +78,13 @@ class Tracker:
 
         `file`: a path, or the address of a file of the store and its `size` in bytes; that one is fetched when it is sent.
         """
-        address = file.absolute().as_uri() if isinstance(file, Path) else file
         size = file.stat().st_size if isinstance(file, Path) else size or 0
+        path = self._path(file)
         if size <= UPLOAD_LIMIT:
-            self._append("artifact", uid, path=str(file.absolute()) if isinstance(file, Path) else file, folder=folder)
+            self._append("artifact", uid, path=path, folder=folder)
             return
-        name = f"{folder}/{unquote(address).rpartition('/')[2]}.reference.json".lstrip("/")
-        self.document(uid, name, {"uri": address, "size": size})
+        address = file.absolute().as_uri() if isinstance(file, Path) else file
+        self.document(uid, f"{folder}/{path.rpartition('/')[2]}.reference.json".lstrip("/"), {"uri": address, "size": size})
 
     def document(self, uid: str, name: str, content: Any) -> None:
         """A JSON file of the run, called `name`."""
@@ -98,8 +100,9 @@ class Tracker:
 
         `aliases` point to it from then on. It must stay as it is until it is sent.
         """
-        path = str(folder.absolute()) if isinstance(folder, Path) else folder
-        self._append("model", uid, name=_name(name), path=path, fingerprint=fingerprint, aliases=list(aliases))
+        self._append(
+            "model", uid, name=_name(name), path=self._path(folder), fingerprint=fingerprint, aliases=list(aliases)
+        )  # fmt: skip
 
     def dataset(self, uid: str, name: str, digest: str, source: str, context: str) -> None:
         """A data set the run used; `source` a URI. MLflow keeps the first 36 characters of the digest."""
@@ -149,6 +152,13 @@ class Tracker:
         if self._mirror:
             self._mirror.stop()
         return left
+
+    def _path(self, place: Path | str) -> str:
+        """How the outbox names a file or folder: relative to the store where it is in it, so that a store can be moved."""
+        if isinstance(place, str) and not place.startswith(FILE):
+            return place
+        path = place.absolute() if isinstance(place, Path) else path_of_uri(place)
+        return str(path.relative_to(self._root) if path.is_relative_to(self._root) else path)
 
     def _append(self, do: str, uid: str, **rest: Any) -> None:
         if self._outbox.append({"do": do, "uid": uid, **rest}):
@@ -220,13 +230,13 @@ class Synced:
     trouble: str | None
 
 
-def sync(store: Path | Store, uri: str | None = None, timeout: float = 60.0) -> Synced:
-    """Send what waits in the outbox of a store, for at most `timeout` seconds."""
-    tracker = Tracker(store, uri)
+def sync(store: Path | Store, uri: str | None = None, timeout: float = 60.0, say: Callable[[str], None] | None = None) -> Synced:
+    """Send what waits in the outbox of a store, for at most `timeout` seconds; `say` as of a Tracker."""
+    tracker = Tracker(store, uri, say)
     closed = tracker.close_left_open()
     waiting = tracker._outbox.left()
     left = tracker.close(timeout) if waiting else 0
-    return Synced(waiting - left, left, len(closed), tracker.trouble if left else None)
+    return Synced(waiting - left, left, len(closed), (tracker.trouble or f"not done within {timeout:g} s") if left else None)
 
 
 def _ms(seconds: float | None) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from gpt1.errors import UserError
-from pipeline.recorder import DEFAULTS, EXPERIMENT, TRAINING, default_uri
+from pipeline.recorder import DATA_BASE, DEFAULTS, EXPERIMENT, FILES, TRAINING, default_uri
 
 STARTING = 120.0  # seconds the server may take to answer
 ENDING = 5.0  # seconds it may take to end by itself
@@ -29,12 +29,12 @@ def serve(store: Path, host: str = "127.0.0.1", port: int = 5000, say: Callable[
     UserError: there is nothing to show, the port is in use, or the server does not come up (with the end of what it said).
     """
     store = store.absolute()
-    if not (store / "mlflow.db").is_file():
-        raise UserError(f"{store}: nothing has been recorded there (no mlflow.db); run the workflow first, or name another --store")
+    if not (store / DATA_BASE).is_file():
+        raise UserError(f"{store}: nothing has been recorded (no {DATA_BASE}); run the workflow first, or name another --store")
     _require_free(host, port)
     command = [
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", default_uri(store), "--host", host, "--port", str(port),
-        "--workers", "1", "--artifacts-destination", (store / "mlflow-artifacts").as_uri(),
+        "--workers", "1", "--artifacts-destination", (store / FILES).as_uri(),
     ]  # fmt: skip
     environment = {**DEFAULTS, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
@@ -57,7 +57,7 @@ def serve(store: Path, host: str = "127.0.0.1", port: int = 5000, say: Callable[
 
 def _page(store: Path) -> str:
     """The list of runs, in MLflow's pages for training (it opens those for language-model applications by itself)."""
-    with closing(sqlite3.connect(default_uri(store).removeprefix("sqlite:///"))) as base:
+    with closing(sqlite3.connect(store / DATA_BASE)) as base:
         found = base.execute("SELECT experiment_id FROM experiments WHERE name = ?", (EXPERIMENT,)).fetchone()
     return f"/#/experiments/{found[0]}/runs?{TRAINING}" if found else ""
 

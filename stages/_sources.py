@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import urlsplit
 
+from gpt1.paths import FILE, is_url, path_of_uri
 from gpt1.report.sources import Source
 from stages.contract import Artifact, OutputFile
 
@@ -46,11 +47,12 @@ def _origin(settings: Mapping[str, Any]) -> str:
     for one in [source] if isinstance(source, str) else list(source):
         if one == "embedded":
             words.append("Public-domain prose that comes with one of the packages")
-        elif "://" in one:
+        elif is_url(one) and not one.startswith(FILE):
             url = urlsplit(one)
             words.append(f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}")
         else:
-            words.append(f"The folder or file {PurePath(one).name!r}")
+            path = path_of_uri(one) if one.startswith(FILE) else PurePath(one)
+            words.append(f"The folder or file {path.name!r}")
     return ", ".join(words)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import unquote
 
 import typer
 
@@ -101,6 +103,9 @@ def export_mlflow(where: Where, out: Out, store: StoreOption = "store") -> None:
     from pipeline.checkpoints import find
     from pipeline.registry import write_mlflow_model
 
+    path = str(out.absolute())
+    if "#" in path or unquote(path) != path:  # MLflow's reader takes the path for an address a second time
+        raise UserError(f"--out {out}: MLflow cannot load a model from a path with `#` or such as `%20`; name another folder")
     found = find(where, store)
     one = found.checkpoint
     card = model_card(one.model.config, one.vocabulary, found.sources, one.tuned)
@@ -110,7 +115,8 @@ def export_mlflow(where: Where, out: Out, store: StoreOption = "store") -> None:
             write_mlflow_model(folder, folder.with_name(f"{folder.name}-hf"))
         finally:
             shutil.rmtree(folder.with_name(f"{folder.name}-hf"))
-    print(f"{found.name} for MLflow; serve it: mlflow models serve --env-manager local --model-uri {out}")
+    serving = shlex.join(["mlflow", "models", "serve", "--env-manager", "local", "--model-uri", out.absolute().as_uri()])
+    print(f"{found.name} for MLflow; serve it: {serving}")
 
 
 def generate(

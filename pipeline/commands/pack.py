@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,17 +47,18 @@ def pack(
             _fill_tasks(folder, jobs, int(vocabulary.summary["vocabulary"]), made)
     there = len(shards.under("train/"))
     less = f" ({min(parts, there)} of {there} parts of the training text)" if parts else ""
+    config, tasks_config, model = (shlex.quote(f"{to.name}/{name}") for name in (RUN_FILE, "finetune.json", OUTPUT))
     print(
         f"{chosen.id}: {to}{less}. There, with this repository's folder on PYTHONPATH:\n"
-        f"  torchrun --nproc-per-node=1 -m gpt1.train.pretrain --config {to.name}/{RUN_FILE}\n"
-        f"The model will lie in {to.name}/{OUTPUT}: for `gpt1 generate {to.name}/{OUTPUT}` and the stage `given`"
+        f"  torchrun --nproc-per-node=1 -m gpt1.train.pretrain --config {config}\n"
+        f"The model will lie in {to.name}/{OUTPUT}: for `gpt1 generate {model}` and the stage `given`"
     )
     if jobs:
         names = ", ".join(dict.fromkeys(_task(job) for job in jobs))
         print(
             f"Then its {len(jobs)} fine-tuning jobs ({names}), with scores in "
             f"{to.name}/{OUTPUT}/finetune.jsonl:\n"
-            f"  python -m gpt1.tasks.finetune_packed --config {to.name}/finetune.json"
+            f"  python -m gpt1.tasks.finetune_packed --config {tasks_config}"
         )
 
 

@@ -17,9 +17,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.recorder import default_uri
 from tests.e2e.workflow import MINI, outputs, records
-from tests.servers.mlflow import recorded
+from tests.servers.mlflow import recorded, ui
 from tests.servers.postgres import programs
 from tests.servers.process import wait_until
 from tests.servers.stack import Stack, stack
@@ -120,10 +119,11 @@ def test_the_result_is_that_of_one_machine(cluster: Stack, story: Story, mini_he
     assert {cell["state"] for cell in done["cells"]} == {"done"}
 
 
-def test_mlflow_holds_the_same_runs_and_artifacts(cluster: Stack, story: Story, mini_here: Path) -> None:
+def test_mlflow_holds_the_same_runs_and_artifacts(cluster: Stack, story: Story, mini_here: Path, tmp_path: Path) -> None:
     del story
     there = recorded(cluster.mlflow)
-    assert there == recorded(default_uri(mini_here))
+    with ui(mini_here, tmp_path / "log") as uri:
+        assert there == recorded(uri)
     assert there["pretrain"][-1], "a curve"
     assert any(key.endswith("record.json") for key in cluster.keys("mlflow/")), "artifacts lie in the bucket"
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.plan import Entry, Plan, State
-from pipeline.recorder import default_uri
+from pipeline.recorder import EXPERIMENT, FILES, default_uri
 from pipeline.records import CELLS, NOTE, Records, comparison, fitting
 from pipeline.store import Store
 from pipeline.workflow import read
@@ -95,6 +95,6 @@ def run_of(store: Path, uid: str) -> tuple[Any, Any]:
 
 def shown(store: Path, uid: str) -> tuple[str, Any]:
     """A run's description, and its document with all cells."""
-    client, run = run_of(store, uid)
-    path = client.download_artifacts(run.info.run_id, CELLS, str(store))
-    return run.data.tags[NOTE], json.loads(Path(path).read_text())
+    _, run = run_of(store, uid)
+    path = store / FILES / EXPERIMENT / run.info.run_id / "artifacts" / CELLS
+    return run.data.tags[NOTE], json.loads(path.read_text())

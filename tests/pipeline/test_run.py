@@ -63,7 +63,8 @@ def test_all_is_made_once_and_shown_in_mlflow(folder: Path) -> None:
     assert job.data.metrics["total"] == 42
     assert job.data.params["factor"] == "2.0"
     assert job.info.run_id == before["total[factor=2]"]["mlflow_run_id"]
-    assert "outputs/total.txt" in [item.path for item in client.list_artifacts(job.info.run_id, "outputs")]
+    [shown] = (folder / "store" / "mlflow-artifacts").glob(f"*/{job.info.run_id}/artifacts/outputs/total.txt")
+    assert shown.read_text() == "42\n"
     assert [item.dataset.name for item in job.inputs.dataset_inputs] == ["numbers"]
     table = group.data.tags["mlflow.note.content"].replace("\u00a0", "").splitlines()
     assert table[0] == "| factor | total | run |"

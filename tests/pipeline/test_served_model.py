@@ -27,15 +27,17 @@ from pipeline.registry import write_mlflow_model
 from pipeline.store import Store
 from pipeline.tracking import Tracker
 from tests.gpt1 import weight_samples as samples
+from tests.servers.mlflow import ui
 
 pytestmark = pytest.mark.slow
+ODD = "a%20b?c #d"  # a legal name, and no part of an address as it is
 NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fine-tuned model as `gpt1 export hf` writes it."""
-    folder = tmp_path_factory.mktemp("export") / "hf"
+    folder = tmp_path_factory.mktemp("export") / ODD / "hf"
     tuned = samples.tuned(task_named("rte"))
     export(folder, tuned.model.gpt, samples.vocabulary(), "---\n---\n# GPT-1\n\nA Transformer decoder.\n", tuned)
     return folder
@@ -68,7 +70,7 @@ def await_server(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
 
 def test_a_served_model_answers_over_http(exported: Path, tmp_path: Path) -> None:
     """In another folder and without gpt1 on the path: the model brings its code."""
-    folder, port = write_mlflow_model(tmp_path / "model", exported), free_port()
+    folder, port = write_mlflow_model(tmp_path / "a %b?c;d" / "model", exported), free_port()
     assert not list(folder.rglob("*.pkl"))
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"MLFLOW_DISABLE_TELEMETRY": "true", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
@@ -76,7 +78,7 @@ def test_a_served_model_answers_over_http(exported: Path, tmp_path: Path) -> Non
     log = tmp_path / "server.log"
     with log.open("wb") as out:
         server = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--model-uri", str(folder)],
+            [*command, "--host", "127.0.0.1", "--model-uri", folder.as_uri()],
             cwd=tmp_path,
             env=environment,
             stdout=out,
@@ -126,8 +128,10 @@ def test_registered_once_through_the_outbox_and_loaded_from_the_registry(exporte
     assert prints == {"newest": "def/hf", "one-gpu": "abc/hf", "my_profile": "def/hf"}
     assert "Transformer decoder" in pointed["newest"].description
     assert not client.search_registered_models("name = 'gone'")
-    mlflow.set_tracking_uri(default_uri(store))
-    loaded = mlflow.pyfunc.load_model("models:/gpt1-rte/1")
+    with ui(store, tmp_path / "log") as uri:
+        mlflow.set_tracking_uri(uri)
+        loaded = mlflow.pyfunc.load_model("models:/gpt1-rte/1")
+    mlflow.set_tracking_uri(None)
     pair = [{"text": "the cat ate", "text_b": "it ate"}]
     assert loaded.predict(pair)[0]["label"] == Answerer.load(exported).answer(pair)[0]["label"]
     again = Recorder(kept, default_uri(store), Outbox(store / "outbox"), print)  # a line sent twice changes nothing

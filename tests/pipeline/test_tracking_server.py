@@ -180,7 +180,7 @@ def test_a_creation_whose_answer_is_lost_or_that_comes_late_makes_one_run(tmp_pa
 
 
 def test_nothing_to_show_and_a_port_in_use(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nothing has been recorded there"):
+    with pytest.raises(UserError, match="nothing has been recorded"):
         serve(tmp_path)
     (tmp_path / "mlflow.db").touch()
     with closing(socket.socket()) as other:

@@ -150,7 +150,7 @@ def test_an_edit_changes_the_hash_of_the_stages_that_import_it(tmp_path: Path) -
 def test_a_stage_is_hashed_with_what_it_imports_alone(kind: str) -> None:
     files = closure([f"stages.{kind}"], lambda module: module_file(ROOT, module))
     assert {f"stages.{kind}", "stages.contract", "gpt1.errors"} <= files.keys()
-    assert any(module.startswith("gpt1.report.") for module in files) == (kind in ("report", "audit"))
+    assert any(module.startswith("gpt1.report.") for module in files) == (kind in ("report", "audit", "export"))
     assert not any(module.startswith("pipeline") for module in files)
 
 

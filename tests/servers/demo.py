@@ -15,10 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.recorder import default_uri
 from tests.conftest import ROOT
 from tests.e2e.workflow import outputs
-from tests.servers.mlflow import recorded
+from tests.servers.mlflow import recorded, ui
 from tests.servers.stack import Stack, stack
 
 
@@ -48,9 +47,11 @@ def compare(running: Stack, words: list[str], folder: Path, alone: Path) -> int:
     status = subprocess.run(running.command("run", *words, "--store", alone), cwd=ROOT, env=environment).returncode
     if status:
         return status
+    with ui(alone, folder / "ui.log") as uri:
+        here = recorded(uri)
     same = [
         _compared("output files", "sha256", outputs(running.copy(folder / "copy", "/record.json")), outputs(alone)),
-        _compared("runs in MLflow", "settings, files and figures", recorded(running.mlflow), recorded(default_uri(alone))),
+        _compared("runs in MLflow", "settings, files and figures", recorded(running.mlflow), here),
     ]
     return int(not all(same))
 

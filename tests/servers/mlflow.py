@@ -1,4 +1,4 @@
-"""The MLflow server as infra/mlflow/serve.sh starts it."""
+"""The MLflow server as infra/mlflow/serve.sh starts it, and as `gpt1 ui` does."""
 
 from __future__ import annotations
 
@@ -28,6 +28,15 @@ def mlflow_server(
     }  # fmt: skip
     with running([ROOT / "infra" / "mlflow" / "serve.sh"], log, variables) as process:
         wait_until(lambda: _healthy(port), "the MLflow server", process, log)
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def ui(store: Path, log: Path) -> Iterator[str]:
+    """The address of `gpt1 ui` over a store."""
+    port = free_port()
+    with running([sys.executable, "-m", "pipeline.cli", "ui", "--store", store, "--port", str(port)], log) as process:
+        wait_until(lambda: _healthy(port), "gpt1 ui", process, log)
         yield f"http://127.0.0.1:{port}"
 
 

@@ -9,8 +9,9 @@ from gpt1.corpus.folder import list_path
 from gpt1.corpus.sources.forms import LISTED, form_of, hidden
 from gpt1.corpus.sources.hub import SCHEME, list_hub
 from gpt1.corpus.sources.listed import Listed, Listing, missing_shards, refused_listed
-from gpt1.corpus.sources.remote import is_url, list_url, shown
+from gpt1.corpus.sources.remote import list_url, shown
 from gpt1.errors import UserError
+from gpt1.paths import FILE, is_url, path_of_uri
 
 
 def list_sources(sources: Sequence[str]) -> Listing:
@@ -36,8 +37,8 @@ def list_sources(sources: Sequence[str]) -> Listing:
 
 
 def _one(source: str) -> Listing:
-    if source.startswith("file://"):
-        listing = list_path(Path(source.removeprefix("file://")))
+    if source.startswith(FILE):
+        listing = list_path(path_of_uri(source))
     elif source.startswith(SCHEME):
         listing = _by_name(list_hub(source)[1])
     elif is_url(source):

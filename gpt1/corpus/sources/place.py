@@ -12,8 +12,9 @@ from typing import IO
 from gpt1.corpus.sources.hub import SCHEME, download
 from gpt1.corpus.sources.inflate import Metered, read_whole, too_large
 from gpt1.corpus.sources.listed import Listed
-from gpt1.corpus.sources.remote import file_system, is_url, mark
+from gpt1.corpus.sources.remote import file_system, mark
 from gpt1.errors import UserError
+from gpt1.paths import is_url
 
 _CHUNK = 1 << 20
 

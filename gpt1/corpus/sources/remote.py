@@ -15,11 +15,6 @@ _CHECKSUMS = ("ETag", "etag", "sha256", "md5Hash", "content_md5", "md5", "crc32c
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
 
 
-def is_url(source: str) -> bool:
-    """Whether it has a scheme, as paths of this machine have not."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source) is not None
-
-
 def shown(url: str) -> str:
     """The URL without a user and a password, for messages."""
     return re.sub(r"://[^/@]*@", "://", url)
