@@ -107,7 +107,7 @@ def run(
         _print_plan(plan)
         return
     if not plan.to_run:
-        remember(plan.workflow, plan.store)
+        remember(plan)
         _print_done(plan)
         return
     raise typer.Exit(_run(plan, address or os.environ.get("RAY_ADDRESS")))

@@ -21,7 +21,7 @@ SETS = ("train", "held_out", "duplicate", "near_duplicate")
 class SplitSettings(Settings):
     held_out: float = Field(
         0.1, gt=0, lt=0.9,
-        description="The share of books held out from training, for validation and tasks; exact for fewer than 200 books (at least 1).",
+        description="The share of books held out from training, for validation and tasks; exact for fewer than 200 books.",
     )  # fmt: skip
     tail: float = Field(
         0.05, ge=0, le=0.5, description="The share at the end of each training book that no stage trains on: passages never seen."
