@@ -78,7 +78,7 @@ class RunArtifacts:
         fits = [cell for cell in among if cell == wanted] or [cell for cell in among if cell.startswith(f"{wanted}[")]
         fits = fits or [cell for cell in among if wanted in kinds_of(self.cells[cell].rpartition("/")[0])]
         if not fits:
-            known = ", ".join(among) or "none"
+            known = ", ".join(among[:8]) + (f" and {len(among) - 8} more" if len(among) > 8 else "") or "none"
             raise UserError(f"no cell {wanted!r} in {self.name}; expected one of {known}. {_OTHERS}")
         made = [record for cell in fits if (record := self.record(cell))]
         found = made if len(fits) == 1 else [record for record in made if record["settings"].get("model") != "lstm"]
