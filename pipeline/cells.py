@@ -95,8 +95,9 @@ def expand(document: Document, specs: Mapping[str, StageSpec], order: Sequence[s
         if spec.resources.min_workers is not None and not stage.gang:
             where = document.where(("stages", node, "resources"))
             raise UserError(f"{where}: {node}: min_workers is for trainings, whose ranks work together; take it out")
-        for axes in _combinations(document, node, spec):
-            settings = _settings(document, node, stage, spec, axes)
+        combinations = _combinations(document, node, spec)
+        completed = stage.complete([_settings(document, node, stage, spec, axes) for axes in combinations])
+        for axes, settings in zip(combinations, completed, strict=True):
             cell_id = node if not axes else f"{node}[{','.join(f'{key}={value}' for key, value in axes.items())}]"
             inputs = _inputs(stage, settings, spec, cells)
             upstream = {kind_: [cells[i].settings for i in ids] for kind_, ids in inputs.items()}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpt1.errors import UserError
+from gpt1.report.wording import counted
+from pipeline.last_run import Record, RunArtifacts
 from pipeline.store import Store
 from stages.contract import Artifact
 
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 
 KINDS = ("pretrain", "given", "finetune", "export")
 HEAD_CONFIG = "head.json"
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -30,55 +31,42 @@ class Found:
     name: str
 
 
-def find(where: str, store: str) -> Found:
-    """The checkpoint called `where`: a folder's path, or a cell of the store, the newest of that name.
+def find(where: str, artifacts: Callable[[], RunArtifacts]) -> Found:
+    """The checkpoint called `where`: a folder's path, or a cell of `artifacts`, which is called when there is no such folder.
 
-    A stage's bare name stands for its one cell; of a `pretrain` that made both kinds of model it is the Transformer.
-    UserError: neither exists (known cells are named), several could be meant, or the cell kept no weights.
+    UserError: neither exists, several could be meant, or the cell kept no weights.
     """
     from gpt1.weights.checkpoint import load_checkpoint
 
     if Path(where).is_dir():
         return Found(load_checkpoint(Path(where)), (), where)
     cell, _, step = where.partition("@")
-    target = _opened(cell, store)
-    record = _newest(cell, target)
-    artifact = target.to_artifact(record)
+    try:
+        found = artifacts()
+        record = found.choose(cell, KINDS)
+    except UserError as error:
+        raise UserError(f"{where}: no such folder, and {error}; or give a checkpoint's folder") from None
+    artifact = found.store.to_artifact(record)
     if artifact.stage == "export":
         return Found(load_checkpoint(artifact.path("hf/config.json").parent), (), where)
-    return Found(_load(target, record, artifact, step), _sources(target, record, step), where)
+    return Found(_load(found.store, record, artifact, step), _sources(found.store, record, step), where)
 
 
-def kept(task: str, store: str) -> str:
-    """The newest fine-tuned cell of a task whose weights were kept. UserError when there is none."""
-    records = [record for record in Store.existing(store).records("finetune") if record["settings"].get("task") == task]
-    whole = [record for record in records if HEAD_CONFIG in record["files"]]
-    if whole:
-        return str(max(whole, key=lambda record: record["finished"])["cell"])
-    found = f"{len(records)} fine-tuned cells of {task!r}, none with its weights" if records else f"no fine-tuned cell of {task!r}"
-    raise UserError(f"{store}: {found}; run finetune with `--set finetune.keep_model=true`, or name a folder or cell with --model")
-
-
-def _opened(cell: str, store: str) -> Store:
-    try:
-        return Store.existing(store)
-    except UserError as error:
-        raise UserError(f"{cell}: no such folder, and {error}, or give a checkpoint's folder") from None
-
-
-def _newest(cell: str, store: Store) -> Record:
-    records = [record for kind in KINDS for record in store.records(kind)]
-    found = [record for record in records if record["cell"] == cell]
-    found = found or [
-        record for record in records if record["cell"].startswith(f"{cell}[") and record["settings"].get("model") != "lstm"
-    ]
-    names = sorted({record["cell"] for record in found})
-    if len(names) > 1:
-        raise UserError(f"{cell}: {len(names)} cells could be meant; name one of {', '.join(names)}")
-    if found:
-        return max(found, key=lambda record: record["finished"])
-    known = ", ".join(sorted({record["cell"] for record in records})) or "none"
-    raise UserError(f"{cell}: no such folder, and no cell of {store.where} with a model; cells with models: {known}")
+def kept(task: str, found: RunArtifacts) -> str:
+    """A task's first fine-tuned cell with weights, of variant `full` where there is one. UserError when none has."""
+    records = [record for cell in found.of_kind(("finetune",)) if (record := found.record(cell))]
+    of_task = [record for record in records if record["settings"]["task"] == task]
+    with_weights = [record for record in of_task if HEAD_CONFIG in record["files"]]
+    if with_weights:
+        return str(min(with_weights, key=lambda record: record["settings"].get("variant", "full") != "full")["cell"])
+    what = f"no fine-tuned cell of {task!r} is made"
+    if of_task:
+        what = f"{counted(len(of_task), 'fine-tuned cell')} of {task!r}, none with its weights"
+    tasks = ", ".join(sorted({record["settings"]["task"] for record in records if HEAD_CONFIG in record["files"]})) or "none"
+    raise UserError(
+        f"{found.name}: {what} (tasks with weights: {tasks}); keep them with `gpt1 run finetune --set finetune.keep_model=true`, "
+        "or name a folder or cell with --model"
+    )
 
 
 def _load(store: Store, record: Record, artifact: Artifact, step: str) -> Checkpoint:

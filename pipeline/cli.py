@@ -92,7 +92,7 @@ def run(options: RunOptions, address: Address = None) -> None:
         _print_plan(plan)
         return
     if not plan.to_run:
-        remember(plan.workflow, plan.store)
+        remember(plan)
         _print_done(plan)
         return
     raise typer.Exit(_run(plan, prepare(address)))

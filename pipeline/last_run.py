@@ -1,6 +1,6 @@
 """What the last run of a store was asked: commands that only look take it when they get no options.
 
-    STORE/last_run.json   file, profile and --set of the newest `gpt1 run`, a submitted one too
+    STORE/last_run.json   file, profile, --set and cells of the newest `gpt1 run`, a submitted one too
 
 The outbox knows runs as well, but as a queue for MLflow: another host cannot read it before the run
 has ended, and a run that finds everything done has no entry in it.
@@ -11,11 +11,17 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pipeline.cells import Workflow
+from gpt1.errors import UserError
+from pipeline.kinds import kinds_of
+from pipeline.plan import Plan
 from pipeline.store import Store
+
+Record = dict[str, Any]
 
 LAST_RUN = "last_run.json"
 SUBMITTED_FILE = "GPT1_SUBMITTED_FILE"
@@ -26,12 +32,13 @@ MAY_BE_SECRET = re.compile(r"://[^/\s]*@|://\S*\?")
 
 @dataclass(frozen=True)
 class LastRun:
-    """The options of a run. `assignments`: None where one of them may have held a secret."""
+    """The options of a run. `assignments`: None where one of them may have held a secret. `cells`: see `places`."""
 
     given: Path
     resolved: Path
     profile: str | None
     assignments: tuple[str, ...] | None
+    cells: Mapping[str, str]
 
     @property
     def file(self) -> Path | None:
@@ -42,19 +49,71 @@ class LastRun:
         return self.resolved if known else None
 
     def __str__(self) -> str:
-        profile = f"profile {self.profile} of " if self.profile else ""
-        changed = "".join(f" --set {shlex.quote(text)}" for text in self.assignments or ())
-        return f"{profile}{self.file}{changed}"
+        return describe_options(self.file or self.resolved, self.profile, self.assignments or ())
 
 
-def remember(workflow: Workflow, store: Store) -> None:
+@dataclass(frozen=True)
+class RunArtifacts:
+    """What a run or a plan makes: its cells, of which the store has those that are made. `name`: what messages call it."""
+
+    store: Store
+    cells: Mapping[str, str]
+    name: str
+
+    def record(self, cell: str) -> Record | None:
+        """The record of a cell; None while it is not made."""
+        kind, _, fingerprint = self.cells[cell].rpartition("/")
+        return self.store.record(kind, fingerprint)
+
+    def of_kind(self, kinds: Collection[str]) -> list[str]:
+        """The cells of these kinds of stage."""
+        return [cell for cell, place in self.cells.items() if place.rpartition("/")[0] in kinds]
+
+    def choose(self, wanted: str, kinds: Collection[str]) -> Record:
+        """The record of the cell of `kinds` that `wanted` names: by its id, its stage, or the kind whose place it takes.
+
+        A name of both kinds of pre-training means the Transformer. UserError for a name of no cell, of several, of one not made.
+        """
+        among = self.of_kind(kinds)
+        fits = [cell for cell in among if cell == wanted] or [cell for cell in among if cell.startswith(f"{wanted}[")]
+        fits = fits or [cell for cell in among if wanted in kinds_of(self.cells[cell].rpartition("/")[0])]
+        if not fits:
+            known = ", ".join(among[:8]) + (f" and {len(among) - 8} more" if len(among) > 8 else "") or "none"
+            raise UserError(f"no cell {wanted!r} in {self.name}; expected one of {known}. {_OTHERS}")
+        made = [record for cell in fits if (record := self.record(cell))]
+        found = made if len(fits) == 1 else [record for record in made if record["settings"].get("model") != "lstm"]
+        if len(found) > 1:
+            names = ", ".join(record["cell"] for record in found)
+            raise UserError(f"{wanted!r} could mean {len(found)} cells; name one of {names}")
+        if not found:
+            raise UserError(f"{', '.join(fits)} not made in {self.name}; make it with `gpt1 run`. {_OTHERS}")
+        return found[0]
+
+
+_OTHERS = "For those of another run give its workflow, --profile and --set"
+
+
+def describe_options(file: Path, profile: str | None, assignments: Sequence[str]) -> str:
+    """The options of a command, in words."""
+    changed = "".join(f" --set {shlex.quote(text)}" for text in assignments)
+    return f"{f'profile {profile} of ' if profile else ''}{file}{changed}"
+
+
+def places(plan: Plan) -> dict[str, str]:
+    """KIND/FINGERPRINT, the folder in the store, of each cell."""
+    return {cell: f"{entry.cell.uses}/{entry.fingerprint}" for cell, entry in plan.entries.items()}
+
+
+def remember(plan: Plan) -> None:
     """Record a run, now that it begins."""
+    workflow, store = plan.workflow, plan.store
     secret = any(MAY_BE_SECRET.search(text) for text in workflow.assignments)
     asked = {
         "file": str(workflow.file),
         "resolved": os.environ.get(SUBMITTED_FILE) or str(workflow.file.resolve()),
         "profile": workflow.profile,
         "assignments": None if secret else list(workflow.assignments),
+        "cells": list(places(plan).items()),  # in the plan's order
     }
     store.leave(store.root, LAST_RUN, asked)
 
@@ -62,7 +121,11 @@ def remember(workflow: Workflow, store: Store) -> None:
 def last_run(store: Store) -> LastRun | None:
     """The options of the newest run; None where there was none, or its record cannot be read."""
     found = store.left(store.root, LAST_RUN)
-    if not isinstance(found, dict) or not {"file", "resolved", "profile", "assignments"} <= found.keys():
+    if not isinstance(found, dict) or not {"file", "resolved", "profile", "assignments", "cells"} <= found.keys():
         return None
     assignments = None if found["assignments"] is None else tuple(found["assignments"])
-    return LastRun(Path(found["file"]), Path(found["resolved"]), found["profile"], assignments)
+    try:
+        cells = dict(found["cells"])
+    except (TypeError, ValueError):
+        return None
+    return LastRun(Path(found["file"]), Path(found["resolved"]), found["profile"], assignments, cells)

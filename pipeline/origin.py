@@ -23,18 +23,6 @@ def store_of(file: Path) -> Path:
     raise UserError(f"{file}: lies in no store (no folder {_PARTS} above it); give a file below STORE/{_PARTS}, or use --store.")
 
 
-def existing(store: str | Path) -> Store:
-    """The store at an address. UserError when there is none with shards; nothing is created."""
-    mend = f"{store}: no store with shards; expected the place that `gpt1 run --store` wrote to."
-    try:
-        found = Store.existing(store)
-    except UserError:
-        raise UserError(mend) from None
-    if not any(True for _ in found.records("shard")) and not (found.root / "shard.parts").is_dir():
-        raise UserError(mend)
-    return found
-
-
 @dataclass(frozen=True)
 class Origin:
     """The artifacts behind one run of the shard stage."""
@@ -52,14 +40,6 @@ class Origin:
         clean = store.record("clean", found["clean"].fingerprint) or {}
         ingest = _input(store, clean, "ingest") if clean.get("identity", {}).get("inputs", {}).get("ingest") else None
         return Origin(store.to_artifact(record), found["vocabulary"], found["split"], found["clean"], ingest)
-
-
-def newest(store: Store, kind: str) -> dict[str, Any]:
-    """The newest record of a kind of stage. UserError when there is none."""
-    records = sorted(store.records(kind), key=lambda record: record.get("finished", 0))
-    if not records:
-        raise UserError(f"{store.where}: nothing of the stage {kind!r} is finished in this store; run it first.")
-    return records[-1]
 
 
 def record_with(store: Store, file: Path) -> tuple[dict[str, Any], str]:

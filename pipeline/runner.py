@@ -92,7 +92,7 @@ class Runner:
             closing.callback(ray.shutdown)
             closing.enter_context(self._ending)
             closing.callback(leases.release)
-            remember(self.plan.workflow, store)
+            remember(self.plan)
             records = Records(self.plan, self.run_name, self._note)
             closing.callback(self._close, records)
             try:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
+from gpt1.report.wording import counted
 from stages.contract import Artifact, Context, Output, Part, Settings, Stage
 
 
@@ -46,8 +47,8 @@ class Audit(Stage):
         context.summary({**found["trained"], "sentence_words": found["sentences"]["mean"], "rejected": len(found["rejected"])})
         came, left = steps[0], steps[-1]
         context.say(
-            f"{came.books:,} books, {came.after.words:,} words came in; "
-            f"{left.books:,} books, {left.after.words:,} words are trained on"
+            f"{counted(came.books, 'book')}, {came.after.words:,} words came in; "
+            f"{counted(left.books, 'book')}, {left.after.words:,} words to train on"
         )
 
 

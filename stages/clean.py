@@ -11,6 +11,7 @@ from pydantic import Field, create_model
 
 from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
 from gpt1.errors import UserError
+from gpt1.report.wording import counted
 from stages.contract import Context, Output, Part, Settings, Stage
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Clean(Stage):
             )
         context.summary({**totals, "rules": rules, "rejected": rejected})
         context.say(
-            f"{totals['books']} books kept, {sum(rejected.values())} rejected ({_listed(rejected) or 'none'}); "
+            f"{counted(totals['books'], 'book')} kept, {sum(rejected.values())} rejected ({_listed(rejected) or 'none'}); "
             f"{totals['words_in']:,} words in, {totals['words']:,} out; {_listed(rules) or 'no rule struck'}"
         )
 

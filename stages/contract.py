@@ -239,6 +239,11 @@ class Stage(ABC):
         return True
 
     @classmethod
+    def complete(cls, cells: Sequence[Any]) -> Sequence[Any]:
+        """The settings of all cells of one stage, in the order of its matrix, with what depends on the other cells filled in."""
+        return cells
+
+    @classmethod
     def outside(cls, settings: Any) -> list[OutsideFile]:  # noqa: ARG003
         """Files from outside the store that the stage reads. Raises UserError when they are missing."""
         return []

@@ -49,7 +49,11 @@ class FinetuneSettings(TuningSettings):
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout inside the model without pre-training; else not used.")
     init_std: float = added(0.02, "Deviation of the initial weights of the model without pre-training; else not used.", gt=0, lt=1)
     predict_test: bool = added(True, "Predict the test set with the best epoch, and score it where its labels are public.")
-    keep_model: bool = Field(False, description="Keep the best epoch's weights, head included.")
+    keep_model: bool | None = Field(
+        None,
+        description="Keep the best epoch's weights, head included (4 bytes a parameter). When not given, each task's first cell of "
+        "variant `full` does, which has the first seed of the matrix.",
+    )
 
 
 class Finetune(Stage):
@@ -59,6 +63,17 @@ class Finetune(Stage):
     version = 2  # batches by length; the test set
     requires = ("pretrain", "vocabulary", "task_data")
     accepts = ("encode",)
+
+    @classmethod
+    def complete(cls, cells: Sequence[FinetuneSettings]) -> Sequence[FinetuneSettings]:
+        """Decide which cells keep their weights where no setting says so: of each task the first of variant `full`."""
+        first: dict[str, FinetuneSettings] = {}
+        for one in cells:
+            if one.variant == "full":
+                first.setdefault(one.task, one)
+        return [
+            one.model_copy(update={"keep_model": first.get(one.task) is one}) if one.keep_model is None else one for one in cells
+        ]
 
     @classmethod
     def selects(cls, settings: FinetuneSettings, kind: str, upstream: Any) -> bool:

@@ -27,6 +27,7 @@ from gpt1.corpus.sources.listing import list_sources
 from gpt1.corpus.sources.piece import LEFT_OUT
 from gpt1.corpus.sources.rows import LOST
 from gpt1.errors import UserError
+from gpt1.report.wording import counted
 from stages._ingest_parts import ingest_part, spool_part
 from stages.contract import Artifact, Context, OutsideFile, Part, Settings, Stage, placement
 
@@ -156,7 +157,7 @@ class Ingest(Stage):
         names = [] if settings.embedded else list_sources(settings.sources).left_out
         if names:
             context.output("left_out.txt", volatile=True).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-            context.say(f"{len(names)} files are left out, for by their names they are no books: {_first(names)}")
+            context.say(f"left out as no books by their names: {counted(len(names), 'file')}: {_first(names)}")
 
 
 def _outside(file: Listed) -> OutsideFile:
@@ -225,7 +226,8 @@ def _sum_up(
         **({"lost": f"in stretches of sentences: {LOST}"} if stretches else {}),
     })  # fmt: skip
     context.say(
-        f"{totals['books']} books from {totals['files']} files, {totals['words']:,} words, {totals['bytes'] / 1e6:.1f} MB; "
+        f"{counted(totals['books'], 'book')} from {counted(totals['files'], 'file')}, {totals['words']:,} words, "
+        f"{totals['bytes'] / 1e6:.1f} MB; "
         f"{', '.join(f'{number} {name}' for name, number in sorted(encodings.items()))}"
     )
     if stretches:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
+from gpt1.report.wording import counted
 from stages.contract import Artifact, Context, Output, Part, Settings, Stage
 
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ SETS = ("train", "held_out", "duplicate", "near_duplicate")
 
 
 class SplitSettings(Settings):
-    held_out: float = Field(0.1, gt=0, lt=0.9, description="The share of books held out from training, for validation and tasks.")
+    held_out: float = Field(
+        0.1, gt=0, lt=0.9,
+        description="The share of books held out from training, for validation and tasks; exact for fewer than 200 books.",
+    )  # fmt: skip
     tail: float = Field(
         0.05, ge=0, le=0.5, description="The share at the end of each training book that no stage trains on: passages never seen."
     )
@@ -49,7 +53,7 @@ class SplitSettings(Settings):
 class Split(Stage):
     """Signatures are made part by part, the decision over all of them is one table, `split.parquet`."""
 
-    version = 2
+    version = 3  # of few books the held-out number is exact
     settings_model = SplitSettings
     requires = ("clean",)
     spreads = True
@@ -67,6 +71,8 @@ class Split(Stage):
         figures = _figures(rows) | {"not_compared_books": sum(not item.minhash for item in signatures) if near else 0}
         context.summary(figures)
         context.say(_said(figures))
+        if far := _far(figures, settings.held_out):
+            context.say(far)
         if figures["not_compared_books"]:
             context.say(
                 f"{figures['not_compared_books']} stretches of sentences were not looked through for near copies: "
@@ -115,11 +121,25 @@ def _figures(rows: Sequence[SplitRow]) -> dict[str, int]:
 
 def _said(figures: Mapping[str, int]) -> str:
     return (
-        f"{figures['train_books']} books to train on, {figures['held_out_books']} held out "
-        f"({figures['held_out_characters'] / 1e6:.2f} M characters); {figures['duplicate_books']} copies and "
-        f"{figures['near_duplicate_books']} near copies left out; {figures['tied_books']} others share text with a book "
-        f"of their own side, at most {figures['largest_group_books']} together; "
+        f"{counted(figures['train_books'], 'book')} to train on, {figures['held_out_books']} held out "
+        f"({figures['held_out_characters'] / 1e6:.2f} M characters); "
+        f"left out: {counted(figures['duplicate_books'], 'copy', 'copies')}, "
+        f"{counted(figures['near_duplicate_books'], 'near copy', 'near copies')}; "
+        "books that share text with others of their side: "
+        f"{figures['tied_books']}, at most {figures['largest_group_books']} together; "
         f"{figures['tail_characters'] / 1e6:.2f} M characters of unseen tails"
+    )
+
+
+def _far(figures: Mapping[str, int], wanted: float) -> str | None:
+    """A warning where the share of books held out is off by more than half."""
+    books = figures["train_books"] + figures["held_out_books"]
+    share = figures["held_out_books"] / books
+    if wanted / 2 <= share <= 1.5 * wanted:
+        return None
+    return (
+        f"warning: {figures['held_out_books']} of {counted(books, 'book')} held out, {share:.2%}; "
+        f"`held_out` asks for {wanted:.2%}. Another `seed` or more books can bring a nearer share"
     )
 
 

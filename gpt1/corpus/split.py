@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -13,6 +14,8 @@ from gpt1.corpus.signatures import Signature
 from gpt1.errors import UserError
 
 Set = Literal["train", "held_out", "duplicate", "near_duplicate"]
+SMALL = 200
+"""Of fewer books the held-out number is exact; of as many or more each book is drawn, so that an added book moves no other."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,10 @@ def decide(signatures: Sequence[Signature], fraction: float, seed: int, near: Ne
     """A row for each book, ordered by id.
 
     Of books with the same words the first id stays, the others are duplicates; with `near`, a book that stands in a longer one is a
-    near copy, and books that share text lie on one side. A group is held out when the hash of (seed, its first id) lies below
-    `fraction`: adding a book moves no other, unless it shares text with books that did not, or with a later id, among each other.
-    At least one group is held out and one trains; UserError when there are too few for that.
+    near copy, and books that share text (a group) are all held out or all trained on. A group's draw is the hash of (seed, its
+    first id). Of `SMALL` or more books the groups with a draw below `fraction` are held out: adding a book moves no other, unless
+    it joins groups or has their first id. Of fewer, the smallest draws that bring the number of held-out books nearest to
+    max(1, round(fraction x books)). At least one group is held out and one trains; UserError when there are too few for that.
     """
     ordered = sorted(signatures, key=lambda item: item.book)
     first: dict[str, str] = {}
@@ -71,27 +75,40 @@ def decide(signatures: Sequence[Signature], fraction: float, seed: int, near: Ne
     pairs = sharing_pairs(unique, min(near.copy, near.tie)) if near else []
     near_copies = copies(unique, pairs, near.copy) if near else {}
     group = {item.book: item.book for item in unique} | groups(pairs)
-    held_out = _held_out(sorted(set(group.values())), len(unique), fraction, seed)
+    books = Counter(group[item.book] for item in unique if item.book not in near_copies)
+    held_out = _held_out(books, len(unique), fraction, seed)
     return [_row(item, first[item.digest], group, near_copies, held_out) for item in ordered]
 
 
-def _held_out(named: Sequence[str], books: int, fraction: float, seed: int) -> set[str]:
-    """The names of the groups that are held out, of those `named`, which `books` different books belong to."""
-    drawn = sorted((_draw(seed, name), name) for name in named)
-    if books < 2:
+def _held_out(books: Counter[str], unique: int, fraction: float, seed: int) -> set[str]:
+    """The groups that are held out. `books`: how many each has, near copies not counted; `unique`: all books, near copies too."""
+    if unique < 2:
         raise UserError(
-            f"split: found {books} book{'s' if books != 1 else ''} after cleaning and de-duplication; "
+            f"split: found {unique} book{'s' if unique != 1 else ''} after cleaning and de-duplication; "
             "expected at least two, one to train on and one to hold out. Give more books."
         )
-    if len(drawn) < 2:
+    if len(books) < 2:
         raise UserError(
-            f"split: found {books} books that all share text with one another; expected at least two that do not, one to train "
+            f"split: found {unique} books that all share text with one another; expected at least two that do not, one to train "
             "on and one to hold out. Give more books, remove what they share, raise `near_tie` or switch off `near_duplicates`."
         )
-    held_out = {name for draw, name in drawn if draw < fraction} or {drawn[0][1]}
-    if len(held_out) == len(drawn):
-        held_out.remove(drawn[-1][1])
-    return held_out
+    drawn = sorted(books, key=lambda name: (_draw(seed, name), name))
+    total = books.total()
+    if total < SMALL:
+        held_out = _nearest(drawn, books, max(1, round(fraction * total)))
+    else:
+        held_out = {name for name in drawn if _draw(seed, name) < fraction} or {drawn[0]}
+    return held_out - {drawn[-1]} if len(held_out) == len(drawn) else held_out
+
+
+def _nearest(drawn: Sequence[str], books: Counter[str], target: int) -> set[str]:
+    """The first groups, without those that would lead away from `target` books; where all would, the smallest group."""
+    held_out, left = set[str](), target
+    for name in drawn:
+        if abs(left - books[name]) < left:
+            held_out.add(name)
+            left -= books[name]
+    return held_out or {min(drawn, key=lambda name: books[name])}
 
 
 def _row(item: Signature, stays: str, group: Mapping[str, str], near: Mapping[str, Pair], held_out: set[str]) -> SplitRow:

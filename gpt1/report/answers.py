@@ -10,7 +10,7 @@ from gpt1.report.corpus import figure
 from gpt1.report.dag import stage_of
 from gpt1.report.distance import sentences, share
 from gpt1.report.making import PAPER_PETAFLOP_DAYS
-from gpt1.report.wording import number, short, signed, span
+from gpt1.report.wording import counted, number, short, signed, span
 
 
 @dataclass(frozen=True)
@@ -96,13 +96,13 @@ def _data(facts: Mapping[str, Any], origin: str) -> tuple[str, list[str]]:
     authors, words = figure(corpus, "ingest", "authors"), figure(corpus, "ingest", "words")
     trained = f", {short(audit['trained']['words'])} trained on" if audit else ""
     held_out = figure(corpus, "split", "held_out_books")
-    by = f" by {number(authors)} authors" if authors else ""
+    by = f" by {counted(authors, 'author')}" if authors else ""
     text = [
         f"{origin or 'The books'}: {short(words)} words{by}{trained}"
-        + (f", {number(held_out)} books held out" if held_out is not None else "")
+        + (f", {counted(held_out, 'book')} held out" if held_out is not None else "")
         + "."
     ]
     if facts["tasks"]:
         ours = all(row["task"].startswith("demo_") for row in facts["tasks"])
         text.append("The tasks are made from the same books." if ours else "The tasks are the publishers' files.")
-    return f"{number(books)} books", text
+    return counted(books, "book"), text

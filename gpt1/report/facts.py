@@ -14,7 +14,7 @@ from gpt1.report.pretraining import pretraining_facts
 from gpt1.report.provenance import provenance_facts
 from gpt1.report.sources import Source
 from gpt1.report.tasks import CLEAR, clearly_better, finetune_facts, transfer_facts, zero_shot_facts
-from gpt1.report.wording import number
+from gpt1.report.wording import counted, number
 
 
 def gather(sources: Sequence[Source]) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def verdict(facts: Mapping[str, Any]) -> list[str]:
 
 def _learned(cell: Mapping[str, Any], pretraining: Mapping[str, Any], several: bool) -> str:
     name = f"{cell['cell']}: " if several else ""
-    text = f"{name}held-out perplexity {number(cell['held_out_perplexity'])} after {number(cell['updates'])} updates"
+    text = f"{name}held-out perplexity {number(cell['held_out_perplexity'])} after {counted(cell['updates'], 'update')}"
     if cell["share_of_unigram"]:
         text += f", {100 * cell['share_of_unigram']:.0f} % of the unigram model's {number(pretraining['unigram_perplexity'])}"
     if cell["share_of_bigram"]:

@@ -18,6 +18,11 @@ def number(value: Any) -> str:
     return f"{value:.4g}"
 
 
+def counted(value: int, one: str, many: str = "") -> str:
+    """A number of things: 1 book, 1,234 books, 2 copies."""
+    return f"{number(value)} {one if value == 1 else many or f'{one}s'}"
+
+
 def short(value: Any) -> str:
     """Large counts in thousands or millions: 9.8 M, 43.1 k, 812."""
     if value is None:

@@ -106,7 +106,7 @@ def load_finetuned(gpt: GPT, folder: Path) -> FineTuned:
     config = folder / HEAD_CONFIG
     if not config.is_file():
         raise UserError(
-            f"{config}: no such file; expected a model kept by finetune with `keep_model: true` (make an older one anew)"
+            f"{config}: no such file; expected a model kept by finetune with `keep_model: true`"
         )
     try:
         facts = json.loads(config.read_bytes())

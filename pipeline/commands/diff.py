@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import typer
 
 from gpt1.errors import UserError
 from gpt1.report.wording import number, span
-from pipeline.commands.options import Json, StoreOption
+from pipeline.commands.options import (
+    Assignments,
+    FileToRead,
+    Json,
+    Profile,
+    StoreOption,
+    read_artifacts,
+)
 from pipeline.plan import changes
 from pipeline.store import Store
 
@@ -19,18 +26,40 @@ SAME = "same"
 
 
 def diff(
-    before: Annotated[str | None, typer.Argument(help="A run, or how its name begins; else the last but one.")] = None,
-    after: Annotated[str | None, typer.Argument(help="The run to compare it with; the last one when left out.")] = None,
+    before: Annotated[
+        str | None, typer.Argument(help="A run, or how its name begins; else the newest other with the same stages.")
+    ] = None,
+    after: Annotated[
+        str | None, typer.Argument(help="The run to compare it with; else the last, or the jobs of --profile and --set.")
+    ] = None,
+    file: FileToRead = None,
+    profile: Profile = None,
+    assignments: Assignments = None,
     store: StoreOption = "store",
     as_json: Json = False,
 ) -> None:
     """Compare two runs cell by cell: settings, inputs, code, figures, seconds. A run is what it made, and what that was made of."""
     records: list[Record] = sorted(Store.existing(store).history(), key=lambda record: record.get("finished", 0.0))
     names = sorted({str(record["run"]) for record in records if record.get("run")})
-    first, second = _run(before, names, -2), _run(after, names, -1)
-    rows = compare(cells_of(first, records), cells_of(second, records))
+    new: Mapping[str, Record]
+    if after is None:
+        found = read_artifacts(file, profile, assignments, store)
+        new = {cell: record for cell in found.cells if (record := found.record(cell))}
+        if not new:
+            raise UserError(f"diff: nothing is made of {found.name}; name two runs of {_known(names)}")
+        second = str(max(new.values(), key=lambda record: record["finished"])["run"])
+    elif file or profile or assignments:
+        raise UserError("diff: found a second run and options of one; expected one of them")
+    else:
+        second = _run(after, names)
+        new = cells_of(second, records)
+    first = _run(before, names) if before else _with_stages_of(new, second, names, records)
+    rows = compare(cells_of(first, records), new) if first else []
     if as_json:
         print(json.dumps({"before": first, "after": second, "cells": rows}, indent=1))
+        return
+    if first is None:
+        print(f"{second}: no other run in the store has the same stages, so there is nothing to compare it with")
         return
     print(f"{first} -> {second}")
     for row in rows:
@@ -58,15 +87,19 @@ def _results(old: Record, new: Record) -> list[str]:
     if old.get("code") != new.get("code"):
         lines.append(f"code: {old.get('git_commit')} -> {new.get('git_commit')}")
     if old["digest"] != new["digest"]:
-        lines.append("other content")
         mine, other = old.get("summary", {}), new.get("summary", {})
-        for key in sorted({*mine, *other}):
-            a, b = mine.get(key), other.get(key)
-            if a != b and not isinstance(a, dict | list) and not isinstance(b, dict | list):
-                lines.append(f"{key}: {number(a)} -> {number(b)}")
+        figures = [_change(key, mine.get(key), other.get(key)) for key in sorted({*mine, *other})]
+        lines += [line for line in figures if line] or ["other content"]
     if lines and old.get("seconds") is not None and new.get("seconds") is not None:
-        lines.append(f"took: {span(old['seconds'])} -> {span(new['seconds'])}")
+        lines += filter(None, [_change("took", span(old["seconds"]), span(new["seconds"]))])
     return lines
+
+
+def _change(name: str, old: Any, new: Any) -> str | None:
+    """None where both read alike, and for tables."""
+    if isinstance(old, dict | list) or isinstance(new, dict | list) or number(old) == number(new):
+        return None
+    return f"{name}: {number(old)} -> {number(new)}"
 
 
 def cells_of(run: str, records: list[Record]) -> dict[str, Record]:
@@ -87,13 +120,25 @@ def cells_of(run: str, records: list[Record]) -> dict[str, Record]:
     return found
 
 
-def _run(wanted: str | None, names: list[str], place: int) -> str:
-    known = ", ".join(names[-8:]) or "none"
-    if wanted is None:
-        if len(names) < 2:
-            raise UserError(f"diff: expected two runs in the store, found {known}; name the store with --store")
-        return names[place]
+def _run(wanted: str, names: list[str]) -> str:
     fits = [name for name in names if name.startswith(wanted)]
     if wanted in names or len(fits) == 1:
         return wanted if wanted in names else fits[0]
-    raise UserError(f"{wanted}: {'several runs begin so' if fits else 'no such run'}; expected one of the store's: {known}")
+    raise UserError(f"{wanted}: {'several runs begin so' if fits else 'no such run'}; expected one of the store's: {_known(names)}")
+
+
+def _with_stages_of(cells: Mapping[str, Record], run: str, names: list[str], records: list[Record]) -> str | None:
+    """The newest other run that has all stages of `cells`, those of `run`; None where there is none."""
+    stages = _stages(cells)
+    for name in reversed(names):
+        if name != run and stages <= _stages(cells_of(name, records)):
+            return name
+    return None
+
+
+def _stages(cells: Iterable[str]) -> set[str]:
+    return {cell.partition("[")[0] for cell in cells}
+
+
+def _known(names: list[str]) -> str:
+    return ", ".join(names[-8:]) or "none"

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import unquote
@@ -15,16 +16,28 @@ import typer
 
 from gpt1.errors import UserError
 from pipeline.commands.new_folder import new_folder
-from pipeline.commands.options import StoreOption, flag
+from pipeline.commands.options import (
+    WORKFLOW_HELP,
+    Assignments,
+    FileToRead,
+    Profile,
+    StoreOption,
+    flag,
+    profiles,
+    read_artifacts,
+)
+from pipeline.last_run import RunArtifacts
 
 if TYPE_CHECKING:
     from gpt1.weights.checkpoint import Checkpoint
 
-WHERE = "A checkpoint's folder, or a cell of the store: pretrain, pretrain@300 (a snapshot), finetune[task=rte,seed=1]."
+WHERE = "A checkpoint's folder, or a cell of the last run: pretrain, pretrain@300 (a snapshot), finetune[task=rte,seed=1]."
 Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write; it must not exist, or be empty.")]
 Where = Annotated[str, typer.Argument(help=WHERE, metavar="CHECKPOINT")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Json = Annotated[bool, flag("--json", "Print JSON Lines.")]
+LongProfile = Annotated[str | None, typer.Option("--profile", help="A profile of the workflow.", autocompletion=profiles)]
+WorkflowToRead = Annotated[Path | None, typer.Option("--workflow", help=WORKFLOW_HELP)]
 
 importing = typer.Typer(help="Turn published weights into a checkpoint of ours.", no_args_is_help=True)
 exporting = typer.Typer(help="Write a checkpoint in another form.", no_args_is_help=True)
@@ -66,6 +79,9 @@ def export_hf(
     where: Where,
     out: Out,
     license: Annotated[str, typer.Option(help="The license in the card, as the Hugging Face hub spells it (`cc-by-4.0`).")] = "",
+    file: FileToRead = None,
+    profile: Profile = None,
+    assignments: Assignments = None,
     store: StoreOption = "store",
 ) -> None:
     """A folder that transformers loads, with a model card."""
@@ -75,7 +91,7 @@ def export_hf(
     from pipeline.checkpoints import find
 
     publication = Publication(license=check_license(license))
-    found = find(where, store)
+    found = find(where, partial(read_artifacts, file, profile, assignments, store))
     one = found.checkpoint
     card = model_card(one.model.config, one.vocabulary, found.sources, one.tuned, publication)
     with new_folder(out, f"--out {out}") as folder:
@@ -84,19 +100,33 @@ def export_hf(
 
 
 @exporting.command("openai")
-def export_openai(where: Where, out: Out, store: StoreOption = "store") -> None:
+def export_openai(
+    where: Where,
+    out: Out,
+    file: FileToRead = None,
+    profile: Profile = None,
+    assignments: Assignments = None,
+    store: StoreOption = "store",
+) -> None:
     """The ten .npy files of 2018."""
     from gpt1.weights.openai import write_openai
     from pipeline.checkpoints import find
 
-    found = find(where, store)
+    found = find(where, partial(read_artifacts, file, profile, assignments, store))
     with new_folder(out, f"--out {out}") as folder:
         write_openai(folder, found.checkpoint.model, found.checkpoint.vocabulary)
     print(f"{found.name} in OpenAI's form: {out}")
 
 
 @exporting.command("mlflow")
-def export_mlflow(where: Where, out: Out, store: StoreOption = "store") -> None:
+def export_mlflow(
+    where: Where,
+    out: Out,
+    file: FileToRead = None,
+    profile: Profile = None,
+    assignments: Assignments = None,
+    store: StoreOption = "store",
+) -> None:
     """A folder for `mlflow models serve`."""
     from gpt1.report.model_card import model_card
     from gpt1.weights.hf import export
@@ -106,7 +136,7 @@ def export_mlflow(where: Where, out: Out, store: StoreOption = "store") -> None:
     path = str(out.absolute())
     if "#" in path or unquote(path) != path:  # MLflow's reader takes the path for an address a second time
         raise UserError(f"--out {out}: MLflow cannot load a model from a path with `#` or such as `%20`; name another folder")
-    found = find(where, store)
+    found = find(where, partial(read_artifacts, file, profile, assignments, store))
     one = found.checkpoint
     card = model_card(one.model.config, one.vocabulary, found.sources, one.tuned)
     with new_folder(out, f"--out {out}") as folder:
@@ -131,6 +161,9 @@ def generate(
     length_penalty: Annotated[float, typer.Option(help="Beam search: power of the length that scores are divided by.")] = 1.0,
     stop_at_newline: Annotated[bool, flag("--stop-at-newline", "End a text at its first line break.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the draws; the same seed gives the same texts.")] = 0,
+    file: FileToRead = None,
+    profile: LongProfile = None,
+    assignments: Assignments = None,
     store: StoreOption = "store",
     device: Device = "auto",
     as_json: Json = False,
@@ -140,7 +173,7 @@ def generate(
 
     check_sampling(tokens, temperature, top_k, top_p, beams)
     texts = [*(prompt or []), *(_lines(prompts) if prompts else [])] or [""]
-    answerer = Answerer(_load(where, store, device))
+    answerer = Answerer(_load(where, partial(read_artifacts, file, profile, assignments, store), device))
     stream = _Stream(answerer, texts[0]) if len(texts) == 1 and not beams and not as_json else None
     found = answerer.generate(
         texts, tokens, temperature, top_k, top_p, beams, length_penalty, stop_at_newline, seed, stream.token if stream else None
@@ -161,7 +194,10 @@ def predict(
     file: Annotated[
         Path | None, typer.Option("--file", help="Examples: .jsonl with `texts` and `choices`, or tab separated.")
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help=f"{WHERE} The task's newest kept one.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help=f"{WHERE} Else the task's first with weights.")] = None,
+    workflow: WorkflowToRead = None,
+    profile: Profile = None,
+    assignments: Assignments = None,
     store: StoreOption = "store",
     device: Device = "auto",
     as_json: Json = False,
@@ -178,7 +214,8 @@ def predict(
     if bool(text) == bool(file):
         raise UserError("give one example with --text (and --choice), or a file of examples with --file")
     examples = read_plain_examples(file) if file else [Example("1", tuple(text or ()), tuple(choice or ()))]
-    answerer = Answerer(_load(model or kept(task, store), store, device))
+    artifacts = cache(partial(read_artifacts, workflow, profile, assignments, store))
+    answerer = Answerer(_load(model or kept(task, artifacts()), artifacts, device))
     tuned = answerer.checkpoint.tuned
     if tuned is None or tuned.task.name != task:
         found = f"fine-tuned for {tuned.task.name}" if tuned else "not fine-tuned"
@@ -192,6 +229,9 @@ def perplexity(
     files: Annotated[list[Path], typer.Argument(help="UTF-8 text files.", metavar="FILE...")],
     model: Annotated[str, typer.Option("--model", "-m", help=WHERE)] = "pretrain",
     stride: Annotated[int | None, typer.Option(help="Ids from one window to the next; half the context when not given.")] = None,
+    file: FileToRead = None,
+    profile: Profile = None,
+    assignments: Assignments = None,
     store: StoreOption = "store",
     device: Device = "auto",
     as_json: Json = False,
@@ -201,7 +241,7 @@ def perplexity(
     from gpt1.text.encoder import TextEncoder
 
     texts = {file: _text(file) for file in files}
-    found = _load(model, store, device)
+    found = _load(model, partial(read_artifacts, file, profile, assignments, store), device)
     encoder, scores = TextEncoder(found.vocabulary), list[TextScore]()
     for file, text in texts.items():
         scores.append(text_score(found.model, str(file), encoder.encode(text), len(text.encode()), stride))
@@ -228,7 +268,7 @@ class _Stream:
         self._shown = len(text)
 
 
-def _load(where: str, store: str, device: str) -> Checkpoint:
+def _load(where: str, artifacts: Callable[[], RunArtifacts], device: str) -> Checkpoint:
     import torch
 
     from pipeline.checkpoints import find
@@ -237,7 +277,7 @@ def _load(where: str, store: str, device: str) -> Checkpoint:
         raise UserError(f"--device {device}: expected auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no GPU here; use cpu or mend the driver")
-    found = find(where, store).checkpoint
+    found = find(where, artifacts).checkpoint
     place = "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
     (found.tuned.model if found.tuned else found.model).to(place)
     return found

@@ -16,8 +16,8 @@ from typer.models import OptionInfo
 
 from gpt1.errors import UserError
 from pipeline.cells import Workflow
-from pipeline.last_run import last_run
-from pipeline.plan import Selection
+from pipeline.last_run import RunArtifacts, describe_options, last_run, places
+from pipeline.plan import Selection, make_plan
 from pipeline.store import Store
 from pipeline.workflow import read
 
@@ -49,9 +49,7 @@ def _raw(context: typer.Context) -> dict[str, Any]:
         return {}
 
 
-def read_workflow(
-    file: Path | None, profile: str | None, assignments: Sequence[str] | None, store: str
-) -> Workflow:
+def read_workflow(file: Path | None, profile: str | None, assignments: Sequence[str] | None, store: str) -> Workflow:
     """The workflow of a command that only looks: by its options; without any, the last run's."""
     if file is not None or profile is not None or assignments:
         return read(file or WORKFLOW, profile, assignments or ())
@@ -72,6 +70,20 @@ def read_workflow(
     return read(last.file, last.profile, last.assignments)
 
 
+def read_artifacts(file: Path | None, profile: str | None, assignments: Sequence[str] | None, store: str) -> RunArtifacts:
+    """What a command that only looks is to read: the artifacts of its options' plan; without any, those of the last run."""
+    opened = Store.existing(store)
+    if file is not None or profile is not None or assignments:
+        workflow = read(file or WORKFLOW, profile, assignments or ())
+        name = describe_options(workflow.file, profile, workflow.assignments)
+        return RunArtifacts(opened, places(make_plan(workflow, opened)), name)
+    last = last_run(opened)
+    if last is None:
+        raise UserError(f"{opened.where}: no run is recorded in this store; make one with `gpt1 run`, or give --profile or --set")
+    print(f"gpt1: using {last} (the store's last run)", file=sys.stderr)
+    return RunArtifacts(opened, last.cells, f"{last} (the store's last run)")
+
+
 def run_command(workflow: Workflow, store: Store, stage: str) -> str:
     """The command that makes a stage of a workflow, as it is typed."""
     words = ["gpt1", "run", stage]
@@ -86,6 +98,7 @@ def store_words(store: Store) -> list[str]:
     return [] if store.root == Path("store").resolve() else ["--store", store.where]
 
 
+WORKFLOW_HELP = "The workflow. Without it, --profile and --set: those of the store's last run."
 StoreOption = Annotated[
     str, typer.Option("--store", "-s", help="Where all results are: a folder, or s3://BUCKET/FOLDER.", envvar="GPT1_STORE")
 ]
@@ -93,8 +106,9 @@ File = Annotated[Path, typer.Option("--file", "-f", help="The workflow.")]
 FileToRead = Annotated[
     Path | None,
     typer.Option(
-        "--file", "-f",
-        help="The workflow. Without --file, --profile and --set: those of the store's last run.",
+        "--file",
+        "-f",
+        help=WORKFLOW_HELP,
     ),
 ]
 Profile = Annotated[

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gpt1.errors import UserError
-from pipeline.commands.options import Json, StoreOption
-from pipeline.origin import Origin, existing, input_record, newest, record_of_book, record_with, store_of
+from pipeline.commands.options import (
+    Assignments,
+    FileToRead,
+    Json,
+    Profile,
+    StoreOption,
+    read_artifacts,
+)
+from pipeline.last_run import RunArtifacts
+from pipeline.origin import Origin, input_record, record_of_book, record_with, store_of
 from pipeline.store import Store
 
 if TYPE_CHECKING:
@@ -37,14 +46,18 @@ def trace(
     offset: Annotated[int | None, typer.Argument(help="The position of a token in the shard or set, from 0.")] = None,
     step: Annotated[int | None, typer.Option("--step", help="The windows of this update of a pre-training (1: the first).")] = None,
     sample: Annotated[int | None, typer.Option("--sample", help="Only this window of the batch, from 0.")] = None,
+    file: FileToRead = None,
+    profile: Profile = None,
+    assignments: Assignments = None,
     store: StoreOption = "store",
     as_json: Json = False,
 ) -> None:
     """Say where a token, or the batch of a training step, comes from: book, file, offset, text, cleaning rules."""
+    artifacts = partial(read_artifacts, file, profile, assignments, store)
     if step is not None and shard is None:
-        rows = _trace_step(existing(store), step, sample)
+        rows = _trace_step(artifacts(), step, sample)
     elif step is None and shard is not None and offset is not None:
-        rows = [_trace_offset(store, shard, offset)]
+        rows = [_trace_offset(artifacts, shard, offset)]
     else:
         raise UserError("trace: expected a shard with an offset, such as `train/part-0003.arrow 1200`, or --step; not both")
     if as_json:
@@ -53,17 +66,17 @@ def trace(
     print("\n\n".join(_lines(row) for row in rows))
 
 
-def _trace_offset(folder: str, shard: str, offset: int) -> dict[str, Any]:
+def _trace_offset(artifacts: Callable[[], RunArtifacts], shard: str, offset: int) -> dict[str, Any]:
     from gpt1.data.shard_file import open_shard
     from gpt1.data.trace import book_at, book_of_set
 
     file = Path(shard)
     if file.is_file():
-        store = existing(store_of(file))
+        store = Store.existing(store_of(file))
         record, name = record_with(store, file)
     else:
-        store, name = existing(folder), shard
-        record = newest(store, "shard")
+        found, name = artifacts(), shard
+        store, record = found.store, found.choose("shard", ("shard",))
     origin = Origin.of(store, record)
     if spans := _spans(origin, name):
         return _Tracer(origin).row(Found(*book_of_set(spans, offset, name)))
@@ -81,15 +94,15 @@ def _spans(origin: Origin, chosen: str) -> list[BookSpan]:
     return [span for span in read_spans(origin.shard.path("books.parquet")) if span.set == chosen]
 
 
-def _trace_step(store: Store, step: int, sample: int | None) -> list[dict[str, Any]]:
-    record = newest(store, "pretrain")
+def _trace_step(found: RunArtifacts, step: int, sample: int | None) -> list[dict[str, Any]]:
+    record = found.choose("pretrain", ("pretrain",))
     settings: Mapping[str, Any] = record["settings"]
     if not 1 <= step <= settings["steps"]:
         raise UserError(f"--step {step}: {record['cell']} has the updates 1 to {settings['steps']}")
     batch = int(settings["batch"])
     if sample is not None and not 0 <= sample < batch:
         raise UserError(f"--sample {sample}: a batch of {record['cell']} has the windows 0 to {batch - 1}")
-    origin = Origin.of(store, input_record(store, record, "shard"))
+    origin = Origin.of(found.store, input_record(found.store, record, "shard"))
     windows, tracer = _windows(origin, settings), _Tracer(origin)
     rows = []
     for number in range(batch) if sample is None else [sample]:

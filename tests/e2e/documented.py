@@ -40,7 +40,6 @@ def _write_workflow(folder: Path) -> None:
     stages["task_data"] |= {"matrix": {"task": ["demo_choice", *TASKS]}}
     stages["task_data"]["with"]["source"] = "data"
     stages["finetune"] |= {"matrix": {"task": TASKS, "seed": [1, 2]}}
-    stages["finetune"]["with"]["keep_model"] = True
     document["profiles"] = {name: {"description": "The same.", "stages": {}} for name in PROFILES}
     (folder / "workflow.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
 

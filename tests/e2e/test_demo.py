@@ -74,3 +74,19 @@ def test_again_nothing_runs_in_seconds(store: Path) -> None:
     assert time.monotonic() - began < 60  # five seconds are promised; a bound that a busy machine keeps too
     plan = json.loads(gpt1("plan", "--file", WORKFLOW, "--profile", "demo", "--store", store, "--json").stdout)
     assert {cell["state"] for cell in plan["cells"]} == {"done"}
+
+
+def test_commands_that_read_work_without_options(store: Path, tmp_path: Path) -> None:
+    text = "She walked across the moor to the old house, and did not look back."
+    (tmp_path / "text.txt").write_text(text)
+    for words in (
+        ("status",), ("plan",), ("graph",), ("path", "export"), ("describe",), ("diff",), ("trace", "--step", "1", "--sample", "0"),
+        ("trace", "train", "1000"), ("generate", "--prompt", "the old man", "--tokens", "5"), ("perplexity", tmp_path / "text.txt"),
+        ("predict", "demo_author", "--text", text), ("export", "hf", "pretrain", "--out", tmp_path / "hf"),
+    ):  # fmt: skip
+        ended = gpt1(*words, "--store", store)
+        assert ended.returncode == 0, ended.stderr
+        assert f"gpt1: using profile demo of {WORKFLOW} (the store's last run)\n" in ended.stderr
+        assert ended.stdout.strip()
+    tasks = {cell: record["files"] for cell, record in records(store, "finetune").items()}
+    assert all({"model.safetensors", "head.safetensors", "head.json"} <= files.keys() for files in tasks.values())

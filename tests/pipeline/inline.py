@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.context import Job, run_cell
 from pipeline.events import PrintReporter
+from pipeline.last_run import remember
 from pipeline.plan import Entry, Plan, Selection, make_plan
 from pipeline.store import Store
 from pipeline.workflow import read
@@ -19,6 +20,7 @@ def plan_of(
 
 def run_inline(plan: Plan, run: str = "") -> list[str]:
     """Make what the plan says; the cells that were made, in order."""
+    remember(plan)
     for entry in plan.to_run:
         if entry.artifact is not None:
             plan.store.withdraw(entry.cell.uses, entry.fingerprint)

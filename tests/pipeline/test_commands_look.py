@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from gpt1.errors import UserError
 from pipeline.cli import app
 from pipeline.commands.panels import PANELS
+from pipeline.plan import Selection
 from tests.conftest import ROOT
 from tests.pipeline.inline import plan_of, run_inline
 
@@ -75,20 +76,67 @@ def test_doctor_says_how_to_mend(tmp_path: Path) -> None:
 def test_diff_names_settings_inputs_and_figures(store: Path) -> None:
     done = invoke("diff", "--store", store)
     assert done.exit_code == 0, done.output
-    said = done.output
+    said = done.stdout
     assert said.startswith(f"{FIRST} -> {SECOND}\n")
-    assert "numbers: changed\n    with.add: 0 -> 5\n    other content\n" in said
+    assert "numbers: changed\n    with.add: 0 -> 5\n    total: 6 -> 21\n" in said
     assert "total[factor=1]: changed\n    input tests.pipeline.toy.numbers changed" in said
-    assert "took: " in said
+    shown = [line.split(": ", 1)[1].split(" -> ") for line in said.splitlines() if line.startswith("    ") and " -> " in line]
+    assert all(old != new for old, new in shown)
+
+
+THIRD = "20260103-000000-cccc"
+
+
+def runs(*words: str | Path) -> tuple[str | None, str, dict[str, str]]:
+    """The two runs that `diff` compares, and how each cell differs."""
+    done = invoke("diff", "--json", *words)
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    return found["before"], found["after"], {row["cell"]: row["how"] for row in found["cells"]}
+
+
+def test_a_run_of_few_stages_is_passed_over(store: Path, books: Path) -> None:
+    run_inline(plan_of(TOY, store, f"numbers.source={books}", "numbers.add=8", selection=Selection(("numbers",))), THIRD)
+    fourth = "20260104-000000-dddd"
+    run_inline(plan_of(TOY, store, f"numbers.source={books}", "numbers.add=9"), fourth)
+    assert runs("--store", store) == (SECOND, fourth, dict.fromkeys(("numbers", "total[factor=1]", "total[factor=2]"), "changed"))
+
+
+def test_the_last_run_is_compared_though_it_made_little_or_nothing(store: Path, books: Path) -> None:
+    forced = Selection(("total[factor=2]",), only=True, force=True)
+    run_inline(plan_of(TOY, store, f"numbers.source={books}", "numbers.add=5", selection=forced), THIRD)
+    before, after, how = runs("--store", store)
+    assert (before, after) == (SECOND, THIRD)
+    assert set(how.values()) == {"same"}
+    # The first run's settings again: all of it is there.
+    assert run_inline(plan_of(TOY, store, f"numbers.source={books}")) == []
+    before, after, how = runs("--store", store)
+    assert (before, after, how["numbers"]) == (THIRD, FIRST, "changed")
+
+
+def test_diff_of_options_and_what_it_refuses(store: Path, books: Path) -> None:
+    options = ("--file", TOY, "--set", f"numbers.source={books}", "--store", store)
+    assert runs(*options)[:2] == (SECOND, FIRST)
+    for words, message in (
+        ((FIRST, SECOND, *options), "found a second run and options of one"),
+        ((*options, "--set", "numbers.add=7"), "nothing is made of"),
+    ):
+        assert message in str(invoke("diff", *words).exception)
+
+
+def test_the_only_run_has_nothing_to_be_compared_with(tmp_path: Path, books: Path) -> None:
+    run_inline(plan_of(TOY, tmp_path / "new", f"numbers.source={books}"), FIRST)
+    assert runs("--store", tmp_path / "new") == (None, FIRST, {})
+    assert invoke("diff", "--store", tmp_path / "new").stdout.startswith(f"{FIRST}: no other run")
 
 
 def test_a_run_is_what_it_made_and_what_that_was_made_from(store: Path, books: Path) -> None:
     third = "20260103-000000-cccc"
     run_inline(plan_of(TOY, store, f"numbers.source={books}", profile="tripled"), third)
-    rows = {row["cell"]: row for row in json.loads(invoke("diff", FIRST, "20260103", "--store", store, "--json").output)["cells"]}
+    rows = {row["cell"]: row for row in json.loads(invoke("diff", FIRST, "20260103", "--store", store, "--json").stdout)["cells"]}
     assert rows["numbers"]["changes"][0] == "with.add: 0 -> 1"
     assert rows["total[factor=3]"]["how"] == "only in the second run"
-    same = json.loads(invoke("diff", SECOND, SECOND, "--store", store, "--json").output)["cells"]
+    same = json.loads(invoke("diff", SECOND, SECOND, "--store", store, "--json").stdout)["cells"]
     assert {row["how"] for row in same} == {"same"}
     assert len(same) == 3
 
@@ -100,7 +148,7 @@ def test_diff_of_a_store_on_s3_is_that_of_a_folder(store: Path, books: Path, s3_
     made.store.withdraw("numbers", made.entries["numbers"].fingerprint)  # what was taken back had been made all the same
 
     def rows(where: str | Path) -> list[dict[str, object]]:
-        found = json.loads(invoke("diff", "--store", where, "--json").output)["cells"]
+        found = json.loads(invoke("diff", "--store", where, "--json").stdout)["cells"]
         return [{**row, "changes": [line for line in row["changes"] if not line.startswith("took")]} for row in found]
 
     assert rows(s3_store) == rows(store)

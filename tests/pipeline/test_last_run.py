@@ -17,7 +17,6 @@ from pipeline.events import PrintReporter
 from pipeline.last_run import LAST_RUN, SUBMITTED_FILE, last_run, remember
 from pipeline.plan import Plan
 from pipeline.store import Store
-from pipeline.workflow import read
 from stages.contract import OutputFile
 from tests.conftest import ROOT
 from tests.pipeline.inline import plan_of, run_inline
@@ -66,11 +65,17 @@ def made(here: Path, options: list[str]) -> Path:
 
 
 def test_a_run_records_its_options_and_commands_that_look_take_them(made: Path) -> None:
+    plan = plan_of(
+        Path("workflow.yaml"), made / "store", "numbers.source=mine", profile="tripled"
+    )
     assert json.loads((made / "store" / LAST_RUN).read_text()) == {
         "file": "workflow.yaml",
         "resolved": str(made / "workflow.yaml"),
         "profile": "tripled",
         "assignments": ["numbers.source=mine"],
+        "cells": [
+            [cell, f"{entry.cell.uses}/{entry.fingerprint}"] for cell, entry in plan.entries.items()
+        ],
     }
     for command in ("status", "plan"):
         done = invoke(command, "--json")
@@ -126,7 +131,9 @@ def test_the_file_is_found_from_another_folder_and_its_loss_is_said(
 )
 def test_a_secret_is_not_recorded(here: Path, source: str) -> None:
     store = Store.at(here / "store")
-    remember(read(Path("workflow.yaml"), "tripled", [f"numbers.source={source}"]), store)
+    plan = plan_of(Path("workflow.yaml"), store.root, "numbers.source=mine", profile="tripled")
+    workflow = replace(plan.workflow, assignments=(f"numbers.source={source}",))
+    remember(replace(plan, workflow=workflow))
     assert "hidden" not in (here / "store" / LAST_RUN).read_text()
     assert "had a secret in --set" in invoke("status").stderr
 

@@ -25,8 +25,9 @@ from gpt1.weights.openai import write_openai
 from pipeline.cli import app
 from pipeline.context import Job, StageContext
 from pipeline.events import PrintReporter
+from pipeline.last_run import LAST_RUN
 from pipeline.store import Store
-from stages.contract import Artifact, Resources
+from stages.contract import Artifact, OutputFile, Resources
 from tests.gpt1 import weight_samples as samples
 from tests.pipeline.inline import plan_of, run_inline
 
@@ -37,7 +38,7 @@ def gpt1(*words: object) -> str:
     """What the command prints; UserError goes through, as `main` would catch it."""
     done = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    return done.output
+    return done.stdout
 
 
 def as_json(*words: object) -> list[dict[str, Any]]:
@@ -74,7 +75,15 @@ def store(tmp_path: Path) -> Path:
     pretrain = publish(target, "pretrain", "pretrain", weights, {"steps": 20, "max_lr": 1e-3}, (vocabulary,))
     kept = {name: content for name, content in files["tuned"].items() if name not in names}
     publish(target, "finetune", "finetune[task=rte,seed=1]", kept, {"task": "rte"}, (pretrain, vocabulary))
+    made = {"vocabulary": "vocabulary", "pretrain": "pretrain", "finetune[task=rte,seed=1]": "finetune"}
+    last_run_of(target, {cell: f"{kind}/{kind}0" for cell, kind in made.items()})
     return target.root
+
+
+def last_run_of(store: Store, cells: dict[str, str]) -> None:
+    """Leave the record of a last run that had these cells."""
+    asked = {"file": "workflow.yaml", "resolved": "workflow.yaml", "profile": "demo", "assignments": []}
+    store.leave(store.root, LAST_RUN, {**asked, "cells": list(cells.items())})
 
 
 def test_from_openai_and_back(tmp_path: Path) -> None:
@@ -188,6 +197,8 @@ def test_a_bare_name_means_the_transformer_of_a_matrix(store: Path) -> None:
         settings = {**record["settings"], "model": model}
         made = {**record, "cell": f"pretrain[model={model}]", "settings": settings, "files": files, "finished": when}
         (folder / "record.json").write_text(json.dumps(made))
+    cells = {f"pretrain[model={model}]": f"pretrain/{model}" for model in ("lstm", "gpt")}
+    last_run_of(Store.at(store), {"vocabulary": "vocabulary/vocabulary0", **cells})
     [row] = as_json("generate", "pretrain", "-p", "the", "--store", store)
     [same] = as_json("generate", "pretrain[model=gpt]", "-p", "the", "--store", store)
     assert row == same
@@ -198,19 +209,66 @@ def test_a_bare_name_of_several_cells_is_refused(store: Path) -> None:
     folder = store / "finetune" / "another"
     folder.mkdir()
     (folder / "record.json").write_text(json.dumps({**record, "cell": "finetune[task=rte,seed=2]"}))
-    with pytest.raises(UserError, match=r"finetune: 2 cells could be meant; name one of finetune\[task=rte,seed=1\], finetune"):
+    cells = {"finetune[task=rte,seed=1]": "finetune/finetune0", "finetune[task=rte,seed=2]": "finetune/another"}
+    last_run_of(Store.at(store), cells)
+    with pytest.raises(UserError, match=r"'finetune' could mean 2 cells; name one of finetune\[task=rte,seed=1\], finetune"):
         gpt1("export", "hf", "finetune", "--out", store.parent / "out", "--store", store)
 
 
+def test_models_are_those_of_the_last_run_not_the_newest(store: Path) -> None:
+    target, record = Store.at(store), json.loads((store / "pretrain" / "pretrain0" / "record.json").read_text())
+    files = {name: (store / entry["path"]).read_bytes() for name, entry in record["files"].items()}
+    files["model.safetensors"] = files["snapshots/step-00000010.safetensors"]
+    folder = target.new_attempt("pretrain", "newer")
+    made = {}
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+        made[name] = OutputFile(name, folder / name, len(content), "0" * 64)
+    target.publish(
+        "pretrain", "newer", made, {name: record[name] for name in ("cell", "settings", "summary", "inputs", "finished")}
+    )
+    words = ("generate", "-p", "the cat", "--tokens", 12, "--temperature", 0, "--store", store)
+    first = gpt1(*words)
+    last_run_of(target, {"pretrain": "pretrain/newer"})
+    assert gpt1(*words) != first
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.stderr == "gpt1: using profile demo of workflow.yaml (the store's last run)\n"
+    last_run_of(target, {"pretrain": "pretrain/not-made"})
+    with pytest.raises(
+        UserError, match=r"pretrain: no such folder, and pretrain not made in profile demo .*make it with `gpt1 run`"
+    ):
+        gpt1(*words)
+    (store / LAST_RUN).unlink()
+    with pytest.raises(UserError, match="no run is recorded in this store"):
+        gpt1(*words)
+
+
+def test_without_weights_the_message_says_how_to_keep_them(store: Path) -> None:
+    path = store / "finetune" / "finetune0" / "record.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "files": {}}))
+    with pytest.raises(UserError, match=r"1 fine-tuned cell of 'rte', none with its weights .*--set finetune\.keep_model=true"):
+        gpt1("predict", "rte", "-t", "a", "-t", "b", "--store", store)
+    with pytest.raises(UserError, match=r"model\.safetensors was not kept \(finetune: `keep_model: true`\)"):
+        gpt1("predict", "rte", "-t", "a", "-t", "b", "--model", "finetune", "--store", store)
+
+
 REFUSED = {
-    "no such cell": (("generate", "pretrian"), "no such folder, and no cell of .* with a model; cells with models: finetune"),
+    "no such cell": (
+        ("generate", "pretrian"),
+        "no such folder, and no cell 'pretrian' in profile demo of .*; expected one of pretrain, finetune\\[task=rte,seed=1\\]",
+    ),
     "license": (("export", "hf", "pretrain", "--out", "out", "--license", "MIT"), "license 'MIT': expected .*such as mit"),
     "no such snapshot": (("generate", "pretrain@11"), "step-00000011.safetensors was not kept .*snapshots: 10"),
     "no device": (("generate", "--device", "tpu"), "expected auto, cpu or cuda"),
     "top_p": (("generate", "--top-p", "0"), "top_p is 0.0, expected more than 0"),
     "temperature": (("generate", "--temperature", "-1"), "temperature is -1.0, expected 0 or more"),
     "tokens": (("generate", "--tokens", "0"), "tokens is 0, expected at least 1"),
-    "no kept model": (("predict", "mnli", "-t", "a", "-t", "b"), "no fine-tuned cell of 'mnli'; run finetune with"),
+    "no kept model": (
+        ("predict", "mnli", "-t", "a", "-t", "b"),
+        r"no fine-tuned cell of 'mnli' is made \(tasks with weights: rte\)",
+    ),
     "unknown task": (("predict", "rtee", "-t", "a"), "did you mean 'rte'"),
     "one text": (("predict", "rte", "-t", "a"), "rte, example 1: 1 texts, expected 2"),
     "neither": (("predict", "rte"), "give one example with --text"),
@@ -256,7 +314,7 @@ stages:
     with: {{task: rte, source: {tmp_path}}}
   finetune:
     needs: [published, task_data]
-    with: {{task: rte, epochs: 1, batch: 8, keep_model: true}}
+    with: {{task: rte, epochs: 1, batch: 8}}
   export:
     needs: [published, finetune]
   report:
@@ -269,7 +327,8 @@ stages:
     assert found is not None
     assert found.summary["models"] == {"hf": "gpt1", "tuned/finetune": "gpt1-rte"}
     assert gpt1("predict", "rte", "-t", "the cat", "-t", "it ate", "--store", tmp_path / "store").startswith("1\t")
-    assert gpt1("generate", "published", "-p", "the", "-n", 3, "--store", tmp_path / "store").startswith("the ")
+    for name in ("published", "pretrain"):
+        assert gpt1("generate", name, "-p", "the", "-n", 3, "--store", tmp_path / "store").startswith("the ")
     again = plan_of(tmp_path / "w.yaml", tmp_path / "store")
     assert not again.to_run
     save_checkpoint(tmp_path / "ours", Checkpoint(samples.model(9, context=32), samples.vocabulary()))

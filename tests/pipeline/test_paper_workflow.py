@@ -45,6 +45,35 @@ def test_small_profiles_train_the_transformer_alone(profile: str, tmp_path: Path
     assert {cells[name].inputs.get("pretrain") for name in cells if name.startswith("finetune")} == {("pretrain",)}
 
 
+@pytest.mark.parametrize(
+    ("profile", "assignments", "seed"),
+    [
+        ("paper", [], 1),
+        ("one-gpu", [], 1),
+        ("demo", [], 1),
+        ("demo", ["finetune.seed=2"], 2),
+        ("demo", ["finetune.matrix.seed=[5,3]"], 5),
+        ("demo", ["finetune.matrix.seed=[5,3]", "finetune.matrix.variant=[no_auxiliary_lm,full]"], 5),
+    ],
+)
+def test_each_tasks_first_full_cell_keeps_its_weights(
+    profile: str, assignments: list[str], seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = [cell.settings.model_dump() for cell in read(WORKFLOW, profile, assignments).node_cells("finetune")]
+    kept = [(one["task"], one["variant"], one["seed"]) for one in settings if one["keep_model"]]
+    assert kept == [(task, "full", seed) for task in dict.fromkeys(one["task"] for one in settings)]
+
+
+@pytest.mark.parametrize(("given", "kept"), [("true", {1, 2}), ("false", set())])
+def test_what_keep_model_says_is_done(given: str, kept: set[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assignments = ["finetune.matrix.seed=[1,2]", f"finetune.keep_model={given}"]
+    cells = read(WORKFLOW, "demo", assignments).node_cells("finetune")
+    settings = [cell.settings.model_dump() for cell in cells]
+    assert {one["seed"] for one in settings if one["keep_model"]} == kept
+
+
 def test_ten_seeds_for_tasks_under_ten_thousand_rows(paper: Workflow) -> None:
     seeds: dict[str, set[int]] = {}
     for cell in paper.cells.values():

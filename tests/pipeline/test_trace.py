@@ -19,7 +19,9 @@ from gpt1.text.encoder import TextEncoder
 from gpt1.text.normalise import fix, standardise
 from gpt1.text.vocabulary import Vocabulary
 from pipeline.commands.trace import trace
+from pipeline.last_run import LAST_RUN, remember
 from pipeline.plan import Plan
+from pipeline.store import Store
 from stages.contract import Artifact
 from tests.pipeline.inline import plan_of, run_inline
 
@@ -44,7 +46,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Plan:
         "settings": {"steps": 4, "batch": BATCH, "context": CONTEXT, "seed": SEED},
     }  # fmt: skip
     assert plan.store.publish("pretrain", "a" * 40, {}, about)
+    add_cells(plan.store, {"pretrain": f"pretrain/{'a' * 40}"})
     return plan
+
+
+def add_cells(store: Store, cells: dict[str, str]) -> None:
+    """As if the last run had had these cells too."""
+    asked = store.left(store.root, LAST_RUN)
+    assert asked is not None
+    store.leave(store.root, LAST_RUN, {**asked, "cells": [*asked["cells"], *cells.items()]})
 
 
 def traced(capsys: pytest.CaptureFixture[str], made: Plan, *arguments: Any, **options: Any) -> list[dict[str, Any]]:
@@ -127,7 +137,7 @@ def test_in_words(made: Plan, capsys: pytest.CaptureFixture[str]) -> None:
         ((), {"step": 5}, "has the updates 1 to 4"),
         ((), {"step": 0}, "has the updates 1 to 4"),
         ((), {"step": 1, "sample": 3}, "the windows 0 to 2"),
-        (("train", 1), {"store": Path("/nowhere")}, "/nowhere: no store with shards"),
+        (("train", 1), {"store": Path("/nowhere")}, "there is no store /nowhere"),
     ],
 )
 def test_what_cannot_be_traced(made: Plan, arguments: tuple[Any, ...], options: dict[str, Any], message: str) -> None:
@@ -136,6 +146,24 @@ def test_what_cannot_be_traced(made: Plan, arguments: tuple[Any, ...], options: 
 
 
 def test_a_store_without_a_pre_training(tmp_path: Path) -> None:
-    (tmp_path / "shard.parts").mkdir()
-    with pytest.raises(UserError, match="nothing of the stage 'pretrain' is finished"):
+    remember(plan_of(WORKFLOW, tmp_path))
+    with pytest.raises(UserError, match=r"no cell 'pretrain' in .*expected one of none"):
         trace(step=1, store=tmp_path)
+    with pytest.raises(UserError, match=r"shard not made in .*make it with"):
+        trace("train", 1, store=tmp_path)
+
+
+def test_shards_are_those_of_the_last_run_or_of_the_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = plan_of(WORKFLOW, tmp_path)
+    run_inline(first)
+    rows = traced(capsys, first, "train", 40)
+    other = "vocabulary.merges=20"
+    run_inline(plan_of(WORKFLOW, tmp_path, other))
+    newest = traced(capsys, first, "train", 40)
+    assert newest != rows
+    assert traced(capsys, first, "train", 40, file=WORKFLOW) == rows
+    remember(first)
+    trace("train", 40, store=tmp_path)
+    assert capsys.readouterr().err == f"gpt1: using {WORKFLOW} (the store's last run)\n"
+    assert traced(capsys, first, "train", 40) == rows
+    assert traced(capsys, first, "train", 40, file=WORKFLOW, assignments=[other]) == newest

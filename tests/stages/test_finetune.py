@@ -131,6 +131,11 @@ def test_two_runs_give_the_same_bytes(books: Plan, pretrained: Artifact, tmp_pat
     first, second = (run(books, "finetune", settings, [pretrained], tmp_path / name) for name in ("one", "two"))
     assert first.digest == second.digest
     assert first.summary == second.summary
+    without = run(books, "finetune", settings.model_copy(update={"keep_model": False}), [pretrained], tmp_path / "three")
+    weights = {"model.safetensors", "config.json", "head.safetensors", "head.json"}
+    assert {name: file.sha256 for name, file in without.files.items()} == {
+        name: file.sha256 for name, file in first.files.items() if name not in weights
+    }
 
 
 def test_variants_differ_and_no_pretraining_needs_no_model(books: Plan, pretrained: Artifact, tmp_path: Path) -> None:

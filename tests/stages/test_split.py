@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gpt1.corpus.split import SMALL, _draw
 from gpt1.corpus.split_table import read_signatures, read_split
 from gpt1.errors import UserError
 from pipeline.plan import Plan
@@ -14,7 +15,7 @@ from tests.pipeline.inline import plan_of, run_inline
 from tests.stages.test_text_stages import WORKFLOW, artifact, record
 
 # Invented words are no English.
-SMALL = ("ingest.parts=8", "clean.minimum_words=50", "clean.garbled=false", "clean.english=0")
+QUICK = ("ingest.parts=8", "clean.minimum_words=50", "clean.garbled=false", "clean.english=0")
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def library(tmp_path: Path) -> Path:
 
 
 def run(store: Path, library: Path, *assignments: str) -> Plan:
-    plan = plan_of(WORKFLOW, store, f"ingest.source={library}", *SMALL, *assignments)
+    plan = plan_of(WORKFLOW, store, f"ingest.source={library}", *QUICK, *assignments)
     run_inline(plan)
     return plan
 
@@ -55,7 +56,24 @@ def test_copies_and_near_copies(library: Path, tmp_path: Path, capsys: pytest.Ca
     names = ("duplicate_books", "near_duplicate_books", "tied_books", "not_compared_books")
     assert [split.summary[name] for name in names] == [1, 1, 2, 0]
     assert split.summary["near_duplicate_characters"] == near.length
-    assert "1 copies and 1 near copies left out; 2 others share text" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "left out: 1 copy, 1 near copy; books that share text with others of their side: 2" in said
+    assert "warning" not in said
+
+
+def test_a_share_that_is_off_by_more_than_half_is_said(library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path / "store", library, "split.held_out=0.02")
+    assert "warning: 1 of 10 books held out, 10.00%; `held_out` asks for 2.00%" in capsys.readouterr().err
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(SMALL):
+        (many / f"{number}.txt").write_text(" ".join(f"w{number}x{word}" for word in range(60)))
+    drawn = {seed: sum(_draw(seed, str(number)) < 0.05 for number in range(SMALL)) for seed in range(200)}
+    for seed in (min(drawn, key=drawn.__getitem__), next(seed for seed, books in drawn.items() if books == 10)):
+        split = artifact(run(tmp_path / "store", many, "split.held_out=0.05", f"split.seed={seed}"), "split")
+        assert split.summary["held_out_books"] == drawn[seed], "each is drawn"
+        assert (f"warning: {drawn[seed]} of 200 books" in capsys.readouterr().err) == (drawn[seed] < 5)
+    assert min(drawn.values()) < 5
 
 
 def test_near_copies_reach_no_shard_and_no_vocabulary(library: Path, tmp_path: Path) -> None:

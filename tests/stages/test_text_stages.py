@@ -145,17 +145,19 @@ def test_a_folder_of_books_with_a_copy_and_a_leaflet(library: Path, tmp_path: Pa
     assert "zz" not in spans
 
 
-def test_one_added_book_redoes_one_part(library: Path, tmp_path: Path) -> None:
-    settings = [f"ingest.source={library}", "ingest.parts=8", "clean.minimum_words=50"]
+@pytest.mark.parametrize(("share", "counted", "shards"), [(0.27, 1, 2), (0.3, 3, 9)])
+def test_one_added_book_redoes_one_part(share: float, counted: int, shards: int, library: Path, tmp_path: Path) -> None:
+    settings = [f"ingest.source={library}", "ingest.parts=8", "clean.minimum_words=50", f"split.held_out={share}"]
     run(tmp_path / "store", *settings)
     (library / "another.txt").write_text("\n\n".join(f"Something else, number {part}, with other words." for part in range(20)))
     plan = run(tmp_path / "store", *settings)
     for stage in ("ingest", "clean", "split"):
         assert record(plan, stage)["parts"] == {"made": 1, "reused": 7}
-    # The new book is held out: its part is counted anew, to the same counts, and the merges stay.
-    assert record(plan, "vocabulary")["parts"] == {"made": 1, "reused": 8}
-    # One part is encoded, and the baselines are measured again.
-    assert record(plan, "shard")["parts"] == {"made": 2, "reused": 7}
+    # The new book is held out. As a fourth: its part is counted anew, to the same counts, and the merges stay. In the place of
+    # another, which trains now: that one's part as well, and the merges are learned again.
+    assert record(plan, "vocabulary")["parts"] == {"made": counted, "reused": 9 - counted}
+    # One part is encoded, and the baselines are measured again; with other merges all of it.
+    assert record(plan, "shard")["parts"] == {"made": shards, "reused": 9 - shards}
 
 
 @pytest.mark.parametrize(

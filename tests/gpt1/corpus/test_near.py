@@ -164,6 +164,28 @@ def test_an_exact_copy_of_a_near_copy_names_its_twin() -> None:
     assert (rows["bb"].set, rows["bb"].copy_of, rows["bb"].share) == ("duplicate", "b", 1.0)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "fraction", "held_out"),
+    [
+        ((6, 1, 1, 1, 1), 0.2, 2),  # the large group would lead away from two
+        ((3, 3, 3), 0.45, 3),
+        ((5, 5), 0.1, 5),  # one must be held out
+        ((7, 2), 0.1, 2),
+    ],
+)
+def test_groups_are_held_out_together_nearest_to_the_share(sizes: tuple[int, ...], fraction: float, held_out: int) -> None:
+    texts = {
+        f"{group} {number}": f"{invented(1000 + group, 400)} {invented(100 * group + number, 600)}"
+        for group, size in enumerate(sizes)
+        for number in range(size)
+    }
+    for seed in range(5):
+        rows = split(texts, seed, fraction)
+        assert len({row.group for row in rows.values()}) == len(sizes)
+        assert len({(row.group, row.set) for row in rows.values()}) == len(sizes)
+        assert sum(row.set == "held_out" for row in rows.values()) == held_out
+
+
 def test_stretches_of_sentences_are_not_searched() -> None:
     text = invented(1, 2000)
     items = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -21,6 +22,30 @@ def test_an_added_book_moves_no_other() -> None:
     after = {row.book: row.set for row in decide([*signatures(200), added], 0.2, 7)}
     assert {name: after[name] for name in before} == before
     assert 20 <= sum(chosen == "held_out" for chosen in before.values()) <= 60
+
+
+@pytest.mark.parametrize(
+    ("books", "fraction", "held_out"), [(41, 0.1, 4), (199, 0.1, 20), (10, 0.01, 1), (3, 0.89, 2), (2, 0.5, 1)]
+)
+def test_of_few_books_the_number_is_exact(books: int, fraction: float, held_out: int) -> None:
+    chosen = [{row.book for row in decide(signatures(books), fraction, seed) if row.set == "held_out"} for seed in range(20)]
+    assert {len(names) for names in chosen} == {held_out}
+    assert len({frozenset(names) for names in chosen}) > 1
+
+
+def test_a_larger_share_holds_out_more_and_gives_none_back() -> None:
+    chosen = [{row.book for row in decide(signatures(50), share / 100, 3) if row.set == "held_out"} for share in range(1, 89)]
+    assert all(small <= large for small, large in pairwise(chosen))
+    assert len(chosen[-1]) == 44
+
+
+def test_a_small_corpus_changes_by_one_book_when_one_is_added() -> None:
+    added = Signature("new", "part-0001", "book", "new", 1, 5, None)
+    for seed in range(20):
+        before, after = ({row.book for row in decide(items, 0.1, seed) if row.set == "held_out"}
+                         for items in (signatures(40), [*signatures(40), added]))  # fmt: skip
+        assert len(after) == 4
+        assert before == after or (after - before == {"new"} and len(before - after) == 1)
 
 
 def test_the_seed_matters_and_nothing_else_does() -> None:
