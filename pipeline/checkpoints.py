@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt1.errors import UserError
-from gpt1.report.wording import counted
+from gpt1.wording import counted
 from pipeline.last_run import Record, RunArtifacts
 from pipeline.store import Store
 from stages.contract import Artifact

@@ -248,7 +248,7 @@ def graph(
 
 def _costs(plan: Plan) -> dict[str, list[str]]:
     """What making each stage's cells took, in words, by stage."""
-    from gpt1.report.wording import span
+    from gpt1.wording import span
 
     found: dict[str, list[float]] = {}
     for entry in plan.entries.values():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-from gpt1.report.wording import number, span
+from gpt1.wording import number, span
 from pipeline.cells import Cell
 from pipeline.plan import Entry, Plan
 from pipeline.provenance import git_commit, package_versions, user_name

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
-from gpt1.report.wording import counted
+from gpt1.wording import counted
 from stages.contract import Artifact, Context, Output, Part, Settings, Stage
 
 

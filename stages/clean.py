@@ -11,7 +11,7 @@ from pydantic import Field, create_model
 
 from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
 from gpt1.errors import UserError
-from gpt1.report.wording import counted
+from gpt1.wording import counted
 from stages.contract import Context, Output, Part, Settings, Stage
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from gpt1.corpus.sources.listing import list_sources
 from gpt1.corpus.sources.piece import LEFT_OUT
 from gpt1.corpus.sources.rows import LOST
 from gpt1.errors import UserError
-from gpt1.report.wording import counted
+from gpt1.wording import counted
 from stages._ingest_parts import ingest_part, spool_part
 from stages.contract import Artifact, Context, OutsideFile, Part, Settings, Stage, placement
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
-from gpt1.report.wording import counted
+from gpt1.wording import counted
 from stages.contract import Artifact, Context, Output, Part, Settings, Stage
 
 if TYPE_CHECKING:

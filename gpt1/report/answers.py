@@ -10,7 +10,7 @@ from gpt1.report.corpus import figure
 from gpt1.report.dag import stage_of
 from gpt1.report.distance import sentences, share
 from gpt1.report.making import PAPER_PETAFLOP_DAYS
-from gpt1.report.wording import counted, number, short, signed, span
+from gpt1.wording import counted, number, short, signed, span
 
 
 @dataclass(frozen=True)

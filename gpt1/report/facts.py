@@ -14,7 +14,7 @@ from gpt1.report.pretraining import pretraining_facts
 from gpt1.report.provenance import provenance_facts
 from gpt1.report.sources import Source
 from gpt1.report.tasks import CLEAR, clearly_better, finetune_facts, transfer_facts, zero_shot_facts
-from gpt1.report.wording import counted, number
+from gpt1.wording import counted, number
 
 
 def gather(sources: Sequence[Source]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from gpt1.report.dag import as_svg, stage_of
 from gpt1.report.sources import Source, of_kind
-from gpt1.report.wording import span
+from gpt1.wording import span
 
 THROUGHPUT = "throughput.jsonl"
 PAPER_PETAFLOP_DAYS = 0.96  # SPEC section 3: 1 month on 8 GPUs, 0.96 petaflop/s-days

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt1.report import wording
+from gpt1 import wording
 from gpt1.report.answers import answers
 from gpt1.report.corpus_page import SENTENCE_LENGTHS, filters
 from gpt1.report.curves import Chart

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gpt1.errors import UserError
-from gpt1.report.wording import number, span
+from gpt1.wording import number, span
 from pipeline.commands.options import (
     Assignments,
     FileToRead,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gpt1.report.wording import span
+from gpt1.wording import span
 from pipeline.plan import Entry, Plan
 
 

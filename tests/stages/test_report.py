@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from gpt1.report.curves import Chart, Line, draw, smooth
-from gpt1.report.wording import number, short
+from gpt1.wording import number, short
 from pipeline.context import Job, run_cell
 from pipeline.store import Store
 from stages.contract import Artifact, Resources

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from gpt1.report.distance import share
-from gpt1.report.wording import span
+from gpt1.wording import span
 from pipeline.context import Job, run_cell
 from pipeline.store import Store
 from stages.contract import Artifact, Resources
