@@ -236,14 +236,16 @@ def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     found: list[Path] = []
-    entered = set()
+    root = path.resolve()
+    entered = {str(parent) for parent in root.parents}
     for folder, folders, names in os.walk(path, followlinks=True):  # `import` follows links, too
         entered.add(os.path.realpath(folder))
         folders[:] = [
             name for name in sorted(folders)
             if not name.startswith((".", "__pycache__")) and os.path.realpath(f"{folder}/{name}") not in entered
         ]  # fmt: skip
-        found += [Path(folder, name) for name in sorted(names) if not name.startswith((".", "__pycache__"))]
+        inside = Path(folder).resolve().is_relative_to(root)  # behind a link elsewhere may be a corpus: code alone is taken
+        found += [Path(folder, name) for name in sorted(names) if not name.startswith(".") and (inside or name.endswith(".py"))]
     return [file for file in found if file.is_file()]
 
 

@@ -248,8 +248,12 @@ def test_modules_of_any_name_and_behind_links_are_found_where_they_were_sent(tmp
     file = write(tmp_path / "project", files, one="user_code.one")
     (tmp_path / "project" / "user_code" / "linked").symlink_to("../real")
     (tmp_path / "project" / "user_code" / "round").symlink_to(".")
+    (tmp_path / "project" / "user_code" / "up").symlink_to("..")
+    (tmp_path / "project" / "real" / "corpus.txt").write_text("large")
     code = read(file).user_code
     packed = _pack(tmp_path / "packed", file, code)
+    sent = {path.relative_to(packed / SENT_USER_CODE).as_posix() for path in (packed / SENT_USER_CODE).rglob("*.*")}
+    assert sent == {"infra_of_mine.py", "user_code/one.py", "user_code/linked/x.py"}
     environment = {**os.environ, **code.runtime_env(SENT_USER_CODE)["env_vars"], "PYTHONPATH": ""}
     line = [sys.executable, "-m", "pipeline.cli", "plan", "--store", str(tmp_path / "store")]
     planned = subprocess.run(line, cwd=packed, env=environment, capture_output=True, text=True, timeout=60, check=False)
