@@ -42,7 +42,7 @@ from pipeline.commands.trace import trace
 from pipeline.last_run import remember
 from pipeline.lease import HeldError
 from pipeline.plan import Entry, Plan, Selection, State, make_plan
-from pipeline.ray_access import prepare
+from pipeline.ray_access import prepare, set_environment
 from pipeline.store import Store
 from pipeline.user_code import ROOT
 
@@ -87,6 +87,8 @@ def _options(version: Annotated[bool, VERSION] = False) -> None:
 @takes_run_options
 def run(options: RunOptions, address: Address = None) -> None:
     """Make everything that is not done. Exit status: 0 done, 1 a stage failed, 2 invalid input or settings, 3 held by another."""
+    if not options.dry_run:
+        set_environment(address)
     plan = make_plan(options.read(), Store.at(options.store), options.selection())
     if options.dry_run:
         _print_plan(plan)
@@ -283,10 +285,23 @@ jobs.add_to(app)
 panels.arrange(app)
 
 
+def _leave_working_directory() -> None:
+    """Take the working directory off `sys.path`, where any folder in it would answer for a package of its name.
+
+    It is there by `python -m`, and by an empty entry of PYTHONPATH (`$PYTHONPATH:/more`), which workers would inherit.
+    """
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    named = [entry for entry in given if entry]
+    if named != given != [""]:
+        os.environ["PYTHONPATH"] = os.pathsep.join(named)
+    here = str(Path.cwd())
+    if here not in {str(ROOT), *map(os.path.abspath, named)}:
+        sys.path[:] = [entry for entry in sys.path if entry not in ("", here)]
+
+
 def main() -> None:
     """Run the command; a user's error is one line and exit status 2, a held store 3."""
-    if sys.path[0] == str(Path.cwd()) != str(ROOT):  # from `python -m`: folders in it would answer for packages of their names
-        del sys.path[0]
+    _leave_working_directory()
     try:
         app()
     except UserError as error:

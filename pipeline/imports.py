@@ -6,6 +6,7 @@ import ast
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 from gpt1.errors import UserError
 
@@ -45,29 +46,42 @@ def imported_by(file: Path, module: str) -> frozenset[str]:
     """
     try:
         tree = ast.parse(file.read_bytes(), filename=str(file))
+        nodes = list(_imports(tree))
     except (SyntaxError, ValueError) as error:
-        where = f"{file}:{error.lineno}" if isinstance(error, SyntaxError) else str(file)
-        raise UserError(f"{where}: not Python ({getattr(error, 'msg', error)}); correct it") from None
+        line = getattr(error, "lineno", None)
+        raise UserError(f"{file}{f':{line}' if line else ''}: not Python ({getattr(error, 'msg', error)}); correct it") from None
+    except (RecursionError, MemoryError):
+        raise UserError(f"{file}: nested too deeply to be read; split its longest expression, or `elif` chain") from None
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     names: set[str] = set()
-    for node in _imports(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
             continue
         base = node.module or ""
         if node.level:
-            parent = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1])
-            base = f"{parent}.{base}".strip(".")
+            parents = package.split(".") if package else []
+            if len(parents) < node.level:
+                continue  # beyond the top: Python refuses it, and the file tries another import then
+            base = ".".join([*parents[: len(parents) - node.level + 1], *([base] if base else [])])
         names.update([base, *(f"{base}.{alias.name}" for alias in node.names)])
     return frozenset(names - {""})
 
 
-def _imports(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Import | ast.ImportFrom):
-            yield child
-        elif isinstance(child, ast.If) and ast.unparse(child.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-            for other in child.orelse:
-                yield from _imports(ast.Module([other], []))
-        elif isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case):
-            yield from _imports(child)
+def _imports(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    waiting = [tree]  # no recursion: each `elif` is inside the one before it
+    while waiting:
+        node = waiting.pop()
+        for child in node.orelse if _is_for_checkers(node) else ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import | ast.ImportFrom):
+                yield child
+            elif isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case):
+                waiting.append(child)
+
+
+def _is_for_checkers(node: ast.AST) -> TypeGuard[ast.If]:
+    """Whether it is `if TYPE_CHECKING:` or `if typing.TYPE_CHECKING:`."""
+    test = node.test if isinstance(node, ast.If) else None
+    return "TYPE_CHECKING" in (getattr(test, "id", None), getattr(test, "attr", None))

@@ -39,13 +39,13 @@ def load_stage(kind: str) -> Stage:
         stage = importlib.import_module(module).STAGE
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if "." not in kind:
             raise
         if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
             path = f"{module.replace('.', '/')}.py"
             raise UserError(f"unknown stage {kind!r}: no file {path} beside the workflow, and no installed module") from None
-        raise UserError(f"stage {kind!r} cannot be imported ({type(error).__name__}: {error})") from error
+        raise UserError(f"stage {kind!r} cannot be imported ({type(error).__name__}: {' '.join(str(error).split())})") from error
     if not isinstance(stage, Stage):
         raise UserError(f"stage {kind!r}: its STAGE is {stage!r}; expected an instance of a subclass of stages.contract.Stage")
     return stage

@@ -9,7 +9,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,14 +31,21 @@ def prepare(address: str | None) -> str | None:
     Returns the address; None for a cluster that this command starts, which then listens on loopback alone and has a token.
     UserError where no cluster answers, it refuses our token, or none can be started. Warns of a cluster without authentication.
     """
-    if address == "auto":
-        address = os.environ.get("RAY_ADDRESS") or "auto"
-    if address is None or address == "local":
+    if _own(address):
         _prepare_own()
         return None
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS") or "auto"
+    assert address is not None
     if not _asks_for_token(address) and SUBMITTED_FILE not in os.environ:  # who submitted this job was warned
         warn_of_open(address)
     return address
+
+
+def set_environment(address: str | None) -> None:
+    """Set what Ray reads while it is imported, for a cluster of our own; before any module of the user's, which may import it."""
+    if _own(address):
+        _set_own()
 
 
 def check_job_server(address: str) -> bool:
@@ -87,11 +96,20 @@ def temporary_folder() -> tuple[Path, str]:
     return folder, ""
 
 
+def _own(address: str | None) -> bool:
+    """Whether a run at this address starts a cluster of its own."""
+    return address in (None, "local") or (address == "auto" and os.environ.get("RAY_ADDRESS") == "local")
+
+
 def _prepare_own() -> None:
     folder, fault = temporary_folder()
     if fault:
         raise UserError(f"{folder}, Ray's temporary folder, {fault}; {OTHER_FOLDER}")
     os.environ["RAY_TMPDIR"] = str(folder)  # Ray would take an empty variable for the working directory
+    _set_own()
+
+
+def _set_own() -> None:
     os.environ.pop("RAY_ADDRESS", None)
     # Ray's word for "only this machine", read on Linux too. `_node_ip_address="127.0.0.1"` it replaces by the host's address.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
@@ -108,9 +126,20 @@ def _get_version(address: str, where: str, headers: Mapping[str, str] | None = N
     import requests
 
     url = f"{address.rstrip('/')}/api/version"
+    told: Future[tuple[int, bytes]] = Future()
+
+    def ask() -> None:
+        try:
+            # An answer that is not Ray's may have any length.
+            with requests.get(url, headers=headers, timeout=PATIENCE, stream=True) as answer:
+                told.set_result((answer.status_code, next(answer.iter_content(4096), b"")))
+        except Exception as error:
+            told.set_exception(error)
+
+    # In a thread, which nobody waits for: `timeout` bounds each read, and a byte a second would be an answer for hours.
+    Thread(target=ask, daemon=True).start()
     try:
-        with requests.get(url, headers=headers, timeout=PATIENCE, stream=True) as answer:  # of any length, where it is not Ray's
-            return answer.status_code, next(answer.iter_content(4096), b"")
+        return told.result(PATIENCE + 1)
     except (OSError, ValueError) as error:
         raise UserError(f"{where}: no Ray cluster answers ({_reason(error)}); start one with `ray start --head`") from None
 

@@ -9,6 +9,8 @@ from gpt1.errors import UserError
 
 GIVE_TOKEN = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, as on the cluster's nodes (docs/cluster.md)"
 
+UNSENDABLE = "holds no token: expected one line of printable ASCII characters"
+
 
 def auth_mode() -> str | None:
     """RAY_AUTH_MODE; None when it is not set. UserError for any other word, which Ray would silently take for `disabled`."""
@@ -21,6 +23,8 @@ def auth_mode() -> str | None:
 def user_token() -> str | None:
     """The user's token, from where Ray takes it. UserError when RAY_AUTH_TOKEN_PATH names no file with one."""
     if given := os.environ.get("RAY_AUTH_TOKEN", "").strip():
+        if not _can_be_sent(given):
+            raise UserError(f"RAY_AUTH_TOKEN {UNSENDABLE}")
         return given
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
     try:
@@ -29,6 +33,8 @@ def user_token() -> str | None:
         found, why = "", f"cannot be read ({getattr(error, 'strerror', None) or error})"
     else:
         why = "is empty"
+    if found and not _can_be_sent(found):
+        raise UserError(f"{'RAY_AUTH_TOKEN_PATH=' if named else ''}{named or '~/.ray/auth_token'} {UNSENDABLE}")
     if named and not found:
         raise UserError(f"RAY_AUTH_TOKEN_PATH={named} {why}; expected a file with the token of the Ray cluster")
     return found or None
@@ -42,3 +48,8 @@ def token_to_send() -> str | None:
     if token is None:
         raise UserError(f"RAY_AUTH_MODE=token, and there is no token; {GIVE_TOKEN}")
     return token
+
+
+def _can_be_sent(token: str) -> bool:
+    """Whether it can stand in a header. The errors of the libraries that send it would print it."""
+    return token.isascii() and token.isprintable()

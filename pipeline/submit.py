@@ -26,8 +26,8 @@ from pipeline.user_code import NONE, ROOT, UserCode
 
 SENT = ("pipeline", "stages", "gpt1", "infra")
 """The folders of code that travel, and the user's modules; data, environments and stores never do."""
-SENT_USER_CODE = "user_code"
-"""The folder of a job's files that the user's modules are in."""
+SENT_USER_CODE = "user-code"
+"""The folder of a job's files that the user's modules are in: no name that can be imported, which may be one of theirs."""
 LIMIT = 50 << 20  # bytes; Ray refuses packages above 100 MiB, and code is far below this
 AGENT_WAIT = 120  # seconds; on a busy machine Ray's agents take up to a minute
 ASK_EVERY = 10.0  # seconds between questions after a job that says nothing
@@ -67,13 +67,13 @@ def submit_job(address: str, order: Order, detach: bool) -> int:
     environment = job_environment(order.environment or {})
     if not check_job_server(address):
         warn_of_open(without_password(address))
-    client = connect(address)
-    same = [job for job in client.list_jobs() if (job.metadata or {}).get(KEY) == order.key]
+    client, shown = connect(address), without_password(address)
+    same = [job for job in _listed(client, address) if (job.metadata or {}).get(KEY) == order.key]
     variables = {**STOPPING, **environment, SUBMITTED_FILE: str(order.file.resolve())}
     active = [job for job in same if str(job.status) not in OVER]
     if active:
         job = str(active[0].submission_id)
-        print(f"job {job} at {address} is this very work, and under way", flush=True)
+        print(f"job {job} at {shown} is this very work, and under way", flush=True)
     else:
         with tempfile.TemporaryDirectory(prefix="gpt1-submit-") as folder:
             packed = _pack(Path(folder), order.file, order.code)
@@ -88,7 +88,7 @@ def submit_job(address: str, order: Order, detach: bool) -> int:
                 runtime_env={"working_dir": str(packed), "env_vars": variables, **own},
                 metadata={"gpt1.profile": order.profile or "", "gpt1.workflow": order.file.name, KEY: order.key},
             )
-        print(f"job {job} submitted to {address}", flush=True)
+        print(f"job {job} submitted to {shown}", flush=True)
     return 0 if detach else follow(address, job)
 
 
@@ -136,7 +136,7 @@ def wait_for_end(address: str, job: str) -> str:
 
 def jobs(address: str) -> list[dict[str, Any]]:
     """The workflow's jobs on a cluster, oldest first: id, status, workflow, profile, start and end (ms since 1970)."""
-    found = [job for job in connect(address).list_jobs() if KEY in (job.metadata or {})]
+    found = [job for job in _listed(connect(address), address) if KEY in (job.metadata or {})]
     return [
         {
             "job": job.submission_id, "status": str(job.status), "workflow": job.metadata.get("gpt1.workflow", ""),
@@ -173,12 +173,21 @@ def address_of(store: str) -> str:
     return store if re.match(r"s3:/|file://", store) else str(Path(store).absolute())
 
 
+def _listed(client: Any, address: str) -> list[Any]:
+    """The jobs that a cluster knows. UserError when it cannot say, as one whose head is not well."""
+    try:
+        return list(client.list_jobs())
+    except Exception as error:  # whatever Ray's client makes of an answer that is none
+        why = " ".join(str(error).split())[:300]
+        raise UserError(f"--address {without_password(address)}: the cluster does not list its jobs ({why})") from None
+
+
 def _known(client: Any, address: str, job: str) -> None:
     try:
         client.get_job_status(job)
     except RuntimeError:
         names = ", ".join(entry["job"] for entry in jobs(address)) or "none"
-        raise UserError(f"{address} has no job {job}; its jobs: {names}") from None
+        raise UserError(f"{without_password(address)} has no job {job}; its jobs: {names}") from None
 
 
 def _submit(client: Any, job: str, **arguments: Any) -> str:
@@ -224,10 +233,20 @@ def _pack(folder: Path, file: Path, code: UserCode) -> Path:
 
 def _files(path: Path) -> list[Path]:
     """The files of what is sent, itself or in it: without byte code and hidden files."""
-    inside = (
-        file for file in path.rglob("*") if not any(part.startswith((".", "__pycache__")) for part in file.relative_to(path).parts)
-    )
-    return [path] if path.is_file() else [file for file in inside if file.is_file()]
+    if path.is_file():
+        return [path]
+    found: list[Path] = []
+    root = path.resolve()
+    entered = {str(parent) for parent in root.parents}
+    for folder, folders, names in os.walk(path, followlinks=True):  # `import` follows links, too
+        entered.add(os.path.realpath(folder))
+        folders[:] = [
+            name for name in sorted(folders)
+            if not name.startswith((".", "__pycache__")) and os.path.realpath(f"{folder}/{name}") not in entered
+        ]  # fmt: skip
+        inside = Path(folder).resolve().is_relative_to(root)  # behind a link elsewhere may be a corpus: code alone is taken
+        found += [Path(folder, name) for name in sorted(names) if not name.startswith(".") and (inside or name.endswith(".py"))]
+    return [file for file in found if file.is_file()]
 
 
 async def _follow(client: Any, job: str) -> None:

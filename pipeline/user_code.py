@@ -103,10 +103,11 @@ def install_in_worker() -> None:
     install(sent() or NONE)
 
 
-def find_user_code(folder: Path, modules: Mapping[str, str]) -> UserCode:
-    """What `modules` (name -> where the workflow names it) and the modules they import take from `folder`.
+def find_user_code(workflow: Path, modules: Mapping[str, str]) -> UserCode:
+    """What `modules` (name -> where the workflow names it) and the modules they import take from the folder of the workflow.
 
-    In a submitted job, what was sent with it. UserError where one has the name of an installed package, which `import` would give.
+    Of a link to a workflow that is the folder of the link where one of the modules is there, else that of the file. In a submitted
+    job, what was sent with it. UserError where one has the name of an installed package, which `import` would give.
     """
     if (code := sent()) is not None:
         for name, place in code.places:
@@ -115,7 +116,9 @@ def find_user_code(folder: Path, modules: Mapping[str, str]) -> UserCode:
                     f"{name!r} was sent with this job, and is also {other} on {os.uname().nodename}; give yours another name"
                 )
         return code
-    folder = folder.resolve()
+    folder, other_end = workflow.parent.resolve(), workflow.resolve().parent
+    if not any(module_file(folder, module) for module in modules):
+        folder = other_end
     places: dict[str, str] = {}
     for module, where in modules.items():
         top = module.partition(".")[0]
@@ -174,7 +177,7 @@ def _place(folder: Path, own: str, name: str, importer: Path) -> str | None:
 def _source(folder: Path, name: str) -> Path | None:
     """A file or folder with Python code that `import name` would find in `folder`."""
     package = folder / name
-    return module_file(folder, name) or (package if package.is_dir() and any(package.glob("*.py")) else None)
+    return module_file(folder, name) or (package if package.is_dir() and any(package.rglob("*.py")) else None)
 
 
 def _elsewhere(top: str, folder: Path) -> str | None:

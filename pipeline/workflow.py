@@ -41,7 +41,7 @@ def read(file: Path, profile: str | None = None, assignments: Sequence[str] = ()
         _assign(document, merged, assignment)
     specs = {node: _stage_spec(document, node, spec) for node, spec in merged.items()}
     order = ordered(document, specs)
-    code = find_user_code(file.parent, _modules(document, specs))
+    code = find_user_code(file, _modules(document, specs))
     install(code)
     name, cells = str(data.get("name", "gpt1")), expand(document, specs, order)
     return Workflow(name, profile, file, cells, tuple(assignments), code)

@@ -17,11 +17,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 @pytest.fixture(autouse=True)
-def mlflow_of_each_test() -> Iterator[None]:
-    """`mlflow.set_tracking_uri` leaves its address in the environment, where later tests, and what they start, would find it."""
-    before = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
+def variables_of_each_test() -> Iterator[None]:
+    """`mlflow.set_tracking_uri` and `gpt1 run` leave variables in the environment, where later tests, and what they start, would
+    find them."""
+    before = {name: value for name, value in os.environ.items() if name.startswith(("MLFLOW_", "RAY_"))}
     yield
-    for name in [name for name in os.environ if name.startswith("MLFLOW_") and name not in before]:
+    for name in [name for name in os.environ if name.startswith(("MLFLOW_", "RAY_")) and name not in before]:
         del os.environ[name]
     os.environ.update(before)
 

@@ -298,11 +298,11 @@ def _task_of(module: str) -> Task:
     """The task that a module of the user's defines, under the module's name."""
     try:
         task = importlib.import_module(module).TASK
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
             path = f"{module.replace('.', '/')}.py"
             raise UserError(f"unknown task {module!r}: no file {path} beside the workflow, and no installed module") from None
-        raise UserError(f"task {module!r} cannot be imported ({type(error).__name__}: {error})") from error
+        raise UserError(f"task {module!r} cannot be imported ({type(error).__name__}: {' '.join(str(error).split())})") from error
     if not isinstance(task, Task):
         raise UserError(f"task {module!r}: its TASK is {task!r}; expected a gpt1.tasks.table.Task")
     return replace(task, name=module)

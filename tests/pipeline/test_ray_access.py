@@ -7,9 +7,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from gpt1.errors import UserError
 from pipeline import ray_access
 from pipeline.ray_access import check_job_server, prepare, temporary_folder
 from pipeline.ray_auth import auth_mode, user_token
+from pipeline.submit import jobs
 from tests.conftest import ROOT
 from tests.e2e.workflow import MINI
 from tests.servers.process import free_port
@@ -126,6 +128,30 @@ def test_a_job_server_that_does_not_answer_is_refused() -> None:
                 check_job_server(address)
 
 
+@pytest.mark.parametrize("first", [b"H", b"HTTP/1.1 200 OK\r\nA: ", b"HTTP/1.0 200 OK\r\n\r\n"])
+def test_a_server_that_answers_a_byte_at_a_time_is_not_waited_for(first: bytes) -> None:
+    def tell(server: socket.socket) -> None:
+        with suppress(OSError):
+            connection, _ = server.accept()
+            connection.sendall(first)
+            while True:
+                time.sleep(0.2)
+                connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=tell, args=[server], daemon=True).start()
+        begun = time.monotonic()
+        with pytest.raises(UserError, match="no Ray cluster answers"):
+            check_job_server(f"http://127.0.0.1:{server.getsockname()[1]}")
+    assert time.monotonic() - begun < 10
+
+
+def test_a_cluster_that_does_not_list_its_jobs_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")  # so that what `connect` sets is undone
+    with http_server(body=b'{"version": "4", "ray_version": "2.60.0"}') as address, pytest.raises(UserError, match="does not list"):
+        jobs(address)
+
+
 @pytest.mark.parametrize(
     ("status", "body"), [(200, b"{}"), (200, b"\x1b[2J\xff" * 10000), (404, b""), (500, b'{"ray_version": "2"}')]
 )
@@ -205,10 +231,33 @@ def test_a_wrong_mode_or_token_file_is_refused(tmp_path: Path, monkeypatch: pyte
         auth_mode()
     (tmp_path / "empty").touch()
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
-    for name in ("empty", "bytes", "missing", "."):
+    (tmp_path / "lines").write_text("one-secret\ntwo-secret\n")
+    for name in ("empty", "bytes", "lines", "missing", "."):
         monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / name))
-        with pytest.raises(UserError, match="RAY_AUTH_TOKEN_PATH="):
+        with pytest.raises(UserError, match="RAY_AUTH_TOKEN_PATH=") as refused:
             user_token()
+        assert "secret" not in str(refused.value)
+    for token in ("one-secret\ntwo", "secret-€", "secret-\udcff"):
+        monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+        with pytest.raises(UserError, match="RAY_AUTH_TOKEN holds no token") as refused:
+            user_token()
+        assert "secret" not in str(refused.value)
+
+
+def test_a_users_module_may_import_ray(tmp_path: Path) -> None:
+    """Ray reads its environment while it is imported, which `plan` and `run` do to the user's modules before anything else."""
+    (tmp_path / "my").mkdir()
+    lines = (
+        "import os", "import ray._private.ray_constants as constants", "from gpt1.errors import UserError",
+        "raise UserError(f'{constants.ENABLE_RAY_CLUSTER} {os.environ.get(\"RAY_AUTH_MODE\")}')",
+    )  # fmt: skip
+    (tmp_path / "my" / "one.py").write_text("\n".join(lines))
+    (tmp_path / "workflow.yaml").write_text("stages: {one: {uses: my.one}}")
+    for words, said in ((["run"], "False token"), (["run", "--dry-run"], "True None"), (["run", "--address", "h:1"], "True None")):
+        line = [sys.executable, "-m", "pipeline.cli", *words, "--store", str(tmp_path / "store")]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        ended = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert (ended.returncode, ended.stderr.endswith(f": {said}\n")) == (2, True), ended.stderr
 
 
 @pytest.mark.parametrize("name", ["RAY_TMPDIR", "TMPDIR"])

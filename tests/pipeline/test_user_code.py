@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,7 +24,7 @@ from pipeline.commands.options import RunOptions
 from pipeline.imports import closure, imported_by, module_file
 from pipeline.kinds import stage_kinds
 from pipeline.provenance import _hash, code_hash
-from pipeline.submit import Order, _pack
+from pipeline.submit import SENT_USER_CODE, Order, _pack
 from pipeline.user_code import NONE, ROOT, VARIABLE, UserCode, install
 from pipeline.workflow import read
 
@@ -106,6 +108,10 @@ def test_folders_beside_the_workflow_answer_for_no_package(tmp_path: Path) -> No
         ({"my/one.py": "import nothing_like_it"}, "my.one", "cannot be imported .*nothing_like_it"),
         ({"my/one.py": "STAGE = 1 +"}, "my.one", "one.py:1: not Python"),
         ({"my/one.py": "STAGE = 1"}, "my.one", "its STAGE is 1; expected"),
+        ({"my/one.py": "raise SystemExit(0)"}, "my.one", r"cannot be imported \(SystemExit: 0\)"),
+        ({"my/one.py": "raise ValueError('two\\nlines')"}, "my.one", r"cannot be imported \(ValueError: two lines\)"),
+        ({"my/one.py": f"SUM = {'+'.join('1' * 20_000)}"}, "my.one", "one.py: nested too deeply to be read"),
+        ({"my/one.py": "# coding: nosuch"}, "my.one", "one.py: not Python .unknown encoding: nosuch"),
         ({"my/one.py": "STAGES = 1"}, "my.one", "cannot be imported .*STAGE"),
         ({"one.py": stage()}, "one", "unknown stage 'one'.*uses: my.stage"),
     ],
@@ -165,6 +171,36 @@ def test_imports_are_read_in_functions_and_not_for_type_checkers(tmp_path: Path)
     assert imported_by(tmp_path / "a.py", "p.q.a") == names
 
 
+def test_a_long_chain_of_conditions_is_read(tmp_path: Path) -> None:
+    chain = "".join(f"elif x == {number}:\n    import m{number}\n" for number in range(1000))
+    (tmp_path / "a.py").write_text(f"if x is None:\n    pass\n{chain}")
+    assert len(imported_by(tmp_path / "a.py", "p.a")) == 1000
+
+
+def test_an_import_from_beyond_the_top_is_none(tmp_path: Path) -> None:
+    """Python refuses it, and the file tries another one then; it must not take the whole folder of the workflow along."""
+    either = "try:\n    from {} import beside\nexcept ImportError:\n    import beside\n"
+    mine = stage(*either.format("..").splitlines(), "import top")
+    files = {"my/one.py": mine, "top.py": either.format("."), "beside.py": "", "data.csv": "", "__init__.py": ""}
+    assert read(write(tmp_path, files, one="my.one")).user_code.entries == ["beside.py", "my", "top.py"]
+
+
+def test_a_helper_in_folders_without_init(tmp_path: Path) -> None:
+    code = read(write(tmp_path, {"my/one.py": stage("import helpers.sub.x"), "helpers/sub/x.py": ""}, one="my.one")).user_code
+    assert code.entries == ["helpers", "my"]
+
+
+def test_a_link_to_a_workflow(tmp_path: Path) -> None:
+    """The modules are beside the file, as of a linked script, or beside the link."""
+    file = write(tmp_path / "project", {"my/one.py": stage()}, one="my.one")
+    for folder in ("elsewhere", "another"):
+        (tmp_path / folder / "my").mkdir(parents=True)
+        (tmp_path / folder / "linked.yaml").symlink_to(file)
+    (tmp_path / "another" / "my" / "one.py").write_text(stage())
+    assert read(tmp_path / "elsewhere" / "linked.yaml").user_code.folder == tmp_path / "project"
+    assert read(tmp_path / "another" / "linked.yaml").user_code.folder == tmp_path / "another"
+
+
 def test_a_task_of_a_module(tmp_path: Path) -> None:
     file = write(tmp_path, {"my/weather.py": TASK})
     stages = {"task_data": {"with": {"source": str(tmp_path)}, "matrix": {"task": ["my.weather"]}}}
@@ -192,15 +228,55 @@ def test_what_is_sent_is_what_is_imported(tmp_path: Path, monkeypatch: pytest.Mo
     file = write(tmp_path / "project", {**HELPED, **unwanted}, one="my.one", two="my.two")
     code = read(file).user_code
     packed = _pack(tmp_path / "packed", file, code)
-    sent = {path.relative_to(packed / "user_code").as_posix() for path in (packed / "user_code").rglob("*") if path.is_file()}
+    sent = {path.relative_to(packed / "user-code").as_posix() for path in (packed / "user-code").rglob("*") if path.is_file()}
     assert sent == {*HELPED, "my/list.txt"}
-    assert {path.name for path in packed.iterdir()} == {"gpt1", "stages", "pipeline", "infra", "user_code", "workflow.yaml"}
+    assert {path.name for path in packed.iterdir()} == {"gpt1", "stages", "pipeline", "infra", "user-code", "workflow.yaml"}
     key = Order(file, (), code=code).key
     (tmp_path / "project" / "my" / "helper.py").write_text("HELPER = 2\n")
     assert Order(file, (), code=code).key != key
-    monkeypatch.setenv(VARIABLE, code.runtime_env(str(packed / "user_code"))["env_vars"][VARIABLE])
-    assert read(packed / "workflow.yaml").user_code.folder == packed / "user_code"
+    monkeypatch.setenv(VARIABLE, code.runtime_env(str(packed / "user-code"))["env_vars"][VARIABLE])
+    assert read(packed / "workflow.yaml").user_code.folder == packed / "user-code"
     assert importlib.import_module("my.helper").HELPER == 1
+
+
+def test_modules_of_any_name_and_behind_links_are_found_where_they_were_sent(tmp_path: Path) -> None:
+    files = {
+        "user_code/one.py": stage("import infra_of_mine", "import user_code.linked.x"),
+        "infra_of_mine.py": "",
+        "real/x.py": "",
+    }
+    file = write(tmp_path / "project", files, one="user_code.one")
+    (tmp_path / "project" / "user_code" / "linked").symlink_to("../real")
+    (tmp_path / "project" / "user_code" / "round").symlink_to(".")
+    (tmp_path / "project" / "user_code" / "up").symlink_to("..")
+    (tmp_path / "project" / "real" / "corpus.txt").write_text("large")
+    code = read(file).user_code
+    packed = _pack(tmp_path / "packed", file, code)
+    sent = {path.relative_to(packed / SENT_USER_CODE).as_posix() for path in (packed / SENT_USER_CODE).rglob("*.*")}
+    assert sent == {"infra_of_mine.py", "user_code/one.py", "user_code/linked/x.py"}
+    environment = {**os.environ, **code.runtime_env(SENT_USER_CODE)["env_vars"], "PYTHONPATH": ""}
+    line = [sys.executable, "-m", "pipeline.cli", "plan", "--store", str(tmp_path / "store")]
+    planned = subprocess.run(line, cwd=packed, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (planned.returncode, planned.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("path", [f":{ROOT}", f"{ROOT}:", str(ROOT)])
+def test_an_empty_entry_of_the_path_is_not_the_working_directory(path: str, tmp_path: Path) -> None:
+    (tmp_path / "polars").mkdir()
+    code = """
+import importlib.util, os, sys
+from pipeline.cli import main
+sys.argv = ["gpt1", "--version"]
+try:
+    main()
+except SystemExit:
+    print(importlib.util.find_spec("polars"), os.environ["PYTHONPATH"])
+"""
+    line = [sys.executable, "-c", code]
+    ran = subprocess.run(
+        line, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ran.stdout.splitlines()[-1] == f"None {ROOT}"
 
 
 def parameters(command: str) -> dict[str, Any]:
