@@ -24,7 +24,7 @@ from pipeline.last_run import SUBMITTED_FILE
 from pipeline.ray_access import check_job_server, warn_of_open
 from pipeline.user_code import NONE, ROOT, UserCode
 
-SENT = ("pipeline", "stages", "gpt1", "infra")
+SENT = ("pipeline", "stages", "gpt1")
 """The folders of code that travel, and the user's modules; data, environments and stores never do."""
 SENT_USER_CODE = "user-code"
 """The folder of a job's files that the user's modules are in: no name that can be imported, which may be one of theirs."""

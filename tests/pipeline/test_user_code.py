@@ -230,7 +230,7 @@ def test_what_is_sent_is_what_is_imported(tmp_path: Path, monkeypatch: pytest.Mo
     packed = _pack(tmp_path / "packed", file, code)
     sent = {path.relative_to(packed / "user-code").as_posix() for path in (packed / "user-code").rglob("*") if path.is_file()}
     assert sent == {*HELPED, "my/list.txt"}
-    assert {path.name for path in packed.iterdir()} == {"gpt1", "stages", "pipeline", "infra", "user-code", "workflow.yaml"}
+    assert {path.name for path in packed.iterdir()} == {"gpt1", "stages", "pipeline", "user-code", "workflow.yaml"}
     key = Order(file, (), code=code).key
     (tmp_path / "project" / "my" / "helper.py").write_text("HELPER = 2\n")
     assert Order(file, (), code=code).key != key
