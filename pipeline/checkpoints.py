@@ -49,7 +49,7 @@ def find(where: str, artifacts: Callable[[], RunArtifacts]) -> Found:
     artifact = found.store.to_artifact(record)
     if artifact.stage == "export":
         return Found(load_checkpoint(artifact.path("hf/config.json").parent), (), where)
-    return Found(_load(found.store, record, artifact, step), _sources(found.store, record, step), where)
+    return Found(_load(found.store, record, artifact, step), _sources(found, record, step), where)
 
 
 def kept(task: str, found: RunArtifacts) -> str:
@@ -100,14 +100,16 @@ def _vocabulary(store: Store, record: Record, artifact: Artifact) -> Vocabulary:
     raise UserError(f"{artifact.cell}: the vocabulary it was made with is no longer in the store; make it again")
 
 
-def _sources(store: Store, own: Record, step: str) -> list[Source]:
+def _sources(found: RunArtifacts, own: Record, step: str) -> list[Source]:
     """What a card tells of: the cell, those it was made from, their audit and, of a language model, its scores on tasks.
 
-    A snapshot has the settings of its cell; the scores are those of the last update.
+    Audit and scores are the run's: those of other runs were made with other settings or other task data. A snapshot has the
+    settings of its cell; the scores are those of the last update.
     """
     from stages._sources import source_of
     from stages.export import STAGE
 
+    store, places = found.store, set(found.cells.values())
     kinds = (*STAGE.requires, *STAGE.accepts, "given")
     records = {record["fingerprint"]: record for kind in kinds for record in store.records(kind)} | {own["fingerprint"]: own}
     behind: list[str] = []
@@ -120,10 +122,13 @@ def _sources(store: Store, own: Record, step: str) -> list[Source]:
     behind += [
         record["fingerprint"]
         for record in records.values()
-        if (record["stage"] == "audit" and set(behind) >= set(record["inputs"].values()))
-        or (record["stage"] in scored and own["fingerprint"] in record["inputs"].values())
+        if f"{record['stage']}/{record['fingerprint']}" in places
+        and (
+            (record["stage"] == "audit" and set(behind) >= set(record["inputs"].values()))
+            or (record["stage"] in scored and own["fingerprint"] in record["inputs"].values())
+        )
     ]
-    found = [source_of(store.to_artifact(records[fingerprint])) for fingerprint in behind]
+    sources = [source_of(store.to_artifact(records[fingerprint])) for fingerprint in behind]
     if step:
-        found = [replace(found[0], summary={}, files={}), *(one for one in found[1:] if one.kind not in scored)]
-    return found
+        sources = [replace(sources[0], summary={}, files={}), *(one for one in sources[1:] if one.kind not in scored)]
+    return sources

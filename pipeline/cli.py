@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -310,6 +311,11 @@ def main() -> None:
     except HeldError as error:
         print(f"gpt1: {error}", file=sys.stderr)
         raise SystemExit(HELD) from None
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.EACCES) or error.filename is None:
+            raise
+        print(f"gpt1: {error.filename}: {error.strerror}; name another path", file=sys.stderr)
+        raise SystemExit(INVALID) from None
 
 
 if __name__ == "__main__":

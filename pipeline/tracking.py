@@ -100,9 +100,8 @@ class Tracker:
 
         `aliases` point to it from then on. It must stay as it is until it is sent.
         """
-        self._append(
-            "model", uid, name=_name(name), path=self._path(folder), fingerprint=fingerprint, aliases=list(aliases)
-        )  # fmt: skip
+        name = re.sub("[/:]", "_", _name(name))  # of models MLflow refuses these two
+        self._append("model", uid, name=name, path=self._path(folder), fingerprint=fingerprint, aliases=list(aliases))
 
     def dataset(self, uid: str, name: str, digest: str, source: str, context: str) -> None:
         """A data set the run used; `source` a URI. MLflow keeps the first 36 characters of the digest."""

@@ -52,7 +52,7 @@ def _origin(settings: Mapping[str, Any]) -> str:
             words.append(f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}")
         else:
             path = path_of_uri(one) if one.startswith(FILE) else PurePath(one)
-            words.append(f"The folder or file {path.name!r}")
+            words.append("A folder" if path.name in ("", "..") else f"The folder or file {path.name!r}")
     return ", ".join(words)
 
 

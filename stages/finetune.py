@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import Field
 
@@ -34,8 +34,12 @@ if TYPE_CHECKING:
 SHAPE = ("layers", "width", "heads", "context")
 
 
+Variant = Literal["full", "no_auxiliary_lm", "no_pretraining", "lstm"]
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+
+
 class FinetuneSettings(TuningSettings):
-    variant: Literal["full", "no_auxiliary_lm", "no_pretraining", "lstm"] = Field(
+    variant: Variant = Field(
         "full",
         description="The paper's table 5: as described, without the language-model loss, from random weights, or with the LSTM "
         "that a pretrain cell with `model: lstm` made.",
@@ -52,7 +56,7 @@ class FinetuneSettings(TuningSettings):
     keep_model: bool | None = Field(
         None,
         description="Keep the best epoch's weights, head included (4 bytes a parameter). When not given, each task's first cell of "
-        "variant `full` does, which has the first seed of the matrix.",
+        "variant `full` does (or, without one, of the next variant but `lstm`), which has the first seed of the matrix.",
     )
 
 
@@ -66,10 +70,13 @@ class Finetune(Stage):
 
     @classmethod
     def complete(cls, cells: Sequence[FinetuneSettings]) -> Sequence[FinetuneSettings]:
-        """Decide which cells keep their weights where no setting says so: of each task the first of variant `full`."""
+        """Decide which cells keep their weights where no setting says so: of each task the first of variant `full`, or of the next.
+
+        None of an LSTM: its weights are not those of a checkpoint.
+        """
         first: dict[str, FinetuneSettings] = {}
-        for one in cells:
-            if one.variant == "full":
+        for one in sorted(cells, key=lambda one: VARIANTS.index(one.variant)):
+            if one.variant != "lstm":
                 first.setdefault(one.task, one)
         return [
             one.model_copy(update={"keep_model": first.get(one.task) is one}) if one.keep_model is None else one for one in cells

@@ -95,20 +95,18 @@ def _held_out(books: Counter[str], unique: int, fraction: float, seed: int) -> s
     drawn = sorted(books, key=lambda name: (_draw(seed, name), name))
     total = books.total()
     if total < SMALL:
-        held_out = _nearest(drawn, books, max(1, round(fraction * total)))
-    else:
-        held_out = {name for name in drawn if _draw(seed, name) < fraction} or {drawn[0]}
+        return _nearest(drawn, books, max(1, round(fraction * total)))
+    held_out = {name for name in drawn if _draw(seed, name) < fraction} or {drawn[0]}
     return held_out - {drawn[-1]} if len(held_out) == len(drawn) else held_out
 
 
 def _nearest(drawn: Sequence[str], books: Counter[str], target: int) -> set[str]:
-    """The first groups, without those that would lead away from `target` books; where all would, the smallest group."""
-    held_out, left = set[str](), target
+    """Some of the groups, not all, with the number of books nearest to `target`: of the first groups that can make it."""
+    made: dict[int, tuple[str, ...]] = {0: ()}
     for name in drawn:
-        if abs(left - books[name]) < left:
-            held_out.add(name)
-            left -= books[name]
-    return held_out or {min(drawn, key=lambda name: books[name])}
+        made |= {number + books[name]: (*names, name) for number, names in made.items() if number + books[name] not in made}
+    numbers = made.keys() - {0, books.total()}
+    return set(made[min(numbers, key=lambda number: (abs(number - target), number))])
 
 
 def _row(item: Signature, stays: str, group: Mapping[str, str], near: Mapping[str, Pair], held_out: set[str]) -> SplitRow:

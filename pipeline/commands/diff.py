@@ -54,7 +54,10 @@ def diff(
         second = _run(after, names)
         new = cells_of(second, records)
     first = _run(before, names) if before else _with_stages_of(new, second, names, records)
-    rows = compare(cells_of(first, records), new) if first else []
+    old = cells_of(first, records) if first else {}
+    if before is None:  # the other run may have gone further
+        old = {cell: record for cell, record in old.items() if _stages([cell]) <= _stages(new)}
+    rows = compare(old, new) if first else []
     if as_json:
         print(json.dumps({"before": first, "after": second, "cells": rows}, indent=1))
         return

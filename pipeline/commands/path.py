@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -12,11 +13,14 @@ from pipeline.commands.options import (
     FileToRead,
     Profile,
     StoreOption,
+    read_artifacts,
     read_workflow,
     run_command,
     stages,
 )
-from pipeline.plan import Entry, Selection, State, make_plan
+from pipeline.document import nearest
+from pipeline.last_run import Record, RunArtifacts, last_run
+from pipeline.plan import Selection, State, make_plan
 from pipeline.store import Store
 
 
@@ -34,6 +38,9 @@ def path(
 
     The parts of a stage that works in parts are elsewhere: its record.json names each file's place.
     """
+    if file is None and profile is None and not assignments and _workflow_is_lost(store):
+        _say(_made(read_artifacts(file, profile, assignments, store), stage))
+        return
     workflow = read_workflow(file, profile, assignments, store)
     plan = make_plan(workflow, Store.existing(store), Selection((stage,)))
     chosen = [entry for entry in plan.entries.values() if stage in (entry.cell.id, entry.cell.node)]
@@ -43,10 +50,28 @@ def path(
             found = ", ".join(dict.fromkeys([entry.state, *entry.reasons]))
             what = f"{entry.cell.id}: expected done, found {found}"
             raise UserError(f"{plan.store.where}: {what}; make it: {command}")
-    folders = {entry.cell.id: _folder(entry, plan.seen) for entry in chosen}
+    records = {entry.cell.id: plan.seen.record(entry.cell.uses, entry.fingerprint) or {} for entry in chosen}
+    _say({cell: _folder(record, plan.store) for cell, record in records.items()})
+
+
+def _workflow_is_lost(store: str) -> bool:
+    """Whether the last run's options cannot be read again; what it made is known all the same."""
+    last = last_run(Store.existing(store))
+    return last is not None and (last.file is None or last.assignments is None)
+
+
+def _made(found: RunArtifacts, stage: str) -> dict[str, str]:
+    cells = [cell for cell in found.cells if stage in (cell, cell.partition("[")[0])]
+    records = {cell: found.record(cell) for cell in cells}
+    if not cells or None in records.values():
+        what = f"{stage} not made" if cells else nearest(stage, sorted({cell.partition("[")[0] for cell in found.cells}))
+        raise UserError(f"no {stage!r} in {found.name}: {what}")
+    return {cell: _folder(record, found.store) for cell, record in records.items() if record}
+
+
+def _folder(record: Record, store: Store) -> str:
+    return f"{store.where}/{record['stage']}/{record['fingerprint']}/{record['attempt']}"
+
+
+def _say(folders: Mapping[str, str]) -> None:
     print("\n".join(folders.values() if len(folders) == 1 else map("\t".join, folders.items())))
-
-
-def _folder(entry: Entry, store: Store) -> str:
-    record = store.record(entry.cell.uses, entry.fingerprint) or {}
-    return f"{store.where}/{entry.cell.uses}/{entry.fingerprint}/{record['attempt']}"

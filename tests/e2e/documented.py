@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import yaml
 
 from gpt1.weights.openai import write_openai
+from tests.conftest import ROOT
 from tests.e2e.workflow import MINI, gpt1
 from tests.gpt1 import weight_samples as samples
 
-TASKS = ["demo_author", "rte", "race"]
+TASKS = ["demo_author", "rte", "race", "my.weather"]
 PROFILES = ("demo", "one-gpu", "paper")
 
 
@@ -19,6 +21,9 @@ def make(folder: Path) -> None:
     """Write what the pages name (books, task files, weights, workflow.yaml); two runs, so that `diff` has two."""
     _write_workflow(folder)
     _write_tasks(folder / "data")
+    [task] = re.findall(r'```python\n(""".*?)```', (ROOT / "docs" / "how-to" / "task.md").read_text(), re.DOTALL)
+    (folder / "my").mkdir()
+    (folder / "my" / "weather.py").write_text(task)
     for name, text in {"book.txt": "She said that it was a dark night.\n", "other.txt": "The old man was glad.\n"}.items():
         (folder / name).write_text(text)
     (folder / "my_books").mkdir()
@@ -52,6 +57,10 @@ def _write_tasks(data: Path) -> None:
     rows += [f"{n}\tIt rained on day {n}.\tIt was {answers[n % 2][0]}.\t{answers[n % 2][1]}" for n in range(40)]
     for split in ("train", "dev"):
         (data / "RTE" / f"{split}.tsv").write_text("\n".join(rows) + "\n")
+    (data / "weather").mkdir()
+    sentences = [f"It rains on day {n}.\tyes\nHe reads on day {n}.\tno" for n in range(20)]
+    for split in ("train", "dev"):
+        (data / "weather" / f"{split}.tsv").write_text("\n".join(["sentence\tlabel", *sentences]) + "\n")
     passage = {
         "article": "One day it rained.", "questions": ["When did it rain?"] * 20, "answers": ["A"] * 20, "id": "1.txt",
         "options": [["one day", "never", "in May", "at night"]] * 20,

@@ -102,6 +102,12 @@ def test_a_run_of_few_stages_is_passed_over(store: Path, books: Path) -> None:
     assert runs("--store", store) == (SECOND, fourth, dict.fromkeys(("numbers", "total[factor=1]", "total[factor=2]"), "changed"))
 
 
+def test_a_last_run_of_few_stages_is_compared_in_these(store: Path, books: Path) -> None:
+    run_inline(plan_of(TOY, store, f"numbers.source={books}", "numbers.add=8", selection=Selection(("numbers",))), THIRD)
+    assert runs("--store", store) == (SECOND, THIRD, {"numbers": "changed"})
+    assert runs(SECOND, THIRD, "--store", store)[2]["total[factor=1]"] == "only in the first run", "as they were named"
+
+
 def test_the_last_run_is_compared_though_it_made_little_or_nothing(store: Path, books: Path) -> None:
     forced = Selection(("total[factor=2]",), only=True, force=True)
     run_inline(plan_of(TOY, store, f"numbers.source={books}", "numbers.add=5", selection=forced), THIRD)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,6 +125,17 @@ def test_the_file_is_found_from_another_folder_and_its_loss_is_said(
     done = invoke("status")
     assert f"the store's last run used {made / 'workflow.yaml'}, which is gone" in done.stderr
     assert "workflow.yaml: no such file" in str(done.exception)
+
+
+def test_what_the_last_run_made_is_found_without_its_workflow(made: Path) -> None:
+    before = invoke("path", "numbers").stdout
+    (made / "workflow.yaml").unlink()
+    assert invoke("path", "numbers").stdout == before != ""
+    (made / "store").rename(made / "moved")
+    assert invoke("path", "numbers", "--store", "moved").stdout == before.replace("/store/", "/moved/")
+    assert "did you mean 'numbers'" in str(invoke("path", "numbrs", "--store", "moved").exception)
+    shutil.rmtree(made / "moved" / "tests.pipeline.toy.total")
+    assert "total not made" in str(invoke("path", "total", "--store", "moved").exception)
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,17 @@ def test_the_card_of_a_cell_names_its_settings_and_commit(store: Path, tmp_path:
     assert load_checkpoint(tmp_path / "tuned").tuned is not None
 
 
+def test_a_card_has_no_scores_of_other_runs(store: Path, tmp_path: Path) -> None:
+    record = json.loads((store / "finetune" / "finetune0" / "record.json").read_text())
+    (store / "finetune" / "older").mkdir()
+    older = {**record, "fingerprint": "older", "cell": "finetune[task=rte,seed=9]"}
+    (store / "finetune" / "older" / "record.json").write_text(json.dumps(older))
+    gpt1("export", "hf", "pretrain", "--out", tmp_path / "hf", "--store", store)
+    card = (tmp_path / "hf" / "README.md").read_text()
+    assert "seed=1" in card
+    assert "seed=9" not in card
+
+
 def test_a_bare_name_means_the_transformer_of_a_matrix(store: Path) -> None:
     record = json.loads((store / "pretrain" / "pretrain0" / "record.json").read_text())
     (store / "pretrain" / "pretrain0" / "record.json").unlink()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gpt1.tasks.table import TASKS
 from pipeline.workflow import Workflow, read
+from stages import finetune
 from tests.conftest import ROOT
 
 WORKFLOW = ROOT / "workflow.yaml"
@@ -63,6 +65,19 @@ def test_each_tasks_first_full_cell_keeps_its_weights(
     settings = [cell.settings.model_dump() for cell in read(WORKFLOW, profile, assignments).node_cells("finetune")]
     kept = [(one["task"], one["variant"], one["seed"]) for one in settings if one["keep_model"]]
     assert kept == [(task, "full", seed) for task in dict.fromkeys(one["task"] for one in settings)]
+
+
+@pytest.mark.parametrize(
+    ("variants", "kept"),
+    [
+        (("lstm", "no_auxiliary_lm", "full"), "full"),
+        (("lstm", "no_auxiliary_lm", "no_auxiliary_lm"), "no_auxiliary_lm"),
+        (("lstm",), ""),
+    ],
+)
+def test_without_a_full_cell_another_keeps_its_weights(variants: tuple[Any, ...], kept: str) -> None:
+    cells = [finetune.FinetuneSettings(task="rte", variant=variant, seed=seed) for seed, variant in enumerate(variants)]
+    assert [one.variant for one in finetune.STAGE.complete(cells) if one.keep_model] == ([kept] if kept else [])
 
 
 @pytest.mark.parametrize(("given", "kept"), [("true", {1, 2}), ("false", set())])

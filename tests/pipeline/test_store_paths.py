@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -177,6 +178,15 @@ def test_where_a_store_cannot_be(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message):
             Store.at(wrong)
     assert Store.at(f"{tmp_path}/a://b").root.name == "b"
+
+
+@pytest.mark.parametrize("words", [("status", "--store"), ("generate",), ("diff", "--store")])
+def test_a_name_that_no_file_can_have_is_one_line(words: tuple[str, ...], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipeline.cli", *words, "a" * 300]
+    environment = {**os.environ, "GPT1_STORE": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert "File name too long" in done.stderr
 
 
 def test_paths_on_the_command_line_are_no_yaml() -> None:

@@ -303,3 +303,16 @@ def test_recording_does_not_import_mlflow_into_the_caller(tmp_path: Path) -> Non
         "sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["someone/gpt1", "a: b", "gpt1-my.task"])
+def test_a_models_name_is_one_that_the_registry_takes(name: str, tmp_path: Path) -> None:
+    from mlflow.utils.validation import _validate_model_name
+
+    tracker = Tracker(tmp_path, f"http://127.0.0.1:{free_port()}")
+    tracker.start("run", "workflow")
+    tracker.model("run", name, tmp_path / "hf", "abc")
+    tracker.close(0)
+    [session] = tracker._outbox.sessions()
+    [entry] = [entry for entry in tracker._outbox.read(session, 10)[0] if entry["do"] == "model"]
+    _validate_model_name(entry["name"])

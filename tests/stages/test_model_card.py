@@ -131,6 +131,18 @@ def test_a_fine_tuned_model_has_its_own_score_only(workshop: Workshop) -> None:
     assert "| cell | finetune\\[rte\\] |" in found.content
 
 
+def test_a_title_is_one_line(workshop: Workshop) -> None:
+    tuned = samples.tuned(replace(task_named("rte"), title="Odd: *x*\n# <b>\n---"))
+    text = model_card(tuned.model.gpt.config, samples.vocabulary(), [source_of(workshop.pretrain())], tuned)
+    assert [line for line in text.splitlines() if line.startswith("# ")] == [r"# GPT-1, fine-tuned for Odd: \*x\* \# \<b\> ---"]
+
+
+@pytest.mark.parametrize("source", [".", "..", "/"])
+def test_a_folder_without_a_name(workshop: Workshop, source: str) -> None:
+    ingest = workshop.artifact("ingest", settings={"source": source}, summary={"books": 3})
+    assert "Books from: A folder." in card([ingest, workshop.pretrain()]).content
+
+
 def test_origin_and_given_weights_are_named_without_paths(workshop: Workshop) -> None:
     pretrain = workshop.pretrain(init_from="/home/someone/secret/published")
     made = {"git_commit": "abc|def", "run": "r1", "packages": {"torch": "2.13.0"}}

@@ -171,6 +171,8 @@ def test_an_exact_copy_of_a_near_copy_names_its_twin() -> None:
         ((3, 3, 3), 0.45, 3),
         ((5, 5), 0.1, 5),  # one must be held out
         ((7, 2), 0.1, 2),
+        ((5, 1, 1, 1, 1, 1), 0.3, 3),  # though the large group may come first
+        ((1, 8), 0.85, 8),
     ],
 )
 def test_groups_are_held_out_together_nearest_to_the_share(sizes: tuple[int, ...], fraction: float, held_out: int) -> None:
