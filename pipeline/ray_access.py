@@ -126,20 +126,20 @@ def _get_version(address: str, where: str, headers: Mapping[str, str] | None = N
     import requests
 
     url = f"{address.rstrip('/')}/api/version"
-    told: Future[tuple[int, bytes]] = Future()
+    answered: Future[tuple[int, bytes]] = Future()
 
     def ask() -> None:
         try:
             # An answer that is not Ray's may have any length.
             with requests.get(url, headers=headers, timeout=PATIENCE, stream=True) as answer:
-                told.set_result((answer.status_code, next(answer.iter_content(4096), b"")))
+                answered.set_result((answer.status_code, next(answer.iter_content(4096), b"")))
         except Exception as error:
-            told.set_exception(error)
+            answered.set_exception(error)
 
-    # In a thread, which nobody waits for: `timeout` bounds each read, and a byte a second would be an answer for hours.
+    # In a thread, which is not waited for: `timeout` bounds each read, and a byte a second would be an answer for hours.
     Thread(target=ask, daemon=True).start()
     try:
-        return told.result(PATIENCE + 1)
+        return answered.result(PATIENCE + 1)
     except (OSError, ValueError) as error:
         raise UserError(f"{where}: no Ray cluster answers ({_reason(error)}); start one with `ray start --head`") from None
 

@@ -111,9 +111,9 @@ def test_a_cluster_with_a_token_takes_those_who_have_it_and_one_without_is_warne
     assert (attached[0], "1 made, 1 taken as they were" in attached[1]) == (0, True), attached[1]
     assert attached[1].count("no authentication") == (0 if environment else 1)
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    told = requests.get(f"{running.address}/api/jobs/", headers=headers, timeout=30).json()
-    [name] = [job["submission_id"] for job in told if job["submission_id"]]
-    assert TOKEN not in str(told)
+    listed = requests.get(f"{running.address}/api/jobs/", headers=headers, timeout=30).json()
+    [name] = [job["submission_id"] for job in listed if job["submission_id"]]
+    assert TOKEN not in str(listed)
     assert gpt1(tmp_path, environment, "logs", *job, name)[0] == 0
     assert files_with(TOKEN, tmp_path / "store", running.folder) == []
     if environment:
