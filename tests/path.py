@@ -1,0 +1,184 @@
+"""Which files of gpt1/ and stages/ some work passes through: `python -m tests.path step|book|job`.
+
+    step   the first optimizer step of a pre-training, with its checkpoint
+    book   text files to a batch: ingest, clean, split, vocabulary, shard, and the reading of shards
+    job    one fine-tuning job, from examples whose ids are there to its scores
+
+Each runs in this process without Ray, on made-up data, with the default settings but for the
+sizes. A file counts when one of its functions is called, in any thread; what an import runs, and
+methods that `dataclass` makes, do not count, nor do gpt1/errors.py and `__init__.py`. pipeline/,
+which runs any stage in the same way, is not on these paths. Prints the files in the order of their
+first call; the last line is a JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import random
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
+from types import FrameType
+
+import yaml
+
+from pipeline.plan import Plan
+from tests.conftest import ROOT
+from tests.gpt1.tiny_pretraining import CONFIG, VOCABULARY, changed, write_data
+from tests.pipeline.inline import make, plan_of, run_inline
+
+FOLDERS = ("gpt1", "stages")
+NOT_COUNTED = ("/errors.py", "/__init__.py")
+Work = Callable[[], object]
+
+
+class CalledFiles:
+    """A profile function that notes the files of called functions, in the order of their first call."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, None] = {}
+        self._folders = tuple(f"{ROOT / folder}/" for folder in FOLDERS)
+
+    def __call__(self, frame: FrameType, event: str, _argument: object) -> None:
+        code = frame.f_code
+        name = code.co_filename
+        # Bodies of modules and classes are no functions: they are not optimized.
+        if event != "call" or not code.co_flags & inspect.CO_OPTIMIZED or not name.startswith(self._folders):
+            return
+        if name not in self.files and not name.endswith(NOT_COUNTED) and not is_import(frame):
+            self.files[name] = None
+
+
+def is_import(frame: FrameType | None) -> bool:
+    """Whether `frame` belongs to an import under way."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def called_files(work: Work) -> list[str]:
+    """The files that `work` passes through, relative to the project."""
+    called = CalledFiles()
+    threading.setprofile(called)
+    sys.setprofile(called)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+    return [str(Path(name).relative_to(ROOT)) for name in called.files]
+
+
+def prepare_step(folder: Path) -> Work:
+    """The work of `step`."""
+    from gpt1.train.interrupt import Stopped
+    from gpt1.train.pretrain import pretrain
+    from gpt1.train.reporter import PrintReporter
+
+    place = changed(write_data(folder), stop_after=1)
+
+    def work() -> None:
+        with suppress(Stopped):
+            pretrain(CONFIG, place, PrintReporter())
+        assert list(Path(place.output).glob("checkpoints/step-*1/*")), "no checkpoint was made"
+
+    return work
+
+
+def prepare_book(folder: Path) -> Work:
+    """The work of `book`."""
+    books = folder / "books"
+    books.mkdir()
+    for number in range(4):
+        (books / f"book {number}.txt").write_text(prose(number))
+    workflow = write_workflow(
+        folder,
+        ingest={"with": {"source": str(books), "parts": 1}},
+        clean={"needs": ["ingest"]},
+        split={"needs": ["clean"], "with": {"held_out": 0.5}},
+        vocabulary={"needs": ["clean", "split"], "with": {"merges": 50}},
+        shard={"needs": ["clean", "split", "vocabulary"]},
+    )
+
+    def work() -> None:
+        from gpt1.data.shards import TokenShards
+        from gpt1.data.windows import Windows
+
+        plan = plan_of(workflow, folder / "store")
+        run_inline(plan)
+        shard = plan.store.artifact("shard", plan.entries["shard"].fingerprint)
+        assert shard is not None
+        shards = TokenShards.open([file.path for file in shard.under("train/")], shard.path("books.parquet"), "train")
+        Windows(shards, 8, seed=0).batch(0, 2)
+
+    return work
+
+
+def prepare_job(folder: Path) -> Work:
+    """The work of `job`."""
+    from gpt1.model.config import ModelConfig
+    from gpt1.model.gpt import GPT
+    from gpt1.train.random_state import generator
+    from gpt1.weights.store import save_model
+
+    model, task = folder / "model", folder / "RTE"
+    save_model(model, GPT(ModelConfig(VOCABULARY.size, context=16, width=16, layers=2, heads=2), generator("weights", 0)))
+    VOCABULARY.save(model)
+    task.mkdir()
+    rows = "".join(f"{n}\tthe bed\ta bed\t{'entailment' if n % 2 else 'not_entailment'}\n" for n in range(8))
+    for split in ("train", "dev"):
+        (task / f"{split}.tsv").write_text("index\tsentence1\tsentence2\tlabel\n" + rows)
+    workflow = write_workflow(
+        folder,
+        given={"with": {"checkpoint": str(model)}},
+        task_data={"with": {"task": "rte", "source": str(folder)}},
+        encode={"needs": ["given", "task_data"], "with": {"task": "rte"}},
+        finetune={"needs": ["given", "task_data", "encode"], "with": {"task": "rte", "epochs": 1, "batch": 4}},
+    )
+    plan: Plan = plan_of(workflow, folder / "store")
+    *before, job = plan.to_run
+    for entry in before:
+        make(plan, entry)
+    return lambda: make(plan, job)
+
+
+def prose(seed: int) -> str:
+    """A made-up English book, long enough to be kept."""
+    draw = random.Random(seed)
+    nouns = [f"{first}{last}" for first in ("har", "wind", "rain", "sea") for last in ("bour", "mill", "fall", "side", "man")]
+    others = ["the", "of", "and", "to", "in", "was", "that", "it", "had", "with", "her", "for"]
+    sentences = (" ".join(draw.choice((nouns, others)[n % 2]) for n in range(12)) for _ in range(100))
+    return "\n\n".join(f"{sentence.capitalize()}." for sentence in sentences)
+
+
+def write_workflow(folder: Path, **stages: object) -> Path:
+    """A workflow of these stages."""
+    file = folder / "workflow.yaml"
+    file.write_text(yaml.safe_dump({"stages": stages}))
+    return file
+
+
+PATHS = {"step": prepare_step, "book": prepare_book, "job": prepare_job}
+
+
+def main() -> None:
+    """Print the files and the JSON object; what the work prints goes to standard error."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", choices=PATHS)
+    path = parser.parse_args().path
+    with tempfile.TemporaryDirectory() as name, redirect_stdout(sys.stderr):
+        files = called_files(PATHS[path](Path(name)))
+    print(*files, sep="\n")
+    folders = {folder: sum(file.startswith(f"{folder}/") for file in files) for folder in FOLDERS}
+    print(json.dumps({"path": path, "files": len(files), **folders}))
+
+
+if __name__ == "__main__":
+    main()
