@@ -84,7 +84,8 @@ class Export(Stage):
 def _write(
     context: Context, settings: ExportSettings, folder: str, task: str, found: Checkpoint, sources: Sequence[Source]
 ) -> list[Path]:
-    from gpt1.report.model_card import Publication, model_card
+    from gpt1.report.model_card import model_card
+    from gpt1.report.model_index import Publication
     from gpt1.weights.hf import export
 
     publication = Publication((settings.register_as or "gpt1") + task, settings.language, settings.license)

@@ -23,7 +23,6 @@ HEAVY = {"torch", "ray", "mlflow", "spacy", "pyarrow", "deepspeed", "transformer
 KINDS = sorted(path.stem for path in (ROOT / "stages").glob("*.py") if path.stem != "contract" and not path.stem.startswith("_"))
 
 KNOWN_CYCLES = {
-    ("gpt1.report.model_card", "gpt1.report.model_index"),
     ("pipeline.remote_file", "pipeline.remote_store", "pipeline.seen_store", "pipeline.store", "pipeline.travel"),
 }
 KNOWN_REPEATED = {

@@ -7,13 +7,12 @@ left out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from gpt1.model.config import ModelConfig
 from gpt1.report.corpus import corpus_facts
 from gpt1.report.making import making_facts
-from gpt1.report.model_index import metadata
+from gpt1.report.model_index import UNPUBLISHED, Publication, metadata
 from gpt1.report.page import environment
 from gpt1.report.pretraining import PERPLEXITY
 from gpt1.report.sources import Source, only
@@ -27,21 +26,12 @@ EXAMPLES = {"choice": "choice", "similarity": "pair", "entailment": "entailment"
 PRETRAINED = ("pretrain", "given")
 
 
-@dataclass(frozen=True)
-class Publication:
-    """What no record has: the model's name, the language of its text, and the license; empty where none was chosen."""
-
-    name: str = "gpt1"
-    language: str = "en"
-    license: str = ""
-
-
 def model_card(
     config: ModelConfig,
     vocabulary: Vocabulary,
     sources: Sequence[Source] = (),
     tuned: FineTuned | None = None,
-    publication: Publication = Publication(),
+    publication: Publication = UNPUBLISHED,
 ) -> str:
     """The card, from the cells behind the model. Of a fine-tuned model the only finetune cell among them is its own."""
     own = only(sources, "finetune") if tuned else next((one for one in sources if one.kind in PRETRAINED), Source("", ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gpt1.corpus.sources.hub import SCHEME, parse_hub
@@ -12,12 +13,23 @@ from gpt1.tasks.table import TASKS
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-    from gpt1.report.model_card import Publication
     from gpt1.tasks.finetuned import FineTuned
 
 METRICS = {"matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}
 """The hub's names of metrics where ours differ."""
 CHOICE, CLASSIFICATION, GENERATION = "multiple-choice", "text-classification", "text-generation"
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What no record has: the model's name, the language of its text, and the license; empty where none was chosen."""
+
+    name: str = "gpt1"
+    language: str = "en"
+    license: str = ""
+
+
+UNPUBLISHED = Publication()
 
 
 def metadata(

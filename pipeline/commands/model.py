@@ -86,7 +86,8 @@ def export_hf(
 ) -> None:
     """A folder that transformers loads, with a model card."""
     from gpt1.report.licenses import check_license
-    from gpt1.report.model_card import Publication, model_card
+    from gpt1.report.model_card import model_card
+    from gpt1.report.model_index import Publication
     from gpt1.weights.hf import export, hf_class
     from pipeline.checkpoints import find
 

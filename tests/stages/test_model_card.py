@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import EvalResult, ModelCard
 
-from gpt1.report.model_card import Publication, model_card
+from gpt1.report.model_card import model_card
+from gpt1.report.model_index import Publication
 from gpt1.tasks.metrics import Score
 from gpt1.tasks.table import task_named
 from stages._sources import source_of
