@@ -143,9 +143,9 @@ class StageContext:
         return seen
 
     def _published(self, seen: Store, kind: str, key: str) -> bool:
-        """Whether a part is there and whole; a damaged one is withdrawn, to be made again."""
+        """Whether a part is there and complete; one that is damaged, or whose record is, is withdrawn, to be made again."""
         found = seen.artifact(kind, key)
-        if found is not None and seen.damage(found):
+        if seen.damage(found) if found is not None else seen.unreadable(kind, key):
             self._job.store.withdraw(kind, key)
             return False
         return found is not None

@@ -92,8 +92,16 @@ def replace(path: Path, data: Any) -> None:
 def read_json(path: Path) -> Any | None:
     """The data of a JSON file; None when it is missing or not whole."""
     try:
-        return json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return parse_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def parse_json(data: bytes) -> Any | None:
+    """What bytes say in JSON; None when they are damaged."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
         return None
 
 

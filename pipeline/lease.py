@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from gpt1.errors import UserError
-from pipeline.words import FileWord, Word
+from pipeline.words import Word
 
 HEARTBEAT = 5.0  # seconds
 EXPIRY = 60.0  # seconds without a heartbeat after which the holder counts as gone
@@ -40,9 +40,8 @@ class Leases:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def take(self, places: Sequence[Path | Word]) -> None:
-        """Take a lease on every place (a folder, or a word of a store), or none and raise HeldError."""
-        words = [FileWord(place / "lease.json") if isinstance(place, Path) else place for place in places]
+    def take(self, words: Sequence[Word]) -> None:
+        """Take a lease at each of these words of a store, or none and raise HeldError."""
         if words and self._thread is None:  # from the first on: taking many from a slow store must not outlast their expiry
             self._thread = threading.Thread(target=self._beat, daemon=True)
             self._thread.start()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import cache
 from pipeline.cache import Item
-from pipeline.files import replace
+from pipeline.files import parse_json, replace
 from pipeline.objects import SCHEME, Objects
 from pipeline.outbox_mirror import OutboxMirror
 from pipeline.remote_file import RemoteFile
@@ -101,7 +101,7 @@ class RemoteStore(Store):
             return super().local(address)
         key = address.removeprefix(f"{self.objects.url}/")
         try:
-            return Path(self.travel.here(str(self.root / key)))
+            return super().local(self.travel.here(str(self.root / key)))
         except cache.GoneError as error:
             raise LookupError(f"{address}: {error}") from None
 
@@ -121,11 +121,10 @@ class RemoteStore(Store):
 
     def record(self, stage: str, fingerprint: str) -> dict[str, Any] | None:
         found = self.objects.read(f"{stage}/{fingerprint}/{RECORD}")
-        return None if found is None else valid(parsed(found.data))
+        return None if found is None else valid(parse_json(found.data))
 
     def published(self, stage: str, fingerprint: str) -> bool:
-        key = f"{stage}/{fingerprint}/{RECORD}"
-        return any(entry.key == key for entry in self.objects.entries(key, most=1))
+        return self._there(f"{stage}/{fingerprint}/{RECORD}")
 
     def to_artifact(self, record: Mapping[str, Any]) -> Artifact:
         folders: dict[str, list[Item]] = {}
@@ -178,7 +177,7 @@ class RemoteStore(Store):
 
     def left(self, attempt: Path, name: str) -> Any | None:
         found = self.objects.read(self.key(attempt / name))
-        return None if found is None else parsed(found.data)
+        return None if found is None else parse_json(found.data)
 
     def fail(self, attempt: Path, error: str, user: bool, stopped: bool = False) -> None:
         super().fail(attempt, error, user, stopped)
@@ -191,13 +190,16 @@ class RemoteStore(Store):
         self.objects.upload(name, file.path, file.sha256)
 
     def shown(self, name: str) -> str | None:
-        return self.objects.address(name) if self.objects.entries(name, most=1) else None
+        return self.objects.address(name) if self._there(name) else None
 
     def fetch(self, items: Sequence[Item]) -> None:
         """Have these files on this host. UserError when one is gone, or is not what its record says."""
         root = self.root
         missing = [item for item in items if not cache.there(root, item)]
         self._all(lambda item: cache.fetch(root, item, self.objects.download), missing)
+
+    def _there(self, key: str) -> bool:
+        return any(entry.key == key for entry in self.objects.entries(key, most=1))
 
     def _key_of(self, file: OutputFile) -> str:
         return file.item.key if isinstance(file, RemoteFile) else self.key(file.path)
@@ -220,11 +222,3 @@ class RemoteStore(Store):
 
 def _json(data: Any) -> bytes:
     return (json.dumps(data, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode()
-
-
-def parsed(data: bytes) -> Any | None:
-    """What an object says in JSON; None when it is damaged."""
-    try:
-        return json.loads(data)
-    except ValueError:
-        return None

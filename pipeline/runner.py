@@ -180,7 +180,8 @@ class Runner:
 
     def _start(self, entry: Entry) -> None:
         cell, store = entry.cell, self.plan.store
-        if self._tries.get(cell.id, 0) == 0 and entry.artifact is not None:
+        there = entry.artifact is not None or self.plan.seen.unreadable(cell.uses, entry.fingerprint)
+        if there and self._tries.get(cell.id, 0) == 0:
             store.withdraw(cell.uses, entry.fingerprint)
         number = self._tries[cell.id] = self._tries.get(cell.id, 0) + 1
         inputs = tuple(self._artifacts[need] for need in cell.needs)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
-from pipeline.files import replace
-from pipeline.remote_store import RemoteStore, parsed
+from pipeline.files import parse_json, replace
+from pipeline.remote_store import RemoteStore
 from pipeline.store import PARTS, RECORD, WITHDRAWN, valid
 
 
@@ -78,12 +79,11 @@ class SeenStore(RemoteStore):
         kind, fingerprint, _ = key.split("/")
         mark = self._kind(kind)[key].etag.strip('"')
         kept = self.root / "cache" / "records" / kind / f"{fingerprint}-{mark}.json"
-        try:
-            return valid(parsed(kept.read_bytes()))
-        except OSError:
-            pass
+        with suppress(OSError):
+            if (record := valid(parse_json(kept.read_bytes()))) is not None:
+                return record
         found = self.objects.read(key)
-        record = None if found is None else valid(parsed(found.data))
+        record = None if found is None else valid(parse_json(found.data))
         if record is not None:
             replace(kept, record)
         return record

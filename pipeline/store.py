@@ -136,7 +136,10 @@ class Store:
     def local(self, address: str) -> Path:
         """The path on this host of what an address names, or a path (relative: of the store), fetched if need be. LookupError when
         it is gone, UserError when the store cannot be asked."""
-        return path_of_uri(address) if address.startswith(FILE) else self.root / address
+        path = path_of_uri(address) if address.startswith(FILE) else self.root / address
+        if not path.exists():
+            raise LookupError(f"{address} is gone")
+        return path
 
     def publish(self, stage: str, fingerprint: str, files: Mapping[str, OutputFile], about: Mapping[str, Any]) -> bool:
         """Make the files the artifact. False when another writer was first; then nothing has changed."""
@@ -156,8 +159,12 @@ class Store:
         return valid(read_json(self.folder(stage, fingerprint) / RECORD))
 
     def published(self, stage: str, fingerprint: str) -> bool:
-        """Whether there is a record, read or not."""
-        return self.record(stage, fingerprint) is not None
+        """Whether there is a record, readable or not."""
+        return (self.folder(stage, fingerprint) / RECORD).exists()
+
+    def unreadable(self, stage: str, fingerprint: str) -> bool:
+        """Whether there is a record that cannot be read. It keeps others from publishing, until it is withdrawn."""
+        return self.published(stage, fingerprint) and self.record(stage, fingerprint) is None
 
     def artifact(self, stage: str, fingerprint: str) -> Artifact | None:
         """The published artifact, or None."""
@@ -235,7 +242,7 @@ class Store:
     def failure(self, attempt: Path) -> Failure | None:
         """Why an attempt failed; None when it did not, or was killed before it could say."""
         found = self.left(attempt, FAILURE)
-        if not isinstance(found, dict):
+        if not isinstance(found, dict) or "error" not in found:
             return None
         return Failure(str(found["error"]), bool(found.get("stopped")))
 
@@ -265,23 +272,28 @@ def _record(
 
 
 def valid(record: Any) -> dict[str, Any] | None:
-    """A record as it was read, if it is one of this version.
+    """A record as it was read, if it is a complete one of this version; None counts as absent.
 
     UserError where it names a file outside the folders of its own stage: others may write to a shared store.
     """
-    if not isinstance(record, dict) or record.get("record_version") != RECORD_VERSION:
+    if not _has(record, "record_version", "stage", "fingerprint", "digest", "files") or record["record_version"] != RECORD_VERSION:
         return None
     stage, files = record["stage"], record["files"]
-    own = {stage, f"{stage.removesuffix(PARTS)}{PARTS}"}
+    if not _has(files) or not all(_has(entry, "path", "size", "sha256", "volatile") for entry in files.values()):
+        return None
     paths = [entry["path"] for entry in files.values()]
     wrong = [name for name in (stage, *files, *paths) if leads_out(name)]
-    wrong = wrong or [path for path in paths if path.split("/")[0] not in own]
+    wrong = wrong or [path for path in paths if path.split("/")[0] not in (stage, f"{stage.removesuffix(PARTS)}{PARTS}")]
     if wrong:
         where = f"{stage}/{record['fingerprint']}/{RECORD}"
         raise UserError(
             f"{where}: names the file {wrong[0]!r}, expected one below {stage}/; delete the record if you did not write it"
         )
     return record
+
+
+def _has(data: Any, *keys: str) -> bool:
+    return isinstance(data, dict) and data.keys() >= set(keys)
 
 
 def artifact_of(record: Mapping[str, Any], files: Mapping[str, OutputFile]) -> Artifact:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.files import create_once, read_json, replace
+from pipeline.files import create_once, parse_json, replace
 from pipeline.objects import Objects
 
 Data = dict[str, Any]
@@ -51,9 +54,10 @@ class Word(Protocol):
 
 @dataclass
 class FileWord:
-    """A note in a file."""
+    """A note in a file. Who seizes it holds a lock on the file that is there, and writes another one in its place."""
 
     path: Path
+    _mark: tuple[int, int] | None = None
 
     @property
     def about(self) -> str:
@@ -63,19 +67,30 @@ class FileWord:
         return create_once(self.path, data)
 
     def read(self) -> Data | None:
-        return read_json(self.path)
+        try:
+            with self.path.open("rb") as file:
+                status, data = os.fstat(file.fileno()), parse_json(file.read())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        self._mark = _mark(status)
+        return {"beat": status.st_mtime, **(data if isinstance(data, dict) else {})}
 
     @property
     def pulse(self) -> str:
         return str(self.path)
 
     def refresh(self, data: Data) -> None:
-        if (read_json(self.path) or {}).get("token") == data["token"]:
-            replace(self.path, data)
+        if (self.read() or {}).get("token") == data["token"]:
+            self.seize(data)
 
     def seize(self, data: Data) -> bool:
-        self.path.unlink(missing_ok=True)
-        return self.create(data)
+        with suppress(FileNotFoundError), self.path.open("r+b" if os.access(self.path, os.W_OK) else "rb") as file:
+            with suppress(OSError):  # a file system without locks: two who look at the same moment may both win
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if _mark(self.path.stat()) == self._mark:
+                replace(self.path, data)
+                return True
+        return False
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -104,10 +119,8 @@ class ObjectWord:
         if found is None:
             return None
         self._mark = found.etag
-        try:
-            data = dict(json.loads(found.data))
-        except (TypeError, ValueError):
-            data = {}
+        said = parse_json(found.data)
+        data = said if isinstance(said, dict) else {}
         beat = self.objects.read(f"{BEATS}/{data.get('token')}")
         return {**data, "beat": time.time() - min(found.age, beat.age if beat else found.age)}
 
@@ -123,6 +136,11 @@ class ObjectWord:
 
     def remove(self) -> None:
         self.objects.remove([self.key])
+
+
+def _mark(status: os.stat_result) -> tuple[int, int]:
+    """What tells a file from the one that replaced it, which may get its number."""
+    return status.st_ino, status.st_mtime_ns
 
 
 def _bytes(data: Data) -> bytes:

@@ -1,4 +1,4 @@
-"""An S3 server for the tests of this folder."""
+"""An S3 server for the tests of this folder, and small artifacts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from typing import Any
 import pytest
 
 from pipeline import objects
+from pipeline.parts import Outputs
+from pipeline.store import Store
+from stages.contract import Artifact
 from tests.servers.process import s3_server
 
 BUCKET = "store-bucket"
+VALUE, WHEN = "values/value.txt", "values/when.txt"
 S3 = tuple[str, "subprocess.Popen[bytes]"]
 
 
@@ -45,3 +49,23 @@ def s3_store(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 def on_another_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """From now on this process is one of another host, with a cache of its own."""
     monkeypatch.setenv("GPT1_CACHE", str(tmp_path / f"cache-{time.time_ns()}"))
+
+
+def publish(store: Store, value: str = "value", fingerprint: str = "print", gate: Any = None, stage: str = "stage") -> bool:
+    """Write VALUE, and WHEN, which is volatile, in an attempt of its own, wait at the gate, and publish them."""
+    attempt = store.new_attempt(stage, fingerprint)
+    outputs = Outputs(attempt)
+    with outputs.open(VALUE) as file:
+        file.write(value.encode())
+    outputs.declare(WHEN, volatile=True).write_text(attempt.name)
+    made = outputs.close()
+    if gate is not None:
+        gate.wait()
+    return store.publish(stage, fingerprint, made, {"attempt": attempt.name, "cell": "cell", "summary": {"value": value}})
+
+
+def published(store: Store, fingerprint: str = "print", stage: str = "stage") -> Artifact:
+    """What is published there."""
+    found = store.artifact(stage, fingerprint)
+    assert found is not None
+    return found

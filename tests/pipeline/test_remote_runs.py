@@ -89,15 +89,6 @@ def test_one_more_file_costs_one_more_part_on_any_host(
     assert record["parts"] == {"made": 1, "reused": 3}
 
 
-def test_a_missing_object_is_damage(numbers: Path, s3_store: str) -> None:
-    run_inline(plan(numbers, s3_store))
-    entry = plan(numbers, s3_store).entries["total[factor=1]"]
-    assert entry.artifact is not None
-    name, file = next(iter(entry.artifact.files.items()))
-    Objects.at(s3_store).remove([Store.at(s3_store).file_address(file).removeprefix(f"{s3_store}/")])
-    assert plan(numbers, s3_store).entries["total[factor=1]"].reasons == [f"file {name} is missing from the store"]
-
-
 @pytest.mark.slow
 def test_a_plan_of_a_thousand_artifacts_takes_few_requests(numbers: Path, tmp_path: Path, s3_store: str) -> None:
     """First time on a host: a request for a thousand objects listed, and one a record. From then on the listings alone."""

@@ -1,9 +1,7 @@
-"""A store on S3: the rules of the store in a folder, word for word, against a real server (moto's)."""
+"""What belongs to a store on S3 alone; test_store_contract.py has what all stores promise."""
 
 from __future__ import annotations
 
-import json
-import multiprocessing
 import os
 import pickle
 import signal
@@ -16,60 +14,16 @@ import pytest
 
 from gpt1.errors import UserError
 from pipeline import cache, objects
-from pipeline.lease import HeldError, Leases
 from pipeline.objects import Objects
 from pipeline.parts import Outputs
-from pipeline.store import Failure, Store
-from tests.pipeline.conftest import S3, on_another_host
+from pipeline.store import Store
+from tests.pipeline.conftest import S3, VALUE, on_another_host, publish, published
 from tests.servers.process import free_port
 
 
 @pytest.fixture
 def url(s3_store: str) -> str:
     return s3_store
-
-
-def publish(url: str, value: str, gate: Any = None, stage: str = "stage") -> bool:
-    store = Store.at(url)
-    attempt = store.new_attempt(stage, "print")
-    outputs = Outputs(attempt)
-    with outputs.open("values/value.txt") as file:
-        file.write(value.encode())
-    with outputs.open("values/beside.txt") as file:
-        file.write(value.upper().encode())
-    if gate is not None:
-        gate.wait()
-    return store.publish(stage, "print", outputs.close(), {"attempt": attempt.name, "cell": "cell", "identity": {}})
-
-
-def published(url: str) -> Any:
-    found = Store.at(url).artifact("stage", "print")
-    assert found is not None
-    return found
-
-
-def _race(url: str, value: str, gate: Any, results: Any) -> None:
-    results.put((value, publish(url, value, gate)))
-
-
-def test_of_many_writers_exactly_one_publishes(url: str) -> None:
-    fork = multiprocessing.get_context("fork")
-    gate, results = fork.Barrier(6), fork.Queue()
-    racers = [fork.Process(target=_race, args=(url, f"value-{i}", gate, results)) for i in range(6)]
-    for racer in racers:
-        racer.start()
-    ended = dict(results.get(timeout=120) for _ in racers)
-    for racer in racers:
-        racer.join()
-    assert [published(url).path("values/value.txt").read_text()] == [value for value, won in ended.items() if won]
-
-
-def test_a_late_writer_changes_nothing(url: str) -> None:
-    assert publish(url, "first")
-    store = Store.at(url)
-    before = store.record("stage", "print")
-    assert not publish(url, "second")
-    assert store.record("stage", "print") == before
 
 
 def test_a_lost_answer_does_not_lose_the_race(url: str) -> None:
@@ -80,55 +34,38 @@ def test_a_lost_answer_does_not_lose_the_race(url: str) -> None:
     assert not there.create("word", b"yours")
 
 
-def test_another_host_fetches_what_it_reads_and_checks_it(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    publish(url, "value")
+def test_records_are_read_without_files(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(Store.at(url))
     on_another_host(monkeypatch, tmp_path)
-    found = pickle.loads(pickle.dumps(published(url)))
-    assert not list(Store.at(url).root.glob("stage/**/*.txt")), "records are read without files"
-    assert found.path("values/value.txt").read_text() == "value"
-    assert (found.path("values/value.txt").parent / "beside.txt").read_text() == "VALUE", "a file comes with those beside it"
+    store = Store.at(url)
+    found = pickle.loads(pickle.dumps(published(store)))
+    assert not list(store.root.glob("stage/**/*.txt"))
+    assert found.path(VALUE).read_text() == "value"
+
+
+def test_a_damaged_copy_of_a_record_is_read_again(url: str) -> None:
+    store = Store.at(url)
+    publish(store)
+    assert published(store.seen(["stage"])) == published(store)
+    [copy] = store.root.glob("cache/records/stage/*.json")
+    copy.write_bytes(b"{")
+    assert published(store.seen(["stage"])) == published(store)
 
 
 def test_a_damaged_object_is_never_read(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    publish(url, "value")
-    store, found = Store.at(url), published(url)
-    assert store.damage(found) is None
-    key = store.file_address(found.files["values/value.txt"]).removeprefix(f"{url}/")
-    Objects.at(url).write(key, b"eulav")
+    store = Store.at(url)
+    publish(store)
+    found = published(store)
+    Objects.at(url).write(store.file_address(found.files[VALUE]).removeprefix(f"{url}/"), b"eulav")
     on_another_host(monkeypatch, tmp_path)
     with pytest.raises(UserError, match=r"values/value.txt: has the sha256 .* its record says .* make it again"):
-        found.path("values/value.txt")
+        found.path(VALUE)
     assert not list(Path(os.environ["GPT1_CACHE"]).rglob("value.txt"))
-    Objects.at(url).write(key, b"value!")
-    assert store.damage(found) == "file values/value.txt has 6 bytes in the store, its record says 5"
-    Objects.at(url).remove([key])
-    assert store.damage(found) == "file values/value.txt is missing from the store"
-
-
-def test_a_record_taken_back_is_kept_and_counted(url: str) -> None:
-    publish(url, "value")
-    store = Store.at(url)
-    store.withdraw("stage", "print")
-    assert store.artifact("stage", "print") is None
-    assert store.withdrawn("stage", "print") == 1
-    assert publish(url, "value again")
-    assert published(url).path("values/value.txt").read_text() == "value again"
-
-
-def test_attempts_and_why_they_failed_are_seen_elsewhere(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store.at(url)
-    first = store.new_attempt("stage", "print")
-    store.fail(first, "out of paper", user=True)
-    on_another_host(monkeypatch, tmp_path)
-    [attempt] = Store.at(url).attempts("stage", "print")
-    assert Store.at(url).failure(attempt) == Failure("out of paper", stopped=False)
-    assert attempt != first
 
 
 def test_paths_travel_to_other_hosts(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    publish(url, "value")
-    found = published(url)
-    path = found.path("values/value.txt")
+    publish(Store.at(url))
+    path = published(Store.at(url)).path(VALUE)
     arguments = {"file": str(path), "folders": [str(path.parent)], "other": "value", "attempt": path.parent}
     travel = Store.at(url).travel
     assert travel is not None
@@ -171,39 +108,7 @@ def test_the_cache_is_bounded_and_forgets_the_oldest(url: str, monkeypatch: pyte
         cache.bound()
 
 
-def test_a_lease_keeps_others_out_until_its_heart_stops(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store.at(url)
-    words = [store.lease("a", "1"), store.lease("b", "1")]
-    first, second = Leases("run-1"), Leases("run-2")
-    first.take(words)
-    with pytest.raises(HeldError, match=f"b is being made by run run-1 .process {os.getpid()}"):
-        second.take([store.lease("c", "1"), store.lease("b", "1")])
-    assert store.lease("c", "1").read() is None
-    monkeypatch.setitem(first._word, "host", "another")  # as if it were one of another machine that has stopped
-    first._stop.set()
-    word = store.lease("a", "1")
-    stopped = {**(word.read() or {}), "host": "another"}
-    assert word.seize(stopped)
-    monkeypatch.setattr("pipeline.lease.EXPIRY", 0.0)
-    third = Leases("run-3")
-    third.take([store.lease("a", "1")])
-    assert (store.lease("a", "1").read() or {})["run"] == "run-3"
-    third.release()
-
-
-def test_two_who_find_a_dead_lease_take_it_once(url: str) -> None:
-    dead = {"run": "dead", "token": "t"}
-    one, two = Store.at(url).lease("a", "1"), Store.at(url).lease("a", "1")
-    assert one.create(dead)
-    assert one.read()
-    assert two.read()
-    assert one.seize({"run": "one", "token": "1"})
-    assert not two.seize({"run": "two", "token": "2"})
-
-
-def test_a_server_paused_while_files_go_up_and_down(
-    s3: S3, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_paused_while_files_go_up_and_down(s3: S3, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, process = s3
     monkeypatch.setattr(objects, "WHOLE", 1 << 20)
     data = os.urandom(3 << 20)
@@ -235,38 +140,15 @@ def test_what_is_wrong_with_an_address_is_one_clear_line(url: str, monkeypatch: 
     objects._client.cache_clear()
 
 
-def test_a_file_that_is_gone_is_no_store_that_cannot_be_asked(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What waits for MLflow is dropped in the one case, and sent later in the other."""
-    publish(url, "value")
-    address = Store.at(url).file_address(published(url).files["values/value.txt"])
+def test_a_store_that_cannot_be_asked_is_no_file_that_is_gone(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What waits for MLflow is sent later in the one case, and dropped in the other (LookupError)."""
+    publish(Store.at(url))
+    address = Store.at(url).file_address(published(Store.at(url)).files[VALUE])
     on_another_host(monkeypatch, tmp_path)
     store = Store.at(url)
-    with monkeypatch.context() as without:
-        without.delenv("AWS_ACCESS_KEY_ID")
-        without.delenv("AWS_SECRET_ACCESS_KEY")
-        without.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        objects._client.cache_clear()
-        with pytest.raises(UserError, match="no credentials"):
-            store.local(address)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     objects._client.cache_clear()
-    Objects.at(url).remove([address.removeprefix(f"{url}/")])
-    with pytest.raises(LookupError, match="is missing from the store"):
+    with pytest.raises(UserError, match="no credentials"):
         store.local(address)
-
-
-def test_a_file_url_is_a_folder(tmp_path: Path) -> None:
-    assert Store.at(f"file://{tmp_path}/a%20store").root == (tmp_path / "a store").resolve()
-
-
-@pytest.mark.parametrize("wrong", ["../../x", "/tmp/x", "stage/../../../x"])
-def test_a_record_that_names_a_file_elsewhere_is_refused(url: str, wrong: str) -> None:
-    """A file of that name would be written outside of the cache."""
-    assert publish(url, "value")
-    store = Store.at(url)
-    record = store.record("stage", "print")
-    assert record is not None
-    record["files"]["values/value.txt"]["path"] = wrong
-    planted = {**record, "fingerprint": "planted"}
-    assert Objects.at(url).create("stage/planted/record.json", json.dumps(planted).encode())
-    with pytest.raises(UserError, match=r"stage/planted/record\.json: names the file"):
-        store.artifact("stage", "planted")

@@ -42,7 +42,6 @@ def records(folder: Path) -> dict[str, Any]:
     return {record["cell"]: record for record in found}
 
 
-
 def test_all_is_made_once_and_shown_in_mlflow(folder: Path) -> None:
     first = run(folder)
     assert first.returncode == 0, first.stderr
@@ -70,6 +69,19 @@ def test_all_is_made_once_and_shown_in_mlflow(folder: Path) -> None:
     assert table[0] == "| factor | total | run |"
     assert f"| 2 | 42 | [open](#/runs/{job.info.run_id}) |" in table
     assert len(table) == 4
+
+
+def test_what_has_a_record_that_cannot_be_read_is_made_again(folder: Path) -> None:
+    assert run(folder).returncode == 0
+    before = records(folder)
+    for kind in ("numbers", "numbers.parts"):
+        damaged = next((folder / "store").glob(f"tests.pipeline.toy.{kind}/*/record.json"))
+        damaged.write_bytes(damaged.read_bytes()[:100])
+    again = run(folder)
+    assert again.returncode == 0, again.stderr
+    after = records(folder)
+    assert after["numbers"]["parts"] == {"made": 1, "reused": 5}
+    assert {cell: record["digest"] for cell, record in after.items()} == {cell: record["digest"] for cell, record in before.items()}
 
 
 def test_a_failing_cell_is_tried_again(folder: Path) -> None:
@@ -170,5 +182,3 @@ def test_a_forced_stage_with_the_same_result_spares_what_follows(folder: Path) -
     assert ended.returncode == 0, ended.stderr
     assert "1 made" in ended.stdout
     assert "nothing to run" in run(folder).stdout
-
-

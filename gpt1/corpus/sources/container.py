@@ -13,7 +13,7 @@ from gpt1.corpus.sources.limits import Reading
 from gpt1.corpus.sources.parquet import read_parquet
 from gpt1.corpus.sources.piece import Found, RefusedError
 from gpt1.corpus.sources.tar_archive import read_tar
-from gpt1.corpus.sources.text import empty
+from gpt1.corpus.sources.text import empty, or_empty
 from gpt1.corpus.sources.zip_archive import read_zip
 
 
@@ -26,12 +26,13 @@ def read_container(
         if size == 0:
             raise empty()
         if form.kind == "zip":
-            yield from read_zip(raw, size, file, reading)
+            found = read_zip(raw, size, file, reading)
         elif form.kind == "parquet":
-            yield from read_parquet(raw, file, reading)
+            found = read_parquet(raw, file, reading)
         elif form.kind == "tar":
-            yield from read_tar(inflated(raw, form.codec, reading.limits), file, reading)
+            found = read_tar(inflated(raw, form.codec, reading.limits), file, reading)
         else:
-            yield from read_jsonl(inflated(raw, form.codec, reading.limits), file, file, None, reading)
+            found = read_jsonl(inflated(raw, form.codec, reading.limits), file, file, None, reading)
+        yield from or_empty(found, file)
     except RefusedError as error:
         yield error.at(file)

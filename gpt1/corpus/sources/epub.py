@@ -19,7 +19,7 @@ from gpt1.corpus.sources.html_text import html_text
 from gpt1.corpus.sources.inflate import damaged
 from gpt1.corpus.sources.limits import Reading
 from gpt1.corpus.sources.piece import Piece, RefusedError
-from gpt1.corpus.sources.text import check_text
+from gpt1.corpus.sources.text import check_text, empty
 from gpt1.corpus.sources.zip_member import UNREADABLE, open_member
 
 _CONTAINER = "META-INF/container.xml"
@@ -29,6 +29,8 @@ _PAGES = {"application/xhtml+xml", "text/html", "application/x-dtbook+xml"}
 
 def epub_piece(data: bytes, name: str, inside: str, file: str, member: str | None, reading: Reading) -> Piece:
     """The piece of an EPUB with these bytes. RefusedError when it is damaged, encrypted or holds no text."""
+    if not data:
+        raise empty()
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             book = _Epub(archive, reading)

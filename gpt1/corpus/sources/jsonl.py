@@ -10,6 +10,7 @@ from gpt1.corpus.sources.inflate import too_large
 from gpt1.corpus.sources.limits import Reading
 from gpt1.corpus.sources.piece import Found, Refused, RefusedError
 from gpt1.corpus.sources.rows import Row, read_rows, row_place
+from gpt1.corpus.sources.text import no_utf8
 
 _CHUNK = 1 << 20
 
@@ -44,6 +45,8 @@ def _row(line: bytes | None, number: int, reading: Reading) -> Row:
         raise too_large(reading.limits.document)
     try:
         found = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
+    except UnicodeDecodeError as error:
+        raise no_utf8(line, error) from error
     except (ValueError, RecursionError) as error:
         raise RefusedError("bad_row", f"no JSON ({error})", "one JSON object a line", "Mend the line.") from error
     if not isinstance(found, dict) or column not in found:

@@ -15,7 +15,7 @@ from gpt1.corpus.sources.jsonl import read_jsonl
 from gpt1.corpus.sources.limits import Reading
 from gpt1.corpus.sources.listed import printable
 from gpt1.corpus.sources.piece import Found, Refused, RefusedError
-from gpt1.corpus.sources.text import text_piece
+from gpt1.corpus.sources.text import or_empty, text_piece
 
 
 def member_books(member: str, file: str, stream: Callable[[], Any], reading: Reading) -> Found:
@@ -61,7 +61,7 @@ def _books(form: Form, member: str, file: str, stream: Any, reading: Reading) ->
     if form.codec:
         stream = inflated(Counted(cast(IO[bytes], stream)), form.codec, reading.limits)
     if form.kind == "jsonl":
-        yield from read_jsonl(stream, name, file, member, reading)
+        yield from or_empty(read_jsonl(stream, name, file, member, reading), file, member)
     elif form.kind == "epub":
         yield epub_piece(read_whole(stream, reading.limits.document), name, inside, file, member, reading)
     else:

@@ -8,7 +8,8 @@ from typing import Any
 from gpt1.corpus.sources.inflate import Metered, damaged
 from gpt1.corpus.sources.limits import MIB, Reading
 from gpt1.corpus.sources.piece import Found, Refused, RefusedError
-from gpt1.corpus.sources.rows import Row, read_rows
+from gpt1.corpus.sources.rows import Row, read_rows, row_place
+from gpt1.corpus.sources.text import no_utf8
 
 _AT_ONCE = 4 * MIB  # bytes of text
 _MOST_ROWS = 4096
@@ -36,7 +37,7 @@ def _rows(raw: Metered, file: str, reading: Reading) -> Iterator[Row | Refused]:
             about = [name for name in _ABOUT if name in opened.schema_arrow.names and name != column]
             number = 0
             for batch in opened.iter_batches(batch_size=_rows_at_once(opened.metadata, column), columns=[column, *about]):
-                yield from _of_batch(batch, number, about)
+                yield from _of_batch(batch, number, about, file)
                 number += batch.num_rows
     except (pa.ArrowException, OSError, ValueError) as error:
         yield damaged(str(error)).at(file)
@@ -68,13 +69,38 @@ def _rows_at_once(metadata: Any, column: str) -> int:
     return max(1, min(_MOST_ROWS, _AT_ONCE // most))
 
 
-def _of_batch(batch: Any, number: int, about: Sequence[str]) -> Iterator[Row]:
+def _of_batch(batch: Any, number: int, about: Sequence[str], file: str) -> Iterator[Row | Refused]:
+    import pyarrow as pa
+
     texts = batch.column(0)
-    values, places = texts.dictionary.to_pylist(), texts.indices.to_pylist()
-    others = {name: batch.column(name).to_pylist() for name in about}
+    values = [_decoded(value) for value in texts.dictionary.cast(pa.large_binary()).to_pylist()]
+    places = texts.indices.to_pylist()
+    others = {name: _values(batch.column(name)) for name in about}
     for offset, place in enumerate(places):
+        text = None if place is None else values[place]
+        if isinstance(text, RefusedError):
+            yield text.at(file, row_place(None, number + offset))
+            continue
         said = {name: _words(column[offset]) for name, column in others.items()}
-        yield Row(number + offset, None if place is None else values[place], **said)
+        yield Row(number + offset, text, **said)
+
+
+def _decoded(value: bytes | None) -> str | RefusedError | None:
+    """A text as the file has it: whoever wrote it need not have looked whether it is UTF-8."""
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError as error:
+        return no_utf8(value or b"", error)
+
+
+def _values(column: Any) -> list[Any]:
+    """The values of a column beside the text; bytes of a string that are no UTF-8 are written as escapes."""
+    import pyarrow as pa
+
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return list(column.to_pylist())
+    found = column.cast(pa.large_binary()).to_pylist()
+    return [None if value is None else value.decode(errors="backslashreplace") for value in found]
 
 
 def _words(value: Any) -> str | None:

@@ -6,7 +6,7 @@ from hashlib import sha256
 
 from gpt1.corpus.sources.decode import decode
 from gpt1.corpus.sources.limits import Reading
-from gpt1.corpus.sources.piece import Piece, RefusedError
+from gpt1.corpus.sources.piece import Found, Piece, RefusedError
 
 
 def text_piece(data: bytes, name: str, inside: str, file: str, member: str | None, reading: Reading) -> Piece:
@@ -39,6 +39,21 @@ def check_text(text: str, reading: Reading) -> None:
 def empty() -> RefusedError:
     """The refusal of what holds nothing."""
     return RefusedError("empty", "it is empty", "the text of a book", "Take it out, or put its text in place.")
+
+
+def or_empty(found: Found, file: str, member: str | None = None) -> Found:
+    """What is found in a file of many books, or the refusal of what holds nothing."""
+    first = next(found, None)
+    yield empty().at(file, member) if first is None else first
+    yield from found
+
+
+def no_utf8(data: bytes, error: UnicodeDecodeError) -> RefusedError:
+    """The refusal of a row whose bytes are no UTF-8, which its format asks for."""
+    return RefusedError(
+        "invalid_utf8", f"byte {error.start} (0x{data[error.start]:02x}) is not UTF-8", "UTF-8 text",
+        "Convert the row to UTF-8, or take it out.",
+    )  # fmt: skip
 
 
 def _long_line(text: str, limit: int) -> int | None:

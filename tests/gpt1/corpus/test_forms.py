@@ -4,52 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
 from gpt1.corpus.sources.forms import form_of, hidden, without_suffix
 from gpt1.corpus.sources.html_text import html_text
 from tests.gpt1.corpus.forms_of_books import (
     BOOKS,
     SMALL,
-    as_files,
-    as_rows,
     epub_of,
     jsonl_of,
     packed,
     page,
     parquet_of,
     read,
-    tar_of,
     zip_of,
 )  # fmt: skip
-
-MANY = {
-    **{f"books.tar{codec}": packed(tar_of(as_files()), codec) for codec in ("", ".gz", ".bz2", ".xz", ".zst")},
-    "books.tgz": packed(tar_of(as_files()), ".gz"),
-    "books.zip": zip_of(as_files()),
-    "books.parquet": parquet_of(as_rows()),
-    "groups.parquet": parquet_of(as_rows(), row_group=1),
-    **{f"books.jsonl{codec}": packed(jsonl_of(as_rows()), codec) for codec in ("", ".gz", ".zst")},
-    "packed.tar": tar_of({f"{name}.gz": packed(data, ".gz") for name, data in as_files().items()}),
-    "inside.zip": zip_of({"rows.jsonl": jsonl_of(as_rows())}),
-}
-
-
-@pytest.mark.parametrize("name", MANY)
-def test_archives_and_rows_round_trip(name: str) -> None:
-    pieces, refused = read(MANY[name], name)
-    assert refused == []
-    prefix = "inside.zip/rows.jsonl/" if name == "inside.zip" else f"{name}/"
-    assert {book.removeprefix(prefix): piece.text for book, piece in pieces.items()} == BOOKS
-    assert {(piece.title, piece.author) for piece in pieces.values()} == {tuple(book.split("/")[::-1]) for book in BOOKS}
-    assert all(piece.size == len(BOOKS[book.removeprefix(prefix)].encode()) for book, piece in pieces.items())
-
-
-@pytest.mark.parametrize("codec", ["", ".gz", ".bz2", ".xz", ".zst"])
-def test_a_text_file_packed_or_not(codec: str) -> None:
-    for name, text in BOOKS.items():
-        pieces, refused = read(packed(text.encode(), codec), f"{name}.TXT{codec}")
-        assert (refused, {book: piece.text for book, piece in pieces.items()}) == ([], {name: text})
 
 
 def test_two_streams_behind_one_another_are_one_text() -> None:

@@ -62,7 +62,6 @@ def test_a_truncated_archive_keeps_what_came_before(codec: str) -> None:
     pieces, refused = read(data[: len(data) * 3 // 4], f"a.tar{codec}")
     assert ("damaged" in {rule for _, rule in rules(refused)}, len(pieces) < 8) == (True, True)
     assert all(piece.text.encode() == LONG[piece.inside] for piece in pieces.values())
-    assert read(packed(b"words " * 1000, codec)[:-9], f"a.txt{codec}")[1][0].rule == "damaged"
 
 
 def test_a_tar_cut_anywhere_is_said_and_keeps_whole_members() -> None:
@@ -148,39 +147,15 @@ def test_a_header_that_never_ends_does_not_fill_the_memory() -> None:
     assert peak < 8 << 20
 
 
-def test_ceilings_on_documents_and_lines() -> None:
-    limits = replace(SMALL.limits, document=2000, line=100)
-    reading = replace(SMALL, limits=limits)
-    files = {"large.txt": b"line\n" * 500, "long.txt": b"x" * 101, "fits.txt": b"x" * 100 + b"\n" + b"y" * 100}
-    for name, data in (("c.tar", tar_of(files)), ("c.zip", zip_of(files)), ("c.tar.xz", packed(tar_of(files), ".xz"))):
-        pieces, refused = read(data, name, reading)
-        assert (list(pieces), rules(refused)) == ([f"{name}/fits"], [("large.txt", "too_large"), ("long.txt", "long_line")])
-    rows = [{"text": "x" * 101}, {"text": "fits"}, {"text": "line\n" * 1500}, {"text": "fits too"}]
-    for name, data in (("c.jsonl", jsonl_of(rows)), ("c.parquet", parquet_of(rows))):  # type: ignore[arg-type]
-        pieces, refused = read(data, name, reading)
-        assert [piece.text for piece in pieces.values()] == ["fits", "fits too"]
-        assert rules(refused) == [("row 0", "long_line"), ("row 2", "too_large")]
-
-
-def test_empty_nul_and_undecodable_members_cost_themselves_alone() -> None:
+def test_members_that_are_no_texts_cost_themselves_alone() -> None:
     files = {
-        "empty.txt": b"", "blank.txt": b" \r\n", "nul.txt": b"a\0b", "cut.txt": "“Ça”".encode()[:-1], "good.txt": b"words",
-        "notes.csv": b"a,b", ".hidden.txt": b"x", "inner.zip": zip_of(as_files()), "cut.txt.gz": packed(b"words" * 99, ".gz")[:-4],
+        "good.txt": b"words", "notes.csv": b"a,b", ".hidden.txt": b"x", "inner.zip": zip_of(as_files()),
+        "cut.txt.gz": packed(b"words" * 99, ".gz")[:-4],
     }  # fmt: skip
     for name, data in (("m.zip", zip_of(files)), ("m.tar", tar_of(files))):
         pieces, refused = read(data, name)
         assert list(pieces) == [f"{name}/good"]
-        assert rules(refused) == [
-            ("empty.txt", "empty"), ("blank.txt", "empty"), ("nul.txt", "nul"), ("cut.txt", "invalid_utf8"),
-            ("notes.csv", "unknown_form"), ("inner.zip", "nested"), ("cut.txt.gz", "damaged"),
-        ]  # fmt: skip
-
-
-def test_empty_files_of_every_form() -> None:
-    for name in ("a.tar", "a.tar.gz", "a.zip", "a.parquet", "a.jsonl", "a.txt", "a.txt.gz"):
-        pieces, refused = read(b"", name)
-        assert (pieces, rules(refused)) == ({}, [(None, "empty")]), name
-    assert rules(read(b"", "a.epub")[1]) == [(None, "damaged")]
+        assert rules(refused) == [("notes.csv", "unknown_form"), ("inner.zip", "nested"), ("cut.txt.gz", "damaged")]
 
 
 def test_an_encrypted_zip_and_a_damaged_one() -> None:
@@ -224,7 +199,6 @@ def test_rows_that_are_none() -> None:
     assert rules(read(parquet_of([{"words": "x"}]), "r.parquet")[1]) == [(None, "no_text_column")]
     assert rules(read(parquet_of([{"text": 1}]), "r.parquet")[1]) == [(None, "no_text_column")]
     assert rules(read(parquet_of([{"text": None}, {"text": "x"}]), "r.parquet")[1]) == [("row 0", "empty")]
-    assert rules(read(parquet_of(as_rows())[:-20], "r.parquet")[1]) == [(None, "damaged")]
 
 
 def test_a_text_repeated_a_thousand_times_in_parquet_is_held_once() -> None:
