@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import subprocess
@@ -204,3 +205,19 @@ def test_every_command_of_a_page_runs(page: Path, documented: Path, tmp_path: Pa
         done = CliRunner().invoke(app, words)
         assert done.exit_code == 0, f"{line}: {done.output[-2000:]} {done.exception!r}"
         assert done.output.strip(), f"{line}: printed nothing"
+
+
+def where_it_runs(file: Path, name: str) -> str:
+    """The least command that runs the test `name`, by the marks on it and on its file."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    [test] = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
+    of_file = [node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark"]
+    marks = " ".join(ast.unparse(node) for node in (*test.decorator_list, *of_file))
+    return "make test-slow" if "mark.long" in marks else ".ci/run" if "mark.slow" in marks else "make test"
+
+
+def test_each_promise_names_a_test_and_where_it_runs() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| .+ \| \[(\w+)\]\((tests/\S+\.py)\) \| `(.+)` \|$", text, re.MULTILINE)
+    assert len(rows) == text.count("](tests/") > 20
+    assert [row for row in rows if where_it_runs(ROOT / row[1], f"test_{row[0]}") != row[2]] == []
