@@ -174,8 +174,8 @@ def _asks_for_token(address: str) -> bool:
     while not (nodes := find_node_ids()) and time.monotonic() < deadline:
         time.sleep(0.5)  # a node's processes start one after the other
     if not nodes:
-        todo = f"start one with `ray start --address {address}`, or send the run with `gpt1 submit`"
-        raise UserError(f"{where}: this machine has no node of the cluster, which a run needs; {todo}")
+        advice = f"start one with `ray start --address {address}`, or send the run with `gpt1 submit`"
+        raise UserError(f"{where}: this machine has no node of the cluster, which a run needs; {advice}")
     return asks
 
 

@@ -163,8 +163,8 @@ def job_environment(given: Mapping[str, str]) -> dict[str, str]:
     passed = {name: value for name in PASSED_ON if (value := os.environ.get(name))}
     for name, value in {**passed, **given}.items():
         if SECRET.search(name) or ("://" in value and without_password(value) != value):
-            mend = "set it in the environment of the cluster's nodes (docs/cluster.md): Ray shows a job's own to everybody"
-            raise UserError(f"{name} holds a secret; {mend}")
+            advice = "set it in the environment of the cluster's nodes (docs/cluster.md): Ray shows a job's own to everybody"
+            raise UserError(f"{name} holds a secret; {advice}")
     return {**passed, **given}
 
 
@@ -205,8 +205,8 @@ def _submit(client: Any, job: str, **arguments: Any) -> str:
             if "No available agent" not in str(error):
                 raise
             if time.monotonic() > deadline:
-                mend = "see the dashboard agent's log on the head, or submit again"
-                raise UserError(f"the cluster has no job agent after {AGENT_WAIT} s; {mend}") from None
+                advice = "see the dashboard agent's log on the head, or submit again"
+                raise UserError(f"the cluster has no job agent after {AGENT_WAIT} s; {advice}") from None
         time.sleep(2)
 
 
@@ -226,8 +226,8 @@ def _pack(folder: Path, file: Path, code: UserCode) -> Path:
             shutil.copy(path, copy)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     if size > LIMIT:
-        mend = f"take large files out of {', '.join([*SENT, *code.entries])}"
-        raise UserError(f"the code to upload has {size >> 20} MiB, more than {LIMIT >> 20} MiB; {mend}")
+        advice = f"take large files out of {', '.join([*SENT, *code.entries])}"
+        raise UserError(f"the code to upload has {size >> 20} MiB, more than {LIMIT >> 20} MiB; {advice}")
     return folder
 
 
