@@ -47,7 +47,10 @@ def train_on_ray(config: PretrainConfig, place: Place, context: Context, workers
     trainer = kind(
         run_rank,
         train_loop_config={
-            "config": config, "place": place, "reporter": context.reporter, "travel": travel,
+            "config": config,
+            "place": place,
+            "reporter": context.reporter,
+            "travel": travel,
             "mark": travel.mark(attempt) if travel else "",
         },
         torch_config=_torch_config("nccl" if resources.gpus else "gloo"),

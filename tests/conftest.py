@@ -6,8 +6,12 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.servers.ray_cluster import Cluster
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,6 +38,31 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"real data not found in {folder} (set GPT1_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def golden_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of an undisturbed run of the small workflow on this machine. To be read only.
+
+    GPT1_GOLDEN_RUN: a store in which it has been run already.
+    """
+    from tests.e2e.workflow import run_mini
+
+    given = os.environ.get("GPT1_GOLDEN_RUN")
+    store = Path(given) if given else tmp_path_factory.mktemp("golden") / "store"
+    ended = run_mini(store)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return store
+
+
+@pytest.fixture(scope="session")
+def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The session's one Ray cluster, of two CPUs, begun by `ray start` when a test first asks."""
+    from tests.servers.ray_cluster import ray_cluster
+
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # Ray reads it once, when it is imported
+    with ray_cluster(tmp_path_factory.mktemp("ray") / "log") as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

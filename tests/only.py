@@ -44,9 +44,7 @@ class Only(MetaPathFinder):
     def __init__(self, names: set[str], finders: Sequence[MetaPathFinder]) -> None:
         self._names, self._finders = names, finders
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name.partition(".")[0] not in self._names:
             return None
         found = (finder.find_spec(name, path, target) for finder in self._finders)
@@ -57,13 +55,9 @@ def main() -> None:
     packages, module, *arguments = sys.argv[1:]
     sysconfig.get_config_vars()  # reads a module whose name depends on the machine
     allowed = closure(packages.split(","))
-    names = {
-        name for name, by in packages_distributions().items() if allowed & set(map(normal, by))
-    }
+    names = {name for name, by in packages_distributions().items() if allowed & set(map(normal, by))}
     names |= {*sys.stdlib_module_names, "gpt1"}
-    for name in [
-        name for name in sys.modules if name.partition(".")[0] not in names | {"__main__"}
-    ]:
+    for name in [name for name in sys.modules if name.partition(".")[0] not in names | {"__main__"}]:
         del sys.modules[name]
     sys.meta_path[:] = [Only(names, list(sys.meta_path))]  # type: ignore[list-item]
     sys.argv = [module, *arguments]

@@ -36,9 +36,7 @@ def run(*words: str | Path, cwd: Path, path: str = "", statuses: tuple[int, ...]
     """The JSON of a script's last line."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
     environment = {**environment, "PYTHONPATH": path} if path else environment
-    done = subprocess.run(
-        list(map(str, words)), cwd=cwd, env=environment, capture_output=True, text=True, timeout=580, check=False
-    )
+    done = subprocess.run(list(map(str, words)), cwd=cwd, env=environment, capture_output=True, text=True, timeout=580, check=False)
     print(done.stdout[-3000:], done.stderr[-3000:])
     assert done.returncode in statuses, done.stderr[-3000:]
     last = done.stdout.strip().splitlines()[-1]
@@ -168,9 +166,7 @@ def test_jobs_without_their_pair_do_not_count(scripts: dict[str, ModuleType]) ->
     assert "99.0" not in table
 
 
-def test_pre_training_that_time_ends_leaves_its_curve_and_its_last_snapshot(
-    scripts: dict[str, ModuleType], tmp_path: Path
-) -> None:
+def test_pre_training_that_time_ends_leaves_its_curve_and_its_last_snapshot(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
     place, results = write_data(tmp_path), tmp_path / "results"
     (tmp_path / "run.json").write_text(to_json(CONFIG, place))
     (tmp_path / "finetune.json").write_text('{"jobs": []}')

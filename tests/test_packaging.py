@@ -226,9 +226,7 @@ def gpt1(installed: Path, folder: Path, *words: str | Path) -> subprocess.Comple
     """The installed command in `folder`, where nothing of the checkout can be seen."""
     environment = {**os.environ, "PYTHONPATH": str(installed), "RAY_AUTH_MODE": "disabled"}
     command = [sys.executable, "-m", "pipeline.cli", *map(str, words)]
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=580, check=False
-    )
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=580, check=False)
 
 
 def test_a_wheel_starts_a_project_and_plans_it(installed: Path, tmp_path: Path) -> None:

@@ -40,18 +40,14 @@ from gpt1.tasks.glue import glue_value  # noqa: E402
 
 def main() -> int:
     """Print the tables and the JSON line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path)
     parser.add_argument("--markdown", type=Path, help="also write the tables here")
     options = parser.parse_args()
     if not options.results.is_dir():
         raise UserError(f"{options.results}: no such folder; expected the results of learn.py")
     speed, pretraining = rows(options.results / "speed.jsonl"), rows(options.results / "metrics.jsonl")
-    scores: Scores = {
-        (row["task"], row["variant"], row["seed"]): row for row in rows(options.results / "finetune.jsonl")
-    }
+    scores: Scores = {(row["task"], row["variant"], row["seed"]): row for row in rows(options.results / "finetune.jsonl")}
     tables, verdict, passed = [], {}, False
     if speed:
         tables.append(speed_table(speed))
@@ -136,11 +132,7 @@ def glue_table(scores: Scores) -> tuple[str, dict[str, Any], bool]:
 
 def pairs(scores: Scores) -> Scores:
     """Keep the jobs whose task ran with the same seed in both variants."""
-    return {
-        key: row
-        for key, row in scores.items()
-        if all((key[0], variant, key[2]) in scores for variant in (WITH, WITHOUT))
-    }
+    return {key: row for key, row in scores.items() if all((key[0], variant, key[2]) in scores for variant in (WITH, WITHOUT))}
 
 
 def median(scores: Scores, task: str, variant: str) -> float:

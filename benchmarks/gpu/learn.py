@@ -52,9 +52,7 @@ CURVES = ("metrics.jsonl", "throughput.jsonl", "samples.md", "held_out_books.jso
 
 def main() -> int:
     """Pre-train, fine-tune, and say what fell to the time limit."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packed", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--speed", type=Path, help="speed.jsonl of speed.py")
@@ -163,8 +161,7 @@ def finetune(options: argparse.Namespace, model: Path | None, began: float) -> t
     # `spawn`: a process that was forked could not use the GPU
     pool = ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn"))
     futures: dict[Future[dict[str, Any]], str] = {
-        pool.submit(run_one, options.packed, job, model or Path(), options.device): job.name
-        for job in runnable
+        pool.submit(run_one, options.packed, job, model or Path(), options.device): job.name for job in runnable
     }
     done, waiting = 0, set(futures)
     left = [job.name for job in jobs if job not in runnable]

@@ -45,9 +45,7 @@ XZ = [{"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 3, "lp": 1, "pb": 1}]  # two-
 
 def main() -> int:
     """Run, pack, cut into pieces."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", required=True)
     parser.add_argument("--out", type=Path, required=True, help="a new folder for the pieces")
     parser.add_argument("--profile", help="`rehearsal`: tiny")

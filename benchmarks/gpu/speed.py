@@ -68,9 +68,7 @@ KINDS = (  # the first that fits counts: compiled kernels bear the names of what
 
 def main() -> int:
     """Run the contenders, print the table and the verdict."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packed", type=Path, required=True, help="a folder that `gpt1 pack` wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--limit", type=float, default=170, help="seconds for everything")

@@ -20,9 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def chunked_mean_loss(
-    hidden: Tensor, matrix: Tensor, targets: Tensor, chunk: int, pad: int = 0, compiled: bool = False
-) -> Tensor:
+def chunked_mean_loss(hidden: Tensor, matrix: Tensor, targets: Tensor, chunk: int, pad: int = 0, compiled: bool = False) -> Tensor:
     """Return the scalar mean cross-entropy in nats, fp32, over the targets that count.
 
     `hidden` is (N, C), `matrix` (V, C) the rows of the tied softmax, `targets` (N,) int64; a
@@ -34,14 +32,10 @@ def chunked_mean_loss(
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
     with torch.autocast(device, enabled=False):
-        return _ChunkedLoss.apply(
-            hidden.to(dtype), matrix, targets, chunk or len(targets), pad, compiled, torch.is_grad_enabled()
-        )
+        return _ChunkedLoss.apply(hidden.to(dtype), matrix, targets, chunk or len(targets), pad, compiled, torch.is_grad_enabled())
 
 
-def fused_loss_and_gradient(
-    logits: Tensor, targets: Tensor, count: Tensor, vocabulary: int
-) -> tuple[Tensor, Tensor]:
+def fused_loss_and_gradient(logits: Tensor, targets: Tensor, count: Tensor, vocabulary: int) -> tuple[Tensor, Tensor]:
     """Return the summed loss () of a chunk and d(sum / count) / d(logits) in the logits' type.
 
     Written for torch.compile: every step is element-wise or a reduction over a row. `logits` is
@@ -59,9 +53,7 @@ def fused_loss_and_gradient(
     return loss, torch.where(counted, gradient / count, 0.0).to(logits.dtype)
 
 
-def plain_loss_and_gradient(
-    logits: Tensor, targets: Tensor, count: Tensor, vocabulary: int
-) -> tuple[Tensor, Tensor]:
+def plain_loss_and_gradient(logits: Tensor, targets: Tensor, count: Tensor, vocabulary: int) -> tuple[Tensor, Tensor]:
     """Do the same in steps that overwrite the fp32 logits, so that there is one copy of them."""
     wide, loss = _summed_loss(logits, targets, vocabulary)
     gradient, ignored, rows = wide.softmax(-1), targets[:, None] < 0, targets[:, None].clamp(min=0)

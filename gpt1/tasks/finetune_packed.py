@@ -200,9 +200,7 @@ def _facet(job: FinetuneJob, name: str) -> str | int:
 
 def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "--device cuda: torch finds no GPU; take --device cpu, or repair the driver"
-        )
+        raise UserError("--device cuda: torch finds no GPU; take --device cpu, or repair the driver")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 

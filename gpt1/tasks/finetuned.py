@@ -105,9 +105,7 @@ def load_finetuned(gpt: GPT, folder: Path) -> FineTuned:
     """`gpt` with the head whose two files lie in `folder`. UserError names a file that is missing, damaged or does not fit."""
     config = folder / HEAD_CONFIG
     if not config.is_file():
-        raise UserError(
-            f"{config}: no such file; expected a model kept by finetune with `keep_model: true`"
-        )
+        raise UserError(f"{config}: no such file; expected a model kept by finetune with `keep_model: true`")
     try:
         facts = json.loads(config.read_bytes())
         task = recorded_task(facts)

@@ -106,10 +106,7 @@ class TaskInputs:
         context = gpt.config.context
         length = max_length or context
         if not SHORTEST <= length <= context:
-            raise UserError(
-                f"sequences of {length} ids do not fit: expected {SHORTEST} to the model's "
-                f"context of {context}"
-            )
+            raise UserError(f"sequences of {length} ids do not fit: expected {SHORTEST} to the model's context of {context}")
         self._files, self._pieces, self._reporter = files, pieces, reporter
         special = SpecialIds.after(gpt.config.vocabulary)
         self._form = Form(files.task.kind, special, length, truncation)

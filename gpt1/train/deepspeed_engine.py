@@ -138,9 +138,7 @@ def make_engine(
     """
     if computes_alone(ranks.world, zero_on_one_rank):
         _read_settings(settings)
-        return TorchEngine(
-            module, optimiser, seed=seed, accumulation=accumulation, precision=precision, device=ranks.device
-        )
+        return TorchEngine(module, optimiser, seed=seed, accumulation=accumulation, precision=precision, device=ranks.device)
     return DeepSpeedEngine(
         module, optimiser, ranks, settings=settings, seed=seed, micro_batch=micro_batch, accumulation=accumulation,
         precision=precision, portable_only=portable_only,

@@ -43,9 +43,7 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], config: ModelConfig)
     return file
 
 
-def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
-) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file with the mode that the umask gives; the library makes it 0600."""
     path.unlink(missing_ok=True)
     path.touch()

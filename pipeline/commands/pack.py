@@ -129,9 +129,7 @@ def _fill_tasks(
             _copy_task(made[data], made[ids], folder / TASKS_FOLDER / task)
         elif packed[task] != (data, ids):
             both = " and ".join(sorted({*packed[task], data, ids}))
-            raise UserError(
-                f"{cell.id}: task {task} comes from {both}; keep one of each, or take --no-tasks"
-            )
+            raise UserError(f"{cell.id}: task {task} comes from {both}; keep one of each, or take --no-tasks")
     jobs = [_stage(cell).job(cell.settings, cell.id, vocabulary) for cell in cells]
     (folder / JOBS_FILE).write_text(jobs_json(jobs), encoding="utf-8")
 

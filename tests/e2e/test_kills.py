@@ -19,7 +19,7 @@ def checkpoints(store: Path) -> list[int]:
     return sorted(int(match[0]) for match in found if match)
 
 
-def test_killed_three_times_the_result_is_the_same(mini_here: Path, tmp_path: Path) -> None:
+def test_killed_three_times_the_result_is_the_same(golden_run: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
 
     kill_when(store, lambda: len(records(store, "clean.parts")) >= 3)
@@ -48,11 +48,11 @@ def test_killed_three_times_the_result_is_the_same(mini_here: Path, tmp_path: Pa
     assert len(attempts) == 2
     steps = [json.loads(line)["step"] for line in next(attempts[1].glob("throughput.jsonl")).read_text().splitlines()]
     assert min(steps) > reached - 20, f"pre-training had reached {reached} and went on from before {min(steps)}"
-    assert outputs(store) == outputs(mini_here)
+    assert outputs(store) == outputs(golden_run)
 
 
-def test_nothing_runs_again_and_a_changed_number_is_named(mini_here: Path) -> None:
-    words = ("--file", Path(__file__).parent / "mini.yaml", "--store", mini_here)
+def test_nothing_runs_again_and_a_changed_number_is_named(golden_run: Path) -> None:
+    words = ("--file", Path(__file__).parent / "mini.yaml", "--store", golden_run)
     again = gpt1("run", *words)
     assert again.returncode == 0
     assert "nothing to run" in again.stdout

@@ -111,18 +111,18 @@ def test_pretraining_and_a_cell_go_on_from_elsewhere(cluster: Stack, story: Stor
     assert min(json.loads(line)["step"] for line in lines) > story.reached, "steps done before were done again"
 
 
-def test_the_result_is_that_of_one_machine(cluster: Stack, story: Story, mini_here: Path, tmp_path: Path) -> None:
+def test_the_result_is_that_of_one_machine(cluster: Stack, story: Story, golden_run: Path, tmp_path: Path) -> None:
     assert story.last.returncode == 0, story.last.stdout + story.last.stderr
     assert re.search(r"\d+ made, \d+ taken as they were, 0 failed, 0 left out", story.last.stdout)
-    assert outputs(cluster.copy(tmp_path, "/record.json")) == outputs(mini_here)
+    assert outputs(cluster.copy(tmp_path, "/record.json")) == outputs(golden_run)
     done = json.loads(cluster.gpt1("plan", "--file", MINI, "--store", cluster.store, "--json", cwd=tmp_path).stdout)
     assert {cell["state"] for cell in done["cells"]} == {"done"}
 
 
-def test_mlflow_holds_the_same_runs_and_artifacts(cluster: Stack, story: Story, mini_here: Path, tmp_path: Path) -> None:
+def test_mlflow_holds_the_same_runs_and_artifacts(cluster: Stack, story: Story, golden_run: Path, tmp_path: Path) -> None:
     del story
     there = recorded(cluster.mlflow)
-    with ui(mini_here, tmp_path / "log") as uri:
+    with ui(golden_run, tmp_path / "log") as uri:
         assert there == recorded(uri)
     assert there["pretrain"][-1], "a curve"
     assert any(key.endswith("record.json") for key in cluster.keys("mlflow/")), "artifacts lie in the bucket"

@@ -30,7 +30,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield running
 
 
-def test_a_store_far_away_that_pauses_changes_nothing(cluster: Stack, mini_here: Path, tmp_path: Path) -> None:
+def test_a_store_far_away_that_pauses_changes_nothing(cluster: Stack, golden_run: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     run = cluster.begin(log, *cluster.submit("--file", MINI))
     wait_until(lambda: cluster.checkpoint() >= 20, "pre-training", run, log, PATIENCE)
@@ -40,7 +40,7 @@ def test_a_store_far_away_that_pauses_changes_nothing(cluster: Stack, mini_here:
     cluster.s3_process.send_signal(signal.SIGCONT)
     assert run.wait(timeout=1200) == 0, log.read_text()
     assert "19 made, 0 taken as they were, 0 failed" in log.read_text()
-    assert outputs(cluster.copy(tmp_path, "/record.json")) == outputs(mini_here)
+    assert outputs(cluster.copy(tmp_path, "/record.json")) == outputs(golden_run)
 
 
 def test_mlflow_away_for_a_minute_stops_nothing_and_then_has_every_point_once(cluster: Stack, tmp_path: Path) -> None:

@@ -22,12 +22,12 @@ def cluster(tmp_path: Path) -> Iterator[str]:
         yield running.address
 
 
-def test_a_submitted_run_gives_the_same_bytes(cluster: str, mini_here: Path, tmp_path: Path) -> None:
+def test_a_submitted_run_gives_the_same_bytes(cluster: str, golden_run: Path, tmp_path: Path) -> None:
     there = tmp_path / "there"
     sent = gpt1("submit", "--address", cluster, "--file", MINI, "--store", there)
     assert sent.returncode == 0, sent.stdout + sent.stderr
     assert re.search(r"19 made, 0 taken as they were, 0 failed", sent.stdout)
-    assert outputs(there) == outputs(mini_here)
+    assert outputs(there) == outputs(golden_run)
     again = gpt1("submit", "--address", cluster, "--file", MINI, "--store", there)
     assert (again.returncode, "nothing to run" in again.stdout) == (0, True)
     bad = gpt1("submit", "--address", cluster, "--file", MINI, "--store", there, "--set", "pretrain.resources.workers=8")

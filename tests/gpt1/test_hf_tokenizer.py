@@ -112,12 +112,7 @@ def glue_dev_texts(shared: Path, here: Path) -> list[str]:
     """The texts of all GLUE dev sets."""
     with tarfile.open(shared / "data" / "tasks" / "glue.tar.xz") as archive:
         archive.extractall(here, filter="data")
-    return [
-        text
-        for name in FIGURES
-        for example in read_task(task_named(name), here)["dev"].examples
-        for text in example.texts
-    ]
+    return [text for name in FIGURES for example in read_task(task_named(name), here)["dev"].examples for text in example.texts]
 
 
 def assert_same(ours: TextEncoder, theirs: Any, text: str) -> None:
@@ -166,9 +161,7 @@ def test_unk_stands_for_every_special_token(both: tuple[TextEncoder, Any]) -> No
     assert found["attention_mask"][1] == [1] * len(short) + [0] * rest
 
 
-def test_what_transformers_saves_loads_again(
-    folder: Path, both: tuple[TextEncoder, Any], tmp_path: Path
-) -> None:
+def test_what_transformers_saves_loads_again(folder: Path, both: tuple[TextEncoder, Any], tmp_path: Path) -> None:
     ours, theirs = both
     theirs.save_pretrained(tmp_path)
     for name in theirs.vocab_files_names.values():
@@ -178,9 +171,7 @@ def test_what_transformers_saves_loads_again(
         assert again.encode(text) == ours.encode(text)
 
 
-def test_without_this_package_and_without_a_terminal(
-    folder: Path, both: tuple[TextEncoder, Any], tmp_path: Path
-) -> None:
+def test_without_this_package_and_without_a_terminal(folder: Path, both: tuple[TextEncoder, Any], tmp_path: Path) -> None:
     """A process that cannot ask raises without the flag, and with it warns of nothing.
 
     GPT1_TRANSFORMERS_PYTHON names the Python of another environment, with other versions.
@@ -218,16 +209,12 @@ def test_books_and_glue_have_our_ids(shared: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("version", ["4.50.0", "5.23.0"])
-def test_books_and_glue_have_our_ids_in_an_environment_of_their_own(
-    version: str, shared: Path, tmp_path: Path
-) -> None:
+def test_books_and_glue_have_our_ids_in_an_environment_of_their_own(version: str, shared: Path, tmp_path: Path) -> None:
     """The lowest and the highest version that is supported, without this package, without a terminal."""
     packages = (f"transformers=={version}", "ftfy==6.3.1", "spacy==3.8.18")
     python = environments.make(tmp_path / "environment", *packages)
     vocabulary = Vocabulary.load(shared / "gpt1_bpe")
-    export(
-        tmp_path / "hf", samples.model(vocabulary_size=vocabulary.size, width=8), vocabulary, "card"
-    )
+    export(tmp_path / "hf", samples.model(vocabulary_size=vocabulary.size, width=8), vocabulary, "card")
     texts = [*shared_books(shared, 5_000_000), *glue_dev_texts(shared, tmp_path)]
     (tmp_path / "texts.json").write_text(json.dumps(texts))
     run_outside(str(python), ENCODE, tmp_path / "hf", tmp_path)

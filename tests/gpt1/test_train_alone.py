@@ -18,9 +18,7 @@ FEW = "torch,numpy,safetensors,pyarrow"
 def run_with(packages: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
     """A module with its arguments, where only `packages` are installed."""
     command = [sys.executable, "-m", "tests.only", packages, *map(str, words)]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
-    )
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_a_rank_alone_pre_trains_without_deepspeed(tmp_path: Path) -> None:

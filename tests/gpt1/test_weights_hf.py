@@ -269,9 +269,7 @@ def test_a_head_of_another_model_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("code_of_exports")
 @pytest.mark.parametrize("kind", ["language model", *TASKS])
-def test_the_code_of_the_card_runs(
-    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_code_of_the_card_runs(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, tuned = samples.model(context=64), None
     if kind in NAMES:
         tuned = samples.tuned(task_named(NAMES[kind]), context=64)
@@ -290,15 +288,11 @@ def test_files_have_the_mode_that_the_umask_gives(umask: int, tmp_path: Path) ->
     try:
         for _ in range(2):  # the second time over what is there
             files = export(tmp_path / "hf", tuned.model.gpt, vocabulary, "card", tuned)
-            files += save_checkpoint(
-                tmp_path / "ours", Checkpoint(tuned.model.gpt, vocabulary, tuned)
-            )
+            files += save_checkpoint(tmp_path / "ours", Checkpoint(tuned.model.gpt, vocabulary, tuned))
             files += write_openai(tmp_path / "openai", samples.model(), vocabulary)
             files += [
                 save_model(tmp_path / "snapshots" / "step-00000010.safetensors", samples.model()),
-                write_portable(
-                    tmp_path / "portable.safetensors", initial_state(samples.model().state_dict())
-                ),
+                write_portable(tmp_path / "portable.safetensors", initial_state(samples.model().state_dict())),
             ]
             assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o666 & ~umask}
             for file in tmp_path.rglob("*.safetensors"):

@@ -32,9 +32,7 @@ def model(seed: int = 0, vocabulary_size: int | None = None, **shape: int | floa
     return made
 
 
-def tuned(
-    task: Task, seed: int = 0, regression: str = "soft", max_length: int = 16, context: int = 16
-) -> FineTuned:
+def tuned(task: Task, seed: int = 0, regression: str = "soft", max_length: int = 16, context: int = 16) -> FineTuned:
     """A fine-tuned model of random weights, its head's bias too."""
     gpt = model(seed, context=context)
     gpt.extend(3, torch.Generator().manual_seed(seed + 1))

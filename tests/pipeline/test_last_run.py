@@ -23,9 +23,7 @@ from tests.conftest import ROOT
 from tests.pipeline.inline import plan_of, run_inline
 
 TOY = ROOT / "tests" / "pipeline" / "toy" / "workflow.yaml"
-USING = (
-    "gpt1: using profile tripled of workflow.yaml --set numbers.source=mine (the store's last run)"
-)
+USING = "gpt1: using profile tripled of workflow.yaml --set numbers.source=mine (the store's last run)"
 
 
 def invoke(*words: str | Path) -> Result:
@@ -57,26 +55,20 @@ def options() -> list[str]:
 @pytest.fixture
 def made(here: Path, options: list[str]) -> Path:
     """The same after the command has run the profile `tripled`, and found all of it made."""
-    run_inline(
-        plan_of(Path("workflow.yaml"), here / "store", "numbers.source=mine", profile="tripled")
-    )
+    run_inline(plan_of(Path("workflow.yaml"), here / "store", "numbers.source=mine", profile="tripled"))
     done = invoke("run", *options)
     assert "nothing to run" in done.stdout, done.output
     return here
 
 
 def test_a_run_records_its_options_and_commands_that_look_take_them(made: Path) -> None:
-    plan = plan_of(
-        Path("workflow.yaml"), made / "store", "numbers.source=mine", profile="tripled"
-    )
+    plan = plan_of(Path("workflow.yaml"), made / "store", "numbers.source=mine", profile="tripled")
     assert json.loads((made / "store" / LAST_RUN).read_text()) == {
         "file": "workflow.yaml",
         "resolved": str(made / "workflow.yaml"),
         "profile": "tripled",
         "assignments": ["numbers.source=mine"],
-        "cells": [
-            [cell, f"{entry.cell.uses}/{entry.fingerprint}"] for cell, entry in plan.entries.items()
-        ],
+        "cells": [[cell, f"{entry.cell.uses}/{entry.fingerprint}"] for cell, entry in plan.entries.items()],
     }
     for command in ("status", "plan"):
         done = invoke(command, "--json")
@@ -93,9 +85,7 @@ def test_a_run_records_its_options_and_commands_that_look_take_them(made: Path) 
     assert refused("pack", "packed").startswith("workflow.yaml: one must be named")
 
 
-@pytest.mark.parametrize(
-    "given", [["--profile", "tripled"], ["--file", "workflow.yaml"], ["--set", "numbers.add=2"]]
-)
+@pytest.mark.parametrize("given", [["--profile", "tripled"], ["--file", "workflow.yaml"], ["--set", "numbers.add=2"]])
 def test_any_option_that_is_given_is_all_that_counts(made: Path, given: list[str]) -> None:
     del made
     done = invoke("plan", "--json", *given)
@@ -108,14 +98,10 @@ def test_a_look_and_a_dry_run_record_nothing(here: Path, options: list[str]) -> 
     for words in (["status"], ["run", "--dry-run"]):
         assert invoke(*words, *options).exit_code == 0
     assert not (here / "store" / LAST_RUN).exists()
-    assert isinstance(invoke("status").exception, UserError), (
-        "as before: the workflow without a profile"
-    )
+    assert isinstance(invoke("status").exception, UserError), "as before: the workflow without a profile"
 
 
-def test_the_file_is_found_from_another_folder_and_its_loss_is_said(
-    made: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_file_is_found_from_another_folder_and_its_loss_is_said(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (made / "below").mkdir()
     monkeypatch.chdir(made / "below")
     done = invoke("graph", "--store", "../store")
@@ -138,9 +124,7 @@ def test_what_the_last_run_made_is_found_without_its_workflow(made: Path) -> Non
     assert "total not made" in str(invoke("path", "total", "--store", "moved").exception)
 
 
-@pytest.mark.parametrize(
-    "source", ["https://me:hidden@example.com/a.zip", "https://example.com/a.zip?signature=hidden"]
-)
+@pytest.mark.parametrize("source", ["https://me:hidden@example.com/a.zip", "https://example.com/a.zip?signature=hidden"])
 def test_a_secret_is_not_recorded(here: Path, source: str) -> None:
     store = Store.at(here / "store")
     plan = plan_of(Path("workflow.yaml"), store.root, "numbers.source=mine", profile="tripled")
@@ -158,10 +142,7 @@ def test_a_store_on_s3_remembers_the_submitters_file(
     copied = here / "job"
     copied.mkdir()
     (copied / "workflow.yaml").write_text(TOY.read_text())
-    assert (
-        invoke("run", "--file", copied / "workflow.yaml", "--store", s3_store, *options).exit_code
-        == 0
-    )
+    assert invoke("run", "--file", copied / "workflow.yaml", "--store", s3_store, *options).exit_code == 0
     (copied / "workflow.yaml").unlink()
     last = last_run(Store.at(s3_store))
     assert last is not None
@@ -200,33 +181,24 @@ def test_the_version() -> None:
 def test_what_was_asked_to_end_is_stopped(here: Path, options: list[str]) -> None:
     plan = plan_of(Path("workflow.yaml"), here / "store", "numbers.source=mine", profile="tripled")
     [numbers, total] = plan.entries.values()
-    run_inline(
-        plan_of(Path("workflow.yaml"), here / "store", "numbers.source=mine", profile="tripled")
-    )
+    run_inline(plan_of(Path("workflow.yaml"), here / "store", "numbers.source=mine", profile="tripled"))
     (plan.store.folder(total.cell.uses, total.fingerprint) / "record.json").unlink()
     (plan.store.folder(numbers.cell.uses, numbers.fingerprint) / "record.json").unlink()
     for entry in (numbers, total):
         [attempt] = plan.store.attempts(entry.cell.uses, entry.fingerprint)
         plan.store.fail(attempt, "interrupted", user=True, stopped=True)
-    cells = {
-        cell["cell"]: cell
-        for cell in json.loads(invoke("status", "--json", *options).stdout)["cells"]
-    }
+    cells = {cell["cell"]: cell for cell in json.loads(invoke("status", "--json", *options).stdout)["cells"]}
     assert (cells["numbers"]["state"], cells["numbers"]["reasons"]) == (
         "stopped",
         ["interrupted", "3 of 3 parts are made"],
     )
     assert (cells["total[factor=3]"]["state"], cells["total[factor=3]"]["run"]) == ("stopped", True)
     assert "stopped" in invoke("graph", *options).stdout
-    run_inline(
-        plan_of(Path("workflow.yaml"), here / "store", "numbers.source=mine", profile="tripled")
-    )
+    run_inline(plan_of(Path("workflow.yaml"), here / "store", "numbers.source=mine", profile="tripled"))
     assert "nothing to run" in invoke("plan", *options).stdout
 
 
-def test_a_stage_that_was_stopped_says_so_itself(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stage_that_was_stopped_says_so_itself(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_of(Path("workflow.yaml"), here / "store", "numbers.source=mine", profile="tripled")
     entry = plan.entries["numbers"]
 
@@ -236,9 +208,7 @@ def test_a_stage_that_was_stopped_says_so_itself(
     monkeypatch.setattr(type(entry.cell.stage), "run", stop)
     settings = entry.cell.settings.model_dump(mode="json")
     about = (entry.fingerprint, entry.identity, settings, (), tuple(entry.outside))
-    job = Job(
-        plan.store, entry.cell.uses, entry.cell.id, *about, entry.cell.resources, cluster=False
-    )
+    job = Job(plan.store, entry.cell.uses, entry.cell.id, *about, entry.cell.resources, cluster=False)
     with pytest.raises(StoppedError):
         run_cell(job, PrintReporter())
     done = invoke("plan", "--profile", "tripled", "--set", "numbers.source=mine")
@@ -247,9 +217,7 @@ def test_a_stage_that_was_stopped_says_so_itself(
 
 def report_plan(store: Path, *assignments: str) -> Plan:
     """The toy workflow's plan with its last cell as if it were a stage `report`."""
-    plan = plan_of(
-        Path("workflow.yaml"), store, "numbers.source=mine", "total.factor=1", *assignments
-    )
+    plan = plan_of(Path("workflow.yaml"), store, "numbers.source=mine", "total.factor=1", *assignments)
     entry = plan.entries["total"]
     cell = replace(entry.cell, id="report", node="report", uses="report")
     return replace(plan, entries={**plan.entries, "total": replace(entry, cell=cell)})
@@ -269,6 +237,4 @@ def test_a_report_is_offered_where_it_is_of_this_plan_and_up_to_date(here: Path)
     other = report_plan(here / "store", "numbers.add=5")
     command = "gpt1 run total --set numbers.source=mine --set total.factor=1 --set numbers.add=5"
     assert _link_report(other, ["numbers"]) == f"{shown} is stale; make it: {command}"
-    assert _link_report(plan_of(TOY, here / "store", "numbers.source=mine"), []) == "", (
-        "no report in it"
-    )
+    assert _link_report(plan_of(TOY, here / "store", "numbers.source=mine"), []) == "", "no report in it"

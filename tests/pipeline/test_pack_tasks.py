@@ -108,15 +108,10 @@ def scores_of_stage(plan: Plan, folder: Path, cell: str, store: Path) -> dict[st
     model = OutputFile("model.safetensors", folder / "output" / "model.safetensors", 1, "0" * 64)
     inputs = (
         Artifact("pretrain", "pretrain", "0" * 32, "0" * 64, {}, {}, {model.name: model}),
-        *(
-            made(plan, name)
-            for name in ("vocabulary", f"task_data[task={task}]", f"encode[task={task}]")
-        ),
+        *(made(plan, name) for name in ("vocabulary", f"task_data[task={task}]", f"encode[task={task}]")),
     )
     target, values = Store.at(store), job.settings.model_dump(mode="json")
-    wanted = Job(
-        target, "finetune", cell, "1" * 32, {}, values, inputs, (), Resources(), cluster=False
-    )
+    wanted = Job(target, "finetune", cell, "1" * 32, {}, values, inputs, (), Resources(), cluster=False)
     run_cell(wanted, Said())
     found = target.artifact("finetune", "1" * 32)
     assert found is not None
@@ -135,15 +130,11 @@ def test_the_files_of_a_folder(packed: Path) -> None:
         )
     )
     assert [job.id for job in read_jobs(packed / "finetune.json")] == [
-        f"finetune[task={task},variant={variant}]"
-        for task in splits
-        for variant in ("full", "no_auxiliary_lm", "no_pretraining")
+        f"finetune[task={task},variant={variant}]" for task in splits for variant in ("full", "no_auxiliary_lm", "no_pretraining")
     ]
 
 
-def test_the_scores_are_the_stages_with_few_packages(
-    work: tuple[Path, Plan], folder: Path, tmp_path: Path
-) -> None:
+def test_the_scores_are_the_stages_with_few_packages(work: tuple[Path, Plan], folder: Path, tmp_path: Path) -> None:
     words = ("gpt1.tasks.finetune_packed", "--config", folder / "finetune.json", "--threads", "1")
     done = run_with(FEW, *words, "--device", "cpu")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -211,13 +202,8 @@ def test_fewer_rows_are_those_of_task_data(packed: Path) -> None:
     assert len({example.texts for example in examples}) > 10
     drawn = sample(examples, 10, 1, "train")
     some = select_pieces(pieces, examples, [examples.index(example) for example in drawn])
-    ids = {
-        example.id: [pieces.piece(2 * n), pieces.piece(2 * n + 1)]
-        for n, example in enumerate(examples)
-    }
-    assert [[some.piece(2 * n), some.piece(2 * n + 1)] for n in range(10)] == [
-        ids[example.id] for example in drawn
-    ]
+    ids = {example.id: [pieces.piece(2 * n), pieces.piece(2 * n + 1)] for n, example in enumerate(examples)}
+    assert [[some.piece(2 * n), some.piece(2 * n + 1)] for n in range(10)] == [ids[example.id] for example in drawn]
     row = run_packed(packed, job, packed / "output", torch.device("cpu"), rows=10, reporter=Said())
     assert (row["train_rows"], row["train_rows_in_source"], row["settings"]["rows"]) == (10, 24, 10)
 
@@ -254,15 +240,10 @@ def test_what_cannot_be_is_one_line_and_status_2(
     assert "sequences of 49 ids do not fit: expected 16 to" in error("--max-length", "49")
     if not torch.cuda.is_available():
         assert "torch finds no GPU" in error("--device", "cuda")
-    other = save_model(
-        folder / "other", GPT(ModelConfig(vocabulary=99, context=48, width=16, layers=1, heads=2))
-    )
+    other = save_model(folder / "other", GPT(ModelConfig(vocabulary=99, context=48, width=16, layers=1, heads=2)))
     assert "the model has 99 vocabulary rows" in error("--model", other)
     (folder / "output" / "model.safetensors").unlink()
-    assert (
-        "model.safetensors: no such file, and finetune[task=rte,variant=full] starts from"
-        in error()
-    )
+    assert "model.safetensors: no such file, and finetune[task=rte,variant=full] starts from" in error()
     (folder / "output" / "finetune.jsonl").write_text("{\n")
     assert "a line is not JSON" in error("--variant", "no_pretraining")
     (folder / "finetune.json").write_text('{"jobs": [{"id": 1}]}')
@@ -275,21 +256,14 @@ def test_a_job_comes_back_as_it_was(packed: Path) -> None:
     for job in read_jobs(packed / "finetune.json"):
         assert type(job).from_dict(json.loads(json.dumps(job.to_dict()))) == job
         assert (job.shape is None) == job.pretrained
-        assert job.training == (
-            replace(job.config, lm_weight=0.0) if "lm" in job.variant else job.config
-        )
+        assert job.training == (replace(job.config, lm_weight=0.0) if "lm" in job.variant else job.config)
 
 
-def test_tasks_may_be_left_out_and_asked_for(
-    work: tuple[Path, Plan], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tasks_may_be_left_out_and_asked_for(work: tuple[Path, Plan], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, _ = work
     store = str(file.parent / "store")
     pack(tmp_path / "with", CELL, file=file, store=store, tasks=True)
-    assert (
-        "python -m gpt1.tasks.finetune_packed --config with/finetune.json"
-        in capsys.readouterr().out
-    )
+    assert "python -m gpt1.tasks.finetune_packed --config with/finetune.json" in capsys.readouterr().out
     pack(tmp_path / "without", CELL, file=file, store=store, tasks=False)
     assert "finetune" not in capsys.readouterr().out
     assert not (tmp_path / "without" / "finetune.json").exists()
@@ -304,9 +278,7 @@ def test_tasks_may_be_left_out_and_asked_for(
         )
     text = file.read_text().replace("[rte, mnli, storycloze]", "[rte, mnli, storycloze, qnli]")
     more.write_text(text.replace("task: [rte, storycloze]", "task: [mnli, qnli]"))
-    with pytest.raises(
-        UserError, match=r"encode\[task=qnli\] is not made yet.*run `gpt1 run encode"
-    ):
+    with pytest.raises(UserError, match=r"encode\[task=qnli\] is not made yet.*run `gpt1 run encode"):
         pack(tmp_path / "more", CELL, file=more, store=store, tasks=True)
     pack(tmp_path / "more", CELL, file=more, store=store)
     assert [path.name for path in (tmp_path / "more" / "tasks").iterdir()] == ["mnli"]

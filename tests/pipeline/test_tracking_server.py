@@ -1,4 +1,5 @@
 """Recording with a real MLflow server that goes away for a while, and the pages over a store."""
+
 from __future__ import annotations
 
 import json

@@ -11,9 +11,7 @@ REACH = 30_000
 
 _OF = r" ?OF (?:THE |THIS )?(?:COPYRIGHTED )?PROJE[CK]T GUTENBERG"
 _FLAGS = re.MULTILINE | re.IGNORECASE
-_START = re.compile(
-    rf"^[ \t]*\*+ ?START{_OF}(?:[^\n*]*(?:\n[^\n*]+){{0,3}}\*\*\*[^\n]*\n|[^\n]*\n)", _FLAGS
-)
+_START = re.compile(rf"^[ \t]*\*+ ?START{_OF}(?:[^\n*]*(?:\n[^\n*]+){{0,3}}\*\*\*[^\n]*\n|[^\n]*\n)", _FLAGS)
 """The line, or up to four where the title is long, after which the book begins."""
 _SMALL_PRINT = re.compile(r"^[ \t]*\*+ ?START\*+ ?THE SMALL PRINT", _FLAGS)
 _SMALL_PRINT_END = re.compile(r"^[ \t]*\*+ ?END[ *]*THE SMALL PRINT[^\n]*\n?", _FLAGS)

@@ -108,9 +108,7 @@ def as_files() -> dict[str, bytes]:
 
 def as_rows() -> list[dict[str, object]]:
     """`BOOKS` as rows."""
-    return [
-        {"id": name, "title": name.split("/")[1], "author": name.split("/")[0], "text": text} for name, text in BOOKS.items()
-    ]
+    return [{"id": name, "title": name.split("/")[1], "author": name.split("/")[0], "text": text} for name, text in BOOKS.items()]
 
 
 def write(folder: Path, files: Mapping[str, bytes]) -> Path:
