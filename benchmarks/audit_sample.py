@@ -1,7 +1,9 @@
-"""Fifty real books drawn with a fixed seed: what each cleaning rule did to each, before and after, for a person to judge.
+"""Fifty real books drawn with a fixed seed: what each cleaning rule did to each, before and after,
+for a person to judge.
 
-`python benchmarks/audit_sample.py FOLDER [--books 50] [--seed 2018] [--places 3]` reads the .txt files under FOLDER and prints; the
-verdicts that were made on it stand in docs/cleaning.md. Exit status 1 when FOLDER holds fewer books than asked for.
+`python benchmarks/audit_sample.py FOLDER [--books 50] [--seed 2018] [--places 3]` reads the .txt
+files under FOLDER and prints; the verdicts that were made on it stand in docs/cleaning.md. Exit
+status 1 when FOLDER holds fewer books than asked for.
 """
 
 from __future__ import annotations
@@ -16,27 +18,39 @@ from gpt1.corpus.clean import clean
 from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
 
 # What these do everywhere is shown at a few places; the others are shown whole, each strike.
-_DENSE = {"line_ends", "ftfy", "emphasis", "headings", "join_lines", "scene_breaks", "footnotes", "page_marks", "illustrations"}
+_DENSE = {
+    "line_ends", "ftfy", "emphasis", "headings", "join_lines", "scene_breaks", "footnotes",
+    "page_marks", "illustrations",
+}
 _LONGEST = 1_600
 
 
 def drawn(folder: Path, books: int, seed: int) -> list[Path]:
     """The files whose names have the smallest hashes with the seed."""
     files = sorted(folder.rglob("*.txt"))
-    return sorted(files, key=lambda file: sha256(f"{seed}:{file.relative_to(folder)}".encode()).digest())[:books]
+    return sorted(
+        files, key=lambda file: sha256(f"{seed}:{file.relative_to(folder)}".encode()).digest()
+    )[:books]
 
 
 def show(name: str, text: str, places: int) -> None:
     """Print a book's head and tail after cleaning, and what each rule did on the way."""
     cleaned = clean(Book(name, name, None, name, text))
-    print(f"\n{'=' * 100}\n{name}: {cleaned.before} -> {cleaned.after}; {cleaned.rejected or 'kept'} {cleaned.evidence or ''}")
+    print(
+        f"\n{'=' * 100}\n{name}: {cleaned.before} -> {cleaned.after}; {cleaned.rejected or 'kept'}"
+        f" {cleaned.evidence or ''}"
+    )
     current = text
     for rule in TEXT_RULES:
         done = rule.apply(current)
         if done.text == current:
             continue
         print(f"--- {rule.name}: {done.strikes} strikes, {done.change}")
-        shown = done.places[:: max(1, len(done.places) // places)][:places] if rule.name in _DENSE else done.places
+        shown = (
+            done.places[:: max(1, len(done.places) // places)][:places]
+            if rule.name in _DENSE
+            else done.places
+        )
         for before, after in shown:
             print(f"  BEFORE {_short(before)!r}\n  AFTER  {_short(after)!r}")
         current = done.text
@@ -46,7 +60,11 @@ def show(name: str, text: str, places: int) -> None:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} [{len(text)}] {text[-_LONGEST // 2 :]}"
+    return (
+        text
+        if len(text) <= _LONGEST
+        else f"{text[: _LONGEST // 2]} [{len(text)}] {text[-_LONGEST // 2 :]}"
+    )
 
 
 def main() -> int:

@@ -1,9 +1,13 @@
-"""Learning merges: ours, a plain heap learner and subword-nmt on one table of real words; the merges must be the same.
+"""Learning merges: ours, a plain heap learner and subword-nmt on one table of real words; the
+merges must be the same.
 
-python benchmarks/bpe.py [--quick]        needs the books in GPT1_SHARED (or ../shared); the full run takes about six minutes
+    python benchmarks/bpe.py [--quick]
 
-The table: the white-space-separated chunks, case kept and punctuation set apart, of the five archives of real books. They are more
-types than the lower-cased words of the same books (235,000), and so nearer to the half million types of a web-sized corpus.
+It needs the books in GPT1_SHARED (or ../shared); the full run takes about six minutes.
+
+The table: the white-space-separated chunks, case kept and punctuation set apart, of the five
+archives of real books. They are more types than the lower-cased words of the same books (235,000),
+and so nearer to the half million types of a web-sized corpus.
 """
 
 from __future__ import annotations
@@ -37,11 +41,17 @@ SHARED = Path(os.environ.get("GPT1_SHARED", Path(__file__).resolve().parents[2] 
 def main() -> int:
     """Exit status 1 when the merges differ or ours takes longer than the bar."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="60,000 types of one archive and 2,000 merges, under 50 s")
+    parser.add_argument(
+        "--quick", action="store_true",
+        help="60,000 types of one archive and 2,000 merges, under 50 s",
+    )
     quick = parser.parse_args().quick
     counts = table(1 if quick else 5, 60_000 if quick else None)
     merges = 2_000 if quick else 40_000
-    print(f"{len(counts):,} types, {sum(counts.values()):,} occurrences; {merges:,} merges; one core, CPU seconds")
+    print(
+        f"{len(counts):,} types, {sum(counts.values()):,} occurrences; {merges:,} merges; one core,"
+        " CPU seconds"
+    )
     learners: dict[str, Callable[[Mapping[str, int], int], list[Merge]]] = {
         "ours": learn_merges, "plain heap": learn_with_a_heap, "subword-nmt": subword_nmt,
     }  # fmt: skip
@@ -55,15 +65,24 @@ def main() -> int:
         if name == "ours":
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         ratio = seconds[name] / seconds["ours"]
-        same = "" if name == "ours" else f", {ratio:.1f} times ours, {_compared(learned['ours'], learned[name])}"
+        same = (
+            ""
+            if name == "ours"
+            else f", {ratio:.1f} times ours, {_compared(learned['ours'], learned[name])}"
+        )
         print(f"{name:<12}{seconds[name]:8.1f} s{same}", flush=True)
-    identical = all(found == learned["ours"] for found in learned.values()) and len(learned["ours"]) == merges
+    identical = (
+        all(found == learned["ours"] for found in learned.values())
+        and len(learned["ours"]) == merges
+    )
     passed = identical and seconds["ours"] <= SECONDS
     print(
         json.dumps(
             {
-                "types": len(counts), "merges": merges, "identical": identical, "bar_seconds": SECONDS, "peak_mb_ours": round(peak),
-                "seconds": {name: round(value, 2) for name, value in seconds.items()}, "passed": passed,
+                "types": len(counts), "merges": merges, "identical": identical,
+                "bar_seconds": SECONDS, "peak_mb_ours": round(peak),
+                "seconds": {name: round(value, 2) for name, value in seconds.items()},
+                "passed": passed,
             }
         )
     )  # fmt: skip
@@ -71,7 +90,9 @@ def main() -> int:
 
 
 def table(archives: int, types: int | None) -> dict[str, int]:
-    """The counts of the chunks of so many archives; with `types`, of the first so many different ones."""
+    """The counts of the chunks of so many archives; with `types`, of the first so many different
+    ones.
+    """
     counts: Counter[str] = Counter()
     for number in range(archives):
         file = SHARED / "data" / "books" / f"books-{number:02}.tar.bz2"
@@ -93,13 +114,19 @@ def subword_nmt(counts: Mapping[str, int], merges: int) -> list[Merge]:
     out = io.StringIO()
     with contextlib.redirect_stderr(io.StringIO()):
         learn_bpe(given, out, merges, is_dict=True)
-    return [(first, second) for first, second in (line.split(" ") for line in out.getvalue().split("\n")[1:-1])]
+    return [
+        (first, second)
+        for first, second in (line.split(" ") for line in out.getvalue().split("\n")[1:-1])
+    ]
 
 
 def _compared(ours: list[Merge], theirs: list[Merge]) -> str:
     if ours == theirs:
         return "identical merges"
-    first = next((at for at, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), min(len(ours), len(theirs)))
+    first = next(
+        (at for at, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]),
+        min(len(ours), len(theirs)),
+    )
     return f"DIFFERENT from merge {first + 1}"
 
 

@@ -1,13 +1,18 @@
-"""Finding copies: real books, planted copies of some of them, and what plain datasketch takes for the same signatures.
+"""Finding copies: real books, planted copies of some of them, and what plain datasketch takes for
+the same signatures.
 
     python -m benchmarks.duplicates [--quick] [--books FOLDER] [--workers 2]
 
 1. Signs every book of the archives and decides, on `--workers` processes; seconds and memory.
-2. Lists every pair found among the real books with the exact share of runs in common, for a person to judge.
-3. Plants seven kinds of copies of 30 books and counts what is found; a copy must be found beside its own book and no other.
-4. Signs some books with `MinHash.update` on the runs' bytes, as datasketch's documentation shows: times and estimates compared.
+2. Lists every pair found among the real books with the exact share of runs in common, for a person
+   to judge.
+3. Plants seven kinds of copies of 30 books and counts what is found; a copy must be found beside
+   its own book and no other.
+4. Signs some books with `MinHash.update` on the runs' bytes, as datasketch's documentation shows:
+   times and estimates compared.
 
-Exits with 1 when a kind is found less often than BARS says, a pair is false, or the product is less than three times as fast.
+Exits with 1 when a kind is found less often than BARS says, a pair is false, or the product is less
+than three times as fast.
 """
 
 from __future__ import annotations
@@ -29,7 +34,15 @@ from datasketch import MinHash
 
 from gpt1.corpus.book import Book
 from gpt1.corpus.near import Pair, sharing_pairs
-from gpt1.corpus.signatures import SHINGLE, Signature, WordHashes, minhash_of, run_hashes, sign, words_of
+from gpt1.corpus.signatures import (
+    SHINGLE,
+    Signature,
+    WordHashes,
+    minhash_of,
+    run_hashes,
+    sign,
+    words_of,
+)
 from gpt1.corpus.split import NearRules, SplitRow, decide
 from tests.gpt1.corpus.planted import KINDS
 
@@ -46,29 +59,57 @@ def main() -> int:
     limit = 60 if arguments.quick else None
     started = time.monotonic()
     with ProcessPoolExecutor(arguments.workers) as pool:
-        signatures = [item for some in pool.map(sign_archive, archives, [limit] * len(archives)) for item in some]
+        signatures = [
+            item
+            for some in pool.map(sign_archive, archives, [limit] * len(archives))
+            for item in some
+        ]
     signing = time.monotonic() - started
     started = time.monotonic()
     rows = decide(signatures, 0.1, 0, RULES)
     deciding = time.monotonic() - started
-    memory = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) >> 10
-    print(f"{len(rows)} books signed in {signing:.1f} s and decided in {deciding:.1f} s; {memory} MB in the largest process")
+    memory = (
+        max(
+            resource.getrusage(who).ru_maxrss
+            for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        )
+        >> 10
+    )
+    print(
+        f"{len(rows)} books signed in {signing:.1f} s and decided in {deciding:.1f} s; {memory} MB"
+        " in the largest process"
+    )
 
-    drawn = random.Random(1).sample([row.book for row in rows if row.copy_of is None], 8 if arguments.quick else PLANTED)
+    drawn = random.Random(1).sample(
+        [row.book for row in rows if row.copy_of is None], 8 if arguments.quick else PLANTED
+    )
     suspects = sharing_pairs(signatures, 0.1)
-    wanted = {*drawn, *(name for pair in suspects for name in (pair.longer.book, pair.shorter.book))}
-    texts = {name: text for archive in archives for name, text in read(archive, limit) if name in wanted}
+    wanted = {
+        *drawn,
+        *(name for pair in suspects for name in (pair.longer.book, pair.shorter.book)),
+    }
+    texts = {
+        name: text for archive in archives for name, text in read(archive, limit) if name in wanted
+    }
     false = wrong_pairs(suspects, texts)
     recall = {kind: plant(kind, drawn, texts, signatures) for kind in KINDS}
-    print("found of planted copies: " + ", ".join(f"{kind} {share:.3f}" for kind, share in recall.items()))
+    print(
+        "found of planted copies: "
+        + ", ".join(f"{kind} {share:.3f}" for kind, share in recall.items())
+    )
     ratio, difference = against_datasketch([texts[name] for name in drawn[:6]])
-    print(f"{ratio:.1f} times as fast as MinHash.update; Jaccard estimates differ by {difference:.3f} at most")
+    print(
+        f"{ratio:.1f} times as fast as MinHash.update; Jaccard estimates differ by {difference:.3f}"
+        " at most"
+    )
     good = all(recall[kind] >= BARS[kind] for kind in KINDS) and not false and ratio >= FASTEST
     figures = {
-        "books": len(rows), "signing_seconds": round(signing, 1), "deciding_seconds": round(deciding, 2), "memory_mb": memory,
+        "books": len(rows), "signing_seconds": round(signing, 1),
+        "deciding_seconds": round(deciding, 2), "memory_mb": memory,
         "near_copies": sum(row.set == "near_duplicate" for row in rows),
-        "exact_copies": sum(row.set == "duplicate" for row in rows),
-        "false": false, "recall": recall, "times_datasketch": round(ratio, 1), "workers": arguments.workers, "good": good,
+        "exact_copies": sum(row.set == "duplicate" for row in rows), "false": false,
+        "recall": recall, "times_datasketch": round(ratio, 1), "workers": arguments.workers,
+        "good": good,
     }  # fmt: skip
     print(json.dumps(figures))
     return 0 if good else 1
@@ -99,15 +140,20 @@ def signed(name: str, text: str, hashes: WordHashes) -> Signature:
 
 
 def wrong_pairs(suspects: Sequence[Pair], texts: Mapping[str, str]) -> int:
-    """Print each pair with its exact share; how many were called copies, or not, against the exact share (give or take 0.05)."""
+    """Print each pair with its exact share; how many were called copies, or not, against the
+    exact share (give or take 0.05).
+    """
     wrong = 0
     for pair in sorted(suspects, key=lambda pair: -pair.share):
         exact = exact_share(texts[pair.shorter.book], texts[pair.longer.book])
-        kind = "copy" if pair.share >= RULES.copy else "tied" if pair.share >= RULES.tie else "apart"
+        kind = (
+            "copy" if pair.share >= RULES.copy else "tied" if pair.share >= RULES.tie else "apart"
+        )
         wrong += exact < RULES.copy - 0.05 if kind == "copy" else exact > RULES.copy + 0.05
         print(
-            f"{kind:5} estimated {pair.share:.3f} exact {exact:.3f} jaccard {pair.jaccard:.3f}  "
-            f"{pair.shorter.book} ({pair.shorter.words} words) | {pair.longer.book} ({pair.longer.words})"
+            f"{kind:5} estimated {pair.share:.3f} exact {exact:.3f} jaccard {pair.jaccard:.3f} "
+            f" {pair.shorter.book} ({pair.shorter.words} words) | {pair.longer.book}"
+            f" ({pair.longer.words})"
         )
     return wrong
 
@@ -119,11 +165,18 @@ def exact_share(shorter: str, longer: str) -> float:
     return len(first & second) / len(first)
 
 
-def plant(kind: str, names: Sequence[str], texts: dict[str, str], signatures: list[Signature]) -> float:
+def plant(
+    kind: str, names: Sequence[str], texts: dict[str, str], signatures: list[Signature]
+) -> float:
     """The share of the planted copies that are found, each paired with its own book."""
     hashes = WordHashes()
     copies = {f"{name} {kind}": KINDS[kind](texts[name], random.Random(name)) for name in names}
-    rows = {row.book: row for row in decide([*signatures, *(signed(n, t, hashes) for n, t in copies.items())], 0.1, 0, RULES)}
+    rows = {
+        row.book: row
+        for row in decide(
+            [*signatures, *(signed(n, t, hashes) for n, t in copies.items())], 0.1, 0, RULES
+        )
+    }
     found = [_joined(rows, name, f"{name} {kind}") for name in names]
     for name, good in zip(names, found, strict=True):
         if not good:
@@ -133,11 +186,15 @@ def plant(kind: str, names: Sequence[str], texts: dict[str, str], signatures: li
 
 def _joined(rows: dict[str, SplitRow], name: str, copy: str) -> bool:
     """Whether of a book and its copy one names the other and both lie in one group."""
-    return rows[name].group == rows[copy].group and (rows[copy].copy_of == name or rows[name].copy_of == copy)
+    return rows[name].group == rows[copy].group and (
+        rows[copy].copy_of == name or rows[name].copy_of == copy
+    )
 
 
 def against_datasketch(texts: Sequence[str]) -> tuple[float, float]:
-    """How many times as fast the product signs, and by how much the estimates of the Jaccard similarity of parts differ at most."""
+    """How many times as fast the product signs, and by how much the estimates of the Jaccard
+    similarity of parts differ at most.
+    """
     halves = [(text, text[: len(text) * 2 // 3]) for text in texts]
     started = time.perf_counter()
     ours = [[minhash_of(signed("x", text, WordHashes())) for text in pair] for pair in halves]
@@ -145,9 +202,12 @@ def against_datasketch(texts: Sequence[str]) -> tuple[float, float]:
     started = time.perf_counter()
     plain = [[_plain(text) for text in pair] for pair in halves]
     theirs = time.perf_counter() - started
-    differences = [abs(a[0].jaccard(a[1]) - b[0].jaccard(b[1])) for a, b in zip(ours, plain, strict=True)]
+    differences = [
+        abs(a[0].jaccard(a[1]) - b[0].jaccard(b[1])) for a, b in zip(ours, plain, strict=True)
+    ]
     strangers = [
-        abs(ours[i][0].jaccard(ours[j][0]) - plain[i][0].jaccard(plain[j][0])) for i, j in combinations(range(len(texts)), 2)
+        abs(ours[i][0].jaccard(ours[j][0]) - plain[i][0].jaccard(plain[j][0]))
+        for i, j in combinations(range(len(texts)), 2)
     ]
     return theirs / mine, max(differences + strangers)
 
@@ -163,8 +223,13 @@ def _plain(text: str) -> MinHash:
 def _arguments() -> argparse.Namespace:
     shared = Path(os.environ.get("GPT1_SHARED", Path(__file__).resolve().parents[2] / "shared"))
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="60 books and 8 planted copies of each kind")
-    parser.add_argument("--books", type=Path, default=shared / "data" / "books", help="the folder of books-*.tar.bz2")
+    parser.add_argument(
+        "--quick", action="store_true", help="60 books and 8 planted copies of each kind"
+    )
+    parser.add_argument(
+        "--books", type=Path, default=shared / "data" / "books",
+        help="the folder of books-*.tar.bz2",
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes that sign books")
     return parser.parse_args()
 

@@ -1,4 +1,7 @@
-"""The plain way to learn merges fast: a heap over the pairs, words as lists of strings. For comparison in benchmarks/bpe.py."""
+"""The plain way to learn merges fast: a heap over the pairs, words as lists of strings.
+
+For comparison in benchmarks/bpe.py.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,7 @@ _LAST = 0x10FFFF
 
 
 def learn_with_a_heap(
-    counts: Mapping[str, int],
-    merges: int,
-    minimum: int = 2,
+    counts: Mapping[str, int], merges: int, minimum: int = 2,
 ) -> list[Merge]:
     """At most `merges` merges, most frequent pair first; a tie goes to the greater pair of strings.
 
@@ -36,7 +37,8 @@ def learn_with_a_heap(
 class _PairTable:
     """Words as symbols, the count of each pair, where it occurs, and a heap over the counts.
 
-    An entry of the heap may promise more than its pair has by now, never less: whoever takes it off looks at the count first.
+    An entry of the heap may promise more than its pair has by now, never less: whoever takes it off
+    looks at the count first.
     """
 
     def __init__(self, counts: Mapping[str, int]) -> None:
@@ -90,7 +92,9 @@ class _PairTable:
         return (-count, self._descending(pair[0]), self._descending(pair[1]), pair)
 
     def _descending(self, symbol: str) -> str:
-        """A string that sorts before another exactly when `symbol` sorts after it: the heap has its least entry on top."""
+        """A string that sorts before another exactly when `symbol` sorts after it: the heap has
+        its least entry on top.
+        """
         key = self._keys.get(symbol)
         if key is None:
             key = "".join(chr(_LAST - ord(character)) for character in symbol) + chr(_LAST)
@@ -108,7 +112,8 @@ def _lost(parts: list[str], pair: Merge) -> Iterator[Merge]:
             continue
         if at:
             yield (parts[at - 1], first)
-        # Where the pair follows itself at once, the pair between the two is that of the line above for the second.
+        # Where the pair follows itself at once, the pair between the two is that of the line above
+        # for the second.
         if at + 2 < len(parts) and tuple(parts[at + 2 : at + 4]) != pair:
             yield (second, parts[at + 2])
         at += 2

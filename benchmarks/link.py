@@ -1,11 +1,13 @@
-"""The formulae of gpt1/train/estimate.py against two ranks on two hosts (network namespaces) whose link is bounded with `tc`.
+"""The formulae of gpt1/train/estimate.py against two ranks on two hosts (network namespaces) whose
+link is bounded with `tc`.
 
     python benchmarks/link.py [--quick]        needs root and iproute2
 
-Bytes: what leaves a host in an update, by its counter, against `sent_bytes` with HEADERS; without them at full speed, where
-the kernel passes pieces of 64 KiB that are never cut into segments. Time: an update at each rate against the time at full speed
-(which stands for computing) and those bytes at that rate. Prints a table and, last, one JSON object; status 1 when a byte count is
-off by more than 2 %, or a time by more than 25 %.
+Bytes: what leaves a host in an update, by its counter, against `sent_bytes` with HEADERS; without
+them at full speed, where the kernel passes pieces of 64 KiB that are never cut into segments. Time:
+an update at each rate against the time at full speed (which stands for computing) and those bytes
+at that rate. Prints a table and, last, one JSON object; status 1 when a byte count is off by more
+than 2 %, or a time by more than 25 %.
 """
 
 from __future__ import annotations
@@ -35,11 +37,15 @@ def measure(hosts: list[Host], stage: int, updates: int, port: int) -> dict[str,
     started = []
     for rank, host in enumerate(hosts):
         about = {
-            "RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": str(len(hosts)), "MASTER_ADDR": hosts[0].address,
-            "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "eth0",
+            "RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": str(len(hosts)),
+            "MASTER_ADDR": hosts[0].address, "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "eth0",
         }  # fmt: skip
         words, variables = host.words(*command), {**host.environment, **about}
-        started.append(subprocess.Popen(words, cwd=host.folder, env=variables, stdout=subprocess.PIPE, text=True))
+        started.append(
+            subprocess.Popen(
+                words, cwd=host.folder, env=variables, stdout=subprocess.PIPE, text=True
+            )
+        )
     said = [process.communicate(timeout=600)[0] for process in started]
     if any(process.returncode for process in started):
         raise RuntimeError(f"a rank ended with {[process.returncode for process in started]}")
@@ -49,7 +55,9 @@ def measure(hosts: list[Host], stage: int, updates: int, port: int) -> dict[str,
 
 def main() -> int:
     """Measure, compare, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="one rate, ZeRO 1")
     given = parser.parse_args()
     reason = why_not()
@@ -59,7 +67,10 @@ def main() -> int:
     plan = [(1, RATES[1:2])] if given.quick else [(1, RATES), (0, RATES[1:2])]
     rows, port = [], 29600
     print(f"{SHAPE.parameters():,} parameters in fp32, two ranks")
-    print("| ZeRO | link, Mbit/s | sent, MB | by the formula | error | an update, s | by the formula | error |")
+    print(
+        "| ZeRO | link, Mbit/s | sent, MB | by the formula | error | an update, s | by the formula"
+        " | error |"
+    )
     print("|--:|--:|--:|--:|--:|--:|--:|--:|", flush=True)
     with tempfile.TemporaryDirectory(prefix="gpt1-link-") as name, World() as world:
         network = Network(world)
@@ -83,14 +94,19 @@ def main() -> int:
                 }  # fmt: skip
                 rows.append(row)
                 print(
-                    f"| {stage} | {rate or 'full'} | {seen['sent'] / 1e6:.2f} | {wanted / 1e6:.2f} | {row['bytes']:+.1%} | "
-                    f"{seen['seconds']:.3f} | {expected:.3f} | {row['time']:+.1%} |",
+                    f"| {stage} | {rate or 'full'} | {seen['sent'] / 1e6:.2f} | {wanted / 1e6:.2f}"
+                    f" | {row['bytes']:+.1%} | {seen['seconds']:.3f} | {expected:.3f} |"
+                    f" {row['time']:+.1%} |",
                     flush=True,
                 )
             network.shape(hosts[0], None)
     worst = {name: max(abs(float(row[name] or 0.0)) for row in rows) for name in BARS}
     passed = all(worst[name] <= bar for name, bar in BARS.items())
-    print(json.dumps({"quick": given.quick, "worst": worst, "bars": BARS, "passed": passed, "rows": rows}))
+    print(
+        json.dumps(
+            {"quick": given.quick, "worst": worst, "bars": BARS, "passed": passed, "rows": rows}
+        )
+    )
     return 0 if passed else 1
 
 

@@ -1,4 +1,7 @@
-"""One rank of benchmarks/link.py: updates of a small model, timed, and what its host sent. Arguments: ZeRO stage, updates."""
+"""One rank of benchmarks/link.py: updates of a small model, timed, and what its host sent.
+
+Arguments: ZeRO stage, updates.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,11 @@ SHAPE = ModelConfig(vocabulary=8000, context=16, width=256, layers=2, heads=4)
 
 def sent() -> int:
     """Bytes that left this host by eth0 since it was set up, headers included."""
-    line = next(line for line in Path("/proc/net/dev").read_text().splitlines() if line.strip().startswith("eth0:"))
+    line = next(
+        line
+        for line in Path("/proc/net/dev").read_text().splitlines()
+        if line.strip().startswith("eth0:")
+    )
     return int(line.split(":")[1].split()[8])
 
 
@@ -34,8 +41,9 @@ def main() -> None:
     stage, updates = int(sys.argv[1]), int(sys.argv[2])
     ranks = Ranks.connect("cpu", threads=1)
     engine = DeepSpeedEngine(
-        LanguageModelling(GPT(SHAPE, generator("weights", 0))), OptimiserConfig(), ranks, seed=0, micro_batch=1, accumulation=2,
-        settings=DEEPSPEED_FOLDER / f"zero{stage}.json", precision="fp32",
+        LanguageModelling(GPT(SHAPE, generator("weights", 0))), OptimiserConfig(), ranks, seed=0,
+        micro_batch=1, accumulation=2, settings=DEEPSPEED_FOLDER / f"zero{stage}.json",
+        precision="fp32",
     )  # fmt: skip
     ids = torch.arange(SHAPE.context + 1)[None]
     batch = [MicroBatch(index, (ids,)) for index in range(2)]

@@ -1,11 +1,13 @@
-"""The memory that a training takes, against what `gpt1 describe` and the check before a training expect.
+"""The memory that a training takes, against what `gpt1 describe` and the check before a training
+expect.
 
-    python benchmarks/memory.py            a small and the paper's shape on one CPU rank (about 7 GB, two minutes)
+    python benchmarks/memory.py            a small and the paper's shape on one CPU rank (7 GB)
     python benchmarks/memory.py --cuda     the paper's shape on a GPU
 
-Each row is a process of its own: three updates, the last while a checkpoint is written. Measured is the largest size of the process
-less its size before the model was made (on a GPU: torch's peak). Exit status 1 where less was measured than the margin
-that the check leaves, so that it would refuse what fits.
+Each row is a process of its own: three updates, the last while a checkpoint is written. Measured is
+the largest size of the process less its size before the model was made (on a GPU: torch's peak).
+Exit status 1 where less was measured than the margin that the check leaves, so that it would refuse
+what fits.
 """
 
 from __future__ import annotations
@@ -48,26 +50,38 @@ class Case:
     bf16: bool = False
     device: str = "cpu"
     give_back: bool = False
-    """Freed memory goes back to the kernel, as glibc has it, instead of staying with the process (gpt1/train/host_memory.py)."""
+    """Freed memory goes back to the kernel, as glibc has it, instead of staying with the process
+    (gpt1/train/host_memory.py).
+    """
 
     @property
     def model(self) -> ModelConfig:
         return ModelConfig(
-            layers=self.layers, width=self.width, heads=self.heads, context=self.context, vocabulary=self.vocabulary
+            layers=self.layers, width=self.width, heads=self.heads, context=self.context,
+            vocabulary=self.vocabulary
         )  # fmt: skip
 
     def __str__(self) -> str:
         more = [name for name in ("recompute", "bf16") if getattr(self, name)]
         more += ["freed memory given back"] if self.give_back else []
         more += [f"loss_chunk {self.loss_chunk}"] if self.loss_chunk else []
-        shape = f"{self.layers} x {self.width}, {self.heads} heads, T {self.context}, V {self.vocabulary:,}"
+        shape = (
+            f"{self.layers} x {self.width}, {self.heads} heads, T {self.context}, V"
+            f" {self.vocabulary:,}"
+        )
         return ", ".join([shape, f"micro-batch {self.micro_batch}", *more])
 
 
 SMALL = Case(6, 384, 6, 256, 8_000, 8)
 PAPER = Case(12, 768, 12, 512, 40_478, 2)
-ON_CPU = (SMALL, PAPER, replace(PAPER, give_back=True), Case(12, 768, 12, 512, 40_478, 2, recompute=True, loss_chunk=256))
-ON_GPU = tuple(Case(12, 768, 12, 512, 40_478, 16, bf16=True, device="cuda", loss_chunk=chunk) for chunk in (0, 4096))
+ON_CPU = (
+    SMALL, PAPER, replace(PAPER, give_back=True),
+    Case(12, 768, 12, 512, 40_478, 2, recompute=True, loss_chunk=256),
+)
+ON_GPU = tuple(
+    Case(12, 768, 12, 512, 40_478, 16, bf16=True, device="cuda", loss_chunk=chunk)
+    for chunk in (0, 4096)
+)
 
 
 def measure(case: Case) -> dict[str, int]:
@@ -79,8 +93,9 @@ def measure(case: Case) -> dict[str, int]:
     model = GPT(case.model, torch.Generator().manual_seed(0))
     model.recompute = case.recompute
     engine = make_engine(
-        LanguageModelling(model, case.loss_chunk), OptimiserConfig(), ranks, settings=DEEPSPEED_FOLDER / "zero1.json", seed=0,
-        micro_batch=case.micro_batch, accumulation=1, precision="bf16" if case.bf16 else "fp32",
+        LanguageModelling(model, case.loss_chunk), OptimiserConfig(), ranks,
+        settings=DEEPSPEED_FOLDER / "zero1.json", seed=0, micro_batch=case.micro_batch,
+        accumulation=1, precision="bf16" if case.bf16 else "fp32",
     )  # fmt: skip
     ids = torch.randint(case.vocabulary, (case.micro_batch, case.context + 1))
     for step in range(2):
@@ -95,22 +110,32 @@ def measure(case: Case) -> dict[str, int]:
 
 
 def largest(device: torch.device) -> int:
-    """The largest size so far, in bytes: of this process in memory, or of torch's tensors on the GPU."""
+    """The largest size so far, in bytes: of this process in memory, or of torch's tensors on the
+    GPU.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status").read_text()
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) * 1024
+    return (
+        int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+        * 1024
+    )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cuda", action="store_true", help="on a GPU")
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.case:
         print("@" + json.dumps(measure(Case(**given.case))))
         return 0
-    print("| shape | steps: expected GB | measured | ratio | and a checkpoint: expected GB | measured | ratio |")
+    print(
+        "| shape | steps: expected GB | measured | ratio | and a checkpoint: expected GB | measured"
+        " | ratio |"
+    )
     print("|---|--:|--:|--:|--:|--:|--:|")
     good = True
     for case in ON_GPU if given.cuda else ON_CPU:
@@ -119,17 +144,20 @@ def main() -> int:
         if done.returncode:
             print(done.stderr, file=sys.stderr)
             return 1
-        found = json.loads(next(line[1:] for line in done.stdout.splitlines() if line.startswith("@")))
+        found = json.loads(
+            next(line[1:] for line in done.stdout.splitlines() if line.startswith("@"))
+        )
         expected = memory(
-            case.model, micro_batch=case.micro_batch, ranks=1, zero=found["zero"], bf16=case.bf16, recompute=case.recompute,
-            loss_chunk=case.loss_chunk, cpu=case.device == "cpu",
+            case.model, micro_batch=case.micro_batch, ranks=1, zero=found["zero"], bf16=case.bf16,
+            recompute=case.recompute, loss_chunk=case.loss_chunk, cpu=case.device == "cpu",
         ).total  # fmt: skip
         copies = 0 if given.cuda else checkpoint_copies(case.model, portable_only=True)
         whole = expected + copies
         good = good and found["whole"] >= MARGIN * whole
         print(
-            f"| {case} | {expected / 1e9:.2f} | {found['steps'] / 1e9:.2f} | {found['steps'] / expected:.0%} | "
-            f"{whole / 1e9:.2f} | {found['whole'] / 1e9:.2f} | {found['whole'] / whole:.0%} |",
+            f"| {case} | {expected / 1e9:.2f} | {found['steps'] / 1e9:.2f} |"
+            f" {found['steps'] / expected:.0%} | {whole / 1e9:.2f} | {found['whole'] / 1e9:.2f} |"
+            f" {found['whole'] / whole:.0%} |",
             flush=True,
         )
     return 0 if good else 1

@@ -1,4 +1,7 @@
-"""The alternative a good programmer would write in an evening: GPT-1 with scaled_dot_product_attention, nothing of this package."""
+"""The alternative a good programmer would write in an evening:
+
+GPT-1 with scaled_dot_product_attention, nothing of this package.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,15 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         B, T, C = x.shape
-        q, k, v = (part.view(B, T, self.heads, -1).transpose(1, 2) for part in self.attn(x).chunk(3, -1))
+        q, k, v = (
+            part.view(B, T, self.heads, -1).transpose(1, 2) for part in self.attn(x).chunk(3, -1)
+        )
         p = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True).transpose(1, 2).reshape(B, T, C)
+        y = (
+            F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
+            .transpose(1, 2)
+            .reshape(B, T, C)
+        )
         x = self.ln_1(x + F.dropout(self.attn_out(y), self.dropout, self.training))
         y = self.down(F.gelu(self.up(x), approximate="tanh"))
         return self.ln_2(x + F.dropout(y, self.dropout, self.training))
@@ -31,7 +40,9 @@ class Block(nn.Module):
 class PlainGPT(nn.Module):
     """Ids and targets in, mean loss out."""
 
-    def __init__(self, vocabulary: int, context: int, width: int, layers: int, heads: int, dropout: float) -> None:
+    def __init__(
+        self, vocabulary: int, context: int, width: int, layers: int, heads: int, dropout: float
+    ) -> None:
         super().__init__()
         self.tokens, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(context, width)
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
@@ -48,7 +59,10 @@ class PlainGPT(nn.Module):
 
     def take_weights(self, weights: dict[str, Tensor]) -> None:
         """Those of a gpt1 model's state dictionary."""
-        names = {"attn.c_attn": "attn", "attn.c_proj": "attn_out", "mlp.c_fc": "up", "mlp.c_proj": "down"}
+        names = {
+            "attn.c_attn": "attn", "attn.c_proj": "attn_out", "mlp.c_fc": "up",
+            "mlp.c_proj": "down",
+        }
         taken = {}
         for name, tensor in weights.items():
             new = name.replace("tokens_embed", "tokens").replace("positions_embed", "positions")

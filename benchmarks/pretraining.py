@@ -1,9 +1,10 @@
-"""What a finished run taught its model, to keep: the curve, held-out perplexity, samples and zero-shot scores of a store.
+"""What a finished run taught its model, to keep: the curve, held-out perplexity, samples and
+zero-shot scores of a store.
 
     python benchmarks/pretraining.py --store STORE [--cell pretrain] --out FOLDER
 
-Writes FOLDER/README.md with charts beside it. Computes nothing anew: every figure is what the workflow left in the store, and the
-page names the settings, the commit and the machine of the run.
+Writes FOLDER/README.md with charts beside it. Computes nothing anew: every figure is what the
+workflow left in the store, and the page names the settings, the commit and the machine of the run.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ SAMPLED = 4
 
 def main() -> int:
     """Write the page; exit status 2 where the store has no such run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--cell", default="pretrain", help="the name of the pre-training cell")
     parser.add_argument("--out", type=Path, required=True, help="a folder, made if need be")
@@ -50,25 +53,41 @@ def main() -> int:
 
 
 def read(folder: Path, cell: str) -> tuple[dict[str, Any], list[Source]]:
-    """The newest record of `cell`; and as sources that cell, the shards it read and the zero-shot cells that scored it."""
+    """The newest record of `cell`; and as sources that cell, the shards it read and the
+    zero-shot cells that scored it.
+    """
     store = Store.at(folder)
     found = [record for record in store.records("pretrain") if record["cell"] == cell]
     if not found:
-        known = ", ".join(sorted({record["cell"] for record in store.records("pretrain")})) or "none"
-        raise UserError(f"{folder}: no finished cell {cell!r}; finished pre-training cells: {known}; name one with --cell")
+        known = (
+            ", ".join(sorted({record["cell"] for record in store.records("pretrain")})) or "none"
+        )
+        raise UserError(
+            f"{folder}: no finished cell {cell!r}; finished pre-training cells: {known}; name one"
+            " with --cell"
+        )
     record = max(found, key=lambda one: one["finished"])
-    shard = [one for one in store.records("shard") if one["fingerprint"] in record["inputs"].values()]
-    scored = [one for one in store.records("zero_shot") if record["fingerprint"] in one["inputs"].values()]
+    shard = [
+        one for one in store.records("shard") if one["fingerprint"] in record["inputs"].values()
+    ]
+    scored = [
+        one for one in store.records("zero_shot") if record["fingerprint"] in one["inputs"].values()
+    ]
     return record, [_source(store, one) for one in (*shard, record, *scored)]
 
 
 def _source(store: Store, record: Mapping[str, Any]) -> Source:
     made = store.to_artifact(record)
     files = {name: file.path for name, file in made.files.items()}
-    return Source(made.stage, made.cell, made.fingerprint, made.digest, made.settings, made.summary, files)
+    return Source(
+        made.stage, made.cell, made.fingerprint, made.digest, made.settings, made.summary, files
+    )
 
 
-def page(words: argparse.Namespace, record: Mapping[str, Any], sources: Sequence[Source], drawn: Sequence[tuple[str, str]]) -> str:
+def page(
+    words: argparse.Namespace, record: Mapping[str, Any], sources: Sequence[Source],
+    drawn: Sequence[tuple[str, str]],
+) -> str:
     """The README.md."""
     model, shard = only(sources, "pretrain"), only(sources, "shard")
     settings, facts = model.settings, model.summary
@@ -76,19 +95,31 @@ def page(words: argparse.Namespace, record: Mapping[str, Any], sources: Sequence
     lines = [
         f"# Pre-training: `{model.cell}`",
         "",
-        f"`python benchmarks/pretraining.py --store STORE --cell '{words.cell}' --out {words.out.as_posix()}` writes this page "
-        "from the store.",
+        (
+            f"`python benchmarks/pretraining.py --store STORE --cell '{words.cell}' --out"
+            f" {words.out.as_posix()}` writes this page from the store."
+        ),
         "",
-        f"{settings['model']}, {settings['layers']} layers, width {settings['width']}, {settings['heads']} heads, context "
-        f"{settings['context']}, dropout {settings['dropout']:g}, {facts['parameters']:,} parameters; batch {settings['batch']}, "
-        f"max_lr {settings['max_lr']:g}, {facts['steps']:,} updates, {facts['tokens']:,} tokens ({facts['epochs']:.3f} epochs of "
-        f"{shard.fact('train_tokens'):,}); {settings['precision']}, ZeRO {settings['zero']}.",
-        f"{resources['workers']} ranks of {resources['cpus']:g} CPUs and {resources['gpus']:g} GPUs ({record['machine']}); the "
-        f"stage took {record['seconds'] / 60:.0f} minutes. Commit {str(record['git_commit'])[:12]}; Python {packages['python']}, "
-        f"torch {packages['torch']}, DeepSpeed {packages['deepspeed']}, Ray {packages['ray']}.",
+        (
+            f"{settings['model']}, {settings['layers']} layers, width {settings['width']},"
+            f" {settings['heads']} heads, context {settings['context']}, dropout"
+            f" {settings['dropout']:g}, {facts['parameters']:,} parameters; batch"
+            f" {settings['batch']}, max_lr {settings['max_lr']:g}, {facts['steps']:,} updates,"
+            f" {facts['tokens']:,} tokens ({facts['epochs']:.3f} epochs of"
+            f" {shard.fact('train_tokens'):,}); {settings['precision']}, ZeRO {settings['zero']}."
+        ),
+        (
+            f"{resources['workers']} ranks of {resources['cpus']:g} CPUs and {resources['gpus']:g}"
+            f" GPUs ({record['machine']}); the stage took {record['seconds'] / 60:.0f} minutes."
+            f" Commit {str(record['git_commit'])[:12]}; Python {packages['python']}, torch"
+            f" {packages['torch']}, DeepSpeed {packages['deepspeed']}, Ray {packages['ray']}."
+        ),
         "",
-        f"Held-out perplexity **{facts['validation_perplexity']:.2f}** ({facts['validation_bits_per_byte']:.3f} bits a byte); of "
-        f"the same shards unigram {facts['unigram_perplexity']:.1f}, bigram {facts['bigram_perplexity']:.1f}.",
+        (
+            f"Held-out perplexity **{facts['validation_perplexity']:.2f}**"
+            f" ({facts['validation_bits_per_byte']:.3f} bits a byte); of the same shards unigram"
+            f" {facts['unigram_perplexity']:.1f}, bigram {facts['bigram_perplexity']:.1f}."
+        ),
         "",
         *(f"![{title}]({name}.svg)" for name, title in drawn),
         "",
@@ -96,7 +127,8 @@ def page(words: argparse.Namespace, record: Mapping[str, Any], sources: Sequence
         "| update | training loss | held-out perplexity | bits a byte |",
         "|--:|--:|--:|--:|",
         *(
-            f"| {row['step']:,} | {row['loss']:.3f} | {row['validation_perplexity']:.2f} | {row['validation_bits_per_byte']:.3f} |"
+            f"| {row['step']:,} | {row['loss']:.3f} | {row['validation_perplexity']:.2f} |"
+            f" {row['validation_bits_per_byte']:.3f} |"
             for row in model.rows(METRICS)
             if row.get("validation_perplexity") is not None
         ),
@@ -115,14 +147,27 @@ def page(words: argparse.Namespace, record: Mapping[str, Any], sources: Sequence
 def _zero_shot(cells: Sequence[Source]) -> list[str]:
     if not cells:
         return []
-    lines = ["", "## Zero-shot", "| task | examples | update | score | standard error | normalised |", "|---|--:|--:|--:|--:|--:|"]
+    lines = [
+        "", "## Zero-shot", "| task | examples | update | score | standard error | normalised |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
     for cell in cells:
         metric, n = cell.fact("metric"), cell.fact("n")
         for row in cell.rows("curve.jsonl"):
             share = "" if row.get("normalised") is None else f"{row['normalised']:.3f}"
             error = "" if row.get("standard_error") is None else f"{row['standard_error']:.2f}"
-            lines.append(f"| {cell.settings['task']} | {n:,} | {row['step']:,} | {row[metric]:.2f} | {error} | {share} |")
-    return [*lines, "", "Normalised: 0 is guessing (or the majority), 1 is the state of the art before the paper (SPEC section 6)."]
+            lines.append(
+                f"| {cell.settings['task']} | {n:,} | {row['step']:,} | {row[metric]:.2f} | {error}"
+                f" | {share} |"
+            )
+    return [
+        *lines,
+        "",
+        (
+            "Normalised: 0 is guessing (or the majority), 1 is the state of the art before the"
+            " paper (SPEC section 6)."
+        ),
+    ]
 
 
 if __name__ == "__main__":

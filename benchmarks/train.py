@@ -1,16 +1,21 @@
-"""Tokens a second of training: this package, transformers' model and a plain SDPA model in plain loops.
+"""Tokens a second of training: this package, transformers' model and a plain SDPA model in plain
+loops.
 
-    python benchmarks/train.py                    12 x 768, T = 512, one core, fp32 and bf16 (minutes, about 12 GB)
+    python benchmarks/train.py                    12 x 768, T = 512, one core, fp32 and bf16
+                                                  (minutes, about 12 GB)
     python benchmarks/train.py --quick            a smaller shape, under 50 s
-    python benchmarks/train.py --clock cpu        on a machine with other work: seconds of the contender's own processor time
-    python benchmarks/train.py --device cuda      GPU: also MFU and peak memory (more contenders: benchmarks/gpu/speed.py)
+    python benchmarks/train.py --clock cpu        on a machine with other work: seconds of the
+                                                  contender's own processor time
+    python benchmarks/train.py --device cuda      GPU: also MFU and peak memory (more contenders:
+                                                  benchmarks/gpu/speed.py)
 
-Same weights, batches and shapes; every contender in a process of its own, all kept alive, on CPUs pinned to the same core or cores,
-rounds interleaved; the median of the rounds counts. A rank alone trains without DeepSpeed whatever stage is set; `--zero` shows
-what DeepSpeed's stages would cost. The fastest of ours is judged, all are shown. The text is the embedded corpus, its words
-numbered by frequency. Losses without dropout are compared before and after. Exit status 1 when ours is below the bar: on CPUs 0.97
-of the best of the others, on GPUs also 1.5 times transformers and 50 % MFU (bf16, peak known); or when the data loader gives less
-than 5 M tokens a second.
+Same weights, batches and shapes; every contender in a process of its own, all kept alive, on CPUs
+pinned to the same core or cores, rounds interleaved; the median of the rounds counts. A rank alone
+trains without DeepSpeed whatever stage is set; `--zero` shows what DeepSpeed's stages would cost.
+The fastest of ours is judged, all are shown. The text is the embedded corpus, its words numbered by
+frequency. Losses without dropout are compared before and after. Exit status 1 when ours is below
+the bar: on CPUs 0.97 of the best of the others, on GPUs also 1.5 times transformers and 50 % MFU
+(bf16, peak known); or when the data loader gives less than 5 M tokens a second.
 """
 
 from __future__ import annotations
@@ -49,9 +54,16 @@ class Process:
     """A contender's process."""
 
     def __init__(self, about: dict[str, Any]) -> None:
-        command = [sys.executable, str(Path(__file__).with_name("train_contenders.py")), json.dumps(about)]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(about["threads"]), "MASTER_PORT": str(about["port"])}
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        command = [
+            sys.executable, str(Path(__file__).with_name("train_contenders.py")), json.dumps(about),
+        ]
+        environment = {
+            **os.environ, "OMP_NUM_THREADS": str(about["threads"]),
+            "MASTER_PORT": str(about["port"]),
+        }
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
 
     def wait(self) -> None:
         """Until it has its model."""
@@ -79,19 +91,33 @@ def text_ids(vocabulary: int) -> np.ndarray:
     """The embedded corpus as ids: each word's rank by frequency, below `vocabulary`."""
     words = []
     for path in embedded_files().values():
-        words += re.findall(r"\w+|[^\w\s]", path.read_text(encoding="utf-8", errors="replace").lower())
-    ranks = {word: n for n, (word, _) in enumerate(sorted(Counter(words).items(), key=lambda item: (-item[1], item[0])))}
+        words += re.findall(
+            r"\w+|[^\w\s]", path.read_text(encoding="utf-8", errors="replace").lower()
+        )
+    ranks = {
+        word: n
+        for n, (word, _) in enumerate(
+            sorted(Counter(words).items(), key=lambda item: (-item[1], item[0]))
+        )
+    }
     return np.array([min(ranks[word], vocabulary - 1) for word in words])
 
 
-def measure_loader(ids: np.ndarray, folder: Path, batch: int, context: int, seconds: float) -> float:
+def measure_loader(
+    ids: np.ndarray, folder: Path, batch: int, context: int, seconds: float
+) -> float:
     """Tokens a second of the loader alone: shard file, windows in random order, thread ahead."""
     file = folder / "part-0000.arrow"
     with file.open("wb") as handle:
-        write_shard(handle, ids.astype(id_type(40_478)), {"vocabulary": "-", "set": "train", "part": "part-0000"})
+        write_shard(
+            handle, ids.astype(id_type(40_478)),
+            {"vocabulary": "-", "set": "train", "part": "part-0000"},
+        )
     span = BookSpan("all", "all", None, "all", "part-0000", "train", 0, len(ids))
     windows = Windows(TokenShards([open_shard(file).ids], [span], "-"), context)
-    loader = Ahead(lambda step: [MicroBatch(0, (torch.from_numpy(windows.batch(step, batch)),))], steps=10**9)
+    loader = Ahead(
+        lambda step: [MicroBatch(0, (torch.from_numpy(windows.batch(step, batch)),))], steps=10**9
+    )
     loader(0)
     began, step = time.perf_counter(), 1
     while time.perf_counter() - began < seconds:
@@ -102,7 +128,10 @@ def measure_loader(ids: np.ndarray, folder: Path, batch: int, context: int, seco
 
 def contenders(options: argparse.Namespace, precision: str) -> dict[str, dict[str, Any]]:
     """Name to what its process is told."""
-    same = {"precision": precision, "zero": None, "compile": False, "recompute": False, "loss_chunk": options.loss_chunk, "pad": 0}
+    same = {
+        "precision": precision, "zero": None, "compile": False, "recompute": False,
+        "loss_chunk": options.loss_chunk, "pad": 0,
+    }
     ours = {**same, "kind": "ours"}
     if options.device == "cuda":
         ours |= {"pad": 64, "compile": options.compile}
@@ -114,10 +143,13 @@ def compete(options: argparse.Namespace, precision: str, windows: str) -> dict[s
     """All rounds in one precision."""
     told = contenders(options, precision)
     more = {
-        "shape": options.shape, "batch": options.batch, "threads": options.threads, "device": options.device, "windows": windows,
-        "cores": options.cores,
+        "shape": options.shape, "batch": options.batch, "threads": options.threads,
+        "device": options.device, "windows": windows, "cores": options.cores,
     }  # fmt: skip
-    running = {name: Process({**about, **more, "port": options.port + n}) for n, (name, about) in enumerate(told.items())}
+    running = {
+        name: Process({**about, **more, "port": options.port + n})
+        for n, (name, about) in enumerate(told.items())
+    }
     for process in running.values():
         process.wait()
     before = {name: process.ask("loss")["loss"] for name, process in running.items()}
@@ -136,7 +168,10 @@ def compete(options: argparse.Namespace, precision: str, windows: str) -> dict[s
         process.end()
     tokens = options.steps * options.batch * options.shape["context"]
     speed = {name: tokens / statistics.median(times) for name, times in seconds.items()}
-    return {"precision": precision, "tokens_per_second": speed, "loss_before": before, "loss_after": after, "peak_bytes": peaks}
+    return {
+        "precision": precision, "tokens_per_second": speed, "loss_before": before,
+        "loss_after": after, "peak_bytes": peaks,
+    }
 
 
 def judge(options: argparse.Namespace, found: dict[str, Any]) -> list[str]:
@@ -145,15 +180,27 @@ def judge(options: argparse.Namespace, found: dict[str, Any]) -> list[str]:
     ours = max(rate for name, rate in speed.items() if name.startswith("gpt1"))
     found["of_best_other"] = ours / max(speed[name] for name in OTHERS)
     found["times_hugging_face"] = ours / speed["hugging face"]
-    failures = [] if found["of_best_other"] >= BAR else [f"{found['precision']}: {found['of_best_other']:.3f} of the best other"]
-    for moment, tolerance in (("loss_before", 2e-2 if found["precision"] == "bf16" else 1e-4), ("loss_after", 0.25)):
+    failures = (
+        []
+        if found["of_best_other"] >= BAR
+        else [f"{found['precision']}: {found['of_best_other']:.3f} of the best other"]
+    )
+    for moment, tolerance in (
+        ("loss_before", 2e-2 if found["precision"] == "bf16" else 1e-4),
+        ("loss_after", 0.25),
+    ):
         spread = max(found[moment].values()) - min(found[moment].values())
         if spread > tolerance:
-            failures.append(f"{found['precision']}: {moment} differs by {spread:.4f}, at most {tolerance:g} was expected")
+            failures.append(
+                f"{found['precision']}: {moment} differs by {spread:.4f}, at most {tolerance:g} was"
+                " expected"
+            )
     peak = peak_tflops(torch.device("cuda")) if options.device == "cuda" else None
     if options.device == "cuda" and found["precision"] == "bf16":
         if found["times_hugging_face"] < HF_BAR:
-            failures.append(f"{found['times_hugging_face']:.2f} times transformers' loop, {HF_BAR} was expected")
+            failures.append(
+                f"{found['times_hugging_face']:.2f} times transformers' loop, {HF_BAR} was expected"
+            )
         if peak:
             flops = ModelConfig(**options.shape).flops_per_token()
             found["mfu"] = {name: rate * flops / 1e12 / peak for name, rate in speed.items()}
@@ -163,7 +210,10 @@ def judge(options: argparse.Namespace, found: dict[str, Any]) -> list[str]:
 
 
 def show(found: dict[str, Any]) -> None:
-    print(f"\n{found['precision']:<24}{'tokens/s':>12}{'of ours':>9}{'loss before':>13}{'after':>9}{'peak GB':>9}{'MFU':>7}")
+    print(
+        f"\n{found['precision']:<24}{'tokens/s':>12}{'of ours':>9}{'loss before':>13}{'after':>9}"
+        f"{'peak GB':>9}{'MFU':>7}"
+    )
     ours = max(rate for name, rate in found["tokens_per_second"].items() if name.startswith("gpt1"))
     for name, rate in found["tokens_per_second"].items():
         peak = found["peak_bytes"][name]
@@ -174,18 +224,38 @@ def show(found: dict[str, Any]) -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="4 x 256, T = 128, a vocabulary of 8,000")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="4 x 256, T = 128, a vocabulary of 8,000"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), action="append", help="default: both")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), action="append", help="default: both"
+    )
     parser.add_argument("--batch", type=int, help="windows of a step; default 4, GPU 32")
     parser.add_argument("--steps", type=int, help="steps of a round; default 1, quick 3, GPU 20")
-    parser.add_argument("--zero", type=int, choices=(0, 1, 2, 3), nargs="+", default=(), help="also ours with DeepSpeed")
+    parser.add_argument(
+        "--zero", type=int, choices=(0, 1, 2, 3), nargs="+", default=(),
+        help="also ours with DeepSpeed",
+    )
     parser.add_argument("--rounds", type=int, help="default 5, quick 3")
-    parser.add_argument("--threads", type=int, help="cores of a contender, all on the same; default 1, GPU all")
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="what a step takes: time, or processor time")
-    parser.add_argument("--loss-chunk", type=int, default=None, help="ours: positions of a chunk; default 0 (all), GPU 8192")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="ours on a GPU: torch.compile")
+    parser.add_argument(
+        "--threads", type=int, help="cores of a contender, all on the same; default 1, GPU all"
+    )
+    parser.add_argument(
+        "--clock", choices=("wall", "cpu"), default="wall",
+        help="what a step takes: time, or processor time",
+    )
+    parser.add_argument(
+        "--loss-chunk", type=int, default=None,
+        help="ours: positions of a chunk; default 0 (all), GPU 8192",
+    )
+    parser.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, default=True,
+        help="ours on a GPU: torch.compile",
+    )
     parser.add_argument("--port", type=int, default=29_610)
     options = parser.parse_args()
     cuda = options.device == "cuda"
@@ -197,7 +267,11 @@ def parse() -> argparse.Namespace:
     options.cores = cores if cuda else cores[-options.threads :]
     options.loss_chunk = (8192 if cuda else 0) if options.loss_chunk is None else options.loss_chunk
     small = {"vocabulary": 8000, "context": 128, "width": 256, "layers": 4, "heads": 4}
-    options.shape = small if options.quick else {"vocabulary": 40_478, "context": 512, "width": 768, "layers": 12, "heads": 12}
+    options.shape = (
+        small
+        if options.quick
+        else {"vocabulary": 40_478, "context": 512, "width": 768, "layers": 12, "heads": 12}
+    )
     return options
 
 
@@ -214,21 +288,34 @@ def main() -> int:
             failures.append(f"data loader {loader:,.0f} tokens/s, {LOADER_BAR:,.0f} was expected")
         starts = np.random.default_rng(0).integers(0, len(ids) - length - 1, (8, options.batch))
         windows = folder / "windows.pt"
-        torch.save(torch.from_numpy(np.stack([[ids[s : s + length + 1] for s in row] for row in starts])), windows)
+        torch.save(
+            torch.from_numpy(np.stack([[ids[s : s + length + 1] for s in row] for row in starts])),
+            windows,
+        )
         results = []
         for precision in options.precision or ("fp32", "bf16"):
             found = compete(options, precision, str(windows))
             failures += judge(options, found)
             show(found)
             results.append(found)
-    device = torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {options.threads} threads"
+    device = (
+        torch.cuda.get_device_name()
+        if options.device == "cuda"
+        else f"CPU, {options.threads} threads"
+    )
     for failure in failures:
         print(f"below the bar: {failure}")
-    about = {"shape": options.shape, "batch": options.batch, "steps": options.steps, "rounds": options.rounds}
+    about = {
+        "shape": options.shape, "batch": options.batch, "steps": options.steps,
+        "rounds": options.rounds,
+    }
     about |= {"clock": options.clock}
-    about |= {"loss_chunk": options.loss_chunk, "compile": options.compile and options.device == "cuda", "torch": torch.__version__}
-    print(json.dumps({"benchmark": "train", "device": device, **about, "loader_tokens_per_second": loader, "results": results,
-                      "failures": failures}))  # fmt: skip
+    about |= {
+        "loss_chunk": options.loss_chunk, "compile": options.compile and options.device == "cuda",
+        "torch": torch.__version__,
+    }
+    figures = {"loader_tokens_per_second": loader, "results": results, "failures": failures}
+    print(json.dumps({"benchmark": "train", "device": device, **about, **figures}))
     return 1 if failures else 0
 
 

@@ -1,4 +1,6 @@
-"""One contender of benchmarks/train.py, in a process of its own. Reads commands, answers with a line of JSON each.
+"""One contender of benchmarks/train.py, in a process of its own.
+
+Reads commands, answers with a line of JSON each.
 
 Commands: `steps N` (train N steps, timed), `loss` (of the first batch, without dropout), `end`.
 """
@@ -47,7 +49,9 @@ class Contender(ABC):
 
 
 class Ours(Contender):
-    """This package's training engine: of a rank alone, or (`zero` not None) DeepSpeed with that stage."""
+    """This package's training engine: of a rank alone, or (`zero` not None) DeepSpeed with that
+    stage.
+    """
 
     def __init__(self, shape: ModelConfig, about: dict[str, Any], ranks: Ranks) -> None:
         model = initial(shape)
@@ -57,8 +61,9 @@ class Ours(Contender):
             module.compile_for_training(one_graph=about["zero"] is None)
         stage = about["zero"]
         self.engine = make_engine(
-            module, OptimiserConfig(), ranks, settings=DEEPSPEED_FOLDER / f"zero{stage or 0}.json", seed=0,
-            micro_batch=about["batch"], accumulation=1, precision=about["precision"], zero_on_one_rank=stage is not None,
+            module, OptimiserConfig(), ranks, settings=DEEPSPEED_FOLDER / f"zero{stage or 0}.json",
+            seed=0, micro_batch=about["batch"], accumulation=1, precision=about["precision"],
+            zero_on_one_rank=stage is not None,
         )  # fmt: skip
         self.done = 0
 
@@ -71,10 +76,14 @@ class Ours(Contender):
 
 
 class Plain(Contender):
-    """A plain loop: autocast for bf16, fused AdamW, clipping, compiled or not; the learning rate is constant."""
+    """A plain loop: autocast for bf16, fused AdamW, clipping, compiled or not; the learning rate
+    is constant.
+    """
 
     def __init__(self, module: nn.Module, about: dict[str, Any], device: torch.device) -> None:
-        self.module, self.device, self.bf16 = module.to(device), device, about["precision"] == "bf16"
+        self.module, self.device, self.bf16 = (
+            module.to(device), device, about["precision"] == "bf16",
+        )
         if about["compile"]:
             self.module.compile()
         self.optimiser = torch.optim.AdamW(parameter_groups(self.module, 0.01), lr=RATE, fused=True)
@@ -120,7 +129,9 @@ def hugging_face(shape: ModelConfig, about: dict[str, Any], device: torch.device
 
 
 def plain(shape: ModelConfig, about: dict[str, Any], device: torch.device) -> Plain:
-    module = PlainGPT(shape.vocabulary, shape.context, shape.width, shape.layers, shape.heads, shape.dropout)
+    module = PlainGPT(
+        shape.vocabulary, shape.context, shape.width, shape.layers, shape.heads, shape.dropout
+    )
     module.take_weights(initial(shape).state_dict())
     return Plain(module, about, device)
 
@@ -131,7 +142,9 @@ def make(about: dict[str, Any], ranks: Ranks) -> Contender:
     torch.backends.cuda.matmul.allow_tf32 = True
     if about["kind"] == "ours":
         return Ours(shape, about, ranks)
-    return {"hugging face": hugging_face, "plain sdpa": plain}[about["kind"]](shape, about, ranks.device)
+    return {"hugging face": hugging_face, "plain sdpa": plain}[about["kind"]](
+        shape, about, ranks.device
+    )
 
 
 def serve(about: dict[str, Any]) -> None:

@@ -12,7 +12,9 @@ FILE = "file://"
 
 
 def leads_out(name: object) -> bool:
-    """Whether a name leads out of the folder it is relative to: an absolute one, one with `..`, an empty one, or no text."""
+    """Whether a name leads out of the folder it is relative to: an absolute one, one with `..`,
+    an empty one, or no text.
+    """
     if not isinstance(name, str) or "\0" in name:
         return True
     path = PurePosixPath(name)
@@ -25,8 +27,13 @@ def is_url(text: str) -> bool:
 
 
 def path_of_uri(uri: str) -> Path:
-    """The path that `file:///PATH` names: `%20` is a space, `?` and `#` are themselves. UserError where it is not absolute."""
+    """The path that `file:///PATH` names:
+
+    `%20` is a space, `?` and `#` are themselves. UserError where it is not absolute.
+    """
     path = unquote(uri.removeprefix(FILE).removeprefix("localhost"))
     if not path.startswith("/") or "\0" in path:
-        raise UserError(f"{uri}: expected an absolute path after file://, such as file:///data/books")
+        raise UserError(
+            f"{uri}: expected an absolute path after file://, such as file:///data/books"
+        )
     return Path(path)

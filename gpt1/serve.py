@@ -1,4 +1,6 @@
-"""What a served model answers: rows of text in, rows of results out, in plain Python (MLflow's side: pipeline/served_model.py)."""
+"""What a served model answers: rows of text in, rows of results out, in plain Python (MLflow's
+side: pipeline/served_model.py).
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ from gpt1.train.random_state import generator
 from gpt1.weights.checkpoint import Checkpoint, load_checkpoint
 
 PARAMETERS: dict[str, int | float | bool] = {
-    "tokens": 60, "temperature": 0.8, "top_k": 40, "top_p": 1.0, "beams": 0, "length_penalty": 1.0, "stop_at_newline": False,
-    "seed": 0,
+    "tokens": 60, "temperature": 0.8, "top_k": 40, "top_p": 1.0, "beams": 0, "length_penalty": 1.0,
+    "stop_at_newline": False, "seed": 0,
 }  # fmt: skip
 """What a request may set, with defaults; `beams` 0 samples (temperature 0: greedy)."""
 
@@ -24,7 +26,9 @@ Row = Mapping[str, Any]
 
 
 class Answerer:
-    """Generates for rows with a `prompt`; a fine-tuned model predicts for rows with `text`, `text_b`, `choices`."""
+    """Generates for rows with a `prompt`; a fine-tuned model predicts for rows with `text`,
+    `text_b`, `choices`.
+    """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
@@ -35,18 +39,22 @@ class Answerer:
         """For the checkpoint in `folder`."""
         return cls(load_checkpoint(folder))
 
-    def answer(self, rows: Sequence[Row], parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    def answer(
+        self, rows: Sequence[Row], parameters: Mapping[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
         """One result a row, in their order. UserError says what a request lacks."""
         if not rows:
             return []
         if all(row.get("prompt") is not None for row in rows):
-            texts = self.generate([str(row["prompt"]) for row in rows], **{**PARAMETERS, **_known(parameters or {})})
+            texts = self.generate(
+                [str(row["prompt"]) for row in rows], **{**PARAMETERS, **_known(parameters or {})}
+            )
             return [{"text": text} for text in texts]
         return self.predict([_example(number, row) for number, row in enumerate(rows, start=1)])
 
     def generate(
-        self, prompts: Sequence[str], tokens: int, temperature: float, top_k: int, top_p: float, beams: int, length_penalty: float,
-        stop_at_newline: bool, seed: int, on_token: Any = None,
+        self, prompts: Sequence[str], tokens: int, temperature: float, top_k: int, top_p: float,
+        beams: int, length_penalty: float, stop_at_newline: bool, seed: int, on_token: Any = None,
     ) -> list[str]:  # fmt: skip
         """The text that follows each prompt. An empty prompt stands for the beginning of a line."""
         newline = self.checkpoint.vocabulary.ids[NEWLINE_TOKEN]
@@ -58,17 +66,25 @@ class Answerer:
             found = beam_search(model, ids, tokens, BeamSearch(beams, length_penalty), stop)
         else:
             draws = [generator("generate", seed, number) for number in range(len(ids))]
-            found = generate_batch(model, ids, tokens, Sampling(temperature, top_k, top_p), draws, stop, on_token)
+            found = generate_batch(
+                model, ids, tokens, Sampling(temperature, top_k, top_p), draws, stop, on_token
+            )
         return [self.encoder.decode(new) for new in found]
 
     def predict(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
         """Label, value and probabilities of each example."""
         tuned = self.checkpoint.tuned
         if tuned is None:
-            raise UserError("this model is not fine-tuned: send rows with `prompt`, or use a model with a task head")
+            raise UserError(
+                "this model is not fine-tuned: send rows with `prompt`, or use a model with a task"
+                " head"
+            )
         found = tuned.predict(examples, self.encoder.encode)
         return [
-            {"id": example.id, "label": one.name, "value": one.value, "probabilities": list(one.probabilities)}
+            {
+                "id": example.id, "label": one.name, "value": one.value,
+                "probabilities": list(one.probabilities),
+            }
             for example, one in zip(examples, found, strict=True)
         ]
 
@@ -76,11 +92,14 @@ class Answerer:
 def check_sampling(tokens: int, temperature: float, top_k: int, top_p: float, beams: int) -> None:
     """UserError for settings that no generation can have."""
     for name, value, good in (
-        ("tokens", tokens, tokens >= 1), ("temperature", temperature, 0 <= temperature < float("inf")),
-        ("top_k", top_k, top_k >= 0), ("top_p", top_p, 0 < top_p <= 1), ("beams", beams, beams >= 0),
+        ("tokens", tokens, tokens >= 1),
+        ("temperature", temperature, 0 <= temperature < float("inf")), ("top_k", top_k, top_k >= 0),
+        ("top_p", top_p, 0 < top_p <= 1), ("beams", beams, beams >= 0),
     ):  # fmt: skip
         if not good:
-            wanted = {"tokens": "at least 1", "top_p": "more than 0, at most 1"}.get(name, "0 or more")
+            wanted = {"tokens": "at least 1", "top_p": "more than 0, at most 1"}.get(
+                name, "0 or more"
+            )
             raise UserError(f"{name} is {value}, expected {wanted}")
 
 

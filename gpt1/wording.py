@@ -8,7 +8,10 @@ MISSING = "–"
 
 
 def number(value: Any) -> str:
-    """Whole numbers with thin groups of three, others with four significant digits: 1,234,567; 183.4; 0.01235."""
+    """Whole numbers with thin groups of three, others with four significant digits:
+
+    1,234,567; 183.4; 0.01235.
+    """
     if value is None:
         return MISSING
     if isinstance(value, bool | str):
@@ -52,4 +55,8 @@ def span(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest:02} s"
-    return f"{minutes // 60} h {minutes % 60:02} min" if minutes < 48 * 60 else f"{seconds / 86400:.1f} days"
+    return (
+        f"{minutes // 60} h {minutes % 60:02} min"
+        if minutes < 48 * 60
+        else f"{seconds / 86400:.1f} days"
+    )

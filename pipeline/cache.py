@@ -1,9 +1,11 @@
-"""The cache of a host: files of remote stores, each fetched once, checked by its sha256, shared by all processes, bounded in size.
+"""The cache of a host: files of remote stores, each fetched once, checked by its sha256, shared by
+all processes, bounded in size.
 
     GPT1_CACHE/<store>/<key of the object>   GPT1_CACHE: ~/.cache/gpt1 if it is not set
 
-A file appears whole or not at all. When the files have more than GPT1_CACHE_GB together, those that were used longest ago go; files
-used within GRACE seconds, and those of attempts under way (a folder whose `.busy` file is locked), stay.
+A file appears whole or not at all. When the files have more than GPT1_CACHE_GB together, those that
+were used longest ago go; files used within GRACE seconds, and those of attempts under way (a folder
+whose `.busy` file is locked), stay.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ _busy: dict[Path, IO[bytes]] = {}
 
 
 class GoneError(UserError):
-    """A store no longer has a file as its record says; a server that does not answer is no such case."""
+    """A store no longer has a file as its record says; a server that does not answer is no such
+    case.
+    """
 
 
 @dataclass(frozen=True)
@@ -45,19 +49,27 @@ class Item:
 
 
 def cache_root(store: str) -> Path:
-    """The folder of this host for the files of a store. UserError when GPT1_CACHE cannot be written."""
+    """The folder of this host for the files of a store.
+
+    UserError when GPT1_CACHE cannot be written.
+    """
     base = Path(os.environ.get("GPT1_CACHE") or Path.home() / ".cache" / "gpt1").absolute()
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     root = base / hashlib.sha256(f"{endpoint} {store}".encode()).hexdigest()[:16]
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{base}: cannot be used as the cache ({error.strerror}); name a folder with GPT1_CACHE") from None
+        raise UserError(
+            f"{base}: cannot be used as the cache ({error.strerror}); name a folder with GPT1_CACHE"
+        ) from None
     return root
 
 
 def fetch(root: Path, item: Item, download: Callable[[str, Path], str | None]) -> Path:
-    """The file of this host for an item, downloaded if need be. GoneError when it is gone, or is not what its record says."""
+    """The file of this host for an item, downloaded if need be.
+
+    GoneError when it is gone, or is not what its record says.
+    """
     target = root / item.key
     if there(root, item):
         return target
@@ -69,10 +81,13 @@ def fetch(root: Path, item: Item, download: Callable[[str, Path], str | None]) -
         try:
             found = download(item.key, private)
             if found != item.sha256:
+                state = "is missing from the store"
+                if found is not None:
+                    state = f"has the sha256 {found[:12]}"
                 raise GoneError(
-                    f"{item.key}: " + ("is missing from the store" if found is None else f"has the sha256 {found[:12]}")
-                    + f", its record says {item.sha256[:12]}; make it again with `gpt1 run STAGE --force`"
-                )  # fmt: skip
+                    f"{item.key}: {state}, its record says {item.sha256[:12]}; make it again with"
+                    " `gpt1 run STAGE --force`"
+                )
             private.replace(target)
         finally:
             private.unlink(missing_ok=True)
@@ -81,7 +96,9 @@ def fetch(root: Path, item: Item, download: Callable[[str, Path], str | None]) -
 
 
 def mark_busy(folder: Path) -> str:
-    """Keep the files of an attempt from being evicted until `release`, or the end of this process; a token of this very folder."""
+    """Keep the files of an attempt from being evicted until `release`, or the end of this
+    process; a token of this very folder.
+    """
     file = (folder / BUSY).open("a+b")
     fcntl.flock(file, fcntl.LOCK_SH)
     _busy[folder] = file
@@ -111,7 +128,9 @@ def bound() -> float:
 
 
 def evict(root: Path, most: float, grace: float = GRACE) -> int:
-    """Delete the files used longest ago, of all stores below `root`, until the rest has at most `most` bytes; how many went."""
+    """Delete the files used longest ago, of all stores below `root`, until the rest has at most
+    `most` bytes; how many went.
+    """
     now, used = time.time(), 0
     files: list[tuple[float, int, Path]] = []
     busy: set[Path] = set()
@@ -139,7 +158,9 @@ def evict(root: Path, most: float, grace: float = GRACE) -> int:
 
 
 def _make_room(root: Path, size: int) -> None:
-    """Look at the whole cache now and then only: at first, and after each sixteenth of the bound."""
+    """Look at the whole cache now and then only: at first, and after each sixteenth of the
+    bound.
+    """
     base, most = root.parent, bound()
     since = _fetched_since_look.get(base, most) + size
     if since < most / 16:

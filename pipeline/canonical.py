@@ -14,7 +14,9 @@ FINGERPRINT_LENGTH = 24  # hexadecimal digits: 96 bits, short enough for a folde
 
 
 def canonical(value: Any) -> Any:
-    """`value` as plain JSON data with one form for each meaning; TypeError or ValueError for what has none (paths, sets, NaN)."""
+    """`value` as plain JSON data with one form for each meaning; TypeError or ValueError for
+    what has none (paths, sets, NaN).
+    """
     if value is None or isinstance(value, bool | str | int):
         return value
     if isinstance(value, float):
@@ -43,13 +45,17 @@ def fingerprint(value: Any) -> str:
 
 
 def semantic(settings: BaseModel) -> dict[str, Any]:
-    """The settings that decide what comes out: no placement, and no later-added field at the value that changes nothing."""
+    """The settings that decide what comes out: no placement, and no later-added field at the
+    value that changes nothing.
+    """
     chosen: dict[str, Any] = {}
     dumped = settings.model_dump(mode="json")
     for name, field in type(settings).model_fields.items():
         marks = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
         value = getattr(settings, name)
-        if marks.get("placement") or (marks.get("added") and value == field.get_default(call_default_factory=True)):
+        if marks.get("placement") or (
+            marks.get("added") and value == field.get_default(call_default_factory=True)
+        ):
             continue
         chosen[name] = semantic(value) if isinstance(value, BaseModel) else dumped[name]
     return chosen

@@ -1,4 +1,6 @@
-"""The cells of a workflow: every stage, and every combination of its matrix, with validated settings and inputs."""
+"""The cells of a workflow: every stage, and every combination of its matrix, with validated
+settings and inputs.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Workflow:
-    """A validated workflow: its cells in an order in which every cell comes after those it needs."""
+    """A validated workflow: its cells in an order in which every cell comes after those it
+    needs.
+    """
 
     name: str
     profile: str | None
@@ -66,13 +70,19 @@ def ordered(document: Document, specs: Mapping[str, StageSpec]) -> list[str]:
     def visit(node: str, trail: tuple[str, ...]) -> None:
         if node in trail:
             cycle = " -> ".join([*trail[trail.index(node) :], node])
-            raise UserError(f"{document.where(('stages', node, 'needs'))}: cycle in `needs:`: {cycle}; take one of them out")
+            raise UserError(
+                f"{document.where(('stages', node, 'needs'))}: cycle in `needs:`: {cycle}; take one"
+                " of them out"
+            )
         if node in order:
             return
         for need in specs[node].needs:
             if need not in specs:
                 path = ("stages", node, "needs")
-                raise UserError(f"{document.where(path)}: stage {node!r} needs unknown stage {need!r}; {nearest(need, specs)}")
+                raise UserError(
+                    f"{document.where(path)}: stage {node!r} needs unknown stage {need!r};"
+                    f" {nearest(need, specs)}"
+                )
             visit(need, (*trail, node))
         order.append(node)
 
@@ -81,7 +91,9 @@ def ordered(document: Document, specs: Mapping[str, StageSpec]) -> list[str]:
     return order
 
 
-def expand(document: Document, specs: Mapping[str, StageSpec], order: Sequence[str]) -> dict[str, Cell]:
+def expand(
+    document: Document, specs: Mapping[str, StageSpec], order: Sequence[str]
+) -> dict[str, Cell]:
     cells: dict[str, Cell] = {}
     for node in order:
         spec = specs[node]
@@ -94,17 +106,28 @@ def expand(document: Document, specs: Mapping[str, StageSpec], order: Sequence[s
         _check_needs(document, node, stage, specs)
         if spec.resources.min_workers is not None and not stage.gang:
             where = document.where(("stages", node, "resources"))
-            raise UserError(f"{where}: {node}: min_workers is for trainings, whose ranks work together; take it out")
+            raise UserError(
+                f"{where}: {node}: min_workers is for trainings, whose ranks work together; take"
+                " it out"
+            )
         combinations = _combinations(document, node, spec)
-        completed = stage.complete([_settings(document, node, stage, spec, axes) for axes in combinations])
+        completed = stage.complete(
+            [_settings(document, node, stage, spec, axes) for axes in combinations]
+        )
         for axes, settings in zip(combinations, completed, strict=True):
-            cell_id = node if not axes else f"{node}[{','.join(f'{key}={value}' for key, value in axes.items())}]"
+            cell_id = (
+                node
+                if not axes
+                else f"{node}[{','.join(f'{key}={value}' for key, value in axes.items())}]"
+            )
             inputs = _inputs(stage, settings, spec, cells)
             upstream = {kind_: [cells[i].settings for i in ids] for kind_, ids in inputs.items()}
             try:
                 stage.check(settings, upstream)
             except UserError as error:
-                raise UserError(f"{document.where(('stages', node, 'with'))}: {cell_id}: {error}") from None
+                raise UserError(
+                    f"{document.where(('stages', node, 'with'))}: {cell_id}: {error}"
+                ) from None
             cells[cell_id] = Cell(
                 cell_id, node, kind, stage, settings, Resources(**spec.resources.model_dump()),
                 spec.retries, spec.timeout, spec.wait, axes, inputs,
@@ -112,12 +135,16 @@ def expand(document: Document, specs: Mapping[str, StageSpec], order: Sequence[s
     return cells
 
 
-def _check_needs(document: Document, node: str, stage: Stage, specs: Mapping[str, StageSpec]) -> None:
+def _check_needs(
+    document: Document, node: str, stage: Stage, specs: Mapping[str, StageSpec]
+) -> None:
     where = document.where(("stages", node, "needs"))
     given = [kinds_of(specs[need].uses or need) for need in specs[node].needs]
     for kind in stage.requires:
         if not any(kind in kinds for kinds in given):
-            raise UserError(f"{where}: stage {node!r} must need a stage that uses {kind!r}; add it to `needs:`")
+            raise UserError(
+                f"{where}: stage {node!r} must need a stage that uses {kind!r}; add it to `needs:`"
+            )
     if "*" in stage.accepts:
         return
     for kinds, need in zip(given, specs[node].needs, strict=True):
@@ -127,12 +154,16 @@ def _check_needs(document: Document, node: str, stage: Stage, specs: Mapping[str
 
 
 def _combinations(document: Document, node: str, spec: StageSpec) -> list[dict[str, Any]]:
-    """Every combination of the matrix, then those of the further ones; a combination that is there already is not doubled.
+    """Every combination of the matrix, then those of the further ones; a combination that is there
+    already is not doubled.
 
     The axes of each are in the order of the matrix, in whatever order a further one names them.
     """
     found: dict[str, dict[str, Any]] = {}
-    matrices = [(("matrix",), spec.matrix), *((("also", number), one) for number, one in enumerate(spec.also))]
+    matrices = [
+        (("matrix",), spec.matrix),
+        *((("also", number), one) for number, one in enumerate(spec.also)),
+    ]
     for name, matrix in matrices:
         _check_axes(document, node, spec, ("stages", node, *name), matrix)
         for values in itertools.product(*matrix.values()):
@@ -142,7 +173,10 @@ def _combinations(document: Document, node: str, spec: StageSpec) -> list[dict[s
     return list(found.values())
 
 
-def _check_axes(document: Document, node: str, spec: StageSpec, path: KeyPath, matrix: Mapping[str, Sequence[Any]]) -> None:
+def _check_axes(
+    document: Document, node: str, spec: StageSpec, path: KeyPath,
+    matrix: Mapping[str, Sequence[Any]],
+) -> None:
     for axis, values in matrix.items():
         where, name = document.where((*path, axis)), ".".join(map(str, (*path, axis)))
         if not values:
@@ -150,24 +184,35 @@ def _check_axes(document: Document, node: str, spec: StageSpec, path: KeyPath, m
         if len({repr(value) for value in values}) < len(values):
             raise UserError(f"{where}: {name}: a value stands twice in {list(values)}")
         if axis in spec.with_:
-            raise UserError(f"{where}: stages.{node}: {axis!r} stands both in `with:` and in `{path[2]}:`; keep one")
+            raise UserError(
+                f"{where}: stages.{node}: {axis!r} stands both in `with:` and in `{path[2]}:`;"
+                " keep one"
+            )
     if path[2] == "also" and set(matrix) != set(spec.matrix):
         raise UserError(
-            f"{document.where(path)}: {'.'.join(map(str, path))}: axes {', '.join(matrix) or 'none'}, expected those of `matrix:`, "
-            f"{', '.join(spec.matrix) or 'none'}; a setting that all cells share stands in `with:`"
+            f"{document.where(path)}: {'.'.join(map(str, path))}: axes"
+            f" {', '.join(matrix) or 'none'}, expected those of `matrix:`,"
+            f" {', '.join(spec.matrix) or 'none'}; a setting that all cells share stands in `with:`"
         )
 
 
-def _settings(document: Document, node: str, stage: Stage, spec: StageSpec, axes: Mapping[str, Any]) -> Settings:
+def _settings(
+    document: Document, node: str, stage: Stage, spec: StageSpec, axes: Mapping[str, Any]
+) -> Settings:
     path: KeyPath = ("stages", node, "with")
     for axis in axes:
         if axis not in stage.settings_model.model_fields:
             known = stage.settings_model.model_fields
-            raise UserError(f"{document.where(('stages', node, 'matrix', axis))}: unknown setting {axis!r}; {nearest(axis, known)}")
+            raise UserError(
+                f"{document.where(('stages', node, 'matrix', axis))}: unknown setting {axis!r};"
+                f" {nearest(axis, known)}"
+            )
     return cast(Settings, parse(document, stage.settings_model, {**spec.with_, **axes}, path))
 
 
-def _inputs(stage: Stage, settings: Settings, spec: StageSpec, cells: Mapping[str, Cell]) -> dict[str, tuple[str, ...]]:
+def _inputs(
+    stage: Stage, settings: Settings, spec: StageSpec, cells: Mapping[str, Cell]
+) -> dict[str, tuple[str, ...]]:
     inputs: dict[str, list[str]] = {}
     for need in spec.needs:
         for cell in cells.values():
@@ -180,4 +225,8 @@ def _inputs(stage: Stage, settings: Settings, spec: StageSpec, cells: Mapping[st
 def _taken_as(stage: Stage, cell: Cell) -> list[str]:
     """The kinds as which `stage` takes an upstream cell."""
     taken = {*stage.requires, *stage.accepts}
-    return [kind for kind in kinds_of(cell.uses) if kind in taken or (kind == cell.uses and "*" in taken)]
+    return [
+        kind
+        for kind in kinds_of(cell.uses)
+        if kind in taken or (kind == cell.uses and "*" in taken)
+    ]

@@ -1,4 +1,6 @@
-"""Models by name: a folder, or a cell of a store such as `pretrain`, `pretrain@300` (a snapshot) or `finetune[task=rte,seed=1]`."""
+"""Models by name: a folder, or a cell of a store such as `pretrain`, `pretrain@300` (a snapshot)
+or `finetune[task=rte,seed=1]`.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ class Found:
 
 
 def find(where: str, artifacts: Callable[[], RunArtifacts]) -> Found:
-    """The checkpoint called `where`: a folder's path, or a cell of `artifacts`, which is called when there is no such folder.
+    """The checkpoint called `where`: a folder's path, or a cell of `artifacts`, which is called
+    when there is no such folder.
 
     UserError: neither exists, several could be meant, or the cell kept no weights.
     """
@@ -45,7 +48,9 @@ def find(where: str, artifacts: Callable[[], RunArtifacts]) -> Found:
         found = artifacts()
         record = found.choose(cell, KINDS)
     except UserError as error:
-        raise UserError(f"{where}: no such folder, and {error}; or give a checkpoint's folder") from None
+        raise UserError(
+            f"{where}: no such folder, and {error}; or give a checkpoint's folder"
+        ) from None
     artifact = found.store.to_artifact(record)
     if artifact.stage == "export":
         return Found(load_checkpoint(artifact.path("hf/config.json").parent), (), where)
@@ -53,19 +58,33 @@ def find(where: str, artifacts: Callable[[], RunArtifacts]) -> Found:
 
 
 def kept(task: str, found: RunArtifacts) -> str:
-    """A task's first fine-tuned cell with weights, of variant `full` where there is one. UserError when none has."""
+    """A task's first fine-tuned cell with weights, of variant `full` where there is one.
+
+    UserError when none has.
+    """
     records = [record for cell in found.of_kind(("finetune",)) if (record := found.record(cell))]
     of_task = [record for record in records if record["settings"]["task"] == task]
     with_weights = [record for record in of_task if HEAD_CONFIG in record["files"]]
     if with_weights:
-        return str(min(with_weights, key=lambda record: record["settings"].get("variant", "full") != "full")["cell"])
+        return str(
+            min(
+                with_weights, key=lambda record: record["settings"].get("variant", "full") != "full"
+            )["cell"]
+        )
     what = f"no fine-tuned cell of {task!r} is made"
     if of_task:
         what = f"{counted(len(of_task), 'fine-tuned cell')} of {task!r}, none with its weights"
-    tasks = ", ".join(sorted({record["settings"]["task"] for record in records if HEAD_CONFIG in record["files"]})) or "none"
+    tasks = (
+        ", ".join(
+            sorted(
+                {record["settings"]["task"] for record in records if HEAD_CONFIG in record["files"]}
+            )
+        )
+        or "none"
+    )
     raise UserError(
-        f"{found.name}: {what} (tasks with weights: {tasks}); keep them with `gpt1 run finetune --set finetune.keep_model=true`, "
-        "or name a folder or cell with --model"
+        f"{found.name}: {what} (tasks with weights: {tasks}); keep them with `gpt1 run finetune"
+        " --set finetune.keep_model=true`, or name a folder or cell with --model"
     )
 
 
@@ -78,8 +97,13 @@ def _load(store: Store, record: Record, artifact: Artifact, step: str) -> Checkp
     if step:
         name = f"snapshots/step-{int(step):08d}.safetensors" if step.isdigit() else step
     if name not in artifact.files:
-        snapshots = ", ".join(str(int(file.name[15:23])) for file in artifact.under("snapshots/step-"))
-        raise UserError(f"{artifact.cell}: {name} was not kept (finetune: `keep_model: true`); snapshots: {snapshots or 'none'}")
+        snapshots = ", ".join(
+            str(int(file.name[15:23])) for file in artifact.under("snapshots/step-")
+        )
+        raise UserError(
+            f"{artifact.cell}: {name} was not kept (finetune: `keep_model: true`); snapshots:"
+            f" {snapshots or 'none'}"
+        )
     model, vocabulary = load_model(artifact.path(name)), _vocabulary(store, record, artifact)
     check_vocabulary(model, vocabulary, artifact.cell)
     tuned = None
@@ -92,26 +116,35 @@ def _vocabulary(store: Store, record: Record, artifact: Artifact) -> Vocabulary:
     """The artifact's own, else that of the cell it was made from."""
     from gpt1.text.vocabulary import Vocabulary
 
-    inputs = [store.artifact(kind, print_) for print_ in record["inputs"].values() for kind in ("vocabulary", "given")]
+    inputs = [
+        store.artifact(kind, print_)
+        for print_ in record["inputs"].values()
+        for kind in ("vocabulary", "given")
+    ]
     for item in (artifact, *inputs):
         encoder = item.under("encoder_bpe_") if item else []
         if item and encoder:
             return Vocabulary.read(encoder[0].path, item.under("vocab_")[0].path)
-    raise UserError(f"{artifact.cell}: the vocabulary it was made with is no longer in the store; make it again")
+    raise UserError(
+        f"{artifact.cell}: the vocabulary it was made with is no longer in the store; make it again"
+    )
 
 
 def _sources(found: RunArtifacts, own: Record, step: str) -> list[Source]:
-    """What a card tells of: the cell, those it was made from, their audit and, of a language model, its scores on tasks.
+    """What a card tells of: the cell, those it was made from, their audit and, of a language model,
+    its scores on tasks.
 
-    Audit and scores are the run's: those of other runs were made with other settings or other task data. A snapshot has the
-    settings of its cell; the scores are those of the last update.
+    Audit and scores are the run's: those of other runs were made with other settings or other task
+    data. A snapshot has the settings of its cell; the scores are those of the last update.
     """
     from stages._sources import source_of
     from stages.export import STAGE
 
     store, places = found.store, set(found.cells.values())
     kinds = (*STAGE.requires, *STAGE.accepts, "given")
-    records = {record["fingerprint"]: record for kind in kinds for record in store.records(kind)} | {own["fingerprint"]: own}
+    records = {
+        record["fingerprint"]: record for kind in kinds for record in store.records(kind)
+    } | {own["fingerprint"]: own}
     behind: list[str] = []
     waiting = [own["fingerprint"]]
     while waiting:
@@ -130,5 +163,8 @@ def _sources(found: RunArtifacts, own: Record, step: str) -> list[Source]:
     ]
     sources = [source_of(store.to_artifact(records[fingerprint])) for fingerprint in behind]
     if step:
-        sources = [replace(sources[0], summary={}, files={}), *(one for one in sources[1:] if one.kind not in scored)]
+        sources = [
+            replace(sources[0], summary={}, files={}),
+            *(one for one in sources[1:] if one.kind not in scored),
+        ]
     return sources

@@ -51,7 +51,8 @@ INVALID, HELD, INTERRUPTED = 2, 3, 130
 REPORT = "report.html"
 
 app = typer.Typer(
-    help="GPT-1, from raw books to the paper's table: run the workflow, see what is done and why, look at the results.",
+    help="GPT-1, from raw books to the paper's table: run the workflow, see what is done and why,"
+    " look at the results.",
     no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, epilog=panels.EPILOG,
 )  # fmt: skip
 track = typer.Typer(help="Records on their way to MLflow.", no_args_is_help=True)
@@ -87,7 +88,10 @@ def _options(version: Annotated[bool, VERSION] = False) -> None:
 @app.command()
 @takes_run_options
 def run(options: RunOptions, address: Address = None) -> None:
-    """Make everything that is not done. Exit status: 0 done, 1 a stage failed, 2 invalid input or settings, 3 held by another."""
+    """Make everything that is not done.
+
+    Exit status: 0 done, 1 a stage failed, 2 invalid input or settings, 3 held by another.
+    """
     if not options.dry_run:
         set_environment(address)
     plan = make_plan(options.read(), Store.at(options.store), options.selection())
@@ -117,8 +121,10 @@ def _run(plan: Plan, address: str | None) -> int:
         display.close()
     report = _link_report(plan, {*outcome.made, *outcome.cached})
     took = time.monotonic() - began
-    print(f"{len(outcome.made)} made, {len(outcome.cached)} taken as they were, {len(outcome.failed)} failed, "
-          f"{len(outcome.skipped)} left out, in {took:.0f} s")  # fmt: skip
+    print(
+        f"{len(outcome.made)} made, {len(outcome.cached)} taken as they were,"
+        f" {len(outcome.failed)} failed, {len(outcome.skipped)} left out, in {took:.0f} s"
+    )
     for cell, error in outcome.failed.items():
         print(f"{cell}: {error}", file=sys.stderr)
     if outcome.status == 0:
@@ -162,12 +168,8 @@ def _print_done(plan: Plan) -> None:
 
 @app.command()
 def plan(
-    stages: Stages = None,
-    file: FileToRead = None,
-    profile: Profile = None,
-    assignments: Assignments = None,
-    store: StoreOption = "store",
-    as_json: Json = False,
+    stages: Stages = None, file: FileToRead = None, profile: Profile = None,
+    assignments: Assignments = None, store: StoreOption = "store", as_json: Json = False,
 ) -> None:
     """Say what `run` would make, and why, without running anything."""
     workflow = read_workflow(file, profile, assignments, store)
@@ -182,7 +184,9 @@ def status(
     assignments: Assignments = None,
     store: StoreOption = "store",
     as_json: Json = False,
-    explain: Annotated[bool, flag("--explain", "Each reason on its line, and what making each cell again costs.")] = False,
+    explain: Annotated[
+        bool, flag("--explain", "Each reason on its line, and what making each cell again costs.")
+    ] = False,
 ) -> None:
     """Say the state of every stage: done, stale, partial, stopped, failed or never run; why; and
     what making it again will cost."""
@@ -203,36 +207,50 @@ def _print_plan(plan: Plan, everything: bool = False) -> None:
     waiting = plan.to_run
     known = [entry.cost for entry in waiting if entry.cost is not None]
     cost = f"; {len(known)} of them took {_duration(sum(known))} of work last time" if known else ""
-    print(f"{len(waiting)} of {len(plan.entries)} cells to run{cost}" if waiting else "everything is up to date, nothing to run")
+    print(
+        f"{len(waiting)} of {len(plan.entries)} cells to run{cost}"
+        if waiting
+        else "everything is up to date, nothing to run"
+    )
 
 
 def _why(entry: Entry) -> str:
     cost = f" (took {_duration(entry.cost)})" if entry.cost is not None else ""
-    return "; ".join(reason for reason in [*entry.reasons, *entry.notes] if reason != entry.state) + cost
+    return (
+        "; ".join(reason for reason in [*entry.reasons, *entry.notes] if reason != entry.state)
+        + cost
+    )
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 90 else f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return (
+        f"{seconds:.1f} s"
+        if seconds < 90
+        else f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    )
 
 
 def _print_json(plan: Plan) -> None:
     cells = [
         {
-            "cell": entry.cell.id, "stage": entry.cell.uses, "state": str(entry.state), "run": entry.run, "reasons": entry.reasons,
+            "cell": entry.cell.id, "stage": entry.cell.uses, "state": str(entry.state),
+            "run": entry.run, "reasons": entry.reasons,
             "notes": entry.notes, "fingerprint": entry.fingerprint, "seconds": entry.cost,
-            "digest": entry.artifact.digest if entry.artifact else None,
-            "needs": entry.cell.needs,
+            "digest": entry.artifact.digest if entry.artifact else None, "needs": entry.cell.needs,
         }
         for entry in plan.entries.values()
     ]  # fmt: skip
-    print(json.dumps({"workflow": plan.workflow.name, "profile": plan.workflow.profile, "cells": cells}, indent=1))
+    print(
+        json.dumps(
+            {"workflow": plan.workflow.name, "profile": plan.workflow.profile, "cells": cells},
+            indent=1,
+        )
+    )
 
 
 @app.command()
 def graph(
-    file: FileToRead = None,
-    profile: Profile = None,
-    assignments: Assignments = None,
+    file: FileToRead = None, profile: Profile = None, assignments: Assignments = None,
     store: StoreOption = "store",
     svg: Annotated[Path | None, typer.Option("--svg", help="Write a picture to this file.")] = None,
     mermaid: Annotated[bool, flag("--mermaid", "Print Mermaid source.")] = False,
@@ -241,7 +259,9 @@ def graph(
     from pipeline import graph as drawing
 
     made = make_plan(read_workflow(file, profile, assignments, store), Store.at(store))
-    cells: list[Any] = [(entry.cell.id, str(entry.state), entry.cell.needs) for entry in made.entries.values()]
+    cells: list[Any] = [
+        (entry.cell.id, str(entry.state), entry.cell.needs) for entry in made.entries.values()
+    ]
     if svg is not None:
         svg.write_text(drawing.as_svg(cells, _costs(made)), encoding="utf-8")
         print(f"written: {svg}")
@@ -277,7 +297,10 @@ def track_sync(store: StoreOption = "store") -> None:
     from pipeline.tracking import sync
 
     synced = sync(Store.existing(store), say=lambda line: print(f"gpt1: {line}", file=sys.stderr))
-    print(f"{synced.sent} records sent, {synced.left} left" + (f": {synced.trouble}" if synced.trouble else ""))
+    print(
+        f"{synced.sent} records sent, {synced.left} left"
+        + (f": {synced.trouble}" if synced.trouble else "")
+    )
     raise typer.Exit(int(synced.left > 0))
 
 
@@ -287,9 +310,11 @@ panels.arrange(app)
 
 
 def _leave_working_directory() -> None:
-    """Take the working directory off `sys.path`, where any folder in it would answer for a package of its name.
+    """Take the working directory off `sys.path`, where any folder in it would answer for a package
+    of its name.
 
-    It is there by `python -m`, and by an empty entry of PYTHONPATH (`$PYTHONPATH:/more`), which workers would inherit.
+    It is there by `python -m`, and by an empty entry of PYTHONPATH (`$PYTHONPATH:/more`), which
+    workers would inherit.
     """
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     named = [entry for entry in given if entry]

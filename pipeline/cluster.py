@@ -20,46 +20,66 @@ OBJECT_STORE = 256 << 20  # bytes; parts go through files, so little passes thro
 
 
 class _JobConfig(JobConfig):
-    """Ray puts the driver's working directory first on the path of its workers, where any folder in it shadows a package of its
-    name; only that of an uninstalled checkout, which the driver imports from, may be there."""
+    """Ray puts the driver's working directory first on the path of its workers, where any folder
+    in it shadows a package of its name; only that of an uninstalled checkout, which the driver
+    imports from, may be there.
+    """
 
     def _serialize(self) -> str:
-        self._py_driver_sys_path = [path for path in self._py_driver_sys_path if path == str(ROOT) and path in sys.path]
+        self._py_driver_sys_path = [
+            path for path in self._py_driver_sys_path if path == str(ROOT) and path in sys.path
+        ]
         serialized: str = super()._serialize()
         return serialized
 
 
 def connect(address: str | None, code: UserCode = NONE) -> str:
-    """Connect to the cluster at `address`, or start one on this machine, as `ray_access.prepare` has got it ready.
+    """Connect to the cluster at `address`, or start one on this machine, as `ray_access.prepare`
+    has got it ready.
 
     Workers import `code`. Returns a few words about the cluster.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    quiet: dict[str, Any] = {
+        "log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True,
+    }
     quiet["job_config"] = _JobConfig()
     if sent() is None:  # a submitted job has it already
         quiet["runtime_env"] = code.runtime_env()
-    own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE} if address is None else {}
+    own: dict[str, Any] = (
+        {"include_dashboard": False, "object_store_memory": OBJECT_STORE} if address is None else {}
+    )
     where = f"at {address}" if address else "on this machine"
     try:
         ray.init(address=address or "local", **own, **quiet)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        why = " ".join(str(error.__cause__ or error).split())[:300]  # one line, though Ray says in four which versions differ
-        raise UserError(f"Ray {where} cannot be reached or started ({why}); `gpt1 doctor` looks at this machine") from None
+        why = " ".join(str(error.__cause__ or error).split())[
+            :300
+        ]  # one line, though Ray says in four which versions differ
+        raise UserError(
+            f"Ray {where} cannot be reached or started ({why}); `gpt1 doctor` looks at this machine"
+        ) from None
     have = ray.cluster_resources()
-    return f"Ray {ray.__version__} {where}: {have.get('CPU', 0):g} CPUs, {have.get('GPU', 0):g} GPUs"
+    return (
+        f"Ray {ray.__version__} {where}: {have.get('CPU', 0):g} CPUs, {have.get('GPU', 0):g} GPUs"
+    )
 
 
 def check_capacity(cells: Iterable[Cell]) -> None:
     """UserError for a cell that needs more than the cluster has, after its `wait:` is over."""
     for cell in cells:
-        together = (cell.resources.min_workers or cell.resources.workers or 1) if cell.stage.gang else 1
+        together = (
+            (cell.resources.min_workers or cell.resources.workers or 1) if cell.stage.gang else 1
+        )
         need = {"CPU": cell.resources.cpus * together, "GPU": cell.resources.gpus * together}
         deadline = time.monotonic() + (cell.wait or 0)
         while (lack := _lack(need)) is not None:
             if time.monotonic() >= deadline:
-                mend = "lower its `resources:` in the workflow, use a larger cluster, or set `wait:` to wait for one"
+                mend = (
+                    "lower its `resources:` in the workflow, use a larger cluster, or set `wait:`"
+                    " to wait for one"
+                )
                 raise UserError(f"{cell.id} needs {lack}; {mend}")
             time.sleep(1)
 

@@ -1,4 +1,6 @@
-"""What a stage is given when it runs: its inputs, a private place to write, its parts on the cluster, publishing at the end."""
+"""What a stage is given when it runs: its inputs, a private place to write, its parts on the
+cluster, publishing at the end.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,10 @@ class StageContext:
     def input(self, kind: str) -> Artifact:
         found = self.inputs(kind)
         if len(found) != 1:
-            raise RuntimeError(f"{self.cell}: expected one input of kind {kind!r}, found {[item.cell for item in found]}")
+            raise RuntimeError(
+                f"{self.cell}: expected one input of kind {kind!r}, found"
+                f" {[item.cell for item in found]}"
+            )
         return found[0]
 
     def inputs(self, kind: str | None = None) -> list[Artifact]:
@@ -80,7 +85,11 @@ class StageContext:
 
     def earlier(self, name: str) -> list[Path]:
         attempts = self._job.store.attempts(self._job.uses, self._job.fingerprint)
-        return [path for attempt in attempts if attempt != self.attempt and (path := attempt / name).exists()]
+        return [
+            path
+            for attempt in attempts
+            if attempt != self.attempt and (path := attempt / name).exists()
+        ]
 
     def say(self, text: str) -> None:
         self.reporter.say(text)
@@ -113,7 +122,9 @@ class StageContext:
             self.progress(done, len(tasks), "parts")
 
         if job.cluster:
-            run_tasks(missing, job.resources.cpus, job.resources.gpus, job.resources.workers, one_more)
+            run_tasks(
+                missing, job.resources.cpus, job.resources.gpus, job.resources.workers, one_more
+            )
         else:
             for task in missing:
                 make_part(task)
@@ -126,13 +137,13 @@ class StageContext:
         job = self._job
         finished = time.time()
         about = {
-            "cell": job.cell, "identity": job.identity, "settings": job.settings, "summary": self._summary, "run": job.run,
+            "cell": job.cell, "identity": job.identity, "settings": job.settings,
+            "summary": self._summary, "run": job.run,
             "inputs": {item.cell: item.fingerprint for item in job.inputs},
             "input_digests": {item.fingerprint: item.digest for item in job.inputs},
             "parts": self._parts, "attempt": self.attempt.name, "resources": asdict(job.resources),
-            "mlflow_run_id": job.mlflow_run_id,
-            "started": self._started, "finished": finished, "seconds": finished - self._started,
-            **provenance(job.uses, job.settings.get("task")),
+            "mlflow_run_id": job.mlflow_run_id, "started": self._started, "finished": finished,
+            "seconds": finished - self._started, **provenance(job.uses, job.settings.get("task")),
         }  # fmt: skip
         return job.store.publish(job.uses, job.fingerprint, self._outputs.close(), about)
 
@@ -143,7 +154,9 @@ class StageContext:
         return seen
 
     def _published(self, seen: Store, kind: str, key: str) -> bool:
-        """Whether a part is there and complete; one that is damaged, or whose record is, is withdrawn, to be made again."""
+        """Whether a part is there and complete; one that is damaged, or whose record is, is
+        withdrawn, to be made again.
+        """
         found = seen.artifact(kind, key)
         if seen.damage(found) if found is not None else seen.unreadable(kind, key):
             self._job.store.withdraw(kind, key)

@@ -1,4 +1,6 @@
-"""Content digests of files from outside the store, remembered by size and time of change so that a second look is quick."""
+"""Content digests of files from outside the store, remembered by size and time of change so that
+a second look is quick.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,15 @@ class Digests:
         self._changed = False
 
     def known(self, files: Sequence[OutsideFile]) -> list[OutsideFile]:
-        """The files, each with its digest: the one it came with, or the sha256. UserError for a file that cannot be read."""
+        """The files, each with its digest: the one it came with, or the sha256.
+
+        UserError for a file that cannot be read.
+        """
         with ThreadPoolExecutor(4) as pool:
             digests = pool.map(self._one, files)
-            return [replace(file, digest=digest) for file, digest in zip(files, digests, strict=True)]
+            return [
+                replace(file, digest=digest) for file, digest in zip(files, digests, strict=True)
+            ]
 
     def save(self) -> None:
         """Keep what was learned; losing it costs time only."""

@@ -1,4 +1,6 @@
-"""Progress of a run: a live view in a terminal, plain lines with the time since the start anywhere else (a log file, CI)."""
+"""Progress of a run: a live view in a terminal, plain lines with the time since the start
+anywhere else (a log file, CI).
+"""
 
 from __future__ import annotations
 
@@ -10,17 +12,31 @@ import time
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Column
 from rich.text import Text
 
 QUIET = 10.0  # seconds between two progress lines of one cell in a log
 # Escape sequences first, then single control characters.
-CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+CONTROL = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
 
 
 class Display:
-    """What the person watching sees. Any thread may call it. `total` is the number of cells of the run, for counting them down."""
+    """What the person watching sees.
+
+    Any thread may call it. `total` is the number of cells of the run, for counting them down.
+    """
 
     def __init__(self, total: int | None = None, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
@@ -34,9 +50,12 @@ class Display:
         self._live: Progress | None = None
         if self._stream.isatty() and os.environ.get("TERM") not in (None, "", "dumb", "unknown"):
             self._live = Progress(
-                SpinnerColumn("line", finished_text=" "), _Cell(table_column=Column(no_wrap=True)), BarColumn(16), _Amount(),
-                TimeElapsedColumn(), TextColumn("{task.fields[note]}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
-                console=Console(file=self._stream, highlight=False), refresh_per_second=4, transient=True, expand=True,
+                SpinnerColumn("line", finished_text=" "), _Cell(table_column=Column(no_wrap=True)),
+                BarColumn(16), _Amount(), TimeElapsedColumn(),
+                TextColumn("{task.fields[note]}", markup=False,
+                    table_column=Column(ratio=1, no_wrap=True)),
+                console=Console(file=self._stream, highlight=False), refresh_per_second=4,
+                transient=True, expand=True,
             )  # fmt: skip
             self._live.start()
 
@@ -49,12 +68,17 @@ class Display:
                 self._drop(cell)
                 self._tasks[cell] = self._live.add_task(clean(cell), total=None, note="", unit="")
 
-    def cell_progress(self, cell: str, done: float, total: float, unit: str, note: str = "") -> None:
+    def cell_progress(
+        self, cell: str, done: float, total: float, unit: str, note: str = ""
+    ) -> None:
         """How far it is. In a log: at most a line every QUIET seconds, and the one at the end."""
         with self._lock:
             if self._live:
                 if cell in self._tasks:
-                    self._live.update(self._tasks[cell], completed=done, total=total or None, unit=unit, note=clean(note))
+                    self._live.update(
+                        self._tasks[cell], completed=done, total=total or None, unit=unit,
+                        note=clean(note),
+                    )
                 return
             now, whole = time.monotonic(), total > 0 and done >= total
             before, self._whole[cell] = self._whole.get(cell, False), whole
@@ -62,7 +86,9 @@ class Display:
                 return
             self._quiet_until[cell] = now + QUIET
             share = f" ({100 * done / total:.0f} %)" if total else ""
-            self._print(cell, f"{done:g} of {total:g} {unit}{share}" + (f"  {note}" if note else ""))
+            self._print(
+                cell, f"{done:g} of {total:g} {unit}{share}" + (f"  {note}" if note else "")
+            )
 
     def cell_line(self, cell: str, text: str) -> None:
         """A line a stage says."""
@@ -70,7 +96,10 @@ class Display:
 
     def cell_done(self, cell: str, seconds: float, summary_line: str) -> None:
         """A cell has ended well, after so many seconds."""
-        self._end(cell, f"done in {duration(seconds)}" + (f": {summary_line}" if summary_line else ""), "green")
+        self._end(
+            cell, f"done in {duration(seconds)}" + (f": {summary_line}" if summary_line else ""),
+            "green",
+        )
 
     def cell_cached(self, cell: str) -> None:
         """A cell is up to date."""
@@ -104,11 +133,15 @@ class Display:
         stamp = f"{duration(time.monotonic() - self._began):>8}  "
         with self._lock:
             if self._live:
-                line = Text.assemble((stamp, "dim"), count, (clean(cell), "bold"), "  ", (clean(text), style))
+                line = Text.assemble(
+                    (stamp, "dim"), count, (clean(cell), "bold"), "  ", (clean(text), style)
+                )
                 self._live.console.print(line, soft_wrap=True)
                 return
             encoding = self._stream.encoding or "utf-8"
-            plain = f"{stamp}{count}{clean(cell)}  {clean(text)}".encode(encoding, "replace").decode(encoding)
+            plain = f"{stamp}{count}{clean(cell)}  {clean(text)}".encode(
+                encoding, "replace"
+            ).decode(encoding)
             self._stream.write(plain.rstrip() + "\n")
             self._stream.flush()
 
@@ -126,7 +159,9 @@ class _Amount(ProgressColumn):
 
 
 def clean(text: str) -> str:
-    """Text as one line without control characters and escape sequences: some come from files and other programs."""
+    """Text as one line without control characters and escape sequences: some come from files and
+    other programs.
+    """
     return " ".join(CONTROL.sub("", re.sub(r"\t|\r(?!\n)", " ", text)).splitlines()).strip()
 
 
@@ -135,4 +170,6 @@ def duration(seconds: float) -> str:
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+    return (
+        f"{minutes}:{rest:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+    )

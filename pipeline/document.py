@@ -23,7 +23,8 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
 )
 
 
@@ -36,7 +37,9 @@ class Document:
     lines: dict[KeyPath, int] = field(default_factory=dict)
 
     def where(self, path: KeyPath) -> str:
-        """`file:line` of the key at `path`, or of the nearest enclosing key that stands in the file."""
+        """`file:line` of the key at `path`, or of the nearest enclosing key that stands in the
+        file.
+        """
         for end in range(len(path), -1, -1):
             if path[:end] in self.lines:
                 return f"{self.name}:{self.lines[path[:end]]}"
@@ -48,7 +51,9 @@ def load(path: Path) -> Document:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; name one with --file, or write one with `gpt1 init .`") from None
+        raise UserError(
+            f"{path}: no such file; name one with --file, or write one with `gpt1 init .`"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as UTF-8 text ({error})") from None
     loader = _Loader(text)
@@ -59,21 +64,28 @@ def load(path: Path) -> Document:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+        raise UserError(
+            f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}"
+        ) from None
     finally:
         loader.dispose()
     return document
 
 
 def scalar(text: str) -> Any:
-    """The value of a `--set key=value`, read as YAML. Text without quotes is taken as it is, such as the path `a #1`."""
+    """The value of a `--set key=value`, read as YAML.
+
+    Text without quotes is taken as it is, such as the path `a #1`.
+    """
     if _PATH.match(text):
         return text
     try:
         value = yaml.load(text, Loader=_Loader)
         return text.strip() if isinstance(value, str) and text.lstrip()[0] not in _QUOTES else value
     except yaml.YAMLError as error:
-        raise UserError(f"--set: {text!r} is not valid YAML ({getattr(error, 'problem', error)})") from None
+        raise UserError(
+            f"--set: {text!r} is not valid YAML ({getattr(error, 'problem', error)})"
+        ) from None
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -101,5 +113,7 @@ def _build(loader: _Loader, node: yaml.Node, document: Document, path: KeyPath) 
             built[key] = _build(loader, value_node, document, (*path, key))
         return built
     if isinstance(node, yaml.SequenceNode):
-        return [_build(loader, item, document, (*path, index)) for index, item in enumerate(node.value)]
+        return [
+            _build(loader, item, document, (*path, index)) for index, item in enumerate(node.value)
+        ]
     return loader.construct_object(node, deep=True)

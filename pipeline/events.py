@@ -1,4 +1,6 @@
-"""How running cells and the driver speak to each other: an actor between them, and the reporter that cells are given."""
+"""How running cells and the driver speak to each other: an actor between them, and the reporter
+that cells are given.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ ANSWER = 10.0  # seconds to wait for one
 
 
 class Hub:
-    """Collects events until the driver fetches them, and knows whether cells are to stop. A Ray actor that takes no CPU."""
+    """Collects events until the driver fetches them, and knows whether cells are to stop.
+
+    A Ray actor that takes no CPU.
+    """
 
     def __init__(self) -> None:
         self._events: list[Event] = []
@@ -61,7 +66,9 @@ class Hub:
 
 
 def start_hub() -> Any:
-    """The hub of this run, on the driver's own node: elsewhere the loss of a worker would end the run."""
+    """The hub of this run, on the driver's own node: elsewhere the loss of a worker would end
+    the run.
+    """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return ray.remote(Hub).options(num_cpus=0, max_restarts=0, scheduling_strategy=here).remote()
 
@@ -91,8 +98,11 @@ class HubReporter:
         self._send("log", step, {name: float(value) for name, value in values.items()})
 
     def stop_asked(self) -> bool:
-        """Whether the hub has said so. The first call waits for its answer. Then a thread asks on: no step waits, the answer is
-        fresh however long a step takes, and the hub knows that there is somebody to hear it."""
+        """Whether the hub has said so.
+
+        The first call waits for its answer. Then a thread asks on: no step waits, the answer is
+        fresh however long a step takes, and the hub knows that there is somebody to hear it.
+        """
         if self._listener is None:
             self._ask()
             self._listener = threading.Thread(target=self._ask_on, daemon=True)

@@ -67,7 +67,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def create_once(path: Path, data: Any) -> bool:
-    """Create a JSON file, whole, if there is none; False (and nothing changed) if there is one. Atomic also between machines."""
+    """Create a JSON file, whole, if there is none; False (and nothing changed) if there is one.
+
+    Atomic also between machines.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     private = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:

@@ -15,12 +15,17 @@ def as_text(cells: Cells) -> str:
     lines = []
     for box in found:
         needs = f"<- {', '.join(box.needs)}" if box.needs else ""
-        lines.append(f"{'  ' * box.depth + box.title:<{left}}  {box.caption:<{middle}}  {needs}".rstrip())
+        lines.append(
+            f"{'  ' * box.depth + box.title:<{left}}  {box.caption:<{middle}}  {needs}".rstrip()
+        )
     return "\n".join(lines) + "\n"
 
 
 def as_mermaid(cells: Cells) -> str:
-    """A flow chart for Markdown. Text colours are set with the fills, so that it reads in light and dark."""
+    """A flow chart for Markdown.
+
+    Text colours are set with the fills, so that it reads in light and dark.
+    """
     found = boxes(cells)
     names = {box.stage: f"n{index}" for index, box in enumerate(found)}
     lines = ["flowchart LR"]
@@ -29,5 +34,7 @@ def as_mermaid(cells: Cells) -> str:
         lines.append(f'  {names[box.stage]}["{title}<br/>{box.caption}"]:::{css(box.state)}')
         lines += [f"  {names[need]} --> {names[box.stage]}" for need in box.needs]
     for state in sorted({box.state for box in found}):
-        lines.append(f"  classDef {css(state)} fill:{COLOURS.get(state, OTHER)[0]},stroke:#666,color:#111")
+        lines.append(
+            f"  classDef {css(state)} fill:{COLOURS.get(state, OTHER)[0]},stroke:#666,color:#111"
+        )
     return "\n".join(lines) + "\n"

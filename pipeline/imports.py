@@ -13,17 +13,31 @@ from gpt1.errors import UserError
 
 def is_dotted(name: object) -> bool:
     """Whether `name` is that of a module in a package."""
-    return isinstance(name, str) and "." in name and all(part.isidentifier() for part in name.split("."))
+    return (
+        isinstance(name, str)
+        and "." in name
+        and all(part.isidentifier() for part in name.split("."))
+    )
 
 
 def module_file(folder: Path, module: str) -> Path | None:
     """The file of `module` below `folder`; None where there is none."""
     path = folder.joinpath(*module.split("."))
-    return next((file for file in (path / "__init__.py", path.with_name(f"{path.name}.py")) if file.is_file()), None)
+    return next(
+        (
+            file
+            for file in (path / "__init__.py", path.with_name(f"{path.name}.py"))
+            if file.is_file()
+        ),
+        None,
+    )
 
 
 def closure(modules: Iterable[str], find: Callable[[str], Path | None]) -> dict[str, Path]:
-    """`modules` and everything they import that `find` has a file for: module -> file. A module's packages belong to it."""
+    """`modules` and everything they import that `find` has a file for: module -> file.
+
+    A module's packages belong to it.
+    """
     found: dict[str, Path] = {}
     waiting = list(modules)
     seen = set(waiting)
@@ -40,7 +54,8 @@ def closure(modules: Iterable[str], find: Callable[[str], Path | None]) -> dict[
 
 @functools.cache
 def imported_by(file: Path, module: str) -> frozenset[str]:
-    """The absolute names of all that `module` imports, in functions too; `from a import b` gives `a.b`, a module or not.
+    """The absolute names of all that `module` imports, in functions too; `from a import b` gives
+    `a.b`, a module or not.
 
     What only a type checker imports is left out. UserError for a file that is no Python.
     """
@@ -49,9 +64,14 @@ def imported_by(file: Path, module: str) -> frozenset[str]:
         nodes = list(_imports(tree))
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None)
-        raise UserError(f"{file}{f':{line}' if line else ''}: not Python ({getattr(error, 'msg', error)}); correct it") from None
+        raise UserError(
+            f"{file}{f':{line}' if line else ''}: not Python ({getattr(error, 'msg', error)});"
+            " correct it"
+        ) from None
     except (RecursionError, MemoryError):
-        raise UserError(f"{file}: nested too deeply to be read; split its longest expression, or `elif` chain") from None
+        raise UserError(
+            f"{file}: nested too deeply to be read; split its longest expression, or `elif` chain"
+        ) from None
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
@@ -64,7 +84,8 @@ def imported_by(file: Path, module: str) -> frozenset[str]:
         if node.level:
             parents = package.split(".") if package else []
             if len(parents) < node.level:
-                continue  # beyond the top: Python refuses it, and the file tries another import then
+                # Beyond the top: Python refuses it, and the file tries another import then
+                continue
             base = ".".join([*parents[: len(parents) - node.level + 1], *([base] if base else [])])
         names.update([base, *(f"{base}.{alias.name}" for alias in node.names)])
     return frozenset(names - {""})

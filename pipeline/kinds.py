@@ -14,7 +14,10 @@ from stages.contract import Stage
 
 @functools.cache
 def stage_kinds() -> tuple[str, ...]:
-    """The stages of this project: the files of stages/. A name with dots is a module of somebody else's."""
+    """The stages of this project: the files of stages/.
+
+    A name with dots is a module of somebody else's.
+    """
     folder = Path(__file__).resolve().parents[1] / "stages"
     return tuple(sorted(path.stem for path in folder.glob("[!_]*.py") if path.stem != "contract"))
 
@@ -30,7 +33,10 @@ def kinds_of(kind: str) -> tuple[str, ...]:
 
 
 def load_stage(kind: str) -> Stage:
-    """The stage called `kind`. UserError when there is none, or a module of the user's cannot be imported."""
+    """The stage called `kind`.
+
+    UserError when there is none, or a module of the user's cannot be imported.
+    """
     if not is_dotted(kind) and kind not in stage_kinds():
         own = "a stage of your own is named with its folder: uses: my.stage"
         raise UserError(f"unknown stage {kind!r}; {nearest(kind, stage_kinds())}; {own}")
@@ -44,8 +50,17 @@ def load_stage(kind: str) -> Stage:
             raise
         if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
             path = f"{module.replace('.', '/')}.py"
-            raise UserError(f"unknown stage {kind!r}: no file {path} beside the workflow, and no installed module") from None
-        raise UserError(f"stage {kind!r} cannot be imported ({type(error).__name__}: {' '.join(str(error).split())})") from error
+            raise UserError(
+                f"unknown stage {kind!r}: no file {path} beside the workflow, and no installed"
+                " module"
+            ) from None
+        raise UserError(
+            f"stage {kind!r} cannot be imported ({type(error).__name__}:"
+            f" {' '.join(str(error).split())})"
+        ) from error
     if not isinstance(stage, Stage):
-        raise UserError(f"stage {kind!r}: its STAGE is {stage!r}; expected an instance of a subclass of stages.contract.Stage")
+        raise UserError(
+            f"stage {kind!r}: its STAGE is {stage!r}; expected an instance of a subclass of"
+            " stages.contract.Stage"
+        )
     return stage

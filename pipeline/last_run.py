@@ -1,6 +1,6 @@
 """What the last run of a store was asked: commands that only look take it when they get no options.
 
-    STORE/last_run.json   file, profile, --set and cells of the newest `gpt1 run`, a submitted one too
+    STORE/last_run.json   file, profile, --set and cells of the newest `gpt1 run`, submitted or not
 
 The outbox knows runs as well, but as a queue for MLflow: another host cannot read it before the run
 has ended, and a run that finds everything done has no entry in it.
@@ -32,7 +32,10 @@ MAY_BE_SECRET = re.compile(r"://[^/\s]*@|://\S*\?")
 
 @dataclass(frozen=True)
 class LastRun:
-    """The options of a run. `assignments`: None where one of them may have held a secret. `cells`: see `places`."""
+    """The options of a run.
+
+    `assignments`: None where one of them may have held a secret. `cells`: see `places`.
+    """
 
     given: Path
     resolved: Path
@@ -54,7 +57,10 @@ class LastRun:
 
 @dataclass(frozen=True)
 class RunArtifacts:
-    """What a run or a plan makes: its cells, of which the store has those that are made. `name`: what messages call it."""
+    """What a run or a plan makes: its cells, of which the store has those that are made.
+
+    `name`: what messages call it.
+    """
 
     store: Store
     cells: Mapping[str, str]
@@ -70,23 +76,40 @@ class RunArtifacts:
         return [cell for cell, place in self.cells.items() if place.rpartition("/")[0] in kinds]
 
     def choose(self, wanted: str, kinds: Collection[str]) -> Record:
-        """The record of the cell of `kinds` that `wanted` names: by its id, its stage, or the kind whose place it takes.
+        """The record of the cell of `kinds` that `wanted` names: by its id, its stage, or the kind
+        whose place it takes.
 
-        A name of both kinds of pre-training means the Transformer. UserError for a name of no cell, of several, of one not made.
+        A name of both kinds of pre-training means the Transformer. UserError for a name of no cell,
+        of several, of one not made.
         """
         among = self.of_kind(kinds)
-        fits = [cell for cell in among if cell == wanted] or [cell for cell in among if cell.startswith(f"{wanted}[")]
-        fits = fits or [cell for cell in among if wanted in kinds_of(self.cells[cell].rpartition("/")[0])]
+        fits = [cell for cell in among if cell == wanted] or [
+            cell for cell in among if cell.startswith(f"{wanted}[")
+        ]
+        fits = fits or [
+            cell for cell in among if wanted in kinds_of(self.cells[cell].rpartition("/")[0])
+        ]
         if not fits:
-            known = ", ".join(among[:8]) + (f" and {len(among) - 8} more" if len(among) > 8 else "") or "none"
-            raise UserError(f"no cell {wanted!r} in {self.name}; expected one of {known}. {_OTHERS}")
+            known = (
+                ", ".join(among[:8]) + (f" and {len(among) - 8} more" if len(among) > 8 else "")
+                or "none"
+            )
+            raise UserError(
+                f"no cell {wanted!r} in {self.name}; expected one of {known}. {_OTHERS}"
+            )
         made = [record for cell in fits if (record := self.record(cell))]
-        found = made if len(fits) == 1 else [record for record in made if record["settings"].get("model") != "lstm"]
+        found = (
+            made
+            if len(fits) == 1
+            else [record for record in made if record["settings"].get("model") != "lstm"]
+        )
         if len(found) > 1:
             names = ", ".join(record["cell"] for record in found)
             raise UserError(f"{wanted!r} could mean {len(found)} cells; name one of {names}")
         if not found:
-            raise UserError(f"{', '.join(fits)} not made in {self.name}; make it with `gpt1 run`. {_OTHERS}")
+            raise UserError(
+                f"{', '.join(fits)} not made in {self.name}; make it with `gpt1 run`. {_OTHERS}"
+            )
         return found[0]
 
 
@@ -121,11 +144,16 @@ def remember(plan: Plan) -> None:
 def last_run(store: Store) -> LastRun | None:
     """The options of the newest run; None where there was none, or its record cannot be read."""
     found = store.left(store.root, LAST_RUN)
-    if not isinstance(found, dict) or not {"file", "resolved", "profile", "assignments", "cells"} <= found.keys():
+    if (
+        not isinstance(found, dict)
+        or not {"file", "resolved", "profile", "assignments", "cells"} <= found.keys()
+    ):
         return None
     assignments = None if found["assignments"] is None else tuple(found["assignments"])
     try:
         cells = dict(found["cells"])
     except (TypeError, ValueError):
         return None
-    return LastRun(Path(found["file"]), Path(found["resolved"]), found["profile"], assignments, cells)
+    return LastRun(
+        Path(found["file"]), Path(found["resolved"]), found["profile"], assignments, cells
+    )

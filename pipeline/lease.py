@@ -1,4 +1,7 @@
-"""Leases: a word to others that an artifact is being made. They only save doubled work; correctness rests on publishing."""
+"""Leases: a word to others that an artifact is being made.
+
+They only save doubled work; correctness rests on publishing.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +36,8 @@ class Leases:
     def __init__(self, run: str) -> None:
         me = psutil.Process()
         self._word = {
-            "run": run, "host": socket.gethostname(), "pid": me.pid, "started": me.create_time(), "machine": machine(),
-            "token": secrets.token_hex(8),
+            "run": run, "host": socket.gethostname(), "pid": me.pid, "started": me.create_time(),
+            "machine": machine(), "token": secrets.token_hex(8),
         }  # fmt: skip
         self._held: list[Word] = []
         self._stop = threading.Event()
@@ -42,7 +45,9 @@ class Leases:
 
     def take(self, words: Sequence[Word]) -> None:
         """Take a lease at each of these words of a store, or none and raise HeldError."""
-        if words and self._thread is None:  # from the first on: taking many from a slow store must not outlast their expiry
+        if (
+            words and self._thread is None
+        ):  # from the first on: taking many from a slow store must not outlast their expiry
             self._thread = threading.Thread(target=self._beat, daemon=True)
             self._thread.start()
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -54,9 +59,9 @@ class Leases:
         holder = refused.read() or {}
         self.release()
         raise HeldError(
-            f"{refused.about} is being made by run {holder.get('run')} (process {holder.get('pid')} on "
-            f"{holder.get('host')}, last heard of {time.time() - holder.get('beat', 0):.0f} s ago); wait for it to end, "
-            "stop it, or use another --store"
+            f"{refused.about} is being made by run {holder.get('run')} (process {holder.get('pid')}"
+            f" on {holder.get('host')}, last heard of {time.time() - holder.get('beat', 0):.0f} s"
+            " ago); wait for it to end, stop it, or use another --store"
         )
 
     def release(self) -> None:
@@ -91,13 +96,19 @@ class Leases:
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT):
             for word in {word.pulse: word for word in self._held}.values():
-                with suppress(OSError, UserError):  # a store out of reach: the next beat may find it
+                with suppress(
+                    OSError, UserError
+                ):  # a store out of reach: the next beat may find it
                     word.refresh(self._now())
 
 
 def alive(holder: dict[str, Any]) -> bool:
-    """Whether the holder of a lease still lives: on this machine its process is looked up, elsewhere its heartbeat decides."""
-    here = holder.get("host") == socket.gethostname() and holder.get("machine", machine()) == machine()
+    """Whether the holder of a lease still lives: on this machine its process is looked up,
+    elsewhere its heartbeat decides.
+    """
+    here = (
+        holder.get("host") == socket.gethostname() and holder.get("machine", machine()) == machine()
+    )
     if here and holder.get("pid"):
         try:
             return abs(psutil.Process(holder["pid"]).create_time() - holder["started"]) < 1
@@ -108,8 +119,13 @@ def alive(holder: dict[str, Any]) -> bool:
 
 @functools.cache
 def machine() -> str:
-    """What tells this machine's processes from those of a machine, or a container, of the same name."""
+    """What tells this machine's processes from those of a machine, or a container, of the same
+    name.
+    """
     try:
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
+        return (
+            f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}"
+            f" {Path('/proc/self/ns/pid').readlink()}"
+        )
     except OSError:
         return ""

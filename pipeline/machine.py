@@ -1,4 +1,6 @@
-"""What a machine is doing while a cell runs on it: the curves that MLflow shows as system metrics, under MLflow's own names."""
+"""What a machine is doing while a cell runs on it: the curves that MLflow shows as system
+metrics, under MLflow's own names.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
-FIRST, PERIOD = 3.0, 10.0  # seconds to the first reading, and between two: what ends sooner needs no curve
+FIRST, PERIOD = (
+    3.0,
+    10.0,
+)  # seconds to the first reading, and between two: what ends sooner needs no curve
 MB = 1e6
 
 
@@ -22,7 +27,8 @@ class Log(Protocol):
 def watched(log: Log, first: float = FIRST, period: float = PERIOD) -> Iterator[None]:
     """Read this machine now and then, in a thread, for as long as the block lasts.
 
-    A point's step is the second since 1970: a cell's second try, perhaps on another machine, goes on where the curve ended.
+    A point's step is the second since 1970: a cell's second try, perhaps on another machine, goes
+    on where the curve ended.
     """
     over = threading.Event()
 
@@ -44,7 +50,9 @@ def watched(log: Log, first: float = FIRST, period: float = PERIOD) -> Iterator[
 
 
 class Readings:
-    """Reads processor, memory, disk, network and NVIDIA GPUs; rates are since the reading before."""
+    """Reads processor, memory, disk, network and NVIDIA GPUs; rates are since the reading
+    before.
+    """
 
     def __init__(self) -> None:
         import psutil
@@ -61,8 +69,7 @@ class Readings:
         found = {
             "cpu_utilization_percentage": self._psutil.cpu_percent(),
             "system_memory_usage_megabytes": memory.used / MB,
-            "system_memory_usage_percentage": memory.percent,
-            "disk_usage_percentage": disk.percent,
+            "system_memory_usage_percentage": memory.percent, "disk_usage_percentage": disk.percent,
             "disk_available_megabytes": disk.free / MB,
             "network_receive_megabytes": (self._sent[0] - before[0]) / MB,
             "network_transmit_megabytes": (self._sent[1] - before[1]) / MB,
@@ -83,7 +90,10 @@ def _cards() -> list[Any]:
 
     try:
         pynvml.nvmlInit()
-        return [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(pynvml.nvmlDeviceGetCount())]
+        return [
+            pynvml.nvmlDeviceGetHandleByIndex(number)
+            for number in range(pynvml.nvmlDeviceGetCount())
+        ]
     except pynvml.NVMLError:
         return []
 
@@ -98,7 +108,6 @@ def _card(handle: Any) -> dict[str, float]:
     except pynvml.NVMLError:
         return {}
     return {
-        "utilization_percentage": used,
-        "memory_usage_megabytes": memory.used / MB,
+        "utilization_percentage": used, "memory_usage_megabytes": memory.used / MB,
         "memory_usage_percentage": 100 * memory.used / memory.total,
     }

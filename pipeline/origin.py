@@ -1,4 +1,6 @@
-"""Finding, in a store, what a shard's ids were made from: the records of shard, vocabulary, split, clean and ingest."""
+"""Finding, in a store, what a shard's ids were made from: the records of shard, vocabulary,
+split, clean and ingest.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ def store_of(file: Path) -> Path:
     for folder in file.resolve().parents:
         if folder.name == _PARTS:
             return folder.parent
-    raise UserError(f"{file}: lies in no store (no folder {_PARTS} above it); give a file below STORE/{_PARTS}, or use --store.")
+    raise UserError(
+        f"{file}: lies in no store (no folder {_PARTS} above it); give a file below STORE/{_PARTS},"
+        " or use --store."
+    )
 
 
 @dataclass(frozen=True)
@@ -38,18 +43,32 @@ class Origin:
         """What the record of a shard stage leads to. UserError for an artifact that is gone."""
         found = {kind: _input(store, record, kind) for kind in ("vocabulary", "split", "clean")}
         clean = store.record("clean", found["clean"].fingerprint) or {}
-        ingest = _input(store, clean, "ingest") if clean.get("identity", {}).get("inputs", {}).get("ingest") else None
-        return Origin(store.to_artifact(record), found["vocabulary"], found["split"], found["clean"], ingest)
+        ingest = (
+            _input(store, clean, "ingest")
+            if clean.get("identity", {}).get("inputs", {}).get("ingest")
+            else None
+        )
+        return Origin(
+            store.to_artifact(record), found["vocabulary"], found["split"], found["clean"], ingest
+        )
 
 
 def record_with(store: Store, file: Path) -> tuple[dict[str, Any], str]:
-    """The newest record of a shard stage that lists the file, and the file's name there. UserError when none does."""
+    """The newest record of a shard stage that lists the file, and the file's name there.
+
+    UserError when none does.
+    """
     wanted = file.resolve()
-    for record in sorted(store.records("shard"), key=lambda record: record.get("finished", 0), reverse=True):
+    for record in sorted(
+        store.records("shard"), key=lambda record: record.get("finished", 0), reverse=True
+    ):
         for name, entry in record["files"].items():
             if (store.root / entry["path"]).resolve() == wanted:
                 return record, name
-    raise UserError(f"{file}: no finished run of the shard stage in {store.where} lists this file; run `gpt1 run shard`.")
+    raise UserError(
+        f"{file}: no finished run of the shard stage in {store.where} lists this file; run `gpt1"
+        " run shard`."
+    )
 
 
 def input_record(store: Store, record: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -58,7 +77,8 @@ def input_record(store: Store, record: Mapping[str, Any], kind: str) -> dict[str
     found = store.record(kind, prints[0]) if prints else None
     if found is None:
         raise UserError(
-            f"{store.where}: the {kind} that {record.get('cell', 'this')} was made from is no longer in the store; run it again."
+            f"{store.where}: the {kind} that {record.get('cell', 'this')} was made from is no"
+            " longer in the store; run it again."
         )
     return found
 
@@ -68,7 +88,9 @@ def _input(store: Store, record: Mapping[str, Any], kind: str) -> Artifact:
 
 
 def record_of_book(artifact: Artifact | None, part: str, book: str) -> dict[str, Any] | None:
-    """The line about a book in the `records/` of clean or ingest; None where that stage keeps no such line."""
+    """The line about a book in the `records/` of clean or ingest; None where that stage keeps no
+    such line.
+    """
     if artifact is None:
         return None
     first = [file for file in artifact.under("records/") if Path(file.name).stem == part]

@@ -1,11 +1,13 @@
-"""The outbox: what is to be recorded, as JSON lines in the store, until the tracking server has acknowledged it.
+"""The outbox: what is to be recorded, as JSON lines in the store, until the tracking server has
+acknowledged it.
 
-    STORE/outbox/<session>.jsonl   the entries of one driver, in order; locked as long as that driver lives
+    STORE/outbox/<session>.jsonl   the entries of one driver, in order; locked while it lives
     STORE/outbox/<session>.ack     how many bytes of them the server has acknowledged
-    STORE/outbox/ledger.json       what delivered sessions leave behind: runs started and ended, their highest steps
+    STORE/outbox/ledger.json       of delivered sessions: runs started, ended, highest steps
 
-Sessions are named by the time of their start, so their order is that of their names; where a clock would put a new one before one
-that is known (another host's clock is fast, or this one was set back), it is named just after that. Nothing here knows of MLflow.
+Sessions are named by the time of their start, so their order is that of their names; where a clock
+would put a new one before one that is known (another host's clock is fast, or this one was set
+back), it is named just after that. Nothing here knows of MLflow.
 """
 
 from __future__ import annotations
@@ -31,14 +33,18 @@ STAMP = "%Y%m%dT%H%M%S"  # UTC, of whole seconds
 
 
 class Outbox:
-    """All sessions of one store. A session file is made at the first `append`; any number of threads may append."""
+    """All sessions of one store.
+
+    A session file is made at the first `append`; any number of threads may append.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._file: IO[bytes] | None = None
         self._lock = threading.Lock()
         self._unsynced = False
-        # Sessions before the ledger: one that is folded into the ledger meanwhile is then seen in one of the two.
+        # Sessions before the ledger: one that is folded into the ledger meanwhile is then seen in
+        # one of the two.
         found = [(session, self._bytes(session, 0)) for session in self.sessions()]
         self.runs = self._ledger()
         for session, data in found:
@@ -51,15 +57,28 @@ class Outbox:
         self.session = f"{stamp}.{now % 10**9:09d}-{os.getpid()}-{secrets.token_hex(2)}"
 
     def append(self, entry: Entry) -> bool:
-        """Write one entry. False when it is dropped: all its points lie at steps recorded before. Raises OSError (disk full)."""
+        """Write one entry.
+
+        False when it is dropped: all its points lie at steps recorded before. Raises OSError (disk
+        full).
+        """
         with self._lock:
             if entry["do"] == "metrics":
                 steps = self.runs[entry["uid"]].steps if entry["uid"] in self.runs else {}
-                values = {name: value for name, value in entry["values"].items() if steps.get(name, -1) < entry["step"]}
+                values = {
+                    name: value
+                    for name, value in entry["values"].items()
+                    if steps.get(name, -1) < entry["step"]
+                }
                 if not values:
                     return False
                 entry = {**entry, "values": values}
-            line = json.dumps(entry, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+            line = (
+                json.dumps(
+                    entry, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+                ).encode()
+                + b"\n"
+            )
             self._open().write(line)
             self._unsynced = True
             fold(self.runs, self.session, [entry])
@@ -68,7 +87,9 @@ class Outbox:
     def sync(self) -> None:
         """Make what was appended durable."""
         with self._lock:  # a copy of the descriptor: another thread may close the file meanwhile
-            copy = os.dup(self._file.fileno()) if self._file is not None and self._unsynced else None
+            copy = (
+                os.dup(self._file.fileno()) if self._file is not None and self._unsynced else None
+            )
             self._unsynced = False
         if copy is not None:
             os.fsync(copy)
@@ -79,14 +100,17 @@ class Outbox:
         return sorted(path.name.removesuffix(".jsonl") for path in self.folder.glob("*.jsonl"))
 
     def read(self, session: str, limit: int, until: float = inf) -> tuple[list[Entry], int]:
-        """At most `limit` entries that are not acknowledged and end before the offset `until`, and the offset in bytes behind them
-        (to be handed to `ack`)."""
+        """At most `limit` entries that are not acknowledged and end before the offset `until`,
+        and the offset in bytes behind them (to be handed to `ack`).
+        """
         end = offset = self.acknowledged(session)
         lines: list[bytes] = []
         with (self.folder / f"{session}.jsonl").open("rb") as file:
             file.seek(offset)
             for line in file:
-                if len(lines) == limit or not line.endswith(b"\n") or end + len(line) > until:  # a killed driver's last may be torn
+                if (
+                    len(lines) == limit or not line.endswith(b"\n") or end + len(line) > until
+                ):  # a killed driver's last may be torn
                     break
                 lines.append(line)
                 end += len(line)
@@ -111,16 +135,32 @@ class Outbox:
 
     def left(self) -> int:
         """How many entries are not acknowledged."""
-        return sum(self._bytes(session, self.acknowledged(session)).count(b"\n") for session in self.sessions())
+        return sum(
+            self._bytes(session, self.acknowledged(session)).count(b"\n")
+            for session in self.sessions()
+        )
 
     def left_open(self) -> list[str]:
-        """Runs that were started and not ended by drivers that live no more, in the order of their start."""
-        dead = {session for session in {run.session for run in self.runs.values()} if not self._alive(session)}
+        """Runs that were started and not ended by drivers that live no more, in the order of
+        their start.
+        """
+        dead = {
+            session
+            for session in {run.session for run in self.runs.values()}
+            if not self._alive(session)
+        }
         return [uid for uid, run in self.runs.items() if run.open and run.session in dead]
 
     def compact(self) -> None:
-        """Fold sessions that are delivered and whose drivers are gone into the ledger. Only for the one who sends."""
-        done = [s for s in self.sessions() if not self._alive(s) and not self._bytes(s, self.acknowledged(s)).count(b"\n")]
+        """Fold sessions that are delivered and whose drivers are gone into the ledger.
+
+        Only for the one who sends.
+        """
+        done = [
+            s
+            for s in self.sessions()
+            if not self._alive(s) and not self._bytes(s, self.acknowledged(s)).count(b"\n")
+        ]
         ledger = self._ledger() if done else {}
         for session in done:
             fold(ledger, session, _parse(self._bytes(session, 0)))
@@ -162,7 +202,9 @@ class Outbox:
         return b""
 
     def _ledger(self) -> dict[str, Run]:
-        return {uid: Run(**run) for uid, run in (read_json(self.folder / "ledger.json") or {}).items()}
+        return {
+            uid: Run(**run) for uid, run in (read_json(self.folder / "ledger.json") or {}).items()
+        }
 
 
 def _begun_at(session: str) -> int:

@@ -1,12 +1,14 @@
-"""The outbox of a remote store: a copy, beside the results, of the lines that a driver writes on its own host.
+"""The outbox of a remote store: a copy, beside the results, of the lines that a driver writes on
+its own host.
 
-    outbox/<session>/<offset>.jsonl   the lines from that byte on; grows to PIECE bytes, then the next one begins
+    outbox/<session>/<offset>.jsonl   the lines from that byte on; at most PIECE bytes
     outbox/<session>/ack.json         how many bytes the tracking server has acknowledged
     outbox/<session>/alive.json       which process writes them; written again every BEAT seconds
     outbox/ledger.json                as in a folder
 
-So what a dead host had not sent is sent by whoever works on the store next, or by `gpt1 track sync`, from any host. Lines are here
-before the tracking server has them: who goes on with a run elsewhere knows every point that is drawn.
+So what a dead host had not sent is sent by whoever works on the store next, or by `gpt1 track
+sync`, from any host. Lines are here before the tracking server has them: who goes on with a run
+elsewhere knows every point that is drawn.
 """
 
 from __future__ import annotations
@@ -37,7 +39,10 @@ ALIVE = "alive.json"
 
 
 class OutboxMirror:
-    """Copies between `folder`, the outbox on this host, and the store. `pull` first, then `start`, then `stop`."""
+    """Copies between `folder`, the outbox on this host, and the store.
+
+    `pull` first, then `start`, then `stop`.
+    """
 
     def __init__(self, objects: Objects, folder: Path) -> None:
         self._objects = objects
@@ -62,7 +67,9 @@ class OutboxMirror:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._pull_ledger()
         for session, entries in listed.items():
-            self._pull_session(session, sorted(entry.key for entry in entries if entry.key.endswith(".jsonl")))
+            self._pull_session(
+                session, sorted(entry.key for entry in entries if entry.key.endswith(".jsonl"))
+            )
 
     def start(self, session: str) -> None:
         """Send what is written here from now on, from a thread; `session` is this process's own."""
@@ -72,8 +79,10 @@ class OutboxMirror:
             self._thread.start()
 
     def secure(self, session: str) -> int:
-        """Have a session's lines in the store; up to which byte they are there. Waits for the store, and raises UserError when it
-        stays away."""
+        """Have a session's lines in the store; up to which byte they are there.
+
+        Waits for the store, and raises UserError when it stays away.
+        """
         with self._lock, suppress(FileNotFoundError):
             self._push_lines(session, self._folder / f"{session}.jsonl")
         return self._pieces.get(session, (0, 0))[1]
@@ -89,22 +98,33 @@ class OutboxMirror:
 
     def _work(self) -> None:
         while not self._stop.is_set():
-            with suppress(UserError, OSError):  # a store out of reach stops nothing; the next look sends what is new then
+            with suppress(
+                UserError, OSError
+            ):  # a store out of reach stops nothing; the next look sends what is new then
                 self._push()
             self._stop.wait(EVERY)
 
     def _push(self) -> None:
         if time.monotonic() - self._beat > BEAT:
             me = psutil.Process()
-            word = {"host": socket.gethostname(), "machine": machine(), "pid": me.pid, "started": me.create_time()}
+            word = {
+                "host": socket.gethostname(), "machine": machine(), "pid": me.pid,
+                "started": me.create_time(),
+            }
             self._write(f"{self._session}/{ALIVE}", word)
             self._beat = time.monotonic()
-        # Before the files: a session that is folded into the ledger meanwhile must not be missing in both.
-        # A copy of the names: `secure`, in another thread, adds some.
-        gone = [session for session in list(self._pieces) if not (self._folder / f"{session}.jsonl").exists()]
+        # Before the files: a session that is folded into the ledger meanwhile must not be missing
+        # in both. A copy of the names: `secure`, in another thread, adds some.
+        gone = [
+            session
+            for session in list(self._pieces)
+            if not (self._folder / f"{session}.jsonl").exists()
+        ]
         self._push_ledger()
         for session in gone:
-            self._objects.remove([entry.key for entry in self._objects.entries(f"{FOLDER}/{session}/")])
+            self._objects.remove(
+                [entry.key for entry in self._objects.entries(f"{FOLDER}/{session}/")]
+            )
             del self._pieces[session]
         for file in sorted(self._folder.glob("*.jsonl")):
             session = file.name.removesuffix(".jsonl")
@@ -151,7 +171,9 @@ class OutboxMirror:
         if holder is not None and alive(holder):
             return
         file = self._folder / f"{session}.jsonl"
-        pieces = {int(Path(key).stem): blob.data for key in keys if (blob := self._objects.read(key))}
+        pieces = {
+            int(Path(key).stem): blob.data for key in keys if (blob := self._objects.read(key))
+        }
         size = max((start + len(data) for start, data in pieces.items()), default=0)
         if size and (not file.exists() or file.stat().st_size < size):
             private = file.with_name(f".{file.name}-{os.getpid()}")
@@ -174,9 +196,16 @@ def newest(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """Two ledgers in one: of a run that both know, what its last start led to."""
     merged = {**one, **other}
     for uid in one.keys() & other.keys():
-        merged[uid] = max(one[uid], other[uid], key=lambda run: (run["session"], run["last"], not run["open"]))
+        merged[uid] = max(
+            one[uid], other[uid], key=lambda run: (run["session"], run["last"], not run["open"])
+        )
         told = [one[uid].get("told", {}), other[uid].get("told", {})]
-        merged[uid]["told"] = {name: {**told[0].get(name, {}), **told[1].get(name, {})} for name in {*told[0], *told[1]}}
+        merged[uid]["told"] = {
+            name: {**told[0].get(name, {}), **told[1].get(name, {})}
+            for name in {*told[0], *told[1]}
+        }
         steps = [one[uid]["steps"], other[uid]["steps"]]
-        merged[uid]["steps"] = {name: max(found.get(name, -1) for found in steps) for name in {*steps[0], *steps[1]}}
+        merged[uid]["steps"] = {
+            name: max(found.get(name, -1) for found in steps) for name in {*steps[0], *steps[1]}
+        }
     return merged

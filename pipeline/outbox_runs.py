@@ -1,6 +1,7 @@
 """What the lines of an outbox say of each run, and which of them still count when they come late.
 
-A host that was cut off may come back with lines nobody has seen, after another host has gone on with the same runs, and ended them.
+A host that was cut off may come back with lines nobody has seen, after another host has gone on
+with the same runs, and ended them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ class Run:
     steps: dict[str, int] = field(default_factory=dict)
     """The highest step of each curve."""
     told: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Curve -> session -> the lowest step of it that this session told: from there on it told them all."""
+    """Curve -> session -> the lowest step of it that this session told: from there on it told
+    them all.
+    """
 
 
 def fold(runs: dict[str, Run], session: str, entries: Iterable[Entry]) -> None:
@@ -46,15 +49,24 @@ def fold(runs: dict[str, Run], session: str, entries: Iterable[Entry]) -> None:
             run.open = False
 
 
-def due(runs: Mapping[str, Run], session: str, entries: Iterable[Entry], begun: Callable[[str], bool]) -> list[Entry]:
-    """What is to be sent of a session's entries. Of a run that a later session has started again, and has `begun` to send, that is
-    only points; and of points only those that no later session has told."""
+def due(
+    runs: Mapping[str, Run], session: str, entries: Iterable[Entry], begun: Callable[[str], bool]
+) -> list[Entry]:
+    """What is to be sent of a session's entries.
+
+    Of a run that a later session has started again, and has `begun` to send, that is only points;
+    and of points only those that no later session has told.
+    """
     found = []
     for entry in entries:
         run = runs.get(entry["uid"], Run())
         if entry["do"] == "metrics":
             step = entry["step"]
-            values = {name: value for name, value in entry["values"].items() if step < _told_later(run, name, session, step + 1)}
+            values = {
+                name: value
+                for name, value in entry["values"].items()
+                if step < _told_later(run, name, session, step + 1)
+            }
             found += [{**entry, "values": values}] if values else []
         elif run.session <= session or not begun(run.session):
             found.append(entry)
@@ -63,4 +75,6 @@ def due(runs: Mapping[str, Run], session: str, entries: Iterable[Entry], begun: 
 
 def _told_later(run: Run, name: str, session: str, else_: int) -> int:
     """The step from which on sessions later than this one have told a curve."""
-    return min((low for other, low in run.told.get(name, {}).items() if other > session), default=else_)
+    return min(
+        (low for other, low in run.told.get(name, {}).items() if other > session), default=else_
+    )

@@ -1,4 +1,6 @@
-"""The parts of a part-wise stage: each one an artifact of its own, made by a Ray task, or in this process without a cluster."""
+"""The parts of a part-wise stage: each one an artifact of its own, made by a Ray task, or in
+this process without a cluster.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,10 @@ class Outputs:
         self.files[file.name] = file
 
     def close(self) -> dict[str, OutputFile]:
-        """All files, the declared ones hashed. FileNotFoundError for one that was declared and not written."""
+        """All files, the declared ones hashed.
+
+        FileNotFoundError for one that was declared and not written.
+        """
         for name, volatile in self._declared.items():
             path = self.folder / name
             self.add(OutputFile(name, path, path.stat().st_size, file_sha256(path), volatile))
@@ -57,7 +62,12 @@ class Outputs:
         return self.files
 
     def _free(self, name: str) -> Path:
-        if name.startswith("/") or ".." in Path(name).parts or name in self.files or name in self._declared:
+        if (
+            name.startswith("/")
+            or ".." in Path(name).parts
+            or name in self.files
+            or name in self._declared
+        ):
             raise ValueError(f"output name {name!r} leaves the attempt's folder or is used twice")
         return self.folder / name
 
@@ -78,17 +88,27 @@ class PartTask:
 
 def part_key(stage: str, version: int, function: PartFunction, part: Part) -> str:
     """The fingerprint of a part: stage, version, function and the part's identity."""
-    about = {"stage": stage, "version": version, "function": function.__name__, "identity": dict(part.identity)}
+    about = {
+        "stage": stage, "version": version, "function": function.__name__,
+        "identity": dict(part.identity),
+    }
     return fingerprint(about)
 
 
-def part_tasks(store: Store, stage: str, version: int, function: PartFunction, parts: list[Part]) -> list[PartTask]:
+def part_tasks(
+    store: Store, stage: str, version: int, function: PartFunction, parts: list[Part]
+) -> list[PartTask]:
     """The tasks for parts. TypeError for a function that another process could not import."""
     if "<" in function.__qualname__ or "." in function.__qualname__:
-        raise TypeError(f"{function.__qualname__} must be a function at the top level of its module")
+        raise TypeError(
+            f"{function.__qualname__} must be a function at the top level of its module"
+        )
     module, name = function.__module__, function.__name__
     travel = store.travel
-    return [PartTask(store, stage, part_key(stage, version, function, part), module, name, part, travel) for part in parts]
+    return [
+        PartTask(store, stage, part_key(stage, version, function, part), module, name, part, travel)
+        for part in parts
+    ]
 
 
 def make_part(task: PartTask) -> None:
@@ -97,21 +117,30 @@ def make_part(task: PartTask) -> None:
     started = time.time()
     attempt = task.store.new_attempt(kind, task.key)
     outputs = Outputs(attempt)
-    function: Callable[..., Mapping[str, Any] | None] = getattr(importlib.import_module(task.module), task.function)
-    arguments = task.part.arguments if task.travel is None else task.travel.here(task.part.arguments)
+    function: Callable[..., Mapping[str, Any] | None] = getattr(
+        importlib.import_module(task.module), task.function
+    )
+    arguments = (
+        task.part.arguments if task.travel is None else task.travel.here(task.part.arguments)
+    )
     summary = function(arguments, outputs) or {}
     about = {
-        "cell": task.part.name, "settings": {}, "summary": canonical(summary), "identity": canonical(dict(task.part.identity)),
-        "attempt": attempt.name, "started": started, "finished": time.time(), "seconds": time.time() - started,
+        "cell": task.part.name, "settings": {}, "summary": canonical(summary),
+        "identity": canonical(dict(task.part.identity)), "attempt": attempt.name,
+        "started": started, "finished": time.time(), "seconds": time.time() - started,
         **provenance(task.stage),
     }  # fmt: skip
     task.store.publish(kind, task.key, outputs.close(), about)
 
 
-def run_tasks(tasks: list[PartTask], cpus: float, gpus: float, workers: int | None, done: Callable[[], None]) -> None:
-    """Run part tasks on the cluster, at most `workers` at once (None: as many as fit), and call `done` after each.
+def run_tasks(
+    tasks: list[PartTask], cpus: float, gpus: float, workers: int | None, done: Callable[[], None]
+) -> None:
+    """Run part tasks on the cluster, at most `workers` at once (None: as many as fit), and call
+    `done` after each.
 
-    After the first exception no further task starts; those that run are waited for, then the exception is raised.
+    After the first exception no further task starts; those that run are waited for, then the
+    exception is raised.
     """
     import ray
 

@@ -76,7 +76,10 @@ class Plan:
 
 
 def make_plan(workflow: Workflow, store: Store, selection: Selection = Selection()) -> Plan:
-    """Look at the store and decide. Reads records only, runs nothing. UserError for outside files that cannot be read."""
+    """Look at the store and decide.
+
+    Reads records only, runs nothing. UserError for outside files that cannot be read.
+    """
     chosen = _chosen(workflow, selection)
     digests = Digests(store.root / "cache" / "digests.json")
     seen = store.seen({cell.uses for cell in workflow.cells.values()})
@@ -89,8 +92,13 @@ def make_plan(workflow: Workflow, store: Store, selection: Selection = Selection
     return Plan(workflow, store, entries, seen)
 
 
-def identity_of(cell: Cell, inputs: Mapping[str, Sequence[str]], files: Mapping[str, str]) -> dict[str, Any]:
-    """All that decides what a cell makes. `inputs`: fingerprints by kind; `files`: digests of outside files by name."""
+def identity_of(
+    cell: Cell, inputs: Mapping[str, Sequence[str]], files: Mapping[str, str]
+) -> dict[str, Any]:
+    """All that decides what a cell makes.
+
+    `inputs`: fingerprints by kind; `files`: digests of outside files by name.
+    """
     return {
         "stage": cell.uses, "version": cell.stage.version, "with": semantic(cell.settings),
         "inputs": {kind: sorted(prints) for kind, prints in inputs.items()}, "files": dict(files),
@@ -107,7 +115,11 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     found += [f"with.{key}: {_show(before, key)} -> {_show(after, key)}" for key in keys]
     found += _file_changes(old.get("files", {}), new["files"])
     kinds = {*old.get("inputs", {}), *new["inputs"]}
-    found += [f"input {kind} changed" for kind in sorted(kinds) if old.get("inputs", {}).get(kind) != new["inputs"].get(kind)]
+    found += [
+        f"input {kind} changed"
+        for kind in sorted(kinds)
+        if old.get("inputs", {}).get(kind) != new["inputs"].get(kind)
+    ]
     return found
 
 
@@ -121,14 +133,20 @@ def _show(values: Mapping[str, Any], key: str) -> str:
 
 def _file_changes(before: Mapping[str, str], after: Mapping[str, str], most: int = 5) -> list[str]:
     words = [
-        *(f"file {name}: changed" for name in sorted(before.keys() & after.keys()) if before[name] != after[name]),
+        *(
+            f"file {name}: changed"
+            for name in sorted(before.keys() & after.keys())
+            if before[name] != after[name]
+        ),
         *(f"file {name}: added" for name in sorted(after.keys() - before.keys())),
         *(f"file {name}: removed" for name in sorted(before.keys() - after.keys())),
     ]
     return words if len(words) <= most else [*words[:most], f"and {len(words) - most} more files"]
 
 
-def _entry(cell: Cell, store: Store, entries: Mapping[str, Entry], digests: Digests, selection: Selection) -> Entry:
+def _entry(
+    cell: Cell, store: Store, entries: Mapping[str, Entry], digests: Digests, selection: Selection
+) -> Entry:
     outside = digests.known(cell.stage.outside(cell.settings))
     inputs = {kind: [entries[i].fingerprint for i in ids] for kind, ids in cell.inputs.items()}
     identity = identity_of(cell, inputs, {file.name: str(file.digest) for file in outside})
@@ -138,7 +156,11 @@ def _entry(cell: Cell, store: Store, entries: Mapping[str, Entry], digests: Dige
     record = store.record(cell.uses, print_) or _most_like(cell, store, identity)
     entry.cost = record.get("seconds") if record else None
     task = getattr(cell.settings, "task", None)
-    if artifact is not None and record is not None and record.get("code") != code_hash(cell.uses, task):
+    if (
+        artifact is not None
+        and record is not None
+        and record.get("code") != code_hash(cell.uses, task)
+    ):
         entry.notes.append("the code has changed since (--code rerun makes it again)")
         if selection.rerun_changed_code:
             entry.state, entry.reasons = State.STALE, ["code changed"]
@@ -150,7 +172,9 @@ def _state(
 ) -> tuple[State, list[str], Artifact | None]:
     artifact = store.artifact(cell.uses, print_)
     if artifact is not None:
-        reason = store.damage(artifact) or other_inputs(store, cell, print_, {i: e.artifact for i, e in entries.items()})
+        reason = store.damage(artifact) or other_inputs(
+            store, cell, print_, {i: e.artifact for i, e in entries.items()}
+        )
         return (State.STALE, [reason], artifact) if reason else (State.DONE, [], artifact)
     attempts = store.attempts(cell.uses, print_)
     if attempts:
@@ -168,8 +192,12 @@ def _state(
     return State.STALE, changes(like["identity"], identity), None
 
 
-def other_inputs(store: Store, cell: Cell, print_: str, made: Mapping[str, Artifact | None]) -> str | None:
-    """Whether an input has been made again with other content than the one the artifact `print_` was made from."""
+def other_inputs(
+    store: Store, cell: Cell, print_: str, made: Mapping[str, Artifact | None]
+) -> str | None:
+    """Whether an input has been made again with other content than the one the artifact `print_`
+    was made from.
+    """
     recorded = (store.record(cell.uses, print_) or {}).get("input_digests", {})
     for need in cell.needs:
         now = made.get(need)
@@ -180,7 +208,9 @@ def other_inputs(store: Store, cell: Cell, print_: str, made: Mapping[str, Artif
 
 def _parts_made(store: Store, cell: Cell, attempts: Sequence[Path]) -> list[str]:
     """How far a part-wise stage has come, as a reason; none for another stage."""
-    listed = next((found for path in reversed(attempts) if (found := store.left(path, PARTS_FILE))), None)
+    listed = next(
+        (found for path in reversed(attempts) if (found := store.left(path, PARTS_FILE))), None
+    )
     if not listed:
         return []
     made = sum(store.published(f"{cell.uses}.parts", key) for key in listed)
@@ -192,11 +222,16 @@ def _most_like(cell: Cell, store: Store, identity: Mapping[str, Any]) -> dict[st
     records = [record for record in store.records(cell.uses) if record.get("cell") == cell.id]
     if not records:
         return None
-    return min(records, key=lambda record: (len(changes(record["identity"], identity)), -record.get("finished", 0)))
+    return min(
+        records,
+        key=lambda record: (len(changes(record["identity"], identity)), -record.get("finished", 0)),
+    )
 
 
 def _chosen(workflow: Workflow, selection: Selection) -> set[str]:
-    """The cells a command is about: those named, what they need (unless `only`), and with `start` that stage and all after it."""
+    """The cells a command is about: those named, what they need (unless `only`), and with
+    `start` that stage and all after it.
+    """
     named = set(selection.stages) | ({selection.start} if selection.start else set())
     for name in named:
         if name not in workflow.nodes and name not in workflow.cells:
@@ -204,7 +239,11 @@ def _chosen(workflow: Workflow, selection: Selection) -> set[str]:
     cells = workflow.cells
     if not named:
         return set(cells)
-    picked = {cell.id for cell in cells.values() if cell.id in selection.stages or cell.node in selection.stages}
+    picked = {
+        cell.id
+        for cell in cells.values()
+        if cell.id in selection.stages or cell.node in selection.stages
+    }
     if selection.start:
         started = {cell.id for cell in cells.values() if selection.start in (cell.id, cell.node)}
         for cell in cells.values():
@@ -219,13 +258,22 @@ def _chosen(workflow: Workflow, selection: Selection) -> set[str]:
     return picked
 
 
-def _decide(entry: Entry, entries: Mapping[str, Entry], chosen: set[str], selection: Selection) -> None:
-    """Set `run`: chosen, and either not done or forced. UserError when it would be built on what is not there."""
+def _decide(
+    entry: Entry, entries: Mapping[str, Entry], chosen: set[str], selection: Selection
+) -> None:
+    """Set `run`: chosen, and either not done or forced.
+
+    UserError when it would be built on what is not there.
+    """
     cell = entry.cell
     if cell.id not in chosen:
         return
     named = {*selection.stages, selection.start} - {None}
-    if selection.force and entry.state is State.DONE and (not named or named & {cell.id, cell.node}):
+    if (
+        selection.force
+        and entry.state is State.DONE
+        and (not named or named & {cell.id, cell.node})
+    ):
         entry.state, entry.reasons = State.STALE, ["forced"]
     entry.run = entry.state is not State.DONE
     for need in cell.needs:

@@ -22,9 +22,11 @@ PACKAGES = ("deepspeed", "ftfy", "mlflow", "numpy", "pyarrow", "ray", "spacy", "
 
 
 def code_hash(stage: str, task: object = None) -> str:
-    """One hash over the code of a stage: its module, that of a `task` of the user's, and what these import.
+    """One hash over the code of a stage: its module, that of a `task` of the user's, and what these
+    import.
 
-    Imports are followed, in functions too, through this project, the user's modules and the package that the stage is of.
+    Imports are followed, in functions too, through this project, the user's modules and the package
+    that the stage is of.
     """
     modules = [module_of(stage), *([str(task)] if is_dotted(task) else [])]
     return _hash(tuple(modules), installed())
@@ -54,11 +56,17 @@ def _folder(top: str) -> Path | None:
 
 @functools.cache
 def git_commit() -> str | None:
-    """The commit of the code, with `+changes` where the tree differs from it; None outside a repository."""
+    """The commit of the code, with `+changes` where the tree differs from it; None outside a
+    repository.
+    """
     try:
-        run = functools.partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, check=True, timeout=20)
+        run = functools.partial(
+            subprocess.run, cwd=ROOT, capture_output=True, text=True, check=True, timeout=20
+        )
         commit = run(["git", "rev-parse", "HEAD"]).stdout.strip()
-        return commit + ("+changes" if run(["git", "status", "--porcelain", "-uno"]).stdout.strip() else "")
+        return commit + (
+            "+changes" if run(["git", "status", "--porcelain", "-uno"]).stdout.strip() else ""
+        )
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -84,7 +92,10 @@ def user_name() -> str:
 
 
 def provenance(stage: str, task: object = None) -> dict[str, Any]:
-    """The fields of a record that say where it comes from. `task`: the setting of that name, of a stage that has it."""
+    """The fields of a record that say where it comes from.
+
+    `task`: the setting of that name, of a stage that has it.
+    """
     return {
         "code": code_hash(stage, task), "git_commit": git_commit(), "packages": package_versions(),
         "host": socket.gethostname(), "user": user_name(), "machine": platform.machine(),

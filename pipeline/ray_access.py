@@ -1,4 +1,6 @@
-"""Access to Ray: a cluster of our own, which lets no stranger in, or one that answers, and takes our token, at an address."""
+"""Access to Ray: a cluster of our own, which lets no stranger in, or one that answers, and takes
+our token, at an address.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +28,12 @@ OTHER_FOLDER = "set RAY_TMPDIR to a short path that can be written, such as /tmp
 
 
 def prepare(address: str | None) -> str | None:
-    """Get ready for `ray.init` at `address`, before `ray` is imported, which reads the environment once.
+    """Get ready for `ray.init` at `address`, before `ray` is imported, which reads the environment
+    once.
 
-    Returns the address; None for a cluster that this command starts, which then listens on loopback alone and has a token.
-    UserError where no cluster answers, it refuses our token, or none can be started. Warns of a cluster without authentication.
+    Returns the address; None for a cluster that this command starts, which then listens on loopback
+    alone and has a token. UserError where no cluster answers, it refuses our token, or none can be
+    started. Warns of a cluster without authentication.
     """
     if _own(address):
         _prepare_own()
@@ -37,19 +41,26 @@ def prepare(address: str | None) -> str | None:
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS") or "auto"
     assert address is not None
-    if not _asks_for_token(address) and SUBMITTED_FILE not in os.environ:  # who submitted this job was warned
+    if (
+        not _asks_for_token(address) and SUBMITTED_FILE not in os.environ
+    ):  # who submitted this job was warned
         warn_of_open(address)
     return address
 
 
 def set_environment(address: str | None) -> None:
-    """Set what Ray reads while it is imported, for a cluster of our own; before any module of the user's, which may import it."""
+    """Set what Ray reads while it is imported, for a cluster of our own; before any module of
+    the user's, which may import it.
+    """
     if _own(address):
         _set_own()
 
 
 def check_job_server(address: str) -> bool:
-    """Whether the cluster with the job server at `address` asks for a token. UserError when none answers, or it refuses ours."""
+    """Whether the cluster with the job server at `address` asks for a token.
+
+    UserError when none answers, or it refuses ours.
+    """
     expected = "the address of a cluster's job server, such as http://127.0.0.1:8265"
     try:
         parts, shown = urlsplit(address), without_password(address)
@@ -67,14 +78,20 @@ def check_job_server(address: str) -> bool:
     if status in (401, 403):
         raise UserError(_refused(where, token))
     if status != 200 or b'"ray_version"' not in content:
-        raise UserError(f"{where}: no Ray cluster answers, but something else (HTTP status {status}); expected {expected}")
+        raise UserError(
+            f"{where}: no Ray cluster answers, but something else (HTTP status {status}); expected"
+            f" {expected}"
+        )
     return asks
 
 
 def warn_of_open(address: str) -> None:
     """Say that a cluster lets everybody in."""
     who = "whoever reaches its ports can run programs on it"
-    print(f"warning: the Ray cluster at {address} has no authentication: {who} (docs/cluster.md)", file=sys.stderr)
+    print(
+        f"warning: the Ray cluster at {address} has no authentication: {who} (docs/cluster.md)",
+        file=sys.stderr,
+    )
 
 
 def temporary_folder() -> tuple[Path, str]:
@@ -98,20 +115,25 @@ def temporary_folder() -> tuple[Path, str]:
 
 def _own(address: str | None) -> bool:
     """Whether a run at this address starts a cluster of its own."""
-    return address in (None, "local") or (address == "auto" and os.environ.get("RAY_ADDRESS") == "local")
+    return address in (None, "local") or (
+        address == "auto" and os.environ.get("RAY_ADDRESS") == "local"
+    )
 
 
 def _prepare_own() -> None:
     folder, fault = temporary_folder()
     if fault:
         raise UserError(f"{folder}, Ray's temporary folder, {fault}; {OTHER_FOLDER}")
-    os.environ["RAY_TMPDIR"] = str(folder)  # Ray would take an empty variable for the working directory
+    os.environ["RAY_TMPDIR"] = str(
+        folder
+    )  # Ray would take an empty variable for the working directory
     _set_own()
 
 
 def _set_own() -> None:
     os.environ.pop("RAY_ADDRESS", None)
-    # Ray's word for "only this machine", read on Linux too. `_node_ip_address="127.0.0.1"` it replaces by the host's address.
+    # Ray's word for "only this machine", read on Linux too. `_node_ip_address="127.0.0.1"` it
+    # replaces by the host's address.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     mode = auth_mode()
     if mode == "disabled":
@@ -119,10 +141,14 @@ def _set_own() -> None:
     os.environ["RAY_AUTH_MODE"] = "token"
     named = mode or os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
     if not named or user_token() is None:
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # Ray itself would write one to ~/.ray, for everybody to read
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(
+            32
+        )  # Ray itself would write one to ~/.ray, for everybody to read
 
 
-def _get_version(address: str, where: str, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
+def _get_version(
+    address: str, where: str, headers: Mapping[str, str] | None = None
+) -> tuple[int, bytes]:
     import requests
 
     url = f"{address.rstrip('/')}/api/version"
@@ -136,20 +162,30 @@ def _get_version(address: str, where: str, headers: Mapping[str, str] | None = N
         except Exception as error:
             answered.set_exception(error)
 
-    # In a thread, which is not waited for: `timeout` bounds each read, and a byte a second would be an answer for hours.
+    # In a thread, which is not waited for: `timeout` bounds each read, and a byte a second would be
+    # an answer for hours.
     Thread(target=ask, daemon=True).start()
     try:
         return answered.result(PATIENCE + 1)
     except (OSError, ValueError) as error:
-        raise UserError(f"{where}: no Ray cluster answers ({_reason(error)}); start one with `ray start --head`") from None
+        raise UserError(
+            f"{where}: no Ray cluster answers ({_reason(error)}); start one with `ray start --head`"
+        ) from None
 
 
 def _asks_for_token(address: str) -> bool:
-    """Whether the cluster at `address` asks for a token. UserError when no cluster answers, or it refuses ours."""
+    """Whether the cluster at `address` asks for a token.
+
+    UserError when no cluster answers, or it refuses ours.
+    """
     where = f"--address {address!r} (or RAY_ADDRESS)"
     if not re.fullmatch(r"auto|([^\s/:@]+|\[[0-9a-fA-F:]+\]):\d{1,5}", address):
-        also = f"; to send a job to {address} use `gpt1 submit`" if address.startswith("http") else ""
-        raise UserError(f"{where}: expected HOST:PORT of a Ray cluster, such as 127.0.0.1:6379, or auto{also}")
+        also = (
+            f"; to send a job to {address} use `gpt1 submit`" if address.startswith("http") else ""
+        )
+        raise UserError(
+            f"{where}: expected HOST:PORT of a Ray cluster, such as 127.0.0.1:6379, or auto{also}"
+        )
     token = token_to_send()
     if address == "auto" and auth_mode() is None:
         token = user_token()  # Ray takes it then without being asked to
@@ -159,9 +195,13 @@ def _asks_for_token(address: str) -> bool:
     try:
         place = str(canonicalize_bootstrap_address(address))
     except (OSError, ValueError) as error:
-        raise UserError(f"{where}: no Ray cluster answers ({_reason(error)}); start one with `ray start --head`") from None
+        raise UserError(
+            f"{where}: no Ray cluster answers ({_reason(error)}); start one with `ray start --head`"
+        ) from None
     if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
-        return True  # whoever has no certificate is refused; Ray has the certificates, and says what is wrong with them
+        # Whoever has no certificate is refused; Ray has the certificates, and says what is wrong
+        # with them
+        return True
     from grpc import StatusCode
 
     status, why = _ask(place)
@@ -169,24 +209,35 @@ def _asks_for_token(address: str) -> bool:
     if asks and (token is None or _ask(place, token)[0] is StatusCode.UNAUTHENTICATED):
         raise UserError(_refused(where, token))
     if status not in (None, StatusCode.UNAUTHENTICATED):
-        raise UserError(f"{where}: no Ray cluster answers at {place} ({why}); start one with `ray start --head`")
+        raise UserError(
+            f"{where}: no Ray cluster answers at {place} ({why}); start one with `ray start --head`"
+        )
     deadline = time.monotonic() + PATIENCE
     while not (nodes := find_node_ids()) and time.monotonic() < deadline:
         time.sleep(0.5)  # a node's processes start one after the other
     if not nodes:
-        advice = f"start one with `ray start --address {address}`, or send the run with `gpt1 submit`"
-        raise UserError(f"{where}: this machine has no node of the cluster, which a run needs; {advice}")
+        advice = (
+            f"start one with `ray start --address {address}`, or send the run with `gpt1 submit`"
+        )
+        raise UserError(
+            f"{where}: this machine has no node of the cluster, which a run needs; {advice}"
+        )
     return asks
 
 
 def _ask(place: str, token: str | None = None) -> tuple[Any, str]:
-    """Ask a cluster's control service whether it lives: (None, "") when it does, or gRPC's status and why."""
+    """Ask a cluster's control service whether it lives:
+
+    (None, "") when it does, or gRPC's status and why.
+    """
     import grpc
 
     metadata = [("authorization", f"Bearer {token}")] if token else None
     with grpc.insecure_channel(place, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
-            channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")(b"", timeout=PATIENCE, metadata=metadata)
+            channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")(
+                b"", timeout=PATIENCE, metadata=metadata
+            )
         except grpc.RpcError as error:
             call: Any = error
             return call.code(), _line(str(call.details()).rpartition("last error: ")[2])
@@ -194,7 +245,11 @@ def _ask(place: str, token: str | None = None) -> tuple[Any, str]:
 
 
 def _refused(where: str, token: str | None) -> str:
-    found = "asks for a token, and none was sent" if token is None else "refuses the token that was sent"
+    found = (
+        "asks for a token, and none was sent"
+        if token is None
+        else "refuses the token that was sent"
+    )
     return f"{where}: the Ray cluster {found}; {GIVE_TOKEN}"
 
 

@@ -1,4 +1,7 @@
-"""Ray's token authentication, as the user has set it: RAY_AUTH_MODE, RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token."""
+"""Ray's token authentication, as the user has set it:
+
+RAY_AUTH_MODE, RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,19 @@ from pathlib import Path
 
 from gpt1.errors import UserError
 
-GIVE_TOKEN = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, as on the cluster's nodes (docs/cluster.md)"
+GIVE_TOKEN = (
+    "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, as on the cluster's nodes"
+    " (docs/cluster.md)"
+)
 
 UNSENDABLE = "holds no token: expected one line of printable ASCII characters"
 
 
 def auth_mode() -> str | None:
-    """RAY_AUTH_MODE; None when it is not set. UserError for any other word, which Ray would silently take for `disabled`."""
+    """RAY_AUTH_MODE; None when it is not set.
+
+    UserError for any other word, which Ray would silently take for `disabled`.
+    """
     mode = os.environ.get("RAY_AUTH_MODE", "").lower()
     if mode not in ("", "token", "disabled"):
         raise UserError(f"RAY_AUTH_MODE={mode}: expected token or disabled")
@@ -21,7 +30,10 @@ def auth_mode() -> str | None:
 
 
 def user_token() -> str | None:
-    """The user's token, from where Ray takes it. UserError when RAY_AUTH_TOKEN_PATH names no file with one."""
+    """The user's token, from where Ray takes it.
+
+    UserError when RAY_AUTH_TOKEN_PATH names no file with one.
+    """
     if given := os.environ.get("RAY_AUTH_TOKEN", "").strip():
         if not _can_be_sent(given):
             raise UserError(f"RAY_AUTH_TOKEN {UNSENDABLE}")
@@ -34,14 +46,21 @@ def user_token() -> str | None:
     else:
         why = "is empty"
     if found and not _can_be_sent(found):
-        raise UserError(f"{'RAY_AUTH_TOKEN_PATH=' if named else ''}{named or '~/.ray/auth_token'} {UNSENDABLE}")
+        raise UserError(
+            f"{'RAY_AUTH_TOKEN_PATH=' if named else ''}{named or '~/.ray/auth_token'} {UNSENDABLE}"
+        )
     if named and not found:
-        raise UserError(f"RAY_AUTH_TOKEN_PATH={named} {why}; expected a file with the token of the Ray cluster")
+        raise UserError(
+            f"RAY_AUTH_TOKEN_PATH={named} {why}; expected a file with the token of the Ray cluster"
+        )
     return found or None
 
 
 def token_to_send() -> str | None:
-    """The token that Ray's client will send. UserError in token mode when there is none: Ray would refuse to try."""
+    """The token that Ray's client will send.
+
+    UserError in token mode when there is none: Ray would refuse to try.
+    """
     if auth_mode() != "token":
         return None
     token = user_token()

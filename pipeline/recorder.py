@@ -1,10 +1,14 @@
-"""Applies entries of the outbox to MLflow. Any may come twice (a crash between sending and acknowledging); that changes nothing.
+"""Applies entries of the outbox to MLflow.
 
-    STORE/mlflow.db           runs and models, where no other server is named; their files have addresses such as
-                              mlflow-artifacts:/gpt1/<run>/artifacts, which name no folder of a machine
+Any may come twice (a crash between sending and acknowledging); that changes nothing.
+
+    STORE/mlflow.db           runs and models, where no other server is named; their files have
+                              addresses such as mlflow-artifacts:/gpt1/<run>/artifacts, which name
+                              no folder of a machine
     STORE/mlflow-artifacts/   those files: written here, handed out by `gpt1 ui`
 
-So a store can be copied and moved. A server gets its files by MLflow's own calls, and puts them where it likes.
+So a store can be copied and moved. A server gets its files by MLflow's own calls, and puts them
+where it likes.
 """
 
 from __future__ import annotations
@@ -34,14 +38,18 @@ DEFAULTS = {
     "MLFLOW_DISABLE_AGENT_HINT": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # errors reach us as exceptions and are said once
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # we try again ourselves: a blind retry of "create run" could make two
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": (
+        "0"
+    ),  # we try again ourselves: a blind retry of "create run" could make two
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
 REFUSALS = {
-    "BAD_REQUEST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "MALFORMED_REQUEST", "NOT_FOUND", "RESOURCE_ALREADY_EXISTS",
-    "RESOURCE_DOES_NOT_EXIST",
+    "BAD_REQUEST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "MALFORMED_REQUEST", "NOT_FOUND",
+    "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST",
 }  # fmt: skip
-"""MLflow's error codes that trying again cannot mend; everything else it raises is taken for a server in trouble."""
+"""MLflow's error codes that trying again cannot mend; everything else it raises is taken for a
+server in trouble.
+"""
 
 
 def default_uri(store: Path) -> str:
@@ -50,7 +58,10 @@ def default_uri(store: Path) -> str:
 
 
 def _sqlite_uri(file: Path) -> str:
-    """With the driver's name: MLflow takes the path of a plain `sqlite:///` as it is written, and makes folders called `%20`."""
+    """With the driver's name:
+
+    MLflow takes the path of a plain `sqlite:///` as it is written, and makes folders called `%20`.
+    """
     from sqlalchemy import URL
 
     return URL.create("sqlite+pysqlite", database=str(file)).render_as_string()
@@ -65,7 +76,10 @@ def _data_base(uri: str) -> Path | None:
 
 
 class Recorder:
-    """One tracking server as the outbox sees it. Not for more than one thread; `ids` may be read by any."""
+    """One tracking server as the outbox sees it.
+
+    Not for more than one thread; `ids` may be read by any.
+    """
 
     def __init__(self, store: Store, uri: str, outbox: Outbox, say: Callable[[str], None]) -> None:
         self.uri = uri
@@ -82,7 +96,10 @@ class Recorder:
         self.ids: dict[str, str] = read_json(self._map) or {}
 
     def apply(self, entries: Sequence[Entry]) -> None:
-        """Send entries in order; points of a run between its other entries go as one batch. Raises when there is no server."""
+        """Send entries in order; points of a run between its other entries go as one batch.
+
+        Raises when there is no server.
+        """
         self._connect()
         known = dict(self.ids)
         points: dict[str, list[Entry]] = {}
@@ -100,7 +117,9 @@ class Recorder:
                 replace(self._map, self.ids)
 
     def _attempt(self, do: str, uid: str, action: Callable[[Any], None], argument: Any) -> None:
-        """What the server refuses for good is said once and dropped, so that it does not hold up what comes after it."""
+        """What the server refuses for good is said once and dropped, so that it does not hold up
+        what comes after it.
+        """
         from mlflow.exceptions import MlflowException
 
         if not argument:
@@ -108,7 +127,9 @@ class Recorder:
         try:
             action(argument)
         except (MlflowException, LookupError, TypeError, ValueError) as error:
-            if isinstance(error, OSError) or (isinstance(error, MlflowException) and error.error_code not in REFUSALS):
+            if isinstance(error, OSError) or (
+                isinstance(error, MlflowException) and error.error_code not in REFUSALS
+            ):
                 raise
             if (do, uid) not in self._said:
                 self._said.add((do, uid))
@@ -135,18 +156,28 @@ class Recorder:
         if found is not None and self._files and not found.artifact_location.startswith(SERVED):
             self._set_aside(client, found)
             found = None
-        training = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens its pages for training
-        self._experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT, location, training)
+        training = {
+            "mlflow.experimentKind": "custom_model_development"
+        }  # the UI opens its pages for training
+        self._experiment = (
+            found.experiment_id
+            if found
+            else client.create_experiment(EXPERIMENT, location, training)
+        )
         self._client = client
 
     def _set_aside(self, client: Any, found: Any) -> None:
-        """Rename an experiment whose files are at a fixed place, which may be another store's: nothing more is written there."""
+        """Rename an experiment whose files are at a fixed place, which may be another store's:
+        nothing more is written there.
+        """
         other = f"{EXPERIMENT} {found.experiment_id}"
         client.rename_experiment(found.experiment_id, other)
         self.ids.clear()
         replace(self._map, self.ids)
-        self._say(f"MLflow's experiment {EXPERIMENT} kept its files in {found.artifact_location}, outside the store; "
-                  f"it is now called {other!r}, and new runs go to a new one")  # fmt: skip
+        self._say(
+            f"MLflow's experiment {EXPERIMENT} kept its files in {found.artifact_location}, outside"
+            f" the store; it is now called {other!r}, and new runs go to a new one"
+        )
 
     def _log(self, run_id: str, path: Path, folder: str) -> None:
         """Add a file, or what a folder holds, to `folder` of a run's files."""
@@ -156,18 +187,26 @@ class Recorder:
             log = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
             log(run_id, str(path), folder or None)
             return
-        place = self._files / self._client.get_run(run_id).info.artifact_uri.removeprefix(SERVED).lstrip("/")
+        place = self._files / self._client.get_run(run_id).info.artifact_uri.removeprefix(
+            SERVED
+        ).lstrip("/")
         there = LocalArtifactRepository(place.as_uri())
         (there.log_artifacts if path.is_dir() else there.log_artifact)(str(path), folder or None)
 
     def _search(self, uid: str) -> list[str]:
-        """The MLflow ids of the runs that carry `uid`, oldest first: more than one only after a creation whose answer was lost."""
+        """The MLflow ids of the runs that carry `uid`, oldest first: more than one only after a
+        creation whose answer was lost.
+        """
         order = ["attributes.start_time ASC", "attributes.run_id ASC"]
-        found = self._client.search_runs([self._experiment], f"tags.`{UID}` = '{uid_tag(uid)}'", order_by=order)
+        found = self._client.search_runs(
+            [self._experiment], f"tags.`{UID}` = '{uid_tag(uid)}'", order_by=order
+        )
         return [run.info.run_id for run in found]
 
     def _run(self, uid: str) -> str:
-        """The MLflow id of a run; one that this server does not know is created from its `start` entry."""
+        """The MLflow id of a run; one that this server does not know is created from its `start`
+        entry.
+        """
         if uid not in self.ids:
             found = self._search(uid)
             if found:
@@ -179,7 +218,9 @@ class Recorder:
         return self.ids[uid]
 
     def _create(self, entry: Entry) -> None:
-        run = self._client.create_run(self._experiment, entry["time"], self._tags_of(entry), entry["name"])
+        run = self._client.create_run(
+            self._experiment, entry["time"], self._tags_of(entry), entry["name"]
+        )
         self.ids[entry["uid"]] = run.info.run_id
 
     def _tags_of(self, entry: Entry) -> dict[str, str]:
@@ -228,15 +269,25 @@ class Recorder:
             rest = {key: value for key, value in params.items() if key not in there}
             if len(rest) < len(params):
                 self._params({**entry, "values": rest})
-            changed = [f"{key} = {there[key]!r}, not {value!r}" for key, value in params.items() if there.get(key, value) != value]
+            changed = [
+                f"{key} = {there[key]!r}, not {value!r}"
+                for key, value in params.items()
+                if there.get(key, value) != value
+            ]
             if changed:
-                raise ValueError(f"a parameter cannot change; MLflow keeps {'; '.join(changed)}") from None
+                raise ValueError(
+                    f"a parameter cannot change; MLflow keeps {'; '.join(changed)}"
+                ) from None
 
     def _metrics(self, entries: Sequence[Entry]) -> None:
         from mlflow.entities import Metric
 
         run_id = self._run(entries[0]["uid"])
-        points = [Metric(name, float(value), e["time"], e["step"]) for e in entries for name, value in e["values"].items()]
+        points = [
+            Metric(name, float(value), e["time"], e["step"])
+            for e in entries
+            for name, value in e["values"].items()
+        ]
         for some in _groups(points, 1000):
             self._client.log_batch(run_id, metrics=some)
 
@@ -270,24 +321,33 @@ class Recorder:
         if not path.is_dir():
             raise LookupError(f"{entry['path']} is gone")
         aliases = entry.get("aliases", [])  # an outbox from before them has none
-        register(self._client, self._log, self._run(entry["uid"]), entry["name"], path, entry["fingerprint"], aliases)
+        register(
+            self._client, self._log, self._run(entry["uid"]), entry["name"], path,
+            entry["fingerprint"], aliases,
+        )
 
     def _dataset(self, entry: Entry) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        kind = {"http": "http", "https": "http", "s3": "s3"}.get(entry["source"].partition(":")[0], "local")
-        source = json.dumps({"uri": entry["source"], "url": entry["source"]})  # the UI reads either, by the kind
+        kind = {"http": "http", "https": "http", "s3": "s3"}.get(
+            entry["source"].partition(":")[0], "local"
+        )
+        source = json.dumps(
+            {"uri": entry["source"], "url": entry["source"]}
+        )  # the UI reads either, by the kind
         dataset = Dataset(entry["name"], entry["digest"], kind, source)
         context = [InputTag("mlflow.data.context", entry["context"])]
         self._client.log_inputs(self._run(entry["uid"]), [DatasetInput(dataset, context)])
 
 
 def ensure_schema(file: Path, files: str) -> None:
-    """Create MLflow's SQLite schema, or bring it up to date; one process at a time, and whole or not at all.
+    """Create MLflow's SQLite schema, or bring it up to date; one process at a time, and whole or
+    not at all.
 
     `files` is where MLflow's own experiment, `Default`, would keep files.
 
-    Several processes on a fresh file break it for good, and so would a kill half-way: it is made under a private name.
+    Several processes on a fresh file break it for good, and so would a kill half-way: it is made
+    under a private name.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with locked(file.with_name(f".{file.name}.lock")):
@@ -307,7 +367,10 @@ def ensure_schema(file: Path, files: str) -> None:
 
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[None]:
-    """Hold a lock file; BlockingIOError when another process has it and `wait` is false. It ends with the process at the latest."""
+    """Hold a lock file; BlockingIOError when another process has it and `wait` is false.
+
+    It ends with the process at the latest.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

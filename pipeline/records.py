@@ -1,4 +1,6 @@
-"""What one run of the workflow tells MLflow: a parent run, a child for each stage, a grandchild for each job of a matrix."""
+"""What one run of the workflow tells MLflow: a parent run, a child for each stage, a grandchild
+for each job of a matrix.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,15 @@ MOST_FIGURES = 6  # in a table of cells
 NOTE = "mlflow.note.content"  # the tag that MLflow shows as a run's description
 CELLS = "cells.json"  # the document with all cells of a run whose description has no room for them
 NEWEST = "newest"  # the alias of the registered model's last version
-RUN_ID_WAIT = 15.0  # seconds to wait for the tracking server's first answer; MLflow takes some seconds to load
+# Seconds to wait for the tracking server's first answer; MLflow takes some seconds to load
+RUN_ID_WAIT = 15.0
 
 
 class Records:
-    """Passes a run's doings to the tracker. Nothing here waits for the server, but for the first run id."""
+    """Passes a run's doings to the tracker.
+
+    Nothing here waits for the server, but for the first run id.
+    """
 
     def __init__(self, plan: Plan, run: str, say: Callable[[str], None]) -> None:
         self._plan = plan
@@ -38,7 +44,11 @@ class Records:
         self._made: dict[str, tuple[str, float]] = {}
         self._figures: dict[str, Mapping[str, Any]] = {}
         needed = {need for entry in plan.entries.values() for need in entry.cell.needs}
-        self._ends = {cell for cell, entry in plan.entries.items() if cell not in needed and not entry.cell.axes}
+        self._ends = {
+            cell
+            for cell, entry in plan.entries.items()
+            if cell not in needed and not entry.cell.axes
+        }
         self._uses = {entry.fingerprint: entry.cell.uses for entry in plan.entries.values()}
         self._uids: dict[str, str] = {}
         self._open: set[str] = set()
@@ -47,26 +57,35 @@ class Records:
         self._tracker.close_left_open(keep={_uid(plan.seen, entry) for entry in plan.to_run})
         workflow = plan.workflow
         tags = {
-            "gpt1.kind": "workflow", "gpt1.profile": workflow.profile or "", "gpt1.workflow": workflow.name,
-            "gpt1.store": plan.store.where, **_origin(str(workflow.file)),
+            "gpt1.kind": "workflow", "gpt1.profile": workflow.profile or "",
+            "gpt1.workflow": workflow.name, "gpt1.store": plan.store.where,
+            **_origin(str(workflow.file)),
         }  # fmt: skip
-        self._tracker.start(run, f"{workflow.profile or workflow.name} {run}", None, tags, time.time())
+        self._tracker.start(
+            run, f"{workflow.profile or workflow.name} {run}", None, tags, time.time()
+        )
         self._tracker.params(run, package_versions())
 
     def started(self, entry: Entry) -> str | None:
-        """Open the run of a cell (or open it again, so that its curves go on). Returns MLflow's id when the server answers soon."""
+        """Open the run of a cell (or open it again, so that its curves go on).
+
+        Returns MLflow's id when the server answers soon.
+        """
         cell, now = entry.cell, time.time()
         parent = self._run
         if cell.axes:
             parent = f"{self._run}/{cell.node}"
             if parent not in self._groups:
                 self._groups.add(parent)
-                self._tracker.start(parent, cell.node, self._run, {"gpt1.kind": "matrix", "gpt1.stage": cell.uses}, now)
+                self._tracker.start(
+                    parent, cell.node, self._run, {"gpt1.kind": "matrix", "gpt1.stage": cell.uses},
+                    now,
+                )
         uid = self._uids[cell.id] = _uid(self._plan.store, entry)
         tags = {
-            "gpt1.kind": "job" if cell.axes else "stage", "gpt1.stage": cell.uses, "gpt1.cell": cell.id,
-            "gpt1.fingerprint": entry.fingerprint, "gpt1.why": "; ".join(entry.reasons)[:500],
-            **_origin(f"stages/{cell.uses}"),
+            "gpt1.kind": "job" if cell.axes else "stage", "gpt1.stage": cell.uses,
+            "gpt1.cell": cell.id, "gpt1.fingerprint": entry.fingerprint,
+            "gpt1.why": "; ".join(entry.reasons)[:500], **_origin(f"stages/{cell.uses}"),
         }  # fmt: skip
         self._open.add(uid)
         self._tracker.start(uid, cell.id, parent, tags, now)
@@ -77,26 +96,42 @@ class Records:
         return run_id
 
     def log(self, entry: Entry, step: int, values: Mapping[str, float], when: float) -> None:
-        """A point of one or more curves. Those of a pre-training are drawn over the tokens read as well."""
+        """A point of one or more curves.
+
+        Those of a pre-training are drawn over the tokens read as well.
+        """
         self._tracker.metrics(self._uid(entry), step, dict(values), when)
-        curves = {f"{OVER_TOKENS}/{name}": value for name, value in values.items() if name in ("loss", "validation_perplexity")}
+        curves = {
+            f"{OVER_TOKENS}/{name}": value
+            for name, value in values.items()
+            if name in ("loss", "validation_perplexity")
+        }
         if entry.cell.uses == "pretrain" and curves:
             settings = entry.cell.settings.model_dump()
-            self._tracker.metrics(self._uid(entry), step * settings["batch"] * settings["context"], curves, when)
+            self._tracker.metrics(
+                self._uid(entry), step * settings["batch"] * settings["context"], curves, when
+            )
 
     def made(self, entry: Entry, artifact: Artifact, record: Mapping[str, Any]) -> None:
-        """Close the run of a cell with what it made: own small files as files, everything by reference."""
+        """Close the run of a cell with what it made: own small files as files, everything by
+        reference.
+        """
         uid, when = self._uid(entry), float(record.get("finished", time.time()))
         numbers = self._figure(entry, artifact.summary)
-        self._tracker.metrics(uid, 0, {**numbers, "seconds": float(record.get("seconds", 0.0))}, when)
+        self._tracker.metrics(
+            uid, 0, {**numbers, "seconds": float(record.get("seconds", 0.0))}, when
+        )
         store = self._plan.store
         for file in artifact.files.values():
             if store.owns(artifact, file):
                 inner = file.name.rpartition("/")[0]
-                self._tracker.artifact(uid, store.file_address(file), f"outputs/{inner}".rstrip("/"), file.size)
+                self._tracker.artifact(
+                    uid, store.file_address(file), f"outputs/{inner}".rstrip("/"), file.size
+                )
         self._tracker.document(uid, RECORD, record)
         files = [
-            {"name": file.name, "uri": store.file_address(file), "size": file.size, "sha256": file.sha256}
+            {"name": file.name, "uri": store.file_address(file), "size": file.size,
+                "sha256": file.sha256}
             for file in artifact.files.values()
         ]  # fmt: skip
         self._tracker.references(uid, files)
@@ -111,9 +146,18 @@ class Records:
             folder = store.file_address(inside).rpartition("/")[0]
             aliases = [NEWEST, self._plan.workflow.profile or self._plan.workflow.name]
             self._tracker.model(uid, name, folder, f"{artifact.fingerprint}/{model}", aliases)
-        self._made[entry.cell.id] = (str(record.get("mlflow_run_id") or ""), float(record.get("seconds", 0.0)))
+        self._made[entry.cell.id] = (
+            str(record.get("mlflow_run_id") or ""),
+            float(record.get("seconds", 0.0)),
+        )
         note = cell_note(record, store, self._uses)
-        self._tracker.tags(uid, {"gpt1.digest": artifact.digest, "gpt1.parts": str(record.get("parts", {})), NOTE: note})
+        self._tracker.tags(
+            uid,
+            {
+                "gpt1.digest": artifact.digest, "gpt1.parts": str(record.get("parts", {})),
+                NOTE: note,
+            },
+        )
         self._tracker.end(uid, "FINISHED", when)
         self._open.discard(uid)
 
@@ -131,23 +175,40 @@ class Records:
         self._figure(entry, record.get("summary", {}))
 
     def _figure(self, entry: Entry, summary: Mapping[str, Any]) -> dict[str, float]:
-        """The numbers of a summary. Those of a stage that nothing needs (the report) become the whole run's as well."""
-        numbers = {name: float(value) for name, value in summary.items() if isinstance(value, int | float)}
+        """The numbers of a summary.
+
+        Those of a stage that nothing needs (the report) become the whole run's as well.
+        """
+        numbers = {
+            name: float(value) for name, value in summary.items() if isinstance(value, int | float)
+        }
         self._figures[entry.cell.id] = numbers
         if entry.cell.id in self._ends:
             self._tracker.metrics(self._run, 0, numbers)
         return numbers
 
     def close(self, word: Status, skipped: list[str]) -> int:
-        """End the parent run, and as KILLED the cells' that are still open, and wait a while for the server. Returns how many
-        entries it has not acknowledged."""
+        """End the parent run, and as KILLED the cells' that are still open, and wait a while for
+        the server. Returns how many entries it has not acknowledged.
+        """
         for uid in self._open:
             self._tracker.end(uid, "KILLED", time.time())
         tags = {f"gpt1.cached.{cell}": run_id for cell, run_id in self._cached.items()}
-        rows = [f"| {_link(cell, run_id)} | made in {span(seconds)} |" for cell, (run_id, seconds) in self._made.items()]
-        rows += [f"| {_link(cell, run_id)} | taken as it was, made by run `{run_id}` |" for cell, run_id in self._cached.items()]
-        cells = [{"cell": cell, "run": run_id, "seconds": _plain(seconds)} for cell, (run_id, seconds) in self._made.items()]
-        cells += [{"cell": cell, "run": run_id, "seconds": None} for cell, run_id in self._cached.items()]
+        rows = [
+            f"| {_link(cell, run_id)} | made in {span(seconds)} |"
+            for cell, (run_id, seconds) in self._made.items()
+        ]
+        rows += [
+            f"| {_link(cell, run_id)} | taken as it was, made by run `{run_id}` |"
+            for cell, run_id in self._cached.items()
+        ]
+        cells = [
+            {"cell": cell, "run": run_id, "seconds": _plain(seconds)}
+            for cell, (run_id, seconds) in self._made.items()
+        ]
+        cells += [
+            {"cell": cell, "run": run_id, "seconds": None} for cell, run_id in self._cached.items()
+        ]
         if rows:
             tags[NOTE] = self._note(self._run, ["| cell | |", "|---|---|"], rows, cells)
         if skipped:
@@ -162,21 +223,30 @@ class Records:
 
     def _comparison(self, group: str) -> str:
         """The description of a matrix's run: its cells side by side."""
-        cells = [cell for cell in self._plan.workflow.node_cells(group.rpartition("/")[2]) if cell.id in self._figures]
+        cells = [
+            cell
+            for cell in self._plan.workflow.node_cells(group.rpartition("/")[2])
+            if cell.id in self._figures
+        ]
         if not cells:
             return ""
         run_ids = {**self._cached, **{cell: run_id for cell, (run_id, _) in self._made.items()}}
         everything = [
             {
                 "cell": cell.id, "axes": {axis: _plain(value) for axis, value in cell.axes.items()},
-                "figures": {name: _plain(value) for name, value in self._figures[cell.id].items()}, "run": run_ids.get(cell.id, ""),
+                "figures": {name: _plain(value) for name, value in self._figures[cell.id].items()},
+                "run": run_ids.get(cell.id, ""),
             }
             for cell in cells
         ]  # fmt: skip
         return self._note(group, *comparison(cells, self._figures, run_ids), everything)
 
-    def _note(self, uid: str, head: Sequence[str], rows: Sequence[str], cells: Sequence[Mapping[str, Any]]) -> str:
-        """A table as the description of a run; `cells` as a document of that run where the description has no room for all rows."""
+    def _note(
+        self, uid: str, head: Sequence[str], rows: Sequence[str], cells: Sequence[Mapping[str, Any]]
+    ) -> str:
+        """A table as the description of a run; `cells` as a document of that run where the
+        description has no room for all rows.
+        """
         note, left = fitting(head, rows)
         if left:
             self._tracker.document(uid, CELLS, list(cells))
@@ -189,7 +259,9 @@ class Records:
 
 
 def _uid(store: Store, entry: Entry) -> str:
-    """The same for every try at one artifact; another once the artifact has been withdrawn (a forced rerun)."""
+    """The same for every try at one artifact; another once the artifact has been withdrawn (a
+    forced rerun).
+    """
     withdrawn = store.withdrawn(entry.cell.uses, entry.fingerprint)
     return f"{entry.cell.uses}-{entry.fingerprint}" + (f"-{withdrawn}" if withdrawn else "")
 
@@ -197,22 +269,29 @@ def _uid(store: Store, entry: Entry) -> str:
 def comparison(
     cells: Sequence[Cell], figures: Mapping[str, Mapping[str, Any]], run_ids: Mapping[str, str]
 ) -> tuple[list[str], list[str]]:
-    """The cells of a matrix side by side, as the head and the rows of a table: what they differ in, their figures, links.
+    """The cells of a matrix side by side, as the head and the rows of a table: what they differ in,
+    their figures, links.
 
     Of many figures the first. `figures` and `run_ids` are by cell id.
     """
-    axes, found = list(cells[0].axes), dict.fromkeys(name for cell in cells for name in figures[cell.id])
+    axes, found = (
+        list(cells[0].axes),
+        dict.fromkeys(name for cell in cells for name in figures[cell.id]),
+    )
     names = [name for name in found if name not in axes][:MOST_FIGURES]
     head = [f"| {GAP.join([*axes, *names, 'run'])} |", "|---" * (len(axes) + len(names) + 1) + "|"]
     rows = []
     for cell in cells:
         values = [number(figures[cell.id].get(name)) for name in names]
-        rows.append(f"| {GAP.join([*map(str, cell.axes.values()), *values, _link('open', run_ids.get(cell.id, ''))])} |")
+        link = _link("open", run_ids.get(cell.id, ""))
+        rows.append(f"| {GAP.join([*map(str, cell.axes.values()), *values, link])} |")
     return head, rows
 
 
 def fitting(head: Sequence[str], rows: Sequence[str]) -> tuple[str, int]:
-    """As many whole rows of a table as a tag holds, and for how many there is no room: a last line says that."""
+    """As many whole rows of a table as a tag holds, and for how many there is no room: a last
+    line says that.
+    """
     text = "\n".join([*head, *rows])
     if len(text) <= LONGEST_TAG:
         return text, 0
@@ -224,17 +303,24 @@ def fitting(head: Sequence[str], rows: Sequence[str]) -> tuple[str, int]:
 
 def _plain(value: Any) -> Any:
     """A value as JSON has it; text for what it has not (NaN, an infinity)."""
-    known = value is None or isinstance(value, int | str) or (isinstance(value, float) and math.isfinite(value))
+    known = (
+        value is None
+        or isinstance(value, int | str)
+        or (isinstance(value, float) and math.isfinite(value))
+    )
     return value if known else str(value)
 
 
 def cell_note(record: Mapping[str, Any], store: Store, uses: Mapping[str, str]) -> str:
     """The description of a cell's run: its figures, and links to the runs that made its inputs.
 
-    `uses`: the kind of stage by fingerprint. A cell's name does not tell it where the entry has `uses:`.
+    `uses`: the kind of stage by fingerprint. A cell's name does not tell it where the entry has
+    `uses:`.
     """
     figures = [
-        f"| {name} | {number(value)} |" for name, value in record.get("summary", {}).items() if isinstance(value, int | float)
+        f"| {name} | {number(value)} |"
+        for name, value in record.get("summary", {}).items()
+        if isinstance(value, int | float)
     ]
     lines = ["| figure | |", "|---|---|", *figures, ""] if figures else []
     for cell, print_ in sorted(record.get("inputs", {}).items()):
@@ -245,7 +331,11 @@ def cell_note(record: Mapping[str, Any], store: Store, uses: Mapping[str, str]) 
 
 def _link(cell: str, run_id: str) -> str:
     """A link that MLflow's pages open, where the run's id is known."""
-    return f"[{cell.replace('[', '(').replace(']', ')')}](#/runs/{run_id})" if len(run_id) == RUN_ID_LENGTH else cell
+    return (
+        f"[{cell.replace('[', '(').replace(']', ')')}](#/runs/{run_id})"
+        if len(run_id) == RUN_ID_LENGTH
+        else cell
+    )
 
 
 def _origin(source: str) -> dict[str, str]:

@@ -1,4 +1,6 @@
-"""A file of a remote store's artifact, which lies on this host only when somebody wants to read it."""
+"""A file of a remote store's artifact, which lies on this host only when somebody wants to read
+it.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,19 @@ if TYPE_CHECKING:
 
 
 class RemoteFile(OutputFile):
-    """A file of a published artifact. It is fetched when `path` is asked for, with those of its folder: code finds siblings by
-    their names."""
+    """A file of a published artifact.
 
-    def __init__(self, store: RemoteStore, name: str, entry: Mapping[str, Any], beside: Sequence[Item]) -> None:
+    It is fetched when `path` is asked for, with those of its folder: code finds siblings by their
+    names.
+    """
+
+    def __init__(
+        self, store: RemoteStore, name: str, entry: Mapping[str, Any], beside: Sequence[Item]
+    ) -> None:
         item = Item(entry["path"], entry["size"], entry["sha256"])
         known = {
-            "name": name, "size": item.size, "sha256": item.sha256, "volatile": entry["volatile"], "store": store, "item": item,
-            "beside": beside,
+            "name": name, "size": item.size, "sha256": item.sha256, "volatile": entry["volatile"],
+            "store": store, "item": item, "beside": beside,
         }  # fmt: skip
         for field, value in known.items():
             object.__setattr__(self, field, value)

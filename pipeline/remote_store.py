@@ -1,8 +1,10 @@
-"""A store behind an address (s3://): the same rules as in a folder, with objects for files and a cache on every host.
+"""A store behind an address (s3://): the same rules as in a folder, with objects for files and a
+cache on every host.
 
-An attempt is worked on in a private folder of the cache. Publishing uploads its files, then creates the record by ONE conditional
-request: a late writer loses the race and harms nothing, and a reader sees all of an artifact or none of it. Keys are the paths that
-a store in a folder has, so that `aws s3 sync` turns one into the other.
+An attempt is worked on in a private folder of the cache. Publishing uploads its files, then creates
+the record by ONE conditional request: a late writer loses the race and harms nothing, and a reader
+sees all of an artifact or none of it. Keys are the paths that a store in a folder has, so that `aws
+s3 sync` turns one into the other.
 """
 
 from __future__ import annotations
@@ -84,7 +86,11 @@ class RemoteStore(Store):
         return attempt
 
     def attempts(self, stage: str, fingerprint: str) -> list[Path]:
-        names = {entry.key.split("/")[2] for entry in self._entries(f"{stage}/{fingerprint}/") if entry.key.count("/") > 2}
+        names = {
+            entry.key.split("/")[2]
+            for entry in self._entries(f"{stage}/{fingerprint}/")
+            if entry.key.count("/") > 2
+        }
         return [self.folder(stage, fingerprint) / name for name in sorted(names)]
 
     def address(self, path: Path) -> str:
@@ -105,11 +111,17 @@ class RemoteStore(Store):
         except cache.GoneError as error:
             raise LookupError(f"{address}: {error}") from None
 
-    def publish(self, stage: str, fingerprint: str, files: Mapping[str, OutputFile], about: Mapping[str, Any]) -> bool:
+    def publish(
+        self, stage: str, fingerprint: str, files: Mapping[str, OutputFile],
+        about: Mapping[str, Any],
+    ) -> bool:
         if self.published(stage, fingerprint):
             return False
         listed = {
-            name: {"path": self._key_of(file), "size": file.size, "sha256": file.sha256, "volatile": file.volatile}
+            name: {
+                "path": self._key_of(file), "size": file.size, "sha256": file.sha256,
+                "volatile": file.volatile,
+            }
             for name, file in files.items()
         }
         own = [file for file in files.values() if not isinstance(file, RemoteFile)]
@@ -129,7 +141,9 @@ class RemoteStore(Store):
     def to_artifact(self, record: Mapping[str, Any]) -> Artifact:
         folders: dict[str, list[Item]] = {}
         for entry in record["files"].values():
-            folders.setdefault(entry["path"].rpartition("/")[0], []).append(Item(entry["path"], entry["size"], entry["sha256"]))
+            folders.setdefault(entry["path"].rpartition("/")[0], []).append(
+                Item(entry["path"], entry["size"], entry["sha256"])
+            )
         files = {
             name: RemoteFile(self, name, entry, folders[entry["path"].rpartition("/")[0]])
             for name, entry in record["files"].items()
@@ -137,13 +151,22 @@ class RemoteStore(Store):
         return artifact_of(record, files)
 
     def damage(self, artifact: Artifact) -> str | None:
-        sizes = self._sizes(sorted({"/".join(self._key_of(file).split("/")[:2]) + "/" for file in artifact.files.values()}))
+        sizes = self._sizes(
+            sorted(
+                {
+                    "/".join(self._key_of(file).split("/")[:2]) + "/"
+                    for file in artifact.files.values()
+                }
+            )
+        )
         for file in artifact.files.values():
             size = sizes.get(self._key_of(file))
             if size is None:
                 return f"file {file.name} is missing from the store"
             if size != file.size:
-                return f"file {file.name} has {size} bytes in the store, its record says {file.size}"
+                return (
+                    f"file {file.name} has {size} bytes in the store, its record says {file.size}"
+                )
         return None
 
     def withdraw(self, stage: str, fingerprint: str) -> None:
@@ -193,7 +216,10 @@ class RemoteStore(Store):
         return self.objects.address(name) if self._there(name) else None
 
     def fetch(self, items: Sequence[Item]) -> None:
-        """Have these files on this host. UserError when one is gone, or is not what its record says."""
+        """Have these files on this host.
+
+        UserError when one is gone, or is not what its record says.
+        """
         root = self.root
         missing = [item for item in items if not cache.there(root, item)]
         self._all(lambda item: cache.fetch(root, item, self.objects.download), missing)

@@ -1,4 +1,7 @@
-"""The driver: starts cells on the cluster as their inputs are made and passes on what they say. All it knows is in the store."""
+"""The driver: starts cells on the cluster as their inputs are made and passes on what they say.
+
+All it knows is in the store.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,9 @@ class Try:
 
 @dataclass
 class Outcome:
-    """How a run ended: what was made, taken as it was, failed, and left undone because of a failure."""
+    """How a run ended: what was made, taken as it was, failed, and left undone because of a
+    failure.
+    """
 
     made: list[str] = field(default_factory=list)
     cached: list[str] = field(default_factory=list)
@@ -75,7 +80,9 @@ class Runner:
         self._waiting: dict[str, Entry] = {}
         self._running: dict[Any, Try] = {}
         self._tries: dict[str, int] = {}
-        self._ending = Ending(lambda: any(attempt.entry.cell.stage.gang for attempt in self._running.values()))
+        self._ending = Ending(
+            lambda: any(attempt.entry.cell.stage.gang for attempt in self._running.values())
+        )
         self._end_by: float | None = None
         self._cut_off = False
         self._word: Status = "FAILED"
@@ -83,12 +90,15 @@ class Runner:
     def run(self) -> Outcome:
         """Make all that the plan says is to be made. HeldError when another run is at one of them.
 
-        SIGTERM or Ctrl-C: KeyboardInterrupt, after what trains has made a checkpoint; the second time at once.
+        SIGTERM or Ctrl-C: KeyboardInterrupt, after what trains has made a checkpoint; the second
+        time at once.
         """
         leases = Leases(self.run_name)
         store = self.plan.store
         leases.take([store.lease(entry.cell.uses, entry.fingerprint) for entry in self.plan.to_run])
-        with ExitStack() as closing:  # in the end from the last to the first, each whatever becomes of the others
+        with (
+            ExitStack() as closing
+        ):  # in the end from the last to the first, each whatever becomes of the others
             closing.callback(ray.shutdown)
             closing.enter_context(self._ending)
             closing.callback(leases.release)
@@ -121,21 +131,33 @@ class Runner:
     def _close(self, records: Records) -> None:
         left = records.close(self._word, self.outcome.skipped)
         if left:
-            self._note(f"{left} records for MLflow wait in the store's outbox; `gpt1 track sync` sends them")
+            self._note(
+                f"{left} records for MLflow wait in the store's outbox; `gpt1 track sync` sends"
+                " them"
+            )
 
     def _end_if_asked(self) -> None:
-        """Tell those who ask, and cut off the others: what does not train, and trainings without a rank that would hear it."""
+        """Tell those who ask, and cut off the others: what does not train, and trainings without
+        a rank that would hear it.
+        """
         if not self._ending.asked:
             return
         if self._end_by is None:
             self._end_by = time.monotonic() + SAVING
-            self._note("asked to end: training makes a checkpoint first; a second Ctrl-C or SIGTERM ends it at once")
+            self._note(
+                "asked to end: training makes a checkpoint first; a second Ctrl-C or SIGTERM ends"
+                " it at once"
+            )
             ray.get(self.hub.stop.remote())
         if time.monotonic() > self._end_by:
             self._note(f"training has not ended after {SAVING:g} s, and is cut off")
             raise KeyboardInterrupt
         silent = ray.get(self.hub.silence.remote())
-        alone = [one for one, attempt in self._running.items() if silent.get(attempt.entry.cell.id, QUIET) >= QUIET]
+        alone = [
+            one
+            for one, attempt in self._running.items()
+            if silent.get(attempt.entry.cell.id, QUIET) >= QUIET
+        ]
         self._cancel(alone, "interrupted; nothing there could have saved it")
 
     def _note(self, text: str) -> None:
@@ -147,7 +169,11 @@ class Runner:
         self._ending.hear()  # once more: Ray has put its own handlers there
         check_capacity(entry.cell for entry in self.plan.to_run)
         self.hub = start_hub()
-        self._waiting = {i: entry for i, entry in self.plan.entries.items() if entry.run or entry.artifact is not None}
+        self._waiting = {
+            i: entry
+            for i, entry in self.plan.entries.items()
+            if entry.run or entry.artifact is not None
+        }
 
     def _take_as_is(self, entry: Entry, artifact: Artifact) -> None:
         self._artifacts[entry.cell.id] = artifact
@@ -163,13 +189,17 @@ class Runner:
             if any(need in self.outcome.failed or need in self.outcome.skipped for need in needs):
                 self.outcome.skipped.append(entry.cell.id)
                 del self._waiting[entry.cell.id]
-                self.display.cell_failed(entry.cell.id, "left out, because what it needs has failed")
+                self.display.cell_failed(
+                    entry.cell.id, "left out, because what it needs has failed"
+                )
             elif all(need in self._artifacts for need in needs):
                 del self._waiting[entry.cell.id]
                 self._take_or_start(entry)
 
     def _take_or_start(self, entry: Entry) -> None:
-        """What was done when the plan was made stays, unless an input has been made again since, with other content."""
+        """What was done when the plan was made stays, unless an input has been made again since,
+        with other content.
+        """
         if not entry.run and entry.artifact is not None:
             reason = other_inputs(self.plan.seen, entry.cell, entry.fingerprint, self._artifacts)
             if reason is None:
@@ -180,22 +210,40 @@ class Runner:
 
     def _start(self, entry: Entry) -> None:
         cell, store = entry.cell, self.plan.store
-        there = entry.artifact is not None or self.plan.seen.unreadable(cell.uses, entry.fingerprint)
+        there = entry.artifact is not None or self.plan.seen.unreadable(
+            cell.uses, entry.fingerprint
+        )
         if there and self._tries.get(cell.id, 0) == 0:
             store.withdraw(cell.uses, entry.fingerprint)
         number = self._tries[cell.id] = self._tries.get(cell.id, 0) + 1
         inputs = tuple(self._artifacts[need] for need in cell.needs)
         job = Job(
-            store, cell.uses, cell.id, entry.fingerprint, entry.identity, cell.settings.model_dump(mode="json"), inputs,
-            tuple(entry.outside), cell.resources, self.run_name, self.records.started(entry),
+            store, cell.uses, cell.id, entry.fingerprint, entry.identity,
+            cell.settings.model_dump(mode="json"), inputs, tuple(entry.outside), cell.resources,
+            self.run_name, self.records.started(entry),
         )  # fmt: skip
         resources = cell.resources
-        own: dict[str, Any] = {"num_cpus": 0} if cell.stage.spreads else {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
-        if cell.stage.gang:  # it only watches its ranks: on the driver's node it dies with nothing that would live without it
-            own["scheduling_strategy"] = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        # A process that has used a GPU keeps some of its memory, so it ends with its cell; others serve the next one.
-        task = ray.remote(max_calls=1 if resources.gpus else 0, max_retries=0)(execute_cell).options(name=cell.id, **own)
-        self._running[task.remote(job, HubReporter(self.hub, cell.id))] = Try(entry, number, time.monotonic())
+        own: dict[str, Any] = (
+            {"num_cpus": 0}
+            if cell.stage.spreads
+            else {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
+        )
+        if (
+            cell.stage.gang
+        # It only watches its ranks: on the driver's node it dies with nothing that would live
+        # without it
+        ):
+            own["scheduling_strategy"] = NodeAffinitySchedulingStrategy(
+                ray.get_runtime_context().get_node_id(), soft=True
+            )
+        # A process that has used a GPU keeps some of its memory, so it ends with its cell; others
+        # serve the next one.
+        task = ray.remote(max_calls=1 if resources.gpus else 0, max_retries=0)(
+            execute_cell
+        ).options(name=cell.id, **own)
+        self._running[task.remote(job, HubReporter(self.hub, cell.id))] = Try(
+            entry, number, time.monotonic()
+        )
 
     def _listen(self) -> None:
         for event in ray.get(self.hub.drain.remote()):
@@ -242,7 +290,11 @@ class Runner:
         cause = getattr(error, "cause", None) or error
         lines = str(cause).strip().splitlines() or [type(cause).__name__]
         text = lines[0] if isinstance(cause, UserError) else f"{type(cause).__name__}: {lines[0]}"
-        if attempt.number <= cell.retries and not isinstance(cause, UserError) and not self._ending.asked:
+        if (
+            attempt.number <= cell.retries
+            and not isinstance(cause, UserError)
+            and not self._ending.asked
+        ):
             self.display.cell_line(cell.id, f"try {attempt.number} failed ({text}); trying again")
             self._waiting[cell.id] = attempt.entry
             return
@@ -288,5 +340,12 @@ class Runner:
 
 def _summary_line(artifact: Artifact, most: int = 4) -> str:
     """The first few figures of a summary on one line."""
-    shown = [(key, value) for key, value in artifact.summary.items() if isinstance(value, int | float | str)][:most]
-    return ", ".join(f"{key} {value:,.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in shown)
+    shown = [
+        (key, value)
+        for key, value in artifact.summary.items()
+        if isinstance(value, int | float | str)
+    ][:most]
+    return ", ".join(
+        f"{key} {value:,.4g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in shown
+    )

@@ -1,4 +1,6 @@
-"""A remote store as it was when it was looked at, for plans: few requests, however many artifacts there are."""
+"""A remote store as it was when it was looked at, for plans: few requests, however many
+artifacts there are.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from pipeline.store import PARTS, RECORD, WITHDRAWN, valid
 
 
 class SeenStore(RemoteStore):
-    """A remote store as it was when it was looked at: one listing a kind (a request a thousand objects), and each record read once.
+    """A remote store as it was when it was looked at: one listing a kind (a request a thousand
+    objects), and each record read once.
 
     Records this host has read before are taken from its cache while their marks are the same.
     """
@@ -51,20 +54,28 @@ class SeenStore(RemoteStore):
     def history(self) -> Iterator[dict[str, Any]]:
         for kind in self.objects.folders():
             if not kind.endswith(PARTS):
-                keys = [key for key in self._kind(kind) if _is_record(key) or _is_record(key, WITHDRAWN)]
+                keys = [
+                    key for key in self._kind(kind) if _is_record(key) or _is_record(key, WITHDRAWN)
+                ]
                 self._read_all(keys)
                 yield from (record for key in keys if (record := self._read[key]) is not None)
 
     def read_ahead(self, kind: str, fingerprints: Sequence[str]) -> None:
         """Read these records together."""
         listed = self._kind(kind)
-        self._read_all([key for print_ in fingerprints if (key := f"{kind}/{print_}/{RECORD}") in listed])
+        self._read_all(
+            [key for print_ in fingerprints if (key := f"{kind}/{print_}/{RECORD}") in listed]
+        )
 
     def published(self, stage: str, fingerprint: str) -> bool:
         return f"{stage}/{fingerprint}/{RECORD}" in self._kind(stage)
 
     def _entries(self, prefix: str) -> list[Any]:
-        return [entry for key, entry in self._kind(prefix.partition("/")[0]).items() if key.startswith(prefix)]
+        return [
+            entry
+            for key, entry in self._kind(prefix.partition("/")[0]).items()
+            if key.startswith(prefix)
+        ]
 
     def _sizes(self, folders: Sequence[str]) -> dict[str, int]:
         kinds = {folder.partition("/")[0] for folder in folders}

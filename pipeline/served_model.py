@@ -1,4 +1,6 @@
-"""The model as MLflow serves it: a "model from code", so that nothing is pickled. MLflow runs this file; nothing imports it.
+"""The model as MLflow serves it: a "model from code", so that nothing is pickled.
+
+MLflow runs this file; nothing imports it.
 
 Its one artifact, `model`, is a folder as `gpt1 export hf` writes it.
 """
@@ -18,20 +20,35 @@ from gpt1.serve import Answerer
 
 
 class ServedModel(PythonModel):
-    """Rows with `prompt` are continued; a fine-tuned model predicts for rows with `text`, `text_b`, `choices`."""
+    """Rows with `prompt` are continued; a fine-tuned model predicts for rows with `text`,
+    `text_b`, `choices`.
+    """
 
     def load_context(self, context: Any) -> None:
         self._answerer = Answerer.load(Path(context.artifacts["model"]))
 
-    def predict(self, context: Any, model_input: DataFrame, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-        """A data frame, or a list of rows, to a list of answers. The hint is one that MLflow lets pass; on every other, and on
-        none, it gives advice in red or yellow which no filter of warnings keeps off the terminal."""
+    def predict(
+        self, context: Any, model_input: DataFrame, params: dict[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """A data frame, or a list of rows, to a list of answers.
+
+        The hint is one that MLflow lets pass; on every other, and on none, it gives advice in red
+        or yellow which no filter of warnings keeps off the terminal.
+        """
         del context
-        rows = model_input.to_dict(orient="records") if hasattr(model_input, "to_dict") else list(model_input)
+        rows = (
+            model_input.to_dict(orient="records")
+            if hasattr(model_input, "to_dict")
+            else list(model_input)
+        )
         if not rows:  # MLflow leaves out columns that the signature does not name
-            raise MlflowException.invalid_parameter_value("no rows with `prompt`, or with `text` for a fine-tuned model")
+            raise MlflowException.invalid_parameter_value(
+                "no rows with `prompt`, or with `text` for a fine-tuned model"
+            )
         try:
-            return self._answerer.answer([{name: _plain(value) for name, value in row.items()} for row in rows], params)
+            return self._answerer.answer(
+                [{name: _plain(value) for name, value in row.items()} for row in rows], params
+            )
         except UserError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
 

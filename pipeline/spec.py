@@ -34,41 +34,71 @@ class _Strict(BaseModel):
 class ResourceSpec(_Strict):
     """What a stage may use."""
 
-    workers: int | None = Field(None, ge=1, description="Processes at once; as many as fit when not given.")
+    workers: int | None = Field(
+        None, ge=1, description="Processes at once; as many as fit when not given."
+    )
     cpus: float = Field(1, gt=0, description="Cores of each process.")
-    gpus: float = Field(0, ge=0, description="GPUs of each process; a fraction lets small jobs share one.")
+    gpus: float = Field(
+        0, ge=0, description="GPUs of each process; a fraction lets small jobs share one."
+    )
     min_workers: int | None = Field(
         None,
         ge=1,
-        description="A training may begin, and go on, with so many ranks while hosts are missing; it takes them in when they come.",
+        description=(
+            "A training may begin, and go on, with so many ranks while hosts are missing; it takes"
+            " them in when they come."
+        ),
     )
 
     @model_validator(mode="after")
     def _some_of_all(self) -> ResourceSpec:
         if self.min_workers is not None and self.min_workers > (self.workers or 1):
-            raise ValueError(f"min_workers {self.min_workers} is more than workers {self.workers or 1}; lower it, or raise workers")
+            raise ValueError(
+                f"min_workers {self.min_workers} is more than workers {self.workers or 1}; lower"
+                " it, or raise workers"
+            )
         return self
 
 
 class StageSpec(_Strict):
     """One entry under `stages:`."""
 
-    uses: str = Field("", description="A file of stages/, or a module of yours (my.stage); else the entry's own name.")
+    uses: str = Field(
+        "",
+        description=(
+            "A file of stages/, or a module of yours (my.stage); else the entry's own name."
+        ),
+    )
     needs: tuple[str, ...] = Field((), description="The stages whose output it reads.")
-    with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="The stage's settings.")
-    matrix: dict[str, tuple[Any, ...]] = Field(default_factory=dict, description="Settings to run every combination of.")
-    also: tuple[dict[str, tuple[Any, ...]], ...] = Field((), description="Further matrices, for combinations that no one has.")
-    resources: ResourceSpec = Field(default_factory=lambda: ResourceSpec.model_validate({}), description="What the stage may use.")
+    with_: dict[str, Any] = Field(
+        default_factory=dict, alias="with", description="The stage's settings."
+    )
+    matrix: dict[str, tuple[Any, ...]] = Field(
+        default_factory=dict, description="Settings to run every combination of."
+    )
+    also: tuple[dict[str, tuple[Any, ...]], ...] = Field(
+        (), description="Further matrices, for combinations that no one has."
+    )
+    resources: ResourceSpec = Field(
+        default_factory=lambda: ResourceSpec.model_validate({}),
+        description="What the stage may use.",
+    )
     retries: int = Field(0, ge=0, le=100, description="How often a failed cell is tried again.")
-    timeout: Duration | None = Field(None, description="How long one try may take, such as 90s, 30m, 2h.")
-    wait: Duration | None = Field(None, description="How long to wait for resources the cluster does not have yet.")
+    timeout: Duration | None = Field(
+        None, description="How long one try may take, such as 90s, 30m, 2h."
+    )
+    wait: Duration | None = Field(
+        None, description="How long to wait for resources the cluster does not have yet."
+    )
 
 
 class ProfileSpec(_Strict):
     """One entry under `profiles:`; overlays the same keys."""
 
     description: str = Field("", description="One sentence for people.")
-    stages: dict[str, dict[str, Any] | None] = Field(default_factory=dict, description="What is different from `stages:`.")
+    stages: dict[str, dict[str, Any] | None] = Field(
+        default_factory=dict, description="What is different from `stages:`."
+    )
 
 
 SPEC_KEYS = {(info.alias or name) for name, info in StageSpec.model_fields.items()}
@@ -81,14 +111,24 @@ def parse(document: Document, model: type[BaseModel], data: Any, path: KeyPath) 
         raise UserError(_first_error(document, model, error, path)) from None
 
 
-def _first_error(document: Document, model: type[BaseModel], error: ValidationError, path: KeyPath) -> str:
-    """One line for the first thing pydantic refused: where, which key, what was found, what was expected."""
+def _first_error(
+    document: Document, model: type[BaseModel], error: ValidationError, path: KeyPath
+) -> str:
+    """One line for the first thing pydantic refused: where, which key, what was found, what was
+    expected.
+    """
     problem = error.errors(include_url=False)[0]
     where = (*path, *problem["loc"])
     name = ".".join(str(step) for step in where)
     if problem["type"] == "extra_forbidden":
-        known = {info.alias or field_name for field_name, info in _model_at(model, problem["loc"][:-1]).model_fields.items()}
-        return f"{document.where(where)}: unknown key {name!r}; {nearest(str(problem['loc'][-1]), known)}"
+        known = {
+            info.alias or field_name
+            for field_name, info in _model_at(model, problem["loc"][:-1]).model_fields.items()
+        }
+        return (
+            f"{document.where(where)}: unknown key {name!r};"
+            f" {nearest(str(problem['loc'][-1]), known)}"
+        )
     message = problem["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(problem["input"], dict) else f", found {problem['input']!r}"
     return f"{document.where(where)}: {name}: {message}{shown}"
@@ -97,6 +137,10 @@ def _first_error(document: Document, model: type[BaseModel], error: ValidationEr
 def _model_at(model: type[BaseModel], path: Sequence[str | int]) -> type[BaseModel]:
     for step in path:
         for name, info in model.model_fields.items():
-            if step in (name, info.alias) and isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            if (
+                step in (name, info.alias)
+                and isinstance(info.annotation, type)
+                and issubclass(info.annotation, BaseModel)
+            ):
                 model = info.annotation
     return model

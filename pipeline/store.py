@@ -1,11 +1,12 @@
 """The artifact store: private attempts, and one record that publishes.
 
     STORE/<stage>/<fingerprint>/<attempt>/...   the files of one try
-    STORE/<stage>/<fingerprint>/record.json     created once; names the attempt that won, its files and where they came from
+    STORE/<stage>/<fingerprint>/record.json     created once: the attempt that won and its files
     STORE/<stage>.parts/<key>/...               the same for the parts of a part-wise stage
 
-Work is done in an attempt nobody else knows of. Publishing is one create-if-absent of the record, so a late writer loses the race
-and harms nothing, and a reader sees all of an artifact or none of it.
+Work is done in an attempt nobody else knows of. Publishing is one create-if-absent of the record,
+so a late writer loses the race and harms nothing, and a reader sees all of an artifact or none of
+it.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class Failure:
 
 @dataclass(frozen=True)
 class Store:
-    """A store in a folder of this machine or of a shared file system; RemoteStore keeps one behind an address.
+    """A store in a folder of this machine or of a shared file system; RemoteStore keeps one behind
+    an address.
 
     Whatever a path is asked for, it is one of this host below `root`.
     """
@@ -65,24 +67,39 @@ class Store:
 
     @staticmethod
     def at(where: Path | str) -> Store:
-        """The store at a path, file://path or s3://bucket/folder; a folder is made if need be. UserError when it cannot be used."""
+        """The store at a path, file://path or s3://bucket/folder; a folder is made if need be.
+
+        UserError when it cannot be used.
+        """
         text = str(where)
         if text.startswith("s3:/"):
             from pipeline.remote_store import RemoteStore
 
             return RemoteStore.reached(text)
         if is_url(text) and not text.startswith(FILE):
-            raise UserError(f"{text}: cannot be used as a store; expected a folder, file://FOLDER or s3://BUCKET/FOLDER")
+            raise UserError(
+                f"{text}: cannot be used as a store; expected a folder, file://FOLDER or"
+                " s3://BUCKET/FOLDER"
+            )
         path = path_of_uri(text) if text.startswith(FILE) else Path(where)
         try:
             str(path).encode()
             path.mkdir(parents=True, exist_ok=True)
         except UnicodeEncodeError:
-            raise UserError(f"{path!r}: cannot be used as a store (not UTF-8); choose another folder with --store") from None
+            raise UserError(
+                f"{path!r}: cannot be used as a store (not UTF-8); choose another folder with"
+                " --store"
+            ) from None
         except OSError as error:
-            raise UserError(f"{path}: cannot be used as a store ({error.strerror}); choose another folder with --store") from None
+            raise UserError(
+                f"{path}: cannot be used as a store ({error.strerror}); choose another folder with"
+                " --store"
+            ) from None
         if not os.access(path, os.W_OK):
-            raise UserError(f"{path}: cannot be used as a store (not writable); choose another folder with --store")
+            raise UserError(
+                f"{path}: cannot be used as a store (not writable); choose another folder with"
+                " --store"
+            )
         return Store(path.resolve())
 
     @staticmethod
@@ -101,7 +118,9 @@ class Store:
 
     @property
     def travel(self) -> Travel | None:
-        """How paths and files of the store get to other hosts; None where all of them see the same folder."""
+        """How paths and files of the store get to other hosts; None where all of them see the
+        same folder.
+        """
         return None
 
     def folder(self, stage: str, fingerprint: str) -> Path:
@@ -111,7 +130,8 @@ class Store:
     def new_attempt(self, stage: str, fingerprint: str) -> Path:
         """A private folder for one try; names sort by the time of their making."""
         seconds, rest = divmod(time.time_ns(), 10**9)
-        name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(seconds))}.{rest // 1000:06d}-{secrets.token_hex(3)}"
+        when = time.strftime("%Y%m%d-%H%M%S", time.gmtime(seconds))
+        name = f"{when}.{rest // 1000:06d}-{secrets.token_hex(3)}"
         attempt = self.folder(stage, fingerprint) / name
         attempt.mkdir(parents=True)
         return attempt
@@ -130,22 +150,33 @@ class Store:
         return self.address(file.path)
 
     def owns(self, artifact: Artifact, file: OutputFile) -> bool:
-        """Whether the artifact's own attempt made the file; False for one of a part that it includes."""
+        """Whether the artifact's own attempt made the file; False for one of a part that it
+        includes.
+        """
         return file.path.is_relative_to(self.folder(artifact.stage, artifact.fingerprint))
 
     def local(self, address: str) -> Path:
-        """The path on this host of what an address names, or a path (relative: of the store), fetched if need be. LookupError when
-        it is gone, UserError when the store cannot be asked."""
+        """The path on this host of what an address names, or a path (relative: of the store),
+        fetched if need be. LookupError when it is gone, UserError when the store cannot be
+        asked.
+        """
         path = path_of_uri(address) if address.startswith(FILE) else self.root / address
         if not path.exists():
             raise LookupError(f"{address} is gone")
         return path
 
-    def publish(self, stage: str, fingerprint: str, files: Mapping[str, OutputFile], about: Mapping[str, Any]) -> bool:
-        """Make the files the artifact. False when another writer was first; then nothing has changed."""
+    def publish(
+        self, stage: str, fingerprint: str, files: Mapping[str, OutputFile],
+        about: Mapping[str, Any],
+    ) -> bool:
+        """Make the files the artifact.
+
+        False when another writer was first; then nothing has changed.
+        """
         listed = {
             name: {
-                "path": str(file.path.relative_to(self.root)), "size": file.size, "sha256": file.sha256, "volatile": file.volatile,
+                "path": str(file.path.relative_to(self.root)), "size": file.size,
+                "sha256": file.sha256, "volatile": file.volatile,
             }
             for name, file in files.items()
         }  # fmt: skip
@@ -163,7 +194,10 @@ class Store:
         return (self.folder(stage, fingerprint) / RECORD).exists()
 
     def unreadable(self, stage: str, fingerprint: str) -> bool:
-        """Whether there is a record that cannot be read. It keeps others from publishing, until it is withdrawn."""
+        """Whether there is a record that cannot be read.
+
+        It keeps others from publishing, until it is withdrawn.
+        """
         return self.published(stage, fingerprint) and self.record(stage, fingerprint) is None
 
     def artifact(self, stage: str, fingerprint: str) -> Artifact | None:
@@ -174,24 +208,33 @@ class Store:
     def to_artifact(self, record: Mapping[str, Any]) -> Artifact:
         """What stages see of a record."""
         files = {
-            name: OutputFile(name, self.root / entry["path"], entry["size"], entry["sha256"], entry["volatile"])
+            name: OutputFile(
+                name, self.root / entry["path"], entry["size"], entry["sha256"], entry["volatile"]
+            )
             for name, entry in record["files"].items()
         }
         return artifact_of(record, files)
 
     def damage(self, artifact: Artifact) -> str | None:
-        """The first file that is missing or has another size than recorded, as a reason; None when all is well."""
+        """The first file that is missing or has another size than recorded, as a reason; None
+        when all is well.
+        """
         for file in artifact.files.values():
             try:
                 size = file.path.stat().st_size
             except OSError:
                 return f"file {file.name} is missing from the store"
             if size != file.size:
-                return f"file {file.name} has {size} bytes in the store, its record says {file.size}"
+                return (
+                    f"file {file.name} has {size} bytes in the store, its record says {file.size}"
+                )
         return None
 
     def withdraw(self, stage: str, fingerprint: str) -> None:
-        """Take back a record (a forced rerun, or a damaged artifact). Its files stay; the record is kept under another name."""
+        """Take back a record (a forced rerun, or a damaged artifact).
+
+        Its files stay; the record is kept under another name.
+        """
         record = self.folder(stage, fingerprint) / RECORD
         if record.exists():
             record.rename(record.with_name(f"{WITHDRAWN}{time.time_ns()}.json"))
@@ -210,12 +253,19 @@ class Store:
 
     def history(self) -> Iterator[dict[str, Any]]:
         """All records of all stages (of no parts), those too that were taken back."""
-        for path in sorted([*self.root.glob(f"*/*/{RECORD}"), *self.root.glob(f"*/*/{WITHDRAWN}*.json")]):
-            if not path.parent.parent.name.endswith(PARTS) and (record := valid(read_json(path))) is not None:
+        for path in sorted(
+            [*self.root.glob(f"*/*/{RECORD}"), *self.root.glob(f"*/*/{WITHDRAWN}*.json")]
+        ):
+            if (
+                not path.parent.parent.name.endswith(PARTS)
+                and (record := valid(read_json(path))) is not None
+            ):
                 yield record
 
     def seen(self, kinds: Iterable[str]) -> Store:
-        """The same for reading much at once: a remote store answers from one listing of each of these kinds, made now."""
+        """The same for reading much at once: a remote store answers from one listing of each of
+        these kinds, made now.
+        """
         del kinds
         return self
 
@@ -247,7 +297,9 @@ class Store:
         return Failure(str(found["error"]), bool(found.get("stopped")))
 
     def outbox_mirror(self, folder: Path) -> OutboxMirror | None:
-        """What keeps a copy of the outbox on this host in the store; None where the outbox lies in the store itself."""
+        """What keeps a copy of the outbox on this host in the store; None where the outbox lies
+        in the store itself.
+        """
         del folder
         return None
 
@@ -263,31 +315,43 @@ class Store:
 
 
 def _record(
-    stage: str, fingerprint: str, files: Mapping[str, OutputFile], listed: Mapping[str, Any], about: Mapping[str, Any]
+    stage: str, fingerprint: str, files: Mapping[str, OutputFile], listed: Mapping[str, Any],
+    about: Mapping[str, Any],
 ) -> dict[str, Any]:
     return {
-        "record_version": RECORD_VERSION, "stage": stage, "fingerprint": fingerprint, "digest": content_digest(files),
-        "files": listed, **about,
+        "record_version": RECORD_VERSION, "stage": stage, "fingerprint": fingerprint,
+        "digest": content_digest(files), "files": listed, **about,
     }  # fmt: skip
 
 
 def valid(record: Any) -> dict[str, Any] | None:
     """A record as it was read, if it is a complete one of this version; None counts as absent.
 
-    UserError where it names a file outside the folders of its own stage: others may write to a shared store.
+    UserError where it names a file outside the folders of its own stage: others may write to a
+    shared store.
     """
-    if not _has(record, "record_version", "stage", "fingerprint", "digest", "files") or record["record_version"] != RECORD_VERSION:
+    if (
+        not _has(record, "record_version", "stage", "fingerprint", "digest", "files")
+        or record["record_version"] != RECORD_VERSION
+    ):
         return None
     stage, files = record["stage"], record["files"]
-    if not _has(files) or not all(_has(entry, "path", "size", "sha256", "volatile") for entry in files.values()):
+    if not _has(files) or not all(
+        _has(entry, "path", "size", "sha256", "volatile") for entry in files.values()
+    ):
         return None
     paths = [entry["path"] for entry in files.values()]
     wrong = [name for name in (stage, *files, *paths) if leads_out(name)]
-    wrong = wrong or [path for path in paths if path.split("/")[0] not in (stage, f"{stage.removesuffix(PARTS)}{PARTS}")]
+    wrong = wrong or [
+        path
+        for path in paths
+        if path.split("/")[0] not in (stage, f"{stage.removesuffix(PARTS)}{PARTS}")
+    ]
     if wrong:
         where = f"{stage}/{record['fingerprint']}/{RECORD}"
         raise UserError(
-            f"{where}: names the file {wrong[0]!r}, expected one below {stage}/; delete the record if you did not write it"
+            f"{where}: names the file {wrong[0]!r}, expected one below {stage}/; delete the record"
+            " if you did not write it"
         )
     return record
 
@@ -299,6 +363,7 @@ def _has(data: Any, *keys: str) -> bool:
 def artifact_of(record: Mapping[str, Any], files: Mapping[str, OutputFile]) -> Artifact:
     """What stages see of a record."""
     return Artifact(
-        record["stage"], record.get("cell", ""), record["fingerprint"], record["digest"], record.get("settings", {}),
-        record.get("summary", {}), files, {name: record.get(name) for name in MADE_BY},
+        record["stage"], record.get("cell", ""), record["fingerprint"], record["digest"],
+        record.get("settings", {}), record.get("summary", {}), files,
+        {name: record.get(name) for name in MADE_BY},
     )  # fmt: skip

@@ -25,23 +25,38 @@ from pipeline.ray_access import check_job_server, warn_of_open
 from pipeline.user_code import NONE, ROOT, UserCode
 
 SENT = ("pipeline", "stages", "gpt1")
-"""The folders of code that travel, and the user's modules; data, environments and stores never do."""
+"""The folders of code that travel, and the user's modules; data, environments and stores never
+do.
+"""
 SENT_USER_CODE = "user-code"
-"""The folder of a job's files that the user's modules are in: no name that can be imported, which may be one of theirs."""
+"""The folder of a job's files that the user's modules are in: no name that can be imported,
+which may be one of theirs.
+"""
 LIMIT = 50 << 20  # bytes; Ray refuses packages above 100 MiB, and code is far below this
 AGENT_WAIT = 120  # seconds; on a busy machine Ray's agents take up to a minute
 ASK_EVERY = 10.0  # seconds between questions after a job that says nothing
 STOPPING = {"RAY_JOB_STOP_WAIT_TIME_S": f"{SAVING + CLOSING:.0f}"}
-"""For Ray, whose 3 seconds between asking a job to end and killing it are too few for a checkpoint."""
-PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_REGION", "MLFLOW_TRACKING_URI")
-"""Addresses that the job is given from the submitter's environment. Secrets are not: Ray shows a job's environment to everybody."""
+"""For Ray, whose 3 seconds between asking a job to end and killing it are too few for a
+checkpoint.
+"""
+PASSED_ON = (
+    "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_REGION",
+    "MLFLOW_TRACKING_URI",
+)
+"""Addresses that the job is given from the submitter's environment.
+
+Secrets are not: Ray shows a job's environment to everybody.
+"""
 SECRET = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|(^|_)KEY(_|$)", re.IGNORECASE)
 KEY, OVER = "gpt1.key", ("SUCCEEDED", "FAILED", "STOPPED")
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be run on the cluster: `gpt1 run` with these words; `python` is the interpreter there (None: chosen)."""
+    """What is to be run on the cluster:
+
+    `gpt1 run` with these words; `python` is the interpreter there (None: chosen).
+    """
 
     file: Path
     words: Sequence[str]
@@ -52,9 +67,15 @@ class Order:
 
     @property
     def key(self) -> str:
-        """The same for the same order: the workflow's content, the user's modules, and everything it is run with."""
-        hashed = hashlib.sha256(b"\0".join([self.file.read_bytes(), *(word.encode() for word in self.words)]))
-        for file in sorted(file for entry in self.code.entries for file in _files(self.code.folder / entry)):
+        """The same for the same order: the workflow's content, the user's modules, and
+        everything it is run with.
+        """
+        hashed = hashlib.sha256(
+            b"\0".join([self.file.read_bytes(), *(word.encode() for word in self.words)])
+        )
+        for file in sorted(
+            file for entry in self.code.entries for file in _files(self.code.folder / entry)
+        ):
             hashed.update(f"\0{file.relative_to(self.code.folder)}\0".encode() + file.read_bytes())
         return hashed.hexdigest()[:16]
 
@@ -62,7 +83,8 @@ class Order:
 def submit_job(address: str, order: Order, detach: bool) -> int:
     """Submit `gpt1 run` and follow its output. Returns its exit status (0 at once with `detach`).
 
-    Where the very same order is under way, that job is followed; so a submitter may be killed, or run twice, and do no harm.
+    Where the very same order is under way, that job is followed; so a submitter may be killed, or
+    run twice, and do no harm.
     """
     environment = job_environment(order.environment or {})
     if not check_job_server(address):
@@ -81,35 +103,56 @@ def submit_job(address: str, order: Order, detach: bool) -> int:
             variables |= own.pop("env_vars", {})
             job = _submit(
                 client,
-                f"gpt1-{order.key}-{len(same)}",  # of two who submit at once the second finds it taken, and follows
+                # Of two who submit at once the second finds it taken, and follows
+                f"gpt1-{order.key}-{len(same)}",
                 entrypoint=shlex.join(
-                    [order.python or _python(address), "-m", "pipeline.cli", "run", *order.words, "--address", "auto"]
+                    [
+                        order.python or _python(address), "-m", "pipeline.cli", "run", *order.words,
+                        "--address", "auto",
+                    ]
                 ),
                 runtime_env={"working_dir": str(packed), "env_vars": variables, **own},
-                metadata={"gpt1.profile": order.profile or "", "gpt1.workflow": order.file.name, KEY: order.key},
+                metadata={
+                    "gpt1.profile": order.profile or "", "gpt1.workflow": order.file.name,
+                    KEY: order.key,
+                },
             )
         print(f"job {job} submitted to {shown}", flush=True)
     return 0 if detach else follow(address, job)
 
 
 def follow(address: str, job: str) -> int:
-    """Print a job's output until it ends; its exit status. Interrupted: 130, and the job goes on. 1 when the cluster is gone."""
+    """Print a job's output until it ends; its exit status.
+
+    Interrupted: 130, and the job goes on. 1 when the cluster is gone.
+    """
     from aiohttp import ClientError
 
     client = connect(address)
     _known(client, address, job)
     try:
         asyncio.run(_follow(client, job))
-        info = client.get_job_info(job)  # Ray's log ends without an error, too, when the cluster closes the connection
+        info = client.get_job_info(
+            job
+        )  # Ray's log ends without an error, too, when the cluster closes the connection
     except KeyboardInterrupt:
-        print(f"the job goes on; `gpt1 logs --address {address} {job}` shows it, `gpt1 stop --address {address} {job}` ends it")
+        print(
+            f"the job goes on; `gpt1 logs --address {address} {job}` shows it, `gpt1 stop --address"
+            f" {address} {job}` ends it"
+        )
         return 130
     except (RuntimeError, OSError, ClientError) as error:
         why = type(error).__name__  # the text of such an error is a page
-        print(f"{address} answers no more for job {job} ({why}); the same command follows it again, or goes on from the store")
+        print(
+            f"{address} answers no more for job {job} ({why}); the same command follows it again,"
+            " or goes on from the store"
+        )
         return 1
     if not info.status.is_terminal():
-        print(f"the connection to job {job} has ended, and the job goes on; the same command follows it again")
+        print(
+            f"the connection to job {job} has ended, and the job goes on; the same command follows"
+            " it again"
+        )
         return 1
     code = info.driver_exit_code
     return code if code is not None else int(str(info.status) != "SUCCEEDED")
@@ -123,24 +166,33 @@ def stop(address: str, job: str) -> None:
 
 
 def wait_for_end(address: str, job: str) -> str:
-    """Wait until a job that was asked to end has; its status. UserError when the cluster is gone before."""
+    """Wait until a job that was asked to end has; its status.
+
+    UserError when the cluster is gone before.
+    """
     client = connect(address)
     try:
         while (status := str(client.get_job_status(job))) not in OVER:
             time.sleep(1)
     except (RuntimeError, OSError) as error:
         why = type(error).__name__
-        raise UserError(f"{address} answers no more for job {job} ({why}); see `gpt1 jobs` when it is back") from None
+        raise UserError(
+            f"{address} answers no more for job {job} ({why}); see `gpt1 jobs` when it is back"
+        ) from None
     return status
 
 
 def jobs(address: str) -> list[dict[str, Any]]:
-    """The workflow's jobs on a cluster, oldest first: id, status, workflow, profile, start and end (ms since 1970)."""
+    """The workflow's jobs on a cluster, oldest first: id, status, workflow, profile, start and
+    end (ms since 1970).
+    """
     found = [job for job in _listed(connect(address), address) if KEY in (job.metadata or {})]
     return [
         {
-            "job": job.submission_id, "status": str(job.status), "workflow": job.metadata.get("gpt1.workflow", ""),
-            "profile": job.metadata.get("gpt1.profile", ""), "start": job.start_time, "end": job.end_time,
+            "job": job.submission_id, "status": str(job.status),
+            "workflow": job.metadata.get("gpt1.workflow", ""),
+            "profile": job.metadata.get("gpt1.profile", ""), "start": job.start_time,
+            "end": job.end_time,
         }
         for job in sorted(found, key=lambda job: job.start_time or 0)
     ]  # fmt: skip
@@ -149,21 +201,31 @@ def jobs(address: str) -> list[dict[str, Any]]:
 def connect(address: str) -> Any:
     """Ray's client of a cluster's job server. UserError when none answers, or it refuses us."""
     check_job_server(address)
-    os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray prefers this variable, and RAY_ADDRESS, to what it is given
+    os.environ["RAY_API_SERVER_ADDRESS"] = (
+        address  # Ray prefers this variable, and RAY_ADDRESS, to what it is given
+    )
     from ray.job_submission import JobSubmissionClient
 
     try:
         return JobSubmissionClient(address)
     except (OSError, RuntimeError) as error:  # such as another version's
-        raise UserError(f"--address {without_password(address)}: {' '.join(str(error).split())[:300]}") from None
+        raise UserError(
+            f"--address {without_password(address)}: {' '.join(str(error).split())[:300]}"
+        ) from None
 
 
 def job_environment(given: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a job: addresses of the submitter's environment, and those given. UserError for what is a secret."""
+    """The variables of a job: addresses of the submitter's environment, and those given.
+
+    UserError for what is a secret.
+    """
     passed = {name: value for name in PASSED_ON if (value := os.environ.get(name))}
     for name, value in {**passed, **given}.items():
         if SECRET.search(name) or ("://" in value and without_password(value) != value):
-            advice = "set it in the environment of the cluster's nodes (docs/cluster.md): Ray shows a job's own to everybody"
+            advice = (
+                "set it in the environment of the cluster's nodes (docs/cluster.md): Ray shows a"
+                " job's own to everybody"
+            )
             raise UserError(f"{name} holds a secret; {advice}")
     return {**passed, **given}
 
@@ -174,12 +236,17 @@ def address_of(store: str) -> str:
 
 
 def _listed(client: Any, address: str) -> list[Any]:
-    """The jobs that a cluster knows. UserError when it cannot say, as one whose head is not well."""
+    """The jobs that a cluster knows.
+
+    UserError when it cannot say, as one whose head is not well.
+    """
     try:
         return list(client.list_jobs())
     except Exception as error:  # whatever Ray's client makes of an answer that is none
         why = " ".join(str(error).split())[:300]
-        raise UserError(f"--address {without_password(address)}: the cluster does not list its jobs ({why})") from None
+        raise UserError(
+            f"--address {without_password(address)}: the cluster does not list its jobs ({why})"
+        ) from None
 
 
 def _known(client: Any, address: str, job: str) -> None:
@@ -187,13 +254,17 @@ def _known(client: Any, address: str, job: str) -> None:
         client.get_job_status(job)
     except RuntimeError:
         names = ", ".join(entry["job"] for entry in jobs(address)) or "none"
-        raise UserError(f"{without_password(address)} has no job {job}; its jobs: {names}") from None
+        raise UserError(
+            f"{without_password(address)} has no job {job}; its jobs: {names}"
+        ) from None
 
 
 def _submit(client: Any, job: str, **arguments: Any) -> str:
-    """Submit under a name of our own, so that asking again can never start a second job; returns the name.
+    """Submit under a name of our own, so that asking again can never start a second job; returns
+    the name.
 
-    A cluster that has just started answers before its job agents do: it is asked again for up to `AGENT_WAIT` seconds.
+    A cluster that has just started answers before its job agents do: it is asked again for up to
+    `AGENT_WAIT` seconds.
     """
     deadline = time.monotonic() + AGENT_WAIT
     while True:
@@ -206,13 +277,19 @@ def _submit(client: Any, job: str, **arguments: Any) -> str:
                 raise
             if time.monotonic() > deadline:
                 advice = "see the dashboard agent's log on the head, or submit again"
-                raise UserError(f"the cluster has no job agent after {AGENT_WAIT} s; {advice}") from None
+                raise UserError(
+                    f"the cluster has no job agent after {AGENT_WAIT} s; {advice}"
+                ) from None
         time.sleep(2)
 
 
 def _python(address: str) -> str:
     """This very interpreter for a cluster on this machine, else the `python` of its PATH."""
-    return sys.executable if urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1") else "python"
+    return (
+        sys.executable
+        if urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1")
+        else "python"
+    )
 
 
 def _pack(folder: Path, file: Path, code: UserCode) -> Path:
@@ -227,7 +304,9 @@ def _pack(folder: Path, file: Path, code: UserCode) -> Path:
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     if size > LIMIT:
         advice = f"take large files out of {', '.join([*SENT, *code.entries])}"
-        raise UserError(f"the code to upload has {size >> 20} MiB, more than {LIMIT >> 20} MiB; {advice}")
+        raise UserError(
+            f"the code to upload has {size >> 20} MiB, more than {LIMIT >> 20} MiB; {advice}"
+        )
     return folder
 
 
@@ -242,15 +321,23 @@ def _files(path: Path) -> list[Path]:
         entered.add(os.path.realpath(folder))
         folders[:] = [
             name for name in sorted(folders)
-            if not name.startswith((".", "__pycache__")) and os.path.realpath(f"{folder}/{name}") not in entered
+            if not name.startswith((".", "__pycache__"))
+            and os.path.realpath(f"{folder}/{name}") not in entered
         ]  # fmt: skip
-        inside = Path(folder).resolve().is_relative_to(root)  # behind a link elsewhere may be a corpus: code alone is taken
-        found += [Path(folder, name) for name in sorted(names) if not name.startswith(".") and (inside or name.endswith(".py"))]
+        inside = (
+            Path(folder).resolve().is_relative_to(root)
+        )  # behind a link elsewhere may be a corpus: code alone is taken
+        found += [
+            Path(folder, name)
+            for name in sorted(names)
+            if not name.startswith(".") and (inside or name.endswith(".py"))
+        ]
     return [file for file in found if file.is_file()]
 
 
 async def _follow(client: Any, job: str) -> None:
-    """Raises OSError, RuntimeError or aiohttp's ClientError when the cluster, or the job in it, is gone.
+    """Raises OSError, RuntimeError or aiohttp's ClientError when the cluster, or the job in it, is
+    gone.
 
     The job is asked after beside its log, because a host without power breaks no connection.
     """

@@ -1,4 +1,6 @@
-"""What the driver calls to record runs in MLflow: every call only appends to the outbox; a thread sends in the background."""
+"""What the driver calls to record runs in MLflow: every call only appends to the outbox; a
+thread sends in the background.
+"""
 
 from __future__ import annotations
 
@@ -20,21 +22,30 @@ from pipeline.recorder import Recorder, brief, default_uri, locked
 from pipeline.store import Store
 
 UPLOAD_LIMIT = 10_000_000  # bytes; larger files are recorded by reference
-LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG, LONGEST_DIGEST = 250, 6000, 8000, 36  # MLflow's limits, in characters
+LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG, LONGEST_DIGEST = (
+    250, 6000, 8000, 36,
+)  # MLflow's limits, in characters
 CHUNK = 500  # entries sent between two acknowledgements
 PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries to reach a server
-PACE = 3.0  # seconds between two looks for lines that must first be in a remote store: a request each
+PACE = (
+    3.0  # seconds between two looks for lines that must first be in a remote store: a request each
+)
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 class Tracker:
-    """The runs of one driver. Runs are known by `uid`, a string of the caller's; times are seconds since 1970 (None: now).
+    """The runs of one driver.
 
-    Methods that record may be called from any thread, take microseconds and raise nothing but OSError (disk full). The server is
-    `uri`, else MLFLOW_TRACKING_URI, else SQLite in the store. `say` gets one line when the server takes no records, and the like.
+    Runs are known by `uid`, a string of the caller's; times are seconds since 1970 (None: now).
+
+    Methods that record may be called from any thread, take microseconds and raise nothing but
+    OSError (disk full). The server is `uri`, else MLFLOW_TRACKING_URI, else SQLite in the store.
+    `say` gets one line when the server takes no records, and the like.
     """
 
-    def __init__(self, store: Path | Store, uri: str | None = None, say: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, store: Path | Store, uri: str | None = None, say: Callable[[str], None] | None = None
+    ) -> None:
         store = store if isinstance(store, Store) else Store(store.absolute())
         self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(store.root)
         self._root = store.root
@@ -53,30 +64,55 @@ class Tracker:
         self._thread: threading.Thread | None = None
 
     def start(
-        self, uid: str, name: str, parent_uid: str | None = None, tags: Mapping[str, Any] | None = None, time: float | None = None
+        self, uid: str, name: str, parent_uid: str | None = None,
+        tags: Mapping[str, Any] | None = None, time: float | None = None,
     ) -> None:
-        """A run begins, or goes on: one with this uid is opened again, under the new parent, and its curves continue."""
-        self._append("start", uid, time=_ms(time), name=name, parent=parent_uid, tags=_texts(tags or {}, LONGEST_TAG))
+        """A run begins, or goes on: one with this uid is opened again, under the new parent, and
+        its curves continue.
+        """
+        self._append(
+            "start", uid, time=_ms(time), name=name, parent=parent_uid,
+            tags=_texts(tags or {}, LONGEST_TAG),
+        )
 
     def params(self, uid: str, values: Mapping[str, Any]) -> None:
-        """Settings of a run. One that is there with another value stays as it is, and that is said."""
+        """Settings of a run.
+
+        One that is there with another value stays as it is, and that is said.
+        """
         self._append("params", uid, values=_texts(values, LONGEST_PARAM))
 
-    def metrics(self, uid: str, step: int, values: Mapping[str, float], time: float | None = None) -> None:
-        """Points of curves; those not beyond the curve's end are dropped. An infinity is drawn as NaN; a tag tells the first."""
+    def metrics(
+        self, uid: str, step: int, values: Mapping[str, float], time: float | None = None
+    ) -> None:
+        """Points of curves; those not beyond the curve's end are dropped.
+
+        An infinity is drawn as NaN; a tag tells the first.
+        """
         numbers = {_name(name): float(value) for name, value in values.items()}
         odd = {name: value for name, value in numbers.items() if not math.isfinite(value)}
-        finite: dict[str, float | str] = {name: "nan" if name in odd else value for name, value in numbers.items()}
+        finite: dict[str, float | str] = {
+            name: "nan" if name in odd else value for name, value in numbers.items()
+        }
         self._append("metrics", uid, time=_ms(time), step=step, values=finite)
-        new = {f"gpt1.not_finite.{name}": f"{value} at step {step}" for name, value in odd.items() if (uid, name) not in self._odd}
+        new = {
+            f"gpt1.not_finite.{name}": f"{value} at step {step}"
+            for name, value in odd.items()
+            if (uid, name) not in self._odd
+        }
         if new:
             self._odd.update((uid, name) for name in odd)
             self.tags(uid, new)
 
-    def artifact(self, uid: str, file: Path | str, folder: str = "", size: int | None = None) -> None:
-        """A file to show in the run: uploaded up to UPLOAD_LIMIT, else by reference. It must stay as it is until it is sent.
+    def artifact(
+        self, uid: str, file: Path | str, folder: str = "", size: int | None = None
+    ) -> None:
+        """A file to show in the run: uploaded up to UPLOAD_LIMIT, else by reference.
 
-        `file`: a path, or the address of a file of the store and its `size` in bytes; that one is fetched when it is sent.
+        It must stay as it is until it is sent.
+
+        `file`: a path, or the address of a file of the store and its `size` in bytes; that one is
+        fetched when it is sent.
         """
         size = file.stat().st_size if isinstance(file, Path) else size or 0
         path = self._path(file)
@@ -84,28 +120,52 @@ class Tracker:
             self._append("artifact", uid, path=path, folder=folder)
             return
         address = file.absolute().as_uri() if isinstance(file, Path) else file
-        self.document(uid, f"{folder}/{path.rpartition('/')[2]}.reference.json".lstrip("/"), {"uri": address, "size": size})
+        self.document(
+            uid, f"{folder}/{path.rpartition('/')[2]}.reference.json".lstrip("/"),
+            {"uri": address, "size": size},
+        )
 
     def document(self, uid: str, name: str, content: Any) -> None:
         """A JSON file of the run, called `name`."""
         self._append("reference", uid, name=name, content=content)
 
     def references(self, uid: str, files: Sequence[Mapping[str, Any]]) -> None:
-        """All files of an artifact, as mappings of name, uri, size (bytes) and sha256: `artifacts.json` in the run, and tags."""
-        self.document(uid, "artifacts.json", [dict(file) for file in files])
-        self.tags(uid, {"gpt1.artifacts": len(files), "gpt1.artifacts.bytes": sum(file["size"] for file in files)})
+        """All files of an artifact, as mappings of name, uri, size (bytes) and sha256:
 
-    def model(self, uid: str, name: str, folder: Path | str, fingerprint: str, aliases: Sequence[str] = ()) -> None:
-        """An exported model (a folder, or its address) to enter in the registry under `name`, once for each fingerprint.
+        `artifacts.json` in the run, and tags.
+        """
+        self.document(uid, "artifacts.json", [dict(file) for file in files])
+        self.tags(
+            uid,
+            {
+                "gpt1.artifacts": len(files),
+                "gpt1.artifacts.bytes": sum(file["size"] for file in files),
+            },
+        )
+
+    def model(
+        self, uid: str, name: str, folder: Path | str, fingerprint: str, aliases: Sequence[str] = ()
+    ) -> None:
+        """An exported model (a folder, or its address) to enter in the registry under `name`, once
+        for each fingerprint.
 
         `aliases` point to it from then on. It must stay as it is until it is sent.
         """
         name = re.sub("[/:]", "_", _name(name))  # of models MLflow refuses these two
-        self._append("model", uid, name=name, path=self._path(folder), fingerprint=fingerprint, aliases=list(aliases))
+        self._append(
+            "model", uid, name=name, path=self._path(folder), fingerprint=fingerprint,
+            aliases=list(aliases),
+        )
 
     def dataset(self, uid: str, name: str, digest: str, source: str, context: str) -> None:
-        """A data set the run used; `source` a URI. MLflow keeps the first 36 characters of the digest."""
-        self._append("dataset", uid, name=name[:500], digest=digest[:LONGEST_DIGEST], source=source, context=context)
+        """A data set the run used; `source` a URI.
+
+        MLflow keeps the first 36 characters of the digest.
+        """
+        self._append(
+            "dataset", uid, name=name[:500], digest=digest[:LONGEST_DIGEST], source=source,
+            context=context,
+        )
 
     def tags(self, uid: str, values: Mapping[str, Any]) -> None:
         """Tags of a run; the last value counts."""
@@ -116,14 +176,18 @@ class Tracker:
         self._append("end", uid, time=_ms(time), status=status)
 
     def close_left_open(self, keep: Collection[str] = ()) -> list[str]:
-        """End, as KILLED at the time of their last sign of life, the runs that killed drivers left open; not those in `keep`."""
+        """End, as KILLED at the time of their last sign of life, the runs that killed drivers
+        left open; not those in `keep`.
+        """
         left = [uid for uid in self._outbox.left_open() if uid not in keep]
         for uid in left:
             self._append("end", uid, time=self._outbox.runs[uid].last, status="KILLED")
         return left
 
     def run_id(self, uid: str, timeout: float = 0.0) -> str | None:
-        """MLflow's id of a run, awaited for at most `timeout` seconds; None when it is not known by then."""
+        """MLflow's id of a run, awaited for at most `timeout` seconds; None when it is not known
+        by then.
+        """
         self._awake()
         deadline = clock.monotonic() + timeout
         while uid not in self._recorder.ids and clock.monotonic() < deadline:
@@ -131,7 +195,9 @@ class Tracker:
         return self._recorder.ids.get(uid)
 
     def flush(self, timeout: float = 30.0) -> int:
-        """Wait until everything is with the server, for at most `timeout` seconds; how many entries are left."""
+        """Wait until everything is with the server, for at most `timeout` seconds; how many
+        entries are left.
+        """
         deadline = clock.monotonic() + timeout
         while (left := self._outbox.left()) and clock.monotonic() < deadline:
             self._awake()
@@ -140,20 +206,28 @@ class Tracker:
         return left
 
     def close(self, timeout: float = 30.0) -> int:
-        """Flush, and end. What is left stays in the store for the next run or `gpt1 track sync`; how many entries that is."""
+        """Flush, and end.
+
+        What is left stays in the store for the next run or `gpt1 track sync`; how many entries that
+        is.
+        """
         left = self.flush(timeout)
         self._stop = True
         self._urge.set()
         self._wake.set()
         self._outbox.close()
         if self._thread is not None:
-            self._thread.join(timeout=2 if left else 20)  # a request that hangs is left behind; the thread is a daemon
+            self._thread.join(
+                timeout=2 if left else 20
+            )  # a request that hangs is left behind; the thread is a daemon
         if self._mirror:
             self._mirror.stop()
         return left
 
     def _path(self, place: Path | str) -> str:
-        """How the outbox names a file or folder: relative to the store where it is in it, so that a store can be moved."""
+        """How the outbox names a file or folder: relative to the store where it is in it, so
+        that a store can be moved.
+        """
         if isinstance(place, str) and not place.startswith(FILE):
             return place
         path = place.absolute() if isinstance(place, Path) else path_of_uri(place)
@@ -184,7 +258,8 @@ class Tracker:
             except BlockingIOError:
                 self.trouble = "another gpt1 process is sending for this store"
             except Exception as error:
-                # Whatever it is must not end the thread: what is not acknowledged is tried again, for as long as it takes.
+                # Whatever it is must not end the thread: what is not acknowledged is tried again,
+                # for as long as it takes.
                 self._outbox.sync()
                 self._in_trouble(error)
             self._urge.clear()
@@ -214,14 +289,20 @@ class Tracker:
         user = urlsplit(self.uri).netloc.rpartition("@")[0]
         reason = reason.replace(f"{user}@", "") if user else reason
         if self.trouble is None:
-            self._away = "the store" if isinstance(error, UserError) else "MLflow"  # lines go to a remote store first
-            self._say(f"{self._away} takes no records; they wait in {self._outbox.folder} ({reason})")
+            self._away = (
+                "the store" if isinstance(error, UserError) else "MLflow"
+            )  # lines go to a remote store first
+            self._say(
+                f"{self._away} takes no records; they wait in {self._outbox.folder} ({reason})"
+            )
         self.trouble = reason
 
 
 @dataclass(frozen=True)
 class Synced:
-    """What `track sync` did: entries sent, entries left, runs of killed drivers that were closed, and why something is left."""
+    """What `track sync` did: entries sent, entries left, runs of killed drivers that were
+    closed, and why something is left.
+    """
 
     sent: int
     left: int
@@ -229,13 +310,21 @@ class Synced:
     trouble: str | None
 
 
-def sync(store: Path | Store, uri: str | None = None, timeout: float = 60.0, say: Callable[[str], None] | None = None) -> Synced:
-    """Send what waits in the outbox of a store, for at most `timeout` seconds; `say` as of a Tracker."""
+def sync(
+    store: Path | Store, uri: str | None = None, timeout: float = 60.0,
+    say: Callable[[str], None] | None = None,
+) -> Synced:
+    """Send what waits in the outbox of a store, for at most `timeout` seconds; `say` as of a
+    Tracker.
+    """
     tracker = Tracker(store, uri, say)
     closed = tracker.close_left_open()
     waiting = tracker._outbox.left()
     left = tracker.close(timeout) if waiting else 0
-    return Synced(waiting - left, left, len(closed), (tracker.trouble or f"not done within {timeout:g} s") if left else None)
+    return Synced(
+        waiting - left, left, len(closed),
+        (tracker.trouble or f"not done within {timeout:g} s") if left else None,
+    )
 
 
 def _ms(seconds: float | None) -> int:
@@ -249,4 +338,7 @@ def _name(text: str) -> str:
 
 def _texts(values: Mapping[str, Any], longest: int) -> dict[str, str]:
     cut = {_name(key): str(value)[: longest + 1] for key, value in values.items()}
-    return {key: text if len(text) <= longest else text[: longest - 3] + "..." for key, text in cut.items()}
+    return {
+        key: text if len(text) <= longest else text[: longest - 3] + "..."
+        for key, text in cut.items()
+    }

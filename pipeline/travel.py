@@ -1,6 +1,8 @@
-"""How paths and files of a remote store get from one host to another (the `Travel` of the stage contract).
+"""How paths and files of a remote store get from one host to another (the `Travel` of the stage
+contract).
 
-Paths below a store's folder of one host's cache mean objects: on another host the same objects lie below another folder.
+Paths below a store's folder of one host's cache mean objects: on another host the same objects lie
+below another folder.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StoreTravel:
-    """Carries what belongs to `store`; `origin` is the store's folder on the host where the paths were written down."""
+    """Carries what belongs to `store`; `origin` is the store's folder on the host where the
+    paths were written down.
+    """
 
     store: RemoteStore
     origin: Path
@@ -32,8 +36,14 @@ class StoreTravel:
         if isinstance(value, Path):
             return self._path(value) if value.is_relative_to(self.origin) else value
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
-            return dataclasses.replace(value, **{name: self.here(inner) for name, inner in fields.items()})
+            fields = {
+                field.name: getattr(value, field.name)
+                for field in dataclasses.fields(value)
+                if field.init
+            }
+            return dataclasses.replace(
+                value, **{name: self.here(inner) for name, inner in fields.items()}
+            )
         if isinstance(value, Mapping):
             return {key: self.here(inner) for key, inner in value.items()}
         if isinstance(value, list | tuple):
@@ -74,7 +84,9 @@ class StoreTravel:
         key = path.relative_to(self.origin).as_posix()
         here = self.store.root / key
         items = self._items(key)
-        if any(item.key == key for item in items):  # a file, with those of its folder: code finds siblings by their names
+        if any(
+            item.key == key for item in items
+        ):  # a file, with those of its folder: code finds siblings by their names
             key = key.rpartition("/")[0]
         wanted = [item for item in items if item.key.startswith(f"{key}/")]
         self.store.fetch(wanted)

@@ -23,24 +23,37 @@ STARTING = 120.0  # seconds the server may take to answer
 ENDING = 5.0  # seconds it may take to end by itself
 
 
-def serve(store: Path, host: str = "127.0.0.1", port: int = 5000, say: Callable[[str], None] | None = None) -> None:
-    """Serve until SIGINT or SIGTERM; `say` (else standard output) gets the address once it answers. For the main thread.
+def serve(
+    store: Path, host: str = "127.0.0.1", port: int = 5000, say: Callable[[str], None] | None = None
+) -> None:
+    """Serve until SIGINT or SIGTERM; `say` (else standard output) gets the address once it answers.
 
-    UserError: there is nothing to show, the port is in use, or the server does not come up (with the end of what it said).
+    For the main thread.
+
+    UserError: there is nothing to show, the port is in use, or the server does not come up (with
+    the end of what it said).
     """
     store = store.absolute()
     if not (store / DATA_BASE).is_file():
-        raise UserError(f"{store}: nothing has been recorded (no {DATA_BASE}); run the workflow first, or name another --store")
+        raise UserError(
+            f"{store}: nothing has been recorded (no {DATA_BASE}); run the workflow first, or name"
+            " another --store"
+        )
     _require_free(host, port)
     command = [
-        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", default_uri(store), "--host", host, "--port", str(port),
-        "--workers", "1", "--artifacts-destination", (store / FILES).as_uri(),
+        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", default_uri(store),
+        "--host", host, "--port", str(port), "--workers", "1", "--artifacts-destination",
+        (store / FILES).as_uri(),
     ]  # fmt: skip
     environment = {**DEFAULTS, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
     with tempfile.TemporaryFile() as log:
-        # Its own process group: Ctrl-C reaches this process alone, which then ends all of the server's.
-        server = subprocess.Popen(command, cwd=store, env=environment, stdout=log, stderr=subprocess.STDOUT, process_group=0)
+        # Its own process group: Ctrl-C reaches this process alone, which then ends all of the
+        # server's.
+        server = subprocess.Popen(
+            command, cwd=store, env=environment, stdout=log, stderr=subprocess.STDOUT,
+            process_group=0,
+        )
         guard = _guard(server.pid)
         try:
             _await_answer(host, port, server, log)
@@ -56,9 +69,13 @@ def serve(store: Path, host: str = "127.0.0.1", port: int = 5000, say: Callable[
 
 
 def _page(store: Path) -> str:
-    """The list of runs, in MLflow's pages for training (it opens those for language-model applications by itself)."""
+    """The list of runs, in MLflow's pages for training (it opens those for language-model
+    applications by itself).
+    """
     with closing(sqlite3.connect(store / DATA_BASE)) as base:
-        found = base.execute("SELECT experiment_id FROM experiments WHERE name = ?", (EXPERIMENT,)).fetchone()
+        found = base.execute(
+            "SELECT experiment_id FROM experiments WHERE name = ?", (EXPERIMENT,)
+        ).fetchone()
     return f"/#/experiments/{found[0]}/runs?{TRAINING}" if found else ""
 
 
@@ -68,12 +85,18 @@ def _require_free(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except (OSError, OverflowError) as error:
-            raise UserError(f"{host}:{port} cannot be used ({error}); name a free port with --port") from None
+            raise UserError(
+                f"{host}:{port} cannot be used ({error}); name a free port with --port"
+            ) from None
 
 
 def _guard(group: int) -> subprocess.Popen[bytes]:
-    """Ends the server's process group when this process dies in whatever way: then the pipe to the guard closes."""
-    return subprocess.Popen(["/bin/sh", "-c", "read _; kill -TERM 0"], stdin=subprocess.PIPE, process_group=group)
+    """Ends the server's process group when this process dies in whatever way: then the pipe to
+    the guard closes.
+    """
+    return subprocess.Popen(
+        ["/bin/sh", "-c", "read _; kill -TERM 0"], stdin=subprocess.PIPE, process_group=group
+    )
 
 
 def _await_answer(host: str, port: int, server: subprocess.Popen[bytes], log: IO[bytes]) -> None:

@@ -1,13 +1,15 @@
 """The user's own modules: stages and tasks that a workflow names, and the helpers these import.
 
-They are in the folder of the workflow's file. That folder is never on `sys.path`, where any folder in it would answer for a
-package of the same name. Instead a finder, the last of `sys.meta_path`, knows the few names that the workflow needs:
+They are in the folder of the workflow's file. That folder is never on `sys.path`, where any folder
+in it would answer for a package of the same name. Instead a finder, the last of `sys.meta_path`,
+knows the few names that the workflow needs:
 
     my         from `uses: my.longest_words` or `task: my.weather`
     helpers    a file or folder beside the workflow that one of those modules imports
-    counting   a file or folder beside the module that imports it: my/counting.py, as `import counting`
+    counting   a file or folder beside the module that imports it: my/counting.py
 
-Every Ray worker installs it before anything else (`install_in_worker`), by the environment variable that its job has.
+Every Ray worker installs it before anything else (`install_in_worker`), by the environment variable
+that its job has.
 """
 
 from __future__ import annotations
@@ -34,16 +36,25 @@ VARIABLE = "GPT1_USER_CODE"
 
 @dataclass(frozen=True)
 class UserCode:
-    """`places`: top-level module -> the folder that holds it, relative to `folder`; as pairs, so that it can be hashed."""
+    """`places`: top-level module -> the folder that holds it, relative to `folder`; as pairs, so
+    that it can be hashed.
+    """
 
     folder: Path
     places: tuple[tuple[str, str], ...] = ()
 
     @property
     def entries(self) -> list[str]:
-        """The files and folders of `folder` that the modules are in, which is what another machine needs."""
-        tops = {place.partition("/")[0] or name: module_file(self.folder / place, name) for name, place in self.places}
-        return sorted(file.name if file and file.parent == self.folder else top for top, file in tops.items())
+        """The files and folders of `folder` that the modules are in, which is what another
+        machine needs.
+        """
+        tops = {
+            place.partition("/")[0] or name: module_file(self.folder / place, name)
+            for name, place in self.places
+        }
+        return sorted(
+            file.name if file and file.parent == self.folder else top for top, file in tops.items()
+        )
 
     def file(self, module: str) -> Path | None:
         """The file of a module of the user's; None for any other."""
@@ -51,11 +62,16 @@ class UserCode:
         return None if place is None else module_file(self.folder / place, module)
 
     def runtime_env(self, folder: str | None = None) -> dict[str, Any]:
-        """What of Ray's runtime environment lets workers import the modules, which they find in `folder`."""
+        """What of Ray's runtime environment lets workers import the modules, which they find in
+        `folder`.
+        """
         if not self.places:
             return {}
         value = json.dumps({"folder": folder or str(self.folder), "places": self.places})
-        return {"env_vars": {VARIABLE: value}, "worker_process_setup_hook": f"{__name__}.install_in_worker"}
+        return {
+            "env_vars": {VARIABLE: value},
+            "worker_process_setup_hook": f"{__name__}.install_in_worker",
+        }
 
 
 NONE = UserCode(Path())
@@ -67,9 +83,15 @@ class _Finder(MetaPathFinder):
     def __init__(self) -> None:
         self.code = NONE
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         place = dict(self.code.places).get(fullname) if path is None else None
-        return None if place is None else PathFinder.find_spec(fullname, [str(self.code.folder / place)], target)
+        return (
+            None
+            if place is None
+            else PathFinder.find_spec(fullname, [str(self.code.folder / place)], target)
+        )
 
 
 _finder = _Finder()
@@ -83,7 +105,9 @@ def installed() -> UserCode:
 def install(code: UserCode) -> None:
     """Let this process import `code`, in place of that of another workflow."""
     if code != _finder.code:
-        for name in [name for name in sys.modules if name.partition(".")[0] in dict(_finder.code.places)]:
+        for name in [
+            name for name in sys.modules if name.partition(".")[0] in dict(_finder.code.places)
+        ]:
             del sys.modules[name]
     _finder.code = code
     if _finder not in sys.meta_path:
@@ -91,7 +115,9 @@ def install(code: UserCode) -> None:
 
 
 def sent() -> UserCode | None:
-    """The user's code of a submitted job, or of the run that has started this process; None elsewhere."""
+    """The user's code of a submitted job, or of the run that has started this process; None
+    elsewhere.
+    """
     if (text := os.environ.get(VARIABLE)) is None:
         return None
     value = json.loads(text)
@@ -104,16 +130,19 @@ def install_in_worker() -> None:
 
 
 def find_user_code(workflow: Path, modules: Mapping[str, str]) -> UserCode:
-    """What `modules` (name -> where the workflow names it) and the modules they import take from the folder of the workflow.
+    """What `modules` (name -> where the workflow names it) and the modules they import take from
+    the folder of the workflow.
 
-    Of a link to a workflow that is the folder of the link where one of the modules is there, else that of the file. In a submitted
-    job, what was sent with it. UserError where one has the name of an installed package, which `import` would give.
+    Of a link to a workflow that is the folder of the link where one of the modules is there, else
+    that of the file. In a submitted job, what was sent with it. UserError where one has the name of
+    an installed package, which `import` would give.
     """
     if (code := sent()) is not None:
         for name, place in code.places:
             if other := _elsewhere(name, code.folder / place):
                 raise UserError(
-                    f"{name!r} was sent with this job, and is also {other} on {os.uname().nodename}; give yours another name"
+                    f"{name!r} was sent with this job, and is also {other} on"
+                    f" {os.uname().nodename}; give yours another name"
                 )
         return code
     folder, other_end = workflow.parent.resolve(), workflow.resolve().parent
@@ -128,7 +157,8 @@ def find_user_code(workflow: Path, modules: Mapping[str, str]) -> UserCode:
         other = _elsewhere(top, folder)
         if other is not None:
             raise UserError(
-                f"{where}: {module!r} is {file}, and {top!r} is also {other}; give the folder {folder / top} another name"
+                f"{where}: {module!r} is {file}, and {top!r} is also {other}; give the folder"
+                f" {folder / top} another name"
             )
         if top not in PROJECT:
             places[top] = ""
@@ -141,7 +171,9 @@ def find_user_code(workflow: Path, modules: Mapping[str, str]) -> UserCode:
 
 
 def _helpers(code: UserCode, modules: Iterable[str]) -> dict[str, str]:
-    """The helpers that the user's modules import by a top-level name that is not known yet: name -> folder."""
+    """The helpers that the user's modules import by a top-level name that is not known yet: name
+    -> folder.
+    """
     places = dict(code.places)
     found: dict[str, str] = {}
     for module, file in sorted(closure(modules, code.file).items()):
@@ -153,13 +185,18 @@ def _helpers(code: UserCode, modules: Iterable[str]) -> dict[str, str]:
             first = {**found, **places}.setdefault(name, place)
             if first != place:
                 both = " and ".join(str(code.folder / one / name) for one in (first, place))
-                raise UserError(f"{file}: `import {name}` may be {both}; import it with its folder's name, {place}.{name}")
+                raise UserError(
+                    f"{file}: `import {name}` may be {both}; import it with its folder's name,"
+                    f" {place}.{name}"
+                )
             found[name] = place
     return found
 
 
 def _place(folder: Path, own: str, name: str, importer: Path) -> str | None:
-    """The folder of the helper `name`, that of the workflow or that of its importer; None: no helper has that name."""
+    """The folder of the helper `name`, that of the workflow or that of its importer; None: no
+    helper has that name.
+    """
     if name in PROJECT or name in sys.stdlib_module_names:
         return None
     for place in dict.fromkeys(("", own)):
@@ -169,20 +206,31 @@ def _place(folder: Path, own: str, name: str, importer: Path) -> str | None:
         other = _elsewhere(name, folder / place)
         if other is None:
             return place
-        if place or helper == folder / f"{name}.py":  # a folder beside the workflow is data until a name says otherwise
-            raise UserError(f"{importer}: `import {name}` is {helper}, and also {other}; give yours another name")
+        if (
+            place or helper == folder / f"{name}.py"
+        ):  # a folder beside the workflow is data until a name says otherwise
+            raise UserError(
+                f"{importer}: `import {name}` is {helper}, and also {other}; give yours another"
+                " name"
+            )
     return None
 
 
 def _source(folder: Path, name: str) -> Path | None:
     """A file or folder with Python code that `import name` would find in `folder`."""
     package = folder / name
-    return module_file(folder, name) or (package if package.is_dir() and any(package.rglob("*.py")) else None)
+    return module_file(folder, name) or (
+        package if package.is_dir() and any(package.rglob("*.py")) else None
+    )
 
 
 def _elsewhere(top: str, folder: Path) -> str | None:
     """Where Python finds the top-level module without us, if that is not in `folder`."""
-    specs = (finder.find_spec(top, None) for finder in sys.meta_path if finder is not _finder and hasattr(finder, "find_spec"))
+    specs = (
+        finder.find_spec(top, None)
+        for finder in sys.meta_path
+        if finder is not _finder and hasattr(finder, "find_spec")
+    )
     spec = next((spec for spec in specs if spec is not None), None)
     if spec is None:
         return None

@@ -19,7 +19,10 @@ BEATS = "beats"
 
 
 class Word(Protocol):
-    """A note at one place of a store. Where it carries `beat`, that is a time of this machine's clock, in seconds."""
+    """A note at one place of a store.
+
+    Where it carries `beat`, that is a time of this machine's clock, in seconds.
+    """
 
     @property
     def about(self) -> str:
@@ -44,7 +47,9 @@ class Word(Protocol):
         ...
 
     def seize(self, data: Data) -> bool:
-        """Put one's own in the place of the note that `read` gave last; False when somebody else was first."""
+        """Put one's own in the place of the note that `read` gave last; False when somebody else
+        was first.
+        """
         ...
 
     def remove(self) -> None:
@@ -54,7 +59,10 @@ class Word(Protocol):
 
 @dataclass
 class FileWord:
-    """A note in a file. Who seizes it holds a lock on the file that is there, and writes another one in its place."""
+    """A note in a file.
+
+    Who seizes it holds a lock on the file that is there, and writes another one in its place.
+    """
 
     path: Path
     _mark: tuple[int, int] | None = None
@@ -84,8 +92,13 @@ class FileWord:
             self.seize(data)
 
     def seize(self, data: Data) -> bool:
-        with suppress(FileNotFoundError), self.path.open("r+b" if os.access(self.path, os.W_OK) else "rb") as file:
-            with suppress(OSError):  # a file system without locks: two who look at the same moment may both win
+        with (
+            suppress(FileNotFoundError),
+            self.path.open("r+b" if os.access(self.path, os.W_OK) else "rb") as file,
+        ):
+            with suppress(
+                OSError
+            ):  # a file system without locks: two who look at the same moment may both win
                 fcntl.flock(file, fcntl.LOCK_EX)
             if _mark(self.path.stat()) == self._mark:
                 replace(self.path, data)
@@ -100,7 +113,8 @@ class FileWord:
 class ObjectWord:
     """A note in an object, created and seized by conditional requests.
 
-    A holder of a thousand notes writes one object, `beats/<token>`, to keep them all alive. Ages are by the server's clock.
+    A holder of a thousand notes writes one object, `beats/<token>`, to keep them all alive. Ages
+    are by the server's clock.
     """
 
     objects: Objects

@@ -19,14 +19,17 @@ from pipeline.user_code import find_user_code, install
 
 
 def read(file: Path, profile: str | None = None, assignments: Sequence[str] = ()) -> Workflow:
-    """Read and validate a workflow, and let this process import the modules of the user's that it names.
+    """Read and validate a workflow, and let this process import the modules of the user's that it
+    names.
 
     UserError (with file and line) for anything that is wrong in it.
     """
     document = load(file)
     data = document.data
     if not isinstance(data, dict):
-        raise UserError(f"{file}: expected the keys name, stages and profiles; found {type(data).__name__}")
+        raise UserError(
+            f"{file}: expected the keys name, stages and profiles; found {type(data).__name__}"
+        )
     _known_keys(document, data, {"name", "stages", "profiles"}, ())
     stages = data.get("stages")
     if not isinstance(stages, dict) or not stages:
@@ -34,7 +37,9 @@ def read(file: Path, profile: str | None = None, assignments: Sequence[str] = ()
     for node, spec in stages.items():
         if not isinstance(spec, dict | None):
             where = document.where(("stages", node))
-            raise UserError(f"{where}: stage {node!r}: expected keys such as needs and with, found {spec!r}")
+            raise UserError(
+                f"{where}: stage {node!r}: expected keys such as needs and with, found {spec!r}"
+            )
     merged = {node: dict(spec or {}) for node, spec in stages.items()}
     _overlay_profile(document, merged, data.get("profiles") or {}, profile)
     for assignment in assignments:
@@ -51,22 +56,36 @@ def _modules(document: Document, specs: Mapping[str, StageSpec]) -> dict[str, st
     """The modules that stages and tasks are named by, which have a dot in their names -> where."""
     found: dict[str, str] = {}
     for node, spec in specs.items():
-        named: list[tuple[KeyPath, Any]] = [(("uses",), spec.uses), (("with", "task"), spec.with_.get("task"))]
-        matrices = [(("matrix",), spec.matrix), *((("also", number), one) for number, one in enumerate(spec.also))]
-        named += [((*path, "task"), task) for path, matrix in matrices for task in matrix.get("task", ())]
+        named: list[tuple[KeyPath, Any]] = [
+            (("uses",), spec.uses),
+            (("with", "task"), spec.with_.get("task")),
+        ]
+        matrices = [
+            (("matrix",), spec.matrix),
+            *((("also", number), one) for number, one in enumerate(spec.also)),
+        ]
+        named += [
+            ((*path, "task"), task) for path, matrix in matrices for task in matrix.get("task", ())
+        ]
         for path, name in named:
             if is_dotted(name):
                 found.setdefault(name, document.where(("stages", node, *path)))
     return found
 
 
-def _known_keys(document: Document, data: Mapping[str, Any], known: set[str], path: KeyPath) -> None:
+def _known_keys(
+    document: Document, data: Mapping[str, Any], known: set[str], path: KeyPath
+) -> None:
     for key in data:
         if key not in known:
-            raise UserError(f"{document.where((*path, key))}: unknown key {key!r}; {nearest(key, known)}")
+            raise UserError(
+                f"{document.where((*path, key))}: unknown key {key!r}; {nearest(key, known)}"
+            )
 
 
-def _overlay_profile(document: Document, merged: dict[str, dict[str, Any]], profiles: Any, profile: str | None) -> None:
+def _overlay_profile(
+    document: Document, merged: dict[str, dict[str, Any]], profiles: Any, profile: str | None
+) -> None:
     if not isinstance(profiles, dict):
         raise UserError(f"{document.where(('profiles',))}: `profiles:` must map names to profiles")
     for name, raw in profiles.items():
@@ -78,7 +97,9 @@ def _overlay_profile(document: Document, merged: dict[str, dict[str, Any]], prof
     if profile is None:
         return
     if profile not in profiles:
-        raise UserError(f"{document.name}: unknown profile {profile!r}; {nearest(profile, profiles)}")
+        raise UserError(
+            f"{document.name}: unknown profile {profile!r}; {nearest(profile, profiles)}"
+        )
     for node, overlay in ((profiles[profile] or {}).get("stages") or {}).items():
         _merge(merged[node], overlay or {})
         _adopt_lines(document, ("profiles", profile, "stages", node), ("stages", node))
@@ -104,7 +125,9 @@ def _assign(document: Document, merged: dict[str, dict[str, Any]], assignment: s
     target, equals, text = assignment.partition("=")
     node, _, key = target.strip().partition(".")
     if not equals or not key:
-        raise UserError(f"--set {assignment!r}: expected stage.key=value, such as pretrain.max_lr=1e-3")
+        raise UserError(
+            f"--set {assignment!r}: expected stage.key=value, such as pretrain.max_lr=1e-3"
+        )
     if node not in merged:
         raise UserError(f"--set {assignment!r}: unknown stage {node!r}; {nearest(node, merged)}")
     keys = key.split(".")
@@ -128,7 +151,11 @@ def _drop_axis(raw: dict[str, Any], setting: str) -> None:
     """A setting that the command gives one value is no axis any more."""
 
     def without(matrix: Any) -> Any:
-        return {axis: values for axis, values in matrix.items() if axis != setting} if isinstance(matrix, dict) else matrix
+        return (
+            {axis: values for axis, values in matrix.items() if axis != setting}
+            if isinstance(matrix, dict)
+            else matrix
+        )
 
     raw |= {"matrix": without(raw.get("matrix"))}
     if isinstance(raw.get("also"), list):
@@ -139,6 +166,9 @@ def _stage_spec(document: Document, node: str, raw: dict[str, Any]) -> StageSpec
     if isinstance(raw.get("needs"), str):
         raw = {**raw, "needs": [raw["needs"]]}
     if not re.fullmatch(r"[a-z][a-z0-9_]*", node):
-        raise UserError(f"{document.where(('stages', node))}: stage name {node!r}: use small letters, digits and _")
+        raise UserError(
+            f"{document.where(('stages', node))}: stage name {node!r}: use small letters, digits"
+            " and _"
+        )
     cleaned = {key: value for key, value in raw.items() if value is not None}
     return cast(StageSpec, parse(document, StageSpec, cleaned, ("stages", node)))

@@ -12,12 +12,19 @@ FILES = (MODEL, "config.json", "encoder_bpe_*.json", "vocab_*.bpe", "vocab.json"
 
 
 def checkpoint_files(folder: str, setting: str, under: str = "") -> list[OutsideFile]:
-    """Weights, shape and vocabulary in `folder`, named below `under`, with absolute paths: a process elsewhere may read them.
+    """Weights, shape and vocabulary in `folder`, named below `under`, with absolute paths: a
+    process elsewhere may read them.
 
     UserError, which names the `setting`, where there are no weights.
     """
     path = Path(folder).expanduser().absolute()
-    found = [OutsideFile(f"{under}{file.name}", file) for pattern in FILES for file in sorted(path.glob(pattern))]
+    found = [
+        OutsideFile(f"{under}{file.name}", file)
+        for pattern in FILES
+        for file in sorted(path.glob(pattern))
+    ]
     if not any(file.path.name == MODEL for file in found):
-        raise UserError(f"{setting} {folder} has no {MODEL}; give a folder that `gpt1 import` has written")
+        raise UserError(
+            f"{setting} {folder} has no {MODEL}; give a folder that `gpt1 import` has written"
+        )
     return found

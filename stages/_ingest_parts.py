@@ -1,4 +1,6 @@
-"""The two functions that ingest runs on the cluster: one archive into a spool, and one bucket of all spools into books."""
+"""The two functions that ingest runs on the cluster: one archive into a spool, and one bucket of
+all spools into books.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ _EVERY = 1.0  # seconds between two words about progress
 
 
 def spool_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
-    """Read one archive, Parquet file or file of JSON lines; write its pieces by bucket, the index, and what was refused."""
+    """Read one archive, Parquet file or file of JSON lines; write its pieces by bucket, the
+    index, and what was refused.
+    """
     from gpt1.corpus.refusals import Refusals
     from gpt1.corpus.sources.container import read_container
     from gpt1.corpus.sources.place import opened
@@ -53,7 +57,9 @@ def spool_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
 
 
 def ingest_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
-    """Gather the books of one bucket from the spools and the files that lie by themselves; write them, and where they came from."""
+    """Gather the books of one bucket from the spools and the files that lie by themselves; write
+    them, and where they came from.
+    """
     from gpt1.corpus.gather import gather
     from gpt1.corpus.parts import write_books
     from gpt1.corpus.refusals import Refusals
@@ -76,8 +82,9 @@ def ingest_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
             for book, record in gather([_loose(arguments, refusals), *runs], refusals.add, largest):
                 records.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
                 counted.update(
-                    books=1, files=len(record["files"]), bytes=len(book.text.encode()), characters=len(book.text),
-                    words=words_in(book.text), stretches=int(book.form == "sentences"),
+                    books=1, files=len(record["files"]), bytes=len(book.text.encode()),
+                    characters=len(book.text), words=words_in(book.text),
+                    stretches=int(book.form == "sentences"),
                 )  # fmt: skip
                 encodings.update(file["encoding"] for file in record["files"])
                 authors.update([book.author] if book.author else [])
@@ -87,13 +94,16 @@ def ingest_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
         refusals.close()
     keys = ("books", "files", "bytes", "characters", "words", "stretches")
     return {
-        **{key: counted[key] for key in keys}, "authors": sorted(authors), "encodings": dict(sorted(encodings.items())),
+        **{key: counted[key] for key in keys}, "authors": sorted(authors),
+        "encodings": dict(sorted(encodings.items())),
         "refused": dict(sorted(refusals.counts.items())), "first_refused": refusals.first,
     }  # fmt: skip
 
 
 def _loose(arguments: Mapping[str, Any], refusals: Refusals) -> Iterator[Ordered]:
-    """The pieces of the files that lie by themselves, in the order of their books, one in memory at a time."""
+    """The pieces of the files that lie by themselves, in the order of their books, one in memory
+    at a time.
+    """
     from gpt1.corpus.sources.member import loose_books
     from gpt1.corpus.sources.place import read_file
     from gpt1.corpus.spool import key
@@ -105,7 +115,10 @@ def _loose(arguments: Mapping[str, Any], refusals: Refusals) -> Iterator[Ordered
         form = form_of(name)
         assert form is not None
         try:
-            data = read_file(Listed(name, arguments["where"][name], arguments["files"][name]), reading.limits.document)
+            data = read_file(
+                Listed(name, arguments["where"][name], arguments["files"][name]),
+                reading.limits.document,
+            )
         except RefusedError as error:
             refusals.add(error.at(name))
             continue
@@ -123,7 +136,10 @@ def _reading(arguments: Mapping[str, Any]) -> Reading:
 
 
 def _teller(reporter: Reporter, size: int, name: str) -> Callable[[int], None]:
-    """Says now and then how much of an archive is read. The end is not said: the part that is made says it."""
+    """Says now and then how much of an archive is read.
+
+    The end is not said: the part that is made says it.
+    """
     told = time.monotonic()
 
     def moved(count: int) -> None:

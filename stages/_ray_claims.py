@@ -1,9 +1,10 @@
 """What a dead trainer leaves behind on a Ray cluster: its claim on CPUs and GPUs.
 
-Ray Train reserves the resources of its ranks as a placement group, which the trainer (the actor TrainController) makes. Ray removes
-such a group when its maker AND the maker's job are dead. The job is the whole `gpt1 run`, so after a trainer's death the next try
-would wait for ever for resources that nobody uses. Ray Train starts a cleaner against this, but that asks the dashboard whether the
-trainer lives, and the cluster of a run on one machine has none.
+Ray Train reserves the resources of its ranks as a placement group, which the trainer (the actor
+TrainController) makes. Ray removes such a group when its maker AND the maker's job are dead. The
+job is the whole `gpt1 run`, so after a trainer's death the next try would wait for ever for
+resources that nobody uses. Ray Train starts a cleaner against this, but that asks the dashboard
+whether the trainer lives, and the cluster of a run on one machine has none.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ EVERY = 2.0  # seconds
 
 
 def release_claims() -> list[str]:
-    """Remove this job's placement groups whose maker is dead, which ends what still runs in them; returns their ids.
+    """Remove this job's placement groups whose maker is dead, which ends what still runs in them;
+    returns their ids.
 
     Other jobs' groups are left alone, and so are those of trainers that live.
     """
@@ -31,7 +33,11 @@ def release_claims() -> list[str]:
     table, released = kind.PlacementGroupTableData, []
     for raw in state._connect_and_get_accessor().get_placement_group_table():
         group = table.FromString(raw)
-        if group.state == table.REMOVED or not group.creator_actor_dead or group.creator_job_id != ours:
+        if (
+            group.state == table.REMOVED
+            or not group.creator_actor_dead
+            or group.creator_job_id != ours
+        ):
             continue
         remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
         released.append(group.placement_group_id.hex())
@@ -40,7 +46,9 @@ def release_claims() -> list[str]:
 
 @contextlib.contextmanager
 def claims_released() -> Iterator[None]:
-    """Release claims now, every few seconds while the block runs (the trainer before may die late), and at its end."""
+    """Release claims now, every few seconds while the block runs (the trainer before may die
+    late), and at its end.
+    """
     over = threading.Event()
 
     def watch() -> None:

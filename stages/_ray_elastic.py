@@ -1,8 +1,11 @@
-"""A training that goes on with fewer ranks while hosts are missing: Ray Train's elastic scaling, held to counts that share a batch.
+"""A training that goes on with fewer ranks while hosts are missing:
 
-Ray Train starts the ranks again, as many as there is room for, when one is lost, and looks now and then whether there is room for
-more. It would take any count between the least and the most; a micro-batch is never split, so only those that divide the number of
-micro-batches will do. Which policy decides is fixed inside of Ray Train (2.60), so the trainer puts ours in its place.
+Ray Train's elastic scaling, held to counts that share a batch.
+
+Ray Train starts the ranks again, as many as there is room for, when one is lost, and looks now and
+then whether there is room for more. It would take any count between the least and the most; a
+micro-batch is never split, so only those that divide the number of micro-batches will do. Which
+policy decides is fixed inside of Ray Train (2.60), so the trainer puts ours in its place.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Ray Train around pre-training: it places the ranks, connects them, and starts them again when one is lost."""
+"""Ray Train around pre-training: it places the ranks, connects them, and starts them again when
+one is lost.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,20 @@ SENT = ".sent.json"
 """What rank 0 sent to the driver: name -> sha256; nothing where both have the same folder."""
 
 
-def train_on_ray(config: PretrainConfig, place: Place, context: Context, workers: int, resize_every: float) -> None:
-    """Run `gpt1.train.pretrain.pretrain` on `workers` ranks of the Ray cluster this process is connected to.
+def train_on_ray(
+    config: PretrainConfig, place: Place, context: Context, workers: int, resize_every: float
+) -> None:
+    """Run `gpt1.train.pretrain.pretrain` on `workers` ranks of the Ray cluster this process is
+    connected to.
 
-    A lost rank restarts all of them, at most three times, from the newest whole checkpoint. With `min_workers` there are as many
-    ranks as there is room for, which is looked at every `resize_every` seconds too. Raises what a rank raised: UserError as it is,
-    anything else inside Ray's TrainingFailedError.
+    A lost rank restarts all of them, at most three times, from the newest whole checkpoint. With
+    `min_workers` there are as many ranks as there is room for, which is looked at every
+    `resize_every` seconds too. Raises what a rank raised: UserError as it is, anything else inside
+    Ray's TrainingFailedError.
     """
-    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")  # for the dashboard, and it needs one
+    os.environ.setdefault(
+        "RAY_TRAIN_ENABLE_STATE_TRACKING", "0"
+    )  # for the dashboard, and it needs one
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.config import LoggingConfig
@@ -42,22 +50,26 @@ def train_on_ray(config: PretrainConfig, place: Place, context: Context, workers
     least = resources.min_workers
     number: dict[str, Any] = {"num_workers": workers}
     if least is not None:
-        number = {"num_workers": (least, workers), "elastic_resize_monitor_interval_s": resize_every}
+        number = {
+            "num_workers": (least, workers),
+            "elastic_resize_monitor_interval_s": resize_every,
+        }
     kind: type[TorchTrainer] = TorchTrainer if least is None else ElasticTrainer
     trainer = kind(
         run_rank,
         train_loop_config={
-            "config": config,
-            "place": place,
-            "reporter": context.reporter,
-            "travel": travel,
+            "config": config, "place": place, "reporter": context.reporter, "travel": travel,
             "mark": travel.mark(attempt) if travel else "",
         },
         torch_config=_torch_config("nccl" if resources.gpus else "gloo"),
-        scaling_config=ScalingConfig(use_gpu=bool(resources.gpus), resources_per_worker=each, **number),
+        scaling_config=ScalingConfig(
+            use_gpu=bool(resources.gpus), resources_per_worker=each, **number
+        ),
         run_config=RunConfig(
             name="ray",
-            storage_path=str(attempt),  # Ray Train's own notes, on the driver's host; our checkpoints do not go through it
+            storage_path=str(
+                attempt
+            ),  # Ray Train's own notes, on the driver's host; our checkpoints do not go through it
             failure_config=FailureConfig(max_failures=RESTARTS),
             **quiet,
         ),
@@ -74,9 +86,12 @@ def train_on_ray(config: PretrainConfig, place: Place, context: Context, workers
 
 
 def run_rank(arguments: dict[str, Any]) -> None:
-    """What each rank runs. A UserError would come again at every restart, so it is left in a file, and all ranks end.
+    """What each rank runs.
 
-    So is a stop on request (a file `stop` in the attempt's folder): Ray must not start the ranks again.
+    A UserError would come again at every restart, so it is left in a file, and all ranks end.
+
+    So is a stop on request (a file `stop` in the attempt's folder): Ray must not start the ranks
+    again.
     """
     from gpt1.train.interrupt import Stopped
     from gpt1.train.pretrain import pretrain
@@ -102,14 +117,18 @@ def run_rank(arguments: dict[str, Any]) -> None:
 
 
 def _gather(reporter: Reporter) -> bool:
-    """Rank 0 says on which nodes the ranks are; returns, on every rank, whether it has been asked to stop before they came."""
+    """Rank 0 says on which nodes the ranks are; returns, on every rank, whether it has been
+    asked to stop before they came.
+    """
     import ray
     import torch.distributed as dist
 
     found: list[str] = [""] * dist.get_world_size()
     dist.all_gather_object(found, ray.util.get_node_ip_address())
     if dist.get_rank() == 0:
-        places = ", ".join(f"{address} ({found.count(address)})" for address in dict.fromkeys(found))
+        places = ", ".join(
+            f"{address} ({found.count(address)})" for address in dict.fromkeys(found)
+        )
         reporter.say(f"{len(found)} ranks on {places}")
     to_stop = [dist.get_rank() == 0 and reporter.stop_asked()]
     dist.broadcast_object_list(to_stop, src=0)
@@ -117,7 +136,9 @@ def _gather(reporter: Reporter) -> bool:
 
 
 def _here(place: Place, travel: Travel) -> Place:
-    """`place` with this host's paths; DeepSpeed's settings come with the code, which may lie elsewhere too."""
+    """`place` with this host's paths; DeepSpeed's settings come with the code, which may lie
+    elsewhere too.
+    """
     from gpt1.train.pretrain_config import DEEPSPEED_FOLDER
 
     here: Place = travel.here(place)
@@ -143,7 +164,9 @@ def _send(output: Path, travel: Travel, mark: str) -> None:
         return
     listed: dict[str, str] = {}
     if travel.mark(output) != mark:
-        top = [path for path in output.iterdir() if path.is_file() and not path.name.startswith(".")]
+        top = [
+            path for path in output.iterdir() if path.is_file() and not path.name.startswith(".")
+        ]
         for path in [*top, *(output / "snapshots").glob("*.safetensors")]:
             name = path.relative_to(output).as_posix()
             travel.send(output, name)
@@ -158,9 +181,11 @@ def _receive(output: Path, travel: Travel) -> None:
 
 
 def _torch_config(backend: str) -> Any:
-    """Ray Train's way to connect the ranks, over the interface that has the node's address in the cluster.
+    """Ray Train's way to connect the ranks, over the interface that has the node's address in the
+    cluster.
 
-    Left to itself gloo takes the address that the host's name stands for, which on many hosts is the loopback's.
+    Left to itself gloo takes the address that the host's name stands for, which on many hosts is
+    the loopback's.
     """
     from ray.train.torch import TorchConfig
     from ray.train.torch.config import _TorchBackend

@@ -14,7 +14,9 @@ from stages.contract import Artifact, OutputFile
 
 
 class _Paths(Mapping[str, Path]):
-    """The paths of files by name: a remote store fetches one when its path is asked for, and few are read."""
+    """The paths of files by name: a remote store fetches one when its path is asked for, and few
+    are read.
+    """
 
     def __init__(self, files: Mapping[str, OutputFile]) -> None:
         self._files = files
@@ -35,14 +37,19 @@ def source_of(artifact: Artifact) -> Source:
     volatile = _Paths({name: file for name, file in artifact.files.items() if file.volatile})
     settings, origin = _semantic(artifact), _origin(artifact.settings)
     return Source(
-        artifact.stage, artifact.cell, artifact.fingerprint, artifact.digest, settings, artifact.summary, files, volatile,
-        artifact.made_by, origin,
+        artifact.stage, artifact.cell, artifact.fingerprint, artifact.digest, settings,
+        artifact.summary, files, volatile, artifact.made_by, origin,
     )  # fmt: skip
 
 
 def _origin(settings: Mapping[str, Any]) -> str:
-    """Where a stage read from: `embedded`, an address without what may be secret in it, the last name of a folder."""
-    source = next((settings[name] for name in ("source", "init_from", "checkpoint") if settings.get(name)), ())
+    """Where a stage read from:
+
+    `embedded`, an address without what may be secret in it, the last name of a folder.
+    """
+    source = next(
+        (settings[name] for name in ("source", "init_from", "checkpoint") if settings.get(name)), ()
+    )
     words = []
     for one in [source] if isinstance(source, str) else list(source):
         if one == "embedded":
@@ -52,7 +59,9 @@ def _origin(settings: Mapping[str, Any]) -> str:
             words.append(f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}")
         else:
             path = path_of_uri(one) if one.startswith(FILE) else PurePath(one)
-            words.append("A folder" if path.name in ("", "..") else f"The folder or file {path.name!r}")
+            words.append(
+                "A folder" if path.name in ("", "..") else f"The folder or file {path.name!r}"
+            )
     return ", ".join(words)
 
 
@@ -62,8 +71,12 @@ def _module(kind: str) -> str:
 
 
 def _semantic(artifact: Artifact) -> dict[str, Any]:
-    """The settings without those that only say where or how fast: paths of this machine have no place in a report."""
+    """The settings without those that only say where or how fast: paths of this machine have no
+    place in a report.
+    """
     fields = importlib.import_module(_module(artifact.stage)).STAGE.settings_model.model_fields
     extras = {name: field.json_schema_extra for name, field in fields.items()}
-    placed = {name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("placement")}
+    placed = {
+        name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("placement")
+    }
     return {name: value for name, value in artifact.settings.items() if name not in placed}

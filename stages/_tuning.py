@@ -29,31 +29,68 @@ class TuningSettings(Settings):
     """The defaults are the paper's (SPEC section 4)."""
 
     task: str = Field(description="The task, as in the task_data cell it takes.")
-    seed: int = Field(1, ge=0, le=2**31 - 1, description="Seed of the head, the special tokens, dropout and the examples' order.")
-    lr: float = Field(6.25e-5, gt=0, le=0.1, description="Highest learning rate; it falls linearly to 0.")
-    epochs: int = Field(3, ge=1, le=1000, description="Passes over the training examples, each followed by an evaluation on dev.")
-    batch: int = Field(32, ge=1, le=4096, description="Examples an update; the rest of an epoch that fills no batch is left out.")
-    accumulation: int = Field(1, ge=1, le=4096, description="Pieces a batch is computed in, one after the other, to save memory.")
-    warmup: float = Field(0.002, ge=0, lt=1, description="Share of the updates over which the learning rate rises.")
-    lm_weight: float = Field(0.5, ge=0, le=10, description="Weight of the auxiliary language-model loss (the paper's lambda).")
-    classifier_dropout: float = Field(0.1, ge=0, lt=1, description="Dropout before the task's linear layer.")
-    weight_decay: float = Field(0.01, ge=0, le=1, description="Decoupled weight decay of matrices and embeddings.")
-    clip: float = Field(1.0, ge=0, le=1000, description="Bound on the gradient's global norm; 0 for none.")
-    max_length: int | None = Field(None, ge=SHORTEST, le=8_192, description="Longest sequence in ids (the model's context).")
+    seed: int = Field(
+        1, ge=0, le=2**31 - 1,
+        description="Seed of the head, the special tokens, dropout and the examples' order.",
+    )
+    lr: float = Field(
+        6.25e-5, gt=0, le=0.1, description="Highest learning rate; it falls linearly to 0."
+    )
+    epochs: int = Field(
+        3, ge=1, le=1000,
+        description="Passes over the training examples, each followed by an evaluation on dev.",
+    )
+    batch: int = Field(
+        32, ge=1, le=4096,
+        description="Examples an update; the rest of an epoch that fills no batch is left out.",
+    )
+    accumulation: int = Field(
+        1, ge=1, le=4096,
+        description="Pieces a batch is computed in, one after the other, to save memory.",
+    )
+    warmup: float = Field(
+        0.002, ge=0, lt=1, description="Share of the updates over which the learning rate rises."
+    )
+    lm_weight: float = Field(
+        0.5, ge=0, le=10,
+        description="Weight of the auxiliary language-model loss (the paper's lambda).",
+    )
+    classifier_dropout: float = Field(
+        0.1, ge=0, lt=1, description="Dropout before the task's linear layer."
+    )
+    weight_decay: float = Field(
+        0.01, ge=0, le=1, description="Decoupled weight decay of matrices and embeddings."
+    )
+    clip: float = Field(
+        1.0, ge=0, le=1000, description="Bound on the gradient's global norm; 0 for none."
+    )
+    max_length: int | None = Field(
+        None, ge=SHORTEST, le=8_192, description="Longest sequence in ids (the model's context)."
+    )
     truncation: Literal["room", "reference"] = Field(
         "room",
-        description="`room`: a longer part takes what a shorter leaves; `reference`: each part is cut alike, as in the 2018 code.",
+        description=(
+            "`room`: a longer part takes what a shorter leaves; `reference`: each part is cut"
+            " alike, as in the 2018 code."
+        ),
     )
     regression: Literal["soft", "mse"] = Field(
-        "soft", description="How STS-B's score is learned: soft labels of six classes, or one number."
+        "soft",
+        description="How STS-B's score is learned: soft labels of six classes, or one number.",
     )
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="Number format of the computation; weights and moments stay fp32."
     )
     batching: Literal["length", "random"] = Field(
-        "length", description="Whether examples of like length share a batch (less padding, faster) or any do, as in the 2018 code."
+        "length",
+        description=(
+            "Whether examples of like length share a batch (less padding, faster) or any do, as in"
+            " the 2018 code."
+        ),
     )
-    log_every: int = Field(10, ge=1, le=100_000, description="Updates between two points of the training curves.")
+    log_every: int = Field(
+        10, ge=1, le=100_000, description="Updates between two points of the training curves."
+    )
 
     @field_validator("task")
     @classmethod
@@ -63,31 +100,49 @@ class TuningSettings(Settings):
         except UserError as error:
             raise ValueError(str(error)) from error
         if task.kind in ZERO_SHOT_ONLY:
-            raise ValueError(f"task {name!r} is scored zero-shot only; it has no training objective")
+            raise ValueError(
+                f"task {name!r} is scored zero-shot only; it has no training objective"
+            )
         return name
 
     @model_validator(mode="after")
     def _pieces(self) -> Self:
         if self.batch % self.accumulation:
-            raise ValueError(f"batch {self.batch} cannot be cut in accumulation {self.accumulation} equal pieces")
+            raise ValueError(
+                f"batch {self.batch} cannot be cut in accumulation {self.accumulation} equal pieces"
+            )
         return self
 
 
 def check_inputs(settings: TuningSettings, upstream: Mapping[str, Sequence[Any]]) -> None:
-    """Refuse a task without data or with more than one, several models, and sequences longer than the model's context."""
+    """Refuse a task without data or with more than one, several models, and sequences longer
+    than the model's context.
+    """
     if not upstream.get("task_data"):
-        raise UserError(f"no task_data cell makes task {settings.task!r}; add it to that stage's `matrix: task`")
+        raise UserError(
+            f"no task_data cell makes task {settings.task!r}; add it to that stage's `matrix: task`"
+        )
     for kind in ("task_data", "pretrain"):
         if len(upstream.get(kind, ())) > 1:
             raise UserError(
-                f"{len(upstream[kind])} {kind} cells fit task {settings.task!r}; one was expected: cut that stage's `matrix:`"
+                f"{len(upstream[kind])} {kind} cells fit task {settings.task!r}; one was expected:"
+                " cut that stage's `matrix:`"
             )
     for model in upstream.get("pretrain", ()):
         context = getattr(model, "context", None)
         if context is not None and context < SHORTEST:
-            raise UserError(f"the model's context is {context}; a task's sequences need at least {SHORTEST}")
-        if settings.max_length is not None and context is not None and settings.max_length > context:
-            raise UserError(f"max_length {settings.max_length} is longer than the model's context of {context}; lower it")
+            raise UserError(
+                f"the model's context is {context}; a task's sequences need at least {SHORTEST}"
+            )
+        if (
+            settings.max_length is not None
+            and context is not None
+            and settings.max_length > context
+        ):
+            raise UserError(
+                f"max_length {settings.max_length} is longer than the model's context of {context};"
+                " lower it"
+            )
 
 
 def same_task(settings: Any, kind: str, upstream: Any) -> bool:
@@ -118,7 +173,9 @@ def read_task_data(data: Artifact) -> TaskFiles:
     """The examples of a task_data artifact."""
     from gpt1.tasks.files import TASK_FILE, load_task
 
-    train, test = (data.path(name) if name in data.files else None for name in ("train.jsonl", "test.jsonl"))
+    train, test = (
+        data.path(name) if name in data.files else None for name in ("train.jsonl", "test.jsonl")
+    )
     return load_task(data.path(TASK_FILE), train, data.path("dev.jsonl"), test)
 
 
@@ -129,7 +186,10 @@ def prepare(context: Context) -> torch.device:
     torch.set_num_threads(max(1, int(context.resources.cpus)))
     if context.resources.gpus > 0:
         if not torch.cuda.is_available():
-            raise UserError("`resources:` asks for a GPU, and torch finds none here; set gpus to 0 or mend the driver")
+            raise UserError(
+                "`resources:` asks for a GPU, and torch finds none here; set gpus to 0 or mend the"
+                " driver"
+            )
         return torch.device("cuda")
     return torch.device("cpu")
 
@@ -153,27 +213,38 @@ def pieces_of(context: Context, encoder: TextEncoder) -> PiecesOf:
 
 
 def write_outcome(
-    context: Context, files: TaskFiles, result: Result, about: Mapping[str, Any], tested: Score | None = None
+    context: Context, files: TaskFiles, result: Result, about: Mapping[str, Any],
+    tested: Score | None = None,
 ) -> Score:
-    """scores.json, metrics.jsonl and predictions.jsonl, and the summary; returns the dev score. `tested`: that of the test set."""
+    """scores.json, metrics.jsonl and predictions.jsonl, and the summary; returns the dev score.
+
+    `tested`: that of the test set.
+    """
     assert result.score is not None
     scores = {
-        "task": files.task.name, "title": files.task.title, "kind": files.task.kind, **result.score.to_dict(),
-        "best_epoch": result.best_epoch, "split": "dev", "scored_on": files.facts["scored_on"], "sample": files.facts["sample"],
-        "train_rows": len(files.train), "rows": files.facts["rows"], "official_rows": dict(files.task.rows),
-        "test": tested.to_dict() if tested else None, "paper": dict(files.task.paper), **about,
+        "task": files.task.name, "title": files.task.title, "kind": files.task.kind,
+        **result.score.to_dict(), "best_epoch": result.best_epoch, "split": "dev",
+        "scored_on": files.facts["scored_on"], "sample": files.facts["sample"],
+        "train_rows": len(files.train), "rows": files.facts["rows"],
+        "official_rows": dict(files.task.rows), "test": tested.to_dict() if tested else None,
+        "paper": dict(files.task.paper), **about,
     }  # fmt: skip
     write_json(context, "scores.json", scores)
     write_lines(context, "metrics.jsonl", result.curve)
     write_lines(context, "predictions.jsonl", prediction_rows(files.dev, result.predictions))
-    figures = ("metric", "baseline", "baseline_kind", "standard_error", "standard_errors_above_baseline", "n")
+    figures = (
+        "metric", "baseline", "baseline_kind", "standard_error", "standard_errors_above_baseline",
+        "n",
+    )
     shown = {f"test_{name}": value for name, value in tested.values.items()} if tested else {}
     kept = {key: scores[key] for key in (*figures, "sample", "train_rows", "best_epoch")}
     context.summary({**result.score.values, **shown, **kept, **about})
     return result.score
 
 
-def prediction_rows(examples: Sequence[Example], predictions: Sequence[float]) -> list[dict[str, Any]]:
+def prediction_rows(
+    examples: Sequence[Example], predictions: Sequence[float]
+) -> list[dict[str, Any]]:
     """One plain row an example."""
     return [
         {"id": example.id, "label": example.label, "prediction": found, "group": example.group}
@@ -190,4 +261,6 @@ def write_json(context: Context, name: str, value: Mapping[str, Any]) -> None:
 def write_lines(context: Context, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
     """An output of one JSON object a line."""
     with context.open(name) as file:
-        file.writelines(json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b"\n" for row in rows)
+        file.writelines(
+            json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b"\n" for row in rows
+        )

@@ -1,4 +1,6 @@
-"""audit: what each rule and each decision did to the corpus, in one table, with samples; and what the text that is left is like."""
+"""audit: what each rule and each decision did to the corpus, in one table, with samples; and
+what the text that is left is like.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,18 @@ from stages.contract import Artifact, Context, Output, Part, Settings, Stage
 
 
 class AuditSettings(Settings):
-    words: int = Field(50, ge=1, le=1000, description="How many of the most frequent words are listed.")
-    samples: int = Field(3, ge=0, le=20, description="How many samples before and after are shown of each rule.")
+    words: int = Field(
+        50, ge=1, le=1000, description="How many of the most frequent words are listed."
+    )
+    samples: int = Field(
+        3, ge=0, le=20, description="How many samples before and after are shown of each rule."
+    )
 
 
 class Audit(Stage):
-    """Sizes come from the cleaner's records and the split's table; sentences and words are counted part by part."""
+    """Sizes come from the cleaner's records and the split's table; sentences and words are
+    counted part by part.
+    """
 
     settings_model = AuditSettings
     requires = ("ingest", "clean", "split")
@@ -33,18 +41,28 @@ class Audit(Stage):
         from gpt1.report.facts import to_json
 
         cleaned = context.input("clean")
-        split = {row["book"]: row for row in read_rows(context.input("split").path("split.parquet"))}
+        split = {
+            row["book"]: row for row in read_rows(context.input("split").path("split.parquet"))
+        }
         made = context.map_parts(audit_part, _parts(cleaned, split))
         trained = _merged(made)
         records = [row for file in cleaned.under("records/") for row in _rows(file.path)]
-        samples = _samples([row for file in cleaned.under("samples/") for row in _rows(file.path)], settings.samples)
+        samples = _samples(
+            [row for file in cleaned.under("samples/") for row in _rows(file.path)],
+            settings.samples,
+        )
         steps = ledger(records, split, trained, cleaned.settings)
         found = document(steps, trained, records, split, samples, settings.words)
         pages = {"audit.json": to_json(found), **audit_pages(found)}
         for name, text in pages.items():
             with context.open(name) as file_out:
                 file_out.write(text.encode("utf-8", "replace"))
-        context.summary({**found["trained"], "sentence_words": found["sentences"]["mean"], "rejected": len(found["rejected"])})
+        context.summary(
+            {
+                **found["trained"], "sentence_words": found["sentences"]["mean"],
+                "rejected": len(found["rejected"]),
+            }
+        )
         came, left = steps[0], steps[-1]
         context.say(
             f"{counted(came.books, 'book')}, {came.after.words:,} words came in; "
@@ -55,13 +73,23 @@ class Audit(Stage):
 def _parts(cleaned: Artifact, split: Mapping[str, Mapping[str, Any]]) -> list[Part]:
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in split.values():
-        rows.setdefault(row["part"], []).append({key: row.get(key) for key in ("book", "set", "tail_start")})
+        rows.setdefault(row["part"], []).append(
+            {key: row.get(key) for key in ("book", "set", "tail_start")}
+        )
     parts = []
     for file in cleaned.under("books/"):
         name = PurePosixPath(file.name).stem
         record = cleaned.files[f"records/{name}.jsonl"]
-        identity = {"name": name, "books": file.sha256, "records": record.sha256, "split": rows.get(name, [])}
-        parts.append(Part(name, identity, {**identity, "path": str(file.path), "record_path": str(record.path)}))
+        identity = {
+            "name": name, "books": file.sha256, "records": record.sha256,
+            "split": rows.get(name, []),
+        }
+        parts.append(
+            Part(
+                name, identity,
+                {**identity, "path": str(file.path), "record_path": str(record.path)},
+            )
+        )
     return parts
 
 
@@ -77,7 +105,10 @@ def audit_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
     counts = count(read_books(Path(arguments["path"])), rows, sizes)
     with output.open(f"words/{arguments['name']}.parquet") as file:
         schema = pa.schema([("word", pa.string()), ("count", pa.int64())])
-        write_table(file, schema, [{"word": word, "count": number} for word, number in sorted(counts.words.items())])
+        write_table(
+            file, schema,
+            [{"word": word, "count": number} for word, number in sorted(counts.words.items())],
+        )
     lengths = {str(words): number for words, number in sorted(counts.lengths.items())}
     return {"books": counts.books, "size": counts.size.dict(), "lengths": lengths}
 
@@ -90,7 +121,9 @@ def _merged(made: Sequence[Artifact]) -> Any:
     for part in made:
         total.books += part.summary["books"]
         total.size += Size(**part.summary["size"])
-        total.lengths.update({int(words): number for words, number in part.summary["lengths"].items()})
+        total.lengths.update(
+            {int(words): number for words, number in part.summary["lengths"].items()}
+        )
         for words, counts in _words(part):
             for word, number in zip(words, counts, strict=True):
                 total.words[word] += number

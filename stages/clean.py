@@ -1,4 +1,6 @@
-"""clean: each book cleaned by counted rules; what is rejected is kept, with the rule and the evidence."""
+"""clean: each book cleaned by counted rules; what is rejected is kept, with the rule and the
+evidence.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,21 @@ SAMPLES = 4
 # The switches are the registry's: a rule is described in one place.
 _SWITCHES: dict[str, Any] = {
     **{rule.name: (bool, Field(True, description=rule.description)) for rule in TEXT_RULES},
-    **{rule.setting: (type(rule.default), Field(rule.default, description=rule.description, **rule.limits)) for rule in BOOK_RULES},
+    **{
+        rule.setting: (
+            type(rule.default),
+            Field(rule.default, description=rule.description, **rule.limits),
+        )
+        for rule in BOOK_RULES
+    },
 }
 CleanSettings = create_model("CleanSettings", __base__=Settings, **_SWITCHES)
 
 
 class Clean(Stage):
-    """All text rules off: the text stays as it came, to the byte. ftfy sees a book's whole text, not its lines (they differ)."""
+    """All text rules off: the text stays as it came, to the byte. ftfy sees a book's whole text,
+    not its lines (they differ).
+    """
 
     version = 3
     settings_model = CleanSettings
@@ -46,21 +56,27 @@ class Clean(Stage):
         made = context.map_parts(clean_part, parts)
         for part in made:
             context.include(part)
-        totals, rules, rejected = (_summed([part.summary[key] for part in made]) for key in ("totals", "rules", "rejected"))
+        totals, rules, rejected = (
+            _summed([part.summary[key] for part in made]) for key in ("totals", "rules", "rejected")
+        )
         if not totals.get("books"):
             raise UserError(
-                f"clean: every book was rejected ({_listed(rejected) or 'there were none'}); expected at least one to stay. "
-                "Lower `minimum_words`, mend the rule's switch, or give other books."
+                f"clean: every book was rejected ({_listed(rejected) or 'there were none'});"
+                " expected at least one to stay. Lower `minimum_words`, mend the rule's switch, or"
+                " give other books."
             )
         context.summary({**totals, "rules": rules, "rejected": rejected})
         context.say(
-            f"{counted(totals['books'], 'book')} kept, {sum(rejected.values())} rejected ({_listed(rejected) or 'none'}); "
-            f"{totals['words_in']:,} words in, {totals['words']:,} out; {_listed(rules) or 'no rule struck'}"
+            f"{counted(totals['books'], 'book')} kept, {sum(rejected.values())} rejected"
+            f" ({_listed(rejected) or 'none'}); {totals['words_in']:,} words in,"
+            f" {totals['words']:,} out; {_listed(rules) or 'no rule struck'}"
         )
 
 
 def clean_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
-    """Clean the books of one part, one at a time; write the kept, the rejected, a record of each, and samples of each rule."""
+    """Clean the books of one part, one at a time; write the kept, the rejected, a record of
+    each, and samples of each rule.
+    """
     import json
 
     from gpt1.corpus.clean import clean
@@ -78,7 +94,9 @@ def clean_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
             rules.update(item.strikes)
             totals.update(_sizes(item))
             for sample in item.samples:
-                samples[sample.rule] = sorted([*samples.get(sample.rule, ()), sample], key=lambda one: one.order)[:SAMPLES]
+                samples[sample.rule] = sorted(
+                    [*samples.get(sample.rule, ()), sample], key=lambda one: one.order
+                )[:SAMPLES]
             if item.rejected is None:
                 yield item.book
             else:
@@ -88,15 +106,17 @@ def clean_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
     with (
         output.open(f"books/{name}.parquet") as file,
         output.open(f"rejected/{name}.parquet") as other,
-        output.open(f"records/{name}.jsonl") as records,
-        RejectedWriter(other) as refused,
+        output.open(f"records/{name}.jsonl") as records, RejectedWriter(other) as refused,
     ):
         totals["books"] = write_books(file, kept())
     with output.open(f"samples/{name}.jsonl") as shown:
         for rule in sorted(samples):
             for sample in samples[rule]:
                 shown.write(_line(json.dumps(vars(sample), ensure_ascii=False)))
-    return {name: dict(sorted(table.items())) for name, table in (("totals", totals), ("rules", rules), ("rejected", rejected))}
+    return {
+        name: dict(sorted(table.items()))
+        for name, table in (("totals", totals), ("rules", rules), ("rejected", rejected))
+    }
 
 
 def _line(text: str) -> bytes:

@@ -1,7 +1,8 @@
 """The stage contract: what a stage declares, and what it is given when it runs.
 
-A stage is one file in `stages/` with one subclass of `Stage`. Importing that file must be cheap (no torch, Ray, spaCy or MLflow at
-module level), because `plan` and `status` import every stage of the workflow to validate its settings.
+A stage is one file in `stages/` with one subclass of `Stage`. Importing that file must be cheap (no
+torch, Ray, spaCy or MLflow at module level), because `plan` and `status` import every stage of the
+workflow to validate its settings.
 """
 
 from __future__ import annotations
@@ -17,15 +18,23 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gpt1.train.vault import Vault
 
-MADE_BY = ("run", "mlflow_run_id", "git_commit", "packages", "started", "finished", "seconds", "resources", "parts", "inputs")
+MADE_BY = (
+    "run", "mlflow_run_id", "git_commit", "packages", "started", "finished", "seconds", "resources",
+    "parts", "inputs",
+)
 """The fields of a record that a stage may tell people of its inputs: no path, no host."""
 
 MODELS = "models"
-"""Key of a stage's summary: output folders that hold a whole model -> its name in the model registry ("" for none)."""
+"""Key of a stage's summary: output folders that hold a whole model -> its name in the model
+registry ("" for none).
+"""
 
 
 class Settings(BaseModel):
-    """What stands under a stage's `with:`. Every field is semantic (it enters the fingerprint) unless made by `placement`."""
+    """What stands under a stage's `with:`.
+
+    Every field is semantic (it enters the fingerprint) unless made by `placement`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -36,18 +45,23 @@ def placement(default: Any, description: str, **limits: Any) -> Any:
 
 
 def added(default: Any, description: str, **limits: Any) -> Any:
-    """A field added after a stage's first release; `default` reproduces the behaviour from before it existed.
+    """A field added after a stage's first release; `default` reproduces the behaviour from before
+    it existed.
 
-    While the field has that value it is left out of the fingerprint, so that an upgrade throws nothing away.
+    While the field has that value it is left out of the fingerprint, so that an upgrade throws
+    nothing away.
     """
     return Field(default, description=description, json_schema_extra={"added": True}, **limits)
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one stage may use: `workers` processes of `cpus` cores and `gpus` devices each. None: as many workers as fit.
+    """What one stage may use:
 
-    `min_workers`: a gang may begin, and go on, with so many while there is no room for all. None: it needs all.
+    `workers` processes of `cpus` cores and `gpus` devices each. None: as many workers as fit.
+
+    `min_workers`: a gang may begin, and go on, with so many while there is no room for all. None:
+    it needs all.
     """
 
     workers: int | None = None
@@ -58,11 +72,14 @@ class Resources:
 
 @dataclass(frozen=True)
 class OutsideFile:
-    """A file from outside the store. `name` is its identity (relative, the same on every machine), `path` where it lies here.
+    """A file from outside the store.
 
-    `digest` stands for its content. Where a stage's `outside` gives none, the plan takes the sha256 of the bytes, so that the stage
-    is handed one in any case; a remote file's is what its server says of the content, for planning downloads nothing. `url`: where
-    it lies if that is no path of this machine (then `path` is only a name).
+    `name` is its identity (relative, the same on every machine), `path` where it lies here.
+
+    `digest` stands for its content. Where a stage's `outside` gives none, the plan takes the sha256
+    of the bytes, so that the stage is handed one in any case; a remote file's is what its server
+    says of the content, for planning downloads nothing. `url`: where it lies if that is no path of
+    this machine (then `path` is only a name).
     """
 
     name: str
@@ -73,7 +90,10 @@ class OutsideFile:
 
 @dataclass(frozen=True)
 class OutputFile:
-    """A file of a published artifact. Volatile files (timings, logs) are kept but are no part of the content digest."""
+    """A file of a published artifact.
+
+    Volatile files (timings, logs) are kept but are no part of the content digest.
+    """
 
     name: str
     path: Path
@@ -108,7 +128,10 @@ class Artifact:
 
 
 class Output(Protocol):
-    """Where a part, or a stage, writes. A file becomes an output when the `with` block ends without an exception."""
+    """Where a part, or a stage, writes.
+
+    A file becomes an output when the `with` block ends without an exception.
+    """
 
     def open(self, name: str) -> AbstractContextManager[IO[bytes]]:
         """A binary file to write; its sha256 is taken while it is written."""
@@ -122,8 +145,9 @@ PartFunction = Callable[[Mapping[str, Any], Output], Mapping[str, Any] | None]
 class Part:
     """One unit of a part-wise stage.
 
-    `identity` is everything the output depends on beside the stage's name and version and the function's name: digests of inputs,
-    settings, seeds. `arguments` go to the function as they are and may hold paths, which are no part of the identity.
+    `identity` is everything the output depends on beside the stage's name and version and the
+    function's name: digests of inputs, settings, seeds. `arguments` go to the function as they are
+    and may hold paths, which are no part of the identity.
     """
 
     name: str
@@ -147,25 +171,32 @@ class Reporter(Protocol):
         ...
 
     def stop_asked(self) -> bool:
-        """Whether the run is being ended. While a gang (`Stage.gang`) runs, what has asked is given time to save what it has, and
+        """Whether the run is being ended.
+
+        While a gang (`Stage.gang`) runs, what has asked is given time to save what it has, and
         should then raise StoppedError; all else is cancelled. Only the first call waits, for one
-        answer of the driver."""
+        answer of the driver.
+        """
         ...
 
 
 class Travel(Vault, Protocol):
-    """How paths and files of a store that hosts do not share get from one host to another: the paths as `here` says, the files
-    as in a vault. Picklable."""
+    """How paths and files of a store that hosts do not share get from one host to another: the
+    paths as `here` says, the files as in a vault. Picklable.
+    """
 
     def here(self, value: Any) -> Any:
-        """`value` (strings, lists, tuples, mappings, data classes) with every path of the store made one of this host.
+        """`value` (strings, lists, tuples, mappings, data classes) with every path of the store
+        made one of this host.
 
         Files of published artifacts are fetched; a folder of an attempt under way is made.
         """
         ...
 
     def mark(self, folder: Path) -> str:
-        """What tells this host's folder from another host's that stands for the same; it keeps what is in it, while we live."""
+        """What tells this host's folder from another host's that stands for the same; it keeps
+        what is in it, while we live.
+        """
         ...
 
 
@@ -176,15 +207,23 @@ class Context(Reporter, Output, Protocol):
     run: str
     """The name of this run of the workflow; for people to read, like `Artifact.made_by`."""
     attempt: Path
-    """This attempt's private folder. Files left in it that were not declared as outputs are not part of the artifact."""
+    """This attempt's private folder.
+
+    Files left in it that were not declared as outputs are not part of the artifact.
+    """
     resources: Resources
     outside: Sequence[OutsideFile]
     reporter: Reporter
     travel: Travel | None
-    """For a stage whose processes on other hosts use paths: how these get there. None where all hosts see the same folders."""
+    """For a stage whose processes on other hosts use paths: how these get there.
+
+    None where all hosts see the same folders.
+    """
 
     def input(self, kind: str) -> Artifact:
-        """The one artifact of that kind of stage; RuntimeError when there is none or more than one."""
+        """The one artifact of that kind of stage; RuntimeError when there is none or more than
+        one.
+        """
         ...
 
     def inputs(self, kind: str | None = None) -> list[Artifact]:
@@ -196,23 +235,31 @@ class Context(Reporter, Output, Protocol):
         ...
 
     def map_parts(self, function: PartFunction, parts: Sequence[Part]) -> list[Artifact]:
-        """Run `function` once a part on the cluster, a bounded number at a time; published parts are taken as they are.
+        """Run `function` once a part on the cluster, a bounded number at a time; published parts
+        are taken as they are.
 
-        `function` is a module-level function. Returns the parts' artifacts in the order of `parts`; each artifact's `summary` is
-        what the function returned. The first exception ends the call after the running parts have ended; finished parts stay.
+        `function` is a module-level function. Returns the parts' artifacts in the order of `parts`;
+        each artifact's `summary` is what the function returned. The first exception ends the call
+        after the running parts have ended; finished parts stay.
         """
         ...
 
     def include(self, part: Artifact) -> None:
-        """Make a part's files outputs of this stage, by reference (names must be unique in the stage)."""
+        """Make a part's files outputs of this stage, by reference (names must be unique in the
+        stage).
+        """
         ...
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        """The handful of figures one wants to see of this stage: kept in the record, shown in MLflow. Must be deterministic."""
+        """The handful of figures one wants to see of this stage: kept in the record, shown in
+        MLflow. Must be deterministic.
+        """
         ...
 
     def earlier(self, name: str) -> list[Path]:
-        """Files or folders called `name` that earlier attempts at this very fingerprint left behind, oldest first."""
+        """Files or folders called `name` that earlier attempts at this very fingerprint left
+        behind, oldest first.
+        """
         ...
 
 
@@ -227,30 +274,48 @@ class Stage(ABC):
     accepts: ClassVar[tuple[str, ...]] = ()
     """Kinds it can also take; `("*",)` for any."""
     provides: ClassVar[tuple[str, ...]] = ()
-    """Kinds whose place it can take: its artifact has the files of those kinds under the same names."""
+    """Kinds whose place it can take: its artifact has the files of those kinds under the same
+    names.
+    """
     gang: ClassVar[bool] = False
-    """True: needs all its `workers` at the same time (the ranks of a training), so the cluster must hold them together."""
+    """True: needs all its `workers` at the same time (the ranks of a training), so the cluster
+    must hold them together.
+    """
     spreads: ClassVar[bool] = False
-    """True: `run` places its own work on the cluster (parts, ranks), without a CPU itself. False: `run` is a job of `resources`."""
+    """True:
+
+    `run` places its own work on the cluster (parts, ranks), without a CPU itself. False: `run` is a
+    job of `resources`.
+    """
 
     @classmethod
-    def selects(cls, settings: Any, kind: str, upstream: Any) -> bool:  # noqa: ARG003 (for subclasses)
-        """Whether a cell with `settings` uses the upstream cell of that kind with settings `upstream`."""
+    def selects(cls, settings: Any, kind: str, upstream: Any) -> bool:  # noqa: ARG003
+        """Whether a cell with `settings` uses the upstream cell of that kind with settings
+        `upstream`.
+        """
         return True
 
     @classmethod
     def complete(cls, cells: Sequence[Any]) -> Sequence[Any]:
-        """The settings of all cells of one stage, in the order of its matrix, with what depends on the other cells filled in."""
+        """The settings of all cells of one stage, in the order of its matrix, with what depends
+        on the other cells filled in.
+        """
         return cells
 
     @classmethod
     def outside(cls, settings: Any) -> list[OutsideFile]:  # noqa: ARG003
-        """Files from outside the store that the stage reads. Raises UserError when they are missing."""
+        """Files from outside the store that the stage reads.
+
+        Raises UserError when they are missing.
+        """
         return []
 
     @classmethod  # noqa: B027 (most need none)
     def check(cls, settings: Any, upstream: Mapping[str, Sequence[Any]]) -> None:
-        """Raise UserError when `settings` do not fit those of the upstream cells (by kind). Called before anything starts."""
+        """Raise UserError when `settings` do not fit those of the upstream cells (by kind).
+
+        Called before anything starts.
+        """
 
     @abstractmethod
     def run(self, settings: Any, context: Context) -> None:

@@ -39,7 +39,10 @@ class Encode(Stage):
     @classmethod
     def check(cls, settings: EncodeSettings, upstream: Mapping[str, Sequence[Any]]) -> None:
         if not upstream.get("task_data"):
-            raise UserError(f"no task_data cell makes task {settings.task!r}; add it to that stage's `matrix: task`")
+            raise UserError(
+                f"no task_data cell makes task {settings.task!r}; add it to that stage's `matrix:"
+                " task`"
+            )
 
     def run(self, settings: EncodeSettings, context: Context) -> None:
         from gpt1.tasks.pieces import encode_pieces, pieces_bytes

@@ -1,4 +1,6 @@
-"""export: the pre-trained model as a folder `hf/` that transformers loads, and the fine-tuned ones that were kept."""
+"""export: the pre-trained model as a folder `hf/` that transformers loads, and the fine-tuned
+ones that were kept.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,27 @@ CARD = "README.md"
 
 
 class ExportSettings(Settings):
-    tuned: bool = Field(True, description="Whether fine-tuned models that were kept (`keep_model`) are exported as well.")
+    tuned: bool = Field(
+        True,
+        description="Whether fine-tuned models that were kept (`keep_model`) are exported as well.",
+    )
     register_as: str = placement(
-        "gpt1", "The models' name in MLflow's registry; a fine-tuned one adds its task. Empty: none is registered.", max_length=100
+        "gpt1",
+        "The models' name in MLflow's registry; a fine-tuned one adds its task. Empty: none is"
+        " registered.",
+        max_length=100,
     )
     license: str = Field(
-        "", description="The license in the model card, as the Hugging Face hub spells it (`cc-by-4.0`). Empty: none."
+        "",
+        description=(
+            "The license in the model card, as the Hugging Face hub spells it (`cc-by-4.0`). Empty:"
+            " none."
+        ),
     )
-    language: str = Field("en", pattern=r"^[a-z]{2,3}$", description="The language in the model card, as its ISO 639 code.")
+    language: str = Field(
+        "en", pattern=r"^[a-z]{2,3}$",
+        description="The language in the model card, as its ISO 639 code.",
+    )
 
     @field_validator("license")
     @classmethod
@@ -43,7 +58,10 @@ class ExportSettings(Settings):
 
 
 class Export(Stage):
-    """The files are written without transformers, which is needed only to read them. Cells of further stages go into the card."""
+    """The files are written without transformers, which is needed only to read them.
+
+    Cells of further stages go into the card.
+    """
 
     version = 4
     settings_model = ExportSettings
@@ -54,7 +72,10 @@ class Export(Stage):
     def selects(cls, settings: ExportSettings, kind: str, upstream: Any) -> bool:  # noqa: ARG003
         """Nothing of the LSTM: transformers has no class for it."""
         if kind in ("finetune", "zero_shot"):
-            return "lstm" not in (getattr(upstream, "variant", None), getattr(upstream, "model", None))
+            return "lstm" not in (
+                getattr(upstream, "variant", None),
+                getattr(upstream, "model", None),
+            )
         return is_model(kind, upstream, "gpt")
 
     def run(self, settings: ExportSettings, context: Context) -> None:
@@ -63,36 +84,57 @@ class Export(Stage):
         from gpt1.weights.checkpoint import Checkpoint
         from gpt1.weights.store import load_model
 
-        vocabulary = Vocabulary.load(context.input("vocabulary").under("encoder_bpe_")[0].path.parent)
-        found = Checkpoint(load_model(context.input("pretrain").path("model.safetensors")), vocabulary)
+        vocabulary = Vocabulary.load(
+            context.input("vocabulary").under("encoder_bpe_")[0].path.parent
+        )
+        found = Checkpoint(
+            load_model(context.input("pretrain").path("model.safetensors")), vocabulary
+        )
         behind = [source_of(item) for item in context.inputs()]
-        files, models = _write(context, settings, "hf", "", found, behind), {"hf": settings.register_as}
+        files, models = (
+            _write(context, settings, "hf", "", found, behind),
+            {"hf": settings.register_as},
+        )
         common = [source for source in behind if source.kind not in ("finetune", "zero_shot")]
         for cell in context.inputs("finetune") if settings.tuned else []:
             if HEAD_CONFIG in cell.files:
                 gpt = load_model(cell.path("model.safetensors"))
-                tuned = Checkpoint(gpt, vocabulary, load_finetuned(gpt, cell.path(HEAD_CONFIG).parent))
+                tuned = Checkpoint(
+                    gpt, vocabulary, load_finetuned(gpt, cell.path(HEAD_CONFIG).parent)
+                )
                 folder, task = f"tuned/{_plain(cell.cell)}", f"-{cell.settings['task']}"
                 files += _write(context, settings, folder, task, tuned, [*common, source_of(cell)])
                 models[folder] = settings.register_as + task
-        context.summary({"parameters": found.model.config.parameters(), "files": len(files), "exported": sorted(models)})
+        context.summary(
+            {
+                "parameters": found.model.config.parameters(), "files": len(files),
+                "exported": sorted(models),
+            }
+        )
         if settings.register_as:
             context.summary({MODELS: models})
-        context.say(f"{len(files)} files for transformers in {context.attempt}: {', '.join(models)}")
+        context.say(
+            f"{len(files)} files for transformers in {context.attempt}: {', '.join(models)}"
+        )
 
 
 def _write(
-    context: Context, settings: ExportSettings, folder: str, task: str, found: Checkpoint, sources: Sequence[Source]
+    context: Context, settings: ExportSettings, folder: str, task: str, found: Checkpoint,
+    sources: Sequence[Source],
 ) -> list[Path]:
     from gpt1.report.model_card import model_card
     from gpt1.report.model_index import Publication
     from gpt1.weights.hf import export
 
-    publication = Publication((settings.register_as or "gpt1") + task, settings.language, settings.license)
+    publication = Publication(
+        (settings.register_as or "gpt1") + task, settings.language, settings.license
+    )
     card = model_card(found.model.config, found.vocabulary, sources, found.tuned, publication)
     files = export(context.attempt / folder, found.model, found.vocabulary, card, found.tuned)
     for file in files:
-        context.output(f"{folder}/{file.name}", volatile=file.name == CARD)  # the card names commit and run
+        context.output(
+            f"{folder}/{file.name}", volatile=file.name == CARD
+        )  # the card names commit and run
     return files
 
 

@@ -1,4 +1,6 @@
-"""finetune: one task, seed and variant, from a pre-trained model (or none) to scores and predictions."""
+"""finetune: one task, seed and variant, from a pre-trained model (or none) to scores and
+predictions.
+"""
 
 from __future__ import annotations
 
@@ -41,22 +43,42 @@ VARIANTS: tuple[Variant, ...] = get_args(Variant)
 class FinetuneSettings(TuningSettings):
     variant: Variant = Field(
         "full",
-        description="The paper's table 5: as described, without the language-model loss, from random weights, or with the LSTM "
-        "that a pretrain cell with `model: lstm` made.",
+        description=(
+            "The paper's table 5: as described, without the language-model loss, from random"
+            " weights, or with the LSTM that a pretrain cell with `model: lstm` made."
+        ),
     )
-    layers: int | None = Field(None, ge=1, le=96, description="Blocks of the model without pre-training; else not used.")
-    width: int | None = Field(None, ge=8, le=16_384, description="Width of the model without pre-training; else not used.")
-    heads: int | None = Field(None, ge=1, le=256, description="Attention heads of the model without pre-training; else not used.")
+    layers: int | None = Field(
+        None, ge=1, le=96, description="Blocks of the model without pre-training; else not used."
+    )
+    width: int | None = Field(
+        None, ge=8, le=16_384, description="Width of the model without pre-training; else not used."
+    )
+    heads: int | None = Field(
+        None, ge=1, le=256,
+        description="Attention heads of the model without pre-training; else not used.",
+    )
     context: int | None = Field(
-        None, ge=SHORTEST, le=8_192, description="Context of the model without pre-training; else not used."
+        None, ge=SHORTEST, le=8_192,
+        description="Context of the model without pre-training; else not used.",
     )
-    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout inside the model without pre-training; else not used.")
-    init_std: float = added(0.02, "Deviation of the initial weights of the model without pre-training; else not used.", gt=0, lt=1)
-    predict_test: bool = added(True, "Predict the test set with the best epoch, and score it where its labels are public.")
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="Dropout inside the model without pre-training; else not used."
+    )
+    init_std: float = added(
+        0.02, "Deviation of the initial weights of the model without pre-training; else not used.",
+        gt=0, lt=1,
+    )
+    predict_test: bool = added(
+        True, "Predict the test set with the best epoch, and score it where its labels are public."
+    )
     keep_model: bool | None = Field(
         None,
-        description="Keep the best epoch's weights, head included (4 bytes a parameter). When not given, each task's first cell of "
-        "variant `full` does (or, without one, of the next variant but `lstm`), which has the first seed of the matrix.",
+        description=(
+            "Keep the best epoch's weights, head included (4 bytes a parameter). When not given,"
+            " each task's first cell of variant `full` does (or, without one, of the next variant"
+            " but `lstm`), which has the first seed of the matrix."
+        ),
     )
 
 
@@ -70,7 +92,8 @@ class Finetune(Stage):
 
     @classmethod
     def complete(cls, cells: Sequence[FinetuneSettings]) -> Sequence[FinetuneSettings]:
-        """Decide which cells keep their weights where no setting says so: of each task the first of variant `full`, or of the next.
+        """Decide which cells keep their weights where no setting says so: of each task the first of
+        variant `full`, or of the next.
 
         None of an LSTM: its weights are not those of a checkpoint.
         """
@@ -79,14 +102,21 @@ class Finetune(Stage):
             if one.variant != "lstm":
                 first.setdefault(one.task, one)
         return [
-            one.model_copy(update={"keep_model": first.get(one.task) is one}) if one.keep_model is None else one for one in cells
+            (
+                one.model_copy(update={"keep_model": first.get(one.task) is one})
+                if one.keep_model is None
+                else one
+            )
+            for one in cells
         ]
 
     @classmethod
     def selects(cls, settings: FinetuneSettings, kind: str, upstream: Any) -> bool:
         if kind == "pretrain":
             if settings.variant == "no_pretraining":
-                return False  # so that its scores can be had before, and kept after, any pre-training
+                return (
+                    False  # so that its scores can be had before, and kept after, any pre-training
+                )
             return is_model(kind, upstream, "lstm" if settings.variant == "lstm" else "gpt")
         return same_task(settings, kind, upstream)
 
@@ -97,18 +127,29 @@ class Finetune(Stage):
             if not upstream.get("pretrain"):
                 model = "lstm" if settings.variant == "lstm" else "gpt"
                 raise UserError(
-                    f"variant {settings.variant} needs a pretrain cell with `model: {model}`; add it to that stage's matrix"
+                    f"variant {settings.variant} needs a pretrain cell with `model: {model}`; add"
+                    " it to that stage's matrix"
                 )
             return
         missing = [name for name in SHAPE if getattr(settings, name) is None]
         if missing:
-            raise UserError(f"variant no_pretraining needs the model's shape: set {', '.join(missing)} (the pre-trained model's)")
+            raise UserError(
+                f"variant no_pretraining needs the model's shape: set {', '.join(missing)} (the"
+                " pre-trained model's)"
+            )
         assert settings.width is not None
         assert settings.heads is not None
         if settings.width % settings.heads:
             raise UserError(f"width {settings.width} is not divisible by heads {settings.heads}")
-        if settings.max_length is not None and settings.context is not None and settings.max_length > settings.context:
-            raise UserError(f"max_length {settings.max_length} is longer than the model's context of {settings.context}; lower it")
+        if (
+            settings.max_length is not None
+            and settings.context is not None
+            and settings.max_length > settings.context
+        ):
+            raise UserError(
+                f"max_length {settings.max_length} is longer than the model's context of"
+                f" {settings.context}; lower it"
+            )
 
     @classmethod
     def job(cls, settings: FinetuneSettings, cell: str, vocabulary: int) -> FinetuneJob:
@@ -159,12 +200,19 @@ def _write_test(context: Context, files: TaskFiles, found: Sequence[float]) -> N
 
 
 def _keep(settings: FinetuneSettings, model: TaskModel, task: Task, context: Context) -> None:
-    """The GPT (special tokens included) as model.safetensors, and beside it the head and what predicting needs to know."""
+    """The GPT (special tokens included) as model.safetensors, and beside it the head and what
+    predicting needs to know.
+    """
     from gpt1.tasks.finetuned import FineTuned, save_head
     from gpt1.weights.store import CONFIG_FILE, save_model
 
-    tuned = FineTuned(model, task, settings.max_length or model.gpt.config.context, settings.truncation)
-    files = [save_model(context.attempt, model.gpt), context.attempt / CONFIG_FILE, *save_head(context.attempt, tuned)]
+    tuned = FineTuned(
+        model, task, settings.max_length or model.gpt.config.context, settings.truncation
+    )
+    files = [
+        save_model(context.attempt, model.gpt), context.attempt / CONFIG_FILE,
+        *save_head(context.attempt, tuned),
+    ]
     for file in files:
         context.output(file.name)
 

@@ -9,12 +9,17 @@ from stages.contract import Context, OutsideFile, Settings, Stage, placement
 
 class GivenSettings(Settings):
     checkpoint: str = placement(
-        ..., "A folder of `gpt1 import` or `gpt1 export hf`: weights, shape and vocabulary. It counts by content.", min_length=1
+        ...,
+        "A folder of `gpt1 import` or `gpt1 export hf`: weights, shape and vocabulary. It counts by"
+        " content.",
+        min_length=1,
     )
 
 
 class Given(Stage):
-    """Stages that need `pretrain` or `vocabulary` take this one instead: fine-tuning without pre-training."""
+    """Stages that need `pretrain` or `vocabulary` take this one instead: fine-tuning without
+    pre-training.
+    """
 
     settings_model = GivenSettings
     provides = ("pretrain", "vocabulary")
@@ -31,16 +36,17 @@ class Given(Stage):
         found = load_checkpoint(context.outside[0].path.parent)
         if found.model.config.special_tokens:
             raise UserError(
-                f"given: {settings.checkpoint} is a fine-tuned model ({found.model.config.special_tokens} special tokens); give "
-                "the pre-trained one it was made from"
+                f"given: {settings.checkpoint} is a fine-tuned model"
+                f" ({found.model.config.special_tokens} special tokens); give the pre-trained one"
+                " it was made from"
             )
         for file in save_checkpoint(context.attempt, replace(found, tuned=None)):
             context.output(file.name)
         config = found.model.config
         context.summary({"parameters": config.parameters(), "vocabulary": config.vocabulary})
         context.say(
-            f"{config.parameters():,} parameters: {config.layers} layers, width {config.width}, {config.heads} heads, "
-            f"context {config.context}, {config.vocabulary:,} tokens"
+            f"{config.parameters():,} parameters: {config.layers} layers, width {config.width},"
+            f" {config.heads} heads, context {config.context}, {config.vocabulary:,} tokens"
         )
 
 

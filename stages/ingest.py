@@ -1,9 +1,10 @@
 """ingest: books in any form people have them, into Parquet parts.
 
-Two steps, both part by part. An archive, a Parquet file or a file of JSON lines is a part of the first step: it is unpacked once,
-and its texts are spooled by the part of the books they belong to. A part of the second step gathers its books from all spools and
-from the files that lie by themselves. Each part depends on the content it is made from alone, so one more book makes one part of
-books anew (and reads the archive it came in).
+Two steps, both part by part. An archive, a Parquet file or a file of JSON lines is a part of the
+first step: it is unpacked once, and its texts are spooled by the part of the books they belong to.
+A part of the second step gathers its books from all spools and from the files that lie by
+themselves. Each part depends on the content it is made from alone, so one more book makes one part
+of books anew (and reads the archive it came in).
 """
 
 from __future__ import annotations
@@ -32,44 +33,79 @@ from stages._ingest_parts import ingest_part, spool_part
 from stages.contract import Artifact, Context, OutsideFile, Part, Settings, Stage, placement
 
 EMBEDDED = "embedded"
-# In front of the embedded corpus's file names, so that a folder with files of the same names is another corpus.
+# In front of the embedded corpus's file names, so that a folder with files of the same names is
+# another corpus.
 _MARK = "embedded:"
 
 
 class IngestSettings(Settings):
     source: str | tuple[str, ...] = placement(
         EMBEDDED,
-        "`embedded` for the corpus that comes with the package; else a folder, a file, `hf://datasets/OWNER/NAME@REVISION`, a URL "
-        "that fsspec knows, or a list of those.",
+        "`embedded` for the corpus that comes with the package; else a folder, a file,"
+        " `hf://datasets/OWNER/NAME@REVISION`, a URL that fsspec knows, or a list of those.",
         min_length=1,
     )
-    folders: tuple[Folder, ...] = Field(FOLDERS, min_length=1, description="Which folders of the embedded corpus are taken.")
+    folders: tuple[Folder, ...] = Field(
+        FOLDERS, min_length=1, description="Which folders of the embedded corpus are taken."
+    )
     parts: int = Field(
-        16, ge=1, le=4096, description="The number of parts the books are spread over; a book's part depends on its id."
+        16,
+        ge=1,
+        le=4096,
+        description=(
+            "The number of parts the books are spread over; a book's part depends on its id."
+        ),
     )
     chapter_pattern: str | None = Field(
         None,
         min_length=1,
-        description="A regular expression whose one group is the chapter's number in a file's name; such files make up one book.",
+        description=(
+            "A regular expression whose one group is the chapter's number in a file's name; such"
+            " files make up one book."
+        ),
     )
     fallback_encoding: Literal["detect", "none", "windows-1252", "latin-1"] = Field(
         "detect",
-        description="How a file is read that is neither UTF-8 nor UTF-16: `detect` decides between Windows-1252, Latin-1 and "
-        "refusing it; `none` refuses it.",
+        description=(
+            "How a file is read that is neither UTF-8 nor UTF-16: `detect` decides between"
+            " Windows-1252, Latin-1 and refusing it; `none` refuses it."
+        ),
     )
-    text_column: str = Field("text", min_length=1, description="The column of Parquet and JSON lines that holds the text.")
+    text_column: str = Field(
+        "text", min_length=1,
+        description="The column of Parquet and JSON lines that holds the text.",
+    )
     rows: Literal["auto", "documents", "sentences"] = Field(
-        "auto", description="What a row of Parquet and JSON lines is; `auto` looks at the first thousand (docs/corpus.md)."
+        "auto",
+        description=(
+            "What a row of Parquet and JSON lines is; `auto` looks at the first thousand"
+            " (docs/corpus.md)."
+        ),
     )
     stretch: int = Field(
-        6_700, ge=1, le=10_000_000, description="Rows of one sentence that make a book; BooksCorpus has 6,704 sentences a book."
+        6_700,
+        ge=1,
+        le=10_000_000,
+        description=(
+            "Rows of one sentence that make a book; BooksCorpus has 6,704 sentences a book."
+        ),
     )
-    max_document: int = Field(64 * MIB, ge=1024, le=1 << 30, description="The largest text of one file, member or row in bytes.")
-    max_archive: int = Field(64 << 30, ge=1024, description="The most bytes that may come out of one archive.")
-    max_ratio: int = Field(100, ge=2, le=100_000, description="The most bytes that may come out of one packed byte, after 16 MiB.")
+    max_document: int = Field(
+        64 * MIB, ge=1024, le=1 << 30,
+        description="The largest text of one file, member or row in bytes.",
+    )
+    max_archive: int = Field(
+        64 << 30, ge=1024, description="The most bytes that may come out of one archive."
+    )
+    max_ratio: int = Field(
+        100, ge=2, le=100_000,
+        description="The most bytes that may come out of one packed byte, after 16 MiB.",
+    )
     max_line: int = Field(1_000_000, ge=100, description="The longest line in characters.")
     on_error: Literal["record", "stop"] = placement(
-        "record", "What a file that cannot be read does: it is recorded and the rest is read, or the run stops at it."
+        "record",
+        "What a file that cannot be read does: it is recorded and the rest is read, or the run"
+        " stops at it.",
     )
 
     @field_validator("folders")
@@ -87,7 +123,9 @@ class IngestSettings(Settings):
         except re.error as error:
             raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
         if groups != 1:
-            raise ValueError(f"{pattern!r} has {groups} groups; expected one, around the chapter's number")
+            raise ValueError(
+                f"{pattern!r} has {groups} groups; expected one, around the chapter's number"
+            )
         return pattern
 
     @model_validator(mode="after")
@@ -95,7 +133,10 @@ class IngestSettings(Settings):
         if self.embedded and self.chapter_pattern is not None:
             raise ValueError("chapter_pattern is for a folder; the embedded corpus has its own")
         if EMBEDDED in self.sources and len(self.sources) > 1:
-            raise ValueError("source: the embedded corpus stands alone; expected a list of folders, files and URLs")
+            raise ValueError(
+                "source: the embedded corpus stands alone; expected a list of folders, files and"
+                " URLs"
+            )
         return self
 
     @property
@@ -108,10 +149,13 @@ class IngestSettings(Settings):
 
     @property
     def reading(self) -> dict[str, Any]:
-        """What decides the texts, as plain data: the same bytes and the same of this give the same pieces."""
+        """What decides the texts, as plain data: the same bytes and the same of this give the
+        same pieces.
+        """
         return {
             "limits": {
-                "document": self.max_document, "archive": self.max_archive, "ratio": self.max_ratio, "line": self.max_line,
+                "document": self.max_document, "archive": self.max_archive, "ratio": self.max_ratio,
+                "line": self.max_line,
             },
             "fallback": FALLBACK if self.embedded else self.fallback_encoding,
             "text_column": self.text_column, "rows": self.rows, "stretch": self.stretch,
@@ -119,7 +163,9 @@ class IngestSettings(Settings):
 
 
 class Ingest(Stage):
-    """Reads every file once, groups chapters into books, spreads the books over parts by a hash of their ids."""
+    """Reads every file once, groups chapters into books, spreads the books over parts by a hash
+    of their ids.
+    """
 
     version = 2  # archives and rows; encodings by detection; what cannot be read is recorded
     settings_model = IngestSettings
@@ -128,36 +174,59 @@ class Ingest(Stage):
     @classmethod
     def outside(cls, settings: IngestSettings) -> list[OutsideFile]:
         if settings.embedded:
-            return [OutsideFile(f"{_MARK}{name}", path) for name, path in embedded_files(settings.folders).items()]
+            return [
+                OutsideFile(f"{_MARK}{name}", path)
+                for name, path in embedded_files(settings.folders).items()
+            ]
         return [_outside(file) for file in list_sources(settings.sources).files]
 
     def run(self, settings: IngestSettings, context: Context) -> None:
-        files = [Listed(file.name.removeprefix(_MARK), file.url or str(file.path), file.digest) for file in context.outside]
+        files = [
+            Listed(file.name.removeprefix(_MARK), file.url or str(file.path), file.digest)
+            for file in context.outside
+        ]
         refused = [found for file in files if (found := refusal(file.name, file.digest))]
         files = [file for file in files if refusal(file.name, file.digest) is None]
         if refused and settings.on_error == "stop":
             raise UserError(refused[0].sentence())
         self._say_what_is_left_out(settings, context)
         many = [file for file in files if _many(file)]
-        spools = context.map_parts(spool_part, _spool_parts(settings, context, many)) if many else []
+        spools = (
+            context.map_parts(spool_part, _spool_parts(settings, context, many)) if many else []
+        )
         loose = [file for file in files if not _many(file)]
-        made = context.map_parts(ingest_part, _book_parts(settings, loose, dict(zip([f.name for f in many], spools, strict=True))))
+        made = context.map_parts(
+            ingest_part,
+            _book_parts(settings, loose, dict(zip([f.name for f in many], spools, strict=True))),
+        )
         for part in made:
             context.include(part)
         with context.open("refused/sources.jsonl") as out:
             for found in refused:
-                out.write(json.dumps(vars(found), ensure_ascii=False, sort_keys=True).encode() + b"\n")
+                out.write(
+                    json.dumps(vars(found), ensure_ascii=False, sort_keys=True).encode() + b"\n"
+                )
             for spool in spools:
                 out.write(spool.path("refused.jsonl").read_bytes())
-        _sum_up(context, made, [*spools, *made], Counter(item.rule for item in refused), [item.sentence() for item in refused])
+        _sum_up(
+            context, made, [*spools, *made], Counter(item.rule for item in refused),
+            [item.sentence() for item in refused],
+        )
 
     @staticmethod
     def _say_what_is_left_out(settings: IngestSettings, context: Context) -> None:
-        """Files that are no books by their names are no part of the corpus: they are said and listed, and change nothing."""
+        """Files that are no books by their names are no part of the corpus: they are said and
+        listed, and change nothing.
+        """
         names = [] if settings.embedded else list_sources(settings.sources).left_out
         if names:
-            context.output("left_out.txt", volatile=True).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-            context.say(f"left out as no books by their names: {counted(len(names), 'file')}: {_first(names)}")
+            context.output("left_out.txt", volatile=True).write_text(
+                "".join(f"{name}\n" for name in names), encoding="utf-8"
+            )
+            context.say(
+                f"left out as no books by their names: {counted(len(names), 'file')}:"
+                f" {_first(names)}"
+            )
 
 
 def _outside(file: Listed) -> OutsideFile:
@@ -174,47 +243,65 @@ def _spool_parts(settings: IngestSettings, context: Context, files: Sequence[Lis
     parts = []
     for file in files:
         identity = {
-            "name": file.name, "digest": file.digest, "parts": settings.parts, "chapters": settings.chapter_pattern,
-            "reading": settings.reading,
+            "name": file.name, "digest": file.digest, "parts": settings.parts,
+            "chapters": settings.chapter_pattern, "reading": settings.reading,
         }  # fmt: skip
-        elsewhere = {"where": file.where, "on_error": settings.on_error, "reporter": context.reporter}
+        elsewhere = {
+            "where": file.where, "on_error": settings.on_error, "reporter": context.reporter,
+        }
         parts.append(Part(file.name, identity, {**identity, **elsewhere}))
     return parts
 
 
-def _book_parts(settings: IngestSettings, loose: Sequence[Listed], spools: Mapping[str, Artifact]) -> list[Part]:
+def _book_parts(
+    settings: IngestSettings, loose: Sequence[Listed], spools: Mapping[str, Artifact]
+) -> list[Part]:
     pattern = CHAPTERS if settings.embedded else settings.chapter_pattern
     alone: list[list[Listed]] = [[] for _ in range(settings.parts)]
     for file in loose:
         alone[bucket(shelf_of(file.name, pattern).book, settings.parts)].append(file)
-    indexes = {name: json.loads(spool.path("index.json").read_bytes()) for name, spool in spools.items()}
+    indexes = {
+        name: json.loads(spool.path("index.json").read_bytes()) for name, spool in spools.items()
+    }
     parts = []
     for number, files in enumerate(alone):
-        found = {name: index[str(number)] for name, index in indexes.items() if str(number) in index}
+        found = {
+            name: index[str(number)] for name, index in indexes.items() if str(number) in index
+        }
         identity = {
-            "part": number, "files": {file.name: file.digest for file in files}, "chapters": pattern, "reading": settings.reading,
+            "part": number, "files": {file.name: file.digest for file in files},
+            "chapters": pattern, "reading": settings.reading,
             "spools": {name: index["digest"] for name, index in found.items()},
             "naming": EMBEDDED if settings.embedded else "folder",
         }  # fmt: skip
         elsewhere = {
             "where": {file.name: file.where for file in files}, "on_error": settings.on_error,
-            "runs": [[str(spools[name].path("spool.arrow")), index["runs"]] for name, index in found.items()],
+            "runs": [
+                [str(spools[name].path("spool.arrow")), index["runs"]]
+                for name, index in found.items()
+            ],
         }  # fmt: skip
         parts.append(Part(part_name(number), identity, {**identity, **elsewhere}))
     return parts
 
 
 def _sum_up(
-    context: Context, made: Sequence[Artifact], all_parts: Sequence[Artifact], counts: Counter[str], first: list[str]
+    context: Context, made: Sequence[Artifact], all_parts: Sequence[Artifact], counts: Counter[str],
+    first: list[str],
 ) -> None:
     for part in all_parts:
         counts.update(part.summary["refused"])
         first += part.summary["first_refused"]
     left_out = {rule: number for rule, number in sorted(counts.items()) if rule in LEFT_OUT}
     refused = {rule: number for rule, number in sorted(counts.items()) if rule not in LEFT_OUT}
-    totals = {key: sum(part.summary[key] for part in made) for key in ("books", "files", "bytes", "characters", "words")}
+    totals = {
+        key: sum(part.summary[key] for part in made)
+        for key in ("books", "files", "bytes", "characters", "words")
+    }
     if not totals["books"]:
-        raise UserError(f"ingest: no book could be read; {_first(first) or 'there are only empty archives'}")
+        raise UserError(
+            f"ingest: no book could be read; {_first(first) or 'there are only empty archives'}"
+        )
     authors = {author for part in made for author in part.summary["authors"]}
     encodings: Counter[str] = Counter()
     for part in made:
@@ -222,23 +309,28 @@ def _sum_up(
     stretches = sum(part.summary["stretches"] for part in made)
     context.summary({
         "books": totals["books"], "files": totals["files"], "authors": len(authors), **totals,
-        "encodings": dict(sorted(encodings.items())), "refused": refused, "left_out": left_out, "stretches_of_sentences": stretches,
+        "encodings": dict(sorted(encodings.items())), "refused": refused, "left_out": left_out,
+        "stretches_of_sentences": stretches,
         **({"lost": f"in stretches of sentences: {LOST}"} if stretches else {}),
     })  # fmt: skip
     context.say(
-        f"{counted(totals['books'], 'book')} from {counted(totals['files'], 'file')}, {totals['words']:,} words, "
-        f"{totals['bytes'] / 1e6:.1f} MB; "
-        f"{', '.join(f'{number} {name}' for name, number in sorted(encodings.items()))}"
+        f"{counted(totals['books'], 'book')} from {counted(totals['files'], 'file')},"
+        f" {totals['words']:,} words, {totals['bytes'] / 1e6:.1f} MB;"
+        f" {', '.join(f'{number} {name}' for name, number in sorted(encodings.items()))}"
     )
     if stretches:
-        context.say(f"{stretches} of the books are stretches of rows of one sentence each; lost are {LOST}")
+        context.say(
+            f"{stretches} of the books are stretches of rows of one sentence each; lost are {LOST}"
+        )
     if refused:
         told = ", ".join(f"{rule} {number}" for rule, number in refused.items())
         context.say(f"{sum(refused.values())} refused ({told}); see refused/: {_first(first)}")
 
 
 def _first(words: Sequence[str], most: int = 3) -> str:
-    return "; ".join(words[:most]) + (f"; and {len(words) - most} more" if len(words) > most else "")
+    return "; ".join(words[:most]) + (
+        f"; and {len(words) - most} more" if len(words) > most else ""
+    )
 
 
 STAGE = Ingest()

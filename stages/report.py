@@ -1,4 +1,6 @@
-"""report: one page that says what was learned, from what, and how well; Markdown, charts and results.json beside it."""
+"""report: one page that says what was learned, from what, and how well; Markdown, charts and
+results.json beside it.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +13,28 @@ from stages.contract import Context, Settings, Stage
 
 
 class ReportSettings(Settings):
-    title: str = Field("GPT-1", min_length=1, max_length=100, description="The heading of the report.")
-    smoothing: float = Field(0.75, ge=0, lt=1, description="The share of the past in the smoothed training loss; 0: not smoothed.")
-    sample_steps: int = Field(4, ge=2, le=100, description="At how many points of pre-training samples of text are shown, at most.")
+    title: str = Field(
+        "GPT-1", min_length=1, max_length=100, description="The heading of the report."
+    )
+    smoothing: float = Field(
+        0.75, ge=0, lt=1,
+        description="The share of the past in the smoothed training loss; 0: not smoothed.",
+    )
+    sample_steps: int = Field(
+        4, ge=2, le=100,
+        description="At how many points of pre-training samples of text are shown, at most.",
+    )
 
 
 class Report(Stage):
-    """Reads summaries and small files of every cell it needs. Whatever the workflow does not have is left out."""
+    """Reads summaries and small files of every cell it needs.
 
-    version = 2  # the pages tell durations and costs, so they are volatile; results.json and the other figures are not
+    Whatever the workflow does not have is left out.
+    """
+
+    # The pages tell durations and costs, so they are volatile; results.json and the other figures
+    # are not
+    version = 2
     settings_model = ReportSettings
     requires = ("pretrain",)
     accepts = ("*",)
@@ -38,12 +53,17 @@ class Report(Stage):
         shown = charts(sources, facts, settings.smoothing)
         timed = [chart for chart in (throughput(sources),) if chart.lines]
         drawings = {chart.name: draw(chart) for chart in (*shown, *timed)}
-        written = {source.cell: points for source in sources if (points := samples(source, settings.sample_steps))}
+        written = {
+            source.cell: points
+            for source in sources
+            if (points := samples(source, settings.sample_steps))
+        }
         workflow, small = picture(sources, making), headline(sources, facts)
         if small.lines:
             drawings[small.name] = draw(small)
         content = Content(
-            settings.title, facts, [*shown, *timed], drawings, written, making, only(sources, "ingest").origin, workflow
+            settings.title, facts, [*shown, *timed], drawings, written, making,
+            only(sources, "ingest").origin, workflow,
         )
         for name, text in {
             "results.json": to_json(facts),
@@ -51,7 +71,10 @@ class Report(Stage):
         }.items():
             with context.open(name) as file:
                 file.write(text.encode("utf-8"))
-        timely = {"report.html": html(content), "report.md": markdown(content), "making.json": to_json(making)}
+        timely = {
+            "report.html": html(content), "report.md": markdown(content),
+            "making.json": to_json(making),
+        }
         timely |= {_figure(one.name): standalone(drawings[one.name]) for one in timed}
         timely |= {_figure("workflow"): workflow} if workflow else {}
         for name, text in timely.items():
@@ -70,10 +93,23 @@ def _summary(facts: dict[str, Any]) -> dict[str, Any]:
     from gpt1.report.paper_tables import MAIN
     from gpt1.report.tasks import clearly_better
 
-    found = {f"held_out_perplexity {cell['cell']}": cell["held_out_perplexity"] for cell in facts["pretraining"]["cells"]}
-    found |= {f"{name}_perplexity": facts["pretraining"][f"{name}_perplexity"] for name in ("unigram", "bigram")}
-    found |= {"tasks": len(facts["tasks"]), "tasks_above_baseline": len(clearly_better(facts["tasks"]))}
-    found |= {f"score {row['task']}": row["score"] for row in facts["tasks"] if row["variant_setting"] == MAIN}
+    found = {
+        f"held_out_perplexity {cell['cell']}": cell["held_out_perplexity"]
+        for cell in facts["pretraining"]["cells"]
+    }
+    found |= {
+        f"{name}_perplexity": facts["pretraining"][f"{name}_perplexity"]
+        for name in ("unigram", "bigram")
+    }
+    found |= {
+        "tasks": len(facts["tasks"]),
+        "tasks_above_baseline": len(clearly_better(facts["tasks"])),
+    }
+    found |= {
+        f"score {row['task']}": row["score"]
+        for row in facts["tasks"]
+        if row["variant_setting"] == MAIN
+    }
     return {name: value for name, value in found.items() if value is not None}
 
 

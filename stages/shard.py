@@ -1,4 +1,6 @@
-"""shard: books to ids, one Arrow file a part and set, with a table that says where each book lies."""
+"""shard: books to ids, one Arrow file a part and set, with a table that says where each book
+lies.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ SETS = ("train", "held_out")
 
 class ShardSettings(Settings):
     baseline_tokens: int = Field(
-        20_000_000, ge=1_000, le=500_000_000, description="How many ids of either set the n-gram baselines look at, at most."
+        20_000_000, ge=1_000, le=500_000_000,
+        description="How many ids of either set the n-gram baselines look at, at most.",
     )
 
 
@@ -46,23 +49,24 @@ class Shard(Stage):
             file.write(json.dumps(figures, indent=2, sort_keys=True).encode() + b"\n")
         context.summary(figures)
         context.say(
-            f"{totals['train_tokens']:,} tokens to train on, {totals['held_out_tokens']:,} held out; "
-            f"{totals['tokens_per_word']:.3f} a word, {totals['tokens_per_byte']:.4f} a byte, {totals['unknown_rate']:.2e} unknown"
+            f"{totals['train_tokens']:,} tokens to train on, {totals['held_out_tokens']:,} held"
+            f" out; {totals['tokens_per_word']:.3f} a word, {totals['tokens_per_byte']:.4f} a byte,"
+            f" {totals['unknown_rate']:.2e} unknown"
         )
         if figures["unigram_perplexity"] is not None:
             context.say(
-                f"held-out perplexity of n-grams: unigram {figures['unigram_perplexity']:.1f} (add-one), "
-                f"bigram {figures['bigram_perplexity']:.1f} (Witten-Bell)"
+                f"held-out perplexity of n-grams: unigram {figures['unigram_perplexity']:.1f}"
+                f" (add-one), bigram {figures['bigram_perplexity']:.1f} (Witten-Bell)"
             )
 
     def _baseline(
-        self, settings: ShardSettings, context: Context, encoded: list[Artifact], vocabulary: Artifact
+        self, settings: ShardSettings, context: Context, encoded: list[Artifact],
+        vocabulary: Artifact,
     ) -> dict[str, float | int | None]:
         files = [part.files[name] for part in encoded for name in _shard_names(part)]
         size = int(vocabulary.summary["vocabulary"])
         identity = {
-            "shards": {file.name: file.sha256 for file in files},
-            "limit": settings.baseline_tokens,
+            "shards": {file.name: file.sha256 for file in files}, "limit": settings.baseline_tokens,
             "vocabulary": size,
         }
         spans = [str(file.path) for part in encoded for file in part.under("spans/")]
@@ -72,7 +76,9 @@ class Shard(Stage):
 
 
 def _parts(context: Context, vocabulary: Artifact) -> list[Part]:
-    """Of the split only a part's own rows matter: one added book encodes one part anew, if the vocabulary stays as it is."""
+    """Of the split only a part's own rows matter: one added book encodes one part anew, if the
+    vocabulary stays as it is.
+    """
     from gpt1.corpus.split_table import read_split, rows_by_part
 
     rows = rows_by_part(read_split(context.input("split").path("split.parquet")))
@@ -80,9 +86,23 @@ def _parts(context: Context, vocabulary: Artifact) -> list[Part]:
     parts = []
     for file in context.input("clean").under("books/"):
         name = PurePosixPath(file.name).stem
-        wanted = [[row.book, row.set, row.tail_start] for row in rows.get(name, []) if row.set in SETS]
-        identity = {"name": name, "books": file.sha256, "rows": wanted, "vocabulary": vocabulary.summary["sha256"]}
-        parts.append(Part(name, identity, {**identity, "path": str(file.path), "encoder": str(encoder), "merges": str(merges)}))
+        wanted = [
+            [row.book, row.set, row.tail_start] for row in rows.get(name, []) if row.set in SETS
+        ]
+        identity = {
+            "name": name, "books": file.sha256, "rows": wanted,
+            "vocabulary": vocabulary.summary["sha256"],
+        }
+        parts.append(
+            Part(
+                name,
+                identity,
+                {
+                    **identity, "path": str(file.path), "encoder": str(encoder),
+                    "merges": str(merges),
+                },
+            )
+        )
     return parts
 
 
@@ -111,8 +131,9 @@ def encode_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
         pieces[chosen].append(ids)
         spans.append(
             BookSpan(
-                book.id, book.title, book.author, book.source, name, chosen, start=summary[f"{chosen}_tokens"], length=len(ids),
-                sha256=ids_sha256(ids), cleaning=f"records/{name}.jsonl",
+                book.id, book.title, book.author, book.source, name, chosen,
+                start=summary[f"{chosen}_tokens"], length=len(ids), sha256=ids_sha256(ids),
+                cleaning=f"records/{name}.jsonl",
             )
         )  # fmt: skip
         summary[f"{chosen}_tokens"] += len(ids)
@@ -122,7 +143,10 @@ def encode_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
     for chosen, arrays in pieces.items():
         if arrays:
             with output.open(f"{chosen}/{name}.arrow") as file:
-                write_shard(file, np.concatenate(arrays), {"vocabulary": vocabulary.sha256, "set": chosen, "part": name})
+                write_shard(
+                    file, np.concatenate(arrays),
+                    {"vocabulary": vocabulary.sha256, "set": chosen, "part": name},
+                )
     with output.open(f"spans/{name}.parquet") as file:
         write_spans(file, spans)
     return summary
@@ -130,7 +154,10 @@ def encode_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
 
 @lru_cache(maxsize=1)
 def _encoder(encoder: str, merges: str, sha256: str) -> TextEncoder:
-    """This process's encoder, with the words it has met: a worker makes many parts. UserError when the files have changed."""
+    """This process's encoder, with the words it has met: a worker makes many parts.
+
+    UserError when the files have changed.
+    """
     from gpt1.errors import UserError
     from gpt1.text.encoder import TextEncoder
     from gpt1.text.vocabulary import Vocabulary
@@ -138,7 +165,10 @@ def _encoder(encoder: str, merges: str, sha256: str) -> TextEncoder:
     vocabulary = Vocabulary.read(Path(encoder), Path(merges))
     if vocabulary.sha256 != sha256:
         found = vocabulary.sha256[:12]
-        raise UserError(f"{encoder}: the vocabulary {found}, expected {sha256[:12]}; run the vocabulary stage again.")
+        raise UserError(
+            f"{encoder}: the vocabulary {found}, expected {sha256[:12]}; run the vocabulary stage"
+            " again."
+        )
     return TextEncoder(vocabulary)
 
 
@@ -162,8 +192,14 @@ def _ids_of(arguments: Mapping[str, Any], chosen: str) -> list[Any]:
     from gpt1.data.books_table import read_spans
     from gpt1.data.shard_file import open_shard
 
-    shards = {shard.part: shard for path in arguments["paths"] if (shard := open_shard(Path(path))).set == chosen}
-    spans = [span for path in arguments["spans"] for span in read_spans(Path(path)) if span.set == chosen]
+    shards = {
+        shard.part: shard
+        for path in arguments["paths"]
+        if (shard := open_shard(Path(path))).set == chosen
+    }
+    spans = [
+        span for path in arguments["spans"] for span in read_spans(Path(path)) if span.set == chosen
+    ]
     return [shards[span.part].ids[span.start : span.start + span.length] for span in spans]
 
 
@@ -174,7 +210,15 @@ def _books(encoded: list[Artifact]) -> bytes:
     from gpt1.data.books_table import read_spans, write_spans
 
     out = io.BytesIO()
-    write_spans(out, [span for part in encoded for file in part.under("spans/") for span in read_spans(file.path)])
+    write_spans(
+        out,
+        [
+            span
+            for part in encoded
+            for file in part.under("spans/")
+            for span in read_spans(file.path)
+        ],
+    )
     return out.getvalue()
 
 

@@ -1,4 +1,6 @@
-"""split: held-out books, copies, and the unseen tails of training books, decided once for the whole corpus."""
+"""split: held-out books, copies, and the unseen tails of training books, decided once for the
+whole corpus.
+"""
 
 from __future__ import annotations
 
@@ -21,37 +23,69 @@ SETS = ("train", "held_out", "duplicate", "near_duplicate")
 class SplitSettings(Settings):
     held_out: float = Field(
         0.1, gt=0, lt=0.9,
-        description="The share of books held out from training, for validation and tasks; exact for fewer than 200 books.",
+        description="The share of books held out from training, for validation and tasks; exact for"
+        " fewer than 200 books.",
     )  # fmt: skip
     tail: float = Field(
-        0.05, ge=0, le=0.5, description="The share at the end of each training book that no stage trains on: passages never seen."
+        0.05,
+        ge=0,
+        le=0.5,
+        description=(
+            "The share at the end of each training book that no stage trains on: passages never"
+            " seen."
+        ),
     )
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="Which books are held out: their ids are hashed with this number.")
+    seed: int = Field(
+        0, ge=0, le=2**31 - 1,
+        description="Which books are held out: their ids are hashed with this number.",
+    )
     near_duplicates: bool = Field(
-        True, description="Look for near copies as well; off leaves out only books with the very same words."
+        True,
+        description=(
+            "Look for near copies as well; off leaves out only books with the very same words."
+        ),
     )
     near_copy: float = Field(
-        0.6, ge=0.3, le=1, description="A book is a near copy when this share of its runs of five words stands in a longer book."
+        0.6,
+        ge=0.3,
+        le=1,
+        description=(
+            "A book is a near copy when this share of its runs of five words stands in a longer"
+            " book."
+        ),
     )
     near_tie: float = Field(
-        0.3, ge=0.05, le=1, description="Two books stay on one side when this share of the shorter's runs stands in the longer."
+        0.3,
+        ge=0.05,
+        le=1,
+        description=(
+            "Two books stay on one side when this share of the shorter's runs stands in the longer."
+        ),
     )
     near_permutations: int = Field(
-        128, ge=32, le=1024, description="Permutations of the MinHash signatures: more find shorter stories in larger collections."
+        128,
+        ge=32,
+        le=1024,
+        description=(
+            "Permutations of the MinHash signatures: more find shorter stories in larger"
+            " collections."
+        ),
     )
 
     @model_validator(mode="after")
     def _ties_before_copies(self) -> Self:
         if self.near_tie > self.near_copy:
             raise ValueError(
-                f"near_tie is {self.near_tie} and near_copy {self.near_copy}; expected near_tie not above near_copy, "
-                "because a near copy always stays on the side of its book"
+                f"near_tie is {self.near_tie} and near_copy {self.near_copy}; expected near_tie not"
+                " above near_copy, because a near copy always stays on the side of its book"
             )
         return self
 
 
 class Split(Stage):
-    """Signatures are made part by part, the decision over all of them is one table, `split.parquet`."""
+    """Signatures are made part by part, the decision over all of them is one table,
+    `split.parquet`.
+    """
 
     version = 3  # of few books the held-out number is exact
     settings_model = SplitSettings
@@ -63,20 +97,30 @@ class Split(Stage):
         from gpt1.corpus.split_table import read_signatures, write_split
 
         made = context.map_parts(sign_part, _parts(settings, context.input("clean")))
-        signatures = [item for part in made for file in part.files.values() for item in read_signatures(file.path)]
-        near = NearRules(settings.near_copy, settings.near_tie) if settings.near_duplicates else None
+        signatures = [
+            item
+            for part in made
+            for file in part.files.values()
+            for item in read_signatures(file.path)
+        ]
+        near = (
+            NearRules(settings.near_copy, settings.near_tie) if settings.near_duplicates else None
+        )
         rows = decide(signatures, settings.held_out, settings.seed, near)
         with context.open("split.parquet") as file_out:
             write_split(file_out, rows)
-        figures = _figures(rows) | {"not_compared_books": sum(not item.minhash for item in signatures) if near else 0}
+        figures = _figures(rows) | {
+            "not_compared_books": sum(not item.minhash for item in signatures) if near else 0
+        }
         context.summary(figures)
         context.say(_said(figures))
         if far := _far(figures, settings.held_out):
             context.say(far)
         if figures["not_compared_books"]:
             context.say(
-                f"{figures['not_compared_books']} stretches of sentences were not looked through for near copies: "
-                "they have no book boundaries, so only stretches with the very same words were left out"
+                f"{figures['not_compared_books']} stretches of sentences were not looked through"
+                " for near copies: they have no book boundaries, so only stretches with the very"
+                " same words were left out"
             )
 
 
@@ -85,7 +129,9 @@ def _parts(settings: SplitSettings, clean: Artifact) -> list[Part]:
     parts = []
     for file in clean.under("books/"):
         name = PurePosixPath(file.name).stem
-        identity = {"name": name, "books": file.sha256, "tail": settings.tail, "permutations": permutations}
+        identity = {
+            "name": name, "books": file.sha256, "tail": settings.tail, "permutations": permutations,
+        }
         parts.append(Part(name, identity, {**identity, "path": str(file.path)}))
     return parts
 
@@ -99,7 +145,10 @@ def sign_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]
 
     name, tail, permutations = (arguments[key] for key in ("name", "tail", "permutations"))
     hashes = WordHashes()
-    signed = (sign(book, name, tail_start(book.text, tail), permutations, hashes) for book in read_books(Path(arguments["path"])))
+    signed = (
+        sign(book, name, tail_start(book.text, tail), permutations, hashes)
+        for book in read_books(Path(arguments["path"]))
+    )
     with output.open(f"signatures/{name}.parquet") as file:
         return {"books": write_signatures(file, signed)}
 
@@ -113,7 +162,9 @@ def _figures(rows: Sequence[SplitRow]) -> dict[str, int]:
     return {
         **{f"{name}_books": books[name] for name in SETS},
         **{f"{name}_characters": characters[name] for name in SETS},
-        "tail_characters": sum(row.length - row.tail_start for row in rows if row.tail_start is not None),
+        "tail_characters": sum(
+            row.length - row.tail_start for row in rows if row.tail_start is not None
+        ),
         "tied_books": sum(number for number in in_group.values() if number > 1),
         "largest_group_books": max(in_group.values()),
     }
@@ -121,13 +172,13 @@ def _figures(rows: Sequence[SplitRow]) -> dict[str, int]:
 
 def _said(figures: Mapping[str, int]) -> str:
     return (
-        f"{counted(figures['train_books'], 'book')} to train on, {figures['held_out_books']} held out "
-        f"({figures['held_out_characters'] / 1e6:.2f} M characters); "
-        f"left out: {counted(figures['duplicate_books'], 'copy', 'copies')}, "
-        f"{counted(figures['near_duplicate_books'], 'near copy', 'near copies')}; "
-        "books that share text with others of their side: "
-        f"{figures['tied_books']}, at most {figures['largest_group_books']} together; "
-        f"{figures['tail_characters'] / 1e6:.2f} M characters of unseen tails"
+        f"{counted(figures['train_books'], 'book')} to train on, {figures['held_out_books']} held"
+        f" out ({figures['held_out_characters'] / 1e6:.2f} M characters); left out:"
+        f" {counted(figures['duplicate_books'], 'copy', 'copies')},"
+        f" {counted(figures['near_duplicate_books'], 'near copy', 'near copies')}; books that share"
+        f" text with others of their side: {figures['tied_books']}, at most"
+        f" {figures['largest_group_books']} together; {figures['tail_characters'] / 1e6:.2f} M"
+        " characters of unseen tails"
     )
 
 

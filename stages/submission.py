@@ -1,4 +1,7 @@
-"""submission: the test predictions of fine-tuned tasks as files to hand in: GLUE's zip, Story Cloze's and RACE's forms."""
+"""submission: the test predictions of fine-tuned tasks as files to hand in:
+
+GLUE's zip, Story Cloze's and RACE's forms.
+"""
 
 from __future__ import annotations
 
@@ -18,24 +21,35 @@ class SubmissionSettings(Settings):
     variant: Literal["full", "no_auxiliary_lm", "no_pretraining", "lstm"] = Field(
         "full", description="Which variant's predictions."
     )
-    seed: int | None = Field(None, ge=0, le=2**31 - 1, description="The seed; where not given, each task's best on dev.")
+    seed: int | None = Field(
+        None, ge=0, le=2**31 - 1, description="The seed; where not given, each task's best on dev."
+    )
 
 
 class Submission(Stage):
-    """Of each task the cell with the best dev score (of equals the first cell) gives its predictions."""
+    """Of each task the cell with the best dev score (of equals the first cell) gives its
+    predictions.
+    """
 
     settings_model = SubmissionSettings
     requires = ("finetune",)
 
     @classmethod
-    def selects(cls, settings: SubmissionSettings, kind: str, upstream: Any) -> bool:  # noqa: ARG003
+    def selects(
+        cls,
+        settings: SubmissionSettings,
+        kind: str,  # noqa: ARG003
+        upstream: Any,
+    ) -> bool:
         return upstream.variant == settings.variant and settings.seed in (None, upstream.seed)
 
     @classmethod
     def check(cls, settings: SubmissionSettings, upstream: Mapping[str, Sequence[Any]]) -> None:
         if not upstream.get("finetune"):
             seed = "" if settings.seed is None else f" and seed {settings.seed}"
-            raise UserError(f"no finetune cell has variant {settings.variant}{seed}; nothing could be handed in")
+            raise UserError(
+                f"no finetune cell has variant {settings.variant}{seed}; nothing could be handed in"
+            )
 
     def run(self, settings: SubmissionSettings, context: Context) -> None:
         from gpt1.tasks.submission import GLUE_FILES, glue_zip, missing_from_glue
@@ -55,16 +69,27 @@ class Submission(Stage):
         if glue:
             outputs["glue.zip"] = glue_zip(glue)
         about = {
-            "cells": {task: {"cell": cell.cell, "dev": value} for task, (cell, value) in chosen.items()},
-            "variant": settings.variant, "in_glue_zip": sorted(glue), "missing_from_glue_zip": missing, "without_test_set": without,
+            "cells": {
+                task: {"cell": cell.cell, "dev": value} for task, (cell, value) in chosen.items()
+            },
+            "variant": settings.variant, "in_glue_zip": sorted(glue),
+            "missing_from_glue_zip": missing, "without_test_set": without,
         }  # fmt: skip
         outputs["submission.json"] = json.dumps(about, indent=2, sort_keys=True).encode() + b"\n"
         for name, content in sorted(outputs.items()):
             with context.open(name) as file:
                 file.write(content)
-        context.summary({"glue_files": len(glue), "glue_files_missing": len(missing), "other_files": len(found) - len(glue)})
+        context.summary(
+            {
+                "glue_files": len(glue), "glue_files_missing": len(missing),
+                "other_files": len(found) - len(glue),
+            }
+        )
         lacking = f"; missing: {', '.join(missing)}" if missing else ""
-        context.say(f"{len(glue)} of {len(served)} files for GLUE's server{lacking}; {len(found) - len(glue)} others")
+        context.say(
+            f"{len(glue)} of {len(served)} files for GLUE's server{lacking};"
+            f" {len(found) - len(glue)} others"
+        )
 
 
 def _best(cells: Sequence[Artifact]) -> dict[str, tuple[Artifact, float]]:

@@ -1,4 +1,6 @@
-"""task_data: the examples of one task, from the publisher's files or, for the demo tasks, from the books themselves."""
+"""task_data: the examples of one task, from the publisher's files or, for the demo tasks, from
+the books themselves.
+"""
 
 from __future__ import annotations
 
@@ -16,24 +18,38 @@ from stages.contract import Context, OutsideFile, Settings, Stage, added, placem
 
 class TaskDataSettings(Settings):
     task: str = Field(
-        description="A name from the table of tasks (gpt1/tasks/table.py), such as `mnli`, or a module of yours (`my.weather`)."
+        description=(
+            "A name from the table of tasks (gpt1/tasks/table.py), such as `mnli`, or a module of"
+            " yours (`my.weather`)."
+        )
     )
     source: str | None = placement(
-        None, "The folder with the publisher's files, as their archive unpacks; not for demo tasks.", min_length=1
+        None,
+        "The folder with the publisher's files, as their archive unpacks; not for demo tasks.",
+        min_length=1,
     )
     train_rows: int | None = Field(
-        None, ge=1, le=10_000_000, description="At most this many training examples (all; a demo task has its own number)."
+        None, ge=1, le=10_000_000,
+        description="At most this many training examples (all; a demo task has its own number).",
     )
     dev_rows: int | None = Field(
-        None, ge=1, le=10_000_000, description="At most this many dev examples (all; a demo task has its own number)."
+        None, ge=1, le=10_000_000,
+        description="At most this many dev examples (all; a demo task has its own number).",
     )
     test_rows: int | None = added(
-        None, "At most this many test examples (all); of a part no predictions can be handed in.", ge=1, le=10_000_000
+        None, "At most this many test examples (all); of a part no predictions can be handed in.",
+        ge=1, le=10_000_000,
     )
-    seed: int = Field(1, ge=0, le=2**31 - 1, description="Which rows a limit draws, and every choice of a demo task.")
-    words: int | None = Field(None, ge=5, le=1000, description="Words of a passage (demo tasks; each has its own number).")
+    seed: int = Field(
+        1, ge=0, le=2**31 - 1,
+        description="Which rows a limit draws, and every choice of a demo task.",
+    )
+    words: int | None = Field(
+        None, ge=5, le=1000, description="Words of a passage (demo tasks; each has its own number)."
+    )
     books: int = Field(
-        200, ge=2, le=100_000, description="At most this many books are read, training and held-out each (demo tasks)."
+        200, ge=2, le=100_000,
+        description="At most this many books are read, training and held-out each (demo tasks).",
     )
 
     @field_validator("task")
@@ -48,7 +64,9 @@ class TaskDataSettings(Settings):
     @model_validator(mode="after")
     def _has_source(self) -> Self:
         if not self.demo and self.source is None:
-            raise ValueError(f"task {self.task!r} needs `source`, the folder with the publisher's files")
+            raise ValueError(
+                f"task {self.task!r} needs `source`, the folder with the publisher's files"
+            )
         return self
 
     @property
@@ -58,7 +76,9 @@ class TaskDataSettings(Settings):
 
 
 class TaskData(Stage):
-    """Examples in one form whatever they came from; limits on rows make a sample, which is called one."""
+    """Examples in one form whatever they came from; limits on rows make a sample, which is
+    called one.
+    """
 
     settings_model = TaskDataSettings
     accepts = ("split", "clean")
@@ -75,7 +95,10 @@ class TaskData(Stage):
 
         task, folder = task_named(settings.task), Path(settings.source).expanduser()
         if not folder.is_dir():
-            raise UserError(f"task_data: `source` {settings.source} of task {task.name} is no folder; give the folder of its files")
+            raise UserError(
+                f"task_data: `source` {settings.source} of task {task.name} is no folder; give the"
+                " folder of its files"
+            )
         return [
             OutsideFile(f"{split}/{source.path}{inside}", path)
             for split, files in source_files(task, folder).items()
@@ -87,7 +110,10 @@ class TaskData(Stage):
     def check(cls, settings: TaskDataSettings, upstream: Mapping[str, Sequence[Any]]) -> None:
         missing = [kind for kind in ("clean", "split") if settings.demo and not upstream.get(kind)]
         if missing:
-            raise UserError(f"task {settings.task!r} is made from the books: add a {missing[0]} stage to `needs:`")
+            raise UserError(
+                f"task {settings.task!r} is made from the books: add a {missing[0]} stage to"
+                " `needs:`"
+            )
 
     def run(self, settings: TaskDataSettings, context: Context) -> None:
         import json
@@ -95,17 +121,26 @@ class TaskData(Stage):
         from gpt1.tasks.example import write_examples
         from gpt1.tasks.files import TASK_FILE, task_facts
 
-        task, splits, whole, about = _demo(settings, context) if settings.demo else _published(settings)
+        task, splits, whole, about = (
+            _demo(settings, context) if settings.demo else _published(settings)
+        )
         for split, examples in splits.items():
             with context.open(f"{split}.jsonl") as file:
                 write_examples(file, examples)
         facts = task_facts(task, splits, whole, about)
         with context.open(TASK_FILE) as file:
-            file.write(json.dumps(facts, indent=2, ensure_ascii=False, sort_keys=True).encode() + b"\n")
-        context.summary({key: facts[key] for key in ("task", "rows", "sample", "baseline", "baseline_kind")})
+            file.write(
+                json.dumps(facts, indent=2, ensure_ascii=False, sort_keys=True).encode() + b"\n"
+            )
+        context.summary(
+            {key: facts[key] for key in ("task", "rows", "sample", "baseline", "baseline_kind")}
+        )
         rows = ", ".join(f"{count} {split}" for split, count in facts["rows"].items())
         sampled = " (a sample)" if facts["sample"] else ""
-        context.say(f"{task.name}: {rows} examples{sampled}; {facts['baseline_kind']} {facts['baseline']:.1f}")
+        context.say(
+            f"{task.name}: {rows} examples{sampled}; {facts['baseline_kind']}"
+            f" {facts['baseline']:.1f}"
+        )
 
 
 Made = tuple[Task, dict[str, list[Example]], dict[str, int], dict[str, Any]]
@@ -125,9 +160,15 @@ def _published(settings: TaskDataSettings) -> Made:
     assert settings.source is not None
     found = read_task(task, Path(settings.source).expanduser())
     limits = {"train": settings.train_rows, "dev": settings.dev_rows, "test": settings.test_rows}
-    splits = {name: sample(split.examples, limits.get(name), settings.seed, name) for name, split in found.items()}
+    splits = {
+        name: sample(split.examples, limits.get(name), settings.seed, name)
+        for name, split in found.items()
+    }
     dropped = {name: dict(split.dropped) for name, split in found.items() if split.dropped}
-    return task, splits, {name: len(split.examples) for name, split in found.items()}, {"dropped_rows": dropped, "scored_on": "dev"}
+    return (
+        task, splits, {name: len(split.examples) for name, split in found.items()},
+        {"dropped_rows": dropped, "scored_on": "dev"},
+    )
 
 
 def _demo(settings: TaskDataSettings, context: Context) -> Made:
@@ -138,7 +179,9 @@ def _demo(settings: TaskDataSettings, context: Context) -> Made:
 
     size = SIZES[settings.task]
     words = settings.words or size.words
-    wanted = DemoSettings(settings.train_rows or size.train, settings.dev_rows or size.dev, words, settings.seed)
+    wanted = DemoSettings(
+        settings.train_rows or size.train, settings.dev_rows or size.dev, words, settings.seed
+    )
     made = make_demo_task(settings.task, _demo_books(settings, context), wanted)
     task = task_named(settings.task)
     task = replace(task, labels=made.labels or task.labels)
@@ -148,14 +191,20 @@ def _demo(settings: TaskDataSettings, context: Context) -> Made:
 
 
 def _demo_books(settings: TaskDataSettings, context: Context) -> Any:
-    """The books' texts, cut as the split says; of a large corpus a number of books drawn by seed, so that memory is bounded."""
+    """The books' texts, cut as the split says; of a large corpus a number of books drawn by
+    seed, so that memory is bounded.
+    """
     from gpt1.corpus.parts import read_books
     from gpt1.corpus.split_table import read_split
     from gpt1.tasks.demo import DemoBooks
     from gpt1.tasks.passages import Region
 
     rows = read_split(context.input("split").path("split.parquet"))
-    chosen = {row.book: row for kind in ("train", "held_out") for row in _draw([row for row in rows if row.set == kind], settings)}
+    chosen = {
+        row.book: row
+        for kind in ("train", "held_out")
+        for row in _draw([row for row in rows if row.set == kind], settings)
+    }
     parts = {row.part for row in chosen.values()}
     known: list[Region] = []
     tails: list[Region] = []

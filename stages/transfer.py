@@ -1,4 +1,6 @@
-"""transfer: fine-tuning with only the first blocks of the pre-trained model, the others random (paper, figure 2 left)."""
+"""transfer: fine-tuning with only the first blocks of the pre-trained model, the others random
+(paper, figure 2 left).
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,16 @@ from stages.contract import Context, Stage
 
 
 class TransferSettings(TuningSettings):
-    transferred: int = Field(ge=0, le=96, description="Blocks taken from the pre-trained model; 0 takes the embeddings only.")
+    transferred: int = Field(
+        ge=0, le=96,
+        description="Blocks taken from the pre-trained model; 0 takes the embeddings only.",
+    )
 
 
 class Transfer(Stage):
-    """Accuracy on dev, and on as many training examples, against the number of transferred blocks."""
+    """Accuracy on dev, and on as many training examples, against the number of transferred
+    blocks.
+    """
 
     settings_model = TransferSettings
     version = 2  # batches by length
@@ -46,11 +53,18 @@ class Transfer(Stage):
             layers = getattr(model, "layers", None)
             if layers is not None and settings.transferred > layers:
                 raise UserError(
-                    f"transferred is {settings.transferred}, the pre-trained model has {layers} layers; take 0 to {layers}"
+                    f"transferred is {settings.transferred}, the pre-trained model has {layers}"
+                    f" layers; take 0 to {layers}"
                 )
 
     def run(self, settings: TransferSettings, context: Context) -> None:
-        from gpt1.tasks.finetune import finetune, make_task_model, predict, reset_blocks, score_predictions
+        from gpt1.tasks.finetune import (
+            finetune,
+            make_task_model,
+            predict,
+            reset_blocks,
+            score_predictions,
+        )
         from gpt1.tasks.job import TaskInputs, load_pretrained
         from gpt1.tasks.metrics import score_line
 
@@ -59,7 +73,10 @@ class Transfer(Stage):
         weights = context.input("pretrain").path("model.safetensors")
         gpt = load_pretrained(weights, encoder.vocabulary.size)
         if settings.transferred > gpt.config.layers:
-            raise UserError(f"transferred is {settings.transferred}, the pre-trained model has {gpt.config.layers} layers")
+            raise UserError(
+                f"transferred is {settings.transferred}, the pre-trained model has"
+                f" {gpt.config.layers} layers"
+            )
         reset_blocks(gpt, settings.transferred, settings.seed)
         inputs = TaskInputs(
             files, pieces_of(context, encoder), gpt, context,
@@ -70,13 +87,18 @@ class Transfer(Stage):
         model = make_task_model(gpt, data, config)
         result = finetune(model, data, config, device, context)
         seen = data.train[: len(data.dev)]
-        train = score_predictions(data, seen, predict(model, seen, data.task, config, device), config.seed)
+        train = score_predictions(
+            data, seen, predict(model, seen, data.task, config, device), config.seed
+        )
         about = {
             "seed": settings.seed, "transferred": settings.transferred, "layers": gpt.config.layers,
             f"train_{train.metric}": train.main, "train_n": train.n, "cut": inputs.cut,
         }  # fmt: skip
         score = write_outcome(context, files, result, about)
-        name = f"{settings.task} with {settings.transferred} of {gpt.config.layers} layers transferred, seed {settings.seed}"
+        name = (
+            f"{settings.task} with {settings.transferred} of {gpt.config.layers} layers"
+            f" transferred, seed {settings.seed}"
+        )
         context.say(f"{score_line(name, score)}; {train.main:.1f} on {train.n} training examples")
 
 

@@ -1,4 +1,6 @@
-"""vocabulary: words counted part by part, merges learned on the table of counts, files in the published form."""
+"""vocabulary: words counted part by part, merges learned on the table of counts, files in the
+published form.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,22 @@ FAN_IN = 8
 class VocabularySettings(Settings):
     source: str = placement(
         LEARN,
-        "`learn`, or a published vocabulary taken as it is: a folder, or `hf://openai-community/openai-gpt`. Its files count by "
-        "content, wherever they lie; the other settings then play no part.",
+        "`learn`, or a published vocabulary taken as it is: a folder, or"
+        " `hf://openai-community/openai-gpt`. Its files count by content, wherever they lie; the"
+        " other settings then play no part.",
         min_length=1,
     )
-    merges: int = Field(40_000, ge=1, le=200_000, description="How many merges are learned, at most; GPT-1 has 40,000.")
-    alphabet: int = Field(238, ge=1, le=20_000, description="How many characters get an id, the most frequent ones; GPT-1 has 238.")
+    merges: int = Field(
+        40_000, ge=1, le=200_000,
+        description="How many merges are learned, at most; GPT-1 has 40,000.",
+    )
+    alphabet: int = Field(
+        238, ge=1, le=20_000,
+        description="How many characters get an id, the most frequent ones; GPT-1 has 238.",
+    )
     minimum_frequency: int = Field(
-        2, ge=1, le=1_000_000, description="A pair that occurs less often is not merged; subword-nmt has 2."
+        2, ge=1, le=1_000_000,
+        description="A pair that occurs less often is not merged; subword-nmt has 2.",
     )
 
 
@@ -51,7 +61,9 @@ class VocabularyStage(Stage):
 
     @staticmethod
     def expected_size(settings: VocabularySettings) -> int:
-        """The most tokens that the settings can give: <unk>, characters in two forms, merges, the line break."""
+        """The most tokens that the settings can give: <unk>, characters in two forms, merges,
+        the line break.
+        """
         return 1 + 2 * settings.alphabet + settings.merges + 1
 
     def run(self, settings: VocabularySettings, context: Context) -> None:
@@ -70,11 +82,15 @@ class VocabularyStage(Stage):
         figures = learned.summary
         context.summary({"words": words, **figures})
         context.say(
-            f"{figures['merges']:,} merges over {figures['word_types']:,} word types; {figures['vocabulary']:,} tokens, "
-            f"{figures['characters']} characters ({figures['characters_left_out']} rare ones left out)"
+            f"{figures['merges']:,} merges over {figures['word_types']:,} word types;"
+            f" {figures['vocabulary']:,} tokens, {figures['characters']} characters"
+            f" ({figures['characters_left_out']} rare ones left out)"
         )
         if figures["merges"] < settings.merges:
-            context.say(f"fewer merges than asked for: no further pair occurs {settings.minimum_frequency} times")
+            context.say(
+                f"fewer merges than asked for: no further pair occurs {settings.minimum_frequency}"
+                " times"
+            )
 
 
 def _take(context: Context) -> None:
@@ -85,7 +101,10 @@ def _take(context: Context) -> None:
     vocabulary = Vocabulary.read(files["encoder"], files["merges"])
     written = _write(vocabulary, context)
     context.summary({"merges": len(vocabulary.merges), **written})
-    context.say(f"a published vocabulary, taken as it is: {vocabulary.size:,} tokens, {len(vocabulary.merges):,} merges")
+    context.say(
+        f"a published vocabulary, taken as it is: {vocabulary.size:,} tokens,"
+        f" {len(vocabulary.merges):,} merges"
+    )
 
 
 def _write(vocabulary: Vocabulary, output: Output) -> dict[str, Any]:
@@ -98,11 +117,16 @@ def _write(vocabulary: Vocabulary, output: Output) -> dict[str, Any]:
     for name, content in contents.items():
         with output.open(name) as file:
             file.write(content)
-    return {"vocabulary": vocabulary.size, "sha256": vocabulary.sha256, "tokenizer_json": tokenizer is not None}
+    return {
+        "vocabulary": vocabulary.size, "sha256": vocabulary.sha256,
+        "tokenizer_json": tokenizer is not None,
+    }
 
 
 def _parts(context: Context) -> list[Part]:
-    """A part for each part of clean; of the split only its own rows matter, so that an added book recounts one part."""
+    """A part for each part of clean; of the split only its own rows matter, so that an added
+    book recounts one part.
+    """
     from gpt1.corpus.split_table import read_split, rows_by_part
 
     rows = rows_by_part(read_split(context.input("split").path("split.parquet")))
@@ -116,13 +140,17 @@ def _parts(context: Context) -> list[Part]:
 
 
 def _merged(context: Context, tables: list[Artifact]) -> list[Artifact]:
-    """At most FAN_IN tables with the counts of all: merged in groups, level by level, so that one changed table costs one path."""
+    """At most FAN_IN tables with the counts of all: merged in groups, level by level, so that
+    one changed table costs one path.
+    """
     level = 0
     while len(tables) > FAN_IN:
         level += 1
         groups = [tables[at : at + FAN_IN] for at in range(0, len(tables), FAN_IN)]
         parts = [
-            Part(f"level-{level}-{number:04d}", {"counts": _digests(group)}, {"paths": _paths(group)})
+            Part(
+                f"level-{level}-{number:04d}", {"counts": _digests(group)}, {"paths": _paths(group)}
+            )
             for number, group in enumerate(groups)
         ]
         tables = context.map_parts(merge_part, parts)
@@ -177,12 +205,15 @@ def learn_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
         counts,
         settings.merges,
         settings.minimum_frequency,
-        lambda done: reporter.progress(done, settings.merges, "merges", f"{len(counts):,} word types"),
+        lambda done: reporter.progress(
+            done, settings.merges, "merges", f"{len(counts):,} word types"
+        ),
     )
     if not merges:
         raise UserError(
-            f"vocabulary: no pair of symbols occurs {settings.minimum_frequency} times in {sum(counts.values()):,} words, so there "
-            "is nothing to merge. Give more text or lower `minimum_frequency`."
+            f"vocabulary: no pair of symbols occurs {settings.minimum_frequency} times in"
+            f" {sum(counts.values()):,} words, so there is nothing to merge. Give more text or"
+            " lower `minimum_frequency`."
         )
     characters = alphabet(counts, settings.alphabet)
     written = _write(Vocabulary.from_merges(characters, merges), output)
@@ -190,7 +221,9 @@ def learn_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
         "word_types": len(counts),
         "merges": len(merges),
         "characters": len(characters),
-        "characters_left_out": len({character for word in counts for character in word}) - len(characters),
+        "characters_left_out": (
+            len({character for word in counts for character in word}) - len(characters)
+        ),
         **written,
     }
 

@@ -1,4 +1,6 @@
-"""zero_shot: a task scored by the language model alone, at every kept snapshot of pre-training (paper, figure 2 right)."""
+"""zero_shot: a task scored by the language model alone, at every kept snapshot of pre-training
+(paper, figure 2 right).
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,18 @@ _SNAPSHOT = re.compile(r"step-(\d+)\.safetensors$")
 
 
 class ZeroShotSettings(Settings):
-    task: str = Field(description="The task, as in the task_data cell it takes, such as `race`, `dprd`, `cola` or `sst2`.")
-    model: Literal["gpt", "lstm"] = added("gpt", "Of which pre-training, where the workflow has one of each kind of model.")
-    rows: int | None = Field(None, ge=1, le=10_000_000, description="At most this many dev examples, drawn by seed (all).")
+    task: str = Field(
+        description=(
+            "The task, as in the task_data cell it takes, such as `race`, `dprd`, `cola` or `sst2`."
+        )
+    )
+    model: Literal["gpt", "lstm"] = added(
+        "gpt", "Of which pre-training, where the workflow has one of each kind of model."
+    )
+    rows: int | None = Field(
+        None, ge=1, le=10_000_000,
+        description="At most this many dev examples, drawn by seed (all).",
+    )
     seed: int = Field(1, ge=0, le=2**31 - 1, description="Which rows a limit draws.")
     batch: int = Field(32, ge=1, le=65536, description="Sequences computed at once.")
 
@@ -53,7 +64,10 @@ class ZeroShot(Stage):
     @classmethod
     def check(cls, settings: ZeroShotSettings, upstream: Mapping[str, Sequence[Any]]) -> None:
         if not upstream.get("task_data"):
-            raise UserError(f"no task_data cell makes task {settings.task!r}; add it to that stage's `matrix: task`")
+            raise UserError(
+                f"no task_data cell makes task {settings.task!r}; add it to that stage's `matrix:"
+                " task`"
+            )
 
     def run(self, settings: ZeroShotSettings, context: Context) -> None:
         from gpt1.tasks.files import sample
@@ -69,16 +83,22 @@ class ZeroShot(Stage):
         for number, (step, path) in enumerate(models):
             gpt = load_pretrained(path, encoder.vocabulary.size)
             score, predictions, chosen = zero_shot_score(
-                gpt.to(device), examples, files.task, encoder.encode, settings.batch, settings.seed, files.train
+                gpt.to(device), examples, files.task, encoder.encode, settings.batch, settings.seed,
+                files.train,
             )
             share, against = normalised(score, files.task)
-            curve.append({"step": step, **score.values, "normalised": share, "standard_error": score.standard_error, **chosen})
+            curve.append(
+                {
+                    "step": step, **score.values, "normalised": share,
+                    "standard_error": score.standard_error, **chosen,
+                }
+            )
             context.log(step, {**score.values, "normalised": share})
             context.progress(number + 1, len(models), "models")
         about = {
-            "task": files.task.name, "normalised": share, "normalised_against": against, "split": "dev",
-            "scored_on": files.facts["scored_on"], "sample": files.facts["sample"] or len(examples) < len(files.dev),
-            **chosen,
+            "task": files.task.name, "normalised": share, "normalised_against": against,
+            "split": "dev", "scored_on": files.facts["scored_on"],
+            "sample": files.facts["sample"] or len(examples) < len(files.dev), **chosen,
         }  # fmt: skip
         _write(context, "curve.jsonl", curve)
         _write(context, "scores.json", [{**score.to_dict(), **about}])
@@ -86,24 +106,43 @@ class ZeroShot(Stage):
         _write(
             context,
             "predictions.jsonl",
-            [{"id": example.id, "label": example.label, "prediction": found} for example, found in rows],
+            [
+                {"id": example.id, "label": example.label, "prediction": found}
+                for example, found in rows
+            ],
         )
-        context.summary({**score.values, **{key: value for key, value in score.to_dict().items() if key != "values"}, **about})
+        context.summary(
+            {
+                **score.values,
+                **{key: value for key, value in score.to_dict().items() if key != "values"},
+                **about,
+            }
+        )
         context.say(score_line(f"{settings.task} zero-shot", score))
 
 
 def _models(pretrain: Artifact) -> list[tuple[int, Path]]:
-    """Step and file of each snapshot and of the final model, which takes the place of a snapshot of the same step."""
-    found = {int(match[1]): file.path for file in pretrain.under("snapshots/") if (match := _SNAPSHOT.search(file.name))}
-    # The summary's steps: `large_batch: scaled` makes other ones than the settings say. A given model does not say how long it
-    # was trained, and its one point stands at 0.
-    found[int(pretrain.summary.get("steps", pretrain.settings.get("steps", 0)))] = pretrain.path("model.safetensors")
+    """Step and file of each snapshot and of the final model, which takes the place of a snapshot
+    of the same step.
+    """
+    found = {
+        int(match[1]): file.path
+        for file in pretrain.under("snapshots/")
+        if (match := _SNAPSHOT.search(file.name))
+    }
+    # The summary's steps: `large_batch: scaled` makes other ones than the settings say. A given
+    # model does not say how long it was trained, and its one point stands at 0.
+    found[int(pretrain.summary.get("steps", pretrain.settings.get("steps", 0)))] = pretrain.path(
+        "model.safetensors"
+    )
     return sorted(found.items())
 
 
 def _write(context: Context, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     with context.open(name) as file:
-        file.writelines(json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b"\n" for row in rows)
+        file.writelines(
+            json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b"\n" for row in rows
+        )
 
 
 STAGE = ZeroShot()

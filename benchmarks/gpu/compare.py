@@ -5,9 +5,10 @@
 RESULTS holds what speed.py and learn.py wrote; a file that is missing is a part that did not run.
 GLUE on dev: medians over the seeds; a task with two figures counts with their mean
 (gpt1/tasks/glue.py), where the paper's table 5 has F1 and Pearson's correlation alone, on test.
-Only jobs count whose task ran with the same seed in both variants. The mean over tasks has a bootstrap over tasks (10,000
-draws of their mean differences); tasks that ran for two seeds or more have Student's t over the
-seeds, each by itself. Exit status 0 when the interval over tasks lies above 0, else 1.
+Only jobs count whose task ran with the same seed in both variants. The mean over tasks has a
+bootstrap over tasks (10,000 draws of their mean differences); tasks that ran for two seeds or more
+have Student's t over the seeds, each by itself. Exit status 0 when the interval over tasks lies
+above 0, else 1.
 """
 
 from __future__ import annotations
@@ -40,14 +41,22 @@ from gpt1.tasks.glue import glue_value  # noqa: E402
 
 def main() -> int:
     """Print the tables and the JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("results", type=Path)
     parser.add_argument("--markdown", type=Path, help="also write the tables here")
     options = parser.parse_args()
     if not options.results.is_dir():
         raise UserError(f"{options.results}: no such folder; expected the results of learn.py")
-    speed, pretraining = rows(options.results / "speed.jsonl"), rows(options.results / "metrics.jsonl")
-    scores: Scores = {(row["task"], row["variant"], row["seed"]): row for row in rows(options.results / "finetune.jsonl")}
+    speed, pretraining = (
+        rows(options.results / "speed.jsonl"),
+        rows(options.results / "metrics.jsonl"),
+    )
+    scores: Scores = {
+        (row["task"], row["variant"], row["seed"]): row
+        for row in rows(options.results / "finetune.jsonl")
+    }
     tables, verdict, passed = [], {}, False
     if speed:
         tables.append(speed_table(speed))
@@ -88,7 +97,8 @@ def pretraining_table(found: list[dict[str, Any]]) -> str:
     """Format the held-out figures of the pre-training."""
     lines = ["| step | held-out perplexity | bits per byte |", "|--:|--:|--:|"]
     lines += [
-        f"| {row['step']:,} | {row['validation_perplexity']:.2f} | {row['validation_bits_per_byte']:.3f} |"
+        f"| {row['step']:,} | {row['validation_perplexity']:.2f} |"
+        f" {row['validation_bits_per_byte']:.3f} |"
         for row in found
         if "validation_perplexity" in row
     ]
@@ -103,7 +113,10 @@ def glue_table(scores: Scores) -> tuple[str, dict[str, Any], bool]:
     for title, variant in (("pre-trained", WITH), ("random weights", WITHOUT)):
         lines.append(line(title, [median(paired, task, variant) for task in tasks]))
     columns = [task for _, task, _ in COLUMNS[5]]
-    papers = {title.removeprefix("paper, "): dict(zip(columns, values, strict=True)) for title, values in PAPER[5]}
+    papers = {
+        title.removeprefix("paper, "): dict(zip(columns, values, strict=True))
+        for title, values in PAPER[5]
+    }
     for title, variant in (("paper, pre-trained", WITH), ("paper, random weights", WITHOUT)):
         lines.append(line(title, [papers[variant][task] or math.nan for task in tasks]))
     used = [str(rows_used(scores, task)) for task in tasks]
@@ -123,8 +136,8 @@ def glue_table(scores: Scores) -> tuple[str, dict[str, Any], bool]:
     low, high = task_bootstrap(means)
     over_seeds = {task: t_interval(values) for task, values in by_task.items() if len(values) > 1}
     verdict = {
-        "tasks": len(by_task), "mean_difference": round(float(means.mean()), 3), "higher": int((means > 0).sum()),
-        "bootstrap_over_tasks": [round(low, 3), round(high, 3)],
+        "tasks": len(by_task), "mean_difference": round(float(means.mean()), 3),
+        "higher": int((means > 0).sum()), "bootstrap_over_tasks": [round(low, 3), round(high, 3)],
         "t_interval_over_seeds": {t: [round(x, 2) for x in both] for t, both in over_seeds.items()},
     }  # fmt: skip
     return "\n".join(lines), verdict, low > 0
@@ -132,12 +145,20 @@ def glue_table(scores: Scores) -> tuple[str, dict[str, Any], bool]:
 
 def pairs(scores: Scores) -> Scores:
     """Keep the jobs whose task ran with the same seed in both variants."""
-    return {key: row for key, row in scores.items() if all((key[0], variant, key[2]) in scores for variant in (WITH, WITHOUT))}
+    return {
+        key: row
+        for key, row in scores.items()
+        if all((key[0], variant, key[2]) in scores for variant in (WITH, WITHOUT))
+    }
 
 
 def median(scores: Scores, task: str, variant: str) -> float:
     """Return the median over the seeds of a task's GLUE figure; NaN where none ran."""
-    values = [glue_value(task, row["values"]) for (t, v, _), row in scores.items() if (t, v) == (task, variant)]
+    values = [
+        glue_value(task, row["values"])
+        for (t, v, _), row in scores.items()
+        if (t, v) == (task, variant)
+    ]
     return float(np.median(values)) if values else math.nan
 
 
@@ -149,7 +170,9 @@ def rows_used(scores: Scores, task: str) -> int:
 def line(title: str, values: list[float]) -> str:
     """Format one row with its mean; a dash for what is missing."""
     mean = float(np.mean(values))
-    return f"| {title} | {' | '.join('-' if math.isnan(v) else f'{v:.1f}' for v in [*values, mean])} |"
+    return (
+        f"| {title} | {' | '.join('-' if math.isnan(v) else f'{v:.1f}' for v in [*values, mean])} |"
+    )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
 """Pre-train on one GPU for as long as there is, then fine-tune GLUE with and without it.
 
-    python benchmarks/gpu/learn.py --packed FOLDER --speed RESULTS/speed.jsonl --out RESULTS --limit 540
+    python benchmarks/gpu/learn.py --packed FOLDER --speed RESULTS/speed.jsonl --out RESULTS \\
+        --limit 540
 
 FOLDER is one that `gpt1 pack` wrote, with tasks. The number of pre-training steps follows from the
 measured speed, so that pre-training takes `--pretrain` seconds; the schedule's shape is kept. Then
 the folder's fine-tuning jobs run, `--processes` at a time on the one device, ordered so that a cut
 leaves complete pairs: the first seed of every task with and without pre-training, then the next
 seed. Each finished job appends a row to RESULTS/finetune.jsonl; the log and the curves of the
-pre-training are copied to RESULTS, up to its last validation where time ended it; fine-tuning starts
-from its last snapshot then. If time ends, what is there is the result. compare.py makes the table.
-What an earlier pre-training left in FOLDER/output is removed. Needs torch, numpy, safetensors and pyarrow.
+pre-training are copied to RESULTS, up to its last validation where time ended it; fine-tuning
+starts from its last snapshot then. If time ends, what is there is the result. compare.py makes the
+table. What an earlier pre-training left in FOLDER/output is removed. Needs torch, numpy,
+safetensors and pyarrow.
 """
 
 from __future__ import annotations
@@ -52,7 +54,9 @@ CURVES = ("metrics.jsonl", "throughput.jsonl", "samples.md", "held_out_books.jso
 
 def main() -> int:
     """Pre-train, fine-tune, and say what fell to the time limit."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--packed", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--speed", type=Path, help="speed.jsonl of speed.py")
@@ -74,7 +78,10 @@ def main() -> int:
     status = pretrain(options, options.pretrain + options.starting)
     model = newest_model(options.packed / OUTPUT)
     spent = time.monotonic() - began
-    print(f"pre-training: {steps} steps planned, status {status}, {spent:.0f} s, model {model}", flush=True)
+    print(
+        f"pre-training: {steps} steps planned, status {status}, {spent:.0f} s, model {model}",
+        flush=True,
+    )
     done, left = finetune(options, model, began)
     print(json.dumps({
         "benchmark": "gpu/learn", "steps": steps, "pretraining_status": status,
@@ -93,10 +100,18 @@ def clear(output: Path) -> None:
 
 def measured_speed(file: Path | None) -> float:
     """Return the tokens per second of the plain `gpt1` row, which is what pre-training runs."""
-    rows = [json.loads(text) for text in file.read_text().splitlines()] if file and file.is_file() else []
-    found = [row["tokens_per_second"] for row in rows if row["name"] == "gpt1" and "error" not in row]
+    rows = (
+        [json.loads(text) for text in file.read_text().splitlines()]
+        if file and file.is_file()
+        else []
+    )
+    found = [
+        row["tokens_per_second"] for row in rows if row["name"] == "gpt1" and "error" not in row
+    ]
     if not found:
-        raise UserError(f"{file}: no measured speed of `gpt1`; run speed.py, or give --tokens-per-second")
+        raise UserError(
+            f"{file}: no measured speed of `gpt1`; run speed.py, or give --tokens-per-second"
+        )
     return float(found[-1])
 
 
@@ -119,8 +134,12 @@ def plan(options: argparse.Namespace, speed: float) -> int:
 
 
 def pretrain(options: argparse.Namespace, seconds: float) -> int:
-    """Run the packed pre-training, its log in RESULTS; return its status, 124 when time ended it."""
-    command = [sys.executable, "-m", "gpt1.train.pretrain", "--config", str(options.packed / "run.json")]
+    """Run the packed pre-training, its log in RESULTS; return its status, 124 when time ended
+    it.
+    """
+    command = [
+        sys.executable, "-m", "gpt1.train.pretrain", "--config", str(options.packed / "run.json"),
+    ]
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     with (options.out / "pretrain.log").open("w") as log:
         process = subprocess.Popen(
@@ -154,14 +173,17 @@ def newest_model(output: Path) -> Path | None:
     return None
 
 
-def finetune(options: argparse.Namespace, model: Path | None, began: float) -> tuple[int, list[str]]:
+def finetune(
+    options: argparse.Namespace, model: Path | None, began: float
+) -> tuple[int, list[str]]:
     """Run the jobs until time ends; return how many were finished and the names of the others."""
     jobs = ordered(read_jobs(options.packed / JOBS_FILE))
     runnable = [job for job in jobs if model or not job.pretrained]
     # `spawn`: a process that was forked could not use the GPU
     pool = ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn"))
     futures: dict[Future[dict[str, Any]], str] = {
-        pool.submit(run_one, options.packed, job, model or Path(), options.device): job.name for job in runnable
+        pool.submit(run_one, options.packed, job, model or Path(), options.device): job.name
+        for job in runnable
     }
     done, waiting = 0, set(futures)
     left = [job.name for job in jobs if job not in runnable]
@@ -185,7 +207,9 @@ def finetune(options: argparse.Namespace, model: Path | None, began: float) -> t
 def ordered(jobs: list[FinetuneJob]) -> list[FinetuneJob]:
     """Order jobs by seed, then the long tasks first, then both variants of a task together."""
     rank = {task: place for place, task in enumerate(LARGEST_FIRST)}
-    return sorted(jobs, key=lambda job: (job.config.seed, rank.get(job.task, len(rank)), job.variant))
+    return sorted(
+        jobs, key=lambda job: (job.config.seed, rank.get(job.task, len(rank)), job.variant)
+    )
 
 
 def run_one(packed: Path, job: FinetuneJob, model: Path, device: str) -> dict[str, Any]:

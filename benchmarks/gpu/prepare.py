@@ -1,13 +1,14 @@
 """Pack what the GPU benchmarks need into pieces that fit the way there.
 
     python benchmarks/gpu/prepare.py --store STORE --out FOLDER --books BOOKS --tasks GLUE --bpe BPE
-    python benchmarks/gpu/prepare.py --store STORE --out FOLDER --profile rehearsal --tasks GLUE --no-wheels
+    python benchmarks/gpu/prepare.py --store STORE --out FOLDER --profile rehearsal --tasks GLUE \\
+        --no-wheels
 
 Runs benchmarks/gpu/workflow.yaml up to the token shards and the tokenized tasks, packs them with
-`gpt1 pack`, and writes FOLDER/piece-1, piece-2, ... of at most `--mib` MiB each: the code, wheels of
-what the machine there lacks (`--python` is its version), tasks and ids. Ids travel as ranks by
-frequency in uint16 under xz, about one byte a token; unpack.py gives back the exact ids.
-The commands to run there are printed at the end.
+`gpt1 pack`, and writes FOLDER/piece-1, piece-2, ... of at most `--mib` MiB each: the code, wheels
+of what the machine there lacks (`--python` is its version), tasks and ids. Ids travel as ranks by
+frequency in uint16 under xz, about one byte a token; unpack.py gives back the exact ids. The
+commands to run there are printed at the end.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ XZ = [{"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 3, "lp": 1, "pb": 1}]  # two-
 
 def main() -> int:
     """Run, pack, cut into pieces."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--store", required=True)
     parser.add_argument("--out", type=Path, required=True, help="a new folder for the pieces")
     parser.add_argument("--profile", help="`rehearsal`: tiny")
@@ -61,7 +64,9 @@ def main() -> int:
     sources = {"ingest": options.books, "task_data": options.tasks, "vocabulary": options.bpe}
     words = ["--file", str(FILE), "--store", options.store]
     words += ["--profile", options.profile] if options.profile else []
-    words += [w for stage, path in sources.items() if path for w in ("--set", f"{stage}.source={path}")]
+    words += [
+        w for stage, path in sources.items() if path for w in ("--set", f"{stage}.source={path}")
+    ]
     gpt1("run", "shard", "encode", *words)
     with tempfile.TemporaryDirectory(dir=options.out.resolve().parent) as scratch:
         packed = Path(scratch) / "packed"
@@ -93,13 +98,17 @@ def cut(packed: Path, pieces: Path, options: argparse.Namespace) -> Path:
     ids = {shard.relative_to(packed).as_posix(): about(shard) for shard in shards}
     (packed / "shards.json").write_text(json.dumps(ids, indent=1) + "\n")
     (packed / "books.parquet").rename(packed / "all_books.parquet")
-    rest = [path for path in sorted(packed.rglob("*")) if path.is_file() and path.suffix != ".arrow"]
+    rest = [
+        path for path in sorted(packed.rglob("*")) if path.is_file() and path.suffix != ".arrow"
+    ]
     archive(first / "packed.tar.xz", packed, rest)
     limit, number = int(options.mib * 2**20), 1
     with ProcessPoolExecutor(2) as pool:
         compressed = pool.map(compress, shards, [rank_of] * len(shards))
         # the held-out shards go first: without them nothing can be measured
-        for name, data in sorted(zip(ids, compressed, strict=True), key=lambda item: item[0].startswith("train/")):
+        for name, data in sorted(
+            zip(ids, compressed, strict=True), key=lambda item: item[0].startswith("train/")
+        ):
             if size(pieces / f"piece-{number}") + len(data) > limit:
                 number += 1
             target = pieces / f"piece-{number}" / "ids" / f"{name}.xz"
@@ -112,7 +121,10 @@ def archive(target: Path, root: Path, paths: list[Path]) -> None:
     """Pack files and folders below `root`; compiled Python stays out."""
     with tarfile.open(target, "w:xz") as packed:
         for path in paths:
-            packed.add(path, path.relative_to(root), filter=lambda one: None if "__pycache__" in one.name else one)
+            packed.add(
+                path, path.relative_to(root),
+                filter=lambda one: None if "__pycache__" in one.name else one,
+            )
 
 
 def collect_wheels(folder: Path, python: str) -> None:
@@ -164,11 +176,16 @@ def describe(out: Path, limit: int) -> int:
     pieces = sorted(out.iterdir(), key=lambda path: int(path.name.split("-")[1]))
     sizes = {piece.name: size(piece) for piece in pieces}
     scripts = "W/code/benchmarks/gpu"
-    print("\nOn the machine with the GPU, W being a folder that stays there between calls and O one")
+    print(
+        "\nOn the machine with the GPU, W being a folder that stays there between calls and O one"
+    )
     print("whose files come back after each call, at most ten minutes long:")
     print("call 1, with piece-1:")
     print("  python3 piece-1/unpack.py piece-1 W && export PYTHONPATH=W/site:W/code")
-    print(f"  python3 {scripts}/speed.py --packed W/packed --out W/results --limit 200; cp W/results/* O")
+    print(
+        f"  python3 {scripts}/speed.py --packed W/packed --out W/results --limit 200; cp"
+        " W/results/* O"
+    )
     for number, piece in enumerate(list(sizes)[1:], start=2):
         last = number == len(sizes)
         print(f"call {number}, with {piece}{', at once after the one before' if last else ''}:")
@@ -177,7 +194,10 @@ def describe(out: Path, limit: int) -> int:
     print(f"  python3 {scripts}/learn.py --packed W/packed {speed} --out O --limit 540")
     trains = any((pieces[0] / "ids" / "train").glob("*"))
     if not trains:
-        print("piece-1 has no room for a training shard, which speed.py needs; use more parts or a larger --mib")
+        print(
+            "piece-1 has no room for a training shard, which speed.py needs; use more parts or a"
+            " larger --mib"
+        )
     print(json.dumps({"benchmark": "gpu/prepare", "pieces": sizes, "limit": limit}))
     return 0 if trains and max(sizes.values()) <= limit else 1
 

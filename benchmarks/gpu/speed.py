@@ -7,13 +7,14 @@ FOLDER is one that `gpt1 pack` wrote: its run.json gives the shape, its shards t
 contender is a process of its own with the same initial weights and the same batches; they run in
 the order of CONTENDERS until `--limit` seconds are over, and each one's row is appended to
 RESULTS/speed.jsonl when it is measured. Rows of ours with a comma are experiments or settings that
-the product does not choose by itself; the row `gpt1` is what pre-training runs. Then the fastest of ours is profiled (profile.json:
-milliseconds of a step by kind of kernel). Needs torch, numpy, safetensors and pyarrow; contenders
-whose library is missing (transformers, DeepSpeed) say so in their row.
+the product does not choose by itself; the row `gpt1` is what pre-training runs. Then the fastest of
+ours is profiled (profile.json: milliseconds of a step by kind of kernel). Needs torch, numpy,
+safetensors and pyarrow; contenders whose library is missing (transformers, DeepSpeed) say so in
+their row.
 
 Losses without dropout are compared before and after. Exit status 1 below the bar: the row `gpt1` at
-least 1.1 times the best other contender, a compiled one among them, and 50 % model FLOPs utilization
-(on a GPU whose peak is known).
+least 1.1 times the best other contender, a compiled one among them, and 50 % model FLOPs
+utilization (on a GPU whose peak is known).
 """
 
 from __future__ import annotations
@@ -41,18 +42,17 @@ from gpt1.train.pretrain_config import from_json  # noqa: E402
 from gpt1.train.ranks import Ranks  # noqa: E402
 from gpt1.train.speed import peak_tflops  # noqa: E402
 
-OURS: dict[str, Any] = {"kind": "ours", "compile": True, "zero": None, "loss_chunk": 8192, "pad": 64}
+OURS: dict[str, Any] = {
+    "kind": "ours", "compile": True, "zero": None, "loss_chunk": 8192, "pad": 64,
+}
 OTHER: dict[str, Any] = {"compile": False, "zero": None, "loss_chunk": 0, "pad": 0}
 CONTENDERS: dict[str, dict[str, Any]] = {
-    "gpt1": OURS,
-    "plain sdpa, compiled": {**OTHER, "kind": "plain sdpa", "compile": True},
+    "gpt1": OURS, "plain sdpa, compiled": {**OTHER, "kind": "plain sdpa", "compile": True},
     "transformers, compiled": {**OTHER, "kind": "hugging face", "compile": True},
-    "gpt1, one chunk": {**OURS, "loss_chunk": 0},
-    "gpt1, DeepSpeed ZeRO 1": {**OURS, "zero": 1},
+    "gpt1, one chunk": {**OURS, "loss_chunk": 0}, "gpt1, DeepSpeed ZeRO 1": {**OURS, "zero": 1},
     "gpt1, DeepSpeed ZeRO 2": {**OURS, "zero": 2},
     "transformers": {**OTHER, "kind": "hugging face"},
-    "gpt1, DeepSpeed ZeRO 0": {**OURS, "zero": 0},
-    "plain sdpa": {**OTHER, "kind": "plain sdpa"},
+    "gpt1, DeepSpeed ZeRO 0": {**OURS, "zero": 0}, "plain sdpa": {**OTHER, "kind": "plain sdpa"},
 }
 OTHERS_BAR, MFU_BAR = 1.1, 0.5
 PROFILE_SECONDS = 45  # kept for the profile at the end
@@ -68,8 +68,12 @@ KINDS = (  # the first that fits counts: compiled kernels bear the names of what
 
 def main() -> int:
     """Run the contenders, print the table and the verdict."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--packed", type=Path, required=True, help="a folder that `gpt1 pack` wrote")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--packed", type=Path, required=True, help="a folder that `gpt1 pack` wrote"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--limit", type=float, default=170, help="seconds for everything")
     parser.add_argument("--each", type=float, default=90, help="seconds for one contender")
@@ -178,7 +182,9 @@ def read_batches(shard: Path, context: int, batch: int, count: int) -> Iterator[
         yield torch.from_numpy(np.stack([ids[s : s + context + 1].astype(np.int64) for s in row]))
 
 
-def profile(options: argparse.Namespace, contender: Any, batches: list[torch.Tensor]) -> dict[str, Any]:
+def profile(
+    options: argparse.Namespace, contender: Any, batches: list[torch.Tensor]
+) -> dict[str, Any]:
     """Return the milliseconds of a step by kind of kernel, and the fifteen longest kernels."""
     steps = 4
     with torch.profiler.profile() as profiler:
@@ -194,8 +200,13 @@ def profile(options: argparse.Namespace, contender: Any, batches: list[torch.Ten
     kinds: Counter[str] = Counter()
     for name, took in times.items():
         kinds[kind_of(name)] += took
-    longest = [{"kernel": name[:120], "milliseconds": round(t, 3)} for name, t in times.most_common(15)]
-    return {"milliseconds": {kind: round(t, 2) for kind, t in kinds.most_common()}, "longest": longest}
+    longest = [
+        {"kernel": name[:120], "milliseconds": round(t, 3)} for name, t in times.most_common(15)
+    ]
+    return {
+        "milliseconds": {kind: round(t, 2) for kind, t in kinds.most_common()},
+        "longest": longest,
+    }
 
 
 def kind_of(kernel: str) -> str:
@@ -218,12 +229,15 @@ def judge(rows: list[dict[str, Any]]) -> tuple[dict[str, Any], bool]:
     if ours["mfu"] is not None and ours["mfu"] < MFU_BAR:
         failures.append(f"MFU {ours['mfu']:.1%}, {MFU_BAR:.0%} was expected")
     for moment, tolerance in (("loss_before", BEFORE), ("loss_after", AFTER)):
-        spread = max(row[moment] for row in speed.values()) - min(row[moment] for row in speed.values())
+        spread = max(row[moment] for row in speed.values()) - min(
+            row[moment] for row in speed.values()
+        )
         if spread > tolerance:
             failures.append(f"{moment} differs by {spread:.4f}, at most {tolerance:g} was expected")
     figures = {
-        "device": ours["device"], "tokens_per_second": ours["tokens_per_second"], "mfu": ours["mfu"],
-        "fastest": fastest["name"], "best_other": other["name"], "times_best_other": round(ratio, 3),
+        "device": ours["device"], "tokens_per_second": ours["tokens_per_second"],
+        "mfu": ours["mfu"], "fastest": fastest["name"], "best_other": other["name"],
+        "times_best_other": round(ratio, 3),
     }  # fmt: skip
     return {**figures, "failures": failures}, not failures
 

@@ -33,9 +33,13 @@ def main(piece: Path, work: Path) -> None:
             with tarfile.open(piece / archive) as packed:
                 packed.extractall(folder, filter="data")
     if not (work / "packed" / "shards.json").is_file():
-        raise SystemExit(f"{piece}: not the first piece, and {work} has none yet; unpack piece-1 first")
+        raise SystemExit(
+            f"{piece}: not the first piece, and {work} has none yet; unpack piece-1 first"
+        )
     shards: dict[str, dict[str, Any]] = json.loads((work / "packed" / "shards.json").read_text())
-    here = {name: about for name, about in shards.items() if (piece / "ids" / f"{name}.xz").is_file()}
+    here = {
+        name: about for name, about in shards.items() if (piece / "ids" / f"{name}.xz").is_file()
+    }
     sys.path.insert(0, str(work / "code"))
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         jobs = [pool.submit(unpack_shard, piece, work, name, about) for name, about in here.items()]
@@ -43,7 +47,10 @@ def main(piece: Path, work: Path) -> None:
     present = sorted(name for name in shards if (work / "packed" / name).is_file())
     train = [name for name in present if name.startswith("train/")]
     use_shards(work / "packed", train)
-    print(f"{piece}: {count:,} ids; {len(train)} training shards of {sum(n.startswith('train/') for n in shards)}")
+    print(
+        f"{piece}: {count:,} ids; {len(train)} training shards of"
+        f" {sum(n.startswith('train/') for n in shards)}"
+    )
 
 
 def unpack_shard(piece: Path, work: Path, name: str, about: dict[str, Any]) -> int:

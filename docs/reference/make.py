@@ -1,4 +1,7 @@
-"""Writes docs/reference/workflow.md and commands.md from the code: `python -m docs.reference.make`. A test compares them."""
+"""Writes docs/reference/workflow.md and commands.md from the code:
+
+`python -m docs.reference.make`. A test compares them.
+"""
 
 from __future__ import annotations
 
@@ -20,32 +23,48 @@ STAGE_KEYS = """## What stands under a stage
 
 | key | what |
 |---|---|
-| `uses` | the kind of stage, a module of `stages/` or, with dots, of yours; the entry's own name when left out |
+| `uses` | the kind of stage, a module of `stages/` or, with dots, of yours; the \
+entry's own name when left out |
 | `needs` | the stages whose outputs it reads |
 | `with` | its settings, below by kind |
 | `matrix` | a list of values for one setting or several: one cell for each combination |
-| `also` | a list of further matrices of the same settings, whose combinations are added to those of `matrix` |
-| `resources` | `workers`, and for each of them `cpus` and `gpus`; without `workers` as many as fit; `min_workers`: how many ranks \
-a training may go on with while hosts are missing |
+| `also` | a list of further matrices of the same settings, whose combinations are added to \
+those of `matrix` |
+| `resources` | `workers`, and for each of them `cpus` and `gpus`; without `workers` as many as \
+fit; `min_workers`: how many ranks a training may go on with while hosts are missing |
 | `retries` | how often a cell that failed is tried again (not after a wrong input or setting) |
-| `timeout` | how long one try may take, such as `90s`, `30m`, `2h`; a try that takes longer is stopped and counts as failed |
-| `wait` | how long to wait for a cluster that is large enough; without it a run that cannot be placed is refused at once |
+| `timeout` | how long one try may take, such as `90s`, `30m`, `2h`; a try that takes longer is \
+stopped and counts as failed |
+| `wait` | how long to wait for a cluster that is large enough; without it a run that cannot \
+be placed is refused at once |
 
-`profiles:` overlay the same keys by name, each with a `description` and `stages`; `null` takes a setting back to its default.
-`gpt1 run --profile NAME` takes one, and `--set stage.key=value` changes one setting for one command.
+`profiles:` overlay the same keys by name, each with a `description` and `stages`; \
+`null` takes a setting back to its default.
+`gpt1 run --profile NAME` takes one, and `--set stage.key=value` changes one setting for one \
+command.
 """
 
 
 def workflow_page() -> str:
-    """Every setting of every stage: its type, default, what it does, and whether it enters the fingerprint."""
+    """Every setting of every stage: its type, default, what it does, and whether it enters the
+    fingerprint.
+    """
     kinds = sorted(
-        path.stem for path in (ROOT / "stages").glob("*.py") if path.stem != "contract" and not path.stem.startswith("_")
+        path.stem
+        for path in (ROOT / "stages").glob("*.py")
+        if path.stem != "contract" and not path.stem.startswith("_")
     )
-    parts = ["# Every key of `workflow.yaml`", NOTE, STAGE_KEYS.strip(), "## The kinds of stages, and what stands under `with`"]
+    parts = [
+        "# Every key of `workflow.yaml`", NOTE, STAGE_KEYS.strip(),
+        "## The kinds of stages, and what stands under `with`",
+    ]
     for kind in kinds:
         module = importlib.import_module(f"stages.{kind}")
         stage = module.STAGE
-        lines = [f"### `{kind}`", one_line(module.__doc__), f"Version {stage.version}." + _neighbours(stage)]
+        lines = [
+            f"### `{kind}`", one_line(module.__doc__),
+            f"Version {stage.version}." + _neighbours(stage),
+        ]
         fields = stage.settings_model.model_fields
         if fields:
             rows = ["| key | type | default | what |", "|---|---|---|---|"]
@@ -55,12 +74,17 @@ def workflow_page() -> str:
         else:
             lines.append("No settings.")
         parts += lines
-    parts.append("(p): placement. It says where or how fast and never what, so it is no part of the fingerprint.")
+    parts.append(
+        "(p): placement. It says where or how fast and never what, so it is no part of the"
+        " fingerprint."
+    )
     return "\n\n".join(parts) + "\n"
 
 
 def _neighbours(stage: Any) -> str:
-    words = [("Needs", stage.requires), ("takes also", stage.accepts), ("can stand for", stage.provides)]
+    words = [
+        ("Needs", stage.requires), ("takes also", stage.accepts), ("can stand for", stage.provides),
+    ]
     said = [f"{word} {', '.join(f'`{name}`' for name in names)}" for word, names in words if names]
     return f" {'; '.join(said)}." if said else ""
 
@@ -68,7 +92,10 @@ def _neighbours(stage: Any) -> str:
 def _row(name: str, field: FieldInfo, schema: dict[str, Any]) -> str:
     extra = field.json_schema_extra
     mark = " (p)" if isinstance(extra, dict) and extra.get("placement") else ""
-    return f"| `{name}`{mark} | {cell(_type(schema))} | {cell(_default(field))} | {cell(field.description)} |"
+    return (
+        f"| `{name}`{mark} | {cell(_type(schema))} | {cell(_default(field))} |"
+        f" {cell(field.description)} |"
+    )
 
 
 def _default(field: FieldInfo) -> str:
@@ -88,11 +115,17 @@ def _type(schema: dict[str, Any]) -> str:
     if schema.get("type") == "array":
         inner = schema.get("items")
         return f"list of {_type(inner)}" if isinstance(inner, dict) and inner else "list"
-    words = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "null": "`null`"}
+    words = {
+        "integer": "whole number", "number": "number", "string": "text", "boolean": "true or false",
+        "null": "`null`",
+    }
     said = words.get(str(schema.get("type")), "table")
     limits = [
         f"{sign} {schema[key]:g}"
-        for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
+        for key, sign in (
+            ("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"),
+            ("exclusiveMaximum", "<"),
+        )
         if key in schema
     ]
     return f"{said} {' and '.join(limits)}".strip()
@@ -104,11 +137,16 @@ def commands_page() -> str:
 
     from pipeline.cli import app
 
-    parts = ["# Every command", NOTE, "`gpt1 COMMAND --help` says the same in a terminal.", one_line(app.info.epilog)]
+    parts = [
+        "# Every command", NOTE, "`gpt1 COMMAND --help` says the same in a terminal.",
+        one_line(app.info.epilog),
+    ]
     for name, command in _walk("gpt1", typer.main.get_command(app)):
         parts.append(f"## `{name}`")
         parts.append(" ".join((command.help or "").split()))
-        rows = [_parameter(parameter) for parameter in command.params if parameter.name not in ("help",)]
+        rows = [
+            _parameter(parameter) for parameter in command.params if parameter.name not in ("help",)
+        ]
         if rows:
             parts.append("\n".join(["| | default | what |", "|---|---|---|", *rows]))
     return "\n\n".join(parts) + "\n"
@@ -124,14 +162,24 @@ def _walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _parameter(parameter: Any) -> str:
-    names = ", ".join(f"`{word}`" for word in (*parameter.opts, *parameter.secondary_opts)) or f"`{parameter.name}`"
+    names = (
+        ", ".join(f"`{word}`" for word in (*parameter.opts, *parameter.secondary_opts))
+        or f"`{parameter.name}`"
+    )
     if parameter.param_type_name == "argument":
         names = f"`{(parameter.metavar or parameter.name).upper()}`"
-    default = "" if parameter.default in (None, False, [], ()) or callable(parameter.default) else f"`{parameter.default}`"
+    default = (
+        ""
+        if parameter.default in (None, False, [], ()) or callable(parameter.default)
+        else f"`{parameter.default}`"
+    )
     if parameter.required:
         default = "must be given"
     variable = f" ({parameter.envvar})" if isinstance(parameter.envvar, str) else ""
-    return f"| {names} | {(cell(default) + variable).strip()} | {cell(getattr(parameter, 'help', ''))} |"
+    return (
+        f"| {names} | {(cell(default) + variable).strip()} |"
+        f" {cell(getattr(parameter, 'help', ''))} |"
+    )
 
 
 def one_line(text: str | None) -> str:

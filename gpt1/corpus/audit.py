@@ -21,8 +21,8 @@ PUBLISHED = {
 }
 """SPEC section 3."""
 SENTENCE = (
-    "A paragraph ends a sentence; inside one, so do . ! ? … with closing quotes before white space and a capital letter "
-    "or a digit, but not after Mr., Mrs., Dr. or St."
+    "A paragraph ends a sentence; inside one, so do . ! ? … with closing quotes before white space"
+    " and a capital letter or a digit, but not after Mr., Mrs., Dr. or St."
 )
 _LONGEST = 120
 """Sentences of more words than this share one row."""
@@ -32,7 +32,8 @@ _LONGEST = 120
 class Step:
     """One row of the table: what a step changed, and what is there after it.
 
-    `kind`: `in`, `rule` (changes text), `off` (switched off), `reject` (whole books), `copy`, `aside` (not trained on), `out`.
+    `kind`: `in`, `rule` (changes text), `off` (switched off), `reject` (whole books), `copy`,
+    `aside` (not trained on), `out`.
     """
 
     name: str
@@ -57,52 +58,78 @@ class Ledger:
     def __init__(self, books: int, size: Size) -> None:
         self.steps = [Step("ingest", "in", "Books as they were read.", books, 0, NONE, books, size)]
 
-    def add(self, name: str, kind: str, description: str, change: Size, touched: int, strikes: int = 0, gone: int = 0) -> None:
+    def add(
+        self, name: str, kind: str, description: str, change: Size, touched: int, strikes: int = 0,
+        gone: int = 0,
+    ) -> None:
         """A step that touched some books, of which `gone` are gone after it."""
         last = self.steps[-1]
         after = last.after + change
-        self.steps.append(Step(name, kind, description, touched, strikes, change, last.books - gone, after))
+        self.steps.append(
+            Step(name, kind, description, touched, strikes, change, last.books - gone, after)
+        )
 
 
 def ledger(
-    records: Sequence[Mapping[str, Any]], split: Mapping[str, Mapping[str, Any]], trained: Counts, switches: Mapping[str, Any]
+    records: Sequence[Mapping[str, Any]], split: Mapping[str, Mapping[str, Any]], trained: Counts,
+    switches: Mapping[str, Any],
 ) -> list[Step]:
-    """The table's rows. `records`: the cleaner's, of all books; `split`: rows of split.parquet by book; `switches`: settings."""
+    """The table's rows.
+
+    `records`: the cleaner's, of all books; `split`: rows of split.parquet by book; `switches`:
+    settings.
+    """
     book = Ledger(len(records), _total(_size(row, "_before") for row in records))
     for rule in TEXT_RULES:
         touched = [row for row in records if rule.name in row["changes"]]
         kind = "rule" if switches.get(rule.name, True) else "off"
         change = _total(Size(**row["changes"][rule.name]) for row in touched)
-        book.add(rule.name, kind, rule.description, change, len(touched), sum(row["rules"][rule.name] for row in touched))
+        book.add(
+            rule.name, kind, rule.description, change, len(touched),
+            sum(row["rules"][rule.name] for row in touched),
+        )
     for judge in BOOK_RULES:
         gone = [row for row in records if row["rejected"] == judge.name]
         kind = "reject" if switches.get(judge.setting, judge.default) else "off"
-        book.add(judge.name, kind, judge.description, NONE - _sum(gone), len(gone), len(gone), len(gone))
+        book.add(
+            judge.name, kind, judge.description, NONE - _sum(gone), len(gone), len(gone), len(gone)
+        )
     kept = [row for row in records if not row["rejected"]]
     for name in sorted({row["set"] for row in split.values()} - {TRAIN, HELD_OUT}):
         gone = [row for row in kept if split[row["book"]]["set"] == name]
-        book.add(name, "copy", f"Books that the split calls `{name}`.", NONE - _sum(gone), len(gone), len(gone), len(gone))
+        book.add(
+            name, "copy", f"Books that the split calls `{name}`.", NONE - _sum(gone), len(gone),
+            len(gone), len(gone),
+        )
     out = [row for row in kept if split[row["book"]]["set"] == HELD_OUT]
-    book.add(HELD_OUT, "aside", "Whole books kept for validation.", NONE - _sum(out), len(out), len(out), len(out))
+    book.add(
+        HELD_OUT, "aside", "Whole books kept for validation.", NONE - _sum(out), len(out), len(out),
+        len(out),
+    )
     tails = sum(row.get("tail_start") is not None for row in split.values() if row["set"] == TRAIN)
-    book.add("tails", "aside", "Ends of training books that no stage trains on.", trained.size - book.steps[-1].after, tails, tails)
+    book.add(
+        "tails", "aside", "Ends of training books that no stage trains on.",
+        trained.size - book.steps[-1].after, tails, tails,
+    )
     book.add("train", "out", "What is trained on.", NONE, trained.books)
     return book.steps
 
 
 def document(
-    steps: Sequence[Step],
-    trained: Counts,
-    records: Sequence[Mapping[str, Any]],
-    split: Mapping[str, Mapping[str, Any]],
-    samples: Sequence[Mapping[str, str]],
-    top: int,
+    steps: Sequence[Step], trained: Counts, records: Sequence[Mapping[str, Any]],
+    split: Mapping[str, Mapping[str, Any]], samples: Sequence[Mapping[str, str]], top: int,
 ) -> dict[str, Any]:
-    """audit.json: `steps`, `published`, `trained`, `sentences`, `words`, `samples`, `rejected`, `copies`."""
+    """audit.json:
+
+    `steps`, `published`, `trained`, `sentences`, `words`, `samples`, `rejected`, `copies`.
+    """
     total = trained.words.total()
     ranked = sorted(trained.words.items(), key=lambda item: (-item[1], item[0]))[:top]
     rejected = [
-        {"book": row["book"], "rule": row["rejected"], "evidence": row["evidence"], "words": row["words"]}
+        {
+            "book": row["book"], "rule": row["rejected"], "evidence": row["evidence"],
+            "words": row["words"],
+        }
         for row in records
         if row["rejected"]
     ]
@@ -114,9 +141,14 @@ def document(
     return {
         "steps": [step.row() for step in steps],
         "published": PUBLISHED,
-        "trained": {"books": trained.books, **vars(trained.size), "unique_words": len(trained.words)},
+        "trained": {
+            "books": trained.books, **vars(trained.size), "unique_words": len(trained.words),
+        },
         "sentences": {"rule": SENTENCE, **_lengths(trained.lengths)},
-        "words": [{"word": word, "count": number, "share": round(number / total, 6)} for word, number in ranked],
+        "words": [
+            {"word": word, "count": number, "share": round(number / total, 6)}
+            for word, number in ranked
+        ],
         "samples": list(samples),
         "rejected": sorted(rejected, key=lambda row: (row["rule"], row["book"])),
         "copies": copies,
@@ -140,7 +172,9 @@ def _lengths(lengths: Counter[int]) -> dict[str, Any]:
     number = lengths.total()
     quantiles: dict[str, int] = {}
     passed = 0
-    wanted = [("p5", 0.05), ("p25", 0.25), ("median", 0.5), ("p75", 0.75), ("p95", 0.95), ("p99", 0.99)]
+    wanted = [
+        ("p5", 0.05), ("p25", 0.25), ("median", 0.5), ("p75", 0.75), ("p95", 0.95), ("p99", 0.99),
+    ]
     for words in sorted(lengths):
         passed += lengths[words]
         while wanted and passed >= wanted[0][1] * number:
@@ -150,4 +184,7 @@ def _lengths(lengths: Counter[int]) -> dict[str, Any]:
         rows[min(words, _LONGEST + 1)] += many
     mean = round(sum(words * many for words, many in lengths.items()) / max(1, number), 3)
     distribution = [{"words": words, "sentences": rows[words]} for words in sorted(rows)]
-    return {"number": number, "mean": mean, **quantiles, "longest": max(lengths, default=0), "distribution": distribution}
+    return {
+        "number": number, "mean": mean, **quantiles, "longest": max(lengths, default=0),
+        "distribution": distribution,
+    }

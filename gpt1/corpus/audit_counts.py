@@ -1,4 +1,6 @@
-"""What one part of the corpus holds of the text that is trained on: sizes, sentence lengths, words."""
+"""What one part of the corpus holds of the text that is trained on: sizes, sentence lengths,
+words.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 @dataclass
 class Counts:
-    """Of the texts trained on: `books`, their `size`, `lengths` (words in a sentence -> sentences), `words` in lower case."""
+    """Of the texts trained on:
+
+    `books`, their `size`, `lengths` (words in a sentence -> sentences), `words` in lower case.
+    """
 
     books: int = 0
     size: Size = NONE
@@ -32,11 +37,13 @@ class Counts:
         self.words.update(_WORD.findall(text.lower()))
 
 
-def count(books: Iterable[Book], rows: Mapping[str, Mapping[str, Any]], sizes: Mapping[str, int]) -> Counts:
+def count(
+    books: Iterable[Book], rows: Mapping[str, Mapping[str, Any]], sizes: Mapping[str, int]
+) -> Counts:
     """Count the training books of a part, each up to its unseen tail.
 
-    `rows`: the books' rows of split.parquet; `sizes`: their bytes as the cleaner recorded them. RuntimeError when a text is not of
-    the size recorded: the audit would not be one of these texts.
+    `rows`: the books' rows of split.parquet; `sizes`: their bytes as the cleaner recorded them.
+    RuntimeError when a text is not of the size recorded: the audit would not be one of these texts.
     """
     counts = Counts()
     for book in books:

@@ -12,7 +12,8 @@ _SLICE = 1 << 20
 class Book:
     """One book. `source` says which file or files it came from, `author` is None where nobody says.
 
-    `form` is `book`, or `sentences` for a stretch of a data set of one sentence a line, which has no book boundaries.
+    `form` is `book`, or `sentences` for a stretch of a data set of one sentence a line, which has
+    no book boundaries.
     """
 
     id: str
@@ -24,7 +25,9 @@ class Book:
 
 
 def bucket(book_id: str, parts: int) -> int:
-    """The part a book belongs to: a stable hash of its id, so that one added book changes one part."""
+    """The part a book belongs to: a stable hash of its id, so that one added book changes one
+    part.
+    """
     return int.from_bytes(sha256(book_id.encode()).digest()[:8], "big") % parts
 
 
@@ -34,7 +37,9 @@ def part_name(number: int) -> str:
 
 
 def words_in(text: str) -> int:
-    """The number of words (runs without white space), counted a megabyte at a time so that few of them exist at once."""
+    """The number of words (runs without white space), counted a megabyte at a time so that few
+    of them exist at once.
+    """
     words = 0
     for start in range(0, len(text), _SLICE):
         some = text[start : start + _SLICE]

@@ -29,16 +29,20 @@ class Sample:
 
     @property
     def order(self) -> bytes:
-        """The samples with the smallest hashes are those that are shown: nobody chose them, and they stay the same."""
-        return sha256("\0".join((self.rule, self.book, self.before)).encode("utf-8", "surrogatepass")).digest()
+        """The samples with the smallest hashes are those that are shown: nobody chose them, and
+        they stay the same.
+        """
+        return sha256(
+            "\0".join((self.rule, self.book, self.before)).encode("utf-8", "surrogatepass")
+        ).digest()
 
 
 @dataclass(frozen=True)
 class Cleaned:
     """A book after cleaning: what each rule did to it, and why it is rejected if it is.
 
-    `strikes` and `changes` have an entry for each rule that changed something, in the order of the rules. A rejected book's text
-    is the one it came with.
+    `strikes` and `changes` have an entry for each rule that changed something, in the order of the
+    rules. A rejected book's text is the one it came with.
     """
 
     book: Book
@@ -51,20 +55,22 @@ class Cleaned:
     evidence: str | None = None
 
     def record(self) -> dict[str, Any]:
-        """The book's line in `records/`: which rules touched it, with counts, and sizes before and after."""
+        """The book's line in `records/`: which rules touched it, with counts, and sizes before
+        and after.
+        """
         return {
             "book": self.book.id,
             **{f"{name}_before": value for name, value in vars(self.before).items()},
-            **vars(self.after),
-            "rules": self.strikes,
+            **vars(self.after), "rules": self.strikes,
             "changes": {name: size.dict() for name, size in self.changes.items()},
-            "rejected": self.rejected,
-            "evidence": self.evidence,
+            "rejected": self.rejected, "evidence": self.evidence,
         }
 
 
 def clean(book: Book, switches: Switches | None = None) -> Cleaned:
-    """Apply the rules that are switched on to the whole text of a book. `switches`: those that differ from `DEFAULTS`.
+    """Apply the rules that are switched on to the whole text of a book.
+
+    `switches`: those that differ from `DEFAULTS`.
 
     With every text rule off the text stays as it came, to the byte.
     """

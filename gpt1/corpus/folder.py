@@ -17,11 +17,14 @@ _EXPECTED = "expected a folder or a file with books (`source` of the ingest stag
 def list_path(path: Path) -> Listing:
     """The files of a folder, ordered by name, or one file. UserError when there is nothing there.
 
-    Hidden files are left out. Links to folders are followed after the real ones; one to a folder that is read already is refused.
+    Hidden files are left out. Links to folders are followed after the real ones; one to a folder
+    that is read already is refused.
     """
     if path.is_dir():
         found = _Walk(path)
-        return Listing(sorted(found.files.values(), key=lambda file: file.name), sorted(found.left_out))
+        return Listing(
+            sorted(found.files.values(), key=lambda file: file.name), sorted(found.left_out)
+        )
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; {_EXPECTED}. Mend the path.")
     return Listing([_file(path, path.name)], [])
@@ -46,8 +49,14 @@ class _Walk:
         for where, folders, names in os.walk(top, onerror=self._unlistable(top, prefix)):
             self._seen.add(self._mark(Path(where)))
             folders[:] = sorted(name for name in folders if not hidden(name))
-            inside = prefix + ("" if Path(where) == top else f"{Path(where).relative_to(top).as_posix()}/")
-            links += [(Path(where) / name, inside + name) for name in folders if (Path(where) / name).is_symlink()]
+            inside = prefix + (
+                "" if Path(where) == top else f"{Path(where).relative_to(top).as_posix()}/"
+            )
+            links += [
+                (Path(where) / name, inside + name)
+                for name in folders
+                if (Path(where) / name).is_symlink()
+            ]
             for name in names:
                 self._take(Path(where) / name, inside + name)
         return sorted(links, key=lambda link: link[1])

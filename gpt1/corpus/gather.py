@@ -14,10 +14,14 @@ from gpt1.corpus.spool import Ordered
 Refuse = Callable[[Refused], None]
 
 
-def gather(runs: Sequence[Iterable[Ordered]], refuse: Refuse, largest: int) -> Iterator[tuple[Book, dict[str, Any]]]:
-    """The books of sorted runs of pieces, ordered by id, each with the record of where its text came from.
+def gather(
+    runs: Sequence[Iterable[Ordered]], refuse: Refuse, largest: int
+) -> Iterator[tuple[Book, dict[str, Any]]]:
+    """The books of sorted runs of pieces, ordered by id, each with the record of where its text
+    came from.
 
-    Of two pieces for one place in one book the first by name stays. A book of chapters ends at `largest` bytes.
+    Of two pieces for one place in one book the first by name stays. A book of chapters ends at
+    `largest` bytes.
     """
     merged = heapq.merge(*runs, key=lambda item: item[0])
     for book, items in groupby(merged, key=lambda item: item[0][0]):
@@ -31,12 +35,22 @@ def _chosen(items: Iterable[Ordered], refuse: Refuse, largest: int) -> list[Piec
     for (book, order, _), piece in items:
         if pieces and order == before:
             found = f"it would be the same part of the book {book!r} as {pieces[-1].name}"
-            refuse(Refused(piece.file, piece.member, "same_name", found, "one text for each name", "Rename one, if it is another."))
+            refuse(
+                Refused(
+                    piece.file, piece.member, "same_name", found, "one text for each name",
+                    "Rename one, if it is another.",
+                )
+            )
             continue
         size += piece.size
         if pieces and size > largest:
             found = f"with it the book {book!r} would have {size} bytes"
-            refuse(Refused(piece.file, piece.member, "too_large", found, f"at most {largest}", "Mend `chapter_pattern`."))
+            refuse(
+                Refused(
+                    piece.file, piece.member, "too_large", found, f"at most {largest}",
+                    "Mend `chapter_pattern`.",
+                )
+            )
             size -= piece.size
             continue
         pieces.append(piece)
@@ -55,8 +69,11 @@ def _record(book: str, pieces: Sequence[Piece]) -> dict[str, Any]:
     files = []
     for piece in pieces:
         about = {
-            "file": piece.file, "member": piece.member, "encoding": piece.encoding, "how": piece.how, "bytes": piece.size,
-            "sha256": piece.sha256,
+            "file": piece.file, "member": piece.member, "encoding": piece.encoding,
+            "how": piece.how, "bytes": piece.size, "sha256": piece.sha256,
         }  # fmt: skip
         files.append({**about, "replaced": piece.replaced} if piece.replaced else about)
-    return {"book": book, "title": pieces[0].title, "author": pieces[0].author, "form": pieces[0].form, "files": files}
+    return {
+        "book": book, "title": pieces[0].title, "author": pieces[0].author, "form": pieces[0].form,
+        "files": files,
+    }

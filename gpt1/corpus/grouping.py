@@ -15,7 +15,9 @@ Naming = Callable[[str], tuple[str, str | None]]
 
 @dataclass(frozen=True)
 class Shelf:
-    """A piece's place: the id of its book, and the key by which a book's pieces are put in order."""
+    """A piece's place: the id of its book, and the key by which a book's pieces are put in
+    order.
+    """
 
     book: str
     order: str
@@ -24,8 +26,9 @@ class Shelf:
 def shelf_of(name: str, chapter_pattern: str | None) -> Shelf:
     """The place of a file or member by its name.
 
-    What `chapter_pattern` matches in the name without suffix is cut off; pieces left with the same name are chapters of one
-    book, in the order of the pattern's first group (as a number where it is one).
+    What `chapter_pattern` matches in the name without suffix is cut off; pieces left with the same
+    name are chapters of one book, in the order of the pattern's first group (as a number where it
+    is one).
     """
     path = PurePosixPath(without_suffix(name))
     found = re.search(chapter_pattern, path.name) if chapter_pattern else None
@@ -40,9 +43,15 @@ def shelf_of(name: str, chapter_pattern: str | None) -> Shelf:
 
 
 def placed(piece: Piece, chapter_pattern: str | None, names: Naming = naming) -> tuple[Piece, str]:
-    """The piece with its book, title and author filled in, and its order. What the piece itself says of title and author stands."""
+    """The piece with its book, title and author filled in, and its order.
+
+    What the piece itself says of title and author stands.
+    """
     if piece.book is not None:
         return replace(piece, title=piece.title or piece.book), piece.name
     shelf = shelf_of(piece.name, chapter_pattern)
     title, author = names(shelf_of(piece.inside, chapter_pattern).book)
-    return replace(piece, book=shelf.book, title=piece.title or title, author=piece.author or author), shelf.order
+    return (
+        replace(piece, book=shelf.book, title=piece.title or title, author=piece.author or author),
+        shelf.order,
+    )

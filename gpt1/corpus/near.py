@@ -1,8 +1,9 @@
 """Which books share text: pairs with an estimate of how much, from signatures alone.
 
-datasketch's index of MinHash values proposes the pairs (one equal minimum is enough: a wide net), its estimate of the Jaccard
-similarity drops those with a single one, and the smallest run hashes say how much of the shorter book stands in the longer. That
-share, not the Jaccard similarity, decides: it finds an edition without a chapter and a story inside a collection alike.
+datasketch's index of MinHash values proposes the pairs (one equal minimum is enough: a wide net),
+its estimate of the Jaccard similarity drops those with a single one, and the smallest run hashes
+say how much of the shorter book stands in the longer. That share, not the Jaccard similarity,
+decides: it finds an edition without a chapter and a story inside a collection alike.
 """
 
 from __future__ import annotations
@@ -18,12 +19,17 @@ from gpt1.corpus.signatures import SMALLEST, Signature, minhash_of
 
 _FEWEST_MINIMA = 2
 _FEWEST_SHARED = 8
-"""A share of fewer sampled runs than this can be chance: common phrases, of which a long book has many."""
+"""A share of fewer sampled runs than this can be chance: common phrases, of which a long book
+has many.
+"""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two books that share text: `share` of the runs of five words of `shorter` stand in `longer`; `jaccard` is datasketch's."""
+    """Two books that share text:
+
+    `share` of the runs of five words of `shorter` stand in `longer`; `jaccard` is datasketch's.
+    """
 
     longer: Signature
     shorter: Signature
@@ -37,7 +43,8 @@ def by_length(signatures: Sequence[Signature]) -> list[Signature]:
 
 
 def sharing_pairs(signatures: Sequence[Signature], least: float) -> list[Pair]:
-    """The pairs of which at least the share `least` of the shorter book stands in the longer, ordered by length and id.
+    """The pairs of which at least the share `least` of the shorter book stands in the longer,
+    ordered by length and id.
 
     Books without a MinHash are not compared. The signatures must have one number of permutations.
     """
@@ -62,15 +69,19 @@ def sharing_pairs(signatures: Sequence[Signature], least: float) -> list[Pair]:
 
 
 def share_of(shorter: NDArray[np.uint64], longer: NDArray[np.uint64]) -> float:
-    """The estimated share of the runs of one book that stand in another, from the smallest hashes of each.
+    """The estimated share of the runs of one book that stand in another, from the smallest hashes
+    of each.
 
-    Up to the smaller of the two largest hashes kept both lists are complete: there a run of one book stands in the other or does
-    not. 0 where so few are shared that it may be chance, unless both lists are complete to the end.
+    Up to the smaller of the two largest hashes kept both lists are complete: there a run of one
+    book stands in the other or does not. 0 where so few are shared that it may be chance, unless
+    both lists are complete to the end.
     """
     ends = [values[-1] for values in (shorter, longer) if len(values) == SMALLEST]
     if ends:
         end = min(ends)
-        shorter, longer = (values[: np.searchsorted(values, end, side="right")] for values in (shorter, longer))
+        shorter, longer = (
+            values[: np.searchsorted(values, end, side="right")] for values in (shorter, longer)
+        )
     shared = len(np.intersect1d(shorter, longer, assume_unique=True))
     if not shared or (ends and shared < _FEWEST_SHARED):
         return 0.0
@@ -78,7 +89,9 @@ def share_of(shorter: NDArray[np.uint64], longer: NDArray[np.uint64]) -> float:
 
 
 def groups(pairs: Sequence[Pair]) -> dict[str, str]:
-    """For each book of a pair the first id among all that pairs join with it, directly or through others (union-find)."""
+    """For each book of a pair the first id among all that pairs join with it, directly or
+    through others (union-find).
+    """
     parent: dict[str, str] = {}
 
     def root(book: str) -> str:
@@ -95,9 +108,11 @@ def groups(pairs: Sequence[Pair]) -> dict[str, str]:
 
 
 def copies(signatures: Sequence[Signature], pairs: Sequence[Pair], least: float) -> dict[str, Pair]:
-    """The near copies by id, each with the pair that says so: at least `least` of it stands in a longer book that stays.
+    """The near copies by id, each with the pair that says so: at least `least` of it stands in a
+    longer book that stays.
 
-    The longest book of each kind stays, so no text is lost through a chain: a story inside a collection goes, the collection stays.
+    The longest book of each kind stays, so no text is lost through a chain: a story inside a
+    collection goes, the collection stays.
     """
     above: dict[str, list[Pair]] = {}
     for pair in pairs:

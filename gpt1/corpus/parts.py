@@ -14,12 +14,8 @@ from gpt1.errors import UserError
 
 BOOKS = pa.schema(
     [
-        ("id", pa.string()),
-        ("title", pa.string()),
-        ("author", pa.string()),
-        ("source", pa.string()),
-        ("form", pa.string()),
-        ("text", pa.large_string()),
+        ("id", pa.string()), ("title", pa.string()), ("author", pa.string()),
+        ("source", pa.string()), ("form", pa.string()), ("text", pa.large_string()),
     ]
 )
 _ROWS_AT_ONCE = 8
@@ -33,13 +29,18 @@ def write_books(file: IO[bytes], books: Iterable[Book]) -> int:
 
 
 def read_books(path: Path) -> Iterator[Book]:
-    """The books of a part, in the order in which they were written. UserError when the file is damaged."""
+    """The books of a part, in the order in which they were written.
+
+    UserError when the file is damaged.
+    """
     for row in read_rows(path):
         yield Book(row["id"], row["title"], row["author"], row["source"], row["text"], row["form"])
 
 
 def write_rows(file: IO[bytes], schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write rows under a schema, a few in a row group, fewer where they are large; returns how many."""
+    """Write rows under a schema, a few in a row group, fewer where they are large; returns how
+    many.
+    """
     written = 0
     with pq.ParquetWriter(file, schema, **_COMPRESSION) as writer:
         for some in _few(rows):
@@ -68,7 +69,10 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
             for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
                 yield from batch.to_pylist()
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path}: not a whole Parquet file ({_first_line(error)}); run the stage that made it again.") from error
+        raise UserError(
+            f"{path}: not a whole Parquet file ({_first_line(error)}); run the stage that made it"
+            " again."
+        ) from error
 
 
 def write_table(file: IO[bytes], schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> None:

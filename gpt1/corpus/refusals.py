@@ -1,4 +1,6 @@
-"""The file of what gave no text: a line each, the first hundred of one kind in one file whole and the rest counted."""
+"""The file of what gave no text: a line each, the first hundred of one kind in one file whole
+and the rest counted.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,10 @@ MOST = 100
 
 
 class Refusals:
-    """Writes records as they come. `on_error="stop"` raises at the first that is a fault (UserError)."""
+    """Writes records as they come.
+
+    `on_error="stop"` raises at the first that is a fault (UserError).
+    """
 
     def __init__(self, file: IO[bytes], on_error: str = "record") -> None:
         self._file, self._stop = file, on_error == "stop"
@@ -38,7 +43,15 @@ class Refusals:
         """Write how many more there were than lines."""
         for (file, rule), number in sorted(self._same.items()):
             if number > MOST:
-                self._write({"file": file, "rule": rule, "found": f"{number - MOST} more of the same kind", "more": number - MOST})
+                self._write(
+                    {
+                        "file": file, "rule": rule,
+                        "found": f"{number - MOST} more of the same kind", "more": number - MOST,
+                    }
+                )
 
     def _write(self, row: dict[str, object]) -> None:
-        self._file.write(json.dumps(row, ensure_ascii=False, sort_keys=True).encode("utf-8", "backslashreplace") + b"\n")
+        self._file.write(
+            json.dumps(row, ensure_ascii=False, sort_keys=True).encode("utf-8", "backslashreplace")
+            + b"\n"
+        )

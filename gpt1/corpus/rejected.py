@@ -15,7 +15,9 @@ REJECTED = pa.schema([pa.field("rule", pa.string()), pa.field("evidence", pa.str
 
 
 class RejectedWriter:
-    """Writes rejected books one at a time, each a row group of its own; the text is the one the book came with."""
+    """Writes rejected books one at a time, each a row group of its own; the text is the one the
+    book came with.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._writer = pq.ParquetWriter(file, REJECTED, compression="zstd", compression_level=3)
@@ -28,5 +30,8 @@ class RejectedWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._writer.close()

@@ -25,18 +25,23 @@ class Size:
     def of(cls, text: str) -> Size:
         """Words between white space; bytes of UTF-8; sentences.
 
-        Sentences: a paragraph (between blank lines) ends one, and so does a run of `. ! ? …` with any closing quotes, followed by
-        white space and a capital letter or a digit with any opening quotes; not after Mr., Mrs., Dr. and St.
+        Sentences: a paragraph (between blank lines) ends one, and so does a run of `. ! ? …` with
+        any closing quotes, followed by white space and a capital letter or a digit with any opening
+        quotes; not after Mr., Mrs., Dr. and St.
         """
         paragraphs = (part for part in BLANK_LINE.split(text) if part and not part.isspace())
         sentences = sum(1 + len(_SENTENCE_END.findall(part)) for part in paragraphs)
         return cls(len(text.split()), sentences, len(text.encode("utf-8", "surrogatepass")))
 
     def __add__(self, other: Size) -> Size:
-        return Size(self.words + other.words, self.sentences + other.sentences, self.bytes + other.bytes)
+        return Size(
+            self.words + other.words, self.sentences + other.sentences, self.bytes + other.bytes
+        )
 
     def __sub__(self, other: Size) -> Size:
-        return Size(self.words - other.words, self.sentences - other.sentences, self.bytes - other.bytes)
+        return Size(
+            self.words - other.words, self.sentences - other.sentences, self.bytes - other.bytes
+        )
 
     def dict(self) -> dict[str, int]:
         """{"words", "sentences", "bytes"}."""

@@ -1,4 +1,6 @@
-"""Which books are held out, which are copies, and where the unseen tail of a training book begins."""
+"""Which books are held out, which are copies, and where the unseen tail of a training book
+begins.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +17,20 @@ from gpt1.errors import UserError
 
 Set = Literal["train", "held_out", "duplicate", "near_duplicate"]
 SMALL = 200
-"""Of fewer books the held-out number is exact; of as many or more each book is drawn, so that an added book moves no other."""
+"""Of fewer books the held-out number is exact; of as many or more each book is drawn, so that an
+added book moves no other.
+"""
 
 
 @dataclass(frozen=True)
 class SplitRow:
-    """One row of split.parquet. `length` is the clean text's, in characters; `tail_start` is None but for training books.
+    """One row of split.parquet.
 
-    `group` is the first id among the books that share text with this one (its own when there are none): its hash decides the side.
-    Of a copy, `copy_of` names the book that has its text, `share` says how much of it stands there, `jaccard` how alike they are.
+    `length` is the clean text's, in characters; `tail_start` is None but for training books.
+
+    `group` is the first id among the books that share text with this one (its own when there are
+    none): its hash decides the side. Of a copy, `copy_of` names the book that has its text, `share`
+    says how much of it stands there, `jaccard` how alike they are.
     """
 
     book: str
@@ -40,14 +47,18 @@ class SplitRow:
 
 @dataclass(frozen=True)
 class NearRules:
-    """Which share of a book, standing in a longer one, makes it a near copy (`copy`), or keeps the two on one side (`tie`)."""
+    """Which share of a book, standing in a longer one, makes it a near copy (`copy`), or keeps
+    the two on one side (`tie`).
+    """
 
     copy: float
     tie: float
 
 
 def tail_start(text: str, share: float) -> int | None:
-    """Where the last `share` of a text begins: the first paragraph, else line, that starts at or after it; None for no tail."""
+    """Where the last `share` of a text begins: the first paragraph, else line, that starts at or
+    after it; None for no tail.
+    """
     if share <= 0:
         return None
     wanted = int(len(text) * (1 - share))
@@ -58,14 +69,18 @@ def tail_start(text: str, share: float) -> int | None:
     return None
 
 
-def decide(signatures: Sequence[Signature], fraction: float, seed: int, near: NearRules | None = None) -> list[SplitRow]:
+def decide(
+    signatures: Sequence[Signature], fraction: float, seed: int, near: NearRules | None = None
+) -> list[SplitRow]:
     """A row for each book, ordered by id.
 
-    Of books with the same words the first id stays, the others are duplicates; with `near`, a book that stands in a longer one is a
-    near copy, and books that share text (a group) are all held out or all trained on. A group's draw is the hash of (seed, its
-    first id). Of `SMALL` or more books the groups with a draw below `fraction` are held out: adding a book moves no other, unless
-    it joins groups or has their first id. Of fewer, the smallest draws that bring the number of held-out books nearest to
-    max(1, round(fraction x books)). At least one group is held out and one trains; UserError when there are too few for that.
+    Of books with the same words the first id stays, the others are duplicates; with `near`, a book
+    that stands in a longer one is a near copy, and books that share text (a group) are all held out
+    or all trained on. A group's draw is the hash of (seed, its first id). Of `SMALL` or more books
+    the groups with a draw below `fraction` are held out: adding a book moves no other, unless it
+    joins groups or has their first id. Of fewer, the smallest draws that bring the number of
+    held-out books nearest to max(1, round(fraction x books)). At least one group is held out and
+    one trains; UserError when there are too few for that.
     """
     ordered = sorted(signatures, key=lambda item: item.book)
     first: dict[str, str] = {}
@@ -81,16 +96,21 @@ def decide(signatures: Sequence[Signature], fraction: float, seed: int, near: Ne
 
 
 def _held_out(books: Counter[str], unique: int, fraction: float, seed: int) -> set[str]:
-    """The groups that are held out. `books`: how many each has, near copies not counted; `unique`: all books, near copies too."""
+    """The groups that are held out.
+
+    `books`: how many each has, near copies not counted; `unique`: all books, near copies too.
+    """
     if unique < 2:
         raise UserError(
-            f"split: found {unique} book{'s' if unique != 1 else ''} after cleaning and de-duplication; "
-            "expected at least two, one to train on and one to hold out. Give more books."
+            f"split: found {unique} book{'s' if unique != 1 else ''} after cleaning and"
+            " de-duplication; expected at least two, one to train on and one to hold out. Give"
+            " more books."
         )
     if len(books) < 2:
         raise UserError(
-            f"split: found {unique} books that all share text with one another; expected at least two that do not, one to train "
-            "on and one to hold out. Give more books, remove what they share, raise `near_tie` or switch off `near_duplicates`."
+            f"split: found {unique} books that all share text with one another; expected at least"
+            " two that do not, one to train on and one to hold out. Give more books, remove what"
+            " they share, raise `near_tie` or switch off `near_duplicates`."
         )
     drawn = sorted(books, key=lambda name: (_draw(seed, name), name))
     total = books.total()
@@ -101,20 +121,35 @@ def _held_out(books: Counter[str], unique: int, fraction: float, seed: int) -> s
 
 
 def _nearest(drawn: Sequence[str], books: Counter[str], target: int) -> set[str]:
-    """Some of the groups, not all, with the number of books nearest to `target`: of the first groups that can make it."""
+    """Some of the groups, not all, with the number of books nearest to `target`: of the first
+    groups that can make it.
+    """
     made: dict[int, tuple[str, ...]] = {0: ()}
     for name in drawn:
-        made |= {number + books[name]: (*names, name) for number, names in made.items() if number + books[name] not in made}
+        made |= {
+            number + books[name]: (*names, name)
+            for number, names in made.items()
+            if number + books[name] not in made
+        }
     numbers = made.keys() - {0, books.total()}
     return set(made[min(numbers, key=lambda number: (abs(number - target), number))])
 
 
-def _row(item: Signature, stays: str, group: Mapping[str, str], near: Mapping[str, Pair], held_out: set[str]) -> SplitRow:
+def _row(
+    item: Signature, stays: str, group: Mapping[str, str], near: Mapping[str, Pair],
+    held_out: set[str],
+) -> SplitRow:
     side = group[stays]
 
-    def row(chosen: Set, copy_of: str | None = None, share: float | None = None, jaccard: float | None = None) -> SplitRow:
+    def row(
+        chosen: Set, copy_of: str | None = None, share: float | None = None,
+        jaccard: float | None = None,
+    ) -> SplitRow:
         tail = item.tail_start if chosen == "train" else None
-        return SplitRow(item.book, item.part, chosen, tail, item.length, item.digest, side, copy_of, share, jaccard)
+        return SplitRow(
+            item.book, item.part, chosen, tail, item.length, item.digest, side, copy_of, share,
+            jaccard,
+        )
 
     if stays != item.book:
         return row("duplicate", stays, 1.0, 1.0)

@@ -14,29 +14,17 @@ from gpt1.corpus.split import SplitRow
 
 SPLIT = pa.schema(
     [
-        ("book", pa.string()),
-        ("part", pa.string()),
-        ("set", pa.string()),
-        ("tail_start", pa.int64()),
-        ("length", pa.int64()),
-        ("digest", pa.string()),
-        ("group", pa.string()),
-        ("copy_of", pa.string()),
-        ("share", pa.float64()),
+        ("book", pa.string()), ("part", pa.string()), ("set", pa.string()),
+        ("tail_start", pa.int64()), ("length", pa.int64()), ("digest", pa.string()),
+        ("group", pa.string()), ("copy_of", pa.string()), ("share", pa.float64()),
         ("jaccard", pa.float64()),
     ]
 )
 SIGNATURES = pa.schema(
     [
-        ("book", pa.string()),
-        ("part", pa.string()),
-        ("form", pa.string()),
-        ("digest", pa.string()),
-        ("words", pa.int64()),
-        ("length", pa.int64()),
-        ("tail_start", pa.int64()),
-        ("minhash", pa.binary()),
-        ("smallest", pa.binary()),
+        ("book", pa.string()), ("part", pa.string()), ("form", pa.string()),
+        ("digest", pa.string()), ("words", pa.int64()), ("length", pa.int64()),
+        ("tail_start", pa.int64()), ("minhash", pa.binary()), ("smallest", pa.binary()),
     ]
 )
 

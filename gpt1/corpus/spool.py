@@ -1,9 +1,10 @@
 """The pieces of one archive, written as they are read and found again by bucket.
 
-One Arrow file a container. Pieces wait until there are `HELD` bytes of them; then each bucket's are sorted and written as a run
-of a few batches. A bucket's runs can be merged in order with one batch of each in memory, so neither the writer nor a reader
-ever holds much, however large the archive. The index gives each bucket's runs, and a digest of its pieces: what is made of a bucket
-depends on that digest and not on the rest of the archive.
+One Arrow file a container. Pieces wait until there are `HELD` bytes of them; then each bucket's are
+sorted and written as a run of a few batches. A bucket's runs can be merged in order with one batch
+of each in memory, so neither the writer nor a reader ever holds much, however large the archive.
+The index gives each bucket's runs, and a digest of its pieces: what is made of a bucket depends on
+that digest and not on the rest of the archive.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ _INTEGERS = {"size": pa.int64(), "replaced": pa.int64()}
 _SCHEMA = pa.schema(
     [("order", pa.string())]
     + [
-        (item.name, pa.large_string() if item.name == "text" else _INTEGERS.get(item.name, pa.string()))
+        (
+            item.name,
+            pa.large_string() if item.name == "text" else _INTEGERS.get(item.name, pa.string()),
+        )
         for item in fields(Piece)
     ]
 )  # fmt: skip
@@ -51,7 +55,9 @@ class SpoolWriter:
     """Takes pieces in any order. `close` writes what is left and gives the index, plain data."""
 
     def __init__(self, file: IO[bytes], buckets: int) -> None:
-        self._writer = pa.ipc.new_file(file, _SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd"))
+        self._writer = pa.ipc.new_file(
+            file, _SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")
+        )
         self._number = buckets
         self._buckets: dict[int, Bucket] = {}
         self._held: dict[int, list[Ordered]] = {}
@@ -71,7 +77,10 @@ class SpoolWriter:
         self._flush()
         self._writer.close()
         return {
-            str(number): {"runs": [list(run) for run in found.runs], "digest": found.digest.hexdigest()}
+            str(number): {
+                "runs": [list(run) for run in found.runs],
+                "digest": found.digest.hexdigest(),
+            }
             for number, found in sorted(self._buckets.items())
         }
 
@@ -84,7 +93,11 @@ class SpoolWriter:
                 rows = [{"order": place[1], **vars(piece)} for place, piece in some]
                 for row in rows:
                     about = [str(value) for name, value in row.items() if name != "text"]
-                    found.digest.update("\0".join([*about, hashlib.sha256(row["text"].encode()).hexdigest(), "\n"]).encode())
+                    found.digest.update(
+                        "\0".join(
+                            [*about, hashlib.sha256(row["text"].encode()).hexdigest(), "\n"]
+                        ).encode()
+                    )
                 self._writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SCHEMA))
                 self._batches += 1
             found.runs.append((first, self._batches - first))
@@ -108,7 +121,10 @@ def _read_run(path: Path, first: int, number: int) -> Iterator[Ordered]:
 
 def _rows(batch: Any) -> Iterator[dict[str, Any]]:
     for index in range(batch.num_rows):
-        yield {str(name): column[index].as_py() for name, column in zip(_SCHEMA.names, batch.columns, strict=True)}
+        yield {
+            str(name): column[index].as_py()
+            for name, column in zip(_SCHEMA.names, batch.columns, strict=True)
+        }
 
 
 def _batches(ordered: Sequence[Ordered]) -> Iterator[list[Ordered]]:

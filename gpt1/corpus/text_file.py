@@ -14,9 +14,11 @@ _LIMIT = 1 << 30
 
 
 def read_text(path: Path, name: str, fallback: str | None = None) -> tuple[str, str]:
-    """The text of a file and the encoding it was read in; `fallback` as `fallback_encoding` of the ingest stage, None refuses.
+    """The text of a file and the encoding it was read in; `fallback` as `fallback_encoding` of the
+    ingest stage, None refuses.
 
-    UserError for bytes that cannot be decoded (with their offset), and for a file that cannot be read.
+    UserError for bytes that cannot be decoded (with their offset), and for a file that cannot be
+    read.
     """
     try:
         decoded = decode(read_file(Listed(name, str(path)), _LIMIT), fallback or "none")

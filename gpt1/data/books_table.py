@@ -14,16 +14,9 @@ from gpt1.errors import UserError
 
 _BOOKS = pa.schema(
     [
-        ("book", pa.string()),
-        ("title", pa.string()),
-        ("author", pa.string()),
-        ("source", pa.string()),
-        ("part", pa.string()),
-        ("set", pa.string()),
-        ("start", pa.int64()),
-        ("length", pa.int64()),
-        ("sha256", pa.string()),
-        ("cleaning", pa.string()),
+        ("book", pa.string()), ("title", pa.string()), ("author", pa.string()),
+        ("source", pa.string()), ("part", pa.string()), ("set", pa.string()), ("start", pa.int64()),
+        ("length", pa.int64()), ("sha256", pa.string()), ("cleaning", pa.string()),
     ]
 )
 
@@ -32,8 +25,8 @@ _BOOKS = pa.schema(
 class BookSpan:
     """`length` ids from `start` in the file `<set>/<part>.arrow` are this book's.
 
-    `sha256` is that of the ids' bytes, as they lie in the file; `cleaning` names the file of the clean stage with the record of
-    what was done to the book. None: not recorded.
+    `sha256` is that of the ids' bytes, as they lie in the file; `cleaning` names the file of the
+    clean stage with the record of what was done to the book. None: not recorded.
     """
 
     book: str
@@ -55,19 +48,25 @@ def write_spans(file: IO[bytes], spans: Sequence[BookSpan]) -> None:
 
 
 def read_spans(path: Path) -> Iterator[BookSpan]:
-    """The rows of a table written by `write_spans`. UserError when the file is missing or damaged."""
+    """The rows of a table written by `write_spans`.
+
+    UserError when the file is missing or damaged.
+    """
     try:
         rows = pq.read_table(path, schema=_BOOKS, page_checksum_verification=True).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise UserError(
-            f"{path}: cannot be read as the table of books ({str(error).splitlines()[0]}); run the shard stage again."
+            f"{path}: cannot be read as the table of books ({str(error).splitlines()[0]}); run the"
+            " shard stage again."
         ) from error
     for row in rows:
         yield BookSpan(**row)
 
 
 def copy_spans(source: Path, target: Path, parts: Collection[str]) -> None:
-    """Write to `target` the books of `source` that are held out or in these `parts` of the training text."""
+    """Write to `target` the books of `source` that are held out or in these `parts` of the
+    training text.
+    """
     kept = [span for span in read_spans(source) if span.set != "train" or span.part in parts]
     with target.open("wb") as file:
         write_spans(file, kept)

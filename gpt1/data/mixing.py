@@ -1,4 +1,6 @@
-"""Hashes of numbers that stay the same for ever, on every machine: what decides the order of training."""
+"""Hashes of numbers that stay the same for ever, on every machine: what decides the order of
+training.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ _STEP = 0x9E3779B97F4A7C15
 
 
 def splitmix64(values: U64) -> U64:
-    """Steele, Lea & Flood's splitmix64 of each value (n,): one step of the generator whose state is that value."""
+    """Steele, Lea & Flood's splitmix64 of each value (n,): one step of the generator whose state
+    is that value.
+    """
     with np.errstate(over="ignore"):
         mixed = values + np.uint64(_STEP)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -18,7 +18,9 @@ _AT_ONCE = 4_000_000
 
 @dataclass(frozen=True)
 class Baseline:
-    """Perplexities per token over `targets` held-out ids, from counts of `trained_on` training ids."""
+    """Perplexities per token over `targets` held-out ids, from counts of `trained_on` training
+    ids.
+    """
 
     unigram: float
     bigram: float
@@ -26,10 +28,14 @@ class Baseline:
     trained_on: int
 
 
-def baseline(train: Iterable[Ids], held_out: Iterable[Ids], vocabulary_size: int, limit: int) -> Baseline | None:
-    """Unigram (add-one) and bigram (interpolated Witten-Bell over that unigram) perplexities of held-out books.
+def baseline(
+    train: Iterable[Ids], held_out: Iterable[Ids], vocabulary_size: int, limit: int
+) -> Baseline | None:
+    """Unigram (add-one) and bigram (interpolated Witten-Bell over that unigram) perplexities of
+    held-out books.
 
-    At most `limit` ids of either set are used, from the first books on. None when the held-out books have no target.
+    At most `limit` ids of either set are used, from the first books on. None when the held-out
+    books have no target.
     """
     trained, tested = _up_to(train, limit), _up_to(held_out, limit)
     targets = sum(max(0, len(ids) - 1) for ids in tested)
@@ -40,8 +46,7 @@ def baseline(train: Iterable[Ids], held_out: Iterable[Ids], vocabulary_size: int
     unigram_loss = -sum(float(np.log(unigram[ids[1:]]).sum()) for ids in tested) / targets
     return Baseline(
         unigram=float(np.exp(unigram_loss)),
-        bigram=float(np.exp(_bigram_loss(trained, tested, unigram) / targets)),
-        targets=targets,
+        bigram=float(np.exp(_bigram_loss(trained, tested, unigram) / targets)), targets=targets,
         trained_on=total,
     )
 
@@ -65,11 +70,14 @@ def _unigram(books: Sequence[Ids], size: int) -> np.ndarray[tuple[int], np.dtype
     return counts / counts.sum()
 
 
-def _bigram_loss(trained: Sequence[Ids], tested: Sequence[Ids], unigram: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
+def _bigram_loss(
+    trained: Sequence[Ids], tested: Sequence[Ids],
+    unigram: np.ndarray[tuple[int], np.dtype[np.float64]],
+) -> float:
     """The summed negative log-probability of the targets given the id before.
 
-    Witten-Bell: P(w | h) = (c(h, w) + t(h) P(w)) / (c(h) + t(h)) with t(h) the number of different followers of h; P(w) for an h
-    never seen.
+    Witten-Bell: P(w | h) = (c(h, w) + t(h) P(w)) / (c(h) + t(h)) with t(h) the number of different
+    followers of h; P(w) for an h never seen.
     """
     size = len(unigram)
     pairs, counts = _counted(trained, size)  # (P,) each
@@ -90,8 +98,9 @@ def _bigram_loss(trained: Sequence[Ids], tested: Sequence[Ids], unigram: np.ndar
 def _counted(books: Sequence[Ids], size: int) -> tuple[Numbers, Numbers]:
     """The different pairs of all books in rising order, and how often each occurs, (P,) each.
 
-    Counted some millions at a time; runs of counts are merged when the younger has grown to half the elder, so memory is bounded by
-    the number of different pairs and each is moved a logarithmic number of times.
+    Counted some millions at a time; runs of counts are merged when the younger has grown to half
+    the elder, so memory is bounded by the number of different pairs and each is moved a logarithmic
+    number of times.
     """
     runs: list[tuple[Numbers, Numbers]] = []
     for some in _gathered(books, size):
@@ -103,7 +112,9 @@ def _counted(books: Sequence[Ids], size: int) -> tuple[Numbers, Numbers]:
     return runs[0] if runs else (np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
-def _merged(one: tuple[Numbers, Numbers], other: tuple[Numbers, Numbers]) -> tuple[Numbers, Numbers]:
+def _merged(
+    one: tuple[Numbers, Numbers], other: tuple[Numbers, Numbers]
+) -> tuple[Numbers, Numbers]:
     pairs = np.concatenate([one[0], other[0]])
     order = np.argsort(pairs, kind="stable")  # two sorted runs: a merge
     pairs, counts = pairs[order], np.concatenate([one[1], other[1]])[order]

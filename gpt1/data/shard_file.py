@@ -1,4 +1,6 @@
-"""One shard: an uncompressed Arrow IPC file with one column of ids, mapped into memory when read."""
+"""One shard: an uncompressed Arrow IPC file with one column of ids, mapped into memory when
+read.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,14 @@ def ids_sha256(ids: Ids) -> str:
 
 
 def write_shard(file: IO[bytes], ids: Ids, metadata: Mapping[str, str]) -> None:
-    """Write ids (n,) as one record batch. `metadata` needs `vocabulary` (its sha256), `set` and `part`."""
+    """Write ids (n,) as one record batch.
+
+    `metadata` needs `vocabulary` (its sha256), `set` and `part`.
+    """
     column = pa.array(ids)
-    schema = pa.schema([pa.field("ids", column.type, nullable=False)], metadata=dict(sorted(metadata.items())))
+    schema = pa.schema(
+        [pa.field("ids", column.type, nullable=False)], metadata=dict(sorted(metadata.items()))
+    )
     with pa.ipc.new_file(file, schema) as writer:
         writer.write_batch(pa.record_batch([column], schema=schema))
 
@@ -46,22 +53,32 @@ class Shard:
 
 
 def open_shard(path: Path) -> Shard:
-    """Map a shard into memory. UserError names the file when it is missing, damaged or something else."""
+    """Map a shard into memory.
+
+    UserError names the file when it is missing, damaged or something else.
+    """
     try:
         # The arrays keep the mapping alive.
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        metadata = {
+            key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()
+        }
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such shard; {_AGAIN}.") from error
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a whole Arrow file ({str(error).splitlines()[0]}); {_AGAIN}.") from error
+        raise UserError(
+            f"{path}: not a whole Arrow file ({str(error).splitlines()[0]}); {_AGAIN}."
+        ) from error
     missing = {"vocabulary", "set", "part"} - metadata.keys()
     if missing or table.column_names != ["ids"] or table["ids"].num_chunks != 1:
         raise UserError(
-            f"{path}: an Arrow file, but no token shard (one column `ids` in one batch, with vocabulary, set, part); {_AGAIN}."
+            f"{path}: an Arrow file, but no token shard (one column `ids` in one batch, with"
+            f" vocabulary, set, part); {_AGAIN}."
         )
     column = table["ids"].chunk(0)
     if column.type not in (pa.uint16(), pa.uint32()) or column.null_count:
-        raise UserError(f"{path}: ids of type {column.type}, expected uint16 or uint32 without gaps; {_AGAIN}.")
+        raise UserError(
+            f"{path}: ids of type {column.type}, expected uint16 or uint32 without gaps; {_AGAIN}."
+        )
     ids = column.to_numpy(zero_copy_only=True)
     return Shard(ids, metadata["vocabulary"], metadata["set"], metadata["part"])

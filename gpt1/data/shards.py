@@ -13,22 +13,29 @@ _AGAIN = "run the shard stage again"
 
 
 class TokenShards:
-    """The books of one set (`train` or `held_out`), in the order of the table of books. The ids stay in the files."""
+    """The books of one set (`train` or `held_out`), in the order of the table of books.
 
-    def __init__(self, ids: Sequence[Ids], spans: Sequence[BookSpan], vocabulary_sha256: str) -> None:
+    The ids stay in the files.
+    """
+
+    def __init__(
+        self, ids: Sequence[Ids], spans: Sequence[BookSpan], vocabulary_sha256: str
+    ) -> None:
         self._ids = ids
         self.spans = list(spans)
         self.vocabulary_sha256 = vocabulary_sha256
 
     @classmethod
     def open(
-        cls, paths: Sequence[Path], books: Path, set: str, vocabulary_sha256: str | None = None, verify: bool = True
+        cls, paths: Sequence[Path], books: Path, set: str, vocabulary_sha256: str | None = None,
+        verify: bool = True,
     ) -> TokenShards:
         """Open the shards at `paths`, which must all belong to `set`; `books` is books.parquet.
 
-        UserError when a shard is missing, damaged, of another set, of another vocabulary than the others (or than
-        `vocabulary_sha256`), or does not hold what the table says. `verify` hashes the ids of every book: a wrong byte would train
-        silently, and the whole shared corpus (220 MB) takes a fraction of a second.
+        UserError when a shard is missing, damaged, of another set, of another vocabulary than the
+        others (or than `vocabulary_sha256`), or does not hold what the table says. `verify` hashes
+        the ids of every book: a wrong byte would train silently, and the whole shared corpus (220
+        MB) takes a fraction of a second.
         """
         opened = {path: open_shard(path) for path in sorted(paths)}
         expected = vocabulary_sha256
@@ -64,26 +71,38 @@ class TokenShards:
 
 def _refuse_foreign(path: Path, shard: Shard, set: str, vocabulary: str) -> None:
     if shard.set != set:
-        raise UserError(f"{path}: a shard of the set {shard.set!r}, expected {set!r}; give the files of that set.")
+        raise UserError(
+            f"{path}: a shard of the set {shard.set!r}, expected {set!r}; give the files of that"
+            " set."
+        )
     if shard.vocabulary != vocabulary:
         raise UserError(
-            f"{path}: made with the vocabulary {shard.vocabulary[:12]}, expected {vocabulary[:12]}; "
-            f"{_AGAIN} with the vocabulary in use."
+            f"{path}: made with the vocabulary {shard.vocabulary[:12]}, expected {vocabulary[:12]};"
+            f" {_AGAIN} with the vocabulary in use."
         )
 
 
-def _ids_of(span: BookSpan, books: Path, parts: Mapping[str, tuple[Path, Shard]], verify: bool) -> Ids:
+def _ids_of(
+    span: BookSpan, books: Path, parts: Mapping[str, tuple[Path, Shard]], verify: bool
+) -> Ids:
     """The ids (n,) of a book, mapped from its file."""
     if span.part not in parts:
-        raise UserError(f"{books}: the book {span.book!r} lies in {span.set}/{span.part}.arrow, which is missing; {_AGAIN}.")
+        raise UserError(
+            f"{books}: the book {span.book!r} lies in {span.set}/{span.part}.arrow, which is"
+            f" missing; {_AGAIN}."
+        )
     path, shard = parts[span.part]
     end = span.start + span.length
     if end > len(shard.ids):
-        raise UserError(f"{path}: {len(shard.ids)} ids, expected at least {end} for the book {span.book!r}; {_AGAIN}.")
+        raise UserError(
+            f"{path}: {len(shard.ids)} ids, expected at least {end} for the book {span.book!r};"
+            f" {_AGAIN}."
+        )
     ids = shard.ids[span.start : end]
     if verify and span.sha256 is not None and (found := ids_sha256(ids)) != span.sha256:
         raise UserError(
-            f"{path}: the ids of the book {span.book!r} ({span.start} to {end}) have the sha256 {found[:12]}, "
-            f"{books.name} says {span.sha256[:12]}: the file is damaged or of another run; {_AGAIN}."
+            f"{path}: the ids of the book {span.book!r} ({span.start} to {end}) have the sha256"
+            f" {found[:12]}, {books.name} says {span.sha256[:12]}: the file is damaged or of"
+            f" another run; {_AGAIN}."
         )
     return ids

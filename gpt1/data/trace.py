@@ -20,8 +20,8 @@ _TRIES = 6
 class Passage:
     """Where an id lies in a text: the characters `start` to `end`.
 
-    `exact`: the ids up to there were found again in the text up to there. Where ftfy or standardise changed the chunk of the id,
-    the whole chunk is given.
+    `exact`: the ids up to there were found again in the text up to there. Where ftfy or standardise
+    changed the chunk of the id, the whole chunk is given.
     """
 
     start: int
@@ -30,12 +30,18 @@ class Passage:
 
     def around(self, text: str, width: int, mark: tuple[str, str] = ("⟦", "⟧")) -> str:
         """The passage in its text, marked, with `width` characters on either side."""
-        before, after = text[max(0, self.start - width) : self.start], text[self.end : self.end + width]
+        before, after = (
+            text[max(0, self.start - width) : self.start],
+            text[self.end : self.end + width],
+        )
         return f"{before}{mark[0]}{text[self.start : self.end]}{mark[1]}{after}"
 
 
 def book_at(spans: Sequence[BookSpan], offset: int, name: str) -> tuple[BookSpan, int]:
-    """The book that holds the id at `offset` of a shard whose spans these are, and its index there. UserError for one outside."""
+    """The book that holds the id at `offset` of a shard whose spans these are, and its index there.
+
+    UserError for one outside.
+    """
     total = max((span.start + span.length for span in spans), default=0)
     for span in spans:
         if span.start <= offset < span.start + span.length:
@@ -44,24 +50,35 @@ def book_at(spans: Sequence[BookSpan], offset: int, name: str) -> tuple[BookSpan
 
 
 def book_of_set(spans: Sequence[BookSpan], offset: int, name: str) -> tuple[BookSpan, int]:
-    """The book that holds the id at `offset` of a whole set, book after book in the order of books.parquet, and its index there."""
+    """The book that holds the id at `offset` of a whole set, book after book in the order of
+    books.parquet, and its index there.
+    """
     left = offset
     for span in spans:
         if 0 <= left < span.length:
             return span, left
         left -= span.length
-    raise UserError(f"{name}: offset {offset} is outside; expected one from 0 to {sum(span.length for span in spans) - 1}.")
+    raise UserError(
+        f"{name}: offset {offset} is outside; expected one from 0 to"
+        f" {sum(span.length for span in spans) - 1}."
+    )
 
 
-def locate(text: str, ids: Sequence[int], index: int, encode: Callable[[str], Sequence[int]], tokens: Sequence[str]) -> Passage:
+def locate(
+    text: str, ids: Sequence[int], index: int, encode: Callable[[str], Sequence[int]],
+    tokens: Sequence[str],
+) -> Passage:
     """Where in `text` the id `ids[index]` comes from; `ids` are the whole text's.
 
-    Looks for the first white-space-separated chunk up to which the text has more than `index` ids, encoding from the start of the
-    text, since ftfy looks at a text as a whole.
+    Looks for the first white-space-separated chunk up to which the text has more than `index` ids,
+    encoding from the start of the text, since ftfy looks at a text as a whole.
     """
     chunks = [(found.start(), found.end()) for found in _CHUNK.finditer(text)]
     if not chunks:
-        raise UserError(f"the text has {len(text)} characters of white space only, expected {len(ids)} ids in it.")
+        raise UserError(
+            f"the text has {len(text)} characters of white space only, expected {len(ids)} ids"
+            " in it."
+        )
     known = {-1: 0, len(chunks) - 1: len(ids)}
 
     def count(at: int) -> int:
@@ -77,12 +94,21 @@ def locate(text: str, ids: Sequence[int], index: int, encode: Callable[[str], Se
     if tokens[ids[index]] == NEWLINE_TOKEN:
         return Passage(space, start, exact)
     before = here[count(at - 1) : index] if exact else []
-    within = _within(text[start:end], [tokens[number] for number in [*before, ids[index]] if tokens[number] != NEWLINE_TOKEN])
-    return Passage(start + within[0], start + within[1], exact) if within else Passage(start, end, exact)
+    within = _within(
+        text[start:end],
+        [tokens[number] for number in [*before, ids[index]] if tokens[number] != NEWLINE_TOKEN],
+    )
+    return (
+        Passage(start + within[0], start + within[1], exact)
+        if within
+        else Passage(start, end, exact)
+    )
 
 
 def _first_beyond(index: int, size: int, count: Callable[[int], int]) -> int:
-    """The first of `size` chunks up to which there are more than `index` ids; guesses in proportion first, then halves."""
+    """The first of `size` chunks up to which there are more than `index` ids; guesses in
+    proportion first, then halves.
+    """
     low, high = -1, size - 1  # count(low) <= index < count(high)
     tries = 0
     while high - low > 1:
@@ -96,8 +122,11 @@ def _first_beyond(index: int, size: int, count: Callable[[int], int]) -> int:
 
 
 def _within(chunk: str, pieces: Sequence[str]) -> tuple[int, int] | None:
-    """Where the last of `pieces` lies in their chunk; None where more than single characters were changed on the way to ids."""
-    # A character may stand for several on that way (`…`, ligatures): the place of each character of the result in the chunk.
+    """Where the last of `pieces` lies in their chunk; None where more than single characters
+    were changed on the way to ids.
+    """
+    # A character may stand for several on that way (`…`, ligatures): the place of each character of
+    # the result in the chunk.
     plain = [standardise(fix(character)).lower() for character in chunk]
     places = [place for place, text in enumerate(plain) for _ in text]
     result = "".join(plain)

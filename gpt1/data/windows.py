@@ -1,8 +1,10 @@
-"""Training windows: contiguous runs of T inputs with their T targets, in an order that is a pure function of (seed, epoch).
+"""Training windows: contiguous runs of T inputs with their T targets, in an order that is a pure
+function of (seed, epoch).
 
-At book boundaries: a window lies within one book. A book of n ids gives k = floor((n - 1) / T) windows of T inputs, each read with
-the id that follows (T + 1 ids). What is left over, (n - 1) - k T ids, is never lost for good: each epoch the book's windows begin
-at an offset drawn from 0 … left over, a hash of (seed, epoch, book). A book of no more than T ids gives no window.
+At book boundaries: a window lies within one book. A book of n ids gives k = floor((n - 1) / T)
+windows of T inputs, each read with the id that follows (T + 1 ids). What is left over, (n - 1) - k
+T ids, is never lost for good: each epoch the book's windows begin at an offset drawn from 0 … left
+over, a hash of (seed, epoch, book). A book of no more than T ids gives no window.
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ _ORDER, _OFFSET = 1, 2
 
 
 class Windows:
-    """Windows of length T over the shards of one set. Resuming needs one integer, the step; the number of ranks plays no part."""
+    """Windows of length T over the shards of one set.
+
+    Resuming needs one integer, the step; the number of ranks plays no part.
+    """
 
     def __init__(self, shards: TokenShards, length: int, seed: int = 0) -> None:
         self.shards = shards
@@ -33,37 +38,48 @@ class Windows:
         self.per_epoch = int(self._first[-1])
         if not self.per_epoch:
             raise UserError(
-                f"no window of {length} tokens fits: the longest of {len(lengths)} books has {int(lengths.max(initial=0))} ids, "
-                f"expected at least {length + 1}. Use a shorter context or longer books."
+                f"no window of {length} tokens fits: the longest of {len(lengths)} books has"
+                f" {int(lengths.max(initial=0))} ids, expected at least {length + 1}. Use a shorter"
+                " context or longer books."
             )
         # Two, since a batch can lie across the end of an epoch.
         self.order = lru_cache(maxsize=2)(self._order)
         self.offsets = lru_cache(maxsize=2)(self._offsets)
 
     def _order(self, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """The windows' indices (per_epoch,) in the order of one epoch: sorted by a hash of (seed, epoch, index)."""
+        """The windows' indices (per_epoch,) in the order of one epoch: sorted by a hash of
+        (seed, epoch, index).
+        """
         hashes = keyed((self.seed, _ORDER, epoch), np.arange(self.per_epoch, dtype=np.uint64))
         return np.argsort(hashes, kind="stable")
 
     def _offsets(self, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """Where each book's first window begins in an epoch (books,), from 0 to what is left over."""
+        """Where each book's first window begins in an epoch (books,), from 0 to what is left
+        over.
+        """
         hashes = keyed((self.seed, _OFFSET, epoch), np.arange(len(self._counts), dtype=np.uint64))
         return (hashes % (self._slack + 1).astype(np.uint64)).astype(np.int64)
 
     def place(self, sample: int) -> tuple[int, int]:
-        """The book's index and the first id's position in it, of the sample with that number counted from the start of training."""
+        """The book's index and the first id's position in it, of the sample with that number
+        counted from the start of training.
+        """
         epoch, position = divmod(sample, self.per_epoch)
         window = int(self.order(epoch)[position])
         book, start = self._within(window)
         return book, int(self.offsets(epoch)[book]) + start
 
     def batch(self, step: int, batch_size: int) -> Batch:
-        """The global batch of one step, (B, T + 1): samples step * B … step * B + B - 1; inputs are [:, :-1], targets [:, 1:]."""
+        """The global batch of one step, (B, T + 1): samples step * B … step * B + B - 1; inputs
+        are [:, :-1], targets [:, 1:].
+        """
         first = step * batch_size
         return self._read([self.place(sample) for sample in range(first, first + batch_size)])
 
     def validation(self, limit: int | None = None) -> Batch:
-        """Every window at offset 0, in the order of the books, (n, T + 1); with `limit`, that many of them, evenly spread."""
+        """Every window at offset 0, in the order of the books, (n, T + 1); with `limit`, that
+        many of them, evenly spread.
+        """
         chosen = range(self.per_epoch)
         if limit is not None and limit < self.per_epoch:
             chosen = [index * self.per_epoch // limit for index in range(limit)]  # type: ignore[assignment]

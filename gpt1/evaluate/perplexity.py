@@ -18,17 +18,22 @@ LossOf = Callable[[tuple[Tensor, ...]], Tensor]
 def mean_loss(loss_of: LossOf, windows: np.ndarray, micro_batch: int, ranks: Ranks) -> float:
     """The mean loss in nats over all targets of `windows` (N, T+1).
 
-    `loss_of` takes (B, T+1) ids and returns the scalar mean over its windows. Rank r computes micro-batches r, r + world, ...; the
-    sums are added in the order of micro-batches, so the result does not depend on the number of ranks.
+    `loss_of` takes (B, T+1) ids and returns the scalar mean over its windows. Rank r computes
+    micro-batches r, r + world, ...; the sums are added in the order of micro-batches, so the result
+    does not depend on the number of ranks.
     """
     if len(windows) == 0:
-        raise UserError("held-out windows: there are none, so no perplexity; hold out more text or use a shorter context")
+        raise UserError(
+            "held-out windows: there are none, so no perplexity; hold out more text or use a"
+            " shorter context"
+        )
     chunks = [windows[start : start + micro_batch] for start in range(0, len(windows), micro_batch)]
     rounds = -(-len(chunks) // ranks.world)
     sums = []
     for n in range(rounds):
         index = n * ranks.world + ranks.rank
-        # ZeRO 3 gathers weights in every forward, so a rank without work repeats the last micro-batch and discards the result
+        # ZeRO 3 gathers weights in every forward, so a rank without work repeats the last
+        # micro-batch and discards the result
         chunk = chunks[min(index, len(chunks) - 1)]
         loss = loss_of((torch.from_numpy(np.ascontiguousarray(chunk)),))
         sums.append(float(loss) * len(chunk) if index < len(chunks) else 0.0)
@@ -37,7 +42,9 @@ def mean_loss(loss_of: LossOf, windows: np.ndarray, micro_batch: int, ranks: Ran
 
 
 def spread(count: int, limit: int) -> np.ndarray:
-    """Indices of at most `limit` of `count` windows, evenly spread; all of them where `limit` is 0."""
+    """Indices of at most `limit` of `count` windows, evenly spread; all of them where `limit` is
+    0.
+    """
     if limit == 0 or limit >= count:
         return np.arange(count)
     return np.arange(limit) * count // limit

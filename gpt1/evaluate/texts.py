@@ -1,8 +1,9 @@
 """Perplexity of texts, with bits per byte.
 
-Windowing: a text is read in windows of T = context ids that start `stride` ids apart. Each id but the first is judged once, in the
-first window that has it as a target; with the default stride of T/2 every id beyond the first window has at least T/2 ids
-before it. `stride` = T is how pre-training validates: windows side by side.
+Windowing: a text is read in windows of T = context ids that start `stride` ids apart. Each id but
+the first is judged once, in the first window that has it as a target; with the default stride of
+T/2 every id beyond the first window has at least T/2 ids before it. `stride` = T is how
+pre-training validates: windows side by side.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from gpt1.model.loss import token_losses
 
 @dataclass(frozen=True)
 class TextScore:
-    """`nats` over `targets` judged ids (all but the text's first). `bytes` of the UTF-8 text as given, before any cleaning."""
+    """`nats` over `targets` judged ids (all but the text's first).
+
+    `bytes` of the UTF-8 text as given, before any cleaning.
+    """
 
     name: str
     ids: int
@@ -35,19 +39,25 @@ class TextScore:
 
     @property
     def bits_per_byte(self) -> float:
-        """Bits the model needs a byte of the text as given. Encoding forgets case and spacing, so it is no lossless code's."""
+        """Bits the model needs a byte of the text as given.
+
+        Encoding forgets case and spacing, so it is no lossless code's.
+        """
         return self.nats / math.log(2) / self.bytes
 
 
 def total(scores: Sequence[TextScore]) -> TextScore:
     """All texts together: sums, so that long texts count for more."""
     fields = ("ids", "targets", "nats", "bytes")
-    return TextScore("all", **{name: sum(getattr(score, name) for score in scores) for name in fields})
+    return TextScore(
+        "all", **{name: sum(getattr(score, name) for score in scores) for name in fields}
+    )
 
 
 @torch.no_grad()
 def text_score(
-    model: LanguageModel, name: str, ids: Sequence[int], size: int, stride: int | None = None, batch: int = 8
+    model: LanguageModel, name: str, ids: Sequence[int], size: int, stride: int | None = None,
+    batch: int = 8,
 ) -> TextScore:
     """The score of one text of `ids` and `size` bytes. The model must be in evaluation mode.
 
@@ -58,7 +68,10 @@ def text_score(
     if not 1 <= step <= T:
         raise UserError(f"--stride {step}: expected 1 to the model's context of {T}")
     if len(ids) < 2:
-        raise UserError(f"{name}: {len(ids)} ids after cleaning; at least 2 are needed to judge one; give more text")
+        raise UserError(
+            f"{name}: {len(ids)} ids after cleaning; at least 2 are needed to judge one; give more"
+            " text"
+        )
     device = next(model.parameters()).device  # type: ignore[attr-defined]  # every model is an nn.Module
     starts = [0, *range(step, max(step, len(ids) - 1 - (T - step)), step)]
     nats = 0.0
@@ -67,7 +80,10 @@ def text_score(
     return TextScore(name, len(ids), len(ids) - 1, nats, size)
 
 
-def _batch_nats(model: LanguageModel, ids: Sequence[int], starts: Sequence[int], T: int, step: int, device: torch.device) -> float:
+def _batch_nats(
+    model: LanguageModel, ids: Sequence[int], starts: Sequence[int], T: int, step: int,
+    device: torch.device,
+) -> float:
     """The summed loss of those targets of each window that no window before it has judged."""
     windows = torch.zeros(len(starts), T + 1, dtype=torch.int64)
     judged = torch.zeros(len(starts), T, dtype=torch.bool)

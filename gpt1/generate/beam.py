@@ -1,4 +1,6 @@
-"""Beam search, with the rules of transformers' `generate(num_beams=...)`, so that results can be compared."""
+"""Beam search, with the rules of transformers' `generate(num_beams=...)`, so that results can be
+compared.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,13 @@ from gpt1.generate.reader import LanguageModel, Reader
 
 @dataclass(frozen=True)
 class BeamSearch:
-    """`width` beams. A finished text's score is its sum of log-probabilities / (its new ids) ** `length_penalty`.
+    """`width` beams.
 
-    `early_stopping`: end as soon as `width` texts are finished. Else (the default, as in transformers) end when the best running
-    beam, scored at its present length, is no better than the worst of `width` finished ones.
+    A finished text's score is its sum of log-probabilities / (its new ids) ** `length_penalty`.
+
+    `early_stopping`: end as soon as `width` texts are finished. Else (the default, as in
+    transformers) end when the best running beam, scored at its present length, is no better than
+    the worst of `width` finished ones.
     """
 
     width: int
@@ -33,15 +38,24 @@ class _Beam:
 
 
 def beam_search(
-    model: LanguageModel, prompts: Sequence[Sequence[int]], new_tokens: int, search: BeamSearch, stop: Collection[int] = ()
+    model: LanguageModel, prompts: Sequence[Sequence[int]], new_tokens: int, search: BeamSearch,
+    stop: Collection[int] = (),
 ) -> list[list[int]]:
-    """The best text after each prompt: up to `new_tokens` ids, or up to and with an id of `stop`. UserError for an empty prompt."""
+    """The best text after each prompt: up to `new_tokens` ids, or up to and with an id of `stop`.
+
+    UserError for an empty prompt.
+    """
     refuse_empty(prompts)
     with evaluating(model):
-        return [_search(model, list(prompt), new_tokens, search, frozenset(stop)) for prompt in prompts]
+        return [
+            _search(model, list(prompt), new_tokens, search, frozenset(stop)) for prompt in prompts
+        ]
 
 
-def _search(model: LanguageModel, prompt: list[int], new_tokens: int, search: BeamSearch, stop: frozenset[int]) -> list[int]:
+def _search(
+    model: LanguageModel, prompt: list[int], new_tokens: int, search: BeamSearch,
+    stop: frozenset[int],
+) -> list[int]:
     running, finished = [_Beam(0.0, ())], list[_Beam]()
     reader = Reader(model, [prompt], new_tokens)
     for length in range(1, new_tokens + 1):
@@ -67,11 +81,15 @@ def _search(model: LanguageModel, prompt: list[int], new_tokens: int, search: Be
 
 def _best(logs: Tensor, running: Sequence[_Beam], count: int) -> list[tuple[int, _Beam]]:
     """The `count` best continuations of all beams, best first, each with the beam it comes from."""
-    scores = logs + torch.tensor([beam.score for beam in running], device=logs.device)[:, None]  # (n, V)
+    scores = (
+        logs + torch.tensor([beam.score for beam in running], device=logs.device)[:, None]
+    )  # (n, V)
     values, places = scores.flatten().topk(min(count, scores.numel()))
     V = logs.shape[1]
     pairs = zip(values.tolist(), places.tolist(), strict=True)
-    return [(place // V, _Beam(value, (*running[place // V].ids, place % V))) for value, place in pairs]
+    return [
+        (place // V, _Beam(value, (*running[place // V].ids, place % V))) for value, place in pairs
+    ]
 
 
 def _settled(best: _Beam, finished: Sequence[_Beam], length: int, search: BeamSearch) -> bool:

@@ -16,30 +16,30 @@ OnToken = Callable[[int, int], None]
 
 
 def generate(
-    model: LanguageModel, prompt: Sequence[int], new_tokens: int, sampling: Sampling, generator: torch.Generator
+    model: LanguageModel, prompt: Sequence[int], new_tokens: int, sampling: Sampling,
+    generator: torch.Generator,
 ) -> list[int]:
-    """`new_tokens` ids that follow `prompt` (at least one id). Rows that are no vocabulary tokens are never chosen.
+    """`new_tokens` ids that follow `prompt` (at least one id).
 
-    What happens past the context: gpt1/generate/reader.py. The model's mode is left as it was; dropout is off inside.
-    `generator` is a CPU generator: the draw is the same on any device that gives the same logits.
+    Rows that are no vocabulary tokens are never chosen.
+
+    What happens past the context: gpt1/generate/reader.py. The model's mode is left as it was;
+    dropout is off inside. `generator` is a CPU generator: the draw is the same on any device that
+    gives the same logits.
     """
     return generate_batch(model, [prompt], new_tokens, sampling, [generator])[0]
 
 
 def generate_batch(
-    model: LanguageModel,
-    prompts: Sequence[Sequence[int]],
-    new_tokens: int,
-    sampling: Sampling,
-    generators: Sequence[torch.Generator],
-    stop: Collection[int] = (),
-    on_token: OnToken | None = None,
-    cache: bool = True,
+    model: LanguageModel, prompts: Sequence[Sequence[int]], new_tokens: int, sampling: Sampling,
+    generators: Sequence[torch.Generator], stop: Collection[int] = (),
+    on_token: OnToken | None = None, cache: bool = True,
 ) -> list[list[int]]:
-    """The ids that follow each prompt: up to `new_tokens`, or up to and with the first id of `stop`.
+    """The ids that follow each prompt: up to `new_tokens`, or up to and with the first id of
+    `stop`.
 
-    Each prompt has a generator of its own, so that its text does not depend on the others. `on_token(prompt, id)` is called as
-    ids are chosen. UserError for an empty prompt.
+    Each prompt has a generator of its own, so that its text does not depend on the others.
+    `on_token(prompt, id)` is called as ids are chosen. UserError for an empty prompt.
     """
     refuse_empty(prompts)
     written: list[list[int]] = [[] for _ in prompts]
@@ -67,7 +67,10 @@ def refuse_empty(prompts: Sequence[Sequence[int]]) -> None:
     """UserError when a prompt has no id to start from."""
     for number, prompt in enumerate(prompts, start=1):
         if not prompt:
-            raise UserError(f"prompt {number} is empty; the model needs at least one token to go on from: write a word")
+            raise UserError(
+                f"prompt {number} is empty; the model needs at least one token to go on from: write"
+                " a word"
+            )
 
 
 @contextmanager

@@ -1,8 +1,9 @@
-"""What generation asks of a model: the logits after each of several growing texts, with a key/value cache where there is one.
+"""What generation asks of a model: the logits after each of several growing texts, with a key/value
+cache where there is one.
 
-Past the context: when a text has more ids than the context T, whole blocks of T - floor(T / 2) of its oldest ids are forgotten, as
-many as need be, and what is left is read anew from position 0. The model so always sees the newest floor(T / 2) + 1 to T ids, and
-the same ones whatever is cached.
+Past the context: when a text has more ids than the context T, whole blocks of T - floor(T / 2) of
+its oldest ids are forgotten, as many as need be, and what is left is read anew from position 0. The
+model so always sees the newest floor(T / 2) + 1 to T ids, and the same ones whatever is cached.
 """
 
 from __future__ import annotations
@@ -39,17 +40,27 @@ def window_start(length: int, context: int) -> int:
 class Reader:
     """The texts being written. `texts` holds all ids of each, prompts included."""
 
-    def __init__(self, model: LanguageModel, prompts: Sequence[Sequence[int]], new_tokens: int, cache: bool = True) -> None:
+    def __init__(
+        self, model: LanguageModel, prompts: Sequence[Sequence[int]], new_tokens: int,
+        cache: bool = True,
+    ) -> None:
         self.texts = [list(prompt) for prompt in prompts]
         self._model = model
         self._context = model.config.context
         self._room = new_tokens
         # The LSTM of table 5 is run whole: its state is no key/value cache.
-        self._cached = CachedGPT(model) if cache and isinstance(model, GPT) and model.config.kind == "gpt" else None
+        self._cached = (
+            CachedGPT(model)
+            if cache and isinstance(model, GPT) and model.config.kind == "gpt"
+            else None
+        )
         self._starts: list[int] | None = None
 
     def logits(self) -> Tensor:
-        """(B, V) on the model's device: the logits after each text. Rows that are no vocabulary tokens are not among them."""
+        """(B, V) on the model's device: the logits after each text.
+
+        Rows that are no vocabulary tokens are not among them.
+        """
         starts = [window_start(len(text), self._context) for text in self.texts]
         windows = [text[start:] for text, start in zip(self.texts, starts, strict=True)]
         if self._cached is None:
@@ -75,4 +86,6 @@ class Reader:
             ids[row, : len(window)] = torch.tensor(window)
         last = torch.tensor([len(window) - 1 for window in windows], device=device)
         hidden = self._model(ids.to(device))  # (B, T, C)
-        return self._model.vocabulary_logits(hidden[torch.arange(len(windows), device=device), last])
+        return self._model.vocabulary_logits(
+            hidden[torch.arange(len(windows), device=device), last]
+        )

@@ -22,12 +22,16 @@ def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> in
     """One id from (V,) logits."""
     if sampling.temperature == 0:
         return int(logits.argmax())
-    probabilities = F.softmax(restrict(logits / sampling.temperature, sampling.top_k, sampling.top_p), dim=-1)
+    probabilities = F.softmax(
+        restrict(logits / sampling.temperature, sampling.top_k, sampling.top_p), dim=-1
+    )
     return int(torch.multinomial(probabilities, 1, generator=generator))
 
 
 def restrict(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
-    """(V,) logits, at -inf all but the `top_k` best and all beyond the smallest set of mass `top_p`. The best always stays."""
+    """(V,) logits, at -inf all but the `top_k` best and all beyond the smallest set of mass
+    `top_p`. The best always stays.
+    """
     values, order = logits.sort(descending=True, stable=True)
     keep = torch.ones_like(values, dtype=torch.bool)
     if top_k:

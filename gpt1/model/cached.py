@@ -1,7 +1,8 @@
-"""The model run with a key/value cache: the same modules as `GPT.forward`, one new position at a time.
+"""The model run with a key/value cache: the same modules as `GPT.forward`, one new position at a
+time.
 
-Rows of different length lie right-aligned: the padding is in front, is masked, and has no position, so that each row's logits are
-those it would have alone.
+Rows of different length lie right-aligned: the padding is in front, is masked, and has no position,
+so that each row's logits are those it would have alone.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ WORTH_TURNING = 32
 
 
 class CachedGPT:
-    """Logits of the next token for several sequences at once. The model must be in evaluation mode: there is no dropout here."""
+    """Logits of the next token for several sequences at once.
+
+    The model must be in evaluation mode: there is no dropout here.
+    """
 
     def __init__(self, gpt: GPT) -> None:
         self.gpt = gpt
@@ -30,11 +34,16 @@ class CachedGPT:
         self.length = 0
         """Columns in use: ids of the longest row."""
         self._turned: dict[int, Tensor] = {}
-        """Weights by the id of their parameter, laid out (in, out) in memory; empty where they are used as they are."""
+        """Weights by the id of their parameter, laid out (in, out) in memory; empty where they
+        are used as they are.
+        """
 
     @torch.no_grad()
     def start(self, windows: Sequence[Sequence[int]], room: int) -> Tensor:
-        """Read B sequences anew, each of 1 to `context` ids -> (B, V) logits after their last ids. `room`: positions to come."""
+        """Read B sequences anew, each of 1 to `context` ids -> (B, V) logits after their last ids.
+
+        `room`: positions to come.
+        """
         gpt, T = self.gpt, max(map(len, windows))
         device = gpt.tokens_embed.weight.device
         ids = torch.zeros(len(windows), T, dtype=torch.int64)
@@ -42,9 +51,13 @@ class CachedGPT:
             ids[row, T - len(window) :] = torch.tensor(window)
         padding = torch.tensor([T - len(window) for window in windows], device=device)
         self._padding = padding if bool(padding.any()) else None
-        shape = (len(windows), gpt.config.heads, min(T + room, gpt.config.context), gpt.config.width // gpt.config.heads)
+        shape = (
+            len(windows), gpt.config.heads, min(T + room, gpt.config.context),
+            gpt.config.width // gpt.config.heads,
+        )
         self._keys, self._values = (
-            [torch.empty(shape, dtype=gpt.tokens_embed.weight.dtype, device=device) for _ in gpt.h] for _ in range(2)
+            [torch.empty(shape, dtype=gpt.tokens_embed.weight.dtype, device=device) for _ in gpt.h]
+            for _ in range(2)
         )
         self.length = 0
         if device.type == "cpu" and len(windows) > 1 and room >= WORTH_TURNING and not self._turned:
@@ -53,11 +66,16 @@ class CachedGPT:
 
     @torch.no_grad()
     def step(self, tokens: Sequence[int]) -> Tensor:
-        """One more id for each row -> (B, V) logits after it. There must be room: `length` less than the context."""
+        """One more id for each row -> (B, V) logits after it.
+
+        There must be room: `length` less than the context.
+        """
         ids = torch.tensor(tokens, device=self.gpt.tokens_embed.weight.device)[:, None]  # (B, 1)
         mask = None
         if self._padding is not None:
-            mask = (torch.arange(self.length + 1, device=ids.device) >= self._padding[:, None])[:, None, None]  # (B, 1, 1, T)
+            mask = (torch.arange(self.length + 1, device=ids.device) >= self._padding[:, None])[
+                :, None, None
+            ]  # (B, 1, 1, T)
         return self._run(ids, mask)
 
     def select(self, rows: Sequence[int]) -> None:
@@ -69,8 +87,15 @@ class CachedGPT:
             self._padding = self._padding[chosen]
 
     def _turn(self) -> None:
-        """On a CPU a few rows times a weight of (in, out) take 0.6 to 0.8 of the time they take with (out, in)."""
-        weights = [module.weight for block in self.gpt.h for module in block.modules() if isinstance(module, nn.Linear)]
+        """On a CPU a few rows times a weight of (in, out) take 0.6 to 0.8 of the time they take
+        with (out, in).
+        """
+        weights = [
+            module.weight
+            for block in self.gpt.h
+            for module in block.modules()
+            if isinstance(module, nn.Linear)
+        ]
         weights.append(self.gpt.tokens_embed.weight)
         self._turned = {id(weight): weight.detach().t().contiguous().t() for weight in weights}
 
@@ -78,7 +103,10 @@ class CachedGPT:
         return F.linear(x, self._turned.get(id(weight), weight), bias)
 
     def _first_mask(self, T: int) -> Tensor | None:
-        """(B, 1, T, T): causal, without padding; None (plain causal) where there is none. Padding sees itself, so no NaN."""
+        """(B, 1, T, T): causal, without padding; None (plain causal) where there is none.
+
+        Padding sees itself, so no NaN.
+        """
         if self._padding is None:
             return None
         column = torch.arange(T, device=self._padding.device)
@@ -91,7 +119,9 @@ class CachedGPT:
         position = torch.arange(first, first + T, device=ids.device)
         if self._padding is not None:
             position = (position - self._padding[:, None]).clamp(min=0)  # (B, T)
-        x = F.embedding(ids, gpt.tokens_embed.weight) + F.embedding(position, gpt.positions_embed.weight)  # (B, T, C)
+        x = F.embedding(ids, gpt.tokens_embed.weight) + F.embedding(
+            position, gpt.positions_embed.weight
+        )  # (B, T, C)
         for layer, block in enumerate(gpt.h):
             assert isinstance(block, Block)
             x = self._block(layer, block, x, mask)
@@ -108,8 +138,14 @@ class CachedGPT:
         keys, values = self._keys[layer], self._values[layer]
         keys[:, :, start : start + T], values[:, :, start : start + T] = k, v
         k, v = keys[:, :, : start + T], values[:, :, : start + T]
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and T > 1)  # (B, nh, T, hs)
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None and T > 1
+        )  # (B, nh, T, hs)
         heads_together = y.transpose(1, 2).reshape(B, T, C)
-        n = block.ln_1(x + self._linear(heads_together, block.attn.c_proj.weight, block.attn.c_proj.bias))
-        wide = F.gelu(self._linear(n, block.mlp.c_fc.weight, block.mlp.c_fc.bias), approximate="tanh")  # (B, T, 4C)
+        n = block.ln_1(
+            x + self._linear(heads_together, block.attn.c_proj.weight, block.attn.c_proj.bias)
+        )
+        wide = F.gelu(
+            self._linear(n, block.mlp.c_fc.weight, block.mlp.c_fc.bias), approximate="tanh"
+        )  # (B, T, 4C)
         return block.ln_2(n + self._linear(wide, block.mlp.c_proj.weight, block.mlp.c_proj.bias))

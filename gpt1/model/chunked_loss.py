@@ -1,4 +1,5 @@
-"""Cross-entropy of a tied softmax that never holds all logits: loss and gradient of a chunk at a time.
+"""Cross-entropy of a tied softmax that never holds all logits: loss and gradient of a chunk at a
+time.
 
 For each chunk of positions the logits are computed, turned into the loss and its gradient, and
 dropped: memory is chunk x V instead of N x V several times over (N x V x 4 bytes is 5.3 GB for a
@@ -20,7 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def chunked_mean_loss(hidden: Tensor, matrix: Tensor, targets: Tensor, chunk: int, pad: int = 0, compiled: bool = False) -> Tensor:
+def chunked_mean_loss(
+    hidden: Tensor, matrix: Tensor, targets: Tensor, chunk: int, pad: int = 0,
+    compiled: bool = False,
+) -> Tensor:
     """Return the scalar mean cross-entropy in nats, fp32, over the targets that count.
 
     `hidden` is (N, C), `matrix` (V, C) the rows of the tied softmax, `targets` (N,) int64; a
@@ -32,10 +36,15 @@ def chunked_mean_loss(hidden: Tensor, matrix: Tensor, targets: Tensor, chunk: in
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
     with torch.autocast(device, enabled=False):
-        return _ChunkedLoss.apply(hidden.to(dtype), matrix, targets, chunk or len(targets), pad, compiled, torch.is_grad_enabled())
+        return _ChunkedLoss.apply(
+            hidden.to(dtype), matrix, targets, chunk or len(targets), pad, compiled,
+            torch.is_grad_enabled(),
+        )
 
 
-def fused_loss_and_gradient(logits: Tensor, targets: Tensor, count: Tensor, vocabulary: int) -> tuple[Tensor, Tensor]:
+def fused_loss_and_gradient(
+    logits: Tensor, targets: Tensor, count: Tensor, vocabulary: int
+) -> tuple[Tensor, Tensor]:
     """Return the summed loss () of a chunk and d(sum / count) / d(logits) in the logits' type.
 
     Written for torch.compile: every step is element-wise or a reduction over a row. `logits` is
@@ -43,7 +52,8 @@ def fused_loss_and_gradient(logits: Tensor, targets: Tensor, count: Tensor, voca
     """
     columns = torch.arange(logits.shape[1], device=logits.device)
     wide = logits.float().masked_fill(columns >= vocabulary, float("-inf"))
-    # Written out, for in torch.logsumexp the compiler does not see that maximum and sum take one pass.
+    # Written out, for in torch.logsumexp the compiler does not see that maximum and sum take one
+    # pass.
     largest = wide.amax(-1, keepdim=True)
     normalizer = largest + (wide - largest).exp().sum(-1, keepdim=True).log()  # (n, 1)
     counted = targets[:, None] >= 0
@@ -53,7 +63,9 @@ def fused_loss_and_gradient(logits: Tensor, targets: Tensor, count: Tensor, voca
     return loss, torch.where(counted, gradient / count, 0.0).to(logits.dtype)
 
 
-def plain_loss_and_gradient(logits: Tensor, targets: Tensor, count: Tensor, vocabulary: int) -> tuple[Tensor, Tensor]:
+def plain_loss_and_gradient(
+    logits: Tensor, targets: Tensor, count: Tensor, vocabulary: int
+) -> tuple[Tensor, Tensor]:
     """Do the same in steps that overwrite the fp32 logits, so that there is one copy of them."""
     wide, loss = _summed_loss(logits, targets, vocabulary)
     gradient, ignored, rows = wide.softmax(-1), targets[:, None] < 0, targets[:, None].clamp(min=0)
@@ -71,14 +83,16 @@ def _summed_loss(logits: Tensor, targets: Tensor, vocabulary: int) -> tuple[Tens
 
 @cache
 def _compiled() -> Callable[..., tuple[Tensor, Tensor]]:
-    # One graph for a size of chunk: a training has one size, and another where chunks do not divide its micro-batch.
+    # One graph for a size of chunk: a training has one size, and another where chunks do not divide
+    # its micro-batch.
     return torch.compile(fused_loss_and_gradient, dynamic=False)
 
 
 class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, matrix: Tensor, targets: Tensor, chunk: int, pad: int, compiled: bool, with_gradient: bool
+        ctx: Any, hidden: Tensor, matrix: Tensor, targets: Tensor, chunk: int, pad: int,
+        compiled: bool, with_gradient: bool,
     ) -> Tensor:
         N, V = len(targets), len(matrix)
         columns = matrix.to(hidden.dtype)
@@ -98,7 +112,9 @@ class _ChunkedLoss(torch.autograd.Function):
             total += loss
             torch.mm(gradient, columns, out=hidden_gradient[start : start + chunk])
             part = (gradient.T @ h)[:V]
-            matrix_gradient = part.float() if matrix_gradient is None else matrix_gradient.add_(part)
+            matrix_gradient = (
+                part.float() if matrix_gradient is None else matrix_gradient.add_(part)
+            )
         if hidden_gradient is not None:
             ctx.save_for_backward(hidden_gradient, matrix_gradient)
             ctx.matrix_type = matrix.dtype
@@ -108,4 +124,7 @@ class _ChunkedLoss(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         hidden_gradient, matrix_gradient = ctx.saved_tensors
         scaled = (matrix_gradient * upstream).to(ctx.matrix_type)
-        return hidden_gradient * upstream.to(hidden_gradient.dtype), scaled, None, None, None, None, None
+        return (
+            hidden_gradient * upstream.to(hidden_gradient.dtype), scaled, None, None, None, None,
+            None,
+        )

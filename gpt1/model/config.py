@@ -1,4 +1,6 @@
-"""The shape of a model: plain numbers, no torch, so that settings can be checked before anything heavy is imported."""
+"""The shape of a model: plain numbers, no torch, so that settings can be checked before anything
+heavy is imported.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,11 @@ LN_EPS = 1e-5
 class ModelConfig:
     """A GPT of SPEC section 1, or the LSTM of section 5; the defaults are the paper's.
 
-    `embedding_dropout` says what the embedding's dropout acts on: the summed `activation`, or (as in the released code) the whole
-    embedding `matrix` once a forward. `special_tokens` counts the rows after the vocabulary's that fine-tuning adds. `init_std` is
-    the deviation of all weight matrices and embeddings at the start; narrow models need more than the paper's 0.02 (docs/lab.md).
-    Of kind `lstm` each layer is one of `units` units, and `heads` means nothing.
+    `embedding_dropout` says what the embedding's dropout acts on: the summed `activation`, or (as
+    in the released code) the whole embedding `matrix` once a forward. `special_tokens` counts the
+    rows after the vocabulary's that fine-tuning adds. `init_std` is the deviation of all weight
+    matrices and embeddings at the start; narrow models need more than the paper's 0.02
+    (docs/lab.md). Of kind `lstm` each layer is one of `units` units, and `heads` means nothing.
     """
 
     vocabulary: int = 40_478
@@ -41,17 +44,26 @@ class ModelConfig:
             if getattr(self, name) < 1:
                 raise UserError(f"model: {name} is {getattr(self, name)}, expected at least 1")
         if self.layers < 0 or self.special_tokens < 0:
-            raise UserError(f"model: layers ({self.layers}) and special_tokens ({self.special_tokens}) must not be negative")
+            raise UserError(
+                f"model: layers ({self.layers}) and special_tokens ({self.special_tokens}) must not"
+                " be negative"
+            )
         if self.kind not in get_args(Kind):
             raise UserError(f"model: kind is {self.kind!r}, expected gpt or lstm")
         if self.kind == "gpt" and self.width % self.heads:
-            raise UserError(f"model: width {self.width} is not divisible by heads {self.heads}; choose a multiple of {self.heads}")
+            raise UserError(
+                f"model: width {self.width} is not divisible by heads {self.heads}; choose a"
+                f" multiple of {self.heads}"
+            )
         if not 0 <= self.dropout < 1:
             raise UserError(f"model: dropout is {self.dropout}, expected 0 <= dropout < 1")
         if not 0 < self.init_std < 1:
             raise UserError(f"model: init_std is {self.init_std}, expected 0 < init_std < 1")
         if self.embedding_dropout not in get_args(EmbeddingDropout):
-            raise UserError(f"model: embedding_dropout is {self.embedding_dropout!r}, expected activation or matrix")
+            raise UserError(
+                f"model: embedding_dropout is {self.embedding_dropout!r}, expected activation or"
+                " matrix"
+            )
 
     @property
     def rows(self) -> int:
@@ -59,25 +71,34 @@ class ModelConfig:
         return self.vocabulary + self.special_tokens
 
     def block_parameters(self) -> int:
-        """Parameters of one block: four matrices (12 C^2), their biases (9 C) and two layer norms (4 C).
+        """Parameters of one block: four matrices (12 C^2), their biases (9 C) and two layer norms
+        (4 C).
 
-        Of one LSTM layer: four gates of U (C + U) weights and 2 U biases, the projection U C + C, and a layer norm (2 C).
+        Of one LSTM layer: four gates of U (C + U) weights and 2 U biases, the projection U C + C,
+        and a layer norm (2 C).
         """
         if self.kind == "lstm":
             return 4 * self.units * (self.width + self.units + 2) + self.width * (self.units + 3)
         return 12 * self.width**2 + 13 * self.width
 
     def parameters(self) -> int:
-        """All parameters; the tied softmax has none of its own. 116,534,784 for the paper's shape (SPEC section 1)."""
+        """All parameters; the tied softmax has none of its own.
+
+        116,534,784 for the paper's shape (SPEC section 1).
+        """
         return (self.rows + self.context) * self.width + self.layers * self.block_parameters()
 
     def flops_per_token(self, length: int | None = None) -> float:
-        """Floating-point operations of training on one token: 6 a parameter, and 12 C T a layer for attention over T positions
-        (an LSTM has none).
+        """Floating-point operations of training on one token:
 
-        The usual estimate (PaLM, appendix B): 756 MFLOP for the paper's shape at T = 512. Causality is not deducted.
+        6 a parameter, and 12 C T a layer for attention over T positions (an LSTM has none).
+
+        The usual estimate (PaLM, appendix B): 756 MFLOP for the paper's shape at T = 512. Causality
+        is not deducted.
         """
-        attention = 12 * self.layers * self.width * (length or self.context) if self.kind == "gpt" else 0
+        attention = (
+            12 * self.layers * self.width * (length or self.context) if self.kind == "gpt" else 0
+        )
         return 6 * self.parameters() + attention
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,8 +107,13 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
-        """The inverse of `to_dict`. Raises UserError on unknown keys: a config of another program, or of a later version."""
+        """The inverse of `to_dict`.
+
+        Raises UserError on unknown keys: a config of another program, or of a later version.
+        """
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
-            raise UserError(f"model config: unknown keys {unknown}; it was not written by this version of gpt1")
+            raise UserError(
+                f"model config: unknown keys {unknown}; it was not written by this version of gpt1"
+            )
         return cls(**values)

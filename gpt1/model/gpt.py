@@ -1,4 +1,7 @@
-"""The model of Radford et al. (2018): a post-LN, decoder-only Transformer with a tied softmax (SPEC section 1)."""
+"""The model of Radford et al.
+
+(2018): a post-LN, decoder-only Transformer with a tied softmax (SPEC section 1).
+"""
 
 from __future__ import annotations
 
@@ -27,13 +30,17 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         B, T, C = x.shape
-        q, k, v = self.c_attn(x).view(B, T, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)  # three of (B, nh, T, hs)
+        q, k, v = (
+            self.c_attn(x).view(B, T, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
+        )  # three of (B, nh, T, hs)
         # scores are scaled by 1/sqrt(hs); dropout acts on the probabilities
         dropout = self.dropout if self.training else 0.0
         if dropout and x.device.type == "cpu":
             y = attend_in_steps(q, k, v, dropout)
         else:
-            y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)  # (B, nh, T, hs)
+            y = F.scaled_dot_product_attention(
+                q, k, v, dropout_p=dropout, is_causal=True
+            )  # (B, nh, T, hs)
         y = y.transpose(1, 2).reshape(B, T, C)  # (B, T, C), the heads side by side
         return self.c_proj(y)
 
@@ -41,7 +48,8 @@ class Attention(nn.Module):
 def attend_in_steps(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
     """Causal attention of (B, nh, T, hs) with dropout on the probabilities, in plain steps.
 
-    For CPUs: there torch has no fused kernel with dropout, and its substitute takes up to twice as long (benchmarks/train.py).
+    For CPUs: there torch has no fused kernel with dropout, and its substitute takes up to twice as
+    long (benchmarks/train.py).
     """
     B, heads, T, size = q.shape
     future = torch.full((T, T), float("-inf"), dtype=q.dtype, device=q.device).triu(1)
@@ -76,7 +84,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        # Autocast leaves what a layer norm gives in fp32: kept in the type of the products, 3 % faster on an H200, 1.3 GB less.
+        # Autocast leaves what a layer norm gives in fp32: kept in the type of the products, 3 %
+        # faster on an H200, 1.3 GB less.
         a = self.attn(x)
         n = self.ln_1(x + self.drop(a)).to(a.dtype)
         m = self.mlp(n)
@@ -86,10 +95,12 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """Token ids to hidden states, and hidden states to logits.
 
-    Parameters bear the names of the released weights (`tokens_embed`, `positions_embed`, `h.0.attn.c_attn`, ...), but linear
-    weights are stored (out, in) as torch does; `gpt1.weights.hf` turns them. They are drawn as SPEC section 1 says, from
-    `generator` when given (else from torch's global one). With `recompute`, training keeps only each block's input and computes the
-    rest again in the backward pass, with the same dropout: the same numbers from less memory, a third more work.
+    Parameters bear the names of the released weights (`tokens_embed`, `positions_embed`,
+    `h.0.attn.c_attn`, ...), but linear weights are stored (out, in) as torch does;
+    `gpt1.weights.hf` turns them. They are drawn as SPEC section 1 says, from `generator` when given
+    (else from torch's global one). With `recompute`, training keeps only each block's input and
+    computes the rest again in the backward pass, with the same dropout: the same numbers from less
+    memory, a third more work.
     """
 
     def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
@@ -106,7 +117,9 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Draw all weights anew: matrices and embeddings N(0, init_std) at any depth, biases 0, layer norms 1 and 0."""
+        """Draw all weights anew: matrices and embeddings N(0, init_std) at any depth, biases 0,
+        layer norms 1 and 0.
+        """
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 module.weight.normal_(0.0, self.config.init_std, generator=generator)
@@ -118,57 +131,88 @@ class GPT(nn.Module):
                 self._init_lstm(module, generator)
 
     def _init_lstm(self, module: nn.LSTM, generator: torch.Generator | None) -> None:
-        """Matrices as all others; biases 0 but for the forget gate's 1, so that the state lasts from the start."""
+        """Matrices as all others; biases 0 but for the forget gate's 1, so that the state lasts
+        from the start.
+        """
         for name, parameter in module.named_parameters():
             if name.startswith("weight"):
                 parameter.normal_(0.0, self.config.init_std, generator=generator)
             else:
                 parameter.zero_()
             if name.startswith("bias_ih"):
-                parameter[module.hidden_size : 2 * module.hidden_size] = 1.0  # gates lie in the order input, forget, cell, output
+                parameter[module.hidden_size : 2 * module.hidden_size] = (
+                    1.0  # gates lie in the order input, forget, cell, output
+                )
 
     def forward(self, ids: Tensor) -> Tensor:
-        """(B, T) int64 ids -> (B, T, C) hidden states of the last block. Raises UserError when T exceeds the context."""
+        """(B, T) int64 ids -> (B, T, C) hidden states of the last block.
+
+        Raises UserError when T exceeds the context.
+        """
         length = ids.shape[1]
         if length > self.config.context:
-            raise UserError(f"model: a sequence of {length} ids is longer than the context of {self.config.context}; shorten it")
+            raise UserError(
+                f"model: a sequence of {length} ids is longer than the context of"
+                f" {self.config.context}; shorten it"
+            )
         x = self._embed(ids)  # (B, T, C)
         for block in self.h:
-            x = checkpoint(block, x, use_reentrant=False) if self.recompute and self.training else block(x)
+            x = (
+                checkpoint(block, x, use_reentrant=False)
+                if self.recompute and self.training
+                else block(x)
+            )
         return x
 
     def _embed(self, ids: Tensor) -> Tensor:
         """The sum of token and position rows, with the embedding's dropout: (B, T) -> (B, T, C)."""
         T = ids.shape[1]
-        tokens, positions = self.tokens_embed.weight, self.positions_embed.weight  # (V, C), (context, C)
+        tokens, positions = (
+            self.tokens_embed.weight,
+            self.positions_embed.weight,
+        )  # (V, C), (context, C)
         if self.config.embedding_dropout == "activation":
             return self.drop(F.embedding(ids, tokens) + positions[:T])
-        # The released code has tokens and positions in one matrix and drops it once a forward; the softmax uses the dropped rows.
+        # The released code has tokens and positions in one matrix and drops it once a forward; the
+        # softmax uses the dropped rows.
         tokens, positions = self.drop(tokens), self.drop(positions)
         self._softmax_matrix = tokens if self.training else None
         return F.embedding(ids, tokens) + positions[:T]
 
     def lm_logits(self, hidden: Tensor) -> Tensor:
-        """(..., C) -> (..., V + special): logits over all rows, by the tied token rows, without bias.
+        """(..., C) -> (..., V + special): logits over all rows, by the tied token rows, without
+        bias.
 
-        With `embedding_dropout: matrix` in training, the matrix that the last forward dropped is used: call it once, after it.
+        With `embedding_dropout: matrix` in training, the matrix that the last forward dropped is
+        used: call it once, after it.
         """
         return F.linear(hidden, self.take_softmax_matrix())
 
     def take_softmax_matrix(self) -> Tensor:
-        """The rows (V + special, C) that make the logits of the last forward. Call it once after each forward."""
+        """The rows (V + special, C) that make the logits of the last forward.
+
+        Call it once after each forward.
+        """
         matrix, self._softmax_matrix = self._softmax_matrix, None
         return self.tokens_embed.weight if matrix is None else matrix
 
     def vocabulary_logits(self, hidden: Tensor) -> Tensor:
-        """(..., C) -> (..., V): logits of vocabulary tokens alone, for scoring and sampling (SPEC section 6)."""
+        """(..., C) -> (..., V): logits of vocabulary tokens alone, for scoring and sampling
+        (SPEC section 6).
+        """
         return self.lm_logits(hidden)[..., : self.config.vocabulary]
 
     @torch.no_grad()
     def extend(self, special: int, generator: torch.Generator | None = None) -> None:
-        """Add `special` rows N(0, init_std) after the present ones, for the special tokens of fine-tuning."""
+        """Add `special` rows N(0, init_std) after the present ones, for the special tokens of
+        fine-tuning.
+        """
         old = self.tokens_embed.weight
-        rows = torch.empty(special, self.config.width).normal_(0.0, self.config.init_std, generator=generator)
+        rows = torch.empty(special, self.config.width).normal_(
+            0.0, self.config.init_std, generator=generator
+        )
         weight = torch.cat([old, rows.to(old)])  # (V + special, C)
         self.tokens_embed = nn.Embedding.from_pretrained(weight, freeze=False)
-        self.config = dataclasses.replace(self.config, special_tokens=self.config.special_tokens + special)
+        self.config = dataclasses.replace(
+            self.config, special_tokens=self.config.special_tokens + special
+        )

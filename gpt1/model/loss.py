@@ -11,30 +11,38 @@ from gpt1.model.gpt import GPT
 
 
 def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
-    """(..., V) logits and (...) int64 targets -> (...) cross-entropies in nats, computed in fp32."""
+    """(..., V) logits and (...) int64 targets -> (...) cross-entropies in nats, computed in
+    fp32.
+    """
     flat = F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), reduction="none")
     return flat.view(targets.shape)
 
 
 def window_losses(model: GPT, windows: Tensor) -> Tensor:
-    """(B, T+1) ids -> (B, T): the loss of each window's ids but the first, given all before it in the window."""
+    """(B, T+1) ids -> (B, T): the loss of each window's ids but the first, given all before it
+    in the window.
+    """
     hidden = model(windows[:, :-1])
     return token_losses(model.lm_logits(hidden), windows[:, 1:])
 
 
 def per_sequence_loss(losses: Tensor, mask: Tensor) -> Tensor:
-    """(B, T) losses and a (B, T) mask of the targets that count -> (B,): the mean over each sequence's own targets.
+    """(B, T) losses and a (B, T) mask of the targets that count -> (B,): the mean over each
+    sequence's own targets.
 
-    The auxiliary loss of fine-tuning: averaged over one sequence first, then (by the caller) over sequences (SPEC section 4).
+    The auxiliary loss of fine-tuning: averaged over one sequence first, then (by the caller) over
+    sequences (SPEC section 4).
     """
     mask = mask.to(losses.dtype)
     return (losses * mask).sum(-1) / mask.sum(-1).clamp(min=1)
 
 
 class LanguageModelling(nn.Module):
-    """What pre-training trains: windows in, their mean loss out, so that an engine sees one forward a micro-batch.
+    """What pre-training trains: windows in, their mean loss out, so that an engine sees one forward
+    a micro-batch.
 
-    With `chunk`, `pad` or after `compile_for_training` the loss is that of `chunked_mean_loss`, with other last bits.
+    With `chunk`, `pad` or after `compile_for_training` the loss is that of `chunked_mean_loss`,
+    with other last bits.
     """
 
     def __init__(self, gpt: GPT, chunk: int = 0, pad: int = 0) -> None:
@@ -57,7 +65,8 @@ class LanguageModelling(nn.Module):
     def forward(self, windows: Tensor) -> Tensor:
         """(B, T+1) int64 ids -> the scalar mean over all B x T targets."""
         if self.compiled and not self.training:
-            # Held-out batches come in many sizes, each of which would be compiled for longer than it is computed.
+            # Held-out batches come in many sizes, each of which would be compiled for longer than
+            # it is computed.
             with torch.compiler.set_stance("force_eager"):
                 return self._loss(windows)
         return self._loss(windows)

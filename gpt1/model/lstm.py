@@ -1,8 +1,10 @@
-"""The LSTM of the paper's ablation (table 5; SPEC section 5): one layer of 2,048 units in the place of the blocks.
+"""The LSTM of the paper's ablation (table 5; SPEC section 5): one layer of 2,048 units in the place
+of the blocks.
 
-The paper says no more. Ours: everything around the blocks stays (token and position rows, their dropout, the tied softmax); the
-units' outputs are projected to the model's width and normalised as a block's are, so that fine-tuning, zero-shot scoring and
-generation see hidden states of the same shape and scale.
+The paper says no more. Ours: everything around the blocks stays (token and position rows, their
+dropout, the tied softmax); the units' outputs are projected to the model's width and normalised as
+a block's are, so that fine-tuning, zero-shot scoring and generation see hidden states of the same
+shape and scale.
 """
 
 from __future__ import annotations

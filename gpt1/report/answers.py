@@ -1,4 +1,6 @@
-"""The first screen: five questions a reader comes with, each with a headline and a sentence or two."""
+"""The first screen: five questions a reader comes with, each with a headline and a sentence or
+two.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,14 @@ class Answer:
 def answers(facts: Mapping[str, Any], making: Mapping[str, Any], origin: str) -> list[Answer]:
     """In the order a reader asks. `origin`: where the books came from, in words."""
     return [
-        Answer("Did it learn?", _learned(facts), facts["verdict"] or ["No model was evaluated in this workflow."], "pre-training"),
-        Answer("How far from the paper?", _far(facts["distance"]), sentences(facts["distance"]), "tables"),
+        Answer(
+            "Did it learn?", _learned(facts),
+            facts["verdict"] or ["No model was evaluated in this workflow."], "pre-training",
+        ),
+        Answer(
+            "How far from the paper?", _far(facts["distance"]), sentences(facts["distance"]),
+            "tables",
+        ),
         Answer("Where did the data come from?", *_data(facts, origin), "corpus"),
         Answer("What ran, what was cached?", *_ran(making), "workflow"),
         Answer("How long, how costly?", *_cost(making), "workflow"),
@@ -62,9 +70,16 @@ def _ran(making: Mapping[str, Any]) -> tuple[str, list[str]]:
         text = "Every cell but this page was taken as earlier runs had made it."
     else:
         kept = [cell["cell"] for cell in cells if not cell["made"]]
-        text = f"Taken as earlier runs had made it: {_list(list(dict.fromkeys(map(stage_of, kept))))}."
-    longest = sorted((cell for cell in cells if cell["seconds"]), key=lambda cell: -cell["seconds"])[:1]
-    return headline, [text, *(f"The longest was {cell['cell']}, {span(cell['seconds'])}." for cell in longest)]
+        text = (
+            f"Taken as earlier runs had made it: {_list(list(dict.fromkeys(map(stage_of, kept))))}."
+        )
+    longest = sorted(
+        (cell for cell in cells if cell["seconds"]), key=lambda cell: -cell["seconds"]
+    )[:1]
+    return headline, [
+        text,
+        *(f"The longest was {cell['cell']}, {span(cell['seconds'])}." for cell in longest),
+    ]
 
 
 def _list(names: Sequence[str], most: int = 6) -> str:
@@ -73,18 +88,31 @@ def _list(names: Sequence[str], most: int = 6) -> str:
 
 def _cost(making: Mapping[str, Any]) -> tuple[str, list[str]]:
     wall = making["wall_seconds"]
-    headline = span(wall) if wall is not None else ("Nothing new" if making["cells"] and not making["made"] else "Not known")
+    headline = (
+        span(wall)
+        if wall is not None
+        else ("Nothing new" if making["cells"] and not making["made"] else "Not known")
+    )
     used = [f"{span(making['core_seconds'])} of a core"] + (
         [f"{span(making['gpu_seconds'])} of a GPU"] if making["gpu_seconds"] else []
     )
     text = [f"This run used at least {' and '.join(used)}."] if making["core_seconds"] else []
     if making["taken"] and making["all_core_seconds"]:
-        gpu = f" and {span(making['all_gpu_seconds'])} of a GPU" if making["all_gpu_seconds"] else ""
-        text.append(f"All that stands behind the page: {span(making['all_core_seconds'])} of a core{gpu}.")
+        gpu = (
+            f" and {span(making['all_gpu_seconds'])} of a GPU" if making["all_gpu_seconds"] else ""
+        )
+        text.append(
+            f"All that stands behind the page: {span(making['all_core_seconds'])} of a core{gpu}."
+        )
     days = sum(speed.get("petaflop_days", 0.0) for speed in making["speed"].values())
     if days:
-        rates = " and ".join(f"{number(round(speed['tokens_per_second']))}" for speed in making["speed"].values())
-        text.append(f"Pre-training: {rates} tokens a second, {share(days / PAPER_PETAFLOP_DAYS)} of the paper's compute.")
+        rates = " and ".join(
+            f"{number(round(speed['tokens_per_second']))}" for speed in making["speed"].values()
+        )
+        text.append(
+            f"Pre-training: {rates} tokens a second, {share(days / PAPER_PETAFLOP_DAYS)} of the"
+            " paper's compute."
+        )
     return headline, text
 
 
@@ -104,5 +132,9 @@ def _data(facts: Mapping[str, Any], origin: str) -> tuple[str, list[str]]:
     ]
     if facts["tasks"]:
         ours = all(row["task"].startswith("demo_") for row in facts["tasks"])
-        text.append("The tasks are made from the same books." if ours else "The tasks are the publishers' files.")
+        text.append(
+            "The tasks are made from the same books."
+            if ours
+            else "The tasks are the publishers' files."
+        )
     return counted(books, "book"), text

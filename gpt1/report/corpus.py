@@ -1,4 +1,6 @@
-"""What the report says of the books: how many came in, what was kept, what was rejected by which rule."""
+"""What the report says of the books: how many came in, what was kept, what was rejected by which
+rule.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +10,20 @@ from typing import Any
 from gpt1.report.sources import Source, only
 
 _FACTS = (
-    ("ingest", "books", "books read"),
-    ("ingest", "files", "files read"),
-    ("ingest", "authors", "authors"),
-    ("ingest", "words", "words read"),
-    ("clean", "books", "books kept after cleaning"),
-    ("clean", "words", "words after cleaning"),
-    ("split", "train_books", "books to train on"),
-    ("split", "held_out_books", "books held out"),
+    ("ingest", "books", "books read"), ("ingest", "files", "files read"),
+    ("ingest", "authors", "authors"), ("ingest", "words", "words read"),
+    ("clean", "books", "books kept after cleaning"), ("clean", "words", "words after cleaning"),
+    ("split", "train_books", "books to train on"), ("split", "held_out_books", "books held out"),
     ("split", "duplicate_books", "copies left out"),
     ("vocabulary", "vocabulary", "tokens in the vocabulary"),
-    ("vocabulary", "merges", "merges learned"),
-    ("shard", "train_tokens", "tokens to train on"),
+    ("vocabulary", "merges", "merges learned"), ("shard", "train_tokens", "tokens to train on"),
     ("shard", "held_out_tokens", "tokens held out"),
 )
 
 
 def corpus_facts(sources: Sequence[Source]) -> dict[str, Any]:
-    """`figures`: [stage, name, label, value] for each figure there is; `rejected` and `rules`: counts by rule.
+    """`figures`: [stage, name, label, value] for each figure there is; `rejected` and `rules`:
+    counts by rule.
 
     `audit`: what the audit stage wrote; empty in a workflow without one.
     """
@@ -36,8 +34,7 @@ def corpus_facts(sources: Sequence[Source]) -> dict[str, Any]:
     ]
     clean = only(sources, "clean").summary
     return {
-        "figures": figures,
-        "rejected": _counts(clean.get("rejected")),
+        "figures": figures, "rejected": _counts(clean.get("rejected")),
         "rules": _counts(clean.get("rules")),
         "audit": only(sources, "audit").document("audit.json"),
     }
@@ -45,7 +42,10 @@ def corpus_facts(sources: Sequence[Source]) -> dict[str, Any]:
 
 def figure(facts: Mapping[str, Any], stage: str, name: str) -> Any:
     """One of the figures; None where the workflow has none."""
-    return next((row["value"] for row in facts["figures"] if (row["stage"], row["name"]) == (stage, name)), None)
+    return next(
+        (row["value"] for row in facts["figures"] if (row["stage"], row["name"]) == (stage, name)),
+        None,
+    )
 
 
 def _counts(table: Any) -> dict[str, int]:

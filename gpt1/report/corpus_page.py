@@ -1,4 +1,6 @@
-"""The audit's own page, and what it shares with the report: the picture of the sentence lengths, the templates' filters."""
+"""The audit's own page, and what it shares with the report: the picture of the sentence lengths,
+the templates' filters.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ _SHOWN = 80
 
 
 def sentence_chart(audit: Mapping[str, Any]) -> Chart:
-    """The share of sentences by their number of words, up to 80; without lines where there is no audit."""
+    """The share of sentences by their number of words, up to 80; without lines where there is no
+    audit.
+    """
     sentences = audit.get("sentences") or {"number": 0, "distribution": []}
     rows = [row for row in sentences["distribution"] if 1 <= row["words"] <= _SHOWN]
     shares = [100 * row["sentences"] / sentences["number"] for row in rows]
@@ -30,7 +34,10 @@ def change(value: int) -> str:
 
 def filters() -> dict[str, Callable[[Any], str]]:
     """What both pages' templates need."""
-    return {"number": wording.number, "short": wording.short, "change": change, "cell": markdown_cell, "line": markdown_line}
+    return {
+        "number": wording.number, "short": wording.short, "change": change, "cell": markdown_cell,
+        "line": markdown_line,
+    }
 
 
 def audit_pages(audit: Mapping[str, Any]) -> dict[str, str]:
@@ -38,15 +45,24 @@ def audit_pages(audit: Mapping[str, Any]) -> dict[str, str]:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
     environment = Environment(
-        loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        autoescape=select_autoescape(enabled_extensions=("html.j2",)), keep_trailing_newline=True,
+        loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, autoescape=select_autoescape(enabled_extensions=("html.j2",)),
+        keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters |= filters()
     chart = sentence_chart(audit)
     style = (FOLDER / "style.css").read_text(encoding="utf-8")
-    values = {"audit": audit, "drawing": draw(chart) if chart.lines else "", "style": style, "missing": wording.MISSING}
-    markdown = "# The corpus: audit\n\n" + environment.get_template("corpus_page.md.j2").render(values)
-    return {"audit.html": environment.get_template("audit.html.j2").render(values), "audit.md": markdown}
+    values = {
+        "audit": audit, "drawing": draw(chart) if chart.lines else "", "style": style,
+        "missing": wording.MISSING,
+    }
+    markdown = "# The corpus: audit\n\n" + environment.get_template("corpus_page.md.j2").render(
+        values
+    )
+    return {
+        "audit.html": environment.get_template("audit.html.j2").render(values),
+        "audit.md": markdown,
+    }
 
 
 def markdown_cell(text: Any) -> str:

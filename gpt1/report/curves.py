@@ -1,4 +1,6 @@
-"""Line charts as SVG text: the same bytes for the same numbers, and colours that follow the page (light or dark)."""
+"""Line charts as SVG text: the same bytes for the same numbers, and colours that follow the page
+(light or dark).
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,11 @@ STANDALONE = (
 
 @dataclass(frozen=True)
 class Line:
-    """One curve. `faint`: the raw values behind a smoothed curve; `dots`: few points, each shown; `dashed`: beside the main one."""
+    """One curve.
+
+    `faint`: the raw values behind a smoothed curve; `dots`: few points, each shown; `dashed`:
+    beside the main one.
+    """
 
     label: str
     x: Sequence[float]
@@ -45,7 +51,10 @@ class Mark:
 
 @dataclass(frozen=True)
 class Chart:
-    """One chart: `name` is a file name's stem and must be unique in a page; `title` says what is drawn, in words."""
+    """One chart:
+
+    `name` is a file name's stem and must be unique in a page; `title` says what is drawn, in words.
+    """
 
     name: str
     title: str
@@ -60,7 +69,9 @@ class Chart:
 
 
 def smooth(values: Sequence[float], weight: float) -> list[float]:
-    """Exponential moving average with the start-up bias divided out; `weight` in [0, 1) is the share of the past."""
+    """Exponential moving average with the start-up bias divided out; `weight` in [0, 1) is the
+    share of the past.
+    """
     smoothed, total, share = [], 0.0, 0.0
     for value in values:
         total = weight * total + (1 - weight) * value
@@ -70,16 +81,20 @@ def smooth(values: Sequence[float], weight: float) -> list[float]:
 
 
 def draw(chart: Chart) -> str:
-    """The chart as one `<svg>` element, without time stamp and with ids that only this chart uses."""
+    """The chart as one `<svg>` element, without time stamp and with ids that only this chart
+    uses.
+    """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     style: Any = {  # Any: matplotlib's types want each key as a literal
-        "svg.hashsalt": chart.name, "svg.fonttype": "none", "font.family": "DejaVu Sans", "font.size": 9, "axes.edgecolor": RULE,
-        "axes.labelcolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED, "text.color": INK, "grid.color": RULE,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.linewidth": 0.6,
-        "lines.solid_capstyle": "round", "xtick.major.size": 0, "ytick.major.size": 0, "ytick.minor.size": 0,
+        "svg.hashsalt": chart.name, "svg.fonttype": "none", "font.family": "DejaVu Sans",
+        "font.size": 9, "axes.edgecolor": RULE, "axes.labelcolor": MUTED, "xtick.color": MUTED,
+        "ytick.color": MUTED, "text.color": INK, "grid.color": RULE, "axes.spines.top": False,
+        "axes.spines.right": False, "axes.grid": True, "grid.linewidth": 0.6,
+        "lines.solid_capstyle": "round", "xtick.major.size": 0, "ytick.major.size": 0,
+        "ytick.minor.size": 0,
     }  # fmt: skip
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # a user's own matplotlibrc must not change the bytes
@@ -104,15 +119,16 @@ def _plot(axes, chart: Chart) -> None:  # type: ignore[no-untyped-def]  # matplo
         _logarithmic(axes)
     for line in chart.lines:
         axes.plot(
-            line.x, line.y, color=LINES[line.colour % len(LINES)], label=None if line.faint else line.label,
-            linewidth=0.8 if line.faint else 1.9, alpha=0.35 if line.faint else 1, marker="o" if line.dots else None, markersize=4,
+            line.x, line.y, color=LINES[line.colour % len(LINES)],
+            label=None if line.faint else line.label, linewidth=0.8 if line.faint else 1.9,
+            alpha=0.35 if line.faint else 1, marker="o" if line.dots else None, markersize=4,
             linestyle="--" if line.dashed else "-",
         )  # fmt: skip
     for mark in chart.marks:
         axes.axhline(mark.y, color=MUTED, linewidth=1, dashes=(4, 3))
         axes.annotate(
-            mark.label, (1, mark.y), xycoords=("axes fraction", "data"), xytext=(-2, 3), textcoords="offset points",
-            ha="right", va="bottom", color=MUTED, fontsize=8,
+            mark.label, (1, mark.y), xycoords=("axes fraction", "data"), xytext=(-2, 3),
+            textcoords="offset points", ha="right", va="bottom", color=MUTED, fontsize=8,
         )  # fmt: skip
     if len([line for line in chart.lines if not line.faint]) > 1:
         axes.legend(frameon=False, fontsize=8)
@@ -123,16 +139,22 @@ def _logarithmic(axes) -> None:  # type: ignore[no-untyped-def]
 
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+    axes.yaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
+    )
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _clean(svg: str, title: str) -> str:
-    """From a file to an element: no prologue, no fixed size, no ids nobody refers to, colours as variables, a title to read out."""
+    """From a file to an element: no prologue, no fixed size, no ids nobody refers to, colours as
+    variables, a title to read out.
+    """
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", svg, flags=re.DOTALL)  # would style the whole page
+    svg = re.sub(
+        r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", svg, flags=re.DOTALL
+    )  # would style the whole page
     used = set(re.findall(r"(?:url\(#|href=\"#)([^\")]+)", svg))
     svg = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", svg)
     for colour, variable in COLOURS.items():
@@ -141,7 +163,10 @@ def _clean(svg: str, title: str) -> str:
     head = re.search(r'viewBox="([^"]+)"', svg)
     box = head[1] if head else "0 0 389 187"
     inside = svg[svg.index(">") + 1 :]
-    opening = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box}" role="img">'
+    opening = (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+        f' viewBox="{box}" role="img">'
+    )
     return f"{opening}<title>{_escape(title)}</title>{inside}".rstrip() + "\n"
 
 

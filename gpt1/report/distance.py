@@ -16,9 +16,11 @@ TASKS = tuple(dict.fromkeys(task for number in (2, 3, 4) for _, task, _ in COLUM
 
 
 def distance_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Shares of the paper's parameters and words, and how far the tasks' scores lie from the paper's (points).
+    """Shares of the paper's parameters and words, and how far the tasks' scores lie from the
+    paper's (points).
 
-    `differences`: (heading, ours less the paper's) of every column of tables 2 to 4 that both have. None: not known.
+    `differences`: (heading, ours less the paper's) of every column of tables 2 to 4 that both have.
+    None: not known.
     """
     cells = [cell for cell in facts["pretraining"]["cells"] if cell["parameters"]]
     audit = facts["corpus"]["audit"]
@@ -34,8 +36,7 @@ def distance_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
         "parameters": cells[0]["parameters"] / PAPER_PARAMETERS if cells else None,
         "words": words / PAPER_WORDS if words else None,
         "tasks_tried": sorted({row["task"] for row in facts["tasks"]} & set(TASKS)),
-        "tasks_of_paper": len(TASKS),
-        "differences": differences,
+        "tasks_of_paper": len(TASKS), "differences": differences,
         "mean_points": statistics.fmean(points) if points else None,
     }
 
@@ -60,10 +61,23 @@ def sentences(distance: Mapping[str, Any]) -> list[str]:
     rows: Sequence[Mapping[str, Any]] = distance["differences"]
     tried, all_tasks = len(distance["tasks_tried"]), distance["tasks_of_paper"]
     if not rows:
-        return [*found, f"{tried or 'None'} of the paper's {all_tasks} tasks {'were' if tried > 1 else 'was'} tried."]
+        return [
+            *found,
+            (
+                f"{tried or 'None'} of the paper's {all_tasks} tasks"
+                f" {'were' if tried > 1 else 'was'} tried."
+            ),
+        ]
     low, high = min(rows, key=lambda row: row["points"]), max(rows, key=lambda row: row["points"])
-    spread = f", from {low['points']:+.1f} ({low['column']}) to {high['points']:+.1f} ({high['column']})" if len(rows) > 1 else ""
+    spread = (
+        f", from {low['points']:+.1f} ({low['column']}) to {high['points']:+.1f} ({high['column']})"
+        if len(rows) > 1
+        else ""
+    )
     return [
         *found,
-        f"{tried} of its {all_tasks} tasks: {distance['mean_points']:+.1f} points on average{spread}; dev against test.",
+        (
+            f"{tried} of its {all_tasks} tasks: {distance['mean_points']:+.1f} points on"
+            f" average{spread}; dev against test."
+        ),
     ]

@@ -18,16 +18,14 @@ from gpt1.wording import counted, number
 
 
 def gather(sources: Sequence[Source]) -> dict[str, Any]:
-    """The facts; a part of the workflow that is missing leaves empty lists or None, never a made-up figure."""
+    """The facts; a part of the workflow that is missing leaves empty lists or None, never a
+    made-up figure.
+    """
     tasks = finetune_facts(sources)
     facts: dict[str, Any] = {
-        "pretraining": pretraining_facts(sources),
-        "tasks": tasks,
-        "tables": table_facts(tasks),
-        "transfer": transfer_facts(sources),
-        "zero_shot": zero_shot_facts(sources),
-        "corpus": corpus_facts(sources),
-        "provenance": provenance_facts(sources),
+        "pretraining": pretraining_facts(sources), "tasks": tasks, "tables": table_facts(tasks),
+        "transfer": transfer_facts(sources), "zero_shot": zero_shot_facts(sources),
+        "corpus": corpus_facts(sources), "provenance": provenance_facts(sources),
     }
     return {"verdict": verdict(facts), "distance": distance_facts(facts), **facts}
 
@@ -36,19 +34,32 @@ def verdict(facts: Mapping[str, Any]) -> list[str]:
     """Did it learn: one sentence for each pre-training cell, one for the tasks."""
     pretraining = facts["pretraining"]
     several = len(pretraining["cells"]) > 1
-    sentences = [_learned(cell, pretraining, several) for cell in pretraining["cells"] if cell["held_out_perplexity"]]
+    sentences = [
+        _learned(cell, pretraining, several)
+        for cell in pretraining["cells"]
+        if cell["held_out_perplexity"]
+    ]
     tasks = facts["tasks"]
     if tasks:
         better, what = len(clearly_better(tasks)), "task beats" if len(tasks) == 1 else "tasks beat"
-        sentences.append(f"{better} of {len(tasks)} {what} the majority or chance baseline by {CLEAR:g} standard errors or more.")
+        sentences.append(
+            f"{better} of {len(tasks)} {what} the majority or chance baseline by {CLEAR:g} standard"
+            " errors or more."
+        )
     return sentences
 
 
 def _learned(cell: Mapping[str, Any], pretraining: Mapping[str, Any], several: bool) -> str:
     name = f"{cell['cell']}: " if several else ""
-    text = f"{name}held-out perplexity {number(cell['held_out_perplexity'])} after {counted(cell['updates'], 'update')}"
+    text = (
+        f"{name}held-out perplexity {number(cell['held_out_perplexity'])} after"
+        f" {counted(cell['updates'], 'update')}"
+    )
     if cell["share_of_unigram"]:
-        text += f", {100 * cell['share_of_unigram']:.0f} % of the unigram model's {number(pretraining['unigram_perplexity'])}"
+        text += (
+            f", {100 * cell['share_of_unigram']:.0f} % of the unigram model's"
+            f" {number(pretraining['unigram_perplexity'])}"
+        )
     if cell["share_of_bigram"]:
         word = "below" if cell["share_of_bigram"] < 1 else "not below"
         text += f" and {word} the bigram model's {number(pretraining['bigram_perplexity'])}"

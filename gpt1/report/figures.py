@@ -1,4 +1,7 @@
-"""The charts of the report, made from its facts and the curves of pre-training. A chart without points is left out."""
+"""The charts of the report, made from its facts and the curves of pre-training.
+
+A chart without points is left out.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ def charts(sources: Sequence[Source], facts: Mapping[str, Any], smoothing: float
         _perplexity(curves, facts["pretraining"]),
         _loss(curves, smoothing),
         _of_rows(curves, "lr", "learning-rate", "Learning rate", "learning rate"),
-        _of_rows(curves, "gradient_norm", "gradient-norm", "Gradient norm, unclipped", "gradient norm"),
+        _of_rows(
+            curves, "gradient_norm", "gradient-norm", "Gradient norm, unclipped", "gradient norm"
+        ),
         _zero_shot(facts["zero_shot"]),
         _normalised(facts["zero_shot"]),
         _transfer(facts["transfer"]),
@@ -30,14 +35,23 @@ def charts(sources: Sequence[Source], facts: Mapping[str, Any], smoothing: float
 
 
 def headline(sources: Sequence[Source], facts: Mapping[str, Any]) -> Chart:
-    """The held-out perplexity, small, for the first screen; without lines where none was measured."""
+    """The held-out perplexity, small, for the first screen; without lines where none was
+    measured.
+    """
     curves = {source.cell: source.rows(METRICS) for source in of_kind(sources, "pretrain")}
-    return replace(_perplexity(curves, facts["pretraining"]), name="headline", y_label="", width=3.4, height=2.15)
+    return replace(
+        _perplexity(curves, facts["pretraining"]), name="headline", y_label="", width=3.4,
+        height=2.15,
+    )
 
 
 def throughput(sources: Sequence[Source]) -> Chart:
-    """Tokens a second over pre-training: depends on the machine, so it is drawn only in volatile pages."""
-    rows = {source.cell: source.volatile_rows(THROUGHPUT) for source in of_kind(sources, "pretrain")}
+    """Tokens a second over pre-training: depends on the machine, so it is drawn only in volatile
+    pages.
+    """
+    rows = {
+        source.cell: source.volatile_rows(THROUGHPUT) for source in of_kind(sources, "pretrain")
+    }
     return _of_rows(rows, "tokens_per_second", "throughput", "Throughput", "tokens a second")
 
 
@@ -49,9 +63,15 @@ def _perplexity(curves: Curves, pretraining: Mapping[str, Any]) -> Chart:
     for n, (cell, rows) in enumerate(curves.items()):
         if points := series(rows, PERPLEXITY):
             lines.append(Line(cell, *_columns(points), colour=n, dots=len(points) <= 40))
-    marks = [Mark(name, pretraining[f"{name}_perplexity"]) for name in ("unigram", "bigram") if pretraining[f"{name}_perplexity"]]
+    marks = [
+        Mark(name, pretraining[f"{name}_perplexity"])
+        for name in ("unigram", "bigram")
+        if pretraining[f"{name}_perplexity"]
+    ]
     title = "Perplexity on held-out books during pre-training"
-    return Chart("perplexity", title, "update", "held-out perplexity", tuple(lines), tuple(marks), log_y=True)
+    return Chart(
+        "perplexity", title, "update", "held-out perplexity", tuple(lines), tuple(marks), log_y=True
+    )
 
 
 def _loss(curves: Curves, smoothing: float) -> Chart:
@@ -59,8 +79,13 @@ def _loss(curves: Curves, smoothing: float) -> Chart:
     for n, (cell, rows) in enumerate(curves.items()):
         if points := series(rows, "loss"):
             x, y = _columns(points)
-            lines += [Line(f"{cell}, raw", x, y, colour=n, faint=True), Line(cell, x, smooth(y, smoothing), colour=n)]
-    return Chart("loss", "Training loss, raw and smoothed", "update", "training loss (nats)", tuple(lines))
+            lines += [
+                Line(f"{cell}, raw", x, y, colour=n, faint=True),
+                Line(cell, x, smooth(y, smoothing), colour=n),
+            ]
+    return Chart(
+        "loss", "Training loss, raw and smoothed", "update", "training loss (nats)", tuple(lines)
+    )
 
 
 def _of_rows(curves: Curves, key: str, name: str, title: str, label: str) -> Chart:
@@ -68,34 +93,48 @@ def _of_rows(curves: Curves, key: str, name: str, title: str, label: str) -> Cha
     for n, (cell, rows) in enumerate(curves.items()):
         if points := series(rows, key):
             lines.append(Line(cell, *_columns(points), colour=n))
-    return Chart(name, title, "update", label, tuple(lines), width=3.6, height=2.1)  # three of them stand in a row
+    return Chart(
+        name, title, "update", label, tuple(lines), width=3.6, height=2.1
+    )  # three of them stand in a row
 
 
 def _zero_shot(tasks: Sequence[Mapping[str, Any]]) -> Chart:
     lines = [
         Line(
-            _name(task),
-            [point["step"] for point in task["points"]],
-            [point["score"] for point in task["points"]],
-            n,
-            dots=True,
+            _name(task), [point["step"] for point in task["points"]],
+            [point["score"] for point in task["points"]], n, dots=True,
             dashed=task["model"] == "lstm",
         )
         for n, task in enumerate(task for task in tasks if task["points"])
     ]
     title = "Zero-shot score over pre-training"
-    return Chart("zero-shot", title, "update of pre-training", "score (%)", tuple(lines), _baselines(tasks))
+    return Chart(
+        "zero-shot", title, "update of pre-training", "score (%)", tuple(lines), _baselines(tasks)
+    )
 
 
 def _normalised(tasks: Sequence[Mapping[str, Any]]) -> Chart:
     """The paper's figure 2, right."""
     lines = []
     for n, task in enumerate(task for task in tasks if task["points"]):
-        points = [(point["step"], point["normalised"]) for point in task["points"] if point["normalised"] is not None]
-        if points and task["normalised_against"] != "100":  # a task without an earlier model has no 1
-            lines.append(Line(_name(task), *_columns(points), colour=n, dots=True, dashed=task["model"] == "lstm"))
+        points = [
+            (point["step"], point["normalised"])
+            for point in task["points"]
+            if point["normalised"] is not None
+        ]
+        if (
+            points and task["normalised_against"] != "100"
+        ):  # a task without an earlier model has no 1
+            lines.append(
+                Line(
+                    _name(task), *_columns(points), colour=n, dots=True,
+                    dashed=task["model"] == "lstm",
+                )
+            )
     title = "Zero-shot score between random guess (0) and the best earlier single model (1)"
-    return Chart("zero-shot-normalised", title, "update of pre-training", "normalised score", tuple(lines))
+    return Chart(
+        "zero-shot-normalised", title, "update of pre-training", "normalised score", tuple(lines)
+    )
 
 
 def _name(task: Mapping[str, Any]) -> str:
@@ -108,15 +147,31 @@ def _transfer(rows: Sequence[Mapping[str, Any]]) -> Chart:
         groups.setdefault(" ".join(filter(None, (row["title"], row["variant"]))), []).append(row)
     lines = []
     for n, (name, group) in enumerate(groups.items()):
-        lines.append(Line(f"{name}, dev", [row["transferred"] for row in group], [row["score"] for row in group], n, dots=True))
-        if trained := [(row["transferred"], row["train_score"]) for row in group if row["train_score"] is not None]:
-            lines.append(Line(f"{name}, train", *_columns(trained), colour=n, dots=True, dashed=True))
+        lines.append(
+            Line(
+                f"{name}, dev", [row["transferred"] for row in group],
+                [row["score"] for row in group], n, dots=True,
+            )
+        )
+        if trained := [
+            (row["transferred"], row["train_score"])
+            for row in group
+            if row["train_score"] is not None
+        ]:
+            lines.append(
+                Line(f"{name}, train", *_columns(trained), colour=n, dots=True, dashed=True)
+            )
     title = "Score by the number of transferred layers"
-    return Chart("transfer", title, "layers transferred", "score (%)", tuple(lines), _baselines(rows))
+    return Chart(
+        "transfer", title, "layers transferred", "score (%)", tuple(lines), _baselines(rows)
+    )
 
 
 def _baselines(rows: Sequence[Mapping[str, Any]]) -> tuple[Mark, ...]:
-    return tuple(Mark(f"baseline {value:.1f}", value) for value in sorted({row["baseline"] for row in rows} - {None}))
+    return tuple(
+        Mark(f"baseline {value:.1f}", value)
+        for value in sorted({row["baseline"] for row in rows} - {None})
+    )
 
 
 def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:

@@ -1,6 +1,8 @@
-"""What making the results took: seconds, cores and GPUs of each cell, and which cells this run made or took as they were.
+"""What making the results took: seconds, cores and GPUs of each cell, and which cells this run made
+or took as they were.
 
-Everything here depends on the clock and on the machine, so it goes only into files that are declared volatile.
+Everything here depends on the clock and on the machine, so it goes only into files that are
+declared volatile.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ DAY = 86400e15  # floating-point operations in a petaflop/s-day
 
 
 def making_facts(sources: Sequence[Source], run: str) -> dict[str, Any]:
-    """`cells` (a row each), totals of what `run` made, and of all that stands behind this report. Seconds throughout."""
+    """`cells` (a row each), totals of what `run` made, and of all that stands behind this report.
+
+    Seconds throughout.
+    """
     cells = [_cell(source, run) for source in sources]
     made = [cell for cell in cells if cell["made"]]
     starts = [cell["started"] for cell in made if cell["started"]]
@@ -33,24 +38,39 @@ def making_facts(sources: Sequence[Source], run: str) -> dict[str, Any]:
         "gpu_seconds": _total(made, "gpu_seconds"),
         "all_core_seconds": _total(cells, "core_seconds"),
         "all_gpu_seconds": _total(cells, "gpu_seconds"),
-        "speed": {source.cell: speed for source in of_kind(sources, "pretrain") if (speed := _speed(source))},
-        "packages": next((source.making["packages"] for source in reversed(sources) if source.making.get("packages")), {}),
-        "commits": sorted({str(source.making["git_commit"]) for source in sources if source.making.get("git_commit")}),
+        "speed": {
+            source.cell: speed
+            for source in of_kind(sources, "pretrain")
+            if (speed := _speed(source))
+        },
+        "packages": next(
+            (
+                source.making["packages"]
+                for source in reversed(sources)
+                if source.making.get("packages")
+            ),
+            {},
+        ),
+        "commits": sorted(
+            {
+                str(source.making["git_commit"])
+                for source in sources
+                if source.making.get("git_commit")
+            }
+        ),
     }
 
 
 def _cell(source: Source, run: str) -> dict[str, Any]:
     making = source.making
     seconds, resources = making.get("seconds"), making.get("resources") or {}
-    workers = resources.get("workers") or 1  # "as many as fit" counts as one: the least it can have used
+    workers = (
+        resources.get("workers") or 1
+    )  # "as many as fit" counts as one: the least it can have used
     return {
-        "cell": source.cell,
-        "made": making.get("run", "") == run,
-        "run": making.get("run"),
-        "mlflow_run_id": making.get("mlflow_run_id"),
-        "started": making.get("started"),
-        "finished": making.get("finished"),
-        "seconds": seconds,
+        "cell": source.cell, "made": making.get("run", "") == run, "run": making.get("run"),
+        "mlflow_run_id": making.get("mlflow_run_id"), "started": making.get("started"),
+        "finished": making.get("finished"), "seconds": seconds,
         "core_seconds": None if seconds is None else seconds * workers * resources.get("cpus", 1),
         "gpu_seconds": None if seconds is None else seconds * workers * resources.get("gpus", 0),
         "parts": making.get("parts") or {"made": 0, "reused": 0},
@@ -62,7 +82,9 @@ def _total(cells: Sequence[Mapping[str, Any]], name: str) -> float:
 
 
 def _speed(source: Source) -> dict[str, float] | None:
-    """Tokens a second (the median of the logged stretches) and the petaflop/s-days of the whole training."""
+    """Tokens a second (the median of the logged stretches) and the petaflop/s-days of the whole
+    training.
+    """
     rows = [row for row in source.volatile_rows(THROUGHPUT) if row.get("tokens_per_second")]
     if not rows:
         return None
@@ -70,12 +92,17 @@ def _speed(source: Source) -> dict[str, float] | None:
     last, tokens = rows[-1], source.fact("tokens")
     found = {"tokens_per_second": rates[len(rates) // 2]}
     if tokens and last.get("tflops"):
-        found["petaflop_days"] = float(tokens) * last["tflops"] * 1e12 / last["tokens_per_second"] / DAY
+        found["petaflop_days"] = (
+            float(tokens) * last["tflops"] * 1e12 / last["tokens_per_second"] / DAY
+        )
     return found
 
 
 def picture(sources: Sequence[Source], making: Mapping[str, Any]) -> str:
-    """The workflow as it was run: made or cached, seconds, core or GPU time of each stage. Empty where no cell says its inputs."""
+    """The workflow as it was run: made or cached, seconds, core or GPU time of each stage.
+
+    Empty where no cell says its inputs.
+    """
     if not any(source.making.get("inputs") for source in sources):
         return ""
     order = _in_order(sources)
@@ -84,7 +111,9 @@ def picture(sources: Sequence[Source], making: Mapping[str, Any]) -> str:
         (
             source.cell,
             "made" if rows[source.cell]["made"] else "cached",
-            [need for need in source.making.get("inputs") or {} if need in rows],  # the report need not need all that they do
+            [
+                need for need in source.making.get("inputs") or {} if need in rows
+            ],  # the report need not need all that they do
         )
         for source in order
     ]

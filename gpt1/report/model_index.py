@@ -1,4 +1,6 @@
-"""The metadata at the top of a model card: license, language, and the measured scores in the hub's schema (`model-index`)."""
+"""The metadata at the top of a model card: license, language, and the measured scores in the
+hub's schema (`model-index`).
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ CHOICE, CLASSIFICATION, GENERATION = "multiple-choice", "text-classification", "
 
 @dataclass(frozen=True)
 class Publication:
-    """What no record has: the model's name, the language of its text, and the license; empty where none was chosen."""
+    """What no record has: the model's name, the language of its text, and the license; empty
+    where none was chosen.
+    """
 
     name: str = "gpt1"
     language: str = "en"
@@ -33,31 +37,30 @@ UNPUBLISHED = Publication()
 
 
 def metadata(
-    publication: Publication,
-    origin: str,
-    tuned: FineTuned | None,
-    perplexity: Mapping[str, Any],
-    tasks: Sequence[Mapping[str, Any]],
-    zero_shot: Sequence[Mapping[str, Any]],
+    publication: Publication, origin: str, tuned: FineTuned | None, perplexity: Mapping[str, Any],
+    tasks: Sequence[Mapping[str, Any]], zero_shot: Sequence[Mapping[str, Any]],
 ) -> str:
-    """The block as YAML. `origin`: where the books came from; data sets are named only where they are of the hub."""
+    """The block as YAML.
+
+    `origin`: where the books came from; data sets are named only where they are of the hub.
+    """
     from huggingface_hub import ModelCardData
 
-    books = [parse_hub(one).repository for one in origin.split(", ") if one.startswith(f"{SCHEME}datasets/")]
+    books = [
+        parse_hub(one).repository
+        for one in origin.split(", ")
+        if one.startswith(f"{SCHEME}datasets/")
+    ]
     results = [
         *_held_out(perplexity, books),
         *(one for row in tasks if row["variant_setting"] == MAIN or tuned for one in _task(row)),
         *(one for row in zero_shot for one in _task(row, "zero-shot")),
     ]
     data = ModelCardData(
-        language=publication.language,
-        license=publication.license or None,
-        library_name="transformers",
-        pipeline_tag=_kind(tuned.task.kind) if tuned else GENERATION,
-        tags=["gpt-1", *([tuned.task.name] if tuned else [])],
-        datasets=books or None,
-        model_name=publication.name if results else None,
-        eval_results=results or None,
+        language=publication.language, license=publication.license or None,
+        library_name="transformers", pipeline_tag=_kind(tuned.task.kind) if tuned else GENERATION,
+        tags=["gpt-1", *([tuned.task.name] if tuned else [])], datasets=books or None,
+        model_name=publication.name if results else None, eval_results=results or None,
     )
     return data.to_yaml()
 
@@ -65,20 +68,30 @@ def metadata(
 def _held_out(perplexity: Mapping[str, Any], books: Sequence[str]) -> Iterator[EvalResult]:
     from huggingface_hub import EvalResult
 
-    for key, metric, name in (("model", "perplexity", "Perplexity"), ("bits_per_byte", "bits_per_byte", "Bits per byte")):
+    for key, metric, name in (
+        ("model", "perplexity", "Perplexity"),
+        ("bits_per_byte", "bits_per_byte", "Bits per byte"),
+    ):
         if key in perplexity:
             yield EvalResult(
-                task_type=GENERATION, task_name="Language modeling", dataset_type=books[0] if len(books) == 1 else "books",
-                dataset_name="Held-out text of the training corpus", dataset_split="held_out", metric_type=metric,
-                metric_name=name, metric_value=perplexity[key],
+                task_type=GENERATION, task_name="Language modeling",
+                dataset_type=books[0] if len(books) == 1 else "books",
+                dataset_name="Held-out text of the training corpus", dataset_split="held_out",
+                metric_type=metric, metric_name=name, metric_value=perplexity[key],
             )  # fmt: skip
 
 
 def _task(row: Mapping[str, Any], how: str = "") -> Iterator[EvalResult]:
-    """The scores of a task, in per cent. `how` makes those without fine-tuning results of their own."""
+    """The scores of a task, in per cent.
+
+    `how` makes those without fine-tuning results of their own.
+    """
     from huggingface_hub import EvalResult
 
-    for split, values in (("dev", row.get("medians") or {row["metric"]: row["score"]}), ("test", row.get("test") or {})):
+    for split, values in (
+        ("dev", row.get("medians") or {row["metric"]: row["score"]}),
+        ("test", row.get("test") or {}),
+    ):
         dataset, config, theirs = _dataset(row["task"], split)
         for metric, value in values.items():
             name, _, group = metric.partition("/")
@@ -86,7 +99,9 @@ def _task(row: Mapping[str, Any], how: str = "") -> Iterator[EvalResult]:
             notes = [note for note in ("%", group, how, row.get("variant"), median) if note]
             yield EvalResult(
                 task_type=GENERATION if how else _kind(row["kind"]),
-                task_name="Language modeling, zero-shot" if how else row["kind"] or "classification",
+                task_name=(
+                    "Language modeling, zero-shot" if how else row["kind"] or "classification"
+                ),
                 dataset_type=dataset,
                 dataset_name=row["title"] + (" (a sample)" if row["sample"] else ""),
                 dataset_config=config,

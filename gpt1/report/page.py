@@ -23,10 +23,12 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Content:
-    """What the pages show. `drawings`: SVG text by chart name; `samples`: for each pre-training cell its samples by step.
+    """What the pages show.
 
-    `making`: the facts of `gpt1.report.making`, which make the pages volatile; `origin`: where the books came from, in words;
-    `workflow`: the picture of the workflow, or nothing.
+    `drawings`: SVG text by chart name; `samples`: for each pre-training cell its samples by step.
+
+    `making`: the facts of `gpt1.report.making`, which make the pages volatile; `origin`: where the
+    books came from, in words; `workflow`: the picture of the workflow, or nothing.
     """
 
     title: str
@@ -41,11 +43,15 @@ class Content:
 
 def html(content: Content) -> str:
     """One page: no scripts, nothing from the network."""
-    return _render("page.html.j2", content, style=(FOLDER / "style.css").read_text(encoding="utf-8"))
+    return _render(
+        "page.html.j2", content, style=(FOLDER / "style.css").read_text(encoding="utf-8")
+    )
 
 
 def markdown(content: Content) -> str:
-    """The same facts for a terminal or a repository's page; its pictures are the files in figures/."""
+    """The same facts for a terminal or a repository's page; its pictures are the files in
+    figures/.
+    """
     return _render("page.md.j2", content)
 
 
@@ -54,29 +60,38 @@ def environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
     found = Environment(
-        loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        autoescape=select_autoescape(enabled_extensions=("html.j2",)), keep_trailing_newline=True,
+        loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, autoescape=select_autoescape(enabled_extensions=("html.j2",)),
+        keep_trailing_newline=True,
     )  # fmt: skip
     found.filters |= filters()
     found.filters |= {
-        "points": wording.points, "signed": wording.signed, "settings": settings_line, "paper": paper_figure, "span": wording.span,
+        "points": wording.points, "signed": wording.signed, "settings": settings_line,
+        "paper": paper_figure, "span": wording.span,
     }  # fmt: skip
     return found
 
 
 def _render(template: str, content: Content, **more: Any) -> str:
     return environment().get_template(template).render(
-        title=content.title, facts=content.facts, charts=content.charts, drawings=content.drawings, samples=content.samples,
-        answers=answers(content.facts, content.making, content.origin), making=content.making, workflow=content.workflow,
-        origin=content.origin, bars=bars(content.facts["pretraining"]), clear=CLEAR, paper_perplexity=PAPER_PERPLEXITY,
-        missing=wording.MISSING, audit=content.facts["corpus"]["audit"], drawing=content.drawings.get(SENTENCE_LENGTHS, ""), **more,
+        title=content.title, facts=content.facts, charts=content.charts, drawings=content.drawings,
+        samples=content.samples, answers=answers(content.facts, content.making, content.origin),
+        making=content.making, workflow=content.workflow, origin=content.origin,
+        bars=bars(content.facts["pretraining"]), clear=CLEAR, paper_perplexity=PAPER_PERPLEXITY,
+        missing=wording.MISSING, audit=content.facts["corpus"]["audit"],
+        drawing=content.drawings.get(SENTENCE_LENGTHS, ""), **more,
     )  # fmt: skip
 
 
 def bars(pretraining: Mapping[str, Any]) -> list[tuple[str, float, float, bool]]:
-    """(name, perplexity, width in per cent of the largest, whether it is a model of ours), the best first."""
+    """(name, perplexity, width in per cent of the largest, whether it is a model of ours), the
+    best first.
+    """
     rows = [(cell["cell"], cell["held_out_perplexity"], True) for cell in pretraining["cells"]]
-    rows += [(f"{name} model", pretraining[f"{name}_perplexity"], False) for name in ("bigram", "unigram")]
+    rows += [
+        (f"{name} model", pretraining[f"{name}_perplexity"], False)
+        for name in ("bigram", "unigram")
+    ]
     known = sorted((row for row in rows if row[1]), key=lambda row: row[1])
     return [(name, value, 100 * value / known[-1][1], ours) for name, value, ours in known]
 

@@ -1,4 +1,6 @@
-"""Where every figure came from: each cell with its fingerprint, the digest of its content, and its settings."""
+"""Where every figure came from: each cell with its fingerprint, the digest of its content, and
+its settings.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ def provenance_facts(sources: Sequence[Source]) -> list[dict[str, Any]]:
     """A row a cell, in the order given."""
     return [
         {
-            "stage": source.kind, "cell": source.cell, "fingerprint": source.fingerprint, "digest": source.digest,
-            "settings": dict(source.settings),
+            "stage": source.kind, "cell": source.cell, "fingerprint": source.fingerprint,
+            "digest": source.digest, "settings": dict(source.settings),
         }
         for source in sources
     ]  # fmt: skip

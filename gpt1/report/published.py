@@ -1,4 +1,7 @@
-"""Figures of other models that the field compares with GPT-1, by the columns of the paper's tables. Test scores in per cent."""
+"""Figures of other models that the field compares with GPT-1, by the columns of the paper's tables.
+
+Test scores in per cent.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +20,28 @@ OTHERS: Mapping[int, tuple[Row, ...]] = {
         ("BERT large (2019)", (60.5, 94.9, 89.3, None, 72.1, None)),
     ),
 }
-"""ELMo: Peters et al. 2018, table 1. BERT: Devlin et al. 2019, table 1. In the order of `gpt1.report.paper_tables.COLUMNS`."""
+"""ELMo:
+
+Peters et al. 2018, table 1. BERT: Devlin et al. 2019, table 1. In the order of
+`gpt1.report.paper_tables.COLUMNS`.
+"""
 
 NOTES: Mapping[int, str] = {
-    2: "ELMo alone: Peters et al. 2018, table 1. BERT: Devlin et al. 2019, table 1 (QNLI in its second version, where GPT has "
-    "87.4). ELMo's ensemble is a row of the paper's own.",
+    2: (
+        "ELMo alone: Peters et al. 2018, table 1. BERT: Devlin et al. 2019, table 1 (QNLI in its"
+        " second version, where GPT has 87.4). ELMo's ensemble is a row of the paper's own."
+    ),
     3: "None of ELMo, ULMFiT and BERT reports these tasks in its own paper.",
-    4: "BERT: Devlin et al. 2019, table 1. Its STS-B is Spearman's (85.8 and 86.5) and its average leaves WNLI out (79.6 and 82.1; "
-    "GPT 75.1), so neither stands in these columns. ELMo is in the rows of the GLUE baselines. ULMFiT (Howard and Ruder 2018, "
-    "tables 2 and 3) reports IMDb, TREC-6, AG News, DBpedia and Yelp: no column in common.",
-    5: "The ablations of the paper; the other papers have none that compare. Its averages over these tasks, from top to bottom "
-    "74.7, 59.9, 75.0 and 69.1, are of unrounded figures and two metrics for some tasks.",
+    4: (
+        "BERT: Devlin et al. 2019, table 1. Its STS-B is Spearman's (85.8 and 86.5) and its average"
+        " leaves WNLI out (79.6 and 82.1; GPT 75.1), so neither stands in these columns. ELMo is in"
+        " the rows of the GLUE baselines. ULMFiT (Howard and Ruder 2018, tables 2 and 3) reports"
+        " IMDb, TREC-6, AG News, DBpedia and Yelp: no column in common."
+    ),
+    5: (
+        "The ablations of the paper; the other papers have none that compare. Its averages over"
+        " these tasks, from top to bottom 74.7, 59.9, 75.0 and 69.1, are of unrounded figures and"
+        " two metrics for some tasks."
+    ),
 }
 """Where the rows come from, and what is left out and why."""

@@ -11,10 +11,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Source:
-    """One cell of the workflow. `kind` is the stage it uses; `files` maps the names of its files to where they lie.
+    """One cell of the workflow.
 
-    `volatile` are the files, and `making` the facts, that depend on the clock and the machine; `origin` says where outside data
-    came from, in words that name no path. None of the three may enter a file that is to be the same bytes everywhere.
+    `kind` is the stage it uses; `files` maps the names of its files to where they lie.
+
+    `volatile` are the files, and `making` the facts, that depend on the clock and the machine;
+    `origin` says where outside data came from, in words that name no path. None of the three may
+    enter a file that is to be the same bytes everywhere.
     """
 
     kind: str
@@ -36,7 +39,9 @@ class Source:
         return found if isinstance(found, dict) else {}
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        """The objects of the JSON Lines file called `name`; none where the cell has no such file."""
+        """The objects of the JSON Lines file called `name`; none where the cell has no such
+        file.
+        """
         return _rows(self.files.get(name))
 
     def volatile_rows(self, name: str) -> list[dict[str, Any]]:
@@ -44,7 +49,9 @@ class Source:
         return _rows(self.volatile.get(name))
 
     def fact(self, name: str, file: str = "") -> Any:
-        """A figure of the summary or, where the summary lacks it, of the JSON object in `file`; None where neither has it."""
+        """A figure of the summary or, where the summary lacks it, of the JSON object in `file`;
+        None where neither has it.
+        """
         if name in self.summary:
             return self.summary[name]
         return self.document(file).get(name) if file else None
@@ -63,6 +70,8 @@ def of_kind(sources: Iterable[Source], kind: str) -> list[Source]:
 
 
 def only(sources: Sequence[Source], kind: str) -> Source:
-    """The first cell of that kind; an empty one where the workflow has none, so that each of its facts is None."""
+    """The first cell of that kind; an empty one where the workflow has none, so that each of its
+    facts is None.
+    """
     found = of_kind(sources, kind)
     return found[0] if found else Source(kind, "")

@@ -1,4 +1,6 @@
-"""What the report says of the tasks: scores beside baselines and the paper's figures; the median where there are several seeds."""
+"""What the report says of the tasks: scores beside baselines and the paper's figures; the median
+where there are several seeds.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +18,25 @@ CLEAR = 2.0
 
 
 def finetune_facts(sources: Sequence[Source]) -> list[dict[str, Any]]:
-    """A row for each task and variant (the settings that differ among a task's cells, seeds apart), in the order of the cells."""
+    """A row for each task and variant (the settings that differ among a task's cells, seeds
+    apart), in the order of the cells.
+    """
     return _rows(of_kind(sources, "finetune"), apart=("task", "seed"))
 
 
 def transfer_facts(sources: Sequence[Source]) -> list[dict[str, Any]]:
-    """The same for each task and number of transferred layers (the paper's figure 2, left), fewest layers first."""
-    rows = _rows(of_kind(sources, "transfer"), apart=("task", "seed", "transferred"), by=("transferred",))
+    """The same for each task and number of transferred layers (the paper's figure 2, left),
+    fewest layers first.
+    """
+    rows = _rows(
+        of_kind(sources, "transfer"), apart=("task", "seed", "transferred"), by=("transferred",)
+    )
     return sorted(rows, key=lambda row: (row["task"], row["variant"], row["transferred"]))
 
 
-def _rows(cells: Sequence[Source], apart: tuple[str, ...], by: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+def _rows(
+    cells: Sequence[Source], apart: tuple[str, ...], by: tuple[str, ...] = ()
+) -> list[dict[str, Any]]:
     scored = [(cell, document) for cell in cells if (document := cell.document(SCORES))]
     varied = _varied([cell.settings for cell, _ in scored], apart)
     groups: dict[str, list[tuple[Source, Mapping[str, Any]]]] = {}
@@ -39,14 +49,22 @@ def _rows(cells: Sequence[Source], apart: tuple[str, ...], by: tuple[str, ...] =
 def _varied(settings: Sequence[Mapping[str, Any]], apart: tuple[str, ...]) -> list[str]:
     """Names of settings that are not the same in all cells."""
     names = sorted({name for one in settings for name in one if name not in apart})
-    return [name for name in names if len({json.dumps(one.get(name), sort_keys=True) for one in settings}) > 1]
+    return [
+        name
+        for name in names
+        if len({json.dumps(one.get(name), sort_keys=True) for one in settings}) > 1
+    ]
 
 
-def _row(group: Sequence[tuple[Source, Mapping[str, Any]]], varied: Sequence[str], by: tuple[str, ...]) -> dict[str, Any]:
+def _row(
+    group: Sequence[tuple[Source, Mapping[str, Any]]], varied: Sequence[str], by: tuple[str, ...]
+) -> dict[str, Any]:
     ordered = sorted(group, key=lambda item: main_value(item[1]))
     first, middle = ordered[0][0], ordered[(len(ordered) - 1) // 2][1]
     values = [main_value(document) for _, document in ordered]
-    score, baseline, error = statistics.median(values), middle.get("baseline"), middle.get("standard_error")
+    score, baseline, error = (
+        statistics.median(values), middle.get("baseline"), middle.get("standard_error"),
+    )
     name = str(first.settings.get("task", first.cell))
     return {
         "task": name,
@@ -71,7 +89,9 @@ def _row(group: Sequence[tuple[Source, Mapping[str, Any]]], varied: Sequence[str
         "baseline": baseline,
         "baseline_kind": middle.get("baseline_kind", "baseline"),
         "standard_error": error,
-        "errors_above_baseline": (score - baseline) / error if error and baseline is not None else None,
+        "errors_above_baseline": (
+            (score - baseline) / error if error and baseline is not None else None
+        ),
         "cells": sorted(cell.cell for cell, _ in group),
     }
 
@@ -79,17 +99,26 @@ def _row(group: Sequence[tuple[Source, Mapping[str, Any]]], varied: Sequence[str
 def _medians(documents: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The median over the seeds of every metric, in per cent."""
     names = sorted({name for document in documents for name in document["values"]})
-    return {name: statistics.median(document["values"][name] for document in documents) for name in names}
+    return {
+        name: statistics.median(document["values"][name] for document in documents)
+        for name in names
+    }
 
 
 def _variant(settings: Mapping[str, Any], varied: Sequence[str]) -> str:
     told = [name for name in varied if settings.get(name) is not None]
-    return ", ".join(str(settings[name]) if name == "variant" else f"{name}={settings[name]}" for name in told)
+    return ", ".join(
+        str(settings[name]) if name == "variant" else f"{name}={settings[name]}" for name in told
+    )
 
 
 def _groups(values: Mapping[str, float], metric: str) -> dict[str, float]:
     """The values of a task's parts (MNLI's matched and mismatched) by the part's name."""
-    return {name.partition("/")[2]: value for name, value in values.items() if name.startswith(f"{metric}/")}
+    return {
+        name.partition("/")[2]: value
+        for name, value in values.items()
+        if name.startswith(f"{metric}/")
+    }
 
 
 def main_value(document: Mapping[str, Any]) -> float:
@@ -98,11 +127,19 @@ def main_value(document: Mapping[str, Any]) -> float:
 
 
 def _descriptor(name: str, scores: Mapping[str, Any]) -> dict[str, Any]:
-    """A task's title, kind and the paper's figures for its metric, in per cent (None for the tasks the paper does not have)."""
+    """A task's title, kind and the paper's figures for its metric, in per cent (None for the
+    tasks the paper does not have).
+    """
     task, metric = TASKS.get(name), str(scores["metric"])
     if task is None:  # of the user's
-        return {"title": scores.get("title", name), "kind": scores.get("kind", ""), "paper": None, "paper_groups": {}}
-    return {"title": task.title, "kind": task.kind, "paper": task.paper.get(metric), "paper_groups": _groups(task.paper, metric)}
+        return {
+            "title": scores.get("title", name), "kind": scores.get("kind", ""), "paper": None,
+            "paper_groups": {},
+        }
+    return {
+        "title": task.title, "kind": task.kind, "paper": task.paper.get(metric),
+        "paper_groups": _groups(task.paper, metric),
+    }
 
 
 def clearly_better(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -111,8 +148,14 @@ def clearly_better(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]
 
 
 def zero_shot_facts(sources: Sequence[Source]) -> list[dict[str, Any]]:
-    """For each zero-shot task its scores over pre-training (the paper's figure 2, right): [{"step", "score"}], earliest first."""
-    cells = [(cell, document) for cell in of_kind(sources, "zero_shot") if (document := cell.document(SCORES))]
+    """For each zero-shot task its scores over pre-training (the paper's figure 2, right):
+    [{"step", "score"}], earliest first.
+    """
+    cells = [
+        (cell, document)
+        for cell in of_kind(sources, "zero_shot")
+        if (document := cell.document(SCORES))
+    ]
     return [_zero_shot(cell, document) for cell, document in cells]
 
 
@@ -125,10 +168,16 @@ def _zero_shot(cell: Source, document: Mapping[str, Any]) -> dict[str, Any]:
         "model": str(cell.settings.get("model", "gpt")),
         "metric": metric,
         "score": main_value(document),
-        **{key: document.get(key) for key in ("baseline", "baseline_kind", "standard_error", "n", "sample", "normalised")},
+        **{
+            key: document.get(key)
+            for key in ("baseline", "baseline_kind", "standard_error", "n", "sample", "normalised")
+        },
         "normalised_against": document.get("normalised_against"),
         "points": [
-            {"step": int(row["step"]), "score": float(row[metric]), "normalised": row.get("normalised")}
+            {
+                "step": int(row["step"]), "score": float(row[metric]),
+                "normalised": row.get("normalised"),
+            }
             for row in cell.rows(CURVE)
             if metric in row
         ],

@@ -11,8 +11,11 @@ from gpt1.train.random_state import generator
 
 Batching = Literal["length", "random"]
 POOL = 64
-"""At most so many batches are sorted by length together. Pools are drawn at random, at least four an epoch, so that no two epochs
-have the same batches; larger ones would save little padding more."""
+"""At most so many batches are sorted by length together.
+
+Pools are drawn at random, at least four an epoch, so that no two epochs have the same batches;
+larger ones would save little padding more.
+"""
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
@@ -20,17 +23,23 @@ def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
     return torch.randperm(count, generator=generator("order", seed, epoch)).tolist()
 
 
-def epoch_batches(lengths: Sequence[int], size: int, seed: int, epoch: int, batching: Batching) -> list[list[int]]:
-    """The places of each batch's examples, `size` a batch; `lengths` are the examples' longest sequences in ids.
+def epoch_batches(
+    lengths: Sequence[int], size: int, seed: int, epoch: int, batching: Batching
+) -> list[list[int]]:
+    """The places of each batch's examples, `size` a batch; `lengths` are the examples' longest
+    sequences in ids.
 
-    The rest of an epoch that fills no batch is left out, as in the released code: others in each epoch. `length`: of a pool's
-    random examples those of like length go together, and the batches are shuffled; `random`: as the order has them.
+    The rest of an epoch that fills no batch is left out, as in the released code: others in each
+    epoch. `length`: of a pool's random examples those of like length go together, and the batches
+    are shuffled; `random`: as the order has them.
     """
     order = epoch_order(len(lengths), seed, epoch)[: len(lengths) // size * size]
     if batching == "length":
         pool = size * max(1, min(POOL, len(order) // (4 * size)))
         pools = (order[start : start + pool] for start in range(0, len(order), pool))
-        order = [place for drawn in pools for place in sorted(drawn, key=lambda place: lengths[place])]
+        order = [
+            place for drawn in pools for place in sorted(drawn, key=lambda place: lengths[place])
+        ]
     batches = [order[start : start + size] for start in range(0, len(order), size)]
     if batching == "random":
         return batches

@@ -22,7 +22,9 @@ class Continuation:
 
 @dataclass(frozen=True)
 class Scored:
-    """`total` log-probability (nats) of the judged ids, their number, and whether each is the model's first choice."""
+    """`total` log-probability (nats) of the judged ids, their number, and whether each is the
+    model's first choice.
+    """
 
     total: float
     count: int
@@ -38,7 +40,8 @@ NOTHING = Scored(float("-inf"), 0, False)
 
 
 def continuation(given: Sequence[int], scored: Sequence[int], context: int) -> Continuation:
-    """`given` and `scored` in one; what does not fit is cut from the front of `given`, so that what is judged stays whole.
+    """`given` and `scored` in one; what does not fit is cut from the front of `given`, so that what
+    is judged stays whole.
 
     With nothing before it the first id cannot be judged.
     """
@@ -49,15 +52,21 @@ def continuation(given: Sequence[int], scored: Sequence[int], context: int) -> C
 
 
 @torch.no_grad()
-def score_continuations(gpt: LanguageModel, items: Sequence[Continuation], batch: int, device: torch.device) -> list[Scored]:
-    """Each continuation's score, in their order; `NOTHING` for one of which nothing can be judged."""
+def score_continuations(
+    gpt: LanguageModel, items: Sequence[Continuation], batch: int, device: torch.device
+) -> list[Scored]:
+    """Each continuation's score, in their order; `NOTHING` for one of which nothing can be
+    judged.
+    """
     found = [NOTHING] * len(items)
     judged = (place for place, item in enumerate(items) if item.scored > 0)
     by_length = sorted(judged, key=lambda place: (len(items[place].ids), place))
     with evaluating(gpt):
         for start in range(0, len(by_length), batch):
             places = by_length[start : start + batch]
-            for place, scored in zip(places, _batch(gpt, [items[place] for place in places], device), strict=True):
+            for place, scored in zip(
+                places, _batch(gpt, [items[place] for place in places], device), strict=True
+            ):
                 found[place] = scored
     return found
 
@@ -74,6 +83,8 @@ def _batch(gpt: LanguageModel, items: Sequence[Continuation], device: torch.devi
     targets, rows = ids[:, 1:][mask], mask.nonzero()[:, 0]
     losses = F.cross_entropy(logits, targets, reduction="none")
     sums = torch.zeros(len(items), device=device).index_add_(0, rows, losses)
-    misses = torch.zeros(len(items), device=device).index_add_(0, rows, (logits.argmax(-1) != targets).float())
+    misses = torch.zeros(len(items), device=device).index_add_(
+        0, rows, (logits.argmax(-1) != targets).float()
+    )
     found = zip((-sums).tolist(), mask.sum(-1).tolist(), (misses == 0).tolist(), strict=True)
     return [Scored(total, count, first) for total, count, first in found]

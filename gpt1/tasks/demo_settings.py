@@ -17,7 +17,9 @@ Books = dict[str, list[Passage]]
 
 @dataclass(frozen=True)
 class Size:
-    """How large a demo task is made where the settings do not say: examples wanted, and words a passage."""
+    """How large a demo task is made where the settings do not say: examples wanted, and words a
+    passage.
+    """
 
     train: int
     dev: int
@@ -25,18 +27,21 @@ class Size:
 
 
 SIZES = {
-    "demo_choice": Size(2000, 1000, 16),
-    "demo_entailment": Size(2400, 2000, 28),
-    "demo_similarity": Size(1800, 1200, 28),
-    "demo_author": Size(1500, 480, 40),
+    "demo_choice": Size(2000, 1000, 16), "demo_entailment": Size(2400, 2000, 28),
+    "demo_similarity": Size(1800, 1200, 28), "demo_author": Size(1500, 480, 40),
 }
-"""What a small model can learn in about half a minute on one core (docs/lab.md). Whether two texts belong together is the hardest
-for it: those tasks have many dev examples, so that a small lead over chance is still told from luck."""
+"""What a small model can learn in about half a minute on one core (docs/lab.md).
+
+Whether two texts belong together is the hardest for it: those tasks have many dev examples, so that
+a small lead over chance is still told from luck.
+"""
 
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """Examples wanted (fewer are made where the corpus has no more), words a passage (exactly), and the seed of every choice."""
+    """Examples wanted (fewer are made where the corpus has no more), words a passage (exactly),
+    and the seed of every choice.
+    """
 
     train: int
     dev: int
@@ -44,7 +49,10 @@ class DemoSettings:
     seed: int
 
     def rng(self, purpose: str) -> random.Random:
-        """Random choices for one purpose. A text seeds through SHA-512: the same on every machine."""
+        """Random choices for one purpose.
+
+        A text seeds through SHA-512: the same on every machine.
+        """
         return random.Random(f"{purpose}/{self.seed}")
 
 

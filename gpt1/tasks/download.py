@@ -12,13 +12,22 @@ def hub_patterns(task: Task) -> list[str]:
     """The files of the task's repository on the hub, as patterns: `cola/train-*.parquet`."""
     if task.hub is None:
         return []
-    return list(dict.fromkeys(f"{config}/{split}-*.parquet" for parts in task.hub.parts.values() for config, split, _ in parts))
+    return list(
+        dict.fromkeys(
+            f"{config}/{split}-*.parquet"
+            for parts in task.hub.parts.values()
+            for config, split, _ in parts
+        )
+    )
 
 
 def download(task: Task, folder: Path) -> list[Path]:
-    """Fetch into `folder/owner/name/`; files that are there are not fetched again. Returns the task's files there.
+    """Fetch into `folder/owner/name/`; files that are there are not fetched again.
 
-    UserError, one line, where the hub cannot be reached, refuses, or holds other files than expected.
+    Returns the task's files there.
+
+    UserError, one line, where the hub cannot be reached, refuses, or holds other files than
+    expected.
     """
     if task.hub is None:
         raise UserError(f"{task.title} has no copy that may be downloaded; {where_to_ask(task)}")
@@ -27,18 +36,24 @@ def download(task: Task, folder: Path) -> list[Path]:
 
     place, patterns = folder / task.hub.repo, hub_patterns(task)
     try:
-        snapshot_download(task.hub.repo, repo_type="dataset", allow_patterns=patterns, local_dir=place)
+        snapshot_download(
+            task.hub.repo, repo_type="dataset", allow_patterns=patterns, local_dir=place
+        )
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         found = sorted(path for pattern in patterns for path in place.glob(pattern))
         reason = str(error).strip().split("\n")[0][:200]
         raise UserError(
-            f"{task.title}: {task.hub.repo} could not be fetched from the Hugging Face hub ({type(error).__name__}: {reason}); "
-            f"connect to the network, or copy {', '.join(patterns)} of that data set into {place} by hand"
+            f"{task.title}: {task.hub.repo} could not be fetched from the Hugging Face hub"
+            f" ({type(error).__name__}: {reason}); connect to the network, or copy"
+            f" {', '.join(patterns)} of that data set into {place} by hand"
             + (f" ({len(found)} files are there)" if found else "")
         ) from None
     missing = [pattern for pattern in patterns if not any(place.glob(pattern))]
     if missing:
-        raise UserError(f"{task.title}: {task.hub.repo} holds no {missing[0]}; its layout has changed: fetch the files by hand")
+        raise UserError(
+            f"{task.title}: {task.hub.repo} holds no {missing[0]}; its layout has changed: fetch"
+            " the files by hand"
+        )
     return sorted(path for pattern in patterns for path in place.glob(pattern))
 
 

@@ -1,4 +1,6 @@
-"""Definite pronoun resolution (the paper's DPRD): blocks of sentence, pronoun, two candidates, answer."""
+"""Definite pronoun resolution (the paper's DPRD): blocks of sentence, pronoun, two candidates,
+answer.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from gpt1.tasks.example import Example
 
 
 def read_dpr(path: Path, text: str) -> Iterator[Example]:
-    """One example a block: the texts before and after the pronoun, the two candidates as choices."""
+    """One example a block: the texts before and after the pronoun, the two candidates as
+    choices.
+    """
     blocks: list[tuple[int, list[str]]] = []
     fresh = True
     for number, line in enumerate(text.splitlines(), start=1):
@@ -28,21 +32,33 @@ def read_dpr(path: Path, text: str) -> Iterator[Example]:
 
 def _example(name: str, lines: list[str], where: str) -> Example:
     if len(lines) != 4:
-        raise UserError(f"{where}: a block of {len(lines)} lines; sentence, pronoun, candidates, answer were expected")
+        raise UserError(
+            f"{where}: a block of {len(lines)} lines; sentence, pronoun, candidates, answer were"
+            " expected"
+        )
     sentence, pronoun, listed, answer = lines
     candidates = tuple(candidate.strip() for candidate in listed.split(","))
     folded = [candidate.lower() for candidate in candidates]
     if len(candidates) != 2 or answer.lower() not in folded:
-        raise UserError(f"{where}: the answer is {answer!r}; one of the two candidates {listed!r} was expected")
+        raise UserError(
+            f"{where}: the answer is {answer!r}; one of the two candidates {listed!r} was expected"
+        )
     at = _pronoun_at(sentence, pronoun, candidates)
     if at is None:
         raise UserError(f"{where}: the pronoun {pronoun!r} does not occur in {sentence!r}")
-    return Example(name, (sentence[: at[0]].strip(), sentence[at[1] :].strip()), candidates, folded.index(answer.lower()))
+    return Example(
+        name, (sentence[: at[0]].strip(), sentence[at[1] :].strip()), candidates,
+        folded.index(answer.lower()),
+    )
 
 
 def _pronoun_at(sentence: str, pronoun: str, candidates: tuple[str, ...]) -> tuple[int, int] | None:
-    """The first occurrence after both candidates were named, else the last one: the files do not mark which one is meant."""
-    found = [match.span() for match in re.finditer(rf"\b{re.escape(pronoun)}\b", sentence, re.IGNORECASE)]
+    """The first occurrence after both candidates were named, else the last one: the files do not
+    mark which one is meant.
+    """
+    found = [
+        match.span() for match in re.finditer(rf"\b{re.escape(pronoun)}\b", sentence, re.IGNORECASE)
+    ]
     if not found:
         return None
     named = max(sentence.lower().find(candidate.lower()) for candidate in candidates)

@@ -16,10 +16,15 @@ from gpt1.tasks.table import Kind
 from gpt1.tasks.transforms import Ids, SpecialIds, Truncation, sequences, whole_length
 
 PADDING = 0
-"""Right padding (SPEC section 2: there is no token for it). It lies after the extract token, where causality hides it."""
+"""Right padding (SPEC section 2: there is no token for it).
+
+It lies after the extract token, where causality hides it.
+"""
 
 Batch = tuple[Tensor, Tensor, Tensor]
-"""ids (N, T) int64, lengths (N,) int64, labels (B,) of B examples with N / B sequences each, one after the other."""
+"""ids (N, T) int64, lengths (N,) int64, labels (B,) of B examples with N / B sequences each, one
+after the other.
+"""
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,9 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Form:
-    """How examples become sequences: the task's kind, the special tokens, the longest sequence and what is cut where."""
+    """How examples become sequences: the task's kind, the special tokens, the longest sequence
+    and what is cut where.
+    """
 
     kind: Kind
     special: SpecialIds
@@ -46,16 +53,23 @@ class Form:
 
 
 class EncodedExamples(Sequence[Encoded]):
-    """The examples of a split through their input transform, made when they are asked for: only the texts' ids are kept.
+    """The examples of a split through their input transform, made when they are asked for: only the
+    texts' ids are kept.
 
-    Those without a label get 0, for predicting only. `cut` counts the examples that did not fit into the form's length.
+    Those without a label get 0, for predicting only. `cut` counts the examples that did not fit
+    into the form's length.
     """
 
     def __init__(self, examples: Sequence[Example], pieces: Pieces, form: Form) -> None:
         self._pieces, self._form = pieces, form
         self._labels = [float(example.label or 0) for example in examples]
         self._shapes = [(len(example.texts), len(example.choices)) for example in examples]
-        self._first = [0, *torch.tensor([sum(shape) for shape in self._shapes], dtype=torch.int64).cumsum(0).tolist()]
+        self._first = [
+            0,
+            *torch.tensor([sum(shape) for shape in self._shapes], dtype=torch.int64)
+            .cumsum(0)
+            .tolist(),
+        ]
         self.cut = sum(self._is_cut(place) for place in range(len(examples)))
 
     def __len__(self) -> int:
@@ -73,7 +87,10 @@ class EncodedExamples(Sequence[Encoded]):
         place %= len(self)
         texts, choices = self._parts(place)
         form = self._form
-        return Encoded(sequences(form.kind, texts, choices, form.special, form.length, form.truncation), self._labels[place])
+        return Encoded(
+            sequences(form.kind, texts, choices, form.special, form.length, form.truncation),
+            self._labels[place],
+        )
 
     def _parts(self, place: int) -> tuple[list[Ids], list[Ids]]:
         texts, choices = self._shapes[place]
@@ -92,11 +109,15 @@ def make_batch(examples: Sequence[Encoded], regression: bool) -> Batch:
     inside = torch.arange(int(lengths.max())) < lengths[:, None]  # (N, T)
     ids = torch.full(inside.shape, PADDING, dtype=torch.int64)
     ids[inside] = torch.tensor(list(chain.from_iterable(rows)))
-    labels = torch.tensor([example.label for example in examples], dtype=torch.float32 if regression else torch.int64)
+    labels = torch.tensor(
+        [example.label for example in examples], dtype=torch.float32 if regression else torch.int64
+    )
     return ids, lengths, labels
 
 
-def evaluation_batches(examples: Sequence[Encoded], size: int, regression: bool) -> Iterator[tuple[list[int], Batch]]:
+def evaluation_batches(
+    examples: Sequence[Encoded], size: int, regression: bool
+) -> Iterator[tuple[list[int], Batch]]:
     """Batches of like length, with the places of their examples."""
     longest = [example.longest for example in examples]
     by_length = sorted(range(len(examples)), key=lambda place: (longest[place], place))

@@ -17,10 +17,11 @@ Label = int | float | None
 class Example:
     """One row of a task, whatever its kind.
 
-    `texts` holds one text (classification), two (entailment, similarity) or the document and, where there is one, the question
-    (multiple choice, whose answers are `choices`). `label` is the index of the class or of the right answer, the score of a
-    regression, or None where the publisher keeps it back. `group` names the part of the task whose score is also wanted by
-    itself (MNLI's matched and mismatched, RACE's middle and high); empty where there is none.
+    `texts` holds one text (classification), two (entailment, similarity) or the document and, where
+    there is one, the question (multiple choice, whose answers are `choices`). `label` is the index
+    of the class or of the right answer, the score of a regression, or None where the publisher
+    keeps it back. `group` names the part of the task whose score is also wanted by itself (MNLI's
+    matched and mismatched, RACE's middle and high); empty where there is none.
     """
 
     id: str
@@ -34,7 +35,9 @@ def write_examples(file: IO[bytes], examples: Iterable[Example]) -> int:
     """Write one JSON object a line; return their number."""
     count = 0
     for example in examples:
-        file.write(json.dumps(asdict(example), ensure_ascii=False, sort_keys=True).encode("utf-8") + b"\n")
+        file.write(
+            json.dumps(asdict(example), ensure_ascii=False, sort_keys=True).encode("utf-8") + b"\n"
+        )
         count += 1
     return count
 
@@ -50,7 +53,10 @@ def _parse(line: str, where: str) -> Example:
     try:
         row = json.loads(line)
         return Example(
-            id=row["id"], texts=tuple(row["texts"]), choices=tuple(row["choices"]), label=row["label"], group=row["group"]
+            id=row["id"], texts=tuple(row["texts"]), choices=tuple(row["choices"]),
+            label=row["label"], group=row["group"],
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{where}: not an example of a task ({error}); make the task data again") from error
+        raise UserError(
+            f"{where}: not an example of a task ({error}); make the task data again"
+        ) from error

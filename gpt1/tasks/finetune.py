@@ -1,4 +1,6 @@
-"""Fine-tuning of one task (SPEC section 4): the shared loop and engine, an evaluation each epoch, the best epoch kept."""
+"""Fine-tuning of one task (SPEC section 4): the shared loop and engine, an evaluation each
+epoch, the best epoch kept.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,10 @@ from gpt1.train.schedule import learning_rate
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """The defaults are the paper's (SPEC section 4). `warmup` is a share of the updates; `accumulation` cuts a batch in pieces."""
+    """The defaults are the paper's (SPEC section 4).
+
+    `warmup` is a share of the updates; `accumulation` cuts a batch in pieces.
+    """
 
     seed: int = 1
     lr: float = 6.25e-5
@@ -59,7 +64,9 @@ class TaskSet:
 
 @dataclass
 class Result:
-    """The best epoch (1-based) by dev score, its score, predictions and weights, and the curve, one dictionary a point."""
+    """The best epoch (1-based) by dev score, its score, predictions and weights, and the curve,
+    one dictionary a point.
+    """
 
     best_epoch: int = 0
     score: Score | None = None
@@ -73,12 +80,16 @@ def make_task_model(gpt: GPT, data: TaskSet, config: FinetuneConfig) -> TaskMode
     if gpt.config.special_tokens == 0:
         gpt.extend(SPECIAL_TOKENS, generator("special tokens", config.seed))
     head_generator = generator("task head", config.seed)
-    head = TaskHead(data.task, gpt.config.width, config.classifier_dropout, config.regression, head_generator)
+    head = TaskHead(
+        data.task, gpt.config.width, config.classifier_dropout, config.regression, head_generator
+    )
     return TaskModel(gpt, head, config.lm_weight)
 
 
 def reset_blocks(gpt: GPT, kept: int, seed: int) -> None:
-    """Draw all blocks but the first `kept` anew: how many layers are transferred (paper, figure 2 left; 0: embeddings only)."""
+    """Draw all blocks but the first `kept` anew: how many layers are transferred (paper, figure
+    2 left; 0: embeddings only).
+    """
     fresh = GPT(gpt.config, generator("blocks", seed))
     for block, random_block in list(zip(gpt.h, fresh.h, strict=True))[kept:]:
         block.load_state_dict(random_block.state_dict())
@@ -93,8 +104,8 @@ class _Batches:
         self.per_epoch = len(data.train) // config.batch
         if self.per_epoch == 0:
             raise UserError(
-                f"{data.task.name}: {len(data.train)} training examples do not fill one batch of {config.batch}; "
-                "take a smaller batch or more examples"
+                f"{data.task.name}: {len(data.train)} training examples do not fill one batch of"
+                f" {config.batch}; take a smaller batch or more examples"
             )
         self._epoch, self._batches = -1, list[list[int]]()
 
@@ -103,15 +114,23 @@ class _Batches:
         epoch, place = divmod(step, self.per_epoch)
         if epoch != self._epoch:
             self._epoch = epoch
-            self._batches = epoch_batches(self.lengths, config.batch, config.seed, epoch, config.batching)
+            self._batches = epoch_batches(
+                self.lengths, config.batch, config.seed, epoch, config.batching
+            )
         chosen = [self.data.train[i] for i in self._batches[place]]
         piece = config.batch // config.accumulation
         pieces = [chosen[start : start + piece] for start in range(0, config.batch, piece)]
-        return [MicroBatch(index, make_batch(rows, self.data.task.regression)) for index, rows in enumerate(pieces)]
+        return [
+            MicroBatch(index, make_batch(rows, self.data.task.regression))
+            for index, rows in enumerate(pieces)
+        ]
 
 
 @torch.no_grad()
-def predict(model: TaskModel, examples: Sequence[Encoded], task: Task, config: FinetuneConfig, device: torch.device) -> list[float]:
+def predict(
+    model: TaskModel, examples: Sequence[Encoded], task: Task, config: FinetuneConfig,
+    device: torch.device,
+) -> list[float]:
     """The prediction for each example, in their order, without dropout."""
     model.eval()
     predictions = [0.0] * len(examples)
@@ -124,7 +143,8 @@ def predict(model: TaskModel, examples: Sequence[Encoded], task: Task, config: F
 
 
 def score_predictions(
-    data: TaskSet, examples: Sequence[Encoded], found: Sequence[float], seed: int, groups: Sequence[str] = ()
+    data: TaskSet, examples: Sequence[Encoded], found: Sequence[float], seed: int,
+    groups: Sequence[str] = (),
 ) -> Score:
     """The score of predictions for `examples`."""
     return score(data.task, [example.label for example in examples], found, groups, seed)
@@ -134,16 +154,21 @@ class _Run:
     """What happens beside the updates: curves, progress, evaluation, keeping the best epoch."""
 
     def __init__(
-        self, engine: TorchEngine, model: TaskModel, data: TaskSet, config: FinetuneConfig, per_epoch: int, reporter: Reporter
+        self, engine: TorchEngine, model: TaskModel, data: TaskSet, config: FinetuneConfig,
+        per_epoch: int, reporter: Reporter,
     ) -> None:
-        self.engine, self.model, self.data, self.config, self.reporter = engine, model, data, config, reporter
+        self.engine, self.model, self.data, self.config, self.reporter = (
+            engine, model, data, config, reporter,
+        )
         self.per_epoch, self.steps = per_epoch, per_epoch * config.epochs
         self.result = Result()
 
     def rate(self, step: int) -> float:
         """The learning rate of an update (0-based)."""
         warmup = round(self.config.warmup * self.steps)
-        return learning_rate(step, max_lr=self.config.lr, warmup=warmup, steps=self.steps, schedule="linear")
+        return learning_rate(
+            step, max_lr=self.config.lr, warmup=warmup, steps=self.steps, schedule="linear"
+        )
 
     def after_step(self, done: int, outcome: Outcome) -> None:
         if done % self.config.log_every == 0 or done == self.steps:
@@ -155,7 +180,10 @@ class _Run:
     def _training_figures(self, done: int, outcome: Outcome) -> dict[str, float]:
         assert self.model.parts is not None
         task, lm = (float(part) for part in self.model.parts)
-        return {"loss": float(outcome.losses.mean()), "task_loss": task, "lm_loss": lm, "lr": self.rate(done - 1)}
+        return {
+            "loss": float(outcome.losses.mean()), "task_loss": task, "lm_loss": lm,
+            "lr": self.rate(done - 1),
+        }
 
     def _evaluate(self, done: int) -> None:
         data, best = self.data, self.result.score
@@ -172,12 +200,18 @@ class _Run:
         self.reporter.log(step, values)
 
 
-def finetune(model: TaskModel, data: TaskSet, config: FinetuneConfig, device: torch.device, reporter: Reporter) -> Result:
-    """Train all parameters of `model`, evaluate on dev after each epoch, return the best epoch; `model` ends with its weights."""
+def finetune(
+    model: TaskModel, data: TaskSet, config: FinetuneConfig, device: torch.device,
+    reporter: Reporter,
+) -> Result:
+    """Train all parameters of `model`, evaluate on dev after each epoch, return the best epoch;
+    `model` ends with its weights.
+    """
     batches = _Batches(data, config)
     optimiser = OptimiserConfig(weight_decay=config.weight_decay, clip=config.clip)
     engine = TorchEngine(
-        model, optimiser, seed=config.seed, accumulation=config.accumulation, precision=config.precision, device=device
+        model, optimiser, seed=config.seed, accumulation=config.accumulation,
+        precision=config.precision, device=device,
     )
     run = _Run(engine, model, data, config, batches.per_epoch, reporter)
     ahead = Ahead(batches, run.steps, pin=device.type == "cuda")

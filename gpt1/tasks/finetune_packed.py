@@ -62,12 +62,7 @@ def read_jobs(config: Path) -> list[FinetuneJob]:
 
 
 def run_packed(
-    folder: Path,
-    job: FinetuneJob,
-    model: Path,
-    device: torch.device,
-    *,
-    rows: int | None = None,
+    folder: Path, job: FinetuneJob, model: Path, device: torch.device, *, rows: int | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Run one job with the data of `folder`, from the pre-trained `model` (a file or folder).
@@ -185,8 +180,7 @@ def _choose(jobs: Sequence[FinetuneJob], arguments: argparse.Namespace) -> list[
         raise UserError(f"{arguments.config}: no job fits all options; leave one of them out")
     return [
         replace(
-            job,
-            max_length=arguments.max_length or job.max_length,
+            job, max_length=arguments.max_length or job.max_length,
             config=replace(job.config, precision=arguments.precision or job.config.precision),
         )
         for job in found
@@ -200,7 +194,9 @@ def _facet(job: FinetuneJob, name: str) -> str | int:
 
 def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch finds no GPU; take --device cpu, or repair the driver")
+        raise UserError(
+            "--device cuda: torch finds no GPU; take --device cpu, or repair the driver"
+        )
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 

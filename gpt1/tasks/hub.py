@@ -1,7 +1,10 @@
-"""Reading a task from the Hugging Face hub's layout: Parquet files `config/split-00000-of-00001.parquet` in a local folder.
+"""Reading a task from the Hugging Face hub's layout:
 
-Faults are UserErrors with file and row (counted from 1, as the hub's viewer shows row 0 as the first). No network here: `gpt1 data
-get` downloads, and a folder that somebody filled by hand is read just the same.
+Parquet files `config/split-00000-of-00001.parquet` in a local folder.
+
+Faults are UserErrors with file and row (counted from 1, as the hub's viewer shows row 0 as the
+first). No network here: `gpt1 data get` downloads, and a folder that somebody filled by hand is
+read just the same.
 """
 
 from __future__ import annotations
@@ -22,9 +25,11 @@ LETTERS = "ABCDEFGH"
 
 
 def hub_files(task: Task, folder: Path) -> dict[str, list[tuple[str, str, Path]]] | None:
-    """For each split (name in the hub's layout, group, file) of the task; None where `folder` holds no such copy.
+    """For each split (name in the hub's layout, group, file) of the task; None where `folder` holds
+    no such copy.
 
-    Looked for under `folder/owner/name`, `folder/name` and `folder` itself. UserError where a shard or a split is missing.
+    Looked for under `folder/owner/name`, `folder/name` and `folder` itself. UserError where a shard
+    or a split is missing.
     """
     if task.hub is None:
         return None
@@ -35,28 +40,44 @@ def hub_files(task: Task, folder: Path) -> dict[str, list[tuple[str, str, Path]]
         return None
     found: dict[str, list[tuple[str, str, Path]]] = {}
     for split, parts in task.hub.parts.items():
-        files = [(f"{name}/{path.name}", group, path) for name, part, group in parts for path in _shards(root / name, part)]
+        files = [
+            (f"{name}/{path.name}", group, path)
+            for name, part, group in parts
+            for path in _shards(root / name, part)
+        ]
         if files:
             found[split] = files
         elif split != "test":
             name, part, _ = parts[0]
             missing = root / name / f"{part}-00000-of-00001.parquet"
-            raise UserError(f"{task.title}: {missing} is missing; `gpt1 data get {task.name}` fetches it")
+            raise UserError(
+                f"{task.title}: {missing} is missing; `gpt1 data get {task.name}` fetches it"
+            )
     return found
 
 
 def _shards(folder: Path, split: str) -> list[Path]:
-    """All shards of a split in their order; none where it has none. UserError where one of several is missing."""
+    """All shards of a split in their order; none where it has none.
+
+    UserError where one of several is missing.
+    """
     found = sorted(path for path in folder.glob(f"{split}-*.parquet") if _SHARD.search(path.name))
     found = [path for path in found if path.name[: -len("-00000-of-00000.parquet")] == split]
     wanted = {int(_SHARD.search(path.name)[2]) for path in found}  # type: ignore[index]
     if found and wanted != {len(found)}:
-        raise UserError(f"{folder}: {len(found)} shards of {split} where their names say {max(wanted)}; fetch the missing ones")
+        raise UserError(
+            f"{folder}: {len(found)} shards of {split} where their names say {max(wanted)}; fetch"
+            " the missing ones"
+        )
     return found
 
 
-def read_parquet(task: Task, split: str, path: Path, group: str, dropped: Counter[str]) -> Iterator[Example]:
-    """The examples of one file; rows with the hub's label -1 are dropped and counted, in test files they have no label."""
+def read_parquet(
+    task: Task, split: str, path: Path, group: str, dropped: Counter[str]
+) -> Iterator[Example]:
+    """The examples of one file; rows with the hub's label -1 are dropped and counted, in test
+    files they have no label.
+    """
     hub = task.hub
     assert hub is not None
     for number, row in enumerate(_rows(hub, task, path), start=1):
@@ -66,7 +87,10 @@ def read_parquet(task: Task, split: str, path: Path, group: str, dropped: Counte
         name = f"{group or path.stem.split('-')[0]}-{passage}-{number}"
         label = row[str(hub.columns.label)]
         if task.kind == "choice":
-            yield Example(name, texts, _options(task, row["options"], where), _answer(task, label, where), group)
+            yield Example(
+                name, texts, _options(task, row["options"], where), _answer(task, label, where),
+                group,
+            )
         elif label == -1 and split == "test" and hub.kept_back:
             yield Example(name, texts, label=None, group=group)
         elif label == -1 and task.dropped_label:
@@ -79,14 +103,22 @@ def _rows(hub: Hub, task: Task, path: Path) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    wanted = [*map(str, hub.columns.texts), str(hub.columns.label), *(("options",) if task.kind == "choice" else ())]
+    wanted = [
+        *map(str, hub.columns.texts), str(hub.columns.label),
+        *(("options",) if task.kind == "choice" else ()),
+    ]
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
             missing = [name for name in wanted if name not in names]
             if missing:
-                raise UserError(f"{path}: no column {missing[0]!r}; columns found: {', '.join(names)}")
-            columns = [*wanted, *(["example_id"] if "example_id" in names and task.kind == "choice" else [])]
+                raise UserError(
+                    f"{path}: no column {missing[0]!r}; columns found: {', '.join(names)}"
+                )
+            columns = [
+                *wanted,
+                *(["example_id"] if "example_id" in names and task.kind == "choice" else []),
+            ]
             for batch in file.iter_batches(columns=columns):
                 yield from batch.to_pylist()
     except (pa.ArrowInvalid, OSError) as error:
@@ -107,7 +139,11 @@ def _label(task: Task, hub: Hub, value: Any, where: str) -> Label:
         return float(value)
     text = hub.labels[value] if isinstance(value, int) and 0 <= value < len(hub.labels) else value
     if text not in task.labels:
-        known = f"0 to {len(hub.labels) - 1} ({', '.join(hub.labels)})" if hub.labels else ", ".join(task.labels)
+        known = (
+            f"0 to {len(hub.labels) - 1} ({', '.join(hub.labels)})"
+            if hub.labels
+            else ", ".join(task.labels)
+        )
         raise UserError(f"{where}: unknown label {value!r}; labels of {task.title}: {known}")
     return task.labels.index(text)
 
@@ -122,5 +158,7 @@ def _options(task: Task, found: Any, where: str) -> tuple[str, ...]:
 def _answer(task: Task, letter: Any, where: str) -> int:
     letters = LETTERS[: task.choices]
     if not isinstance(letter, str) or len(letter) != 1 or letter not in letters:
-        raise UserError(f"{where}: the right answer is {letter!r}; one of {', '.join(letters)} was expected")
+        raise UserError(
+            f"{where}: the right answer is {letter!r}; one of {', '.join(letters)} was expected"
+        )
     return letters.index(letter)

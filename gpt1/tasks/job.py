@@ -94,19 +94,16 @@ class TaskInputs:
     """
 
     def __init__(
-        self,
-        files: TaskFiles,
-        pieces: PiecesOf,
-        gpt: GPT,
-        reporter: Reporter,
-        *,
-        max_length: int | None,
-        truncation: Truncation,
+        self, files: TaskFiles, pieces: PiecesOf, gpt: GPT, reporter: Reporter, *,
+        max_length: int | None, truncation: Truncation,
     ) -> None:
         context = gpt.config.context
         length = max_length or context
         if not SHORTEST <= length <= context:
-            raise UserError(f"sequences of {length} ids do not fit: expected {SHORTEST} to the model's context of {context}")
+            raise UserError(
+                f"sequences of {length} ids do not fit: expected {SHORTEST} to the model's context"
+                f" of {context}"
+            )
         self._files, self._pieces, self._reporter = files, pieces, reporter
         special = SpecialIds.after(gpt.config.vocabulary)
         self._form = Form(files.task.kind, special, length, truncation)
@@ -147,11 +144,7 @@ def random_model(job: FinetuneJob) -> GPT:
 
 
 def run_job(
-    job: FinetuneJob,
-    files: TaskFiles,
-    pieces: PiecesOf,
-    gpt: GPT,
-    device: torch.device,
+    job: FinetuneJob, files: TaskFiles, pieces: PiecesOf, gpt: GPT, device: torch.device,
     reporter: Reporter,
 ) -> JobResult:
     """Fine-tune `gpt`, which it changes; score it on dev and, where there is one, the test set."""

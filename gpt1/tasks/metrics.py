@@ -16,7 +16,10 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Score:
-    """A task's score on one set of `n` examples; all figures in per cent. `groups` holds the parts' values."""
+    """A task's score on one set of `n` examples; all figures in per cent.
+
+    `groups` holds the parts' values.
+    """
 
     metric: str
     values: Mapping[str, float]
@@ -33,14 +36,17 @@ class Score:
 
     @property
     def above_baseline(self) -> float:
-        """How many standard errors the score lies above the baseline; 0 where the error is 0 (a constant prediction)."""
+        """How many standard errors the score lies above the baseline; 0 where the error is 0 (a
+        constant prediction).
+        """
         return (self.main - self.baseline) / self.standard_error if self.standard_error else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dictionary, for JSON."""
         return {
-            "metric": self.metric, "values": dict(self.values), "baseline": self.baseline, "baseline_kind": self.baseline_kind,
-            "standard_error": self.standard_error, "standard_error_kind": self.standard_error_kind, "n": self.n,
+            "metric": self.metric, "values": dict(self.values), "baseline": self.baseline,
+            "baseline_kind": self.baseline_kind, "standard_error": self.standard_error,
+            "standard_error_kind": self.standard_error_kind, "n": self.n,
             "standard_errors_above_baseline": self.above_baseline,
         }  # fmt: skip
 
@@ -108,21 +114,25 @@ def _constant(*sides: np.ndarray) -> bool:
 
 
 METRICS: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "accuracy": accuracy,
-    "f1": f1,
-    "matthews": matthews,
-    "pearson": pearson,
-    "spearman": spearman,
+    "accuracy": accuracy, "f1": f1, "matthews": matthews, "pearson": pearson, "spearman": spearman,
 }
 
 
-def score(task: Task, labels: Sequence[float], predictions: Sequence[float], groups: Sequence[str] = (), seed: int = 0) -> Score:
+def score(
+    task: Task, labels: Sequence[float], predictions: Sequence[float], groups: Sequence[str] = (),
+    seed: int = 0,
+) -> Score:
     """All metrics of the task, of the whole set and (as `metric/group`) of its groups."""
     truth, found = np.asarray(labels), np.asarray(predictions)
     values = {metric: 100 * METRICS[metric](truth, found) for metric in task.metrics}
     for group in sorted(set(groups) - {""}):
         inside = np.asarray([name == group for name in groups])
-        values.update({f"{metric}/{group}": 100 * METRICS[metric](truth[inside], found[inside]) for metric in task.metrics})
+        values.update(
+            {
+                f"{metric}/{group}": 100 * METRICS[metric](truth[inside], found[inside])
+                for metric in task.metrics
+            }
+        )
     main = task.metrics[0]
     baseline, baseline_kind = baseline_of(task, truth)
     error, error_kind = standard_error(main, truth, found, seed)
@@ -151,13 +161,24 @@ def baseline_of(task: Task, labels: np.ndarray) -> tuple[float, str]:
     return 100 * float(np.unique(labels, return_counts=True)[1].max() / len(labels)), "majority"
 
 
-def standard_error(metric: str, labels: np.ndarray, predictions: np.ndarray, seed: int) -> tuple[float, str]:
-    """In per cent: binomial for accuracy, else the spread over 1,000 resamples of the examples with replacement."""
+def standard_error(
+    metric: str, labels: np.ndarray, predictions: np.ndarray, seed: int
+) -> tuple[float, str]:
+    """In per cent: binomial for accuracy, else the spread over 1,000 resamples of the examples
+    with replacement.
+    """
     n = len(labels)
     if metric == "accuracy":
-        # With one right and one wrong answer added, so that a perfect score of few examples is not taken for certain.
+        # With one right and one wrong answer added, so that a perfect score of few examples is not
+        # taken for certain.
         share = (accuracy(labels, predictions) * n + 1) / (n + 2)
         return 100 * math.sqrt(share * (1 - share) / n), "binomial"
     rng = np.random.default_rng(seed)
     draws = [rng.integers(0, n, n) for _ in range(RESAMPLES)]
-    return 100 * float(np.std([METRICS[metric](labels[draw], predictions[draw]) for draw in draws], ddof=1)), "bootstrap"
+    return (
+        100
+        * float(
+            np.std([METRICS[metric](labels[draw], predictions[draw]) for draw in draws], ddof=1)
+        ),
+        "bootstrap",
+    )

@@ -1,7 +1,9 @@
-"""The ids of a split's texts: encoded once for a task, and kept, so that every seed and variant shares them.
+"""The ids of a split's texts: encoded once for a task, and kept, so that every seed and variant
+shares them.
 
-Texts come as they are, whole: input transforms and truncation, which depend on the model, come later. A text that stands in several
-examples (RACE's passages, a question's document) is encoded and kept once.
+Texts come as they are, whole: input transforms and truncation, which depend on the model, come
+later. A text that stands in several examples (RACE's passages, a question's document) is encoded
+and kept once.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ from gpt1.tasks.example import Example
 
 @dataclass(frozen=True)
 class Pieces:
-    """`ids` (N,) int32 of all distinct texts; text t is ids[starts[t] : starts[t + 1]]; `texts` (P,) says which text each piece
-    is: of each example in turn its texts, then its answers."""
+    """`ids` (N,) int32 of all distinct texts; text t is ids[starts[t] : starts[t + 1]]; `texts`
+    (P,) says which text each piece is: of each example in turn its texts, then its answers.
+    """
 
     ids: np.ndarray
     starts: np.ndarray
@@ -43,7 +46,9 @@ def encode_pieces(examples: Sequence[Example], encode: Callable[[str], list[int]
                 found.append(np.asarray(encode(text), dtype=np.int32))
             order.append(number)
     starts = np.cumsum([0, *map(len, found)], dtype=np.int64)
-    return Pieces(np.concatenate([np.zeros(0, np.int32), *found]), starts, np.asarray(order, dtype=np.int64))
+    return Pieces(
+        np.concatenate([np.zeros(0, np.int32), *found]), starts, np.asarray(order, dtype=np.int64)
+    )
 
 
 def pieces_bytes(pieces: Pieces) -> bytes:
@@ -54,18 +59,25 @@ def pieces_bytes(pieces: Pieces) -> bytes:
 
 
 def load_pieces(path: Path, examples: Sequence[Example]) -> Pieces:
-    """Read what `pieces_bytes` gave; UserError where it is missing, damaged or of other examples."""
+    """Read what `pieces_bytes` gave; UserError where it is missing, damaged or of other
+    examples.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
         found = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: no ids of a task ({error}); run the encode stage again") from error
+        raise UserError(
+            f"{path}: no ids of a task ({error}); run the encode stage again"
+        ) from error
     pieces = Pieces(found["ids"], found["starts"], found["texts"])
     wanted = sum(len(example.texts) + len(example.choices) for example in examples)
     if len(pieces.texts) != wanted:
-        raise UserError(f"{path.name}: {len(pieces.texts)} texts encoded, the examples have {wanted}; run the encode stage again")
+        raise UserError(
+            f"{path.name}: {len(pieces.texts)} texts encoded, the examples have {wanted}; run the"
+            " encode stage again"
+        )
     return pieces
 
 

@@ -1,8 +1,12 @@
-"""Readers of the published layouts: GLUE's and SciTail's TSV, SNLI's JSON Lines, RACE's folders, Story Cloze's CSV.
+"""Readers of the published layouts:
 
-A folder without the publisher's files may hold the Hugging Face hub's copy instead (gpt1/tasks/hub.py).
+GLUE's and SciTail's TSV, SNLI's JSON Lines, RACE's folders, Story Cloze's CSV.
 
-Every fault of a file is a UserError that names the file and the row (counted from 1, as an editor shows lines).
+A folder without the publisher's files may hold the Hugging Face hub's copy instead
+(gpt1/tasks/hub.py).
+
+Every fault of a file is a UserError that names the file and the row (counted from 1, as an editor
+shows lines).
 """
 
 from __future__ import annotations
@@ -26,7 +30,10 @@ from gpt1.tasks.table import Column, Source, Task
 
 CLOZE_SEED = 3535999445
 CLOZE_DEV = 374
-"""The released code's split of the labelled 2016 file: `train_test_split(test_size=374, random_state=3535999445)`."""
+"""The released code's split of the labelled 2016 file:
+
+`train_test_split(test_size=374, random_state=3535999445)`.
+"""
 
 
 @dataclass(frozen=True)
@@ -53,10 +60,15 @@ class _File:
 
 
 def source_files(task: Task, folder: Path) -> dict[str, list[tuple[Source, Path]]]:
-    """The files of each split under `folder`: its own folder, one around it, or the hub's copy. Only `test` may be missing."""
+    """The files of each split under `folder`: its own folder, one around it, or the hub's copy.
+
+    Only `test` may be missing.
+    """
     around = [folder / parent / task.folder for parent in ("", "glue", "GLUE")]
     root = next((place for place in around if place.is_dir()), folder)
-    if not any((root / source.path).exists() for sources in task.files.values() for source in sources):
+    if not any(
+        (root / source.path).exists() for sources in task.files.values() for source in sources
+    ):
         copied = hub_files(task, folder)
         if copied is not None:
             return {
@@ -72,18 +84,28 @@ def source_files(task: Task, folder: Path) -> dict[str, list[tuple[Source, Path]
         elif split != "test":
             inside = f", or the folder around {task.folder}," if task.folder else ""
             fetched = f" (`gpt1 data get {task.name}` fetches the hub's copy)" if task.hub else ""
-            raise UserError(f"{task.title}: {missing[0]} is missing; give the folder that holds it{inside} as the source{fetched}")
+            raise UserError(
+                f"{task.title}: {missing[0]} is missing; give the folder that holds it{inside} as"
+                f" the source{fetched}"
+            )
     return found
 
 
 def _there(root: Path, source: Source) -> Path:
     """Where a file lies, under the one or the other of its published names."""
     other = root / source.or_path
-    return other if source.or_path and other.exists() and not (root / source.path).exists() else root / source.path
+    return (
+        other
+        if source.or_path and other.exists() and not (root / source.path).exists()
+        else root / source.path
+    )
 
 
 def read_task(task: Task, folder: Path) -> dict[str, Split]:
-    """All splits of a task. UserError: a missing file, a wrong column, an unknown label, an empty split."""
+    """All splits of a task.
+
+    UserError: a missing file, a wrong column, an unknown label, an empty split.
+    """
     reader = _READERS[task.layout]
     splits = {}
     for split, files in source_files(task, folder).items():
@@ -96,7 +118,10 @@ def read_task(task: Task, folder: Path) -> dict[str, Split]:
             columns = source.columns or task.columns or Column((), 0)
             examples += reader(_File(task, split, path, source.group, columns, dropped))
         if not examples:
-            raise UserError(f"{files[0][1]}: no {split} examples of {task.title} in it; at least one row is needed")
+            raise UserError(
+                f"{files[0][1]}: no {split} examples of {task.title} in it; at least one row is"
+                " needed"
+            )
         splits[split] = Split(examples, dict(dropped))
     return _cloze_dev(splits) if task.layout == "cloze" else splits
 
@@ -106,7 +131,9 @@ def read_label(task: Task, text: str, where: str) -> Label:
     if not task.regression:
         text = task.aliases.get(text, text)
         if text not in task.labels:
-            raise UserError(f"{where}: unknown label {text!r}; labels of {task.title}: {', '.join(task.labels)}")
+            raise UserError(
+                f"{where}: unknown label {text!r}; labels of {task.title}: {', '.join(task.labels)}"
+            )
         return task.labels.index(text)
     try:
         score = float(text)
@@ -137,21 +164,30 @@ def _tsv(file: _File) -> Iterator[Example]:
             file.dropped[f"label {file.task.dropped_label}"] += 1
             continue
         found = None if label is None else read_label(file.task, row[label], where)
-        yield Example(f"{file.path.stem}-{number}", tuple(row[text] for text in texts), label=found, group=file.group)
+        yield Example(
+            f"{file.path.stem}-{number}", tuple(row[text] for text in texts), label=found,
+            group=file.group,
+        )
 
 
 def _places(file: _File, header: list[str]) -> tuple[list[int], int | None]:
-    """Where the texts and the label stand; None for the label that GLUE keeps back in its test files."""
+    """Where the texts and the label stand; None for the label that GLUE keeps back in its test
+    files.
+    """
 
     def at(column: str | int) -> int:
         if isinstance(column, int):
             return column
         if column in header:
             return header.index(column)
-        raise UserError(f"{file.path}, row 1: no column {column!r}; columns found: {', '.join(header)}")
+        raise UserError(
+            f"{file.path}, row 1: no column {column!r}; columns found: {', '.join(header)}"
+        )
 
     kept_back = file.split == "test" and header and file.columns.label not in header
-    return [at(column) for column in file.columns.texts], None if kept_back else at(file.columns.label)
+    return [at(column) for column in file.columns.texts], (
+        None if kept_back else at(file.columns.label)
+    )
 
 
 def _jsonl(file: _File) -> Iterator[Example]:
@@ -162,31 +198,45 @@ def _jsonl(file: _File) -> Iterator[Example]:
         row = _json(line, where)
         missing = [key for key in wanted if not isinstance(row.get(key), str)]
         if missing:
-            raise UserError(f"{where}: no {missing[0]!r} in it; a JSON object with {', '.join(wanted)} was expected")
+            raise UserError(
+                f"{where}: no {missing[0]!r} in it; a JSON object with {', '.join(wanted)} was"
+                " expected"
+            )
         *texts, label = (row[key] for key in wanted)
         if label == file.task.dropped_label:
             file.dropped[f"label {label}"] += 1
             continue
-        yield Example(f"{file.path.stem}-{number}", tuple(texts), label=read_label(file.task, label, where), group=file.group)
+        yield Example(
+            f"{file.path.stem}-{number}", tuple(texts), label=read_label(file.task, label, where),
+            group=file.group,
+        )
 
 
 _RACE_KEYS = ("article", "questions", "options", "answers")
 
 
 def _race(file: _File) -> Iterator[Example]:
-    """A folder of passages, one JSON object each, with several questions; in the order of their numbers."""
+    """A folder of passages, one JSON object each, with several questions; in the order of their
+    numbers.
+    """
     for path in sorted(file.path.glob("*.txt"), key=lambda path: (len(path.name), path.name)):
         passage = _json(read_text(path), str(path))
         missing = [key for key in _RACE_KEYS if key not in passage]
         if missing:
-            raise UserError(f"{path}: no {missing[0]!r} in it; a RACE file has {', '.join(_RACE_KEYS)}")
+            raise UserError(
+                f"{path}: no {missing[0]!r} in it; a RACE file has {', '.join(_RACE_KEYS)}"
+            )
         strange = [key for key in _RACE_KEYS[1:] if not isinstance(passage[key], list)]
         if strange or not isinstance(passage["article"], str):
             raise UserError(
-                f"{path}: {(strange or ['article'])[0]!r} is no {'list' if strange else 'text'}; a RACE file was expected"
+                f"{path}: {(strange or ['article'])[0]!r} is no {'list' if strange else 'text'}; a"
+                " RACE file was expected"
             )
         if not len(passage["questions"]) == len(passage["options"]) == len(passage["answers"]):
-            raise UserError(f"{path}: questions, options and answers differ in number; one of each a question was expected")
+            raise UserError(
+                f"{path}: questions, options and answers differ in number; one of each a question"
+                " was expected"
+            )
         for index, question in enumerate(passage["questions"]):
             options, answer = passage["options"][index], passage["answers"][index]
             where = f"{path}, question {index + 1}"
@@ -196,9 +246,14 @@ def _race(file: _File) -> Iterator[Example]:
             if not all(isinstance(text, str) for text in (question, *options)):
                 raise UserError(f"{where}: the question or an answer is no text")
             if answer not in ("A", "B", "C", "D"):
-                raise UserError(f"{where}: the right answer is {answer!r}; A, B, C or D was expected")
+                raise UserError(
+                    f"{where}: the right answer is {answer!r}; A, B, C or D was expected"
+                )
             name = f"{file.group}-{path.stem}-{index}"
-            yield Example(name, (passage["article"], question), tuple(options), "ABCD".index(answer), file.group)
+            yield Example(
+                name, (passage["article"], question), tuple(options), "ABCD".index(answer),
+                file.group,
+            )
 
 
 _CLOZE_TEXTS = tuple(f"InputSentence{number}" for number in range(1, 5))
@@ -212,24 +267,36 @@ def _cloze(file: _File) -> Iterator[Example]:
     header = list(rows.fieldnames or ())
     for column in ("InputStoryid", *_CLOZE_TEXTS, *_CLOZE_ENDINGS, _CLOZE_ANSWER):
         if column not in header:
-            raise UserError(f"{file.path}, row 1: no column {column!r}; columns found: {', '.join(header)}")
+            raise UserError(
+                f"{file.path}, row 1: no column {column!r}; columns found: {', '.join(header)}"
+            )
     for row in rows:
         where = f"{file.path}, row {rows.line_num}"
         if None in row.values() or None in row:
             raise UserError(f"{where}: {len(header)} columns were expected (comma separated)")
         if row[_CLOZE_ANSWER] not in ("1", "2"):
-            raise UserError(f"{where}: {_CLOZE_ANSWER} is {row[_CLOZE_ANSWER]!r}; 1 or 2 was expected")
+            raise UserError(
+                f"{where}: {_CLOZE_ANSWER} is {row[_CLOZE_ANSWER]!r}; 1 or 2 was expected"
+            )
         story = " ".join(row[column] for column in _CLOZE_TEXTS)
-        yield Example(row["InputStoryid"], (story,), tuple(row[e] for e in _CLOZE_ENDINGS), int(row[_CLOZE_ANSWER]) - 1)
+        yield Example(
+            row["InputStoryid"], (story,), tuple(row[e] for e in _CLOZE_ENDINGS),
+            int(row[_CLOZE_ANSWER]) - 1,
+        )
 
 
 def _cloze_dev(splits: dict[str, Split]) -> dict[str, Split]:
-    """The released code's dev set: 374 stories of the one labelled file (SPEC section 4); a fifth of a shorter file."""
+    """The released code's dev set:
+
+    374 stories of the one labelled file (SPEC section 4); a fifth of a shorter file.
+    """
     from sklearn.model_selection import train_test_split
 
     labelled = splits["train"].examples
     if len(labelled) < 5:
-        raise UserError(f"Story Cloze: {len(labelled)} labelled stories; at least 5 are needed for a dev set")
+        raise UserError(
+            f"Story Cloze: {len(labelled)} labelled stories; at least 5 are needed for a dev set"
+        )
     size = CLOZE_DEV if len(labelled) > 2 * CLOZE_DEV else len(labelled) // 5
     train, dev = train_test_split(labelled, test_size=size, random_state=CLOZE_SEED)
     return {**splits, "train": Split(train, {}), "dev": Split(dev, {})}
@@ -240,11 +307,15 @@ def read_text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); the published file was expected") from error
+        raise UserError(
+            f"{path}: not UTF-8 text (byte {error.start}); the published file was expected"
+        ) from error
 
 
 def _lines(text: str) -> list[str]:
-    """Lines; not `splitlines`, which also splits at form feeds and Unicode's separators inside a text."""
+    """Lines; not `splitlines`, which also splits at form feeds and Unicode's separators inside a
+    text.
+    """
     lines = text.replace("\r\n", "\n").split("\n")
     return lines[:-1] if lines[-1] == "" else lines
 
@@ -272,11 +343,6 @@ def _wsc(file: _File) -> Iterator[Example]:
 
 
 _READERS: Mapping[str, Callable[[_File], Iterator[Example]]] = {
-    "tsv": _tsv,
-    "jsonl": _jsonl,
-    "race": _race,
-    "cloze": _cloze,
-    "dpr": _dpr,
-    "lambada": _lambada,
+    "tsv": _tsv, "jsonl": _jsonl, "race": _race, "cloze": _cloze, "dpr": _dpr, "lambada": _lambada,
     "wsc": _wsc,
 }

@@ -1,8 +1,9 @@
 """Test predictions in the forms in which they are handed in.
 
-GLUE: a zip of one TSV a task, with the server's file names, a header `index<TAB>prediction` and, for the inference tasks, labels as
-words. Story Cloze: the published file's own columns, `InputStoryid,AnswerRightEnding`. RACE has no server, its answers being
-public: the letters by passage file, as the published files hold them.
+GLUE: a zip of one TSV a task, with the server's file names, a header `index<TAB>prediction` and,
+for the inference tasks, labels as words. Story Cloze: the published file's own columns,
+`InputStoryid,AnswerRightEnding`. RACE has no server, its answers being public: the letters by
+passage file, as the published files hold them.
 """
 
 from __future__ import annotations
@@ -16,27 +17,44 @@ from gpt1.tasks.example import Example
 from gpt1.tasks.table import Task
 
 GLUE_FILES: Mapping[str, Mapping[str, str]] = {
-    "cola": {"": "CoLA.tsv"}, "sst2": {"": "SST-2.tsv"}, "mrpc": {"": "MRPC.tsv"}, "stsb": {"": "STS-B.tsv"},
-    "qqp": {"": "QQP.tsv"}, "mnli": {"matched": "MNLI-m.tsv", "mismatched": "MNLI-mm.tsv"}, "qnli": {"": "QNLI.tsv"},
+    "cola": {"": "CoLA.tsv"}, "sst2": {"": "SST-2.tsv"}, "mrpc": {"": "MRPC.tsv"},
+    "stsb": {"": "STS-B.tsv"}, "qqp": {"": "QQP.tsv"},
+    "mnli": {"matched": "MNLI-m.tsv", "mismatched": "MNLI-mm.tsv"}, "qnli": {"": "QNLI.tsv"},
     "rte": {"": "RTE.tsv"}, "wnli": {"": "WNLI.tsv"},
 }  # fmt: skip
-"""The server's file name for each task and group. It also takes AX.tsv, a diagnostic set that enters no score; none is made."""
+"""The server's file name for each task and group.
+
+It also takes AX.tsv, a diagnostic set that enters no score; none is made.
+"""
 STORY_CLOZE_FILE = "StoryCloze.csv"
 RACE_FILE = "RACE.json"
 
 
-def forms(task: Task, examples: Sequence[Example], predictions: Sequence[float]) -> dict[str, bytes]:
-    """File name -> content for a whole test set, in its published order; none for tasks whose predictions nobody takes."""
+def forms(
+    task: Task, examples: Sequence[Example], predictions: Sequence[float]
+) -> dict[str, bytes]:
+    """File name -> content for a whole test set, in its published order; none for tasks whose
+    predictions nobody takes.
+    """
     if task.name in GLUE_FILES:
         found: dict[str, bytes] = {}
         for group, name in GLUE_FILES[task.name].items():
-            ours = [value for example, value in zip(examples, predictions, strict=True) if example.group == group]
+            ours = [
+                value
+                for example, value in zip(examples, predictions, strict=True)
+                if example.group == group
+            ]
             rows = [f"{index}\t{_glue_label(task, value)}" for index, value in enumerate(ours)]
             found[name] = ("\n".join(["index\tprediction", *rows]) + "\n").encode()
         return found
     if task.name == "storycloze":
-        rows = [f"{example.id},{int(value) + 1}" for example, value in zip(examples, predictions, strict=True)]
-        return {STORY_CLOZE_FILE: ("\n".join(["InputStoryid,AnswerRightEnding", *rows]) + "\n").encode()}
+        rows = [
+            f"{example.id},{int(value) + 1}"
+            for example, value in zip(examples, predictions, strict=True)
+        ]
+        return {
+            STORY_CLOZE_FILE: ("\n".join(["InputStoryid,AnswerRightEnding", *rows]) + "\n").encode()
+        }
     if task.name == "race":
         return {RACE_FILE: _race(examples, predictions)}
     return {}
@@ -58,7 +76,9 @@ def _race(examples: Sequence[Example], predictions: Sequence[float]) -> bytes:
 
 
 def glue_zip(files: Mapping[str, bytes]) -> bytes:
-    """The zip for the server: the same bytes for the same files (no times, no compression whose output a library may change)."""
+    """The zip for the server: the same bytes for the same files (no times, no compression whose
+    output a library may change).
+    """
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(files):

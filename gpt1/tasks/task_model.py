@@ -1,4 +1,6 @@
-"""A GPT with a task head, and the loss of fine-tuning: task + lambda x language model (paper, equation 5; SPEC section 4)."""
+"""A GPT with a task head, and the loss of fine-tuning: task + lambda x language model (paper,
+equation 5; SPEC section 4).
+"""
 
 from __future__ import annotations
 
@@ -37,9 +39,13 @@ class TaskModel(nn.Module):
         return self.head(_extract(self.gpt(ids), lengths))
 
     def _lm_losses(self, hidden: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
-        """(N,): each sequence's mean over its own targets, all but its first id, delimiter and extract token included."""
+        """(N,): each sequence's mean over its own targets, all but its first id, delimiter and
+        extract token included.
+        """
         T = ids.shape[1]
-        mask = torch.arange(1, T, device=ids.device) < lengths[:, None]  # (N, T-1): target t is not padding
+        mask = (
+            torch.arange(1, T, device=ids.device) < lengths[:, None]
+        )  # (N, T-1): target t is not padding
         # Logits are computed for real targets only: they are the dearest part of a small model.
         found = token_losses(self.gpt.lm_logits(hidden[:, :-1][mask]), ids[:, 1:][mask])
         losses = found.new_zeros(mask.shape).masked_scatter(mask, found)

@@ -1,7 +1,8 @@
-"""The four input transforms (paper, figure 1; SPEC section 4): ids of texts in, ids of whole sequences out.
+"""The four input transforms (paper, figure 1; SPEC section 4): ids of texts in, ids of whole
+sequences out.
 
-A sequence is `start … extract`; its last id is always the extract token, whatever was cut. Right padding is added when sequences
-are put into a batch, never here.
+A sequence is `start … extract`; its last id is always the extract token, whatever was cut. Right
+padding is added when sequences are put into a batch, never here.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ SHORTEST = 16
 
 
 def share_room(lengths: Sequence[int], room: int) -> list[int]:
-    """How many ids of each part to keep so that all fit into `room`: what shorter parts leave goes to the longer ones."""
+    """How many ids of each part to keep so that all fit into `room`: what shorter parts leave
+    goes to the longer ones.
+    """
     kept = [0] * len(lengths)
     left = room
     shortest_first = sorted(range(len(lengths)), key=lambda part: (lengths[part], part))
@@ -49,40 +52,50 @@ def share_room(lengths: Sequence[int], room: int) -> list[int]:
 
 
 def _cut(parts: Sequence[Sequence[int]], room: int) -> list[Ids]:
-    return [list(part[:keep]) for part, keep in zip(parts, share_room([len(part) for part in parts], room), strict=True)]
+    return [
+        list(part[:keep])
+        for part, keep in zip(parts, share_room([len(part) for part in parts], room), strict=True)
+    ]
 
 
-def single(text: Sequence[int], special: SpecialIds, context: int, truncation: Truncation = "room") -> Ids:
+def single(
+    text: Sequence[int], special: SpecialIds, context: int, truncation: Truncation = "room"
+) -> Ids:
     """start text extract."""
     room = context - 2 if truncation == "room" else context // 2 - 2
     return [special.start, *text[:room], special.extract]
 
 
 def pair(
-    first: Sequence[Sequence[int]], second: Sequence[int], special: SpecialIds, context: int, truncation: Truncation = "room"
+    first: Sequence[Sequence[int]], second: Sequence[int], special: SpecialIds, context: int,
+    truncation: Truncation = "room",
 ) -> Ids:
-    """start first delim second extract. `first` is one part, or two joined without a delimiter (document and question).
+    """start first delim second extract.
 
-    `reference` cuts first and second to context/2 - 2 ids each (254 of 512), as the released code does; within a first of two
-    parts the room is shared, so that a question is not lost behind a long document.
+    `first` is one part, or two joined without a delimiter (document and question).
+
+    `reference` cuts first and second to context/2 - 2 ids each (254 of 512), as the released code
+    does; within a first of two parts the room is shared, so that a question is not lost behind a
+    long document.
     """
     if truncation == "reference":
         each = context // 2 - 2
         before, after = _cut(first, each), list(second[:each])
     else:
         *before, after = _cut([*first, second], context - SPECIAL_TOKENS)
-    return [special.start, *(i for part in before for i in part), special.delimiter, *after, special.extract]
+    return [
+        special.start, *(i for part in before for i in part), special.delimiter, *after,
+        special.extract,
+    ]
 
 
 def sequences(
-    kind: Kind,
-    texts: Sequence[Sequence[int]],
-    choices: Sequence[Sequence[int]],
-    special: SpecialIds,
-    context: int,
-    truncation: Truncation = "room",
+    kind: Kind, texts: Sequence[Sequence[int]], choices: Sequence[Sequence[int]],
+    special: SpecialIds, context: int, truncation: Truncation = "room",
 ) -> list[Ids]:
-    """The sequences of one example: one (classification, entailment), both orders (similarity), one an answer (choice)."""
+    """The sequences of one example: one (classification, entailment), both orders (similarity),
+    one an answer (choice).
+    """
     if kind == "classification":
         return [single(texts[0], special, context, truncation)]
     if kind == "choice":
@@ -91,11 +104,18 @@ def sequences(
         return [pair(texts[:1], texts[1], special, context, truncation)]
     if kind == "similarity":
         first, second = texts
-        return [pair([first], second, special, context, truncation), pair([second], first, special, context, truncation)]
-    raise ValueError(f"tasks of kind {kind!r} are scored without fine-tuning; they have no input transform")
+        return [
+            pair([first], second, special, context, truncation),
+            pair([second], first, special, context, truncation),
+        ]
+    raise ValueError(
+        f"tasks of kind {kind!r} are scored without fine-tuning; they have no input transform"
+    )
 
 
-def whole_length(kind: Kind, texts: Sequence[Sequence[int]], choices: Sequence[Sequence[int]]) -> int:
+def whole_length(
+    kind: Kind, texts: Sequence[Sequence[int]], choices: Sequence[Sequence[int]]
+) -> int:
     """Ids of the example's longest sequence if nothing were cut."""
     if kind == "classification":
         return len(texts[0]) + 2

@@ -1,13 +1,18 @@
 """Zero-shot scoring (SPEC section 6): no fine-tuning, no special tokens, only the language model.
 
-- Multiple choice (RACE): the answer with the highest mean log-probability of its tokens, given document and question.
-- Referents (DPRD, WSC273): each is put in the pronoun's place; the mean log-probability of the tokens AFTER it decides.
-- Acceptability (CoLA): the mean log-probability of a sentence's tokens, thresholded. The paper does not state its threshold. Ours
-  is the one with the best Matthews coefficient on labelled training sentences (at most 2,000, drawn by seed), chosen anew for each
-  model; the dev sentences take no part in it. The first token, which has nothing before it, is not scored.
-- Sentiment (SST-2): `very` is appended; the likelier of `positive` and `negative` decides. A vocabulary in which they are several
-  tokens is served too: the log-probabilities of a word's tokens are added.
-- The last word (LAMBADA): right when the most likely tokens, one after the other, are those of the word.
+- Multiple choice (RACE): the answer with the highest mean log-probability of its tokens, given
+  document and question.
+- Referents (DPRD, WSC273): each is put in the pronoun's place; the mean log-probability of the
+  tokens AFTER it decides.
+- Acceptability (CoLA): the mean log-probability of a sentence's tokens, thresholded. The paper does
+  not state its threshold. Ours is the one with the best Matthews coefficient on labelled training
+  sentences (at most 2,000, drawn by seed), chosen anew for each model; the dev sentences take no
+  part in it. The first token, which has nothing before it, is not scored.
+- Sentiment (SST-2): `very` is appended; the likelier of `positive` and `negative` decides. A
+  vocabulary in which they are several tokens is served too: the log-probabilities of a word's
+  tokens are added.
+- The last word (LAMBADA): right when the most likely tokens, one after the other, are those of the
+  word.
 
 Rows that are no vocabulary tokens are left out of the softmax.
 """
@@ -35,9 +40,15 @@ Encode = Callable[[str], list[int]]
 
 
 def continuations(example: Example, task: Task, encode: Encode, context: int) -> list[Continuation]:
-    """What is scored for one example: one for each answer, or one. UserError for a task that is not scored zero-shot."""
+    """What is scored for one example: one for each answer, or one.
+
+    UserError for a task that is not scored zero-shot.
+    """
     pairs = _pairs(example, task)
-    return [continuation(encode(given) if given else [], encode(scored), context) for given, scored in pairs]
+    return [
+        continuation(encode(given) if given else [], encode(scored), context)
+        for given, scored in pairs
+    ]
 
 
 def _pairs(example: Example, task: Task) -> list[tuple[str, str]]:
@@ -54,17 +65,23 @@ def _pairs(example: Example, task: Task) -> list[tuple[str, str]]:
     if how == "last_word":
         return [(texts[0], texts[1])]
     known = ", ".join(name for name, one in TASKS.items() if one.zero_shot)
-    raise UserError(f"{task.name}: tasks of kind {task.kind} are not scored zero-shot; these are: {known}")
+    raise UserError(
+        f"{task.name}: tasks of kind {task.kind} are not scored zero-shot; these are: {known}"
+    )
 
 
 def answers(means: Sequence[float], choices: int) -> list[int]:
     """The best of each question's `choices` means; the first of equal ones."""
     questions = [means[start : start + choices] for start in range(0, len(means), choices)]
-    return [max(range(choices), key=lambda choice: (question[choice], -choice)) for question in questions]
+    return [
+        max(range(choices), key=lambda choice: (question[choice], -choice))
+        for question in questions
+    ]
 
 
 def best_threshold(means: Sequence[float], labels: Sequence[int]) -> float:
-    """The value with the best Matthews coefficient when sentences above it are called acceptable; the lowest of equally good ones.
+    """The value with the best Matthews coefficient when sentences above it are called acceptable;
+    the lowest of equally good ones.
 
     Midway between two neighbouring means, or below all of them (then everything is acceptable).
     """
@@ -77,27 +94,32 @@ def best_threshold(means: Sequence[float], labels: Sequence[int]) -> float:
 
 
 def normalised(reached: Score, task: Task) -> tuple[float, str]:
-    """The score between random guess (0) and the best earlier single model (1), as in figure 2; 100 where none is known."""
+    """The score between random guess (0) and the best earlier single model (1), as in figure 2;
+    100 where none is known.
+    """
     best = task.best.get(reached.metric, 100.0)
     chance = _chance(reached, task)
     return (reached.main - chance) / (best - chance), "best earlier model" if task.best else "100"
 
 
 def _chance(reached: Score, task: Task) -> float:
-    """What guessing reaches. Figure 2 counts from random guess, so of two classes it is 50, whatever the majority."""
-    return 100 / len(task.labels) if reached.metric == "accuracy" and task.zero_shot == "sentiment" else reached.baseline
+    """What guessing reaches.
+
+    Figure 2 counts from random guess, so of two classes it is 50, whatever the majority.
+    """
+    return (
+        100 / len(task.labels)
+        if reached.metric == "accuracy" and task.zero_shot == "sentiment"
+        else reached.baseline
+    )
 
 
 def zero_shot_score(
-    gpt: LanguageModel,
-    examples: Sequence[Example],
-    task: Task,
-    encode: Encode,
-    batch: int,
-    seed: int,
-    training: Sequence[Example] = (),
+    gpt: LanguageModel, examples: Sequence[Example], task: Task, encode: Encode, batch: int,
+    seed: int, training: Sequence[Example] = (),
 ) -> tuple[Score, list[int], dict[str, float]]:
-    """The model's score on the examples, its answers, and what was chosen on the way (CoLA's threshold).
+    """The model's score on the examples, its answers, and what was chosen on the way (CoLA's
+    threshold).
 
     `training`: labelled examples for the threshold; UserError when it is needed and there are none.
     """
@@ -113,18 +135,35 @@ def zero_shot_score(
     else:
         predictions = answers([one.mean for one in found], task.choices)
     labels = [float(example.label or 0) for example in examples]
-    return score(task, labels, predictions, [example.group for example in examples], seed), predictions, chosen
+    return (
+        score(task, labels, predictions, [example.group for example in examples], seed),
+        predictions, chosen,
+    )
 
 
-def _scored(gpt: LanguageModel, examples: Sequence[Example], task: Task, encode: Encode, batch: int) -> list[Scored]:
-    items = [item for example in examples for item in continuations(example, task, encode, gpt.config.context)]
+def _scored(
+    gpt: LanguageModel, examples: Sequence[Example], task: Task, encode: Encode, batch: int
+) -> list[Scored]:
+    items = [
+        item
+        for example in examples
+        for item in continuations(example, task, encode, gpt.config.context)
+    ]
     device: torch.device = next(gpt.parameters()).device  # type: ignore[attr-defined]  # every model is an nn.Module
     return score_continuations(gpt, items, batch, device)
 
 
-def _threshold(gpt: LanguageModel, training: Sequence[Example], task: Task, encode: Encode, batch: int, seed: int) -> float:
+def _threshold(
+    gpt: LanguageModel, training: Sequence[Example], task: Task, encode: Encode, batch: int,
+    seed: int,
+) -> float:
     rows = sample(list(training), THRESHOLD_ROWS, seed, "threshold")
     if not rows:
-        raise UserError(f"{task.name}: no training examples to choose the threshold on; the task's data must have a train split")
+        raise UserError(
+            f"{task.name}: no training examples to choose the threshold on; the task's data must"
+            " have a train split"
+        )
     found = _scored(gpt, rows, task, encode, batch)
-    return best_threshold([one.mean for one in found], [int(example.label or 0) for example in rows])
+    return best_threshold(
+        [one.mean for one in found], [int(example.label or 0) for example in rows]
+    )

@@ -18,7 +18,9 @@ def symbols(word: str) -> list[str]:
 
 
 def pieces(word: str, ranks: Mapping[Merge, int]) -> list[str]:
-    """The word cut into pieces: the pair of the lowest rank is merged first, all its occurrences at once (SPEC section 2)."""
+    """The word cut into pieces: the pair of the lowest rank is merged first, all its occurrences
+    at once (SPEC section 2).
+    """
     parts = symbols(word)
     if len(parts) > _LONG:
         return _pieces_of_long(parts, ranks)
@@ -58,7 +60,9 @@ def merge(parts: list[str], first: str, second: str) -> list[str]:
 
 
 def _pieces_of_long(parts: list[str], ranks: Mapping[Merge, int]) -> list[str]:
-    """The same in time n log n: the places of each rank are kept, and a round takes those of the lowest from the left."""
+    """The same in time n log n: the places of each rank are kept, and a round takes those of the
+    lowest from the left.
+    """
     before = list(range(-1, len(parts) - 1))
     after = [*range(1, len(parts)), -1]
     places: dict[int, list[int]] = {}
@@ -80,7 +84,8 @@ def _pieces_of_long(parts: list[str], ranks: Mapping[Merge, int]) -> list[str]:
         joined: list[int] = []
         for at in sorted(set(places.pop(rank))):
             second = after[at]
-            # An earlier merge may have taken either part; an empty string is a part that was joined to the one before it.
+            # An earlier merge may have taken either part; an empty string is a part that was joined
+            # to the one before it.
             if second < 0 or not parts[at] or ranks.get((parts[at], parts[second])) != rank:
                 continue
             parts[at] += parts[second]

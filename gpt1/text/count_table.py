@@ -18,7 +18,10 @@ _COUNTS = pa.schema([("word", pa.string()), ("count", pa.int64())])
 def write_counts(file: IO[bytes], counts: Mapping[str, int]) -> None:
     """Write the table."""
     ordered = sorted(counts)
-    _write(file, pa.table({"word": ordered, "count": [counts[word] for word in ordered]}, schema=_COUNTS))
+    _write(
+        file,
+        pa.table({"word": ordered, "count": [counts[word] for word in ordered]}, schema=_COUNTS),
+    )
 
 
 def read_counts(paths: Sequence[Path]) -> dict[str, int]:
@@ -36,10 +39,14 @@ def merge_counts(file: IO[bytes], paths: Sequence[Path]) -> int:
 
 def _summed(paths: Sequence[Path]) -> pa.Table:
     joined = pa.concat_tables([_read(path) for path in paths])
-    # In one thread: arrow's own order of bytes is that of code points, and the order before the sort cannot matter.
+    # In one thread: arrow's own order of bytes is that of code points, and the order before the
+    # sort cannot matter.
     summed = joined.group_by("word", use_threads=False).aggregate([("count", "sum")])
     ordered = summed.take(pc.sort_indices(summed["word"]))
-    return pa.table({"word": ordered["word"].combine_chunks(), "count": ordered["count_sum"].combine_chunks()}, schema=_COUNTS)
+    return pa.table(
+        {"word": ordered["word"].combine_chunks(), "count": ordered["count_sum"].combine_chunks()},
+        schema=_COUNTS,
+    )
 
 
 def _read(path: Path) -> pa.Table:
@@ -47,7 +54,8 @@ def _read(path: Path) -> pa.Table:
         return pq.read_table(path, schema=_COUNTS)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(
-            f"{path}: cannot be read as a table of word counts ({str(error).splitlines()[0]}); run the vocabulary stage again."
+            f"{path}: cannot be read as a table of word counts ({str(error).splitlines()[0]}); run"
+            " the vocabulary stage again."
         ) from error
 
 

@@ -1,7 +1,8 @@
 """Text to ids and back.
 
-Most of the way from text to ids is a pure function of one chunk (docs/text.md): fixed text is cut at white space, a dictionary
-gives the ids of each chunk as bytes, and the bytes are joined. What the dictionary lacks is worked out for a text at once.
+Most of the way from text to ids is a pure function of one chunk (docs/text.md): fixed text is cut
+at white space, a dictionary gives the ids of each chunk as bytes, and the bytes are joined. What
+the dictionary lacks is worked out for a text at once.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ Codes = np.ndarray[Any, np.dtype[Any]]
 
 
 class Encoded(NamedTuple):
-    """`ids` (uint16, or uint32 for a vocabulary beyond 65,533), the number of words (line breaks are none) and of unknown
-    pieces."""
+    """`ids` (uint16, or uint32 for a vocabulary beyond 65,533), the number of words (line breaks
+    are none) and of unknown pieces.
+    """
 
     ids: Codes
     words: int
@@ -33,7 +35,10 @@ class Encoded(NamedTuple):
 
 
 class _Known(dict[str, bytes]):
-    """The codes of chunks as bytes. A chunk that is not there is noted, and a mark stands for it."""
+    """The codes of chunks as bytes.
+
+    A chunk that is not there is noted, and a mark stands for it.
+    """
 
     def __init__(self, mark: bytes) -> None:
         super().__init__()
@@ -46,14 +51,22 @@ class _Known(dict[str, bytes]):
 
 
 class TextEncoder:
-    """Ids of texts under one vocabulary. Chunks already met are looked up; at most a million are kept (about 150 MB)."""
+    """Ids of texts under one vocabulary.
+
+    Chunks already met are looked up; at most a million are kept (about 150 MB).
+    """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
         self._ranks = {pair: rank for rank, pair in enumerate(vocabulary.merges)}
-        # Three codes beyond the ids: an unknown piece that ends a word, a delicate chunk, a chunk to be looked up.
-        self._unknown_end, self._delicate, self._missing = range(vocabulary.size, vocabulary.size + 3)
-        self._type: np.dtype[Any] = np.dtype(np.uint16 if self._missing <= np.iinfo(np.uint16).max else np.uint32)
+        # Three codes beyond the ids: an unknown piece that ends a word, a delicate chunk, a chunk
+        # to be looked up.
+        self._unknown_end, self._delicate, self._missing = range(
+            vocabulary.size, vocabulary.size + 3
+        )
+        self._type: np.dtype[Any] = np.dtype(
+            np.uint16 if self._missing <= np.iinfo(np.uint16).max else np.uint32
+        )
         self._newline = vocabulary.ids[NEWLINE + END]
         ends = [token.endswith(END) and token != NEWLINE + END for token in vocabulary.tokens]
         self._ends = np.array([*ends, True, False, False])
@@ -71,11 +84,15 @@ class TextEncoder:
         return self.encode_array(text).ids.tolist()
 
     def encode_array(self, text: str) -> Encoded:
-        """The ids of `text` as an array, with the numbers of words and of unknown pieces: the fast form, for shards."""
+        """The ids of `text` as an array, with the numbers of words and of unknown pieces: the
+        fast form, for shards.
+        """
         cut = list(blocks(fix(text)))
         looked_up = [self._look_up(block) for block in cut]
         new = self._learn(list(dict.fromkeys(chunk for _, missed in looked_up for chunk in missed)))
-        parts = [self._codes(block, *found, new) for block, found in zip(cut, looked_up, strict=True)]
+        parts = [
+            self._codes(block, *found, new) for block, found in zip(cut, looked_up, strict=True)
+        ]
         codes = np.concatenate(parts) if parts else np.empty(0, self._type)
         codes = self._line_breaks(codes)
         counts = np.bincount(codes, minlength=len(self._ends))
@@ -89,7 +106,9 @@ class TextEncoder:
         return [UNKNOWN if code == self._unknown_end else code for code in self._cut(word)]
 
     def _look_up(self, block: str) -> tuple[bytes, list[str]]:
-        """The codes of whole lines, a line break for each `\\n`, as bytes; and the chunks that were missed."""
+        """The codes of whole lines, a line break for each `\\n`, as bytes; and the chunks that
+        were missed.
+        """
         missed = self._known.missed = []
         return b"".join(map(self._known.__getitem__, chunks(block))), missed
 
@@ -105,19 +124,25 @@ class TextEncoder:
         width = self._type.itemsize
         parts: list[bytes] = []
         done = 0
-        for chunk, at in zip(missed, (np.flatnonzero(codes == self._missing) * width).tolist(), strict=True):
+        for chunk, at in zip(
+            missed, (np.flatnonzero(codes == self._missing) * width).tolist(), strict=True
+        ):
             parts += (joined[done:at], new[chunk])
             done = at + width
         parts.append(joined[done:])
         return np.frombuffer(b"".join(parts), self._type)
 
     def _learn(self, missed: list[str]) -> dict[str, bytes]:
-        """The codes of chunks, from those of their stretches; most of these were met in other chunks."""
+        """The codes of chunks, from those of their stretches; most of these were met in other
+        chunks.
+        """
         if not missed:
             return {}
         cut = stretches(missed)
         self._learn_stretches(set(chain.from_iterable(cut)))
-        codes, delicate, mark = self._stretches, self._delicate_stretches, self._bytes([self._delicate])
+        codes, delicate, mark = (
+            self._stretches, self._delicate_stretches, self._bytes([self._delicate]),
+        )
         new = {
             chunk: b"".join([codes[part] for part in parts]) if delicate.isdisjoint(parts) else mark
             for chunk, parts in zip(missed, cut, strict=True)
@@ -127,7 +152,9 @@ class TextEncoder:
         return new
 
     def _learn_stretches(self, wanted: set[str]) -> None:
-        """Let `_stretches` hold all of `wanted`; beyond the ceiling the others are forgotten, and long ones at the next call."""
+        """Let `_stretches` hold all of `wanted`; beyond the ceiling the others are forgotten,
+        and long ones at the next call.
+        """
         for stretch in self._long:
             del self._stretches[stretch]
         if len(self._stretches) + len(wanted) > _CEILING:

@@ -1,4 +1,6 @@
-"""Learning merges from a table of word counts, with the result of subword-nmt 0.2 on the same table, ties included."""
+"""Learning merges from a table of word counts, with the result of subword-nmt 0.2 on the same
+table, ties included.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +14,18 @@ _LAST = 0x10FFFF
 
 
 def learn_merges(
-    counts: Mapping[str, int],
-    merges: int,
-    minimum: int = 2,
+    counts: Mapping[str, int], merges: int, minimum: int = 2,
     progress: Callable[[int], None] | None = None,
 ) -> list[Merge]:
     """At most `merges` merges, most frequent pair first; a tie goes to the greater pair of strings.
 
-    Stops early when no pair occurs `minimum` times. `progress` is told the number learned so far, every thousand merges.
+    Stops early when no pair occurs `minimum` times. `progress` is told the number learned so far,
+    every thousand merges.
 
-    Why plain counting is enough: the symbols within a stretch of text that ends up as one symbol depend on that stretch alone, so
-    there is one way for a text to become a symbol. No two merges have the same output, and a pair gains occurrences only in the
-    merge that makes the later of its symbols. So the pairs that subword-nmt prunes for speed never gain: pruning changes nothing.
+    Why plain counting is enough: the symbols within a stretch of text that ends up as one symbol
+    depend on that stretch alone, so there is one way for a text to become a symbol. No two merges
+    have the same output, and a pair gains occurrences only in the merge that makes the later of its
+    symbols. So the pairs that subword-nmt prunes for speed never gain: pruning changes nothing.
     """
     learner = _Learner(counts, minimum)
     learned: list[Merge] = []
@@ -40,8 +42,9 @@ def learn_merges(
 class _Learner:
     """The count of each pair, and a queue of those that can be the next.
 
-    The queue holds pairs of at least `_floor` occurrences; when it is empty the floor is lowered. So the million pairs that will
-    never be merged are never queued. An entry may promise more than its pair has by now, never less.
+    The queue holds pairs of at least `_floor` occurrences; when it is empty the floor is lowered.
+    So the million pairs that will never be merged are never queued. An entry may promise more than
+    its pair has by now, never less.
     """
 
     def __init__(self, counts: Mapping[str, int], minimum: int) -> None:
@@ -105,5 +108,7 @@ class _Learner:
 
 
 def _descending(symbol: str) -> str:
-    """A string that sorts before another exactly when `symbol` sorts after it: the queue has its least entry on top."""
+    """A string that sorts before another exactly when `symbol` sorts after it: the queue has its
+    least entry on top.
+    """
     return "".join(chr(_LAST - ord(character)) for character in symbol) + chr(_LAST)

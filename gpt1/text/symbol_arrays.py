@@ -1,4 +1,6 @@
-"""All counted words as one linked list of symbols in arrays, in which a merge touches only the places where its pair stands."""
+"""All counted words as one linked list of symbols in arrays, in which a merge touches only the
+places where its pair stands.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def members(pair: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The symbols beside a new one, each once and in order: partner (n,), words counted (n,), and the pairs' places, grouped."""
+    """The symbols beside a new one, each once and in order: partner (n,), words counted (n,),
+    and the pairs' places, grouped.
+    """
 
     partners: Ints
     counts: Ints
@@ -47,8 +51,9 @@ class Neighbours:
 class SymbolArrays:
     """Symbols have numbers; 0 stands between words and at places that a merge has taken away.
 
-    A place of a pair is the place of its first symbol. A pair comes to stand somewhere only in the merge that makes the later of
-    its two symbols, so its places are among the neighbours noted then; what has been merged since is sorted out by `_find`.
+    A place of a pair is the place of its first symbol. A pair comes to stand somewhere only in the
+    merge that makes the later of its two symbols, so its places are among the neighbours noted
+    then; what has been merged since is sorted out by `_find`.
     """
 
     def __init__(self, counts: Mapping[str, int]) -> None:
@@ -58,7 +63,9 @@ class SymbolArrays:
         self._next = np.arange(1, len(self._symbol) + 1, dtype=np.int32)
         self._previous = np.arange(-1, len(self._symbol) - 1, dtype=np.int32)
         frequency = np.array([counts[word] for word in words], dtype=np.int64)
-        self._frequency = np.concatenate([[0], np.repeat(frequency, lengths + 1)])  # (P,), of the word at each place
+        self._frequency = np.concatenate(
+            [[0], np.repeat(frequency, lengths + 1)]
+        )  # (P,), of the word at each place
         self._before: dict[int, Neighbours] = {}
         self._after: dict[int, Neighbours] = {}
         self._first = self._initial_pairs()
@@ -68,7 +75,9 @@ class SymbolArrays:
         return dict(zip(self._first.partners.tolist(), self._first.counts.tolist(), strict=True))
 
     def merge(self, first: int, second: int) -> tuple[int, Neighbours, Neighbours]:
-        """Replace the pair everywhere by a new symbol. Returns its number, and the symbols before and after it.
+        """Replace the pair everywhere by a new symbol.
+
+        Returns its number, and the symbols before and after it.
 
         A new symbol that follows another counts as a neighbour of both.
         """
@@ -88,7 +97,9 @@ class SymbolArrays:
         return new, before, after
 
     def _find(self, first: int, second: int) -> Places:
-        """Every place where the pair stands now; of places that overlap (`a a a`) the first, the third, and so on."""
+        """Every place where the pair stands now; of places that overlap (`a a a`) the first, the
+        third, and so on.
+        """
         if second in self._before and second > first:
             places = self._before[second].of(first)
         elif first in self._after:
@@ -110,11 +121,15 @@ class SymbolArrays:
         symbols = self._symbol.astype(np.int64)
         both = (symbols[:-1] > 0) & (symbols[1:] > 0)
         places = np.flatnonzero(both).astype(np.int32)
-        return _grouped(symbols[:-1][both] << _SHIFT | symbols[1:][both], self._frequency[places], places)
+        return _grouped(
+            symbols[:-1][both] << _SHIFT | symbols[1:][both], self._frequency[places], places
+        )
 
 
 def _initial(words: Sequence[str], texts: list[str]) -> tuple[Places, Ints]:
-    """Each word's characters as numbers between boundaries (P,), and the words' lengths; fills `texts`."""
+    """Each word's characters as numbers between boundaries (P,), and the words' lengths; fills
+    `texts`.
+    """
     points = np.frombuffer("".join(words).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     lengths = np.fromiter(map(len, words), dtype=np.int64, count=len(words))
     keys = points.astype(np.int64) * 2

@@ -11,7 +11,12 @@ from pathlib import Path
 
 from gpt1.text.bpe import END, Merge
 from gpt1.text.published import vocabulary_files
-from gpt1.text.vocabulary_files import read_encoder, read_merges, read_tokenizer, refuse_disagreement
+from gpt1.text.vocabulary_files import (
+    read_encoder,
+    read_merges,
+    read_tokenizer,
+    refuse_disagreement,
+)
 
 UNKNOWN = 0
 UNKNOWN_TOKEN = "<unk>"
@@ -20,7 +25,9 @@ HEADER = "#version: 0.2"
 
 
 class Vocabulary:
-    """`tokens[id]` is a token's text, `ids` the way back, `merges` the pairs in the order of their rank."""
+    """`tokens[id]` is a token's text, `ids` the way back, `merges` the pairs in the order of
+    their rank.
+    """
 
     def __init__(self, tokens: Sequence[str], merges: Sequence[Merge]) -> None:
         self.tokens = list(tokens)
@@ -35,12 +42,16 @@ class Vocabulary:
     @cached_property
     def sha256(self) -> str:
         """A digest of tokens and merges, independent of how the files spell them."""
-        text = json.dumps([self.tokens, [list(pair) for pair in self.merges]], ensure_ascii=True, separators=(",", ":"))
+        text = json.dumps(
+            [self.tokens, [list(pair) for pair in self.merges]], ensure_ascii=True,
+            separators=(",", ":"),
+        )
         return hashlib.sha256(text.encode("ascii")).hexdigest()
 
     @classmethod
     def from_merges(cls, characters: Sequence[str], merges: Sequence[Merge]) -> Vocabulary:
-        """`<unk>`, the characters, the same with `</w>`, the merges' outputs in order, the line break.
+        """`<unk>`, the characters, the same with `</w>`, the merges' outputs in order, the line
+        break.
 
         Two merges with one output have one id.
         """
@@ -52,7 +63,10 @@ class Vocabulary:
 
     @classmethod
     def load(cls, folder: Path) -> Vocabulary:
-        """The vocabulary in `folder`, as `vocabulary_files` finds it. UserError names the file and what is wrong."""
+        """The vocabulary in `folder`, as `vocabulary_files` finds it.
+
+        UserError names the file and what is wrong.
+        """
         return cls.read(*vocabulary_files(str(folder)))
 
     @classmethod
@@ -81,7 +95,8 @@ class Vocabulary:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`: words separated by spaces, line breaks without spaces around them.
 
-        Lower case and the spaces of standardise stay: encoding loses what they replaced. ValueError for an id outside.
+        Lower case and the spaces of standardise stay: encoding loses what they replaced. ValueError
+        for an id outside.
         """
         parts: list[str] = []
         for number in ids:
@@ -102,14 +117,19 @@ class Vocabulary:
 
     def merges_bytes(self) -> bytes:
         """The header and a line of two fields for each merge, with a newline at the end."""
-        return "".join(f"{line}\n" for line in [HEADER, *(f"{first} {second}" for first, second in self.merges)]).encode()
+        return "".join(
+            f"{line}\n"
+            for line in [HEADER, *(f"{first} {second}" for first, second in self.merges)]
+        ).encode()
 
     def tokenizer_bytes(self) -> bytes | None:
-        """`tokenizer.json` of the BPE step alone, for the package `tokenizers`; None where it could not compute our ids.
+        """`tokenizer.json` of the BPE step alone, for the package `tokenizers`; None where it could
+        not compute our ids.
 
-        It takes our words joined by single spaces (a line break is the word `\\n`) and cuts at spaces only: raw text would need
-        ftfy, the regexes and spaCy first. It cannot be made when a merge has a member without an id, which our own encoder
-        allows: a character too rare for the alphabet.
+        It takes our words joined by single spaces (a line break is the word `\\n`) and cuts at
+        spaces only: raw text would need ftfy, the regexes and spaCy first. It cannot be made when a
+        merge has a member without an id, which our own encoder allows: a character too rare for the
+        alphabet.
         """
         if any(piece not in self.ids for pair in self.merges for piece in pair):
             return None
@@ -118,7 +138,9 @@ class Vocabulary:
         from tokenizers.models import BPE
         from tokenizers.pre_tokenizers import Split
 
-        model = BPE(vocab=self.ids, merges=self.merges, unk_token=UNKNOWN_TOKEN, end_of_word_suffix=END)
+        model = BPE(
+            vocab=self.ids, merges=self.merges, unk_token=UNKNOWN_TOKEN, end_of_word_suffix=END
+        )
         tokenizer = Tokenizer(model)
         tokenizer.pre_tokenizer = Split(" ", "removed")
         tokenizer.decoder = BPEDecoder(suffix=END)
@@ -127,7 +149,9 @@ class Vocabulary:
 
 
 def alphabet(counts: Mapping[str, int], limit: int) -> list[str]:
-    """The characters of the counted words by falling frequency, ties by code point, at most `limit`."""
+    """The characters of the counted words by falling frequency, ties by code point, at most
+    `limit`.
+    """
     frequency: Counter[str] = Counter()
     for word, count in counts.items():
         for character in word:

@@ -24,12 +24,19 @@ def words(text: str) -> list[str]:
             if found:
                 found.append(NEWLINE)
             parts = [known[chunk] for chunk in line]
-            found += chunk_words().of_line(" ".join(line)) if None in parts else chain.from_iterable(filter(None, parts))
+            found += (
+                chunk_words().of_line(" ".join(line))
+                if None in parts
+                else chain.from_iterable(filter(None, parts))
+            )
     return found
 
 
 def count_words(text: str) -> Counter[str]:
-    """How often each word occurs in `text`; line breaks are no words. Chunks are counted, and each different one is cut once."""
+    """How often each word occurs in `text`; line breaks are no words.
+
+    Chunks are counted, and each different one is cut once.
+    """
     fixed = fix(text)
     seen: Counter[str] = Counter()
     for block in blocks(fixed):
@@ -52,7 +59,9 @@ def _words_of(wanted: Iterable[str]) -> dict[str, Words | None]:
     return found
 
 
-def _with_whole_lines(counts: Counter[str], fixed: str, delicate: set[str], known: dict[str, Words | None]) -> Counter[str]:
+def _with_whole_lines(
+    counts: Counter[str], fixed: str, delicate: set[str], known: dict[str, Words | None]
+) -> Counter[str]:
     """`counts` with the lines that hold a delicate chunk counted anew, as wholes."""
     for block in blocks(fixed):
         if delicate.isdisjoint(chunks(block)):

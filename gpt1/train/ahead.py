@@ -10,12 +10,16 @@ from gpt1.train.engine import MicroBatch
 from gpt1.train.loop import MicroBatches
 
 DEPTH = 4
-"""Steps read ahead: a device is given work well before it needs it, so a slow read must last longer than some steps to be felt."""
+"""Steps read ahead: a device is given work well before it needs it, so a slow read must last
+longer than some steps to be felt.
+"""
 
 
 class Ahead:
-    """The same micro-batches as `make` gives, made by a thread up to DEPTH steps ahead; pinned, so that copying them to a GPU
-    waits for nothing. Which step is asked for does not matter: what was made for another is thrown away."""
+    """The same micro-batches as `make` gives, made by a thread up to DEPTH steps ahead; pinned, so
+    that copying them to a GPU waits for nothing. Which step is asked for does not matter: what was
+    made for another is thrown away.
+    """
 
     def __init__(self, make: MicroBatches, steps: int, pin: bool = False) -> None:
         self._make, self._steps, self._pin = make, steps, pin
@@ -35,4 +39,7 @@ class Ahead:
         made = self._make(step)
         if not self._pin:
             return made
-        return [MicroBatch(one.index, tuple(tensor.pin_memory() for tensor in one.inputs)) for one in made]
+        return [
+            MicroBatch(one.index, tuple(tensor.pin_memory() for tensor in one.inputs))
+            for one in made
+        ]

@@ -7,7 +7,10 @@ from collections.abc import Callable
 
 
 class Aside:
-    """Runs one piece of work in a thread. What it raises is raised by the next `wait`, in the thread that waits."""
+    """Runs one piece of work in a thread.
+
+    What it raises is raised by the next `wait`, in the thread that waits.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -17,7 +20,8 @@ class Aside:
     def begin(self, work: Callable[[], None]) -> None:
         """Start `work`, after the work before it has ended."""
         self.wait()
-        # a daemon: a process that is told to end does not stay for a checkpoint that other ranks will never complete
+        # a daemon: a process that is told to end does not stay for a checkpoint that other ranks
+        # will never complete
         self._thread = threading.Thread(target=self._run, args=(work,), name=self.name, daemon=True)
         self._thread.start()
 

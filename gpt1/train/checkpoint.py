@@ -1,8 +1,8 @@
 """Checkpoints that are either whole or do not count, written beside the training.
 
-Each rank's thread writes, syncs and hashes its files in a private folder and leaves a list. When all lists are there, rank 0's
-thread writes the record, last, and renames the folder. A folder without a record, or whose files differ from it, is passed over
-with a warning.
+Each rank's thread writes, syncs and hashes its files in a private folder and leaves a list. When
+all lists are there, rank 0's thread writes the record, last, and renames the folder. A folder
+without a record, or whose files differ from it, is passed over with a warning.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpt1.train.checkpoint_record import HISTORY, Checkpoint, Listing, list_file, read_checkpoint, sync, write_record, write_synced
+from gpt1.train.checkpoint_record import (
+    HISTORY,
+    Checkpoint,
+    Listing,
+    list_file,
+    read_checkpoint,
+    sync,
+    write_record,
+    write_synced,
+)
 from gpt1.train.ranks import Ranks
 from gpt1.train.saving import LISTING, PATIENCE, Draft, Fits, Keep, Saving, Say, any_fits
 
@@ -22,9 +31,13 @@ PRIVATE = ".writing-"
 
 
 class Checkpoints(Saving):
-    """The checkpoints of one run: its `own` folder, to which it writes, and those of `earlier` attempts, which it only reads."""
+    """The checkpoints of one run: its `own` folder, to which it writes, and those of `earlier`
+    attempts, which it only reads.
+    """
 
-    def __init__(self, own: Path, earlier: Sequence[Path], keep: Keep, ranks: Ranks, say: Say) -> None:
+    def __init__(
+        self, own: Path, earlier: Sequence[Path], keep: Keep, ranks: Ranks, say: Say
+    ) -> None:
         super().__init__(keep, ranks, say)
         self.own = own
         self.folders = [*earlier, own]
@@ -34,7 +47,10 @@ class Checkpoints(Saving):
                 shutil.rmtree(left_over, ignore_errors=True)
 
     def newest(self, fits: Fits = any_fits) -> Checkpoint | None:
-        """The newest whole checkpoint of all folders that `fits`, the same on every rank. Its files' hashes have been checked."""
+        """The newest whole checkpoint of all folders that `fits`, the same on every rank.
+
+        Its files' hashes have been checked.
+        """
         return self.ranks.from_first(self._newest(fits) if self.ranks.first else None)
 
     def _newest(self, fits: Fits) -> Checkpoint | None:
@@ -44,7 +60,9 @@ class Checkpoints(Saving):
                 if fits(found):
                     return found
                 continue
-            self.say(f"warning: checkpoint {folder} is passed over: {found}; the one before is used")
+            self.say(
+                f"warning: checkpoint {folder} is passed over: {found}; the one before is used"
+            )
         return None
 
     def _open(self, step: int, nonce: str) -> Path:
@@ -77,10 +95,14 @@ class Checkpoints(Saving):
 
 
 def sorted_candidates(folders: Sequence[Path]) -> list[Path]:
-    """All published checkpoint folders, newest step first; of one step, that of the latest attempt first."""
+    """All published checkpoint folders, newest step first; of one step, that of the latest
+    attempt first.
+    """
     found = []
     for age, folder in enumerate(folders):
-        names = (path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit())
+        names = (
+            path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit()
+        )
         found += [(step_of(path), age, path) for path in names]
     return [path for _, _, path in sorted(found, reverse=True)]
 
@@ -94,7 +116,10 @@ def _await_listing(file: Path) -> Listing:
     deadline = time.monotonic() + PATIENCE
     while not file.exists():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{file}: another rank did not write its share of the checkpoint within {PATIENCE:g} s")
+            raise TimeoutError(
+                f"{file}: another rank did not write its share of the checkpoint within"
+                f" {PATIENCE:g} s"
+            )
         time.sleep(0.005)
     listed: Listing = json.loads(file.read_text(encoding="utf-8"))
     file.unlink()
@@ -102,7 +127,9 @@ def _await_listing(file: Path) -> Listing:
 
 
 def _forget(folder: Path) -> None:
-    doomed = folder.with_name(f"{PRIVATE}{uuid.uuid4().hex[:8]}")  # renamed first: half a checkpoint must not look whole
+    doomed = folder.with_name(
+        f"{PRIVATE}{uuid.uuid4().hex[:8]}"
+    )  # renamed first: half a checkpoint must not look whole
     folder.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
 

@@ -1,4 +1,6 @@
-"""The record of a checkpoint: written last, it lists every file with size and sha256; without it, or against it, nothing counts."""
+"""The record of a checkpoint: written last, it lists every file with size and sha256; without
+it, or against it, nothing counts.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,10 @@ def read_checkpoint(folder: Path) -> Checkpoint | str:
     if trouble := refuse_outside(record):
         return trouble
     expected = {folder / name: entry["sha256"] for name, entry in record["files"].items()}
-    expected |= {folder.parent.parent / "snapshots" / name: digest for name, digest in record["snapshots"].items()}
+    expected |= {
+        folder.parent.parent / "snapshots" / name: digest
+        for name, digest in record["snapshots"].items()
+    }
     for path, digest in expected.items():
         if not path.is_file():
             return f"{path.name} is missing"
@@ -70,9 +75,13 @@ def read_checkpoint(folder: Path) -> Checkpoint | str:
 
 
 def refuse_outside(record: Mapping[str, Any]) -> str | None:
-    """Why a record is refused whose files would lie outside the checkpoint's folders; None where all are inside."""
+    """Why a record is refused whose files would lie outside the checkpoint's folders; None where
+    all are inside.
+    """
     wrong = [name for name in (*record["files"], *record["snapshots"]) if leads_out(name)]
-    return f"its {RECORD} names the file {wrong[0]!r}, which is outside its folder" if wrong else None
+    return (
+        f"its {RECORD} names the file {wrong[0]!r}, which is outside its folder" if wrong else None
+    )
 
 
 def write_synced(path: Path, text: str) -> None:

@@ -29,5 +29,7 @@ def positive_float(text: str) -> float:
 
 
 def positive_ints(text: str) -> list[int]:
-    """Whole numbers of at least 1, with commas between them. argparse.ArgumentTypeError for anything else."""
+    """Whole numbers of at least 1, with commas between them. argparse.ArgumentTypeError for
+    anything else.
+    """
     return [positive_int(part) for part in text.split(",")]

@@ -1,4 +1,7 @@
-"""The engine over DeepSpeed: ZeRO 0-3 on any number of ranks, fp32 and bf16, on GPUs (NCCL) and CPUs (gloo)."""
+"""The engine over DeepSpeed:
+
+ZeRO 0-3 on any number of ranks, fp32 and bf16, on GPUs (NCCL) and CPUs (gloo).
+"""
 
 from __future__ import annotations
 
@@ -21,64 +24,77 @@ from gpt1.train.portable import PORTABLE_FILE, PortableState, read_portable, wri
 from gpt1.train.pretrain_config import DEEPSPEED_FOLDER, computes_alone
 from gpt1.train.ranks import Ranks
 
-COMPUTED = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping", "bf16")
+COMPUTED = (
+    "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps",
+    "gradient_clipping", "bf16",
+)
 
-# DeepSpeed reads these, and asks for MPI where one is missing. No launcher has set them where a process trains alone.
-ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+# DeepSpeed reads these, and asks for MPI where one is missing. No launcher has set them where a
+# process trains alone.
+ALONE = {
+    "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "29500",
+}
 
 
 class DeepSpeedEngine(Engine):
     """A module under `deepspeed.initialize`, with torch's AdamW and our own schedule."""
 
     def __init__(
-        self,
-        module: nn.Module,
-        optimiser: OptimiserConfig,
-        ranks: Ranks,
-        *,
-        settings: Path,
-        seed: int,
-        micro_batch: int,
-        accumulation: int,
-        precision: Precision,
+        self, module: nn.Module, optimiser: OptimiserConfig, ranks: Ranks, *, settings: Path,
+        seed: int, micro_batch: int, accumulation: int, precision: Precision,
         portable_only: bool = False,
     ) -> None:
-        """`portable_only` leaves DeepSpeed's own form out of checkpoints: half the bytes, and the resume is as exact."""
+        """`portable_only` leaves DeepSpeed's own form out of checkpoints: half the bytes, and
+        the resume is as exact.
+        """
         deepspeed = import_deepspeed(ranks.device)
         if ranks.device.type == "cpu":
             keep_freed_memory()
-        merged = merge_settings(settings, ranks.world, micro_batch, accumulation, precision, optimiser.clip)
+        merged = merge_settings(
+            settings, ranks.world, micro_batch, accumulation, precision, optimiser.clip
+        )
         self.ranks = ranks
         self.device = ranks.device
         self.portable_only = portable_only
         self.seed = seed
         self.clip = optimiser.clip
         self.stage = int(merged["zero_optimization"]["stage"])
-        self.plain = self.stage == 0  # then DeepSpeed only averages gradients; clipping and its norm are left to us
+        self.plain = (
+            self.stage == 0
+        )  # then DeepSpeed only averages gradients; clipping and its norm are left to us
         if precision == "bf16" and self.plain:
-            # stage 0 keeps no fp32 masters beside bf16 weights and would drift, so there the weights stay fp32 and torch casts
+            # stage 0 keeps no fp32 masters beside bf16 weights and would drift, so there the
+            # weights stay fp32 and torch casts
             autocast_inside(module, ranks.device)
         self.exact = self.plain or (precision == "fp32" and self.stage < 3)
         for name, value in ALONE.items():
             os.environ.setdefault(name, value)
         self.engine, *_ = deepspeed.initialize(
-            model=module.to(ranks.device), optimizer=make_optimiser(module, optimiser), config=merged, dist_init_required=False
+            model=module.to(ranks.device), optimizer=make_optimiser(module, optimiser),
+            config=merged, dist_init_required=False,
         )
         self.module = self.engine.module
 
     def weights(self) -> dict[str, Tensor]:
         if self.exact:
-            return {name: p.detach().float().cpu().clone() for name, p in self.module.named_parameters()}
+            return {
+                name: p.detach().float().cpu().clone() for name, p in self.module.named_parameters()
+            }
         # the fp32 masters: parameters themselves are bf16, or spread over the ranks
         return gather(self.engine, self.stage, keep=True, moments=False).weights
 
     def save(self, folder: Path) -> list[Write]:
         state = gather(self.engine, self.stage, keep=self.ranks.first)
-        writes: list[Write] = [lambda: write_portable(folder / PORTABLE_FILE, state)] if self.ranks.first else []
+        writes: list[Write] = (
+            [lambda: write_portable(folder / PORTABLE_FILE, state)] if self.ranks.first else []
+        )
         return writes if self.portable_only else writes + own_form(self.engine, folder)
 
     def load(self, folder: Path) -> None:
-        """Take up DeepSpeed's own form where it was written at this number of ranks and stage, else the portable one."""
+        """Take up DeepSpeed's own form where it was written at this number of ranks and stage,
+        else the portable one.
+        """
         if (folder / OWN).is_dir() and read_shape(folder / OWN) == (self.ranks.world, self.stage):
             load_own_form(self.engine, folder)
         else:
@@ -94,7 +110,8 @@ class DeepSpeedEngine(Engine):
         loss = self._forward(inputs)
         self.engine.backward(loss)
         if not last:
-            self.engine.step()  # counts the micro-batch; the last one's call, in _update, makes the update
+            # Counts the micro-batch; the last one's call, in _update, makes the update
+            self.engine.step()
         return loss.detach()
 
     def _update(self) -> Tensor:
@@ -108,7 +125,9 @@ class DeepSpeedEngine(Engine):
 
 
 def autocast_inside(module: nn.Module, device: torch.device) -> None:
-    """Let `module` compute under torch's bf16 autocast: inside, for DeepSpeed switches off a CUDA autocast around its forward."""
+    """Let `module` compute under torch's bf16 autocast: inside, for DeepSpeed switches off a
+    CUDA autocast around its forward.
+    """
     forward = module.forward
 
     def cast(*inputs: Tensor) -> Tensor:
@@ -119,29 +138,26 @@ def autocast_inside(module: nn.Module, device: torch.device) -> None:
 
 
 def make_engine(
-    module: nn.Module,
-    optimiser: OptimiserConfig,
-    ranks: Ranks,
-    *,
-    settings: Path,
-    seed: int,
-    micro_batch: int,
-    accumulation: int,
-    precision: Precision,
-    portable_only: bool = False,
+    module: nn.Module, optimiser: OptimiserConfig, ranks: Ranks, *, settings: Path, seed: int,
+    micro_batch: int, accumulation: int, precision: Precision, portable_only: bool = False,
     zero_on_one_rank: bool = False,
 ) -> Engine:
-    """The engine of these ranks: DeepSpeed's, or torch's where a rank alone has nothing to partition or to average.
+    """The engine of these ranks:
 
-    There every ZeRO stage would compute the same and only copy; `zero_on_one_rank` asks for DeepSpeed all the same, whose
-    settings may move the optimizer to the host's memory.
+    DeepSpeed's, or torch's where a rank alone has nothing to partition or to average.
+
+    There every ZeRO stage would compute the same and only copy; `zero_on_one_rank` asks for
+    DeepSpeed all the same, whose settings may move the optimizer to the host's memory.
     """
     if computes_alone(ranks.world, zero_on_one_rank):
         _read_settings(settings)
-        return TorchEngine(module, optimiser, seed=seed, accumulation=accumulation, precision=precision, device=ranks.device)
+        return TorchEngine(
+            module, optimiser, seed=seed, accumulation=accumulation, precision=precision,
+            device=ranks.device,
+        )
     return DeepSpeedEngine(
-        module, optimiser, ranks, settings=settings, seed=seed, micro_batch=micro_batch, accumulation=accumulation,
-        precision=precision, portable_only=portable_only,
+        module, optimiser, ranks, settings=settings, seed=seed, micro_batch=micro_batch,
+        accumulation=accumulation, precision=precision, portable_only=portable_only,
     )  # fmt: skip
 
 
@@ -150,7 +166,8 @@ def merge_settings(
 ) -> dict[str, Any]:
     """DeepSpeed's settings: those of `file`, with the fields that follow from our own filled in.
 
-    In the file those fields are absent or "auto"; anything else raises UserError, for it would silently train something else.
+    In the file those fields are absent or "auto"; anything else raises UserError, for it would
+    silently train something else.
     """
     settings = _read_settings(file)
     stage = settings["zero_optimization"]["stage"]
@@ -163,21 +180,30 @@ def merge_settings(
 
 
 def stage_in_force(file: Path, ranks: Ranks, zero_on_one_rank: bool = False) -> int:
-    """The ZeRO stage that a training with these settings computes by. Raises UserError as `merge_settings` does."""
+    """The ZeRO stage that a training with these settings computes by.
+
+    Raises UserError as `merge_settings` does.
+    """
     stage = int(_read_settings(file)["zero_optimization"]["stage"])
     return 0 if computes_alone(ranks.world, zero_on_one_rank) else stage
 
 
 def _read_settings(file: Path) -> dict[str, Any]:
     if not file.is_file():
-        raise UserError(f"{file}: DeepSpeed's settings are missing; expected one of the files of {DEEPSPEED_FOLDER}")
+        raise UserError(
+            f"{file}: DeepSpeed's settings are missing; expected one of the files of"
+            f" {DEEPSPEED_FOLDER}"
+        )
     try:
         settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise UserError(f"{file}: not valid JSON ({error}); mend the file") from error
     for name in COMPUTED:
         if settings.get(name, "auto") != "auto":
-            raise UserError(f'{file}: {name} is {settings[name]!r}; it follows from the stage\'s settings, so write "auto"')
+            raise UserError(
+                f"{file}: {name} is {settings[name]!r}; it follows from the stage's settings, so"
+                ' write "auto"'
+            )
     stage = settings.get("zero_optimization", {}).get("stage")
     if stage not in (0, 1, 2, 3):
         raise UserError(f"{file}: zero_optimization.stage is {stage!r}, expected 0, 1, 2 or 3")
@@ -185,12 +211,16 @@ def _read_settings(file: Path) -> dict[str, Any]:
 
 
 def import_deepspeed(device: torch.device) -> Any:
-    """DeepSpeed, quiet, and on a CPU without the operator that it would compile for a minute (and that needs a compiler)."""
+    """DeepSpeed, quiet, and on a CPU without the operator that it would compile for a minute
+    (and that needs a compiler).
+    """
     import deepspeed
     import deepspeed.ops
     from deepspeed.utils import logger
 
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")  # DeepSpeed's calls, a line each
+    warnings.filterwarnings(
+        "ignore", category=FutureWarning, module=r"torch\.distributed"
+    )  # DeepSpeed's calls, a line each
     logger.setLevel(logging.ERROR)
     if device.type == "cpu":
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

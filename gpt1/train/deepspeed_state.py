@@ -1,4 +1,6 @@
-"""The state of a DeepSpeed engine in and out: whole (for the portable form) and as each rank's own share (DeepSpeed's own form)."""
+"""The state of a DeepSpeed engine in and out: whole (for the portable form) and as each rank's
+own share (DeepSpeed's own form).
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ SHAPE_FILE = "shape.json"
 
 
 def gather(engine: Any, stage: int, *, keep: bool, moments: bool = True) -> PortableState:
-    """The whole state, on the CPU. All ranks must call it; those that do not `keep` it get an empty one."""
+    """The whole state, on the CPU.
+
+    All ranks must call it; those that do not `keep` it get an empty one.
+    """
     if stage == 0:
         return copy_state(engine.module, engine.optimizer) if keep else PortableState()
     state = PortableState(_updates(engine))
@@ -38,8 +43,11 @@ def gather(engine: Any, stage: int, *, keep: bool, moments: bool = True) -> Port
 
 @torch.no_grad()
 def scatter(engine: Any, stage: int, state: PortableState) -> None:
-    """Give every rank its share of a whole state. All ranks must call it, with the same state, at the beginning or between updates:
-    whatever weights and moments were there, spoiled ones too, are overwritten."""
+    """Give every rank its share of a whole state.
+
+    All ranks must call it, with the same state, at the beginning or between updates: whatever
+    weights and moments were there, spoiled ones too, are overwritten.
+    """
     if stage == 0:
         restore_state(engine.module, engine.optimizer, state)
         return
@@ -55,9 +63,13 @@ def scatter(engine: Any, stage: int, state: PortableState) -> None:
 
 
 def own_form(engine: Any, folder: Path) -> list[Write]:
-    """DeepSpeed's own checkpoint of the engine, copied; the calls returned write this rank's files under `folder`/deepspeed."""
+    """DeepSpeed's own checkpoint of the engine, copied; the calls returned write this rank's
+    files under `folder`/deepspeed.
+    """
     writes: list[Write] = []
-    (folder / OWN).mkdir(parents=True, exist_ok=True)  # on every host: DeepSpeed makes it on rank 0's alone
+    (folder / OWN).mkdir(
+        parents=True, exist_ok=True
+    )  # on every host: DeepSpeed makes it on rank 0's alone
     usual, engine.checkpoint_engine = engine.checkpoint_engine, _deferred(writes)
     try:
         engine.save_checkpoint(str(folder), tag=OWN, save_latest=False)
@@ -73,7 +85,10 @@ def load_own_form(engine: Any, folder: Path) -> None:
     """The inverse of `own_form`."""
     found, _ = engine.load_checkpoint(str(folder), tag=OWN, load_lr_scheduler_states=False)
     if found is None:
-        raise UserError(f"{folder}: DeepSpeed finds no checkpoint in it; delete the folder to use the one before")
+        raise UserError(
+            f"{folder}: DeepSpeed finds no checkpoint in it; delete the folder to use the one"
+            " before"
+        )
 
 
 def read_shape(folder: Path) -> tuple[int, int]:
@@ -83,7 +98,9 @@ def read_shape(folder: Path) -> tuple[int, int]:
 
 
 def _deferred(writes: list[Write]) -> Any:
-    """DeepSpeed's writer of checkpoint files, but for the writing: contents are copied and the writing is added to `writes`."""
+    """DeepSpeed's writer of checkpoint files, but for the writing: contents are copied and the
+    writing is added to `writes`.
+    """
     from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
 
     class Deferred(TorchCheckpointEngine):
@@ -107,17 +124,27 @@ def _updates(engine: Any) -> int:
 def _whole(parameter: nn.Parameter, part: str) -> Tensor:
     from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
-    whole = safe_get_full_fp32_param(parameter) if part == "weights" else safe_get_full_optimizer_state(parameter, part)
+    whole = (
+        safe_get_full_fp32_param(parameter)
+        if part == "weights"
+        else safe_get_full_optimizer_state(parameter, part)
+    )
     return whole.view(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def _flat_shares(engine: Any, stage: int) -> Iterator[Tensor]:
     optimiser = engine.optimizer
-    yield from optimiser.fp32_partitioned_groups_flat if stage == 3 else optimiser.single_partition_of_fp32_groups
+    yield from (
+        optimiser.fp32_partitioned_groups_flat
+        if stage == 3
+        else optimiser.single_partition_of_fp32_groups
+    )
 
 
 def _make_moments(engine: Any, stage: int) -> None:
-    """Let the optimiser make its moments, by an update without gradient at rate 0, which changes no weight."""
+    """Let the optimiser make its moments, by an update without gradient at rate 0, which changes
+    no weight.
+    """
     for group in engine.optimizer.param_groups:
         group["lr"] = 0.0
     for index, share in enumerate(_flat_shares(engine, stage)):
@@ -127,7 +154,9 @@ def _make_moments(engine: Any, stage: int) -> None:
 
 
 def _link_moments(engine: Any, stage: int) -> None:
-    """ZeRO 1 and 2 link parameters to their moments once, after the first group's first update, and so miss the other groups'."""
+    """ZeRO 1 and 2 link parameters to their moments once, after the first group's first update,
+    and so miss the other groups'.
+    """
     if stage in (1, 2) and _updates(engine):
         engine.optimizer._hp_optimizer_states_linked = False
         engine.optimizer._lazy_init_hp_params_optimizer_state()
@@ -148,7 +177,9 @@ def _set_weight(engine: Any, stage: int, parameter: nn.Parameter, value: Tensor)
     safe_set_full_fp32_param(parameter, value.to(engine.device))
 
 
-def _set_moment(engine: Any, stage: int, parameter: nn.Parameter, moment: str, value: Tensor) -> None:
+def _set_moment(
+    engine: Any, stage: int, parameter: nn.Parameter, moment: str, value: Tensor
+) -> None:
     from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
     if stage == 3:

@@ -1,4 +1,5 @@
-"""What a training will need before it is begun: parameters and FLOPs by part, memory, steps, tokens, epochs, time on a device.
+"""What a training will need before it is begun: parameters and FLOPs by part, memory, steps,
+tokens, epochs, time on a device.
 
 `gpt1 describe` asks it for a workflow's settings. Without a workflow:
 
@@ -25,7 +26,9 @@ DEFAULT_MFU = 0.4
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the model: its parameters and the FLOPs of training on one token (forward and backward)."""
+    """A part of the model: its parameters and the FLOPs of training on one token (forward and
+    backward).
+    """
 
     name: str
     parameters: int
@@ -34,7 +37,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one rank. Activations are those kept for the backward pass, by counting the tensors of a block (estimate)."""
+    """Bytes on one rank.
+
+    Activations are those kept for the backward pass, by counting the tensors of a block (estimate).
+    """
 
     weights: int
     gradients: int
@@ -58,7 +64,10 @@ class Device:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a training will need. `epochs` is None where the corpus is not known, `seconds` where no device is named."""
+    """What a training will need.
+
+    `epochs` is None where the corpus is not known, `seconds` where no device is named.
+    """
 
     parts: Sequence[Part]
     memory: Memory
@@ -84,18 +93,33 @@ class Forecast:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; memory in bytes, FLOPs of one token."""
-        more = {"tokens": self.tokens, "epochs": self.epochs, "flops": self.tokens * self.flops_per_token}
-        return {**asdict(self), "memory": {**asdict(self.memory), "total": self.memory.total}, **more}
+        more = {
+            "tokens": self.tokens, "epochs": self.epochs,
+            "flops": self.tokens * self.flops_per_token,
+        }
+        return {
+            **asdict(self), "memory": {**asdict(self.memory), "total": self.memory.total}, **more,
+        }
 
     def __str__(self) -> str:
         rows = [(part.name, part.parameters, part.flops) for part in self.parts]
         lines = [f"{'part':<34}{'parameters':>14}{'MFLOP a token':>16}"]
         for name, parameters, flops in [*rows, ("in all", self.parameters, self.flops_per_token)]:
             lines.append(f"{name:<34}{parameters:>14,}{flops / 1e6:>16,.1f}")
-        shown = ", ".join(f"{field.name} {size(getattr(self.memory, field.name))}" for field in fields(self.memory))
+        shown = ", ".join(
+            f"{field.name} {size(getattr(self.memory, field.name))}"
+            for field in fields(self.memory)
+        )
         lines.append(f"memory of a rank (estimated): {size(self.memory.total)} = {shown}")
-        epochs = f", {self.epochs:,.2f} epochs of {self.corpus_tokens:,}" if self.epochs is not None else ""
-        lines.append(f"{self.steps:,} steps of {self.batch} x {self.context} tokens: {self.tokens:,} tokens{epochs}")
+        epochs = (
+            f", {self.epochs:,.2f} epochs of {self.corpus_tokens:,}"
+            if self.epochs is not None
+            else ""
+        )
+        lines.append(
+            f"{self.steps:,} steps of {self.batch} x {self.context} tokens: {self.tokens:,}"
+            f" tokens{epochs}"
+        )
         if self.device and self.seconds is not None:
             where = f"{self.ranks} x {self.device.name} at {self.device.mfu:.0%} of the bf16 peak"
             lines.append(f"expected time on {where}: {_duration(self.seconds)}")
@@ -105,7 +129,8 @@ class Forecast:
 def parts(model: ModelConfig, length: int | None = None) -> list[Part]:
     """The parts, whose parameters and FLOPs add up to `parameters()` and `flops_per_token()`.
 
-    The usual estimate counts 6 FLOPs a parameter, also of position rows, which are in no product, so that the sum is ModelConfig's.
+    The usual estimate counts 6 FLOPs a parameter, also of position rows, which are in no product,
+    so that the sum is ModelConfig's.
     """
     blocks = model.layers * model.block_parameters()
     tokens, positions = model.rows * model.width, model.context * model.width
@@ -113,80 +138,83 @@ def parts(model: ModelConfig, length: int | None = None) -> list[Part]:
     return [
         Part("token rows and softmax (tied)", tokens, 6.0 * tokens),
         Part("position rows", positions, 6.0 * positions),
-        Part(f"{model.layers} x {'block' if model.kind == 'gpt' else 'LSTM layer'}", blocks, 6.0 * blocks),
+        Part(
+            f"{model.layers} x {'block' if model.kind == 'gpt' else 'LSTM layer'}", blocks,
+            6.0 * blocks,
+        ),
         Part("attention scores", 0, attention),
     ]
 
 
 def memory(
-    model: ModelConfig,
-    *,
-    micro_batch: int,
-    ranks: int,
-    zero: int,
-    bf16: bool,
-    recompute: bool = False,
-    loss_chunk: int = 0,
-    cpu: bool | None = None,
+    model: ModelConfig, *, micro_batch: int, ranks: int, zero: int, bf16: bool,
+    recompute: bool = False, loss_chunk: int = 0, cpu: bool | None = None,
 ) -> Memory:
-    """Bytes on each of `ranks` under ZeRO stage `zero`, on a `cpu` (None: where training is not in bf16) or a GPU.
+    """Bytes on each of `ranks` under ZeRO stage `zero`, on a `cpu` (None: where training is not in
+    bf16) or a GPU.
 
-    Weights and gradients have 4 bytes, or 2 under bf16 with ZeRO 1 and above, which keeps fp32 masters beside Adam's two moments.
+    Weights and gradients have 4 bytes, or 2 under bf16 with ZeRO 1 and above, which keeps fp32
+    masters beside Adam's two moments.
     """
     count, size = model.parameters(), 2 if bf16 and zero else 4
     positions = micro_batch * model.context
-    states = count * (8 + (4 if zero else 0))  # moments, and under ZeRO a flat fp32 copy of the weights
+    states = count * (
+        8 + (4 if zero else 0)
+    )  # moments, and under ZeRO a flat fp32 copy of the weights
     kept = 2 if bf16 else 4
     # CPUs have no fused kernels with dropout: they keep its noise, and three T x T tables a head
     plain = model.dropout > 0 and (not bf16 if cpu is None else cpu)
-    inside = (20 if plain else 16) * model.width if model.kind == "gpt" else 6 * model.units + 2 * model.width
+    inside = (
+        (20 if plain else 16) * model.width
+        if model.kind == "gpt"
+        else 6 * model.units + 2 * model.width
+    )
     quadratic = 3 * model.heads * model.context if plain else 0
     block = positions * (inside + (quadratic if model.kind == "gpt" else 0)) * kept
-    activations = block + model.layers * positions * model.width * kept if recompute else model.layers * block
+    activations = (
+        block + model.layers * positions * model.width * kept if recompute else model.layers * block
+    )
     rows = min(loss_chunk or positions, positions)
     return Memory(
         weights=count * size // (ranks if zero == 3 else 1),
         gradients=count * size // (ranks if zero >= 2 else 1),
-        optimiser=states // (ranks if zero else 1),
-        activations=activations,
+        optimiser=states // (ranks if zero else 1), activations=activations,
         logits=rows * model.rows * (8 if loss_chunk else 4 + kept + 4),
     )
 
 
-def expected_seconds(model: ModelConfig, tokens: float, device: str, ranks: int, mfu: float = DEFAULT_MFU) -> float:
-    """The time that training on `tokens` takes on `ranks` devices of that name at a share `mfu` of their bf16 peak.
+def expected_seconds(
+    model: ModelConfig, tokens: float, device: str, ranks: int, mfu: float = DEFAULT_MFU
+) -> float:
+    """The time that training on `tokens` takes on `ranks` devices of that name at a share `mfu` of
+    their bf16 peak.
 
     Raises UserError where the device's peak is not known.
     """
     peak = peak_of(device)
     if peak is None:
-        raise UserError(f"device: the peak of {device!r} is not known; expected a name with one of {[n for n, _ in PEAK_TFLOPS]}")
+        raise UserError(
+            f"device: the peak of {device!r} is not known; expected a name with one of"
+            f" {[n for n, _ in PEAK_TFLOPS]}"
+        )
     return tokens * model.flops_per_token() / (peak * 1e12 * ranks * mfu)
 
 
 def describe(
-    model: ModelConfig,
-    *,
-    batch: int,
-    micro_batch: int,
-    steps: int,
-    ranks: int = 1,
-    zero: int = 1,
-    bf16: bool = True,
-    recompute: bool = False,
-    loss_chunk: int = 0,
-    corpus_tokens: int | None = None,
-    device: Device | None = None,
+    model: ModelConfig, *, batch: int, micro_batch: int, steps: int, ranks: int = 1, zero: int = 1,
+    bf16: bool = True, recompute: bool = False, loss_chunk: int = 0,
+    corpus_tokens: int | None = None, device: Device | None = None,
 ) -> Forecast:
     """All of it. UserError for a device whose peak is not known."""
     tokens = steps * batch * model.context
     need = memory(
-        model, micro_batch=micro_batch, ranks=ranks, zero=zero, bf16=bf16, recompute=recompute, loss_chunk=loss_chunk
+        model, micro_batch=micro_batch, ranks=ranks, zero=zero, bf16=bf16, recompute=recompute,
+        loss_chunk=loss_chunk
     )  # fmt: skip
     seconds = expected_seconds(model, tokens, device.name, ranks, device.mfu) if device else None
     return Forecast(
-        parts(model), need, model.parameters(), model.flops_per_token(), steps, batch, model.context, ranks, corpus_tokens,
-        device, seconds,
+        parts(model), need, model.parameters(), model.flops_per_token(), steps, batch,
+        model.context, ranks, corpus_tokens, device, seconds,
     )  # fmt: skip
 
 
@@ -198,12 +226,16 @@ def size(count: int) -> str:
 def _duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:,.1f} minutes"
-    return f"{seconds / 3600:,.1f} hours" if seconds < 100 * 3600 else f"{seconds / 86400:,.1f} days"
+    return (
+        f"{seconds / 3600:,.1f} hours" if seconds < 100 * 3600 else f"{seconds / 86400:,.1f} days"
+    )
 
 
 def main() -> int:
     """The command line; returns its exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name in ("layers", "width", "heads", "context", "vocabulary", "units"):
         parser.add_argument(f"--{name}", type=positive_int, default=getattr(ModelConfig, name))
     parser.add_argument("--kind", choices=("gpt", "lstm"), default="gpt")
@@ -228,8 +260,9 @@ def main() -> int:
 def _of_command_line(given: argparse.Namespace) -> Forecast:
     names = ("layers", "width", "heads", "context", "vocabulary", "units", "kind")
     return describe(
-        ModelConfig(**{name: getattr(given, name) for name in names}), batch=given.batch, micro_batch=given.micro_batch,
-        steps=given.steps, ranks=given.ranks, zero=given.zero, bf16=not given.fp32, corpus_tokens=given.tokens,
+        ModelConfig(**{name: getattr(given, name) for name in names}), batch=given.batch,
+        micro_batch=given.micro_batch, steps=given.steps, ranks=given.ranks, zero=given.zero,
+        bf16=not given.fp32, corpus_tokens=given.tokens,
         device=Device(given.device, given.mfu) if given.device else None,
     )  # fmt: skip
 

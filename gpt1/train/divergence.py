@@ -1,4 +1,6 @@
-"""Losses that are no number, or jump: which step it was, and the books that its batch was read from."""
+"""Losses that are no number, or jump: which step it was, and the books that its batch was read
+from.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,9 @@ BooksOf = Callable[[int], Sequence[str]]
 
 
 class Diverged(UserError):
-    """The `loss` of a `step` (counted from 1) is no finite number, or lies too far above `before`, the mean of the steps before
-    (None: there were none)."""
+    """The `loss` of a `step` (counted from 1) is no finite number, or lies too far above
+    `before`, the mean of the steps before (None: there were none).
+    """
 
     def __init__(self, message: str, step: int, loss: float, before: float | None) -> None:
         super().__init__(message)
@@ -23,23 +26,32 @@ class Diverged(UserError):
 
 
 def refuse_divergence(
-    losses: Sequence[float], done: int, config: PretrainConfig, books_of: BooksOf, before: float | None = None, spike: float = 0.0
+    losses: Sequence[float], done: int, config: PretrainConfig, books_of: BooksOf,
+    before: float | None = None, spike: float = 0.0,
 ) -> None:
-    """Raise Diverged, with the books of the batch, when a loss of the steps up to `done` is no finite number, or lies more than
-    `spike` nats (0: no bound) above `before`, the mean of the steps before.
+    """Raise Diverged, with the books of the batch, when a loss of the steps up to `done` is no
+    finite number, or lies more than `spike` nats (0: no bound) above `before`, the mean of the
+    steps before.
 
     `rollback_spike` is such a bound too, where the configuration allows going back.
     """
-    rise = min((nats for nats in (spike, config.rollback_spike if config.rollbacks else 0.0) if nats), default=math.inf)
+    rise = min(
+        (nats for nats in (spike, config.rollback_spike if config.rollbacks else 0.0) if nats),
+        default=math.inf,
+    )
     bound = before + rise if before is not None else math.inf
     for step, loss in enumerate(losses, start=done - len(losses) + 1):
         if math.isfinite(loss) and loss <= bound:
             continue
-        what = "training diverged" if not math.isfinite(loss) else f"it was {before:.4f} before and {rise:g} more is allowed"
+        what = (
+            "training diverged"
+            if not math.isfinite(loss)
+            else f"it was {before:.4f} before and {rise:g} more is allowed"
+        )
         raise Diverged(
-            f"pretrain: the loss is {loss:.6g} at step {step} of {config.steps}; {what}. Its batch is from the books "
-            f"{shown(books_of(step - 1))}. Look at them, lower max_lr (now {config.max_lr:g}) or make warmup (now {config.warmup}) "
-            f"longer",
+            f"pretrain: the loss is {loss:.6g} at step {step} of {config.steps}; {what}. Its batch"
+            f" is from the books {shown(books_of(step - 1))}. Look at them, lower max_lr (now"
+            f" {config.max_lr:g}) or make warmup (now {config.warmup}) longer",
             step,
             loss,
             before,
@@ -48,4 +60,6 @@ def refuse_divergence(
 
 def shown(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
-    return ", ".join(repr(name) for name in names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return ", ".join(repr(name) for name in names[:SHOWN]) + (
+        f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    )

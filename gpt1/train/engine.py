@@ -1,4 +1,7 @@
-"""What computes a step. Two engines with one interface: DeepSpeed's (any number of ranks) and plain torch's (a rank alone)."""
+"""What computes a step.
+
+Two engines with one interface: DeepSpeed's (any number of ranks) and plain torch's (a rank alone).
+"""
 
 from __future__ import annotations
 
@@ -40,8 +43,9 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The losses (A,) of this rank's A micro-batches and the gradient's norm () before clipping, both still on the device: reading
-    them waits for it."""
+    """The losses (A,) of this rank's A micro-batches and the gradient's norm () before clipping,
+    both still on the device: reading them waits for it.
+    """
 
     losses: Tensor
     gradient_norm: Tensor
@@ -62,13 +66,19 @@ class Engine(ABC):
     """Told the step and each micro-batch after its forward and backward."""
 
     def step(self, step: int, micro_batches: Sequence[MicroBatch], learning_rate: float) -> Outcome:
-        """One update (0-based `step`) from this rank's micro-batches, whose number must be the same every time."""
+        """One update (0-based `step`) from this rank's micro-batches, whose number must be the
+        same every time.
+        """
         self._set_learning_rate(learning_rate)
         self.module.train()
         losses = []
         for n, micro_batch in enumerate(micro_batches):
             seed_micro_batch(self.seed, step, micro_batch.index)
-            losses.append(self._accumulate(self._to_device(micro_batch.inputs), last=n == len(micro_batches) - 1))
+            losses.append(
+                self._accumulate(
+                    self._to_device(micro_batch.inputs), last=n == len(micro_batches) - 1
+                )
+            )
             if self.observer:
                 self.observer(step, micro_batch)
         return Outcome(torch.stack(losses), self._update())
@@ -88,15 +98,18 @@ class Engine(ABC):
 
     @abstractmethod
     def save(self, folder: Path) -> list[Write]:
-        """Copy what a resume needs; the calls returned write it into the existing `folder`, each a file, and may be made later and
-        in another thread. All ranks must call it."""
+        """Copy what a resume needs; the calls returned write it into the existing `folder`, each
+        a file, and may be made later and in another thread. All ranks must call it.
+        """
 
     @abstractmethod
     def load(self, folder: Path) -> None:
         """Take up what `save` wrote. All ranks must call it."""
 
     def begin_anew(self, weights: Mapping[str, Tensor]) -> None:
-        """Take `weights` (fp32, complete, by parameter), without moments, as before the first update. All ranks must call it."""
+        """Take `weights` (fp32, complete, by parameter), without moments, as before the first
+        update. All ranks must call it.
+        """
         self._restore(initial_state(weights))
 
     @abstractmethod
@@ -118,19 +131,15 @@ class Engine(ABC):
 
 
 class TorchEngine(Engine):
-    """One process, no DeepSpeed: pre-training on a rank alone, and fine-tuning jobs. bf16 is torch's autocast."""
+    """One process, no DeepSpeed: pre-training on a rank alone, and fine-tuning jobs. bf16 is
+    torch's autocast.
+    """
 
     stage = 0
 
     def __init__(
-        self,
-        module: nn.Module,
-        optimiser: OptimiserConfig,
-        *,
-        seed: int,
-        accumulation: int = 1,
-        precision: Precision = "fp32",
-        device: torch.device | None = None,
+        self, module: nn.Module, optimiser: OptimiserConfig, *, seed: int, accumulation: int = 1,
+        precision: Precision = "fp32", device: torch.device | None = None,
     ) -> None:
         self.device = device or torch.device("cpu")
         if self.device.type == "cpu":
@@ -143,7 +152,9 @@ class TorchEngine(Engine):
         self.optimiser = make_optimiser(module, optimiser)
 
     def weights(self) -> dict[str, Tensor]:
-        return {name: p.detach().float().cpu().clone() for name, p in self.module.named_parameters()}
+        return {
+            name: p.detach().float().cpu().clone() for name, p in self.module.named_parameters()
+        }
 
     def save(self, folder: Path) -> list[Write]:
         state = copy_state(self.module, self.optimiser)
@@ -179,8 +190,13 @@ class TorchEngine(Engine):
 
 
 def clip_gradients(module: nn.Module, clip: float) -> Tensor:
-    """Scale the gradient so that its global norm is at most `clip` (0: leave it). Returns the norm before."""
-    return nn.utils.clip_grad_norm_(module.parameters(), clip if clip > 0 else float("inf")).detach()
+    """Scale the gradient so that its global norm is at most `clip` (0: leave it).
+
+    Returns the norm before.
+    """
+    return nn.utils.clip_grad_norm_(
+        module.parameters(), clip if clip > 0 else float("inf")
+    ).detach()
 
 
 def on_cpu(value: Any) -> Any:

@@ -1,4 +1,6 @@
-"""What many devices cost beside the computing: traffic between ranks, checkpoints, data. An estimate (docs/scaling.md).
+"""What many devices cost beside the computing: traffic between ranks, checkpoints, data.
+
+An estimate (docs/scaling.md).
 
 python -m gpt1.train.estimate --device H100 --ranks 1,8,64 --link 100
 """
@@ -15,12 +17,18 @@ from gpt1.train.command_numbers import positive_float, positive_int, positive_in
 from gpt1.train.describe import DEFAULT_MFU, expected_seconds
 
 HEADERS = 1.045
-"""Bytes on the wire for each byte sent: Ethernet, IP and TCP headers of 1,448-byte segments (66 bytes each)."""
+"""Bytes on the wire for each byte sent:
+
+Ethernet, IP and TCP headers of 1,448-byte segments (66 bytes each).
+"""
 
 
 @dataclass(frozen=True)
 class Update:
-    """Seconds of one update on each rank. `traffic` is not hidden behind `compute`: what overlaps makes an update faster."""
+    """Seconds of one update on each rank.
+
+    `traffic` is not hidden behind `compute`: what overlaps makes an update faster.
+    """
 
     compute: float
     traffic: float
@@ -34,9 +42,10 @@ class Update:
 def sent_bytes(parameters: int, ranks: int, zero: int, bf16: bool) -> float:
     """Bytes that each rank sends (and receives) in one update, headers not counted.
 
-    Around a ring of n ranks a sum of all gradients sends 2(n-1)/n of their size, and a gathering of all weights (n-1)/n. ZeRO 0
-    does the first. DeepSpeed's ZeRO 1 sums once an update and then gathers: 3(n-1)/n. UserError for stages 2 and 3, whose traffic
-    grows with the micro-batches and was not measured.
+    Around a ring of n ranks a sum of all gradients sends 2(n-1)/n of their size, and a gathering of
+    all weights (n-1)/n. ZeRO 0 does the first. DeepSpeed's ZeRO 1 sums once an update and then
+    gathers: 3(n-1)/n. UserError for stages 2 and 3, whose traffic grows with the micro-batches and
+    was not measured.
     """
     if zero not in (0, 1):
         raise UserError(f"zero: there is no estimate for stage {zero}; expected 0 or 1")
@@ -45,20 +54,14 @@ def sent_bytes(parameters: int, ranks: int, zero: int, bf16: bool) -> float:
 
 
 def update(
-    model: ModelConfig,
-    *,
-    batch: int,
-    ranks: int,
-    device: str,
-    gigabits: float,
-    zero: int = 1,
-    bf16: bool = True,
-    mfu: float = DEFAULT_MFU,
+    model: ModelConfig, *, batch: int, ranks: int, device: str, gigabits: float, zero: int = 1,
+    bf16: bool = True, mfu: float = DEFAULT_MFU,
 ) -> Update:
-    """One update of `batch` windows on `ranks` devices of that name, between which `gigabits` a second can pass in each direction.
+    """One update of `batch` windows on `ranks` devices of that name, between which `gigabits` a
+    second can pass in each direction.
 
-    Where a host has many devices, that is the rate of its link to the others: a ring crosses it once. UserError: see `sent_bytes`;
-    a device whose peak is not known.
+    Where a host has many devices, that is the rate of its link to the others: a ring crosses it
+    once. UserError: see `sent_bytes`; a device whose peak is not known.
     """
     sent = sent_bytes(model.parameters(), ranks, zero, bf16)
     compute = expected_seconds(model, batch * model.context, device, ranks, mfu)
@@ -66,7 +69,9 @@ def update(
 
 
 def checkpoint_bytes(parameters: int, portable_only: bool = False, bf16: bool = True) -> int:
-    """Bytes of a checkpoint: weights and two moments in fp32; and DeepSpeed's own form, the same (masters) with the weights."""
+    """Bytes of a checkpoint: weights and two moments in fp32; and DeepSpeed's own form, the same
+    (masters) with the weights.
+    """
     return parameters * (12 if portable_only else 12 + 12 + (2 if bf16 else 4))
 
 
@@ -76,30 +81,48 @@ def data_bytes(tokens: int, vocabulary: int) -> int:
 
 
 def table(given: argparse.Namespace) -> str:
-    """Markdown: a row for each number of devices, of the paper's model in bf16 on ZeRO 1. UserError: see `update`."""
+    """Markdown: a row for each number of devices, of the paper's model in bf16 on ZeRO 1.
+
+    UserError: see `update`.
+    """
     model = ModelConfig()
-    names = ("devices", "compute, ms an update", "sent, MB", "traffic, ms", "share of computing", "days in all")
+    names = (
+        "devices", "compute, ms an update", "sent, MB", "traffic, ms", "share of computing",
+        "days in all",
+    )
     lines = [f"| {' | '.join(names)} |", "|--:" * len(names) + "|"]
     for count in given.ranks:
         gigabits = given.inside if count <= given.a_host else given.link
-        one = update(model, batch=given.batch, ranks=count, device=given.device, gigabits=gigabits, mfu=given.mfu)
+        one = update(
+            model, batch=given.batch, ranks=count, device=given.device, gigabits=gigabits,
+            mfu=given.mfu,
+        )
         sent = sent_bytes(model.parameters(), count, 1, bf16=True)
         lines.append(
-            f"| {count} | {one.compute * 1e3:.1f} | {sent / 1e6:.0f} | {one.traffic * 1e3:.1f} | {one.compute / one.seconds:.0%} | "
-            f"{one.seconds * given.steps / 86400:.2f} |"
+            f"| {count} | {one.compute * 1e3:.1f} | {sent / 1e6:.0f} | {one.traffic * 1e3:.1f} |"
+            f" {one.compute / one.seconds:.0%} | {one.seconds * given.steps / 86400:.2f} |"
         )
     return "\n".join(lines)
 
 
 def main() -> int:
     """The command line; returns its exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="H100", help="a device's name")
-    parser.add_argument("--mfu", type=positive_float, default=DEFAULT_MFU, help="share of its peak that is reached")
+    parser.add_argument(
+        "--mfu", type=positive_float, default=DEFAULT_MFU, help="share of its peak that is reached"
+    )
     parser.add_argument("--ranks", type=positive_ints, default="1,8,64", help="numbers of devices")
     parser.add_argument("--a-host", type=positive_int, default=8, help="devices of a host")
-    parser.add_argument("--inside", type=positive_float, default=3600.0, help="gigabits a second between the devices of a host")
-    parser.add_argument("--link", type=positive_float, default=100.0, help="gigabits a second between hosts")
+    parser.add_argument(
+        "--inside", type=positive_float, default=3600.0,
+        help="gigabits a second between the devices of a host",
+    )
+    parser.add_argument(
+        "--link", type=positive_float, default=100.0, help="gigabits a second between hosts"
+    )
     parser.add_argument("--batch", type=positive_int, default=64)
     parser.add_argument("--steps", type=positive_int, default=1_000_000)
     try:
@@ -107,8 +130,13 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    full, half = (checkpoint_bytes(ModelConfig().parameters(), portable) / 1e9 for portable in (False, True))
-    print(f"a checkpoint has {full:.1f} GB; {half:.1f} GB of a rank alone, or with portable_only: true")
+    full, half = (
+        checkpoint_bytes(ModelConfig().parameters(), portable) / 1e9 for portable in (False, True)
+    )
+    print(
+        f"a checkpoint has {full:.1f} GB; {half:.1f} GB of a rank alone, or with portable_only:"
+        " true"
+    )
     return 0
 
 

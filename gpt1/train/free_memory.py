@@ -11,23 +11,34 @@ GROUPS = Path("/sys/fs/cgroup")
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that can still be taken on a CUDA device, or of a CPU's memory; None where the system does not say."""
+    """Bytes that can still be taken on a CUDA device, or of a CPU's memory; None where the
+    system does not say.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return min([*_of_host(Path("/proc/meminfo")), *of_groups(Path("/proc/self/cgroup"), GROUPS)], default=None)
+    return min(
+        [*_of_host(Path("/proc/meminfo")), *of_groups(Path("/proc/self/cgroup"), GROUPS)],
+        default=None,
+    )
 
 
 def _of_host(file: Path) -> Iterator[int]:
     """What the kernel thinks can be had without swapping."""
     if file.is_file():
-        yield from (int(line.split()[1]) * 1024 for line in file.read_text().splitlines() if line.startswith("MemAvailable:"))
+        yield from (
+            int(line.split()[1]) * 1024
+            for line in file.read_text().splitlines()
+            if line.startswith("MemAvailable:")
+        )
 
 
 def of_groups(file: Path, groups: Path) -> Iterator[int]:
-    """What is left in each control group that bounds this process (containers, Kubernetes, Slurm), by version 1 or 2.
+    """What is left in each control group that bounds this process (containers, Kubernetes, Slurm),
+    by version 1 or 2.
 
-    `file` names the process's groups (cgroups(7)), `groups` is where they are mounted. In a container a group's own name may lie
-    outside of what is mounted; then the mounted root is the group.
+    `file` names the process's groups (cgroups(7)), `groups` is where they are mounted. In a
+    container a group's own name may lie outside of what is mounted; then the mounted root is the
+    group.
     """
     if not file.is_file():
         return
@@ -41,10 +52,16 @@ def of_groups(file: Path, groups: Path) -> Iterator[int]:
             continue
         folder = root / name.lstrip("/")
         for place in [folder, *folder.parents]:
-            if place.is_relative_to(root) and (place / limit).is_file() and (place / used).is_file():
+            if (
+                place.is_relative_to(root)
+                and (place / limit).is_file()
+                and (place / used).is_file()
+            ):
                 bound = (place / limit).read_text().strip()
                 if bound.isdigit():
-                    yield int(bound) - int((place / used).read_text()) + _cache(place / "memory.stat")
+                    yield (
+                        int(bound) - int((place / used).read_text()) + _cache(place / "memory.stat")
+                    )
 
 
 def _cache(file: Path) -> int:

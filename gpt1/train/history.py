@@ -1,4 +1,7 @@
-"""What training has had to say so far. It is saved in every checkpoint, so that a resumed run's files are whole and identical."""
+"""What training has had to say so far.
+
+It is saved in every checkpoint, so that a resumed run's files are whole and identical.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ SKIPPED_FILE = "skipped.jsonl"
 
 @dataclass
 class History:
-    """Rows of metrics, samples of text, snapshots, and the losses since the last row. Nothing in it depends on time or place."""
+    """Rows of metrics, samples of text, snapshots, and the losses since the last row.
+
+    Nothing in it depends on time or place.
+    """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
@@ -39,7 +45,10 @@ class History:
 
     def recent(self, most: int = 1000) -> list[tuple[int, dict[str, float]]]:
         """Step and values of the last `most` rows."""
-        return [(row["step"], {name: value for name, value in row.items() if name != "step"}) for row in self.rows[-most:]]
+        return [
+            (row["step"], {name: value for name, value in row.items() if name != "step"})
+            for row in self.rows[-most:]
+        ]
 
     def take_loss(self) -> float:
         """The mean of the pending losses, which are then forgotten."""
@@ -61,7 +70,9 @@ class History:
         return cls(**json.loads(text))
 
     def write(self, folder: Path) -> None:
-        """metrics.jsonl (a row a line), samples.jsonl, samples.md for reading, and skipped.jsonl where batches were left out."""
+        """metrics.jsonl (a row a line), samples.jsonl, samples.md for reading, and skipped.jsonl
+        where batches were left out.
+        """
         write_lines(folder / METRICS_FILE, self.rows)
         write_lines(folder / SAMPLES_FILE, self.samples)
         if self.skipped:
@@ -71,11 +82,15 @@ class History:
 
 def write_lines(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """JSON lines, keys in the order they have."""
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    file.write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+    )
 
 
 def _page(samples: list[dict[str, Any]]) -> str:
-    lines = ["# Samples during pre-training", "", "The prompt in bold, then what the model wrote.", ""]
+    lines = [
+        "# Samples during pre-training", "", "The prompt in bold, then what the model wrote.", "",
+    ]
     step = None
     for sample in samples:
         if sample["step"] != step:

@@ -17,8 +17,8 @@ SHAPE = ("kind", "layers", "width", "heads", "context", "units")
 def initial_model(config: PretrainConfig, place: Place, vocabulary: Vocabulary) -> GPT:
     """The model before the first update, in fp32 on the CPU.
 
-    Raises UserError when the checkpoint in `place.init_from` is not whole, not that of `config.initial_sha256`, fine-tuned, or of
-    another shape or vocabulary.
+    Raises UserError when the checkpoint in `place.init_from` is not whole, not that of
+    `config.initial_sha256`, fine-tuned, or of another shape or vocabulary.
     """
     if not place.init_from:
         return GPT(config.model, generator("weights", config.seed))
@@ -30,19 +30,27 @@ def initial_model(config: PretrainConfig, place: Place, vocabulary: Vocabulary) 
     digest = sha256(file)
     if digest != config.initial_sha256:
         raise UserError(
-            f"init_from: {file} has sha256 {digest}, expected {config.initial_sha256 or 'none'}; another file lies there now, or "
-            "on this host: put the one back that training was started with"
+            f"init_from: {file} has sha256 {digest}, expected {config.initial_sha256 or 'none'};"
+            " another file lies there now, or on this host: put the one back that training was"
+            " started with"
         )
     if found.model.config.special_tokens:
-        raise UserError(f"init_from: {place.init_from} is a fine-tuned model; give the pre-trained one it was made from")
+        raise UserError(
+            f"init_from: {place.init_from} is a fine-tuned model; give the pre-trained one it was"
+            " made from"
+        )
     if found.vocabulary.sha256 != vocabulary.sha256:
         raise UserError(
-            f"init_from: {place.init_from} has another vocabulary ({found.vocabulary.size} tokens) than the shards "
-            f"({vocabulary.size}); let the stage vocabulary take it: vocabulary.source={place.init_from}"
+            f"init_from: {place.init_from} has another vocabulary ({found.vocabulary.size} tokens)"
+            f" than the shards ({vocabulary.size}); let the stage vocabulary take it:"
+            f" vocabulary.source={place.init_from}"
         )
     theirs, ours = found.model.config, config.model
     shapes = [(name, getattr(theirs, name), getattr(ours, name)) for name in SHAPE]
     other = [f"{name} {their}, here {our}" for name, their, our in shapes if their != our]
     if other:
-        raise UserError(f"init_from: {place.init_from} is a model of another shape ({'; '.join(other)}); set the shape to its own")
+        raise UserError(
+            f"init_from: {place.init_from} is a model of another shape ({'; '.join(other)}); set"
+            " the shape to its own"
+        )
     return build_model(ours, found.model.state_dict(), place.init_from)

@@ -1,7 +1,8 @@
-"""Requests to stop, and to save by the clock: seen by single ranks, agreed by all at the end of a step.
+"""Requests to stop, and to save by the clock: seen by single ranks, agreed by all at the end of a
+step.
 
-The ranks exchange two flags a step over a group of CPUs, and act on the flags of the step before, which have long arrived: no step
-waits for it, and all ranks stop after the same step.
+The ranks exchange two flags a step over a group of CPUs, and act on the flags of the step before,
+which have long arrived: no step waits for it, and all ranks stop after the same step.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ class Stopped(Exception):
     """Training ended on request after `step` updates, with a checkpoint."""
 
     def __init__(self, step: int) -> None:
-        super().__init__(f"stopped on request after step {step}; a checkpoint is written, the same command goes on from it")
+        super().__init__(
+            f"stopped on request after step {step}; a checkpoint is written, the same command goes"
+            " on from it"
+        )
         self.step = step
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -43,19 +47,18 @@ class Asked:
 
 
 class Requests:
-    """SIGTERM to any rank (where training runs in a process's main thread), a file `stop` in the output folder, `asked` (looked at
-    once a step, on rank 0) or `stop_after` updates in this run stop training; every `minutes` (0: never) a checkpoint is due."""
+    """SIGTERM to any rank (where training runs in a process's main thread), a file `stop` in the
+    output folder, `asked` (looked at once a step, on rank 0) or `stop_after` updates in this run
+    stop training; every `minutes` (0: never) a checkpoint is due.
+    """
 
     def __init__(
-        self,
-        ranks: Ranks,
-        output: Path,
-        minutes: float = 0.0,
-        stop_after: int = 0,
-        clock: Callable[[], float] = time.monotonic,
-        asked: Callable[[], bool] = lambda: False,
+        self, ranks: Ranks, output: Path, minutes: float = 0.0, stop_after: int = 0,
+        clock: Callable[[], float] = time.monotonic, asked: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.ranks, self.file, self.minutes, self.left, self.clock = ranks, output / STOP_FILE, minutes, stop_after, clock
+        self.ranks, self.file, self.minutes, self.left, self.clock = (
+            ranks, output / STOP_FILE, minutes, stop_after, clock,
+        )
         self._asked = asked
         self._saved = clock()
         self._terminated = threading.Event()
@@ -82,14 +85,20 @@ class Requests:
         self._saved = self.clock()
 
     def agreed(self) -> Asked:
-        """What the ranks had seen by the end of the step before (a single rank: by now). All ranks must call it once a step."""
+        """What the ranks had seen by the end of the step before (a single rank: by now).
+
+        All ranks must call it once a step.
+        """
         if self._group is None:
             return _asked(self._seen())
         there = self._take()
         if there.save:
             self.saved()  # before looking at the clock again, or it would be asked for twice
         here = self._seen()
-        self._pending = (dist.all_reduce(here, op=dist.ReduceOp.MAX, group=self._group, async_op=True), here)
+        self._pending = (
+            dist.all_reduce(here, op=dist.ReduceOp.MAX, group=self._group, async_op=True),
+            here,
+        )
         return there
 
     def settle(self) -> None:
@@ -105,7 +114,10 @@ class Requests:
         return _asked(flags)
 
     def _seen(self) -> torch.Tensor:
-        """This rank's flags (2,): stop, save. Rank 0's clock, file and count are the ones that matter."""
+        """This rank's flags (2,): stop, save.
+
+        Rank 0's clock, file and count are the ones that matter.
+        """
         stop, save = self._terminated.is_set(), False
         if self.ranks.first:
             self.left -= 1

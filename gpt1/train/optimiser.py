@@ -1,4 +1,6 @@
-"""AdamW as SPEC section 3 has it: decoupled decay on matrices and embeddings, none on biases and layer norms."""
+"""AdamW as SPEC section 3 has it: decoupled decay on matrices and embeddings, none on biases and
+layer norms.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,14 @@ class OptimiserConfig:
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: parameters of two or more dimensions with decay, the others without. An empty group is left out."""
+    """Two groups: parameters of two or more dimensions with decay, the others without.
+
+    An empty group is left out.
+    """
     # ZeRO 3 empties parameters and keeps their true shape in ds_shape
-    dimensions = [(p, len(getattr(p, "ds_shape", p.shape))) for p in module.parameters() if p.requires_grad]
+    dimensions = [
+        (p, len(getattr(p, "ds_shape", p.shape))) for p in module.parameters() if p.requires_grad
+    ]
     groups = [
         {"params": [p for p, n in dimensions if n >= 2], "weight_decay": weight_decay},
         {"params": [p for p, n in dimensions if n < 2], "weight_decay": 0.0},
@@ -40,7 +47,10 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
 
 
 def make_optimiser(module: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
-    """torch's fused AdamW, or the reference. Its learning rate is set before every update by the engine."""
+    """torch's fused AdamW, or the reference.
+
+    Its learning rate is set before every update by the engine.
+    """
     groups = parameter_groups(module, config.weight_decay)
     if config.kind == "reference":
         return ReferenceAdam(groups, betas=config.betas, eps=config.eps)

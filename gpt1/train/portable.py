@@ -1,4 +1,6 @@
-"""The portable form of a training's state: whole fp32 weights and moments in one safetensors file, for any ranks and any stage."""
+"""The portable form of a training's state: whole fp32 weights and moments in one safetensors
+file, for any ranks and any stage.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +23,25 @@ KEY = "gpt1_training"
 
 @dataclass
 class PortableState:
-    """What an update changes: `weights` and, by moment, `moments`, fp32 on the CPU under the parameters' names, and the number of
-    `updates` the optimiser counted. Random state and data position follow from the step (docs/training.md)."""
+    """What an update changes:
+
+    `weights` and, by moment, `moments`, fp32 on the CPU under the parameters' names, and the number
+    of `updates` the optimiser counted. Random state and data position follow from the step
+    (docs/training.md).
+    """
 
     updates: int = 0
     weights: dict[str, Tensor] = field(default_factory=dict)
-    moments: dict[str, dict[str, Tensor]] = field(default_factory=lambda: {moment: {} for moment in MOMENTS})
+    moments: dict[str, dict[str, Tensor]] = field(
+        default_factory=lambda: {moment: {} for moment in MOMENTS}
+    )
 
 
 def copy_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> PortableState:
-    """Copy to the CPU the state of an optimizer over `module`'s own, complete parameters. Before the first update there are no
-    moments."""
+    """Copy to the CPU the state of an optimizer over `module`'s own, complete parameters.
+
+    Before the first update there are no moments.
+    """
     first = next(iter(optimizer.state.values()), None)
     state = PortableState(round(float(first["step"])) if first else 0)
     for name, parameter in module.named_parameters():
@@ -42,10 +52,16 @@ def copy_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> PortableS
 
 
 @torch.no_grad()
-def restore_state(module: nn.Module, optimizer: torch.optim.Optimizer, state: PortableState) -> None:
+def restore_state(
+    module: nn.Module, optimizer: torch.optim.Optimizer, state: PortableState
+) -> None:
     """Take over `state`; the inverse of `copy_state`. UserError where it is of another model."""
     check_names(module, state)
-    for group in optimizer.param_groups:  # an update without gradient at rate 0: the optimizer allocates its moments
+    for (
+        group
+    ) in (
+        optimizer.param_groups
+    ):  # an update without gradient at rate 0: the optimizer allocates its moments
         group["lr"] = 0.0
         for parameter in group["params"]:
             parameter.grad = torch.zeros_like(parameter)
@@ -62,13 +78,22 @@ def check_names(module: nn.Module, state: PortableState) -> None:
     """Raise UserError unless `state` has exactly the parameters of `module`."""
     names = {name for name, _ in module.named_parameters()}
     if names != state.weights.keys():
-        raise UserError(f"checkpoint: its weights are of another model; first difference {min(names ^ state.weights.keys())!r}")
+        raise UserError(
+            "checkpoint: its weights are of another model; first difference"
+            f" {min(names ^ state.weights.keys())!r}"
+        )
 
 
 def initial_state(weights: Mapping[str, Tensor]) -> PortableState:
-    """The state before the first update: `weights` (fp32, complete, by parameter) and moments of zeros."""
+    """The state before the first update:
+
+    `weights` (fp32, complete, by parameter) and moments of zeros.
+    """
     weights = {name: tensor.detach() for name, tensor in weights.items()}
-    moments = {moment: {name: torch.zeros_like(tensor) for name, tensor in weights.items()} for moment in MOMENTS}
+    moments = {
+        moment: {name: torch.zeros_like(tensor) for name, tensor in weights.items()}
+        for moment in MOMENTS
+    }
     return PortableState(0, weights, moments)
 
 
@@ -77,7 +102,10 @@ def _copy(tensor: Tensor) -> Tensor:
 
 
 def write_portable(path: Path, state: PortableState) -> Path:
-    """Write `state`; returns the path. Names in the file: `weights/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`."""
+    """Write `state`; returns the path.
+
+    Names in the file: `weights/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`.
+    """
     tensors = {f"weights/{name}": tensor for name, tensor in state.weights.items()}
     for moment, values in state.moments.items():
         tensors |= {f"{moment}/{name}": tensor for name, tensor in values.items()}
@@ -93,10 +121,13 @@ def read_portable(path: Path) -> PortableState:
             state = PortableState(facts["updates"])
             for key in handle.keys():  # noqa: SIM118
                 part, _, name = key.partition("/")
-                (state.weights if part == "weights" else state.moments[part])[name] = handle.get_tensor(key)
+                (state.weights if part == "weights" else state.moments[part])[name] = (
+                    handle.get_tensor(key)
+                )
     except (OSError, SafetensorError, KeyError) as error:
         raise UserError(
-            f"{path}: no portable training state ({error!r}); a checkpoint made on other ranks or another ZeRO stage needs it. "
-            f"Delete the checkpoint to use the one before, or go on with the ranks and the stage it was made with"
+            f"{path}: no portable training state ({error!r}); a checkpoint made on other ranks or"
+            " another ZeRO stage needs it. Delete the checkpoint to use the one before, or go on"
+            " with the ranks and the stage it was made with"
         ) from error
     return state

@@ -1,7 +1,8 @@
-"""Before the first step: does the training fit into the memory there is, and how fast do the ranks exchange numbers.
+"""Before the first step: does the training fit into the memory there is, and how fast do the ranks
+exchange numbers.
 
-The third thing worth knowing, whether the shards hold what their records say, is checked whenever they are opened
-(gpt1.data.shards).
+The third thing worth knowing, whether the shards hold what their records say, is checked whenever
+they are opened (gpt1.data.shards).
 """
 
 from __future__ import annotations
@@ -22,18 +23,25 @@ from gpt1.train.pretrain_config import Place, PretrainConfig, computes_alone
 from gpt1.train.ranks import Ranks
 
 MARGIN = 0.75
-"""A training is refused only where so much of the estimate does not fit: on CPUs it takes 0.96 to 1.31 of it
-(benchmarks/memory.py), on GPUs that is not known."""
+"""A training is refused only where so much of the estimate does not fit: on CPUs it takes 0.96
+to 1.31 of it (benchmarks/memory.py), on GPUs that is not known.
+"""
 LOOKS, WAIT = 6, 3.0  # times, and seconds between them
 EXCHANGED = 16 << 20  # bytes, about a bucket of gradients
 ROUNDS = 3
 Changes = Mapping[str, int | bool]
-SLOW = {"cpu": 0.1, "cuda": 2.0}  # GB/s: gigabit Ethernet, and a GPU without NVLink or a fast network
+SLOW = {
+    "cpu": 0.1,
+    "cuda": 2.0,
+}  # GB/s: gigabit Ethernet, and a GPU without NVLink or a fast network
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that `ranks` which share a memory need: `each` of them, and `once` beside; and how many are `free`."""
+    """Bytes that `ranks` which share a memory need:
+
+    `each` of them, and `once` beside; and how many are `free`.
+    """
 
     each: int
     ranks: int
@@ -51,17 +59,22 @@ class Need:
         return self.all * MARGIN > self.free
 
 
-def check_before_training(config: PretrainConfig, place: Place, ranks: Ranks, zero: int, say: Callable[[str], None]) -> None:
-    """Raise UserError, on all ranks, when the training cannot fit; say on rank 0 what it needs and how fast the ranks exchange.
+def check_before_training(
+    config: PretrainConfig, place: Place, ranks: Ranks, zero: int, say: Callable[[str], None]
+) -> None:
+    """Raise UserError, on all ranks, when the training cannot fit; say on rank 0 what it needs and
+    how fast the ranks exchange.
 
-    `zero` is the ZeRO stage in force. Where the system does not say how much memory is free, nothing is refused.
+    `zero` is the ZeRO stage in force. Where the system does not say how much memory is free,
+    nothing is refused.
     """
     could = options(config, place, ranks, zero)
     need = _need(config, place, ranks, zero)
     if need and need.hopeless:
         raise UserError(
-            f"pretrain: the training does not fit into the memory: {told(need)} ({MARGIN:.0%} of the estimate would have to fit). "
-            f"What would help: {'; '.join(could)}; fewer workers on a host. `preflight: false` tries it all the same"
+            f"pretrain: the training does not fit into the memory: {told(need)} ({MARGIN:.0%} of"
+            f" the estimate would have to fit). What would help: {'; '.join(could)}; fewer workers"
+            " on a host. `preflight: false` tries it all the same"
         )
     seconds = exchange_seconds(ranks)
     if not ranks.first:
@@ -75,28 +88,38 @@ def check_before_training(config: PretrainConfig, place: Place, ranks: Ranks, ze
     if seconds and bandwidth(seconds, ranks.world) < SLOW[ranks.device.type]:
         gradients = config.model.parameters() * (2 if config.precision == "bf16" and zero else 4)
         took = gradients / EXCHANGED * seconds
-        say(f"warning: slow ranks: the gradients of a step ({size(gradients)}) take about {took:.1f} s; look at the network")
+        say(
+            f"warning: slow ranks: the gradients of a step ({size(gradients)}) take about"
+            f" {took:.1f} s; look at the network"
+        )
 
 
-def expected(config: PretrainConfig, place: Place, ranks: Ranks, zero: int, other: Changes | None = None) -> Memory:
+def expected(
+    config: PretrainConfig, place: Place, ranks: Ranks, zero: int, other: Changes | None = None
+) -> Memory:
     """The estimate for one rank; `other` replaces arguments of gpt1.train.describe.memory."""
     given = {
-        "micro_batch": config.micro_batch, "ranks": ranks.world, "zero": zero, "bf16": config.precision == "bf16",
-        "recompute": place.checkpoint_activations, "loss_chunk": config.loss_chunk, "cpu": ranks.device.type == "cpu",
+        "micro_batch": config.micro_batch, "ranks": ranks.world, "zero": zero,
+        "bf16": config.precision == "bf16", "recompute": place.checkpoint_activations,
+        "loss_chunk": config.loss_chunk, "cpu": ranks.device.type == "cpu",
     }  # fmt: skip
     return memory(config.model, **{**given, **(other or {})})  # type: ignore[arg-type]
 
 
 def checkpoint_copies(model: ModelConfig, portable_only: bool = False) -> int:
-    """Bytes on rank 0's host while a checkpoint is written: weights and moments in fp32, and DeepSpeed's own form of them."""
+    """Bytes on rank 0's host while a checkpoint is written: weights and moments in fp32, and
+    DeepSpeed's own form of them.
+    """
     return 12 * model.parameters() * (1 if portable_only else 2)
 
 
 def copies_here(model: ModelConfig, world: int, beside: int, portable_only: bool = False) -> int:
-    """Bytes on the host of this rank, one of `beside` there and of `world` in all, while a checkpoint is written.
+    """Bytes on the host of this rank, one of `beside` there and of `world` in all, while a
+    checkpoint is written.
 
-    A host without rank 0 holds its ranks' shares of DeepSpeed's own form alone. torchrun numbers the hosts in GROUP_RANK, Ray Train
-    in NODE_RANK, and rank 0 is on the first; where neither did, this may be rank 0's host.
+    A host without rank 0 holds its ranks' shares of DeepSpeed's own form alone. torchrun numbers
+    the hosts in GROUP_RANK, Ray Train in NODE_RANK, and rank 0 is on the first; where neither did,
+    this may be rank 0's host.
     """
     host = os.environ.get("GROUP_RANK", os.environ.get("NODE_RANK", "0"))
     if host == "0":
@@ -105,8 +128,14 @@ def copies_here(model: ModelConfig, world: int, beside: int, portable_only: bool
 
 
 def tightest(each: int, hosts: Iterable[tuple[int, int, int]]) -> Need:
-    """The need that is least covered, where every rank needs `each`. A host: bytes that are free, its ranks, bytes needed once."""
-    return min((Need(each, ranks, once, free) for free, ranks, once in hosts), key=lambda need: need.free / need.all)
+    """The need that is least covered, where every rank needs `each`.
+
+    A host: bytes that are free, its ranks, bytes needed once.
+    """
+    return min(
+        (Need(each, ranks, once, free) for free, ranks, once in hosts),
+        key=lambda need: need.free / need.all,
+    )
 
 
 def told(need: Need) -> str:
@@ -127,7 +156,9 @@ def options(config: PretrainConfig, place: Place, ranks: Ranks, zero: int) -> li
     return [said for _, said in sorted(found)] or ["a smaller model"]
 
 
-def _changes(config: PretrainConfig, place: Place, ranks: Ranks, zero: int) -> Iterator[tuple[str, Changes]]:
+def _changes(
+    config: PretrainConfig, place: Place, ranks: Ranks, zero: int
+) -> Iterator[tuple[str, Changes]]:
     if config.micro_batch > 1:
         yield f"micro_batch 1 instead of {config.micro_batch}", {"micro_batch": 1}
     if not place.checkpoint_activations:
@@ -139,9 +170,11 @@ def _changes(config: PretrainConfig, place: Place, ranks: Ranks, zero: int) -> I
 
 
 def _need(config: PretrainConfig, place: Place, ranks: Ranks, zero: int) -> Need | None:
-    """What is needed and what is free where it is tightest, the same on every rank; None where a rank cannot tell.
+    """What is needed and what is free where it is tightest, the same on every rank; None where a
+    rank cannot tell.
 
-    Ranks that were killed a moment ago may still hold their memory: so it looks again for a while before it gives up.
+    Ranks that were killed a moment ago may still hold their memory: so it looks again for a while
+    before it gives up.
     """
     on_cpu = ranks.device.type == "cpu"
     each = expected(config, place, ranks, zero).total
@@ -161,7 +194,9 @@ def _need(config: PretrainConfig, place: Place, ranks: Ranks, zero: int) -> Need
 
 
 def exchange_seconds(ranks: Ranks) -> float | None:
-    """Seconds of one all-reduce of EXCHANGED bytes among all ranks, the best of some; None for a rank alone."""
+    """Seconds of one all-reduce of EXCHANGED bytes among all ranks, the best of some; None for a
+    rank alone.
+    """
     if ranks.world == 1:
         return None
     numbers = torch.zeros(EXCHANGED // 4, device=ranks.device)
@@ -178,10 +213,15 @@ def exchange_seconds(ranks: Ranks) -> float | None:
 
 
 def bandwidth(seconds: float, world: int) -> float:
-    """GB/s through each rank's link, as NCCL's tests count it: an all-reduce moves 2 (n - 1) / n of the bytes."""
+    """GB/s through each rank's link, as NCCL's tests count it: an all-reduce moves 2 (n - 1) / n
+    of the bytes.
+    """
     return 2 * (world - 1) / world * EXCHANGED / seconds / 1e9
 
 
 def exchanged(seconds: float, world: int) -> str:
     """One measurement for people."""
-    return f"{size(EXCHANGED)} are summed over {world} ranks in {seconds * 1e3:.1f} ms, {bandwidth(seconds, world):.2f} GB/s"
+    return (
+        f"{size(EXCHANGED)} are summed over {world} ranks in {seconds * 1e3:.1f} ms,"
+        f" {bandwidth(seconds, world):.2f} GB/s"
+    )

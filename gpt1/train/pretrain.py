@@ -32,7 +32,14 @@ from gpt1.train.interrupt import Requests, Stopped
 from gpt1.train.loop import train
 from gpt1.train.optimiser import OptimiserConfig
 from gpt1.train.preflight import check_before_training
-from gpt1.train.pretrain_config import DEEPSPEED_FOLDER, Place, PretrainConfig, computes_alone, differing, from_json
+from gpt1.train.pretrain_config import (
+    DEEPSPEED_FOLDER,
+    Place,
+    PretrainConfig,
+    computes_alone,
+    differing,
+    from_json,
+)
 from gpt1.train.ranks import Ranks, accumulation
 from gpt1.train.reporter import PrintReporter, Reporter
 from gpt1.train.rollback import batch_of, going_back, same_batches, skipped_in, told
@@ -52,17 +59,22 @@ NewModule = Callable[[], LanguageModelling]
 """Makes the model with its initial weights."""
 
 
-def pretrain(config: PretrainConfig, place: Place, reporter: Reporter, vault: Vault | None = None) -> None:
+def pretrain(
+    config: PretrainConfig, place: Place, reporter: Reporter, vault: Vault | None = None
+) -> None:
     """Train from the newest whole checkpoint, or from the initial weights, to `config.steps`.
 
-    `vault` keeps the checkpoints where the ranks' hosts share no disk; else they lie in `place.output`, which all ranks share.
+    `vault` keeps the checkpoints where the ranks' hosts share no disk; else they lie in
+    `place.output`, which all ranks share.
 
-    Writes into `place.output`: model.safetensors, config.json, snapshots/, metrics.jsonl, samples.jsonl, samples.md,
-    held_out_books.jsonl and throughput.jsonl. The last differs from run to run; the other files' bytes depend on config, shards,
-    number of ranks and threads alone, however often training was killed.
+    Writes into `place.output`: model.safetensors, config.json, snapshots/, metrics.jsonl,
+    samples.jsonl, samples.md, held_out_books.jsonl and throughput.jsonl. The last differs from run
+    to run; the other files' bytes depend on config, shards, number of ranks and threads alone,
+    however often training was killed.
 
-    Raises Stopped, on all ranks after the same step and with a whole checkpoint, when that was asked for (gpt1.train.interrupt).
-    Raises UserError for what the user can mend: shards of another vocabulary, too little text or memory, a diverging loss.
+    Raises Stopped, on all ranks after the same step and with a whole checkpoint, when that was
+    asked for (gpt1.train.interrupt). Raises UserError for what the user can mend: shards of another
+    vocabulary, too little text or memory, a diverging loss.
     """
     ranks = Ranks.connect(place.device, place.threads)
     share = accumulation(config.batch, config.micro_batch, ranks.world)
@@ -76,15 +88,23 @@ def pretrain(config: PretrainConfig, place: Place, reporter: Reporter, vault: Va
     output = Path(place.output)
     keep = Keep(place.keep_checkpoints, place.keep_every)
     checkpoints = (
-        Checkpoints(output / "checkpoints", [Path(path) for path in place.earlier], keep, ranks, reporter.say)
+        Checkpoints(
+            output / "checkpoints", [Path(path) for path in place.earlier], keep, ranks,
+            reporter.say,
+        )
         if vault is None
         else VaultCheckpoints(output, vault, keep, ranks, reporter.say)
     )
-    speedometer = Speedometer(config.model, config.batch * config.model.context, ranks.world, peak_tflops(ranks.device))
-    with Requests(ranks, output, place.checkpoint_minutes, place.stop_after, asked=reporter.stop_asked) as requests:
+    speedometer = Speedometer(
+        config.model, config.batch * config.model.context, ranks.world, peak_tflops(ranks.device)
+    )
+    with Requests(
+        ranks, output, place.checkpoint_minutes, place.stop_after, asked=reporter.stop_asked
+    ) as requests:
         watch = Watch(
-            config, engine, ranks, held_out, vocabulary, History(), checkpoints, place.checkpoint_every,
-            _facts(config, place, ranks, engine), output, reporter, speedometer, requests,
+            config, engine, ranks, held_out, vocabulary, History(), checkpoints,
+            place.checkpoint_every, _facts(config, place, ranks, engine), output, reporter,
+            speedometer, requests,
             lambda step: books_of(windows, watch.batch_of(step), config.batch), place.spike,
         )  # fmt: skip
         start = _resume(watch, checkpoints.newest())
@@ -99,19 +119,32 @@ def pretrain(config: PretrainConfig, place: Place, reporter: Reporter, vault: Va
 
 
 def books_of(windows: Windows, batch: int, size: int) -> list[str]:
-    """The books that a batch of `size` windows was read from, each once, in the order of its windows."""
+    """The books that a batch of `size` windows was read from, each once, in the order of its
+    windows.
+    """
     spans = windows.shards.spans
-    return list(dict.fromkeys(spans[windows.place(sample)[0]].book for sample in range(batch * size, (batch + 1) * size)))
+    return list(
+        dict.fromkeys(
+            spans[windows.place(sample)[0]].book
+            for sample in range(batch * size, (batch + 1) * size)
+        )
+    )
 
 
 def _train(watch: Watch, windows: Windows, start: int, new_module: NewModule) -> None:
     """To the end, going back where the loss diverges and the configuration has it so."""
     config = watch.config
-    rate = partial(learning_rate, max_lr=config.max_lr, warmup=config.warmup, steps=config.steps, schedule=config.schedule)
+    rate = partial(
+        learning_rate, max_lr=config.max_lr, warmup=config.warmup, steps=config.steps,
+        schedule=config.schedule,
+    )
     while True:
         try:
             batches = _share_of(windows, watch)
-            train(watch.engine, batches, rate, steps=config.steps, start=start, after_step=watch.after_step)
+            train(
+                watch.engine, batches, rate, steps=config.steps, start=start,
+                after_step=watch.after_step,
+            )
         except Diverged as diverged:
             start = _go_back(watch, diverged, new_module)
         else:
@@ -119,10 +152,12 @@ def _train(watch: Watch, windows: Windows, start: int, new_module: NewModule) ->
 
 
 def _go_back(watch: Watch, diverged: Diverged, new_module: NewModule) -> int:
-    """Take up the newest checkpoint before the batches that are to be left out, or begin anew; returns its number of updates.
+    """Take up the newest checkpoint before the batches that are to be left out, or begin anew;
+    returns its number of updates.
 
-    Raises `diverged` where that is not, or no longer, allowed. All ranks come here after the same step. The event is told by the
-    checkpoints that follow; a run that is killed before the first of them comes to the same loss again, and goes back again.
+    Raises `diverged` where that is not, or no longer, allowed. All ranks come here after the same
+    step. The event is told by the checkpoints that follow; a run that is killed before the first of
+    them comes to the same loss again, and goes back again.
     """
     event = going_back(diverged, watch.history.skipped, watch.config, watch.books_of)
     events = [*watch.history.skipped, event]
@@ -131,13 +166,22 @@ def _go_back(watch: Watch, diverged: Diverged, new_module: NewModule) -> int:
 
     def fits(checkpoint: Checkpoint) -> bool:
         skipped = skipped_in(History.from_json(checkpoint.history()).skipped)
-        return checkpoint.step <= event["first"] and same_batches(checkpoint.step, skipped, skipped_in(events))
+        return checkpoint.step <= event["first"] and same_batches(
+            checkpoint.step, skipped, skipped_in(events)
+        )
 
     found = watch.checkpoints.newest(fits)
     watch.checkpoints.forget_after(found.step if found else 0)
     if watch.ranks.first:
-        where = f"to step {found.step}" if found else "to the beginning, for there is no checkpoint before it"
-        watch.reporter.say(f"warning: {told(event)}; going back {where} ({len(events)} of {watch.config.rollbacks} times)")
+        where = (
+            f"to step {found.step}"
+            if found
+            else "to the beginning, for there is no checkpoint before it"
+        )
+        watch.reporter.say(
+            f"warning: {told(event)}; going back {where} ({len(events)} of {watch.config.rollbacks}"
+            " times)"
+        )
     if found is None:
         watch.history = History()
         watch.engine.begin_anew(dict(new_module().named_parameters()))
@@ -147,34 +191,39 @@ def _go_back(watch: Watch, diverged: Diverged, new_module: NewModule) -> int:
     return start
 
 
-def open_windows(config: PretrainConfig, place: Place, vocabulary: Vocabulary) -> tuple[Windows, HeldOut]:
+def open_windows(
+    config: PretrainConfig, place: Place, vocabulary: Vocabulary
+) -> tuple[Windows, HeldOut]:
     """The training windows, and the held-out ones.
 
-    Raises UserError where shards and vocabulary do not belong together, or no book of a set is as long as a window.
+    Raises UserError where shards and vocabulary do not belong together, or no book of a set is as
+    long as a window.
     """
     if vocabulary.size != config.model.vocabulary:
-        raise UserError(f"model: vocabulary is {config.model.vocabulary}, but {place.vocabulary} has {vocabulary.size} tokens")
+        raise UserError(
+            f"model: vocabulary is {config.model.vocabulary}, but {place.vocabulary} has"
+            f" {vocabulary.size} tokens"
+        )
     sets = {}
     for name, paths in (("train", place.train), ("held_out", place.held_out)):
-        shards = TokenShards.open([Path(path) for path in paths], Path(place.books), name, vocabulary.sha256)
+        shards = TokenShards.open(
+            [Path(path) for path in paths], Path(place.books), name, vocabulary.sha256
+        )
         sets[name] = Windows(shards, config.model.context, config.seed)
     return sets["train"], HeldOut.of(sets["held_out"], vocabulary)
 
 
-def _engine(module: LanguageModelling, config: PretrainConfig, place: Place, ranks: Ranks, share: int) -> Engine:
+def _engine(
+    module: LanguageModelling, config: PretrainConfig, place: Place, ranks: Ranks, share: int
+) -> Engine:
     module.gpt.recompute = place.checkpoint_activations
     if config.compile:
         module.compile_for_training(one_graph=computes_alone(ranks.world, place.zero_on_one_rank))
     engine = make_engine(
         module,
         OptimiserConfig(weight_decay=config.weight_decay, clip=config.clip, kind=config.optimizer),
-        ranks,
-        settings=_deepspeed_file(place),
-        seed=config.seed,
-        micro_batch=config.micro_batch,
-        accumulation=share,
-        precision=config.precision,
-        portable_only=place.portable_only,
+        ranks, settings=_deepspeed_file(place), seed=config.seed, micro_batch=config.micro_batch,
+        accumulation=share, precision=config.precision, portable_only=place.portable_only,
         zero_on_one_rank=place.zero_on_one_rank,
     )
     if place.trace:
@@ -188,13 +237,24 @@ def _deepspeed_file(place: Place) -> Path:
 
 def _new_module(config: PretrainConfig, place: Place, vocabulary: Vocabulary) -> LanguageModelling:
     """The model with its initial weights, on the CPU."""
-    return LanguageModelling(initial_model(config, place, vocabulary), config.loss_chunk, config.pad_vocabulary)
+    return LanguageModelling(
+        initial_model(config, place, vocabulary), config.loss_chunk, config.pad_vocabulary
+    )
 
 
 def _facts(config: PretrainConfig, place: Place, ranks: Ranks, engine: Engine) -> dict[str, object]:
-    """What a checkpoint says of itself beside its step. To be taken up its `config` must agree; `zero` is the stage in force."""
-    random = {"seed": config.seed, "drawn_from": ["seed", "step", "index of the micro-batch in the global batch"]}
-    return {"config": asdict(config), "ranks": ranks.world, "zero": engine.stage, "run": place.run, "random": random}
+    """What a checkpoint says of itself beside its step.
+
+    To be taken up its `config` must agree; `zero` is the stage in force.
+    """
+    random = {
+        "seed": config.seed,
+        "drawn_from": ["seed", "step", "index of the micro-batch in the global batch"],
+    }
+    return {
+        "config": asdict(config), "ranks": ranks.world, "zero": engine.stage, "run": place.run,
+        "random": random,
+    }
 
 
 def _share_of(windows: Windows, watch: Watch) -> Callable[[int], Sequence[MicroBatch]]:
@@ -217,16 +277,25 @@ def _resume(watch: Watch, found: Checkpoint | None) -> int:
     changed = differing(found.facts["config"], watch.config)
     if changed:
         raise UserError(
-            f"{found.folder}: this checkpoint was made with other {', '.join(changed)} (see its record.json); "
-            f"go on with the same, or delete the checkpoints to start anew"
+            f"{found.folder}: this checkpoint was made with other {', '.join(changed)} (see its"
+            " record.json); go on with the same, or delete the checkpoints to start anew"
         )
     watch.history = History.from_json(found.history())
     if watch.ranks.first:
         shape = {name: watch.facts[name] for name in ("ranks", "zero")}
         was = {name: found.facts[name] for name in shape}
-        moved = "" if was == shape else f", made with {was}, now {shape}: the same batches and dropout, other last bits"
+        moved = (
+            ""
+            if was == shape
+            else f", made with {was}, now {shape}: the same batches and dropout, other last bits"
+        )
         watch.reporter.say(f"resuming after step {found.step} from {found.folder.name}{moved}")
-        for step, values in watch.history.recent():  # a killed driver may have taken the last with it; a point is drawn once
+        for (
+            step,
+            values,
+        ) in (
+            watch.history.recent()
+        ):  # a killed driver may have taken the last with it; a point is drawn once
             watch.reporter.log(step, values)
         _take_snapshots(found, watch.output / "snapshots", watch.history)
     watch.engine.load(found.folder)
@@ -234,7 +303,9 @@ def _resume(watch: Watch, found: Checkpoint | None) -> int:
 
 
 def _take_snapshots(found: Checkpoint, target: Path, history: History) -> None:
-    """Copy the snapshots of an earlier attempt into this one; their hashes were checked with the checkpoint."""
+    """Copy the snapshots of an earlier attempt into this one; their hashes were checked with the
+    checkpoint.
+    """
     source = found.folder.parent.parent / "snapshots"
     if source == target:
         return
@@ -262,7 +333,10 @@ def _finish(watch: Watch) -> None:
 def main() -> int:
     """The command line of `torchrun -m gpt1.train.pretrain`."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="JSON written by gpt1.train.pretrain_config.to_json")
+    parser.add_argument(
+        "--config", type=Path, required=True,
+        help="JSON written by gpt1.train.pretrain_config.to_json",
+    )
     arguments = parser.parse_args()
     try:
         pretrain(*from_json(arguments.config), PrintReporter())

@@ -1,4 +1,7 @@
-"""What pre-training is told: settings that shape the result, and where things lie. Plain and picklable, without torch."""
+"""What pre-training is told: settings that shape the result, and where things lie.
+
+Plain and picklable, without torch.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ class Prompt:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Everything the result depends on besides the shards. Defaults are the paper's (SPEC section 3)."""
+    """Everything the result depends on besides the shards.
+
+    Defaults are the paper's (SPEC section 3).
+    """
 
     model: ModelConfig
     steps: int
@@ -52,7 +58,9 @@ class PretrainConfig:
     loss_chunk: int = 0
     """Positions whose logits exist at one time; 0: all of a micro-batch."""
     pad_vocabulary: int = 0
-    """The softmax computes a multiple of so many columns, the added ones masked; 0: as many as there are tokens."""
+    """The softmax computes a multiple of so many columns, the added ones masked; 0: as many as
+    there are tokens.
+    """
     compile: bool = False
     """torch.compile of the model and the loss."""
     initial_sha256: str = ""
@@ -62,13 +70,16 @@ class PretrainConfig:
     rollback_batches: int = 2
     """Batches left out then: the last ones up to that of the diverged loss."""
     rollback_spike: float = 0.0
-    """Nats above the mean of the steps before that count as diverged; 0: only a loss that is no number does."""
+    """Nats above the mean of the steps before that count as diverged; 0: only a loss that is no
+    number does.
+    """
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where data lies and results go, how often to save, what memory is spent: nothing here changes the result, but for
-    `deepspeed`'s ZeRO stage, which changes the order of sums."""
+    """Where data lies and results go, how often to save, what memory is spent: nothing here
+    changes the result, but for `deepspeed`'s ZeRO stage, which changes the order of sums.
+    """
 
     train: tuple[str, ...]
     """Token shards of the training set."""
@@ -91,22 +102,30 @@ class Place:
     keep_every: int = 0
     """Checkpoints at multiples of so many updates are kept for good; 0: none are."""
     zero_on_one_rank: bool = False
-    """Use DeepSpeed and its ZeRO stage on a rank alone too; else a rank alone computes without DeepSpeed, as ZeRO 0 does."""
+    """Use DeepSpeed and its ZeRO stage on a rank alone too; else a rank alone computes without
+    DeepSpeed, as ZeRO 0 does.
+    """
     portable_only: bool = False
     """Leave DeepSpeed's own form out of checkpoints."""
     checkpoint_activations: bool = False
-    """Compute each block's activations again in the backward pass instead of keeping them; the numbers stay the same."""
+    """Compute each block's activations again in the backward pass instead of keeping them; the
+    numbers stay the same.
+    """
     stop_after: int = 0
     """Stop, with a checkpoint, after so many updates of this process; 0: at the end."""
     spike: float = 0.0
-    """Stop when a step's loss is more than so many nats above the mean of the steps before; 0: only when it is no number.
-    It decides nothing but whether to stop; what training goes back for is the configuration's."""
+    """Stop when a step's loss is more than so many nats above the mean of the steps before; 0:
+    only when it is no number. It decides nothing but whether to stop; what training goes back
+    for is the configuration's.
+    """
     init_from: str = ""
     """Folder of the checkpoint whose weights training begins with; empty: random ones."""
     run: str = ""
     """Name of the run in the records (the tracker's), kept in each checkpoint."""
     preflight: bool = True
-    """Before training, refuse what cannot fit into the memory and measure how fast the ranks exchange numbers."""
+    """Before training, refuse what cannot fit into the memory and measure how fast the ranks
+    exchange numbers.
+    """
     trace: bool = False
     """Write hashes of batches and random states into `trace/`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -127,34 +146,61 @@ def from_json(file: Path) -> tuple[PretrainConfig, Place]:
         document = json.loads(file.read_text(encoding="utf-8"))
         values, place = dict(document["config"]), dict(document["place"])
         values["model"] = ModelConfig.from_dict(values["model"])
-        values["prompts"] = tuple(Prompt(prompt["text"], tuple(prompt["ids"])) for prompt in values.get("prompts", ()))
+        values["prompts"] = tuple(
+            Prompt(prompt["text"], tuple(prompt["ids"])) for prompt in values.get("prompts", ())
+        )
         for name in ("train", "held_out", "earlier"):
             place[name] = tuple(str(file.parent / path) for path in place.get(name, ()))
-        single = [name for name in ("books", "vocabulary", "output", "deepspeed", "init_from") if place.get(name)]
+        single = [
+            name
+            for name in ("books", "vocabulary", "output", "deepspeed", "init_from")
+            if place.get(name)
+        ]
         place |= {name: str(file.parent / place[name]) for name in single}
-        return PretrainConfig(**_known(file, PretrainConfig, values)), Place(**_known(file, Place, place))
+        return PretrainConfig(**_known(file, PretrainConfig, values)), Place(
+            **_known(file, Place, place)
+        )
     except FileNotFoundError as error:
-        raise UserError(f"{file}: no such file; expected a JSON document with `config` and `place`") from error
+        raise UserError(
+            f"{file}: no such file; expected a JSON document with `config` and `place`"
+        ) from error
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{file}: no configuration of pre-training ({error!r}); write it with pretrain_config.to_json") from error
+        raise UserError(
+            f"{file}: no configuration of pre-training ({error!r}); write it with"
+            " pretrain_config.to_json"
+        ) from error
 
 
 def computes_alone(ranks: int, zero_on_one_rank: bool) -> bool:
-    """Whether a training on this number of ranks does without DeepSpeed: it computes as ZeRO 0 does, whatever stage is set."""
+    """Whether a training on this number of ranks does without DeepSpeed: it computes as ZeRO 0
+    does, whatever stage is set.
+    """
     return ranks == 1 and not zero_on_one_rank
 
 
 def differing(saved: Mapping[str, Any], now: PretrainConfig) -> list[str]:
-    """The fields in which a saved configuration (`asdict`, perhaps of an earlier version) is another one than `now`.
+    """The fields in which a saved configuration (`asdict`, perhaps of an earlier version) is
+    another one than `now`.
 
     A field that the earlier version did not know had the value that is its default.
     """
     ours = asdict(now)
-    theirs = {**_defaults(PretrainConfig), **saved, "model": {**_defaults(ModelConfig), **saved.get("model", {})}}
-    theirs["prompts"], ours["prompts"] = (len(values["prompts"]) for values in (theirs, ours))  # samples change no weight
-    passing = {"model", "rollbacks", "rollback_batches", "rollback_spike"}  # what was left out so far stands in the history
+    theirs = {
+        **_defaults(PretrainConfig), **saved,
+        "model": {**_defaults(ModelConfig), **saved.get("model", {})},
+    }
+    theirs["prompts"], ours["prompts"] = (
+        len(values["prompts"]) for values in (theirs, ours)
+    )  # samples change no weight
+    passing = {
+        "model", "rollbacks", "rollback_batches", "rollback_spike",
+    }  # what was left out so far stands in the history
     found = [name for name in ours if name not in passing and theirs.get(name) != ours[name]]
-    return found + [f"model.{name}" for name in ours["model"] if theirs["model"].get(name) != ours["model"][name]]
+    return found + [
+        f"model.{name}"
+        for name in ours["model"]
+        if theirs["model"].get(name) != ours["model"][name]
+    ]
 
 
 def _defaults(kind: type) -> dict[str, Any]:
@@ -164,5 +210,7 @@ def _defaults(kind: type) -> dict[str, Any]:
 def _known(file: Path, kind: type, values: dict[str, Any]) -> dict[str, Any]:
     unknown = sorted(set(values) - {field.name for field in fields(kind)})
     if unknown:
-        raise UserError(f"{file}: unknown keys {unknown}; expected {[field.name for field in fields(kind)]}")
+        raise UserError(
+            f"{file}: unknown keys {unknown}; expected {[field.name for field in fields(kind)]}"
+        )
     return values

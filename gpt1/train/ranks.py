@@ -1,4 +1,6 @@
-"""The processes that train together: who am I, on which device, and the few exchanges training needs besides the engine's own."""
+"""The processes that train together: who am I, on which device, and the few exchanges training
+needs besides the engine's own.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ class Ranks:
 
     @classmethod
     def connect(cls, device: Device = "auto", threads: int | None = None) -> Ranks:
-        """Join the group that the launcher described (torchrun or Ray Train set RANK, WORLD_SIZE, ...), or be a group of one.
+        """Join the group that the launcher described (torchrun or Ray Train set RANK, WORLD_SIZE,
+        ...), or be a group of one.
 
         `threads` sets torch's CPU threads; equal results bit for bit need the same number.
         """
@@ -52,12 +55,17 @@ class Ranks:
         dist.barrier()
 
     def leave(self) -> None:
-        """End the group, before the process ends: a rank that goes with gloo's threads alive may be aborted."""
+        """End the group, before the process ends: a rank that goes with gloo's threads alive may
+        be aborted.
+        """
         dist.barrier()
         dist.destroy_process_group()
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """Every rank's `tensor`, of one shape and type, stacked in the order of ranks: (...) -> (world, ...), on the CPU."""
+        """Every rank's `tensor`, of one shape and type, stacked in the order of ranks:
+
+        (...) -> (world, ...), on the CPU.
+        """
         here = tensor.to(self.device).contiguous()
         parts = [torch.empty_like(here) for _ in range(self.world)]
         dist.all_gather(parts, here)
@@ -70,7 +78,10 @@ class Ranks:
         return box[0]
 
     def all_make(self, make: Callable[[], Made]) -> Made:
-        """What `make` returns here. A UserError on one rank is raised on all of them: the others would wait for that rank."""
+        """What `make` returns here.
+
+        A UserError on one rank is raised on all of them: the others would wait for that rank.
+        """
         said, trouble = [""] * self.world, ""
         try:
             made = make()
@@ -89,7 +100,10 @@ class Ranks:
 def _choose(device: Device) -> torch.device:
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
-        raise UserError("device: cuda was asked for, but torch finds none here; set gpus to 0, or install a CUDA build of torch")
+        raise UserError(
+            "device: cuda was asked for, but torch finds none here; set gpus to 0, or install a"
+            " CUDA build of torch"
+        )
     if device == "cpu" or not available:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed would take whatever it finds
         return torch.device("cpu")
@@ -99,17 +113,24 @@ def _choose(device: Device) -> torch.device:
 
 
 def accumulation(batch: int, micro_batch: int, world: int, name: str = "workers") -> int:
-    """Micro-batches a rank computes in one step. The global batch is fixed and a micro-batch is never split.
+    """Micro-batches a rank computes in one step.
 
-    Raises UserError when `micro_batch` x `world` does not divide `batch`; `name` is the setting that `world` comes from.
+    The global batch is fixed and a micro-batch is never split.
+
+    Raises UserError when `micro_batch` x `world` does not divide `batch`; `name` is the setting
+    that `world` comes from.
     """
     if batch % micro_batch:
-        raise UserError(f"micro_batch: {micro_batch} does not divide the batch of {batch}; choose a divisor of {batch}")
+        raise UserError(
+            f"micro_batch: {micro_batch} does not divide the batch of {batch}; choose a divisor of"
+            f" {batch}"
+        )
     micro_batches = batch // micro_batch
     if micro_batches % world:
         fits = [n for n in range(1, micro_batches + 1) if micro_batches % n == 0]
         raise UserError(
-            f"{name}: {world} ranks cannot share {micro_batches} micro-batches (batch {batch} / micro_batch {micro_batch}); "
-            f"use a number of ranks out of {fits}, or another micro_batch"
+            f"{name}: {world} ranks cannot share {micro_batches} micro-batches (batch {batch} /"
+            f" micro_batch {micro_batch}); use a number of ranks out of {fits}, or another"
+            " micro_batch"
         )
     return micro_batches // world

@@ -1,11 +1,12 @@
-"""Adam with decoupled decay as the code of 2018 has it (SPEC section 3), where it differs from torch's AdamW.
+"""Adam with decoupled decay as the code of 2018 has it (SPEC section 3), where it differs from
+torch's AdamW.
 
 With s = rate x sqrt(1 - b2^t) / (1 - b1^t), the scheduled and bias-corrected rate of update t:
 
     p <- p - s (m / (sqrt(v) + eps) + decay p)
 
-torch decays by `rate` instead of s (a third of it at the first update with betas 0.9 and 0.999, equal to it after some thousands),
-and adds eps after, not before, the second moment's correction.
+torch decays by `rate` instead of s (a third of it at the first update with betas 0.9 and 0.999,
+equal to it after some thousands), and adds eps after, not before, the second moment's correction.
 """
 
 from __future__ import annotations
@@ -18,10 +19,18 @@ import torch
 
 
 class ReferenceAdam(torch.optim.Optimizer):
-    """State of each parameter: `step` (a float32 tensor, as torch's AdamW has it), `exp_avg` and `exp_avg_sq`."""
+    """State of each parameter:
 
-    def __init__(self, params: Iterable[Any], betas: tuple[float, float], eps: float, weight_decay: float = 0.0) -> None:
-        super().__init__(params, {"lr": 0.0, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+    `step` (a float32 tensor, as torch's AdamW has it), `exp_avg` and `exp_avg_sq`.
+    """
+
+    def __init__(
+        self, params: Iterable[Any], betas: tuple[float, float], eps: float,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(
+            params, {"lr": 0.0, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # noqa: ARG002
@@ -31,7 +40,9 @@ class ReferenceAdam(torch.optim.Optimizer):
             if pairs:
                 self._step_group(group, [p for p, _ in pairs], [gradient for _, gradient in pairs])
 
-    def _step_group(self, group: dict[str, Any], parameters: list[torch.Tensor], gradients: list[torch.Tensor]) -> None:
+    def _step_group(
+        self, group: dict[str, Any], parameters: list[torch.Tensor], gradients: list[torch.Tensor]
+    ) -> None:
         first, second = group["betas"]
         states = [self._state(p) for p in parameters]
         updates = _count(states)

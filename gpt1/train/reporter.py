@@ -1,4 +1,7 @@
-"""How training speaks, and is spoken to. The same calls as a stage's reporter, so that one can be handed in; `gpt1` only prints."""
+"""How training speaks, and is spoken to.
+
+The same calls as a stage's reporter, so that one can be handed in; `gpt1` only prints.
+"""
 
 from __future__ import annotations
 

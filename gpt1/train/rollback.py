@@ -1,8 +1,10 @@
-"""Going back after a diverged loss: which batches are left out, so that what follows is another training.
+"""Going back after a diverged loss: which batches are left out, so that what follows is another
+training.
 
-The same batch would give the same loss, so going back alone helps nothing. The batch is left out, and as many before it as set, for
-the update before may be what spoiled the weights (Chowdhery et al. 2022, section 5.1, did the same by hand). Every step still makes
-its update, with the next batch that is not left out. So the result is a function of the settings and the list of batches left out,
+The same batch would give the same loss, so going back alone helps nothing. The batch is left out,
+and as many before it as set, for the update before may be what spoiled the weights (Chowdhery et
+al. 2022, section 5.1, did the same by hand). Every step still makes its update, with the next batch
+that is not left out. So the result is a function of the settings and the list of batches left out,
 which stands in each checkpoint, and it does not matter which checkpoint there was to go back to.
 """
 
@@ -17,7 +19,9 @@ from gpt1.train.pretrain_config import PretrainConfig
 
 
 def batch_of(step: int, skipped: Sequence[int]) -> int:
-    """The batch (0-based, in the order of the data) of the 0-based `step`: the step-th of those not `skipped` (ascending)."""
+    """The batch (0-based, in the order of the data) of the 0-based `step`: the step-th of those
+    not `skipped` (ascending).
+    """
     batch = step
     for out in skipped:
         if out > batch:
@@ -32,9 +36,12 @@ def same_batches(steps: int, one: Sequence[int], other: Sequence[int]) -> bool:
     return [batch for batch in one if batch <= last] == [batch for batch in other if batch <= last]
 
 
-def going_back(diverged: Diverged, events: Sequence[dict[str, Any]], config: PretrainConfig, books_of: BooksOf) -> dict[str, Any]:
-    """The event of going back, to add to those before: the `step` that diverged (from 1) with its `loss` (None: no number) and the
-    loss `before`, the step to go back to at most (`first`: updates made), and the `batches` skipped with their `books`.
+def going_back(
+    diverged: Diverged, events: Sequence[dict[str, Any]], config: PretrainConfig, books_of: BooksOf
+) -> dict[str, Any]:
+    """The event of going back, to add to those before: the `step` that diverged (from 1) with its
+    `loss` (None: no number) and the loss `before`, the step to go back to at most (`first`: updates
+    made), and the `batches` skipped with their `books`.
 
     Raises Diverged where the configuration allows no (further) going back.
     """
@@ -45,7 +52,8 @@ def going_back(diverged: Diverged, events: Sequence[dict[str, Any]], config: Pre
     if len(events) >= config.rollbacks:
         times = ", ".join(f"at step {event['step']}" for event in events)
         raise Diverged(
-            f"{diverged}. Training went back {len(events)} times ({times}), which is all that rollbacks allows",
+            f"{diverged}. Training went back {len(events)} times ({times}), which is all that"
+            " rollbacks allows",
             diverged.step,
             diverged.loss,
             diverged.before,
@@ -54,10 +62,8 @@ def going_back(diverged: Diverged, events: Sequence[dict[str, Any]], config: Pre
     first = max(0, diverged.step - config.rollback_batches)
     steps = range(first, diverged.step)
     return {
-        "step": diverged.step,
-        "loss": diverged.loss if math.isfinite(diverged.loss) else None,
-        "before": diverged.before,
-        "first": first,
+        "step": diverged.step, "loss": diverged.loss if math.isfinite(diverged.loss) else None,
+        "before": diverged.before, "first": first,
         "batches": [batch_of(step, skipped) for step in steps],
         "books": list(dict.fromkeys(book for step in steps for book in books_of(step))),
     }
@@ -72,4 +78,7 @@ def told(event: dict[str, Any]) -> str:
     """One event for people."""
     loss = "no number" if event["loss"] is None else f"{event['loss']:.4f}"
     batches = ", ".join(str(batch) for batch in event["batches"])
-    return f"the loss at step {event['step']} was {loss}; left out batches {batches}, of {shown(event['books'])}"
+    return (
+        f"the loss at step {event['step']} was {loss}; left out batches {batches}, of"
+        f" {shown(event['books'])}"
+    )

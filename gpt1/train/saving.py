@@ -1,4 +1,6 @@
-"""Saving beside the training: all ranks copy their share at a step's end and go on; a thread of each writes it."""
+"""Saving beside the training: all ranks copy their share at a step's end and go on; a thread of
+each writes it.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def any_fits(_: Checkpoint) -> bool:
 
 @dataclass(frozen=True)
 class Keep:
-    """Which of our own checkpoints stay: the `newest` so many, and those whose step is a multiple of `every` (0: no others)."""
+    """Which of our own checkpoints stay: the `newest` so many, and those whose step is a
+    multiple of `every` (0: no others).
+    """
 
     newest: int = 2
     every: int = 0
@@ -35,7 +39,10 @@ class Keep:
 
 @dataclass(frozen=True)
 class Draft:
-    """A rank's share of a checkpoint that is being written. `nonce` is the same on all ranks, and another one at every try."""
+    """A rank's share of a checkpoint that is being written.
+
+    `nonce` is the same on all ranks, and another one at every try.
+    """
 
     step: int
     nonce: str
@@ -46,7 +53,10 @@ class Draft:
 
 
 class Saving(ABC):
-    """At most one checkpoint is in flight. Subclasses say where its files are drafted, and how they become whole."""
+    """At most one checkpoint is in flight.
+
+    Subclasses say where its files are drafted, and how they become whole.
+    """
 
     def __init__(self, keep: Keep, ranks: Ranks, say: Say) -> None:
         self.keep = keep
@@ -55,17 +65,15 @@ class Saving(ABC):
         self._aside = Aside("checkpoint")
 
     def save(
-        self,
-        step: int,
-        facts: Mapping[str, Any],
-        history: str,
-        snapshots: Mapping[str, str],
+        self, step: int, facts: Mapping[str, Any], history: str, snapshots: Mapping[str, str],
         copy: Callable[[Path], list[Write]],
     ) -> None:
-        """Begin the checkpoint after `step` updates; waits for the one before, and raises what went wrong with it.
+        """Begin the checkpoint after `step` updates; waits for the one before, and raises what went
+        wrong with it.
 
-        `copy(folder)` is called on every rank and returns what writes its files. `snapshots` (name -> sha256) are files of
-        `snapshots/` beside the checkpoints, without which this one is not whole.
+        `copy(folder)` is called on every rank and returns what writes its files. `snapshots` (name
+        -> sha256) are files of `snapshots/` beside the checkpoints, without which this one is not
+        whole.
         """
         self._aside.wait()
         nonce = self.ranks.from_first(uuid.uuid4().hex[:8])
@@ -81,9 +89,11 @@ class Saving(ABC):
         self.ranks.barrier()
 
     def forget_after(self, step: int) -> None:
-        """Training goes back to `step`: our own checkpoints beyond it belong to a course that is given up. All ranks must call it.
+        """Training goes back to `step`: our own checkpoints beyond it belong to a course that is
+        given up. All ranks must call it.
 
-        Left there, they would be the newest, and `keep` would take away each new one as soon as it is written.
+        Left there, they would be the newest, and `keep` would take away each new one as soon as it
+        is written.
         """
         self.finish()
         if self.ranks.first:

@@ -1,4 +1,6 @@
-"""Learning rates as pure functions of the step: nothing to save, nothing to get out of step on a resume."""
+"""Learning rates as pure functions of the step: nothing to save, nothing to get out of step on a
+resume.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,14 @@ PAPER_BATCH = 64
 Schedule = Literal["cosine", "linear", "constant"]
 
 
-def learning_rate(step: int, *, max_lr: float, warmup: int, steps: int, schedule: Schedule) -> float:
+def learning_rate(
+    step: int, *, max_lr: float, warmup: int, steps: int, schedule: Schedule
+) -> float:
     """The rate of update `step` (0-based) out of `steps`.
 
-    It rises linearly from 0 so that update `warmup` (counted from 1) has `max_lr`, then falls along a half cosine (pre-training,
-    SPEC section 3) or a line (fine-tuning, SPEC section 4), and would reach 0 at the update after the last. `constant` stays.
+    It rises linearly from 0 so that update `warmup` (counted from 1) has `max_lr`, then falls along
+    a half cosine (pre-training, SPEC section 3) or a line (fine-tuning, SPEC section 4), and would
+    reach 0 at the update after the last. `constant` stays.
     """
     if step < warmup:
         return max_lr * (step + 1) / warmup
@@ -26,10 +31,16 @@ def learning_rate(step: int, *, max_lr: float, warmup: int, steps: int, schedule
 
 
 def scale_to_batch(batch: int, *, steps: int, warmup: int, max_lr: float) -> dict[str, float | int]:
-    """Steps, warm-up and rate planned for the paper's batch of 64, for another one. A deviation from the paper.
+    """Steps, warm-up and rate planned for the paper's batch of 64, for another one.
 
-    The same number of tokens, and a rate that grows with the root of the batch (Malladi et al. 2022, for Adam).
+    A deviation from the paper.
+
+    The same number of tokens, and a rate that grows with the root of the batch (Malladi et al.
+    2022, for Adam).
     """
     factor = batch / PAPER_BATCH
     fewer = max(1, round(steps / factor))
-    return {"steps": fewer, "warmup": min(round(warmup / factor), fewer - 1), "max_lr": max_lr * math.sqrt(factor)}
+    return {
+        "steps": fewer, "warmup": min(round(warmup / factor), fewer - 1),
+        "max_lr": max_lr * math.sqrt(factor),
+    }

@@ -1,4 +1,6 @@
-"""How fast it goes: tokens and floating-point operations a second, model FLOPs utilisation, and the time that is left."""
+"""How fast it goes: tokens and floating-point operations a second, model FLOPs utilisation, and
+the time that is left.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def peak_tflops(device: torch.device) -> float | None:
 
 @dataclass
 class Speedometer:
-    """Measures between calls of `read`; time spent between `pause` and `resume` (validation, checkpoints) does not count."""
+    """Measures between calls of `read`; time spent between `pause` and `resume` (validation,
+    checkpoints) does not count.
+    """
 
     model: ModelConfig
     tokens_per_step: int
@@ -44,23 +48,35 @@ class Speedometer:
         self._paused += time.monotonic() - self._pause_began
 
     def read(self, step: int) -> dict[str, float]:
-        """tokens/s, TFLOP/s of all ranks together, and mfu where the peak is known, since the last reading."""
+        """tokens/s, TFLOP/s of all ranks together, and mfu where the peak is known, since the
+        last reading.
+        """
         seconds = max(time.monotonic() - self._since - self._paused, 1e-9)
         tokens = (step - (self._step or 0)) * self.tokens_per_step / seconds
         self.start(step)
-        values = {"tokens_per_second": tokens, "tflops": tokens * self.model.flops_per_token() / 1e12}
+        values = {
+            "tokens_per_second": tokens,
+            "tflops": tokens * self.model.flops_per_token() / 1e12,
+        }
         if self.peak:
             values["mfu"] = values["tflops"] / (self.peak * self.world)
         return values
 
 
-def step_line(step: int, steps: int, row: dict[str, float], speed: dict[str, float], tokens_per_step: int) -> str:
+def step_line(
+    step: int, steps: int, row: dict[str, float], speed: dict[str, float], tokens_per_step: int
+) -> str:
     """The line one watches: step, loss, lr, gradient norm, tokens/s, TFLOP/s or MFU, time left."""
-    seconds = (steps - step) * tokens_per_step / speed["tokens_per_second"] if speed["tokens_per_second"] else 0.0
+    seconds = (
+        (steps - step) * tokens_per_step / speed["tokens_per_second"]
+        if speed["tokens_per_second"]
+        else 0.0
+    )
     rate = f"mfu {speed['mfu']:.1%}" if "mfu" in speed else f"{_tflops(speed['tflops'])}"
     return (
-        f"step {step}/{steps} | loss {row['loss']:.4f} | lr {row['lr']:.2e} | norm {row['gradient_norm']:.2f} | "
-        f"{speed['tokens_per_second']:,.0f} tok/s | {rate} | ETA {clock(seconds)}"
+        f"step {step}/{steps} | loss {row['loss']:.4f} | lr {row['lr']:.2e} | norm"
+        f" {row['gradient_norm']:.2f} | {speed['tokens_per_second']:,.0f} tok/s | {rate} | ETA"
+        f" {clock(seconds)}"
     )
 
 

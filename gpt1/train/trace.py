@@ -12,8 +12,10 @@ from gpt1.train.engine import MicroBatch
 
 
 class Trace:
-    """Writes a line a micro-batch: step, its place in the global batch, and sha256 of its ids and of the state that the random
-    generator of the device was in after it (the seed before it and the numbers drawn, so the dropout masks, fix that state)."""
+    """Writes a line a micro-batch: step, its place in the global batch, and sha256 of its ids and
+    of the state that the random generator of the device was in after it (the seed before it and the
+    numbers drawn, so the dropout masks, fix that state).
+    """
 
     def __init__(self, folder: Path, rank: int, device: torch.device) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -21,8 +23,15 @@ class Trace:
         self._file = (folder / f"rank-{rank:05d}.jsonl").open("a", encoding="utf-8")
 
     def __call__(self, step: int, micro_batch: MicroBatch) -> None:
-        state = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else torch.get_rng_state()
-        row = {"step": step, "index": micro_batch.index, "batch": _hash(*micro_batch.inputs), "random": _hash(state)}
+        state = (
+            torch.cuda.get_rng_state(self.device)
+            if self.device.type == "cuda"
+            else torch.get_rng_state()
+        )
+        row = {
+            "step": step, "index": micro_batch.index, "batch": _hash(*micro_batch.inputs),
+            "random": _hash(state),
+        }
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
 

@@ -20,7 +20,9 @@ LARGEST = 700.0  # nats, so that a perplexity is a finite number
 
 @dataclass(frozen=True)
 class HeldOut:
-    """`windows` (N, T+1) in the order of their books; `books` names each book with its first window."""
+    """`windows` (N, T+1) in the order of their books; `books` names each book with its first
+    window.
+    """
 
     windows: np.ndarray
     books: list[tuple[str, int]]
@@ -40,8 +42,12 @@ class HeldOut:
     def __len__(self) -> int:
         return len(self.windows)
 
-    def measure(self, loss_of: LossOf, limit: int, micro_batch: int, ranks: Ranks) -> tuple[dict[str, float], int]:
-        """Loss (nats a token), perplexity and bits a byte on `limit` windows, evenly spread (0: all); and how many there were."""
+    def measure(
+        self, loss_of: LossOf, limit: int, micro_batch: int, ranks: Ranks
+    ) -> tuple[dict[str, float], int]:
+        """Loss (nats a token), perplexity and bits a byte on `limit` windows, evenly spread (0:
+        all); and how many there were.
+        """
         chosen = self.windows[spread(len(self.windows), limit)]
         return self._figures(mean_loss(loss_of, chosen, micro_batch, ranks), chosen), len(chosen)
 
@@ -63,4 +69,7 @@ class HeldOut:
     def _figures(self, loss: float, windows: np.ndarray) -> dict[str, float]:
         targets = windows[:, 1:]
         bits = loss / math.log(2) * targets.size / max(1, int(self.token_bytes[targets].sum()))
-        return {"validation_loss": loss, "validation_perplexity": math.exp(min(loss, LARGEST)), "validation_bits_per_byte": bits}
+        return {
+            "validation_loss": loss, "validation_perplexity": math.exp(min(loss, LARGEST)),
+            "validation_bits_per_byte": bits,
+        }

@@ -8,7 +8,10 @@ from typing import Protocol
 
 
 class Vault(Protocol):
-    """`folder` is one of this host; the same folder of another host stands for the same place. Names are relative to it."""
+    """`folder` is one of this host; the same folder of another host stands for the same place.
+
+    Names are relative to it.
+    """
 
     def names(self, folder: Path) -> list[str]:
         """What was put into the place or below it."""

@@ -1,7 +1,8 @@
-"""Checkpoints kept in a vault, for ranks that share no disk: each rank puts its files, rank 0 the record, last.
+"""Checkpoints kept in a vault, for ranks that share no disk: each rank puts its files, rank 0 the
+record, last.
 
-They lie in the vault as `Checkpoints` has them on a disk: ATTEMPT/checkpoints/step-NNNNNNNN/. Each host that takes one up
-fetches it once, into ATTEMPT/resumed-DIGEST/, and checks every file.
+They lie in the vault as `Checkpoints` has them on a disk: ATTEMPT/checkpoints/step-NNNNNNNN/. Each
+host that takes one up fetches it once, into ATTEMPT/resumed-DIGEST/, and checks every file.
 """
 
 from __future__ import annotations
@@ -14,7 +15,16 @@ import time
 import uuid
 from pathlib import Path
 
-from gpt1.train.checkpoint_record import FORMAT, HISTORY, RECORD, Checkpoint, Listing, list_file, read_checkpoint, refuse_outside
+from gpt1.train.checkpoint_record import (
+    FORMAT,
+    HISTORY,
+    RECORD,
+    Checkpoint,
+    Listing,
+    list_file,
+    read_checkpoint,
+    refuse_outside,
+)
 from gpt1.train.ranks import Ranks
 from gpt1.train.saving import LISTING, PATIENCE, Draft, Fits, Keep, Saving, Say, any_fits
 from gpt1.train.vault import Vault
@@ -24,24 +34,34 @@ _RECORDS = re.compile(rf"([^/]+)/{FOLDER}/step-(\d+)/{re.escape(RECORD)}")
 
 
 class VaultCheckpoints(Saving):
-    """What `Checkpoints` is, with the vault in place of the folders. `output` is this attempt's folder on this host; earlier
-    attempts are those beside it."""
+    """What `Checkpoints` is, with the vault in place of the folders.
+
+    `output` is this attempt's folder on this host; earlier attempts are those beside it.
+    """
 
     def __init__(self, output: Path, vault: Vault, keep: Keep, ranks: Ranks, say: Say) -> None:
         super().__init__(keep, ranks, say)
         self.output = output
         self.vault = vault
         self._sent: dict[str, str] = {}
-        """Snapshots that lie in the vault, with their sha256: after going back one of the same name may be another."""
+        """Snapshots that lie in the vault, with their sha256: after going back one of the same
+        name may be another.
+        """
 
     def newest(self, fits: Fits = any_fits) -> Checkpoint | None:
-        """The newest whole checkpoint of all attempts that `fits`, the same on every rank. Its files' hashes have been checked."""
+        """The newest whole checkpoint of all attempts that `fits`, the same on every rank.
+
+        Its files' hashes have been checked.
+        """
         chosen = self.ranks.from_first(self._newest(fits) if self.ranks.first else None)
         if chosen is None:
             return None
         found = self._fetch(*chosen)
         if isinstance(found, str):
-            raise OSError(f"checkpoint {chosen}: rank 0 could read it, rank {self.ranks.rank} could not: {found}")
+            raise OSError(
+                f"checkpoint {chosen}: rank 0 could read it, rank {self.ranks.rank} could not:"
+                f" {found}"
+            )
         return found
 
     def _newest(self, fits: Fits) -> tuple[str, int] | None:
@@ -54,7 +74,9 @@ class VaultCheckpoints(Saving):
                     return attempt, step
                 continue
             place = f"{attempt}/{FOLDER}/{_name(step)}"
-            self.say(f"warning: checkpoint {place} is passed over: {checkpoint}; the one before is used")
+            self.say(
+                f"warning: checkpoint {place} is passed over: {checkpoint}; the one before is used"
+            )
         return None
 
     def _fetch(self, attempt: str, step: int) -> Checkpoint | str:
@@ -67,7 +89,10 @@ class VaultCheckpoints(Saving):
             record = json.loads(data)
             if trouble := refuse_outside(record):
                 return trouble
-            files = {f"{FOLDER}/{_name(step)}/{name}": entry["sha256"] for name, entry in record["files"].items()}
+            files = {
+                f"{FOLDER}/{_name(step)}/{name}": entry["sha256"]
+                for name, entry in record["files"].items()
+            }
             files |= {f"snapshots/{name}": digest for name, digest in record["snapshots"].items()}
         except (ValueError, KeyError, TypeError) as error:
             return f"its {RECORD} cannot be read ({error!r})"
@@ -89,14 +114,18 @@ class VaultCheckpoints(Saving):
         found = self.vault.receive(source, name, private)
         if found != digest:
             private.unlink(missing_ok=True)
-            return f"{Path(name).name} is " + ("missing" if found is None else "damaged (its sha256 is not the recorded one)")
+            return f"{Path(name).name} is " + (
+                "missing" if found is None else "damaged (its sha256 is not the recorded one)"
+            )
         private.rename(file)
         return None
 
     def _open(self, step: int, nonce: str) -> Path:  # noqa: ARG002 (the lists carry it)
         folder = self.output / FOLDER / _name(step)
         if self.ranks.first:
-            self.vault.forget(folder, [RECORD])  # of a damaged one of the same step, that was passed over
+            self.vault.forget(
+                folder, [RECORD]
+            )  # of a damaged one of the same step, that was passed over
         return folder
 
     def _write(self, draft: Draft) -> None:
@@ -108,7 +137,9 @@ class VaultCheckpoints(Saving):
                 self.vault.send(folder, name)
                 (folder / name).unlink()
         if not self.ranks.first:
-            self.vault.write(folder, f"{LISTING}{draft.nonce}-{self.ranks.rank}", json.dumps(listed).encode())
+            self.vault.write(
+                folder, f"{LISTING}{draft.nonce}-{self.ranks.rank}", json.dumps(listed).encode()
+            )
             return
         listings = [f"{LISTING}{draft.nonce}-{rank}" for rank in range(1, self.ranks.world)]
         for name in listings:
@@ -128,7 +159,10 @@ class VaultCheckpoints(Saving):
         deadline = time.monotonic() + PATIENCE
         while (found := self.vault.read(folder, name)) is None:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{folder.name}: another rank did not put its share of the checkpoint within {PATIENCE:g} s")
+                raise TimeoutError(
+                    f"{folder.name}: another rank did not put its share of the checkpoint within"
+                    f" {PATIENCE:g} s"
+                )
             time.sleep(0.1)
         listing: Listing = json.loads(found)
         return listing
@@ -154,12 +188,16 @@ class VaultCheckpoints(Saving):
     def _forget(self, step: int, names: list[str]) -> None:
         """Of this attempt's own; the record first, for half a checkpoint must not look whole."""
         of_step = [name for name in names if name.startswith(f"{_name(step)}/")]
-        self.vault.forget(self.output / FOLDER, sorted(of_step, key=lambda name: not name.endswith(f"/{RECORD}")))
+        self.vault.forget(
+            self.output / FOLDER, sorted(of_step, key=lambda name: not name.endswith(f"/{RECORD}"))
+        )
 
 
 def _steps(names: list[str]) -> list[int]:
     """The steps of which there is something, newest first."""
-    return sorted({int(match[1]) for name in names if (match := re.match(r"step-(\d+)/", name))}, reverse=True)
+    return sorted(
+        {int(match[1]) for name in names if (match := re.match(r"step-(\d+)/", name))}, reverse=True
+    )
 
 
 def _name(step: int) -> str:

@@ -1,4 +1,6 @@
-"""What happens between steps of pre-training: metrics, validation, samples, snapshots, checkpoints."""
+"""What happens between steps of pre-training: metrics, validation, samples, snapshots,
+checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,10 @@ PREFIX = "gpt."  # the model's name inside LanguageModelling
 
 @dataclass
 class Watch:
-    """Called after every step, on every rank. All it decides depends on the step alone, so all ranks decide alike."""
+    """Called after every step, on every rank.
+
+    All it decides depends on the step alone, so all ranks decide alike.
+    """
 
     config: PretrainConfig
     engine: Engine
@@ -59,7 +64,9 @@ class Watch:
     _speeds: list[dict[str, float]] = field(default_factory=list)
 
     def after_step(self, done: int, outcome: Outcome) -> None:
-        """`done` updates have been made. Order matters: a checkpoint holds all that its step has had to say.
+        """`done` updates have been made.
+
+        Order matters: a checkpoint holds all that its step has had to say.
 
         Raises Stopped, after a checkpoint, when all ranks agreed to stop.
         """
@@ -81,7 +88,9 @@ class Watch:
             raise Stopped(done)
 
     def _aside(self, work: Any, done: int, *more: Any) -> None:
-        """`work` with the weights after `done` updates, once it is known that no loss before them diverged."""
+        """`work` with the weights after `done` updates, once it is known that no loss before
+        them diverged.
+        """
         self.speedometer.pause()
         self._reduce(done)
         work(done, *more)
@@ -90,8 +99,17 @@ class Watch:
     def _log(self, done: int, outcome: Outcome) -> None:
         config = self.config
         self._reduce(done)
-        rate = learning_rate(done - 1, max_lr=config.max_lr, warmup=config.warmup, steps=config.steps, schedule=config.schedule)
-        row = self.history.row(done, {"loss": self.history.take_loss(), "lr": rate, "gradient_norm": float(outcome.gradient_norm)})
+        rate = learning_rate(
+            done - 1, max_lr=config.max_lr, warmup=config.warmup, steps=config.steps,
+            schedule=config.schedule,
+        )
+        row = self.history.row(
+            done,
+            {
+                "loss": self.history.take_loss(), "lr": rate,
+                "gradient_norm": float(outcome.gradient_norm),
+            },
+        )
         if skipped := self.batch_of(done - 1) - (done - 1):
             row["skipped_batches"] = skipped
         speed = self.speedometer.read(done)
@@ -99,30 +117,43 @@ class Watch:
         if self.ranks.first:
             line = step_line(done, config.steps, row, speed, config.batch * config.model.context)
             self.reporter.progress(done, config.steps, "steps", line)
-            self.reporter.log(done, {name: value for name, value in {**row, **speed}.items() if name != "step"})
+            self.reporter.log(
+                done, {name: value for name, value in {**row, **speed}.items() if name != "step"}
+            )
 
     def _reduce(self, done: int) -> None:
-        """Turn the losses kept on the device into one mean a step. Summed in the order of the micro-batches, whatever the ranks."""
+        """Turn the losses kept on the device into one mean a step.
+
+        Summed in the order of the micro-batches, whatever the ranks.
+        """
         if not self._losses:
             return
         gathered = self.ranks.gather(torch.stack(self._losses).double())  # (world, S, A)
         steps = gathered.permute(1, 2, 0).flatten(1)  # (S, A x world), by index of the micro-batch
         means = [math.fsum(losses) / len(losses) for losses in steps.tolist()]
         self._losses.clear()
-        refuse_divergence(means, done, self.config, self.books_of, self.history.last("loss"), self.spike)
+        refuse_divergence(
+            means, done, self.config, self.books_of, self.history.last("loss"), self.spike
+        )
         self.history.pending += means
 
     def _validate(self, done: int, limit: int) -> None:
-        values, count = self.held_out.measure(self.engine.evaluate, limit, self.config.micro_batch, self.ranks)
+        values, count = self.held_out.measure(
+            self.engine.evaluate, limit, self.config.micro_batch, self.ranks
+        )
         self._tell(done, values, count)
 
     def _validate_books(self, done: int) -> None:
         """At the end: all held-out windows, book by book."""
-        self.history.books = self.held_out.by_book(self.engine.evaluate, self.config.micro_batch, self.ranks)
+        self.history.books = self.held_out.by_book(
+            self.engine.evaluate, self.config.micro_batch, self.ranks
+        )
         self._tell(done, self.held_out.whole(self.history.books), len(self.held_out))
 
     def _tell(self, done: int, values: dict[str, float], count: int) -> None:
-        refuse_divergence([values["validation_loss"]], done, self.config, self.books_of)  # the last update may have spoiled all
+        refuse_divergence(
+            [values["validation_loss"]], done, self.config, self.books_of
+        )  # the last update may have spoiled all
         self.history.row(done, values)
         samples = self._samples(done)
         self.history.samples += samples
@@ -134,7 +165,9 @@ class Watch:
                 f"{values['validation_bits_per_byte']:.3f} bits a byte, on {count} windows"
             )
             for sample in samples[:1]:
-                self.reporter.say(f"  {sample['prompt']} > {' / '.join(sample['text'].splitlines())}")
+                self.reporter.say(
+                    f"  {sample['prompt']} > {' / '.join(sample['text'].splitlines())}"
+                )
 
     def _samples(self, done: int) -> list[dict[str, Any]]:
         """Rank 0 writes; the weights it needs are gathered from all."""
@@ -148,8 +181,13 @@ class Watch:
         sampling = Sampling(config.temperature, config.top_k)
         samples = []
         for n, prompt in enumerate(config.prompts):
-            ids = generate(model, prompt.ids, config.sample_tokens, sampling, generator("sample", config.seed, done, n))
-            samples.append({"step": done, "prompt": prompt.text, "text": self.vocabulary.decode(ids)})
+            ids = generate(
+                model, prompt.ids, config.sample_tokens, sampling,
+                generator("sample", config.seed, done, n),
+            )
+            samples.append(
+                {"step": done, "prompt": prompt.text, "text": self.vocabulary.decode(ids)}
+            )
         return samples
 
     def _snapshot(self, done: int) -> None:
@@ -164,7 +202,9 @@ class Watch:
     def checkpoint(self, done: int) -> None:
         """Begin a checkpoint of everything a resume needs, as of now."""
         self.requests.saved()
-        self.checkpoints.save(done, self.facts, self.history.to_json(), self.history.snapshots, self.engine.save)
+        self.checkpoints.save(
+            done, self.facts, self.history.to_json(), self.history.snapshots, self.engine.save
+        )
 
     def batch_of(self, step: int) -> int:
         """The batch, in the order of the data, that the 0-based `step` is made from."""

@@ -1,7 +1,8 @@
-"""A folder that holds a whole model: weights, shape and vocabulary, and a task head where it was fine-tuned.
+"""A folder that holds a whole model: weights, shape and vocabulary, and a task head where it was
+fine-tuned.
 
-Two forms are read alike: ours (model.safetensors with our config.json) and that of `transformers` (as `gpt1 export hf` writes it).
-Nothing is unpickled: weights come from safetensors files only.
+Two forms are read alike: ours (model.safetensors with our config.json) and that of `transformers`
+(as `gpt1 export hf` writes it). Nothing is unpickled: weights come from safetensors files only.
 """
 
 from __future__ import annotations
@@ -28,9 +29,15 @@ class Checkpoint:
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """The checkpoint in `folder`, in evaluation mode on the CPU. UserError names what is missing, damaged or does not fit."""
+    """The checkpoint in `folder`, in evaluation mode on the CPU.
+
+    UserError names what is missing, damaged or does not fit.
+    """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected one with {MODEL_FILE}, {CONFIG_FILE} and a vocabulary's two files")
+        raise UserError(
+            f"{folder}: no such folder; expected one with {MODEL_FILE}, {CONFIG_FILE} and a"
+            " vocabulary's two files"
+        )
     if is_hf(folder):
         model, vocabulary = read_hf(folder)
     else:
@@ -41,9 +48,15 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> list[Path]:
-    """Write a checkpoint in our form; returns its files, by name. The bytes depend on the checkpoint alone."""
+    """Write a checkpoint in our form; returns its files, by name.
+
+    The bytes depend on the checkpoint alone.
+    """
     check_vocabulary(checkpoint.model, checkpoint.vocabulary, str(folder))
-    files = [save_model(folder, checkpoint.model), folder / CONFIG_FILE, *checkpoint.vocabulary.save(folder)]
+    files = [
+        save_model(folder, checkpoint.model), folder / CONFIG_FILE,
+        *checkpoint.vocabulary.save(folder),
+    ]
     if checkpoint.tuned is not None:
         files += save_head(folder, checkpoint.tuned)
     return sorted(files)
@@ -53,9 +66,9 @@ def check_vocabulary(model: GPT, vocabulary: Vocabulary, where: str) -> None:
     """UserError when a model's rows are not those of the vocabulary."""
     if model.config.vocabulary != vocabulary.size:
         raise UserError(
-            f"{where}: the model has {model.config.vocabulary} vocabulary rows, {vocabulary.file_names[0]} "
-            f"{vocabulary.size} tokens; "
-            "this is another model's vocabulary: take that of the weights"
+            f"{where}: the model has {model.config.vocabulary} vocabulary rows,"
+            f" {vocabulary.file_names[0]} {vocabulary.size} tokens; this is another model's"
+            " vocabulary: take that of the weights"
         )
 
 
@@ -65,4 +78,6 @@ def is_hf(folder: Path) -> bool:
         found = json.loads((folder / CONFIG_FILE).read_bytes())
     except (OSError, ValueError):
         return False
-    return isinstance(found, dict) and ("model_type" in found or "n_embd" in found or HF_TYPE in str(found.get("architectures")))
+    return isinstance(found, dict) and (
+        "model_type" in found or "n_embd" in found or HF_TYPE in str(found.get("architectures"))
+    )

@@ -1,8 +1,10 @@
 """Export to a folder that `transformers` loads. Only files are written; transformers is not needed.
 
-A language model becomes OpenAIGPTLMHeadModel. A fine-tuned one becomes the class that fits its head best: multiple choice
-OpenAIGPTDoubleHeadsModel, exactly; the others OpenAIGPTForSequenceClassification, whose linear layer has no bias, so that ours
-stands in config.json (`head_bias`) and must be added to the logits. head.json and head.safetensors beside them are the whole head.
+A language model becomes OpenAIGPTLMHeadModel. A fine-tuned one becomes the class that fits its head
+best: multiple choice OpenAIGPTDoubleHeadsModel, exactly; the others
+OpenAIGPTForSequenceClassification, whose linear layer has no bias, so that ours stands in
+config.json (`head_bias`) and must be added to the logits. head.json and head.safetensors beside
+them are the whole head.
 
 transformers' own tokenizer for this model gives other ids without a warning. So the folder brings
 tokenization_gpt1.py, and names the tokenizer's class and the vocabulary's files so that
@@ -41,28 +43,44 @@ def hf_class(tuned: FineTuned | None) -> str:
 
 
 def hf_weights(model: GPT) -> dict[str, Tensor]:
-    """The weights under transformers' names and in its layout, fp32. The softmax is tied, so `lm_head` is not among them."""
+    """The weights under transformers' names and in its layout, fp32.
+
+    The softmax is tied, so `lm_head` is not among them.
+    """
     weights = {}
     for name, tensor in model.state_dict().items():
         tensor = tensor.detach().to("cpu", torch.float32)
-        weights[f"transformer.{name}"] = (tensor.t() if name.endswith(TRANSPOSED) else tensor).contiguous()
+        weights[f"transformer.{name}"] = (
+            tensor.t() if name.endswith(TRANSPOSED) else tensor
+        ).contiguous()
     return weights
 
 
 def head_weights(head: TaskHead) -> dict[str, Tensor]:
     """The head's linear layer under transformers' names, as far as its class has a place."""
-    weight, bias = (tensor.detach().to("cpu", torch.float32).contiguous() for tensor in (head.linear.weight, head.linear.bias))
+    weight, bias = (
+        tensor.detach().to("cpu", torch.float32).contiguous()
+        for tensor in (head.linear.weight, head.linear.bias)
+    )
     if head.kind == "choice":
-        return {"multiple_choice_head.summary.weight": weight, "multiple_choice_head.summary.bias": bias}
+        return {
+            "multiple_choice_head.summary.weight": weight,
+            "multiple_choice_head.summary.bias": bias,
+        }
     return {"score.weight": weight}
 
 
 def hf_config(config: ModelConfig) -> dict[str, Any]:
     """The contents of transformers' config.json for the language model.
 
-    transformers' embedding dropout always acts on the activation; `embedding_dropout` is a key of ours, there only when it differs.
+    transformers' embedding dropout always acts on the activation; `embedding_dropout` is a key of
+    ours, there only when it differs.
     """
-    extra = {} if config.embedding_dropout == "activation" else {"embedding_dropout": config.embedding_dropout}
+    extra = (
+        {}
+        if config.embedding_dropout == "activation"
+        else {"embedding_dropout": config.embedding_dropout}
+    )
     return {
         "architectures": ["OpenAIGPTLMHeadModel"],
         "model_type": HF_TYPE,
@@ -88,12 +106,16 @@ def head_config(tuned: FineTuned) -> dict[str, Any]:
     """What config.json says of a task head."""
     found: dict[str, Any] = {"architectures": [hf_class(tuned)]}
     if tuned.task.kind == "choice":
-        return {**found, "summary_type": "cls_index", "summary_activation": None, "summary_first_dropout": 0.0}
+        return {
+            **found, "summary_type": "cls_index", "summary_activation": None,
+            "summary_first_dropout": 0.0,
+        }
     outputs = tuned.model.head.linear.out_features
-    labels = tuned.task.labels if tuned.task.labels else tuple(str(score) for score in range(outputs))
+    labels = (
+        tuned.task.labels if tuned.task.labels else tuple(str(score) for score in range(outputs))
+    )
     return {
-        **found,
-        "head_bias": tuned.model.head.linear.bias.tolist(),
+        **found, "head_bias": tuned.model.head.linear.bias.tolist(),
         "id2label": {str(number): label for number, label in enumerate(labels)},
         "label2id": {label: number for number, label in enumerate(labels)},
     }
@@ -103,27 +125,26 @@ def tokenizer_config(context: int) -> dict[str, Any]:
     """The contents of tokenizer_config.json: our class, and `<unk>` for every special token."""
     return {
         "auto_map": {"AutoTokenizer": [f"{TOKENIZER.stem}.GPT1Tokenizer", None]},
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": context,
-        "split_special_tokens": True,
-        "tokenizer_class": "GPT1Tokenizer",
-        "unk_token": UNKNOWN_TOKEN,
-        **dict.fromkeys(_SPECIAL, UNKNOWN_TOKEN),
+        "clean_up_tokenization_spaces": False, "model_max_length": context,
+        "split_special_tokens": True, "tokenizer_class": "GPT1Tokenizer",
+        "unk_token": UNKNOWN_TOKEN, **dict.fromkeys(_SPECIAL, UNKNOWN_TOKEN),
     }
 
 
-def export(folder: Path, model: GPT, vocabulary: Vocabulary, card: str, tuned: FineTuned | None = None) -> list[Path]:
+def export(
+    folder: Path, model: GPT, vocabulary: Vocabulary, card: str, tuned: FineTuned | None = None
+) -> list[Path]:
     """Write the weights, the configs, the tokenizer with its vocabulary, and README.md.
 
-    Returns the files, in a fixed order; their bytes depend on the arguments alone. UserError for the LSTM.
+    Returns the files, in a fixed order; their bytes depend on the arguments alone. UserError for
+    the LSTM.
     """
     check_transformer(model, "export hf")
     folder.mkdir(parents=True, exist_ok=True)
     config = hf_config(model.config) | (head_config(tuned) if tuned else {})
     texts = {
         CONFIG_FILE: _json(config),
-        "tokenizer_config.json": _json(tokenizer_config(model.config.context)),
-        "README.md": card,
+        "tokenizer_config.json": _json(tokenizer_config(model.config.context)), "README.md": card,
     }
     if tuned is None:
         sampling = {"do_sample": True, "temperature": 0.8, "top_k": 40}

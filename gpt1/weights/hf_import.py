@@ -1,4 +1,6 @@
-"""Import of a model in the form of `transformers` (OpenAIGPTLMHeadModel): safetensors only, no pickle, no code of the folder's."""
+"""Import of a model in the form of `transformers` (OpenAIGPTLMHeadModel): safetensors only, no
+pickle, no code of the folder's.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from gpt1.weights.store import CONFIG_FILE, MODEL_FILE, build_model
 
 HF_TYPE = "openai-gpt"
 HF_VOCABULARY = ("vocab.json", "merges.txt")
-TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # theirs are (in, out), ours (out, in)
+TRANSPOSED = (
+    "c_attn.weight", "c_proj.weight", "c_fc.weight",
+)  # theirs are (in, out), ours (out, in)
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 TOKENIZER_FILE = "tokenizer.json"
 INDEX_FILE = f"{MODEL_FILE}.index.json"
@@ -28,13 +32,18 @@ CACHED = [
     CONFIG_FILE, MODEL_FILE, INDEX_FILE, "model-*.safetensors", *HF_VOCABULARY, TOKENIZER_FILE,
     "encoder_bpe_*.json", "vocab_*.bpe",
 ]  # fmt: skip
-_BUFFERS = re.compile(r"h\.\d+\.attn\.bias|position_ids")  # the causal mask and 0, 1, 2, …, which old files hold as tensors
+_BUFFERS = re.compile(
+    r"h\.\d+\.attn\.bias|position_ids"
+)  # the causal mask and 0, 1, 2, …, which old files hold as tensors
 _HEADS = ("score.", "multiple_choice_head.")
 _FIXED = {"layer_norm_epsilon": LN_EPS, "afn": "gelu"}
 
 
 def find_hf(name: str) -> Path:
-    """The folder `name`, or the snapshot of the model `name` in the hub's local cache. Nothing is fetched."""
+    """The folder `name`, or the snapshot of the model `name` in the hub's local cache.
+
+    Nothing is fetched.
+    """
     if Path(name).is_dir():
         return Path(name)
     from huggingface_hub import snapshot_download
@@ -44,16 +53,16 @@ def find_hf(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=CACHED, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError, FileNotFoundError) as error:
         raise UserError(
-            f"{name}: neither a folder nor a model in the hub's local cache; give a folder with {CONFIG_FILE} and {MODEL_FILE}, "
-            f"or fetch it first with `hf download {name}`"
+            f"{name}: neither a folder nor a model in the hub's local cache; give a folder with"
+            f" {CONFIG_FILE} and {MODEL_FILE}, or fetch it first with `hf download {name}`"
         ) from error
 
 
 def read_hf(folder: Path) -> tuple[GPT, Vocabulary]:
     """The language model and vocabulary of a folder of transformers, in fp32 on the CPU.
 
-    Rows beyond the vocabulary are taken for special tokens. UserError names what is missing, damaged or of another kind; a folder
-    that has its weights only as a pickle is refused.
+    Rows beyond the vocabulary are taken for special tokens. UserError names what is missing,
+    damaged or of another kind; a folder that has its weights only as a pickle is refused.
     """
     given = _config_of(folder / CONFIG_FILE)
     vocabulary = _vocabulary(folder)
@@ -64,8 +73,14 @@ def read_hf(folder: Path) -> tuple[GPT, Vocabulary]:
         name = full.removeprefix("transformer.")
         if _BUFFERS.fullmatch(name) or full == "lm_head.weight" or full.startswith(_HEADS):
             continue
-        weights[name] = (tensor.t() if name.endswith(TRANSPOSED) and tensor.dim() == 2 else tensor).to(torch.float32).contiguous()
-    _check_tied(folder / MODEL_FILE, tensors.get("lm_head.weight"), weights.get("tokens_embed.weight"))
+        weights[name] = (
+            (tensor.t() if name.endswith(TRANSPOSED) and tensor.dim() == 2 else tensor)
+            .to(torch.float32)
+            .contiguous()
+        )
+    _check_tied(
+        folder / MODEL_FILE, tensors.get("lm_head.weight"), weights.get("tokens_embed.weight")
+    )
     return build_model(config, weights, str(folder / MODEL_FILE)), vocabulary
 
 
@@ -73,17 +88,24 @@ def _config_of(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; expected the folder of a model of transformers") from error
+        raise UserError(
+            f"{path}: no such file; expected the folder of a model of transformers"
+        ) from error
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error}); take the file anew") from error
     kind = found.get("model_type") if isinstance(found, dict) else None
     if kind != HF_TYPE:
-        raise UserError(f"{path}: model_type is {kind!r}, expected {HF_TYPE!r}; only GPT-1 models can be imported")
+        raise UserError(
+            f"{path}: model_type is {kind!r}, expected {HF_TYPE!r}; only GPT-1 models can be"
+            " imported"
+        )
     return found
 
 
 def _vocabulary(folder: Path) -> Vocabulary:
-    """Under the published names or those of transformers, whose files are the same, or inside tokenizer.json."""
+    """Under the published names or those of transformers, whose files are the same, or inside
+    tokenizer.json.
+    """
     if list(folder.glob("encoder_bpe_*.json")):
         return Vocabulary.load(folder)
     encoder, merges = (folder / name for name in HF_VOCABULARY)
@@ -92,30 +114,33 @@ def _vocabulary(folder: Path) -> Vocabulary:
     if (folder / TOKENIZER_FILE).is_file():
         return Vocabulary.from_tokenizer(folder / TOKENIZER_FILE)
     raise UserError(
-        f"{folder}: no vocabulary; expected {encoder.name} with {merges.name}, {TOKENIZER_FILE}, or encoder_bpe_N.json with "
-        "vocab_N.bpe"
+        f"{folder}: no vocabulary; expected {encoder.name} with {merges.name}, {TOKENIZER_FILE}, or"
+        " encoder_bpe_N.json with vocab_N.bpe"
     )
 
 
 def _model_config(path: Path, given: Mapping[str, Any], vocabulary: Vocabulary) -> ModelConfig:
     for name, wanted in _FIXED.items():
         if given.get(name, wanted) != wanted:
-            raise UserError(f"{path}: {name} is {given[name]!r}, expected {wanted!r}; that is no GPT-1")
+            raise UserError(
+                f"{path}: {name} is {given[name]!r}, expected {wanted!r}; that is no GPT-1"
+            )
     drops = {name: given.get(name, 0.1) for name in ("attn_pdrop", "embd_pdrop", "resid_pdrop")}
     if len(set(drops.values())) > 1:
         raise UserError(f"{path}: {drops}; GPT-1 has one dropout for all three: make them equal")
     rows = given.get("vocab_size", 40_478)
     if type(rows) is not int or rows < vocabulary.size:
         raise UserError(
-            f"{path}: vocab_size is {rows}, the vocabulary beside it has {vocabulary.size} tokens; another model's vocabulary: "
-            "take the one the weights were made with"
+            f"{path}: vocab_size is {rows}, the vocabulary beside it has {vocabulary.size} tokens;"
+            " another model's vocabulary: take the one the weights were made with"
         )
     try:
         return ModelConfig(
-            vocabulary=vocabulary.size, context=given.get("n_positions", 512), width=given.get("n_embd", 768),
-            layers=given.get("n_layer", 12), heads=given.get("n_head", 12), dropout=drops["resid_pdrop"],
-            embedding_dropout=given.get("embedding_dropout", "activation"), special_tokens=rows - vocabulary.size,
-            init_std=given.get("initializer_range", 0.02),
+            vocabulary=vocabulary.size, context=given.get("n_positions", 512),
+            width=given.get("n_embd", 768), layers=given.get("n_layer", 12),
+            heads=given.get("n_head", 12), dropout=drops["resid_pdrop"],
+            embedding_dropout=given.get("embedding_dropout", "activation"),
+            special_tokens=rows - vocabulary.size, init_std=given.get("initializer_range", 0.02),
         )  # fmt: skip
     except TypeError as error:
         raise UserError(f"{path}: a size is no number ({error}); take the file anew") from error
@@ -128,7 +153,9 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
             with safe_open(path, framework="pt") as handle:
                 found |= {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
-            raise UserError(f"{path}: not a whole safetensors file ({error}); download it again") from error
+            raise UserError(
+                f"{path}: not a whole safetensors file ({error}); download it again"
+            ) from error
     return found
 
 
@@ -142,7 +169,10 @@ def dropped_heads(folder: Path) -> list[str]:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """One file, or those that the index of sharded weights names. UserError where there are none, or one is missing."""
+    """One file, or those that the index of sharded weights names.
+
+    UserError where there are none, or one is missing.
+    """
     path, index = folder / MODEL_FILE, folder / INDEX_FILE
     if path.is_file():
         return [path]
@@ -150,24 +180,43 @@ def _weight_files(folder: Path) -> list[Path]:
         pickles = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
         if pickles:
             raise UserError(
-                f"{folder}: the weights are there only as {pickles[0]}, a pickle, which can run code and is not read; "
-                f"take the model's {MODEL_FILE}"
+                f"{folder}: the weights are there only as {pickles[0]}, a pickle, which can run"
+                f" code and is not read; take the model's {MODEL_FILE}"
             )
-        raise UserError(f"{path}: no such file; expected the model's weights in it, or {INDEX_FILE} with the files it names")
+        raise UserError(
+            f"{path}: no such file; expected the model's weights in it, or {INDEX_FILE} with the"
+            " files it names"
+        )
     try:
         names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{index}: not an index of sharded weights ({error!r}); download it again") from error
+        raise UserError(
+            f"{index}: not an index of sharded weights ({error!r}); download it again"
+        ) from error
     for name in names:
-        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-            raise UserError(f"{index}: names the file {name!r}; expected safetensors files in the same folder")
+        if (
+            not isinstance(name, str)
+            or Path(name).name != name
+            or not name.endswith(".safetensors")
+        ):
+            raise UserError(
+                f"{index}: names the file {name!r}; expected safetensors files in the same folder"
+            )
         if not (folder / name).is_file():
-            raise UserError(f"{folder / name}: no such file, and {index.name} names it; download the missing part")
+            raise UserError(
+                f"{folder / name}: no such file, and {index.name} names it; download the missing"
+                " part"
+            )
     return [folder / name for name in names]
 
 
 def _check_tied(path: Path, head: Tensor | None, tokens: Tensor | None) -> None:
-    if head is not None and (tokens is None or head.shape != tokens.shape or not torch.equal(head.to(torch.float32), tokens)):
+    if head is not None and (
+        tokens is None
+        or head.shape != tokens.shape
+        or not torch.equal(head.to(torch.float32), tokens)
+    ):
         raise UserError(
-            f"{path}: lm_head.weight differs from the token rows; GPT-1's softmax is tied to them, so this is another model"
+            f"{path}: lm_head.weight differs from the token rows; GPT-1's softmax is tied to them,"
+            " so this is another model"
         )

@@ -1,8 +1,9 @@
-"""OpenAI's form of 2018: ten flat .npy files, split by params_shapes.json, with the vocabulary's two files (SPEC section 1).
+"""OpenAI's form of 2018: ten flat .npy files, split by params_shapes.json, with the vocabulary's
+two files (SPEC section 1).
 
-Positions come first, then tokens, then twelve arrays a block. Linear weights are [1, in, out]; ours are (out, in). The files hold
-no number of heads and no dropout: a folder we write has our config.json too; without one the published constants hold (heads of 64,
-dropout 0.1).
+Positions come first, then tokens, then twelve arrays a block. Linear weights are [1, in, out]; ours
+are (out, in). The files hold no number of heads and no dropout: a folder we write has our
+config.json too; without one the published constants hold (heads of 64, dropout 0.1).
 """
 
 from __future__ import annotations
@@ -26,29 +27,36 @@ FILES = 10
 SHAPES_FILE = "params_shapes.json"
 HEAD_WIDTH = 64
 BLOCK = (
-    "attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight", "attn.c_proj.bias", "ln_1.weight", "ln_1.bias",
-    "mlp.c_fc.weight", "mlp.c_fc.bias", "mlp.c_proj.weight", "mlp.c_proj.bias", "ln_2.weight", "ln_2.bias",
+    "attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight", "attn.c_proj.bias",
+    "ln_1.weight", "ln_1.bias", "mlp.c_fc.weight", "mlp.c_fc.bias", "mlp.c_proj.weight",
+    "mlp.c_proj.bias", "ln_2.weight", "ln_2.bias",
 )  # fmt: skip
 """The arrays of a block in the published order, under our names."""
 
 
 def array_names(layers: int) -> list[str]:
     """Our parameter names in the published order: 2 + 12 a layer, 146 for twelve layers."""
-    return ["positions_embed.weight", "tokens_embed.weight", *(f"h.{n}.{name}" for n in range(layers) for name in BLOCK)]
+    return [
+        "positions_embed.weight", "tokens_embed.weight",
+        *(f"h.{n}.{name}" for n in range(layers) for name in BLOCK),
+    ]
 
 
 def array_shapes(config: ModelConfig) -> list[list[int]]:
     """What params_shapes.json says of a model of this shape."""
     C = config.width
-    block = [[1, C, 3 * C], [3 * C], [1, C, C], [C], [C], [C], [1, C, 4 * C], [4 * C], [1, 4 * C, C], [C], [C], [C]]
+    block = [
+        [1, C, 3 * C], [3 * C], [1, C, C], [C], [C], [C], [1, C, 4 * C], [4 * C], [1, 4 * C, C],
+        [C], [C], [C],
+    ]
     return [[config.context, C], [config.vocabulary, C], *(block * config.layers)]
 
 
 def read_openai(folder: Path) -> tuple[GPT, Vocabulary]:
     """The model and vocabulary of a folder in OpenAI's form, in fp32 on the CPU.
 
-    Raises UserError, naming file and array: a missing or truncated file, a missing array, a wrong shape, numbers left over, a
-    vocabulary of another size. Nothing is unpickled.
+    Raises UserError, naming file and array: a missing or truncated file, a missing array, a wrong
+    shape, numbers left over, a vocabulary of another size. Nothing is unpickled.
     """
     shapes = _read_shapes(folder / SHAPES_FILE)
     config = _config(folder, shapes)
@@ -56,8 +64,9 @@ def read_openai(folder: Path) -> tuple[GPT, Vocabulary]:
     vocabulary = Vocabulary.load(folder)
     if vocabulary.size != config.vocabulary:
         raise UserError(
-            f"{folder / SHAPES_FILE}: the token array has {config.vocabulary} rows, {vocabulary.file_names[0]} has "
-            f"{vocabulary.size} tokens; this is another model's vocabulary: take the one the weights were made with"
+            f"{folder / SHAPES_FILE}: the token array has {config.vocabulary} rows,"
+            f" {vocabulary.file_names[0]} has {vocabulary.size} tokens; this is another model's"
+            " vocabulary: take the one the weights were made with"
         )
     flat = _read_numbers(folder, sum(math.prod(shape) for shape in shapes))
     weights: dict[str, Tensor] = {}
@@ -70,17 +79,19 @@ def read_openai(folder: Path) -> tuple[GPT, Vocabulary]:
 
 
 def write_openai(folder: Path, model: GPT, vocabulary: Vocabulary) -> list[Path]:
-    """Write the ten .npy files, params_shapes.json, the vocabulary and our config.json; returns the files, by name.
+    """Write the ten .npy files, params_shapes.json, the vocabulary and our config.json; returns the
+    files, by name.
 
-    The numbers are cut in ten parts as equal as they can be. UserError for a model with special tokens:
-    the form has no place for them.
+    The numbers are cut in ten parts as equal as they can be. UserError for a model with special
+    tokens: the form has no place for them.
     """
     check_transformer(model, "export openai")
     config = model.config
     if config.special_tokens:
         raise UserError(
-            f"export openai: the model has {config.special_tokens} special tokens of fine-tuning, for which OpenAI's files have no "
-            "place; export the pre-trained model, or use `gpt1 export hf`"
+            f"export openai: the model has {config.special_tokens} special tokens of fine-tuning,"
+            " for which OpenAI's files have no place; export the pre-trained model, or use `gpt1"
+            " export hf`"
         )
     folder.mkdir(parents=True, exist_ok=True)
     state = model.state_dict()
@@ -88,9 +99,13 @@ def write_openai(folder: Path, model: GPT, vocabulary: Vocabulary) -> list[Path]
     for number, part in enumerate(np.array_split(np.concatenate(arrays), FILES)):
         np.save(folder / f"params_{number}.npy", part, allow_pickle=False)
     (folder / SHAPES_FILE).write_text(json.dumps(array_shapes(config)), encoding="utf-8")
-    (folder / CONFIG_FILE).write_text(json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / CONFIG_FILE).write_text(
+        json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8"
+    )
     vocabulary.save(folder)
-    names = [f"params_{number}.npy" for number in range(FILES)] + [SHAPES_FILE, CONFIG_FILE, *vocabulary.file_names]
+    names = [f"params_{number}.npy" for number in range(FILES)] + [
+        SHAPES_FILE, CONFIG_FILE, *vocabulary.file_names,
+    ]
     return [folder / name for name in sorted(names)]
 
 
@@ -101,18 +116,28 @@ def _ours(array: Tensor) -> Tensor:
 
 def _theirs(name: str, tensor: Tensor) -> Tensor:
     tensor = tensor.detach().to("cpu", torch.float32)
-    return tensor.t().contiguous() if tensor.dim() == 2 and "_embed" not in name else tensor.contiguous()
+    return (
+        tensor.t().contiguous()
+        if tensor.dim() == 2 and "_embed" not in name
+        else tensor.contiguous()
+    )
 
 
 def _read_shapes(path: Path) -> list[list[int]]:
     try:
         found = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; the folder must hold params_0.npy … params_9.npy and {SHAPES_FILE}") from error
+        raise UserError(
+            f"{path}: no such file; the folder must hold params_0.npy … params_9.npy and"
+            f" {SHAPES_FILE}"
+        ) from error
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error}); take the published file anew") from error
     if not isinstance(found, list) or not all(_is_shape(shape) for shape in found):
-        raise UserError(f"{path}: a list of shapes (lists of positive whole numbers) was expected; take the published file anew")
+        raise UserError(
+            f"{path}: a list of shapes (lists of positive whole numbers) was expected; take the"
+            " published file anew"
+        )
     return found
 
 
@@ -121,16 +146,20 @@ def _is_shape(shape: Any) -> bool:
 
 
 def _config(folder: Path, shapes: list[list[int]]) -> ModelConfig:
-    """The shape of the model: our config.json where we wrote one, else the first two arrays and the published constants."""
+    """The shape of the model: our config.json where we wrote one, else the first two arrays and
+    the published constants.
+    """
     layers, left_over = divmod(len(shapes) - 2, len(BLOCK))
     if layers < 0 or left_over:
         raise UserError(
-            f"{folder / SHAPES_FILE}: {len(shapes)} arrays; expected 2 + {len(BLOCK)} a layer (146 for the published model), so an "
-            "array is missing or one too many; take the published file anew"
+            f"{folder / SHAPES_FILE}: {len(shapes)} arrays; expected 2 + {len(BLOCK)} a layer (146"
+            " for the published model), so an array is missing or one too many; take the published"
+            " file anew"
         )
     if any(len(shape) != 2 for shape in shapes[:2]):
         raise UserError(
-            f"{folder / SHAPES_FILE}: the first two arrays are {shapes[:2]}, expected positions and tokens, two sizes each"
+            f"{folder / SHAPES_FILE}: the first two arrays are {shapes[:2]}, expected positions and"
+            " tokens, two sizes each"
         )
     (context, width), (vocabulary, _) = shapes[:2]
     ours = folder / CONFIG_FILE
@@ -138,22 +167,35 @@ def _config(folder: Path, shapes: list[list[int]]) -> ModelConfig:
         try:
             return ModelConfig.from_dict(json.loads(ours.read_bytes()))
         except (ValueError, TypeError) as error:
-            raise UserError(f"{ours}: not a model's config ({error}); write the folder anew with `gpt1 export openai`") from error
+            raise UserError(
+                f"{ours}: not a model's config ({error}); write the folder anew with `gpt1 export"
+                " openai`"
+            ) from error
     if width % HEAD_WIDTH:
         raise UserError(
-            f"{folder / SHAPES_FILE}: width {width} is no multiple of {HEAD_WIDTH}, the published heads' width, and there is no "
-            f"{CONFIG_FILE} that says how many heads there are; add one as `gpt1 export openai` writes it"
+            f"{folder / SHAPES_FILE}: width {width} is no multiple of {HEAD_WIDTH}, the published"
+            f" heads' width, and there is no {CONFIG_FILE} that says how many heads there are; add"
+            " one as `gpt1 export openai` writes it"
         )
-    return ModelConfig(vocabulary=vocabulary, context=context, width=width, layers=layers, heads=width // HEAD_WIDTH)
+    return ModelConfig(
+        vocabulary=vocabulary, context=context, width=width, layers=layers,
+        heads=width // HEAD_WIDTH,
+    )
 
 
 def _check_shapes(path: Path, shapes: list[list[int]], config: ModelConfig) -> None:
     expected, names = array_shapes(config), array_names(config.layers)
     if len(expected) != len(shapes):
-        raise UserError(f"{path}: {len(shapes)} arrays, {CONFIG_FILE} beside it asks for {len(expected)}; take both files anew")
+        raise UserError(
+            f"{path}: {len(shapes)} arrays, {CONFIG_FILE} beside it asks for {len(expected)}; take"
+            " both files anew"
+        )
     for number, (name, found, wanted) in enumerate(zip(names, shapes, expected, strict=True)):
         if found != wanted:
-            raise UserError(f"{path}: array {number} ({name}) has shape {found}, expected {wanted}; take the published file anew")
+            raise UserError(
+                f"{path}: array {number} ({name}) has shape {found}, expected {wanted}; take the"
+                " published file anew"
+            )
 
 
 def _read_numbers(folder: Path, expected: int) -> np.ndarray:
@@ -162,8 +204,9 @@ def _read_numbers(folder: Path, expected: int) -> np.ndarray:
     if found != expected:
         sizes = ", ".join(f"{len(part):,}" for part in parts)
         raise UserError(
-            f"{folder}: params_0.npy … params_9.npy hold {found:,} numbers ({sizes}), {SHAPES_FILE} asks for {expected:,}; one of "
-            "them is of another model or incomplete: take all eleven files anew"
+            f"{folder}: params_0.npy … params_9.npy hold {found:,} numbers ({sizes}), {SHAPES_FILE}"
+            f" asks for {expected:,}; one of them is of another model or incomplete: take all"
+            " eleven files anew"
         )
     return np.concatenate(parts)
 
@@ -174,8 +217,14 @@ def _read_part(path: Path) -> np.ndarray:
     try:
         part = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise UserError(f"{path}: not a whole .npy file of numbers ({str(error).splitlines()[0]}); take it anew") from error
+        raise UserError(
+            f"{path}: not a whole .npy file of numbers ({str(error).splitlines()[0]}); take it anew"
+        ) from error
     if not isinstance(part, np.ndarray) or part.dtype != np.float32 or part.ndim != 1:
-        what = f"{part.dtype} of shape {part.shape}" if isinstance(part, np.ndarray) else "an archive"
-        raise UserError(f"{path}: holds {what}, expected float32 in one dimension; take the published file anew")
+        what = (
+            f"{part.dtype} of shape {part.shape}" if isinstance(part, np.ndarray) else "an archive"
+        )
+        raise UserError(
+            f"{path}: holds {what}, expected float32 in one dimension; take the published file anew"
+        )
     return part

@@ -112,7 +112,9 @@ class GPT1Tokenizer(PreTrainedTokenizer):
         text = "".join(tokens).replace(END, " ")
         return text.replace("\n ", "\n").replace(" \n", "\n").strip(" ")
 
-    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, str]:
+    def save_vocabulary(
+        self, save_directory: str, filename_prefix: str | None = None
+    ) -> tuple[str, str]:
         """Write the two files under the names that loading expects, and return their paths."""
         prefix = f"{filename_prefix}-" if filename_prefix else ""
         names = self.vocab_files_names

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Described:
-    """A pre-training's forecast, and where the size of the vocabulary and of the corpus are from."""
+    """A pre-training's forecast, and where the size of the vocabulary and of the corpus are
+    from.
+    """
 
     cell: str
     forecast: Forecast
@@ -39,7 +41,10 @@ class Described:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {"cell": self.cell, "vocabulary": self.vocabulary, "corpus": self.corpus, **self.forecast.to_dict()}
+        return {
+            "cell": self.cell, "vocabulary": self.vocabulary, "corpus": self.corpus,
+            **self.forecast.to_dict(),
+        }
 
     def __str__(self) -> str:
         return f"{self.cell}\n{self.forecast}\nvocabulary: {self.vocabulary}; corpus: {self.corpus}"
@@ -50,17 +55,29 @@ def describe(
     profile: Profile = None,
     assignments: Assignments = None,
     store: StoreOption = "store",
-    tokens: Annotated[int | None, typer.Option("--tokens", min=1, help="Tokens of the corpus; else those of the shards.")] = None,
-    device: Annotated[str | None, typer.Option("--device", help="A device's name, such as H100, for the expected time.")] = None,
-    mfu: Annotated[float, typer.Option("--mfu", min=0.001, max=1.0, help="Share of the device's bf16 peak.")] = DEFAULT_MFU,
+    tokens: Annotated[
+        int | None,
+        typer.Option("--tokens", min=1, help="Tokens of the corpus; else those of the shards."),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", help="A device's name, such as H100, for the expected time."),
+    ] = None,
+    mfu: Annotated[
+        float, typer.Option("--mfu", min=0.001, max=1.0, help="Share of the device's bf16 peak.")
+    ] = DEFAULT_MFU,
     as_json: Json = False,
 ) -> None:
-    """Say what pre-training will need: parameters and FLOPs by part, memory, steps, tokens, epochs, expected time."""
+    """Say what pre-training will need: parameters and FLOPs by part, memory, steps, tokens,
+    epochs, expected time.
+    """
     workflow = read_workflow(file, profile, assignments, store)
     on = Device(device, mfu) if device else None
     try:
         made = made_artifacts(workflow, store)
-    except UserError:  # no store yet, or no books on this machine (`run` says so); only the epochs need them
+    except (
+        UserError
+    ):  # no store yet, or no books on this machine (`run` says so); only the epochs need them
         made = {}
     cells = [cell for cell in workflow.cells.values() if cell.uses == "pretrain"]
     if not cells:
@@ -74,21 +91,34 @@ def describe(
 
 
 def made_artifacts(workflow: Workflow, store: str) -> dict[str, Artifact]:
-    """The artifacts that the store has of this very workflow, by cell. UserError when there is no store, or none that answers, and
-    for books and data sets that cannot be read."""
+    """The artifacts that the store has of this very workflow, by cell.
+
+    UserError when there is no store, or none that answers, and for books and data sets that cannot
+    be read.
+    """
     entries = make_plan(workflow, Store.existing(store)).entries
     return {cell: entry.artifact for cell, entry in entries.items() if entry.artifact is not None}
 
 
-def _describe(cell: Cell, workflow: Workflow, made: Mapping[str, Artifact], tokens: int | None, device: Device | None) -> Described:
+def _describe(
+    cell: Cell, workflow: Workflow, made: Mapping[str, Artifact], tokens: int | None,
+    device: Device | None,
+) -> Described:
     size, vocabulary = _vocabulary(cell, workflow, made)
-    corpus = f"{tokens:,} tokens, as given" if tokens else "not known (no shards in the store; --tokens says how large it is)"
+    corpus = (
+        f"{tokens:,} tokens, as given"
+        if tokens
+        else "not known (no shards in the store; --tokens says how large it is)"
+    )
     shards = made.get(cell.inputs["shard"][0])
     if tokens is None and shards is not None:
         tokens = int(shards.summary["train_tokens"])
         corpus = f"{tokens:,} tokens in the store's shards"
     stage: Any = cell.stage
-    return Described(cell.id, stage.forecast(cell.settings, cell.resources, size, tokens, device), vocabulary, corpus)
+    return Described(
+        cell.id, stage.forecast(cell.settings, cell.resources, size, tokens, device), vocabulary,
+        corpus,
+    )
 
 
 def _vocabulary(cell: Cell, workflow: Workflow, made: Mapping[str, Artifact]) -> tuple[int, str]:
@@ -99,6 +129,9 @@ def _vocabulary(cell: Cell, workflow: Workflow, made: Mapping[str, Artifact]) ->
         return size, f"{size:,} tokens, as made"
     stage: Any = upstream.stage
     if not hasattr(stage, "expected_size"):
-        raise UserError(f"{upstream.id}: its vocabulary's size is known once it is made; run it first (gpt1 run {upstream.node})")
+        raise UserError(
+            f"{upstream.id}: its vocabulary's size is known once it is made; run it first (gpt1 run"
+            f" {upstream.node})"
+        )
     size = stage.expected_size(upstream.settings)
     return size, f"{size:,} tokens at most, by the settings"

@@ -1,4 +1,6 @@
-"""`gpt1 diff RUN RUN`: what two runs of a store did differently: settings, inputs, code, results, time."""
+"""`gpt1 diff RUN RUN`: what two runs of a store did differently: settings, inputs, code,
+results, time.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +29,16 @@ SAME = "same"
 
 def diff(
     before: Annotated[
-        str | None, typer.Argument(help="A run, or how its name begins; else the newest other with the same stages.")
+        str | None,
+        typer.Argument(
+            help="A run, or how its name begins; else the newest other with the same stages."
+        ),
     ] = None,
     after: Annotated[
-        str | None, typer.Argument(help="The run to compare it with; else the last, or the jobs of --profile and --set.")
+        str | None,
+        typer.Argument(
+            help="The run to compare it with; else the last, or the jobs of --profile and --set."
+        ),
     ] = None,
     file: FileToRead = None,
     profile: Profile = None,
@@ -38,15 +46,22 @@ def diff(
     store: StoreOption = "store",
     as_json: Json = False,
 ) -> None:
-    """Compare two runs cell by cell: settings, inputs, code, figures, seconds. A run is what it made, and what that was made of."""
-    records: list[Record] = sorted(Store.existing(store).history(), key=lambda record: record.get("finished", 0.0))
+    """Compare two runs cell by cell: settings, inputs, code, figures, seconds.
+
+    A run is what it made, and what that was made of.
+    """
+    records: list[Record] = sorted(
+        Store.existing(store).history(), key=lambda record: record.get("finished", 0.0)
+    )
     names = sorted({str(record["run"]) for record in records if record.get("run")})
     new: Mapping[str, Record]
     if after is None:
         found = read_artifacts(file, profile, assignments, store)
         new = {cell: record for cell in found.cells if (record := found.record(cell))}
         if not new:
-            raise UserError(f"diff: nothing is made of {found.name}; name two runs of {_known(names)}")
+            raise UserError(
+                f"diff: nothing is made of {found.name}; name two runs of {_known(names)}"
+            )
         second = str(max(new.values(), key=lambda record: record["finished"])["run"])
     elif file or profile or assignments:
         raise UserError("diff: found a second run and options of one; expected one of them")
@@ -62,25 +77,46 @@ def diff(
         print(json.dumps({"before": first, "after": second, "cells": rows}, indent=1))
         return
     if first is None:
-        print(f"{second}: no other run in the store has the same stages, so there is nothing to compare it with")
+        print(
+            f"{second}: no other run in the store has the same stages, so there is nothing to"
+            " compare it with"
+        )
         return
     print(f"{first} -> {second}")
     for row in rows:
         if row["how"] != SAME:
-            print("\n".join([f"{row['cell']}: {row['how']}", *(f"    {line}" for line in row["changes"])]))
+            print(
+                "\n".join(
+                    [f"{row['cell']}: {row['how']}", *(f"    {line}" for line in row["changes"])]
+                )
+            )
     same = [row["cell"] for row in rows if row["how"] == SAME]
     print(f"the same: {', '.join(same) or 'nothing'}")
 
 
 def compare(before: Mapping[str, Record], after: Mapping[str, Record]) -> list[dict[str, Any]]:
-    """A row a cell. `how`: same, changed, only in one of the runs; `changes`: in words, settings and inputs before figures."""
+    """A row a cell.
+
+    `how`: same, changed, only in one of the runs; `changes`: in words, settings and inputs before
+    figures.
+    """
     rows: list[dict[str, Any]] = []
     for cell in sorted({*before, *after}):
         old, new = before.get(cell), after.get(cell)
         if old is None or new is None:
-            rows.append({"cell": cell, "how": "only in the second run" if old is None else "only in the first run", "changes": []})
+            rows.append(
+                {
+                    "cell": cell,
+                    "how": "only in the second run" if old is None else "only in the first run",
+                    "changes": [],
+                }
+            )
             continue
-        lines = [*changes(old["identity"], new["identity"]), *_results(old, new)] if old is not new else []
+        lines = (
+            [*changes(old["identity"], new["identity"]), *_results(old, new)]
+            if old is not new
+            else []
+        )
         rows.append({"cell": cell, "how": "changed" if lines else SAME, "changes": lines})
     return rows
 
@@ -117,7 +153,9 @@ def cells_of(run: str, records: list[Record]) -> dict[str, Record]:
         for cell, print_ in record.get("inputs", {}).items():
             if cell not in found and print_ in by_print:
                 digest = record.get("input_digests", {}).get(print_)
-                same = [one for one in by_print[print_] if one["digest"] == digest] or by_print[print_]
+                same = [one for one in by_print[print_] if one["digest"] == digest] or by_print[
+                    print_
+                ]
                 found[cell] = same[-1]
                 waiting.append(same[-1])
     return found
@@ -127,11 +165,18 @@ def _run(wanted: str, names: list[str]) -> str:
     fits = [name for name in names if name.startswith(wanted)]
     if wanted in names or len(fits) == 1:
         return wanted if wanted in names else fits[0]
-    raise UserError(f"{wanted}: {'several runs begin so' if fits else 'no such run'}; expected one of the store's: {_known(names)}")
+    raise UserError(
+        f"{wanted}: {'several runs begin so' if fits else 'no such run'}; expected one of the"
+        f" store's: {_known(names)}"
+    )
 
 
-def _with_stages_of(cells: Mapping[str, Record], run: str, names: list[str], records: list[Record]) -> str | None:
-    """The newest other run that has all stages of `cells`, those of `run`; None where there is none."""
+def _with_stages_of(
+    cells: Mapping[str, Record], run: str, names: list[str], records: list[Record]
+) -> str | None:
+    """The newest other run that has all stages of `cells`, those of `run`; None where there is
+    none.
+    """
     stages = _stages(cells)
     for name in reversed(names):
         if name != run and stages <= _stages(cells_of(name, records)):

@@ -1,4 +1,6 @@
-"""`gpt1 doctor`: looks at this machine and says, for each finding that would stop or slow a run, how to mend it."""
+"""`gpt1 doctor`: looks at this machine and says, for each finding that would stop or slow a run,
+how to mend it.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,10 @@ PORTS = ((5000, "gpt1 ui"), (8265, "a Ray head's dashboard and jobs"))
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. `state`: ok, warn (a run works, or works slower) or fail (it does not); `mend`: what to do."""
+    """One thing that was looked at.
+
+    `state`: ok, warn (a run works, or works slower) or fail (it does not); `mend`: what to do.
+    """
 
     name: str
     state: str
@@ -44,10 +49,16 @@ class Finding:
 
 
 def doctor(
-    store: Annotated[Path, typer.Option("--store", "-s", help="The folder of all results.", envvar="GPT1_STORE")] = Path("store"),
+    store: Annotated[
+        Path, typer.Option("--store", "-s", help="The folder of all results.", envvar="GPT1_STORE")
+    ] = Path("store"),
     as_json: Json = False,
 ) -> None:
-    """Look at this machine: Python, packages, GPU, memory, limits, disk, ports. Exit status 1 when something would stop a run."""
+    """Look at this machine:
+
+    Python, packages, GPU, memory, limits, disk, ports. Exit status 1 when something would stop a
+    run.
+    """
     findings = [finding for look in LOOKS for finding in look(store)]
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
@@ -66,7 +77,8 @@ def _python(_: Path) -> Iterator[Finding]:
         yield Finding("Python", OK, f"{version} ({place})")
     else:
         yield Finding(
-            "Python", FAIL, f"{version}; expected 3.11 or 3.12", "make the environment anew: make install PYTHON=python3.12"
+            "Python", FAIL, f"{version}; expected 3.11 or 3.12",
+            "make the environment anew: make install PYTHON=python3.12",
         )
 
 
@@ -99,24 +111,38 @@ def _cuda(_: Path) -> Iterator[Finding]:
 
 def _nvidia_smi() -> str:
     try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout.strip() else ""
+    return (
+        done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout.strip() else ""
+    )
 
 
 def _memory(_: Path) -> Iterator[Finding]:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = _cgroup_limit()
     usable = min(total, limit) if limit else total
-    found = f"{usable / GB:.1f} GB" + (f" (the container's limit, of {total / GB:.1f})" if usable < total else "")
+    found = f"{usable / GB:.1f} GB" + (
+        f" (the container's limit, of {total / GB:.1f})" if usable < total else ""
+    )
     low = usable < MEMORY_NEEDED
-    yield Finding("memory", WARN if low else OK, found, "the demo wants about 6 GB: give the container more" if low else "")
+    yield Finding(
+        "memory", WARN if low else OK, found,
+        "the demo wants about 6 GB: give the container more" if low else "",
+    )
     shm = Path("/dev/shm")
     if shm.is_dir():
         size = shutil.disk_usage(shm).total
         low = size < SHM_NEEDED
-        mend = "start the container with --shm-size=2g; without it Ray keeps its objects on the disk, and slower" if low else ""
+        mend = (
+            "start the container with --shm-size=2g; without it Ray keeps its objects on the disk,"
+            " and slower"
+            if low
+            else ""
+        )
         yield Finding("shared memory", WARN if low else OK, f"{size / GB:.2f} GB in /dev/shm", mend)
 
 
@@ -134,7 +160,9 @@ def _files(_: Path) -> Iterator[Finding]:
         yield Finding("open files", OK, f"{soft} at once")
         return
     mend = f"ulimit -n {FILES_NEEDED if hard == resource.RLIM_INFINITY else min(hard, 65536)}"
-    yield Finding("open files", WARN, f"{soft} at once (at most {most}); Ray wants {FILES_NEEDED}", mend)
+    yield Finding(
+        "open files", WARN, f"{soft} at once (at most {most}); Ray wants {FILES_NEEDED}", mend
+    )
 
 
 def _store(store: Path) -> Iterator[Finding]:
@@ -148,13 +176,21 @@ def _store(store: Path) -> Iterator[Finding]:
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
-        yield Finding("store", FAIL, f"{place}: cannot be written ({error.strerror})", "name another folder with --store")
+        yield Finding(
+            "store", FAIL, f"{place}: cannot be written ({error.strerror})",
+            "name another folder with --store",
+        )
         return
     yield Finding("store", OK, f"{place} can be written")
     free = shutil.disk_usage(place).free
     low = free < DISK_NEEDED
-    mend = "the demo writes 0.3 GB, a 117 M model about 1.4 GB a checkpoint: make room, or name another disk with --store"
-    yield Finding("disk", WARN if low else OK, f"{free / GB:.1f} GB free for the store", mend if low else "")
+    mend = (
+        "the demo writes 0.3 GB, a 117 M model about 1.4 GB a checkpoint: make room, or name"
+        " another disk with --store"
+    )
+    yield Finding(
+        "disk", WARN if low else OK, f"{free / GB:.1f} GB free for the store", mend if low else ""
+    )
 
 
 def _ray(_: Path) -> Iterator[Finding]:
@@ -169,8 +205,13 @@ def _ray(_: Path) -> Iterator[Finding]:
         yield Finding("Ray's token", FAIL, str(error), "correct or unset the variable")
         return
     if mode == "disabled":
-        found = "none (RAY_AUTH_MODE=disabled): other users of this machine can run programs as you while a run lasts"
-        yield Finding("Ray's token", WARN, found, "unset RAY_AUTH_MODE, and each run makes a token of its own")
+        found = (
+            "none (RAY_AUTH_MODE=disabled): other users of this machine can run programs as you"
+            " while a run lasts"
+        )
+        yield Finding(
+            "Ray's token", WARN, found, "unset RAY_AUTH_MODE, and each run makes a token of its own"
+        )
     else:
         yield Finding("Ray's token", OK, "yours" if mode and token else "each run makes its own")
 
@@ -182,7 +223,10 @@ def _ports(_: Path) -> Iterator[Finding]:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
-                yield Finding(f"port {port}", WARN, f"in use ({what})", "gpt1 ui --port another" if port == 5000 else "")
+                yield Finding(
+                    f"port {port}", WARN, f"in use ({what})",
+                    "gpt1 ui --port another" if port == 5000 else "",
+                )
             else:
                 yield Finding(f"port {port}", OK, f"free ({what})")
 
@@ -194,9 +238,14 @@ def _tracking(_: Path) -> Iterator[Finding]:
         return
     host, __, port = uri.partition("://")[2].partition("/")[0].rpartition("@")[2].partition(":")
     try:
-        socket.create_connection((host, int(port or (443 if uri.startswith("https") else 80))), timeout=5).close()
+        socket.create_connection(
+            (host, int(port or (443 if uri.startswith("https") else 80))), timeout=5
+        ).close()
     except (OSError, ValueError) as error:
-        mend = "start it, or unset MLFLOW_TRACKING_URI; a run goes on without it and `gpt1 track sync` sends the records later"
+        mend = (
+            "start it, or unset MLFLOW_TRACKING_URI; a run goes on without it and `gpt1 track sync`"
+            " sends the records later"
+        )
         yield Finding("MLflow's server", WARN, f"{host}:{port} does not answer ({error})", mend)
     else:
         yield Finding("MLflow's server", OK, f"{host}:{port} answers")

@@ -10,14 +10,18 @@ from gpt1.tasks.example import Example
 
 
 def read_plain_examples(path: Path) -> list[Example]:
-    """`.jsonl`: an object a line with `texts` (a list, or one string) and, for multiple choice, `choices`; `id` if there is one.
+    """`.jsonl`: an object a line with `texts` (a list, or one string) and, for multiple choice,
+    `choices`; `id` if there is one.
 
-    Any other file: a line an example, its texts separated by tabs. UserError names the file and the row.
+    Any other file: a line an example, its texts separated by tabs. UserError names the file and the
+    row.
     """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 text ({error}); give a file of examples") from error
+        raise UserError(
+            f"{path}: cannot be read as UTF-8 text ({error}); give a file of examples"
+        ) from error
     rows = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if not rows:
         raise UserError(f"{path}: no examples in it; write one on each line")
@@ -31,8 +35,13 @@ def _from_json(line: str, number: int, path: Path) -> Example:
         row = json.loads(line)
         texts, choices = row["texts"], row.get("choices", [])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}, row {number}: a JSON object with `texts` was expected ({error!r})") from error
+        raise UserError(
+            f"{path}, row {number}: a JSON object with `texts` was expected ({error!r})"
+        ) from error
     texts = [texts] if isinstance(texts, str) else texts
-    if not all(isinstance(part, list) and all(isinstance(text, str) for text in part) for part in (texts, choices)):
+    if not all(
+        isinstance(part, list) and all(isinstance(text, str) for text in part)
+        for part in (texts, choices)
+    ):
         raise UserError(f"{path}, row {number}: `texts` and `choices` must be lists of texts")
     return Example(str(row.get("id", number)), tuple(texts), tuple(choices))

@@ -1,4 +1,6 @@
-"""What making a cell again costs, from the records: its own seconds, and those of all that depends on it."""
+"""What making a cell again costs, from the records: its own seconds, and those of all that
+depends on it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,10 @@ from pipeline.plan import Entry, Plan
 
 @dataclass(frozen=True)
 class Cost:
-    """Of making one cell again. `after`: the cells that depend on it, directly or not; None: no record says how long one takes."""
+    """Of making one cell again.
+
+    `after`: the cells that depend on it, directly or not; None: no record says how long one takes.
+    """
 
     own: float | None
     after: tuple[str, ...]
@@ -36,12 +41,18 @@ def _cost(entries: Mapping[str, Entry], cell: str, below: set[str]) -> Cost:
 
 
 def explained(plan: Plan) -> list[str]:
-    """A few lines for each cell: its state, each reason on a line of its own, what it needs, what a rerun costs."""
+    """A few lines for each cell: its state, each reason on a line of its own, what it needs,
+    what a rerun costs.
+    """
     found: list[str] = []
     for cell, cost in costs(plan).items():
         entry = plan.entries[cell]
         found.append(f"{cell}: {entry.state}")
-        found += [f"    why: {reason}" for reason in [*entry.reasons, *entry.notes] if reason != entry.state]
+        found += [
+            f"    why: {reason}"
+            for reason in [*entry.reasons, *entry.notes]
+            if reason != entry.state
+        ]
         if entry.cell.needs:
             found.append(f"    needs: {', '.join(entry.cell.needs)}")
         found.append(f"    making it again: {_words(cost)}")
@@ -53,5 +64,9 @@ def _words(cost: Cost) -> str:
     if not cost.after:
         return own
     more = f", {cost.unknown} of them not known" if cost.unknown else ""
-    many = "the cell that depends" if len(cost.after) == 1 else f"the {len(cost.after)} cells that depend"
+    many = (
+        "the cell that depends"
+        if len(cost.after) == 1
+        else f"the {len(cost.after)} cells that depend"
+    )
     return f"{own}, and {span(cost.after_seconds)} for {many} on it{more}"

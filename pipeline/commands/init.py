@@ -27,4 +27,7 @@ def init(
             shutil.copyfile(source, target)
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({error.strerror})") from error
-    print(f"{target} is written. In that folder:\n  gpt1 run --profile demo     # everything, small, in minutes")
+    print(
+        f"{target} is written. In that folder:\n  gpt1 run --profile demo     # everything, small,"
+        " in minutes"
+    )

@@ -12,8 +12,12 @@ from gpt1.errors import UserError
 from pipeline.commands.options import Json, RunOptions, flag, takes_run_options
 
 ADDRESS = "The cluster's job address, such as http://127.0.0.1:8265."
-JobAddress = Annotated[str, typer.Option("--address", help=ADDRESS, envvar="RAY_API_SERVER_ADDRESS")]
-Job = Annotated[str, typer.Argument(help="The job's id, as `gpt1 submit` and `gpt1 jobs` print it.")]
+JobAddress = Annotated[
+    str, typer.Option("--address", help=ADDRESS, envvar="RAY_API_SERVER_ADDRESS")
+]
+Job = Annotated[
+    str, typer.Argument(help="The job's id, as `gpt1 submit` and `gpt1 jobs` print it.")
+]
 HERE = "http://127.0.0.1:8265"
 
 
@@ -27,16 +31,27 @@ def add_to(app: typer.Typer) -> None:
 def submit(
     options: RunOptions,
     address: JobAddress = HERE,
-    env: Annotated[list[str] | None, typer.Option("--env", help="NAME=VALUE for the job; no secrets. Repeatable.")] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option("--env", help="NAME=VALUE for the job; no secrets. Repeatable."),
+    ] = None,
     detach: Annotated[bool, flag("--detach", "Do not wait for the job.")] = False,
-    python: Annotated[str | None, typer.Option("--python", help="The cluster's interpreter, where it is not its `python`.")] = None,
+    python: Annotated[
+        str | None,
+        typer.Option("--python", help="The cluster's interpreter, where it is not its `python`."),
+    ] = None,
 ) -> None:
-    """Send the workflow to a running Ray cluster as a job, and follow it. Exit status: that of `gpt1 run` there."""
+    """Send the workflow to a running Ray cluster as a job, and follow it.
+
+    Exit status: that of `gpt1 run` there.
+    """
     from pipeline.submit import Order, address_of, submit_job
 
     workflow = options.read()
     words = options.words(options.file.name, address_of(options.store))
-    order = Order(options.file, words, workflow.profile, workflow.user_code, _environment(env or []), python)
+    order = Order(
+        options.file, words, workflow.profile, workflow.user_code, _environment(env or []), python
+    )
     raise typer.Exit(submit_job(address, order, detach))
 
 
@@ -50,7 +65,9 @@ def jobs(address: JobAddress = HERE, as_json: Json = False) -> None:
         return
     for job in found:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime((job["start"] or 0) / 1000))
-        print(f"{job['job']}  {job['status']:<9}  {when}  {job['workflow']} {job['profile']}".rstrip())
+        print(
+            f"{job['job']}  {job['status']:<9}  {when}  {job['workflow']} {job['profile']}".rstrip()
+        )
     if not found:
         print(f"no job of the workflow at {address}")
 
@@ -63,11 +80,13 @@ def logs(job: Job, address: JobAddress = HERE) -> None:
 
 
 def stop(
-    job: Job,
-    address: JobAddress = HERE,
+    job: Job, address: JobAddress = HERE,
     detach: Annotated[bool, flag("--detach", "Do not wait until it has ended.")] = False,
 ) -> None:
-    """End a job, after what trains has made a checkpoint. What it has made stays; the same submission goes on from there."""
+    """End a job, after what trains has made a checkpoint.
+
+    What it has made stays; the same submission goes on from there.
+    """
     from pipeline import submit as work
 
     work.stop(address, job)

@@ -31,15 +31,25 @@ from pipeline.last_run import RunArtifacts
 if TYPE_CHECKING:
     from gpt1.weights.checkpoint import Checkpoint
 
-WHERE = "A checkpoint's folder, or a cell of the last run: pretrain, pretrain@300 (a snapshot), finetune[task=rte,seed=1]."
-Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write; it must not exist, or be empty.")]
+WHERE = (
+    "A checkpoint's folder, or a cell of the last run: pretrain, pretrain@300 (a snapshot),"
+    " finetune[task=rte,seed=1]."
+)
+Out = Annotated[
+    Path, typer.Option("--out", "-o", help="The folder to write; it must not exist, or be empty.")
+]
 Where = Annotated[str, typer.Argument(help=WHERE, metavar="CHECKPOINT")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Json = Annotated[bool, flag("--json", "Print JSON Lines.")]
-LongProfile = Annotated[str | None, typer.Option("--profile", help="A profile of the workflow.", autocompletion=profiles)]
+LongProfile = Annotated[
+    str | None,
+    typer.Option("--profile", help="A profile of the workflow.", autocompletion=profiles),
+]
 WorkflowToRead = Annotated[Path | None, typer.Option("--workflow", help=WORKFLOW_HELP)]
 
-importing = typer.Typer(help="Turn published weights into a checkpoint of ours.", no_args_is_help=True)
+importing = typer.Typer(
+    help="Turn published weights into a checkpoint of ours.", no_args_is_help=True
+)
 exporting = typer.Typer(help="Write a checkpoint in another form.", no_args_is_help=True)
 
 
@@ -53,7 +63,11 @@ def add_to(app: typer.Typer) -> None:
 
 @importing.command("openai")
 def import_openai(
-    folder: Annotated[Path, typer.Argument(help="The folder of params_*.npy, params_shapes.json and the vocabulary.")], out: Out
+    folder: Annotated[
+        Path,
+        typer.Argument(help="The folder of params_*.npy, params_shapes.json and the vocabulary."),
+    ],
+    out: Out,
 ) -> None:
     """OpenAI's files of 2018."""
     from gpt1.weights.openai import read_openai
@@ -63,7 +77,10 @@ def import_openai(
 
 @importing.command("hf")
 def import_hf(
-    name: Annotated[str, typer.Argument(help="A folder of transformers, or a model in the hub's local cache.")], out: Out
+    name: Annotated[
+        str, typer.Argument(help="A folder of transformers, or a model in the hub's local cache.")
+    ],
+    out: Out,
 ) -> None:
     """A model of transformers (safetensors only)."""
     from gpt1.weights.hf_import import dropped_heads, find_hf, read_hf
@@ -78,7 +95,12 @@ def import_hf(
 def export_hf(
     where: Where,
     out: Out,
-    license: Annotated[str, typer.Option(help="The license in the card, as the Hugging Face hub spells it (`cc-by-4.0`).")] = "",
+    license: Annotated[
+        str,
+        typer.Option(
+            help="The license in the card, as the Hugging Face hub spells it (`cc-by-4.0`)."
+        ),
+    ] = "",
     file: FileToRead = None,
     profile: Profile = None,
     assignments: Assignments = None,
@@ -102,12 +124,8 @@ def export_hf(
 
 @exporting.command("openai")
 def export_openai(
-    where: Where,
-    out: Out,
-    file: FileToRead = None,
-    profile: Profile = None,
-    assignments: Assignments = None,
-    store: StoreOption = "store",
+    where: Where, out: Out, file: FileToRead = None, profile: Profile = None,
+    assignments: Assignments = None, store: StoreOption = "store",
 ) -> None:
     """The ten .npy files of 2018."""
     from gpt1.weights.openai import write_openai
@@ -121,12 +139,8 @@ def export_openai(
 
 @exporting.command("mlflow")
 def export_mlflow(
-    where: Where,
-    out: Out,
-    file: FileToRead = None,
-    profile: Profile = None,
-    assignments: Assignments = None,
-    store: StoreOption = "store",
+    where: Where, out: Out, file: FileToRead = None, profile: Profile = None,
+    assignments: Assignments = None, store: StoreOption = "store",
 ) -> None:
     """A folder for `mlflow models serve`."""
     from gpt1.report.model_card import model_card
@@ -135,8 +149,13 @@ def export_mlflow(
     from pipeline.registry import write_mlflow_model
 
     path = str(out.absolute())
-    if "#" in path or unquote(path) != path:  # MLflow's reader takes the path for an address a second time
-        raise UserError(f"--out {out}: MLflow cannot load a model from a path with `#` or such as `%20`; name another folder")
+    if (
+        "#" in path or unquote(path) != path
+    ):  # MLflow's reader takes the path for an address a second time
+        raise UserError(
+            f"--out {out}: MLflow cannot load a model from a path with `#` or such as `%20`; name"
+            " another folder"
+        )
     found = find(where, partial(read_artifacts, file, profile, assignments, store))
     one = found.checkpoint
     card = model_card(one.model.config, one.vocabulary, found.sources, one.tuned)
@@ -146,22 +165,43 @@ def export_mlflow(
             write_mlflow_model(folder, folder.with_name(f"{folder.name}-hf"))
         finally:
             shutil.rmtree(folder.with_name(f"{folder.name}-hf"))
-    serving = shlex.join(["mlflow", "models", "serve", "--env-manager", "local", "--model-uri", out.absolute().as_uri()])
+    serving = shlex.join(
+        [
+            "mlflow", "models", "serve", "--env-manager", "local", "--model-uri",
+            out.absolute().as_uri(),
+        ]
+    )
     print(f"{found.name} for MLflow; serve it: {serving}")
 
 
 def generate(
     where: Where = "pretrain",
-    prompt: Annotated[list[str] | None, typer.Option("--prompt", "-p", help="The beginning of a text. Repeatable.")] = None,
-    prompts: Annotated[Path | None, typer.Option("--prompts", help="A file with a prompt on each line.")] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", "-p", help="The beginning of a text. Repeatable."),
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", help="A file with a prompt on each line.")
+    ] = None,
     tokens: Annotated[int, typer.Option("--tokens", "-n", help="The most tokens to write.")] = 60,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.8,
-    top_k: Annotated[int, typer.Option(help="Draw from the best so many tokens; 0: from all.")] = 40,
-    top_p: Annotated[float, typer.Option(help="Draw from the fewest tokens that have this share of the probability.")] = 1.0,
+    top_k: Annotated[
+        int, typer.Option(help="Draw from the best so many tokens; 0: from all.")
+    ] = 40,
+    top_p: Annotated[
+        float,
+        typer.Option(help="Draw from the fewest tokens that have this share of the probability."),
+    ] = 1.0,
     beams: Annotated[int, typer.Option(help="Beam search with so many beams; 0: none.")] = 0,
-    length_penalty: Annotated[float, typer.Option(help="Beam search: power of the length that scores are divided by.")] = 1.0,
-    stop_at_newline: Annotated[bool, flag("--stop-at-newline", "End a text at its first line break.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of the draws; the same seed gives the same texts.")] = 0,
+    length_penalty: Annotated[
+        float, typer.Option(help="Beam search: power of the length that scores are divided by.")
+    ] = 1.0,
+    stop_at_newline: Annotated[
+        bool, flag("--stop-at-newline", "End a text at its first line break.")
+    ] = False,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the draws; the same seed gives the same texts.")
+    ] = 0,
     file: FileToRead = None,
     profile: LongProfile = None,
     assignments: Assignments = None,
@@ -169,33 +209,53 @@ def generate(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Write on from prompts. Past the model's context the oldest half is forgotten and the rest read anew (docs/weights.md)."""
+    """Write on from prompts.
+
+    Past the model's context the oldest half is forgotten and the rest read anew (docs/weights.md).
+    """
     from gpt1.serve import Answerer, check_sampling
 
     check_sampling(tokens, temperature, top_k, top_p, beams)
     texts = [*(prompt or []), *(_lines(prompts) if prompts else [])] or [""]
-    answerer = Answerer(_load(where, partial(read_artifacts, file, profile, assignments, store), device))
+    answerer = Answerer(
+        _load(where, partial(read_artifacts, file, profile, assignments, store), device)
+    )
     stream = _Stream(answerer, texts[0]) if len(texts) == 1 and not beams and not as_json else None
     found = answerer.generate(
-        texts, tokens, temperature, top_k, top_p, beams, length_penalty, stop_at_newline, seed, stream.token if stream else None
+        texts, tokens, temperature, top_k, top_p, beams, length_penalty, stop_at_newline, seed,
+        stream.token if stream else None,
     )
     if stream:
         print(flush=True)
         return
     for given, text in zip(texts, found, strict=True):
-        print(json.dumps({"prompt": given, "text": text}, ensure_ascii=False) if as_json else f"{given} {text}".strip())
+        print(
+            json.dumps({"prompt": given, "text": text}, ensure_ascii=False)
+            if as_json
+            else f"{given} {text}".strip()
+        )
 
 
 def predict(
     task: Annotated[str, typer.Argument(help="The task, such as rte or race.")],
     text: Annotated[
-        list[str] | None, typer.Option("--text", "-t", help="The text; twice for a pair, or document and question.")
+        list[str] | None,
+        typer.Option("--text", "-t", help="The text; twice for a pair, or document and question."),
     ] = None,
-    choice: Annotated[list[str] | None, typer.Option("--choice", "-c", help="An answer (multiple choice). Repeatable.")] = None,
+    choice: Annotated[
+        list[str] | None,
+        typer.Option("--choice", "-c", help="An answer (multiple choice). Repeatable."),
+    ] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", help="Examples: .jsonl with `texts` and `choices`, or tab separated.")
+        Path | None,
+        typer.Option(
+            "--file", help="Examples: .jsonl with `texts` and `choices`, or tab separated."
+        ),
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help=f"{WHERE} Else the task's first with weights.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help=f"{WHERE} Else the task's first with weights."),
+    ] = None,
     workflow: WorkflowToRead = None,
     profile: Profile = None,
     assignments: Assignments = None,
@@ -213,23 +273,38 @@ def predict(
     if "." not in task:  # one of the user's is known by the model
         task_named(task)
     if bool(text) == bool(file):
-        raise UserError("give one example with --text (and --choice), or a file of examples with --file")
-    examples = read_plain_examples(file) if file else [Example("1", tuple(text or ()), tuple(choice or ()))]
+        raise UserError(
+            "give one example with --text (and --choice), or a file of examples with --file"
+        )
+    examples = (
+        read_plain_examples(file)
+        if file
+        else [Example("1", tuple(text or ()), tuple(choice or ()))]
+    )
     artifacts = cache(partial(read_artifacts, workflow, profile, assignments, store))
     answerer = Answerer(_load(model or kept(task, artifacts()), artifacts, device))
     tuned = answerer.checkpoint.tuned
     if tuned is None or tuned.task.name != task:
         found = f"fine-tuned for {tuned.task.name}" if tuned else "not fine-tuned"
-        raise UserError(f"{model}: this model is {found}, expected {task}; name another with --model")
+        raise UserError(
+            f"{model}: this model is {found}, expected {task}; name another with --model"
+        )
     for row in answerer.predict(examples):
         shares = " ".join(f"{share:.3f}" for share in row["probabilities"])
-        print(json.dumps(row, ensure_ascii=False) if as_json else f"{row['id']}\t{row['label']}\t{shares}".rstrip())
+        print(
+            json.dumps(row, ensure_ascii=False)
+            if as_json
+            else f"{row['id']}\t{row['label']}\t{shares}".rstrip()
+        )
 
 
 def perplexity(
     files: Annotated[list[Path], typer.Argument(help="UTF-8 text files.", metavar="FILE...")],
     model: Annotated[str, typer.Option("--model", "-m", help=WHERE)] = "pretrain",
-    stride: Annotated[int | None, typer.Option(help="Ids from one window to the next; half the context when not given.")] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(help="Ids from one window to the next; half the context when not given."),
+    ] = None,
     file: FileToRead = None,
     profile: Profile = None,
     assignments: Assignments = None,
@@ -237,7 +312,10 @@ def perplexity(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Perplexity and bits per byte of each file and of all. Bytes are those of the file, before any cleaning."""
+    """Perplexity and bits per byte of each file and of all.
+
+    Bytes are those of the file, before any cleaning.
+    """
     from gpt1.evaluate.texts import TextScore, text_score, total
     from gpt1.text.encoder import TextEncoder
 
@@ -245,11 +323,19 @@ def perplexity(
     found = _load(model, partial(read_artifacts, file, profile, assignments, store), device)
     encoder, scores = TextEncoder(found.vocabulary), list[TextScore]()
     for file, text in texts.items():
-        scores.append(text_score(found.model, str(file), encoder.encode(text), len(text.encode()), stride))
+        scores.append(
+            text_score(found.model, str(file), encoder.encode(text), len(text.encode()), stride)
+        )
     rows = [*scores, total(scores)] if len(scores) > 1 else scores
     for one in rows:
-        values = {"file": one.name, "tokens": one.ids, "perplexity": one.perplexity, "bits_per_byte": one.bits_per_byte}
-        line = f"{one.name}\t{one.ids} tokens\tperplexity {one.perplexity:.2f}\t{one.bits_per_byte:.3f} bits per byte"
+        values = {
+            "file": one.name, "tokens": one.ids, "perplexity": one.perplexity,
+            "bits_per_byte": one.bits_per_byte,
+        }
+        line = (
+            f"{one.name}\t{one.ids} tokens\tperplexity"
+            f" {one.perplexity:.2f}\t{one.bits_per_byte:.3f} bits per byte"
+        )
         print(json.dumps(values, ensure_ascii=False) if as_json else line)
 
 
@@ -279,7 +365,9 @@ def _load(where: str, artifacts: Callable[[], RunArtifacts], device: str) -> Che
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no GPU here; use cpu or mend the driver")
     found = find(where, artifacts).checkpoint
-    place = "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
+    place = (
+        "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
+    )
     (found.tuned.model if found.tuned else found.model).to(place)
     return found
 
@@ -291,8 +379,8 @@ def _write_import(model: Any, vocabulary: Any, out: Path) -> None:
         save_checkpoint(folder, Checkpoint(model, vocabulary))
     config = model.config
     print(
-        f"{config.parameters():,} parameters ({config.layers} layers, width {config.width}, {config.heads} heads, context "
-        f"{config.context}), {vocabulary.size:,} tokens: {out}"
+        f"{config.parameters():,} parameters ({config.layers} layers, width {config.width},"
+        f" {config.heads} heads, context {config.context}), {vocabulary.size:,} tokens: {out}"
     )
 
 
@@ -307,6 +395,10 @@ def _text(path: Path) -> str:
     try:
         return sys.stdin.read() if str(path) == "-" else path.read_bytes().decode("utf-8")
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); expected a text file") from error
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); expected a text file"
+        ) from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: byte {error.start} is not UTF-8; convert the file first") from error
+        raise UserError(
+            f"{path}: byte {error.start} is not UTF-8; convert the file first"
+        ) from error

@@ -13,9 +13,11 @@ from gpt1.errors import UserError
 
 @contextmanager
 def new_folder(out: Path, named: str) -> Iterator[Path]:
-    """A private folder that takes the name `out` when the block ends well, and is removed when it does not.
+    """A private folder that takes the name `out` when the block ends well, and is removed when it
+    does not.
 
-    `named` is how messages name it. UserError when something is there already, and when it cannot be written (a full disk).
+    `named` is how messages name it. UserError when something is there already, and when it cannot
+    be written (a full disk).
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{named}: exists and is not empty; name a new folder")
@@ -25,6 +27,9 @@ def new_folder(out: Path, named: str) -> Iterator[Path]:
         yield private
         private.replace(out)
     except OSError as error:
-        raise UserError(f"{named}: cannot be written ({error.strerror or error}); make room, or name another folder") from error
+        raise UserError(
+            f"{named}: cannot be written ({error.strerror or error}); make room, or name another"
+            " folder"
+        ) from error
     finally:
         shutil.rmtree(private, ignore_errors=True)

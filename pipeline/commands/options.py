@@ -40,7 +40,9 @@ def stages(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def _raw(context: typer.Context) -> dict[str, Any]:
-    """The workflow as it is written; nothing where it cannot be read, because completion has nobody to tell."""
+    """The workflow as it is written; nothing where it cannot be read, because completion has
+    nobody to tell.
+    """
     from pipeline.document import load
 
     try:
@@ -49,7 +51,9 @@ def _raw(context: typer.Context) -> dict[str, Any]:
         return {}
 
 
-def read_workflow(file: Path | None, profile: str | None, assignments: Sequence[str] | None, store: str) -> Workflow:
+def read_workflow(
+    file: Path | None, profile: str | None, assignments: Sequence[str] | None, store: str
+) -> Workflow:
     """The workflow of a command that only looks: by its options; without any, the last run's."""
     if file is not None or profile is not None or assignments:
         return read(file or WORKFLOW, profile, assignments or ())
@@ -70,8 +74,12 @@ def read_workflow(file: Path | None, profile: str | None, assignments: Sequence[
     return read(last.file, last.profile, last.assignments)
 
 
-def read_artifacts(file: Path | None, profile: str | None, assignments: Sequence[str] | None, store: str) -> RunArtifacts:
-    """What a command that only looks is to read: the artifacts of its options' plan; without any, those of the last run."""
+def read_artifacts(
+    file: Path | None, profile: str | None, assignments: Sequence[str] | None, store: str
+) -> RunArtifacts:
+    """What a command that only looks is to read: the artifacts of its options' plan; without
+    any, those of the last run.
+    """
     opened = Store.existing(store)
     if file is not None or profile is not None or assignments:
         workflow = read(file or WORKFLOW, profile, assignments or ())
@@ -79,7 +87,10 @@ def read_artifacts(file: Path | None, profile: str | None, assignments: Sequence
         return RunArtifacts(opened, places(make_plan(workflow, opened)), name)
     last = last_run(opened)
     if last is None:
-        raise UserError(f"{opened.where}: no run is recorded in this store; make one with `gpt1 run`, or give --profile or --set")
+        raise UserError(
+            f"{opened.where}: no run is recorded in this store; make one with `gpt1 run`, or give"
+            " --profile or --set"
+        )
     print(f"gpt1: using {last} (the store's last run)", file=sys.stderr)
     return RunArtifacts(opened, last.cells, f"{last} (the store's last run)")
 
@@ -100,28 +111,44 @@ def store_words(store: Store) -> list[str]:
 
 WORKFLOW_HELP = "The workflow. Without it, --profile and --set: those of the store's last run."
 StoreOption = Annotated[
-    str, typer.Option("--store", "-s", help="Where all results are: a folder, or s3://BUCKET/FOLDER.", envvar="GPT1_STORE")
+    str,
+    typer.Option(
+        "--store", "-s", help="Where all results are: a folder, or s3://BUCKET/FOLDER.",
+        envvar="GPT1_STORE",
+    ),
 ]
 File = Annotated[Path, typer.Option("--file", "-f", help="The workflow.")]
 FileToRead = Annotated[
     Path | None,
     typer.Option(
-        "--file",
-        "-f",
-        help=WORKFLOW_HELP,
+        "--file", "-f", help=WORKFLOW_HELP,
     ),
 ]
 Profile = Annotated[
-    str | None, typer.Option("--profile", "-p", help="A profile of the workflow, such as demo.", autocompletion=profiles)
+    str | None,
+    typer.Option(
+        "--profile", "-p", help="A profile of the workflow, such as demo.", autocompletion=profiles
+    ),
 ]
-Assignments = Annotated[list[str] | None, typer.Option("--set", help="stage.key=value: another value for one setting. Repeatable.")]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="stage.key=value: another value for one setting. Repeatable."),
+]
 Stages = Annotated[
     list[str] | None,
-    typer.Argument(help="Stages (or cells) to make, with what they need; all when none is named.", autocompletion=stages),
+    typer.Argument(
+        help="Stages (or cells) to make, with what they need; all when none is named.",
+        autocompletion=stages,
+    ),
 ]
-Start = Annotated[str | None, typer.Option("--from", help="This stage and all that depends on it.", autocompletion=stages)]
+Start = Annotated[
+    str | None,
+    typer.Option("--from", help="This stage and all that depends on it.", autocompletion=stages),
+]
 Only = Annotated[bool, flag("--only", "The named stages and nothing they need.")]
-Force = Annotated[bool, flag("--force", "Make the named stages (or all) again though they are done.")]
+Force = Annotated[
+    bool, flag("--force", "Make the named stages (or all) again though they are done.")
+]
 Json = Annotated[bool, flag("--json", "Print JSON.")]
 
 
@@ -138,7 +165,10 @@ class RunOptions:
     only: Only = False
     force: Force = False
     dry_run: Annotated[bool, flag("--dry-run", "Say what would run, and why; run nothing.")] = False
-    code: Annotated[str, typer.Option("--code", help="What to do when the code has changed since: warn or rerun.")] = "warn"
+    code: Annotated[
+        str,
+        typer.Option("--code", help="What to do when the code has changed since: warn or rerun."),
+    ] = "warn"
 
     def __post_init__(self) -> None:
         if self.code not in ("warn", "rerun"):
@@ -150,7 +180,9 @@ class RunOptions:
 
     def selection(self) -> Selection:
         """The cells of these options."""
-        return Selection(tuple(self.stages or ()), self.start, self.only, self.force, self.code == "rerun")
+        return Selection(
+            tuple(self.stages or ()), self.start, self.only, self.force, self.code == "rerun"
+        )
 
     def words(self, file: str, store: str) -> list[str]:
         """The words that give `gpt1 run` these options, with another file and store."""
@@ -158,18 +190,28 @@ class RunOptions:
         words: list[str] = []
         for name, annotation in get_type_hints(RunOptions, include_extras=True).items():
             [option], value = annotation.__metadata__, given[name]
-            for one in (value if isinstance(value, list) else [value]) if value != getattr(RunOptions, name) else ():
-                words += [str(option.default)] if isinstance(option, OptionInfo) else []  # Typer's place for the first name
+            for one in (
+                (value if isinstance(value, list) else [value])
+                if value != getattr(RunOptions, name)
+                else ()
+            ):
+                words += (
+                    [str(option.default)] if isinstance(option, OptionInfo) else []
+                )  # Typer's place for the first name
                 words += [] if one is True else [str(one)]
         return words
 
 
 def takes_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """`command`, whose first parameter is a RunOptions, as Typer reads commands: with a parameter for each option."""
+    """`command`, whose first parameter is a RunOptions, as Typer reads commands: with a
+    parameter for each option.
+    """
     hints = get_type_hints(RunOptions, include_extras=True)
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
     shared = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=getattr(RunOptions, name), annotation=hint)
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=getattr(RunOptions, name), annotation=hint
+        )
         for name, hint in hints.items()
     ]
 
@@ -177,6 +219,9 @@ def takes_run_options(command: Callable[..., None]) -> Callable[..., None]:
     def with_options(**values: Any) -> None:
         command(RunOptions(**{name: values.pop(name) for name in hints}), **values)
 
-    parameters = [*shared, *(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own)]
+    parameters = [
+        *shared,
+        *(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own),
+    ]
     with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return with_options

@@ -23,13 +23,21 @@ RUN_FILE, OUTPUT = "run.json", "output"
 
 
 def pack(
-    to: Annotated[Path, typer.Argument(help="The folder to write: a new one, or an empty one.", metavar="FOLDER")],
-    cell: Annotated[str | None, typer.Option("--cell", help="Which pretrain cell, where the workflow has several.")] = None,
+    to: Annotated[
+        Path,
+        typer.Argument(help="The folder to write: a new one, or an empty one.", metavar="FOLDER"),
+    ],
+    cell: Annotated[
+        str | None,
+        typer.Option("--cell", help="Which pretrain cell, where the workflow has several."),
+    ] = None,
     file: FileToRead = None,
     profile: Profile = None,
     assignments: Assignments = None,
     store: StoreOption = "store",
-    parts: Annotated[int | None, typer.Option("--parts", min=1, help="Only so many parts of the training text.")] = None,
+    parts: Annotated[
+        int | None, typer.Option("--parts", min=1, help="Only so many parts of the training text.")
+    ] = None,
     tasks: Annotated[
         bool | None,
         typer.Option("--tasks/--no-tasks", help="The fine-tuning jobs too (of encoded tasks)."),
@@ -47,11 +55,13 @@ def pack(
             _fill_tasks(folder, jobs, int(vocabulary.summary["vocabulary"]), made)
     there = len(shards.under("train/"))
     less = f" ({min(parts, there)} of {there} parts of the training text)" if parts else ""
-    config, tasks_config, model = (shlex.quote(f"{to.name}/{name}") for name in (RUN_FILE, "finetune.json", OUTPUT))
+    config, tasks_config, model = (
+        shlex.quote(f"{to.name}/{name}") for name in (RUN_FILE, "finetune.json", OUTPUT)
+    )
     print(
-        f"{chosen.id}: {to}{less}. There, with this repository's folder on PYTHONPATH:\n"
-        f"  torchrun --nproc-per-node=1 -m gpt1.train.pretrain --config {config}\n"
-        f"The model will lie in {to.name}/{OUTPUT}: for `gpt1 generate {model}` and the stage `given`"
+        f"{chosen.id}: {to}{less}. There, with this repository's folder on PYTHONPATH:\n  torchrun"
+        f" --nproc-per-node=1 -m gpt1.train.pretrain --config {config}\nThe model will lie in"
+        f" {to.name}/{OUTPUT}: for `gpt1 generate {model}` and the stage `given`"
     )
     if jobs:
         names = ", ".join(dict.fromkeys(_task(job) for job in jobs))
@@ -62,7 +72,9 @@ def pack(
         )
 
 
-def _fill(folder: Path, cell: Cell, shards: Artifact, vocabulary: Artifact, parts: int | None) -> None:
+def _fill(
+    folder: Path, cell: Cell, shards: Artifact, vocabulary: Artifact, parts: int | None
+) -> None:
     from gpt1.data.books_table import copy_spans
 
     train, held_out = shards.under("train/")[:parts], shards.under("held_out/")
@@ -71,7 +83,9 @@ def _fill(folder: Path, cell: Cell, shards: Artifact, vocabulary: Artifact, part
     parts_of_text = {Path(part.name).stem for part in train}
     copy_spans(shards.path("books.parquet"), folder / "books.parquet", parts_of_text)
     for found in (*vocabulary.under("encoder_bpe_"), *vocabulary.under("vocab_")):
-        _copy(found.path, folder / OUTPUT / found.path.name)  # beside the weights to come: together they are a checkpoint
+        _copy(
+            found.path, folder / OUTPUT / found.path.name
+        )  # beside the weights to come: together they are a checkpoint
     for outside in cell.stage.outside(cell.settings):
         _copy(outside.path, folder / outside.name)
     names = [part.name for part in train], [part.name for part in held_out]
@@ -80,10 +94,7 @@ def _fill(folder: Path, cell: Cell, shards: Artifact, vocabulary: Artifact, part
 
 
 def _finetune_cells(
-    workflow: Workflow,
-    pretrain: Cell,
-    made: dict[str, Artifact],
-    required: bool,
+    workflow: Workflow, pretrain: Cell, made: dict[str, Artifact], required: bool,
 ) -> list[Cell]:
     """The finetune cells that need no model but `pretrain`'s and whose data and ids are made.
 
@@ -113,10 +124,7 @@ def _finetune_cells(
 
 
 def _fill_tasks(
-    folder: Path,
-    cells: list[Cell],
-    vocabulary: int,
-    made: dict[str, Artifact],
+    folder: Path, cells: list[Cell], vocabulary: int, made: dict[str, Artifact],
 ) -> None:
     """Write the tasks' examples and ids, test sets with public labels, and the jobs' settings."""
     from gpt1.tasks.finetune_packed import JOBS_FILE, TASKS_FOLDER, jobs_json
@@ -129,7 +137,9 @@ def _fill_tasks(
             _copy_task(made[data], made[ids], folder / TASKS_FOLDER / task)
         elif packed[task] != (data, ids):
             both = " and ".join(sorted({*packed[task], data, ids}))
-            raise UserError(f"{cell.id}: task {task} comes from {both}; keep one of each, or take --no-tasks")
+            raise UserError(
+                f"{cell.id}: task {task} comes from {both}; keep one of each, or take --no-tasks"
+            )
     jobs = [_stage(cell).job(cell.settings, cell.id, vocabulary) for cell in cells]
     (folder / JOBS_FILE).write_text(jobs_json(jobs), encoding="utf-8")
 
@@ -166,7 +176,10 @@ def _choose(workflow: Workflow, name: str | None) -> Cell:
 def _upstream(cell: Cell, kind: str, made: dict[str, Artifact]) -> Artifact:
     [upstream] = cell.inputs[kind]
     if upstream not in made:
-        raise UserError(f"{upstream} is not made yet, so there is nothing to pack; run `gpt1 run {upstream}` with the same options")
+        raise UserError(
+            f"{upstream} is not made yet, so there is nothing to pack; run `gpt1 run {upstream}`"
+            " with the same options"
+        )
     return made[upstream]
 
 

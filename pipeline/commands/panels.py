@@ -13,12 +13,15 @@ PANELS = {
 }
 """In the order of the help page; a command that is not listed comes at its end."""
 
-EPILOG = """First steps: `gpt1 doctor` looks at this machine; `gpt1 run --profile demo` makes everything, small, in minutes;
+EPILOG = """First steps: `gpt1 doctor` looks at this machine; `gpt1 run --profile demo` makes \
+everything, small, in minutes;
 `gpt1 status --explain` says the state of each stage and why; `gpt1 ui` shows the runs in MLflow.
 
-Every command that reads the workflow takes --profile, --set stage.key=value, --file and --store (or GPT1_STORE).
+Every command that reads the workflow takes --profile, --set stage.key=value, --file and --store \
+(or GPT1_STORE).
 With none of the first three, those that only look take them from the store's last run, and say so.
-`gpt1 run` goes on where it was stopped. Exit status: 0 done, 1 something failed, 2 wrong input or settings, 3 held by another run.
+`gpt1 run` goes on where it was stopped. Exit status: 0 done, 1 something failed, 2 wrong input or \
+settings, 3 held by another run.
 
 `gpt1 COMMAND --help` says more; `gpt1 --version` names the commit; `gpt1 --install-completion`
 teaches the shell to complete. docs/README.md is the list of pages."""
@@ -26,7 +29,10 @@ teaches the shell to complete. docs/README.md is the list of pages."""
 
 def arrange(app: typer.Typer) -> None:
     """Put every command and group of `app` in its panel, and in that order."""
-    places = {name: (number, panel) for number, (panel, name) in enumerate((p, n) for p, names in PANELS.items() for n in names)}
+    places = {
+        name: (number, panel)
+        for number, (panel, name) in enumerate((p, n) for p, names in PANELS.items() for n in names)
+    }
     infos: list[CommandInfo | TyperInfo] = [*app.registered_commands, *app.registered_groups]
     for info in infos:
         info.rich_help_panel = places.get(_name(info), (0, None))[1] or "More"
@@ -35,4 +41,6 @@ def arrange(app: typer.Typer) -> None:
 
 def _name(info: object) -> str:
     name = getattr(info, "name", None)
-    return name if isinstance(name, str) else getattr(getattr(info, "callback", None), "__name__", "")
+    return (
+        name if isinstance(name, str) else getattr(getattr(info, "callback", None), "__name__", "")
+    )

@@ -50,7 +50,10 @@ def path(
             found = ", ".join(dict.fromkeys([entry.state, *entry.reasons]))
             what = f"{entry.cell.id}: expected done, found {found}"
             raise UserError(f"{plan.store.where}: {what}; make it: {command}")
-    records = {entry.cell.id: plan.seen.record(entry.cell.uses, entry.fingerprint) or {} for entry in chosen}
+    records = {
+        entry.cell.id: plan.seen.record(entry.cell.uses, entry.fingerprint) or {}
+        for entry in chosen
+    }
     _say({cell: _folder(record, plan.store) for cell, record in records.items()})
 
 
@@ -64,7 +67,11 @@ def _made(found: RunArtifacts, stage: str) -> dict[str, str]:
     cells = [cell for cell in found.cells if stage in (cell, cell.partition("[")[0])]
     records = {cell: found.record(cell) for cell in cells}
     if not cells or None in records.values():
-        what = f"{stage} not made" if cells else nearest(stage, sorted({cell.partition("[")[0] for cell in found.cells}))
+        what = (
+            f"{stage} not made"
+            if cells
+            else nearest(stage, sorted({cell.partition("[")[0] for cell in found.cells}))
+        )
         raise UserError(f"no {stage!r} in {found.name}: {what}")
     return {cell: _folder(record, found.store) for cell, record in records.items() if record}
 

@@ -1,4 +1,6 @@
-"""`gpt1 tasks` lists the tasks; `gpt1 data get` fetches their files and says where the others are asked for."""
+"""`gpt1 tasks` lists the tasks; `gpt1 data get` fetches their files and says where the others
+are asked for.
+"""
 
 from __future__ import annotations
 
@@ -21,44 +23,73 @@ def add(app: typer.Typer) -> None:
 
 
 def list_tasks(as_json: Json = False) -> None:
-    """List the tasks: kind, metrics, the paper's figures, official row counts, where their files come from."""
+    """List the tasks: kind, metrics, the paper's figures, official row counts, where their files
+    come from.
+    """
     rows = [task_facts(task) for task in TASKS.values()]
     if as_json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
         return
-    table = [("task", "kind", "metrics", "paper", "train/dev/test", "files"), *(_line(TASKS[row["name"]]) for row in rows)]
+    table = [
+        ("task", "kind", "metrics", "paper", "train/dev/test", "files"),
+        *(_line(TASKS[row["name"]]) for row in rows),
+    ]
     widths = [max(len(line[column]) for line in table) for column in range(6)]
     for line in table:
-        print("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
+        print(
+            "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+        )
 
 
 def task_facts(task: Task) -> dict[str, Any]:
     """One task's row of the table, plain; figures in per cent."""
-    hub = {"repo": task.hub.repo, "columns": [*task.hub.columns.texts, task.hub.columns.label]} if task.hub else None
+    hub = (
+        {"repo": task.hub.repo, "columns": [*task.hub.columns.texts, task.hub.columns.label]}
+        if task.hub
+        else None
+    )
     return {
-        "name": task.name, "title": task.title, "kind": task.kind, "labels": list(task.labels), "choices": task.choices,
-        "metrics": list(task.metrics), "paper": dict(task.paper), "rows": dict(task.rows),
-        "files": {split: [source.path for source in sources] for split, sources in task.files.items()}, "folder": task.folder,
-        "hub": hub, "asked": task.asked or None,
+        "name": task.name, "title": task.title, "kind": task.kind, "labels": list(task.labels),
+        "choices": task.choices, "metrics": list(task.metrics), "paper": dict(task.paper),
+        "rows": dict(task.rows),
+        "files": {
+            split: [source.path for source in sources] for split, sources in task.files.items()
+        },
+        "folder": task.folder, "hub": hub, "asked": task.asked or None,
     }  # fmt: skip
 
 
 def _line(task: Task) -> tuple[str, ...]:
     paper = ", ".join(f"{value:g} {metric}" for metric, value in task.paper.items())
-    rows = "/".join(f"{task.rows[split]:,}" if split in task.rows else "-" for split in ("train", "dev", "test"))
-    files = task.hub.repo if task.hub else "from the books" if task.layout == "demo" else "on request"
-    return task.name, task.kind, ", ".join(task.metrics), paper or "-", rows if task.rows else "-", files
+    rows = "/".join(
+        f"{task.rows[split]:,}" if split in task.rows else "-" for split in ("train", "dev", "test")
+    )
+    files = (
+        task.hub.repo if task.hub else "from the books" if task.layout == "demo" else "on request"
+    )
+    return (
+        task.name, task.kind, ", ".join(task.metrics), paper or "-", rows if task.rows else "-",
+        files,
+    )
 
 
 @data.command("get")
 def get(
-    tasks: Annotated[list[str] | None, typer.Argument(help="Tasks; all that the paper has when none is named.")] = None,
-    to: Annotated[Path, typer.Option("--to", help="The folder to fill, later task_data's `source`.")] = Path("data"),
+    tasks: Annotated[
+        list[str] | None, typer.Argument(help="Tasks; all that the paper has when none is named.")
+    ] = None,
+    to: Annotated[
+        Path, typer.Option("--to", help="The folder to fill, later task_data's `source`.")
+    ] = Path("data"),
 ) -> None:
     """Fetch what the Hugging Face hub holds; say where the rest is asked for."""
     from gpt1.tasks.download import download, where_to_ask
 
-    chosen = [task_named(name) for name in tasks] if tasks else [task for task in TASKS.values() if task.layout != "demo"]
+    chosen = (
+        [task_named(name) for name in tasks]
+        if tasks
+        else [task for task in TASKS.values() if task.layout != "demo"]
+    )
     for task in chosen:
         if task.hub is None:
             print(f"{task.name}: not fetched; {where_to_ask(task)}")

@@ -1,4 +1,6 @@
-"""`gpt1 trace`: from a token back to its book, its file, its place in the text, and the rules that cleaned it."""
+"""`gpt1 trace`: from a token back to its book, its file, its place in the text, and the rules
+that cleaned it.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ _WIDTH = 200
 
 @dataclass(frozen=True)
 class Found:
-    """One id to be traced: the book it lies in, its index there, and how many ids are asked for (a window, or one)."""
+    """One id to be traced: the book it lies in, its index there, and how many ids are asked for
+    (a window, or one).
+    """
 
     span: BookSpan
     index: int
@@ -42,24 +46,39 @@ class Found:
 
 
 def trace(
-    shard: Annotated[str | None, typer.Argument(help="A shard's file or name (train/part-0003.arrow), or a set (train).")] = None,
-    offset: Annotated[int | None, typer.Argument(help="The position of a token in the shard or set, from 0.")] = None,
-    step: Annotated[int | None, typer.Option("--step", help="The windows of this update of a pre-training (1: the first).")] = None,
-    sample: Annotated[int | None, typer.Option("--sample", help="Only this window of the batch, from 0.")] = None,
+    shard: Annotated[
+        str | None,
+        typer.Argument(help="A shard's file or name (train/part-0003.arrow), or a set (train)."),
+    ] = None,
+    offset: Annotated[
+        int | None, typer.Argument(help="The position of a token in the shard or set, from 0.")
+    ] = None,
+    step: Annotated[
+        int | None,
+        typer.Option("--step", help="The windows of this update of a pre-training (1: the first)."),
+    ] = None,
+    sample: Annotated[
+        int | None, typer.Option("--sample", help="Only this window of the batch, from 0.")
+    ] = None,
     file: FileToRead = None,
     profile: Profile = None,
     assignments: Assignments = None,
     store: StoreOption = "store",
     as_json: Json = False,
 ) -> None:
-    """Say where a token, or the batch of a training step, comes from: book, file, offset, text, cleaning rules."""
+    """Say where a token, or the batch of a training step, comes from: book, file, offset, text,
+    cleaning rules.
+    """
     artifacts = partial(read_artifacts, file, profile, assignments, store)
     if step is not None and shard is None:
         rows = _trace_step(artifacts(), step, sample)
     elif step is None and shard is not None and offset is not None:
         rows = [_trace_offset(artifacts, shard, offset)]
     else:
-        raise UserError("trace: expected a shard with an offset, such as `train/part-0003.arrow 1200`, or --step; not both")
+        raise UserError(
+            "trace: expected a shard with an offset, such as `train/part-0003.arrow 1200`, or"
+            " --step; not both"
+        )
     if as_json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
         return
@@ -81,8 +100,13 @@ def _trace_offset(artifacts: Callable[[], RunArtifacts], shard: str, offset: int
     if spans := _spans(origin, name):
         return _Tracer(origin).row(Found(*book_of_set(spans, offset, name)))
     if name not in origin.shard.files or not name.endswith(".arrow"):
-        known = sorted(file.name for file in origin.shard.files.values() if file.name.endswith(".arrow"))
-        raise UserError(f"{shard}: no such file, and no set or shard of {store.root}: train, held_out, {', '.join(known[:6])} …")
+        known = sorted(
+            file.name for file in origin.shard.files.values() if file.name.endswith(".arrow")
+        )
+        raise UserError(
+            f"{shard}: no such file, and no set or shard of {store.root}: train, held_out,"
+            f" {', '.join(known[:6])} …"
+        )
     opened = open_shard(origin.shard.path(name))
     spans = [span for span in _spans(origin, opened.set) if span.part == opened.part]
     return _Tracer(origin).row(Found(*book_at(spans, offset, name)))
@@ -101,13 +125,17 @@ def _trace_step(found: RunArtifacts, step: int, sample: int | None) -> list[dict
         raise UserError(f"--step {step}: {record['cell']} has the updates 1 to {settings['steps']}")
     batch = int(settings["batch"])
     if sample is not None and not 0 <= sample < batch:
-        raise UserError(f"--sample {sample}: a batch of {record['cell']} has the windows 0 to {batch - 1}")
+        raise UserError(
+            f"--sample {sample}: a batch of {record['cell']} has the windows 0 to {batch - 1}"
+        )
     origin = Origin.of(found.store, input_record(found.store, record, "shard"))
     windows, tracer = _windows(origin, settings), _Tracer(origin)
     rows = []
     for number in range(batch) if sample is None else [sample]:
         book, start = windows.place((step - 1) * batch + number)
-        rows.append(tracer.row(Found(windows.shards.spans[book], start, windows.length + 1, number)))
+        rows.append(
+            tracer.row(Found(windows.shards.spans[book], start, windows.length + 1, number))
+        )
     return rows
 
 
@@ -117,7 +145,9 @@ def _windows(origin: Origin, settings: Mapping[str, Any]) -> Windows:
     from gpt1.data.windows import Windows
 
     paths = [file.path for file in origin.shard.under("train/")]
-    shards = TokenShards.open(paths, origin.shard.path("books.parquet"), "train", origin.vocabulary.summary["sha256"])
+    shards = TokenShards.open(
+        paths, origin.shard.path("books.parquet"), "train", origin.vocabulary.summary["sha256"]
+    )
     return Windows(shards, int(settings["context"]), int(settings["seed"]))
 
 
@@ -131,9 +161,14 @@ class _Tracer:
 
         self._origin = origin
         self._encoder = TextEncoder(
-            Vocabulary.read(origin.vocabulary.under("encoder_bpe_")[0].path, origin.vocabulary.under("vocab_")[0].path)
+            Vocabulary.read(
+                origin.vocabulary.under("encoder_bpe_")[0].path,
+                origin.vocabulary.under("vocab_")[0].path,
+            )
         )
-        self._ends = {row.book: row.tail_start for row in read_split(origin.split.path("split.parquet"))}
+        self._ends = {
+            row.book: row.tail_start for row in read_split(origin.split.path("split.parquet"))
+        }
 
     def row(self, found: Found) -> dict[str, Any]:
         """All there is to say of one id or window."""
@@ -142,16 +177,22 @@ class _Tracer:
 
         span = found.span
         name = f"{span.set}/{span.part}.arrow"
-        ids = open_shard(self._origin.shard.path(name)).ids[span.start : span.start + span.length].tolist()
+        ids = (
+            open_shard(self._origin.shard.path(name))
+            .ids[span.start : span.start + span.length]
+            .tolist()
+        )
         text, tokens = self._text(span), self._encoder.vocabulary.tokens
         place = locate(text, ids, found.index, self._encoder.encode, tokens)
         taken = ids[found.index : found.index + found.length]
         cleaned = record_of_book(self._origin.clean, span.part, span.book)
         return {
-            **({"sample": found.sample} if found.sample is not None else {}),
-            "book": span.book, "title": span.title, "author": span.author, "source": span.source, "set": span.set,
-            "shard": name, "offset": span.start + found.index, "token": {"id": ids[found.index], "text": tokens[ids[found.index]]},
-            "in_book": {"token": found.index, "of": span.length, "character": place.start, "to": place.end, "exact": place.exact},
+            **({"sample": found.sample} if found.sample is not None else {}), "book": span.book,
+            "title": span.title, "author": span.author, "source": span.source, "set": span.set,
+            "shard": name, "offset": span.start + found.index,
+            "token": {"id": ids[found.index], "text": tokens[ids[found.index]]},
+            "in_book": {"token": found.index, "of": span.length, "character": place.start,
+                "to": place.end, "exact": place.exact},
             "text": place.around(text, _WIDTH),
             **({"window": self._encoder.decode(taken)} if found.length > 1 else {}),
             "ingest": record_of_book(self._origin.ingest, span.part, span.book),
@@ -165,29 +206,55 @@ class _Tracer:
         for book in read_books(self._origin.clean.path(f"books/{span.part}.parquet")):
             if book.id == span.book:
                 return book.text[: self._ends[book.id]]
-        raise UserError(f"{span.book}: not in books/{span.part}.parquet of the clean stage; run clean again.")
+        raise UserError(
+            f"{span.book}: not in books/{span.part}.parquet of the clean stage; run clean again."
+        )
 
 
 def _read(record: Mapping[str, Any]) -> str:
     """How ingest read the book's file, or the first of several."""
     first, *others = record["files"]
     more = f", and {len(others)} files more" if others else ""
-    return f"as {first['encoding']} ({first['how']}), {first['bytes']:,} bytes, sha256 {first['sha256'][:12]}{more}"
+    return (
+        f"as {first['encoding']} ({first['how']}), {first['bytes']:,} bytes, sha256"
+        f" {first['sha256'][:12]}{more}"
+    )
 
 
 def _lines(row: Mapping[str, Any]) -> str:
     at = row["in_book"]
     rules = row["rules"]
     token, rules = row["token"], row["rules"]
-    place = f"token {at['token']:,} of {at['of']:,} of the book; characters {at['character']:,} to {at['to']:,} of its clean text"
-    struck = "not recorded" if rules is None else ", ".join(f"{name} {number:,}" for name, number in rules.items()) or "none"
+    place = (
+        f"token {at['token']:,} of {at['of']:,} of the book; characters {at['character']:,} to"
+        f" {at['to']:,} of its clean text"
+    )
+    struck = (
+        "not recorded"
+        if rules is None
+        else ", ".join(f"{name} {number:,}" for name, number in rules.items()) or "none"
+    )
     said: Sequence[tuple[str, Any]] = [
         ("sample", row.get("sample")),
-        ("book", f"{row['book']} ({row['title']}{', ' + row['author'] if row['author'] else ''}), set {row['set']}"),
+        (
+            "book",
+            (
+                f"{row['book']} ({row['title']}{', ' + row['author'] if row['author'] else ''}),"
+                f" set {row['set']}"
+            ),
+        ),
         ("source", row["source"]),
         ("read", _read(row["ingest"]) if row["ingest"] else None),
         ("token", f"{token['text']!r} (id {token['id']}) at {row['offset']:,} of {row['shard']}"),
-        ("place", place + ("" if at["exact"] else " (nearly: ftfy mends the text up to there otherwise than the whole)")),
+        (
+            "place",
+            place
+            + (
+                ""
+                if at["exact"]
+                else " (nearly: ftfy mends the text up to there otherwise than the whole)"
+            ),
+        ),
         ("rules", struck),
         ("text", row["text"]),
         ("window", row.get("window")),

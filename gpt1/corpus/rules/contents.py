@@ -10,12 +10,21 @@ from gpt1.corpus.rules.rule import Applied, Edit, TextRule, chained, edited
 
 _REACH = 60_000
 _HEADING = re.compile(
-    r"^[ \t]*(?:THE |TABLE OF )?(?:CONTENTS|Contents|Table of Contents)(?: OF [A-Z .]{1,40})?[.:]?[ \t]*$", re.MULTILINE
+    r"^[ \t]*(?:THE |TABLE OF )?(?:CONTENTS|Contents|Table of Contents)(?: OF [A-Z .]{1,40})?[.:]?["
+    r" \t]*$",
+    re.MULTILINE,
 )
-_LEADERS = re.compile(r"[^\n]{0,120}(?:\.{4,}|(?:\. ){4,}|(?:[ \t]{3,}))[ .\t]*(?:\d{1,4}|[ivxlc]{1,8})[ \t]*")
-_NUMBERS = re.compile(r"^(?:\d{1,4}|[ivxlc]{1,8})[. \t]+(?=\S)|[ .\t]+(?:\d{1,4}|[ivxlc]{1,8})[ .]*$")
+_LEADERS = re.compile(
+    r"[^\n]{0,120}(?:\.{4,}|(?:\. ){4,}|(?:[ \t]{3,}))[ .\t]*(?:\d{1,4}|[ivxlc]{1,8})[ \t]*"
+)
+_NUMBERS = re.compile(
+    r"^(?:\d{1,4}|[ivxlc]{1,8})[. \t]+(?=\S)|[ .\t]+(?:\d{1,4}|[ivxlc]{1,8})[ .]*$"
+)
 _WORDS = re.compile(r"[a-z0-9]+")
-_DIVISIONS = {"page", "chapter", "chap", "book", "part", "volume", "vol", "act", "scene", "section", "canto", "letter"}
+_DIVISIONS = {
+    "page", "chapter", "chap", "book", "part", "volume", "vol", "act", "scene", "section", "canto",
+    "letter",
+}
 _LONGEST_ENTRY = 75
 _MOST_LINES = 1_500
 
@@ -30,7 +39,9 @@ class _Line:
 
 
 def remove_contents(text: str) -> Applied:
-    """A list under the heading CONTENTS, up to the first chapter; and three or more lines together that end in a page's number."""
+    """A list under the heading CONTENTS, up to the first chapter; and three or more lines
+    together that end in a page's number.
+    """
     return chained(text, _under_heading, _dotted)
 
 
@@ -56,8 +67,9 @@ def _lines(text: str, at: int) -> Iterator[_Line]:
 def _list_end(lines: list[_Line]) -> int | None:
     """The end of the last entry; None where the list's end cannot be told.
 
-    The list ends where one of its entries is said again (the chapter's own heading, with what stands just above it), or before
-    the first prose at the widest gap that the text makes on the way there.
+    The list ends where one of its entries is said again (the chapter's own heading, with what
+    stands just above it), or before the first prose at the widest gap that the text makes on the
+    way there.
     """
     seen: dict[str, int] = {}
     for index, line in enumerate(lines):
@@ -72,7 +84,9 @@ def _list_end(lines: list[_Line]) -> int | None:
 
 
 def _key(text: str) -> str:
-    """An entry without its own number, its page's and leaders; nothing for `CHAPTER I`, which parts of a list may say again."""
+    """An entry without its own number, its page's and leaders; nothing for `CHAPTER I`, which
+    parts of a list may say again.
+    """
     words = _WORDS.findall(_NUMBERS.sub("", text.lower()))
     return " ".join(words) if words and not (words[0] in _DIVISIONS and len(words) <= 2) else ""
 
@@ -89,11 +103,18 @@ def _is_prose(lines: list[_Line], index: int) -> bool:
     letters = [c for c in line.text + following[0].text if c.isalpha()]
     lower = sum(c.islower() for c in letters) / max(1, len(letters))
     dashes = "--" in line.text or "--" in following[0].text
-    return wrapped and lower > 0.85 and not dashes and not any(_ends_in_page(other.text) for other in following)
+    return (
+        wrapped
+        and lower > 0.85
+        and not dashes
+        and not any(_ends_in_page(other.text) for other in following)
+    )
 
 
 def _before(lines: list[_Line], index: int, widest: bool) -> int | None:
-    """The end of the line above the gap that parts the list from the book: at least two entries must lie above it."""
+    """The end of the line above the gap that parts the list from the book: at least two entries
+    must lie above it.
+    """
     inner = lines[1 : index + 1]
     if len(inner) < 2:
         return None
@@ -102,8 +123,13 @@ def _before(lines: list[_Line], index: int, widest: bool) -> int | None:
         if widest_gap < 2:
             return None
         cut = max(number for number in range(1, index + 1) if lines[number].blanks == widest_gap)
-        # Of several gaps of that width the first that leaves a list behind it: parts of the list may be set apart as widely.
-        candidates = [number for number in range(1, index + 1) if lines[number].blanks >= max(2, widest_gap - 1)]
+        # Of several gaps of that width the first that leaves a list behind it: parts of the list
+        # may be set apart as widely.
+        candidates = [
+            number
+            for number in range(1, index + 1)
+            if lines[number].blanks >= max(2, widest_gap - 1)
+        ]
         cut = candidates[-1] if len(candidates) < 3 else cut
     else:
         cut = index
@@ -115,7 +141,10 @@ def _before(lines: list[_Line], index: int, widest: bool) -> int | None:
 
 
 def _ends_in_page(line: str) -> bool:
-    """An entry with leaders or a wide gap before the number of its page. Long lines are none, and would cost much to match."""
+    """An entry with leaders or a wide gap before the number of its page.
+
+    Long lines are none, and would cost much to match.
+    """
     return len(line) <= 2 * _LONGEST_ENTRY and _LEADERS.fullmatch(line) is not None
 
 

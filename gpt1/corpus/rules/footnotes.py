@@ -1,4 +1,6 @@
-"""Footnotes: their marks in the text, and the notes themselves, which interrupt the sentence they stand in."""
+"""Footnotes: their marks in the text, and the notes themselves, which interrupt the sentence
+they stand in.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,11 @@ _HEADING = re.compile(r"\n[ \t]*(?:FOOTNOTES?|Footnotes?)[:.]?[ \t]*(?=\n|\Z)")
 
 
 def remove_footnotes(text: str) -> Applied:
-    """`[Footnote 1: …]` goes. `[1]` goes where it is joined to a word, and then so do paragraphs that begin with the same mark."""
+    """`[Footnote 1: …]` goes.
+
+    `[1]` goes where it is joined to a word, and then so do paragraphs that begin with the same
+    mark.
+    """
     if "[" not in text:
         return _braces(text) if "{" in text else Applied(text)
     marks = {found[1] for found in _joined(text)}
@@ -26,9 +32,18 @@ def remove_footnotes(text: str) -> Applied:
 
 
 def _braces(text: str) -> Applied:
-    """Paragraphs that begin with a mark such as `{6}` which the text also has elsewhere: a page's number stands but once."""
+    """Paragraphs that begin with a mark such as `{6}` which the text also has elsewhere: a
+    page's number stands but once.
+    """
     seen = Counter(_BRACE.findall(text))
-    return edited(text, (Edit(note.start(), note.end()) for note in _BRACE_NOTE.finditer(text) if seen[note[1]] > 1))
+    return edited(
+        text,
+        (
+            Edit(note.start(), note.end())
+            for note in _BRACE_NOTE.finditer(text)
+            if seen[note[1]] > 1
+        ),
+    )
 
 
 def _inline(text: str) -> Applied:
@@ -38,8 +53,12 @@ def _inline(text: str) -> Applied:
 def _notes(text: str, marks: set[str]) -> Applied:
     if not marks:
         return Applied(text)
-    edits = [Edit(found.start(), found.end()) for found in _NOTE.finditer(text) if found[1] in marks]
-    return edited(text, sorted([*edits, *_headings(text)], key=lambda edit: edit.start) if edits else [])
+    edits = [
+        Edit(found.start(), found.end()) for found in _NOTE.finditer(text) if found[1] in marks
+    ]
+    return edited(
+        text, sorted([*edits, *_headings(text)], key=lambda edit: edit.start) if edits else []
+    )
 
 
 def _headings(text: str) -> Iterator[Edit]:
@@ -52,9 +71,15 @@ def _marks(text: str) -> Applied:
 
 def _joined(text: str) -> Iterator[re.Match[str]]:
     """Marks joined to the word before them, or to its stop."""
-    return (found for found in _MARK.finditer(text) if found.start() and not text[found.start() - 1].isspace())
+    return (
+        found
+        for found in _MARK.finditer(text)
+        if found.start() and not text[found.start() - 1].isspace()
+    )
 
 
 RULE = TextRule(
-    "footnotes", "Footnote marks such as `[1]`, `[Footnote: …]` and the notes they point to are removed.", remove_footnotes
+    "footnotes",
+    "Footnote marks such as `[1]`, `[Footnote: …]` and the notes they point to are removed.",
+    remove_footnotes,
 )

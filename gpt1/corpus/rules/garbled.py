@@ -1,4 +1,6 @@
-"""Texts that are mostly no prose: leftovers of markup, tables of figures, scanning gone wrong, binary data."""
+"""Texts that are mostly no prose: leftovers of markup, tables of figures, scanning gone wrong,
+binary data.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ _FEWEST = 200
 
 
 def judge(text: str, on: bool) -> str | None:
-    """By the share of letters among the visible characters, of broken characters, and by the words' mean length."""
+    """By the share of letters among the visible characters, of broken characters, and by the
+    words' mean length.
+    """
     if not on:
         return None
     sample = spread(text)
@@ -26,21 +30,25 @@ def judge(text: str, on: bool) -> str | None:
         return None
     letters = len(_LETTERS.findall(sample))
     if letters / visible < _LETTER_SHARE:
-        return f"{letters / visible:.0%} of the visible characters are letters; at least {_LETTER_SHARE:.0%} wanted"
+        return (
+            f"{letters / visible:.0%} of the visible characters are letters; at least"
+            f" {_LETTER_SHARE:.0%} wanted"
+        )
     broken = len(_BROKEN.findall(sample))
     if broken / visible > _BROKEN_SHARE:
-        return f"{broken / visible:.1%} of the visible characters are broken; at most {_BROKEN_SHARE:.1%} wanted"
+        return (
+            f"{broken / visible:.1%} of the visible characters are broken; at most"
+            f" {_BROKEN_SHARE:.1%} wanted"
+        )
     mean = visible / len(sample.split())
     if not _SHORTEST <= mean <= _LONGEST:
-        return f"words of {mean:.1f} visible characters on average; {_SHORTEST} to {_LONGEST} wanted"
+        return (
+            f"words of {mean:.1f} visible characters on average; {_SHORTEST} to {_LONGEST} wanted"
+        )
     return None
 
 
 RULE = BookRule(
-    "garbled",
-    "A text with few letters, many broken characters or impossible words is rejected.",
-    "garbled",
-    True,
-    judge,
-    sentences=True,
+    "garbled", "A text with few letters, many broken characters or impossible words is rejected.",
+    "garbled", True, judge, sentences=True,
 )

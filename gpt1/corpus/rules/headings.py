@@ -17,4 +17,7 @@ def strip_heading_signs(text: str) -> Applied:
     return edited(text, edits)
 
 
-RULE = TextRule("headings", "Markdown's `#` before a heading is removed; the heading stays.", strip_heading_signs)
+RULE = TextRule(
+    "headings", "Markdown's `#` before a heading is removed; the heading stays.",
+    strip_heading_signs,
+)

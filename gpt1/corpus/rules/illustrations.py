@@ -17,4 +17,7 @@ def remove_illustrations(text: str) -> Applied:
     return edited(text, (Edit(found.start(), found.end()) for found in _MARK.finditer(text)))
 
 
-RULE = TextRule("illustrations", "`[Illustration: …]` and the like are removed, captions included.", remove_illustrations)
+RULE = TextRule(
+    "illustrations", "`[Illustration: …]` and the like are removed, captions included.",
+    remove_illustrations,
+)

@@ -18,9 +18,10 @@ _BLANK_LINES = re.compile(r"\n[ \t]*(?:\n[ \t]*)+\n?")
 def join_lines(text: str) -> tuple[str, int]:
     """The text with hard-wrapped lines joined by a space, and how many were.
 
-    A line was wrapped, and did not end by intent, when the first word of the next would not have fitted any more. What fits is
-    judged by the book's own width: the length that nine in ten of the lines inside paragraphs do not exceed, with a slack of 15 %.
-    A book whose lines are as long as paragraphs was not wrapped and stays as it is.
+    A line was wrapped, and did not end by intent, when the first word of the next would not have
+    fitted any more. What fits is judged by the book's own width: the length that nine in ten of the
+    lines inside paragraphs do not exceed, with a slack of 15 %. A book whose lines are as long as
+    paragraphs was not wrapped and stays as it is.
     """
     paragraphs = [paragraph.split("\n") for paragraph in _PARAGRAPHS.split(text)]
     width = _width(paragraphs)
@@ -48,12 +49,15 @@ def _width(paragraphs: list[list[str]]) -> float | None:
 def _breaks_are_marked(paragraphs: list[list[str]]) -> bool:
     """Whether two spaces at a line's end are Markdown's sign for a break that is meant.
 
-    Not where most lines inside paragraphs end so, unless the prose around them is not wrapped at all.
+    Not where most lines inside paragraphs end so, unless the prose around them is not wrapped at
+    all.
     """
     inner = [line for lines in paragraphs for line in lines[:-1]]
     if 2 * sum(line.endswith("  ") for line in inner) < len(inner):
         return True
-    unwrapped = sum(len(lines[0]) for lines in paragraphs if len(lines) == 1 and len(lines[0]) > _WIDEST)
+    unwrapped = sum(
+        len(lines[0]) for lines in paragraphs if len(lines) == 1 and len(lines[0]) > _WIDEST
+    )
     return unwrapped > sum(len(line) for line in inner)
 
 
@@ -74,12 +78,17 @@ def _join(lines: list[str], room: float, marked: bool) -> tuple[str, int]:
 
 
 def join(text: str) -> Applied:
-    """Lines joined; then runs of blank lines become one, and the text is stripped. A strike is a line joined to the one before."""
+    """Lines joined; then runs of blank lines become one, and the text is stripped.
+
+    A strike is a line joined to the one before.
+    """
     joined, strikes = join_lines(text)
     done = _BLANK_LINES.sub("\n\n", joined).strip()
     if done == text:
         return Applied(text)
-    return Applied(done, strikes, Size.of(done) - Size.of(text), _places(text, done) if strikes else ())
+    return Applied(
+        done, strikes, Size.of(done) - Size.of(text), _places(text, done) if strikes else ()
+    )
 
 
 def _places(text: str, done: str) -> list[tuple[str, str]]:
@@ -92,4 +101,7 @@ def _places(text: str, done: str) -> list[tuple[str, str]]:
     return places[:16]
 
 
-RULE = TextRule("join_lines", "The lines of hard-wrapped paragraphs are joined and runs of blank lines become one.", join)
+RULE = TextRule(
+    "join_lines",
+    "The lines of hard-wrapped paragraphs are joined and runs of blank lines become one.", join,
+)

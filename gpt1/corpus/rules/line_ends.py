@@ -7,7 +7,8 @@ import re
 from gpt1.corpus.rules.rule import Applied, TextRule
 from gpt1.corpus.size import Size
 
-# ftfy would turn the `\r\r\n` of some files into two line breaks, so this comes before it. A run has one match: linear time.
+# ftfy would turn the `\r\r\n` of some files into two line breaks, so this comes before it. A run
+# has one match: linear time.
 _LINE_END = re.compile(r"\r+\n?")
 
 
@@ -18,7 +19,12 @@ def unify_line_ends(text: str) -> Applied:
     done, strikes = _LINE_END.subn("\n", text)
     at = text.index("\r")
     place = text[max(0, at - 30) : at + 30]
-    return Applied(done, strikes, Size.of(done) - Size.of(text), [(place, _LINE_END.sub("\n", place))])
+    return Applied(
+        done, strikes, Size.of(done) - Size.of(text), [(place, _LINE_END.sub("\n", place))]
+    )
 
 
-RULE = TextRule("line_ends", "Windows and old Macintosh line ends become one newline.", unify_line_ends, sentences=True)
+RULE = TextRule(
+    "line_ends", "Windows and old Macintosh line ends become one newline.", unify_line_ends,
+    sentences=True,
+)

@@ -9,7 +9,8 @@ _PLACES = 16
 
 
 def mend(text: str) -> Applied:
-    """ftfy with its defaults over the whole text at once; a strike is a line that came out different.
+    """ftfy with its defaults over the whole text at once; a strike is a line that came out
+    different.
 
     Line by line differs: after the first `<` of a text ftfy leaves HTML entities alone.
     """
@@ -18,11 +19,19 @@ def mend(text: str) -> Applied:
     fixed = fix(text)
     if fixed == text:
         return Applied(text)
-    pairs = [(old, new) for old, new in zip(text.split("\n"), fixed.split("\n"), strict=False) if old != new]
+    pairs = [
+        (old, new)
+        for old, new in zip(text.split("\n"), fixed.split("\n"), strict=False)
+        if old != new
+    ]
     stride = max(1, len(pairs) // _PLACES)
     return Applied(fixed, max(1, len(pairs)), Size.of(fixed) - Size.of(text), pairs[::stride])
 
 
 RULE = TextRule(
-    "ftfy", "ftfy mends mojibake, entities, quotes and ligatures, over the whole text and not line by line.", mend, sentences=True
+    "ftfy",
+    "ftfy mends mojibake, entities, quotes and ligatures, over the whole text and not line by"
+    " line.",
+    mend,
+    sentences=True,
 )

@@ -19,7 +19,10 @@ _LATIN_SHARE = 0.8
 
 @dataclass(frozen=True)
 class Language:
-    """What a text's words say. Shares of the words looked at; `other` names the language that has the second highest."""
+    """What a text's words say.
+
+    Shares of the words looked at; `other` names the language that has the second highest.
+    """
 
     words: int
     english: float
@@ -30,7 +33,9 @@ class Language:
 
 
 def measure(text: str) -> Language:
-    """Shares of function words in at most 25 stretches of 1,200 characters, spread evenly over the text."""
+    """Shares of function words in at most 25 stretches of 1,200 characters, spread evenly over
+    the text.
+    """
     sample = spread(text)
     words = Counter(_WORD.findall(sample.lower()))
     number = max(1, words.total())
@@ -53,7 +58,8 @@ def spread(text: str) -> str:
 
 
 def judge(text: str, threshold: float) -> str | None:
-    """Not English: too few English function words, or more of another language's, or too few Latin letters.
+    """Not English: too few English function words, or more of another language's, or too few Latin
+    letters.
 
     A text of fewer than 50 words is not judged.
     """
@@ -62,7 +68,10 @@ def judge(text: str, threshold: float) -> str | None:
         return f"{found.latin:.0%} of the letters are Latin; at least {_LATIN_SHARE:.0%} wanted"
     if found.words < _FEWEST_WORDS:
         return None
-    said = f"{found.english:.1%} of the words are English function words, {found.other_share:.1%} are {found.other} ones"
+    said = (
+        f"{found.english:.1%} of the words are English function words, {found.other_share:.1%} are"
+        f" {found.other} ones"
+    )
     if found.english < threshold:
         return f"{said}; at least {threshold:.0%} English wanted"
     if found.other_share > found.english:
@@ -72,6 +81,7 @@ def judge(text: str, threshold: float) -> str | None:
 
 RULE = BookRule(
     "not_english",
-    "A book with a smaller share of English function words is rejected, or with more of another language's; 0 keeps all.",
+    "A book with a smaller share of English function words is rejected, or with more of another"
+    " language's; 0 keeps all.",
     "english", 0.25, judge, {"ge": 0, "le": 1}, sentences=True,
 )  # fmt: skip

@@ -1,4 +1,7 @@
-"""All rules, in the order in which they are applied. A new rule is a file beside this one and a line here."""
+"""All rules, in the order in which they are applied.
+
+A new rule is a file beside this one and a line here.
+"""
 
 from __future__ import annotations
 
@@ -25,25 +28,13 @@ from gpt1.corpus.rules import (
 )
 from gpt1.corpus.rules.rule import BookRule, TextRule
 
-# Boxes of transcribers' notes are credits before they are tables; entities and tags go before what looks at lines; emphasis goes
-# before headings are compared with the contents; lines are joined last, when nothing else needs them.
+# Boxes of transcribers' notes are credits before they are tables; entities and tags go before what
+# looks at lines; emphasis goes before headings are compared with the contents; lines are joined
+# last, when nothing else needs them.
 TEXT_RULES: tuple[TextRule, ...] = (
-    line_ends.RULE,
-    mend.RULE,
-    gutenberg.RULE,
-    html_tags.RULE,
-    title_block.RULE,
-    smashwords.RULE,
-    credits.RULE,
-    illustrations.RULE,
-    footnotes.RULE,
-    page_marks.RULE,
-    emphasis.RULE,
-    headings.RULE,
-    tables.RULE,
-    contents.RULE,
-    scene_breaks.RULE,
-    join_lines.RULE,
+    line_ends.RULE, mend.RULE, gutenberg.RULE, html_tags.RULE, title_block.RULE, smashwords.RULE,
+    credits.RULE, illustrations.RULE, footnotes.RULE, page_marks.RULE, emphasis.RULE, headings.RULE,
+    tables.RULE, contents.RULE, scene_breaks.RULE, join_lines.RULE,
 )
 BOOK_RULES: tuple[BookRule, ...] = (too_short.RULE, garbled.RULE, not_english.RULE)
 

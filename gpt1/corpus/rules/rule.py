@@ -1,4 +1,6 @@
-"""What a rule is: a name, a sentence that says what it does, and a function that must take linear time."""
+"""What a rule is: a name, a sentence that says what it does, and a function that must take
+linear time.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,10 @@ _CANDIDATES = 16
 
 @dataclass(frozen=True)
 class Edit:
-    """The characters from `start` to `end` of a text give way to `new`. Edits of one rule are ordered and do not overlap."""
+    """The characters from `start` to `end` of a text give way to `new`.
+
+    Edits of one rule are ordered and do not overlap.
+    """
 
     start: int
     end: int
@@ -23,7 +28,9 @@ class Edit:
 
 @dataclass(frozen=True)
 class Applied:
-    """A text after a rule: how often the rule struck, what the size changed by, and places that may be shown, (before, after)."""
+    """A text after a rule: how often the rule struck, what the size changed by, and places that
+    may be shown, (before, after).
+    """
 
     text: str
     strikes: int = 0
@@ -33,7 +40,10 @@ class Applied:
 
 @dataclass(frozen=True)
 class TextRule:
-    """A rule that changes text. `sentences`: whether it also applies to data sets of one sentence a line (`Book.form`)."""
+    """A rule that changes text.
+
+    `sentences`: whether it also applies to data sets of one sentence a line (`Book.form`).
+    """
 
     name: str
     description: str
@@ -43,9 +53,12 @@ class TextRule:
 
 @dataclass(frozen=True)
 class BookRule:
-    """A rule that rejects whole books. `judge(text, value)` returns its evidence, or None for a book that stays.
+    """A rule that rejects whole books.
 
-    `setting` is the name of its switch, `default` the switch's value; the value that turns the rule off is False or 0.
+    `judge(text, value)` returns its evidence, or None for a book that stays.
+
+    `setting` is the name of its switch, `default` the switch's value; the value that turns the rule
+    off is False or 0.
     """
 
     name: str
@@ -58,7 +71,9 @@ class BookRule:
 
 
 def edited(text: str, edits: Iterable[Edit]) -> Applied:
-    """Make the edits, and measure what they changed by looking only at the paragraphs they lie in."""
+    """Make the edits, and measure what they changed by looking only at the paragraphs they lie
+    in.
+    """
     chosen = list(edits)
     if not chosen:
         return Applied(text)
@@ -85,12 +100,18 @@ def chained(text: str, *steps: Callable[[str], Applied]) -> Applied:
 
 
 def _place(text: str, edit: Edit) -> tuple[str, str]:
-    before, after = text[max(0, edit.start - _CONTEXT) : edit.start], text[edit.end : edit.end + _CONTEXT]
+    before, after = (
+        text[max(0, edit.start - _CONTEXT) : edit.start],
+        text[edit.end : edit.end + _CONTEXT],
+    )
     return before + text[edit.start : edit.end] + after, before + edit.new + after
 
 
 def _change(text: str, edits: Sequence[Edit]) -> Size:
-    """The size after less the size before. Each stretch between blank lines is measured once, so the time is linear."""
+    """The size after less the size before.
+
+    Each stretch between blank lines is measured once, so the time is linear.
+    """
     total = NONE
     index = 0
     done = 0

@@ -14,9 +14,11 @@ _PAGE = 40
 
 
 def unify_scene_breaks(text: str) -> Applied:
-    """Each row, or several in succession, becomes a line `* * *`: the break tells where a scene ends, its looks tell nothing.
+    """Each row, or several in succession, becomes a line `* * *`: the break tells where a scene
+    ends, its looks tell nothing.
 
-    A line of forty dashes or more is a printed page's end and goes; so does a row with no text before or after it.
+    A line of forty dashes or more is a printed page's end and goes; so does a row with no text
+    before or after it.
     """
     return edited(text, (edit for edit in _edits(text) if text[edit.start : edit.end] != edit.new))
 
@@ -30,5 +32,7 @@ def _edits(text: str) -> Iterator[Edit]:
 
 
 RULE = TextRule(
-    "scene_breaks", "Rows of asterisks, dashes or the like become `* * *`, which stays as a scene's end.", unify_scene_breaks
+    "scene_breaks",
+    "Rows of asterisks, dashes or the like become `* * *`, which stays as a scene's end.",
+    unify_scene_breaks,
 )

@@ -7,12 +7,16 @@ from collections.abc import Iterator
 
 from gpt1.corpus.rules.rule import Applied, Edit, TextRule, edited
 
-BORDER = re.compile(r"\s*\+(?:[-=]|[ \t]*\+){4,}\s*")  # each character in one way only, so in linear time
+BORDER = re.compile(
+    r"\s*\+(?:[-=]|[ \t]*\+){4,}\s*"
+)  # each character in one way only, so in linear time
 _FEWEST = 3
 
 
 def remove_tables(text: str) -> Applied:
-    """Three or more lines together with columns between bars go; a box of one column loses its frame and keeps its words."""
+    """Three or more lines together with columns between bars go; a box of one column loses its
+    frame and keeps its words.
+    """
     if "|" not in text:
         return Applied(text)
     return edited(text, _edits(text))
@@ -22,7 +26,9 @@ def _edits(text: str) -> Iterator[Edit]:
     for start, end in drawn_blocks(text):
         lines = text[start:end].split("\n")
         inside = [line.strip() for line in lines if not BORDER.fullmatch(line)]
-        framed = all(line.startswith("|") and line.endswith("|") and line.count("|") <= 2 for line in inside)
+        framed = all(
+            line.startswith("|") and line.endswith("|") and line.count("|") <= 2 for line in inside
+        )
         yield Edit(start, end, "\n".join(line.strip("| \t") for line in inside) if framed else "")
 
 
@@ -44,4 +50,7 @@ def drawn_blocks(text: str) -> Iterator[tuple[int, int]]:
         yield begin, end
 
 
-RULE = TextRule("tables", "Tables drawn with bars are removed; a box of one column loses its frame.", remove_tables)
+RULE = TextRule(
+    "tables", "Tables drawn with bars are removed; a box of one column loses its frame.",
+    remove_tables,
+)

@@ -1,1 +1,3 @@
-"""The forms in which people have books, one small file a form, each read as a stream of pieces and refusals."""
+"""The forms in which people have books, one small file a form, each read as a stream of pieces
+and refusals.
+"""

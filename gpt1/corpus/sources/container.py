@@ -18,9 +18,12 @@ from gpt1.corpus.sources.zip_archive import read_zip
 
 
 def read_container(
-    opened: IO[bytes], size: int, form: Form, file: str, reading: Reading, moved: Callable[[int], None] | None = None
+    opened: IO[bytes], size: int, form: Form, file: str, reading: Reading,
+    moved: Callable[[int], None] | None = None,
 ) -> Found:
-    """The books of an archive, a Parquet file or a file of JSON lines of `size` bytes; `moved` hears how many were read."""
+    """The books of an archive, a Parquet file or a file of JSON lines of `size` bytes; `moved`
+    hears how many were read.
+    """
     raw = Metered(opened, PurePosixPath(file).name, moved)
     try:
         if size == 0:

@@ -1,7 +1,7 @@
 """One EPUB: the pages of its spine in reading order, title and author from its package document.
 
-Follows EPUB 3.3: META-INF/container.xml names the package document, its spine the reading order. Pages marked `linear="no"` and the
-navigation document are left out.
+Follows EPUB 3.3: META-INF/container.xml names the package document, its spine the reading order.
+Pages marked `linear="no"` and the navigation document are left out.
 """
 
 from __future__ import annotations
@@ -27,8 +27,13 @@ _ENCRYPTION = "META-INF/encryption.xml"
 _PAGES = {"application/xhtml+xml", "text/html", "application/x-dtbook+xml"}
 
 
-def epub_piece(data: bytes, name: str, inside: str, file: str, member: str | None, reading: Reading) -> Piece:
-    """The piece of an EPUB with these bytes. RefusedError when it is damaged, encrypted or holds no text."""
+def epub_piece(
+    data: bytes, name: str, inside: str, file: str, member: str | None, reading: Reading
+) -> Piece:
+    """The piece of an EPUB with these bytes.
+
+    RefusedError when it is damaged, encrypted or holds no text.
+    """
     if not data:
         raise empty()
     try:
@@ -40,8 +45,8 @@ def epub_piece(data: bytes, name: str, inside: str, file: str, member: str | Non
         raise damaged(f"no whole EPUB: {error}") from error
     check_text(text, reading)
     return Piece(
-        name, inside, file, member, text, "epub", "the pages of the spine, without markup", len(data), sha256(data).hexdigest(),
-        title=title, author=author,
+        name, inside, file, member, text, "epub", "the pages of the spine, without markup",
+        len(data), sha256(data).hexdigest(), title=title, author=author,
     )  # fmt: skip
 
 
@@ -50,7 +55,9 @@ class _Epub:
         self._archive, self._reading = archive, reading
         self._left = reading.limits.document
         container = self._xml(_CONTAINER)
-        root = next((item.get("full-path") for item in container.iter() if _local(item) == "rootfile"), None)
+        root = next(
+            (item.get("full-path") for item in container.iter() if _local(item) == "rootfile"), None
+        )
         if not root:
             raise ValueError(f"{_CONTAINER} names no package document")
         self._folder = posixpath.dirname(root)
@@ -67,26 +74,41 @@ class _Epub:
         pages = []
         for reference in (item for item in self._package.iter() if _local(item) == "itemref"):
             item = items.get(reference.get("idref"))
-            if reference.get("linear") == "no" or item is None or "nav" in (item.get("properties") or "").split():
+            if (
+                reference.get("linear") == "no"
+                or item is None
+                or "nav" in (item.get("properties") or "").split()
+            ):
                 continue
             if item.get("media-type") not in _PAGES:
                 continue
-            path = posixpath.normpath(posixpath.join(self._folder, unquote((item.get("href") or "").partition("#")[0])))
+            path = posixpath.normpath(
+                posixpath.join(self._folder, unquote((item.get("href") or "").partition("#")[0]))
+            )
             if path in locked:
-                raise RefusedError("encrypted", f"its page {path} is encrypted", "an EPUB without DRM", "Take it out.")
+                raise RefusedError(
+                    "encrypted", f"its page {path} is encrypted", "an EPUB without DRM",
+                    "Take it out.",
+                )
             pages.append(html_text(decode(self._bytes(path)).text))
         return "\n\n".join(page for page in pages if page)
 
     def _locked(self) -> set[str]:
         if _ENCRYPTION not in self._archive.namelist():
             return set()
-        return {unquote(item.get("URI") or "") for item in self._xml(_ENCRYPTION).iter() if _local(item) == "CipherReference"}
+        return {
+            unquote(item.get("URI") or "")
+            for item in self._xml(_ENCRYPTION).iter()
+            if _local(item) == "CipherReference"
+        }
 
     def _xml(self, name: str) -> Any:
         return ElementTree.fromstring(self._bytes(name))
 
     def _bytes(self, name: str) -> bytes:
-        data = open_member(self._archive, self._archive.getinfo(name), self._reading.limits, self._left)
+        data = open_member(
+            self._archive, self._archive.getinfo(name), self._reading.limits, self._left
+        )
         self._left -= len(data)
         return data
 

@@ -6,18 +6,27 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 CODECS = {".gz": "gz", ".bz2": "bz2", ".xz": "xz", ".zst": "zst"}
-_SHORT = {".tgz": ".tar.gz", ".tbz": ".tar.bz2", ".tbz2": ".tar.bz2", ".txz": ".tar.xz", ".tzst": ".tar.zst"}
+_SHORT = {
+    ".tgz": ".tar.gz", ".tbz": ".tar.bz2", ".tbz2": ".tar.bz2", ".txz": ".tar.xz",
+    ".tzst": ".tar.zst",
+}
 _KINDS = {
-    ".txt": "text", ".text": "text", ".md": "text", ".epub": "epub", ".zip": "zip", ".tar": "tar", ".parquet": "parquet",
-    ".jsonl": "jsonl", ".ndjson": "jsonl",
+    ".txt": "text", ".text": "text", ".md": "text", ".epub": "epub", ".zip": "zip", ".tar": "tar",
+    ".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl",
 }  # fmt: skip
 _NEVER_PACKED = {"epub", "zip", "parquet"}
-LISTED = ".txt, .md, .epub, .jsonl, .parquet, .zip, .tar, and .txt, .md, .jsonl, .tar with .gz, .bz2, .xz or .zst behind"
+LISTED = (
+    ".txt, .md, .epub, .jsonl, .parquet, .zip, .tar, and .txt, .md, .jsonl, .tar with .gz, .bz2,"
+    " .xz or .zst behind"
+)
 
 
 @dataclass(frozen=True)
 class Form:
-    """`kind`: text, epub (one book each); zip, tar, parquet, jsonl (many). `codec`: what it is packed with. `suffix`: all of it."""
+    """`kind`: text, epub (one book each); zip, tar, parquet, jsonl (many).
+
+    `codec`: what it is packed with. `suffix`: all of it.
+    """
 
     kind: str
     codec: str | None
@@ -50,5 +59,10 @@ def without_suffix(name: str) -> str:
 
 
 def hidden(name: str) -> bool:
-    """Whether a file is nobody's book by custom: a part of its path begins with a dot, or is macOS's `__MACOSX`."""
-    return any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in PurePosixPath(name).parts)
+    """Whether a file is nobody's book by custom: a part of its path begins with a dot, or is
+    macOS's `__MACOSX`.
+    """
+    return any(
+        (part.startswith(".") and part not in (".", "..")) or part == "__MACOSX"
+        for part in PurePosixPath(name).parts
+    )

@@ -6,16 +6,20 @@ import re
 from html.parser import HTMLParser
 
 _BLOCKS = frozenset({
-    "address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "div", "dl", "dt", "figcaption", "figure",
-    "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "li", "main", "nav", "ol", "p", "pre", "section", "table",
-    "tbody", "td", "tfoot", "th", "thead", "tr", "ul",
+    "address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "div", "dl",
+    "dt", "figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header",
+    "hr", "li", "main", "nav", "ol", "p", "pre", "section", "table", "tbody", "td", "tfoot", "th",
+    "thead", "tr", "ul",
 })  # fmt: skip
 _SILENT = frozenset({"head", "script", "style", "svg", "template", "title", "rt", "rp"})
 _SPACES = re.compile(r"[ \t\r\n\f]+")
 
 
 def html_text(page: str) -> str:
-    """The words a reader of the page sees, in order. Damaged markup is read as browsers do: nothing is refused."""
+    """The words a reader of the page sees, in order.
+
+    Damaged markup is read as browsers do: nothing is refused.
+    """
     parser = _Text()
     parser.feed(page)
     parser.close()
@@ -31,7 +35,11 @@ class _Text(HTMLParser):
         self._silent: list[str] = []
         self._as_is = 0
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
+    def handle_starttag(
+        self,
+        tag: str,
+        attrs: list[tuple[str, str | None]],  # noqa: ARG002
+    ) -> None:
         if tag in _SILENT:
             self._silent.append(tag)
         elif tag == "br":

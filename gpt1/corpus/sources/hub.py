@@ -1,4 +1,6 @@
-"""Files of a repository of the Hugging Face hub: listed without a download, pinned by commit, read through the hub's own cache."""
+"""Files of a repository of the Hugging Face hub: listed without a download, pinned by commit,
+read through the hub's own cache.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ _KINDS = {"datasets": "dataset", "spaces": "space"}
 
 @dataclass(frozen=True)
 class HubPlace:
-    """A place on the hub: the repository, its revision (a branch, tag or commit) and the path inside ("": all of it)."""
+    """A place on the hub: the repository, its revision (a branch, tag or commit) and the path
+    inside ("": all of it).
+    """
 
     kind: str
     repository: str
@@ -30,11 +34,17 @@ class HubPlace:
     def url(self) -> str:
         """The same as one string; `parse_hub` reads it back."""
         plural = {kind: plural for plural, kind in _KINDS.items()}.get(self.kind)
-        return f"{SCHEME}{f'{plural}/' if plural else ''}{self.repository}@{self.revision.replace('/', '%2F')}/{self.inside}"
+        return (
+            f"{SCHEME}{f'{plural}/' if plural else ''}{self.repository}"
+            f"@{self.revision.replace('/', '%2F')}/{self.inside}"
+        )
 
 
 def parse_hub(source: str) -> HubPlace:
-    """`hf://datasets/owner/name@revision/folder`; without `datasets/` it is a model's repository. UserError for anything else."""
+    """`hf://datasets/owner/name@revision/folder`; without `datasets/` it is a model's repository.
+
+    UserError for anything else.
+    """
     words = source.removeprefix(SCHEME).strip("/").split("/")
     kind = _KINDS.get(words[0])
     if kind:
@@ -44,14 +54,19 @@ def parse_hub(source: str) -> HubPlace:
     repository, _, revision = "/".join(words[: 1 + owned]).partition("@")
     if not repository or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository):
         raise UserError(f"{source}: no repository of the hub; expected {_FORM}.")
-    return HubPlace(kind or "model", repository, revision.replace("%2F", "/") or "main", "/".join(words[1 + owned :]))
+    return HubPlace(
+        kind or "model", repository, revision.replace("%2F", "/") or "main",
+        "/".join(words[1 + owned :]),
+    )
 
 
 def list_hub(source: str) -> tuple[str, list[Listed]]:
-    """The commit that the revision is now, and its files below the place, by their paths in the repository.
+    """The commit that the revision is now, and its files below the place, by their paths in the
+    repository.
 
-    The hub is asked where it can be reached; offline (`HF_HUB_OFFLINE=1`, or no answer) the cache on this machine says what it
-    has. A file's digest is the hub's: sha256 for large files, git's for small ones. UserError when neither knows the revision.
+    The hub is asked where it can be reached; offline (`HF_HUB_OFFLINE=1`, or no answer) the cache
+    on this machine says what it has. A file's digest is the hub's: sha256 for large files, git's
+    for small ones. UserError when neither knows the revision.
     """
     place = parse_hub(source)
     commit, files = _from_hub(place) or _from_cache(place, source)
@@ -65,15 +80,24 @@ def list_hub(source: str) -> tuple[str, list[Listed]]:
 
 
 def download(url: str) -> Path:
-    """Where the file lies in the cache on this machine, fetched if need be. UserError when it cannot be had."""
+    """Where the file lies in the cache on this machine, fetched if need be.
+
+    UserError when it cannot be had.
+    """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     place = parse_hub(url)
     try:
-        return Path(hf_hub_download(place.repository, place.inside, repo_type=place.kind, revision=place.revision))
+        return Path(
+            hf_hub_download(
+                place.repository, place.inside, repo_type=place.kind, revision=place.revision
+            )
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(f"{url}: cannot be fetched ({_first_line(error)}); look at the network and run again.") from error
+        raise UserError(
+            f"{url}: cannot be fetched ({_first_line(error)}); look at the network and run again."
+        ) from error
 
 
 def _from_hub(place: HubPlace) -> tuple[str, dict[str, str]] | None:
@@ -85,17 +109,23 @@ def _from_hub(place: HubPlace) -> tuple[str, dict[str, str]] | None:
     if constants.is_offline_mode():
         return None
     try:
-        info: Any = HfApi().repo_info(place.repository, repo_type=place.kind, revision=place.revision, files_metadata=True)
+        info: Any = HfApi().repo_info(
+            place.repository, repo_type=place.kind, revision=place.revision, files_metadata=True
+        )
     except HfHubHTTPError as error:
         if error.response is not None and error.response.status_code < 500:
             raise UserError(
-                f"{SCHEME}{place.repository}@{place.revision}: the hub refuses it ({_first_line(error)}); expected {_FORM}, "
-                "and for a private one `hf auth login` first."
+                f"{SCHEME}{place.repository}@{place.revision}: the hub refuses it"
+                f" ({_first_line(error)}); expected {_FORM}, and for a private one `hf auth login`"
+                " first."
             ) from error
         return None
     except (OfflineModeIsEnabled, httpx.HTTPError, OSError):
         return None
-    files = {item.rfilename: item.lfs.sha256 if item.lfs else f"git:{item.blob_id}" for item in info.siblings}
+    files = {
+        item.rfilename: item.lfs.sha256 if item.lfs else f"git:{item.blob_id}"
+        for item in info.siblings
+    }
     return str(info.sha), files
 
 
@@ -103,7 +133,9 @@ def _from_cache(place: HubPlace, source: str) -> tuple[str, dict[str, str]]:
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
-    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=place.repository, repo_type=place.kind)
+    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(
+        repo_id=place.repository, repo_type=place.kind
+    )
     reference = folder / "refs" / place.revision
     commit = place.revision if _COMMIT.fullmatch(place.revision) else ""
     if not commit and reference.is_file():
@@ -111,15 +143,21 @@ def _from_cache(place: HubPlace, source: str) -> tuple[str, dict[str, str]]:
     snapshot = folder / "snapshots" / commit
     if not commit or not snapshot.is_dir():
         raise UserError(
-            f"{source}: the hub cannot be reached, and the cache on this machine has no revision {place.revision!r} of it; "
-            f"expected a network, or a folder that `hf download` filled."
+            f"{source}: the hub cannot be reached, and the cache on this machine has no revision"
+            f" {place.revision!r} of it; expected a network, or a folder that `hf download` filled."
         )
-    files = {path.relative_to(snapshot).as_posix(): _cached(path) for path in sorted(snapshot.rglob("*")) if not path.is_dir()}
+    files = {
+        path.relative_to(snapshot).as_posix(): _cached(path)
+        for path in sorted(snapshot.rglob("*"))
+        if not path.is_dir()
+    }
     return commit, files
 
 
 def _cached(path: Path) -> str:
-    """A file of the cache is a link to a blob that is called by its digest; where links cannot be made, its content is hashed."""
+    """A file of the cache is a link to a blob that is called by its digest; where links cannot
+    be made, its content is hashed.
+    """
     blob = path.readlink().name if path.is_symlink() else ""
     if re.fullmatch(r"[0-9a-f]{64}", blob):
         return blob

@@ -51,9 +51,14 @@ class Counted(io.RawIOBase):
 
 
 class Metered(Counted):
-    """A file from outside: says how far it is read. A fault in reading is a UserError: then it is not the content that is bad."""
+    """A file from outside: says how far it is read.
 
-    def __init__(self, file: IO[bytes], name: str, moved: Callable[[int], None] | None = None) -> None:
+    A fault in reading is a UserError: then it is not the content that is bad.
+    """
+
+    def __init__(
+        self, file: IO[bytes], name: str, moved: Callable[[int], None] | None = None
+    ) -> None:
         super().__init__(file)
         self._name, self._moved = name, moved
 
@@ -62,7 +67,8 @@ class Metered(Counted):
             data = super().read(size)
         except Exception as error:  # whatever a remote file system raises
             raise UserError(
-                f"{self._name}: reading failed after {self.count} bytes ({type(error).__name__}: {error}); run the command again."
+                f"{self._name}: reading failed after {self.count} bytes ({type(error).__name__}:"
+                f" {error}); run the command again."
             ) from error
         if self._moved:
             self._moved(self.count)
@@ -72,8 +78,8 @@ class Metered(Counted):
 class Inflated:
     """Unpacked bytes, read forwards only; RefusedError at damage and at a bomb.
 
-    `inner` unpacks them, `packed` says how many packed bytes they came out of so far. `stop_at` is a further ceiling on the
-    position that a reader may set and lift.
+    `inner` unpacks them, `packed` says how many packed bytes they came out of so far. `stop_at` is
+    a further ceiling on the position that a reader may set and lift.
     """
 
     def __init__(self, inner: Any, packed: Callable[[], int], limits: Limits) -> None:
@@ -114,24 +120,35 @@ def inflated(raw: Counted, codec: str | None, limits: Limits) -> Inflated:
 
 
 def check_size(out: int, packed: int, limits: Limits) -> None:
-    """RefusedError for what unpacks to more than an archive may hold, or to far more than prose does."""
+    """RefusedError for what unpacks to more than an archive may hold, or to far more than prose
+    does.
+    """
     if out > SLACK and out > limits.ratio * packed:
         raise RefusedError(
-            "bomb", f"more than {limits.ratio} times its packed size comes out of it", f"at most {limits.ratio} times",
-            "Take it out, or raise `max_ratio` if you trust it.",
+            "bomb", f"more than {limits.ratio} times its packed size comes out of it",
+            f"at most {limits.ratio} times", "Take it out, or raise `max_ratio` if you trust it.",
         )  # fmt: skip
     if out > limits.archive:
         expected = f"at most {limits.archive}"
-        raise RefusedError("bomb", "more bytes come out of it than the ceiling", expected, "Split it, or raise `max_archive`.")
+        raise RefusedError(
+            "bomb", "more bytes come out of it than the ceiling", expected,
+            "Split it, or raise `max_archive`.",
+        )
 
 
 def damaged(how: str) -> RefusedError:
     """The refusal of a cut or broken file."""
-    return RefusedError("damaged", f"cut short or damaged ({how.strip().splitlines()[0]})", "a whole file", "Fetch it again.")
+    return RefusedError(
+        "damaged", f"cut short or damaged ({how.strip().splitlines()[0]})", "a whole file",
+        "Fetch it again.",
+    )
 
 
 def read_whole(stream: Any, limit: int) -> bytes:
-    """All bytes of a stream. RefusedError when they are more than `limit`; no more than that is held."""
+    """All bytes of a stream.
+
+    RefusedError when they are more than `limit`; no more than that is held.
+    """
     found: list[bytes] = []
     size = 0
     while data := stream.read(_CHUNK):
@@ -144,7 +161,10 @@ def read_whole(stream: Any, limit: int) -> bytes:
 
 def too_large(limit: int) -> RefusedError:
     """The refusal of a text above the ceiling."""
-    return RefusedError("too_large", f"a text of more than {limit} bytes", f"at most {limit}", "Split it, or raise `max_document`.")
+    return RefusedError(
+        "too_large", f"a text of more than {limit} bytes", f"at most {limit}",
+        "Split it, or raise `max_document`.",
+    )
 
 
 def _opened(raw: Counted, codec: str | None) -> Any:
@@ -164,7 +184,10 @@ def _xz() -> lzma.LZMADecompressor:
 
 
 class _Unpacked:
-    """bzip2 or xz, one or more streams in a row. The standard library's file for xz has no ceiling on memory."""
+    """bzip2 or xz, one or more streams in a row.
+
+    The standard library's file for xz has no ceiling on memory.
+    """
 
     def __init__(self, raw: Counted, make: Callable[[], Any]) -> None:
         self._raw, self._make = raw, make

@@ -48,10 +48,19 @@ def _row(line: bytes | None, number: int, reading: Reading) -> Row:
     except UnicodeDecodeError as error:
         raise no_utf8(line, error) from error
     except (ValueError, RecursionError) as error:
-        raise RefusedError("bad_row", f"no JSON ({error})", "one JSON object a line", "Mend the line.") from error
+        raise RefusedError(
+            "bad_row", f"no JSON ({error})", "one JSON object a line", "Mend the line."
+        ) from error
     if not isinstance(found, dict) or column not in found:
-        keys = f"an object with the keys {', '.join(sorted(found)[:10])}" if isinstance(found, dict) else "no object"
-        raise RefusedError("no_text_column", keys, f"a key {column!r}", "Name the one with the text in `text_column`.")
+        keys = (
+            f"an object with the keys {', '.join(sorted(found)[:10])}"
+            if isinstance(found, dict)
+            else "no object"
+        )
+        raise RefusedError(
+            "no_text_column", keys, f"a key {column!r}",
+            "Name the one with the text in `text_column`.",
+        )
     if not isinstance(found[column], str):
         kind = type(found[column]).__name__
         raise RefusedError("bad_row", f"{column!r} is of type {kind}", "a string", "Mend the line.")
@@ -66,7 +75,9 @@ def _words(value: Any) -> str | None:
 
 
 def _lines(stream: Any, limit: int) -> Iterator[bytes | None]:
-    """The lines with their ends; None for one of more than `limit` bytes, of which no more than that is held."""
+    """The lines with their ends; None for one of more than `limit` bytes, of which no more than
+    that is held.
+    """
     rest = bytearray()
     too_long = False
     while data := stream.read(_CHUNK):

@@ -7,12 +7,17 @@ from typing import Literal
 
 MIB = 1 << 20
 SLACK = 16 * MIB
-"""Bytes that may come out of a compressed file before its ratio is looked at: small files of blanks compress well too."""
+"""Bytes that may come out of a compressed file before its ratio is looked at: small files of
+blanks compress well too.
+"""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Ceilings that bound memory and time whatever the input. Bytes are those of the unpacked text."""
+    """Ceilings that bound memory and time whatever the input.
+
+    Bytes are those of the unpacked text.
+    """
 
     document: int = 64 * MIB
     archive: int = 64 << 30

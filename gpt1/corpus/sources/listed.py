@@ -1,4 +1,6 @@
-"""A file of the corpus before it is read: its name in the corpus, where it lies, and what is known of its content."""
+"""A file of the corpus before it is read: its name in the corpus, where it lies, and what is
+known of its content.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ _REFUSED = "refused:"
 class Listed:
     """`where`: a path of this machine, a URL, or `hf://` with a commit.
 
-    `digest` is None where the content is still to be hashed, `refused:RULE` for what stood in the place of a file of the corpus.
+    `digest` is None where the content is still to be hashed, `refused:RULE` for what stood in the
+    place of a file of the corpus.
     """
 
     name: str
@@ -25,24 +28,36 @@ class Listed:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a source holds. `left_out`: names of files that are no books by their names; they are not part of the corpus."""
+    """What a source holds.
+
+    `left_out`: names of files that are no books by their names; they are not part of the corpus.
+    """
 
     files: list[Listed]
     left_out: list[str]
 
 
 _RULES = {
-    "loop": ("a link to a folder that is read already", "a tree without loops", "Take the link out"),
-    "missing_shard": ("there is no such file", "every shard that the names of the others count", "Fetch it"),
+    "loop": (
+        "a link to a folder that is read already", "a tree without loops", "Take the link out",
+    ),
+    "missing_shard": (
+        "there is no such file", "every shard that the names of the others count", "Fetch it",
+    ),
     "not_a_file": ("it is a pipe, a device or a folder", "a file", "Take it out"),
-    "unreadable": ("it cannot be read, or it is a link to nothing", "a readable file", "Mend its permissions or the link"),
+    "unreadable": (
+        "it cannot be read, or it is a link to nothing", "a readable file",
+        "Mend its permissions or the link",
+    ),
     "unreadable_folder": ("it cannot be listed", "a readable folder", "Mend its permissions"),
     "bad_name": ("a name that is no printable text", "a name in UTF-8", "Rename it"),
 }
 
 
 def refused_listed(rule: str, name: str) -> Listed:
-    """What stands in a listing for a file that cannot be read: it belongs to the corpus, and its absence is recorded."""
+    """What stands in a listing for a file that cannot be read: it belongs to the corpus, and its
+    absence is recorded.
+    """
     return Listed(printable(name), "", f"{_REFUSED}{rule}")
 
 
@@ -58,15 +73,23 @@ def refusal(name: str, digest: str | None) -> Refused | None:
 def printable(name: str) -> str:
     """The name with what cannot be printed or encoded written as escapes."""
     whole = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in whole)
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in whole
+    )
 
 
 def missing_shards(names: Iterable[str]) -> list[str]:
-    """The names that `train-00000-of-00003.parquet` and its like speak of and that are not there."""
+    """The names that `train-00000-of-00003.parquet` and its like speak of and that are not
+    there.
+    """
     present = set(names)
     wanted: set[str] = set()
     for name in present:
         found = re.fullmatch(r"(.*-)(\d{5})(-of-)(\d{5})(.*)", name)
         if found and int(found[4]) <= 99_999:
-            wanted.update(f"{found[1]}{number:05d}{found[3]}{found[4]}{found[5]}" for number in range(int(found[4])))
+            wanted.update(
+                f"{found[1]}{number:05d}{found[3]}{found[4]}{found[5]}"
+                for number in range(int(found[4]))
+            )
     return sorted(wanted - present)

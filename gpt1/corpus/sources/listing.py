@@ -15,9 +15,12 @@ from gpt1.paths import FILE, is_url, path_of_uri
 
 
 def list_sources(sources: Sequence[str]) -> Listing:
-    """The files of all sources, ordered by name. With several sources each one's own name stands in front of its files' names.
+    """The files of all sources, ordered by name.
 
-    UserError for a source that is not there, for one without any book, and for two of the same name.
+    With several sources each one's own name stands in front of its files' names.
+
+    UserError for a source that is not there, for one without any book, and for two of the same
+    name.
     """
     found: dict[str, Listed] = {}
     left_out: list[str] = []
@@ -29,8 +32,8 @@ def list_sources(sources: Sequence[str]) -> Listing:
             name = prefix + file.name
             if name in found:
                 raise UserError(
-                    f"source: {shown(source)} and another source both have a file called {name}; expected different names. "
-                    "Rename one of them."
+                    f"source: {shown(source)} and another source both have a file called {name};"
+                    " expected different names. Rename one of them."
                 )
             found[name] = Listed(name, file.where, file.digest)
     return Listing([found[name] for name in sorted(found)], left_out)
@@ -46,22 +49,35 @@ def _one(source: str) -> Listing:
     else:
         listing = list_path(Path(source).expanduser())
     files = [file for file in listing.files if form_of(file.name) or file.digest]
-    missing = [refused_listed("missing_shard", name) for name in missing_shards(file.name for file in files)]
+    missing = [
+        refused_listed("missing_shard", name)
+        for name in missing_shards(file.name for file in files)
+    ]
     if not any(form_of(file.name) for file in files):
-        others = f" ({', '.join(listing.left_out[:3])} and the like are no books)" if listing.left_out else ""
-        raise UserError(f"{shown(source)}: the corpus is empty{others}; expected books as {LISTED} (`source` of the ingest stage).")
+        others = (
+            f" ({', '.join(listing.left_out[:3])} and the like are no books)"
+            if listing.left_out
+            else ""
+        )
+        raise UserError(
+            f"{shown(source)}: the corpus is empty{others}; expected books as {LISTED} (`source` of"
+            " the ingest stage)."
+        )
     return Listing([*files, *missing], listing.left_out)
 
 
 def _by_name(files: list[Listed]) -> Listing:
     chosen = [file for file in files if not hidden(file.name)]
     return Listing(
-        [file for file in chosen if form_of(file.name)], [file.name for file in chosen if form_of(file.name) is None]
+        [file for file in chosen if form_of(file.name)],
+        [file.name for file in chosen if form_of(file.name) is None]
     )  # fmt: skip
 
 
 def _prefix(source: str, listing: Listing) -> str:
-    """The last part of the source's own name; nothing for a source that is one file of that name."""
+    """The last part of the source's own name; nothing for a source that is one file of that
+    name.
+    """
     name = PurePosixPath(source.rstrip("/")).name
     if source.startswith(SCHEME):
         name = name.partition("@")[0]

@@ -19,7 +19,9 @@ from gpt1.corpus.sources.text import or_empty, text_piece
 
 
 def member_books(member: str, file: str, stream: Callable[[], Any], reading: Reading) -> Found:
-    """The books of a regular member called `member` of the archive `file`; `stream` opens its bytes."""
+    """The books of a regular member called `member` of the archive `file`; `stream` opens its
+    bytes.
+    """
     refusal = bad_name(member)
     if refusal is not None:
         yield refusal.at(file, printable(member))
@@ -33,26 +35,39 @@ def member_books(member: str, file: str, stream: Callable[[], Any], reading: Rea
     try:
         if form.kind in ("zip", "tar", "parquet"):
             do = "Unpack the outer one and put this file beside the others."
-            raise RefusedError("nested", f"a {form.kind} file inside an archive", "text, EPUB or JSON lines inside", do)
+            raise RefusedError(
+                "nested", f"a {form.kind} file inside an archive",
+                "text, EPUB or JSON lines inside", do,
+            )
         yield from _books(form, member, file, stream(), reading)
     except RefusedError as error:
         yield error.at(file, member)
 
 
 def bad_name(member: str) -> RefusedError | None:
-    """Why a member's name is refused: it is absolute, leads out of the archive, or is not printable text."""
+    """Why a member's name is refused: it is absolute, leads out of the archive, or is not
+    printable text.
+    """
     path = PurePosixPath(member.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or (path.parts and path.parts[0].endswith(":")):
         found = "a name that leads out of the archive"
-        return RefusedError("unsafe_path", found, "a relative name without `..`", "Distrust this archive, or pack it anew.")
+        return RefusedError(
+            "unsafe_path", found, "a relative name without `..`",
+            "Distrust this archive, or pack it anew.",
+        )
     if printable(member) != member:
-        return RefusedError("bad_name", "a name that is no printable text", "a name in UTF-8", "Rename it.")
+        return RefusedError(
+            "bad_name", "a name that is no printable text", "a name in UTF-8", "Rename it."
+        )
     return None
 
 
 def unknown_form(file: str, member: str | None) -> Refused:
     """The record of a file that is no book by its name."""
-    return Refused(file, member, "unknown_form", "by its name it is no book and no archive of books", LISTED, "Left out.")
+    return Refused(
+        file, member, "unknown_form", "by its name it is no book and no archive of books", LISTED,
+        "Left out.",
+    )
 
 
 def _books(form: Form, member: str, file: str, stream: Any, reading: Reading) -> Found:
@@ -63,9 +78,13 @@ def _books(form: Form, member: str, file: str, stream: Any, reading: Reading) ->
     if form.kind == "jsonl":
         yield from or_empty(read_jsonl(stream, name, file, member, reading), file, member)
     elif form.kind == "epub":
-        yield epub_piece(read_whole(stream, reading.limits.document), name, inside, file, member, reading)
+        yield epub_piece(
+            read_whole(stream, reading.limits.document), name, inside, file, member, reading
+        )
     else:
-        yield text_piece(read_whole(stream, reading.limits.document), name, inside, file, member, reading)
+        yield text_piece(
+            read_whole(stream, reading.limits.document), name, inside, file, member, reading
+        )
 
 
 def loose_books(data: bytes, form: Form, file: str, reading: Reading) -> Found:
@@ -75,7 +94,10 @@ def loose_books(data: bytes, form: Form, file: str, reading: Reading) -> Found:
             yield epub_piece(data, file, file, file, None, reading)
             return
         if form.codec and data:
-            data = read_whole(inflated(Counted(io.BytesIO(data)), form.codec, reading.limits), reading.limits.document)
+            data = read_whole(
+                inflated(Counted(io.BytesIO(data)), form.codec, reading.limits),
+                reading.limits.document,
+            )
         yield text_piece(data, file, file, file, None, reading)
     except RefusedError as error:
         yield error.at(file)

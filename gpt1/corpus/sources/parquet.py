@@ -32,11 +32,18 @@ def _rows(raw: Metered, file: str, reading: Reading) -> Iterator[Row | Refused]:
         if refusal is not None:
             yield refusal.at(file)
             return
-        # As a dictionary, a value that stands in a million rows is held once: repeated text cannot fill the memory.
-        with pq.ParquetFile(raw, metadata=whole.metadata, read_dictionary=[column], buffer_size=MIB) as opened:
-            about = [name for name in _ABOUT if name in opened.schema_arrow.names and name != column]
+        # As a dictionary, a value that stands in a million rows is held once: repeated text cannot
+        # fill the memory.
+        with pq.ParquetFile(
+            raw, metadata=whole.metadata, read_dictionary=[column], buffer_size=MIB
+        ) as opened:
+            about = [
+                name for name in _ABOUT if name in opened.schema_arrow.names and name != column
+            ]
             number = 0
-            for batch in opened.iter_batches(batch_size=_rows_at_once(opened.metadata, column), columns=[column, *about]):
+            for batch in opened.iter_batches(
+                batch_size=_rows_at_once(opened.metadata, column), columns=[column, *about]
+            ):
                 yield from _of_batch(batch, number, about, file)
                 number += batch.num_rows
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -48,17 +55,25 @@ def _fault(schema: Any, column: str) -> RefusedError | None:
 
     if column not in schema.names:
         found = f"its columns are {', '.join(schema.names[:10])}"
-        return RefusedError("no_text_column", found, f"a column {column!r}", "Name the one with the text in `text_column`.")
+        return RefusedError(
+            "no_text_column", found, f"a column {column!r}",
+            "Name the one with the text in `text_column`.",
+        )
     kind = schema.field(column).type
     if kinds.is_dictionary(kind):
         kind = kind.value_type
     if not (kinds.is_string(kind) or kinds.is_large_string(kind)):
-        return RefusedError("no_text_column", f"column {column!r} holds {kind}", "strings", "Name the one with the text.")
+        return RefusedError(
+            "no_text_column", f"column {column!r} holds {kind}", "strings",
+            "Name the one with the text.",
+        )
     return None
 
 
 def _rows_at_once(metadata: Any, column: str) -> int:
-    """As many rows as hold about `_AT_ONCE` bytes of text in the row group with the longest ones."""
+    """As many rows as hold about `_AT_ONCE` bytes of text in the row group with the longest
+    ones.
+    """
     most = 1
     for index in range(metadata.num_row_groups):
         group = metadata.row_group(index)
@@ -94,7 +109,9 @@ def _decoded(value: bytes | None) -> str | RefusedError | None:
 
 
 def _values(column: Any) -> list[Any]:
-    """The values of a column beside the text; bytes of a string that are no UTF-8 are written as escapes."""
+    """The values of a column beside the text; bytes of a string that are no UTF-8 are written as
+    escapes.
+    """
     import pyarrow as pa
 
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):

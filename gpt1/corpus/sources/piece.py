@@ -7,16 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 LEFT_OUT = frozenset({"unknown_form"})
-"""Rules for what is no book and not meant to be one: recorded and counted, but no fault of the corpus."""
+"""Rules for what is no book and not meant to be one: recorded and counted, but no fault of the
+corpus.
+"""
 
 
 @dataclass(frozen=True)
 class Piece:
     """A text on its way into a book.
 
-    `name` is its name in the corpus (`books.zip/author/title.txt`), `inside` the part of it that speaks of author and title.
-    `book`, `title` and `author` are None where the name alone decides them. `size` (bytes) and `sha256` are those
-    of the undecoded text.
+    `name` is its name in the corpus (`books.zip/author/title.txt`), `inside` the part of it that
+    speaks of author and title. `book`, `title` and `author` are None where the name alone decides
+    them. `size` (bytes) and `sha256` are those of the undecoded text.
     """
 
     name: str
@@ -37,7 +39,9 @@ class Piece:
 
 @dataclass(frozen=True)
 class Refused:
-    """Something that gave no text: where it lies, the rule it broke, what was found, what was expected and what to do."""
+    """Something that gave no text: where it lies, the rule it broke, what was found, what was
+    expected and what to do.
+    """
 
     file: str
     member: str | None
@@ -53,7 +57,9 @@ class Refused:
 
 
 class RefusedError(Exception):
-    """A text that cannot be had; the reader that knows the file and member makes a `Refused` of it."""
+    """A text that cannot be had; the reader that knows the file and member makes a `Refused` of
+    it.
+    """
 
     def __init__(self, rule: str, found: str, expected: str, do: str) -> None:
         super().__init__(found)
@@ -68,7 +74,9 @@ Found = Iterator[Piece | Refused]
 
 
 def naming(inside: str) -> tuple[str, str | None]:
-    """Title and author by a name without its suffix: the file's name, and the folder it lies in (`author/title`) if any."""
+    """Title and author by a name without its suffix: the file's name, and the folder it lies in
+    (`author/title`) if any.
+    """
     path = PurePosixPath(inside)
     author = path.parent.name
     return _spaced(path.name), _spaced(author) or None

@@ -21,7 +21,10 @@ _CHUNK = 1 << 20
 
 @contextmanager
 def opened(file: Listed) -> Iterator[tuple[IO[bytes], int]]:
-    """The file and its size in bytes. UserError when it cannot be read, or is, before or after, another than the listed one."""
+    """The file and its size in bytes.
+
+    UserError when it cannot be read, or is, before or after, another than the listed one.
+    """
     if is_url(file.where) and not file.where.startswith(SCHEME):
         with _remote(file) as found:
             yield found
@@ -35,13 +38,20 @@ def opened(file: Listed) -> Iterator[tuple[IO[bytes], int]]:
             yield stream, before.st_size
             after = path.stat()
     except OSError as error:
-        raise UserError(f"{file.name}: cannot be read ({error.strerror}); expected a readable file.") from error
-    if (before.st_size, before.st_mtime_ns, before.st_ino) != (after.st_size, after.st_mtime_ns, after.st_ino):
+        raise UserError(
+            f"{file.name}: cannot be read ({error.strerror}); expected a readable file."
+        ) from error
+    if (before.st_size, before.st_mtime_ns, before.st_ino) != (
+        after.st_size, after.st_mtime_ns, after.st_ino,
+    ):
         raise _changed(file)
 
 
 def read_file(file: Listed, limit: int) -> bytes:
-    """All bytes of a file. RefusedError when it has more than `limit`, of which none is held; UserError as `opened`."""
+    """All bytes of a file.
+
+    RefusedError when it has more than `limit`, of which none is held; UserError as `opened`.
+    """
     with opened(file) as (stream, size):
         if size > limit:
             raise too_large(limit)
@@ -57,7 +67,9 @@ def _verify(stream: IO[bytes], size: int, file: Listed) -> None:
     if file.digest is None:
         return
     git = file.digest.startswith("git:")
-    found = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False) if git else hashlib.sha256()
+    found = (
+        hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False) if git else hashlib.sha256()
+    )
     while data := stream.read(_CHUNK):
         found.update(data)
     if found.hexdigest() != file.digest.removeprefix("git:"):
@@ -71,7 +83,9 @@ def _remote(file: Listed) -> Iterator[tuple[IO[bytes], int]]:
         info = system.info(path)
         stream = system.open(path, "rb")
     except Exception as error:  # every file system raises its own
-        raise UserError(f"{file.name}: cannot be read ({type(error).__name__}: {error}); run the command again.") from error
+        raise UserError(
+            f"{file.name}: cannot be read ({type(error).__name__}: {error}); run the command again."
+        ) from error
     if file.digest not in (None, mark(info)):
         raise _changed(file)
     with stream:
@@ -83,6 +97,6 @@ def _remote(file: Listed) -> Iterator[tuple[IO[bytes], int]]:
 
 def _changed(file: Listed) -> UserError:
     return UserError(
-        f"{file.name}: the file changed while it was being read, or is not the one that was listed; "
-        "run the command again when nobody writes to it."
+        f"{file.name}: the file changed while it was being read, or is not the one that was listed;"
+        " run the command again when nobody writes to it."
     )

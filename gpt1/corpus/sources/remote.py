@@ -21,7 +21,10 @@ def shown(url: str) -> str:
 
 
 def file_system(url: str) -> tuple[Any, str]:
-    """The file system of a URL and the path on it. UserError when no package for it is installed."""
+    """The file system of a URL and the path on it.
+
+    UserError when no package for it is installed.
+    """
     import fsspec
 
     try:
@@ -29,24 +32,33 @@ def file_system(url: str) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:
         scheme = url.partition("://")[0]
         raise UserError(
-            f"{shown(url)}: {scheme}:// cannot be opened ({_first_line(error)}); expected a scheme whose package is installed. "
-            "Install it, or copy the files to a folder."
+            f"{shown(url)}: {scheme}:// cannot be opened ({_first_line(error)}); expected a scheme"
+            " whose package is installed. Install it, or copy the files to a folder."
         ) from error
 
 
 def list_url(url: str) -> list[Listed]:
-    """The files below a URL, or the one file it names, by their names below it. UserError when it has none or cannot be listed."""
+    """The files below a URL, or the one file it names, by their names below it.
+
+    UserError when it has none or cannot be listed.
+    """
     system, top = file_system(url)
     name = PurePosixPath(top).name
     try:
         if form_of(name) is not None and system.isfile(top):
             return [Listed(name, url, mark(system.info(top)))]
-        # Not the listing's own details: those of some file systems differ from what is said of a file by itself.
+        # Not the listing's own details: those of some file systems differ from what is said of a
+        # file by itself.
         found = {path: mark(system.info(path)) for path in system.find(top)}
     except Exception as error:  # every file system raises its own
-        raise UserError(f"{shown(url)}: cannot be listed ({_first_line(error)}); mend the URL or the access to it.") from error
+        raise UserError(
+            f"{shown(url)}: cannot be listed ({_first_line(error)}); mend the URL or the access"
+            " to it."
+        ) from error
     if not found:
-        raise UserError(f"{shown(url)}: there is nothing; expected a folder or a file with books. Mend the URL.")
+        raise UserError(
+            f"{shown(url)}: there is nothing; expected a folder or a file with books. Mend the URL."
+        )
     listed = []
     for path, digest in sorted(found.items()):
         inside = path.removeprefix(top).strip("/") or name
@@ -55,7 +67,9 @@ def list_url(url: str) -> list[Listed]:
 
 
 def mark(info: Mapping[str, Any]) -> str:
-    """What a file system says of a file's content without reading it: a check sum, or size and time of change."""
+    """What a file system says of a file's content without reading it: a check sum, or size and
+    time of change.
+    """
     size = info.get("size")
     for key in _CHECKSUMS:
         if info.get(key):

@@ -1,11 +1,13 @@
 """Rows with a text column, from Parquet or JSON lines: one document a row, or one sentence a row.
 
-The hub's `bookcorpus` is 74,004,228 rows of one sentence (SPEC section 3) without a column that says which book a row is from. Such
-rows become stretches of a fixed number, each a `Book(form="sentences")`. Lost for good are book boundaries, authors, titles,
-paragraphs and chapters: windows run from book to book, no whole book can be held out, copies of books are not found as such.
+The hub's `bookcorpus` is 74,004,228 rows of one sentence (SPEC section 3) without a column that
+says which book a row is from. Such rows become stretches of a fixed number, each a
+`Book(form="sentences")`. Lost for good are book boundaries, authors, titles, paragraphs and
+chapters: windows run from book to book, no whole book can be held out, copies of books are not
+found as such.
 
-`auto`: sentences when none of the first 1,000 rows has an id, a title, an author or a line break, and half of them are
-shorter than 300 characters. A file of fewer than 100 rows is documents.
+`auto`: sentences when none of the first 1,000 rows has an id, a title, an author or a line break,
+and half of them are shorter than 300 characters. A file of fewer than 100 rows is documents.
 """
 
 from __future__ import annotations
@@ -39,7 +41,10 @@ class Row:
     author: str | None = None
 
 
-def read_rows(rows: Iterable[Row | Refused], name: str, file: str, member: str | None, encoding: str, reading: Reading) -> Found:
+def read_rows(
+    rows: Iterable[Row | Refused], name: str, file: str, member: str | None, encoding: str,
+    reading: Reading,
+) -> Found:
     """The pieces that rows make, by the setting `rows` or by what the first of them look like."""
     rows = iter(rows)
     first = _peek(rows) if reading.rows == "auto" else []
@@ -63,7 +68,11 @@ def _peek(rows: Iterator[Row | Refused]) -> list[Row | Refused]:
 def _sentences(first: list[Row | Refused]) -> bool:
     rows = [row for row in first if isinstance(row, Row)]
     texts = [row.text for row in rows if row.text]
-    if len(texts) < _FEWEST or any(row.id or row.title or row.author for row in rows) or any("\n" in text for text in texts):
+    if (
+        len(texts) < _FEWEST
+        or any(row.id or row.title or row.author for row in rows)
+        or any("\n" in text for text in texts)
+    ):
         return False
     return median(map(len, texts)) < _SENTENCE
 
@@ -80,13 +89,16 @@ def _documents(rows: Iterable[Row | Refused], template: Piece, reading: Reading)
             continue
         label = row.id or f"row-{row.number:09d}"
         yield replace(
-            template, name=f"{template.name}#{row.number:012d}", text=row.text or "", size=len(data),
-            sha256=sha256(data).hexdigest(), book=f"{template.name}/{label}", title=row.title or label, author=row.author,
+            template, name=f"{template.name}#{row.number:012d}", text=row.text or "",
+            size=len(data), sha256=sha256(data).hexdigest(), book=f"{template.name}/{label}",
+            title=row.title or label, author=row.author,
         )  # fmt: skip
 
 
 def _stretches(rows: Iterable[Row | Refused], template: Piece, reading: Reading) -> Found:
-    """A stretch holds the rows whose numbers lie between two multiples of the setting, whatever rows are refused."""
+    """A stretch holds the rows whose numbers lie between two multiples of the setting, whatever
+    rows are refused.
+    """
     held: list[str] = []
     numbers: list[int] = []
     size = 0
@@ -103,7 +115,10 @@ def _stretches(rows: Iterable[Row | Refused], template: Piece, reading: Reading)
             yield error.at(template.file, row_place(template.member, row.number))
             continue
         size += len(text)
-        if held and (row.number // reading.stretch != numbers[0] // reading.stretch or size > reading.limits.document // 4):
+        if held and (
+            row.number // reading.stretch != numbers[0] // reading.stretch
+            or size > reading.limits.document // 4
+        ):
             yield _stretch(held, numbers, template)
             held, numbers, size = [], [], len(text)
         held.append(text)
@@ -117,8 +132,9 @@ def _stretch(held: list[str], numbers: list[int], template: Piece) -> Piece:
     data = text.encode()
     stem = PurePosixPath(without_suffix(template.name)).name
     return replace(
-        template, name=f"{template.name}#{numbers[0]:012d}", text=text, size=len(data), sha256=sha256(data).hexdigest(),
-        book=f"{template.name}/rows-{numbers[0]:012d}", title=f"{stem}, rows {numbers[0]} to {numbers[-1]}", form="sentences",
+        template, name=f"{template.name}#{numbers[0]:012d}", text=text, size=len(data),
+        sha256=sha256(data).hexdigest(), book=f"{template.name}/rows-{numbers[0]:012d}",
+        title=f"{stem}, rows {numbers[0]} to {numbers[-1]}", form="sentences",
     )  # fmt: skip
 
 
@@ -135,5 +151,6 @@ def _checked(text: str, reading: Reading) -> bytes:
         return text.encode()
     except UnicodeEncodeError as error:
         raise RefusedError(
-            "undecodable", f"character {error.start} is half of a surrogate pair", "text that UTF-8 can hold", "Mend the row."
+            "undecodable", f"character {error.start} is half of a surrogate pair",
+            "text that UTF-8 can hold", "Mend the row.",
         ) from error

@@ -1,4 +1,6 @@
-"""A tar file, read forwards once: nothing is unpacked to disk, and headers cannot fill the memory."""
+"""A tar file, read forwards once: nothing is unpacked to disk, and headers cannot fill the
+memory.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,10 @@ class _Member(tarfile.TarInfo):
 
 
 def read_tar(stream: Inflated, file: str, reading: Reading) -> Found:
-    """The books of a tar file, in its order. What was read before damage or a bomb is kept; the rest is one refusal."""
+    """The books of a tar file, in its order.
+
+    What was read before damage or a bomb is kept; the rest is one refusal.
+    """
     stream.stop_at = _HEADERS + 2 * _BLOCK  # tarfile reads the first header when it opens
     try:
         archive = tarfile.open(  # noqa: SIM115 (the stream is not its own)
@@ -58,18 +63,25 @@ def read_tar(stream: Inflated, file: str, reading: Reading) -> Found:
         yield error.at(file)
 
 
-def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, file: str, reading: Reading) -> Found:
+def _read_member(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, file: str, reading: Reading
+) -> Found:
     if member.isdir():
         return
     if not member.isreg() or member.issparse():
         kind = "a link" if member.issym() or member.islnk() else "no regular file"
-        error = RefusedError("not_a_file", f"it is {kind}", "a file with text in it", "Pack the file itself.")
+        error = RefusedError(
+            "not_a_file", f"it is {kind}", "a file with text in it", "Pack the file itself."
+        )
         yield error.at(file, member.name)
         return
-    if member.size > reading.limits.document and not member.name.lower().endswith((".jsonl", ".ndjson")):
+    if member.size > reading.limits.document and not member.name.lower().endswith(
+        (".jsonl", ".ndjson")
+    ):
         found = f"a member of {member.size} bytes"
         yield RefusedError(
-            "too_large", found, f"at most {reading.limits.document}", "Split it, or raise `max_document`."
+            "too_large", found, f"at most {reading.limits.document}",
+            "Split it, or raise `max_document`."
         ).at(file, member.name)  # fmt: skip
         return
     yield from member_books(member.name, file, lambda: archive.extractfile(member), reading)

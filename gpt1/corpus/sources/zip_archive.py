@@ -15,7 +15,10 @@ from gpt1.corpus.sources.zip_member import UNREADABLE, member_stream
 
 
 def read_zip(raw: Metered, size: int, file: str, reading: Reading) -> Found:
-    """The books of a zip file of `size` bytes. A bad member costs that member; the ceilings hold for the sum of them too."""
+    """The books of a zip file of `size` bytes.
+
+    A bad member costs that member; the ceilings hold for the sum of them too.
+    """
     try:
         archive = zipfile.ZipFile(cast(IO[bytes], raw))
     except UNREADABLE as error:
@@ -26,12 +29,15 @@ def read_zip(raw: Metered, size: int, file: str, reading: Reading) -> Found:
         if info.is_dir():
             continue
         if not _regular(info):
-            yield RefusedError("not_a_file", "it is no regular file", "a file with text in it", "Pack the file itself.").at(
-                file, info.filename
-            )
+            yield RefusedError(
+                "not_a_file", "it is no regular file", "a file with text in it",
+                "Pack the file itself.",
+            ).at(file, info.filename)
             continue
         streams: list[Inflated] = []
-        yield from member_books(info.filename, file, partial(_open, archive, info, reading.limits, streams), reading)
+        yield from member_books(
+            info.filename, file, partial(_open, archive, info, reading.limits, streams), reading
+        )
         out += sum(stream.count for stream in streams)
         try:
             check_size(out, size, reading.limits)
@@ -40,7 +46,9 @@ def read_zip(raw: Metered, size: int, file: str, reading: Reading) -> Found:
             return
 
 
-def _open(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limits: Limits, streams: list[Inflated]) -> Inflated:
+def _open(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, limits: Limits, streams: list[Inflated]
+) -> Inflated:
     streams.append(member_stream(archive, info, limits))
     return streams[-1]
 
