@@ -1,6 +1,5 @@
-"""The alternative a good programmer would write in an evening:
-
-GPT-1 with scaled_dot_product_attention, nothing of this package.
+"""The alternative a good programmer would write in an evening: GPT-1 with
+scaled_dot_product_attention, nothing of this package.
 """
 
 from __future__ import annotations

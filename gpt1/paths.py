@@ -27,9 +27,8 @@ def is_url(text: str) -> bool:
 
 
 def path_of_uri(uri: str) -> Path:
-    """The path that `file:///PATH` names:
-
-    `%20` is a space, `?` and `#` are themselves. UserError where it is not absolute.
+    """The path that `file:///PATH` names: `%20` is a space, `?` and `#` are themselves. UserError
+    where it is not absolute.
     """
     path = unquote(uri.removeprefix(FILE).removeprefix("localhost"))
     if not path.startswith("/") or "\0" in path:

@@ -8,9 +8,8 @@ MISSING = "–"
 
 
 def number(value: Any) -> str:
-    """Whole numbers with thin groups of three, others with four significant digits:
-
-    1,234,567; 183.4; 0.01235.
+    """Whole numbers with thin groups of three, others with four significant digits: 1,234,567;
+    183.4; 0.01235.
     """
     if value is None:
         return MISSING

@@ -66,9 +66,8 @@ class Objects:
 
     @staticmethod
     def at(url: str) -> Objects:
-        """The objects below s3://bucket/prefix, which is taken as it is:
-
-        `%20`, `?` and `#` are parts of keys.
+        """The objects below s3://bucket/prefix, which is taken as it is: `%20`, `?` and `#` are
+        parts of keys.
 
         UserError when there is no such bucket, no permission, or no answer.
         """

@@ -226,9 +226,8 @@ def _asks_for_token(address: str) -> bool:
 
 
 def _ask(place: str, token: str | None = None) -> tuple[Any, str]:
-    """Ask a cluster's control service whether it lives:
-
-    (None, "") when it does, or gRPC's status and why.
+    """Ask a cluster's control service whether it lives: (None, "") when it does, or gRPC's status
+    and why.
     """
     import grpc
 

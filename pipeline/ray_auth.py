@@ -1,6 +1,5 @@
-"""Ray's token authentication, as the user has set it:
-
-RAY_AUTH_MODE, RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token.
+"""Ray's token authentication, as the user has set it: RAY_AUTH_MODE, RAY_AUTH_TOKEN,
+RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token.
 """
 
 from __future__ import annotations

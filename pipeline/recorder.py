@@ -58,9 +58,8 @@ def default_uri(store: Path) -> str:
 
 
 def _sqlite_uri(file: Path) -> str:
-    """With the driver's name:
-
-    MLflow takes the path of a plain `sqlite:///` as it is written, and makes folders called `%20`.
+    """With the driver's name: MLflow takes the path of a plain `sqlite:///` as it is written, and
+    makes folders called `%20`.
     """
     from sqlalchemy import URL
 

@@ -53,9 +53,8 @@ KEY, OVER = "gpt1.key", ("SUCCEEDED", "FAILED", "STOPPED")
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be run on the cluster:
-
-    `gpt1 run` with these words; `python` is the interpreter there (None: chosen).
+    """What is to be run on the cluster: `gpt1 run` with these words; `python` is the interpreter
+    there (None: chosen).
     """
 
     file: Path

@@ -131,7 +131,6 @@ class Tracker:
 
     def references(self, uid: str, files: Sequence[Mapping[str, Any]]) -> None:
         """All files of an artifact, as mappings of name, uri, size (bytes) and sha256:
-
         `artifacts.json` in the run, and tags.
         """
         self.document(uid, "artifacts.json", [dict(file) for file in files])

@@ -1,6 +1,5 @@
-"""A training that goes on with fewer ranks while hosts are missing:
-
-Ray Train's elastic scaling, held to counts that share a batch.
+"""A training that goes on with fewer ranks while hosts are missing: Ray Train's elastic scaling,
+held to counts that share a batch.
 
 Ray Train starts the ranks again, as many as there is room for, when one is lost, and looks now and
 then whether there is room for more. It would take any count between the least and the most; a

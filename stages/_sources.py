@@ -43,9 +43,8 @@ def source_of(artifact: Artifact) -> Source:
 
 
 def _origin(settings: Mapping[str, Any]) -> str:
-    """Where a stage read from:
-
-    `embedded`, an address without what may be secret in it, the last name of a folder.
+    """Where a stage read from: `embedded`, an address without what may be secret in it, the last
+    name of a folder.
     """
     source = next(
         (settings[name] for name in ("source", "init_from", "checkpoint") if settings.get(name)), ()

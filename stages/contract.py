@@ -56,9 +56,8 @@ def added(default: Any, description: str, **limits: Any) -> Any:
 
 @dataclass(frozen=True)
 class Resources:
-    """What one stage may use:
-
-    `workers` processes of `cpus` cores and `gpus` devices each. None: as many workers as fit.
+    """What one stage may use: `workers` processes of `cpus` cores and `gpus` devices each. None: as
+    many workers as fit.
 
     `min_workers`: a gang may begin, and go on, with so many while there is no room for all. None:
     it needs all.
@@ -282,10 +281,8 @@ class Stage(ABC):
     must hold them together.
     """
     spreads: ClassVar[bool] = False
-    """True:
-
-    `run` places its own work on the cluster (parts, ranks), without a CPU itself. False: `run` is a
-    job of `resources`.
+    """True: `run` places its own work on the cluster (parts, ranks), without a CPU itself. False:
+    `run` is a job of `resources`.
     """
 
     @classmethod

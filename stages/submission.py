@@ -1,6 +1,5 @@
-"""submission: the test predictions of fine-tuned tasks as files to hand in:
-
-GLUE's zip, Story Cloze's and RACE's forms.
+"""submission: the test predictions of fine-tuned tasks as files to hand in: GLUE's zip, Story
+Cloze's and RACE's forms.
 """
 
 from __future__ import annotations

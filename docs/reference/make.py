@@ -1,6 +1,5 @@
-"""Writes docs/reference/workflow.md and commands.md from the code:
-
-`python -m docs.reference.make`. A test compares them.
+"""Writes docs/reference/workflow.md and commands.md from the code: `python -m docs.reference.make`.
+A test compares them.
 """
 
 from __future__ import annotations

@@ -119,9 +119,8 @@ def document(
     steps: Sequence[Step], trained: Counts, records: Sequence[Mapping[str, Any]],
     split: Mapping[str, Mapping[str, Any]], samples: Sequence[Mapping[str, str]], top: int,
 ) -> dict[str, Any]:
-    """audit.json:
-
-    `steps`, `published`, `trained`, `sentences`, `words`, `samples`, `rejected`, `copies`.
+    """audit.json: `steps`, `published`, `trained`, `sentences`, `words`, `samples`, `rejected`,
+    `copies`.
     """
     total = trained.words.total()
     ranked = sorted(trained.words.items(), key=lambda item: (-item[1], item[0]))[:top]

@@ -19,9 +19,8 @@ _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 @dataclass
 class Counts:
-    """Of the texts trained on:
-
-    `books`, their `size`, `lengths` (words in a sentence -> sentences), `words` in lower case.
+    """Of the texts trained on: `books`, their `size`, `lengths` (words in a sentence -> sentences),
+    `words` in lower case.
     """
 
     books: int = 0

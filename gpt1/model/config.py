@@ -89,9 +89,8 @@ class ModelConfig:
         return (self.rows + self.context) * self.width + self.layers * self.block_parameters()
 
     def flops_per_token(self, length: int | None = None) -> float:
-        """Floating-point operations of training on one token:
-
-        6 a parameter, and 12 C T a layer for attention over T positions (an LSTM has none).
+        """Floating-point operations of training on one token: 6 a parameter, and 12 C T a layer for
+        attention over T positions (an LSTM has none).
 
         The usual estimate (PaLM, appendix B): 756 MFLOP for the paper's shape at T = 512. Causality
         is not deducted.

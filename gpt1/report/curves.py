@@ -51,9 +51,8 @@ class Mark:
 
 @dataclass(frozen=True)
 class Chart:
-    """One chart:
-
-    `name` is a file name's stem and must be unique in a page; `title` says what is drawn, in words.
+    """One chart: `name` is a file name's stem and must be unique in a page; `title` says what is
+    drawn, in words.
     """
 
     name: str

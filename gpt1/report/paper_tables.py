@@ -91,9 +91,8 @@ def table_facts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _samples(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> list[str]:
-    """What was scored on, or trained on, fewer rows than the publisher has:
-
-    `RTE (600 of 2,490 training rows, 200 dev rows)`.
+    """What was scored on, or trained on, fewer rows than the publisher has: `RTE (600 of 2,490
+    training rows, 200 dev rows)`.
     """
     found = []
     for row in rows:

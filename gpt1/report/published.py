@@ -20,9 +20,7 @@ OTHERS: Mapping[int, tuple[Row, ...]] = {
         ("BERT large (2019)", (60.5, 94.9, 89.3, None, 72.1, None)),
     ),
 }
-"""ELMo:
-
-Peters et al. 2018, table 1. BERT: Devlin et al. 2019, table 1. In the order of
+"""ELMo: Peters et al. 2018, table 1. BERT: Devlin et al. 2019, table 1. In the order of
 `gpt1.report.paper_tables.COLUMNS`.
 """
 

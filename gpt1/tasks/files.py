@@ -1,6 +1,5 @@
-"""The files of one task's data:
-
-`task.json`, `train.jsonl`, `dev.jsonl` and, where the publisher has one, `test.jsonl`.
+"""The files of one task's data: `task.json`, `train.jsonl`, `dev.jsonl` and, where the publisher
+has one, `test.jsonl`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""Reading a task from the Hugging Face hub's layout:
-
-Parquet files `config/split-00000-of-00001.parquet` in a local folder.
+"""Reading a task from the Hugging Face hub's layout: Parquet files
+`config/split-00000-of-00001.parquet` in a local folder.
 
 Faults are UserErrors with file and row (counted from 1, as the hub's viewer shows row 0 as the
 first). No network here: `gpt1 data get` downloads, and a folder that somebody filled by hand is

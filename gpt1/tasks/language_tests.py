@@ -1,6 +1,5 @@
-"""Readers of two later tests of language models:
-
-LAMBADA (Paperno et al. 2016) and WSC273 (Levesque et al. 2012).
+"""Readers of two later tests of language models: LAMBADA (Paperno et al. 2016) and WSC273 (Levesque
+et al. 2012).
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""Readers of the published layouts:
-
-GLUE's and SciTail's TSV, SNLI's JSON Lines, RACE's folders, Story Cloze's CSV.
+"""Readers of the published layouts: GLUE's and SciTail's TSV, SNLI's JSON Lines, RACE's folders,
+Story Cloze's CSV.
 
 A folder without the publisher's files may hold the Hugging Face hub's copy instead
 (gpt1/tasks/hub.py).
@@ -30,9 +29,8 @@ from gpt1.tasks.table import Column, Source, Task
 
 CLOZE_SEED = 3535999445
 CLOZE_DEV = 374
-"""The released code's split of the labelled 2016 file:
-
-`train_test_split(test_size=374, random_state=3535999445)`.
+"""The released code's split of the labelled 2016 file: `train_test_split(test_size=374,
+random_state=3535999445)`.
 """
 
 
@@ -286,9 +284,8 @@ def _cloze(file: _File) -> Iterator[Example]:
 
 
 def _cloze_dev(splits: dict[str, Split]) -> dict[str, Split]:
-    """The released code's dev set:
-
-    374 stories of the one labelled file (SPEC section 4); a fifth of a shorter file.
+    """The released code's dev set: 374 stories of the one labelled file (SPEC section 4); a fifth
+    of a shorter file.
     """
     from sklearn.model_selection import train_test_split
 

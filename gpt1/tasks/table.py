@@ -94,9 +94,8 @@ class Task:
     dropped_label: str = ""
     """Rows with this label are no part of the task (SNLI's `-`: the annotators did not agree)."""
     aliases: Mapping[str, str] = field(default_factory=dict)
-    """Other spellings of labels: files made from the hub's copy number the classes (QNLI:
-
-    0 is entailment).
+    """Other spellings of labels: files made from the hub's copy number the classes (QNLI: 0 is
+    entailment).
     """
     short_rows: bool = False
     """Rows with too few columns are part of the published file and are left out, counted (QQP)."""

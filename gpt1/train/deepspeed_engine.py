@@ -1,6 +1,5 @@
-"""The engine over DeepSpeed:
-
-ZeRO 0-3 on any number of ranks, fp32 and bf16, on GPUs (NCCL) and CPUs (gloo).
+"""The engine over DeepSpeed: ZeRO 0-3 on any number of ranks, fp32 and bf16, on GPUs (NCCL) and
+CPUs (gloo).
 """
 
 from __future__ import annotations
@@ -142,9 +141,8 @@ def make_engine(
     micro_batch: int, accumulation: int, precision: Precision, portable_only: bool = False,
     zero_on_one_rank: bool = False,
 ) -> Engine:
-    """The engine of these ranks:
-
-    DeepSpeed's, or torch's where a rank alone has nothing to partition or to average.
+    """The engine of these ranks: DeepSpeed's, or torch's where a rank alone has nothing to
+    partition or to average.
 
     There every ZeRO stage would compute the same and only copy; `zero_on_one_rank` asks for
     DeepSpeed all the same, whose settings may move the optimizer to the host's memory.

@@ -17,9 +17,8 @@ from gpt1.train.command_numbers import positive_float, positive_int, positive_in
 from gpt1.train.describe import DEFAULT_MFU, expected_seconds
 
 HEADERS = 1.045
-"""Bytes on the wire for each byte sent:
-
-Ethernet, IP and TCP headers of 1,448-byte segments (66 bytes each).
+"""Bytes on the wire for each byte sent: Ethernet, IP and TCP headers of 1,448-byte segments (66
+bytes each).
 """
 
 

@@ -23,11 +23,9 @@ KEY = "gpt1_training"
 
 @dataclass
 class PortableState:
-    """What an update changes:
-
-    `weights` and, by moment, `moments`, fp32 on the CPU under the parameters' names, and the number
-    of `updates` the optimiser counted. Random state and data position follow from the step
-    (docs/training.md).
+    """What an update changes: `weights` and, by moment, `moments`, fp32 on the CPU under the
+    parameters' names, and the number of `updates` the optimiser counted. Random state and data
+    position follow from the step (docs/training.md).
     """
 
     updates: int = 0
@@ -85,9 +83,8 @@ def check_names(module: nn.Module, state: PortableState) -> None:
 
 
 def initial_state(weights: Mapping[str, Tensor]) -> PortableState:
-    """The state before the first update:
-
-    `weights` (fp32, complete, by parameter) and moments of zeros.
+    """The state before the first update: `weights` (fp32, complete, by parameter) and moments of
+    zeros.
     """
     weights = {name: tensor.detach() for name, tensor in weights.items()}
     moments = {

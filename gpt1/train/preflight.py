@@ -38,9 +38,8 @@ SLOW = {
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that `ranks` which share a memory need:
-
-    `each` of them, and `once` beside; and how many are `free`.
+    """Bytes that `ranks` which share a memory need: `each` of them, and `once` beside; and how many
+    are `free`.
     """
 
     each: int

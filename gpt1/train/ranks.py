@@ -62,9 +62,8 @@ class Ranks:
         dist.destroy_process_group()
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """Every rank's `tensor`, of one shape and type, stacked in the order of ranks:
-
-        (...) -> (world, ...), on the CPU.
+        """Every rank's `tensor`, of one shape and type, stacked in the order of ranks: (...) ->
+        (world, ...), on the CPU.
         """
         here = tensor.to(self.device).contiguous()
         parts = [torch.empty_like(here) for _ in range(self.world)]

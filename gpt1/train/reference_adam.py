@@ -19,9 +19,8 @@ import torch
 
 
 class ReferenceAdam(torch.optim.Optimizer):
-    """State of each parameter:
-
-    `step` (a float32 tensor, as torch's AdamW has it), `exp_avg` and `exp_avg_sq`.
+    """State of each parameter: `step` (a float32 tensor, as torch's AdamW has it), `exp_avg` and
+    `exp_avg_sq`.
     """
 
     def __init__(

@@ -54,10 +54,8 @@ def doctor(
     ] = Path("store"),
     as_json: Json = False,
 ) -> None:
-    """Look at this machine:
-
-    Python, packages, GPU, memory, limits, disk, ports. Exit status 1 when something would stop a
-    run.
+    """Look at this machine: Python, packages, GPU, memory, limits, disk, ports. Exit status 1 when
+    something would stop a run.
     """
     findings = [finding for look in LOOKS for finding in look(store)]
     if as_json:
