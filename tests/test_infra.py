@@ -1,4 +1,4 @@
-"""The files in infra/, as far as they can be checked without a cluster. docs/infra.md says what was really run of each."""
+"""The files in infra/, as far as they can be checked without a cluster. docs/how-to/cluster.md says what was really run of each."""
 
 from __future__ import annotations
 
