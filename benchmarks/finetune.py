@@ -138,7 +138,7 @@ def load(name: str, count: int) -> tuple[TaskSet, int]:
 def settings(lm_weight: float) -> FinetuneConfig:
     """One epoch, as the paper trains."""
     return FinetuneConfig(
-        seed=1, lr=RATE, epochs=1, batch=BATCH, lm_weight=lm_weight, log_every=10_000
+        seed=1, lr=RATE, epochs=1, batch_size=BATCH, lm_weight=lm_weight, log_every=10_000
     )
 
 

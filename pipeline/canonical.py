@@ -45,17 +45,13 @@ def fingerprint(value: Any) -> str:
 
 
 def semantic(settings: BaseModel) -> dict[str, Any]:
-    """The settings that decide what comes out: no placement, and no later-added field at the
-    value that changes nothing.
-    """
+    """The settings that decide what comes out: none of `runtime_field`."""
     chosen: dict[str, Any] = {}
     dumped = settings.model_dump(mode="json")
     for name, field in type(settings).model_fields.items():
         marks = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        value = getattr(settings, name)
-        if marks.get("placement") or (
-            marks.get("added") and value == field.get_default(call_default_factory=True)
-        ):
+        if marks.get("runtime"):
             continue
+        value = getattr(settings, name)
         chosen[name] = semantic(value) if isinstance(value, BaseModel) else dumped[name]
     return chosen

@@ -162,7 +162,7 @@ def _combinations(document: Document, node: str, spec: StageSpec) -> list[dict[s
     found: dict[str, dict[str, Any]] = {}
     matrices = [
         (("matrix",), spec.matrix),
-        *((("also", number), one) for number, one in enumerate(spec.also)),
+        *((("include", number), one) for number, one in enumerate(spec.include)),
     ]
     for name, matrix in matrices:
         _check_axes(document, node, spec, ("stages", node, *name), matrix)
@@ -188,7 +188,7 @@ def _check_axes(
                 f"{where}: stages.{node}: {axis!r} stands both in `with:` and in `{path[2]}:`;"
                 " keep one"
             )
-    if path[2] == "also" and set(matrix) != set(spec.matrix):
+    if path[2] == "include" and set(matrix) != set(spec.matrix):
         raise UserError(
             f"{document.where(path)}: {'.'.join(map(str, path))}: axes"
             f" {', '.join(matrix) or 'none'}, expected those of `matrix:`,"

@@ -109,7 +109,7 @@ class Records:
         if entry.cell.uses == "pretrain" and curves:
             settings = entry.cell.settings.model_dump()
             self._tracker.metrics(
-                self._uid(entry), step * settings["batch"] * settings["context"], curves, when
+                self._uid(entry), step * settings["batch_size"] * settings["context"], curves, when
             )
 
     def made(self, entry: Entry, artifact: Artifact, record: Mapping[str, Any]) -> None:

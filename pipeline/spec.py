@@ -76,7 +76,7 @@ class StageSpec(_Strict):
     matrix: dict[str, tuple[Any, ...]] = Field(
         default_factory=dict, description="Settings to run every combination of."
     )
-    also: tuple[dict[str, tuple[Any, ...]], ...] = Field(
+    include: tuple[dict[str, tuple[Any, ...]], ...] = Field(
         (), description="Further matrices, for combinations that no one has."
     )
     resources: ResourceSpec = Field(

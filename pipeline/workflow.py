@@ -62,7 +62,7 @@ def _modules(document: Document, specs: Mapping[str, StageSpec]) -> dict[str, st
         ]
         matrices = [
             (("matrix",), spec.matrix),
-            *((("also", number), one) for number, one in enumerate(spec.also)),
+            *((("include", number), one) for number, one in enumerate(spec.include)),
         ]
         named += [
             ((*path, "task"), task) for path, matrix in matrices for task in matrix.get("task", ())
@@ -126,7 +126,7 @@ def _assign(document: Document, merged: dict[str, dict[str, Any]], assignment: s
     node, _, key = target.strip().partition(".")
     if not equals or not key:
         raise UserError(
-            f"--set {assignment!r}: expected stage.key=value, such as pretrain.max_lr=1e-3"
+            f"--set {assignment!r}: expected stage.key=value, such as pretrain.lr=1e-3"
         )
     if node not in merged:
         raise UserError(f"--set {assignment!r}: unknown stage {node!r}; {nearest(node, merged)}")
@@ -158,8 +158,8 @@ def _drop_axis(raw: dict[str, Any], setting: str) -> None:
         )
 
     raw |= {"matrix": without(raw.get("matrix"))}
-    if isinstance(raw.get("also"), list):
-        raw["also"] = [without(matrix) for matrix in raw["also"]]
+    if isinstance(raw.get("include"), list):
+        raw["include"] = [without(matrix) for matrix in raw["include"]]
 
 
 def _stage_spec(document: Document, node: str, raw: dict[str, Any]) -> StageSpec:

@@ -76,6 +76,6 @@ def _semantic(artifact: Artifact) -> dict[str, Any]:
     fields = importlib.import_module(_module(artifact.stage)).STAGE.settings_model.model_fields
     extras = {name: field.json_schema_extra for name, field in fields.items()}
     placed = {
-        name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("placement")
+        name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("runtime")
     }
     return {name: value for name, value in artifact.settings.items() if name not in placed}

@@ -26,71 +26,61 @@ if TYPE_CHECKING:
 
 
 class TuningSettings(Settings):
-    """The defaults are the paper's (SPEC section 4)."""
+    """The defaults are the paper's (section 4.1)."""
 
-    task: str = Field(description="The task, as in the task_data cell it takes.")
+    task: str = Field(description="The task, one of the task_data jobs.")
     seed: int = Field(
         1, ge=0, le=2**31 - 1,
-        description="Seed of the head, the special tokens, dropout and the examples' order.",
+        description="Seed of the head, the special tokens, dropout and the order of examples.",
     )
     lr: float = Field(
-        6.25e-5, gt=0, le=0.1, description="Highest learning rate; it falls linearly to 0."
+        6.25e-5, gt=0, le=0.1, description="Peak learning rate; it falls linearly to 0."
     )
     epochs: int = Field(
-        3, ge=1, le=1000,
-        description="Passes over the training examples, each followed by an evaluation on dev.",
+        3, ge=1, le=1000, description="Passes over the training examples, each scored on dev."
     )
-    batch: int = Field(
-        32, ge=1, le=4096,
-        description="Examples an update; the rest of an epoch that fills no batch is left out.",
+    batch_size: int = Field(
+        32, ge=1, le=4096, description="Examples per step; an incomplete last batch is dropped."
     )
-    accumulation: int = Field(
-        1, ge=1, le=4096,
-        description="Pieces a batch is computed in, one after the other, to save memory.",
+    gradient_accumulation_steps: int = Field(
+        1, ge=1, le=4096, description="Compute a batch in this many pieces, to save memory."
     )
-    warmup: float = Field(
-        0.002, ge=0, lt=1, description="Share of the updates over which the learning rate rises."
+    warmup_steps: int | None = Field(
+        None, ge=0, le=10_000_000,
+        description="Steps over which the learning rate rises from 0; default: `warmup_ratio`.",
     )
+    warmup_ratio: float = Field(0.002, ge=0, lt=1, description="The same as a share of all steps.")
     lm_weight: float = Field(
-        0.5, ge=0, le=10,
-        description="Weight of the auxiliary language-model loss (the paper's lambda).",
+        0.5, ge=0, le=10, description="Weight of the auxiliary language-model loss."
     )
     classifier_dropout: float = Field(
         0.1, ge=0, lt=1, description="Dropout before the task's linear layer."
     )
     weight_decay: float = Field(
-        0.01, ge=0, le=1, description="Decoupled weight decay of matrices and embeddings."
+        0.01, ge=0, le=1, description="Decoupled decay of matrices and embeddings."
     )
-    clip: float = Field(
-        1.0, ge=0, le=1000, description="Bound on the gradient's global norm; 0 for none."
+    grad_clip: float = Field(
+        1.0, ge=0, le=1000, description="Maximum gradient norm (0 disables clipping)."
     )
     max_length: int | None = Field(
         None, ge=SHORTEST, le=8_192, description="Longest sequence in ids (the model's context)."
     )
-    truncation: Literal["room", "reference"] = Field(
-        "room",
-        description=(
-            "`room`: a longer part takes what a shorter leaves; `reference`: each part is cut"
-            " alike, as in the 2018 code."
-        ),
+    truncation: Literal["longest_first", "fixed"] = Field(
+        "longest_first",
+        description="Cut the longest text first, or each text to a fixed length as the code of"
+        " 2018.",
     )
     regression: Literal["soft", "mse"] = Field(
-        "soft",
-        description="How STS-B's score is learned: soft labels of six classes, or one number.",
+        "soft", description="STS-B: soft labels of six classes, or one number."
     )
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="Number format of the computation; weights and moments stay fp32."
     )
-    batching: Literal["length", "random"] = Field(
-        "length",
-        description=(
-            "Whether examples of like length share a batch (less padding, faster) or any do, as in"
-            " the 2018 code."
-        ),
+    group_by_length: bool = Field(
+        True,
+        description="Batch examples of like length, which is faster; `false`: as the code of 2018.",
     )
-    log_every: int = Field(
-        10, ge=1, le=100_000, description="Updates between two points of the training curves."
-    )
+    log_every: int = Field(10, ge=1, le=100_000, description="Log metrics every N steps.")
 
     @field_validator("task")
     @classmethod
@@ -107,9 +97,10 @@ class TuningSettings(Settings):
 
     @model_validator(mode="after")
     def _pieces(self) -> Self:
-        if self.batch % self.accumulation:
+        if self.batch_size % self.gradient_accumulation_steps:
             raise ValueError(
-                f"batch {self.batch} cannot be cut in accumulation {self.accumulation} equal pieces"
+                f"batch_size {self.batch_size} is not divisible by gradient_accumulation_steps"
+                f" {self.gradient_accumulation_steps}"
             )
         return self
 
@@ -187,7 +178,7 @@ def prepare(context: Context) -> torch.device:
     if context.resources.gpus > 0:
         if not torch.cuda.is_available():
             raise UserError(
-                "`resources:` asks for a GPU, and torch finds none here; set gpus to 0 or mend the"
+                "`resources:` asks for a GPU, and torch finds none here; set gpus to 0 or fix the"
                 " driver"
             )
         return torch.device("cuda")

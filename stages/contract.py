@@ -33,25 +33,15 @@ registry ("" for none).
 class Settings(BaseModel):
     """What stands under a stage's `with:`.
 
-    Every field is semantic (it enters the fingerprint) unless made by `placement`.
+    Every field is semantic (it enters the fingerprint) unless made by `runtime_field`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def placement(default: Any, description: str, **limits: Any) -> Any:
+def runtime_field(default: Any, description: str, **limits: Any) -> Any:
     """A field that says where or how fast, never what: it does not enter the fingerprint."""
-    return Field(default, description=description, json_schema_extra={"placement": True}, **limits)
-
-
-def added(default: Any, description: str, **limits: Any) -> Any:
-    """A field added after a stage's first release; `default` reproduces the behaviour from before
-    it existed.
-
-    While the field has that value it is left out of the fingerprint, so that an upgrade throws
-    nothing away.
-    """
-    return Field(default, description=description, json_schema_extra={"added": True}, **limits)
+    return Field(default, description=description, json_schema_extra={"runtime": True}, **limits)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from gpt1.errors import UserError
 from gpt1.report.licenses import check_license
 from stages._sources import source_of
 from stages._tuning import is_model
-from stages.contract import MODELS, Context, Settings, Stage, placement
+from stages.contract import MODELS, Context, Settings, Stage, runtime_field
 
 if TYPE_CHECKING:
     from gpt1.report.sources import Source
@@ -26,26 +26,23 @@ CARD = "README.md"
 
 
 class ExportSettings(Settings):
-    tuned: bool = Field(
+    include_finetuned: bool = Field(
         True,
-        description="Whether fine-tuned models that were kept (`keep_model`) are exported as well.",
+        description="Also export the fine-tuned models that were kept (`keep_model`).",
     )
-    register_as: str = placement(
+    registry_name: str = runtime_field(
         "gpt1",
-        "The models' name in MLflow's registry; a fine-tuned one adds its task. Empty: none is"
-        " registered.",
+        "Name in MLflow's registry; a fine-tuned model adds its task. Empty: do not register.",
         max_length=100,
     )
     license: str = Field(
         "",
         description=(
-            "The license in the model card, as the Hugging Face hub spells it (`cc-by-4.0`). Empty:"
-            " none."
+            "License in the model card, an identifier of the Hugging Face hub (`cc-by-4.0`)."
         ),
     )
     language: str = Field(
-        "en", pattern=r"^[a-z]{2,3}$",
-        description="The language in the model card, as its ISO 639 code.",
+        "en", pattern=r"^[a-z]{2,3}$", description="Language in the model card (ISO 639).",
     )
 
     @field_validator("license")
@@ -93,10 +90,10 @@ class Export(Stage):
         behind = [source_of(item) for item in context.inputs()]
         files, models = (
             _write(context, settings, "hf", "", found, behind),
-            {"hf": settings.register_as},
+            {"hf": settings.registry_name},
         )
         common = [source for source in behind if source.kind not in ("finetune", "zero_shot")]
-        for cell in context.inputs("finetune") if settings.tuned else []:
+        for cell in context.inputs("finetune") if settings.include_finetuned else []:
             if HEAD_CONFIG in cell.files:
                 gpt = load_model(cell.path("model.safetensors"))
                 tuned = Checkpoint(
@@ -104,14 +101,14 @@ class Export(Stage):
                 )
                 folder, task = f"tuned/{_plain(cell.cell)}", f"-{cell.settings['task']}"
                 files += _write(context, settings, folder, task, tuned, [*common, source_of(cell)])
-                models[folder] = settings.register_as + task
+                models[folder] = settings.registry_name + task
         context.summary(
             {
                 "parameters": found.model.config.parameters(), "files": len(files),
                 "exported": sorted(models),
             }
         )
-        if settings.register_as:
+        if settings.registry_name:
             context.summary({MODELS: models})
         context.say(
             f"{len(files)} files for transformers in {context.attempt}: {', '.join(models)}"
@@ -127,7 +124,7 @@ def _write(
     from gpt1.weights.hf import export
 
     publication = Publication(
-        (settings.register_as or "gpt1") + task, settings.language, settings.license
+        (settings.registry_name or "gpt1") + task, settings.language, settings.license
     )
     card = model_card(found.model.config, found.vocabulary, sources, found.tuned, publication)
     files = export(context.attempt / folder, found.model, found.vocabulary, card, found.tuned)

@@ -25,7 +25,7 @@ from stages._tuning import (
     write_lines,
     write_outcome,
 )
-from stages.contract import Context, Stage, added
+from stages.contract import Context, Stage
 
 if TYPE_CHECKING:
     from gpt1.tasks.files import TaskFiles
@@ -44,40 +44,37 @@ class FinetuneSettings(TuningSettings):
     variant: Variant = Field(
         "full",
         description=(
-            "The paper's table 5: as described, without the language-model loss, from random"
-            " weights, or with the LSTM that a pretrain cell with `model: lstm` made."
+            "The paper's table 5: complete, without the language-model loss, from random"
+            " weights, or with the LSTM (a pretrain job with `model: lstm`)."
         ),
     )
     layers: int | None = Field(
-        None, ge=1, le=96, description="Blocks of the model without pre-training; else not used."
+        None, ge=1, le=96, description="Blocks of the model of `no_pretraining`."
     )
     width: int | None = Field(
-        None, ge=8, le=16_384, description="Width of the model without pre-training; else not used."
+        None, ge=8, le=16_384, description="Width of the model of `no_pretraining`."
     )
     heads: int | None = Field(
-        None, ge=1, le=256,
-        description="Attention heads of the model without pre-training; else not used.",
+        None, ge=1, le=256, description="Attention heads of the model of `no_pretraining`.",
     )
     context: int | None = Field(
-        None, ge=SHORTEST, le=8_192,
-        description="Context of the model without pre-training; else not used.",
+        None, ge=SHORTEST, le=8_192, description="Context of the model of `no_pretraining`.",
     )
     dropout: float = Field(
-        0.1, ge=0, lt=1, description="Dropout inside the model without pre-training; else not used."
+        0.1, ge=0, lt=1, description="Dropout inside the model of `no_pretraining`."
     )
-    init_std: float = added(
-        0.02, "Deviation of the initial weights of the model without pre-training; else not used.",
-        gt=0, lt=1,
+    init_std: float = Field(
+        0.02, gt=0, lt=1,
+        description="Standard deviation of weight initialization of `no_pretraining`.",
     )
-    predict_test: bool = added(
-        True, "Predict the test set with the best epoch, and score it where its labels are public."
+    predict_test: bool = Field(
+        True, description="Predict the test set, and score it where its labels are public."
     )
     keep_model: bool | None = Field(
         None,
         description=(
-            "Keep the best epoch's weights, head included (4 bytes a parameter). When not given,"
-            " each task's first cell of variant `full` does (or, without one, of the next variant"
-            " but `lstm`), which has the first seed of the matrix."
+            "Keep the weights of the best epoch (4 bytes per parameter). By default the first job"
+            " of each task does: variant `full`, or the next but `lstm`, with the first seed."
         ),
     )
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from gpt1.errors import UserError
 from stages._checkpoint_files import checkpoint_files
-from stages.contract import Context, OutsideFile, Settings, Stage, placement
+from stages.contract import Context, OutsideFile, Settings, Stage, runtime_field
 
 
 class GivenSettings(Settings):
-    checkpoint: str = placement(
+    checkpoint: str = runtime_field(
         ...,
         "A folder of `gpt1 import` or `gpt1 export hf`: weights, shape and vocabulary. It counts by"
         " content.",

@@ -30,7 +30,7 @@ from gpt1.corpus.sources.rows import LOST
 from gpt1.errors import UserError
 from gpt1.wording import counted
 from stages._ingest_parts import ingest_part, spool_part
-from stages.contract import Artifact, Context, OutsideFile, Part, Settings, Stage, placement
+from stages.contract import Artifact, Context, OutsideFile, Part, Settings, Stage, runtime_field
 
 EMBEDDED = "embedded"
 # In front of the embedded corpus's file names, so that a folder with files of the same names is
@@ -39,73 +39,57 @@ _MARK = "embedded:"
 
 
 class IngestSettings(Settings):
-    source: str | tuple[str, ...] = placement(
+    source: str | tuple[str, ...] = runtime_field(
         EMBEDDED,
-        "`embedded` for the corpus that comes with the package; else a folder, a file,"
-        " `hf://datasets/OWNER/NAME@REVISION`, a URL that fsspec knows, or a list of those.",
+        "`embedded`, the corpus of the demo; or a folder, a file,"
+        " `hf://datasets/OWNER/NAME@REVISION`, a URL that fsspec opens, or a list of those.",
         min_length=1,
     )
     folders: tuple[Folder, ...] = Field(
-        FOLDERS, min_length=1, description="Which folders of the embedded corpus are taken."
+        FOLDERS, min_length=1, description="Folders of the embedded corpus."
     )
-    parts: int = Field(
-        16,
-        ge=1,
-        le=4096,
-        description=(
-            "The number of parts the books are spread over; a book's part depends on its id."
-        ),
+    num_partitions: int = Field(
+        16, ge=1, le=4096, description="Partitions of the books, by a hash of their ids.",
     )
     chapter_pattern: str | None = Field(
         None,
         min_length=1,
         description=(
-            "A regular expression whose one group is the chapter's number in a file's name; such"
-            " files make up one book."
+            "A regular expression whose one group is the chapter's number in a file name;"
+            " such files make up one book."
         ),
     )
     fallback_encoding: Literal["detect", "none", "windows-1252", "latin-1"] = Field(
         "detect",
         description=(
-            "How a file is read that is neither UTF-8 nor UTF-16: `detect` decides between"
-            " Windows-1252, Latin-1 and refusing it; `none` refuses it."
+            "For files that are neither UTF-8 nor UTF-16: `detect` decides between"
+            " Windows-1252, Latin-1 and refusing; `none` refuses."
         ),
     )
     text_column: str = Field(
-        "text", min_length=1,
-        description="The column of Parquet and JSON lines that holds the text.",
+        "text", min_length=1, description="Column of Parquet and JSON lines with the text.",
     )
     rows: Literal["auto", "documents", "sentences"] = Field(
         "auto",
-        description=(
-            "What a row of Parquet and JSON lines is; `auto` looks at the first thousand"
-            " (docs/reference/books.md)."
-        ),
+        description="What a row of Parquet or JSON lines is (docs/reference/books.md).",
     )
-    stretch: int = Field(
-        6_700,
-        ge=1,
-        le=10_000_000,
-        description=(
-            "Rows of one sentence that make a book; BooksCorpus has 6,704 sentences a book."
-        ),
+    sentences_per_document: int = Field(
+        6_700, ge=1, le=10_000_000,
+        description="Rows of one sentence per document; BooksCorpus has 6,704 per book.",
     )
     max_document: int = Field(
-        64 * MIB, ge=1024, le=1 << 30,
-        description="The largest text of one file, member or row in bytes.",
+        64 * MIB, ge=1024, le=1 << 30, description="Maximum bytes of one text.",
     )
     max_archive: int = Field(
-        64 << 30, ge=1024, description="The most bytes that may come out of one archive."
+        64 << 30, ge=1024, description="Maximum bytes that come out of one archive."
     )
     max_ratio: int = Field(
-        100, ge=2, le=100_000,
-        description="The most bytes that may come out of one packed byte, after 16 MiB.",
+        100, ge=2, le=100_000, description="Maximum compression ratio, after 16 MiB.",
     )
-    max_line: int = Field(1_000_000, ge=100, description="The longest line in characters.")
-    on_error: Literal["record", "stop"] = placement(
+    max_line: int = Field(1_000_000, ge=100, description="Maximum characters per line.")
+    on_error: Literal["record", "stop"] = runtime_field(
         "record",
-        "What a file that cannot be read does: it is recorded and the rest is read, or the run"
-        " stops at it.",
+        "For files that cannot be read: record and continue, or stop.",
     )
 
     @field_validator("folders")
@@ -158,7 +142,8 @@ class IngestSettings(Settings):
                 "line": self.max_line,
             },
             "fallback": FALLBACK if self.embedded else self.fallback_encoding,
-            "text_column": self.text_column, "rows": self.rows, "stretch": self.stretch,
+            "text_column": self.text_column, "rows": self.rows,
+            "stretch": self.sentences_per_document,
         }  # fmt: skip
 
 
@@ -243,7 +228,7 @@ def _spool_parts(settings: IngestSettings, context: Context, files: Sequence[Lis
     parts = []
     for file in files:
         identity = {
-            "name": file.name, "digest": file.digest, "parts": settings.parts,
+            "name": file.name, "digest": file.digest, "parts": settings.num_partitions,
             "chapters": settings.chapter_pattern, "reading": settings.reading,
         }  # fmt: skip
         elsewhere = {
@@ -257,9 +242,9 @@ def _book_parts(
     settings: IngestSettings, loose: Sequence[Listed], spools: Mapping[str, Artifact]
 ) -> list[Part]:
     pattern = CHAPTERS if settings.embedded else settings.chapter_pattern
-    alone: list[list[Listed]] = [[] for _ in range(settings.parts)]
+    alone: list[list[Listed]] = [[] for _ in range(settings.num_partitions)]
     for file in loose:
-        alone[bucket(shelf_of(file.name, pattern).book, settings.parts)].append(file)
+        alone[bucket(shelf_of(file.name, pattern).book, settings.num_partitions)].append(file)
     indexes = {
         name: json.loads(spool.path("index.json").read_bytes()) for name, spool in spools.items()
     }

@@ -16,8 +16,7 @@ from stages.contract import (
     Resources,
     Settings,
     Stage,
-    added,
-    placement,
+    runtime_field,
 )
 
 if TYPE_CHECKING:
@@ -30,193 +29,161 @@ INITIAL = "init_from/"
 
 
 class PretrainSettings(Settings):
-    """The defaults are the paper's (SPEC sections 1 and 3)."""
+    """The defaults are the paper's (section 4.1; the schedule of figure 2)."""
 
     model: Literal["gpt", "lstm"] = Field(
         "gpt",
-        description=(
-            "The Transformer, or the LSTM of the paper's ablation (one layer; `layers` and `heads`"
-            " are not used)."
-        ),
+        description="The Transformer, or the one-layer LSTM of the paper's ablation, which ignores"
+        " `layers` and `heads`.",
     )
-    units: int = added(2048, "Units of the LSTM.", ge=8, le=16_384)
+    units: int = Field(2048, ge=8, le=16_384, description="Units of the LSTM.")
     layers: int = Field(12, ge=1, le=96, description="Number of blocks.")
     width: int = Field(
-        768, ge=8, le=16_384,
-        description="Size of the hidden states; must be a multiple of `heads`.",
+        768, ge=8, le=16_384, description="Size of the hidden states; a multiple of `heads`."
     )
-    heads: int = Field(12, ge=1, le=256, description="Attention heads of a block.")
+    heads: int = Field(12, ge=1, le=256, description="Attention heads per block.")
     context: int = Field(
-        512, ge=2, le=8_192,
-        description="Tokens of one training window, and the most the model can see.",
+        512, ge=2, le=8_192, description="Tokens per training sequence, and the model's context."
     )
     dropout: float = Field(
-        0.1, ge=0, lt=1, description="Dropout of embedding, attention and each block's two outputs."
+        0.1, ge=0, lt=1, description="Dropout of embedding, attention and the outputs of a block."
     )
     embedding_dropout: Literal["activation", "matrix"] = Field(
         "activation",
-        description=(
-            "Whether the embedding's dropout acts on the sum or, as in the code of 2018, on the"
-            " matrix."
-        ),
+        description="Drop out the summed embeddings, or the embedding matrix as the code of 2018.",
     )
     init_std: float = Field(
-        0.02,
-        gt=0,
-        lt=1,
-        description=(
-            "Deviation of the initial weights; 0.02 suits the paper's width, a narrow model needs"
-            " more."
-        ),
+        0.02, gt=0, lt=1,
+        description="Standard deviation of weight initialization; narrow models need more.",
     )
-    batch: int = Field(
-        64, ge=1, le=65_536, description="Windows of one update, over all ranks together."
+    batch_size: int = Field(
+        64, ge=1, le=65_536, description="Sequences per step, over all ranks together."
     )
-    large_batch: Literal["as_set", "scaled"] = added(
-        "as_set",
-        "For a `batch` other than 64, a deviation from the paper: keep steps, warmup and max_lr, or"
-        " scale them (same tokens, rate times the root of batch/64).",
+    lr_scaling: Literal["none", "sqrt"] = Field(
+        "none",
+        description="For a `batch_size` other than 64: keep steps, warmup and rate, or scale them"
+        " (same tokens, rate times the root of batch_size/64).",
     )
-    micro_batch: int = Field(
-        8, ge=1, le=65_536,
-        description="Windows of one forward; never split, so it must divide `batch`.",
+    micro_batch_size: int = Field(
+        8, ge=1, le=65_536, description="Sequences per forward pass; must divide `batch_size`."
     )
-    steps: int = Field(1_000_000, ge=1, le=100_000_000, description="Number of updates.")
-    max_lr: float = Field(2.5e-4, gt=0, le=1, description="Learning rate after the warm-up.")
-    warmup: int = Field(
-        2_000, ge=0, le=10_000_000, description="Updates over which the learning rate rises from 0."
+    max_steps: int = Field(1_000_000, ge=1, le=100_000_000, description="Number of steps.")
+    lr: float = Field(2.5e-4, gt=0, le=1, description="Peak learning rate, after the warmup.")
+    warmup_steps: int | None = Field(
+        None, ge=0, le=10_000_000,
+        description="Steps over which the learning rate rises from 0; default: `warmup_ratio`.",
+    )
+    warmup_ratio: float = Field(
+        0.002, ge=0, lt=1, description="The same as a share of `max_steps`."
     )
     schedule: Literal["cosine", "linear", "constant"] = Field(
-        "cosine", description="How the rate falls after the warm-up."
+        "cosine", description="How the learning rate falls after the warmup."
     )
     weight_decay: float = Field(
         0.01, ge=0, le=1, description="Decoupled decay of tensors with two or more dimensions."
     )
-    optimizer: Literal["adamw", "reference"] = added(
-        "adamw", "torch's fused AdamW, or Adam as the code of 2018 has it."
+    optimizer: Literal["adamw", "reference"] = Field(
+        "adamw", description="torch's fused AdamW, or Adam as in the code of 2018."
     )
-    clip: float = Field(
-        1.0, ge=0, le=1_000,
-        description="Bound on the gradient's global norm; 0 switches clipping off.",
+    grad_clip: float = Field(
+        1.0, ge=0, le=1_000, description="Maximum gradient norm (0 disables clipping)."
     )
     seed: int = Field(
-        0, ge=0, le=2**31 - 1,
-        description="Initial weights, order of windows, dropout and samples follow from it.",
+        0, ge=0, le=2**31 - 1, description="Seed of weights, data order, dropout and samples."
     )
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="Number format of the computation; weights are kept in fp32."
     )
     zero: Literal[0, 1, 2, 3] = Field(
-        1, description="DeepSpeed's ZeRO stage of several ranks; it changes the last bits."
+        1, description="DeepSpeed's ZeRO stage on several ranks; it changes the last bits."
     )
-    loss_chunk: int = added(
-        0,
-        "Positions whose logits exist at one time, to save memory; 0: all; changes the last bits.",
-        ge=0, le=2**24,
+    loss_chunk_size: int = Field(
+        0, ge=0, le=2**24,
+        description="Compute logits for this many positions at a time, to save memory; 0: all. It"
+        " changes the last bits.",
     )
-    pad_vocabulary: int = added(
-        0,
-        "Compute the softmax for the next multiple of so many tokens (GPUs: 64), the added ones"
-        " masked; 0: no.",
-        ge=0,
-        le=4_096,
+    pad_vocabulary: int = Field(
+        0, ge=0, le=4_096,
+        description="Pad the softmax to a multiple of this many tokens, masked (GPUs: 64); 0: no.",
     )
-    compile: bool = added(
-        False, "Compile model and loss with torch.compile: faster on GPUs; changes the last bits."
+    compile: bool = Field(
+        False, description="Use torch.compile: faster on GPUs; it changes the last bits."
     )
-    zero_on_one_rank: bool = added(
-        False,
-        "Use DeepSpeed and its ZeRO stage on one rank too; else a rank alone computes without"
-        " DeepSpeed, as ZeRO 0 does.",
+    zero_on_one_rank: bool = Field(
+        False, description="Use DeepSpeed on a single rank too, in place of plain torch."
     )
     log_every: int = Field(
-        10, ge=1, le=1_000_000,
-        description="Updates between two rows of metrics; a row's loss is their mean.",
+        10, ge=1, le=1_000_000, description="Log metrics every N steps; the loss is their mean."
     )
     validate_every: int = Field(
-        2_000,
-        ge=0,
-        le=10_000_000,
-        description=(
-            "Updates between two validations, each with samples of text; 0: only at the end."
-        ),
+        2_000, ge=0, le=10_000_000,
+        description="Validate and sample text every N steps; 0: only at the end.",
     )
-    validate_windows: int = Field(
+    validate_sequences: int = Field(
         512, ge=0, le=10_000_000,
-        description="Held-out windows of a validation, evenly spread; 0: all, as at the end.",
+        description="Held-out sequences per validation, evenly spaced; 0: all, as at the end.",
     )
     sample_tokens: int = Field(
-        60, ge=0, le=4_096, description="Length of a sample of text; 0: no samples."
+        60, ge=0, le=4_096, description="Tokens per text sample; 0: no samples."
     )
     sample_temperature: float = Field(
         0.8, ge=0, le=10, description="Temperature of samples; 0 is greedy."
     )
     sample_top_k: int = Field(
-        40, ge=0, le=1_000_000,
-        description="A sample's tokens are drawn from the best so many; 0: from all.",
+        40, ge=0, le=1_000_000, description="Sample from the k most likely tokens; 0: from all."
     )
     snapshot_every: int = Field(
-        0, ge=0, le=10_000_000, description="Updates between two snapshots of the weights; 0: none."
+        0, ge=0, le=10_000_000, description="Keep the weights every N steps; 0: only the last."
     )
-    rollbacks: int = added(
-        0,
-        "How often training may go back to the checkpoint before a diverged loss and leave batches"
-        " out (a deviation, named in the record); 0: it stops.",
-        ge=0,
-        le=1_000,
+    max_rollbacks: int = Field(
+        0, ge=0, le=1_000,
+        description="How often training may go back to the checkpoint before a diverged loss and"
+        " skip batches (the record calls it a deviation); 0: it stops.",
     )
-    rollback_batches: int = added(
-        2,
-        "Batches left out then, up to that of the diverged loss; the one before it made the last"
-        " update.",
-        ge=2,
-        le=100_000,
+    skip_batches: int = Field(
+        2, ge=2, le=100_000,
+        description="Batches to skip after a rollback, up to the one whose loss diverged.",
     )
-    rollback_spike: float = added(
-        0.0,
-        "With `rollbacks`: nats above the losses before that count as diverged; 0: only a loss that"
-        " is no number does.",
-        ge=0,
+    rollback_spike_threshold: float = Field(
+        0.0, ge=0,
+        description="With `max_rollbacks`: nats above the previous losses that count as diverged;"
+        " 0: only a loss that is not a number.",
     )
-    init_from: str = placement(
+    init_from: str = runtime_field(
         "",
-        "A checkpoint's folder (`gpt1 import`, `gpt1 pack`) to begin with the weights of, by"
-        " content; empty: random ones.",
+        "Start from the weights in this checkpoint folder (`gpt1 import`, `gpt1 pack`); they count"
+        " by content. Empty: random weights.",
     )
-    checkpoint_every: int = placement(
-        1_000, "Updates between two checkpoints; 0: only at the end.", ge=0, le=10_000_000
+    checkpoint_every: int = runtime_field(
+        1_000, "Save a checkpoint every N steps; 0: only at the end.", ge=0, le=10_000_000
     )
-    checkpoint_minutes: float = placement(
-        0.0, "Minutes between two checkpoints besides; 0: only by updates.", ge=0, le=100_000
+    checkpoint_minutes: float = runtime_field(
+        0.0, "Also save a checkpoint every N minutes; 0: by steps only.", ge=0, le=100_000
     )
-    keep_checkpoints: int = placement(
-        2, "How many of the newest checkpoints are kept.", ge=1, le=1_000
+    keep_checkpoints: int = runtime_field(
+        2, "Keep the N newest checkpoints.", ge=1, le=1_000
     )
-    keep_every: int = placement(
-        0, "Checkpoints at multiples of so many updates are kept for good; 0: none.", ge=0,
-        le=10_000_000,
+    keep_every: int = runtime_field(
+        0, "Also keep the checkpoints at multiples of N steps; 0: none.", ge=0, le=10_000_000
     )
-    spike: float = placement(
+    loss_spike_threshold: float = runtime_field(
         0.0,
-        "Stop when a loss is more than so many nats above those before, naming the books; 0: only"
-        " when it is no number.",
+        "Stop and name the books when a loss is this many nats above those before; 0: only when it"
+        " is not a number.",
         ge=0,
     )
-    preflight: bool = placement(
-        True,
-        "Before training, refuse what cannot fit into the memory and measure the ranks' exchange.",
+    preflight: bool = runtime_field(
+        True, "Before training, check the memory and measure the all-reduce bandwidth."
     )
-    resize_every: float = placement(
+    resize_every: float = runtime_field(
         60.0,
-        "Seconds between two looks for room for more ranks, where `min_workers` lets it go on with"
-        " fewer.",
-        gt=0,
-        le=1e6,
+        "With `min_workers`: look for room for more ranks every N seconds.",
+        gt=0, le=1e6,
     )
-    portable_only: bool = placement(
-        False, "Leave DeepSpeed's own form out of checkpoints: half the bytes, any ranks and stage."
+    portable_only: bool = runtime_field(
+        False, "Leave DeepSpeed's own form out of checkpoints: half the bytes."
     )
-    checkpoint_activations: bool = placement(
+    activation_checkpointing: bool = runtime_field(
         False, "Recompute activations in the backward pass: less memory, the same numbers."
     )
 
@@ -227,21 +194,29 @@ class PretrainSettings(Settings):
                 f"width {self.width} is not divisible by heads {self.heads}; choose a multiple of"
                 f" {self.heads}"
             )
-        if self.batch % self.micro_batch:
+        if self.batch_size % self.micro_batch_size:
             raise ValueError(
-                f"micro_batch {self.micro_batch} does not divide batch {self.batch}; choose a"
-                f" divisor of {self.batch}"
+                f"micro_batch_size {self.micro_batch_size} does not divide batch_size"
+                f" {self.batch_size}; choose a divisor of {self.batch_size}"
             )
-        if self.warmup >= self.steps:
+        if self.warmup >= self.max_steps:
             raise ValueError(
-                f"warmup {self.warmup} must be less than steps {self.steps}; lower warmup or raise"
-                " steps"
+                f"warmup_steps {self.warmup} must be less than max_steps {self.max_steps}; lower"
+                " warmup_steps or raise max_steps"
             )
-        if self.rollback_spike and not self.rollbacks:
+        if self.rollback_spike_threshold and not self.max_rollbacks:
             raise ValueError(
-                "rollback_spike does nothing without rollbacks; set rollbacks, or `spike` to stop"
+                "rollback_spike_threshold does nothing without max_rollbacks; set max_rollbacks, or"
+                " loss_spike_threshold to stop"
             )
         return self
+
+    @property
+    def warmup(self) -> int:
+        """The warmup in steps."""
+        if self.warmup_steps is not None:
+            return self.warmup_steps
+        return round(self.warmup_ratio * self.max_steps)
 
 
 class Pretrain(Stage):
@@ -283,10 +258,11 @@ class Pretrain(Stage):
         ranks = resources.workers or 1
         zero = 0 if computes_alone(ranks, settings.zero_on_one_rank) else settings.zero
         return describe(
-            _model(settings, vocabulary), batch=settings.batch, micro_batch=settings.micro_batch,
-            steps=_plan(settings)["steps"], ranks=ranks, zero=zero,
-            bf16=settings.precision == "bf16", recompute=settings.checkpoint_activations,
-            loss_chunk=settings.loss_chunk, corpus_tokens=corpus_tokens, device=device,
+            _model(settings, vocabulary), batch=settings.batch_size,
+            micro_batch=settings.micro_batch_size, steps=_plan(settings)["steps"], ranks=ranks,
+            zero=zero, bf16=settings.precision == "bf16",
+            recompute=settings.activation_checkpointing, loss_chunk=settings.loss_chunk_size,
+            corpus_tokens=corpus_tokens, device=device,
         )  # fmt: skip
 
     @classmethod
@@ -337,9 +313,11 @@ def _check_ranks(settings: PretrainSettings, resources: Resources) -> None:
     """
     from gpt1.train.ranks import accumulation
 
-    accumulation(settings.batch, settings.micro_batch, resources.workers or 1)
+    accumulation(settings.batch_size, settings.micro_batch_size, resources.workers or 1)
     if resources.min_workers is not None:
-        accumulation(settings.batch, settings.micro_batch, resources.min_workers, "min_workers")
+        accumulation(
+            settings.batch_size, settings.micro_batch_size, resources.min_workers, "min_workers"
+        )
 
 
 def _config(
@@ -352,14 +330,18 @@ def _config(
     encoder, initial = TextEncoder(vocabulary), _initial(outside)
     given = settings.model_dump()
     same = (
-        "batch", "micro_batch", "schedule", "weight_decay", "clip", "seed", "precision",
-        "log_every", "validate_every", "validate_windows", "snapshot_every", "sample_tokens",
-        "optimizer", "loss_chunk", "pad_vocabulary", "compile", "rollbacks", "rollback_batches",
-        "rollback_spike",
-    )  # fmt: skip
+        "schedule", "weight_decay", "seed", "precision", "log_every", "validate_every",
+        "snapshot_every", "sample_tokens", "optimizer", "pad_vocabulary", "compile",
+    )
+    renamed = {
+        "batch": "batch_size", "micro_batch": "micro_batch_size", "clip": "grad_clip",
+        "validate_windows": "validate_sequences", "loss_chunk": "loss_chunk_size",
+        "rollbacks": "max_rollbacks", "rollback_batches": "skip_batches",
+        "rollback_spike": "rollback_spike_threshold",
+    }
     return PretrainConfig(
         _model(settings, vocabulary.size), **{name: given[name] for name in same},
-        **_plan(settings),
+        **{name: given[setting] for name, setting in renamed.items()}, **_plan(settings),
         initial_sha256=(initial.digest or sha256(initial.path)) if initial else "",
         temperature=settings.sample_temperature, top_k=settings.sample_top_k,
         prompts=tuple(Prompt(text, tuple(encoder.encode(text))) for text in PROMPTS),
@@ -392,10 +374,10 @@ def _plan(settings: PretrainSettings) -> dict[str, Any]:
     """steps, warmup and max_lr of this batch size."""
     from gpt1.train.schedule import PAPER_BATCH, scale_to_batch
 
-    if settings.large_batch == "as_set" or settings.batch == PAPER_BATCH:
-        return {"steps": settings.steps, "warmup": settings.warmup, "max_lr": settings.max_lr}
+    if settings.lr_scaling == "none" or settings.batch_size == PAPER_BATCH:
+        return {"steps": settings.max_steps, "warmup": settings.warmup, "max_lr": settings.lr}
     return scale_to_batch(
-        settings.batch, steps=settings.steps, warmup=settings.warmup, max_lr=settings.max_lr
+        settings.batch_size, steps=settings.max_steps, warmup=settings.warmup, max_lr=settings.lr
     )
 
 
@@ -411,11 +393,12 @@ def _deviation(
     found = [told(event) for event in events]
     if config.initial_sha256:
         found.insert(0, f"begins with given weights ({MODEL} {config.initial_sha256[:12]})")
-    if settings.batch != PAPER_BATCH:
-        plan = f"{config.steps:,} steps, warm-up {config.warmup:,}, max_lr {config.max_lr:.3g}"
-        how = settings.large_batch.replace("_", " ")
+    if settings.batch_size != PAPER_BATCH:
+        plan = f"{config.steps:,} steps, warmup {config.warmup:,}, lr {config.max_lr:.3g}"
         found.insert(
-            0, f"batch {settings.batch} instead of the paper's {PAPER_BATCH}: {plan} ({how})"
+            0,
+            f"batch_size {settings.batch_size} instead of the paper's {PAPER_BATCH}: {plan}"
+            f" (lr_scaling {settings.lr_scaling})",
         )
     return {"deviation": "; ".join(found)} if found else {}
 
@@ -427,14 +410,15 @@ def _deepspeed(settings: PretrainSettings) -> Path:
 
 
 def _saving(settings: PretrainSettings) -> dict[str, Any]:
-    """The settings of placement that say when to save and stop, and what memory is spent; Place
-    calls them the same.
-    """
-    names = (
+    """The settings that say when to save and stop, and what memory is spent."""
+    same = (
         "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "keep_every", "portable_only",
-        "spike", "checkpoint_activations", "preflight", "zero_on_one_rank",
-    )  # fmt: skip
-    return {name: getattr(settings, name) for name in names}
+        "preflight", "zero_on_one_rank",
+    )
+    return {
+        **{name: getattr(settings, name) for name in same}, "spike": settings.loss_spike_threshold,
+        "checkpoint_activations": settings.activation_checkpointing,
+    }
 
 
 def _place(settings: PretrainSettings, context: Context) -> Place:

@@ -26,58 +26,43 @@ class SplitSettings(Settings):
         description="The share of books held out from training, for validation and tasks; exact for"
         " fewer than 200 books.",
     )  # fmt: skip
-    tail: float = Field(
-        0.05,
-        ge=0,
-        le=0.5,
-        description=(
-            "The share at the end of each training book that no stage trains on: passages never"
-            " seen."
-        ),
+    held_out_tail: float = Field(
+        0.05, ge=0, le=0.5,
+        description="Share at the end of each training book that is never trained on.",
     )
     seed: int = Field(
         0, ge=0, le=2**31 - 1,
-        description="Which books are held out: their ids are hashed with this number.",
+        description="Seed of the hash that decides which books are held out.",
     )
     near_duplicates: bool = Field(
         True,
-        description=(
-            "Look for near copies as well; off leaves out only books with the very same words."
-        ),
+        description="Leave out near copies; `false`: only books with exactly the same words.",
     )
-    near_copy: float = Field(
+    near_duplicate_threshold: float = Field(
         0.6,
         ge=0.3,
         le=1,
         description=(
-            "A book is a near copy when this share of its runs of five words stands in a longer"
-            " book."
+            "A book is a near copy if a longer one has this share of its runs of five words."
         ),
     )
-    near_tie: float = Field(
-        0.3,
-        ge=0.05,
-        le=1,
-        description=(
-            "Two books stay on one side when this share of the shorter's runs stands in the longer."
-        ),
+    related_threshold: float = Field(
+        0.3, ge=0.05, le=1,
+        description="From this share on two books stay on the same side of the split.",
     )
-    near_permutations: int = Field(
-        128,
-        ge=32,
-        le=1024,
-        description=(
-            "Permutations of the MinHash signatures: more find shorter stories in larger"
-            " collections."
-        ),
+    num_perm: int = Field(
+        128, ge=32, le=1024,
+        description="Permutations of the MinHash; more find shorter stories in larger collections.",
     )
 
     @model_validator(mode="after")
     def _ties_before_copies(self) -> Self:
-        if self.near_tie > self.near_copy:
+        if self.related_threshold > self.near_duplicate_threshold:
             raise ValueError(
-                f"near_tie is {self.near_tie} and near_copy {self.near_copy}; expected near_tie not"
-                " above near_copy, because a near copy always stays on the side of its book"
+                f"related_threshold is {self.related_threshold} and near_duplicate_threshold"
+                f" {self.near_duplicate_threshold}; expected related_threshold not above"
+                " near_duplicate_threshold, because a near copy always stays on the side of its"
+                " book"
             )
         return self
 
@@ -104,7 +89,9 @@ class Split(Stage):
             for item in read_signatures(file.path)
         ]
         near = (
-            NearRules(settings.near_copy, settings.near_tie) if settings.near_duplicates else None
+            NearRules(settings.near_duplicate_threshold, settings.related_threshold)
+            if settings.near_duplicates
+            else None
         )
         rows = decide(signatures, settings.held_out, settings.seed, near)
         with context.open("split.parquet") as file_out:
@@ -125,12 +112,13 @@ class Split(Stage):
 
 
 def _parts(settings: SplitSettings, clean: Artifact) -> list[Part]:
-    permutations = settings.near_permutations if settings.near_duplicates else 0
+    permutations = settings.num_perm if settings.near_duplicates else 0
     parts = []
     for file in clean.under("books/"):
         name = PurePosixPath(file.name).stem
         identity = {
-            "name": name, "books": file.sha256, "tail": settings.tail, "permutations": permutations,
+            "name": name, "books": file.sha256, "tail": settings.held_out_tail,
+            "permutations": permutations,
         }
         parts.append(Part(name, identity, {**identity, "path": str(file.path)}))
     return parts

@@ -13,43 +13,40 @@ from pydantic import Field, field_validator, model_validator
 from gpt1.errors import UserError
 from gpt1.tasks.example import Example
 from gpt1.tasks.table import Task, task_named
-from stages.contract import Context, OutsideFile, Settings, Stage, added, placement
+from stages.contract import Context, OutsideFile, Settings, Stage, runtime_field
 
 
 class TaskDataSettings(Settings):
     task: str = Field(
-        description=(
-            "A name from the table of tasks (gpt1/tasks/table.py), such as `mnli`, or a module of"
-            " yours (`my.weather`)."
-        )
+        description="A task of `gpt1 tasks`, such as `mnli`, or a module of yours (`my.weather`)."
     )
-    source: str | None = placement(
+    source: str | None = runtime_field(
         None,
-        "The folder with the publisher's files, as their archive unpacks; not for demo tasks.",
+        "The folder with the publisher's files; not for demo tasks.",
         min_length=1,
     )
     train_rows: int | None = Field(
         None, ge=1, le=10_000_000,
-        description="At most this many training examples (all; a demo task has its own number).",
+        description="Use at most N training examples; default: all, or a demo task's own number.",
     )
     dev_rows: int | None = Field(
         None, ge=1, le=10_000_000,
-        description="At most this many dev examples (all; a demo task has its own number).",
+        description="The same for dev examples.",
     )
-    test_rows: int | None = added(
-        None, "At most this many test examples (all); of a part no predictions can be handed in.",
-        ge=1, le=10_000_000,
+    test_rows: int | None = Field(
+        None, ge=1, le=10_000_000,
+        description="The same for test examples; a sample cannot be submitted.",
     )
     seed: int = Field(
         1, ge=0, le=2**31 - 1,
-        description="Which rows a limit draws, and every choice of a demo task.",
+        description="Seed of samples, and of every choice of a demo task.",
     )
-    words: int | None = Field(
-        None, ge=5, le=1000, description="Words of a passage (demo tasks; each has its own number)."
+    passage_words: int | None = Field(
+        None, ge=5, le=1000, description="Words per passage of a demo task."
     )
-    books: int = Field(
+    max_books: int = Field(
         200, ge=2, le=100_000,
-        description="At most this many books are read, training and held-out each (demo tasks).",
+        description="A demo task reads at most N training and N held-out books.",
     )
 
     @field_validator("task")
@@ -178,7 +175,7 @@ def _demo(settings: TaskDataSettings, context: Context) -> Made:
     from gpt1.tasks.demo_settings import SIZES, DemoSettings
 
     size = SIZES[settings.task]
-    words = settings.words or size.words
+    words = settings.passage_words or size.words
     wanted = DemoSettings(
         settings.train_rows or size.train, settings.dev_rows or size.dev, words, settings.seed
     )
@@ -228,9 +225,9 @@ def _demo_books(settings: TaskDataSettings, context: Context) -> Any:
 def _draw(rows: Sequence[Any], settings: TaskDataSettings) -> Sequence[Any]:
     import random
 
-    if len(rows) <= settings.books:
+    if len(rows) <= settings.max_books:
         return rows
-    return random.Random(f"books/{settings.seed}").sample(list(rows), settings.books)
+    return random.Random(f"books/{settings.seed}").sample(list(rows), settings.max_books)
 
 
 STAGE = TaskData()

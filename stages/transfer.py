@@ -26,7 +26,7 @@ from stages.contract import Context, Stage
 
 
 class TransferSettings(TuningSettings):
-    transferred: int = Field(
+    num_layers_transferred: int = Field(
         ge=0, le=96,
         description="Blocks taken from the pre-trained model; 0 takes the embeddings only.",
     )
@@ -51,9 +51,10 @@ class Transfer(Stage):
         check_inputs(settings, upstream)
         for model in upstream.get("pretrain", ()):
             layers = getattr(model, "layers", None)
-            if layers is not None and settings.transferred > layers:
+            if layers is not None and settings.num_layers_transferred > layers:
                 raise UserError(
-                    f"transferred is {settings.transferred}, the pre-trained model has {layers}"
+                    f"num_layers_transferred is {settings.num_layers_transferred}, the pre-trained"
+                    f" model has {layers}"
                     f" layers; take 0 to {layers}"
                 )
 
@@ -72,12 +73,12 @@ class Transfer(Stage):
         encoder, files = load_encoder(context.input("vocabulary")), load_task_data(context)
         weights = context.input("pretrain").path("model.safetensors")
         gpt = load_pretrained(weights, encoder.vocabulary.size)
-        if settings.transferred > gpt.config.layers:
+        if settings.num_layers_transferred > gpt.config.layers:
             raise UserError(
-                f"transferred is {settings.transferred}, the pre-trained model has"
-                f" {gpt.config.layers} layers"
+                f"num_layers_transferred is {settings.num_layers_transferred}, the pre-trained"
+                f" model has {gpt.config.layers} layers"
             )
-        reset_blocks(gpt, settings.transferred, settings.seed)
+        reset_blocks(gpt, settings.num_layers_transferred, settings.seed)
         inputs = TaskInputs(
             files, pieces_of(context, encoder), gpt, context,
             max_length=settings.max_length, truncation=settings.truncation,
@@ -91,12 +92,13 @@ class Transfer(Stage):
             data, seen, predict(model, seen, data.task, config, device), config.seed
         )
         about = {
-            "seed": settings.seed, "transferred": settings.transferred, "layers": gpt.config.layers,
+            "seed": settings.seed, "num_layers_transferred": settings.num_layers_transferred,
+            "layers": gpt.config.layers,
             f"train_{train.metric}": train.main, "train_n": train.n, "cut": inputs.cut,
         }  # fmt: skip
         score = write_outcome(context, files, result, about)
         name = (
-            f"{settings.task} with {settings.transferred} of {gpt.config.layers} layers"
+            f"{settings.task} with {settings.num_layers_transferred} of {gpt.config.layers} layers"
             f" transferred, seed {settings.seed}"
         )
         context.say(f"{score_line(name, score)}; {train.main:.1f} on {train.n} training examples")

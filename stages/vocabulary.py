@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from stages.contract import Artifact, Context, Output, OutsideFile, Part, Settings, Stage, placement
+from stages.contract import (
+    Artifact,
+    Context,
+    Output,
+    OutsideFile,
+    Part,
+    Settings,
+    Stage,
+    runtime_field,
+)
 
 if TYPE_CHECKING:
     from gpt1.text.vocabulary import Vocabulary
@@ -21,24 +30,20 @@ FAN_IN = 8
 
 
 class VocabularySettings(Settings):
-    source: str = placement(
+    source: str = runtime_field(
         LEARN,
-        "`learn`, or a published vocabulary taken as it is: a folder, or"
-        " `hf://openai-community/openai-gpt`. Its files count by content, wherever they lie; the"
-        " other settings then play no part.",
+        "`learn`, or a published vocabulary: a folder, or `hf://openai-community/openai-gpt`. Its"
+        " files count by content; the other settings are then ignored.",
         min_length=1,
     )
-    merges: int = Field(
-        40_000, ge=1, le=200_000,
-        description="How many merges are learned, at most; GPT-1 has 40,000.",
+    num_merges: int = Field(
+        40_000, ge=1, le=200_000, description="Learn at most N merges.",
     )
-    alphabet: int = Field(
-        238, ge=1, le=20_000,
-        description="How many characters get an id, the most frequent ones; GPT-1 has 238.",
+    limit_alphabet: int = Field(
+        238, ge=1, le=20_000, description="The N most frequent characters get an id.",
     )
-    minimum_frequency: int = Field(
-        2, ge=1, le=1_000_000,
-        description="A pair that occurs less often is not merged; subword-nmt has 2.",
+    min_frequency: int = Field(
+        2, ge=1, le=1_000_000, description="Do not merge pairs that occur less often.",
     )
 
 
@@ -64,7 +69,7 @@ class VocabularyStage(Stage):
         """The most tokens that the settings can give: <unk>, characters in two forms, merges,
         the line break.
         """
-        return 1 + 2 * settings.alphabet + settings.merges + 1
+        return 1 + 2 * settings.limit_alphabet + settings.num_merges + 1
 
     def run(self, settings: VocabularySettings, context: Context) -> None:
         if context.outside:
@@ -73,7 +78,7 @@ class VocabularyStage(Stage):
         counted = context.map_parts(count_part, _parts(context))
         words = sum(part.summary["words"] for part in counted)
         tables = _merged(context, counted)
-        context.say(f"{words:,} words counted; learning up to {settings.merges:,} merges")
+        context.say(f"{words:,} words counted; learning up to {settings.num_merges:,} merges")
         asked = settings.model_dump(exclude={"source"})
         identity = {"counts": _digests(tables), "settings": asked}
         arguments = {"paths": _paths(tables), "settings": asked, "reporter": context.reporter}
@@ -86,9 +91,9 @@ class VocabularyStage(Stage):
             f" {figures['vocabulary']:,} tokens, {figures['characters']} characters"
             f" ({figures['characters_left_out']} rare ones left out)"
         )
-        if figures["merges"] < settings.merges:
+        if figures["merges"] < settings.num_merges:
             context.say(
-                f"fewer merges than asked for: no further pair occurs {settings.minimum_frequency}"
+                f"fewer merges than asked for: no further pair occurs {settings.min_frequency}"
                 " times"
             )
 
@@ -203,19 +208,19 @@ def learn_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
     counts = read_counts([Path(path) for path in arguments["paths"]])
     merges = learn_merges(
         counts,
-        settings.merges,
-        settings.minimum_frequency,
+        settings.num_merges,
+        settings.min_frequency,
         lambda done: reporter.progress(
-            done, settings.merges, "merges", f"{len(counts):,} word types"
+            done, settings.num_merges, "merges", f"{len(counts):,} word types"
         ),
     )
     if not merges:
         raise UserError(
-            f"vocabulary: no pair of symbols occurs {settings.minimum_frequency} times in"
+            f"vocabulary: no pair of symbols occurs {settings.min_frequency} times in"
             f" {sum(counts.values()):,} words, so there is nothing to merge. Give more text or"
             " lower `minimum_frequency`."
         )
-    characters = alphabet(counts, settings.alphabet)
+    characters = alphabet(counts, settings.limit_alphabet)
     written = _write(Vocabulary.from_merges(characters, merges), output)
     return {
         "word_types": len(counts),

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 from gpt1.errors import UserError
 from gpt1.tasks.table import TASKS, task_named
 from stages._tuning import load_encoder, load_task_data, prepare, same_task
-from stages.contract import Artifact, Context, Settings, Stage, added
+from stages.contract import Artifact, Context, Settings, Stage
 
 _SNAPSHOT = re.compile(r"step-(\d+)\.safetensors$")
 
@@ -26,15 +26,12 @@ class ZeroShotSettings(Settings):
             "The task, as in the task_data cell it takes, such as `race`, `dprd`, `cola` or `sst2`."
         )
     )
-    model: Literal["gpt", "lstm"] = added(
-        "gpt", "Of which pre-training, where the workflow has one of each kind of model."
-    )
+    model: Literal["gpt", "lstm"] = Field("gpt", description="Which pre-trained model to score.")
     rows: int | None = Field(
-        None, ge=1, le=10_000_000,
-        description="At most this many dev examples, drawn by seed (all).",
+        None, ge=1, le=10_000_000, description="Score at most N dev examples; default: all.",
     )
-    seed: int = Field(1, ge=0, le=2**31 - 1, description="Which rows a limit draws.")
-    batch: int = Field(32, ge=1, le=65536, description="Sequences computed at once.")
+    seed: int = Field(1, ge=0, le=2**31 - 1, description="Seed of the sample.")
+    batch_size: int = Field(32, ge=1, le=65536, description="Sequences per forward pass.")
 
     @field_validator("task")
     @classmethod
@@ -83,8 +80,8 @@ class ZeroShot(Stage):
         for number, (step, path) in enumerate(models):
             gpt = load_pretrained(path, encoder.vocabulary.size)
             score, predictions, chosen = zero_shot_score(
-                gpt.to(device), examples, files.task, encoder.encode, settings.batch, settings.seed,
-                files.train,
+                gpt.to(device), examples, files.task, encoder.encode, settings.batch_size,
+                settings.seed, files.train,
             )
             share, against = normalised(score, files.task)
             curve.append(
@@ -130,10 +127,10 @@ def _models(pretrain: Artifact) -> list[tuple[int, Path]]:
         for file in pretrain.under("snapshots/")
         if (match := _SNAPSHOT.search(file.name))
     }
-    # The summary's steps: `large_batch: scaled` makes other ones than the settings say. A given
+    # The summary's steps: `lr_scaling: sqrt` makes other ones than the settings say. A given
     # model does not say how long it was trained, and its one point stands at 0.
-    found[int(pretrain.summary.get("steps", pretrain.settings.get("steps", 0)))] = pretrain.path(
-        "model.safetensors"
+    found[int(pretrain.summary.get("steps", pretrain.settings.get("max_steps", 0)))] = (
+        pretrain.path("model.safetensors")
     )
     return sorted(found.items())
 

@@ -27,7 +27,7 @@ STAGE_KEYS = """## Keys of a stage
 - `needs`: the stages whose outputs it reads.
 - `with`: its settings, below by kind.
 - `matrix`: lists of values for settings: one job for each combination.
-- `also`: further matrices of the same settings, whose combinations are added to those of `matrix`.
+- `include`: further matrices of the same settings, whose combinations are added to `matrix`.
 - `resources`: `workers`, and for each `cpus` and `gpus`; default: as many workers as fit.
   `min_workers`: how many ranks a training may continue with while hosts are missing.
 - `retries`: how often a failed job is tried again (not after a wrong input or setting).
@@ -41,13 +41,13 @@ default. `gpt1 run --profile NAME` takes one; `--set stage.key=value` changes on
 INTRODUCTION = """## Settings by kind of stage
 
 In brackets: type, limits and default; the value of `paper` where it is another, and which other
-profiles set it. (p) marks placement: where or how fast, never what; it does not enter the
-fingerprint."""
+profiles set it. (r) marks runtime settings: where or how fast, never what; they do not
+enter the fingerprint."""
 
 GROUPS = {
     "pretrain": {
-        "model": "Architecture", "batch": "Optimization", "precision": "Computation",
-        "log_every": "Evaluation", "rollbacks": "Divergence", "init_from": "Start, checkpoints",
+        "model": "Architecture", "batch_size": "Optimization", "precision": "Computation",
+        "log_every": "Evaluation", "max_rollbacks": "Divergence", "init_from": "Start, checkpoints",
     }
 }
 """The first key of each group of a stage's settings."""
@@ -107,7 +107,7 @@ def _setting(
     name: str, field: FieldInfo, schema: dict[str, Any], set_by: tuple[Any, list[str]]
 ) -> str:
     extra = field.json_schema_extra
-    mark = " (p)" if isinstance(extra, dict) and extra.get("placement") else ""
+    mark = " (r)" if isinstance(extra, dict) and extra.get("runtime") else ""
     default = field.get_default(call_default_factory=True)
     paper, profiles = set_by
     about = [_type(schema), "required" if default is PydanticUndefined else _json(default)]

@@ -149,12 +149,12 @@ def _transfer(rows: Sequence[Mapping[str, Any]]) -> Chart:
     for n, (name, group) in enumerate(groups.items()):
         lines.append(
             Line(
-                f"{name}, dev", [row["transferred"] for row in group],
+                f"{name}, dev", [row["num_layers_transferred"] for row in group],
                 [row["score"] for row in group], n, dots=True,
             )
         )
         if trained := [
-            (row["transferred"], row["train_score"])
+            (row["num_layers_transferred"], row["train_score"])
             for row in group
             if row["train_score"] is not None
         ]:

@@ -29,9 +29,12 @@ def transfer_facts(sources: Sequence[Source]) -> list[dict[str, Any]]:
     fewest layers first.
     """
     rows = _rows(
-        of_kind(sources, "transfer"), apart=("task", "seed", "transferred"), by=("transferred",)
+        of_kind(sources, "transfer"), apart=("task", "seed", "num_layers_transferred"),
+        by=("num_layers_transferred",),
     )
-    return sorted(rows, key=lambda row: (row["task"], row["variant"], row["transferred"]))
+    return sorted(
+        rows, key=lambda row: (row["task"], row["variant"], row["num_layers_transferred"])
+    )
 
 
 def _rows(

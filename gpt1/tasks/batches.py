@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 
 from gpt1.train.random_state import generator
 
-Batching = Literal["length", "random"]
 POOL = 64
 """At most so many batches are sorted by length together.
 
@@ -24,24 +22,24 @@ def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
 
 
 def epoch_batches(
-    lengths: Sequence[int], size: int, seed: int, epoch: int, batching: Batching
+    lengths: Sequence[int], size: int, seed: int, epoch: int, group_by_length: bool
 ) -> list[list[int]]:
     """The places of each batch's examples, `size` a batch; `lengths` are the examples' longest
     sequences in ids.
 
     The rest of an epoch that fills no batch is left out, as in the released code: others in each
-    epoch. `length`: of a pool's random examples those of like length go together, and the batches
-    are shuffled; `random`: as the order has them.
+    epoch. With `group_by_length` those of like length of a pool's random examples go together, and
+    the batches are shuffled; else they follow the order.
     """
     order = epoch_order(len(lengths), seed, epoch)[: len(lengths) // size * size]
-    if batching == "length":
+    if group_by_length:
         pool = size * max(1, min(POOL, len(order) // (4 * size)))
         pools = (order[start : start + pool] for start in range(0, len(order), pool))
         order = [
             place for drawn in pools for place in sorted(drawn, key=lambda place: lengths[place])
         ]
     batches = [order[start : start + size] for start in range(0, len(order), size)]
-    if batching == "random":
+    if not group_by_length:
         return batches
     shuffled = torch.randperm(len(batches), generator=generator("batches", seed, epoch)).tolist()
     return [batches[place] for place in shuffled]

@@ -49,7 +49,7 @@ class Form:
     kind: Kind
     special: SpecialIds
     length: int
-    truncation: Truncation = "room"
+    truncation: Truncation = "longest_first"
 
 
 class EncodedExamples(Sequence[Encoded]):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gpt1.errors import UserError
 from gpt1.model.gpt import GPT
-from gpt1.tasks.batches import Batching, epoch_batches
+from gpt1.tasks.batches import epoch_batches
 from gpt1.tasks.encoded import Encoded, evaluation_batches, make_batch
 from gpt1.tasks.heads import Regression, TaskHead
 from gpt1.tasks.metrics import Score, score
@@ -33,23 +33,25 @@ from gpt1.train.schedule import learning_rate
 class FinetuneConfig:
     """The defaults are the paper's (SPEC section 4).
 
-    `warmup` is a share of the updates; `accumulation` cuts a batch in pieces.
+    `warmup_ratio` is a share of the steps, and counts where `warmup_steps` is None; a batch is
+    computed in `gradient_accumulation_steps` pieces.
     """
 
     seed: int = 1
     lr: float = 6.25e-5
     epochs: int = 3
-    batch: int = 32
-    accumulation: int = 1
-    warmup: float = 0.002
+    batch_size: int = 32
+    gradient_accumulation_steps: int = 1
+    warmup_steps: int | None = None
+    warmup_ratio: float = 0.002
     lm_weight: float = 0.5
     classifier_dropout: float = 0.1
     weight_decay: float = 0.01
-    clip: float = 1.0
+    grad_clip: float = 1.0
     regression: Regression = "soft"
     precision: Precision = "fp32"
     log_every: int = 10
-    batching: Batching = "length"
+    group_by_length: bool = True
 
 
 @dataclass(frozen=True)
@@ -101,11 +103,11 @@ class _Batches:
     def __init__(self, data: TaskSet, config: FinetuneConfig) -> None:
         self.data, self.config = data, config
         self.lengths = [example.longest for example in data.train]
-        self.per_epoch = len(data.train) // config.batch
+        self.per_epoch = len(data.train) // config.batch_size
         if self.per_epoch == 0:
             raise UserError(
                 f"{data.task.name}: {len(data.train)} training examples do not fill one batch of"
-                f" {config.batch}; take a smaller batch or more examples"
+                f" {config.batch_size}; take a smaller batch_size or more examples"
             )
         self._epoch, self._batches = -1, list[list[int]]()
 
@@ -115,11 +117,11 @@ class _Batches:
         if epoch != self._epoch:
             self._epoch = epoch
             self._batches = epoch_batches(
-                self.lengths, config.batch, config.seed, epoch, config.batching
+                self.lengths, config.batch_size, config.seed, epoch, config.group_by_length
             )
         chosen = [self.data.train[i] for i in self._batches[place]]
-        piece = config.batch // config.accumulation
-        pieces = [chosen[start : start + piece] for start in range(0, config.batch, piece)]
+        piece = config.batch_size // config.gradient_accumulation_steps
+        pieces = [chosen[start : start + piece] for start in range(0, config.batch_size, piece)]
         return [
             MicroBatch(index, make_batch(rows, self.data.task.regression))
             for index, rows in enumerate(pieces)
@@ -134,7 +136,9 @@ def predict(
     """The prediction for each example, in their order, without dropout."""
     model.eval()
     predictions = [0.0] * len(examples)
-    for places, (ids, lengths, _) in evaluation_batches(examples, config.batch, task.regression):
+    for places, (ids, lengths, _) in evaluation_batches(
+        examples, config.batch_size, task.regression
+    ):
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             outputs = model.outputs(ids.to(device), lengths.to(device))
         for place, value in zip(places, model.head.predict(outputs).tolist(), strict=True):
@@ -165,7 +169,9 @@ class _Run:
 
     def rate(self, step: int) -> float:
         """The learning rate of an update (0-based)."""
-        warmup = round(self.config.warmup * self.steps)
+        warmup = self.config.warmup_steps
+        if warmup is None:
+            warmup = round(self.config.warmup_ratio * self.steps)
         return learning_rate(
             step, max_lr=self.config.lr, warmup=warmup, steps=self.steps, schedule="linear"
         )
@@ -208,9 +214,9 @@ def finetune(
     `model` ends with its weights.
     """
     batches = _Batches(data, config)
-    optimiser = OptimiserConfig(weight_decay=config.weight_decay, clip=config.clip)
+    optimiser = OptimiserConfig(weight_decay=config.weight_decay, clip=config.grad_clip)
     engine = TorchEngine(
-        model, optimiser, seed=config.seed, accumulation=config.accumulation,
+        model, optimiser, seed=config.seed, accumulation=config.gradient_accumulation_steps,
         precision=config.precision, device=device,
     )
     run = _Run(engine, model, data, config, batches.per_epoch, reporter)

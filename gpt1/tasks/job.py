@@ -41,7 +41,7 @@ class FinetuneJob:
     config: FinetuneConfig
     max_length: int | None = None
     """Ids of the longest sequence; None: the model's context."""
-    truncation: Truncation = "room"
+    truncation: Truncation = "longest_first"
     predict_test: bool = True
     shape: ModelConfig | None = None
     """The model of the variant no_pretraining."""

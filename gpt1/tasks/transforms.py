@@ -13,7 +13,7 @@ from typing import Literal
 
 from gpt1.tasks.table import Kind
 
-Truncation = Literal["room", "reference"]
+Truncation = Literal["longest_first", "fixed"]
 Ids = list[int]
 
 
@@ -59,16 +59,16 @@ def _cut(parts: Sequence[Sequence[int]], room: int) -> list[Ids]:
 
 
 def single(
-    text: Sequence[int], special: SpecialIds, context: int, truncation: Truncation = "room"
+    text: Sequence[int], special: SpecialIds, context: int, truncation: Truncation = "longest_first"
 ) -> Ids:
     """start text extract."""
-    room = context - 2 if truncation == "room" else context // 2 - 2
+    room = context - 2 if truncation == "longest_first" else context // 2 - 2
     return [special.start, *text[:room], special.extract]
 
 
 def pair(
     first: Sequence[Sequence[int]], second: Sequence[int], special: SpecialIds, context: int,
-    truncation: Truncation = "room",
+    truncation: Truncation = "longest_first",
 ) -> Ids:
     """start first delim second extract.
 
@@ -78,7 +78,7 @@ def pair(
     does; within a first of two parts the room is shared, so that a question is not lost behind a
     long document.
     """
-    if truncation == "reference":
+    if truncation == "fixed":
         each = context // 2 - 2
         before, after = _cut(first, each), list(second[:each])
     else:
@@ -91,7 +91,7 @@ def pair(
 
 def sequences(
     kind: Kind, texts: Sequence[Sequence[int]], choices: Sequence[Sequence[int]],
-    special: SpecialIds, context: int, truncation: Truncation = "room",
+    special: SpecialIds, context: int, truncation: Truncation = "longest_first",
 ) -> list[Ids]:
     """The sequences of one example: one (classification, entailment), both orders (similarity),
     one an answer (choice).

@@ -121,9 +121,11 @@ def _spans(origin: Origin, chosen: str) -> list[BookSpan]:
 def _trace_step(found: RunArtifacts, step: int, sample: int | None) -> list[dict[str, Any]]:
     record = found.choose("pretrain", ("pretrain",))
     settings: Mapping[str, Any] = record["settings"]
-    if not 1 <= step <= settings["steps"]:
-        raise UserError(f"--step {step}: {record['cell']} has the updates 1 to {settings['steps']}")
-    batch = int(settings["batch"])
+    if not 1 <= step <= settings["max_steps"]:
+        raise UserError(
+            f"--step {step}: {record['cell']} has the updates 1 to {settings['max_steps']}"
+        )
+    batch = int(settings["batch_size"])
     if sample is not None and not 0 <= sample < batch:
         raise UserError(
             f"--sample {sample}: a batch of {record['cell']} has the windows 0 to {batch - 1}"
