@@ -46,16 +46,14 @@ def signed(value: Any) -> str:
 
 
 def span(seconds: float | None) -> str:
-    """A time as people say it: 44.6 s, 2 min 43 s, 3 h 05 min, 12.5 days."""
+    """A time: 0.4s, 44.6s, 2m 43s, 3h 05m, 12.5 days."""
     if seconds is None:
         return MISSING
-    if seconds < 99.95:
-        return f"{seconds:.1f} s"
+    if seconds < 59.95:
+        return f"{seconds:.1f}s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
-        return f"{minutes} min {rest:02} s"
-    return (
-        f"{minutes // 60} h {minutes % 60:02} min"
-        if minutes < 48 * 60
-        else f"{seconds / 86400:.1f} days"
-    )
+        return f"{minutes}m {rest:02}s"
+    if minutes < 48 * 60:
+        return f"{minutes // 60}h {minutes % 60:02}m"
+    return f"{seconds / 86400:.1f} days"

@@ -182,17 +182,17 @@ def _check_axes(
         if not values:
             raise UserError(f"{where}: {name}: a matrix axis needs at least one value")
         if len({repr(value) for value in values}) < len(values):
-            raise UserError(f"{where}: {name}: a value stands twice in {list(values)}")
+            raise UserError(f"{where}: {name}: a value appears twice in {list(values)}")
         if axis in spec.with_:
             raise UserError(
-                f"{where}: stages.{node}: {axis!r} stands both in `with:` and in `{path[2]}:`;"
+                f"{where}: stages.{node}: {axis!r} is both in `with:` and in `{path[2]}:`;"
                 " keep one"
             )
     if path[2] == "include" and set(matrix) != set(spec.matrix):
         raise UserError(
             f"{document.where(path)}: {'.'.join(map(str, path))}: axes"
             f" {', '.join(matrix) or 'none'}, expected those of `matrix:`,"
-            f" {', '.join(spec.matrix) or 'none'}; a setting that all cells share stands in `with:`"
+            f" {', '.join(spec.matrix) or 'none'}; a setting that all jobs share belongs in `with:`"
         )
 
 

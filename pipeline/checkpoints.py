@@ -58,7 +58,7 @@ def find(where: str, artifacts: Callable[[], RunArtifacts]) -> Found:
 
 
 def kept(task: str, found: RunArtifacts) -> str:
-    """A task's first fine-tuned cell with weights, of variant `full` where there is one.
+    """A task's first fine-tuned job with weights, of variant `full` where there is one.
 
     UserError when none has.
     """
@@ -71,9 +71,9 @@ def kept(task: str, found: RunArtifacts) -> str:
                 with_weights, key=lambda record: record["settings"].get("variant", "full") != "full"
             )["cell"]
         )
-    what = f"no fine-tuned cell of {task!r} is made"
+    what = f"no fine-tuned job of {task!r} is made"
     if of_task:
-        what = f"{counted(len(of_task), 'fine-tuned cell')} of {task!r}, none with its weights"
+        what = f"{counted(len(of_task), 'fine-tuned job')} of {task!r}, none with its weights"
     tasks = (
         ", ".join(
             sorted(
@@ -84,7 +84,7 @@ def kept(task: str, found: RunArtifacts) -> str:
     )
     raise UserError(
         f"{found.name}: {what} (tasks with weights: {tasks}); keep them with `gpt1 run finetune"
-        " --set finetune.keep_model=true`, or name a folder or cell with --model"
+        " --set finetune.keep_model=true`, or name a folder or job with --model"
     )
 
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from gpt1.errors import UserError
+from gpt1.wording import span
 from pipeline.addresses import without_password
 from pipeline.commands import diff, doctor, jobs, model, panels
 from pipeline.commands import tasks as task_commands
@@ -115,15 +116,15 @@ def _run(plan: Plan, address: str | None) -> int:
     try:
         outcome = Runner(plan, name, address, display).run()
     except KeyboardInterrupt:
-        print("gpt1: interrupted; the same command goes on where it was", file=sys.stderr)
+        print("gpt1: interrupted; run the same command to resume", file=sys.stderr)
         return INTERRUPTED
     finally:
         display.close()
     report = _link_report(plan, {*outcome.made, *outcome.cached})
     took = time.monotonic() - began
     print(
-        f"{len(outcome.made)} made, {len(outcome.cached)} taken as they were,"
-        f" {len(outcome.failed)} failed, {len(outcome.skipped)} left out, in {took:.0f} s"
+        f"{len(outcome.made)} ran, {len(outcome.cached)} cached, {len(outcome.failed)} failed,"
+        f" {len(outcome.skipped)} skipped ({span(took)})"
     )
     for cell, error in outcome.failed.items():
         print(f"{cell}: {error}", file=sys.stderr)
@@ -185,10 +186,10 @@ def status(
     store: StoreOption = "store",
     as_json: Json = False,
     explain: Annotated[
-        bool, flag("--explain", "Each reason on its line, and what making each cell again costs.")
+        bool, flag("--explain", "Each reason on its line, and the cost of running each job again.")
     ] = False,
 ) -> None:
-    """Say the state of every stage: done, stale, partial, stopped, failed or never run; why; and
+    """Say the state of every stage: done, stale, partial, stopped, failed or new; why; and
     what making it again will cost."""
     made = make_plan(read_workflow(file, profile, assignments, store), Store.at(store))
     if explain and not as_json:
@@ -206,27 +207,19 @@ def _print_plan(plan: Plan, everything: bool = False) -> None:
             print(f"{cell:<{width}}  {entry.state:<9}  {_why(entry)}".rstrip())
     waiting = plan.to_run
     known = [entry.cost for entry in waiting if entry.cost is not None]
-    cost = f"; {len(known)} of them took {_duration(sum(known))} of work last time" if known else ""
+    cost = f"; {len(known)} of them took {span(sum(known))} last time" if known else ""
     print(
-        f"{len(waiting)} of {len(plan.entries)} cells to run{cost}"
+        f"{len(waiting)} of {len(plan.entries)} jobs to run{cost}"
         if waiting
         else "everything is up to date, nothing to run"
     )
 
 
 def _why(entry: Entry) -> str:
-    cost = f" (took {_duration(entry.cost)})" if entry.cost is not None else ""
+    cost = f" (took {span(entry.cost)})" if entry.cost is not None else ""
     return (
         "; ".join(reason for reason in [*entry.reasons, *entry.notes] if reason != entry.state)
         + cost
-    )
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.1f} s"
-        if seconds < 90
-        else f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
     )
 
 
@@ -271,8 +264,6 @@ def graph(
 
 def _costs(plan: Plan) -> dict[str, list[str]]:
     """What making each stage's cells took, in words, by stage."""
-    from gpt1.wording import span
-
     found: dict[str, list[float]] = {}
     for entry in plan.entries.values():
         found.setdefault(entry.cell.node, []).append(entry.cost or 0.0)

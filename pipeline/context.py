@@ -112,7 +112,7 @@ class StageContext:
         done = len(tasks) - len(missing)
         self._parts["reused"] += done
         if done and missing:
-            self.say(f"{done} of {len(tasks)} parts were made before and are taken as they are")
+            self.say(f"{done} of {len(tasks)} parts are cached")
         self.progress(done, len(tasks), "parts")
 
         def one_more() -> None:
@@ -166,7 +166,7 @@ class StageContext:
     def _part(self, seen: Store, kind: str, key: str) -> Artifact:
         found = seen.artifact(kind, key)
         if found is None:
-            raise RuntimeError(f"{self.cell}: part {key} was made and is not in the store")
+            raise RuntimeError(f"{self.cell}: part {key} has run and is not in the store")
         return found
 
 

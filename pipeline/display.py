@@ -25,6 +25,8 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
+from gpt1.wording import span
+
 QUIET = 10.0  # seconds between two progress lines of one cell in a log
 # Escape sequences first, then single control characters.
 CONTROL = re.compile(
@@ -97,7 +99,7 @@ class Display:
     def cell_done(self, cell: str, seconds: float, summary_line: str) -> None:
         """A cell has ended well, after so many seconds."""
         self._end(
-            cell, f"done in {duration(seconds)}" + (f": {summary_line}" if summary_line else ""),
+            cell, f"done in {span(seconds)}" + (f": {summary_line}" if summary_line else ""),
             "green",
         )
 
@@ -130,7 +132,7 @@ class Display:
             self._live.remove_task(self._tasks.pop(cell))
 
     def _print(self, cell: str, text: str, style: str = "", count: str = "") -> None:
-        stamp = f"{duration(time.monotonic() - self._began):>8}  "
+        stamp = f"{span(time.monotonic() - self._began):>8}  "
         with self._lock:
             if self._live:
                 line = Text.assemble(
@@ -163,13 +165,3 @@ def clean(text: str) -> str:
     other programs.
     """
     return " ".join(CONTROL.sub("", re.sub(r"\t|\r(?!\n)", " ", text)).splitlines()).strip()
-
-
-def duration(seconds: float) -> str:
-    """`4.2 s`, `1:07`, `2:03:09`."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return (
-        f"{minutes}:{rest:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
-    )

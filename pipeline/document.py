@@ -108,7 +108,7 @@ def _build(loader: _Loader, node: yaml.Node, document: Document, path: KeyPath) 
             if key is None:
                 raise UserError(f"{document.name}:{line}: a key must be a plain word")
             if key in built:
-                raise UserError(f"{document.name}:{line}: key {key!r} stands twice; keep one")
+                raise UserError(f"{document.name}:{line}: key {key!r} appears twice; keep one")
             document.lines[(*path, key)] = line
             built[key] = _build(loader, value_node, document, (*path, key))
         return built

@@ -277,7 +277,7 @@ class Objects:
                 reason = error
             if time.monotonic() + pause > deadline:
                 line = str(reason).splitlines()[0]
-                mend = "see AWS_ENDPOINT_URL and the server; the same command goes on"
+                mend = "check AWS_ENDPOINT_URL and the server; run the same command to resume"
                 raise UserError(
                     f"{self.url}: no answer for {patience:g} s (could not {what}: {line}); {mend}"
                 ) from None

@@ -23,7 +23,7 @@ def store_of(file: Path) -> Path:
         if folder.name == _PARTS:
             return folder.parent
     raise UserError(
-        f"{file}: lies in no store (no folder {_PARTS} above it); give a file below STORE/{_PARTS},"
+        f"{file}: is in no store (no folder {_PARTS} above it); give a file below STORE/{_PARTS},"
         " or use --store."
     )
 

@@ -28,7 +28,7 @@ class State(StrEnum):
     PARTIAL = "partial"
     STOPPED = "stopped"
     FAILED = "failed"
-    NEVER = "never run"
+    NEW = "new"
 
 
 @dataclass
@@ -188,7 +188,7 @@ def _state(
         return State.PARTIAL, parts or [tries], None
     like = _most_like(cell, store, identity)
     if like is None:
-        return State.NEVER, ["never run"], None
+        return State.NEW, ["new"], None
     return State.STALE, changes(like["identity"], identity), None
 
 
@@ -280,5 +280,5 @@ def _decide(
         if entry.run and not entries[need].run and entries[need].state is not State.DONE:
             raise UserError(
                 f"{cell.id} needs {need}, which is {entries[need].state} and was not chosen; "
-                "leave out --only or --from, or run that stage first"
+                "drop --only or --from, or run that stage first"
             )

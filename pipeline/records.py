@@ -195,11 +195,11 @@ class Records:
             self._tracker.end(uid, "KILLED", time.time())
         tags = {f"gpt1.cached.{cell}": run_id for cell, run_id in self._cached.items()}
         rows = [
-            f"| {_link(cell, run_id)} | made in {span(seconds)} |"
+            f"| {_link(cell, run_id)} | ran in {span(seconds)} |"
             for cell, (run_id, seconds) in self._made.items()
         ]
         rows += [
-            f"| {_link(cell, run_id)} | taken as it was, made by run `{run_id}` |"
+            f"| {_link(cell, run_id)} | cached, from run `{run_id}` |"
             for cell, run_id in self._cached.items()
         ]
         cells = [
@@ -295,7 +295,7 @@ def fitting(head: Sequence[str], rows: Sequence[str]) -> tuple[str, int]:
     text = "\n".join([*head, *rows])
     if len(text) <= LONGEST_TAG:
         return text, 0
-    last = "\n\nand {} more: the document " + CELLS + " of this run has all cells"
+    last = "\n\nand {} more: the document " + CELLS + " of this run has all jobs"
     room = LONGEST_TAG - len("\n".join(head)) - len(last.format(len(rows)))
     shown = bisect_right(list(accumulate(1 + len(row) for row in rows)), room)
     return "\n".join([*head, *rows[:shown]]) + last.format(len(rows) - shown), len(rows) - shown

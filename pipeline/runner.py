@@ -190,7 +190,7 @@ class Runner:
                 self.outcome.skipped.append(entry.cell.id)
                 del self._waiting[entry.cell.id]
                 self.display.cell_failed(
-                    entry.cell.id, "left out, because what it needs has failed"
+                    entry.cell.id, "skipped, because what it needs has failed"
                 )
             elif all(need in self._artifacts for need in needs):
                 del self._waiting[entry.cell.id]

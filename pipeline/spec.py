@@ -45,8 +45,7 @@ class ResourceSpec(_Strict):
         None,
         ge=1,
         description=(
-            "A training may begin, and go on, with so many ranks while hosts are missing; it takes"
-            " them in when they come."
+            "A training may start and continue with this many ranks while hosts are missing."
         ),
     )
 
@@ -83,7 +82,7 @@ class StageSpec(_Strict):
         default_factory=lambda: ResourceSpec.model_validate({}),
         description="What the stage may use.",
     )
-    retries: int = Field(0, ge=0, le=100, description="How often a failed cell is tried again.")
+    retries: int = Field(0, ge=0, le=100, description="How often a failed job is tried again.")
     timeout: Duration | None = Field(
         None, description="How long one try may take, such as 90s, 30m, 2h."
     )

@@ -136,21 +136,21 @@ def follow(address: str, job: str) -> int:
         )  # Ray's log ends without an error, too, when the cluster closes the connection
     except KeyboardInterrupt:
         print(
-            f"the job goes on; `gpt1 logs --address {address} {job}` shows it, `gpt1 stop --address"
+            f"the job continues; `gpt1 logs --address {address} {job}` shows it, `gpt1 stop --address"
             f" {address} {job}` ends it"
         )
         return 130
     except (RuntimeError, OSError, ClientError) as error:
         why = type(error).__name__  # the text of such an error is a page
         print(
-            f"{address} answers no more for job {job} ({why}); the same command follows it again,"
-            " or goes on from the store"
+            f"{address} no longer answers for job {job} ({why}); run the same command to follow it"
+            " again, or to resume from the store"
         )
         return 1
     if not info.status.is_terminal():
         print(
-            f"the connection to job {job} has ended, and the job goes on; the same command follows"
-            " it again"
+            f"the connection to job {job} has ended; the job continues; run the same command to"
+            " follow it again"
         )
         return 1
     code = info.driver_exit_code
@@ -302,7 +302,7 @@ def _pack(folder: Path, file: Path, code: UserCode) -> Path:
             shutil.copy(path, copy)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     if size > LIMIT:
-        advice = f"take large files out of {', '.join([*SENT, *code.entries])}"
+        advice = f"remove large files from {', '.join([*SENT, *code.entries])}"
         raise UserError(
             f"the code to upload has {size >> 20} MiB, more than {LIMIT >> 20} MiB; {advice}"
         )

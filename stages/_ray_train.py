@@ -104,7 +104,7 @@ def run_rank(arguments: dict[str, Any]) -> None:
         return
     try:
         if to_stop:
-            raise StoppedError("stopped on request before training; the same command goes on")
+            raise StoppedError("stopped on request before training; run the same command to resume")
         pretrain(arguments["config"], place, arguments["reporter"], travel)
     except (UserError, Stopped) as error:
         name = STOPPED if isinstance(error, StoppedError | Stopped) else REFUSAL

@@ -111,12 +111,12 @@ def check_inputs(settings: TuningSettings, upstream: Mapping[str, Sequence[Any]]
     """
     if not upstream.get("task_data"):
         raise UserError(
-            f"no task_data cell makes task {settings.task!r}; add it to that stage's `matrix: task`"
+            f"no task_data job for task {settings.task!r}; add it to that stage's `matrix: task`"
         )
     for kind in ("task_data", "pretrain"):
         if len(upstream.get(kind, ())) > 1:
             raise UserError(
-                f"{len(upstream[kind])} {kind} cells fit task {settings.task!r}; one was expected:"
+                f"{len(upstream[kind])} {kind} jobs fit task {settings.task!r}; one was expected:"
                 " cut that stage's `matrix:`"
             )
     for model in upstream.get("pretrain", ()):

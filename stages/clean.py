@@ -62,14 +62,14 @@ class Clean(Stage):
         if not totals.get("books"):
             raise UserError(
                 f"clean: every book was rejected ({_listed(rejected) or 'there were none'});"
-                " expected at least one to stay. Lower `minimum_words`, mend the rule's switch, or"
+                " expected at least one to stay. Lower `minimum_words`, check the rule's switch, or"
                 " give other books."
             )
         context.summary({**totals, "rules": rules, "rejected": rejected})
         context.say(
             f"{counted(totals['books'], 'book')} kept, {sum(rejected.values())} rejected"
             f" ({_listed(rejected) or 'none'}); {totals['words_in']:,} words in,"
-            f" {totals['words']:,} out; {_listed(rules) or 'no rule struck'}"
+            f" {totals['words']:,} out; {_listed(rules) or 'no rule changed anything'}"
         )
 
 

@@ -14,7 +14,7 @@ from stages.contract import Context, Settings, Stage
 
 
 class EncodeSettings(Settings):
-    task: str = Field(description="The task, as in the task_data cell it takes.")
+    task: str = Field(description="The task, one of the task_data jobs.")
 
     @field_validator("task")
     @classmethod
@@ -40,7 +40,7 @@ class Encode(Stage):
     def check(cls, settings: EncodeSettings, upstream: Mapping[str, Sequence[Any]]) -> None:
         if not upstream.get("task_data"):
             raise UserError(
-                f"no task_data cell makes task {settings.task!r}; add it to that stage's `matrix:"
+                f"no task_data job for task {settings.task!r}; add it to that stage's `matrix:"
                 " task`"
             )
 

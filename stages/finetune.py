@@ -124,7 +124,7 @@ class Finetune(Stage):
             if not upstream.get("pretrain"):
                 model = "lstm" if settings.variant == "lstm" else "gpt"
                 raise UserError(
-                    f"variant {settings.variant} needs a pretrain cell with `model: {model}`; add"
+                    f"variant {settings.variant} needs a pretrain job with `model: {model}`; add"
                     " it to that stage's matrix"
                 )
             return

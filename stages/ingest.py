@@ -209,7 +209,7 @@ class Ingest(Stage):
                 "".join(f"{name}\n" for name in names), encoding="utf-8"
             )
             context.say(
-                f"left out as no books by their names: {counted(len(names), 'file')}:"
+                f"skipped, not books by their names: {counted(len(names), 'file')}:"
                 f" {_first(names)}"
             )
 
@@ -296,7 +296,7 @@ def _sum_up(
         "books": totals["books"], "files": totals["files"], "authors": len(authors), **totals,
         "encodings": dict(sorted(encodings.items())), "refused": refused, "left_out": left_out,
         "stretches_of_sentences": stretches,
-        **({"lost": f"in stretches of sentences: {LOST}"} if stretches else {}),
+        **({"lost": f"in runs of sentences: {LOST}"} if stretches else {}),
     })  # fmt: skip
     context.say(
         f"{counted(totals['books'], 'book')} from {counted(totals['files'], 'file')},"
@@ -305,7 +305,7 @@ def _sum_up(
     )
     if stretches:
         context.say(
-            f"{stretches} of the books are stretches of rows of one sentence each; lost are {LOST}"
+            f"{stretches} of the books are runs of rows of one sentence each; lost: {LOST}"
         )
     if refused:
         told = ", ".join(f"{rule} {number}" for rule, number in refused.items())

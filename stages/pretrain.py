@@ -497,7 +497,7 @@ def _summarise(
     )
     if unigram and bigram:
         context.say(
-            f"of the same shards: unigram {unigram:.2f}, bigram {bigram:.2f}; the model stands at"
+            f"of the same shards: unigram {unigram:.2f}, bigram {bigram:.2f}; the model is at"
             f" {perplexity / unigram:.1%} of the unigram and {perplexity / bigram:.1%} of the"
             " bigram perplexity"
         )

@@ -105,9 +105,9 @@ class Split(Stage):
             context.say(far)
         if figures["not_compared_books"]:
             context.say(
-                f"{figures['not_compared_books']} stretches of sentences were not looked through"
-                " for near copies: they have no book boundaries, so only stretches with the very"
-                " same words were left out"
+                f"{figures['not_compared_books']} runs of sentences were not checked for near"
+                " copies: they have no book boundaries, so only runs with exactly the same words"
+                " were skipped"
             )
 
 

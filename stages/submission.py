@@ -47,7 +47,7 @@ class Submission(Stage):
         if not upstream.get("finetune"):
             seed = "" if settings.seed is None else f" and seed {settings.seed}"
             raise UserError(
-                f"no finetune cell has variant {settings.variant}{seed}; nothing could be handed in"
+                f"no finetune job has variant {settings.variant}{seed}; nothing could be handed in"
             )
 
     def run(self, settings: SubmissionSettings, context: Context) -> None:

@@ -28,7 +28,7 @@ from stages.contract import Context, Stage
 class TransferSettings(TuningSettings):
     num_layers_transferred: int = Field(
         ge=0, le=96,
-        description="Blocks taken from the pre-trained model; 0 takes the embeddings only.",
+        description="Blocks taken from the pre-trained model; 0: the embeddings only.",
     )
 
 

@@ -89,7 +89,7 @@ class VocabularyStage(Stage):
         context.say(
             f"{figures['merges']:,} merges over {figures['word_types']:,} word types;"
             f" {figures['vocabulary']:,} tokens, {figures['characters']} characters"
-            f" ({figures['characters_left_out']} rare ones left out)"
+            f" ({figures['characters_left_out']} rare ones dropped)"
         )
         if figures["merges"] < settings.num_merges:
             context.say(
@@ -107,7 +107,7 @@ def _take(context: Context) -> None:
     written = _write(vocabulary, context)
     context.summary({"merges": len(vocabulary.merges), **written})
     context.say(
-        f"a published vocabulary, taken as it is: {vocabulary.size:,} tokens,"
+        f"a published vocabulary: {vocabulary.size:,} tokens,"
         f" {len(vocabulary.merges):,} merges"
     )
 

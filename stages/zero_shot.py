@@ -23,7 +23,7 @@ _SNAPSHOT = re.compile(r"step-(\d+)\.safetensors$")
 class ZeroShotSettings(Settings):
     task: str = Field(
         description=(
-            "The task, as in the task_data cell it takes, such as `race`, `dprd`, `cola` or `sst2`."
+            "The task, one of the task_data jobs, such as `race`, `dprd`, `cola` or `sst2`."
         )
     )
     model: Literal["gpt", "lstm"] = Field("gpt", description="Which pre-trained model to score.")
@@ -62,7 +62,7 @@ class ZeroShot(Stage):
     def check(cls, settings: ZeroShotSettings, upstream: Mapping[str, Sequence[Any]]) -> None:
         if not upstream.get("task_data"):
             raise UserError(
-                f"no task_data cell makes task {settings.task!r}; add it to that stage's `matrix:"
+                f"no task_data job for task {settings.task!r}; add it to that stage's `matrix:"
                 " task`"
             )
 

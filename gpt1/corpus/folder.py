@@ -26,7 +26,7 @@ def list_path(path: Path) -> Listing:
             sorted(found.files.values(), key=lambda file: file.name), sorted(found.left_out)
         )
     if not path.exists():
-        raise UserError(f"{path}: no such file or folder; {_EXPECTED}. Mend the path.")
+        raise UserError(f"{path}: no such file or folder; {_EXPECTED}. Fix the path.")
     return Listing([_file(path, path.name)], [])
 
 

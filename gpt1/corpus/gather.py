@@ -48,7 +48,7 @@ def _chosen(items: Iterable[Ordered], refuse: Refuse, largest: int) -> list[Piec
             refuse(
                 Refused(
                     piece.file, piece.member, "too_large", found, f"at most {largest}",
-                    "Mend `chapter_pattern`.",
+                    "Fix `chapter_pattern`.",
                 )
             )
             size -= piece.size

@@ -67,7 +67,7 @@ def open_shard(path: Path) -> Shard:
         raise UserError(f"{path}: no such shard; {_AGAIN}.") from error
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{path}: not a whole Arrow file ({str(error).splitlines()[0]}); {_AGAIN}."
+            f"{path}: not a complete Arrow file ({str(error).splitlines()[0]}); {_AGAIN}."
         ) from error
     missing = {"vocabulary", "set", "part"} - metadata.keys()
     if missing or table.column_names != ["ids"] or table["ids"].num_chunks != 1:

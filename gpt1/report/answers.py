@@ -65,13 +65,13 @@ def _ran(making: Mapping[str, Any]) -> tuple[str, list[str]]:
     cells, made, taken = making["cells"], making["made"], making["taken"]
     headline = f"{made} ran, {taken} cached"
     if not taken:
-        text = "Every cell was made by the run that made this page."
+        text = "Every job ran in the run that wrote this page."
     elif not made:
-        text = "Every cell but this page was taken as earlier runs had made it."
+        text = "Every job but this page was cached from earlier runs."
     else:
         kept = [cell["cell"] for cell in cells if not cell["made"]]
         text = (
-            f"Taken as earlier runs had made it: {_list(list(dict.fromkeys(map(stage_of, kept))))}."
+            f"Cached from earlier runs: {_list(list(dict.fromkeys(map(stage_of, kept))))}."
         )
     longest = sorted(
         (cell for cell in cells if cell["seconds"]), key=lambda cell: -cell["seconds"]
@@ -93,16 +93,16 @@ def _cost(making: Mapping[str, Any]) -> tuple[str, list[str]]:
         if wall is not None
         else ("Nothing new" if making["cells"] and not making["made"] else "Not known")
     )
-    used = [f"{span(making['core_seconds'])} of a core"] + (
-        [f"{span(making['gpu_seconds'])} of a GPU"] if making["gpu_seconds"] else []
+    used = [f"{span(making['core_seconds'])} of one core"] + (
+        [f"{span(making['gpu_seconds'])} of one GPU"] if making["gpu_seconds"] else []
     )
     text = [f"This run used at least {' and '.join(used)}."] if making["core_seconds"] else []
     if making["taken"] and making["all_core_seconds"]:
         gpu = (
-            f" and {span(making['all_gpu_seconds'])} of a GPU" if making["all_gpu_seconds"] else ""
+            f" and {span(making['all_gpu_seconds'])} of one GPU" if making["all_gpu_seconds"] else ""
         )
         text.append(
-            f"All that stands behind the page: {span(making['all_core_seconds'])} of a core{gpu}."
+            f"Total compute, cached jobs included: {span(making['all_core_seconds'])} of one core{gpu}."
         )
     days = sum(speed.get("petaflop_days", 0.0) for speed in making["speed"].values())
     if days:

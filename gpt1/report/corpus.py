@@ -14,7 +14,7 @@ _FACTS = (
     ("ingest", "authors", "authors"), ("ingest", "words", "words read"),
     ("clean", "books", "books kept after cleaning"), ("clean", "words", "words after cleaning"),
     ("split", "train_books", "books to train on"), ("split", "held_out_books", "books held out"),
-    ("split", "duplicate_books", "copies left out"),
+    ("split", "duplicate_books", "copies skipped"),
     ("vocabulary", "vocabulary", "tokens in the vocabulary"),
     ("vocabulary", "merges", "merges learned"), ("shard", "train_tokens", "tokens to train on"),
     ("shard", "held_out_tokens", "tokens held out"),

@@ -133,7 +133,7 @@ def _normalised(tasks: Sequence[Mapping[str, Any]]) -> Chart:
             )
     title = "Zero-shot score between random guess (0) and the best earlier single model (1)"
     return Chart(
-        "zero-shot-normalised", title, "update of pre-training", "normalised score", tuple(lines)
+        "zero-shot-normalised", title, "update of pre-training", "normalized score", tuple(lines)
     )
 
 

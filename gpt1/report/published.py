@@ -32,7 +32,7 @@ NOTES: Mapping[int, str] = {
     3: "None of ELMo, ULMFiT and BERT reports these tasks in its own paper.",
     4: (
         "BERT: Devlin et al. 2019, table 1. Its STS-B is Spearman's (85.8 and 86.5) and its average"
-        " leaves WNLI out (79.6 and 82.1; GPT 75.1), so neither stands in these columns. ELMo is in"
+        " leaves WNLI out (79.6 and 82.1; GPT 75.1), so neither is in these columns. ELMo is in"
         " the rows of the GLUE baselines. ULMFiT (Howard and Ruder 2018, tables 2 and 3) reports"
         " IMDb, TREC-6, AG News, DBpedia and Yelp: no column in common."
     ),

@@ -157,11 +157,11 @@ def load_finetuned(gpt: GPT, folder: Path) -> FineTuned:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{config}: not what finetune writes ({error!r}); keep the model anew"
+            f"{config}: not what finetune writes ({error!r}); save the model again"
         ) from error
     if not known or gpt.config.special_tokens != SPECIAL_TOKENS:
         raise UserError(
-            f"{config}: does not fit the model beside it ({facts}); the files must come from one"
+            f"{config}: does not fit the model next to it ({facts}); the files must come from one"
             " fine-tuning"
         )
     head = TaskHead(task, gpt.config.width, 0.0, regression, torch.Generator())

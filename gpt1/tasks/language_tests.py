@@ -87,7 +87,7 @@ def _wsc_jsonl(path: Path, text: str) -> Iterator[Example]:
             ) from error
         if found != pronoun:
             raise UserError(
-                f"{where}: {found!r} stands at pronoun_loc {at}, expected the pronoun {pronoun!r}"
+                f"{where}: {found!r} is at pronoun_loc {at}, expected the pronoun {pronoun!r}"
             )
         yield _schema(
             f"{path.stem}-{number}", sentence[:at], sentence[at + len(pronoun) :], options, label,
@@ -98,7 +98,7 @@ def _wsc_jsonl(path: Path, text: str) -> Iterator[Example]:
 def _wsc_xml(path: Path, text: str) -> Iterator[Example]:
     if "<!ENTITY" in text:
         raise UserError(
-            f"{path}: declares XML entities, which the published file does not; take it anew"
+            f"{path}: declares XML entities, which the published file does not; download it again"
         )
     try:
         root = ElementTree.fromstring(text)

@@ -9,7 +9,7 @@ from pathlib import Path
 from gpt1.errors import UserError
 from gpt1.text.bpe import END, Merge
 
-_AGAIN = "take both files anew from where they come from"
+_AGAIN = "download both files again"
 
 
 def read_encoder(path: Path) -> list[str]:
@@ -65,7 +65,7 @@ def _by_id(path: Path, pairs: Sequence[tuple[str, object]]) -> list[str]:
             )
         if number in tokens:
             raise UserError(
-                f"{path}: id {number} stands for both {tokens[number]!r} and {token!r}; {_AGAIN}."
+                f"{path}: id {number} is the id of both {tokens[number]!r} and {token!r}; {_AGAIN}."
             )
         if token in seen:
             raise UserError(
@@ -100,7 +100,7 @@ def read_merges(path: Path, header: str) -> list[Merge]:
         pair = (fields[0], fields[1])
         if pair in merges:
             raise UserError(
-                f"{path}, line {number}: the merge {line!r} stands on line {merges[pair]} already;"
+                f"{path}, line {number}: the merge {line!r} is on line {merges[pair]} already;"
                 f" {_AGAIN}."
             )
         merges[pair] = number

@@ -195,7 +195,7 @@ def _read_settings(file: Path) -> dict[str, Any]:
     try:
         settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise UserError(f"{file}: not valid JSON ({error}); mend the file") from error
+        raise UserError(f"{file}: not valid JSON ({error}); fix the file") from error
     for name in COMPUTED:
         if settings.get(name, "auto") != "auto":
             raise UserError(

@@ -31,7 +31,7 @@ def initial_model(config: PretrainConfig, place: Place, vocabulary: Vocabulary) 
     if digest != config.initial_sha256:
         raise UserError(
             f"init_from: {file} has sha256 {digest}, expected {config.initial_sha256 or 'none'};"
-            " another file lies there now, or on this host: put the one back that training was"
+            " another file is there now, or on this host: restore the one that training"
             " started with"
         )
     if found.model.config.special_tokens:

@@ -29,8 +29,8 @@ class Stopped(Exception):
 
     def __init__(self, step: int) -> None:
         super().__init__(
-            f"stopped on request after step {step}; a checkpoint is written, the same command goes"
-            " on from it"
+            f"stopped on request after step {step}; saved a checkpoint; run the same command to"
+            " resume"
         )
         self.step = step
 

@@ -125,6 +125,6 @@ def read_portable(path: Path) -> PortableState:
         raise UserError(
             f"{path}: no portable training state ({error!r}); a checkpoint made on other ranks or"
             " another ZeRO stage needs it. Delete the checkpoint to use the one before, or go on"
-            " with the ranks and the stage it was made with"
+            " with the original ranks and stage"
         ) from error
     return state

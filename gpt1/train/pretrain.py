@@ -278,7 +278,7 @@ def _resume(watch: Watch, found: Checkpoint | None) -> int:
     if changed:
         raise UserError(
             f"{found.folder}: this checkpoint was made with other {', '.join(changed)} (see its"
-            " record.json); go on with the same, or delete the checkpoints to start anew"
+            " record.json); use the same, or delete the checkpoints to start over"
         )
     watch.history = History.from_json(found.history())
     if watch.ranks.first:

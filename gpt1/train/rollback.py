@@ -79,6 +79,6 @@ def told(event: dict[str, Any]) -> str:
     loss = "no number" if event["loss"] is None else f"{event['loss']:.4f}"
     batches = ", ".join(str(batch) for batch in event["batches"])
     return (
-        f"the loss at step {event['step']} was {loss}; left out batches {batches}, of"
+        f"the loss at step {event['step']} was {loss}; skipped batches {batches}, of"
         f" {shown(event['books'])}"
     )

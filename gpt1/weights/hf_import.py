@@ -92,7 +92,7 @@ def _config_of(path: Path) -> dict[str, Any]:
             f"{path}: no such file; expected the folder of a model of transformers"
         ) from error
     except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); take the file anew") from error
+        raise UserError(f"{path}: not JSON ({error}); download it again") from error
     kind = found.get("model_type") if isinstance(found, dict) else None
     if kind != HF_TYPE:
         raise UserError(
@@ -131,7 +131,7 @@ def _model_config(path: Path, given: Mapping[str, Any], vocabulary: Vocabulary) 
     rows = given.get("vocab_size", 40_478)
     if type(rows) is not int or rows < vocabulary.size:
         raise UserError(
-            f"{path}: vocab_size is {rows}, the vocabulary beside it has {vocabulary.size} tokens;"
+            f"{path}: vocab_size is {rows}, the vocabulary next to it has {vocabulary.size} tokens;"
             " another model's vocabulary: take the one the weights were made with"
         )
     try:
@@ -143,7 +143,7 @@ def _model_config(path: Path, given: Mapping[str, Any], vocabulary: Vocabulary) 
             special_tokens=rows - vocabulary.size, init_std=given.get("initializer_range", 0.02),
         )  # fmt: skip
     except TypeError as error:
-        raise UserError(f"{path}: a size is no number ({error}); take the file anew") from error
+        raise UserError(f"{path}: a size is no number ({error}); download it again") from error
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
@@ -154,7 +154,7 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
                 found |= {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise UserError(
-                f"{path}: not a whole safetensors file ({error}); download it again"
+                f"{path}: not a complete safetensors file ({error}); download it again"
             ) from error
     return found
 

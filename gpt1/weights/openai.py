@@ -132,7 +132,7 @@ def _read_shapes(path: Path) -> list[list[int]]:
             f" {SHAPES_FILE}"
         ) from error
     except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); take the published file anew") from error
+        raise UserError(f"{path}: not JSON ({error}); download it again") from error
     if not isinstance(found, list) or not all(_is_shape(shape) for shape in found):
         raise UserError(
             f"{path}: a list of shapes (lists of positive whole numbers) was expected; take the"
@@ -168,7 +168,7 @@ def _config(folder: Path, shapes: list[list[int]]) -> ModelConfig:
             return ModelConfig.from_dict(json.loads(ours.read_bytes()))
         except (ValueError, TypeError) as error:
             raise UserError(
-                f"{ours}: not a model's config ({error}); write the folder anew with `gpt1 export"
+                f"{ours}: not a model's config ({error}); write the folder again with `gpt1 export"
                 " openai`"
             ) from error
     if width % HEAD_WIDTH:
@@ -205,8 +205,8 @@ def _read_numbers(folder: Path, expected: int) -> np.ndarray:
         sizes = ", ".join(f"{len(part):,}" for part in parts)
         raise UserError(
             f"{folder}: params_0.npy … params_9.npy hold {found:,} numbers ({sizes}), {SHAPES_FILE}"
-            f" asks for {expected:,}; one of them is of another model or incomplete: take all"
-            " eleven files anew"
+            f" asks for {expected:,}; one of them is of another model or incomplete: download all"
+            " eleven files again"
         )
     return np.concatenate(parts)
 
@@ -218,13 +218,13 @@ def _read_part(path: Path) -> np.ndarray:
         part = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise UserError(
-            f"{path}: not a whole .npy file of numbers ({str(error).splitlines()[0]}); take it anew"
+            f"{path}: not a complete .npy file of numbers ({str(error).splitlines()[0]}); download it again"
         ) from error
     if not isinstance(part, np.ndarray) or part.dtype != np.float32 or part.ndim != 1:
         what = (
             f"{part.dtype} of shape {part.shape}" if isinstance(part, np.ndarray) else "an archive"
         )
         raise UserError(
-            f"{path}: holds {what}, expected float32 in one dimension; take the published file anew"
+            f"{path}: holds {what}, expected float32 in one dimension; download it again"
         )
     return part

@@ -128,7 +128,7 @@ def _read(path: Path, with_weights: bool = False) -> tuple[ModelConfig, dict[str
             names = handle.keys() if with_weights else []
             weights = {name: handle.get_tensor(name) for name in names}
     except SafetensorError as error:
-        raise UserError(f"{file}: not a whole safetensors file ({error}); make it again") from error
+        raise UserError(f"{file}: not a complete safetensors file ({error}); make it again") from error
     if METADATA_KEY not in metadata:
         raise UserError(
             f"{file}: no {METADATA_KEY!r} in its metadata, so its shape is unknown; expected a file"

@@ -130,7 +130,7 @@ def _vocabulary(cell: Cell, workflow: Workflow, made: Mapping[str, Artifact]) ->
     stage: Any = upstream.stage
     if not hasattr(stage, "expected_size"):
         raise UserError(
-            f"{upstream.id}: its vocabulary's size is known once it is made; run it first (gpt1 run"
+            f"{upstream.id}: its vocabulary's size is known once it has run; run it first (gpt1 run"
             f" {upstream.node})"
         )
     size = stage.expected_size(upstream.settings)

@@ -60,7 +60,7 @@ def diff(
         new = {cell: record for cell in found.cells if (record := found.record(cell))}
         if not new:
             raise UserError(
-                f"diff: nothing is made of {found.name}; name two runs of {_known(names)}"
+                f"diff: nothing is done of {found.name}; name two runs of {_known(names)}"
             )
         second = str(max(new.values(), key=lambda record: record["finished"])["run"])
     elif file or profile or assignments:

@@ -76,7 +76,7 @@ def _python(_: Path) -> Iterator[Finding]:
     else:
         yield Finding(
             "Python", FAIL, f"{version}; expected 3.11 or 3.12",
-            "make the environment anew: make install PYTHON=python3.12",
+            "recreate the environment: make install PYTHON=python3.12",
         )
 
 
@@ -241,7 +241,7 @@ def _tracking(_: Path) -> Iterator[Finding]:
         ).close()
     except (OSError, ValueError) as error:
         mend = (
-            "start it, or unset MLFLOW_TRACKING_URI; a run goes on without it and `gpt1 track sync`"
+            "start it, or unset MLFLOW_TRACKING_URI; a run continues without it and `gpt1 track sync`"
             " sends the records later"
         )
         yield Finding("MLflow's server", WARN, f"{host}:{port} does not answer ({error})", mend)

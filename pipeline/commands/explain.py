@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gpt1.wording import span
+from gpt1.wording import counted, span
 from pipeline.plan import Entry, Plan
 
 
@@ -15,7 +15,7 @@ from pipeline.plan import Entry, Plan
 class Cost:
     """Of making one cell again.
 
-    `after`: the cells that depend on it, directly or not; None: no record says how long one takes.
+    `after`: the jobs that depend on it, directly or not; None: no record says how long one takes.
     """
 
     own: float | None
@@ -55,18 +55,13 @@ def explained(plan: Plan) -> list[str]:
         ]
         if entry.cell.needs:
             found.append(f"    needs: {', '.join(entry.cell.needs)}")
-        found.append(f"    making it again: {_words(cost)}")
+        found.append(f"    rerun cost: {_words(cost)}")
     return found
 
 
 def _words(cost: Cost) -> str:
-    own = "no record says how long it takes" if cost.own is None else f"{span(cost.own)} of work"
+    own = "unknown" if cost.own is None else span(cost.own)
     if not cost.after:
         return own
-    more = f", {cost.unknown} of them not known" if cost.unknown else ""
-    many = (
-        "the cell that depends"
-        if len(cost.after) == 1
-        else f"the {len(cost.after)} cells that depend"
-    )
-    return f"{own}, and {span(cost.after_seconds)} for {many} on it{more}"
+    more = f", {cost.unknown} of them unknown" if cost.unknown else ""
+    return f"{own} (+{span(cost.after_seconds)} downstream, {counted(len(cost.after), 'job')}{more})"

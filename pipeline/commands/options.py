@@ -137,7 +137,7 @@ Assignments = Annotated[
 Stages = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Stages (or cells) to make, with what they need; all when none is named.",
+        help="Stages (or jobs) to run, with what they need; default: all.",
         autocompletion=stages,
     ),
 ]
@@ -164,7 +164,7 @@ class RunOptions:
     start: Start = None
     only: Only = False
     force: Force = False
-    dry_run: Annotated[bool, flag("--dry-run", "Say what would run, and why; run nothing.")] = False
+    dry_run: Annotated[bool, flag("--dry-run", "Print what would run, and why; run nothing.")] = False
     code: Annotated[
         str,
         typer.Option("--code", help="What to do when the code has changed since: warn or rerun."),

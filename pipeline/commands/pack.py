@@ -29,14 +29,14 @@ def pack(
     ],
     cell: Annotated[
         str | None,
-        typer.Option("--cell", help="Which pretrain cell, where the workflow has several."),
+        typer.Option("--cell", help="Which pretrain job, where the workflow has several."),
     ] = None,
     file: FileToRead = None,
     profile: Profile = None,
     assignments: Assignments = None,
     store: StoreOption = "store",
     parts: Annotated[
-        int | None, typer.Option("--parts", min=1, help="Only so many parts of the training text.")
+        int | None, typer.Option("--parts", min=1, help="Only the first N parts of the training text.")
     ] = None,
     tasks: Annotated[
         bool | None,
@@ -60,7 +60,7 @@ def pack(
     )
     print(
         f"{chosen.id}: {to}{less}. There, with this repository's folder on PYTHONPATH:\n  torchrun"
-        f" --nproc-per-node=1 -m gpt1.train.pretrain --config {config}\nThe model will lie in"
+        f" --nproc-per-node=1 -m gpt1.train.pretrain --config {config}\nThe model will be in"
         f" {to.name}/{OUTPUT}: for `gpt1 generate {model}` and the stage `given`"
     )
     if jobs:
@@ -117,7 +117,7 @@ def _finetune_cells(
             found.append(cell)
     if required and not found:
         raise UserError(
-            f"{workflow.file}: no finetune cell starts from {pretrain.id} and needs an "
+            f"{workflow.file}: no finetune job starts from {pretrain.id} and needs an "
             "`encode` stage, so --tasks packs nothing; add them, or leave --tasks out"
         )
     return found
@@ -168,9 +168,9 @@ def _choose(workflow: Workflow, name: str | None) -> Cell:
         return cells[name]
     if name is None and len(cells) == 1:
         return next(iter(cells.values()))
-    found = f"found {name!r}" if name else "one must be named with --cell"
+    found = f"found {name!r}" if name else "name one with --cell"
     known = ", ".join(cells) or "none"
-    raise UserError(f"{workflow.file}: {found}; its pretrain cells are: {known}")
+    raise UserError(f"{workflow.file}: {found}; its pretrain jobs are: {known}")
 
 
 def _upstream(cell: Cell, kind: str, made: dict[str, Artifact]) -> Artifact:

@@ -254,7 +254,7 @@ def _lines(row: Mapping[str, Any]) -> str:
             + (
                 ""
                 if at["exact"]
-                else " (nearly: ftfy mends the text up to there otherwise than the whole)"
+                else " (approximately: ftfy fixes the beginning of the text differently)"
             ),
         ),
         ("rules", struck),

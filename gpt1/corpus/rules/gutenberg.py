@@ -1,4 +1,4 @@
-"""Project Gutenberg's header, footer and licence."""
+"""Project Gutenberg's header, footer and license."""
 
 from __future__ import annotations
 
@@ -68,5 +68,5 @@ def _footer(text: str, begin: int) -> int:
 
 
 RULE = TextRule(
-    "gutenberg", "Project Gutenberg's header, footer and licence are removed.", remove_gutenberg
+    "gutenberg", "Project Gutenberg's header, footer and license are removed.", remove_gutenberg
 )

@@ -30,7 +30,7 @@ def mend(text: str) -> Applied:
 
 RULE = TextRule(
     "ftfy",
-    "ftfy mends mojibake, entities, quotes and ligatures, over the whole text and not line by"
+    "ftfy fixes mojibake, entities, quotes and ligatures, over the complete text and not line by"
     " line.",
     mend,
     sentences=True,

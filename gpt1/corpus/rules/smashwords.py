@@ -90,6 +90,6 @@ def _end_matter(text: str, tail: int) -> int | None:
 
 
 RULE = TextRule(
-    "smashwords", "Smashwords' licence page and the author's links after the end are removed.",
+    "smashwords", "Smashwords' license page and the author's links after the end are removed.",
     remove_smashwords,
 )

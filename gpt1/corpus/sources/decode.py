@@ -32,7 +32,7 @@ _MULTIBYTE = re.compile(
     rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
 )
 _OTHER_HIGH = re.compile(rb"[\x80-\xff]")
-_CONVERT = "Convert the file to UTF-8, or take it out"
+_CONVERT = "Convert the file to UTF-8, or remove it"
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _fallen_back(data: bytes, at: int, fallback: str) -> Decoded:
             do = f"{_CONVERT}, or set `fallback_encoding: windows-1252`."
             raise RefusedError(
                 "invalid_utf8", f"{found}, though most of its other characters are",
-                "whole UTF-8 text", do,
+                "valid UTF-8 text", do,
             )
         if not _western(data):
             do = f"{_CONVERT}, or set `fallback_encoding: windows-1252`."

@@ -42,7 +42,7 @@ def epub_piece(
             text = book.text()
             title, author = book.said("title"), book.said("creator")
     except (*UNREADABLE, KeyError, ElementTree.ParseError) as error:
-        raise damaged(f"no whole EPUB: {error}") from error
+        raise damaged(f"not a complete EPUB: {error}") from error
     check_text(text, reading)
     return Piece(
         name, inside, file, member, text, "epub", "the pages of the spine, without markup",

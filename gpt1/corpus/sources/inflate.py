@@ -126,12 +126,12 @@ def check_size(out: int, packed: int, limits: Limits) -> None:
     if out > SLACK and out > limits.ratio * packed:
         raise RefusedError(
             "bomb", f"more than {limits.ratio} times its packed size comes out of it",
-            f"at most {limits.ratio} times", "Take it out, or raise `max_ratio` if you trust it.",
+            f"at most {limits.ratio} times", "Remove it, or raise `max_ratio` if you trust it.",
         )  # fmt: skip
     if out > limits.archive:
         expected = f"at most {limits.archive}"
         raise RefusedError(
-            "bomb", "more bytes come out of it than the ceiling", expected,
+            "bomb", "more bytes come out of it than the limit", expected,
             "Split it, or raise `max_archive`.",
         )
 

@@ -49,7 +49,7 @@ def _row(line: bytes | None, number: int, reading: Reading) -> Row:
         raise no_utf8(line, error) from error
     except (ValueError, RecursionError) as error:
         raise RefusedError(
-            "bad_row", f"no JSON ({error})", "one JSON object a line", "Mend the line."
+            "bad_row", f"no JSON ({error})", "one JSON object a line", "Fix the line."
         ) from error
     if not isinstance(found, dict) or column not in found:
         keys = (
@@ -63,7 +63,7 @@ def _row(line: bytes | None, number: int, reading: Reading) -> Row:
         )
     if not isinstance(found[column], str):
         kind = type(found[column]).__name__
-        raise RefusedError("bad_row", f"{column!r} is of type {kind}", "a string", "Mend the line.")
+        raise RefusedError("bad_row", f"{column!r} is of type {kind}", "a string", "Fix the line.")
     title, author = _words(found.get("title")), _words(found.get("author"))
     return Row(number, found[column], _words(found.get("id")), title, author)
 

@@ -39,7 +39,7 @@ class Listing:
 
 _RULES = {
     "loop": (
-        "a link to a folder that is read already", "a tree without loops", "Take the link out",
+        "a link to a folder that is read already", "a tree without loops", "Remove the link",
     ),
     "missing_shard": (
         "there is no such file", "every shard that the names of the others count", "Fetch it",
@@ -47,9 +47,9 @@ _RULES = {
     "not_a_file": ("it is a pipe, a device or a folder", "a file", "Take it out"),
     "unreadable": (
         "it cannot be read, or it is a link to nothing", "a readable file",
-        "Mend its permissions or the link",
+        "Fix its permissions or the link",
     ),
-    "unreadable_folder": ("it cannot be listed", "a readable folder", "Mend its permissions"),
+    "unreadable_folder": ("it cannot be listed", "a readable folder", "Fix its permissions"),
     "bad_name": ("a name that is no printable text", "a name in UTF-8", "Rename it"),
 }
 

@@ -34,7 +34,7 @@ def member_books(member: str, file: str, stream: Callable[[], Any], reading: Rea
         return
     try:
         if form.kind in ("zip", "tar", "parquet"):
-            do = "Unpack the outer one and put this file beside the others."
+            do = "Unpack the outer one and put this file next to the others."
             raise RefusedError(
                 "nested", f"a {form.kind} file inside an archive",
                 "text, EPUB or JSON lines inside", do,
@@ -53,7 +53,7 @@ def bad_name(member: str) -> RefusedError | None:
         found = "a name that leads out of the archive"
         return RefusedError(
             "unsafe_path", found, "a relative name without `..`",
-            "Distrust this archive, or pack it anew.",
+            "Distrust this archive, or repack it.",
         )
     if printable(member) != member:
         return RefusedError(

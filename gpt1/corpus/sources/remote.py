@@ -52,12 +52,12 @@ def list_url(url: str) -> list[Listed]:
         found = {path: mark(system.info(path)) for path in system.find(top)}
     except Exception as error:  # every file system raises its own
         raise UserError(
-            f"{shown(url)}: cannot be listed ({_first_line(error)}); mend the URL or the access"
+            f"{shown(url)}: cannot be listed ({_first_line(error)}); fix the URL or the access"
             " to it."
         ) from error
     if not found:
         raise UserError(
-            f"{shown(url)}: there is nothing; expected a folder or a file with books. Mend the URL."
+            f"{shown(url)}: there is nothing; expected a folder or a file with books. Fix the URL."
         )
     listed = []
     for path, digest in sorted(found.items()):

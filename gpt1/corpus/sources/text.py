@@ -33,21 +33,21 @@ def check_text(text: str, reading: Reading) -> None:
     at = text.find("\0")
     if at >= 0:
         raise RefusedError(
-            "nul", f"character {at} is NUL, so this is no text", "text", "Mend it, or take it out."
+            "nul", f"character {at} is NUL, so this is no text", "text", "Fix it, or remove it."
         )
     long_line = _long_line(text, reading.limits.line)
     if long_line is not None:
         raise RefusedError(
             "long_line",
             f"a line of more than {reading.limits.line} characters, from character {long_line}",
-            f"at most {reading.limits.line}", "Break its lines, take it out, or raise `max_line`.",
+            f"at most {reading.limits.line}", "Break its lines, remove it, or raise `max_line`.",
         )  # fmt: skip
 
 
 def empty() -> RefusedError:
     """The refusal of what holds nothing."""
     return RefusedError(
-        "empty", "it is empty", "the text of a book", "Take it out, or put its text in place."
+        "empty", "it is empty", "the text of a book", "Remove it, or put its text in place."
     )
 
 
@@ -62,7 +62,7 @@ def no_utf8(data: bytes, error: UnicodeDecodeError) -> RefusedError:
     """The refusal of a row whose bytes are no UTF-8, which its format asks for."""
     return RefusedError(
         "invalid_utf8", f"byte {error.start} (0x{data[error.start]:02x}) is not UTF-8",
-        "UTF-8 text", "Convert the row to UTF-8, or take it out.",
+        "UTF-8 text", "Convert the row to UTF-8, or remove it.",
     )  # fmt: skip
 
 

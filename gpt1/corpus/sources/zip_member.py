@@ -22,7 +22,7 @@ def member_stream(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limits: Limit
     if info.flag_bits & _ENCRYPTED:
         raise RefusedError(
             "encrypted", "it is encrypted", "a member without a password",
-            "Unpack it yourself, or take it out.",
+            "Unpack it yourself, or remove it.",
         )
     try:
         return Inflated(archive.open(info), lambda: info.compress_size, limits)
