@@ -59,7 +59,7 @@ class Leases:
         holder = refused.read() or {}
         self.release()
         raise HeldError(
-            f"{refused.about} is being made by run {holder.get('run')} (process {holder.get('pid')}"
+            f"{refused.about} is locked by run {holder.get('run')} (process {holder.get('pid')}"
             f" on {holder.get('host')}, last heard of {time.time() - holder.get('beat', 0):.0f} s"
             " ago); wait for it to end, stop it, or use another --store"
         )

@@ -136,8 +136,8 @@ def follow(address: str, job: str) -> int:
         )  # Ray's log ends without an error, too, when the cluster closes the connection
     except KeyboardInterrupt:
         print(
-            f"the job continues; `gpt1 logs --address {address} {job}` shows it, `gpt1 stop --address"
-            f" {address} {job}` ends it"
+            f"the job continues; `gpt1 logs --address {address} {job}` shows it, `gpt1 stop"
+            f" --address {address} {job}` ends it"
         )
         return 130
     except (RuntimeError, OSError, ClientError) as error:

@@ -279,7 +279,7 @@ class Tracker:
                     self._recorder.apply(self._outbox.due(session, entries))
                     self._outbox.ack(session, end)
                     if self.trouble:
-                        self._say(f"{self._away} takes records again")
+                        self._say(f"{self._away} answers again")
                         self.trouble = None
             self._wake.wait(PACE if self._mirror else 1.0)
 
@@ -292,7 +292,7 @@ class Tracker:
                 "the store" if isinstance(error, UserError) else "MLflow"
             )  # lines go to a remote store first
             self._say(
-                f"{self._away} takes no records; they wait in {self._outbox.folder} ({reason})"
+                f"{self._away} does not answer; records wait in {self._outbox.folder} ({reason})"
             )
         self.trouble = reason
 

@@ -114,7 +114,7 @@ def _await_answer(host: str, port: int, server: subprocess.Popen[bytes], log: IO
 def _tail(log: IO[bytes]) -> str:
     log.seek(0)
     lines = log.read().decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "it printed nothing"
 
 
 def _end(server: subprocess.Popen[bytes], guard: subprocess.Popen[bytes]) -> None:

@@ -118,7 +118,7 @@ class IngestSettings(Settings):
             raise ValueError("chapter_pattern is for a folder; the embedded corpus has its own")
         if EMBEDDED in self.sources and len(self.sources) > 1:
             raise ValueError(
-                "source: the embedded corpus stands alone; expected a list of folders, files and"
+                "source: `embedded` cannot be in a list; expected a list of folders, files and"
                 " URLs"
             )
         return self

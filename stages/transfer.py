@@ -55,7 +55,7 @@ class Transfer(Stage):
                 raise UserError(
                     f"num_layers_transferred is {settings.num_layers_transferred}, the pre-trained"
                     f" model has {layers}"
-                    f" layers; take 0 to {layers}"
+                    f" layers; expected 0 to {layers}"
                 )
 
     def run(self, settings: TransferSettings, context: Context) -> None:

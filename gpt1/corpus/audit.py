@@ -103,8 +103,8 @@ def ledger(
         )
     out = [row for row in kept if split[row["book"]]["set"] == HELD_OUT]
     book.add(
-        HELD_OUT, "aside", "Complete books kept for validation.", NONE - _sum(out), len(out), len(out),
-        len(out),
+        HELD_OUT, "aside", "Complete books kept for validation.", NONE - _sum(out), len(out),
+        len(out), len(out),
     )
     tails = sum(row.get("tail_start") is not None for row in split.values() if row["set"] == TRAIN)
     book.add(

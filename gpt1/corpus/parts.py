@@ -70,8 +70,8 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
                 yield from batch.to_pylist()
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(
-            f"{path}: not a complete Parquet file ({_first_line(error)}); run the stage that made it"
-            " again."
+            f"{path}: not a complete Parquet file ({_first_line(error)}); run the stage that made"
+            " it again."
         ) from error
 
 

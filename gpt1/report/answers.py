@@ -70,9 +70,7 @@ def _ran(making: Mapping[str, Any]) -> tuple[str, list[str]]:
         text = "Every job but this page was cached from earlier runs."
     else:
         kept = [cell["cell"] for cell in cells if not cell["made"]]
-        text = (
-            f"Cached from earlier runs: {_list(list(dict.fromkeys(map(stage_of, kept))))}."
-        )
+        text = f"Cached from earlier runs: {_list(list(dict.fromkeys(map(stage_of, kept))))}."
     longest = sorted(
         (cell for cell in cells if cell["seconds"]), key=lambda cell: -cell["seconds"]
     )[:1]
@@ -99,10 +97,13 @@ def _cost(making: Mapping[str, Any]) -> tuple[str, list[str]]:
     text = [f"This run used at least {' and '.join(used)}."] if making["core_seconds"] else []
     if making["taken"] and making["all_core_seconds"]:
         gpu = (
-            f" and {span(making['all_gpu_seconds'])} of one GPU" if making["all_gpu_seconds"] else ""
+            f" and {span(making['all_gpu_seconds'])} of one GPU"
+            if making["all_gpu_seconds"]
+            else ""
         )
         text.append(
-            f"Total compute, cached jobs included: {span(making['all_core_seconds'])} of one core{gpu}."
+            f"Total compute, cached jobs included: {span(making['all_core_seconds'])} of one"
+            f" core{gpu}."
         )
     days = sum(speed.get("petaflop_days", 0.0) for speed in making["speed"].values())
     if days:

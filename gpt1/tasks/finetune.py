@@ -107,7 +107,7 @@ class _Batches:
         if self.per_epoch == 0:
             raise UserError(
                 f"{data.task.name}: {len(data.train)} training examples do not fill one batch of"
-                f" {config.batch_size}; take a smaller batch_size or more examples"
+                f" {config.batch_size}; use a smaller batch_size or more examples"
             )
         self._epoch, self._batches = -1, list[list[int]]()
 

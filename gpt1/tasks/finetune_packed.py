@@ -128,7 +128,7 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in lines.splitlines()]
     except ValueError as error:
-        message = f"{file}: a line is not JSON ({error}); take it out, and its job runs again"
+        message = f"{file}: a line is not JSON ({error}); remove it, and its job runs again"
         raise UserError(message) from error
 
 
@@ -140,7 +140,7 @@ def _settings(job: FinetuneJob, rows: int | None, model: Path) -> dict[str, Any]
     if not weights.is_file():
         raise UserError(
             f"{weights}: no such file, and {job.id} starts from a pre-trained model; run the "
-            "folder's pre-training first, name one with --model, or take --variant no_pretraining"
+            "folder's pre-training first, name one with --model, or use --variant no_pretraining"
         )
     digest = _digest(weights, weights.stat().st_mtime_ns)
     return {"job": job.to_dict(), "rows": rows, "model_sha256": digest}
@@ -195,7 +195,7 @@ def _facet(job: FinetuneJob, name: str) -> str | int:
 def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError(
-            "--device cuda: torch finds no GPU; take --device cpu, or repair the driver"
+            "--device cuda: torch finds no GPU; use --device cpu, or fix the driver"
         )
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 

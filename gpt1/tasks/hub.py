@@ -122,7 +122,9 @@ def _rows(hub: Hub, task: Task, path: Path) -> Iterator[dict[str, Any]]:
                 yield from batch.to_pylist()
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: not a complete Parquet file ({reason}); fetch it again") from error
+        raise UserError(
+            f"{path}: not a complete Parquet file ({reason}); fetch it again"
+        ) from error
 
 
 def _text(value: Any, column: str, where: str) -> str:

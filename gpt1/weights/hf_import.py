@@ -132,7 +132,7 @@ def _model_config(path: Path, given: Mapping[str, Any], vocabulary: Vocabulary) 
     if type(rows) is not int or rows < vocabulary.size:
         raise UserError(
             f"{path}: vocab_size is {rows}, the vocabulary next to it has {vocabulary.size} tokens;"
-            " another model's vocabulary: take the one the weights were made with"
+            " another model's vocabulary: use the one of the weights"
         )
     try:
         return ModelConfig(

@@ -66,7 +66,7 @@ def read_openai(folder: Path) -> tuple[GPT, Vocabulary]:
         raise UserError(
             f"{folder / SHAPES_FILE}: the token array has {config.vocabulary} rows,"
             f" {vocabulary.file_names[0]} has {vocabulary.size} tokens; this is another model's"
-            " vocabulary: take the one the weights were made with"
+            " vocabulary: use the one of the weights"
         )
     flat = _read_numbers(folder, sum(math.prod(shape) for shape in shapes))
     weights: dict[str, Tensor] = {}
@@ -135,8 +135,8 @@ def _read_shapes(path: Path) -> list[list[int]]:
         raise UserError(f"{path}: not JSON ({error}); download it again") from error
     if not isinstance(found, list) or not all(_is_shape(shape) for shape in found):
         raise UserError(
-            f"{path}: a list of shapes (lists of positive whole numbers) was expected; take the"
-            " published file anew"
+            f"{path}: a list of shapes (lists of positive whole numbers) was expected; download it"
+            " again"
         )
     return found
 
@@ -153,8 +153,8 @@ def _config(folder: Path, shapes: list[list[int]]) -> ModelConfig:
     if layers < 0 or left_over:
         raise UserError(
             f"{folder / SHAPES_FILE}: {len(shapes)} arrays; expected 2 + {len(BLOCK)} a layer (146"
-            " for the published model), so an array is missing or one too many; take the published"
-            " file anew"
+            " for the published model), so an array is missing or one too many; download it"
+            " again"
         )
     if any(len(shape) != 2 for shape in shapes[:2]):
         raise UserError(
@@ -187,14 +187,14 @@ def _check_shapes(path: Path, shapes: list[list[int]], config: ModelConfig) -> N
     expected, names = array_shapes(config), array_names(config.layers)
     if len(expected) != len(shapes):
         raise UserError(
-            f"{path}: {len(shapes)} arrays, {CONFIG_FILE} beside it asks for {len(expected)}; take"
-            " both files anew"
+            f"{path}: {len(shapes)} arrays, {CONFIG_FILE} beside it asks for {len(expected)}; download"
+            " both files again"
         )
     for number, (name, found, wanted) in enumerate(zip(names, shapes, expected, strict=True)):
         if found != wanted:
             raise UserError(
-                f"{path}: array {number} ({name}) has shape {found}, expected {wanted}; take the"
-                " published file anew"
+                f"{path}: array {number} ({name}) has shape {found}, expected {wanted}; download it"
+                " again"
             )
 
 
@@ -218,7 +218,8 @@ def _read_part(path: Path) -> np.ndarray:
         part = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise UserError(
-            f"{path}: not a complete .npy file of numbers ({str(error).splitlines()[0]}); download it again"
+            f"{path}: not a complete .npy file of numbers ({str(error).splitlines()[0]}); download"
+            " it again"
         ) from error
     if not isinstance(part, np.ndarray) or part.dtype != np.float32 or part.ndim != 1:
         what = (

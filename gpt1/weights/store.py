@@ -92,8 +92,8 @@ def build_model(config: ModelConfig, weights: Mapping[str, Tensor], where: str) 
         )
         raise UserError(
             f"{where}: the tensors do not fit the model's shape; first difference at {wrong!r}:"
-            f" found {_said(found.get(wrong))}, expected {_said(expected.get(wrong))}; make or take"
-            " the file anew"
+            f" found {_said(found.get(wrong))}, expected {_said(expected.get(wrong))}; create or download"
+            " it again"
         )
     model.load_state_dict(dict(weights), assign=True)
     for parameter in model.parameters():
@@ -128,7 +128,9 @@ def _read(path: Path, with_weights: bool = False) -> tuple[ModelConfig, dict[str
             names = handle.keys() if with_weights else []
             weights = {name: handle.get_tensor(name) for name in names}
     except SafetensorError as error:
-        raise UserError(f"{file}: not a complete safetensors file ({error}); make it again") from error
+        raise UserError(
+            f"{file}: not a complete safetensors file ({error}); make it again"
+        ) from error
     if METADATA_KEY not in metadata:
         raise UserError(
             f"{file}: no {METADATA_KEY!r} in its metadata, so its shape is unknown; expected a file"

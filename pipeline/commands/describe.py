@@ -126,7 +126,7 @@ def _vocabulary(cell: Cell, workflow: Workflow, made: Mapping[str, Artifact]) ->
     upstream = workflow.cells[cell.inputs["vocabulary"][0]]
     if upstream.id in made:
         size = int(made[upstream.id].summary["vocabulary"])
-        return size, f"{size:,} tokens, as made"
+        return size, f"{size:,} tokens, as learned"
     stage: Any = upstream.stage
     if not hasattr(stage, "expected_size"):
         raise UserError(

@@ -241,8 +241,8 @@ def _tracking(_: Path) -> Iterator[Finding]:
         ).close()
     except (OSError, ValueError) as error:
         mend = (
-            "start it, or unset MLFLOW_TRACKING_URI; a run continues without it and `gpt1 track sync`"
-            " sends the records later"
+            "start it, or unset MLFLOW_TRACKING_URI; a run continues without it and `gpt1 track"
+            " sync` sends the records later"
         )
         yield Finding("MLflow's server", WARN, f"{host}:{port} does not answer ({error})", mend)
     else:

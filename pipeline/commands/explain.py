@@ -64,4 +64,6 @@ def _words(cost: Cost) -> str:
     if not cost.after:
         return own
     more = f", {cost.unknown} of them unknown" if cost.unknown else ""
-    return f"{own} (+{span(cost.after_seconds)} downstream, {counted(len(cost.after), 'job')}{more})"
+    return (
+        f"{own} (+{span(cost.after_seconds)} downstream, {counted(len(cost.after), 'job')}{more})"
+    )

@@ -164,7 +164,9 @@ class RunOptions:
     start: Start = None
     only: Only = False
     force: Force = False
-    dry_run: Annotated[bool, flag("--dry-run", "Print what would run, and why; run nothing.")] = False
+    dry_run: Annotated[bool, flag("--dry-run", "Print what would run, and why; run nothing.")] = (
+        False
+    )
     code: Annotated[
         str,
         typer.Option("--code", help="What to do when the code has changed since: warn or rerun."),

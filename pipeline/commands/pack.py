@@ -36,7 +36,8 @@ def pack(
     assignments: Assignments = None,
     store: StoreOption = "store",
     parts: Annotated[
-        int | None, typer.Option("--parts", min=1, help="Only the first N parts of the training text.")
+        int | None,
+        typer.Option("--parts", min=1, help="Only the first N parts of the training text."),
     ] = None,
     tasks: Annotated[
         bool | None,
@@ -138,7 +139,7 @@ def _fill_tasks(
         elif packed[task] != (data, ids):
             both = " and ".join(sorted({*packed[task], data, ids}))
             raise UserError(
-                f"{cell.id}: task {task} comes from {both}; keep one of each, or take --no-tasks"
+                f"{cell.id}: task {task} comes from {both}; keep one of each, or use --no-tasks"
             )
     jobs = [_stage(cell).job(cell.settings, cell.id, vocabulary) for cell in cells]
     (folder / JOBS_FILE).write_text(jobs_json(jobs), encoding="utf-8")
@@ -177,7 +178,7 @@ def _upstream(cell: Cell, kind: str, made: dict[str, Artifact]) -> Artifact:
     [upstream] = cell.inputs[kind]
     if upstream not in made:
         raise UserError(
-            f"{upstream} is not made yet, so there is nothing to pack; run `gpt1 run {upstream}`"
+            f"{upstream} has not run yet, so there is nothing to pack; run `gpt1 run {upstream}`"
             " with the same options"
         )
     return made[upstream]

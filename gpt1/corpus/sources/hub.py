@@ -144,7 +144,8 @@ def _from_cache(place: HubPlace, source: str) -> tuple[str, dict[str, str]]:
     if not commit or not snapshot.is_dir():
         raise UserError(
             f"{source}: the hub cannot be reached, and the cache on this machine has no revision"
-            f" {place.revision!r} about it; expected a network, or a folder that `hf download` filled."
+            f" {place.revision!r} about it; expected a network, or a folder that `hf download`"
+            " filled."
         )
     files = {
         path.relative_to(snapshot).as_posix(): _cached(path)
