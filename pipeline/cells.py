@@ -104,7 +104,7 @@ def expand(
             path = ("stages", node, "uses") if spec.uses else ("stages", node)
             raise UserError(f"{document.where(path)}: {error}") from None
         _check_needs(document, node, stage, specs)
-        if spec.resources.min_workers is not None and not stage.gang:
+        if spec.resources.min_workers is not None and not stage.gang_scheduled:
             where = document.where(("stages", node, "resources"))
             raise UserError(
                 f"{where}: {node}: min_workers is for trainings, whose ranks work together; take"
@@ -145,11 +145,11 @@ def _check_needs(
             raise UserError(
                 f"{where}: stage {node!r} must need a stage that uses {kind!r}; add it to `needs:`"
             )
-    if "*" in stage.accepts:
+    if "*" in stage.optional_inputs:
         return
     for kinds, need in zip(given, specs[node].needs, strict=True):
-        if not set(kinds) & {*stage.requires, *stage.accepts}:
-            takes = ", ".join((*stage.requires, *stage.accepts)) or "nothing"
+        if not set(kinds) & {*stage.requires, *stage.optional_inputs}:
+            takes = ", ".join((*stage.requires, *stage.optional_inputs)) or "nothing"
             raise UserError(f"{where}: stage {node!r} has no use for {need!r}; it takes: {takes}")
 
 
@@ -217,14 +217,14 @@ def _inputs(
     for need in spec.needs:
         for cell in cells.values():
             for kind in _taken_as(stage, cell) if cell.node == need else ():
-                if stage.selects(settings, kind, cell.settings):
+                if stage.wants_input(settings, kind, cell.settings):
                     inputs.setdefault(kind, []).append(cell.id)
     return {kind: tuple(ids) for kind, ids in sorted(inputs.items())}
 
 
 def _taken_as(stage: Stage, cell: Cell) -> list[str]:
     """The kinds as which `stage` takes an upstream cell."""
-    taken = {*stage.requires, *stage.accepts}
+    taken = {*stage.requires, *stage.optional_inputs}
     return [
         kind
         for kind in kinds_of(cell.uses)

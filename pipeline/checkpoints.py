@@ -141,7 +141,7 @@ def _sources(found: RunArtifacts, own: Record, step: str) -> list[Source]:
     from stages.export import STAGE
 
     store, places = found.store, set(found.cells.values())
-    kinds = (*STAGE.requires, *STAGE.accepts, "given")
+    kinds = (*STAGE.requires, *STAGE.optional_inputs, "given")
     records = {
         record["fingerprint"]: record for kind in kinds for record in store.records(kind)
     } | {own["fingerprint"]: own}

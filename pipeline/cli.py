@@ -287,7 +287,7 @@ def track_sync(store: StoreOption = "store") -> None:
     """Send what the tracking server has not acknowledged yet."""
     from pipeline.tracking import sync
 
-    synced = sync(Store.existing(store), say=lambda line: print(f"gpt1: {line}", file=sys.stderr))
+    synced = sync(Store.existing(store), info=lambda line: print(f"gpt1: {line}", file=sys.stderr))
     print(
         f"{synced.sent} records sent, {synced.left} left"
         + (f": {synced.trouble}" if synced.trouble else "")

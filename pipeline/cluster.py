@@ -70,7 +70,9 @@ def check_capacity(cells: Iterable[Cell]) -> None:
     """UserError for a cell that needs more than the cluster has, after its `wait:` is over."""
     for cell in cells:
         together = (
-            (cell.resources.min_workers or cell.resources.workers or 1) if cell.stage.gang else 1
+            (cell.resources.min_workers or cell.resources.workers or 1)
+            if cell.stage.gang_scheduled
+            else 1
         )
         need = {"CPU": cell.resources.cpus * together, "GPU": cell.resources.gpus * together}
         deadline = time.monotonic() + (cell.wait or 0)

@@ -19,7 +19,7 @@ from pipeline.parts import Outputs, PartTask, make_part, part_tasks, run_tasks
 from pipeline.plan import PARTS_FILE
 from pipeline.provenance import provenance
 from pipeline.store import Store
-from stages.contract import Artifact, OutsideFile, Part, PartFunction, Reporter, Resources
+from stages.contract import Artifact, ExternalFile, Part, PartFunction, Reporter, Resources
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Job:
     identity: Mapping[str, Any]
     settings: Mapping[str, Any]
     inputs: tuple[Artifact, ...]
-    outside: tuple[OutsideFile, ...]
+    external_files: tuple[ExternalFile, ...]
     resources: Resources
     run: str = ""
     mlflow_run_id: str | None = None
@@ -49,7 +49,7 @@ class StageContext:
         self.cell = job.cell
         self.run = job.run
         self.resources = job.resources
-        self.outside: Sequence[OutsideFile] = job.outside
+        self.external_files: Sequence[ExternalFile] = job.external_files
         self.reporter = reporter
         self.travel = job.store.travel
         self.attempt = job.store.new_attempt(job.uses, job.fingerprint)
@@ -76,14 +76,14 @@ class StageContext:
     def output(self, name: str, volatile: bool = False) -> Path:
         return self._outputs.declare(name, volatile)
 
-    def include(self, part: Artifact) -> None:
+    def add_files_of(self, part: Artifact) -> None:
         for file in part.files.values():
             self._outputs.add(file)
 
     def summary(self, values: Mapping[str, Any]) -> None:
         self._summary.update(canonical(dict(values)))
 
-    def earlier(self, name: str) -> list[Path]:
+    def previous_attempts(self, name: str) -> list[Path]:
         attempts = self._job.store.attempts(self._job.uses, self._job.fingerprint)
         return [
             path
@@ -91,8 +91,8 @@ class StageContext:
             if attempt != self.attempt and (path := attempt / name).exists()
         ]
 
-    def say(self, text: str) -> None:
-        self.reporter.say(text)
+    def info(self, text: str) -> None:
+        self.reporter.info(text)
 
     def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
         self.reporter.progress(done, total, unit, note)
@@ -100,8 +100,8 @@ class StageContext:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self.reporter.log(step, values)
 
-    def stop_asked(self) -> bool:
-        return self.reporter.stop_asked()
+    def should_stop(self) -> bool:
+        return self.reporter.should_stop()
 
     def map_parts(self, function: PartFunction, parts: Sequence[Part]) -> list[Artifact]:
         job, kind = self._job, f"{self._job.uses}.parts"
@@ -112,7 +112,7 @@ class StageContext:
         done = len(tasks) - len(missing)
         self._parts["reused"] += done
         if done and missing:
-            self.say(f"{done} of {len(tasks)} parts are cached")
+            self.info(f"{done} of {len(tasks)} parts are cached")
         self.progress(done, len(tasks), "parts")
 
         def one_more() -> None:

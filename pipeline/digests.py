@@ -12,7 +12,7 @@ from pathlib import Path
 from gpt1.errors import UserError
 from pipeline.files import file_sha256, read_json
 from pipeline.files import replace as replace_file
-from stages.contract import OutsideFile
+from stages.contract import ExternalFile
 
 
 class Digests:
@@ -24,7 +24,7 @@ class Digests:
         self._known: dict[str, list[object]] = found if isinstance(found, dict) else {}
         self._changed = False
 
-    def known(self, files: Sequence[OutsideFile]) -> list[OutsideFile]:
+    def known(self, files: Sequence[ExternalFile]) -> list[ExternalFile]:
         """The files, each with its digest: the one it came with, or the sha256.
 
         UserError for a file that cannot be read.
@@ -40,7 +40,7 @@ class Digests:
         if self._changed:
             replace_file(self._path, self._known)
 
-    def _one(self, file: OutsideFile) -> str:
+    def _one(self, file: ExternalFile) -> str:
         if file.digest is not None:
             return file.digest
         try:

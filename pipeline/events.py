@@ -88,8 +88,8 @@ class HubReporter:
         """The cell's own process has begun."""
         self._send("started")
 
-    def say(self, text: str) -> None:
-        self._send("say", text)
+    def info(self, text: str) -> None:
+        self._send("info", text)
 
     def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
         self._send("progress", done, total, unit, note)
@@ -97,7 +97,7 @@ class HubReporter:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._send("log", step, {name: float(value) for name, value in values.items()})
 
-    def stop_asked(self) -> bool:
+    def should_stop(self) -> bool:
         """Whether the hub has said so.
 
         The first call waits for its answer. Then a thread asks on: no step waits, the answer is
@@ -133,16 +133,16 @@ class PrintReporter:
     cell: str = ""
 
     def started(self) -> None:
-        self.say("started")
+        self.info("started")
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         print(f"{self.cell}: {text}", file=sys.stderr)
 
     def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
-        self.say(f"{done:g}/{total:g} {unit} {note}")
+        self.info(f"{done:g}/{total:g} {unit} {note}")
 
-    def stop_asked(self) -> bool:
+    def should_stop(self) -> bool:
         return False
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        self.say(f"{step}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+        self.info(f"{step}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))

@@ -15,7 +15,7 @@ from pipeline.digests import Digests
 from pipeline.document import nearest
 from pipeline.provenance import code_hash
 from pipeline.store import Store
-from stages.contract import Artifact, OutsideFile
+from stages.contract import Artifact, ExternalFile
 
 PARTS_FILE = "parts.json"
 
@@ -38,7 +38,7 @@ class Entry:
     cell: Cell
     fingerprint: str
     identity: dict[str, Any]
-    outside: Sequence[OutsideFile]
+    external_files: Sequence[ExternalFile]
     state: State
     reasons: list[str]
     run: bool
@@ -147,12 +147,12 @@ def _file_changes(before: Mapping[str, str], after: Mapping[str, str], most: int
 def _entry(
     cell: Cell, store: Store, entries: Mapping[str, Entry], digests: Digests, selection: Selection
 ) -> Entry:
-    outside = digests.known(cell.stage.outside(cell.settings))
+    external_files = digests.known(cell.stage.external_files(cell.settings))
     inputs = {kind: [entries[i].fingerprint for i in ids] for kind, ids in cell.inputs.items()}
-    identity = identity_of(cell, inputs, {file.name: str(file.digest) for file in outside})
+    identity = identity_of(cell, inputs, {file.name: str(file.digest) for file in external_files})
     print_ = fingerprint(identity)
     state, reasons, artifact = _state(cell, store, print_, identity, entries)
-    entry = Entry(cell, print_, identity, outside, state, reasons, False, artifact)
+    entry = Entry(cell, print_, identity, external_files, state, reasons, False, artifact)
     record = store.record(cell.uses, print_) or _most_like(cell, store, identity)
     entry.cost = record.get("seconds") if record else None
     task = getattr(cell.settings, "task", None)

@@ -80,11 +80,11 @@ class Recorder:
     Not for more than one thread; `ids` may be read by any.
     """
 
-    def __init__(self, store: Store, uri: str, outbox: Outbox, say: Callable[[str], None]) -> None:
+    def __init__(self, store: Store, uri: str, outbox: Outbox, info: Callable[[str], None]) -> None:
         self.uri = uri
         self._store = store
         self._outbox = outbox
-        self._say = say
+        self._say = info
         self._said: set[tuple[str, str]] = set()
         self._client: Any = None
         self._experiment = ""

@@ -36,7 +36,7 @@ class Records:
     Nothing here waits for the server, but for the first run id.
     """
 
-    def __init__(self, plan: Plan, run: str, say: Callable[[str], None]) -> None:
+    def __init__(self, plan: Plan, run: str, info: Callable[[str], None]) -> None:
         self._plan = plan
         self._run = run
         self._groups: set[str] = set()
@@ -53,7 +53,7 @@ class Records:
         self._uids: dict[str, str] = {}
         self._open: set[str] = set()
         self._wait = RUN_ID_WAIT
-        self._tracker = Tracker(plan.store, say=say)
+        self._tracker = Tracker(plan.store, info=info)
         self._tracker.close_left_open(keep={_uid(plan.seen, entry) for entry in plan.to_run})
         workflow = plan.workflow
         tags = {

@@ -81,7 +81,9 @@ class Runner:
         self._running: dict[Any, Try] = {}
         self._tries: dict[str, int] = {}
         self._ending = Ending(
-            lambda: any(attempt.entry.cell.stage.gang for attempt in self._running.values())
+            lambda: any(
+                attempt.entry.cell.stage.gang_scheduled for attempt in self._running.values()
+            )
         )
         self._end_by: float | None = None
         self._cut_off = False
@@ -189,9 +191,7 @@ class Runner:
             if any(need in self.outcome.failed or need in self.outcome.skipped for need in needs):
                 self.outcome.skipped.append(entry.cell.id)
                 del self._waiting[entry.cell.id]
-                self.display.cell_failed(
-                    entry.cell.id, "skipped, because what it needs has failed"
-                )
+                self.display.cell_failed(entry.cell.id, "skipped, because what it needs has failed")
             elif all(need in self._artifacts for need in needs):
                 del self._waiting[entry.cell.id]
                 self._take_or_start(entry)
@@ -219,19 +219,19 @@ class Runner:
         inputs = tuple(self._artifacts[need] for need in cell.needs)
         job = Job(
             store, cell.uses, cell.id, entry.fingerprint, entry.identity,
-            cell.settings.model_dump(mode="json"), inputs, tuple(entry.outside), cell.resources,
-            self.run_name, self.records.started(entry),
+            cell.settings.model_dump(mode="json"), inputs, tuple(entry.external_files),
+            cell.resources, self.run_name, self.records.started(entry),
         )  # fmt: skip
         resources = cell.resources
         own: dict[str, Any] = (
             {"num_cpus": 0}
-            if cell.stage.spreads
+            if cell.stage.is_coordinator
             else {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
         )
         if (
-            cell.stage.gang
-        # It only watches its ranks: on the driver's node it dies with nothing that would live
-        # without it
+            cell.stage.gang_scheduled
+            # It only watches its ranks: on the driver's node it dies with nothing that would live
+            # without it
         ):
             own["scheduling_strategy"] = NodeAffinitySchedulingStrategy(
                 ray.get_runtime_context().get_node_id(), soft=True
@@ -253,7 +253,7 @@ class Runner:
                 for attempt in self._running.values():
                     if attempt.entry is entry:
                         attempt.started = time.monotonic()
-            elif event.kind == "say":
+            elif event.kind == "info":
                 self.display.cell_line(event.cell, *event.payload)
             elif event.kind == "progress":
                 self.display.cell_progress(event.cell, *event.payload)

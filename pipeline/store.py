@@ -24,7 +24,7 @@ from gpt1.errors import UserError
 from gpt1.paths import FILE, is_url, leads_out, path_of_uri
 from pipeline.files import create_once, read_json, replace, sync_folder
 from pipeline.words import FileWord, Word
-from stages.contract import MADE_BY, Artifact, OutputFile, Travel
+from stages.contract import PROVENANCE, Artifact, OutputFile, Travel
 
 if TYPE_CHECKING:
     from pipeline.outbox_mirror import OutboxMirror
@@ -365,5 +365,5 @@ def artifact_of(record: Mapping[str, Any], files: Mapping[str, OutputFile]) -> A
     return Artifact(
         record["stage"], record.get("cell", ""), record["fingerprint"], record["digest"],
         record.get("settings", {}), record.get("summary", {}), files,
-        {name: record.get(name) for name in MADE_BY},
+        {name: record.get(name) for name in PROVENANCE},
     )  # fmt: skip

@@ -40,11 +40,11 @@ class Tracker:
 
     Methods that record may be called from any thread, take microseconds and raise nothing but
     OSError (disk full). The server is `uri`, else MLFLOW_TRACKING_URI, else SQLite in the store.
-    `say` gets one line when the server takes no records, and the like.
+    `info` gets one line when the server takes no records, and the like.
     """
 
     def __init__(
-        self, store: Path | Store, uri: str | None = None, say: Callable[[str], None] | None = None
+        self, store: Path | Store, uri: str | None = None, info: Callable[[str], None] | None = None
     ) -> None:
         store = store if isinstance(store, Store) else Store(store.absolute())
         self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(store.root)
@@ -52,7 +52,7 @@ class Tracker:
         self.trouble: str | None = None
         """Why nothing is being sent; None when all is well."""
         self._away = "MLflow"
-        self._say = say or (lambda _: None)
+        self._say = info or (lambda _: None)
         self._mirror = store.outbox_mirror(store.root / "outbox")
         if self._mirror:
             self._mirror.pull()
@@ -311,12 +311,12 @@ class Synced:
 
 def sync(
     store: Path | Store, uri: str | None = None, timeout: float = 60.0,
-    say: Callable[[str], None] | None = None,
+    info: Callable[[str], None] | None = None,
 ) -> Synced:
-    """Send what waits in the outbox of a store, for at most `timeout` seconds; `say` as of a
+    """Send what waits in the outbox of a store, for at most `timeout` seconds; `info` as of a
     Tracker.
     """
-    tracker = Tracker(store, uri, say)
+    tracker = Tracker(store, uri, info)
     closed = tracker.close_left_open()
     waiting = tracker._outbox.left()
     left = tracker.close(timeout) if waiting else 0

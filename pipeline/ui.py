@@ -24,9 +24,11 @@ ENDING = 5.0  # seconds it may take to end by itself
 
 
 def serve(
-    store: Path, host: str = "127.0.0.1", port: int = 5000, say: Callable[[str], None] | None = None
+    store: Path, host: str = "127.0.0.1", port: int = 5000,
+    info: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; `say` (else standard output) gets the address once it answers.
+    """Serve until SIGINT or SIGTERM; `info` (else standard output) gets the address once it
+    answers.
 
     For the main thread.
 
@@ -58,7 +60,7 @@ def serve(
         try:
             _await_answer(host, port, server, log)
             ready = f"MLflow shows {store} at http://{host}:{port}{_page(store)} (Ctrl-C ends it)"
-            say(ready) if say else print(ready, flush=True)
+            info(ready) if info else print(ready, flush=True)
             server.wait()
             raise UserError(f"the MLflow server has ended by itself: {_tail(log)}")
         except KeyboardInterrupt:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from gpt1.errors import UserError
-from stages.contract import OutsideFile
+from stages.contract import ExternalFile
 
 MODEL = "model.safetensors"
 FILES = (MODEL, "config.json", "encoder_bpe_*.json", "vocab_*.bpe", "vocab.json", "merges.txt")
 
 
-def checkpoint_files(folder: str, setting: str, under: str = "") -> list[OutsideFile]:
+def checkpoint_files(folder: str, setting: str, under: str = "") -> list[ExternalFile]:
     """Weights, shape and vocabulary in `folder`, named below `under`, with absolute paths: a
     process elsewhere may read them.
 
@@ -19,7 +19,7 @@ def checkpoint_files(folder: str, setting: str, under: str = "") -> list[Outside
     """
     path = Path(folder).expanduser().absolute()
     found = [
-        OutsideFile(f"{under}{file.name}", file)
+        ExternalFile(f"{under}{file.name}", file)
         for pattern in FILES
         for file in sorted(path.glob(pattern))
     ]

@@ -129,8 +129,8 @@ def _gather(reporter: Reporter) -> bool:
         places = ", ".join(
             f"{address} ({found.count(address)})" for address in dict.fromkeys(found)
         )
-        reporter.say(f"{len(found)} ranks on {places}")
-    to_stop = [dist.get_rank() == 0 and reporter.stop_asked()]
+        reporter.info(f"{len(found)} ranks on {places}")
+    to_stop = [dist.get_rank() == 0 and reporter.should_stop()]
     dist.broadcast_object_list(to_stop, src=0)
     return to_stop[0]
 

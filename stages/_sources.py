@@ -38,7 +38,7 @@ def source_of(artifact: Artifact) -> Source:
     settings, origin = _semantic(artifact), _origin(artifact.settings)
     return Source(
         artifact.stage, artifact.cell, artifact.fingerprint, artifact.digest, settings,
-        artifact.summary, files, volatile, artifact.made_by, origin,
+        artifact.summary, files, volatile, artifact.provenance, origin,
     )  # fmt: skip
 
 

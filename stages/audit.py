@@ -32,7 +32,7 @@ class Audit(Stage):
 
     settings_model = AuditSettings
     requires = ("ingest", "clean", "split")
-    spreads = True
+    is_coordinator = True
 
     def run(self, settings: AuditSettings, context: Context) -> None:
         from gpt1.corpus.audit import document, ledger
@@ -64,7 +64,7 @@ class Audit(Stage):
             }
         )
         came, left = steps[0], steps[-1]
-        context.say(
+        context.info(
             f"{counted(came.books, 'book')}, {came.after.words:,} words came in; "
             f"{counted(left.books, 'book')}, {left.after.words:,} words to train on"
         )

@@ -45,7 +45,7 @@ class Clean(Stage):
     version = 3
     settings_model = CleanSettings
     requires = ("ingest",)
-    spreads = True
+    is_coordinator = True
 
     def run(self, settings: Any, context: Context) -> None:
         parts = []
@@ -55,7 +55,7 @@ class Clean(Stage):
             parts.append(Part(name, identity, {**identity, "path": str(file.path)}))
         made = context.map_parts(clean_part, parts)
         for part in made:
-            context.include(part)
+            context.add_files_of(part)
         totals, rules, rejected = (
             _summed([part.summary[key] for part in made]) for key in ("totals", "rules", "rejected")
         )
@@ -66,7 +66,7 @@ class Clean(Stage):
                 " give other books."
             )
         context.summary({**totals, "rules": rules, "rejected": rejected})
-        context.say(
+        context.info(
             f"{counted(totals['books'], 'book')} kept, {sum(rejected.values())} rejected"
             f" ({_listed(rejected) or 'none'}); {totals['words_in']:,} words in,"
             f" {totals['words']:,} out; {_listed(rules) or 'no rule changed anything'}"

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gpt1.train.vault import Vault
 
-MADE_BY = (
+PROVENANCE = (
     "run", "mlflow_run_id", "git_commit", "packages", "started", "finished", "seconds", "resources",
     "parts", "inputs",
 )
@@ -60,15 +60,15 @@ class Resources:
 
 
 @dataclass(frozen=True)
-class OutsideFile:
+class ExternalFile:
     """A file from outside the store.
 
     `name` is its identity (relative, the same on every machine), `path` where it lies here.
 
-    `digest` stands for its content. Where a stage's `outside` gives none, the plan takes the sha256
-    of the bytes, so that the stage is handed one in any case; a remote file's is what its server
-    says of the content, for planning downloads nothing. `url`: where it lies if that is no path of
-    this machine (then `path` is only a name).
+    `digest` stands for its content. Where a stage's `external_files` gives none, the plan takes the
+    sha256 of the bytes, so that the stage is handed one in any case; a remote file's is what its
+    server says of the content, for planning downloads nothing. `url`: where it lies if that is no
+    path of this machine (then `path` is only a name).
     """
 
     name: str
@@ -102,7 +102,7 @@ class Artifact:
     settings: Mapping[str, Any]
     summary: Mapping[str, Any]
     files: Mapping[str, OutputFile] = field(repr=False)
-    made_by: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Where it comes from: the record's MADE_BY. For people to read; it must decide nothing."""
 
     def path(self, name: str) -> Path:
@@ -147,7 +147,7 @@ class Part:
 class Reporter(Protocol):
     """How running code speaks. Picklable: it can be handed to another process of the cluster."""
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """One line for the person watching."""
         ...
 
@@ -159,12 +159,12 @@ class Reporter(Protocol):
         """A point of one or more curves; a (name, step) logged twice is drawn once."""
         ...
 
-    def stop_asked(self) -> bool:
+    def should_stop(self) -> bool:
         """Whether the run is being ended.
 
-        While a gang (`Stage.gang`) runs, what has asked is given time to save what it has, and
-        should then raise StoppedError; all else is cancelled. Only the first call waits, for one
-        answer of the driver.
+        While a gang (`Stage.gang_scheduled`) runs, what has asked is given time to save what it
+        has, and should then raise StoppedError; all else is cancelled. Only the first call waits,
+        for one answer of the driver.
         """
         ...
 
@@ -194,14 +194,14 @@ class Context(Reporter, Output, Protocol):
 
     cell: str
     run: str
-    """The name of this run of the workflow; for people to read, like `Artifact.made_by`."""
+    """The name of this run of the workflow; for people to read, like `Artifact.provenance`."""
     attempt: Path
     """This attempt's private folder.
 
     Files left in it that were not declared as outputs are not part of the artifact.
     """
     resources: Resources
-    outside: Sequence[OutsideFile]
+    external_files: Sequence[ExternalFile]
     reporter: Reporter
     travel: Travel | None
     """For a stage whose processes on other hosts use paths: how these get there.
@@ -233,7 +233,7 @@ class Context(Reporter, Output, Protocol):
         """
         ...
 
-    def include(self, part: Artifact) -> None:
+    def add_files_of(self, part: Artifact) -> None:
         """Make a part's files outputs of this stage, by reference (names must be unique in the
         stage).
         """
@@ -245,7 +245,7 @@ class Context(Reporter, Output, Protocol):
         """
         ...
 
-    def earlier(self, name: str) -> list[Path]:
+    def previous_attempts(self, name: str) -> list[Path]:
         """Files or folders called `name` that earlier attempts at this very fingerprint left
         behind, oldest first.
         """
@@ -260,23 +260,23 @@ class Stage(ABC):
     settings_model: ClassVar[type[Settings]] = Settings
     requires: ClassVar[tuple[str, ...]] = ()
     """Kinds of stages (`uses:` names) that must be among its `needs:`."""
-    accepts: ClassVar[tuple[str, ...]] = ()
+    optional_inputs: ClassVar[tuple[str, ...]] = ()
     """Kinds it can also take; `("*",)` for any."""
     provides: ClassVar[tuple[str, ...]] = ()
     """Kinds whose place it can take: its artifact has the files of those kinds under the same
     names.
     """
-    gang: ClassVar[bool] = False
+    gang_scheduled: ClassVar[bool] = False
     """True: needs all its `workers` at the same time (the ranks of a training), so the cluster
     must hold them together.
     """
-    spreads: ClassVar[bool] = False
+    is_coordinator: ClassVar[bool] = False
     """True: `run` places its own work on the cluster (parts, ranks), without a CPU itself. False:
     `run` is a job of `resources`.
     """
 
     @classmethod
-    def selects(cls, settings: Any, kind: str, upstream: Any) -> bool:  # noqa: ARG003
+    def wants_input(cls, settings: Any, kind: str, upstream: Any) -> bool:  # noqa: ARG003
         """Whether a cell with `settings` uses the upstream cell of that kind with settings
         `upstream`.
         """
@@ -290,7 +290,7 @@ class Stage(ABC):
         return cells
 
     @classmethod
-    def outside(cls, settings: Any) -> list[OutsideFile]:  # noqa: ARG003
+    def external_files(cls, settings: Any) -> list[ExternalFile]:  # noqa: ARG003
         """Files from outside the store that the stage reads.
 
         Raises UserError when they are missing.

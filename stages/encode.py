@@ -33,7 +33,7 @@ class Encode(Stage):
     requires = ("vocabulary", "task_data")
 
     @classmethod
-    def selects(cls, settings: EncodeSettings, kind: str, upstream: Any) -> bool:
+    def wants_input(cls, settings: EncodeSettings, kind: str, upstream: Any) -> bool:
         return same_task(settings, kind, upstream)
 
     @classmethod
@@ -57,7 +57,7 @@ class Encode(Stage):
                 file.write(pieces_bytes(pieces))
             counts[f"{name}_ids"] = len(pieces.ids)
         context.summary({"task": settings.task, **counts})
-        context.say(f"{settings.task}: {sum(counts.values()):,} ids")
+        context.info(f"{settings.task}: {sum(counts.values()):,} ids")
 
 
 STAGE = Encode()

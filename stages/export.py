@@ -63,10 +63,10 @@ class Export(Stage):
     version = 4
     settings_model = ExportSettings
     requires = ("pretrain", "vocabulary")
-    accepts = ("ingest", "clean", "split", "audit", "shard", "finetune", "zero_shot")
+    optional_inputs = ("ingest", "clean", "split", "audit", "shard", "finetune", "zero_shot")
 
     @classmethod
-    def selects(cls, settings: ExportSettings, kind: str, upstream: Any) -> bool:  # noqa: ARG003
+    def wants_input(cls, settings: ExportSettings, kind: str, upstream: Any) -> bool:  # noqa: ARG003
         """Nothing of the LSTM: transformers has no class for it."""
         if kind in ("finetune", "zero_shot"):
             return "lstm" not in (
@@ -110,7 +110,7 @@ class Export(Stage):
         )
         if settings.registry_name:
             context.summary({MODELS: models})
-        context.say(
+        context.info(
             f"{len(files)} files for transformers in {context.attempt}: {', '.join(models)}"
         )
 

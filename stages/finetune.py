@@ -85,7 +85,7 @@ class Finetune(Stage):
     settings_model = FinetuneSettings
     version = 2  # batches by length; the test set
     requires = ("pretrain", "vocabulary", "task_data")
-    accepts = ("encode",)
+    optional_inputs = ("encode",)
 
     @classmethod
     def complete(cls, cells: Sequence[FinetuneSettings]) -> Sequence[FinetuneSettings]:
@@ -108,7 +108,7 @@ class Finetune(Stage):
         ]
 
     @classmethod
-    def selects(cls, settings: FinetuneSettings, kind: str, upstream: Any) -> bool:
+    def wants_input(cls, settings: FinetuneSettings, kind: str, upstream: Any) -> bool:
         if kind == "pretrain":
             if settings.variant == "no_pretraining":
                 return (
@@ -182,7 +182,7 @@ class Finetune(Stage):
         score = write_outcome(context, files, found.result, about, found.test_score)
         if settings.keep_model:
             _keep(settings, found.model, files.task, context)
-        context.say(score_line(job.name, score))
+        context.info(score_line(job.name, score))
 
 
 def _write_test(context: Context, files: TaskFiles, found: Sequence[float]) -> None:

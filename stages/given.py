@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpt1.errors import UserError
 from stages._checkpoint_files import checkpoint_files
-from stages.contract import Context, OutsideFile, Settings, Stage, runtime_field
+from stages.contract import Context, ExternalFile, Settings, Stage, runtime_field
 
 
 class GivenSettings(Settings):
@@ -25,7 +25,7 @@ class Given(Stage):
     provides = ("pretrain", "vocabulary")
 
     @classmethod
-    def outside(cls, settings: GivenSettings) -> list[OutsideFile]:
+    def external_files(cls, settings: GivenSettings) -> list[ExternalFile]:
         return checkpoint_files(settings.checkpoint, "given: `checkpoint`")
 
     def run(self, settings: GivenSettings, context: Context) -> None:
@@ -33,7 +33,7 @@ class Given(Stage):
 
         from gpt1.weights.checkpoint import load_checkpoint, save_checkpoint
 
-        found = load_checkpoint(context.outside[0].path.parent)
+        found = load_checkpoint(context.external_files[0].path.parent)
         if found.model.config.special_tokens:
             raise UserError(
                 f"given: {settings.checkpoint} is a fine-tuned model"
@@ -44,7 +44,7 @@ class Given(Stage):
             context.output(file.name)
         config = found.model.config
         context.summary({"parameters": config.parameters(), "vocabulary": config.vocabulary})
-        context.say(
+        context.info(
             f"{config.parameters():,} parameters: {config.layers} layers, width {config.width},"
             f" {config.heads} heads, context {config.context}, {config.vocabulary:,} tokens"
         )

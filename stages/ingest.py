@@ -30,7 +30,7 @@ from gpt1.corpus.sources.rows import LOST
 from gpt1.errors import UserError
 from gpt1.wording import counted
 from stages._ingest_parts import ingest_part, spool_part
-from stages.contract import Artifact, Context, OutsideFile, Part, Settings, Stage, runtime_field
+from stages.contract import Artifact, Context, ExternalFile, Part, Settings, Stage, runtime_field
 
 EMBEDDED = "embedded"
 # In front of the embedded corpus's file names, so that a folder with files of the same names is
@@ -154,13 +154,13 @@ class Ingest(Stage):
 
     version = 2  # archives and rows; encodings by detection; what cannot be read is recorded
     settings_model = IngestSettings
-    spreads = True
+    is_coordinator = True
 
     @classmethod
-    def outside(cls, settings: IngestSettings) -> list[OutsideFile]:
+    def external_files(cls, settings: IngestSettings) -> list[ExternalFile]:
         if settings.embedded:
             return [
-                OutsideFile(f"{_MARK}{name}", path)
+                ExternalFile(f"{_MARK}{name}", path)
                 for name, path in embedded_files(settings.folders).items()
             ]
         return [_outside(file) for file in list_sources(settings.sources).files]
@@ -168,7 +168,7 @@ class Ingest(Stage):
     def run(self, settings: IngestSettings, context: Context) -> None:
         files = [
             Listed(file.name.removeprefix(_MARK), file.url or str(file.path), file.digest)
-            for file in context.outside
+            for file in context.external_files
         ]
         refused = [found for file in files if (found := refusal(file.name, file.digest))]
         files = [file for file in files if refusal(file.name, file.digest) is None]
@@ -185,7 +185,7 @@ class Ingest(Stage):
             _book_parts(settings, loose, dict(zip([f.name for f in many], spools, strict=True))),
         )
         for part in made:
-            context.include(part)
+            context.add_files_of(part)
         with context.open("refused/sources.jsonl") as out:
             for found in refused:
                 out.write(
@@ -208,15 +208,15 @@ class Ingest(Stage):
             context.output("left_out.txt", volatile=True).write_text(
                 "".join(f"{name}\n" for name in names), encoding="utf-8"
             )
-            context.say(
+            context.info(
                 f"skipped, not books by their names: {counted(len(names), 'file')}:"
                 f" {_first(names)}"
             )
 
 
-def _outside(file: Listed) -> OutsideFile:
+def _outside(file: Listed) -> ExternalFile:
     url = file.where if "://" in file.where else None
-    return OutsideFile(file.name, Path(file.name if url else file.where), file.digest, url)
+    return ExternalFile(file.name, Path(file.name if url else file.where), file.digest, url)
 
 
 def _many(file: Listed) -> bool:
@@ -298,18 +298,18 @@ def _sum_up(
         "stretches_of_sentences": stretches,
         **({"lost": f"in runs of sentences: {LOST}"} if stretches else {}),
     })  # fmt: skip
-    context.say(
+    context.info(
         f"{counted(totals['books'], 'book')} from {counted(totals['files'], 'file')},"
         f" {totals['words']:,} words, {totals['bytes'] / 1e6:.1f} MB;"
         f" {', '.join(f'{number} {name}' for name, number in sorted(encodings.items()))}"
     )
     if stretches:
-        context.say(
+        context.info(
             f"{stretches} of the books are runs of rows of one sentence each; lost: {LOST}"
         )
     if refused:
         told = ", ".join(f"{rule} {number}" for rule, number in refused.items())
-        context.say(f"{sum(refused.values())} refused ({told}); see refused/: {_first(first)}")
+        context.info(f"{sum(refused.values())} refused ({told}); see refused/: {_first(first)}")
 
 
 def _first(words: Sequence[str], most: int = 3) -> str:

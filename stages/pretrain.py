@@ -12,7 +12,7 @@ from stages._checkpoint_files import MODEL, checkpoint_files
 from stages.contract import (
     Artifact,
     Context,
-    OutsideFile,
+    ExternalFile,
     Resources,
     Settings,
     Stage,
@@ -33,8 +33,10 @@ class PretrainSettings(Settings):
 
     model: Literal["gpt", "lstm"] = Field(
         "gpt",
-        description="The Transformer, or the one-layer LSTM of the paper's ablation, which ignores"
-        " `layers` and `heads`.",
+        description=(
+            "The Transformer, or the one-layer LSTM of the paper's ablation, which ignores"
+            " `layers` and `heads`."
+        ),
     )
     units: int = Field(2048, ge=8, le=16_384, description="Units of the LSTM.")
     layers: int = Field(12, ge=1, le=96, description="Number of blocks.")
@@ -61,8 +63,10 @@ class PretrainSettings(Settings):
     )
     lr_scaling: Literal["none", "sqrt"] = Field(
         "none",
-        description="For a `batch_size` other than 64: keep steps, warmup and rate, or scale them"
-        " (same tokens, rate times the root of batch_size/64).",
+        description=(
+            "For a `batch_size` other than 64: keep steps, warmup and rate, or scale them"
+            " (same tokens, rate times the root of batch_size/64)."
+        ),
     )
     micro_batch_size: int = Field(
         8, ge=1, le=65_536, description="Sequences per forward pass; must divide `batch_size`."
@@ -98,9 +102,13 @@ class PretrainSettings(Settings):
         1, description="DeepSpeed's ZeRO stage on several ranks; it changes the last bits."
     )
     loss_chunk_size: int = Field(
-        0, ge=0, le=2**24,
-        description="Compute logits for this many positions at a time, to save memory; 0: all. It"
-        " changes the last bits.",
+        0,
+        ge=0,
+        le=2**24,
+        description=(
+            "Compute logits for this many positions at a time, to save memory; 0: all. It"
+            " changes the last bits."
+        ),
     )
     pad_vocabulary: int = Field(
         0, ge=0, le=4_096,
@@ -136,18 +144,25 @@ class PretrainSettings(Settings):
         0, ge=0, le=10_000_000, description="Keep the weights every N steps; 0: only the last."
     )
     max_rollbacks: int = Field(
-        0, ge=0, le=1_000,
-        description="How often training may go back to the checkpoint before a diverged loss and"
-        " skip batches (the record calls it a deviation); 0: it stops.",
+        0,
+        ge=0,
+        le=1_000,
+        description=(
+            "How often training may go back to the checkpoint before a diverged loss and"
+            " skip batches (the record calls it a deviation); 0: it stops."
+        ),
     )
     skip_batches: int = Field(
         2, ge=2, le=100_000,
         description="Batches to skip after a rollback, up to the one whose loss diverged.",
     )
     rollback_spike_threshold: float = Field(
-        0.0, ge=0,
-        description="With `max_rollbacks`: nats above the previous losses that count as diverged;"
-        " 0: only a loss that is not a number.",
+        0.0,
+        ge=0,
+        description=(
+            "With `max_rollbacks`: nats above the previous losses that count as diverged;"
+            " 0: only a loss that is not a number."
+        ),
     )
     init_from: str = runtime_field(
         "",
@@ -160,9 +175,7 @@ class PretrainSettings(Settings):
     checkpoint_minutes: float = runtime_field(
         0.0, "Also save a checkpoint every N minutes; 0: by steps only.", ge=0, le=100_000
     )
-    keep_checkpoints: int = runtime_field(
-        2, "Keep the N newest checkpoints.", ge=1, le=1_000
-    )
+    keep_checkpoints: int = runtime_field(2, "Keep the N newest checkpoints.", ge=1, le=1_000)
     keep_every: int = runtime_field(
         0, "Also keep the checkpoints at multiples of N steps; 0: none.", ge=0, le=10_000_000
     )
@@ -176,9 +189,7 @@ class PretrainSettings(Settings):
         True, "Before training, check the memory and measure the all-reduce bandwidth."
     )
     resize_every: float = runtime_field(
-        60.0,
-        "With `min_workers`: look for room for more ranks every N seconds.",
-        gt=0, le=1e6,
+        60.0, "With `min_workers`: look for room for more ranks every N seconds.", gt=0, le=1e6,
     )
     portable_only: bool = runtime_field(
         False, "Leave DeepSpeed's own form out of checkpoints: half the bytes."
@@ -227,11 +238,11 @@ class Pretrain(Stage):
 
     settings_model = PretrainSettings
     requires = ("shard", "vocabulary")
-    spreads = True
-    gang = True
+    is_coordinator = True
+    gang_scheduled = True
 
     @classmethod
-    def outside(cls, settings: PretrainSettings) -> list[OutsideFile]:
+    def external_files(cls, settings: PretrainSettings) -> list[ExternalFile]:
         """DeepSpeed's settings count by content: they are a file that a person may edit.
 
         So do weights to begin with.
@@ -242,7 +253,7 @@ class Pretrain(Stage):
             if settings.init_from
             else []
         )
-        return [OutsideFile(f"deepspeed/{file.name}", file), *given]
+        return [ExternalFile(f"deepspeed/{file.name}", file), *given]
 
     @staticmethod
     def forecast(
@@ -278,13 +289,13 @@ class Pretrain(Stage):
         from gpt1.text.vocabulary import Vocabulary
         from gpt1.train.pretrain_config import Place, to_json
 
-        outside = cls.outside(settings)
+        external_files = cls.external_files(settings)
         place = Place(
             tuple(train), tuple(held_out), "books.parquet", vocabulary.name, vocabulary.name,
-            deepspeed=outside[0].name, init_from=INITIAL if settings.init_from else "",
+            deepspeed=external_files[0].name, init_from=INITIAL if settings.init_from else "",
             **_saving(settings),
         )  # fmt: skip
-        return to_json(_config(settings, Vocabulary.load(vocabulary), outside), place)
+        return to_json(_config(settings, Vocabulary.load(vocabulary), external_files), place)
 
     def run(self, settings: PretrainSettings, context: Context) -> None:
         from gpt1.text.vocabulary import Vocabulary
@@ -292,12 +303,12 @@ class Pretrain(Stage):
         from stages._ray_train import train_on_ray
 
         vocabulary = Vocabulary.load(_folder(context.input("vocabulary")))
-        config = _config(settings, vocabulary, context.outside)
+        config = _config(settings, vocabulary, context.external_files)
         place = _place(settings, context)
         workers = context.resources.workers or 1
         _check_ranks(settings, context.resources)
         windows, held_out = open_windows(config, place, vocabulary)
-        context.say(
+        context.info(
             f"{config.model.parameters():,} parameters, {windows.shards.tokens:,} tokens in"
             f" {windows.per_epoch:,} windows, {len(held_out):,} held out; {workers} ranks, ZeRO"
             f" {settings.zero}, {settings.precision}"
@@ -321,13 +332,13 @@ def _check_ranks(settings: PretrainSettings, resources: Resources) -> None:
 
 
 def _config(
-    settings: PretrainSettings, vocabulary: Vocabulary, outside: Sequence[OutsideFile] = ()
+    settings: PretrainSettings, vocabulary: Vocabulary, external_files: Sequence[ExternalFile] = ()
 ) -> PretrainConfig:
     from gpt1.text.encoder import TextEncoder
     from gpt1.train.checkpoint_record import sha256
     from gpt1.train.pretrain_config import PROMPTS, PretrainConfig, Prompt
 
-    encoder, initial = TextEncoder(vocabulary), _initial(outside)
+    encoder, initial = TextEncoder(vocabulary), _initial(external_files)
     given = settings.model_dump()
     same = (
         "schedule", "weight_decay", "seed", "precision", "log_every", "validate_every",
@@ -348,11 +359,11 @@ def _config(
     )
 
 
-def _initial(outside: Sequence[OutsideFile]) -> OutsideFile | None:
+def _initial(external_files: Sequence[ExternalFile]) -> ExternalFile | None:
     """The weights to begin with, as the plan found them: where it was made a relative
     `init_from` meant something.
     """
-    return next((file for file in outside if file.name == INITIAL + MODEL), None)
+    return next((file for file in external_files if file.name == INITIAL + MODEL), None)
 
 
 def _model(settings: PretrainSettings, vocabulary: int) -> ModelConfig:
@@ -425,7 +436,7 @@ def _place(settings: PretrainSettings, context: Context) -> Place:
     from gpt1.train.pretrain_config import Place
 
     shards = context.input("shard")
-    initial = _initial(context.outside)
+    initial = _initial(context.external_files)
     return Place(
         train=tuple(str(file.path) for file in shards.under("train/")),
         held_out=tuple(str(file.path) for file in shards.under("held_out/")),
@@ -433,9 +444,11 @@ def _place(settings: PretrainSettings, context: Context) -> Place:
         vocabulary=str(_folder(context.input("vocabulary"))),
         output=str(context.attempt),
         earlier=(
-            () if context.travel else tuple(str(path) for path in context.earlier("checkpoints"))
+            ()
+            if context.travel
+            else tuple(str(path) for path in context.previous_attempts("checkpoints"))
         ),
-        deepspeed=str(context.outside[0].path),
+        deepspeed=str(context.external_files[0].path),
         **_saving(settings),
         init_from=str(initial.path.parent) if initial else "",
         run=context.attempt.parent.name,  # the fingerprint, by which the tracker knows the run
@@ -491,12 +504,12 @@ def _summarise(
     if events:
         figures["skipped_batches"] = sum(len(event["batches"]) for event in events)
     context.summary(figures)
-    context.say(
+    context.info(
         f"held-out perplexity {perplexity:.2f} after {figures['tokens']:,} tokens"
         f" ({figures['epochs']:.2f} epochs)"
     )
     if unigram and bigram:
-        context.say(
+        context.info(
             f"of the same shards: unigram {unigram:.2f}, bigram {bigram:.2f}; the model is at"
             f" {perplexity / unigram:.1%} of the unigram and {perplexity / bigram:.1%} of the"
             " bigram perplexity"

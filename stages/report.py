@@ -37,7 +37,7 @@ class Report(Stage):
     version = 2
     settings_model = ReportSettings
     requires = ("pretrain",)
-    accepts = ("*",)
+    optional_inputs = ("*",)
 
     def run(self, settings: ReportSettings, context: Context) -> None:
         from gpt1.report.curves import draw, standalone
@@ -81,7 +81,7 @@ class Report(Stage):
             context.output(name, volatile=True).write_text(text, encoding="utf-8")
         context.summary(_summary(facts))
         for sentence in facts["verdict"]:
-            context.say(sentence)
+            context.info(sentence)
 
 
 def _figure(name: str) -> str:

@@ -33,7 +33,7 @@ class Shard(Stage):
     version = 2
     settings_model = ShardSettings
     requires = ("clean", "split", "vocabulary")
-    spreads = True
+    is_coordinator = True
 
     def run(self, settings: ShardSettings, context: Context) -> None:
         vocabulary = context.input("vocabulary")
@@ -43,18 +43,18 @@ class Shard(Stage):
             file.write(_books(encoded))
         for part in encoded:
             for name in _shard_names(part):
-                context.include(_only(part, name))
+                context.add_files_of(_only(part, name))
         figures = {**totals, **self._baseline(settings, context, encoded, vocabulary)}
         with context.open("shards.json") as file:
             file.write(json.dumps(figures, indent=2, sort_keys=True).encode() + b"\n")
         context.summary(figures)
-        context.say(
+        context.info(
             f"{totals['train_tokens']:,} tokens to train on, {totals['held_out_tokens']:,} held"
             f" out; {totals['tokens_per_word']:.3f} a word, {totals['tokens_per_byte']:.4f} a byte,"
             f" {totals['unknown_rate']:.2e} unknown"
         )
         if figures["unigram_perplexity"] is not None:
-            context.say(
+            context.info(
                 f"held-out perplexity of n-grams: unigram {figures['unigram_perplexity']:.1f}"
                 f" (add-one), bigram {figures['bigram_perplexity']:.1f} (Witten-Bell)"
             )

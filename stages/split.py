@@ -75,7 +75,7 @@ class Split(Stage):
     version = 3  # of few books the held-out number is exact
     settings_model = SplitSettings
     requires = ("clean",)
-    spreads = True
+    is_coordinator = True
 
     def run(self, settings: SplitSettings, context: Context) -> None:
         from gpt1.corpus.split import NearRules, decide
@@ -100,11 +100,11 @@ class Split(Stage):
             "not_compared_books": sum(not item.minhash for item in signatures) if near else 0
         }
         context.summary(figures)
-        context.say(_said(figures))
+        context.info(_said(figures))
         if far := _far(figures, settings.held_out):
-            context.say(far)
+            context.info(far)
         if figures["not_compared_books"]:
-            context.say(
+            context.info(
                 f"{figures['not_compared_books']} runs of sentences were not checked for near"
                 " copies: they have no book boundaries, so only runs with exactly the same words"
                 " were skipped"

@@ -34,7 +34,7 @@ class Submission(Stage):
     requires = ("finetune",)
 
     @classmethod
-    def selects(
+    def wants_input(
         cls,
         settings: SubmissionSettings,
         kind: str,  # noqa: ARG003
@@ -85,7 +85,7 @@ class Submission(Stage):
             }
         )
         lacking = f"; missing: {', '.join(missing)}" if missing else ""
-        context.say(
+        context.info(
             f"{len(glue)} of {len(served)} files for GLUE's server{lacking};"
             f" {len(found) - len(glue)} others"
         )

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from gpt1.errors import UserError
 from gpt1.tasks.example import Example
 from gpt1.tasks.table import Task, task_named
-from stages.contract import Context, OutsideFile, Settings, Stage, runtime_field
+from stages.contract import Context, ExternalFile, Settings, Stage, runtime_field
 
 
 class TaskDataSettings(Settings):
@@ -78,14 +78,14 @@ class TaskData(Stage):
     """
 
     settings_model = TaskDataSettings
-    accepts = ("split", "clean")
+    optional_inputs = ("split", "clean")
 
     @classmethod
-    def selects(cls, settings: TaskDataSettings, kind: str, upstream: Any) -> bool:  # noqa: ARG003
+    def wants_input(cls, settings: TaskDataSettings, kind: str, upstream: Any) -> bool:  # noqa: ARG003
         return settings.demo  # published tasks do not depend on the books
 
     @classmethod
-    def outside(cls, settings: TaskDataSettings) -> list[OutsideFile]:
+    def external_files(cls, settings: TaskDataSettings) -> list[ExternalFile]:
         if settings.source is None or settings.demo:
             return []
         from gpt1.tasks.readers import source_files
@@ -97,7 +97,7 @@ class TaskData(Stage):
                 " folder of its files"
             )
         return [
-            OutsideFile(f"{split}/{source.path}{inside}", path)
+            ExternalFile(f"{split}/{source.path}{inside}", path)
             for split, files in source_files(task, folder).items()
             for source, top in files
             for inside, path in _files_in(top)
@@ -134,7 +134,7 @@ class TaskData(Stage):
         )
         rows = ", ".join(f"{count} {split}" for split, count in facts["rows"].items())
         sampled = " (a sample)" if facts["sample"] else ""
-        context.say(
+        context.info(
             f"{task.name}: {rows} examples{sampled}; {facts['baseline_kind']}"
             f" {facts['baseline']:.1f}"
         )

@@ -40,10 +40,10 @@ class Transfer(Stage):
     settings_model = TransferSettings
     version = 2  # batches by length
     requires = ("pretrain", "vocabulary", "task_data")
-    accepts = ("encode",)
+    optional_inputs = ("encode",)
 
     @classmethod
-    def selects(cls, settings: TransferSettings, kind: str, upstream: Any) -> bool:
+    def wants_input(cls, settings: TransferSettings, kind: str, upstream: Any) -> bool:
         return same_task(settings, kind, upstream) and is_model(kind, upstream, "gpt")
 
     @classmethod
@@ -101,7 +101,7 @@ class Transfer(Stage):
             f"{settings.task} with {settings.num_layers_transferred} of {gpt.config.layers} layers"
             f" transferred, seed {settings.seed}"
         )
-        context.say(f"{score_line(name, score)}; {train.main:.1f} on {train.n} training examples")
+        context.info(f"{score_line(name, score)}; {train.main:.1f} on {train.n} training examples")
 
 
 STAGE = Transfer()

@@ -13,8 +13,8 @@ from pydantic import Field
 from stages.contract import (
     Artifact,
     Context,
+    ExternalFile,
     Output,
-    OutsideFile,
     Part,
     Settings,
     Stage,
@@ -53,16 +53,16 @@ class VocabularyStage(Stage):
     version = 2
     settings_model = VocabularySettings
     requires = ("clean", "split")
-    spreads = True
+    is_coordinator = True
 
     @classmethod
-    def outside(cls, settings: VocabularySettings) -> list[OutsideFile]:
+    def external_files(cls, settings: VocabularySettings) -> list[ExternalFile]:
         if settings.source == LEARN:
             return []
         from gpt1.text.published import vocabulary_files
 
         encoder, merges = vocabulary_files(settings.source)
-        return [OutsideFile("encoder", encoder), OutsideFile("merges", merges)]
+        return [ExternalFile("encoder", encoder), ExternalFile("merges", merges)]
 
     @staticmethod
     def expected_size(settings: VocabularySettings) -> int:
@@ -72,27 +72,27 @@ class VocabularyStage(Stage):
         return 1 + 2 * settings.limit_alphabet + settings.num_merges + 1
 
     def run(self, settings: VocabularySettings, context: Context) -> None:
-        if context.outside:
+        if context.external_files:
             _take(context)
             return
         counted = context.map_parts(count_part, _parts(context))
         words = sum(part.summary["words"] for part in counted)
         tables = _merged(context, counted)
-        context.say(f"{words:,} words counted; learning up to {settings.num_merges:,} merges")
+        context.info(f"{words:,} words counted; learning up to {settings.num_merges:,} merges")
         asked = settings.model_dump(exclude={"source"})
         identity = {"counts": _digests(tables), "settings": asked}
         arguments = {"paths": _paths(tables), "settings": asked, "reporter": context.reporter}
         [learned] = context.map_parts(learn_part, [Part("merges", identity, arguments)])
-        context.include(learned)
+        context.add_files_of(learned)
         figures = learned.summary
         context.summary({"words": words, **figures})
-        context.say(
+        context.info(
             f"{figures['merges']:,} merges over {figures['word_types']:,} word types;"
             f" {figures['vocabulary']:,} tokens, {figures['characters']} characters"
             f" ({figures['characters_left_out']} rare ones dropped)"
         )
         if figures["merges"] < settings.num_merges:
-            context.say(
+            context.info(
                 f"fewer merges than asked for: no further pair occurs {settings.min_frequency}"
                 " times"
             )
@@ -102,11 +102,11 @@ def _take(context: Context) -> None:
     """A published vocabulary, checked and passed on: nothing is counted or learned."""
     from gpt1.text.vocabulary import Vocabulary
 
-    files = {file.name: file.path for file in context.outside}
+    files = {file.name: file.path for file in context.external_files}
     vocabulary = Vocabulary.read(files["encoder"], files["merges"])
     written = _write(vocabulary, context)
     context.summary({"merges": len(vocabulary.merges), **written})
-    context.say(
+    context.info(
         f"a published vocabulary: {vocabulary.size:,} tokens,"
         f" {len(vocabulary.merges):,} merges"
     )

@@ -53,7 +53,7 @@ class ZeroShot(Stage):
     requires = ("pretrain", "vocabulary", "task_data")
 
     @classmethod
-    def selects(cls, settings: ZeroShotSettings, kind: str, upstream: Any) -> bool:
+    def wants_input(cls, settings: ZeroShotSettings, kind: str, upstream: Any) -> bool:
         if kind == "pretrain":
             return getattr(upstream, "model", settings.model) == settings.model
         return same_task(settings, kind, upstream)
@@ -115,7 +115,7 @@ class ZeroShot(Stage):
                 **about,
             }
         )
-        context.say(score_line(f"{settings.task} zero-shot", score))
+        context.info(score_line(f"{settings.task} zero-shot", score))
 
 
 def _models(pretrain: Artifact) -> list[tuple[int, Path]]:

@@ -95,7 +95,7 @@ def run_packed(
     found = run_job(job, files, pieces, gpt, device, reporter)
     score = found.result.score
     assert score is not None
-    reporter.say(score_line(job.name, score))
+    reporter.info(score_line(job.name, score))
     return {
         "job": job.id, "task": job.task, "variant": job.variant, "seed": job.config.seed,
         **score.to_dict(), "best_epoch": found.result.best_epoch, "train_rows": len(files.train),

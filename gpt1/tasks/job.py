@@ -122,7 +122,7 @@ class TaskInputs:
         self.cut[name] = found.cut
         if found.cut:
             cut = f"{found.cut} of {len(examples)} {name} examples were cut"
-            self._reporter.say(f"{cut} to {self._form.length} ids")
+            self._reporter.info(f"{cut} to {self._form.length} ids")
         return found
 
 

@@ -31,14 +31,14 @@ PRIVATE = ".writing-"
 
 
 class Checkpoints(Saving):
-    """The checkpoints of one run: its `own` folder, to which it writes, and those of `earlier`
-    attempts, which it only reads.
+    """The checkpoints of one run: its `own` folder, to which it writes, and those of
+    `previous_attempts` attempts, which it only reads.
     """
 
     def __init__(
-        self, own: Path, earlier: Sequence[Path], keep: Keep, ranks: Ranks, say: Say
+        self, own: Path, earlier: Sequence[Path], keep: Keep, ranks: Ranks, info: Say
     ) -> None:
-        super().__init__(keep, ranks, say)
+        super().__init__(keep, ranks, info)
         self.own = own
         self.folders = [*earlier, own]
         if ranks.first:
@@ -60,7 +60,7 @@ class Checkpoints(Saving):
                 if fits(found):
                     return found
                 continue
-            self.say(
+            self.info(
                 f"warning: checkpoint {folder} is passed over: {found}; the one before is used"
             )
         return None

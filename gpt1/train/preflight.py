@@ -59,7 +59,7 @@ class Need:
 
 
 def check_before_training(
-    config: PretrainConfig, place: Place, ranks: Ranks, zero: int, say: Callable[[str], None]
+    config: PretrainConfig, place: Place, ranks: Ranks, zero: int, info: Callable[[str], None]
 ) -> None:
     """Raise UserError, on all ranks, when the training cannot fit; say on rank 0 what it needs and
     how fast the ranks exchange.
@@ -81,13 +81,13 @@ def check_before_training(
     found = [told(need)] if need else []
     found += [exchanged(seconds, ranks.world)] if seconds else []
     if found:
-        say(f"check before training: {'; '.join(found)}")
+        info(f"check before training: {'; '.join(found)}")
     if need and need.all > need.free:
-        say(f"warning: the memory may not suffice. What would help: {'; '.join(could)}")
+        info(f"warning: the memory may not suffice. What would help: {'; '.join(could)}")
     if seconds and bandwidth(seconds, ranks.world) < SLOW[ranks.device.type]:
         gradients = config.model.parameters() * (2 if config.precision == "bf16" and zero else 4)
         took = gradients / EXCHANGED * seconds
-        say(
+        info(
             f"warning: slow ranks: the gradients of a step ({size(gradients)}) take about"
             f" {took:.1f} s; look at the network"
         )

@@ -82,7 +82,7 @@ def pretrain(
     windows, held_out = open_windows(config, place, vocabulary)
     if place.preflight:
         stage = stage_in_force(_deepspeed_file(place), ranks, place.zero_on_one_rank)
-        check_before_training(config, place, ranks, stage, reporter.say)
+        check_before_training(config, place, ranks, stage, reporter.info)
     new_module = partial(ranks.all_make, partial(_new_module, config, place, vocabulary))
     engine = _engine(new_module(), config, place, ranks, share)
     output = Path(place.output)
@@ -90,16 +90,16 @@ def pretrain(
     checkpoints = (
         Checkpoints(
             output / "checkpoints", [Path(path) for path in place.earlier], keep, ranks,
-            reporter.say,
+            reporter.info,
         )
         if vault is None
-        else VaultCheckpoints(output, vault, keep, ranks, reporter.say)
+        else VaultCheckpoints(output, vault, keep, ranks, reporter.info)
     )
     speedometer = Speedometer(
         config.model, config.batch * config.model.context, ranks.world, peak_tflops(ranks.device)
     )
     with Requests(
-        ranks, output, place.checkpoint_minutes, place.stop_after, asked=reporter.stop_asked
+        ranks, output, place.checkpoint_minutes, place.stop_after, asked=reporter.should_stop
     ) as requests:
         watch = Watch(
             config, engine, ranks, held_out, vocabulary, History(), checkpoints,
@@ -178,7 +178,7 @@ def _go_back(watch: Watch, diverged: Diverged, new_module: NewModule) -> int:
             if found
             else "to the beginning, for there is no checkpoint before it"
         )
-        watch.reporter.say(
+        watch.reporter.info(
             f"warning: {told(event)}; going back {where} ({len(events)} of {watch.config.rollbacks}"
             " times)"
         )
@@ -289,7 +289,7 @@ def _resume(watch: Watch, found: Checkpoint | None) -> int:
             if was == shape
             else f", made with {was}, now {shape}: the same batches and dropout, other last bits"
         )
-        watch.reporter.say(f"resuming after step {found.step} from {found.folder.name}{moved}")
+        watch.reporter.info(f"resuming after step {found.step} from {found.folder.name}{moved}")
         for (
             step,
             values,

@@ -12,7 +12,7 @@ from typing import Protocol
 class Reporter(Protocol):
     """Rank 0 calls it; the other ranks are silent."""
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """One line for the person watching."""
         ...
 
@@ -24,7 +24,7 @@ class Reporter(Protocol):
         """A point of one or more curves."""
         ...
 
-    def stop_asked(self) -> bool:
+    def should_stop(self) -> bool:
         """Whether training is to end with a checkpoint. Called once a step, so it must not wait."""
         ...
 
@@ -32,7 +32,7 @@ class Reporter(Protocol):
 class PrintReporter:
     """Prints lines and progress notes: for `torchrun` and tests."""
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         print(text, flush=True)
 
     def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
@@ -41,5 +41,5 @@ class PrintReporter:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Curves are in metrics.jsonl; there is nothing to print."""
 
-    def stop_asked(self) -> bool:
+    def should_stop(self) -> bool:
         return False  # under torchrun each rank has signals of its own

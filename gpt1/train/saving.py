@@ -58,10 +58,10 @@ class Saving(ABC):
     Subclasses say where its files are drafted, and how they become whole.
     """
 
-    def __init__(self, keep: Keep, ranks: Ranks, say: Say) -> None:
+    def __init__(self, keep: Keep, ranks: Ranks, info: Say) -> None:
         self.keep = keep
         self.ranks = ranks
-        self.say = say
+        self.info = info
         self._aside = Aside("checkpoint")
 
     def save(

@@ -39,8 +39,8 @@ class VaultCheckpoints(Saving):
     `output` is this attempt's folder on this host; earlier attempts are those beside it.
     """
 
-    def __init__(self, output: Path, vault: Vault, keep: Keep, ranks: Ranks, say: Say) -> None:
-        super().__init__(keep, ranks, say)
+    def __init__(self, output: Path, vault: Vault, keep: Keep, ranks: Ranks, info: Say) -> None:
+        super().__init__(keep, ranks, info)
         self.output = output
         self.vault = vault
         self._sent: dict[str, str] = {}
@@ -74,7 +74,7 @@ class VaultCheckpoints(Saving):
                     return attempt, step
                 continue
             place = f"{attempt}/{FOLDER}/{_name(step)}"
-            self.say(
+            self.info(
                 f"warning: checkpoint {place} is passed over: {checkpoint}; the one before is used"
             )
         return None

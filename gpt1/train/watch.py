@@ -160,12 +160,12 @@ class Watch:
         if self.ranks.first:
             self.history.write(self.output)  # so that a training that is cut off leaves its curves
             self.reporter.log(done, values)
-            self.reporter.say(
+            self.reporter.info(
                 f"step {done}: held-out perplexity {values['validation_perplexity']:.2f}, "
                 f"{values['validation_bits_per_byte']:.3f} bits a byte, on {count} windows"
             )
             for sample in samples[:1]:
-                self.reporter.say(
+                self.reporter.info(
                     f"  {sample['prompt']} > {' / '.join(sample['text'].splitlines())}"
                 )
 

@@ -187,8 +187,8 @@ def _check_shapes(path: Path, shapes: list[list[int]], config: ModelConfig) -> N
     expected, names = array_shapes(config), array_names(config.layers)
     if len(expected) != len(shapes):
         raise UserError(
-            f"{path}: {len(shapes)} arrays, {CONFIG_FILE} beside it asks for {len(expected)}; download"
-            " both files again"
+            f"{path}: {len(shapes)} arrays, {CONFIG_FILE} beside it asks for {len(expected)};"
+            " download both files again"
         )
     for number, (name, found, wanted) in enumerate(zip(names, shapes, expected, strict=True)):
         if found != wanted:

@@ -92,8 +92,8 @@ def build_model(config: ModelConfig, weights: Mapping[str, Tensor], where: str) 
         )
         raise UserError(
             f"{where}: the tensors do not fit the model's shape; first difference at {wrong!r}:"
-            f" found {_said(found.get(wrong))}, expected {_said(expected.get(wrong))}; create or download"
-            " it again"
+            f" found {_said(found.get(wrong))}, expected {_said(expected.get(wrong))}; create or"
+            " download it again"
         )
     model.load_state_dict(dict(weights), assign=True)
     for parameter in model.parameters():

@@ -87,8 +87,8 @@ def _fill(
         _copy(
             found.path, folder / OUTPUT / found.path.name
         )  # beside the weights to come: together they are a checkpoint
-    for outside in cell.stage.outside(cell.settings):
-        _copy(outside.path, folder / outside.name)
+    for external_files in cell.stage.external_files(cell.settings):
+        _copy(external_files.path, folder / external_files.name)
     names = [part.name for part in train], [part.name for part in held_out]
     run = _stage(cell).packed(cell.settings, folder / OUTPUT, *names)
     (folder / RUN_FILE).write_text(run, encoding="utf-8")
