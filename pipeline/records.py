@@ -20,7 +20,10 @@ from pipeline.tracking import LONGEST_TAG, Status, Tracker
 from stages.contract import MODELS, Artifact
 
 RUN_ID_LENGTH = 32
-OVER_TOKENS = "over_tokens"  # curves under this name count tokens, not updates
+OVER_TOKENS = "over_tokens"  # curves under this name count tokens, not steps
+SETS = {"validation_": "val/", "dev_": "dev/", "test_": "test/", "train_": "train/"}
+TRAINING = ("loss", "lr", "gradient_norm", "task_loss", "lm_loss", "skipped_batches")
+SCORES = ("accuracy", "f1", "matthews", "pearson", "spearman")
 GAP = "\u00a0\u00a0 | "  # MLflow draws the columns of a table without a space between them
 MOST_FIGURES = 6  # in a table of cells
 NOTE = "mlflow.note.content"  # the tag that MLflow shows as a run's description
@@ -28,6 +31,16 @@ CELLS = "cells.json"  # the document with all cells of a run whose description h
 NEWEST = "newest"  # the alias of the registered model's last version
 # Seconds to wait for the tracking server's first answer; MLflow takes some seconds to load
 RUN_ID_WAIT = 15.0
+
+
+def metric_name(name: str) -> str:
+    """The MLflow metric of a figure: train/loss, val/bpb, dev/accuracy; others keep their names."""
+    for prefix, place in SETS.items():
+        if name.startswith(prefix):
+            return place + name.removeprefix(prefix).replace("bits_per_byte", "bpb")
+    if name in TRAINING:
+        return f"train/{name.replace('gradient', 'grad')}"
+    return f"dev/{name}" if name.split("/")[0] in SCORES else name
 
 
 class Records:
@@ -100,11 +113,12 @@ class Records:
 
         Those of a pre-training are drawn over the tokens read as well.
         """
-        self._tracker.metrics(self._uid(entry), step, dict(values), when)
+        named = {metric_name(name): value for name, value in values.items()}
+        self._tracker.metrics(self._uid(entry), step, named, when)
         curves = {
             f"{OVER_TOKENS}/{name}": value
-            for name, value in values.items()
-            if name in ("loss", "validation_perplexity")
+            for name, value in named.items()
+            if name in ("train/loss", "val/perplexity")
         }
         if entry.cell.uses == "pretrain" and curves:
             settings = entry.cell.settings.model_dump()
@@ -180,7 +194,9 @@ class Records:
         Those of a stage that nothing needs (the report) become the whole run's as well.
         """
         numbers = {
-            name: float(value) for name, value in summary.items() if isinstance(value, int | float)
+            metric_name(name): float(value)
+            for name, value in summary.items()
+            if isinstance(value, int | float)
         }
         self._figures[entry.cell.id] = numbers
         if entry.cell.id in self._ends:

@@ -94,7 +94,7 @@ def _summary(facts: dict[str, Any]) -> dict[str, Any]:
     from gpt1.report.tasks import clearly_better
 
     found = {
-        f"held_out_perplexity {cell['cell']}": cell["held_out_perplexity"]
+        f"val/perplexity/{cell['cell']}": cell["held_out_perplexity"]
         for cell in facts["pretraining"]["cells"]
     }
     found |= {
@@ -106,7 +106,7 @@ def _summary(facts: dict[str, Any]) -> dict[str, Any]:
         "tasks_above_baseline": len(clearly_better(facts["tasks"])),
     }
     found |= {
-        f"score {row['task']}": row["score"]
+        f"score/{row['task']}": row["score"]
         for row in facts["tasks"]
         if row["variant_setting"] == MAIN
     }
