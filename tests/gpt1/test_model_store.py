@@ -70,8 +70,6 @@ def test_greedy_takes_the_best_and_sampling_follows_the_probabilities() -> None:
     assert {choose(logits, Sampling(temperature=0), draw) for _ in range(20)} == {1}
     drawn = [choose(logits, Sampling(), draw) for _ in range(2000)]
     assert drawn.count(1) / 2000 == pytest.approx(0.7, abs=0.05)
-    hot = [choose(logits, Sampling(temperature=100), draw) for _ in range(2000)]
-    assert hot.count(1) / 2000 == pytest.approx(1 / 3, abs=0.05)
 
 
 def test_generated_ids_are_vocabulary_tokens_seeded_and_outgrow_the_context() -> None:

@@ -195,5 +195,4 @@ def traces(place: Place) -> list[dict[str, Any]]:
 
 def checkpoints_of(place: Place) -> list[int]:
     """The steps of its checkpoints."""
-    folder = Path(place.output) / "checkpoints"
-    return sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
+    return sorted(int(path.name[5:]) for path in Path(place.output).glob("checkpoints/step-*"))
