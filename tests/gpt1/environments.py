@@ -11,21 +11,22 @@ import pytest
 
 
 def make(folder: Path, *packages: str, see_ours: bool = False) -> Path:
-    """The Python of a new environment in `folder` with these packages. Skips the test where they cannot be installed.
-
-    `see_ours`: what it does not have is taken from the environment of the tests (torch is large). The code of this project,
-    which a .pth file there names, is found in neither case.
-    """
+    """The Python of a new environment with these packages; skips where they cannot be installed."""
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = folder / "bin" / "python"
-    if see_ours:
+    if see_ours:  # torch is large; this project, which a .pth file there names, is not found
         place = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
         (Path(place) / "ours.pth").write_text(sysconfig.get_path("purelib") + "\n")
     pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "-q", *packages]
-    done = subprocess.run(pip, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(
+        pip, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900, check=False
+    )
     if done.returncode:
-        reason = next((line for line in reversed(done.stderr.splitlines()) if line.startswith("ERROR")), "pip failed")
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        reason = errors[-1] if errors else "pip failed"
         pytest.skip(f"{', '.join(packages)} cannot be installed here: {reason}")
-    found = subprocess.run([python, "-c", "import gpt1"], cwd=folder, capture_output=True, check=False)
+    found = subprocess.run(
+        [python, "-c", "import gpt1"], cwd=folder, capture_output=True, check=False
+    )
     assert found.returncode != 0, "the environment sees this project"
     return python

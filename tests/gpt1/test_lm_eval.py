@@ -1,4 +1,4 @@
-"""lm-evaluation-harness on an exported folder gives the log-likelihoods that the model itself gives."""
+"""lm-evaluation-harness gives an exported folder the log-likelihoods of the model itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.gpt1 import environments
 from tests.gpt1 import weight_samples as samples
 from tests.gpt1.real_books import learned_vocabulary
 
-VERSION = "0.4.13"
+PACKAGES = ("lm_eval[hf]==0.4.13", "transformers==5.23.0")
 DOCUMENTS = [
     ("It wasn't the first time.", " The old man had gone."),
     ("She said that it was a dark night", ", and he didn't answer."),
@@ -36,37 +36,38 @@ metric_list: [{metric: perplexity}, {metric: acc}]
 """
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_log_likelihoods_are_our_own(tmp_path: Path) -> None:
-    packages = (f"lm_eval[hf]=={VERSION}", "transformers==5.23.0")
-    python = environments.make(tmp_path / "environment", *packages, see_ours=True)
+    python = environments.make(tmp_path / "environment", *PACKAGES, see_ours=True)
     vocabulary = learned_vocabulary()
-    model = samples.model(vocabulary_size=vocabulary.size, width=16, context=64).eval()
+    model = samples.model(vocabulary_size=vocabulary.size, width=16, context=64)
     export(tmp_path / "hf", model, vocabulary, "card")
-    rows = [json.dumps({"context": before, "continuation": after}) for before, after in DOCUMENTS]
-    (tmp_path / "documents.jsonl").write_text("\n".join(rows) + "\n")
+    rows = [json.dumps({"context": one, "continuation": other}) for one, other in DOCUMENTS]
+    file = tmp_path / "documents.jsonl"
+    file.write_text("\n".join(rows) + "\n")
     (tmp_path / "tasks").mkdir()
-    (tmp_path / "tasks" / "books.yaml").write_text(TASK.replace("FILE", str(tmp_path / "documents.jsonl")))
+    (tmp_path / "tasks" / "books.yaml").write_text(TASK.replace("FILE", str(file)))
     arguments = f"pretrained={tmp_path / 'hf'},trust_remote_code=True,dtype=float32"
     command = [
-        python, "-m", "lm_eval", "--model", "hf", "--model_args", arguments,
-        "--tasks", "books", "--include_path", tmp_path / "tasks", "--device", "cpu", "--batch_size", "1",
+        python, "-m", "lm_eval", "--model", "hf", "--model_args", arguments, "--tasks", "books",
+        "--include_path", tmp_path / "tasks", "--device", "cpu", "--batch_size", "1",
         "--output_path", tmp_path / "out", "--log_samples",
     ]  # fmt: skip
-    offline = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"), "1")
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
     done = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, **offline, "HF_HOME": str(tmp_path / "home")}, stdin=subprocess.DEVNULL,
+        command, cwd=tmp_path, env={**os.environ, **offline}, stdin=subprocess.DEVNULL,
         capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     [file] = (tmp_path / "out").rglob("samples_books_*.jsonl")
-    found = {one["doc_id"]: float(one["filtered_resps"][0][0]) for one in map(json.loads, file.read_text().splitlines())}
-    encode = TextEncoder(vocabulary).encode
-    expected = []
+    answers = sorted(map(json.loads, file.read_text().splitlines()), key=lambda one: one["doc_id"])
+    encode, expected = TextEncoder(vocabulary).encode, []
     for before, after in DOCUMENTS:
         given = encode(before) or [0]
         ids = encode(before + after) if before else [0, *encode(after)]
         with torch.no_grad():
-            scores = torch.log_softmax(model.vocabulary_logits(model(torch.tensor([ids[:-1]])))[0], -1)
-        expected.append(sum(float(scores[place - 1, ids[place]]) for place in range(len(given), len(ids))))
-    assert [found[number] for number in range(len(DOCUMENTS))] == pytest.approx(expected, rel=1e-4)
+            logits = model.vocabulary_logits(model(torch.tensor([ids[:-1]])))
+        scores = torch.log_softmax(logits[0], -1)
+        expected.append(sum(float(scores[n - 1, ids[n]]) for n in range(len(given), len(ids))))
+    found = [float(one["filtered_resps"][0][0]) for one in answers]
+    assert found == pytest.approx(expected, rel=1e-4)

@@ -1,4 +1,4 @@
-"""Examples as ids, encoded once, cut to fit; batches by length, a pure function of seed and epoch."""
+"""Examples as ids, encoded once, cut to fit; batches by length, a function of seed and epoch."""
 
 from __future__ import annotations
 

@@ -12,10 +12,8 @@ import torch
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
+from gpt1.tasks import finetune as tuning
 from gpt1.tasks.encoded import Encoded
-from gpt1.tasks.finetune import (
-    FinetuneConfig, Result, TaskSet, finetune, make_task_model, predict, reset_blocks,
-)  # fmt: skip
 from gpt1.tasks.table import TASKS
 from gpt1.tasks.task_model import TaskModel
 from gpt1.tasks.transforms import SpecialIds, sequences
@@ -24,7 +22,7 @@ from gpt1.train.reporter import PrintReporter
 
 CPU = torch.device("cpu")
 VOCABULARY = 40
-CONFIG = FinetuneConfig(seed=3, lr=3e-3, epochs=4, batch=16, log_every=5)
+CONFIG = tuning.FinetuneConfig(seed=3, lr=3e-3, epochs=4, batch=16, log_every=5)
 
 
 def tiny(dropout: float = 0.1) -> GPT:
@@ -50,16 +48,18 @@ def examples(name: str, count: int, seed: int) -> list[Encoded]:
     return made
 
 
-def task_set(name: str) -> TaskSet:
-    return TaskSet(TASKS[name], examples(name, 240, 1), examples(name, 80, 2), ("a", "b") * 40)
+def task_set(name: str) -> tuning.TaskSet:
+    return tuning.TaskSet(
+        TASKS[name], examples(name, 240, 1), examples(name, 80, 2), ("a", "b") * 40
+    )
 
 
 def tuned(
-    name: str, config: FinetuneConfig = CONFIG, dropout: float = 0.1
-) -> tuple[TaskModel, Result]:
+    name: str, config: tuning.FinetuneConfig = CONFIG, dropout: float = 0.1
+) -> tuple[TaskModel, tuning.Result]:
     data = task_set(name)
-    model = make_task_model(tiny(dropout), data, config)
-    return model, finetune(model, data, config, CPU, PrintReporter())
+    model = tuning.make_task_model(tiny(dropout), data, config)
+    return model, tuning.finetune(model, data, config, CPU, PrintReporter())
 
 
 @pytest.mark.parametrize("name", ["sst2", "rte", "mrpc", "storycloze"])
@@ -80,7 +80,7 @@ def test_the_best_epoch_is_kept_with_the_same_bits_every_time() -> None:
     assert first.score is not None
     assert (first.score.main, first.best_epoch) == (max(reached), reached.index(max(reached)) + 1)
     data = task_set("rte")
-    assert predict(model, data.dev, data.task, CONFIG, CPU) == first.predictions
+    assert tuning.predict(model, data.dev, data.task, CONFIG, CPU) == first.predictions
 
 
 def test_the_schedule_is_warm_up_and_a_line_to_zero() -> None:
@@ -109,7 +109,7 @@ def test_fewer_examples_than_a_batch_are_refused() -> None:
 
 def test_only_the_blocks_not_transferred_are_drawn_again() -> None:
     gpt, before = tiny(), tiny().state_dict()
-    reset_blocks(gpt, 1, 9)
+    tuning.reset_blocks(gpt, 1, 9)
     changed = {name for name, tensor in gpt.state_dict().items() if not tensor.equal(before[name])}
     assert changed
     assert all(name.startswith("h.1.") for name in changed)

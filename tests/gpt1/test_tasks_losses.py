@@ -90,7 +90,7 @@ LOSSES: list[tuple[str, list[float], dict[str, object]]] = [
 def test_the_tasks_loss_and_half_the_language_models(
     name: str, labels: list[float], settings: dict[str, object]
 ) -> None:
-    """And the mean over a batch is that over its examples alone: padding and company change nothing."""
+    """And a batch has the mean of its examples alone: padding and company change nothing."""
     task = TASKS[name]
     model, examples = model_for(task, **settings), encoded(task, labels)  # type: ignore[arg-type]
     rows = [example.sequences for example in examples]

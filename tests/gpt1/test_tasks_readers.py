@@ -15,7 +15,7 @@ import pytest
 from gpt1.errors import UserError
 from gpt1.tasks.example import Example
 from gpt1.tasks.readers import read_task, source_files
-from gpt1.tasks.table import PAPER_TASKS, TASKS, Hub, task_named
+from gpt1.tasks.table import TASKS, task_named
 
 
 @pytest.fixture(scope="session")
@@ -50,10 +50,8 @@ def test_sampled_sets_and_known_rows(glue: Path) -> None:
     assert (cola[0].texts, cola[0].label) == (sailors, 1)
     horses = ("A young child is riding a horse.", "A child is riding a horse.")
     assert (stsb[1].texts, stsb[1].label) == (horses, 4.75)
-    assert (rte[1].texts[1], rte[1].label) == (
-        "Bacteria is winning the war against antibiotics.",
-        0,
-    )
+    bacteria = "Bacteria is winning the war against antibiotics."
+    assert (rte[1].texts[1], rte[1].label) == (bacteria, 0)
 
 
 @pytest.mark.slow
@@ -64,15 +62,20 @@ def test_race_has_the_official_rows(shared: Path, tmp_path: Path) -> None:
     assert {split: len(found[split].examples) for split in found} == dict(TASKS["race"].rows)
 
 
-SNLI = "snli_1.0/snli_1.0_{}.jsonl"
-SCITAIL = "SciTailV1.1/tsv_format/scitail_1.0_{}.tsv"
-CLOZE = "cloze_test_{0}__spring2016 - cloze_test_ALL_{0}.csv"
-DPR = "dpr/{}.c.txt"
+FILES = {
+    "snli": "snli_1.0/snli_1.0_{}.jsonl", "scitail": "SciTailV1.1/tsv_format/scitail_1.0_{}.tsv",
+    "race": "RACE/{}/{{}}/1.txt",
+    "storycloze": "cloze_test_{0}__spring2016 - cloze_test_ALL_{0}.csv", "rte": "RTE/{}.tsv",
+    "stsb": "STS-B/{}.tsv", "qqp": "QQP/{}.tsv", "dprd": "dpr/{}.c.txt",
+    "lambada": "lambada_test.jsonl", "lambada text": "lambada_test_plain_text.txt",
+    "wsc273": "WSCollection.xml", "wsc273 lines": "wsc273.jsonl",
+}
+"""The publishers' names; of two layouts of a task the second has two words."""
 CLOZE_HEADER = (
     "InputStoryid,InputSentence1,InputSentence2,InputSentence3,InputSentence4,"
     "RandomFifthSentenceQuiz1,RandomFifthSentenceQuiz2,AnswerRightEnding\n"
 )
-QQP_HEADER = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"
+QQP = "question1\tquestion2\tis_duplicate\nA?\tB?\t1\nbroken\tB?\n"
 
 
 def stories(count: int, answer: str = "2") -> str:
@@ -121,46 +124,40 @@ WSC_ROW = {
 DOOR = 'He reached for the door, " she said. " She opened the'
 SNIPER = "The sniper shot the terrorist because he was bad.\nhe\nThe sniper,the terrorist\n"
 STORY = (("He came, saw. Two. Three. Four.",), ("Good.", "Bad."), 1, "")
+SHOT = (
+    ("The sniper shot the terrorist because", "was bad."), ("The sniper", "the terrorist"), 1, "",
+)  # fmt: skip
 COUNCILMEN = (COUNCIL, COUNCIL_OPTIONS, 0, "")
 
-PUBLISHED = [
-    ("snli", SNLI, snli("neutral", "-", "contradiction"), 2, {"label -": 1},
-     (("A.", "B."), (), 1, "")),
-    ("scitail", SCITAIL, 'A "quoted.\tB.\tentails\nB.\tC.\tneutral\n', 2, {},
-     (('A "quoted.', "B."), (), 0, "")),
-    ("race", "RACE/{}/{{}}/1.txt", race(), 4, {},
-     (("One day.", "When?"), ("a", "b", "c", "d"), 1, "middle")),
-    ("storycloze", CLOZE, stories(10), 2, {}, STORY),
-    ("storycloze", CLOZE, stories(1871), 374, {}, STORY),
-    ("qqp", "QQP/{}.tsv", f"{QQP_HEADER}0\t1\t2\tA?\tB?\t1\n3\t4\t5\tbroken\n", 1,
-     {"too few columns": 1}, (("A?", "B?"), (), 1, "")),
-    ("lambada", "lambada_test.jsonl", lines({"text": f"{DOOR} door"}, {"text": "one two"}), 2, {},
-     ((DOOR, "door"), (), 1, "")),
-    ("lambada", "lambada_test_plain_text.txt", f"{DOOR} door\none two\n", 2, {},
-     ((DOOR, "door"), (), 1, "")),
-    ("wsc273", "WSCollection.xml", WSC_XML, 1, {}, COUNCILMEN),
-    ("wsc273", "wsc273.jsonl", lines(WSC_ROW) * 285, 273, {"beyond the first 273": 12}, COUNCILMEN),
-    ("dprd", DPR, f"{SNIPER}The terrorist\n\n{SNIPER}The sniper\n", 2, {},
-     (("The sniper shot the terrorist because", "was bad."), ("The sniper", "the terrorist"), 1,
-      "")),
-]  # fmt: skip
+PUBLISHED: list[tuple[str, str, int, dict[str, int], tuple[object, ...]]] = [
+    ("snli", snli("neutral", "-", "entailment"), 2, {"label -": 1}, (("A.", "B."), (), 1, "")),
+    ("scitail", 'A "q.\tB.\tentails\n' * 2, 2, {}, (('A "q.', "B."), (), 0, "")),
+    ("race", race(), 4, {}, (("One day.", "When?"), tuple("abcd"), 1, "middle")),
+    ("storycloze", stories(10), 2, {}, STORY), ("storycloze", stories(1871), 374, {}, STORY),
+    ("qqp", QQP, 1, {"too few columns": 1}, (("A?", "B?"), (), 1, "")),
+    ("lambada", lines({"text": f"{DOOR} door"}), 1, {}, ((DOOR, "door"), (), 1, "")),
+    ("lambada text", f"{DOOR} door\none two\n", 2, {}, ((DOOR, "door"), (), 1, "")),
+    ("wsc273", WSC_XML, 1, {}, COUNCILMEN),
+    ("wsc273 lines", lines(WSC_ROW) * 285, 273, {"beyond the first 273": 12}, COUNCILMEN),
+    ("dprd", f"{SNIPER}The terrorist\n\n{SNIPER}The sniper\n", 2, {}, SHOT),
+]
 
 
-def publish(folder: Path, name: str, content: str | bytes) -> None:
+def publish(folder: Path, layout: str, content: str | bytes) -> None:
     """Write `content` into a file for each split, under all names that publishers have for one."""
     for split in ("train", "dev", "val", "test"):
         for group in ("middle", "high"):
-            path = folder / name.format(split).format(group)
+            path = folder / FILES[layout].format(split).format(group)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-@pytest.mark.parametrize(("task", "name", "content", "count", "dropped", "first"), PUBLISHED)
+@pytest.mark.parametrize(("layout", "content", "count", "dropped", "first"), PUBLISHED)
 def test_each_publishers_layout_is_read(
-    task: str, name: str, content: str, count: int, dropped: dict[str, int],
-    first: tuple[object, ...], tmp_path: Path,
-) -> None:  # fmt: skip
-    publish(tmp_path, name, content)
+    layout: str, content: str, count: int, dropped: object, first: object, tmp_path: Path
+) -> None:
+    task = layout.split()[0]
+    publish(tmp_path, layout, content)
     found = read_task(TASKS[task], tmp_path)
     assert found.keys() == ({"dev"} if task in ("lambada", "wsc273") else set(TASKS[task].rows))
     dev = found["dev"]
@@ -175,73 +172,67 @@ def test_each_publishers_layout_is_read(
 
 RTE = "index\tsentence1\tsentence2\t{}\n0\tA.\tB.\t{}\n"
 FAULTS = [
-    ("race", "RACE/{}/{{}}/1.txt", race(answers=["B", "E"]), r"1\.txt, question 2: .* is 'E'"),
-    ("race", "RACE/{}/{{}}/1.txt", race(options=[["a", "b", "c", "d"], ["e"]]), "question 2: 1 an"),
-    ("race", "RACE/{}/{{}}/1.txt", race(answers=["B"]), r"1\.txt: .* differ in number"),
-    ("race", "RACE/{}/{{}}/1.txt", race(article=3), r"1\.txt: 'article' is no text"),
-    ("race", "RACE/{}/{{}}/1.txt", race(questions=["When?", 3]), "question 2: .* is no text"),
-    ("race", "RACE/{}/{{}}/1.txt", "{}", r"1\.txt: no 'article' in it"),
-    ("snli", SNLI, snli("neutral", "maybe"), "row 2: unknown label 'maybe'.*entailment, neutral"),
-    ("snli", SNLI, lines({"gold_label": "neutral", "sentence1": "A."}), "row 1: no 'sentence2'"),
-    ("snli", SNLI, "no json\n", r"snli_1\.0_train\.jsonl, row 1: not JSON"),
-    ("snli", SNLI, "[1]\n", r"snli_1\.0_train\.jsonl, row 1: a JSON object"),
-    ("scitail", SCITAIL, "A.\tneutral\n", r"scitail_1\.0_train\.tsv, row 1: 2 columns; 3 were"),
-    ("scitail", SCITAIL, "", r"scitail_1\.0_train\.tsv: no train examples"),
-    ("storycloze", CLOZE, stories(9, "3"), "row 2: AnswerRightEnding is '3'; 1 or 2"),
-    ("storycloze", CLOZE, stories(4), "4 labelled stories; at least 5"),
-    ("storycloze", CLOZE, f"{CLOZE_HEADER}id0,One.\n", "row 2: 8 columns were expected"),
-    ("storycloze", CLOZE, "a,b\n", "row 1: no column 'InputStoryid'; columns found: a, b"),
-    ("rte", "RTE/{}.tsv", RTE.format("gold", "entailment"), "row 1: no column 'label'; .*, gold"),
-    ("stsb", "STS-B/{}.tsv", RTE.format("score", "5.5"), r"row 2: the score is '5\.5'"),
-    ("stsb", "STS-B/{}.tsv", RTE.format("score", "much"), "row 2: the score is 'much'"),
-    ("rte", "RTE/{}.tsv", b"index\tsentence1\xff", r"train\.tsv: not UTF-8 text \(byte 15\)"),
-    ("mrpc", "RTE/{}.tsv", "", r"train\.tsv is missing"),
-    ("dprd", DPR, "One.\n\nTwo.\n", r"train\.c\.txt, row 1: a block of 1 lines"),
-    ("dprd", DPR, f"{SNIPER}The dog\n", "row 1: the answer is 'The dog'"),
-    ("dprd", DPR, "She ran.\nhe\nA,B\nA\n", "row 1: the pronoun 'he' does not occur"),
-    ("lambada", "lambada_test.jsonl", '{"text": "a b"}\n{"text": 3}\n', "row 2: no text under"),
-    ("lambada", "lambada_test.jsonl", '{"text": "a b"}\n{', "row 2: not JSON"),
-    ("lambada", "lambada_test.jsonl", '{"text": "word"}\n', "row 1: .* two words .* found 'word'"),
-    ("wsc273", "WSCollection.xml", WSC_XML.replace(">A.", ">C."), "schema 1: .* A or B"),
-    ("wsc273", "WSCollection.xml", WSC_XML.replace("<answer>The d", "<a>"), "not XML"),
-    ("wsc273", "WSCollection.xml", WSC_XML.replace("<answer>The demonstrators</answer>", ""),
-     "schema 1: two options"),
-    ("wsc273", "WSCollection.xml", WSC_XML.replace("<coll", "<!DOCTYPE x [<!ENTITY a 'b'>]><coll"),
-     "XML entities"),
-    ("wsc273", "wsc273.jsonl", lines({**WSC_ROW, "pronoun_loc": 3}), "row 1: .* at pronoun_loc 3"),
-    ("wsc273", "wsc273.jsonl", lines({"text": "a"}), "row 1: text, pronoun, pronoun_loc"),
+    ("race", race(answers=["B", "E"]), r"1\.txt, question 2: .* is 'E'"),
+    ("race", race(options=[["a", "b", "c", "d"], ["e"]]), "question 2: 1 an"),
+    ("race", race(answers=["B"]), r"1\.txt: .* differ in number"),
+    ("race", race(article=3), r"1\.txt: 'article' is no text"),
+    ("race", race(questions=["When?", 3]), "question 2: .* is no text"),
+    ("race", "{}", r"1\.txt: no 'article' in it"),
+    ("snli", snli("neutral", "maybe"), "row 2: unknown label 'maybe'.*entailment, neutral"),
+    ("snli", lines({"gold_label": "neutral", "sentence1": "A."}), "row 1: no 'sentence2'"),
+    ("snli", "no json\n", r"snli_1\.0_train\.jsonl, row 1: not JSON"),
+    ("snli", "[1]\n", r"snli_1\.0_train\.jsonl, row 1: a JSON object"),
+    ("scitail", "A.\tneutral\n", r"scitail_1\.0_train\.tsv, row 1: 2 columns; 3 were"),
+    ("scitail", "", r"scitail_1\.0_train\.tsv: no train examples"),
+    ("storycloze", stories(9, "3"), "row 2: AnswerRightEnding is '3'; 1 or 2"),
+    ("storycloze", stories(4), "4 labelled stories; at least 5"),
+    ("storycloze", f"{CLOZE_HEADER}id0,One.\n", "row 2: 8 columns were expected"),
+    ("storycloze", "a,b\n", "row 1: no column 'InputStoryid'; columns found: a, b"),
+    ("rte", RTE.format("gold", "entailment"), "row 1: no column 'label'; .*, gold"),
+    ("stsb", RTE.format("score", "5.5"), r"row 2: the score is '5\.5'"),
+    ("stsb", RTE.format("score", "much"), "row 2: the score is 'much'"),
+    ("rte", b"index\tsentence1\xff", r"train\.tsv: not UTF-8 text \(byte 15\)"),
+    ("dprd", "One.\n\nTwo.\n", r"train\.c\.txt, row 1: a block of 1 lines"),
+    ("dprd", f"{SNIPER}The dog\n", "row 1: the answer is 'The dog'"),
+    ("dprd", "She ran.\nhe\nA,B\nA\n", "row 1: the pronoun 'he' does not occur"),
+    ("lambada", '{"text": "a b"}\n{"text": 3}\n', "row 2: no text under"),
+    ("lambada", '{"text": "a b"}\n{', "row 2: not JSON"),
+    ("lambada", '{"text": "word"}\n', "row 1: .* two words .* found 'word'"),
+    ("wsc273", WSC_XML.replace(">A.", ">C."), "schema 1: .* A or B"),
+    ("wsc273", WSC_XML.replace("<answer>The d", "<a>"), "not XML"),
+    ("wsc273", WSC_XML.replace("<answer>The demonstrators</answer>", ""), "schema 1: two options"),
+    ("wsc273", f"<!DOCTYPE x [<!ENTITY a 'b'>]>{WSC_XML[39:]}", "XML entities"),
+    ("wsc273 lines", lines({**WSC_ROW, "pronoun_loc": 3}), "row 1: .* at pronoun_loc 3"),
+    ("wsc273 lines", lines({"text": "a"}), "row 1: text, pronoun, pronoun_loc"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("task", "name", "content", "message"), FAULTS)
+@pytest.mark.parametrize(("layout", "content", "message"), FAULTS)
 def test_a_fault_names_its_file_and_row(
-    task: str, name: str, content: str | bytes, message: str, tmp_path: Path
+    layout: str, content: str | bytes, message: str, tmp_path: Path
 ) -> None:
-    publish(tmp_path, name, content)
+    publish(tmp_path, layout, content)
     with pytest.raises(UserError, match=message):
-        read_task(TASKS[task], tmp_path)
+        read_task(TASKS[layout.split()[0]], tmp_path)
 
 
-def test_an_unknown_task_gets_the_nearest_name() -> None:
+def test_an_unknown_task_and_a_missing_file_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean 'demo_choice'"):
         task_named("demo_choise")
+    with pytest.raises(UserError, match=r"train\.tsv is missing"):
+        read_task(TASKS["mrpc"], tmp_path)
 
 
 Rows = Sequence[Mapping[str, Any]]
+HUBS = {task.name: task.hub for task in TASKS.values() if task.hub}
 LABELS: Mapping[str, Any] = {"stsb": 4.75, "race": "C", "scitail": "neutral"}
 """A good label of each copy on the hub; 1 in the others."""
 
 
-def hub_of(task: str) -> Hub:
-    found = TASKS[task].hub
-    assert found is not None
-    return found
-
-
 def hub_row(task: str, **changes: object) -> dict[str, Any]:
-    texts = {str(name): f"A {name}." for name in hub_of(task).columns.texts}
+    texts = {str(name): f"A {name}." for name in HUBS[task].columns.texts}
     about = {"options": list("abcd"), "example_id": "high1.txt"} if task == "race" else {"idx": 0}
-    return {**texts, str(hub_of(task).columns.label): LABELS.get(task, 1), **about, **changes}
+    return {**texts, str(HUBS[task].columns.label): LABELS.get(task, 1), **about, **changes}
 
 
 def write_shards(folder: Path, split: str, rows: Rows, shards: int = 1) -> list[Path]:
@@ -254,15 +245,15 @@ def write_shards(folder: Path, split: str, rows: Rows, shards: int = 1) -> list[
 
 def write_copy(folder: Path, task: str, rows: Rows, test: Rows | None = None) -> Path:
     """A copy of a data set with these rows in each configuration and split."""
-    for ours, parts in hub_of(task).parts.items():
+    for ours, parts in HUBS[task].parts.items():
         for config, split, _ in parts:
             write_shards(folder / config, split, rows if ours != "test" or test is None else test)
     return folder
 
 
-@pytest.mark.parametrize("task", [task.name for task in PAPER_TASKS if task.hub] + ["wnli"])
+@pytest.mark.parametrize("task", HUBS)
 def test_every_copy_on_the_hub_is_read(task: str, tmp_path: Path) -> None:
-    hub = hub_of(task)
+    hub = HUBS[task]
     kept_back = {str(hub.columns.label): -1} if hub.kept_back else {}
     write_copy(tmp_path / hub.repo, task, [hub_row(task)], [hub_row(task, **kept_back)])
     found = read_task(TASKS[task], tmp_path)
@@ -279,7 +270,7 @@ def test_the_publishers_own_files_come_first(tmp_path: Path) -> None:
     write_copy(tmp_path / "nyu-mll" / "glue", "rte", [hub_row("rte")])
     [(source, _)] = source_files(TASKS["rte"], tmp_path)["dev"]
     assert source.path == "hub/rte/validation-00000-of-00001.parquet"
-    publish(tmp_path, "RTE/{}.tsv", RTE.format("label", "entailment"))
+    publish(tmp_path, "rte", RTE.format("label", "entailment"))
     assert read_dev("rte", tmp_path)[0].label == 0
 
 
