@@ -6,7 +6,6 @@ import random
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,15 +21,14 @@ SPECIAL = SpecialIds.after(60)
 
 
 @given(st.integers(1, 300), st.integers(1, 40), st.integers(0, 5), st.integers(0, 3))
-def test_every_example_at_most_once_and_only_the_rest_is_left_out(
+def test_every_example_at_most_once_by_seed_and_epoch(
     count: int, size: int, seed: int, epoch: int
 ) -> None:
-    for batching in ("length", "random"):
-        batches = epoch_batches(LENGTHS[:count], size, seed, epoch, batching)  # type: ignore[arg-type]
-        places = [place for batch in batches for place in batch]
-        assert len(set(places)) == len(places) == count // size * size
-        assert {len(batch) for batch in batches} <= {size}
-        assert batches == epoch_batches(LENGTHS[:count], size, seed, epoch, batching)  # type: ignore[arg-type]
+    batches = epoch_batches(LENGTHS[:count], size, seed, epoch, "length")
+    places = [place for batch in batches for place in batch]
+    assert len(set(places)) == len(places) == count // size * size
+    assert {len(batch) for batch in batches} <= {size}
+    assert batches == epoch_batches(LENGTHS[:count], size, seed, epoch, "length")
 
 
 def test_by_length_pads_little_and_differs_between_seeds_and_epochs() -> None:
@@ -39,8 +37,7 @@ def test_by_length_pads_little_and_differs_between_seeds_and_epochs() -> None:
         return padded / sum(LENGTHS[place] for batch in batches for place in batch)
 
     first = epoch_batches(LENGTHS, 16, 1, 0, "length")
-    assert padding(first) < 1.15
-    assert padding(epoch_batches(LENGTHS, 16, 1, 0, "random")) > 1.6
+    assert padding(first) < 1.15 < 1.6 < padding(epoch_batches(LENGTHS, 16, 1, 0, "random"))
     for seed, epoch in ((2, 0), (1, 1)):
         other = set(map(frozenset, epoch_batches(LENGTHS, 16, seed, epoch, "length")))
         assert len(set(map(frozenset, first)) & other) < len(first) / 10
@@ -51,30 +48,19 @@ def numbers(text: str) -> list[int]:
 
 
 def test_ids_are_encoded_once_and_kept_in_a_file(tmp_path: Path) -> None:
-    calls: list[str] = []
-
-    def encode(text: str) -> list[int]:
-        calls.append(text)
-        return numbers(text)
-
     rows = [(("5 9", "7"), ("1", "2 3")), (("1",), ("4", "5 6")), (("5 9", "8"), ("2 3", "9"))]
     examples = [Example(str(n), *row, label=n % 2) for n, row in enumerate([*rows, *rows])]
-    pieces = encode_pieces(examples, encode)
-    assert len(calls) == len(set(calls))
+    once = set("5 9,7,1,2 3,4,5 6,8,9".split(","))
+    pieces = encode_pieces(examples, lambda text: once.remove(text) or numbers(text))  # type: ignore[func-returns-value]
     file = tmp_path / "train.safetensors"
     file.write_bytes(pieces_bytes(pieces))
-    assert file.read_bytes() == pieces_bytes(encode_pieces(examples, numbers))
     kept = EncodedExamples(examples, load_pieces(file, examples), Form("choice", SPECIAL, 48))
     for found, example in zip(kept, examples, strict=True):
         texts, choices = map(numbers, example.texts), map(numbers, example.choices)
         assert found.sequences == sequences("choice", [*texts], [*choices], SPECIAL, 48)
         assert found.label == example.label
-    assert kept.cut == 0
     with pytest.raises(UserError, match="the examples have 11; run the encode stage again"):
         load_pieces(file, examples[:3])
-    file.write_bytes(b"no safetensors")
-    with pytest.raises(UserError, match=r"train\.safetensors: no ids of a task"):
-        load_pieces(file, examples)
 
 
 def test_what_does_not_fit_is_cut_counted_and_keeps_its_extract_token() -> None:
@@ -84,10 +70,6 @@ def test_what_does_not_fit_is_cut_counted_and_keeps_its_extract_token() -> None:
     kept = EncodedExamples(examples, encode_pieces(examples, numbers), form)
     assert kept.cut == 1
     assert kept[0].sequences == [[SPECIAL.start, *[5] * 18, SPECIAL.extract]]
-    assert kept[-1].sequences == kept[1].sequences
-    with pytest.raises(IndexError):
-        kept[2]
     ids, lengths, labels = make_batch(kept[:2], regression=False)
-    assert torch.equal(lengths, torch.tensor([20, 4]))
+    assert (lengths.tolist(), labels.tolist()) == ([20, 4], [1, 0])
     assert ids[1].tolist() == [*kept[1].sequences[0], *[0] * 16]
-    assert labels.tolist() == [1, 0]

@@ -102,20 +102,13 @@ def race(**changes: object) -> str:
 COUNCIL = ("The city councilmen refused the demonstrators a permit because", "feared violence.")
 COUNCIL_OPTIONS = ("The city councilmen", "The demonstrators")
 WSC_XML = f"""<?xml version="1.0" encoding="utf-8"?>
-<collection>
-  <schema>
-    <text>
-      <txt1>{COUNCIL[0]}
-      </txt1>
-      <pron>they</pron>
-      <txt2> {COUNCIL[1]}</txt2>
-    </text>
-    <quote><quote1></quote1><pron>they</pron><quote2>feared violence</quote2></quote>
-    <answers><answer>The city councilmen</answer><answer>The demonstrators</answer></answers>
-    <correctAnswer>A.</correctAnswer>
-    <source>(Winograd 1972)</source>
-  </schema>
-</collection>
+<collection><schema>
+  <text><txt1>{COUNCIL[0]}
+  </txt1><pron>they</pron><txt2> {COUNCIL[1]}</txt2></text>
+  <quote><quote1></quote1><pron>they</pron><quote2>feared violence</quote2></quote>
+  <answers><answer>The city councilmen</answer><answer>The demonstrators</answer></answers>
+  <correctAnswer>A.</correctAnswer><source>(Winograd 1972)</source>
+</schema></collection>
 """
 WSC_ROW = {
     "text": " they ".join(COUNCIL), "pronoun": "they", "pronoun_loc": len(COUNCIL[0]) + 1,

@@ -65,7 +65,7 @@ class Bomb:
 
 
 def plant(name: str) -> Damage:
-    """Write a pickle, under this name, that leaves a file `mark` in its folder when it is loaded."""
+    """Write a pickle that leaves a file `mark` in its folder when it is loaded."""
     return lambda folder: (folder / name).write_bytes(pickle.dumps(Bomb(folder / "mark")))
 
 
