@@ -23,7 +23,7 @@ def draws(count: int = len(PROMPTS)) -> list[torch.Generator]:
 
 
 def one_by_one(model: GPT, prompt: Sequence[int], new: int) -> list[int]:
-    """Greedy, straight from the definition: all ids in the context are read again for each token."""
+    """Greedy from the definition: all ids in the context are read again for each token."""
     ids, start, context = list(prompt), 0, model.config.context
     for _ in range(new):
         while len(ids) - start > context:  # the older half is forgotten

@@ -1,29 +1,24 @@
-"""Examples as ids, encoded once, cut to fit; batches by length, a function of seed and epoch."""
+"""Batches by length, a function of seed and epoch, of examples that are cut to fit."""
 
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt1.errors import UserError
 from gpt1.tasks.batches import epoch_batches
 from gpt1.tasks.encoded import EncodedExamples, Form, make_batch
 from gpt1.tasks.example import Example
-from gpt1.tasks.pieces import encode_pieces, load_pieces, pieces_bytes
-from gpt1.tasks.transforms import SpecialIds, sequences
+from gpt1.tasks.pieces import encode_pieces
+from gpt1.tasks.transforms import SpecialIds
 
 LENGTHS = random.Random(1).choices(range(3, 60), k=1000)
 SPECIAL = SpecialIds.after(60)
 
 
 @given(st.integers(1, 300), st.integers(1, 40), st.integers(0, 5), st.integers(0, 3))
-def test_every_example_at_most_once_by_seed_and_epoch(
-    count: int, size: int, seed: int, epoch: int
-) -> None:
+def test_every_example_at_most_once(count: int, size: int, seed: int, epoch: int) -> None:
     batches = epoch_batches(LENGTHS[:count], size, seed, epoch, "length")
     places = [place for batch in batches for place in batch]
     assert len(set(places)) == len(places) == count // size * size
@@ -43,31 +38,13 @@ def test_by_length_pads_little_and_differs_between_seeds_and_epochs() -> None:
         assert len(set(map(frozenset, first)) & other) < len(first) / 10
 
 
-def numbers(text: str) -> list[int]:
-    return [int(word) for word in text.split()]
-
-
-def test_ids_are_encoded_once_and_kept_in_a_file(tmp_path: Path) -> None:
-    rows = [(("5 9", "7"), ("1", "2 3")), (("1",), ("4", "5 6")), (("5 9", "8"), ("2 3", "9"))]
-    examples = [Example(str(n), *row, label=n % 2) for n, row in enumerate([*rows, *rows])]
-    once = set("5 9,7,1,2 3,4,5 6,8,9".split(","))
-    pieces = encode_pieces(examples, lambda text: once.remove(text) or numbers(text))  # type: ignore[func-returns-value]
-    file = tmp_path / "train.safetensors"
-    file.write_bytes(pieces_bytes(pieces))
-    kept = EncodedExamples(examples, load_pieces(file, examples), Form("choice", SPECIAL, 48))
-    for found, example in zip(kept, examples, strict=True):
-        texts, choices = map(numbers, example.texts), map(numbers, example.choices)
-        assert found.sequences == sequences("choice", [*texts], [*choices], SPECIAL, 48)
-        assert found.label == example.label
-    with pytest.raises(UserError, match="the examples have 11; run the encode stage again"):
-        load_pieces(file, examples[:3])
-
-
 def test_what_does_not_fit_is_cut_counted_and_keeps_its_extract_token() -> None:
     texts = (" ".join(["5"] * 100), "5 6")
     examples = [Example(str(n), (text,), label=1 - n) for n, text in enumerate(texts)]
     form = Form("classification", SPECIAL, 20)
-    kept = EncodedExamples(examples, encode_pieces(examples, numbers), form)
+    kept = EncodedExamples(
+        examples, encode_pieces(examples, lambda text: [*map(int, text.split())]), form
+    )
     assert kept.cut == 1
     assert kept[0].sequences == [[SPECIAL.start, *[5] * 18, SPECIAL.extract]]
     ids, lengths, labels = make_batch(kept[:2], regression=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -15,14 +16,14 @@ from gpt1.model.gpt import GPT
 from gpt1.tasks import finetune as tuning
 from gpt1.tasks.encoded import Encoded
 from gpt1.tasks.table import TASKS
-from gpt1.tasks.task_model import TaskModel
 from gpt1.tasks.transforms import SpecialIds, sequences
 from gpt1.train.random_state import generator
 from gpt1.train.reporter import PrintReporter
 
 CPU = torch.device("cpu")
+Config = tuning.FinetuneConfig
 VOCABULARY = 40
-CONFIG = tuning.FinetuneConfig(seed=3, lr=3e-3, epochs=4, batch=16, log_every=5)
+CONFIG = Config(seed=3, lr=3e-3, epochs=4, batch=16, log_every=5)
 
 
 def tiny(dropout: float = 0.1) -> GPT:
@@ -54,9 +55,7 @@ def task_set(name: str) -> tuning.TaskSet:
     )
 
 
-def tuned(
-    name: str, config: tuning.FinetuneConfig = CONFIG, dropout: float = 0.1
-) -> tuple[TaskModel, tuning.Result]:
+def tuned(name: str, config: Config = CONFIG, dropout: float = 0.1) -> tuple[Any, tuning.Result]:
     data = task_set(name)
     model = tuning.make_task_model(tiny(dropout), data, config)
     return model, tuning.finetune(model, data, config, CPU, PrintReporter())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -44,8 +45,7 @@ def model_for(task: Task, dropout: float = 0.0, **settings: object) -> TaskModel
     model = make_task_model(gpt, TaskSet(task, [], []), config).double()
     with torch.no_grad():  # larger than at the start, so that mistakes show
         for parameter in model.parameters():
-            noise = torch.empty_like(parameter).normal_(0, 0.1, generator=generator("noise", 1))
-            parameter.add_(noise)
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator("noise", 1)))
     return model
 
 
@@ -77,7 +77,7 @@ def task_loss(model: TaskModel, rows: list[list[list[int]]], labels: list[float]
     return straight.class_losses(logits, classes)
 
 
-LOSSES: list[tuple[str, list[float], dict[str, object]]] = [
+LOSSES: list[tuple[str, list[float], dict[str, Any]]] = [
     ("cola", [0, 1, 1, 0], {}), ("snli", [2, 0, 1, 2], {}), ("mrpc", [1, 0, 0, 1], {}),
     ("race", [3, 0, 2, 1], {}), ("stsb", SCORES, {}), ("rte", [0, 1, 1, 0], {"lm_weight": 0.0}),
     ("stsb", SCORES, {"lm_weight": 0.0, "regression": "mse"}),
@@ -85,12 +85,10 @@ LOSSES: list[tuple[str, list[float], dict[str, object]]] = [
 
 
 @pytest.mark.parametrize(("name", "labels", "settings"), LOSSES)
-def test_the_tasks_loss_and_half_the_language_models(
-    name: str, labels: list[float], settings: dict[str, object]
-) -> None:
+def test_task_and_auxiliary_loss(name: str, labels: list[float], settings: dict[str, Any]) -> None:
     """And a batch has the mean of its examples alone: padding and company change nothing."""
     task = TASKS[name]
-    model, examples = model_for(task, **settings), encoded(task, labels)  # type: ignore[arg-type]
+    model, examples = model_for(task, **settings), encoded(task, labels)
     rows = [example.sequences for example in examples]
     auxiliary = straight.language_model_loss(model.gpt, [one for row in rows for one in row])
     weight = 0.0 if settings else 0.5

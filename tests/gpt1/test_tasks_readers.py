@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from gpt1.errors import UserError
-from gpt1.tasks.example import Example
 from gpt1.tasks.readers import read_task, source_files
 from gpt1.tasks.table import TASKS, task_named
 
@@ -24,10 +23,6 @@ def glue(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(shared / "data" / "tasks" / "glue.tar.xz") as archive:
         archive.extractall(folder, filter="data")
     return folder
-
-
-def read_dev(name: str, folder: Path) -> list[Example]:
-    return read_task(TASKS[name], folder)["dev"].examples
 
 
 @pytest.mark.parametrize("name", ["cola", "sst2", "mrpc", "stsb", "rte", "wnli", "dprd"])
@@ -45,7 +40,7 @@ def test_sampled_sets_and_known_rows(glue: Path) -> None:
     assert counts == [9999, 9815 + 1000, 19476, 5463, 9999, 10000]
     assert {example.group for example in mnli["dev"].examples} == {"matched", "mismatched"}
     assert {example.label for example in qnli["train"].examples} == {0, 1}
-    cola, stsb, rte = (read_dev(name, glue) for name in ("cola", "stsb", "rte"))
+    cola, stsb, rte = (read_task(TASKS[n], glue)["dev"].examples for n in ("cola", "stsb", "rte"))
     sailors = ("The sailors rode the breeze clear of the rocks.",)
     assert (cola[0].texts, cola[0].label) == (sailors, 1)
     horses = ("A young child is riding a horse.", "A child is riding a horse.")
@@ -122,17 +117,19 @@ SHOT = (
 )  # fmt: skip
 COUNCILMEN = (COUNCIL, COUNCIL_OPTIONS, 0, "")
 
-PUBLISHED: list[tuple[str, str, int, dict[str, int], tuple[object, ...]]] = [
-    ("snli", snli("neutral", "-", "entailment"), 2, {"label -": 1}, (("A.", "B."), (), 1, "")),
-    ("scitail", 'A "q.\tB.\tentails\n' * 2, 2, {}, (('A "q.', "B."), (), 0, "")),
-    ("race", race(), 4, {}, (("One day.", "When?"), tuple("abcd"), 1, "middle")),
-    ("storycloze", stories(10), 2, {}, STORY), ("storycloze", stories(1871), 374, {}, STORY),
-    ("qqp", QQP, 1, {"too few columns": 1}, (("A?", "B?"), (), 1, "")),
-    ("lambada", lines({"text": f"{DOOR} door"}), 1, {}, ((DOOR, "door"), (), 1, "")),
-    ("lambada text", f"{DOOR} door\none two\n", 2, {}, ((DOOR, "door"), (), 1, "")),
-    ("wsc273", WSC_XML, 1, {}, COUNCILMEN),
-    ("wsc273 lines", lines(WSC_ROW) * 285, 273, {"beyond the first 273": 12}, COUNCILMEN),
-    ("dprd", f"{SNIPER}The terrorist\n\n{SNIPER}The sniper\n", 2, {}, SHOT),
+Found = tuple[int, dict[str, int], tuple[object, ...]]
+"""How many dev examples, what was left out, and the first one."""
+PUBLISHED: list[tuple[str, str, Found]] = [
+    ("snli", snli("neutral", "-", "entailment"), (2, {"label -": 1}, (("A.", "B."), (), 1, ""))),
+    ("scitail", 'A "q.\tB.\tentails\n' * 2, (2, {}, (('A "q.', "B."), (), 0, ""))),
+    ("race", race(), (4, {}, (("One day.", "When?"), tuple("abcd"), 1, "middle"))),
+    ("storycloze", stories(10), (2, {}, STORY)), ("storycloze", stories(1871), (374, {}, STORY)),
+    ("qqp", QQP, (1, {"too few columns": 1}, (("A?", "B?"), (), 1, ""))),
+    ("lambada", lines({"text": f"{DOOR} door"}), (1, {}, ((DOOR, "door"), (), 1, ""))),
+    ("lambada text", f"{DOOR} door\none two\n", (2, {}, ((DOOR, "door"), (), 1, ""))),
+    ("wsc273", WSC_XML, (1, {}, COUNCILMEN)),
+    ("wsc273 lines", lines(WSC_ROW) * 285, (273, {"beyond the first 273": 12}, COUNCILMEN)),
+    ("dprd", f"{SNIPER}The terrorist\n\n{SNIPER}The sniper\n", (2, {}, SHOT)),
 ]
 
 
@@ -145,20 +142,19 @@ def publish(folder: Path, layout: str, content: str | bytes) -> None:
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-@pytest.mark.parametrize(("layout", "content", "count", "dropped", "first"), PUBLISHED)
-def test_each_publishers_layout_is_read(
-    layout: str, content: str, count: int, dropped: object, first: object, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("layout", "content", "found"), PUBLISHED)
+def test_each_layout_is_read(layout: str, content: str, found: Found, tmp_path: Path) -> None:
+    count, dropped, first = found
     task = layout.split()[0]
     publish(tmp_path, layout, content)
-    found = read_task(TASKS[task], tmp_path)
-    assert found.keys() == ({"dev"} if task in ("lambada", "wsc273") else set(TASKS[task].rows))
-    dev = found["dev"]
+    splits = read_task(TASKS[task], tmp_path)
+    assert splits.keys() == TASKS[task].rows.keys()
+    dev = splits["dev"]
     assert (len(dev.examples), len({one.id for one in dev.examples})) == (count, count)
     assert dev.dropped == dropped
     if task == "storycloze":  # dev is drawn from the labeled file, and no story is in both
-        ids = [one.id for split in ("train", "dev") for one in found[split].examples]
-        assert len(set(ids)) == len(ids) == len(found["test"].examples)
+        ids = [one.id for split in ("train", "dev") for one in splits[split].examples]
+        assert len(set(ids)) == len(ids) == len(splits["test"].examples)
     one = dev.examples[0]
     assert (one.texts, one.choices, one.label, one.group) == first
 
@@ -169,12 +165,10 @@ FAULTS = [
     ("race", race(options=[["a", "b", "c", "d"], ["e"]]), "question 2: 1 an"),
     ("race", race(answers=["B"]), r"1\.txt: .* differ in number"),
     ("race", race(article=3), r"1\.txt: 'article' is no text"),
-    ("race", race(questions=["When?", 3]), "question 2: .* is no text"),
     ("race", "{}", r"1\.txt: no 'article' in it"),
     ("snli", snli("neutral", "maybe"), "row 2: unknown label 'maybe'.*entailment, neutral"),
     ("snli", lines({"gold_label": "neutral", "sentence1": "A."}), "row 1: no 'sentence2'"),
     ("snli", "no json\n", r"snli_1\.0_train\.jsonl, row 1: not JSON"),
-    ("snli", "[1]\n", r"snli_1\.0_train\.jsonl, row 1: a JSON object"),
     ("scitail", "A.\tneutral\n", r"scitail_1\.0_train\.tsv, row 1: 2 columns; 3 were"),
     ("scitail", "", r"scitail_1\.0_train\.tsv: no train examples"),
     ("storycloze", stories(9, "3"), "row 2: AnswerRightEnding is '3'; 1 or 2"),
@@ -183,7 +177,6 @@ FAULTS = [
     ("storycloze", "a,b\n", "row 1: no column 'InputStoryid'; columns found: a, b"),
     ("rte", RTE.format("gold", "entailment"), "row 1: no column 'label'; .*, gold"),
     ("stsb", RTE.format("score", "5.5"), r"row 2: the score is '5\.5'"),
-    ("stsb", RTE.format("score", "much"), "row 2: the score is 'much'"),
     ("rte", b"index\tsentence1\xff", r"train\.tsv: not UTF-8 text \(byte 15\)"),
     ("dprd", "One.\n\nTwo.\n", r"train\.c\.txt, row 1: a block of 1 lines"),
     ("dprd", f"{SNIPER}The dog\n", "row 1: the answer is 'The dog'"),
@@ -201,9 +194,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("layout", "content", "message"), FAULTS)
-def test_a_fault_names_its_file_and_row(
-    layout: str, content: str | bytes, message: str, tmp_path: Path
-) -> None:
+def test_a_fault_is_named(layout: str, content: Any, message: str, tmp_path: Path) -> None:
     publish(tmp_path, layout, content)
     with pytest.raises(UserError, match=message):
         read_task(TASKS[layout.split()[0]], tmp_path)
@@ -264,7 +255,7 @@ def test_the_publishers_own_files_come_first(tmp_path: Path) -> None:
     [(source, _)] = source_files(TASKS["rte"], tmp_path)["dev"]
     assert source.path == "hub/rte/validation-00000-of-00001.parquet"
     publish(tmp_path, "rte", RTE.format("label", "entailment"))
-    assert read_dev("rte", tmp_path)[0].label == 0
+    assert read_task(TASKS["rte"], tmp_path)["dev"].examples[0].label == 0
 
 
 def test_rows_without_agreement_are_dropped_and_counted(tmp_path: Path) -> None:
@@ -300,9 +291,7 @@ HUB_FAULTS = [
 
 
 @pytest.mark.parametrize(("task", "change", "message"), HUB_FAULTS)
-def test_a_fault_of_a_copy_names_its_file_and_row(
-    task: str, change: dict[str, Any], message: str, tmp_path: Path
-) -> None:
+def test_a_fault_of_a_copy_is_named(task: str, change: Any, message: str, tmp_path: Path) -> None:
     write_copy(tmp_path, task, [hub_row(task), hub_row(task, **change)])
     with pytest.raises(UserError, match=message):
         read_task(TASKS[task], tmp_path)

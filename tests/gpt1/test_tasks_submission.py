@@ -12,7 +12,8 @@ from gpt1.tasks.example import Example
 from gpt1.tasks.submission import GLUE_FILES, forms, glue_zip, missing_from_glue
 from gpt1.tasks.table import TASKS
 
-FORMS: list[tuple[str, list[float], dict[str, list[str]]]] = [
+Labels = dict[str, list[str]]
+FORMS: list[tuple[str, list[float], Labels]] = [
     ("cola", [1, 0, 1], {"CoLA.tsv": ["1", "0", "1"]}),
     ("rte", [1, 0], {"RTE.tsv": ["not_entailment", "entailment"]}),
     ("stsb", [3.14159, -0.2, 5.4], {"STS-B.tsv": ["3.142", "0.000", "5.000"]}),
@@ -23,19 +24,16 @@ FORMS: list[tuple[str, list[float], dict[str, list[str]]]] = [
 
 
 @pytest.mark.parametrize(("name", "predictions", "expected"), FORMS)
-def test_files_of_the_glue_server(
-    name: str, predictions: list[float], expected: dict[str, list[str]]
-) -> None:
+def test_files_of_the_server(name: str, predictions: list[float], expected: Labels) -> None:
     groups = ["matched"] * 2 + ["mismatched"] * 2 if name == "mnli" else [""] * len(predictions)
     rows = [Example(f"test-{n}", ("A.", "B."), group=one) for n, one in enumerate(groups)]
-    written = {
-        file: "".join(f"{n}\t{label}\n" for n, label in enumerate(labels))
-        for file, labels in expected.items()
-    }
-    found = {
-        file: content.decode() for file, content in forms(TASKS[name], rows, predictions).items()
-    }
-    assert found == {file: f"index\tprediction\n{text}" for file, text in written.items()}
+    found = {}
+    for file, content in forms(TASKS[name], rows, predictions).items():
+        header, *lines = (line.split("\t") for line in content.decode().splitlines())
+        assert header == ["index", "prediction"]
+        assert [line[0] for line in lines] == [str(n) for n in range(len(lines))]
+        found[file] = [line[1] for line in lines]
+    assert found == expected
 
 
 def test_story_cloze_and_race_have_the_published_files_forms() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from gpt1.tasks.transforms import SpecialIds, pair, sequences, share_room, singl
 
 PUBLISHED = SpecialIds.after(40478)
 S, D, E = 40478, 40479, 40480
+Ids = list[list[int]]
 FIGURE_1 = [
     ("classification", [[1, 2]], [], [[S, 1, 2, E]]),
     ("entailment", [[1, 2], [3]], [], [[S, 1, 2, D, 3, E]]),
@@ -20,11 +23,9 @@ FIGURE_1 = [
 
 
 @pytest.mark.parametrize(("kind", "texts", "choices", "expected"), FIGURE_1)
-def test_each_kind_has_the_papers_form(
-    kind: str, texts: list[list[int]], choices: list[list[int]], expected: list[list[int]]
-) -> None:
+def test_each_kind_has_the_papers_form(kind: Any, texts: Ids, choices: Ids, expected: Ids) -> None:
     assert (PUBLISHED.start, PUBLISHED.delimiter, PUBLISHED.extract) == (S, D, E)
-    assert sequences(kind, texts, choices, PUBLISHED, 512) == expected  # type: ignore[arg-type]
+    assert sequences(kind, texts, choices, PUBLISHED, 512) == expected
 
 
 def test_room_goes_to_the_longer_part_or_each_is_cut_as_the_released_code_does() -> None:
@@ -39,22 +40,20 @@ def test_room_goes_to_the_longer_part_or_each_is_cut_as_the_released_code_does()
 
 
 @given(
-    kind=st.sampled_from(["classification", "entailment", "similarity", "choice"]),
-    lengths=st.lists(st.integers(0, 60), min_size=4, max_size=4), context=st.integers(16, 64),
-    truncation=st.sampled_from(["room", "reference"]),
+    st.sampled_from(["classification", "entailment", "similarity", "choice"]),
+    st.lists(st.integers(0, 60), min_size=4, max_size=4), st.integers(16, 64),
+    st.sampled_from(["room", "reference"]),
 )
-def test_the_extract_token_is_never_cut(
-    kind: str, lengths: list[int], context: int, truncation: str
-) -> None:
+def test_no_extract_token_is_cut(kind: Any, lengths: list[int], context: int, cut: Any) -> None:
     parts = [[1] * length for length in lengths]
     texts = parts[:1] if kind == "classification" else parts[:2]
     choices = parts[2:] if kind == "choice" else []
-    made = sequences(kind, texts, choices, PUBLISHED, context, truncation)  # type: ignore[arg-type]
+    made = sequences(kind, texts, choices, PUBLISHED, context, cut)
     for sequence in made:
         assert len(sequence) <= context
         assert (sequence[0], sequence[-1], sequence.count(E)) == (S, E, 1)
         assert sequence.count(D) == (0 if kind == "classification" else 1)
-        if truncation == "room" and sum(map(len, texts)) > context:
+        if cut == "room" and sum(map(len, texts)) > context:
             assert len(sequence) == context or kind == "choice"
 
 
