@@ -1,4 +1,4 @@
-"""A straight, slow reading of SPEC section 2, which imports nothing of `gpt1`: what the ids must be.
+"""A straight, slow reading of SPEC section 2, which imports nothing of `gpt1`: the right ids.
 
 It follows OpenAI's `text_utils.py` step by step, over complete texts.
 """

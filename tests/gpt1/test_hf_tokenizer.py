@@ -1,4 +1,4 @@
-"""The exported folder's tokenizer in transformers: our ids, or an error."""
+"""The exported folder in transformers and in lm-evaluation-harness: our ids, or an error."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import os
 import runpy
 import subprocess
 import sys
+import sysconfig
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +23,6 @@ from gpt1.tasks.table import task_named
 from gpt1.text.encoder import TextEncoder
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.weights.hf import TOKENIZER, export
-from tests.gpt1 import environments
 from tests.gpt1 import weight_samples as samples
 from tests.gpt1.real_books import learned_vocabulary, shared_books
 from tests.gpt1.text.hostile import random_texts, texts
@@ -88,6 +89,28 @@ def ids_outside(python: str | Path, folder: Path, here: Path, given: list[str]) 
     assert "token_id" not in done.stderr
     found: list[list[int]] = json.loads((here / "ids.json").read_text())
     return found
+
+
+def environment(folder: Path, *packages: str, see_ours: bool = False) -> Path:
+    """The Python of a new environment with these packages; skips where they cannot be installed."""
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    python = folder / "bin" / "python"
+    if see_ours:  # torch is large; this project, which a .pth file there names, is not found
+        place = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
+        (Path(place) / "ours.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "-q", *packages]
+    done = subprocess.run(
+        pip, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900, check=False
+    )
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        reason = errors[-1] if errors else "pip failed"
+        pytest.skip(f"{', '.join(packages)} cannot be installed here: {reason}")
+    found = subprocess.run(
+        [python, "-c", "import gpt1"], cwd=folder, capture_output=True, check=False
+    )
+    assert found.returncode != 0, "the environment sees this project"
+    return python
 
 
 def books_and_glue(shared: Path, here: Path, size: int) -> list[str]:
@@ -166,7 +189,7 @@ def test_all_books_and_glue_have_our_ids_in_an_environment_of_their_own(
 ) -> None:
     """The lowest and the highest version that is supported."""
     packages = (f"transformers=={version}", "ftfy==6.3.1", "spacy==3.8.18")
-    python = environments.make(tmp_path / "environment", *packages)
+    python = environment(tmp_path / "environment", *packages)
     vocabulary = Vocabulary.load(shared / "gpt1_bpe")
     exported(tmp_path / "hf", vocabulary)
     sample = [*books_and_glue(shared, tmp_path, 5_000_000), *random_texts(7, 5_000)]
@@ -186,3 +209,60 @@ def test_a_folder_without_its_vocabulary_is_refused(tmp_path: Path) -> None:
     (tmp_path / "vocab_gpt1.bpe").unlink()
     with pytest.raises(ValueError, match=r"vocab_gpt1\.bpe must be in the folder"):
         transformers.AutoTokenizer.from_pretrained(tmp_path, trust_remote_code=True)
+
+
+PACKAGES = ("lm_eval[hf]==0.4.13", "transformers==5.23.0")
+DOCUMENTS = [
+    ("It wasn't the first time.", " The old man had gone."),
+    ("She said that it was a dark night", ", and he didn't answer."),
+    ("The captain's café:", "\nit was closed — for the winter…"),
+    ("", "It was the best of times."),  # after the beginning-of-text token
+]
+LM_EVAL = """
+task: books
+dataset_path: json
+dataset_kwargs: {data_files: {test: FILE}}
+test_split: test
+output_type: loglikelihood
+doc_to_text: "{{context}}"
+doc_to_target: "{{continuation}}"
+target_delimiter: ""
+metric_list: [{metric: perplexity}, {metric: acc}]
+"""
+
+
+@pytest.mark.chaos
+def test_lm_evals_log_likelihoods_are_our_own(tmp_path: Path) -> None:
+    python = environment(tmp_path / "environment", *PACKAGES, see_ours=True)
+    vocabulary = learned_vocabulary()
+    model = samples.model(vocabulary_size=vocabulary.size, width=16, context=64)
+    export(tmp_path / "hf", model, vocabulary, "card")
+    rows = [json.dumps({"context": one, "continuation": other}) for one, other in DOCUMENTS]
+    file = tmp_path / "documents.jsonl"
+    file.write_text("\n".join(rows) + "\n")
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "books.yaml").write_text(LM_EVAL.replace("FILE", str(file)))
+    arguments = f"pretrained={tmp_path / 'hf'},trust_remote_code=True,dtype=float32"
+    command = [
+        python, "-m", "lm_eval", "--model", "hf", "--model_args", arguments, "--tasks", "books",
+        "--include_path", tmp_path / "tasks", "--device", "cpu", "--batch_size", "1",
+        "--output_path", tmp_path / "out", "--log_samples",
+    ]  # fmt: skip
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, **offline}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    [file] = (tmp_path / "out").rglob("samples_books_*.jsonl")
+    answers = sorted(map(json.loads, file.read_text().splitlines()), key=lambda one: one["doc_id"])
+    encode, expected = TextEncoder(vocabulary).encode, []
+    for before, after in DOCUMENTS:
+        given = encode(before) or [0]
+        ids = encode(before + after) if before else [0, *encode(after)]
+        with torch.no_grad():
+            logits = model.vocabulary_logits(model(torch.tensor([ids[:-1]])))
+        scores = torch.log_softmax(logits[0], -1)
+        expected.append(sum(float(scores[n - 1, ids[n]]) for n in range(len(given), len(ids))))
+    found = [float(one["filtered_resps"][0][0]) for one in answers]
+    assert found == pytest.approx(expected, rel=1e-4)

