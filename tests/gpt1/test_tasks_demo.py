@@ -111,13 +111,3 @@ def test_small_corpora_are_refused_with_what_to_do() -> None:
         made("demo_choice", DemoBooks(corpus().known, [], corpus(held_out=1).held_out))
     with pytest.raises(UserError, match=r"1 authors \(books, in a corpus without authors\)"):
         made("demo_author", corpus(train=1, held_out=1, authors=False))
-
-
-def test_a_large_book_gives_at_most_half_and_repeated_passages_nothing() -> None:
-    small = corpus(train=3)
-    large = Region("b9", "author 9", text_of("b9x", 4000))
-    again = Region("c9", None, large.text.upper())
-    books = DemoBooks([*small.known, large, again], small.tails, small.held_out)
-    counts = Counter(example.id.split("#")[0] for example in made("demo_choice", books).train)
-    assert max(counts.values()) * 2 <= counts.total()
-    assert not any(name.startswith("c9") for name in counts)
