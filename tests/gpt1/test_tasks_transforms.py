@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt1.errors import UserError
 from gpt1.tasks.batches import epoch_batches
 from gpt1.tasks.encoded import EncodedExamples, Form, make_batch
 from gpt1.tasks.example import Example
-from gpt1.tasks.pieces import encode_pieces
+from gpt1.tasks.pieces import encode_pieces, load_pieces, pieces_bytes
 from gpt1.tasks.transforms import SpecialIds, pair, sequences, share_room, single
 
 PUBLISHED = SpecialIds.after(40478)
@@ -91,13 +93,16 @@ def test_by_length_pads_little_and_differs_between_seeds_and_epochs() -> None:
         assert len(set(map(frozenset, first)) & other) < len(first) / 10
 
 
-def test_what_does_not_fit_is_cut_counted_and_keeps_its_extract_token() -> None:
+def test_what_does_not_fit_is_cut_counted_and_keeps_its_extract_token(tmp_path: Path) -> None:
     texts = (" ".join(["5"] * 100), "5 6")
     examples = [Example(str(n), (text,), label=1 - n) for n, text in enumerate(texts)]
     form = Form("classification", PUBLISHED, 20)
-    kept = EncodedExamples(
-        examples, encode_pieces(examples, lambda text: [*map(int, text.split())]), form
-    )
+    pieces = encode_pieces(examples, lambda text: [*map(int, text.split())])
+    file = tmp_path / "train.safetensors"
+    file.write_bytes(pieces_bytes(pieces))
+    with pytest.raises(UserError, match="2 texts encoded, the examples have 1; run the encode"):
+        load_pieces(file, examples[:1])
+    kept = EncodedExamples(examples, load_pieces(file, examples), form)
     assert kept.cut == 1
     assert kept[0].sequences == [[PUBLISHED.start, *[5] * 18, PUBLISHED.extract]]
     ids, lengths, labels = make_batch(kept[:2], regression=False)
