@@ -39,9 +39,9 @@ def in_float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-def model_for(task: Task, dropout: float = 0.0, **settings: object) -> TaskModel:
+def model_for(task: Task, dropout: float = 0.0, **settings: Any) -> TaskModel:
     gpt = samples.model(1, VOCABULARY, context=CONTEXT, dropout=0.0)
-    config = FinetuneConfig(seed=1, classifier_dropout=dropout, **settings)  # type: ignore[arg-type]
+    config = FinetuneConfig(seed=1, classifier_dropout=dropout, **settings)
     model = make_task_model(gpt, TaskSet(task, [], []), config).double()
     with torch.no_grad():  # larger than at the start, so that mistakes show
         for parameter in model.parameters():

@@ -13,6 +13,7 @@ import torch
 
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
+from gpt1.model.gpt import GPT
 from gpt1.text.encoder import TextEncoder
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.weights.openai import array_names, array_shapes, read_openai, write_openai
@@ -46,10 +47,10 @@ def independent(folder: Path, layers: int, heads: int) -> torch.nn.Module:
     return theirs
 
 
-def assert_same_logits(ours: torch.nn.Module, theirs: torch.nn.Module, ids: torch.Tensor) -> None:
+def assert_same_logits(ours: GPT, theirs: torch.nn.Module, ids: torch.Tensor) -> None:
     with torch.no_grad():
         expected = theirs(ids).logits
-        assert float((ours.lm_logits(ours(ids)) - expected).abs().max()) < 1e-5  # type: ignore[operator]
+        assert float((ours.lm_logits(ours(ids)) - expected).abs().max()) < 1e-5
 
 
 @pytest.fixture

@@ -31,9 +31,9 @@ def vocabulary() -> Vocabulary:
 def model(seed: int = 0, vocabulary_size: int | None = None, **shape: int | float | str) -> GPT:
     """Weights moved off their initial 0 or 1, and far enough from 0 that logits differ clearly."""
     size = vocabulary().size if vocabulary_size is None else vocabulary_size
-    small = {"context": 16, "width": 32, "layers": 2, "heads": 4, "init_std": 0.2}
+    small: dict[str, Any] = {"context": 16, "width": 32, "layers": 2, "heads": 4, "init_std": 0.2}
     draw = torch.Generator().manual_seed(seed)
-    made = GPT(ModelConfig(vocabulary=size, **{**small, **shape}), draw).eval()  # type: ignore[arg-type]
+    made = GPT(ModelConfig(vocabulary=size, **{**small, **shape}), draw).eval()
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(torch.empty_like(parameter).normal_(0, 0.05, generator=draw))
