@@ -1,6 +1,6 @@
 # The whole set-up in one word. `make run` and `make test` are all a newcomer needs; docs/install.md says the rest.
 .DEFAULT_GOAL := help
-.PHONY: help run remote-demo install install-test test test-slow lint clean
+.PHONY: help run remote-demo install install-test test test-slow chaos lint clean
 
 BIN := .venv/bin
 PROFILE ?= demo
@@ -21,11 +21,15 @@ install: ## the environment alone (PYTHON=..., TORCH_INDEX=...)
 install-test:
 	@infra/install.sh test
 
-test: install-test ## the quick tests, at most 10 minutes; what is skipped is printed with its reason
-	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+test: install-test ## the quick tests, about five minutes; what is skipped is printed with its reason
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not chaos" $(ARGS)
 
-test-slow: install-test ## all tests, the slow ones too
-	@$(BIN)/python -m pytest $(ARGS)
+test-slow: install-test ## the slow tests, as .ci/run runs them
+	@$(BIN)/python -m pytest -m "slow and not chaos" $(ARGS)
+
+chaos: install-test ## kills, lost servers and hosts at random (SEED=... repeats), and planted faults
+	@$(BIN)/python -m pytest -m chaos $(ARGS)
+	@$(BIN)/python -m tests.mutants
 
 lint: install-test ## ruff, mypy, import-linter
 	@$(BIN)/ruff check .
