@@ -1,4 +1,4 @@
-"""The pictures of the documentation, from a store in which the demo has been run: `python -m tests.screenshots STORE`."""
+"""The documentation's pictures, from a store of the demo: `python -m tests.screenshots STORE`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIRST_SCREEN = 600  # pixels of its height that the answers take
 
 
 def of_report(store: Path) -> None:
-    """The first screen of the report, light and dark; its tasks, and its picture of the workflow."""
+    """The first screen of the report, light and dark; its tasks and its picture of the stages."""
     for scheme in ("light", "dark"):
         with page(scheme, offline=True) as opened:
             opened.goto((store / "report.html").resolve().as_uri())
@@ -39,7 +39,9 @@ def mlflow(store: Path) -> Iterator[str]:
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "pipeline.cli", "ui", "--store", str(store), "--port", str(port)]
+    command = [
+        sys.executable, "-m", "pipeline.cli", "ui", "--store", str(store), "--port", str(port),
+    ]
     server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
@@ -67,14 +69,23 @@ def of_mlflow(store: Path) -> None:
     client = MlflowClient(f"sqlite:///{store.resolve() / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("gpt1")
     assert experiment is not None, f"{store}: nothing has been recorded there"
-    ids = {run.info.run_name: run.info.run_id for run in client.search_runs([experiment.experiment_id], max_results=500)}
+    ids = {
+        run.info.run_name: run.info.run_id
+        for run in client.search_runs([experiment.experiment_id], max_results=500)
+    }
     with mlflow(store) as runs, page() as opened:
         base, training = runs.partition("#/")[0], runs.partition("?")[2]
         run = f"{base}#/experiments/{experiment.experiment_id}/runs"
         for name, address, text in (
             ("mlflow-runs", runs, "Run Name"),
-            ("mlflow-curves", f"{run}/{ids['pretrain']}/model-metrics?{training}", "validation_perplexity"),
-            ("mlflow-system", f"{run}/{ids['pretrain']}/system-metrics?{training}", "cpu_utilization_percentage"),
+            (
+                "mlflow-curves", f"{run}/{ids['pretrain']}/model-metrics?{training}",
+                "validation_perplexity",
+            ),
+            (
+                "mlflow-system", f"{run}/{ids['pretrain']}/system-metrics?{training}",
+                "cpu_utilization_percentage",
+            ),
             ("mlflow-matrix", f"{run}/{ids['finetune']}?{training}", "Description"),
             ("mlflow-registry", f"{base}#/models/gpt1?{training}", "newest"),
         ):
