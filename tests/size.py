@@ -1,4 +1,4 @@
-"""The size of the project: `python -m tests.size` prints a table, then the figures as JSON in one line.
+"""The size of the project: `python -m tests.size` prints a table, then JSON in one line.
 
 A code line has code on it: it is not blank, a comment or a docstring (of an attribute too). A line
 of any other string is code. Lines are counted as they are written, at most 100 columns by ruff.
