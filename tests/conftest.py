@@ -35,7 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """No quick test may start Ray."""
     for item in items:
         long = any(item.get_closest_marker(mark) for mark in ("slow", "chaos"))
-        if not long and {"golden_run", "ray_head", "documented"} & set(getattr(item, "fixturenames", ())):
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if not long and fixtures & {"golden_run", "ray_head", "documented"}:
             raise pytest.UsageError(f"{item.nodeid} starts Ray, so it needs the mark slow")
 
 

@@ -66,8 +66,9 @@ def machine() -> dict[str, str]:
 
 def digest(value: bytes | object) -> str:
     """Sixteen hexadecimal digits."""
-    data = value if isinstance(value, bytes) else json.dumps(value, sort_keys=True, default=repr)
-    return hashlib.sha256(data if isinstance(data, bytes) else data.encode()).hexdigest()[:16]
+    if not isinstance(value, bytes):
+        value = json.dumps(value, sort_keys=True, default=repr).encode()
+    return hashlib.sha256(value).hexdigest()[:16]
 
 
 def tensor_entry(tensor: torch.Tensor) -> Entry:
@@ -77,8 +78,8 @@ def tensor_entry(tensor: torch.Tensor) -> Entry:
     if not tensor.is_floating_point():
         return found
     values = tensor.double()
-    size = values.square().mean().sqrt().item()
-    return [found, list(tensor.shape), values.mean().item(), size]
+    figures = (values.mean(), values.square().mean().sqrt())
+    return [found, list(tensor.shape), *(float(f"{figure:.6g}") for figure in figures)]
 
 
 def canonical(value: object, names: Renamed) -> object:
@@ -143,9 +144,8 @@ def digests(store: Path, names: Renamed) -> Digests:
 
 def read(name: str) -> dict[str, Any]:
     """What is committed."""
-    path = FOLDER / f"{name}.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return {"made_with": {}, "jobs": {}, **found}
+    found: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return found
 
 
 def write(name: str, found: Digests) -> None:
@@ -158,12 +158,13 @@ def write(name: str, found: Digests) -> None:
     (FOLDER / f"{name}.json").write_text(head + ",\n".join(jobs) + "\n}}\n", encoding="utf-8")
 
 
-def is_near(now: Entry, before: Entry) -> bool:
-    """Whether two tensors have the same shape, and nearly the same mean and size."""
-    if not isinstance(now, list) or not isinstance(before, list) or now[1] != before[1]:
-        return False
-    allowed = TOLERANCE * before[3]
-    return abs(now[2] - before[2]) <= allowed and abs(now[3] - before[3]) <= allowed
+def is_equal(now: Entry, before: Entry, is_exact: bool) -> bool:
+    """Whether two digests are; or, not exactly, tensors have one shape and nearly mean and size."""
+    if isinstance(now, list) and isinstance(before, list):
+        allowed = TOLERANCE * before[3]
+        is_near = all(abs(now[i] - before[i]) <= allowed for i in (2, 3))
+        return now[0] == before[0] or (not is_exact and now[1] == before[1] and is_near)
+    return now == before or (not is_exact and type(now) is type(before))
 
 
 def differences(now: Digests, before: Digests, same_machine: bool) -> Iterator[str]:
@@ -176,49 +177,35 @@ def differences(now: Digests, before: Digests, same_machine: bool) -> Iterator[s
                 where = f"{job}: {file}: {key}" if key else f"{job}: {file}"
                 if key not in here or key not in there:
                     yield f"{where}: {'missing' if key in there else 'not in the golden digests'}"
-                elif here[key] == there[key]:
-                    continue
-                elif is_exact or (
-                    file.endswith(".safetensors") and not is_near(here[key], there[key])
-                ):
+                elif not is_equal(here[key], there[key], is_exact):
                     yield f"{where}: {here[key]}, expected {there[key]}"
 
 
-def check(store: Path, name: str) -> list[str]:
-    """The differences of a store from the committed digests `name`."""
-    golden = read(name)
-    is_same = golden["made_with"] == machine()
-    return list(differences(digests(store, renamed()), golden["jobs"], is_same))
-
-
 def name_of(store: Path) -> str:
-    """Which of NAMES has more of the store's jobs, or else fewer others."""
+    """Which of NAMES has more of the store's jobs, and fewer others."""
     jobs = {renamed().jobs.get(job, job) for job in newest_records(store)}
-    return max(
-        NAMES,
-        key=lambda name: len(jobs & {*read(name)["jobs"]}) / len(jobs | {*read(name)["jobs"]}),
-    )
+    known = {name: set(read(name)["jobs"]) for name in NAMES}
+    return max(NAMES, key=lambda name: len(jobs & known[name]) / len(jobs | known[name]))
 
 
 def main() -> None:
     """Check or update."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    how = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=how)
     parser.add_argument("action", choices=("check", "update"))
     parser.add_argument("store", type=Path)
-    parser.add_argument("--name", choices=NAMES, help="which digests; default: by the store's jobs")
     given = parser.parse_args()
     if not newest_records(given.store):
         parser.error(f"{given.store}: found no record of a finished job; expected a store")
-    name = given.name or name_of(given.store)
+    name, now = name_of(given.store), digests(given.store, renamed())
     if given.action == "update":
-        write(name, digests(given.store, renamed()))
+        write(name, now)
         return
-    found = check(given.store, name)
-    is_same = read(name)["made_with"] == machine()
-    how = "exactly" if is_same else f"trained numbers to {TOLERANCE:.0%}, for CPU or torch differ"
-    print(*found, f"{len(found)} differences from {name}.json, compared {how}", sep="\n")
+    before = read(name)
+    is_same = before["made_with"] == machine()
+    found = list(differences(now, before["jobs"], is_same))
+    kind = "exactly" if is_same else f"trained numbers to {TOLERANCE:.0%}: other CPU or torch"
+    print(*found, f"{len(found)} differences from {name}.json, compared {kind}", sep="\n")
     sys.exit(bool(found))
 
 

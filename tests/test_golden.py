@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,41 +16,30 @@ from tests import golden
 
 ORDER = torch.arange(6).reshape(2, 3)
 WEIGHT = torch.linspace(-1, 1, 12).reshape(3, 4)
+TENSOR = "pretrain: model.safetensors: weight"
+IDS = "shard: ids.safetensors: ids"
 
 
-def write_store(store: Path, weight: torch.Tensor = WEIGHT, **changed: object) -> Path:
-    """A store of two jobs: `shard` of texts and ids, `pretrain` of trained numbers."""
-    rows = [{"step": 1, "loss": changed.get("loss", 2.5)}, {"step": 2, "loss": 2.0}]
-    folders = [store / kind / "0" / "try" for kind in ("shard", "pretrain")]
-    for folder in folders:
+def digests(store: Path, names: golden.Renamed, **changed: Any) -> golden.Digests:
+    """Of a store of two jobs: `shard` of texts and ids, `pretrain` of trained numbers."""
+    job = changed.get("job", "pretrain")
+    shard, pretrain = (store / name / "0" / "try" for name in ("shard", job))
+    for folder in (shard, pretrain):
         folder.mkdir(parents=True)
-    title = changed.get("title", "A title")
-    pq.write_table(
-        pa.table({"id": [1, 2], "title": [title, "Other"]}), folders[0] / "books.parquet"
-    )
-    save_file({"ids": changed.get("ids", ORDER)}, folders[0] / "ids.safetensors")
-    save_file({"weight": weight.contiguous()}, folders[1] / "model.safetensors")
-    (folders[1] / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    (folders[1] / "report.md").write_text(str(changed))
-    for folder, summary in zip(folders, ({"books": 2}, {"steps": 2}), strict=True):
-        names = [path.name for path in folder.iterdir()]
-        files = {
-            n: {"path": str((folder / n).relative_to(store)), "volatile": False} for n in names
-        }
-        kind = folder.parts[-3]
-        record = {
-            "cell": kind, "finished": 1.0, "summary": summary, "files": files, "run": str(store),
-        }
+    table = pa.table({"id": [1, 2], "title": [changed.get("title", "A title"), "Other"]})
+    pq.write_table(table, shard / "books.parquet")
+    save_file({"ids": changed.get("ids", ORDER)}, shard / "ids.safetensors")
+    weight = changed.get("weight", WEIGHT).contiguous()
+    save_file({"weight": weight}, pretrain / "model.safetensors")
+    (pretrain / "metrics.jsonl").write_text(json.dumps({"loss": changed.get("loss", 2.5)}))
+    (pretrain / "report.md").write_text(str(changed))
+    for folder in (shard, pretrain):
+        paths = {path.name: str(path.relative_to(store)) for path in folder.iterdir()}
+        files = {name: {"path": path, "volatile": False} for name, path in paths.items()}
+        summary = {changed.get("key", "steps"): 2, "run": str(store)}
+        record = {"cell": folder.parts[-3], "finished": 1.0, "summary": summary, "files": files}
         (folder.parent / "record.json").write_text(json.dumps(record))
-    return store
-
-
-def found(tmp_path: Path, is_same: bool = True, **changed: object) -> list[str]:
-    """Where a changed store differs from the unchanged one."""
-    names = golden.Renamed({}, {})
-    before = golden.digests(write_store(tmp_path / "before"), names)
-    now = golden.digests(write_store(tmp_path / "now", **changed), names)  # type: ignore[arg-type]
-    return [line.rpartition(": ")[0] for line in golden.differences(now, before, is_same)]
+    return golden.digests(store, names)
 
 
 @pytest.mark.parametrize(
@@ -57,37 +47,32 @@ def found(tmp_path: Path, is_same: bool = True, **changed: object) -> list[str]:
     [
         ({}, [], []),
         ({"title": "Another"}, ["shard: books.parquet: title"], ["shard: books.parquet: title"]),
-        (
-            {"ids": ORDER.T.contiguous()}, ["shard: ids.safetensors: ids"],
-            ["shard: ids.safetensors: ids"],
-        ),
-        ({"ids": ORDER.int()}, ["shard: ids.safetensors: ids"], ["shard: ids.safetensors: ids"]),
+        ({"ids": ORDER.T.contiguous()}, [IDS], [IDS]),
+        ({"ids": ORDER.int()}, [IDS], [IDS]),
         ({"loss": 2.50001}, ["pretrain: metrics.jsonl: loss"], []),
-        ({"weight": WEIGHT + 1e-6}, ["pretrain: model.safetensors: weight"], []),
-        ({"weight": WEIGHT * 1.2}, *[["pretrain: model.safetensors: weight"]] * 2),
-        ({"weight": WEIGHT.T}, *[["pretrain: model.safetensors: weight"]] * 2),
+        ({"weight": WEIGHT + 1e-6}, [TENSOR], []),
+        ({"weight": WEIGHT * 1.2}, [TENSOR], [TENSOR]),
+        ({"weight": WEIGHT.T}, [TENSOR], [TENSOR]),
     ],
-)
+)  # fmt: skip
 def test_a_difference_names_job_file_and_place(
-    changed: dict[str, object], exact: list[str], elsewhere: list[str], tmp_path: Path
+    changed: dict[str, Any], exact: list[str], elsewhere: list[str], tmp_path: Path
 ) -> None:
     """Exactly, and on another CPU or torch, where trained numbers are compared to a tolerance."""
-    assert found(tmp_path / "exact", **changed) == exact
-    assert found(tmp_path / "elsewhere", is_same=False, **changed) == elsewhere
+    names = golden.Renamed({}, {})
+    before, now = digests(tmp_path / "before", names), digests(tmp_path / "now", names, **changed)
+    for is_same, expected in ((True, exact), (False, elsewhere)):
+        lines = golden.differences(now, before, is_same)
+        assert [line.rpartition(": ")[0] for line in lines] == expected
 
 
 def test_renamed_jobs_and_keys_are_no_difference(tmp_path: Path) -> None:
-    before = golden.digests(write_store(tmp_path / "store"), golden.Renamed({}, {}))
-    record = tmp_path / "store" / "pretrain" / "0" / "record.json"
-    data = json.loads(record.read_text())
-    record.write_text(json.dumps({**data, "cell": "training", "summary": {"max_steps": 2}}))
     names = golden.Renamed({"training": "pretrain"}, {"max_steps": "steps"})
-    assert list(golden.differences(golden.digests(tmp_path / "store", names), before, True)) == []
-    today = golden.digests(tmp_path / "store", golden.Renamed({}, {}))
-    assert {line.partition(":")[0] for line in golden.differences(today, before, True)} == {
-        "pretrain",
-        "training",
-    }
+    before = digests(tmp_path / "before", names)
+    now = digests(tmp_path / "now", names, job="training", key="max_steps")
+    assert list(golden.differences(now, before, True)) == []
+    now = digests(tmp_path / "other", golden.Renamed({}, {}), job="training", key="max_steps")
+    assert len(list(golden.differences(now, before, True))) == 8
 
 
 @pytest.mark.slow
@@ -97,5 +82,5 @@ def test_the_small_workflow_has_its_golden_digests(
     monkeypatch.setattr("sys.argv", ["golden", "check", str(golden_run)])
     with pytest.raises(SystemExit) as ended:
         golden.main()
-    assert ended.value.code == 0, capsys.readouterr().out
-    assert "0 differences from mini.json" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert (ended.value.code, "0 differences from mini.json" in said) == (0, True), said
