@@ -23,22 +23,14 @@ from tests.servers.process import free_port, wait_until
 INFRA = ROOT / "infra"
 KUBERNETES = "1.31"
 SCRIPTS = [*INFRA.rglob("*.sh"), *INFRA.rglob("*.sbatch"), ROOT / ".ci" / "run"]
-DOCUMENTS: list[dict[str, Any]] = [
-    document
-    for file in sorted((INFRA / "kuberay").glob("*.yaml"))
-    for document in yaml.safe_load_all(file.read_text())
-    if document
-]
+MANIFESTS = [file.read_text() for file in sorted((INFRA / "kuberay").glob("*.yaml"))]
+DOCUMENTS: list[Any] = [one for text in MANIFESTS for one in yaml.safe_load_all(text) if one]
 [JOB] = [document["spec"] for document in DOCUMENTS if document["kind"] == "RayJob"]
-CLUSTERS: list[dict[str, Any]] = [
-    *(document["spec"] for document in DOCUMENTS if document["kind"] == "RayCluster"),
-    JOB["rayClusterSpec"],
-]
-TEMPLATES = [
-    group["template"]
-    for spec in CLUSTERS
-    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"])
-]
+[CLUSTER] = [document["spec"] for document in DOCUMENTS if document["kind"] == "RayCluster"]
+CLUSTERS = [CLUSTER, JOB["rayClusterSpec"]]
+HEADS = [spec["headGroupSpec"] for spec in CLUSTERS]
+WORKERS = [group for spec in CLUSTERS for group in spec["workerGroupSpecs"]]
+TEMPLATES = [group["template"] for group in (*HEADS, *WORKERS)]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.markers import default_environment
@@ -28,8 +29,9 @@ EXTRAS = PROJECT["optional-dependencies"]
 DIRECT = [
     Requirement(line) for line in (*PROJECT["dependencies"], *EXTRAS["server"], *EXTRAS["dev"])
 ]
-LOCK = re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
-PINS = {canonicalize_name(name): version for name, version in LOCK}
+LOCK = (ROOT / "requirements.lock").read_text()
+LOCKED = re.findall(r"^([\w.-]+)==(\S+)$", LOCK, re.MULTILINE)
+PINS = {canonicalize_name(name): version for name, version in LOCKED}
 
 
 def needed() -> set[str]:
@@ -53,20 +55,16 @@ def needed() -> set[str]:
 
 
 def test_the_lock_pins_all_that_is_needed_as_it_is_installed_here() -> None:
-    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if line.strip()]
-    assert len(PINS) == len([line for line in lines if not line.startswith("#")]), (
-        "a line is no pin"
-    )
+    assert set(re.findall(r"^[^#\s].*$", LOCK, re.MULTILINE)) == {"==".join(pin) for pin in LOCKED}
     # torch brings its CUDA libraries in that build alone, for which the lock has a part of its own.
     assert needed() - set(PINS) == set()
-    pinned = [(line, PINS[canonicalize_name(line.name)]) for line in DIRECT]
-    assert [str(line) for line, version in pinned if not line.specifier.contains(version)] == []
+    for line in DIRECT:
+        assert line.specifier.contains(PINS[canonicalize_name(line.name)]), line
     # Not all of sys.path: torch.compile puts the packages inside setuptools there.
-    found = metadata.distributions(path=site.getsitepackages())
-    here = {
-        canonicalize_name(item.metadata["Name"]): item.version.partition("+")[0] for item in found
-    }
-    assert {name: here[name] for name in PINS.keys() & here if here[name] != PINS[name]} == {}
+    for found in metadata.distributions(path=site.getsitepackages()):
+        version = found.version.partition("+")[0]
+        name = canonicalize_name(found.metadata["Name"])
+        assert PINS.get(name, version) == version, f"{name}: another version than the lock's"
 
 
 def test_every_dependency_is_imported_or_says_what_it_is_for() -> None:
@@ -103,7 +101,7 @@ def test_the_library_needs_neither_ray_nor_mlflow() -> None:
         "for name in names - {'gpt1.weights.tokenization_gpt1'}: importlib.import_module(name)\n"
         "print(len(names))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = run(sys.executable, "-c", code, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 80
 
@@ -117,41 +115,34 @@ def clone(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def make(clone: Path, target: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Under `make test` the variables of the outer make would change what the inner one prints."""
-    kept = {
-        name: value for name, value in os.environ.items() if "MAKE" not in name and name != "MFLAGS"
-    }
-    return subprocess.run(
-        ["make", target], cwd=clone, env={**kept, **environment}, capture_output=True, text=True,
-        timeout=60,
-    )
+def run(*words: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Without the variables of an outer make, which would change what an inner one prints."""
+    kept = {key: os.environ[key] for key in os.environ if "MAKE" not in key and key != "MFLAGS"}
+    how: Any = {"cwd": cwd, "env": {**kept, **environment}, "timeout": 300}
+    return subprocess.run(words, capture_output=True, text=True, **how)
+
+
+KILLED = "python3 -m venv --without-pip .venv; touch .venv/.installing"
 
 
 @pytest.mark.parametrize(
-    ("python", "gigabytes", "said"),
+    ("before", "stub", "gigabytes", "said"),
     [
-        (
-            'case "$*" in *version_info*) echo 3.9; exit;; esac', "",
-            "is 3.9, expected Python 3.11 or 3.12",
-        ),
-        ('case "$*" in *ensurepip*) exit 1;; esac', "", "apt install python3.*-venv"),
-        ("no-such-python", "", "expected Python 3.11 or 3.12"),
-        ("", "900000", "needs about 900000 GB"),
-        ("killed", "900000", "no room"),  # what a killed installation left is not built upon
+        ("", "*version_info*) echo 3.9; exit", "1", "is 3.9, expected Python 3.11 or 3.12"),
+        ("", "*ensurepip*) exit 1", "1", "apt install python3.*-venv"),
+        ("chmod -x python-stub", "x) ", "1", "expected Python 3.11 or 3.12"),
+        ("", "x) ", "900000", "needs about 900000 GB"),
+        (KILLED, "x) ", "900000", "no room"),  # what a killed installation left is not built upon
     ],
-)
-def test_set_up_refuses_in_one_line(python: str, gigabytes: str, said: str, clone: Path) -> None:
-    stub = clone / "python-stub"
-    stub.write_text(
-        f'#!/bin/sh\n{python if "case" in python else ""}\nexec "{sys.executable}" "$@"\n'
-    )
-    stub.chmod(0o755)
-    if python == "killed":
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", clone / ".venv"], check=True)
-        (clone / ".venv" / ".installing").touch()
-    name = python if python == "no-such-python" else str(stub)
-    done = make(clone, "install", PYTHON=name, **({"NEED_GB": gigabytes} if gigabytes else {}))
+)  # fmt: skip
+def test_set_up_refuses_in_one_line(
+    before: str, stub: str, gigabytes: str, said: str, clone: Path
+) -> None:
+    file = clone / "python-stub"
+    file.write_text(f'#!/bin/sh\ncase "$*" in {stub};; esac\nexec "{sys.executable}" "$@"\n')
+    file.chmod(0o755)
+    subprocess.run(before, cwd=clone, shell=True, check=True)
+    done = run("make", "install", cwd=clone, PYTHON=str(file), NEED_GB=gigabytes)
     lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
     assert (done.returncode != 0, len(lines), done.stdout) == (True, 1, ""), done.stderr
     assert re.search(said, lines[0])
@@ -160,7 +151,7 @@ def test_set_up_refuses_in_one_line(python: str, gigabytes: str, said: str, clon
 def test_clean_keeps_the_store(clone: Path) -> None:
     for name in (".venv", "store/report/__pycache__", "gpt1/__pycache__"):
         (clone / name).mkdir(parents=True)
-    assert make(clone, "clean").returncode == 0
+    assert run("make", "clean", cwd=clone).returncode == 0
     left = {str(path.relative_to(clone)) for path in clone.rglob("*") if path.is_dir()}
     assert left == {"infra", "gpt1", "store", "store/report", "store/report/__pycache__"}
 
@@ -169,27 +160,20 @@ def test_clean_keeps_the_store(clone: Path) -> None:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `pip install .` installs, in a folder of its own, built from the files under git."""
     folder = tmp_path_factory.mktemp("wheel")
-    listed = subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True
-    )
-    for name in listed.stdout.splitlines():
+    for name in run("git", "ls-files", cwd=ROOT).stdout.splitlines():
         (folder / "clone" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / "clone" / name, follow_symlinks=False)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    wheel = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", folder, folder / "clone"]
-    subprocess.run(wheel, check=True)
-    target = ["install", "--no-deps", "--target", folder / "site", *folder.glob("*.whl")]
-    subprocess.run([*pip, *target], check=True)
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", ".", "./clone"]
+    assert run(*build, cwd=folder).returncode == 0
+    run(*pip, "install", "--no-deps", "--target", "site", *folder.glob("*.whl"), cwd=folder)
     return folder / "site"
 
 
 def gpt1(installed: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """The installed command in `folder`, where nothing of the checkout can be seen."""
-    environment = {**os.environ, "PYTHONPATH": str(installed), "RAY_AUTH_MODE": "disabled"}
-    command = [sys.executable, "-m", "pipeline.cli", *words]
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-    )
+    more = {"PYTHONPATH": str(installed), "RAY_AUTH_MODE": "disabled"}
+    return run(sys.executable, "-m", "pipeline.cli", *words, cwd=folder, **more)
 
 
 def test_a_wheel_starts_a_project_and_plans_it(installed: Path, tmp_path: Path) -> None:
