@@ -5,6 +5,9 @@
 BIN := .venv/bin
 PROFILE ?= demo
 ARGS ?=
+ifndef SEED
+SEED := $(shell awk 'BEGIN { srand(); print int(rand() * 1000000) }')
+endif
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -27,8 +30,9 @@ test: install-test ## the quick tests, about five minutes; what is skipped is pr
 test-slow: install-test ## the slow tests, as .ci/run runs them
 	@$(BIN)/python -m pytest -m "slow and not chaos" $(ARGS)
 
-chaos: install-test ## kills, lost servers and hosts at random (SEED=... repeats), and planted faults
-	@$(BIN)/python -m pytest -m chaos $(ARGS)
+chaos: install-test ## kills and faults at random moments, an hour or two; prints its seed (SEED=... repeats it)
+	@echo "SEED=$(SEED)"
+	@SEED=$(SEED) $(BIN)/python -m pytest -m chaos $(ARGS)
 	@$(BIN)/python -m tests.mutants
 
 lint: install-test ## ruff, mypy, import-linter
