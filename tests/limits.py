@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+Report = pytest.TestReport | pytest.CollectReport
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The two options."""
-    parser.addoption("--limit", type=float, metavar="SECONDS", help="fail if the run takes longer")
+    parser.addoption("--limit", type=float, default=1e9, help="seconds a run may take")
     parser.addoption("--allowed-skips", type=Path, metavar="FILE", help="fail for any other skip")
 
 
@@ -25,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         config.option.durations = config.option.durations or 20
         limit, allowed = config.getoption("--limit"), config.getoption("--allowed-skips")
-        config.pluginmanager.register(Limits(limit, read_patterns(allowed) if allowed else None))
+        config.pluginmanager.register(Limits(limit, read_patterns(allowed) if allowed else [""]))
 
 
 def read_patterns(file: Path) -> list[str]:
@@ -40,38 +42,29 @@ def read_patterns(file: Path) -> list[str]:
 class Limits:
     """The clock and the skips of one run."""
 
-    def __init__(self, limit: float | None, allowed: list[str] | None) -> None:
+    def __init__(self, limit: float, allowed: list[str]) -> None:
         self._began = time.monotonic()
         self._limit, self._allowed = limit, allowed
         self._faults: list[str] = []
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Look at a test's reason to be skipped."""
+    def pytest_runtest_logreport(self, report: Report) -> None:
+        """Look at the reason of what is skipped: a test, or (below) a file."""
         if report.skipped and not hasattr(report, "wasxfail"):
-            self._look_at(report)
+            is_place = isinstance(report.longrepr, tuple)
+            reason = str(report.longrepr[2] if is_place else report.longrepr)
+            reason = reason.removeprefix("Skipped: ")
+            if not any(re.search(pattern, reason) for pattern in self._allowed):
+                self._faults.append(f"{report.nodeid}: skipped, which is not allowed: {reason}")
 
-    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Look at a file's reason to be skipped."""
-        if report.skipped:
-            self._look_at(report)
-
-    def _look_at(self, report: pytest.TestReport | pytest.CollectReport) -> None:
-        reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
-        reason = reason.removeprefix("Skipped: ")
-        allowed = self._allowed
-        if allowed is not None and not any(re.search(pattern, reason) for pattern in allowed):
-            self._faults.append(f"{report.nodeid}: skipped, which is not allowed: {reason}")
+    pytest_collectreport = pytest_runtest_logreport
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Fail the run."""
         seconds = time.monotonic() - self._began
-        if self._limit is not None and seconds > self._limit:
+        if seconds > self._limit:
             self._faults.append(f"the run took {seconds:.0f} s, more than its {self._limit:g} s")
-        if self._faults and session.exitstatus in (
-            pytest.ExitCode.OK,
-            pytest.ExitCode.NO_TESTS_COLLECTED,
-        ):
+        if self._faults and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
