@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,7 @@ def test_what_is_not_run_is_no_more_than_needed() -> None:
     assert [line for line in run if not line.startswith(("gpt1 ", "make ", "python "))] == []
 
 
+@cache
 def asked(*words: str | Path) -> str:
     """What a program prints that must end well."""
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
