@@ -33,7 +33,10 @@ class Numbers(Stage):
             Part(
                 file.name,
                 {"text": file.path.read_text(), "add": settings.add * settings.later},
-                {"path": str(file.path), "add": settings.add * settings.later, "name": file.name, "pause": settings.pause},
+                {
+                    "path": str(file.path), "add": settings.add * settings.later, "name": file.name,
+                    "pause": settings.pause,
+                },
             )
             for file in context.outside
         ]
