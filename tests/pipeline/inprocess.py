@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -61,16 +62,21 @@ def gpt1(
     return Ended(status, out.getvalue(), err.getvalue())
 
 
+def refused(message: str, *words: object, **options: Any) -> str:
+    """Run what is a user's mistake, of which `message` (an expression) must be said; what is."""
+    ended = gpt1(*words, **options)
+    assert (ended.status, bool(re.search(message, ended.err))) == (2, True), ended
+    return ended.err
+
+
 @contextlib.contextmanager
 def _process_restored() -> Iterator[None]:
     """Put back, in the end, what a command changes of its process."""
     handlers = {name: signal.getsignal(name) for name in SIGNALS}
     environment, path, code = dict(os.environ), list(sys.path), user_code.installed()
     words, hook, top = sys.argv, sys.excepthook, sys.modules["__main__"]
-    package, top.__package__ = (
-        top.__package__,
-        None,
-    )  # else click's name of us is "python -m pytest"
+    # Click would call us "python -m pytest" in what it prints.
+    package, top.__package__ = top.__package__, None
     try:
         yield
     finally:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import resource
-from collections.abc import Callable, Iterator
+import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from pipeline.commands.panels import PANELS
 from pipeline.plan import Selection
 from tests.conftest import ROOT
 from tests.pipeline.inline import TOY, plan_of, run_inline, write_numbers
-from tests.pipeline.inprocess import Ended, gpt1
+from tests.pipeline.inprocess import Ended, gpt1, refused
 
 FIRST, SECOND, THIRD, FOURTH = (f"2026010{day}-000000-{day * 4}" for day in "1234")
 CELLS = ("numbers", "total[factor=1]", "total[factor=2]")
@@ -60,6 +60,7 @@ LOOKS: dict[str, Callable[[Ended], bool]] = {
     "generate pretrain@60 -p the -n 5 --json": lambda ended: ended.json()["prompt"] == "the",
     "predict demo_author -t one --json": lambda ended: "label" in ended.json(),
     "perplexity tests/e2e/mini.yaml --json": lambda ended: ended.json()["perplexity"] > 1,
+    "--version": lambda ended: ended.out.endswith(f"Python {platform.python_version()}\n"),
     "doctor --json": lambda ended: {"torch", "store"} < {one["name"] for one in ended.json()},
 }
 
@@ -67,26 +68,11 @@ LOOKS: dict[str, Callable[[Ended], bool]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("command", LOOKS)
 def test_commands_that_look_at_the_last_run(command: str, golden_run: Path) -> None:
-    ended = gpt1(*command.split(), "--store", golden_run, cwd=ROOT)
+    store = () if command == "--version" else ("--store", golden_run)
+    ended = gpt1(*command.split(), *store, cwd=ROOT)
     assert (ended.status, LOOKS[command](ended)) == (0, True), ended
 
 
-def test_doctor_finds_nothing_here_that_stops_a_run(tmp_path: Path) -> None:
-    found = gpt1("doctor", "--json", "--store", tmp_path / "new" / "store").json()
-    expected = {"Python", "CUDA", "deepspeed", "ray", "mlflow", "shared memory", "open files"}
-    assert expected < {finding["name"] for finding in found}
-    assert not (tmp_path / "new").exists(), "it only looks"
-
-
-@pytest.fixture
-def few_open_files() -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (300, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-
-@pytest.mark.usefixtures("few_open_files")
 def test_doctor_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     (tmp_path / ("x" * 90)).mkdir()
@@ -96,10 +82,9 @@ def test_doctor_says_what_to_do(tmp_path: Path) -> None:
     assert (ended.status, "secret" in ended.out) == (1, False), ended
     found = {finding["name"]: finding for finding in json.loads(ended.out)}
     for name, state, advice in (
-        ("store", "fail", "--store"), ("open files", "warn", "ulimit -n"),
-        ("Ray's folder", "fail", "RAY_TMPDIR"), ("Ray's token", "warn", "RAY_AUTH_MODE"),
-        ("MLflow's server", "warn", "track sync"),
-    ):
+        ("store", "fail", "--store"), ("Ray's folder", "fail", "RAY_TMPDIR"),
+        ("Ray's token", "warn", "RAY_AUTH_MODE"), ("MLflow's server", "warn", "track sync"),
+    ):  # fmt: skip
         assert (found[name]["state"], advice in found[name]["mend"]) == (state, True), found[name]
 
 
@@ -125,10 +110,8 @@ LATER: list[tuple[str, list[tuple[str, str, Selection]], tuple[str, str, dict[st
 @pytest.mark.parametrize(
     ("later", "compared"), [row[1:] for row in LATER], ids=[row[0] for row in LATER]
 )
-def test_diff_compares_the_last_run_with_the_newest_of_the_same_stages(
-    later: list[tuple[str, str, Selection]], compared: tuple[str, str, dict[str, str]], store: Path,
-    books: Path,
-) -> None:
+def test_diff_of_the_last_run(later: Any, compared: Any, store: Path, books: Path) -> None:
+    """It is compared with the newest that has the same stages."""
     for run, assignment, selection in later:
         words = (f"numbers.source={books}", assignment)
         run_inline(plan_of(TOY, store, *words, selection=selection), run)
@@ -144,26 +127,15 @@ def test_diff_of_runs_that_are_named(store: Path, books: Path) -> None:
     assert runs(SECOND, SECOND, "--store", store)[2] == SAME
     options = ("--file", TOY, "--set", f"numbers.source={books}", "--store", store)
     assert runs(*options)[:2] == (THIRD, FIRST)
-    for words, message in (
-        ((FIRST, SECOND, *options), "found a second run and options of one"),
-        ((*options, "--set", "numbers.add=7"), "nothing is made of"),
-        (("nothing", "--store", store), FIRST), (("2026", "--store", store), FIRST),
-        (("--store", store.parent / "none"), "name one with --store"),
-    ):
-        ended = gpt1("diff", *words)
-        assert (ended.status, message in ended.err) == (2, True), ended
-
-
-def test_the_only_run_has_nothing_to_be_compared_with(tmp_path: Path, books: Path) -> None:
-    run_inline(plan_of(TOY, tmp_path / "new", f"numbers.source={books}"), FIRST)
-    assert runs("--store", tmp_path / "new") == (None, FIRST, {})
-    assert gpt1("diff", "--store", tmp_path / "new").out.startswith(f"{FIRST}: no other run")
+    refused("found a second run and options of one", "diff", FIRST, SECOND, *options)
+    refused("nothing is made of", "diff", *options, "--set", "numbers.add=7")
+    for wrong in ("nothing", "2026"):
+        refused(FIRST, "diff", wrong, "--store", store)
+    refused("name one with --store", "diff", "--store", store.parent / "none")
 
 
 @pytest.mark.parametrize("on_s3", [False, True])
-def test_diff_names_settings_inputs_and_figures(
-    on_s3: bool, tmp_path: Path, books: Path, request: pytest.FixtureRequest
-) -> None:
+def test_diff_says_what_changed(on_s3: bool, tmp_path: Path, books: Path, request: Any) -> None:
     store = request.getfixturevalue("s3_store") if on_s3 else tmp_path / "store"
     two_runs(store, books)
     made = plan_of(TOY, store, f"numbers.source={books}", "numbers.add=5")
@@ -180,18 +152,13 @@ def test_diff_names_settings_inputs_and_figures(
         made.store.withdraw(made.entries["numbers"].cell.uses, made.entries["numbers"].fingerprint)
 
 
-def test_status_explains_and_the_picture_has_states_and_times(store: Path, books: Path) -> None:
+def test_status_explains_and_the_picture_has_times(store: Path, books: Path) -> None:
     words = ("--file", TOY, "--store", store, "--set", f"numbers.source={books}")
     lines = gpt1("status", *words, "--set", "numbers.add=7", "--explain").out.splitlines()
-    assert lines[0] == "numbers: stale"
     assert lines[1] in ("    why: with.add: 0 -> 7", "    why: with.add: 5 -> 7")
-    assert lines[2].startswith("    making it again: ")
     assert lines[2].endswith("for the 2 cells that depend on it")
-    assert "    needs: numbers" in lines
     assert gpt1("graph", *words, "--svg", store / "graph.svg").status == 0
-    picture = (store / "graph.svg").read_text()
-    assert ("total x2" in picture, " s</text>" in picture) == (True, True)
-    assert gpt1("graph", *words, "--mermaid").out.startswith("flowchart LR")
+    assert " s</text>" in (store / "graph.svg").read_text()
 
 
 def test_help_teaches_and_every_command_has_a_place() -> None:
@@ -199,12 +166,9 @@ def test_help_teaches_and_every_command_has_a_place() -> None:
     assert ("First steps" in said, "\x1b" in said) == (True, False)
     assert [panel for panel in PANELS if panel not in said] == []
     named = {name for names in PANELS.values() for name in names}
-    ours = {
-        info.name or info.callback.__name__
-        for info in (*app.registered_commands, *app.registered_groups)
-        if info.callback or info.name
-    }
-    assert ours <= named, f"commands without a place in pipeline/commands/panels.py: {ours - named}"
+    infos = (*app.registered_commands, *app.registered_groups)
+    ours = {info.name or (info.callback and info.callback.__name__) for info in infos}
+    assert ours <= {*named, None}, "they have no place in pipeline/commands/panels.py"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -235,18 +199,6 @@ def test_describe_forecasts_the_papers_training() -> None:
     assert row["seconds"] == pytest.approx(32.768e9 * 755.8e6 / (989e12 * 0.5 * 8), rel=1e-3)
 
 
-def test_describe_takes_profile_and_settings() -> None:
-    words = "describe --profile demo --json --store nowhere --set vocabulary.merges=500"
-    scaled = "--set pretrain.batch=16 --set pretrain.large_batch=scaled"
-    [row] = gpt1(*words.split(), *scaled.split(), cwd=ROOT).json()
-    assert row["parts"][0]["parameters"] == (1 + 2 * 238 + 500 + 1) * 128
-    # 1,500 of the paper's batch are as many tokens as 6,000 of a quarter of it.
-    assert (row["batch"], row["steps"], row["epochs"], row["seconds"]) == (16, 6000, None, None)
-
-
 def test_describe_refuses_no_pretraining_and_an_unknown_device() -> None:
-    for words, message in (
-        (("--file", TOY), "no stage uses `pretrain`"), (("--device", "Toaster"), "Toaster"),
-    ):  # fmt: skip
-        ended = gpt1("describe", *words, cwd=ROOT)
-        assert (ended.status, message in ended.err) == (2, True), ended
+    refused("no stage uses `pretrain`", "describe", "--file", TOY)
+    refused("Toaster", "describe", "--device", "Toaster", cwd=ROOT)

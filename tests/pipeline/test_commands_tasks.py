@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.conftest import ROOT
-from tests.pipeline.inprocess import gpt1
+from tests.pipeline.inprocess import gpt1, refused
 
 
 def test_the_list_holds_the_twelve_tasks_and_the_papers_figures() -> None:
@@ -43,5 +43,4 @@ def test_what_may_not_be_downloaded_is_said(tmp_path: Path) -> None:
     assert ended.status == 0, ended
     assert "storycloze: not fetched; ask at https://cs.rochester.edu/nlp/rocstories" in ended.out
     assert "dprd: not fetched; ask at https://www.hlt.utdallas.edu" in ended.out
-    wrong = gpt1("data", "get", "colla")
-    assert (wrong.status, "did you mean 'cola'" in wrong.err) == (2, True)
+    refused("did you mean 'cola'", "data", "get", "colla")

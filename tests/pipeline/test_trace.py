@@ -20,10 +20,9 @@ from gpt1.text.vocabulary import Vocabulary
 from pipeline.plan import Plan
 from tests.e2e.workflow import MINI
 from tests.pipeline.inline import TOY, artifact, plan_of
-from tests.pipeline.inprocess import gpt1
+from tests.pipeline.inprocess import gpt1, refused
 
 pytestmark = pytest.mark.slow
-BATCH, CONTEXT = 16, 32  # of the small workflow
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +85,8 @@ def test_the_windows_of_a_step(made: Plan, encoder: TextEncoder) -> None:
     shard = artifact(made, "shard")
     files = [file.path for file in shard.under("train/")]
     shards = TokenShards.open(files, shard.path("books.parquet"), "train")
-    seed = made.entries["pretrain"].cell.settings.model_dump()["seed"]
-    batch = Windows(shards, CONTEXT, seed).batch(2, BATCH)
+    settings = made.entries["pretrain"].cell.settings.model_dump()
+    batch = Windows(shards, settings["context"], settings["seed"]).batch(2, settings["batch"])
     [row] = traced(made, "--step", 3, "--sample", 1)
     assert (row["window"], row["sample"]) == (encoder.decode(batch[1].tolist()), 1)
     assert row["token"]["id"] == batch[1][0]
@@ -95,8 +94,7 @@ def test_the_windows_of_a_step(made: Plan, encoder: TextEncoder) -> None:
 
 def test_in_words(made: Plan) -> None:
     said = gpt1("trace", "held_out", 100, "--store", made.store.root).out.splitlines()
-    names = ["book", "source", "read", "token", "place", "rules", "text"]
-    assert [line.split()[0] for line in said[:7]] == names
+    assert [line[:8].strip() for line in said[:3]] == ["book", "source", "read"]
 
 
 @pytest.mark.parametrize(
@@ -113,5 +111,4 @@ def test_in_words(made: Plan) -> None:
     ],
 )
 def test_what_cannot_be_traced(words: str, message: str, made: Plan) -> None:
-    ended = gpt1("trace", "--store", made.store.root, *words.split())
-    assert (ended.status, message in ended.err) == (2, True), ended
+    refused(message, "trace", "--store", made.store.root, *words.split())

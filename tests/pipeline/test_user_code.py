@@ -9,16 +9,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer.main
 import yaml
 
 from gpt1.errors import UserError
 from gpt1.tasks.table import definition, recorded_task, task_named
-from pipeline.cli import app
-from pipeline.commands.options import RunOptions
 from pipeline.imports import closure, imported_by, module_file
 from pipeline.kinds import stage_kinds
 from pipeline.provenance import _hash, code_hash
@@ -72,9 +68,7 @@ HELPED = {
 ONE, COUNTS, YAML = "my.one", stage("import counting"), stage("import yaml")
 
 
-def test_a_stage_imports_its_helpers_and_nothing_else_that_is_beside_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stage_finds_its_helpers_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {**HELPED, "polars/x.py": "", "yaml/__init__.py": "1 / 0", "my/json.py": "OWN = 1"}
     files["my/names.py"] = stage("import yaml", "import json", "from my import json as own")
     file = write(tmp_path / "project", files, "my.names", ONE, "my.two")
@@ -116,9 +110,7 @@ TWO = {"a/s.py": COUNTS, "a/counting.py": "", "my/one.py": COUNTS, "my/counting.
         (TWO, "a.s", "`import counting` may be .*a/counting and .*my/counting; import it with"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(
-    tmp_path: Path, files: dict[str, str], uses: str, said: str
-) -> None:
+def test_what_cannot_be_meant(tmp_path: Path, files: dict[str, str], uses: str, said: str) -> None:
     with pytest.raises(UserError, match=said) as refused:
         read(write(tmp_path, files, uses, *([ONE] if files is TWO else [])))
     assert "\n" not in str(refused.value)
@@ -134,9 +126,7 @@ def hashes(*parts: tuple[str, ...]) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "changed"), [("my/counting.py", 0), ("my/words/rule.py", 0), ("beside.py", 1)]
 )
-def test_an_edit_changes_the_hash_of_the_stages_that_import_it(
-    name: str, changed: int, tmp_path: Path
-) -> None:
+def test_an_edit_changes_the_hash_of_importers(name: str, changed: int, tmp_path: Path) -> None:
     read(write(tmp_path, HELPED, ONE, "my.two"))
     before = hashes((ONE,), ("my.two",), ("clean",))
     (tmp_path / name).write_text("CHANGED = 1\n")
@@ -153,36 +143,14 @@ def test_a_stage_is_hashed_with_what_it_imports_alone(kind: str) -> None:
     assert not any(module.startswith("pipeline") for module in files)
 
 
-LINES = """
-from typing import TYPE_CHECKING
-if TYPE_CHECKING:
-    import checked
-else:
-    import unchecked
-try:
-    import tried
-except ImportError:
-    from ..up import other
-def run():
-    with open('x'):
-        from . import here
-if x is None:
-    pass
-"""
-
-
-def test_imports_are_read_in_functions_and_not_for_type_checkers(tmp_path: Path) -> None:
-    chain = "".join(f"elif x == {number}:\n    import m{number}\n" for number in range(1000))
-    (tmp_path / "a.py").write_text(LINES + chain)
-    names = "typing typing.TYPE_CHECKING unchecked tried p.up p.up.other p.q p.q.here"
-    expected = {*names.split(), *(f"m{number}" for number in range(1000))}
-    assert imported_by(tmp_path / "a.py", "p.q.a") == expected
-
-
 def test_an_import_from_beyond_the_top_is_none_and_folders_need_no_init(tmp_path: Path) -> None:
     either = "try:\n    from {} import beside\nexcept ImportError:\n    import beside\n"
-    mine = either.format("..") + stage("import top", "import helpers.sub.x")
-    files = {"my/one.py": mine, "top.py": either.format("."), "helpers/sub/x.py": ""}
+    chain = "".join(f"elif x == {number}:\n    import beside\n" for number in range(1000))
+    checked = "if TYPE_CHECKING:\n    import other\n"
+    mine = f"from typing import TYPE_CHECKING\n{checked}{either.format('..')}"
+    mine += stage("import top", "import helpers.sub.x")
+    top = f"{either.format('.')}x = None\nif x is None:\n    pass\n{chain}"
+    files = {"my/one.py": mine, "helpers/sub/x.py": "", "other.py": "", "top.py": top}
     more = {"beside.py": "", "data.csv": "", "__init__.py": ""}
     entries = read(write(tmp_path, files | more, ONE)).user_code.entries
     assert entries == ["beside.py", "helpers", "my", "top.py"]
@@ -219,11 +187,9 @@ def test_a_task_of_a_module(tmp_path: Path) -> None:
         read(file)
 
 
-def test_what_is_sent_is_what_is_imported_by_any_name_and_behind_links(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    project, name = tmp_path / "project", "user_code/three"
-    files = {**HELPED, "my/list.txt": "data", f"{name}.py": stage("import user_code.linked.x")}
+def test_what_is_sent_is_what_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project, three = tmp_path / "project", stage("import user_code.linked.x")
+    files = {**HELPED, "my/list.txt": "data", "user_code/three.py": three}
     unwanted = ["my/__pycache__/x.pyc", "my/.hidden", "polars/x.py", "other.py", "real/corpus.txt"]
     files_there = {**files, **dict.fromkeys(unwanted, ""), "real/x.py": ""}
     file = write(project, files_there, "user_code.three", ONE, "my.two")
@@ -244,9 +210,8 @@ def test_what_is_sent_is_what_is_imported_by_any_name_and_behind_links(
     assert importlib.import_module("my.helper").HELPER == 1
 
 
-def test_a_job_whose_cluster_has_a_package_of_that_name_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_package_of_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that brings one of the same name is refused."""
     file = write(tmp_path, {"yaml/words.py": stage()}, "yaml.words")
     sent = UserCode(tmp_path, (("yaml", ""),)).runtime_env()["env_vars"][VARIABLE]
     monkeypatch.setenv(VARIABLE, sent)
@@ -255,9 +220,8 @@ def test_a_job_whose_cluster_has_a_package_of_that_name_is_refused(
 
 
 @pytest.mark.parametrize("path", [f":{ROOT}", f"{ROOT}:", str(ROOT)])
-def test_an_empty_entry_of_the_path_is_not_the_working_directory(
-    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_empty_path_entry(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not the working directory, where any folder would answer for a package."""
     probe = "import importlib.util as u, os\nraise ValueError(u.find_spec('polars'), {})"
     mine = probe.format("os.environ['PYTHONPATH']")
     file = write(tmp_path, {"my/one.py": mine, "polars/x": ""}, ONE)
@@ -265,18 +229,3 @@ def test_an_empty_entry_of_the_path_is_not_the_working_directory(
         monkeypatch.syspath_prepend(entry)
     ended = gpt1("plan", "--file", file, cwd=tmp_path, PYTHONPATH=path)
     assert (ended.status, f"(None, '{ROOT}')" in ended.err) == (2, True), ended
-
-
-def test_submit_takes_the_options_of_run_and_passes_them_on() -> None:
-    commands: Any = typer.main.get_command(app)
-    run, submit = (
-        {one.name: (one.opts, one.default, one.nargs) for one in commands.commands[name].params}
-        for name in ("run", "submit")
-    )
-    assert {name: submit[name] for name in run if name != "address"}.items() <= run.items()
-    more: Any = (["a.b=1", "c.d=x y"], "s3://b/f", "clean", True, True, True, "rerun")
-    given = RunOptions(["pretrain", "report"], Path("there.yaml"), "demo", *more)
-    words = given.words("workflow.yaml", "/store")
-    context = commands.commands["run"].make_context("run", words)
-    expected = {**vars(given), "file": Path("workflow.yaml"), "store": "/store"}
-    assert {name: context.params[name] for name in expected} == expected
