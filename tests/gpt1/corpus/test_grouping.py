@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpt1.corpus.book import bucket
-from gpt1.corpus.embedded import CHAPTERS, FALLBACK, embedded_files, embedded_naming
+from gpt1.corpus.embedded import CHAPTERS, FALLBACK, embedded_files
 from gpt1.corpus.gather import gather
 from gpt1.corpus.grouping import placed, shelf_of
 from gpt1.corpus.sources.piece import Piece, Refused
@@ -33,16 +33,6 @@ def test_the_embedded_corpus_is_complete_and_grouped_into_books() -> None:
     encodings = {name: read_text(path, name, FALLBACK)[1] for name, path in files.items()}
     others = {name for name, encoding in encodings.items() if encoding != "utf-8"}
     assert others == {"problemC/Csample09.txt", "problemG/Gtrain02-02.txt"}
-
-
-def test_the_authors_of_the_embedded_corpus() -> None:
-    assert embedded_naming("homer/Homer_Odyssey") == ("Odyssey", "Homer")
-    named = (
-        "russian_lit/Dostoevsky_The_Brothers_Karamazov", "problemC/Ctrain04-2",
-        "problemC/Csample03",
-    )
-    authors = [embedded_naming(book)[1] for book in named]
-    assert authors == ["Fyodor Dostoevsky", "Mark Twain", None]
 
 
 def test_chapter_two_comes_before_chapter_ten() -> None:

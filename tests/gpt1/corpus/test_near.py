@@ -118,18 +118,6 @@ def test_a_story_in_a_collection_goes_and_the_collection_stays() -> None:
         assert chosen["first"].set == chosen["second"].set
 
 
-def test_books_that_share_a_fifth_stay_on_one_side() -> None:
-    shared_story = invented(1, 1000)
-    texts = {"a": f"{invented(2, 4000)} {shared_story}", "z": f"{shared_story} {invented(3, 4500)}"}
-    others = several(4, 300)
-    assert {row.group for row in split(texts | others).values()} == {"a", *others}
-    for seed in range(30):
-        rows = split(texts | others, seed, 0.5)
-        assert rows["a"].set == rows["z"].set
-    apart = split(texts | others, near=NearRules(0.6, 0.3))
-    assert {row.group for row in apart.values()} == {"a", "z", *others}
-
-
 def test_an_added_copy_takes_its_books_place_and_moves_no_other() -> None:
     texts = several(40, 600)
     before = split(texts, seed=3)
@@ -189,15 +177,6 @@ def test_sentences_are_compared_exactly_only() -> None:
     items.append(signature("b", invented(2, 300)))
     assert [bool(item.minhash) for item in items] == [False, False, False, True]
     assert copies({row.book: row for row in decide(items, 0.5, 0, RULES)}) == {"s3": "s1"}
-
-
-def test_the_order_of_the_books_does_not_matter(novels: dict[str, str]) -> None:
-    plants = {kind: plant(novels["bronte 0"], random.Random(1)) for kind, plant in KINDS.items()}
-    items = [signature(name, text) for name, text in (novels | plants).items()]
-    wanted = decide(items, 0.3, 0, RULES)
-    for seed in range(3):
-        random.Random(seed).shuffle(items)
-        assert decide(items, 0.3, 0, RULES) == wanted
 
 
 def test_fifteen_megabytes_of_real_books_have_no_false_copy(shared: Path) -> None:

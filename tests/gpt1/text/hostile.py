@@ -46,7 +46,7 @@ def code_points(rare: int) -> list[int]:
 
 def sweep(codes: Iterable[int]) -> list[str]:
     """Each code point in several places, beside ASCII and beside others, 10,000 lines a text."""
-    lines = []
+    lines: list[str] = []
     for sign in map(chr, codes):
         lines += (
             f"{sign}ab x{sign}y {sign} A{sign} 1{sign}. a{sign}",

@@ -30,9 +30,9 @@ def reference(counts: Mapping[str, int], merges: int, minimum: int = 2) -> list[
 
 @pytest.mark.parametrize("folder", ["homer", "brontes"])
 def test_equal_on_real_books(folder: str) -> None:
-    counts, told = count_words("\n".join(embedded(folder)[:10])), list[int]()
-    assert learn_merges(counts, 1500, progress=told.append) == reference(counts, 1500)
-    assert told == [1000]
+    counts, heard = count_words("\n".join(embedded(folder)[:10])), list[int]()
+    assert learn_merges(counts, 1500, progress=heard.append) == reference(counts, 1500)
+    assert heard == [1000]
 
 
 def test_equal_when_ties_rule() -> None:
