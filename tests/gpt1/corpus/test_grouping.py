@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from gpt1.corpus.book import bucket
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt1.corpus.book import bucket, words_in
 from gpt1.corpus.embedded import CHAPTERS, FALLBACK, embedded_files
 from gpt1.corpus.gather import gather
 from gpt1.corpus.grouping import placed, shelf_of
@@ -63,3 +67,11 @@ def test_of_two_texts_for_one_place_the_first_stays() -> None:
 def test_buckets_are_the_same_for_ever() -> None:
     books = ("homer/Homer_Iliad", "homer/Homer_Odyssey", "ä")
     assert [bucket(book, 16) for book in books] == [4, 14, 12]
+
+
+@settings(deadline=None)
+@given(st.text(st.sampled_from("ab \n\u2003"), max_size=200), st.integers(1, 9))
+def test_words_are_counted_across_cuts(text: str, size: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gpt1.corpus.book._SLICE", size)
+        assert words_in(text) == len(text.split())

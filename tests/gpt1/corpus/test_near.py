@@ -179,6 +179,7 @@ def test_sentences_are_compared_exactly_only() -> None:
     assert copies({row.book: row for row in decide(items, 0.5, 0, RULES)}) == {"s3": "s1"}
 
 
+@pytest.mark.slow
 def test_fifteen_megabytes_of_real_books_have_no_false_copy(shared: Path) -> None:
     books = enumerate(shared_books(shared, 15_000_000))
     rows = decide([signature(f"{number:03d}", text) for number, text in books], 0.1, 0, RULES)
