@@ -48,7 +48,7 @@ def test_code_points_beside_others() -> None:
 
 @pytest.mark.slow
 def test_all_code_points() -> None:
-    for text in sweep(code_points(rare=9)):
+    for text in sweep(code_points(rare=49)):
         assert fix(text) == ftfy.fix_text(text)
         assert standardise(text) == straight_reading.standardise(text)
 
