@@ -93,7 +93,8 @@ def test_many_texts(learned: Pair) -> None:
     "start", [0, pytest.param(None, marks=pytest.mark.slow)], ids=["some", "all"]
 )
 def test_code_points(start: int | None, learned: Pair) -> None:
-    for text in sweep(code_points(rare=1000) if start is None else range(start, sys.maxunicode, 199)):
+    codes = code_points(rare=1000) if start is None else range(start, sys.maxunicode, 199)
+    for text in sweep(codes):
         same(text, learned)
 
 
