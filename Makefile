@@ -1,10 +1,13 @@
 # The whole set-up in one word. `make run` and `make test` are all a newcomer needs; docs/how-to/install.md says the rest.
 .DEFAULT_GOAL := help
-.PHONY: help run remote-demo install install-test test test-slow lint clean
+.PHONY: help run remote-demo install install-test test test-slow chaos lint clean
 
 BIN := .venv/bin
 PROFILE ?= demo
 ARGS ?=
+ifndef SEED
+SEED := $(shell awk 'BEGIN { srand(); print int(rand() * 1000000) }')
+endif
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -21,11 +24,16 @@ install: ## the environment alone (PYTHON=..., TORCH_INDEX=...)
 install-test:
 	@infra/install.sh test
 
-test: install-test ## the quick tests, at most 10 minutes; what is skipped is printed with its reason
-	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+test: install-test ## the quick tests, about five minutes; what is skipped is printed with its reason
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not chaos" $(ARGS)
 
-test-slow: install-test ## all tests, the slow ones too
-	@$(BIN)/python -m pytest $(ARGS)
+test-slow: install-test ## the slow tests, as .ci/run runs them
+	@$(BIN)/python -m pytest -m "slow and not chaos" $(ARGS)
+
+chaos: install-test ## kills and faults at random moments, an hour or two; prints its seed (SEED=... repeats it)
+	@echo "SEED=$(SEED)"
+	@SEED=$(SEED) $(BIN)/python -m pytest -m chaos $(ARGS)
+	@$(BIN)/python -m tests.mutants
 
 lint: install-test ## ruff, mypy, import-linter
 	@$(BIN)/ruff check .

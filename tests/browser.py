@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from playwright.sync_api import ConsoleMessage, Page
@@ -17,23 +17,32 @@ SIZE = (1280, 800)
 
 def chromium() -> str | None:
     """The browser's path: GPT1_CHROMIUM, or `chromium` of the system; None where there is none."""
-    return os.environ.get("GPT1_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    return (
+        os.environ.get("GPT1_CHROMIUM")
+        or shutil.which("chromium")
+        or shutil.which("chromium-browser")
+    )
 
 
 @contextmanager
-def page(scheme: str = "light", offline: bool = False, said: list[str] | None = None) -> Iterator[Page]:
-    """A page of 1280 x 800; `said` gets the errors of its console, each with the address it is about,
-    and every uncaught exception."""
+def page(
+    scheme: str = "light", offline: bool = False, said: list[str] | None = None
+) -> Iterator[Page]:
+    """A page; `said` gets uncaught exceptions and the console's errors with their addresses."""
     from playwright.sync_api import sync_playwright
 
     messages = [] if said is None else said
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         size = {"width": SIZE[0], "height": SIZE[1]}
-        context = browser.new_context(viewport=size, color_scheme=scheme, offline=offline)  # type: ignore[arg-type]
+        look: Any = {"viewport": size, "color_scheme": scheme, "offline": offline}
+        context = browser.new_context(**look)
         opened = context.new_page()
         opened.set_default_timeout(60_000)
-        opened.on("console", lambda message: messages.append(_told(message)) if message.type == "error" else None)
+        opened.on(
+            "console",
+            lambda message: messages.append(_told(message)) if message.type == "error" else None,
+        )
         opened.on("pageerror", lambda error: messages.append(str(error)))
         try:
             yield opened
@@ -46,7 +55,7 @@ def _told(message: ConsoleMessage) -> str:
 
 
 def save(opened: Page, path: Path, height: int) -> None:
-    """The upper `height` pixels of the visible part as a PNG of 256 colours: small enough for a repository."""
+    """The upper `height` pixels of the visible part as a PNG of 256 colors, which is small."""
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,20 +15,29 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# A shell starts what it puts in the background with SIGINT ignored, and so would be what the tests start and interrupt.
+# In a shell's background SIGINT is ignored, also in what the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
 def variables_of_each_test() -> Iterator[None]:
-    """`mlflow.set_tracking_uri` and `gpt1 run` leave variables in the environment, where later tests, and what they start, would
-    find them."""
-    before = {name: value for name, value in os.environ.items() if name.startswith(("MLFLOW_", "RAY_"))}
+    """Take away the variables that `mlflow.set_tracking_uri` and `gpt1 run` leave."""
+    before = dict(os.environ)
     yield
-    for name in [name for name in os.environ if name.startswith(("MLFLOW_", "RAY_")) and name not in before]:
-        del os.environ[name]
-    os.environ.update(before)
+    for name in {*os.environ, *before}:
+        if name.startswith(("MLFLOW_", "RAY_")) and os.environ.get(name) != before.get(name):
+            os.environ.pop(name, None)
+            os.environ.update({name: before[name]} if name in before else {})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """No quick test may start Ray."""
+    for item in items:
+        long = any(item.get_closest_marker(mark) for mark in ("slow", "chaos"))
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if not long and fixtures & {"golden_run", "ray_head", "documented"}:
+            raise pytest.UsageError(f"{item.nodeid} starts Ray, so it needs the mark slow")
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +87,7 @@ def code_of_exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def documented(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the files that the documentation's commands name, and a store in which a small workflow has been run.
+    """A folder with the files that the documentation's commands name, and the store of a small run.
 
     GPT1_DOCUMENTED names one that an earlier session made.
     """

@@ -19,7 +19,7 @@ class Listener(NamedTuple):
 
 
 def environments(name: str, value: str) -> dict[psutil.Process, dict[str, str]]:
-    """The processes that were started with this variable in their environment, and that environment."""
+    """The processes that were started with this variable, and their environments."""
     found = {}
     for process in psutil.process_iter():
         with suppress(psutil.Error):

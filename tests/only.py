@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
-from types import ModuleType
+from typing import Any
 
 
 def normal(name: str) -> str:
@@ -44,10 +44,9 @@ class Only(MetaPathFinder):
     def __init__(self, names: set[str], finders: Sequence[MetaPathFinder]) -> None:
         self._names, self._finders = names, finders
 
-    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name.partition(".")[0] not in self._names:
-            return None
-        found = (finder.find_spec(name, path, target) for finder in self._finders)
+    def find_spec(self, name: str, *where: Any) -> ModuleSpec | None:
+        finders = self._finders if name.partition(".")[0] in self._names else []
+        found = (finder.find_spec(name, *where) for finder in finders)
         return next((spec for spec in found if spec is not None), None)
 
 
@@ -55,9 +54,11 @@ def main() -> None:
     packages, module, *arguments = sys.argv[1:]
     sysconfig.get_config_vars()  # reads a module whose name depends on the machine
     allowed = closure(packages.split(","))
-    names = {name for name, by in packages_distributions().items() if allowed & set(map(normal, by))}
+    packages_of = packages_distributions().items()
+    names = {name for name, by in packages_of if allowed & set(map(normal, by))}
     names |= {*sys.stdlib_module_names, "gpt1"}
-    for name in [name for name in sys.modules if name.partition(".")[0] not in names | {"__main__"}]:
+    kept = names | {"__main__"}
+    for name in [name for name in sys.modules if name.partition(".")[0] not in kept]:
         del sys.modules[name]
     sys.meta_path[:] = [Only(names, list(sys.meta_path))]  # type: ignore[list-item]
     sys.argv = [module, *arguments]

@@ -27,7 +27,6 @@ from types import FrameType
 
 import yaml
 
-from pipeline.plan import Plan
 from tests.conftest import ROOT
 from tests.gpt1.tiny_pretraining import CONFIG, VOCABULARY, changed, write_data
 from tests.pipeline.inline import make, plan_of, run_inline
@@ -37,43 +36,34 @@ NOT_COUNTED = ("/errors.py", "/__init__.py")
 Work = Callable[[], object]
 
 
-class CalledFiles:
-    """A profile function that notes the files of called functions, in the order of their first call."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, None] = {}
-        self._folders = tuple(f"{ROOT / folder}/" for folder in FOLDERS)
-
-    def __call__(self, frame: FrameType, event: str, _argument: object) -> None:
-        code = frame.f_code
-        name = code.co_filename
-        # Bodies of modules and classes are no functions: they are not optimized.
-        if event != "call" or not code.co_flags & inspect.CO_OPTIMIZED or not name.startswith(self._folders):
-            return
-        if name not in self.files and not name.endswith(NOT_COUNTED) and not is_import(frame):
-            self.files[name] = None
-
-
-def is_import(frame: FrameType | None) -> bool:
-    """Whether `frame` belongs to an import under way."""
-    while frame is not None:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            return True
-        frame = frame.f_back
-    return False
-
-
 def called_files(work: Work) -> list[str]:
-    """The files that `work` passes through, relative to the project."""
-    called = CalledFiles()
-    threading.setprofile(called)
-    sys.setprofile(called)
+    """The files of the functions that `work` calls, relative to the project, in that order."""
+    found: dict[str, None] = {}
+    folders = tuple(f"{ROOT / folder}/" for folder in FOLDERS)
+
+    def note(frame: FrameType, event: str, _argument: object) -> None:
+        code, name = frame.f_code, frame.f_code.co_filename
+        # Bodies of modules and classes are no functions: they are not optimized.
+        is_function = event == "call" and code.co_flags & inspect.CO_OPTIMIZED
+        counts = is_function and name.startswith(folders) and not name.endswith(NOT_COUNTED)
+        if counts and name not in found and not is_import(frame):
+            found[name] = None
+
+    threading.setprofile(note)
+    sys.setprofile(note)
     try:
         work()
     finally:
         sys.setprofile(None)
         threading.setprofile(None)
-    return [str(Path(name).relative_to(ROOT)) for name in called.files]
+    return [str(Path(name).relative_to(ROOT)) for name in found]
+
+
+def is_import(frame: FrameType | None) -> bool:
+    """Whether `frame` belongs to an import under way."""
+    while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+        frame = frame.f_back
+    return frame is not None
 
 
 def prepare_step(folder: Path) -> Work:
@@ -115,7 +105,8 @@ def prepare_book(folder: Path) -> Work:
         run_inline(plan)
         shard = plan.store.artifact("shard", plan.entries["shard"].fingerprint)
         assert shard is not None
-        shards = TokenShards.open([file.path for file in shard.under("train/")], shard.path("books.parquet"), "train")
+        files = [file.path for file in shard.under("train/")]
+        shards = TokenShards.open(files, shard.path("books.parquet"), "train")
         Windows(shards, 8, seed=0).batch(0, 2)
 
     return work
@@ -129,20 +120,22 @@ def prepare_job(folder: Path) -> Work:
     from gpt1.weights.store import save_model
 
     model, task = folder / "model", folder / "RTE"
-    save_model(model, GPT(ModelConfig(VOCABULARY.size, context=16, width=16, layers=2, heads=2), generator("weights", 0)))
+    config = ModelConfig(VOCABULARY.size, context=16, width=16, layers=2, heads=2)
+    save_model(model, GPT(config, generator("weights", 0)))
     VOCABULARY.save(model)
     task.mkdir()
-    rows = "".join(f"{n}\tthe bed\ta bed\t{'entailment' if n % 2 else 'not_entailment'}\n" for n in range(8))
+    rows = "1\tthe bed\ta bed\tentailment\n2\tthe bed\ta bed\tnot_entailment\n" * 4
     for split in ("train", "dev"):
         (task / f"{split}.tsv").write_text("index\tsentence1\tsentence2\tlabel\n" + rows)
+    rte, needs = {"task": "rte"}, ["given", "task_data", "encode"]
     workflow = write_workflow(
         folder,
         given={"with": {"checkpoint": str(model)}},
-        task_data={"with": {"task": "rte", "source": str(folder)}},
-        encode={"needs": ["given", "task_data"], "with": {"task": "rte"}},
-        finetune={"needs": ["given", "task_data", "encode"], "with": {"task": "rte", "epochs": 1, "batch": 4}},
+        task_data={"with": {**rte, "source": str(folder)}},
+        encode={"needs": needs[:2], "with": rte},
+        finetune={"needs": needs, "with": {**rte, "epochs": 1, "batch": 4}},
     )
-    plan: Plan = plan_of(workflow, folder / "store")
+    plan = plan_of(workflow, folder / "store")
     *before, job = plan.to_run
     for entry in before:
         make(plan, entry)
@@ -152,9 +145,9 @@ def prepare_job(folder: Path) -> Work:
 def prose(seed: int) -> str:
     """A made-up English book, long enough to be kept."""
     draw = random.Random(seed)
-    nouns = [f"{first}{last}" for first in ("har", "wind", "rain", "sea") for last in ("bour", "mill", "fall", "side", "man")]
-    others = ["the", "of", "and", "to", "in", "was", "that", "it", "had", "with", "her", "for"]
-    sentences = (" ".join(draw.choice((nouns, others)[n % 2]) for n in range(12)) for _ in range(100))
+    nouns = [first + last for first in ("har", "wind", "rain") for last in ("bour", "mill", "fall")]
+    words = [nouns, ["the", "of", "and", "to", "in", "was", "that", "it", "had", "with", "her"]]
+    sentences = (" ".join(draw.choice(words[n % 2]) for n in range(12)) for _ in range(100))
     return "\n\n".join(f"{sentence.capitalize()}." for sentence in sentences)
 
 
@@ -170,14 +163,13 @@ PATHS = {"step": prepare_step, "book": prepare_book, "job": prepare_job}
 
 def main() -> None:
     """Print the files and the JSON object; what the work prints goes to standard error."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
     parser.add_argument("path", choices=PATHS)
     path = parser.parse_args().path
     with tempfile.TemporaryDirectory() as name, redirect_stdout(sys.stderr):
         files = called_files(PATHS[path](Path(name)))
-    print(*files, sep="\n")
     folders = {folder: sum(file.startswith(f"{folder}/") for file in files) for folder in FOLDERS}
-    print(json.dumps({"path": path, "files": len(files), **folders}))
+    print(*files, json.dumps({"path": path, "files": len(files), **folders}), sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
-"""The pictures of the documentation, from a store in which the demo has been run: `python -m tests.screenshots STORE`."""
+"""The documentation's pictures, from a store of the demo: `python -m tests.screenshots STORE`."""
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.browser import SIZE, chromium, page, save
 from tests.conftest import ROOT
+from tests.servers.process import free_port
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -22,7 +22,7 @@ FIRST_SCREEN = 600  # pixels of its height that the answers take
 
 
 def of_report(store: Path) -> None:
-    """The first screen of the report, light and dark; its tasks, and its picture of the workflow."""
+    """The first screen of the report, light and dark; its tasks and its picture of the stages."""
     for scheme in ("light", "dark"):
         with page(scheme, offline=True) as opened:
             opened.goto((store / "report.html").resolve().as_uri())
@@ -36,11 +36,8 @@ def of_report(store: Path) -> None:
 @contextmanager
 def mlflow(store: Path) -> Iterator[str]:
     """`gpt1 ui` of a store; the address it prints, that of the list of runs."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "pipeline.cli", "ui", "--store", str(store), "--port", str(port)]
-    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    words = ["-m", "pipeline.cli", "ui", "--store", str(store), "--port", str(free_port())]
+    server = subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
         said = server.stdout.readline()
@@ -67,18 +64,19 @@ def of_mlflow(store: Path) -> None:
     client = MlflowClient(f"sqlite:///{store.resolve() / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("gpt1")
     assert experiment is not None, f"{store}: nothing has been recorded there"
-    ids = {run.info.run_name: run.info.run_id for run in client.search_runs([experiment.experiment_id], max_results=500)}
-    with mlflow(store) as runs, page() as opened:
-        base, training = runs.partition("#/")[0], runs.partition("?")[2]
-        run = f"{base}#/experiments/{experiment.experiment_id}/runs"
-        for name, address, text in (
-            ("mlflow-runs", runs, "Run Name"),
-            ("mlflow-curves", f"{run}/{ids['pretrain']}/model-metrics?{training}", "validation_perplexity"),
-            ("mlflow-system", f"{run}/{ids['pretrain']}/system-metrics?{training}", "cpu_utilization_percentage"),
-            ("mlflow-matrix", f"{run}/{ids['finetune']}?{training}", "Description"),
-            ("mlflow-registry", f"{base}#/models/gpt1?{training}", "newest"),
+    runs = client.search_runs([experiment.experiment_id], max_results=500)
+    ids = {run.info.run_name: run.info.run_id for run in runs}
+    with mlflow(store) as first, page() as opened:
+        base, training = first.partition("#/")[0], first.partition("?")[2]
+        run = f"experiments/{experiment.experiment_id}/runs"
+        for name, place, text in (
+            ("mlflow-runs", "", "Run Name"),
+            ("mlflow-curves", f"{run}/{ids['pretrain']}/model-metrics", "validation_perplexity"),
+            ("mlflow-system", f"{run}/{ids['pretrain']}/system-metrics", "cpu_utilization"),
+            ("mlflow-matrix", f"{run}/{ids['finetune']}", "Description"),
+            ("mlflow-registry", "models/gpt1", "newest"),
         ):
-            opened.goto(address)
+            opened.goto(f"{base}#/{place}?{training}" if place else first)
             opened.get_by_text(text).first.wait_for()
             close_what_mlflow_opens(opened)
             if name == "mlflow-runs":

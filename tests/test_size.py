@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tests.conftest import ROOT
 from tests.size import code_lines, core_files
 
 SOURCE = '''\
@@ -13,14 +12,9 @@ of several lines."""
 import os  # a comment behind code
 
 # a comment alone
-
-
 class Box:
-    """A class's docstring."""
-
     size: int = 3
     """An attribute's docstring."""
-
     def text(self) -> str:
         """A function's
         docstring."""
@@ -28,43 +22,19 @@ class Box:
 
         # no comment
         """
-
-
 def one_line() -> None: "a docstring behind code"
+TOTAL = (  # one
+    1
 
-
-TOTAL = (
-    1  # one
-    +
-
-    2
 )
 '''
-CODE = [
-    "import os  # a comment behind code",
-    "class Box:",
-    "    size: int = 3",
-    "    def text(self) -> str:",
-    '        return """a string',
-    "        # no comment",
-    '        """',
-    'def one_line() -> None: "a docstring behind code"',
-    "TOTAL = (",
-    "    1  # one",
-    "    +",
-    "    2",
-    ")",
-]
 
 
 def test_blanks_comments_and_docstrings_are_no_code() -> None:
-    assert code_lines(SOURCE) == CODE
-
-
-def test_an_empty_file_has_no_code() -> None:
+    lines = [5, 8, 9, 11, 14, 16, 17, 18, 19, 20, 22]
+    assert code_lines(SOURCE) == [SOURCE.split("\n")[number - 1] for number in lines]
     assert code_lines("") == code_lines('"""A docstring."""') == []
 
 
 def test_the_core_path_names_files_that_are_there() -> None:
-    files = core_files(ROOT)
-    assert len(set(files)) == len(files)
+    assert len(set(core_files())) == len(core_files()) > 20

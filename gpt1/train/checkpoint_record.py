@@ -57,21 +57,25 @@ def read_checkpoint(folder: Path) -> Checkpoint | str:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         return f"its {RECORD} cannot be read ({error})"
-    if record.get("format") != FORMAT:
-        return f"its format is {record.get('format')!r}, expected {FORMAT}"
-    if trouble := refuse_outside(record):
-        return trouble
-    expected = {folder / name: entry["sha256"] for name, entry in record["files"].items()}
-    expected |= {
-        folder.parent.parent / "snapshots" / name: digest
-        for name, digest in record["snapshots"].items()
-    }
+    try:
+        if record.get("format") != FORMAT:
+            return f"its format is {record.get('format')!r}, expected {FORMAT}"
+        if trouble := refuse_outside(record):
+            return trouble
+        expected = {folder / name: entry["sha256"] for name, entry in record["files"].items()}
+        snapshots = folder.parent.parent / "snapshots"
+        expected |= {snapshots / name: digest for name, digest in record["snapshots"].items()}
+        found = Checkpoint(folder, record["step"], record["facts"])
+        if folder.name != f"step-{found.step:08d}":
+            return f"its {RECORD} is that of step {found.step}"
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        return f"its {RECORD} is no record of a checkpoint ({error!r})"
     for path, digest in expected.items():
         if not path.is_file():
             return f"{path.name} is missing"
         if sha256(path) != digest:
             return f"{path.name} is damaged (its sha256 is not the recorded one)"
-    return Checkpoint(folder, record["step"], record["facts"])
+    return found
 
 
 def refuse_outside(record: Mapping[str, Any]) -> str | None:

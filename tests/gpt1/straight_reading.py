@@ -1,6 +1,6 @@
-"""A straight, slow reading of SPEC section 2, independent of the package: what the ids must be.
+"""A straight, slow reading of SPEC section 2, which imports nothing of `gpt1`: the right ids.
 
-It follows OpenAI's `text_utils.py` step by step, over whole texts, with no cleverness. Nothing of `gpt1` is imported here.
+It follows OpenAI's `text_utils.py` step by step, over complete texts.
 """
 
 from __future__ import annotations

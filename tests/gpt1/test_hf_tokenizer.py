@@ -1,17 +1,20 @@
-"""The exported folder's tokenizer in transformers: our ids, or an error."""
+"""The exported folder in transformers and in lm-evaluation-harness: our ids, or an error."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
+import sysconfig
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +24,6 @@ from gpt1.tasks.table import task_named
 from gpt1.text.encoder import TextEncoder
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.weights.hf import TOKENIZER, export
-from tests.gpt1 import environments
 from tests.gpt1 import weight_samples as samples
 from tests.gpt1.real_books import learned_vocabulary, shared_books
 from tests.gpt1.text.hostile import random_texts, texts
@@ -31,45 +33,34 @@ transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.usefixtures("code_of_exports")
 
 TRICKY = [
-    *HOSTILE,
-    "   ",
-    "\t\u00a0\u3000",
-    "<unk>",
+    *HOSTILE, "   ", "\t\u00a0\u3000", "<unk>",
     "a <unk> b<unk>c </s> <s> <pad> <|endoftext|> [CLS]",
-    "It wasn't; he'd've said: \"don't!\"\r\n\r\n  I'm—we're…",
-    "a < b &amp; c\n&amp; d",
+    "It wasn't; he'd've said: \"don't!\"\r\n\r\n  I'm—we're…", "a < b &amp; c\n&amp; d",
     "&amp; before\n<i>then</i> &eacute;",
     "zero\u200bwidth\u200d joined\u2060 \ufeffmark soft\u00adhy\u00adphen",
     "donaudampfschifffahrtsgesellschaft" * 40,
 ]
-ENCODE = """
-import json, sys
-from transformers import AutoTokenizer
-
-try:
-    AutoTokenizer.from_pretrained(sys.argv[1])
-except Exception:
-    pass
-else:
-    sys.exit("no error without trust_remote_code")
-encode = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True).encode
-json.dump([encode(text) for text in json.load(open("texts.json"))], open("ids.json", "w"))
-"""
+Both = tuple[TextEncoder, Any]
 OUTSIDE = """
-import json, sys
+import importlib.util, json, sys
 sys.modules["gpt1"] = None  # to import it would raise
 from transformers import AutoTokenizer, pipeline
 
-for load in (AutoTokenizer.from_pretrained, lambda folder: pipeline("text-generation", folder)):
+folder, has_torch = sys.argv[1], importlib.util.find_spec("torch") is not None
+loads = [AutoTokenizer.from_pretrained]
+if has_torch:
+    loads.append(lambda folder, **options: pipeline("text-generation", folder, **options))
+for load in loads:
     try:
-        load(sys.argv[1])
+        load(folder)
     except Exception:
         continue
     sys.exit("no error without trust_remote_code")
-write = pipeline("text-generation", sys.argv[1], trust_remote_code=True)
-write("It wasn't", max_new_tokens=3)
-ids = [write.tokenizer.encode(text) for text in json.load(open("texts.json"))]
-json.dump(ids, open("ids.json", "w"))
+tokenizer = loads[-1](folder, trust_remote_code=True)
+if has_torch:
+    tokenizer("It wasn't", max_new_tokens=3)
+    tokenizer = tokenizer.tokenizer
+json.dump([tokenizer.encode(text) for text in json.load(open("texts.json"))], open("ids.json", "w"))
 """
 
 
@@ -80,39 +71,52 @@ def exported(folder: Path, vocabulary: Vocabulary) -> Any:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("exported") / "my.gpt-1"
-
-
-@pytest.fixture(scope="module")
-def both(folder: Path) -> tuple[TextEncoder, Any]:
+def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
     """Our encoder, and the exported tokenizer of the same vocabulary."""
     vocabulary = learned_vocabulary()
+    folder = tmp_path_factory.mktemp("exported") / "my.gpt-1"
     return TextEncoder(vocabulary), exported(folder, vocabulary)
 
 
-def run_outside(python: str, code: str, folder: Path, here: Path) -> str:
-    """What a process without a terminal writes to its standard error; it must succeed."""
+def ids_outside(python: str | Path, folder: Path, here: Path, given: list[str]) -> list[list[int]]:
+    """The ids of a process that has neither our code nor a terminal, and warns of nothing."""
+    (here / "texts.json").write_text(json.dumps(given))
     done = subprocess.run(
-        [python, "-c", code, str(folder)],
-        cwd=here,
-        env={**os.environ, "HF_HOME": str(here)},
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
+        [python, "-c", OUTSIDE, folder], cwd=here, env={**os.environ, "HF_HOME": str(here)},
+        stdin=subprocess.DEVNULL, start_new_session=True, capture_output=True, text=True,
+        timeout=900, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return done.stderr
+    assert "max_length" not in done.stderr
+    assert "token_id" not in done.stderr
+    found: list[list[int]] = json.loads((here / "ids.json").read_text())
+    return found
 
 
-def glue_dev_texts(shared: Path, here: Path) -> list[str]:
-    """The texts of all GLUE dev sets."""
+def environment(folder: Path, *packages: str, see_ours: bool = False) -> Path:
+    """The Python of a new environment with these packages; skips where they cannot be installed."""
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    python = folder / "bin" / "python"
+    if see_ours:  # torch is large; this project, which a .pth file there names, is not found
+        place = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
+        (Path(place) / "ours.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "-q", *packages]
+    done = subprocess.run(pip, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=900)
+    if done.returncode:
+        errors = re.findall("^ERROR.*", done.stderr.decode(), re.MULTILINE)
+        pytest.skip(f"{', '.join(packages)} cannot be installed here: {errors[-1:]}")
+    found = subprocess.run([python, "-c", "import gpt1"], cwd=folder, stderr=subprocess.PIPE)
+    assert found.returncode != 0, "the environment sees this project"
+    return python
+
+
+def books_and_glue(shared: Path, here: Path, size: int) -> list[str]:
+    """About `size` bytes of books, and the texts of all GLUE dev sets."""
     with tarfile.open(shared / "data" / "tasks" / "glue.tar.xz") as archive:
         archive.extractall(here, filter="data")
-    return [text for name in FIGURES for example in read_task(task_named(name), here)["dev"].examples for text in example.texts]
+    sets = [read_task(task_named(name), here)["dev"].examples for name in FIGURES]
+    glue = [text for examples in sets for example in examples for text in example.texts]
+    return [*shared_books(shared, size), *glue]
 
 
 def assert_same(ours: TextEncoder, theirs: Any, text: str) -> None:
@@ -122,67 +126,68 @@ def assert_same(ours: TextEncoder, theirs: Any, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", TRICKY)
-def test_tricky_text_has_our_ids(text: str, both: tuple[TextEncoder, Any]) -> None:
-    assert_same(*both, text)
-
-
-@settings(max_examples=200, deadline=None)
-@given(text=texts())
-def test_any_text_has_our_ids(text: str, both: tuple[TextEncoder, Any]) -> None:
+def test_tricky_text_has_our_ids(text: str, both: Both) -> None:
     assert_same(*both, text)
 
 
 @settings(deadline=None)
-@given(data=st.data())
-def test_any_ids_have_our_text(data: st.DataObject, both: tuple[TextEncoder, Any]) -> None:
+@given(text=texts(), data=st.data())
+def test_any_text_has_our_ids(text: str, data: st.DataObject, both: Both) -> None:
+    assert_same(*both, text)
     ours, theirs = both
     ids = data.draw(st.lists(st.integers(0, ours.vocabulary.size - 1), max_size=30))
     assert theirs.decode(ids) == ours.decode(ids)
-
-
-def test_ids_outside_the_vocabulary_are_refused(both: tuple[TextEncoder, Any]) -> None:
-    ours, theirs = both
     for number in (-1, ours.vocabulary.size):
         with pytest.raises(ValueError, match=f"id {number} is not in the vocabulary of"):
             theirs.decode([number])
 
 
-def test_unk_stands_for_every_special_token(both: tuple[TextEncoder, Any]) -> None:
+def test_unk_is_every_special_token(both: Both) -> None:
     ours, theirs = both
+    assert theirs.get_vocab() == ours.vocabulary.ids
     assert {theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id} == {0}
     assert theirs.all_special_ids == [0]
-    assert len(theirs) == ours.vocabulary.size
-    assert theirs.model_max_length == 16
+    assert (len(theirs), theirs.model_max_length) == (ours.vocabulary.size, 16)
     found = theirs(["the ship", "the"], padding=True)
-    assert found.keys() == {"input_ids", "attention_mask"}
     long, short = map(ours.encode, ("the ship", "the"))
-    rest = len(long) - len(short)
-    assert found["input_ids"] == [long, short + [0] * rest]
-    assert found["attention_mask"][1] == [1] * len(short) + [0] * rest
+    rest = [0] * (len(long) - len(short))
+    masks = [[1] * len(long), [1] * len(short) + rest]
+    assert found == {"input_ids": [long, short + rest], "attention_mask": masks}
 
 
-def test_what_transformers_saves_loads_again(folder: Path, both: tuple[TextEncoder, Any], tmp_path: Path) -> None:
+def test_what_transformers_saves_loads_again(both: Both, tmp_path: Path) -> None:
     ours, theirs = both
     theirs.save_pretrained(tmp_path)
-    for name in theirs.vocab_files_names.values():
-        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
     again = transformers.AutoTokenizer.from_pretrained(tmp_path, trust_remote_code=True)
-    for text in TRICKY:
-        assert again.encode(text) == ours.encode(text)
+    assert [again.encode(text) for text in TRICKY] == [ours.encode(text) for text in TRICKY]
+    assert Vocabulary.load(tmp_path).sha256 == ours.vocabulary.sha256
 
 
-def test_without_this_package_and_without_a_terminal(folder: Path, both: tuple[TextEncoder, Any], tmp_path: Path) -> None:
-    """A process that cannot ask raises without the flag, and with it warns of nothing.
+@pytest.mark.slow
+def test_books_and_glue_have_our_ids(shared: Path, tmp_path: Path) -> None:
+    """A sample, in a process without this package and without a terminal.
 
     GPT1_TRANSFORMERS_PYTHON names the Python of another environment, with other versions.
     """
-    (tmp_path / "texts.json").write_text(json.dumps(TRICKY))
+    vocabulary = Vocabulary.load(shared / "gpt1_bpe")
+    exported(tmp_path / "my.gpt-1", vocabulary)
     python = os.environ.get("GPT1_TRANSFORMERS_PYTHON", sys.executable)
-    said = run_outside(python, OUTSIDE, folder, tmp_path)
-    ids = [both[0].encode(text) for text in TRICKY]
-    assert json.loads((tmp_path / "ids.json").read_text()) == ids
-    assert "max_length" not in said
-    assert "token_id" not in said
+    sample = [*TRICKY, *books_and_glue(shared, tmp_path, 1_000_000)[::5], *random_texts(7, 1_000)]
+    found = ids_outside(python, tmp_path / "my.gpt-1", tmp_path, sample)
+    assert found == list(map(TextEncoder(vocabulary).encode, sample))
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("version", ["4.50.0", "5.23.0"])
+def test_all_books_in_an_environment(version: str, shared: Path, tmp_path: Path) -> None:
+    """The lowest and the highest version that is supported."""
+    packages = (f"transformers=={version}", "ftfy==6.3.1", "spacy==3.8.18")
+    python = environment(tmp_path / "environment", *packages)
+    vocabulary = Vocabulary.load(shared / "gpt1_bpe")
+    exported(tmp_path / "hf", vocabulary)
+    sample = [*books_and_glue(shared, tmp_path, 5_000_000), *random_texts(7, 5_000)]
+    found = ids_outside(python, tmp_path / "hf", tmp_path, sample)
+    assert found == list(map(TextEncoder(vocabulary).encode, sample))
 
 
 @pytest.mark.parametrize("missing", ["ftfy", "spacy"])
@@ -199,26 +204,58 @@ def test_a_folder_without_its_vocabulary_is_refused(tmp_path: Path) -> None:
         transformers.AutoTokenizer.from_pretrained(tmp_path, trust_remote_code=True)
 
 
-@pytest.mark.slow
-def test_books_and_glue_have_our_ids(shared: Path, tmp_path: Path) -> None:
-    vocabulary = Vocabulary.load(shared / "gpt1_bpe")
-    ours, theirs = TextEncoder(vocabulary), exported(tmp_path / "hf", vocabulary)
-    for text in [*shared_books(shared, 5_000_000), *glue_dev_texts(shared, tmp_path), *random_texts(7, 5_000)]:
-        assert_same(ours, theirs, text)
+PACKAGES = ("lm_eval[hf]==0.4.13", "transformers==5.23.0")
+DOCUMENTS = [
+    ("It wasn't the first time.", " The old man had gone."),
+    ("She said that it was a dark night", ", and he didn't answer."),
+    ("The captain's café:", "\nit was closed — for the winter…"),
+    ("", "It was the best of times."),  # after the beginning-of-text token
+]
+LM_EVAL = """
+task: books
+dataset_path: json
+dataset_kwargs: {data_files: {test: FILE}}
+test_split: test
+output_type: loglikelihood
+doc_to_text: "{{context}}"
+doc_to_target: "{{continuation}}"
+target_delimiter: ""
+metric_list: [{metric: perplexity}, {metric: acc}]
+"""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("version", ["4.50.0", "5.23.0"])
-def test_books_and_glue_have_our_ids_in_an_environment_of_their_own(version: str, shared: Path, tmp_path: Path) -> None:
-    """The lowest and the highest version that is supported, without this package, without a terminal."""
-    packages = (f"transformers=={version}", "ftfy==6.3.1", "spacy==3.8.18")
-    python = environments.make(tmp_path / "environment", *packages)
-    vocabulary = Vocabulary.load(shared / "gpt1_bpe")
-    export(tmp_path / "hf", samples.model(vocabulary_size=vocabulary.size, width=8), vocabulary, "card")
-    texts = [*shared_books(shared, 5_000_000), *glue_dev_texts(shared, tmp_path)]
-    (tmp_path / "texts.json").write_text(json.dumps(texts))
-    run_outside(str(python), ENCODE, tmp_path / "hf", tmp_path)
-    found = json.loads((tmp_path / "ids.json").read_text())
-    encode = TextEncoder(vocabulary).encode
-    assert len(found) == len(texts)
-    assert [text for text, ids in zip(texts, found, strict=True) if ids != encode(text)] == []
+@pytest.mark.chaos
+def test_lm_evals_log_likelihoods_are_our_own(tmp_path: Path) -> None:
+    python = environment(tmp_path / "environment", *PACKAGES, see_ours=True)
+    vocabulary = learned_vocabulary()
+    model = samples.model(vocabulary_size=vocabulary.size, width=16, context=64)
+    export(tmp_path / "hf", model, vocabulary, "card")
+    rows = [json.dumps({"context": one, "continuation": other}) for one, other in DOCUMENTS]
+    file = tmp_path / "documents.jsonl"
+    file.write_text("\n".join(rows) + "\n")
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "books.yaml").write_text(LM_EVAL.replace("FILE", str(file)))
+    arguments = f"pretrained={tmp_path / 'hf'},trust_remote_code=True,dtype=float32"
+    command = [
+        python, "-m", "lm_eval", "--model", "hf", "--model_args", arguments, "--tasks", "books",
+        "--include_path", tmp_path / "tasks", "--device", "cpu", "--batch_size", "1",
+        "--output_path", tmp_path / "out", "--log_samples",
+    ]  # fmt: skip
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, **offline}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    [file] = (tmp_path / "out").rglob("samples_books_*.jsonl")
+    answers = sorted(map(json.loads, file.read_text().splitlines()), key=lambda one: one["doc_id"])
+    encode, expected = TextEncoder(vocabulary).encode, []
+    for before, after in DOCUMENTS:
+        given = encode(before) or [0]
+        ids = encode(before + after) if before else [0, *encode(after)]
+        with torch.no_grad():
+            logits = model.vocabulary_logits(model(torch.tensor([ids[:-1]])))
+        scores = torch.log_softmax(logits[0], -1)
+        expected.append(sum(float(scores[n - 1, ids[n]]) for n in range(len(given), len(ids))))
+    found = [float(one["filtered_resps"][0][0]) for one in answers]
+    assert found == pytest.approx(expected, rel=1e-4)

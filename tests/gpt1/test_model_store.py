@@ -29,27 +29,21 @@ def test_a_model_comes_back_as_it_was(target: str, tmp_path: Path) -> None:
     file = save_model(tmp_path / target, saved)
     loaded = load_model(tmp_path / target)
     assert loaded.config == saved.config == load_config(file)
-    assert all(torch.equal(a, b) for a, b in zip(saved.parameters(), loaded.parameters(), strict=True))
-    ids = torch.arange(8)[None]
-    assert torch.equal(saved(ids), loaded.eval()(ids))
-    assert all(parameter.requires_grad for parameter in loaded.parameters())
+    for ours, theirs in zip(saved.parameters(), loaded.parameters(), strict=True):
+        assert theirs.requires_grad
+        assert torch.equal(ours, theirs)
     if target == "folder":
         assert json.loads((tmp_path / target / "config.json").read_text()) == saved.config.to_dict()
-
-
-def test_the_bytes_depend_on_the_weights_alone(tmp_path: Path) -> None:
-    one, same, other = (save_model(tmp_path / name, model(seed)).read_bytes() for name, seed in (("a", 0), ("b", 0), ("c", 1)))
-    assert one == same
-    assert one != other
+    same, other = (save_model(tmp_path / str(n), m) for n, m in enumerate((loaded, model(1))))
+    assert file.read_bytes() == same.read_bytes() != other.read_bytes()
 
 
 def test_missing_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no model weights"):
         load_model(tmp_path)
     file = save_model(tmp_path, model())
-    whole = file.read_bytes()
-    file.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="not a whole safetensors file"):
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(UserError, match="safetensors file"):
         load_model(tmp_path)
     wrong = GPT(SHAPE)
     wrong.config = dataclasses.replace(SHAPE, layers=1)
@@ -60,17 +54,14 @@ def test_missing_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
 
 def test_restricting_keeps_the_best_and_never_all_away() -> None:
     logits = torch.log(torch.tensor([0.1, 0.5, 0.15, 0.25]))
-    kept = {name: set(torch.isfinite(restrict(logits, **rule)).nonzero().flatten().tolist()) for name, rule in RULES.items()}
-    assert kept == {"all": {0, 1, 2, 3}, "two": {1, 3}, "mass": {1, 3}, "least": {1}, "both": {1}}
 
+    def kept(**rule: float) -> list[int]:
+        restricted = restrict(logits, **rule)  # type: ignore[arg-type]
+        return torch.isfinite(restricted).nonzero().flatten().tolist()
 
-RULES: dict[str, dict[str, float]] = {
-    "all": {},
-    "two": {"top_k": 2},
-    "mass": {"top_p": 0.6},
-    "least": {"top_p": 1e-9},
-    "both": {"top_k": 1, "top_p": 0.9},
-}
+    assert kept() == [0, 1, 2, 3]
+    assert kept(top_k=2) == kept(top_p=0.6) == [1, 3]
+    assert kept(top_p=1e-9) == kept(top_k=1, top_p=0.9) == [1]
 
 
 def test_greedy_takes_the_best_and_sampling_follows_the_probabilities() -> None:
@@ -79,8 +70,6 @@ def test_greedy_takes_the_best_and_sampling_follows_the_probabilities() -> None:
     assert {choose(logits, Sampling(temperature=0), draw) for _ in range(20)} == {1}
     drawn = [choose(logits, Sampling(), draw) for _ in range(2000)]
     assert drawn.count(1) / 2000 == pytest.approx(0.7, abs=0.05)
-    hot = [choose(logits, Sampling(temperature=100), draw) for _ in range(2000)]
-    assert hot.count(1) / 2000 == pytest.approx(1 / 3, abs=0.05)
 
 
 def test_generated_ids_are_vocabulary_tokens_seeded_and_outgrow_the_context() -> None:
@@ -88,16 +77,8 @@ def test_generated_ids_are_vocabulary_tokens_seeded_and_outgrow_the_context() ->
     extended.extend(3)
     with torch.no_grad():
         extended.tokens_embed.weight[20:] *= 1000  # special rows that would win every time
-    texts = [generate(extended, [1, 2], 30, Sampling(), torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    draws = [torch.Generator().manual_seed(seed) for seed in (0, 0, 1)]
+    texts = [generate(extended, [1, 2], 30, Sampling(), draw) for draw in draws]
     assert texts[0] == texts[1] != texts[2]
     assert len(texts[0]) == 30
     assert all(0 <= token < 20 for token in texts[0])
-
-
-def test_greedy_generation_follows_the_model_s_own_argmax() -> None:
-    plain = model()
-    ids = generate(plain, [3], 5, Sampling(temperature=0), torch.Generator())
-    expected = [3]
-    for _ in range(5):
-        expected.append(int(plain.lm_logits(plain(torch.tensor([expected])))[0, -1].argmax()))
-    assert ids == expected[1:]

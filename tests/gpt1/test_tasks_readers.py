@@ -1,22 +1,20 @@
-"""Readers on the real files beside the project, and on small files in the published layouts for the rest."""
+"""Readers: the real files where they are, small files in each publisher's layout, and the hub's."""
 
 from __future__ import annotations
 
 import json
 import tarfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from gpt1.errors import UserError
-from gpt1.tasks.readers import read_task
+from gpt1.tasks.readers import read_task, source_files
 from gpt1.tasks.table import TASKS, task_named
-
-SNLI = ("snli_1.0_train.jsonl", "snli_1.0_dev.jsonl", "snli_1.0_test.jsonl")
-CLOZE_HEADER = (
-    "InputStoryid,InputSentence1,InputSentence2,InputSentence3,InputSentence4,RandomFifthSentenceQuiz1,RandomFifthSentenceQuiz2,"
-    "AnswerRightEnding"
-)
 
 
 @pytest.fixture(scope="session")
@@ -27,261 +25,290 @@ def glue(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["cola", "sst2", "mrpc", "stsb", "rte", "wnli"])
-def test_whole_sets_have_the_official_rows(name: str, glue: Path) -> None:
-    task = TASKS[name]
-    found = read_task(task, glue)
-    assert {split: len(found[split].examples) for split in found} == dict(task.rows)
+@pytest.mark.parametrize("name", ["cola", "sst2", "mrpc", "stsb", "rte", "wnli", "dprd"])
+def test_complete_sets_have_the_official_rows(name: str, glue: Path, shared: Path) -> None:
+    found = read_task(TASKS[name], shared / "data" / "tasks" if name == "dprd" else glue)
+    assert {split: len(found[split].examples) for split in found} == dict(TASKS[name].rows)
     assert all(example.label is not None for example in found["dev"].examples)
-    assert all(example.label is None for example in found["test"].examples)
+    if "test" in found:
+        assert all(example.label is None for example in found["test"].examples)
 
 
-def test_sampled_sets(glue: Path) -> None:
+def test_sampled_sets_and_known_rows(glue: Path) -> None:
     mnli, qnli, qqp = (read_task(TASKS[name], glue) for name in ("mnli", "qnli", "qqp"))
-    assert [len(mnli[split].examples) for split in ("train", "dev")] == [9999, 9815 + 1000]
+    counts = [len(one[split].examples) for one in (mnli, qnli, qqp) for split in ("train", "dev")]
+    assert counts == [9999, 9815 + 1000, 19476, 5463, 9999, 10000]
     assert {example.group for example in mnli["dev"].examples} == {"matched", "mismatched"}
-    assert [len(qnli[split].examples) for split in ("train", "dev")] == [19476, 5463]
     assert {example.label for example in qnli["train"].examples} == {0, 1}
-    assert [len(qqp[split].examples) for split in ("train", "dev")] == [9999, 10000]
-
-
-def test_known_rows(glue: Path) -> None:
-    cola = read_task(TASKS["cola"], glue)["dev"].examples[0]
-    assert (cola.texts, cola.label) == (("The sailors rode the breeze clear of the rocks.",), 1)
-    stsb = read_task(TASKS["stsb"], glue)["dev"].examples[1]
-    assert (stsb.texts, stsb.label) == (("A young child is riding a horse.", "A child is riding a horse."), 4.75)
-    rte = read_task(TASKS["rte"], glue)["dev"].examples[1]
-    assert (rte.texts[1], TASKS["rte"].labels[int(rte.label or 0)]) == (
-        "Bacteria is winning the war against antibiotics.",
-        "entailment",
-    )
+    cola, stsb, rte = (read_task(TASKS[n], glue)["dev"].examples for n in ("cola", "stsb", "rte"))
+    sailors = ("The sailors rode the breeze clear of the rocks.",)
+    assert (cola[0].texts, cola[0].label) == (sailors, 1)
+    horses = ("A young child is riding a horse.", "A child is riding a horse.")
+    assert (stsb[1].texts, stsb[1].label) == (horses, 4.75)
+    bacteria = "Bacteria is winning the war against antibiotics."
+    assert (rte[1].texts[1], rte[1].label) == (bacteria, 0)
 
 
 @pytest.mark.slow
-def test_race_whole(shared: Path, tmp_path: Path) -> None:
+def test_race_has_the_official_rows(shared: Path, tmp_path: Path) -> None:
     with tarfile.open(shared / "data" / "tasks" / "RACE.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
     found = read_task(TASKS["race"], tmp_path)
     assert {split: len(found[split].examples) for split in found} == dict(TASKS["race"].rows)
 
 
-def test_dprd(shared: Path) -> None:
-    found = read_task(TASKS["dprd"], shared / "data" / "tasks")
-    assert {split: len(found[split].examples) for split in found} == dict(TASKS["dprd"].rows)
-    first = found["dev"].examples[0]
-    assert (first.texts, first.choices, first.label) == (
-        ("The sniper shot the terrorist because", "was a bad guy."),
-        ("The sniper", "the terrorist"),
-        1,
-    )
-
-
-def write_race(folder: Path, **changes: object) -> None:
-    for split in ("train", "dev", "test"):
-        for group in ("middle", "high"):
-            place = folder / "RACE" / split / group
-            place.mkdir(parents=True, exist_ok=True)
-            passage = {
-                "article": "One day.",
-                "questions": ["When?", "Where?"],
-                "options": [["a", "b", "c", "d"], ["e", "f", "g", "h"]],
-                "answers": ["B", "D"],
-                "id": "1.txt",
-            }
-            (place / "1.txt").write_text(json.dumps({**passage, **changes}))
-
-
-def test_race(tmp_path: Path) -> None:
-    write_race(tmp_path)
-    examples = read_task(TASKS["race"], tmp_path)["dev"].examples
-    assert [(e.id, e.texts, e.label, e.group) for e in examples[:2]] == [
-        ("middle-1-0", ("One day.", "When?"), 1, "middle"),
-        ("middle-1-1", ("One day.", "Where?"), 3, "middle"),
-    ]
-    assert len(examples) == 4
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"answers": ["B", "E"]}, r"1\.txt, question 2: the right answer is 'E'; A, B, C or D"),
-        ({"options": [["a", "b", "c", "d"], ["e"]]}, r"question 2: 1 answers; 4 were expected"),
-        ({"answers": ["B"]}, r"differ in number"),
-    ],
+FILES = {
+    "snli": "snli_1.0/snli_1.0_{}.jsonl", "scitail": "SciTailV1.1/tsv_format/scitail_1.0_{}.tsv",
+    "race": "RACE/{}/{{}}/1.txt",
+    "storycloze": "cloze_test_{0}__spring2016 - cloze_test_ALL_{0}.csv", "rte": "RTE/{}.tsv",
+    "stsb": "STS-B/{}.tsv", "qqp": "QQP/{}.tsv", "dprd": "dpr/{}.c.txt",
+    "lambada": "lambada_test.jsonl", "lambada text": "lambada_test_plain_text.txt",
+    "wsc273": "WSCollection.xml", "wsc273 lines": "wsc273.jsonl",
+}
+"""The publishers' names; of two layouts of a task the second has two words."""
+CLOZE_HEADER = (
+    "InputStoryid,InputSentence1,InputSentence2,InputSentence3,InputSentence4,"
+    "RandomFifthSentenceQuiz1,RandomFifthSentenceQuiz2,AnswerRightEnding\n"
 )
-def test_race_faults(changes: dict[str, object], message: str, tmp_path: Path) -> None:
-    write_race(tmp_path, **changes)
+QQP = "question1\tquestion2\tis_duplicate\nA?\tB?\t1\nbroken\tB?\n"
+
+
+def stories(count: int, answer: str = "2") -> str:
+    row = 'id{},"He came, saw.",Two.,Three.,Four.,Good.,Bad.,{}\n'
+    return CLOZE_HEADER + "".join(row.format(number, answer) for number in range(count))
+
+
+def lines(*rows: Mapping[str, Any]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def snli(*labels: str) -> str:
+    return lines(*({"gold_label": one, "sentence1": "A.", "sentence2": "B."} for one in labels))
+
+
+def race(**changes: object) -> str:
+    passage = {
+        "article": "One day.", "questions": ["When?", "Where?"], "answers": ["B", "D"],
+        "options": [["a", "b", "c", "d"], ["e", "f", "g", "h"]],
+    }  # fmt: skip
+    return json.dumps({**passage, **changes})
+
+
+COUNCIL = ("The city councilmen refused the demonstrators a permit because", "feared violence.")
+COUNCIL_OPTIONS = ("The city councilmen", "The demonstrators")
+WSC_XML = f"""<?xml version="1.0" encoding="utf-8"?>
+<collection><schema>
+  <text><txt1>{COUNCIL[0]}
+  </txt1><pron>they</pron><txt2> {COUNCIL[1]}</txt2></text>
+  <quote><quote1></quote1><pron>they</pron><quote2>feared violence</quote2></quote>
+  <answers><answer>The city councilmen</answer><answer>The demonstrators</answer></answers>
+  <correctAnswer>A.</correctAnswer><source>(Winograd 1972)</source>
+</schema></collection>
+"""
+WSC_ROW = {
+    "text": " they ".join(COUNCIL), "pronoun": "they", "pronoun_loc": len(COUNCIL[0]) + 1,
+    "label": 0, "options": COUNCIL_OPTIONS,
+}  # fmt: skip
+DOOR = 'He reached for the door, " she said. " She opened the'
+SNIPER = "The sniper shot the terrorist because he was bad.\nhe\nThe sniper,the terrorist\n"
+STORY = (("He came, saw. Two. Three. Four.",), ("Good.", "Bad."), 1, "")
+SHOT = (
+    ("The sniper shot the terrorist because", "was bad."), ("The sniper", "the terrorist"), 1, "",
+)  # fmt: skip
+COUNCILMEN = (COUNCIL, COUNCIL_OPTIONS, 0, "")
+
+Found = tuple[int, dict[str, int], tuple[object, ...]]
+"""How many dev examples, what was left out, and the first one."""
+PUBLISHED: list[tuple[str, str, Found]] = [
+    ("snli", snli("neutral", "-", "entailment"), (2, {"label -": 1}, (("A.", "B."), (), 1, ""))),
+    ("scitail", 'A "q.\tB.\tentails\n' * 2, (2, {}, (('A "q.', "B."), (), 0, ""))),
+    ("race", race(), (4, {}, (("One day.", "When?"), tuple("abcd"), 1, "middle"))),
+    ("storycloze", stories(10), (2, {}, STORY)), ("storycloze", stories(1871), (374, {}, STORY)),
+    ("qqp", QQP, (1, {"too few columns": 1}, (("A?", "B?"), (), 1, ""))),
+    ("lambada", lines({"text": f"{DOOR} door"}), (1, {}, ((DOOR, "door"), (), 1, ""))),
+    ("lambada text", f"{DOOR} door\none two\n", (2, {}, ((DOOR, "door"), (), 1, ""))),
+    ("wsc273", WSC_XML, (1, {}, COUNCILMEN)),
+    ("wsc273 lines", lines(WSC_ROW) * 285, (273, {"beyond the first 273": 12}, COUNCILMEN)),
+    ("dprd", f"{SNIPER}The terrorist\n\n{SNIPER}The sniper\n", (2, {}, SHOT)),
+]
+
+
+def publish(folder: Path, layout: str, content: str | bytes) -> None:
+    """Write `content` into a file for each split, under all names that publishers have for one."""
+    for split in ("train", "dev", "val", "test"):
+        for group in ("middle", "high"):
+            path = folder / FILES[layout].format(split).format(group)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+@pytest.mark.parametrize(("layout", "content", "found"), PUBLISHED)
+def test_each_layout_is_read(layout: str, content: str, found: Found, tmp_path: Path) -> None:
+    count, dropped, first = found
+    task = layout.split()[0]
+    publish(tmp_path, layout, content)
+    splits = read_task(TASKS[task], tmp_path)
+    assert splits.keys() == TASKS[task].rows.keys()
+    dev = splits["dev"]
+    assert (len(dev.examples), len({one.id for one in dev.examples})) == (count, count)
+    assert dev.dropped == dropped
+    if task == "storycloze":  # dev is drawn from the labeled file, and no story is in both
+        ids = [one.id for split in ("train", "dev") for one in splits[split].examples]
+        assert len(set(ids)) == len(ids) == len(splits["test"].examples)
+    one = dev.examples[0]
+    assert (one.texts, one.choices, one.label, one.group) == first
+
+
+RTE = "index\tsentence1\tsentence2\t{}\n0\tA.\tB.\t{}\n"
+FAULTS = [
+    ("race", race(answers=["B", "E"]), r"1\.txt, question 2: .* is 'E'"),
+    ("race", race(options=[["a", "b", "c", "d"], ["e"]]), "question 2: 1 an"),
+    ("race", race(answers=["B"]), r"1\.txt: .* differ in number"),
+    ("race", race(article=3), r"1\.txt: 'article' is no text"),
+    ("race", "{}", r"1\.txt: no 'article' in it"),
+    ("snli", snli("neutral", "maybe"), "row 2: unknown label 'maybe'.*entailment, neutral"),
+    ("snli", lines({"gold_label": "neutral", "sentence1": "A."}), "row 1: no 'sentence2'"),
+    ("snli", "no json\n", r"snli_1\.0_train\.jsonl, row 1: not JSON"),
+    ("scitail", "A.\tneutral\n", r"scitail_1\.0_train\.tsv, row 1: 2 columns; 3 were"),
+    ("scitail", "", r"scitail_1\.0_train\.tsv: no train examples"),
+    ("storycloze", stories(9, "3"), "row 2: AnswerRightEnding is '3'; 1 or 2"),
+    ("storycloze", stories(4), "4 labelled stories; at least 5"),
+    ("storycloze", f"{CLOZE_HEADER}id0,One.\n", "row 2: 8 columns were expected"),
+    ("storycloze", "a,b\n", "row 1: no column 'InputStoryid'; columns found: a, b"),
+    ("rte", RTE.format("gold", "entailment"), "row 1: no column 'label'; .*, gold"),
+    ("stsb", RTE.format("score", "5.5"), r"row 2: the score is '5\.5'"),
+    ("rte", b"index\tsentence1\xff", r"train\.tsv: not UTF-8 text \(byte 15\)"),
+    ("dprd", "One.\n\nTwo.\n", r"train\.c\.txt, row 1: a block of 1 lines"),
+    ("dprd", f"{SNIPER}The dog\n", "row 1: the answer is 'The dog'"),
+    ("dprd", "She ran.\nhe\nA,B\nA\n", "row 1: the pronoun 'he' does not occur"),
+    ("lambada", '{"text": "a b"}\n{"text": 3}\n', "row 2: no text under"),
+    ("lambada", '{"text": "a b"}\n{', "row 2: not JSON"),
+    ("lambada", '{"text": "word"}\n', "row 1: .* two words .* found 'word'"),
+    ("wsc273", WSC_XML.replace(">A.", ">C."), "schema 1: .* A or B"),
+    ("wsc273", WSC_XML.replace("<answer>The d", "<a>"), "not XML"),
+    ("wsc273", WSC_XML.replace("<answer>The demonstrators</answer>", ""), "schema 1: two options"),
+    ("wsc273", f"<!DOCTYPE x [<!ENTITY a 'b'>]>{WSC_XML[39:]}", "XML entities"),
+    ("wsc273 lines", lines({**WSC_ROW, "pronoun_loc": 3}), "row 1: .* at pronoun_loc 3"),
+    ("wsc273 lines", lines({"text": "a"}), "row 1: text, pronoun, pronoun_loc"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("layout", "content", "message"), FAULTS)
+def test_a_fault_is_named(layout: str, content: Any, message: str, tmp_path: Path) -> None:
+    publish(tmp_path, layout, content)
     with pytest.raises(UserError, match=message):
-        read_task(TASKS["race"], tmp_path)
+        read_task(TASKS[layout.split()[0]], tmp_path)
 
 
-def write_snli(folder: Path, *labels: str) -> None:
-    for name in SNLI:
-        rows = [{"gold_label": label, "sentence1": f"A {label}.", "sentence2": "B.", "pairID": "1"} for label in labels]
-        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def test_snli_drops_rows_without_agreement(tmp_path: Path) -> None:
-    write_snli(tmp_path, "neutral", "-", "contradiction", "entailment")
-    found = read_task(TASKS["snli"], tmp_path)["train"]
-    assert [example.label for example in found.examples] == [1, 2, 0]
-    assert found.dropped == {"label -": 1}
-
-
-def test_snli_faults(tmp_path: Path) -> None:
-    write_snli(tmp_path, "neutral", "perhaps")
-    with pytest.raises(
-        UserError, match=r"snli_1\.0_train\.jsonl, row 2: unknown label 'perhaps'; labels of SNLI: entailment, neutral"
-    ):
-        read_task(TASKS["snli"], tmp_path)
-    (tmp_path / SNLI[0]).write_text('{"gold_label": "neutral", "sentence1": "A."}\n')
-    with pytest.raises(UserError, match=r"row 1: no 'sentence2' in it"):
-        read_task(TASKS["snli"], tmp_path)
-    (tmp_path / SNLI[0]).write_text("no json\n")
-    with pytest.raises(UserError, match=r"row 1: not JSON"):
-        read_task(TASKS["snli"], tmp_path)
-    (tmp_path / SNLI[1]).unlink()
-    with pytest.raises(UserError, match=r"snli_1\.0_dev\.jsonl is missing"):
-        read_task(TASKS["snli"], tmp_path)
-
-
-def test_scitail(tmp_path: Path) -> None:
-    folder = tmp_path / "SciTailV1.1" / "tsv_format"
-    folder.mkdir(parents=True)
-    for split in ("train", "dev", "test"):
-        (folder / f"scitail_1.0_{split}.tsv").write_text('A "quoted premise.\tA hypothesis.\tentails\nB.\tC.\tneutral\n')
-    found = read_task(TASKS["scitail"], tmp_path)
-    assert [(e.texts, e.label) for e in found["test"].examples] == [(('A "quoted premise.', "A hypothesis."), 0), (("B.", "C."), 1)]
-    (folder / "scitail_1.0_dev.tsv").write_text("A.\tneutral\n")
-    with pytest.raises(UserError, match=r"scitail_1\.0_dev\.tsv, row 1: 2 columns; 3 were expected"):
-        read_task(TASKS["scitail"], tmp_path)
-    (folder / "scitail_1.0_dev.tsv").write_text("")
-    with pytest.raises(UserError, match=r"no dev examples of SciTail"):
-        read_task(TASKS["scitail"], tmp_path)
-
-
-def write_cloze(folder: Path, *rows: str) -> None:
-    for part in ("val", "test"):
-        file = folder / f"cloze_test_{part}__spring2016 - cloze_test_ALL_{part}.csv"
-        file.write_text("\n".join([CLOZE_HEADER, *rows]) + "\n")
-
-
-def test_story_cloze(tmp_path: Path) -> None:
-    write_cloze(tmp_path, *(f'id{n},"He came, saw.",Two.,Three.,Four.,Good end.,Bad end.,{1 + n % 2}' for n in range(10)))
-    found = read_task(TASKS["storycloze"], tmp_path)
-    assert {split: len(found[split].examples) for split in found} == {"train": 8, "dev": 2, "test": 10}
-    first = found["test"].examples[1]
-    assert (first.texts, first.choices, first.label) == (("He came, saw. Two. Three. Four.",), ("Good end.", "Bad end."), 1)
-    assert {e.id for e in found["train"].examples} & {e.id for e in found["dev"].examples} == set()
-    write_cloze(tmp_path, "id0,One.,Two.,Three.,Four.,Good.,Bad.,3")
-    with pytest.raises(UserError, match=r"row 2: AnswerRightEnding is '3'; 1 or 2 was expected"):
-        read_task(TASKS["storycloze"], tmp_path)
-
-
-def test_the_released_split_of_story_cloze(tmp_path: Path) -> None:
-    write_cloze(tmp_path, *(f"id{n},One.,Two.,Three.,Four.,Good.,Bad.,1" for n in range(1871)))
-    found = read_task(TASKS["storycloze"], tmp_path)
-    assert [len(found[split].examples) for split in ("train", "dev")] == [1497, 374]
-
-
-def write_glue(folder: Path, name: str, header: str, *rows: str) -> None:
-    (folder / name).mkdir(exist_ok=True)
-    for split in ("train", "dev"):
-        (folder / name / f"{split}.tsv").write_text("\n".join([header, *rows]) + "\n")
-
-
-def test_qqp_leaves_out_broken_rows_and_counts_them(tmp_path: Path) -> None:
-    write_glue(tmp_path, "QQP", "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate", "0\t1\t2\tA?\tB?\t1", "3\t4\t5\tbroken")
-    found = read_task(TASKS["qqp"], tmp_path)["train"]
-    assert (len(found.examples), found.dropped) == (1, {"too few columns": 1})
-
-
-def test_glue_faults(tmp_path: Path) -> None:
-    write_glue(tmp_path, "RTE", "index\tsentence1\tsentence2\tgold", "0\tA.\tB.\tentailment")
-    with pytest.raises(UserError, match=r"row 1: no column 'label'; columns found: index, sentence1, sentence2, gold"):
-        read_task(TASKS["rte"], tmp_path)
-    write_glue(tmp_path, "STS-B", "index\tsentence1\tsentence2\tscore", "0\tA.\tB.\t5.5")
-    with pytest.raises(UserError, match=r"row 2: the score is '5\.5'; a number from 0 to 5"):
-        read_task(TASKS["stsb"], tmp_path)
-    with pytest.raises(UserError, match=r"train\.tsv is missing"):
-        read_task(TASKS["mrpc"], tmp_path)
-    (tmp_path / "RTE" / "train.tsv").write_bytes(b"index\tsentence1\xff")
-    with pytest.raises(UserError, match=r"not UTF-8 text \(byte 15\)"):
-        read_task(TASKS["rte"], tmp_path)
-
-
-def test_an_unknown_task_gets_the_nearest_name() -> None:
+def test_an_unknown_task_and_a_missing_file_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean 'demo_choice'"):
         task_named("demo_choise")
+    with pytest.raises(UserError, match=r"train\.tsv is missing"):
+        read_task(TASKS["mrpc"], tmp_path)
 
 
-def test_lambada_in_both_published_layouts(tmp_path: Path) -> None:
-    passage = 'He reached for the door, " she said. " She opened the'
-    rows = [json.dumps({"text": text}) + "\n" for text in (f"{passage} door", "one two")]
-    (tmp_path / "lambada_test.jsonl").write_text("".join(rows))
-    found = read_task(TASKS["lambada"], tmp_path)["dev"].examples
-    assert [example.texts for example in found] == [(passage, "door"), ("one", "two")]
-    (tmp_path / "lambada_test.jsonl").unlink()
-    (tmp_path / "lambada_test_plain_text.txt").write_text(f"{passage} door\none two\n")
-    again = read_task(TASKS["lambada"], tmp_path)["dev"].examples
-    assert [example.texts for example in again] == [example.texts for example in found]
-    assert {example.label for example in found} == {1}
+Rows = Sequence[Mapping[str, Any]]
+HUBS = {task.name: task.hub for task in TASKS.values() if task.hub}
+LABELS: Mapping[str, Any] = {"stsb": 4.75, "race": "C", "scitail": "neutral"}
+"""A good label of each copy on the hub; 1 in the others."""
 
 
-BAD_LAMBADA = [('{"text": 3}', "no text under `text`"), ("{", "not JSON"), ('{"text": "word"}', "two words")]
+def hub_row(task: str, **changes: object) -> dict[str, Any]:
+    texts = {str(name): f"A {name}." for name in HUBS[task].columns.texts}
+    about = {"options": list("abcd"), "example_id": "high1.txt"} if task == "race" else {"idx": 0}
+    return {**texts, str(HUBS[task].columns.label): LABELS.get(task, 1), **about, **changes}
 
 
-@pytest.mark.parametrize(("line", "message"), BAD_LAMBADA)
-def test_bad_lambada_rows_are_named(line: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "lambada_test.jsonl").write_text('{"text": "one two"}\n' + line + "\n")
-    with pytest.raises(UserError, match=message) as caught:
-        read_task(TASKS["lambada"], tmp_path)
-    assert "row 2" in str(caught.value)
+def write_shards(folder: Path, split: str, rows: Rows, shards: int = 1) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{split}-{n:05d}-of-{shards:05d}.parquet" for n in range(shards)]
+    for shard, path in enumerate(paths):
+        pq.write_table(pa.Table.from_pylist([dict(row) for row in rows[shard::shards]]), path)
+    return paths
 
 
-WSC_XML = """<?xml version="1.0" encoding="utf-8"?>
-<collection>
-  <schema>
-    <text>
-      <txt1>The city councilmen refused the demonstrators a permit because
-      </txt1>
-      <pron>they</pron>
-      <txt2> feared violence.</txt2>
-    </text>
-    <quote><quote1></quote1><pron>they</pron><quote2>feared violence</quote2></quote>
-    <answers><answer>The city councilmen</answer><answer>The demonstrators</answer></answers>
-    <correctAnswer>A.</correctAnswer>
-    <source>(Winograd 1972)</source>
-  </schema>
-</collection>
-"""
+def write_copy(folder: Path, task: str, rows: Rows, test: Rows | None = None) -> Path:
+    """A copy of a data set with these rows in each configuration and split."""
+    for ours, parts in HUBS[task].parts.items():
+        for config, split, _ in parts:
+            write_shards(folder / config, split, rows if ours != "test" or test is None else test)
+    return folder
 
 
-def test_wsc273_in_both_layouts(tmp_path: Path) -> None:
-    (tmp_path / "WSCollection.xml").write_text(WSC_XML)
-    [found] = read_task(TASKS["wsc273"], tmp_path)["dev"].examples
-    before, after = "The city councilmen refused the demonstrators a permit because", "feared violence."
-    assert (found.texts, found.label) == ((before, after), 0)
-    assert found.choices == ("The city councilmen", "The demonstrators")
-    row = {"text": f"{before} they {after}", "pronoun": "they", "pronoun_loc": len(before) + 1, "label": 0}
-    row["options"] = list(found.choices)
-    (tmp_path / "wsc273.jsonl").write_text((json.dumps(row) + "\n") * 285)
-    split = read_task(TASKS["wsc273"], tmp_path)["dev"]
-    assert len(split.examples) == 273
-    assert split.dropped == {"beyond the first 273": 12}
-    assert (split.examples[0].texts, split.examples[0].choices) == (found.texts, found.choices)
+@pytest.mark.parametrize("task", HUBS)
+def test_every_copy_on_the_hub_is_read(task: str, tmp_path: Path) -> None:
+    hub = HUBS[task]
+    kept_back = {str(hub.columns.label): -1} if hub.kept_back else {}
+    write_copy(tmp_path / hub.repo, task, [hub_row(task)], [hub_row(task, **kept_back)])
+    found = read_task(TASKS[task], tmp_path)
+    expected = {"stsb": 4.75, "race": 2}.get(task, 1)
+    labels = {split: {example.label for example in found[split].examples} for split in found}
+    kept = None if hub.kept_back else expected
+    assert labels == {"train": {expected}, "dev": {expected}, "test": {kept}}
+    groups = {group for _, _, group in hub.parts["dev"]}
+    assert {example.group for example in found["dev"].examples} == groups
+    assert len({example.id for example in found["dev"].examples}) == len(groups)
+    if TASKS[task].dropped_label and not hub.kept_back:  # the annotators did not agree
+        write_copy(tmp_path / hub.repo, task, [hub_row(task, label=n) for n in (0, -1, 2)])
+        test = read_task(TASKS[task], tmp_path)["test"]
+        assert [example.label for example in test.examples] == [0, 2]
+        assert test.dropped == {"label -": 1}
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("<correctAnswer>A.", "<correctAnswer>C.", "correctAnswer A or B"),
-        ("<answer>The demonstrators</answer>", "", "two options"),
-        ("</collection>", "", "not XML"),
-        ("<collection>", "<!DOCTYPE x [<!ENTITY a 'b'>]><collection>", "XML entities"),
-    ],
-)
-def test_bad_schemas_are_named(old: str, new: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "WSCollection.xml").write_text(WSC_XML.replace(old, new))
+def test_the_publishers_own_files_come_first(tmp_path: Path) -> None:
+    write_copy(tmp_path / "nyu-mll" / "glue", "rte", [hub_row("rte")])
+    [(source, _)] = source_files(TASKS["rte"], tmp_path)["dev"]
+    assert source.path == "hub/rte/validation-00000-of-00001.parquet"
+    publish(tmp_path, "rte", RTE.format("label", "entailment"))
+    assert read_task(TASKS["rte"], tmp_path)["dev"].examples[0].label == 0
+
+
+def test_shards_are_read_in_order_and_none_may_miss(tmp_path: Path) -> None:
+    rows = [hub_row("rte", sentence1=f"Number {n}.") for n in range(6)]
+    shards = write_shards(tmp_path / "rte", "train", rows, 2)
+    write_shards(tmp_path / "rte", "validation", rows)
+    found = read_task(TASKS["rte"], tmp_path)
+    numbers = [example.texts[0] for example in found["train"].examples]
+    assert numbers == [f"Number {n}." for n in (0, 2, 4, 1, 3, 5)]
+    assert "test" not in found
+    shards[1].unlink()
+    with pytest.raises(UserError, match="1 shards of train where their names say 2"):
+        read_task(TASKS["rte"], tmp_path)
+
+
+HUB_FAULTS = [
+    ("rte", {"label": 2}, r"train-0+-of-00001\.parquet, row 2: unknown label 2; .*: 0 to 1 \(ent"),
+    ("rte", {"label": -1}, "row 2: unknown label -1"),
+    ("rte", {"sentence2": None}, "row 2: sentence2 is None; a text was expected"),
+    ("stsb", {"label": 7.5}, r"row 2: the score is 7\.5; a number from 0 to 5"),
+    ("scitail", {"label": "maybe"}, "row 2: unknown label 'maybe'; .* SciTail: entails, neutral"),
+    ("race", {"answer": "E"}, "row 2: the right answer is 'E'; one of A, B, C, D"),
+    ("race", {"answer": ""}, "row 2: the right answer is ''"),
+    ("race", {"options": ["a"]}, "row 2: 1 answers; 4 were expected"),
+]
+
+
+@pytest.mark.parametrize(("task", "change", "message"), HUB_FAULTS)
+def test_a_fault_of_a_copy_is_named(task: str, change: Any, message: str, tmp_path: Path) -> None:
+    write_copy(tmp_path, task, [hub_row(task), hub_row(task, **change)])
     with pytest.raises(UserError, match=message):
-        read_task(TASKS["wsc273"], tmp_path)
+        read_task(TASKS[task], tmp_path)
+
+
+def test_a_wrong_column_a_damaged_file_and_a_missing_or_empty_split(tmp_path: Path) -> None:
+    row = {"sentence1": "A.", "sentence2": "B.", "gold": 1}
+    [train] = write_shards(tmp_path / "rte", "train", [row])
+    [dev] = write_shards(tmp_path / "rte", "validation", [hub_row("rte")])
+
+    def refused(message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            read_task(TASKS["rte"], tmp_path)
+
+    refused("no column 'label'; columns found: sentence1, sentence2, gold")
+    train.write_bytes(b"PAR1 and nothing else")
+    refused(rf"{train.name}: not a whole Parquet file .*fetch it again")
+    write_shards(tmp_path / "rte", "train", [hub_row("rte")])
+    pq.write_table(pq.read_table(dev).slice(0, 0), dev)
+    refused("no dev examples of RTE in it; at least one row is needed")
+    dev.unlink()
+    refused(rf"{dev.name} is missing; `gpt1 data get rte` fetches it")

@@ -1,68 +1,110 @@
-"""The four input transforms against the words of SPEC section 4."""
+"""The four input transforms of the paper's figure 1 (SPEC section 4), and batches by length."""
 
 from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt1.errors import UserError
+from gpt1.tasks.batches import epoch_batches
+from gpt1.tasks.encoded import EncodedExamples, Form, make_batch
+from gpt1.tasks.example import Example
+from gpt1.tasks.pieces import encode_pieces, load_pieces, pieces_bytes
 from gpt1.tasks.transforms import SpecialIds, pair, sequences, share_room, single
 
 PUBLISHED = SpecialIds.after(40478)
 S, D, E = 40478, 40479, 40480
-
-
-def test_the_special_ids_follow_the_vocabulary() -> None:
-    assert (PUBLISHED.start, PUBLISHED.delimiter, PUBLISHED.extract) == (S, D, E)
-
-
-def test_each_kind_has_its_form() -> None:
-    first, second, third = [1, 2], [3], [4, 5, 6]
-    assert sequences("classification", [first], [], PUBLISHED, 512) == [[S, 1, 2, E]]
-    assert sequences("entailment", [first, second], [], PUBLISHED, 512) == [[S, 1, 2, D, 3, E]]
-    assert sequences("similarity", [first, second], [], PUBLISHED, 512) == [[S, 1, 2, D, 3, E], [S, 3, D, 1, 2, E]]
+Ids = list[list[int]]
+FIGURE_1 = [
+    ("classification", [[1, 2]], [], [[S, 1, 2, E]]),
+    ("entailment", [[1, 2], [3]], [], [[S, 1, 2, D, 3, E]]),
+    ("similarity", [[1, 2], [3]], [], [[S, 1, 2, D, 3, E], [S, 3, D, 1, 2, E]]),
     # no delimiter between document and question
-    assert sequences("choice", [first, second], [third, [7]], PUBLISHED, 512) == [
-        [S, 1, 2, 3, D, 4, 5, 6, E],
-        [S, 1, 2, 3, D, 7, E],
-    ]
+    ("choice", [[1, 2], [3]], [[4, 5], [7]], [[S, 1, 2, 3, D, 4, 5, E], [S, 1, 2, 3, D, 7, E]]),
+]
 
 
-def test_room_goes_to_the_longer_part() -> None:
+@pytest.mark.parametrize(("kind", "texts", "choices", "expected"), FIGURE_1)
+def test_each_kind_has_the_papers_form(kind: Any, texts: Ids, choices: Ids, expected: Ids) -> None:
+    assert (PUBLISHED.start, PUBLISHED.delimiter, PUBLISHED.extract) == (S, D, E)
+    assert sequences(kind, texts, choices, PUBLISHED, 512) == expected
+
+
+def test_room_goes_to_the_longer_part_or_each_is_cut_as_the_released_code_does() -> None:
     assert share_room([3, 100], 20) == [3, 17]
-    assert share_room([100, 3], 20) == [17, 3]
     assert sum(share_room([100, 100], 21)) == 21
-    cut = pair([list(range(100))], [7, 8], PUBLISHED, 20)
-    assert cut == [S, *range(15), D, 7, 8, E]
-
-
-def test_reference_cuts_each_part_as_the_released_code() -> None:
-    long = list(range(600))
-    assert single(long, PUBLISHED, 512, "reference") == [S, *range(254), E]
-    assert pair([long], [9], PUBLISHED, 512, "reference") == [S, *range(254), D, 9, E]
-    assert pair([long], long, PUBLISHED, 512, "reference") == [S, *range(254), D, *range(254), E]
+    assert pair([list(range(100))], [7, 8], PUBLISHED, 20) == [S, *range(15), D, 7, 8, E]
+    long, kept = list(range(600)), range(254)
+    assert single(long, PUBLISHED, 512, "reference") == [S, *kept, E]
+    assert pair([long], long, PUBLISHED, 512, "reference") == [S, *kept, D, *kept, E]
     # a question is not lost behind a long document
     assert pair([long, [9, 9]], long, PUBLISHED, 512, "reference")[253:256] == [9, 9, D]
 
 
 @given(
-    kind=st.sampled_from(["classification", "entailment", "similarity", "choice"]),
-    lengths=st.lists(st.integers(0, 60), min_size=4, max_size=4),
-    context=st.integers(16, 64),
-    truncation=st.sampled_from(["room", "reference"]),
+    st.sampled_from(["classification", "entailment", "similarity", "choice"]),
+    st.lists(st.integers(0, 60), min_size=4, max_size=4), st.integers(16, 64),
+    st.sampled_from(["room", "reference"]),
 )
-def test_the_extract_token_is_never_cut(kind: str, lengths: list[int], context: int, truncation: str) -> None:
+def test_no_extract_token_is_cut(kind: Any, lengths: list[int], context: int, cut: Any) -> None:
     parts = [[1] * length for length in lengths]
-    texts = {"classification": parts[:1]}.get(kind, parts[:2])
-    made = sequences(kind, texts, parts[2:] if kind == "choice" else [], PUBLISHED, context, truncation)  # type: ignore[arg-type]
+    texts = parts[:1] if kind == "classification" else parts[:2]
+    choices = parts[2:] if kind == "choice" else []
+    made = sequences(kind, texts, choices, PUBLISHED, context, cut)
     for sequence in made:
         assert len(sequence) <= context
         assert (sequence[0], sequence[-1], sequence.count(E)) == (S, E, 1)
         assert sequence.count(D) == (0 if kind == "classification" else 1)
-        if truncation == "room" and sum(map(len, texts)) > context:
+        if cut == "room" and sum(map(len, texts)) > context:
             assert len(sequence) == context or kind == "choice"
 
 
 def test_a_referent_has_no_transform() -> None:
     with pytest.raises(ValueError, match="without fine-tuning"):
         sequences("referent", [[1], [2]], [], PUBLISHED, 64)
+
+
+LENGTHS = random.Random(1).choices(range(3, 60), k=1000)
+
+
+@given(st.integers(1, 300), st.integers(1, 40), st.integers(0, 5), st.integers(0, 3))
+def test_every_example_at_most_once(count: int, size: int, seed: int, epoch: int) -> None:
+    batches = epoch_batches(LENGTHS[:count], size, seed, epoch, "length")
+    places = [place for batch in batches for place in batch]
+    assert len(set(places)) == len(places) == count // size * size
+    assert {len(batch) for batch in batches} <= {size}
+    assert batches == epoch_batches(LENGTHS[:count], size, seed, epoch, "length")
+
+
+def test_by_length_pads_little_and_differs_between_seeds_and_epochs() -> None:
+    def padding(batches: list[list[int]]) -> float:
+        padded = sum(len(batch) * max(LENGTHS[place] for place in batch) for batch in batches)
+        return padded / sum(LENGTHS[place] for batch in batches for place in batch)
+
+    first = epoch_batches(LENGTHS, 16, 1, 0, "length")
+    assert padding(first) < 1.15 < 1.6 < padding(epoch_batches(LENGTHS, 16, 1, 0, "random"))
+    for seed, epoch in ((2, 0), (1, 1)):
+        other = set(map(frozenset, epoch_batches(LENGTHS, 16, seed, epoch, "length")))
+        assert len(set(map(frozenset, first)) & other) < len(first) / 10
+
+
+def test_what_does_not_fit_is_cut_counted_and_keeps_its_extract_token(tmp_path: Path) -> None:
+    texts = (" ".join(["5"] * 100), "5 6")
+    examples = [Example(str(n), (text,), label=1 - n) for n, text in enumerate(texts)]
+    form = Form("classification", PUBLISHED, 20)
+    pieces = encode_pieces(examples, lambda text: [*map(int, text.split())])
+    file = tmp_path / "train.safetensors"
+    file.write_bytes(pieces_bytes(pieces))
+    with pytest.raises(UserError, match="2 texts encoded, the examples have 1; run the encode"):
+        load_pieces(file, examples[:1])
+    kept = EncodedExamples(examples, load_pieces(file, examples), form)
+    assert kept.cut == 1
+    assert kept[0].sequences == [[PUBLISHED.start, *[5] * 18, PUBLISHED.extract]]
+    ids, lengths, labels = make_batch(kept[:2], regression=False)
+    assert (lengths.tolist(), labels.tolist()) == ([20, 4], [1, 0])
+    assert ids[1].tolist() == [*kept[1].sequences[0], *[0] * 16]

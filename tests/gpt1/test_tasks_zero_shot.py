@@ -6,16 +6,17 @@ import pytest
 import torch
 
 from gpt1.errors import UserError
-from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
-from gpt1.tasks.continuations import Continuation, score_continuations
+from gpt1.tasks.continuations import score_continuations
 from gpt1.tasks.example import Example
 from gpt1.tasks.metrics import score
 from gpt1.tasks.table import TASKS
-from gpt1.tasks.zero_shot import answers, best_threshold, continuations, normalised, zero_shot_score
-from gpt1.train.random_state import generator
+from gpt1.tasks.zero_shot import best_threshold, continuations, normalised, zero_shot_score
+from tests.gpt1 import weight_samples as samples
 
 CONTEXT = 12
+RACE = Example("1", ("1 2 3", "4"), ("5 6", "7", "8 9 10", "11 12"), 2)
+DPRD = Example("1", ("1 2", "3 4"), ("5", "6 7"), 0)
 
 
 def encode(text: str) -> list[int]:
@@ -23,12 +24,7 @@ def encode(text: str) -> list[int]:
 
 
 def model(special: int = 0) -> GPT:
-    config = ModelConfig(vocabulary=30, context=CONTEXT, width=32, layers=2, heads=2, dropout=0.1, special_tokens=special)
-    return GPT(config, generator("weights", 1)).eval()
-
-
-def means(gpt: GPT, items: list[Continuation], batch: int) -> list[float]:
-    return [found.mean for found in score_continuations(gpt, items, batch, torch.device("cpu"))]
+    return samples.model(1, 30, context=CONTEXT, heads=2, special_tokens=special)
 
 
 def straight(gpt: GPT, given: list[int], scored: list[int]) -> float:
@@ -40,71 +36,60 @@ def straight(gpt: GPT, given: list[int], scored: list[int]) -> float:
     return total / len(scored)
 
 
-RACE = Example("1", ("1 2 3", "4"), ("5 6", "7", "8 9 10", "11 12"), 2)
+Pairs = list[tuple[list[int], list[int]]]
+PAIRS = [
+    (RACE, "race", [([1, 2, 3, 4], encode(choice)) for choice in RACE.choices]),
+    # a referent takes the pronoun's place, and what follows is scored
+    (DPRD, "dprd", [([1, 2, 5], [3, 4]), ([1, 2, 6, 7], [3, 4])]),
+]
 
 
-@pytest.mark.parametrize("special", [0, 3])
-def test_choice_is_the_mean_over_the_answers_tokens(special: int) -> None:
-    gpt = model(special)  # rows that are no vocabulary tokens must not count
-    items = continuations(RACE, TASKS["race"], encode, CONTEXT)
-    found = means(gpt, items, 3)
-    expected = [straight(gpt, [1, 2, 3, 4], encode(choice)) for choice in RACE.choices]
+@pytest.mark.parametrize("special", [0, 3])  # rows that are no vocabulary tokens must not count
+@pytest.mark.parametrize(("example", "task", "pairs"), PAIRS)
+def test_choices_have_their_mean(example: Example, task: str, pairs: Pairs, special: int) -> None:
+    gpt = model(special)
+    items = continuations(example, TASKS[task], encode, CONTEXT)
+    found = [one.mean for one in score_continuations(gpt, items, 3, torch.device("cpu"))]
+    expected = [straight(gpt, given, scored) for given, scored in pairs]
     assert found == pytest.approx(expected, abs=1e-5)
-    assert answers(found, 4) == [max(range(4), key=lambda n: expected[n])]
-
-
-def test_a_referent_takes_the_pronouns_place_and_what_follows_is_scored() -> None:
-    gpt = model()
-    example = Example("1", ("1 2", "3 4"), ("5", "6 7"), 0)
-    found = means(gpt, continuations(example, TASKS["dprd"], encode, CONTEXT), 8)
-    assert found == pytest.approx([straight(gpt, [1, 2, 5], [3, 4]), straight(gpt, [1, 2, 6, 7], [3, 4])], abs=1e-5)
+    reached, chosen, _ = zero_shot_score(gpt, [example], TASKS[task], encode, 4, 1)
+    assert chosen == [max(range(len(pairs)), key=lambda n: expected[n])]
+    assert reached.main == 100.0 * (chosen[0] == example.label)
 
 
 def test_the_text_before_is_cut_from_its_front() -> None:
-    example = Example("1", (" ".join(str(n) for n in range(20)),), ("21 22", "23", "24", "25"), 0)
+    example = Example("1", (" ".join(map(str, range(20))),), ("21 22", "23", "24", "25"), 0)
     items = continuations(example, TASKS["race"], encode, CONTEXT)
-    assert items[0].ids == [*range(10, 20), 21, 22]
-    assert items[0].scored == 2
-    assert items[1].ids == [*range(9, 20), 23]
-
-
-def test_the_score_of_a_set() -> None:
-    gpt = model()
-    examples = [Example(str(n), (f"{n} 2",), ("5", "6", "7", "8"), n % 4, "high") for n in range(8)]
-    found, chosen, _ = zero_shot_score(gpt, examples, TASKS["race"], encode, 4, 1)
-    assert found.main == 100 * sum(answer == n % 4 for n, answer in enumerate(chosen)) / 8
-    assert found.values["accuracy/high"] == found.main
-
-
-def test_normalised_between_chance_and_the_best_earlier_model() -> None:
-    reached = score(TASKS["race"], [0, 1, 2, 3], [0, 1, 0, 0])
-    assert normalised(reached, TASKS["race"]) == (pytest.approx((50 - 25) / (53.3 - 25)), "best earlier model")
-    other = score(TASKS["demo_choice"], [0, 1, 0, 1], [0, 1, 0, 0])
-    assert normalised(other, TASKS["demo_choice"]) == (0.5, "100")
-
-
-def test_other_kinds_are_refused() -> None:
+    found = [(one.ids, one.scored) for one in items[:2]]
+    assert found == [([*range(10, 20), 21, 22], 2), ([*range(9, 20), 23], 1)]
     with pytest.raises(UserError, match="tasks of kind entailment are not scored zero-shot"):
         continuations(Example("1", ("1", "2")), TASKS["rte"], encode, CONTEXT)
 
 
-def test_acceptability_is_the_mean_over_the_sentence_with_a_threshold_from_training() -> None:
+def test_scores_are_normalized_between_chance_and_the_best_earlier_model() -> None:
+    def share(task: str, labels: list[float], found: list[float]) -> tuple[float, str]:
+        return normalised(score(TASKS[task], labels, found), TASKS[task])
+
+    earlier = "best earlier model"
+    assert share("race", [0, 1, 2, 3], [0, 1, 0, 0]) == (pytest.approx(25 / 28.3), earlier)
+    assert share("demo_choice", [0, 1, 0, 1], [0, 1, 0, 0]) == (0.5, "100")
+    # from random guess, and not from the majority
+    assert share("sst2", [0, 1, 1, 1], [0, 1, 1, 0]) == (pytest.approx(25 / 43.2), earlier)
+
+
+def test_acceptability_is_the_sentences_mean_with_a_threshold_from_training() -> None:
     gpt = model()
-    sentences = [f"{n} {n % 7 + 1} {n % 5 + 2}" for n in range(1, 25)]
-    scores = [straight(gpt, encode(text)[:1], encode(text)[1:]) for text in sentences]
+    texts = [f"{n} {n % 7 + 1} {n % 5 + 2}" for n in range(1, 25)]
+    scores = [straight(gpt, encode(text)[:1], encode(text)[1:]) for text in texts]
     cut = sorted(scores)[len(scores) // 2]
-    examples = [
-        Example(str(n), (text,), label=int(value > cut)) for n, (text, value) in enumerate(zip(sentences, scores, strict=True))
-    ]
+    labels = [int(value > cut) for value in scores]
+    examples = [Example("n", (text,), label=labels[n]) for n, text in enumerate(texts)]
     found, chosen, about = zero_shot_score(gpt, examples[:8], TASKS["cola"], encode, 5, 1, examples)
     assert found.values["matthews"] == pytest.approx(100)
-    assert chosen == [example.label for example in examples[:8]]
+    assert chosen == labels[:8]
     assert about["threshold"] == pytest.approx(cut, abs=0.5)
     with pytest.raises(UserError, match="no training examples to choose the threshold on"):
         zero_shot_score(gpt, examples, TASKS["cola"], encode, 5, 1)
-
-
-def test_the_best_threshold_of_a_few() -> None:
     assert best_threshold([-4.0, -3.0, -2.0, -1.0], [0, 0, 1, 1]) == -2.5
     assert best_threshold([-4.0, -3.0], [1, 1]) == float("-inf")
 
@@ -115,29 +100,26 @@ def test_sentiment_compares_two_words_after_very(pieces: int) -> None:
     words = {"very": [20], "positive": [21, 22][:pieces], "negative": [23, 24][:pieces]}
 
     def spell(text: str) -> list[int]:
-        return [number for word in text.split() for number in words.get(word, [int(word) if word.isdigit() else 0])]
+        return [id for word in text.split() for id in (words.get(word) or [int(word)])]
 
     examples = [Example(str(n), (f"{n} {n + 1} 3",), label=n % 2) for n in range(8)]
     _, chosen, _ = zero_shot_score(gpt, examples, TASKS["sst2"], spell, 3, 1)
     for example, choice in zip(examples, chosen, strict=True):
         given = [*encode(example.texts[0]), 20]
-        positive, negative = (straight(gpt, given, words[word]) for word in ("positive", "negative"))
-        assert choice == int(positive > negative)
+        good, bad = (straight(gpt, given, words[word]) for word in ("positive", "negative"))
+        assert choice == int(good > bad)
 
 
 def test_the_last_word_must_be_the_first_choice_of_the_model() -> None:
     gpt = model()
-    given = [3, 1, 4]
-    with torch.no_grad():
-        best = int(gpt.vocabulary_logits(gpt(torch.tensor([given])))[0, -1].argmax())
-        second = int(gpt.vocabulary_logits(gpt(torch.tensor([[*given, best]])))[0, -1].argmax())
+
+    def best_after(*ids: int) -> int:
+        with torch.no_grad():
+            return int(gpt.vocabulary_logits(gpt(torch.tensor([ids])))[0, -1].argmax())
+
+    best = best_after(3, 1, 4)
+    second = best_after(3, 1, 4, best)
     words = [f"{best}", f"{best} {second}", f"{best} {(second + 1) % 30}", f"{(best + 1) % 30}"]
     examples = [Example(str(n), ("3 1 4", word), label=1) for n, word in enumerate(words)]
     found, chosen, _ = zero_shot_score(gpt, examples, TASKS["lambada"], encode, 3, 1)
-    assert chosen == [1, 1, 0, 0]
-    assert (found.main, found.baseline) == (50.0, 0.0)
-
-
-def test_sentiment_is_normalised_from_random_guess_and_not_from_the_majority() -> None:
-    reached = score(TASKS["sst2"], [0, 1, 1, 1], [0, 1, 1, 0])
-    assert normalised(reached, TASKS["sst2"])[0] == pytest.approx((75 - 50) / (93.2 - 50))
+    assert (chosen, found.main, found.baseline) == ([1, 1, 0, 0], 50.0, 0.0)

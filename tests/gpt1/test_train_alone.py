@@ -18,30 +18,20 @@ FEW = "torch,numpy,safetensors,pyarrow"
 def run_with(packages: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
     """A module with its arguments, where only `packages` are installed."""
     command = [sys.executable, "-m", "tests.only", packages, *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 def test_a_rank_alone_pre_trains_without_deepspeed(tmp_path: Path) -> None:
+    assert "No module named deepspeed" in run_with(FEW, "deepspeed").stderr
     place = write_data(tmp_path)
     file = tmp_path / "run.json"
     file.write_text(to_json(CONFIG, place))
     done = run_with(FEW, "gpt1.train.pretrain", "--config", file)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (Path(place.output) / "model.safetensors").is_file()
-    assert (Path(place.output) / "samples.md").read_text(encoding="utf-8")
-
-
-HIDDEN = ["pydantic", "sklearn", "scipy", "ftfy", "ray", "typer", "deepspeed"]
-
-
-@pytest.mark.parametrize("package", HIDDEN)
-def test_other_packages_are_hidden(package: str) -> None:
-    done = run_with(FEW, package)
-    assert done.returncode == 1
-    assert f"No module named {package}" in done.stderr
 
 
 @pytest.mark.parametrize("module", ["gpt1.tasks.finetune_packed", "gpt1.tasks.zero_shot"])
 def test_fine_tuning_needs_no_deepspeed(module: str) -> None:
-    """tests/pipeline/test_pack_tasks.py runs a whole folder so."""
+    """tests/pipeline/test_pack_tasks.py runs a packed folder so."""
     assert run_with(FEW, module, "--help").returncode == 0

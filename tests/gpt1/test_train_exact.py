@@ -1,92 +1,118 @@
-"""Training against transformers' model under a plain torch loop, and the reference optimiser against numpy."""
+"""Training against a plain torch loop over transformers' model, the optimizer against numpy."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.model.loss import LanguageModelling
-from gpt1.train.engine import MicroBatch, TorchEngine
+from gpt1.train.deepspeed_engine import DeepSpeedEngine
+from gpt1.train.engine import Engine, MicroBatch, TorchEngine
 from gpt1.train.loop import train
 from gpt1.train.optimiser import OptimiserConfig, make_optimiser
+from gpt1.train.ranks import Ranks, accumulation
 from gpt1.weights.hf import TRANSPOSED, hf_config, hf_weights
-from tests.conftest import ROOT
-from tests.gpt1.tiny_pretraining import NEEDS_COMPILER, launcher, zero
+from tests.gpt1.rank_group import RankGroup
+from tests.gpt1.tiny_pretraining import NEEDS_COMPILER, zero
 
 SHAPE = ModelConfig(vocabulary=97, context=16, width=48, layers=3, heads=4, dropout=0.0)
 BATCH, MICRO_BATCH, STEPS, RATE = 8, 2, 50, 1e-3
 CLIP = 0.25  # the gradient's norm is above it in every step, so clipping always acts
+FUSED = pytest.param(True, marks=[pytest.mark.slow, NEEDS_COMPILER])
 BOUND = 1e-4
-"""Largest relative error of any tensor: |ours - theirs| / |theirs - initial|, in the Euclidean norm."""
-MUTANTS = {
-    "no clipping": ("0", "1e-8", "-"),
-    "decay on layer norms": (str(CLIP), "1e-8", "decay_ln"),
-    "another eps": (str(CLIP), "1e-6", "-"),
-}
+"""Largest relative error of any tensor: |ours - theirs| / |theirs - initial|, Euclidean norms."""
+Weights = dict[str, Tensor]
+Trained = tuple[Weights, list[float]]
+"""The weights after the last step, and the norm of each step's gradient."""
 
 
-def initial_model() -> GPT:
-    return GPT(SHAPE, torch.Generator().manual_seed(5))
+def initial_model(drop: float = 0.0) -> GPT:
+    return GPT(dataclasses.replace(SHAPE, dropout=drop), torch.Generator().manual_seed(5))
 
 
-def windows(step: int) -> torch.Tensor:
-    """The global batch (B, T+1) of a step; ids with a pattern, so that there is something to learn."""
+def windows(step: int) -> Tensor:
+    """The global batch (B, T+1) of a step; ids with a pattern, which can be learned."""
     draw = torch.Generator().manual_seed(step)
-    return (torch.randint(1, 4, (BATCH, SHAPE.context + 1), generator=draw).cumsum(-1) * 5) % SHAPE.vocabulary
+    steps = torch.randint(1, 4, (BATCH, SHAPE.context + 1), generator=draw)
+    return (steps.cumsum(-1) * 5) % SHAPE.vocabulary
 
 
 def micro_batches(step: int) -> list[MicroBatch]:
     return [MicroBatch(n, (ids,)) for n, ids in enumerate(windows(step).split(MICRO_BATCH))]
 
 
+def trained(engine: Engine, rank: int = 0, world: int = 1) -> Trained:
+    norms: list[float] = []
+    train(
+        engine, lambda step: micro_batches(step)[rank::world], lambda _: RATE, steps=STEPS,
+        after_step=lambda _, outcome: norms.append(float(outcome.gradient_norm)),
+    )  # fmt: skip
+    return engine.weights(), norms
+
+
+def module_of(dropout: float, fused: bool) -> LanguageModelling:
+    """`fused`: the loss in chunks that do not divide, with padded columns."""
+    return LanguageModelling(initial_model(dropout), *((20, 64) if fused else ()))
+
+
+def alone(
+    dropout: float = 0.0, fused: bool = False, clip: float = CLIP, eps: float = 1e-8
+) -> Trained:
+    """One rank without DeepSpeed; `fused` compiles model and loss too."""
+    torch.compiler.reset()
+    module = module_of(dropout, fused)
+    if fused:
+        module.compile_for_training(one_graph=True)
+    config = OptimiserConfig(clip=clip, eps=eps)
+    return trained(TorchEngine(module, config, seed=7, accumulation=BATCH // MICRO_BATCH))
+
+
+def on_a_rank(settings: str, dropout: float, fused: bool) -> Trained:
+    """The same as a rank of DeepSpeed."""
+    ranks = Ranks.connect("cpu", threads=1)
+    share = accumulation(BATCH, MICRO_BATCH, ranks.world)
+    engine = DeepSpeedEngine(
+        module_of(dropout, fused), OptimiserConfig(clip=CLIP), ranks, settings=Path(settings),
+        seed=7, micro_batch=MICRO_BATCH, accumulation=share, precision="fp32",
+    )  # fmt: skip
+    return trained(engine, ranks.rank, ranks.world)
+
+
 @pytest.fixture(scope="module")
-def plain() -> dict[str, torch.Tensor]:
-    """The weights, under our names and in our layout, after a plain loop over transformers' OpenAIGPTLMHeadModel."""
+def plain() -> Weights:
+    """After a plain loop over transformers' OpenAIGPTLMHeadModel, in our names and layout."""
     transformers = pytest.importorskip("transformers")
     model = transformers.OpenAIGPTLMHeadModel(transformers.OpenAIGPTConfig(**hf_config(SHAPE)))
-    model.load_state_dict({**hf_weights(initial_model()), "lm_head.weight": initial_model().tokens_embed.weight}, strict=False)
+    head = {"lm_head.weight": initial_model().tokens_embed.weight}
+    model.load_state_dict({**hf_weights(initial_model()), **head}, strict=False)
     model.train()
-    decayed = [p for p in model.parameters() if p.dim() > 1]
-    others = [p for p in model.parameters() if p.dim() == 1]
-    optimiser = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}],
-        lr=RATE, betas=(0.9, 0.999), eps=1e-8, fused=False, foreach=False,
-    )  # fmt: skip
+    groups = [
+        {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": 0.01},
+        {"params": [p for p in model.parameters() if p.dim() == 1], "weight_decay": 0.0},
+    ]
+    adam = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.999), eps=1e-8, foreach=False)
     for step in range(STEPS):
         ids = windows(step)
         logits = model(ids[:, :-1]).logits
         F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()).backward()
         assert float(torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)) > CLIP
-        optimiser.step()
-        optimiser.zero_grad()
+        adam.step()
+        adam.zero_grad()
     theirs = {name.removeprefix("transformer."): p.detach() for name, p in model.named_parameters()}
-    return {f"gpt.{name}": tensor.t() if name.endswith(TRANSPOSED) else tensor for name, tensor in theirs.items()}
+    return {f"gpt.{name}": p.t() if name.endswith(TRANSPOSED) else p for name, p in theirs.items()}
 
 
-def deepspeed(
-    folder: Path, settings: str, ranks: int, clip: str = str(CLIP), eps: str = "1e-8", mutant: str = "-", chunk: int = 0
-) -> dict[str, Any]:
-    """Weights and norms after the same steps through the DeepSpeed engine, in processes of their own."""
-    target = folder / "weights.pt"
-    worker = ROOT / "tests" / "gpt1" / "exact_worker.py"
-    command = [sys.executable, *launcher(ranks), str(worker), settings, str(target), clip, eps, mutant, str(chunk)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return torch.load(target)
-
-
-def without_key_biases(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """All but the biases of the keys: softmax does not see them, so their gradient is rounding noise, which Adam makes large."""
+def without_key_biases(weights: Weights) -> Weights:
+    """Softmax does not see the keys' biases: their gradient is noise, which Adam makes large."""
     cut = dict(weights)
     for name in [name for name in weights if name.endswith("c_attn.bias")]:
         query, _, value = cut.pop(name).chunk(3)
@@ -94,72 +120,65 @@ def without_key_biases(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tens
     return cut
 
 
-def largest_error(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
+def largest_error(ours: Weights, theirs: Weights) -> float:
     """The largest relative error of any tensor (see BOUND)."""
-    first = without_key_biases({f"gpt.{name}": tensor for name, tensor in initial_model().state_dict().items()})
-    ours, theirs = without_key_biases(ours), without_key_biases(theirs)
+    begun = {f"gpt.{name}": tensor for name, tensor in initial_model().state_dict().items()}
+    first, ours, theirs = map(without_key_biases, (begun, ours, theirs))
     assert ours.keys() == theirs.keys() == first.keys()
     return max(float((ours[n] - theirs[n]).norm() / (theirs[n] - first[n]).norm()) for n in ours)
 
 
-@pytest.mark.parametrize(("stage", "ranks"), [(1, 1), *(pytest.param(stage, 2, marks=pytest.mark.slow) for stage in range(4))])
+@pytest.mark.parametrize("fused", [False, FUSED])
 def test_fifty_steps_give_the_weights_of_a_plain_loop_over_transformers_model(
-    stage: int, ranks: int, plain: dict[str, torch.Tensor], tmp_path: Path
+    fused: bool, plain: Weights
 ) -> None:
-    ours = deepspeed(tmp_path, zero(stage), ranks)
-    assert min(ours["norms"]) > CLIP
-    error = largest_error(ours["weights"], plain)
-    print(f"ZeRO {stage}, {ranks} ranks: largest relative error of a tensor {error:.1e}")
-    assert error < BOUND
-
-
-@pytest.mark.parametrize("fused", [False, pytest.param(True, marks=NEEDS_COMPILER)])
-def test_a_rank_alone_gives_them_without_deepspeed_too(fused: bool, plain: dict[str, torch.Tensor]) -> None:
-    """`fused`: model and loss compiled, in chunks that do not divide, with padded columns."""
-    torch.compiler.reset()
-    module = LanguageModelling(initial_model(), *((20, 64) if fused else ()))
-    if fused:
-        module.compile_for_training(one_graph=True)
-    engine = TorchEngine(module, OptimiserConfig(clip=CLIP), seed=7, accumulation=BATCH // MICRO_BATCH)
-    train(engine, micro_batches, lambda _: RATE, steps=STEPS)
-    error = largest_error(engine.weights(), plain)
-    print(f"a rank alone, fused {fused}: largest relative error of a tensor {error:.1e}")
-    assert error < BOUND
+    ours, norms = alone(fused=fused)
+    assert min(norms) > CLIP
+    assert largest_error(ours, plain) < BOUND
 
 
 @pytest.mark.slow
-def test_the_chunked_and_padded_loss_with_every_parameter_spread_over_the_ranks(
-    plain: dict[str, torch.Tensor], tmp_path: Path
+@pytest.mark.parametrize("stage", range(4))
+def test_so_do_two_ranks_of_every_zero_stage(
+    stage: int, plain: Weights, ranks: RankGroup, tmp_path: Path
 ) -> None:
-    """ZeRO 3 keeps small parameters whole unless told otherwise; at the paper's size none of the matrices is small."""
-    settings = json.loads(Path(zero(3)).read_text())
+    """With dropout they give the weights of a rank alone: its numbers are drawn by micro-batch.
+
+    ZeRO 3 keeps small parameters undivided unless a setting forbids it; no matrix of the paper's is
+    small.
+    """
+    settings = json.loads(Path(zero(stage)).read_text())
     settings["zero_optimization"]["stage3_param_persistence_threshold"] = 0
-    file = tmp_path / "zero3.json"
+    file = tmp_path / "zero.json"
     file.write_text(json.dumps(settings))
-    assert largest_error(deepspeed(tmp_path, str(file), 2, chunk=20)["weights"], plain) < BOUND
+    for path, fused in ((zero(stage), False), (str(file), True)):
+        ours, norms = ranks.call(on_a_rank, path, 0.0, fused)[0]
+        assert min(norms) > CLIP
+        assert largest_error(ours, plain) < BOUND
+    with_dropout, _ = ranks.call(on_a_rank, zero(stage), 0.1, False)[0]
+    assert largest_error(with_dropout, alone(dropout=0.1)[0]) < BOUND
+    assert largest_error(with_dropout, plain) > 100 * BOUND
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("mutant", MUTANTS)
-def test_mutants_leave_the_bound(mutant: str, plain: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    error = largest_error(deepspeed(tmp_path, zero(1), 1, *MUTANTS[mutant])["weights"], plain)
-    print(f"{mutant}: largest relative error of a tensor {error:.1e}")
-    assert error > 100 * BOUND
+@pytest.mark.parametrize(("clip", "eps"), [(0.0, 1e-8), (CLIP, 1e-6)])
+def test_mutants_leave_the_bound(clip: float, eps: float, plain: Weights) -> None:
+    """No clipping; another eps."""
+    assert largest_error(alone(clip=clip, eps=eps)[0], plain) > 100 * BOUND
 
 
 def test_the_reference_optimiser_is_openai_s_adam_of_2018() -> None:
     """Against the formulas of SPEC section 3 in float64, over 30 updates at a changing rate."""
     draw = np.random.default_rng(0)
-    shapes = {"matrix": (5, 7), "vector": (7,)}
-    values = {name: draw.normal(size=shape) for name, shape in shapes.items()}
+    values = {"matrix": draw.normal(size=(5, 7)), "vector": draw.normal(size=7)}
     module = torch.nn.Module()
     for name, value in values.items():
         module.register_parameter(name, torch.nn.Parameter(torch.from_numpy(value.copy())))
-    optimiser = make_optimiser(module, OptimiserConfig(kind="reference", weight_decay=0.1, eps=1e-3))
-    moments = {name: [np.zeros(shape), np.zeros(shape)] for name, shape in shapes.items()}
+    config = OptimiserConfig(kind="reference", weight_decay=0.1, eps=1e-3)
+    adam = make_optimiser(module, config)
+    moments = {name: [np.zeros_like(value), np.zeros_like(value)] for name, value in values.items()}
     for t in range(1, 31):
         rate = 0.01 * (1 - t / 40)
-        for group in optimiser.param_groups:
+        for group in adam.param_groups:
             group["lr"] = rate
         for name, value in values.items():
             gradient = draw.normal(size=value.shape)
@@ -170,21 +189,6 @@ def test_the_reference_optimiser_is_openai_s_adam_of_2018() -> None:
             scheduled = rate * np.sqrt(1 - 0.999**t) / (1 - 0.9**t)
             decay = 0.1 if value.ndim > 1 else 0.0
             values[name] = value - scheduled * (m / (np.sqrt(v) + 1e-3) + decay * value)
-        optimiser.step()
+        adam.step()
     for name, value in values.items():
-        assert np.allclose(module.get_parameter(name).detach().numpy(), value, rtol=0, atol=1e-12)
-
-
-def test_the_two_optimisers_differ_first_in_the_decay() -> None:
-    """Without gradient torch shrinks by rate x decay, the reference by the bias-corrected rate x decay."""
-    shrunk = {}
-    for kind in ("adamw", "reference"):
-        module = torch.nn.Linear(2, 2, bias=False)
-        torch.nn.init.ones_(module.weight)
-        optimiser = make_optimiser(module, OptimiserConfig(weight_decay=0.5, kind=kind))  # type: ignore[arg-type]
-        optimiser.param_groups[0]["lr"] = 0.1
-        module.weight.grad = torch.zeros(2, 2)
-        optimiser.step()
-        shrunk[kind] = 1 - float(module.weight.detach()[0, 0])
-    assert shrunk["adamw"] == pytest.approx(0.05, rel=1e-5)
-    assert shrunk["reference"] == pytest.approx(0.05 * (0.001**0.5) / 0.1, rel=1e-4)
+        assert np.allclose(module.get_parameter(name).detach(), value, rtol=0, atol=1e-12)

@@ -1,192 +1,292 @@
-"""Pre-training killed and resumed: real ranks, real DeepSpeed, real checkpoints."""
+"""Killed, stopped and resumed, pre-training ends in the same bytes."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
+import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import psutil
 import pytest
+import torch
 
-from gpt1.train.pretrain_config import Place, to_json
-from tests.conftest import ROOT
-from tests.gpt1.tiny_pretraining import CONFIG, changed, contents, run, start, write_data, zero
+from gpt1.data.shards import TokenShards
+from gpt1.errors import UserError
+from gpt1.model.loss import window_losses
+from gpt1.train.engine import Precision
+from gpt1.train.pretrain_config import Place
+from gpt1.weights.store import load_model
+from tests.gpt1 import tiny_pretraining as tiny
+from tests.gpt1.rank_group import RankGroup
+from tests.gpt1.tiny_pretraining import CONFIG, changed, checkpoints_of, output_of, train_here
 
-pytestmark = pytest.mark.slow
+LOGGED, VALIDATED = [*range(5, 31, 5)], [*range(4, 29, 4), 30]
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """An undisturbed run on two ranks, dropout on."""
-    made = write_data(tmp_path_factory.mktemp("pretraining"))
-    run(CONFIG, made, ranks=2)
+    """An undisturbed run of one rank, dropout on, with the checkpoints of steps 24, 27 and 30."""
+    made = changed(tiny.write_data(tmp_path_factory.mktemp("alone")), keep_checkpoints=3)
+    train_here(CONFIG, made)
     return made
 
 
-def kill_after_next_checkpoint(place: Place) -> None:
-    """Start two ranks and kill launcher and ranks, -9, as soon as they have made another checkpoint."""
-    checkpoints = Path(place.output) / "checkpoints"
-    before = set(checkpoints.glob("step-*"))
-    process = start(CONFIG, place, ranks=2)
+def attempt(place: Place, folder: Path, *before: Place, **values: Any) -> Place:
+    """The same training with an output folder of its own, which may read earlier checkpoints."""
+    earlier = tuple(str(Path(one.output) / "checkpoints") for one in before)
+    return changed(place, **{"output": str(folder), "earlier": earlier, **values})
+
+
+def test_outputs_are_complete(place: Place) -> None:
+    rows, output = tiny.rows_of(place), Path(place.output)
+    assert [row["step"] for row in rows if "loss" in row] == LOGGED
+    assert [row["step"] for row in rows if "validation_perplexity" in row] == VALIDATED
+    assert [row["step"] for row in tiny.rows_of(place, "samples.jsonl")[::2]] == VALIDATED
+    snapshots = sorted((output / "snapshots").iterdir())
+    assert [path.name for path in snapshots] == [f"step-{n:08d}.safetensors" for n in (10, 20, 30)]
+    assert snapshots[-1].read_bytes() == (output / "model.safetensors").read_bytes()
+    assert rows[-1]["validation_perplexity"] < 0.8 * rows[0]["validation_perplexity"], "it learns"
+
+
+@torch.no_grad()
+def test_held_out_figures_are_those_of_the_saved_weights_over_each_book(place: Place) -> None:
+    """At the end all windows of 8 tokens, 5 and 9 of them; before it 5 spread over all."""
+    digest = tiny.VOCABULARY.sha256
+    shards = TokenShards.open([Path(place.held_out[0])], Path(place.books), "held_out", digest)
+    starts = [(0, 8 * n) for n in range(5)] + [(1, 8 * n) for n in range(9)]
+    ids = [shards.book(book)[start : start + 9].astype(int) for book, start in starts]
+    windows = torch.from_numpy(np.stack(ids))
+    sizes = torch.tensor([len(token.replace("</w>", " ")) for token in tiny.VOCABULARY.tokens])
+    rows = {row["step"]: row for row in tiny.rows_of(place)}
+    books = tiny.rows_of(place, "held_out_books.jsonl")
+    assert [(row["book"], row["windows"]) for row in books] == [("held_out0", 5), ("held_out1", 9)]
+    chosen = (windows[[n * 14 // 5 for n in range(5)]], windows, windows[:5], windows[5:])
+    measured = (rows[20], rows[30], *books)
+    for step, row, those in zip((20, 30, 30, 30), measured, chosen, strict=True):
+        model = load_model(Path(place.output) / "snapshots" / f"step-{step:08d}.safetensors").eval()
+        loss = float(window_losses(model, those).double().mean())
+        assert row["validation_loss"] == pytest.approx(loss, rel=1e-6)
+        assert row["validation_perplexity"] == pytest.approx(math.exp(loss), rel=1e-6)
+        bits = loss / math.log(2) * those[:, 1:].numel() / int(sizes[those[:, 1:]].sum())
+        assert row["validation_bits_per_byte"] == pytest.approx(bits, rel=1e-6)
+
+
+@pytest.mark.parametrize("kills", [[1, 2], [4], [7, 5, 11], [29], [30]])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
+def test_killed(kills: list[int], precision: Precision, place: Place, tmp_path: Path) -> None:
+    """It resumes to the same bytes. Each number counts one attempt's updates, in its own folder."""
+    config = dataclasses.replace(CONFIG, precision=precision)
+    usual = place if precision == "fp32" else attempt(place, tmp_path / "usual")
+    if precision == "bf16":
+        train_here(config, usual)
+    attempts: list[Place] = []
+    for update in kills:
+        attempts.append(attempt(place, tmp_path / str(len(attempts)), *attempts))
+        with pytest.raises(tiny.Killed):
+            train_here(config, attempts[-1], tiny.killed_in(update))
+    last = attempt(place, tmp_path / "last", *attempts)
+    assert ("resuming after step" in train_here(config, last).text) == (sum(kills) > 3)
+    assert output_of(last) == output_of(usual)
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "file", "reporter", "stop_after"])
+def test_asked_to_stop_it_makes_a_checkpoint(how: str, place: Place, tmp_path: Path) -> None:
+    """No checkpoint is due: the one there is, was made for the request."""
+
+    def ask(update: int) -> bool:
+        if update == 7 and how == "SIGTERM":
+            signal.raise_signal(signal.SIGTERM)
+        if update == 7 and how == "file":
+            (tmp_path / "stop").touch()
+        return update == 7 and how == "reporter"
+
+    again = attempt(place, tmp_path, checkpoint_every=0, stop_after=7 if how == "stop_after" else 0)
+    stopped = re.search(r"stopped on request after step (\d+)", train_here(CONFIG, again, ask).text)
+    assert stopped
+    step = int(stopped[1])
+    assert step in (7, 8)
+    assert checkpoints_of(again) == [step]
+    heard = train_here(CONFIG, changed(again, stop_after=0))
+    assert f"resuming after step {step} " in heard.text
+    assert output_of(again) == output_of(place)
+
+
+def test_at_its_end_it_logs_all_again(place: Place, tmp_path: Path) -> None:
+    """Who listened may have died with what was logged before a checkpoint."""
+    again = attempt(place, tmp_path, place)
+    heard = train_here(CONFIG, again)
+    assert "resuming after step 30 " in heard.text
+    assert [step for step, values in heard.points if "loss" in values] == LOGGED
+    assert [step for step, values in heard.points if "validation_loss" in values] == VALIDATED
+    assert output_of(again) == output_of(place)
+
+
+Values = dict[str, Any]
+PLACES: list[tuple[Values, list[int]]] = [
+    ({"checkpoint_every": 5, "keep_checkpoints": 1, "trace": True}, [30]),
+    ({"keep_checkpoints": 1, "keep_every": 12, "preflight": False}, [12, 24, 30]),
+    ({"checkpoint_every": 0, "checkpoint_minutes": 1e-9, "keep_checkpoints": 3}, [28, 29, 30]),
+    ({"checkpoint_activations": True, "portable_only": True, "spike": 9.0}, [24, 27, 30]),
+]
+
+
+@pytest.mark.parametrize(("values", "kept"), PLACES)
+def test_placement(values: Values, kept: list[int], place: Place, tmp_path: Path) -> None:
+    """It changes no output."""
+    other = attempt(place, tmp_path, **values)
+    train_here(CONFIG, other)
+    assert output_of(other) == output_of(place)
+    assert checkpoints_of(other) == kept
+
+
+def flip(file: Path) -> None:
+    """Change the last bit."""
+    data = file.read_bytes()
+    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+def half(file: Path) -> None:
+    """Cut off the second half."""
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+OUTSIDE = {"size": 1, "sha256": "0"}
+Harm = Callable[[Path], object]
+HARMS: list[tuple[str, Harm, str]] = [
+    ("portable.safetensors", flip, "portable.safetensors is damaged"),
+    ("portable.safetensors", half, "portable.safetensors is damaged"),
+    ("portable.safetensors", Path.unlink, "portable.safetensors is missing"),
+    ("history.json", half, "history.json is damaged"),
+    ("record.json", Path.unlink, "record.json cannot be read"),
+    ("record.json", half, "record.json cannot be read"),
+    ("record.json", lambda file: file.write_text("[]"), "no record of a checkpoint"),
+    ("../../snapshots/step-00000030.safetensors", flip, "step-00000030.safetensors is damaged"),
+]
+EDITS: list[tuple[Values, str]] = [
+    ({"format": 9}, "format is 9"), ({"step": 31}, "that of step 31"),
+    ({"snapshots": None}, "no record of a checkpoint"),
+    ({"files": {"x": 3}}, "no record of a checkpoint"),
+    ({"files": {"../../../x": OUTSIDE}}, "'../../../x', which is outside"),
+    ({"files": {"/etc/hosts": OUTSIDE}}, "'/etc/hosts', which is outside"),
+    ({"snapshots": {"../x": "0"}}, "'../x', which is outside"),
+]
+
+
+def edit(change: Values) -> Harm:
+    """A harm to a record."""
+    return lambda file: file.write_text(json.dumps(json.loads(file.read_text()) | change))
+
+
+HARMS += [("record.json", edit(change), named) for change, named in EDITS]
+
+
+@pytest.mark.parametrize(("name", "harm", "named"), HARMS)
+def test_harmed(name: str, harm: Harm, named: str, place: Place, tmp_path: Path) -> None:
+    """It is passed over, and what is wrong is named; what earlier attempts left is only read."""
+    shutil.copytree(place.output, tmp_path / "harmed")
+    harmed = attempt(place, tmp_path / "harmed")
+    harm(tmp_path / "harmed" / "checkpoints" / "step-00000030" / name)
+    half(tmp_path / "harmed" / "checkpoints" / "step-00000027" / "portable.safetensors")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "harmed").rglob("*")}
+    again = attempt(place, tmp_path / "again", harmed)
+    warned = [line for line in train_here(CONFIG, again).lines if "passed over" in line]
+    assert ["step-00000030" in line for line in warned] == [True, False]
+    assert named in warned[0]
+    assert "step-00000027" in warned[1]
+    assert output_of(again) == output_of(place)
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "harmed").rglob("*")}
+    assert "resuming after step 24 " in train_here(CONFIG, harmed).text
+    assert "passed over" not in train_here(CONFIG, harmed).text, "made again, it counts"
+
+
+@pytest.mark.parametrize("named", ["clip", "model.dropout", "rollbacks"])
+def test_other_settings_are_refused_by_name(named: str, place: Place, tmp_path: Path) -> None:
+    """But for those of going back, which change only what follows."""
+    model = dataclasses.replace(CONFIG.model, dropout=0.2)
+    values: Values = {"clip": {"clip": 0.5}, "model.dropout": {"model": model}}
+    other = dataclasses.replace(CONFIG, **values.get(named, {"rollbacks": 1}))
+    again = attempt(place, tmp_path, place)
+    if named == "rollbacks":
+        assert "resuming after step 30 " in train_here(other, again).text
+    else:
+        with pytest.raises(UserError, match=f"made with other {named} .see its record.json"):
+            train_here(other, again)
+
+
+@pytest.fixture(scope="module")
+def pair(ranks: RankGroup, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """An undisturbed run of two ranks."""
+    made = tiny.write_data(tmp_path_factory.mktemp("pair"))
+    said = tiny.train_on(ranks, CONFIG, made)
+    need = r"check before training: a rank needs about [\d.]+ MB .* for the 2 ranks of a host; "
+    assert len(re.findall(need + r"[\d.]+ GB are free; .* GB/s", said)) == 1
+    return made
+
+
+@pytest.mark.slow
+def test_two_ranks_killed_under_torchrun(pair: Place, ranks: RankGroup, tmp_path: Path) -> None:
+    """-9 to launcher and ranks, as soon as they have made a checkpoint."""
+    again = attempt(pair, tmp_path)
+    process = tiny.start(CONFIG, again, ranks=2)
     deadline = time.monotonic() + 120
-    while set(checkpoints.glob("step-*")) <= before:
+    while not checkpoints_of(again):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.002)
     everyone = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
     for victim in everyone:
-        victim.send_signal(signal.SIGKILL)
+        victim.kill()
     psutil.wait_procs(everyone, timeout=30)
     process.communicate()
-
-
-LOUD = """
-import sys
-from pathlib import Path
-from gpt1.train.pretrain import pretrain
-from gpt1.train.pretrain_config import from_json
-from gpt1.train.reporter import PrintReporter
-
-class Loud(PrintReporter):
-    def log(self, step, values):
-        print("point", step, *sorted(values))
-
-pretrain(*from_json(Path(sys.argv[1])), Loud())
-"""
-
-
-def test_what_was_logged_before_a_checkpoint_is_logged_again(place: Place, tmp_path: Path) -> None:
-    """Who listened may have died with it. Here the checkpoint is the last, so that nothing else is logged."""
-    file = tmp_path / "run.json"
-    earlier = (str(Path(place.output) / "checkpoints"),)
-    file.write_text(to_json(CONFIG, changed(place, output=str(tmp_path / "output"), earlier=earlier)))
-    (tmp_path / "output").mkdir()
-    said = subprocess.run([sys.executable, "-c", LOUD, file], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert said.returncode == 0, said.stderr
-    points = [line.split() for line in said.stdout.splitlines() if line.startswith("point")]
-    assert [int(point[1]) for point in points if "loss" in point] == [5, 10, 15, 20, 25, 30]
-    assert [int(point[1]) for point in points if "validation_loss" in point] == [4, 8, 12, 16, 20, 24, 28, 30]
-
-
-def test_outputs_are_whole(place: Place) -> None:
-    output = Path(place.output)
-    rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows if "loss" in row] == [5, 10, 15, 20, 25, 30]
-    assert [row["step"] for row in rows if "validation_perplexity" in row] == [4, 8, 12, 16, 20, 24, 28, 30]
-    samples = [json.loads(line) for line in (output / "samples.jsonl").read_text().splitlines()]
-    assert [sample["step"] for sample in samples[::2]] == [4, 8, 12, 16, 20, 24, 28, 30]
-    assert sorted(path.name for path in (output / "snapshots").iterdir()) == [f"step-{n:08d}.safetensors" for n in (10, 20, 30)]
-    assert (output / "snapshots" / "step-00000030.safetensors").read_bytes() == (output / "model.safetensors").read_bytes()
-    assert sorted(path.name for path in (output / "checkpoints").iterdir()) == ["step-00000027", "step-00000030"]
-    [book] = [json.loads(line) for line in (output / "held_out_books.jsonl").read_text().splitlines()]
-    assert (book["book"], book["windows"]) == ("held_out0", 9)
-    assert book["validation_loss"] == pytest.approx(rows[-1]["validation_loss"])
-    assert rows[-1]["validation_perplexity"] < 0.8 * rows[0]["validation_perplexity"], "it learns"
-
-
-def test_killed_twice_and_resumed_in_the_same_folder_gives_the_same_bytes(place: Place, tmp_path: Path) -> None:
-    again = changed(place, output=str(tmp_path / "again"))
-    kill_after_next_checkpoint(again)
-    kill_after_next_checkpoint(again)
-    printed = run(CONFIG, again, ranks=2)
-    found = re.search(r"resuming after step (\d+) ", printed)
-    assert found, printed
+    found = re.search(r"resuming after step (\d+) ", tiny.train_on(ranks, CONFIG, again))
+    assert found
     assert int(found[1]) < CONFIG.steps
-    assert contents(Path(again.output)) == contents(Path(place.output))
+    assert output_of(again) == output_of(pair)
 
 
-def test_killed_after_the_last_checkpoint_it_only_writes_its_outputs(place: Place, tmp_path: Path) -> None:
-    again = tmp_path / "again"
-    shutil.copytree(Path(place.output) / "checkpoints", again / "checkpoints")
-    shutil.copytree(Path(place.output) / "snapshots", again / "snapshots")
-    assert "resuming after step 30" in run(CONFIG, changed(place, output=str(again)), ranks=2)
-    assert contents(again) == contents(Path(place.output))
-
-
-def test_a_new_attempt_goes_on_from_the_newest_whole_checkpoint_of_earlier_ones(place: Place, tmp_path: Path) -> None:
-    """The newest is damaged (one byte), the next truncated; the one before is used, in an attempt with a folder of its own."""
-    kept = changed(place, output=str(tmp_path / "kept"), keep_checkpoints=3)
-    run(CONFIG, kept, ranks=2)
-    checkpoints = Path(kept.output) / "checkpoints"
-    assert sorted(path.name for path in checkpoints.iterdir()) == [f"step-{n:08d}" for n in (24, 27, 30)]
-    flip(next(checkpoints.glob("step-00000030/**/*model_states.pt")))
-    truncate(next(checkpoints.glob("step-00000027/**/*model_states.pt")))
-    second = changed(place, output=str(tmp_path / "second"), earlier=(str(checkpoints),))
-    printed = run(CONFIG, second, ranks=2)
-    assert "step-00000030 is passed over" in printed
-    assert "step-00000027 is passed over" in printed
-    assert "resuming after step 24" in printed
-    assert contents(Path(second.output)) == contents(Path(place.output))
-
-
-def test_placement_changes_no_output(place: Place, tmp_path: Path) -> None:
-    other = changed(place, output=str(tmp_path / "other"), checkpoint_every=5, keep_checkpoints=1)
-    run(CONFIG, other, ranks=2)
-    assert contents(Path(other.output)) == contents(Path(place.output))
-
-
-@pytest.mark.parametrize("stage", [0, 2, 3])
-def test_every_zero_stage_resumes_bit_for_bit(stage: int, place: Place, tmp_path: Path) -> None:
-    whole = changed(place, output=str(tmp_path / "whole"), deepspeed=zero(stage), keep_checkpoints=3)
-    run(CONFIG, whole, ranks=2)
-    for step in (27, 30):
-        shutil.rmtree(Path(whole.output) / "checkpoints" / f"step-{step:08d}")
-    earlier = (str(Path(whole.output) / "checkpoints"),)
-    resumed = changed(whole, output=str(tmp_path / "resumed"), earlier=earlier)
-    assert "resuming after step 24" in run(CONFIG, resumed, ranks=2)
-    assert contents(Path(resumed.output)) == contents(Path(whole.output))
-
-
-@pytest.mark.parametrize("stage", [0, 1, 3])
-def test_the_portable_form_alone_resumes_bit_for_bit_too(stage: int, place: Place, tmp_path: Path) -> None:
-    whole = changed(place, output=str(tmp_path / "whole"), deepspeed=zero(stage), portable_only=True, keep_every=12)
-    run(CONFIG, whole, ranks=2)
-    checkpoints = Path(whole.output) / "checkpoints"
-    assert sorted(path.name for path in checkpoints.iterdir()) == [f"step-{n:08d}" for n in (12, 24, 27, 30)]
-    assert not list(checkpoints.glob("*/deepspeed"))
-    for step in (24, 27, 30):
-        shutil.rmtree(checkpoints / f"step-{step:08d}")
-    resumed = changed(whole, output=str(tmp_path / "resumed"), earlier=(str(checkpoints),))
-    assert "resuming after step 12" in run(CONFIG, resumed, ranks=2)
-    assert contents(Path(resumed.output)) == contents(Path(whole.output))
-
-
-def test_sigterm_to_one_rank_ends_all_after_the_same_step_with_a_checkpoint(place: Place, tmp_path: Path) -> None:
-    """No checkpoint is due before the end: the one there is, was made for the signal."""
-    again = changed(place, output=str(tmp_path / "again"), checkpoint_every=0, trace=True)
-    process = start(CONFIG, again, ranks=2)
-    traces = Path(again.output) / "trace"
-    deadline = time.monotonic() + 120
-    while len(list(traces.glob("rank-*"))) < 2 or len((traces / "rank-00001.jsonl").read_text().splitlines()) < 5:
-        assert process.poll() is None, process.communicate()[0]
+@pytest.mark.slow
+def test_sigterm_to_one_rank_stops_all(pair: Place, ranks: RankGroup, tmp_path: Path) -> None:
+    """After the same step."""
+    again = attempt(pair, tmp_path, checkpoint_every=0, trace=True)
+    ranks.begin(tiny.train_here, CONFIG, again)
+    deadline = time.monotonic() + 60
+    while len(tiny.traces(again)) < 8:
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    ranks = [child for child in psutil.Process(process.pid).children(recursive=True) if "gpt1.train.pretrain" in child.cmdline()]
-    ranks[-1].send_signal(signal.SIGTERM)
-    printed, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, printed
-    stopped = re.search(r"stopped on request after step (\d+)", printed)
-    assert stopped, printed
-    [checkpoint] = (Path(again.output) / "checkpoints").iterdir()
-    assert checkpoint.name == f"step-{int(stopped[1]):08d}"
-    assert 1 <= int(stopped[1]) < CONFIG.steps
-    assert f"resuming after step {stopped[1]}" in run(CONFIG, again, ranks=2)
-    assert contents(Path(again.output)) == contents(Path(place.output))
+    os.kill(ranks.processes[1].pid or 0, signal.SIGTERM)
+    stopped = re.search(r"stopped on request after step (\d+)", ranks.results()[0].text)
+    assert stopped
+    step = int(stopped[1])
+    assert 1 <= step < CONFIG.steps
+    assert checkpoints_of(again) == [step]
+    assert {row["step"] for row in tiny.traces(again)} == set(range(step))
+    assert f"resuming after step {step} " in tiny.train_on(ranks, CONFIG, again)
+    assert output_of(again) == output_of(pair)
 
 
-def flip(file: Path) -> None:
-    """Change one byte in the middle."""
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(bytes(data))
+SHORT = dataclasses.replace(CONFIG, steps=12, validate_every=6, snapshot_every=6, log_every=4)
 
 
-def truncate(file: Path) -> None:
-    """Cut off the second half."""
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", range(4))
+def test_every_stage(stage: int, pair: Place, ranks: RankGroup, tmp_path: Path) -> None:
+    """It resumes bit for bit from DeepSpeed's own form of a checkpoint, and from the portable."""
+    usual = attempt(pair, tmp_path / "usual", deepspeed=tiny.zero(stage), checkpoint_every=0)
+    tiny.train_on(ranks, SHORT, usual)
+    for portable in (False, True):
+        other = attempt(usual, tmp_path / str(portable), portable_only=portable)
+        tiny.train_on(ranks, SHORT, changed(other, stop_after=7))
+        [step] = checkpoints_of(other)
+        own = list((tmp_path / str(portable) / "checkpoints").glob("*/deepspeed"))
+        assert len(own) == (not portable)
+        assert f"resuming after step {step} " in tiny.train_on(ranks, SHORT, other)
+        assert output_of(other) == output_of(usual)

@@ -1,12 +1,17 @@
-"""A pre-training small enough for tests: real shards of made-up books, a real vocabulary, real ranks under torchrun."""
+"""A pre-training small enough for tests: real shards of made-up books and a real vocabulary.
+
+It runs in this process (`train_here`), on ranks that stay (`train_on`) or under torchrun (`run`).
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +22,35 @@ from gpt1.data.books_table import BookSpan, write_spans
 from gpt1.data.shard_file import id_type, write_shard
 from gpt1.model.config import ModelConfig
 from gpt1.text.vocabulary import Vocabulary
+from gpt1.train.interrupt import Stopped
+from gpt1.train.pretrain import pretrain
 from gpt1.train.pretrain_config import DEEPSPEED_FOLDER, Place, PretrainConfig, Prompt, to_json
+from gpt1.train.reporter import PrintReporter
 from tests.conftest import ROOT
+from tests.gpt1.rank_group import RankGroup
 
-VOCABULARY = Vocabulary.from_merges(list("abcdeht"), [("t", "h"), ("th", "e</w>"), ("b", "e</w>"), ("a", "t</w>")])
+MERGES = [("t", "h"), ("th", "e</w>"), ("b", "e</w>"), ("a", "t</w>")]
+VOCABULARY = Vocabulary.from_merges(list("abcdeht"), MERGES)
 CONFIG = PretrainConfig(
     model=ModelConfig(vocabulary=VOCABULARY.size, context=8, width=16, layers=2, heads=2),
-    steps=30, batch=8, micro_batch=2, max_lr=1e-2, warmup=2, log_every=5, validate_every=4, validate_windows=5, snapshot_every=10,
-    prompts=(Prompt("the be", (1, 2)), Prompt("a", (3,))), sample_tokens=5,
+    steps=30, batch=8, micro_batch=2, max_lr=1e-2, warmup=2, log_every=5, validate_every=4,
+    validate_windows=5, snapshot_every=10, sample_tokens=5,
+    prompts=(Prompt("the be", (1, 2)), Prompt("a", (3,))),
 )  # fmt: skip
-
-
 POISON = "noise"
-NEEDS_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs g++")
+AtUpdate = Callable[[int], bool]
+NEEDS_COMPILER = pytest.mark.skipif(not shutil.which("g++"), reason="no g++ to compile with")
 
 
 def write_data(folder: Path, poison: int = 0) -> Place:
-    """Three training books and one held out, each a noisy walk over the ids, so that there is something to learn.
+    """Three training books and two held out, each a noisy walk over the ids that can be learned.
 
-    `poison`: length of a fourth training book, of ids drawn at random: a model of the walk finds it very unlikely.
+    `poison`: length of a fourth training book, of random ids, which a model of the walk finds very
+    unlikely.
     """
     draw = np.random.default_rng(0)
     spans = []
-    for chosen, lengths in (("train", [150, 90, 120]), ("held_out", [77])):
+    for chosen, lengths in (("train", [150, 90, 120]), ("held_out", [45, 77])):
         ids = np.cumsum(draw.integers(1, 3, sum(lengths))) % VOCABULARY.size
         if poison and chosen == "train":
             ids = np.concatenate([ids, draw.integers(0, VOCABULARY.size, poison)])
@@ -47,7 +58,8 @@ def write_data(folder: Path, poison: int = 0) -> Place:
         starts = np.cumsum([0, *lengths])
         for n, length in enumerate(lengths):
             name = POISON if n == 3 else f"{chosen}{n}"
-            spans.append(BookSpan(name, "a title", None, "a file", "part-0000", chosen, int(starts[n]), length))
+            place = ("part-0000", chosen, int(starts[n]), length)
+            spans.append(BookSpan(name, "a title", None, "a file", *place))
         file = folder / chosen / "part-0000.arrow"
         file.parent.mkdir(parents=True)
         with file.open("wb") as handle:
@@ -57,26 +69,75 @@ def write_data(folder: Path, poison: int = 0) -> Place:
         write_spans(handle, spans)
     VOCABULARY.save(folder / "vocabulary")
     shard = "part-0000.arrow"
+    names = {name: str(folder / name) for name in ("vocabulary", "output")}
     return Place(
-        train=(str(folder / "train" / shard),),
-        held_out=(str(folder / "held_out" / shard),),
-        books=str(folder / "books.parquet"),
-        vocabulary=str(folder / "vocabulary"),
-        output=str(folder / "output"),
-        checkpoint_every=3,
-        device="cpu",
-        threads=1,
-    )
+        train=(str(folder / "train" / shard),), held_out=(str(folder / "held_out" / shard),),
+        books=str(folder / "books.parquet"), **names, checkpoint_every=3, device="cpu", threads=1,
+    )  # fmt: skip
+
+
+def changed(place: Place, **values: Any) -> Place:
+    """The same place but for `values`."""
+    return dataclasses.replace(place, **values)
+
+
+class Killed(Exception):
+    """Ends a training in this process as a kill does: at once, without a checkpoint."""
+
+
+def killed_in(update: int) -> AtUpdate:
+    """Raises Killed in an update, counted from where the training was taken up."""
+
+    def at_update(now: int) -> bool:
+        if now == update:
+            raise Killed
+        return False
+
+    return at_update
+
+
+class Heard(PrintReporter):
+    """Keeps what a training says. `at_update`, called in each update, may ask to stop, or raise."""
+
+    def __init__(self, at_update: AtUpdate | None = None) -> None:
+        self.lines: list[str] = []
+        self.points: list[tuple[int, Mapping[str, float]]] = []
+        self.updates = 0
+        self._at_update = at_update
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self.points.append((step, values))
+
+    def stop_asked(self) -> bool:
+        self.updates += 1
+        return self._at_update is not None and self._at_update(self.updates)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+
+def train_here(config: PretrainConfig, place: Place, at_update: AtUpdate | None = None) -> Heard:
+    """Pre-train in this process, to the end or to where it is asked to stop."""
+    heard = Heard(at_update)
+    try:
+        pretrain(config, place, heard)
+    except Stopped as stopped:
+        heard.say(str(stopped))
+    return heard
+
+
+def train_on(ranks: RankGroup, config: PretrainConfig, place: Place) -> str:
+    """Pre-train on these ranks; returns what rank 0 said. Raises RankError."""
+    return str(ranks.call(train_here, config, place)[0].text)
 
 
 def zero(stage: int) -> str:
     """DeepSpeed's settings of that ZeRO stage."""
     return str(DEEPSPEED_FOLDER / f"zero{stage}.json")
-
-
-def launcher(ranks: int) -> list[str]:
-    """torchrun on a free port of this machine."""
-    return ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
 
 
 def start(config: PretrainConfig, place: Place, ranks: int) -> subprocess.Popen[str]:
@@ -85,15 +146,17 @@ def start(config: PretrainConfig, place: Place, ranks: int) -> subprocess.Popen[
     output.mkdir(parents=True, exist_ok=True)
     file = output / "run.json"
     file.write_text(to_json(config, place))
-    command = [sys.executable, *launcher(ranks), "-m", "gpt1.train.pretrain", "--config", str(file)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    launcher = ["torch.distributed.run", f"--nproc-per-node={ranks}", "--rdzv-backend=c10d"]
+    launcher += ["--rdzv-endpoint=127.0.0.1:0", "-m", "gpt1.train.pretrain"]
     return subprocess.Popen(
-        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    )
+        [sys.executable, "-m", *launcher, "--config", str(file)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
 
 
 def run(config: PretrainConfig, place: Place, ranks: int) -> str:
-    """Pre-train to the end; returns what was printed."""
+    """Pre-train under torchrun to the end; returns what was printed."""
     process = start(config, place, ranks)
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == 0, printed
@@ -102,11 +165,34 @@ def run(config: PretrainConfig, place: Place, ranks: int) -> str:
 
 def contents(output: Path) -> dict[str, bytes]:
     """The deterministic outputs, by name."""
-    names = ["model.safetensors", "config.json", "metrics.jsonl", "samples.jsonl", "samples.md", "held_out_books.jsonl"]
-    files = [output / name for name in names] + sorted((output / "snapshots").iterdir())
+    names = ["model.safetensors", "config.json", "metrics.jsonl", "samples.jsonl", "samples.md"]
+    files = [output / name for name in [*names, "held_out_books.jsonl"]]
+    files += sorted((output / "snapshots").iterdir())
     return {str(file.relative_to(output)): file.read_bytes() for file in files}
 
 
-def changed(place: Place, **values: Any) -> Place:
-    """The same place but for `values`."""
-    return dataclasses.replace(place, **values)
+def output_of(place: Place) -> dict[str, bytes]:
+    """The deterministic outputs of the training there."""
+    return contents(Path(place.output))
+
+
+def rows_of(place: Place, file: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    """The rows of an output in JSON lines."""
+    return [json.loads(line) for line in (Path(place.output) / file).read_text().splitlines()]
+
+
+def curve(place: Place, name: str) -> list[float]:
+    """A metric's values in the order of the steps."""
+    return [row[name] for row in rows_of(place) if name in row]
+
+
+def traces(place: Place) -> list[dict[str, Any]]:
+    """What all ranks computed, in the order of steps and micro-batches."""
+    files = (Path(place.output) / "trace").glob("rank-*.jsonl")
+    rows = [row for file in files for row in rows_of(place, f"trace/{file.name}")]
+    return sorted(rows, key=lambda row: (row["step"], row["index"]))
+
+
+def checkpoints_of(place: Place) -> list[int]:
+    """The steps of its checkpoints."""
+    return sorted(int(path.name[5:]) for path in Path(place.output).glob("checkpoints/step-*"))

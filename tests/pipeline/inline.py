@@ -1,4 +1,4 @@
-"""Runs a workflow cell by cell in this process: the real stages, contexts and store, without a cluster."""
+"""Runs a workflow cell by cell in this process: the real stages, contexts and store, no cluster."""
 
 from __future__ import annotations
 
@@ -10,10 +10,23 @@ from pipeline.last_run import remember
 from pipeline.plan import Entry, Plan, Selection, make_plan
 from pipeline.store import Store
 from pipeline.workflow import read
+from stages.contract import Artifact
+from tests.conftest import ROOT
+
+TOY = ROOT / "tests" / "pipeline" / "toy" / "workflow.yaml"
+
+
+def write_numbers(folder: Path, count: int = 3) -> Path:
+    """A source for the toy workflow: files 1.txt, 2.txt, ..., with these numbers in them."""
+    folder.mkdir()
+    for number in range(1, count + 1):
+        (folder / f"{number}.txt").write_text(str(number))
+    return folder
 
 
 def plan_of(
-    file: Path, store: Path | str, *assignments: str, profile: str | None = None, selection: Selection | None = None
+    file: Path, store: Path | str, *assignments: str, profile: str | None = None,
+    selection: Selection | None = None,
 ) -> Plan:
     return make_plan(read(file, profile, assignments), Store.at(store), selection or Selection())
 
@@ -30,12 +43,18 @@ def run_inline(plan: Plan, run: str = "") -> list[str]:
 
 def make(plan: Plan, entry: Entry, run: str = "", mlflow_run_id: str | None = None) -> None:
     """Make one cell, whose inputs are made."""
-    store, cell = plan.store, entry.cell
-    needs = [plan.entries[need] for need in cell.needs]
-    inputs = [store.artifact(need.cell.uses, need.fingerprint) for need in needs]
-    assert all(inputs)
+    cell, settings = entry.cell, entry.cell.settings.model_dump(mode="json")
     job = Job(
-        store, cell.uses, cell.id, entry.fingerprint, entry.identity, cell.settings.model_dump(mode="json"),
-        tuple(item for item in inputs if item), tuple(entry.outside), cell.resources, run, mlflow_run_id, cluster=False,
+        plan.store, cell.uses, cell.id, entry.fingerprint, entry.identity, settings,
+        tuple(artifact(plan, need) for need in cell.needs), tuple(entry.outside), cell.resources,
+        run, mlflow_run_id, cluster=False,
     )  # fmt: skip
     run_cell(job, PrintReporter(cell.id))
+
+
+def artifact(plan: Plan, cell: str) -> Artifact:
+    """What is made of this cell."""
+    entry = plan.entries[cell]
+    found = plan.store.artifact(entry.cell.uses, entry.fingerprint)
+    assert found is not None, f"{cell} is not made"
+    return found

@@ -6,348 +6,239 @@ import json
 import math
 import os
 import re
+import shutil
 import stat
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from gpt1.errors import UserError
 from gpt1.tasks.example import Example
-from gpt1.tasks.table import task_named
 from gpt1.text.encoder import TextEncoder
-from gpt1.text.vocabulary import Vocabulary
 from gpt1.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from gpt1.weights.openai import write_openai
-from pipeline.cli import app
-from pipeline.context import Job, StageContext
-from pipeline.events import PrintReporter
 from pipeline.last_run import LAST_RUN
-from pipeline.store import Store
-from stages.contract import Artifact, OutputFile, Resources
 from tests.gpt1 import weight_samples as samples
-from tests.pipeline.inline import plan_of, run_inline
+from tests.pipeline.inline import artifact, plan_of, run_inline
+from tests.pipeline.inprocess import gpt1, refused
 
 TEXT = "the mouse ate the lot, then the cat ate the mouse.\nthe end.\n"
+FIRST = "finetune[task=demo_choice,seed=1]"  # the one of its task with weights
+DRAWS = ("generate", "-p", "the cat", "-n", 12, "--temperature", 2)
 
 
-def gpt1(*words: object) -> str:
-    """What the command prints; UserError goes through, as `main` would catch it."""
-    done = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return done.stdout
+def said(*words: object) -> str:
+    ended = gpt1(*words)
+    assert ended.status == 0, ended
+    return ended.out
 
 
-def as_json(*words: object) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in gpt1(*words, "--json").splitlines()]
+def rows(*words: object) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in said(*words, "--json").splitlines()]
 
 
-def publish(
-    store: Store, stage: str, cell: str, files: dict[str, bytes], settings: dict[str, Any], inputs: Sequence[Artifact]
-) -> Artifact:
-    job = Job(store, stage, cell, f"{stage}0", {}, settings, tuple(inputs), (), Resources(), cluster=False)
-    context = StageContext(job, PrintReporter(cell))
-    for name, content in files.items():
-        context.output(name).write_bytes(content)
-    context.publish()
-    found = store.artifact(stage, f"{stage}0")
-    assert found is not None
-    return found
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    """vocabulary, pretrain (with a snapshot) and a fine-tuned cell, as the stages leave them."""
-    target, scratch = Store.at(tmp_path / "store"), tmp_path / "scratch"
-    tuned = samples.tuned(task_named("rte"))
-    files: dict[str, dict[str, bytes]] = {}
-    models = {"model": samples.model(5), "snap": samples.model(6), "tuned": tuned.model.gpt}
-    for name, model in models.items():
-        one = Checkpoint(model, samples.vocabulary(), tuned if name == "tuned" else None)
-        files[name] = {path.name: path.read_bytes() for path in save_checkpoint(scratch / name, one)}
-    names = samples.vocabulary().file_names
-    vocabulary = publish(target, "vocabulary", "vocabulary", {name: files["model"][name] for name in names}, {}, ())
-    weights = {"model.safetensors": files["model"]["model.safetensors"], "config.json": files["model"]["config.json"]}
-    weights["snapshots/step-00000010.safetensors"] = files["snap"]["model.safetensors"]
-    pretrain = publish(target, "pretrain", "pretrain", weights, {"steps": 20, "max_lr": 1e-3}, (vocabulary,))
-    kept = {name: content for name, content in files["tuned"].items() if name not in names}
-    publish(target, "finetune", "finetune[task=rte,seed=1]", kept, {"task": "rte"}, (pretrain, vocabulary))
-    made = {"vocabulary": "vocabulary", "pretrain": "pretrain", "finetune[task=rte,seed=1]": "finetune"}
-    last_run_of(target, {cell: f"{kind}/{kind}0" for cell, kind in made.items()})
-    return target.root
-
-
-def last_run_of(store: Store, cells: dict[str, str]) -> None:
-    """Leave the record of a last run that had these cells."""
-    asked = {"file": "workflow.yaml", "resolved": "workflow.yaml", "profile": "demo", "assignments": []}
-    store.leave(store.root, LAST_RUN, {**asked, "cells": list(cells.items())})
-
-
-def test_from_openai_and_back(tmp_path: Path) -> None:
-    write_openai(tmp_path / "openai", samples.model(), samples.vocabulary())
-    said = gpt1("import", "openai", tmp_path / "openai", "--out", tmp_path / "ours")
-    assert f"{samples.model().config.parameters():,} parameters" in said
-    gpt1("export", "openai", tmp_path / "ours", "--out", tmp_path / "again")
-    assert all(file.read_bytes() == (tmp_path / "again" / file.name).read_bytes() for file in (tmp_path / "openai").iterdir())
-    gpt1("export", "hf", tmp_path / "ours", "--out", tmp_path / "hf")
-    gpt1("import", "hf", tmp_path / "hf", "--out", tmp_path / "back")
-    assert (tmp_path / "back" / "model.safetensors").read_bytes() == (tmp_path / "ours" / "model.safetensors").read_bytes()
+def same_files(one: Path, other: Path) -> bool:
+    return {path.name: path.read_bytes() for path in one.iterdir()} == {
+        path.name: path.read_bytes() for path in other.iterdir()
+    }
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077])
-def test_export_and_import_write_what_the_umask_allows(umask: int, tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "ours", Checkpoint(samples.model(), samples.vocabulary()))
+def test_all_forms_and_back_give_the_same_bytes(umask: int, tmp_path: Path) -> None:
+    """What is written may be read by whom the umask allows, and is never written over."""
+    openai, ours, again, hf, back = (tmp_path / name for name in ("o", "ours", "again", "hf", "b"))
+    write_openai(openai, samples.model(), samples.vocabulary())
     before = os.umask(umask)
     try:
-        gpt1("export", "hf", tmp_path / "ours", "--out", tmp_path / "hf")
-        gpt1("import", "hf", tmp_path / "hf", "--out", tmp_path / "back")
+        size = f"{samples.model().config.parameters():,} parameters"
+        assert size in said("import", "openai", openai, "--out", ours)
+        said("export", "openai", ours, "--out", again)
+        said("export", "hf", ours, "--out", hf)
+        said("import", "hf", hf, "--out", back)
     finally:
         os.umask(before)
-    for folder in (tmp_path / "hf", tmp_path / "back"):
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o777 & ~umask
-        modes = {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
-        assert modes == {0o666 & ~umask}
+    assert (same_files(openai, again), same_files(ours, back)) == (True, True)
+    for path in (hf, back, *hf.iterdir(), *back.iterdir()):
+        most = 0o777 if path.is_dir() else 0o666
+        assert stat.S_IMODE(path.stat().st_mode) == most & ~umask
+    refused("exists and is not empty", "import", "openai", openai, "--out", again)
+    (openai / "params_3.npy").unlink()
+    refused(r"params_3\.npy", "import", "openai", openai, "--out", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
-def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
-    write_openai(tmp_path / "openai", samples.model(), samples.vocabulary())
-    with pytest.raises(UserError, match="exists and is not empty"):
-        gpt1("import", "openai", tmp_path / "openai", "--out", tmp_path / "openai")
-    (tmp_path / "openai" / "params_3.npy").unlink()
-    with pytest.raises(UserError, match=r"params_3\.npy"):
-        gpt1("import", "openai", tmp_path / "openai", "--out", tmp_path / "ours")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["openai"]
+@pytest.mark.slow
+def test_generate_from_the_store_streams_what_it_returns(golden_run: Path) -> None:
+    words = (*DRAWS, "--store", golden_run)
+    streamed, [one] = said(*words).strip(), rows(*words)
+    assert streamed == f"the cat {one['text']}".strip()
+    assert [row["prompt"] for row in rows(*words, "-p", "a mouse")] == ["the cat", "a mouse"]
+    assert said("generate", "pretrain@60", *words[1:]).strip() != streamed
+    assert said(*words, "--seed", 0).strip() == streamed != said(*words, "--seed", 1).strip()
+    assert said(*words, "--beams", 3).startswith("the cat ")
 
 
-def test_generate_from_the_store_streams_what_it_returns(store: Path) -> None:
-    common = ("--tokens", 12, "--temperature", 0, "--store", store)
-    streamed = gpt1("generate", "-p", "the cat", *common).strip()
-    rows = as_json("generate", "-p", "the cat", "-p", "a mouse ate", *common)
-    assert streamed == f"the cat {rows[0]['text']}".strip()
-    assert [row["prompt"] for row in rows] == ["the cat", "a mouse ate"]
-    assert gpt1("generate", "pretrain@10", "-p", "the cat", *common).strip() != streamed
-    drawn = [gpt1("generate", "-p", "the", "--seed", seed, "--tokens", 30, "--store", store) for seed in (1, 1, 2)]
-    assert drawn[0] == drawn[1] != drawn[2]
-    assert gpt1("generate", "-p", "the cat", "--beams", 3, "--tokens", 5, "--store", store).startswith("the cat ")
+def model_of(store: Path, cell: str, folder: Path) -> Checkpoint:
+    """What `export` writes of a cell, read back."""
+    said("export", "hf", cell, "--out", folder, "--store", store)
+    return load_checkpoint(folder)
 
 
-def test_predict_one_example_and_a_file(store: Path, tmp_path: Path) -> None:
-    tuned = samples.tuned(task_named("rte"))
-    expected = tuned.predict([Example("1", ("the cat ate", "it ate"))], TextEncoder(samples.vocabulary()).encode)[0]
-    said = gpt1("predict", "rte", "-t", "the cat ate", "-t", "it ate", "--store", store)
-    assert said.split("\t")[:2] == ["1", expected.name]
-    (tmp_path / "pairs.tsv").write_text("the cat ate\tit ate\nno\tyes\n")
-    (tmp_path / "pairs.jsonl").write_text('{"id": "x", "texts": ["the cat ate", "it ate"]}\n')
-    rows = as_json("predict", "rte", "--file", tmp_path / "pairs.tsv", "--store", store)
-    assert [row["id"] for row in rows] == ["1", "2"]
-    assert rows[0]["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
-    [row] = as_json("predict", "rte", "--file", tmp_path / "pairs.jsonl", "--store", store)
-    assert (row["id"], row["label"]) == ("x", expected.name)
+@pytest.mark.slow
+def test_predict_one_example_and_a_file(golden_run: Path, tmp_path: Path) -> None:
+    found, words = model_of(golden_run, FIRST, tmp_path / "out"), ("--store", golden_run)
+    assert found.tuned is not None
+    example = Example("1", ("the cat ate",), ("the mouse", "a stone"))
+    expected = found.tuned.predict([example], TextEncoder(found.vocabulary).encode)[0]
+    given = ("-t", "the cat ate", "-c", "the mouse", "-c", "a stone")
+    one = said("predict", "demo_choice", *given, *words)
+    assert one.split("\t")[:2] == ["1", expected.name]
+    content = {"texts": example.texts, "choices": example.choices}
+    lines = "".join(json.dumps({"id": name, **content}) + "\n" for name in "xy")
+    (tmp_path / "e.jsonl").write_text(lines)
+    made = rows("predict", "demo_choice", "--file", tmp_path / "e.jsonl", *words)
+    assert [(row["id"], row["label"]) for row in made] == [(name, expected.name) for name in "xy"]
+    assert made[0]["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
 
 
-@pytest.mark.parametrize("stride", [16, 8, 3, 1])
-def test_perplexity_is_the_definition(stride: int, store: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text(TEXT)
-    (tmp_path / "b.txt").write_text("the cat ate.")
-    rows = as_json("perplexity", tmp_path / "a.txt", tmp_path / "b.txt", "--stride", stride, "--store", store)
-    model, nats, count = samples.model(5), [], []
-    for text in (TEXT, "the cat ate."):
-        ids = TextEncoder(samples.vocabulary()).encode(text)
-        total = 0.0
+@pytest.mark.slow
+@pytest.mark.parametrize("stride", [32, 5, 1])
+def test_perplexity_is_the_definition(stride: int, golden_run: Path, tmp_path: Path) -> None:
+    one, sums = model_of(golden_run, "pretrain", tmp_path / "out"), torch.zeros(3, 3)
+    for number, text in enumerate((TEXT * 4, "the cat ate.")):
+        (tmp_path / f"{number}.txt").write_text(text)
+        ids = TextEncoder(one.vocabulary).encode(text)
+        sums[number] = torch.tensor([0, len(ids) - 1, len(text)])
         for target in range(1, len(ids)):
-            start = 0 if target <= 16 else -(-(target - 16) // stride) * stride  # the first window that has it as a target
-            with torch.no_grad():
-                logits = model.vocabulary_logits(model(torch.tensor([ids[start:target]])))[0, -1]
-            total -= float(torch.log_softmax(logits, -1)[ids[target]])
-        nats.append(total)
-        count.append(len(ids) - 1)
-    sizes = [len(TEXT), len("the cat ate.")]
-    expected = [*zip(nats, count, sizes, strict=True), (sum(nats), sum(count), sum(sizes))]
-    assert [row["perplexity"] for row in rows] == pytest.approx([math.exp(n / c) for n, c, _ in expected], rel=1e-4)
-    assert [row["bits_per_byte"] for row in rows] == pytest.approx([n / math.log(2) / s for n, _, s in expected], rel=1e-4)
-    assert rows[-1]["file"] == "all"
+            # The first window that has it as a target.
+            start = 0 if target <= 32 else -(-(target - 32) // stride) * stride
+            logits = one.model.vocabulary_logits(one.model(torch.tensor([ids[start:target]])))
+            sums[number, 0] -= torch.log_softmax(logits[0, -1], -1)[ids[target]].detach()
+    sums[2] = sums[0] + sums[1]
+    files = (tmp_path / "0.txt", tmp_path / "1.txt")
+    found = rows("perplexity", *files, "--stride", stride, "--store", golden_run)
+    assert [row["file"] for row in found] == [*map(str, files), "all"]
+    for row, (nats, ids_, size) in zip(found, sums.tolist(), strict=True):
+        assert row["perplexity"] == pytest.approx(math.exp(nats / ids_), rel=1e-4)
+        assert row["bits_per_byte"] == pytest.approx(nats / math.log(2) / size, rel=1e-4)
 
 
-def test_the_card_of_a_cell_names_its_settings_and_commit(store: Path, tmp_path: Path) -> None:
-    gpt1("export", "hf", "pretrain", "--out", tmp_path / "hf", "--store", store)
-    gpt1("export", "hf", "pretrain@10", "--out", tmp_path / "snapshot", "--store", store, "--license", "mit")
-    assert "license: mit" in (tmp_path / "snapshot" / "README.md").read_text()
-    card = (tmp_path / "hf" / "README.md").read_text()
-    assert "| updates |" not in card  # the summary had none
-    assert "| `max_lr` | 0.001 |" in card
-    assert "license:" not in card
-    assert re.search(r"\| commit \| [0-9a-f]{7}", card)
-    gpt1("export", "hf", "finetune[task=rte,seed=1]", "--out", tmp_path / "tuned", "--store", store)
-    tuned = (tmp_path / "tuned" / "README.md").read_text()
-    assert "fine-tuned for RTE" in tuned
-    assert "| pretrain |" in tuned  # among the cells behind it
-    assert load_checkpoint(tmp_path / "tuned").tuned is not None
+@pytest.fixture
+def copy(golden_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(golden_run, tmp_path / "store"))
 
 
-def test_a_card_has_no_scores_of_other_runs(store: Path, tmp_path: Path) -> None:
-    record = json.loads((store / "finetune" / "finetune0" / "record.json").read_text())
-    (store / "finetune" / "older").mkdir()
-    older = {**record, "fingerprint": "older", "cell": "finetune[task=rte,seed=9]"}
-    (store / "finetune" / "older" / "record.json").write_text(json.dumps(older))
-    gpt1("export", "hf", "pretrain", "--out", tmp_path / "hf", "--store", store)
-    card = (tmp_path / "hf" / "README.md").read_text()
-    assert "seed=1" in card
-    assert "seed=9" not in card
+def record_of(store: Path, cell: str) -> Path:
+    found = {json.loads(path.read_text())["cell"]: path for path in store.glob("*/*/record.json")}
+    return found[cell]
 
 
-def test_a_bare_name_means_the_transformer_of_a_matrix(store: Path) -> None:
-    record = json.loads((store / "pretrain" / "pretrain0" / "record.json").read_text())
-    (store / "pretrain" / "pretrain0" / "record.json").unlink()
-    # The LSTM is newer, and has no files: taking it would fail.
-    for model, files, when in (("gpt", record["files"], 1.0), ("lstm", {}, 2.0)):
-        folder = store / "pretrain" / model
-        folder.mkdir()
-        settings = {**record["settings"], "model": model}
-        made = {**record, "cell": f"pretrain[model={model}]", "settings": settings, "files": files, "finished": when}
-        (folder / "record.json").write_text(json.dumps(made))
-    cells = {f"pretrain[model={model}]": f"pretrain/{model}" for model in ("lstm", "gpt")}
-    last_run_of(Store.at(store), {"vocabulary": "vocabulary/vocabulary0", **cells})
-    [row] = as_json("generate", "pretrain", "-p", "the", "--store", store)
-    [same] = as_json("generate", "pretrain[model=gpt]", "-p", "the", "--store", store)
-    assert row == same
-
-
-def test_a_bare_name_of_several_cells_is_refused(store: Path) -> None:
-    record = json.loads((store / "finetune" / "finetune0" / "record.json").read_text())
-    folder = store / "finetune" / "another"
+def add(store: Path, path: Path, name: str, **changed: object) -> str:
+    """A record as that of `path` with some things changed; its place."""
+    folder = path.parents[1] / name
     folder.mkdir()
-    (folder / "record.json").write_text(json.dumps({**record, "cell": "finetune[task=rte,seed=2]"}))
-    cells = {"finetune[task=rte,seed=1]": "finetune/finetune0", "finetune[task=rte,seed=2]": "finetune/another"}
-    last_run_of(Store.at(store), cells)
-    with pytest.raises(UserError, match=r"'finetune' could mean 2 cells; name one of finetune\[task=rte,seed=1\], finetune"):
-        gpt1("export", "hf", "finetune", "--out", store.parent / "out", "--store", store)
+    record = {**json.loads(path.read_text()), "fingerprint": name, **changed}
+    (folder / "record.json").write_text(json.dumps(record))
+    return folder.relative_to(store).as_posix()
 
 
-def test_models_are_those_of_the_last_run_not_the_newest(store: Path) -> None:
-    target, record = Store.at(store), json.loads((store / "pretrain" / "pretrain0" / "record.json").read_text())
-    files = {name: (store / entry["path"]).read_bytes() for name, entry in record["files"].items()}
-    files["model.safetensors"] = files["snapshots/step-00000010.safetensors"]
-    folder = target.new_attempt("pretrain", "newer")
-    made = {}
-    for name, content in files.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(content)
-        made[name] = OutputFile(name, folder / name, len(content), "0" * 64)
-    target.publish(
-        "pretrain", "newer", made, {name: record[name] for name in ("cell", "settings", "summary", "inputs", "finished")}
-    )
-    words = ("generate", "-p", "the cat", "--tokens", 12, "--temperature", 0, "--store", store)
-    first = gpt1(*words)
-    last_run_of(target, {"pretrain": "pretrain/newer"})
-    assert gpt1(*words) != first
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    assert done.stderr == "gpt1: using profile demo of workflow.yaml (the store's last run)\n"
-    last_run_of(target, {"pretrain": "pretrain/not-made"})
-    with pytest.raises(
-        UserError, match=r"pretrain: no such folder, and pretrain not made in profile demo .*make it with `gpt1 run`"
-    ):
-        gpt1(*words)
-    (store / LAST_RUN).unlink()
-    with pytest.raises(UserError, match="no run is recorded in this store"):
-        gpt1(*words)
+def set_cells(store: Path, **cells: str) -> None:
+    """Let the last run have had these cells."""
+    asked = json.loads((store / LAST_RUN).read_text())
+    (store / LAST_RUN).write_text(json.dumps({**asked, "cells": list(cells.items())}))
 
 
-def test_without_weights_the_message_says_how_to_keep_them(store: Path) -> None:
-    path = store / "finetune" / "finetune0" / "record.json"
-    record = json.loads(path.read_text())
-    path.write_text(json.dumps({**record, "files": {}}))
-    with pytest.raises(UserError, match=r"1 fine-tuned cell of 'rte', none with its weights .*--set finetune\.keep_model=true"):
-        gpt1("predict", "rte", "-t", "a", "-t", "b", "--store", store)
-    with pytest.raises(UserError, match=r"model\.safetensors was not kept \(finetune: `keep_model: true`\)"):
-        gpt1("predict", "rte", "-t", "a", "-t", "b", "--model", "finetune", "--store", store)
+@pytest.mark.slow
+def test_the_card_of_a_cell_names_its_settings_and_its_own_scores(copy: Path) -> None:
+    add(copy, record_of(copy, FIRST), "older", cell="finetune[task=demo_choice,seed=9]")
+    for number, (cell, more, shown, not_shown) in enumerate((
+        ("pretrain", (), r"`max_lr` \| 0.003 (.|\n)*commit \| [0-9a-f]{7}(.|\n)*seed=1", "seed=9"),
+        ("pretrain@60", ("--license", "mit"), "license: mit", "seed=1"),
+        (FIRST, (), r"\| pretrain \|", "license:"),  # among the cells behind it
+    )):  # fmt: skip
+        out = copy.parent / str(number)
+        said("export", "hf", cell, "--out", out, "--store", copy, *more)
+        card = (out / "README.md").read_text()
+        assert (bool(re.search(shown, card)), not_shown in card) == (True, False), cell
+
+
+@pytest.mark.slow
+def test_a_name_means_a_cell_of_the_last_run(copy: Path) -> None:
+    store, pretrain = ("--store", copy), record_of(copy, "pretrain")
+    before, record = said(*DRAWS, *store), json.loads(pretrain.read_text())
+    words = ("export", "hf", "finetune", "--out", copy / "out", *store)
+    refused(r"'finetune' could mean 4 cells; name one of finetune\[task=demo_", *words)
+    snapshot = record["files"]["snapshots/step-00000060.safetensors"]
+    files = {**record["files"], "model.safetensors": snapshot}
+    newer = add(copy, pretrain, "newer", files=files, finished=9e9)
+    assert said(*DRAWS, *store) == before, "not the newest"
+    set_cells(copy, pretrain=newer)
+    assert said(*DRAWS, *store) != before
+    set_cells(copy, pretrain="pretrain/not-made")
+    refused("pretrain not made in .*make it with `gpt1 run`", *DRAWS, *store)
+    other: Any = {"settings": {**record["settings"], "model": "lstm"}, "files": {}}
+    gpt = add(copy, pretrain, "gpt", cell="pretrain[model=gpt]")
+    lstm = add(copy, pretrain, "lstm", cell="pretrain[model=lstm]", **other)
+    set_cells(copy, **{"pretrain[model=lstm]": lstm, "pretrain[model=gpt]": gpt})
+    assert said(*DRAWS, *store) == before, "of a matrix the Transformer"
+    (copy / LAST_RUN).unlink()
+    refused("no run is recorded in this store", *DRAWS, *store)
 
 
 REFUSED = {
-    "no such cell": (
-        ("generate", "pretrian"),
-        "no such folder, and no cell 'pretrian' in profile demo of .*; expected one of pretrain, finetune\\[task=rte,seed=1\\]",
-    ),
-    "license": (("export", "hf", "pretrain", "--out", "out", "--license", "MIT"), "license 'MIT': expected .*such as mit"),
-    "no such snapshot": (("generate", "pretrain@11"), "step-00000011.safetensors was not kept .*snapshots: 10"),
-    "no device": (("generate", "--device", "tpu"), "expected auto, cpu or cuda"),
-    "top_p": (("generate", "--top-p", "0"), "top_p is 0.0, expected more than 0"),
-    "temperature": (("generate", "--temperature", "-1"), "temperature is -1.0, expected 0 or more"),
-    "tokens": (("generate", "--tokens", "0"), "tokens is 0, expected at least 1"),
-    "no kept model": (
-        ("predict", "mnli", "-t", "a", "-t", "b"),
-        r"no fine-tuned cell of 'mnli' is made \(tasks with weights: rte\)",
-    ),
-    "unknown task": (("predict", "rtee", "-t", "a"), "did you mean 'rte'"),
-    "one text": (("predict", "rte", "-t", "a"), "rte, example 1: 1 texts, expected 2"),
-    "neither": (("predict", "rte"), "give one example with --text"),
-    "not tuned": (("predict", "rte", "-t", "a", "--model", "pretrain"), "this model is not fine-tuned, expected rte"),
-    "no file": (("perplexity", "no-such-file.txt"), "cannot be read"),
-    "stride": (("perplexity", "README.md", "--stride", "99"), "--stride 99: expected 1 to the model's context of 16"),
-    "no openai form": (("export", "openai", "finetune[task=rte,seed=1]", "--out", "x"), "3 special tokens"),
+    "generate pretrian": "no such folder, and no cell 'pretrian' in .*; expected one of pretrain",
+    "export hf pretrain --out out --license MIT": "license 'MIT': expected .*such as mit",
+    "generate pretrain@11": "step-00000011.safetensors was not kept .*snapshots: 60, 120",
+    "generate --device tpu": "expected auto, cpu or cuda",
+    "generate --top-p 0": "top_p is 0.0, expected more than 0",
+    "generate --temperature -1": "temperature is -1.0, expected 0 or more",
+    "generate --tokens 0": "tokens is 0, expected at least 1",
+    "predict mnli -t a -t b": "no fine-tuned cell of 'mnli' is made .tasks with weights: demo_",
+    "predict rtee -t a": "did you mean 'rte'",
+    "predict demo_choice -t a": "demo_choice, example 1: ",
+    "predict rte": "give one example with --text",
+    "predict rte -t a --model pretrain": "this model is not fine-tuned, expected rte",
+    "perplexity no-such-file.txt": "cannot be read",
+    "perplexity README.md --stride 99": "--stride 99: expected 1 to the model's context of 32",
+    f"export openai {FIRST} --out x": "3 special tokens",
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_what_a_user_can_do_wrong(case: str, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words, message = REFUSED[case]
-    (tmp_path / "README.md").write_text(TEXT)
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=message):
-        gpt1(*words, "--store", store)
+@pytest.mark.slow
+@pytest.mark.parametrize("words", REFUSED)
+def test_what_a_user_can_do_wrong(words: str, golden_run: Path) -> None:
+    refused(REFUSED[words], *words.split(), "--store", golden_run)
 
 
-def test_another_vocabulary_in_a_folder_is_refused(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "ours", Checkpoint(samples.model(), samples.vocabulary()))
-    for file in (*(tmp_path / "ours").glob("encoder*"), *(tmp_path / "ours").glob("vocab*")):
-        file.unlink()
-    Vocabulary.from_merges(list("abc"), []).save(tmp_path / "ours")
-    with pytest.raises(UserError, match=r"60 vocabulary rows, encoder_bpe_0\.json 8 tokens; this is another model's vocabulary"):
-        gpt1("generate", tmp_path / "ours")
+GIVEN = """
+stages:
+  published: {uses: given, with: {checkpoint: FOLDER/ours}}
+  task_data: {with: {task: rte, source: FOLDER}}
+  finetune: {needs: [published, task_data], with: {task: rte, epochs: 1, batch: 8}}
+  export: {needs: [published, finetune]}
+"""
 
 
 def test_a_given_model_takes_the_place_of_pretrain_and_vocabulary(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "ours", Checkpoint(samples.model(context=32), samples.vocabulary()))
-    folder = tmp_path / "RTE"
-    folder.mkdir()
-    rows = "".join(f"{n}\tthe cat {n} ate.\tit ate.\t{'entailment' if n % 3 else 'not_entailment'}\n" for n in range(32))
+    file, store, ours = tmp_path / "w.yaml", tmp_path / "store", tmp_path / "ours"
+    file.write_text(GIVEN.replace("FOLDER", str(tmp_path)))
+    for folder in (ours, tmp_path / "RTE"):
+        folder.mkdir()
+    refused(r"has no model\.safetensors; give a folder that `gpt1 import`", "plan", "--file", file)
+    save_checkpoint(ours, Checkpoint(samples.model(context=32), samples.vocabulary()))
+    lines = [f"{n}\tThe cat {n}.\tIt ate.\t{'' if n % 3 else 'not_'}entailment" for n in range(32)]
     for split in ("train", "dev"):
-        (folder / f"{split}.tsv").write_text("index\tsentence1\tsentence2\tlabel\n" + rows)
-    (tmp_path / "w.yaml").write_text(
-        f"""
-stages:
-  published:
-    uses: given
-    with: {{checkpoint: {tmp_path / "ours"}}}
-  task_data:
-    with: {{task: rte, source: {tmp_path}}}
-  finetune:
-    needs: [published, task_data]
-    with: {{task: rte, epochs: 1, batch: 8}}
-  export:
-    needs: [published, finetune]
-  report:
-    needs: [published, task_data, finetune, export]
-"""
-    )
-    plan = plan_of(tmp_path / "w.yaml", tmp_path / "store")
-    assert run_inline(plan) == ["published", "task_data", "finetune", "export", "report"]
-    found = plan.store.artifact("export", plan.entries["export"].fingerprint)
-    assert found is not None
-    assert found.summary["models"] == {"hf": "gpt1", "tuned/finetune": "gpt1-rte"}
-    assert gpt1("predict", "rte", "-t", "the cat", "-t", "it ate", "--store", tmp_path / "store").startswith("1\t")
+        text = "\n".join(["index\tsentence1\tsentence2\tlabel", *lines, ""])
+        (tmp_path / "RTE" / f"{split}.tsv").write_text(text)
+    plan = plan_of(file, store)
+    assert run_inline(plan) == ["published", "task_data", "finetune", "export"]
+    models = {"hf": "gpt1", "tuned/finetune": "gpt1-rte"}
+    assert artifact(plan, "export").summary["models"] == models
+    assert said("predict", "rte", "-t", "a", "-t", "b", "--store", store).startswith("1\t")
     for name in ("published", "pretrain"):
-        assert gpt1("generate", name, "-p", "the", "-n", 3, "--store", tmp_path / "store").startswith("the ")
-    again = plan_of(tmp_path / "w.yaml", tmp_path / "store")
-    assert not again.to_run
-    save_checkpoint(tmp_path / "ours", Checkpoint(samples.model(9, context=32), samples.vocabulary()))
-    stale = plan_of(tmp_path / "w.yaml", tmp_path / "store")
-    assert {entry.cell.id for entry in stale.to_run} == {"published", "finetune", "export", "report"}
-
-
-def test_a_folder_without_weights_is_refused_before_anything_runs(tmp_path: Path) -> None:
-    (tmp_path / "w.yaml").write_text(f"stages:\n  given:\n    with: {{checkpoint: {tmp_path}}}\n")
-    with pytest.raises(UserError, match=r"has no model\.safetensors; give a folder that `gpt1 import` has written"):
-        plan_of(tmp_path / "w.yaml", tmp_path / "store")
+        assert said("generate", name, "-p", "the", "--store", store).startswith("the ")
+    assert not plan_of(file, store).to_run
+    save_checkpoint(ours, Checkpoint(samples.model(9, context=32), samples.vocabulary()))
+    stale = [entry.cell.id for entry in plan_of(file, store).to_run]
+    assert stale == ["published", "finetune", "export"]

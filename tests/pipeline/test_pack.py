@@ -1,123 +1,244 @@
-"""`gpt1 pack`: the folder it writes trains by itself, wherever it lies, and ends as a checkpoint."""
+"""`gpt1 pack`: the folder it writes trains and fine-tunes by itself, wherever it is."""
 
 from __future__ import annotations
 
 import errno
+import json
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from gpt1.data.shards import TokenShards
-from gpt1.errors import UserError
+from gpt1.model.config import ModelConfig
+from gpt1.model.gpt import GPT
+from gpt1.tasks import finetune_packed
 from gpt1.train.pretrain_config import from_json
 from gpt1.weights.checkpoint import load_checkpoint
-from pipeline.cli import main
-from pipeline.commands.pack import pack
+from gpt1.weights.store import save_model
 from pipeline.plan import Selection
 from tests.conftest import ROOT
-from tests.pipeline.inline import plan_of, run_inline
+from tests.e2e.workflow import MINI
+from tests.gpt1.test_train_alone import FEW, run_with
+from tests.pipeline.inline import artifact, plan_of, run_inline
+from tests.pipeline.inprocess import Ended, gpt1
 
-TINY = ROOT / "tests" / "stages" / "pretrain_workflow.yaml"
+pytestmark = pytest.mark.slow
+Patch, Printed = pytest.MonkeyPatch, pytest.CaptureFixture[str]
+Tune = Callable[..., int]
+TASKS, VARIANTS = ("rte", "storycloze"), ("full", "no_auxiliary_lm", "no_pretraining")
+ROWS = [f"{n}\tWind {n}.\tCalm.\t{'' if n % 3 else 'not_'}entailment" for n in range(24)]
+STORIES = [f"id{n},One.,Two.,Three.,Four.,Good end.,Bad end.,{1 + n % 2}" for n in range(20)]
+STORY = "InputStoryid,InputSentence1,InputSentence2,InputSentence3,InputSentence4,"
+STORY += "RandomFifthSentenceQuiz1,RandomFifthSentenceQuiz2,AnswerRightEnding"
+TUNING = {
+    "layers": 1, "width": 16, "heads": 2, "context": 32, "batch": 8, "lr": 0.01, "epochs": 2,
+}  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("store")
-    run_inline(plan_of(TINY, folder, selection=Selection(stages=("shard",))))
-    return str(folder)
+def pack(folder: Path, store: Path, *words: object, file: Path = MINI, **settings: object) -> Ended:
+    """`gpt1 pack` with these settings of pre-training."""
+    given = [f"--set=pretrain.{key}={value}" for key, value in settings.items()]
+    return gpt1("pack", folder, "--file", file, "--store", store, *given, *words)
 
 
-def train(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "gpt1.train.pretrain", "--config", str(folder / "run.json")]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+def test_the_folder_trains(golden_run: Path, tmp_path: Path) -> None:
+    """Elsewhere, and with few packages; another training begins with its weights."""
 
+    def train(folder: Path, status: int = 0, message: str = "") -> Any:
+        done = run_with(FEW, "gpt1.train.pretrain", "--config", folder / "run.json")
+        assert (done.returncode, message in done.stderr) == (status, True), done
+        return None if status else load_checkpoint(folder / "output").model
 
-@pytest.mark.slow
-def test_the_folder_trains_elsewhere_and_another_training_begins_with_its_weights(store: str, tmp_path: Path) -> None:
-    pack(tmp_path / "packed", file=TINY, assignments=["pretrain.steps=12", "pretrain.warmup=2"], store=store)
+    pack(tmp_path / "packed", golden_run, steps=12, warmup=2)
     folder = Path(shutil.move(tmp_path / "packed", tmp_path / "moved"))
-    done = train(folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    trained = load_checkpoint(folder / "output").model
+    trained = train(folder)
     assert trained.config == from_json(folder / "run.json")[0].model
     assert '"step": 12' in (folder / "output" / "metrics.jsonl").read_text().splitlines()[-1]
 
-    still = [f"pretrain.init_from={folder / 'output'}", "pretrain.steps=1", "pretrain.warmup=0", "pretrain.max_lr=1e-12"]
-    pack(tmp_path / "next", file=TINY, assignments=still, store=store)
+    still: Any = {"steps": 1, "warmup": 0, "max_lr": 1e-12, "init_from": folder / "output"}
+    following, other = tmp_path / "next", tmp_path / "other"
+    pack(following, golden_run, **still)
+    pack(other, golden_run, heads=4, **still)
     shutil.rmtree(folder)  # its weights were packed
-    done = train(tmp_path / "next")
-    assert done.returncode == 0, done.stdout + done.stderr
-    for name, tensor in load_checkpoint(tmp_path / "next" / "output").model.state_dict().items():
+    for name, tensor in train(following).state_dict().items():
         assert (tensor - trained.state_dict()[name]).abs().max() < 1e-9, name
-    given = tmp_path / "next" / "init_from" / "model.safetensors"
+    given = following / "init_from" / "model.safetensors"
     given.write_bytes(given.read_bytes()[:-1] + b"\x55")  # of its last tensor
-    done = train(tmp_path / "next")
-    assert (done.returncode, f"{given} has sha256" in done.stderr) == (2, True), done.stderr
-    still[0] = f"pretrain.init_from={tmp_path / 'next' / 'output'}"
-    pack(tmp_path / "other", file=TINY, assignments=[*still, "pretrain.heads=4"], store=store)
-    done = train(tmp_path / "other")
-    assert (done.returncode, "another shape (heads 2, here 4)" in done.stderr) == (2, True), done.stderr
+    train(following, 2, f"{given} has sha256")
+    train(other, 2, "another shape (heads 2, here 4)")
 
 
-def test_a_part_of_the_text(store: str, tmp_path: Path) -> None:
-    tokens = []
-    for name, parts in (("all", None), ("one", 1)):
-        pack(tmp_path / name, file=TINY, store=store, parts=parts)
-        _, place = from_json(tmp_path / name / "run.json")
-        tokens.append(TokenShards.open([Path(path) for path in place.train], Path(place.books), "train").tokens)
-    assert 0 < tokens[1] < tokens[0]
-    with pytest.raises(UserError, match="exists and is not empty"):
-        pack(tmp_path / "one", file=TINY, store=store)
-
-
-def test_what_is_not_made_or_not_named_is_said(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"shard is not made yet.*run `gpt1 run shard`"):
-        pack(tmp_path / "packed", file=TINY, store=str(tmp_path / "empty"))
-    with pytest.raises(UserError, match=r"--cell.*pretrain\[model=gpt\], pretrain\[model=lstm\]"):
-        pack(tmp_path / "packed", file=ROOT / "workflow.yaml", store=str(tmp_path / "empty"))
-    assert not (tmp_path / "packed").exists()
-
-
-def command(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> object:
-    """The exit status of `gpt1` with these words; None for 0."""
-    monkeypatch.setattr(sys, "argv", ["gpt1", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return ended.value.code
-
-
-def test_a_store_that_is_missing_is_said_to_be(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert command(monkeypatch, "pack", tmp_path / "packed", "--file", TINY, "--store", tmp_path / "nowhere") == 2
-    assert capsys.readouterr().err == f"gpt1: there is no store {tmp_path / 'nowhere'}; name one with --store\n"
-
-
-@pytest.mark.parametrize("broken", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
-def test_a_pack_that_breaks_off_leaves_nothing_and_can_be_done_again(
-    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broken: BaseException
-) -> None:
+@pytest.mark.parametrize("broken", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
+def test_a_pack_that_breaks_off(golden_run: Path, tmp_path: Path, broken: Any) -> None:
+    """It leaves nothing, and can be done again."""
     copied: list[Path] = []
 
     def copy(source: Path, target: Path) -> None:
-        if len(copied) == 1:
+        if copied:
             raise broken
         copied.append(target)
         target.write_bytes(source.read_bytes())
 
-    words = ("pack", tmp_path / "packed", "--file", TINY, "--store", store)
-    with monkeypatch.context() as full:
+    with pytest.MonkeyPatch.context() as full:
         full.setattr(shutil, "copyfile", copy)
-        status = command(monkeypatch, *words)
-    if isinstance(broken, OSError):
-        [line] = capsys.readouterr().err.splitlines()
-        assert (status, "No space left on device" in line) == (2, True), line
-    assert len(copied) == 1
-    assert list(tmp_path.iterdir()) == []
-    assert command(monkeypatch, *words) in (None, 0)
+        ended = pack(tmp_path / "packed", golden_run)
+    assert (ended.status > 0, len(copied), list(tmp_path.iterdir())) == (True, 1, [])
+    assert ended.status != 2 or "No space left" in ended.err
+    assert pack(tmp_path / "packed", golden_run).status == 0
     assert [path.name for path in tmp_path.iterdir()] == ["packed"]
-    assert (tmp_path / "packed" / "run.json").is_file()
+
+
+def test_what_is_not_made_not_named_or_there_is_said(golden_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full" / "file").mkdir(parents=True)
+    nowhere = f"there is no store {tmp_path / 'nowhere'}; name one with --store"
+    models, paper = "are: pretrain[model=gpt], pretrain[model=lstm]", ROOT / "workflow.yaml"
+    for folder, store, file, message in (
+        ("packed", "empty", MINI, "run `gpt1 run shard`"), ("packed", "empty", paper, models),
+        ("packed", "nowhere", MINI, nowhere), ("full", golden_run, MINI, "exists and is not empty"),
+    ):
+        ended = pack(tmp_path / folder, tmp_path / store, file=file)
+        assert (ended.status, message in ended.err) == (2, True), ended
+    assert not (tmp_path / "packed").exists()
+
+
+def write_workflow(file: Path, tasks: Sequence[str], tuning: bool = True) -> Path:
+    """The small workflow up to pre-training, with these tasks, their ids, and fine-tuning."""
+    stages = dict(list(yaml.safe_load(MINI.read_text())["stages"].items())[:7])
+    matrix = {"task": list(tasks)}
+    source = {"source": str(file.parent / "data")}
+    stages["task_data"] = {"with": source, "matrix": matrix}
+    stages["encode"] = {"needs": ["vocabulary", "task_data"], "matrix": matrix}
+    if tuning:
+        needs = ["pretrain", "vocabulary", "task_data", "encode"]
+        matrix = {**matrix, "variant": list(VARIANTS)}
+        stages["finetune"] = {"needs": needs, "with": TUNING, "matrix": matrix}
+    file.write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
+    return file
+
+
+@pytest.fixture(scope="module")
+def work(golden_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a workflow, and of a store in which all is made that `pack` takes."""
+    folder = tmp_path_factory.mktemp("work")
+    for name in ("RTE", "QNLI"):
+        (folder / "data" / name).mkdir(parents=True)
+        for split in ("train", "dev"):
+            lines = ["index\tsentence1\tsentence2\tlabel", *ROWS, ""]
+            (folder / "data" / name / f"{split}.tsv").write_text("\n".join(lines))
+    for part in ("val", "test"):
+        file = folder / "data" / f"cloze_test_{part}__spring2016 - cloze_test_ALL_{part}.csv"
+        file.write_text("\n".join([STORY, *STORIES, ""]))
+    shutil.copytree(golden_run, folder / "store")
+    file = write_workflow(folder / "workflow.yaml", TASKS)
+    run_inline(plan_of(file, folder / "store", selection=Selection(("encode",))))
+    return folder
+
+
+@pytest.fixture
+def folder(work: Path, tmp_path: Path) -> Path:
+    """A packed folder after its pre-training, here that of the store, in another place."""
+    assert pack(tmp_path / "here", work / "store", file=work / "workflow.yaml").status == 0
+    folder = (tmp_path / "here").rename(tmp_path / "there")
+    made = artifact(plan_of(work / "workflow.yaml", work / "store"), "pretrain")
+    for name in ("model.safetensors", "config.json"):
+        shutil.copy(made.path(name), folder / "output" / name)
+    return folder
+
+
+@pytest.fixture
+def finetune(folder: Path, monkeypatch: Patch) -> Tune:
+    """The command in this process; its exit status."""
+
+    def finetune(*words: object) -> int:
+        first = ("finetune", "--config", folder / "finetune.json", "--device", "cpu")
+        monkeypatch.setattr("sys.argv", [str(word) for word in (*first, *words)])
+        return finetune_packed.main()
+
+    return finetune
+
+
+def test_the_scores_are_the_stages_with_few_packages(work: Path, folder: Path) -> None:
+    words = ("gpt1.tasks.finetune_packed", "--config", folder / "finetune.json", "--threads", "1")
+    done = run_with(FEW, *words, "--device", "cpu")
+    assert done.returncode == 0, done.stdout + done.stderr
+    plan = plan_of(work / "workflow.yaml", work / "store")
+    run_inline(plan)
+    rows = finetune_packed.read_results(folder)
+    jobs = [f"finetune[task={task},variant={variant}]" for task in TASKS for variant in VARIANTS]
+    assert [row["job"] for row in rows] == jobs
+    same = ("metric", "values", "baseline", "standard_error", "best_epoch", "train_rows", "test")
+    for row in rows:
+        scores = json.loads(artifact(plan, row["job"]).path("scores.json").read_text())
+        assert {key: row[key] for key in same} == {key: scores[key] for key in same}, row["job"]
+        assert row["cut"] == {split: scores["cut"][split] for split in row["cut"]}
+        assert (row["test"] is None) == (row["task"] == "rte")
+        assert f"{row['metric']} {row['values'][row['metric']]:.1f} (" in done.stdout
+
+
+def test_the_same_command_after_a_kill(folder: Path, finetune: Tune, capsys: Printed) -> None:
+    results = folder / "output" / "finetune.jsonl"
+    assert finetune("--task", "rte") == 0
+    lines = results.read_bytes().splitlines(keepends=True)
+    results.write_bytes(b"".join(lines[:2]) + lines[2][:40])  # killed while it wrote the third
+    capsys.readouterr()
+    assert finetune("--task", "rte") == 0
+    assert capsys.readouterr().out.count("finetune.jsonl already, with the same settings") == 2
+    again = results.read_bytes().splitlines(keepends=True)
+    assert again[:2] == lines[:2]
+    assert {**json.loads(again[2]), "seconds": 0} == {**json.loads(lines[2]), "seconds": 0}
+
+    # Other settings and another model are other results; no_pretraining has no model.
+    choice = ("--task", "rte", "--variant", "full", "--variant", "no_pretraining", "--seed", "1")
+    assert finetune(*choice, "--max-length", "20", "--precision", "bf16") == 0
+    shape = json.loads((folder / "output" / "config.json").read_text())
+    save_model(folder / "output", GPT(ModelConfig(**shape)))
+    assert finetune(*choice) == 0
+    made = [(row["variant"], row["max_length"]) for row in finetune_packed.read_results(folder)]
+    assert made[3:] == [("full", 20), ("no_pretraining", 20), ("full", 32)]
+
+
+def test_what_cannot_be_fine_tuned(folder: Path, finetune: Tune, capsys: Printed) -> None:
+    output, ids = folder / "output", folder / "tasks" / "rte" / "dev.safetensors"
+    shape = ModelConfig(vocabulary=99, context=32, width=16, layers=1, heads=2)
+    other = save_model(folder / "other", GPT(shape))
+    for path, content, words, message in (
+        (ids, 0, "--task mnli", "mnli: no job has it; "),
+        (ids, 0, "--seed 9", "--seed 9: no job has it"),
+        (ids, 0, "--max-length 49", "sequences of 49 ids do not fit"),
+        (ids, 0, f"--model {other}", "the model has 99 vocabulary rows"),
+        (ids, "", "", "no ids of a task"),
+        (ids.with_suffix(".jsonl"), None, "", "dev.jsonl: no such file; pack rte again"),
+        (output / "model.safetensors", None, "", "no such file, and finetune["),
+        (output / "finetune.jsonl", "{\n", "--variant no_pretraining", "a line is not JSON"),
+        (folder / "finetune.json", '{"jobs": [{"id": 1}]}', "", "not the jobs of a packed folder"),
+        (folder / "finetune.json", None, "", "no such file; expected the finetune.json"),
+    ):
+        if content is None:
+            path.unlink()
+        elif content != 0:
+            path.write_text(str(content))
+        status, (out, err) = finetune(*words.split()), capsys.readouterr()
+        assert (status, out, message in err) == (2, "", True), (message, out, err)
+
+
+def test_tasks_may_be_left_out_and_asked_for(work: Path, tmp_path: Path) -> None:
+    store, file = work / "store", work / "workflow.yaml"
+    said = pack(tmp_path / "with", store, "--tasks", file=file).out
+    assert "python -m gpt1.tasks.finetune_packed --config with/finetune.json" in said
+    assert "finetune" not in pack(tmp_path / "without", store, "--no-tasks", file=file).out
+    more = write_workflow(work / "more.yaml", ("rte", "qnli"))  # no ids of QNLI are made
+    bare = write_workflow(work / "bare.yaml", TASKS, tuning=False)
+    for file, message in (
+        (more, "encode[task=qnli] is not made yet"),
+        (bare, "no finetune cell starts from pretrain"),
+    ):
+        refused = pack(tmp_path / file.stem, store, "--tasks", file=file)
+        assert (refused.status, message in refused.err) == (2, True), refused
+        assert pack(tmp_path / file.stem, store, file=file).status == 0
+    assert {folder.parent.name for folder in tmp_path.glob("*/tasks")} == {"with", "more"}
+    assert {file.parent.name for file in tmp_path.glob("*/finetune.json")} == {"with", "more"}
+    assert [path.name for path in (tmp_path / "more" / "tasks").iterdir()] == ["rte"]

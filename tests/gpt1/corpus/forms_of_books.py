@@ -1,4 +1,4 @@
-"""The same few books in every form that ingest reads, and a shortcut from a file to what comes out of it."""
+"""The same few books in every form that ingest reads, and a shortcut from a file to its texts."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import io
 import json
 import lzma
 import tarfile
+import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,26 +21,27 @@ from gpt1.corpus.grouping import placed
 from gpt1.corpus.sources.container import read_container
 from gpt1.corpus.sources.forms import form_of
 from gpt1.corpus.sources.limits import Limits, Reading
+from gpt1.corpus.sources.listed import Listed
 from gpt1.corpus.sources.member import loose_books
-from gpt1.corpus.sources.piece import Piece, Refused
+from gpt1.corpus.sources.piece import Piece, Refused, RefusedError
+from gpt1.corpus.sources.place import opened, read_file
 
 BOOKS = {
-    "Jane Austen/Emma": "Emma Woodhouse, handsome, clever, and rich.\n\n“You are quite right,” said he.\n",
+    "Jane Austen/Emma": "Emma Woodhouse, clever, and rich.\n\n“You are quite right,” said he.\n",
     "Anon/Café": "It was the café by the sea — naïve, perhaps.\n\nThe end.\n",
     "Homer/Iliad": "Sing, O goddess, the anger of Achilles son of Peleus.\n",
 }
 SMALL = Reading(Limits(document=4 << 20, archive=64 << 20, ratio=100, line=10_000))
 _PACK: Mapping[str, Callable[[bytes], bytes]] = {
-    ".gz": lambda data: gzip.compress(data, mtime=0),
-    ".bz2": bz2.compress,
-    ".xz": lzma.compress,
-    ".zst": lambda data: bytes(pa.compress(data, codec="zstd", asbytes=True)),
+    "": bytes, ".gz": lambda data: gzip.compress(data, mtime=0), ".bz2": bz2.compress,
+    ".xz": lzma.compress, ".zst": lambda data: bytes(pa.compress(data, codec="zstd", asbytes=True)),
 }
+CODECS = tuple(_PACK)
 
 
 def packed(data: bytes, codec: str) -> bytes:
     """Compressed by the suffix of a codec; as it is for ""."""
-    return _PACK[codec](data) if codec else data
+    return _PACK[codec](data)
 
 
 def tar_of(members: Mapping[str, bytes]) -> bytes:
@@ -61,54 +64,80 @@ def zip_of(members: Mapping[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-def jsonl_of(rows: list[dict[str, object]]) -> bytes:
-    """JSON lines."""
-    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+def raw(text: str) -> bytes:
+    """The bytes of a text; those that are no UTF-8 are surrogates in it."""
+    return text.encode(errors="surrogateescape")
 
 
-def parquet_of(rows: list[dict[str, object]], row_group: int | None = None) -> bytes:
-    """A Parquet file."""
-    out = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), out, row_group_size=row_group)
+def text_of(data: bytes) -> str:
+    """The inverse of `raw`."""
+    return data.decode(errors="surrogateescape")
+
+
+def jsonl_of(rows: Iterable[Mapping[str, object]]) -> bytes:
+    """JSON lines. Bytes among the values become strings, and may be no UTF-8."""
+    return b"".join(
+        raw(json.dumps(row, ensure_ascii=False, default=text_of)) + b"\n" for row in rows
+    )
+
+
+def parquet_of(rows: Iterable[Mapping[str, Any]], row_group: int | None = None) -> bytes:
+    """A Parquet file. Bytes among the values become strings, and may be no UTF-8."""
+    rows, out = list(rows), io.BytesIO()
+    table = pa.Table.from_pylist(rows) if rows else pa.table({"text": pa.array([], pa.string())})
+    columns = {name: table[name].combine_chunks() for name in table.column_names}
+    strings = {
+        name: column.view(pa.string()) if pa.types.is_binary(column.type) else column
+        for name, column in columns.items()
+    }
+    pq.write_table(pa.table(strings), out, row_group_size=row_group)
     return out.getvalue()
 
 
-def epub_of(title: str, author: str, pages: Mapping[str, str], extra: Mapping[str, bytes] | None = None) -> bytes:
-    """An EPUB whose spine has the pages in the order given; its files and manifest have them in the other."""
+def epub_of(
+    title: str, author: str, pages: Mapping[str, str], extra: Mapping[str, bytes] | None = None
+) -> bytes:
+    """An EPUB whose spine has the pages in the order given; its files are sorted by name."""
     items = "".join(
         f'<item id="p{index}" href="text/{name}" media-type="application/xhtml+xml"/>'
         for index, name in reversed(list(enumerate(pages)))
     )
     spine = "".join(f'<itemref idref="p{index}"/>' for index in range(len(pages)))
-    package = (
-        '<?xml version="1.0"?><package xmlns="http://www.idpf.org/2007/opf" version="3.0"><metadata '
-        f'xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>{title}</dc:title><dc:creator>{author}</dc:creator></metadata>'
-        '<manifest><item id="nav" href="nav.xhtml" media-type="application/xhtml+xml" properties="nav"/>'
-        f'{items}</manifest><spine><itemref idref="nav"/>{spine}</spine></package>'
-    )
-    container = (
-        '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container" version="1.0"><rootfiles>'
-        '<rootfile full-path="OEBPS/book.opf" media-type="application/oebps-package+xml"/></rootfiles></container>'
-    )
-    members = {"META-INF/container.xml": container, "OEBPS/book.opf": package, "OEBPS/nav.xhtml": "<p>Contents</p>"}
+    package = f"""<?xml version="1.0"?><package xmlns="http://www.idpf.org/2007/opf" version="3.0">
+<metadata xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>{title}</dc:title>
+<dc:creator>{author}</dc:creator></metadata><manifest>
+<item id="nav" href="nav.xhtml" media-type="application/xhtml+xml" properties="nav"/>{items}
+</manifest><spine><itemref idref="nav"/>{spine}</spine></package>"""
+    container = """<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container" version="1.0">
+<rootfiles><rootfile full-path="OEBPS/book.opf" media-type="application/oebps-package+xml"/>
+</rootfiles></container>"""
+    members = {"META-INF/container.xml": container, "OEBPS/book.opf": package}
     members |= {f"OEBPS/text/{name}": page for name, page in sorted(pages.items())}
-    return zip_of({name: text.encode() for name, text in members.items()} | dict(extra or {}))
+    members["OEBPS/nav.xhtml"] = "<p>Contents</p>"
+    return zip_of({name: raw(text) for name, text in members.items()} | dict(extra or {}))
 
 
 def page(text: str) -> str:
     """An XHTML page with a paragraph for each of the text's."""
     body = "".join(f"<p>{part}</p>" for part in text.strip().split("\n\n"))
-    return f"<html><head><title>no text</title><style>p {{}}</style></head><body>{body}</body></html>"
+    return f"<html><head><title>no</title><style>p {{}}</style></head><body>{body}</body></html>"
 
 
-def as_files() -> dict[str, bytes]:
-    """`BOOKS` as text files."""
-    return {f"{name}.txt": text.encode() for name, text in BOOKS.items()}
+BYTES = {name: text.encode() for name, text in BOOKS.items()}
 
 
-def as_rows() -> list[dict[str, object]]:
-    """`BOOKS` as rows."""
-    return [{"id": name, "title": name.split("/")[1], "author": name.split("/")[0], "text": text} for name, text in BOOKS.items()]
+def as_files(books: Mapping[str, bytes] = BYTES, suffix: str = ".txt") -> dict[str, bytes]:
+    """The books as text files."""
+    return {f"{name}{suffix}": data for name, data in books.items()}
+
+
+def as_rows(books: Mapping[str, bytes] = BYTES) -> list[dict[str, Any]]:
+    """The books as rows."""
+    named = {name: name.split("/") for name in books}
+    return [
+        {"id": name, "title": title, "author": author, "text": books[name]}
+        for name, (author, title) in named.items()
+    ]
 
 
 def write(folder: Path, files: Mapping[str, bytes]) -> Path:
@@ -120,21 +149,37 @@ def write(folder: Path, files: Mapping[str, bytes]) -> Path:
     return folder
 
 
-def read(data: bytes, name: str, reading: Reading = SMALL) -> tuple[dict[str, Piece], list[Refused]]:
-    """The pieces in a file of these bytes by the ids of their books, and what is refused."""
-    form = form_of(name)
+def found_in(file: Listed, reading: Reading = SMALL) -> tuple[dict[str, Piece], list[Refused]]:
+    """The texts of a file by the ids of their books, and what is refused, as ingest reads it."""
+    form = form_of(file.name)
     assert form is not None
-    if form.many:
-        found = list(read_container(io.BytesIO(data), len(data), form, name, reading))
-    else:
-        found = list(loose_books(data, form, name, reading))
+    try:
+        with opened(file) as (stream, size):
+            if form.many:
+                found = list(read_container(stream, size, form, file.name, reading))
+            else:
+                data = read_file(file, reading.limits.document)
+                found = list(loose_books(data, form, file.name, reading))
+    except RefusedError as error:
+        found = [error.at(file.name)]
     pieces = [placed(item, None)[0] for item in found if isinstance(item, Piece)]
     by_book = {str(piece.book): piece for piece in pieces}
-    assert len(by_book) == len(pieces), "two pieces of one book"
+    assert len(by_book) == len(pieces), "two texts of one book"
     return by_book, [item for item in found if isinstance(item, Refused)]
 
 
-def rules(refused: list[Refused]) -> list[tuple[str | None, str]]:
-    """Member and rule of each refusal; every one says what was found, expected and is to be done."""
-    assert all(item.found and item.expected and item.do and "\n" not in item.sentence() for item in refused)
+def read(
+    data: bytes, name: str, reading: Reading = SMALL
+) -> tuple[dict[str, Piece], list[Refused]]:
+    """The same of a file of these bytes."""
+    with tempfile.NamedTemporaryFile() as file:
+        Path(file.name).write_bytes(data)
+        return found_in(Listed(name, file.name), reading)
+
+
+def rules(refused: Iterable[Refused]) -> list[tuple[str | None, str]]:
+    """Member and rule of each refusal; each has what was found, was expected and is to be done."""
+    refused = list(refused)
+    assert all(item.found and item.expected and item.do for item in refused)
+    assert not any("\n" in item.sentence() for item in refused)
     return [(item.member, item.rule) for item in refused]

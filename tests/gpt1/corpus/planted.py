@@ -1,4 +1,4 @@
-"""Copies of a book as they occur: other line breaks, other quotes, a missing chapter, another spelling, a licence around it."""
+"""Copies of a book as they occur: other line breaks, quotes, spelling, a missing chapter."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ from collections.abc import Callable
 Plant = Callable[[str, random.Random], str]
 
 _PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
-_LICENCE = "This book is given to you free of charge by the readers of our village. Please do not sell it, tell a friend of it. "
+_LICENCE = (
+    "This book is given to you free of charge by the readers of our village. "
+    "Please do not sell it, tell a friend of it. "
+)
 
 
 def other_line_breaks(text: str, draw: random.Random) -> str:
     """Every paragraph wrapped to another width, Windows line ends."""
     width = draw.randrange(45, 65)
-    paragraphs = ["\r\n".join(textwrap.wrap(" ".join(part.split()), width)) for part in _PARAGRAPH.split(text)]
+    paragraphs = [
+        "\r\n".join(textwrap.wrap(" ".join(part.split()), width)) for part in _PARAGRAPH.split(text)
+    ]
     return "\r\n\r\n".join(paragraphs)
 
 
 def other_quotes(text: str, draw: random.Random) -> str:
-    """Straight quotes curled, curly ones made straight; double dashes made long; underscores of emphasis added."""
+    """Quotes curled or made straight; double dashes made long; underscores of emphasis added."""
     text = text.translate(str.maketrans("'\"’‘“”", "’”'''\"")).replace("--", "—")
     words = text.split(" ")
     for at in draw.sample(range(len(words)), len(words) // 200):
@@ -49,7 +54,8 @@ def poor_scan(text: str, draw: random.Random) -> str:
 
 def licence_around(text: str, draw: random.Random) -> str:
     """A header and a footer of some 500 words each."""
-    return f"{_LICENCE * draw.randrange(18, 25)}\n\n{text}\n\n{_LICENCE.upper() * draw.randrange(18, 25)}"
+    header, footer = (_LICENCE * draw.randrange(18, 25) for _ in range(2))
+    return f"{header}\n\n{text}\n\n{footer.upper()}"
 
 
 def first_volume(text: str, draw: random.Random) -> str:
@@ -58,12 +64,11 @@ def first_volume(text: str, draw: random.Random) -> str:
     return "\n\n".join(paragraphs[: int(len(paragraphs) * draw.uniform(0.4, 0.6))])
 
 
-KINDS: dict[str, Plant] = {
-    plant.__name__: plant
-    for plant in (
-        other_line_breaks, other_quotes, missing_chapter, other_spelling, poor_scan, licence_around, first_volume,
-    )
-}  # fmt: skip
+_PLANTS: tuple[Plant, ...] = (
+    other_line_breaks, other_quotes, missing_chapter, other_spelling, poor_scan, licence_around,
+    first_volume,
+)  # fmt: skip
+KINDS: dict[str, Plant] = {plant.__name__: plant for plant in _PLANTS}
 EXACT = ("other_line_breaks", "other_quotes")
 """The kinds that change no word."""
 

@@ -1,116 +1,76 @@
-"""What every form of source promises: the same books give the same texts, and the same faults the same rules."""
+"""What every form of source promises: equal books, equal texts; equal faults, equal rules."""
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from gpt1.corpus.grouping import placed
-from gpt1.corpus.sources.container import read_container
-from gpt1.corpus.sources.forms import Form, form_of
+from gpt1.corpus.sources.html_text import html_text
 from gpt1.corpus.sources.listing import list_sources
-from gpt1.corpus.sources.member import loose_books
-from gpt1.corpus.sources.piece import Piece, Refused, RefusedError
-from gpt1.corpus.sources.place import opened, read_file
-from tests.gpt1.corpus.forms_of_books import BOOKS, SMALL, epub_of, packed, page, rules, tar_of, write, zip_of
+from tests.gpt1.corpus import forms_of_books as forms
+from tests.gpt1.corpus.forms_of_books import SMALL, packed, page, read, rules
 
 Books = Mapping[str, bytes]
 Files = dict[str, bytes]
 PLAIN = {".txt", ".md", ".jsonl"}  # nothing in the file says where it ends
-CODECS = ("", ".gz", ".bz2", ".xz", ".zst")
 
 
-def texts(books: Books, suffix: str = ".txt", codec: str = "") -> Files:
-    return {f"{name}{suffix}{codec}": packed(data, codec) for name, data in books.items()}
-
-
-def lines(books: Books) -> bytes:
-    """JSON lines, with bytes that are no UTF-8 as they are."""
-    rows = [{**about(name), "text": data.decode(errors="surrogateescape")} for name, data in books.items()]
-    return b"".join(json.dumps(row, ensure_ascii=False).encode(errors="surrogateescape") + b"\n" for row in rows)
-
-
-def parquet(books: Books, group: int | None = None) -> bytes:
-    """A Parquet file whose texts may be no UTF-8."""
-    columns = {key: [about(name)[key] for name in books] for key in ("id", "title", "author")}
-    table = pa.table({**columns, "text": pa.array(list(books.values()), pa.binary()).view(pa.string())})
-    out = io.BytesIO()
-    pq.write_table(table, out, row_group_size=group)
-    return out.getvalue()
-
-
-def about(name: str) -> dict[str, str]:
-    author, title = name.split("/")
-    return {"id": name, "title": title, "author": author}
+def texts(books: Books, codec: str = "") -> Files:
+    return {f"{name}.txt{codec}": packed(data, codec) for name, data in books.items()}
 
 
 def epubs(books: Books) -> Files:
-    made = {}
-    for name, data in books.items():
-        raw = page("TEXT").encode().replace(b"TEXT", data.strip().replace(b"\n\n", b"</p><p>"))
-        said = about(name)
-        made[f"{name}.epub"] = epub_of(said["title"], said["author"], {"a.xhtml": ""}, {"OEBPS/text/a.xhtml": raw})
-    return made
+    pages = {name: {"a.xhtml": page(forms.text_of(data))} for name, data in books.items()}
+    return {f"{name}.epub": forms.epub_of(*name.split("/")[::-1], pages[name]) for name in books}
+
+
+def rows(books: Books, codec: str = "") -> Files:
+    return {f"b.jsonl{codec}": packed(forms.jsonl_of(forms.as_rows(books)), codec)}
+
+
+def tar(books: Books, codec: str = "") -> Files:
+    return {f"b.tar{codec}": packed(forms.tar_of(texts(books)), codec)}
 
 
 FORMS: dict[str, Callable[[Books], Files]] = {
-    **{f".txt{codec}": lambda books, codec=codec: texts(books, codec=codec) for codec in CODECS},
-    ".md": lambda books: texts(books, ".MD"),
-    **{f".tar{codec}": lambda books, codec=codec: {f"b.tar{codec}": packed(tar_of(texts(books)), codec)} for codec in CODECS},
-    ".tgz": lambda books: {"b.tgz": packed(tar_of(texts(books)), ".gz")},
-    ".gz in .tar": lambda books: {"b.tar": tar_of(texts(books, codec=".gz"))},
-    ".zip": lambda books: {"b.zip": zip_of(texts(books))},
-    ".jsonl in .zip": lambda books: {"b.zip": zip_of({"rows.jsonl": lines(books)})},
-    **{f".jsonl{codec}": lambda books, codec=codec: {f"b.jsonl{codec}": packed(lines(books), codec)} for codec in CODECS},
-    ".parquet": lambda books: {"b.parquet": parquet(books)},
-    ".parquet in groups": lambda books: {"b.parquet": parquet(books, 1)},
-    ".epub": epubs,
-    ".epub in .zip": lambda books: {"b.zip": zip_of(epubs(books))},
-    ".epub in .tar": lambda books: {"b.tar": tar_of(epubs(books))},
+    **{f".txt{codec}": partial(texts, codec=codec) for codec in forms.CODECS},
+    **{f".tar{codec}": partial(tar, codec=codec) for codec in forms.CODECS},
+    **{f".jsonl{codec}": partial(rows, codec=codec) for codec in forms.CODECS},
+    ".md": lambda books: forms.as_files(books, ".MD"),
+    ".tgz": lambda books: {"b.tgz": tar(books, ".gz")["b.tar.gz"]},
+    ".gz in .tar": lambda books: {"b.tar": forms.tar_of(texts(books, ".gz"))},
+    ".zip": lambda books: {"b.zip": forms.zip_of(texts(books))},
+    ".jsonl in .zip": lambda books: {"b.zip": forms.zip_of(rows(books))},
+    ".parquet": lambda books: {"b.parquet": forms.parquet_of(forms.as_rows(books))},
+    ".parquet in groups": lambda books: {"b.parquet": forms.parquet_of(forms.as_rows(books), 1)},
+    ".epub": epubs, ".epub in .zip": lambda books: {"b.zip": forms.zip_of(epubs(books))},
+    ".epub in .tar": lambda books: {"b.tar": forms.tar_of(epubs(books))},
 }
-
-BYTES = {name: text.strip().encode() for name, text in BOOKS.items()}
+STRIPPED = {name: data.strip() for name, data in forms.BYTES.items()}
+GOOD = {"A/First": b"Words.", "Z/Last": b"More words."}
 READING = replace(SMALL, limits=replace(SMALL.limits, document=100_000, line=1000))
 FAULTS = {
-    "empty": (b"", b" \r\n "),
-    "nul": (b"a\0b",),
+    "empty": (b"", b" \r\n "), "nul": (b"a\0b",),
     "invalid_utf8": ("\u201c\u00c7a\u201d".encode()[:-1], "caf\u00e9 ".encode() * 20 + b"\xff"),
-    "long_line": (b"x" * 1001, b"short\n" + b"x" * 1001),
-    "too_large": (b"some words\n" * 20_000,),
+    "long_line": (b"x" * 1001, b"short\n" + b"x" * 1001), "too_large": (b"some words\n" * 20_000,),
 }
 
 
-def found_in(folder: Path, files: Files) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """The texts of these files by author and title, and the place and rule of each refusal; read from a folder as ingest does."""
-    write(folder, files)
+def in_folder(folder: Path, files: Files) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """Texts by author and title, and place and rule of each refusal."""
     texts: dict[str, str] = {}
     refused: list[tuple[str, str]] = []
-    for file in list_sources([str(folder)]).files:
-        form = form_of(file.name)
-        assert form is not None
-        try:
-            with opened(file) as (stream, size):
-                if form.many:
-                    found = list(read_container(stream, size, form, file.name, READING))
-                else:
-                    found = list(loose_books(read_file(file, READING.limits.document), form, file.name, READING))
-        except RefusedError as error:
-            found = [error.at(file.name)]
-        refused += [
-            (f"{file.name}, {member}", rule) for member, rule in rules([item for item in found if isinstance(item, Refused)])
-        ]
-        for piece in (placed(item, None)[0] for item in found if isinstance(item, Piece)):
+    for file in list_sources([str(forms.write(folder, files))]).files:
+        pieces, others = forms.found_in(file, READING)
+        refused += [(f"{file.name}, {member}", rule) for member, rule in rules(others)]
+        for book, piece in pieces.items():
             name = f"{piece.author}/{piece.title}"
             assert name not in texts
-            assert str(piece.book).endswith(name)
-            assert str(piece.book).startswith(f"{file.name}/" if form.many else name)
+            assert book in (f"{file.name}/{name}", f"{file.name}/b.jsonl/{name}", name)
             assert piece.size == len(piece.text.encode()) or piece.encoding == "epub"
             texts[name] = piece.text
     return texts, refused
@@ -121,44 +81,99 @@ def expected(books: Books) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_same_books_give_the_same_texts(form: str, tmp_path: Path) -> None:
-    assert found_in(tmp_path, FORMS[form](BYTES)) == (expected(BYTES), [])
+def test_equal_books_give_equal_texts_and_a_file_without_books_is_empty(
+    form: str, tmp_path: Path
+) -> None:
+    files = FORMS[form](STRIPPED)
+    assert in_folder(tmp_path / "books", files) == (expected(STRIPPED), [])
+    without = [{name: b""} for name in files] + [
+        {name: data} for name, data in FORMS[form]({}).items()
+    ]
+    for number, empty in enumerate(without):
+        texts, [(_, rule)] = in_folder(tmp_path / str(number), empty)
+        assert (texts, rule) == ({}, "empty")
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_faulty_book_costs_itself_alone_by_the_same_rule(form: str, tmp_path: Path) -> None:
-    good = {"A/First": b"Words.", "Z/Last": b"More words."}
     for rule, faulty in FAULTS.items():
         for number, data in enumerate(faulty):
-            books = {"A/First": good["A/First"], "M/Bad": data, "Z/Last": good["Z/Last"]}
-            texts, [(where, found)] = found_in(tmp_path / rule / str(number), FORMS[form](books))
-            assert (texts, found) == (expected(good), rule), number
+            books = {"A/First": GOOD["A/First"], "M/Bad": data, "Z/Last": GOOD["Z/Last"]}
+            texts, [(where, found)] = in_folder(tmp_path / rule / str(number), FORMS[form](books))
+            assert (texts, found) == (expected(GOOD), rule), number
             assert "M/Bad" in where or where.endswith("row 1")
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if form not in PLAIN])
 def test_a_file_cut_short_is_damaged_and_gives_nothing_else(form: str, tmp_path: Path) -> None:
-    for name, data in FORMS[form](BYTES).items():
+    for name, data in FORMS[form](STRIPPED).items():
         end = len(data.rstrip(b"\0"))  # of a tar
         for cut in (end // 3, end // 2):
-            texts, refused = found_in(tmp_path / str(cut), {name: data[:cut]})
+            texts, refused = in_folder(tmp_path / str(cut), {name: data[:cut]})
             assert {rule for _, rule in refused} == {"damaged"}
-            assert texts.items() <= expected(BYTES).items()
+            assert texts.items() <= expected(STRIPPED).items()
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_a_file_without_books_is_empty(form: str, tmp_path: Path) -> None:
-    for name in FORMS[form](BYTES):
-        texts, [(_, rule)] = found_in(tmp_path / name, {name: b""})
-        assert (texts, rule) == ({}, "empty")
-    for name, data in FORMS[form]({}).items():
-        texts, [(_, rule)] = found_in(tmp_path / "no books", {name: data})
-        assert (texts, rule) == ({}, "empty")
+@pytest.mark.parametrize("codec", forms.CODECS[1:])
+def test_two_streams_behind_one_another_are_one_text(codec: str) -> None:
+    pieces, _ = read(packed(b"one ", codec) + packed(b"two", codec), f"x/Mr. Smith v1.5.txt{codec}")
+    assert {book: piece.text for book, piece in pieces.items()} == {"x/Mr. Smith v1.5": "one two"}
+
+
+def test_an_epub_is_read_in_the_order_of_its_spine() -> None:
+    book = forms.epub_of(
+        "Emma", "Jane Austen", {"b.xhtml": page("One."), "a.xhtml": page("Two.\n\nThree.")}
+    )
+    [(name, piece)] = read(book, "library/x.epub")[0].items()
+    assert (name, piece.title, piece.author) == ("library/x", "Emma", "Jane Austen")
+    assert piece.text == "One.\n\nTwo.\n\nThree."
+
+
+def test_markup_becomes_paragraphs() -> None:
+    html = """<body><h1>One</h1><p>He <i>said</i>:\n  &#8220;no&#8221;<br/>and &amp;\tleft.</p>
+<script>var a = '<p>x</p>';</script><p> </p><pre>a\n  b</pre><div>c<p>d</div>
+<ul><li>e<li>f</ul></body>"""
+    wanted = ["One", "He said: “no”\nand & left.", "a\n  b", "c", "d", "e", "f"]
+    assert html_text(html).split("\n\n") == wanted
+
+
+ROWS = [{"text": f"sentence number {number} ."} for number in range(250)]
+STRETCHED = replace(SMALL, stretch=100)
+
+
+@pytest.mark.parametrize("name", ["s.parquet", "s.jsonl"])
+def test_rows_of_one_sentence_become_stretches(name: str) -> None:
+    data = forms.parquet_of(ROWS, 64) if name == "s.parquet" else forms.jsonl_of(ROWS)
+    pieces, refused = read(data, name, STRETCHED)
+    assert refused == []
+    assert list(pieces) == [f"{name}/rows-{start:012d}" for start in (0, 100, 200)]
+    assert {piece.form for piece in pieces.values()} == {"sentences"}
+    assert pieces[f"{name}/rows-{100:012d}"].title == "s, rows 100 to 199"
+    text = "\n".join(piece.text for piece in pieces.values())
+    assert text.split("\n") == [row["text"] for row in ROWS]
+    assert len(read(data, name, replace(STRETCHED, rows="documents"))[0]) == 250
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ROWS[:50], [{**row, "title": "t", "id": row["text"]} for row in ROWS],
+        [{"text": "two\nlines"}, *ROWS],
+    ],
+    ids=["few", "named", "two lines"],
+)
+def test_other_rows_are_books(rows: list[dict[str, object]]) -> None:
+    assert len(read(forms.jsonl_of(rows), "s.jsonl", STRETCHED)[0]) == len(rows)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl"])
+def test_another_text_column(name: str) -> None:
+    make = forms.parquet_of if name == "a.parquet" else forms.jsonl_of
+    pieces, _ = read(make([{"content": "one"}]), name, replace(SMALL, text_column="content"))
+    assert [piece.text for piece in pieces.values()] == ["one"]
 
 
 def test_a_title_that_is_no_utf_8_costs_no_text() -> None:
-    out = io.BytesIO()
-    titles = pa.array([b"caf\xe9", b"Good"], pa.binary()).view(pa.string())
-    pq.write_table(pa.table({"author": ["A", "B"], "title": titles, "text": ["one", "two"]}), out)
-    found = list(read_container(out, out.tell(), Form("parquet", None, ".parquet"), "b.parquet", READING))
-    assert [(item.title, item.text) for item in found if isinstance(item, Piece)] == [("caf\\xe9", "one"), ("Good", "two")]
+    rows = [{"title": b"caf\xe9", "text": "one"}, {"title": b"Good", "text": "two"}]
+    pieces = read(forms.parquet_of(rows), "b.parquet")[0].values()
+    assert [(piece.title, piece.text) for piece in pieces] == [("caf\\xe9", "one"), ("Good", "two")]

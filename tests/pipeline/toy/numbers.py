@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from gpt1.errors import UserError
-from stages.contract import Context, Output, OutsideFile, Part, Settings, Stage, added, placement
+from stages.contract import Context, Output, OutsideFile, Part, Settings, Stage, placement
 
 
 class NumbersSettings(Settings):
     source: str = placement("numbers", "A folder of .txt files with a number each.")
     add: int = 0
-    later: int = added(1, "Came after the first release.")
     pause: float = placement(0.0, "Seconds a part takes.")
 
 
@@ -29,14 +28,11 @@ class Numbers(Stage):
         return [OutsideFile(path.name, path) for path in sorted(folder.glob("*.txt"))]
 
     def run(self, settings: NumbersSettings, context: Context) -> None:
-        parts = [
-            Part(
-                file.name,
-                {"text": file.path.read_text(), "add": settings.add * settings.later},
-                {"path": str(file.path), "add": settings.add * settings.later, "name": file.name, "pause": settings.pause},
-            )
-            for file in context.outside
-        ]
+        parts = []
+        for file in context.outside:
+            place = {"path": str(file.path), "name": file.name, "pause": settings.pause}
+            made_of = {"text": file.path.read_text(), "add": settings.add}
+            parts.append(Part(file.name, made_of, {"add": settings.add, **place}))
         made = context.map_parts(read_number, parts)
         for part in made:
             context.include(part)

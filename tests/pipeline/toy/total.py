@@ -1,4 +1,4 @@
-"""A stage that multiplies the sum of its numbers; it can be told to fail."""
+"""A stage that multiplies the sum of its numbers; it fails where it is asked to."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Total(Stage):
             marker.touch()
             if settings.die:
                 os.kill(os.getpid(), 9)
-            raise ZeroDivisionError("told to fail")
+            raise ZeroDivisionError("failing on purpose")
         numbers = context.input("tests.pipeline.toy.numbers")
         values = [int(file.path.read_text()) for file in numbers.under("")]
         total = sum(values) * settings.factor
