@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from gpt1.errors import UserError
 from gpt1.tasks.table import ZERO_SHOT_ONLY, task_named
 from gpt1.tasks.transforms import SHORTEST
-from stages.contract import Artifact, Context, Settings
+from stages.contract import Artifact, Context, Settings, runtime_field, set_together
 
 if TYPE_CHECKING:
     import torch
@@ -81,6 +81,14 @@ class TuningSettings(Settings):
         description="Batch examples of like length, which is faster; `false`: as the code of 2018.",
     )
     log_every: int = Field(10, ge=1, le=100_000, description="Log metrics every N steps.")
+    reference_2018: bool = runtime_field(
+        False, "As in the code of 2018: `truncation: fixed`, `group_by_length: false`."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_in_2018(cls, values: Any) -> Any:
+        return set_together(values, "reference_2018", truncation="fixed", group_by_length=False)
 
     @field_validator("task")
     @classmethod

@@ -39,6 +39,11 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def set_together(values: Any, flag: str, **defaults: Any) -> Any:
+    """`values` of a model before they are checked, with `defaults` where `flag` is set."""
+    return {**defaults, **values} if isinstance(values, dict) and values.get(flag) else values
+
+
 def runtime_field(default: Any, description: str, **limits: Any) -> Any:
     """A field that says where or how fast, never what: it does not enter the fingerprint."""
     return Field(default, description=description, json_schema_extra={"runtime": True}, **limits)

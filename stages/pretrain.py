@@ -17,6 +17,7 @@ from stages.contract import (
     Settings,
     Stage,
     runtime_field,
+    set_together,
 )
 
 if TYPE_CHECKING:
@@ -164,6 +165,9 @@ class PretrainSettings(Settings):
             " 0: only a loss that is not a number."
         ),
     )
+    reference_2018: bool = runtime_field(
+        False, "As in the code of 2018: `optimizer: reference`, `embedding_dropout: matrix`."
+    )
     init_from: str = runtime_field(
         "",
         "Start from the weights in this checkpoint folder (`gpt1 import`, `gpt1 pack`); they count"
@@ -197,6 +201,13 @@ class PretrainSettings(Settings):
     activation_checkpointing: bool = runtime_field(
         False, "Recompute activations in the backward pass: less memory, the same numbers."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_in_2018(cls, values: Any) -> Any:
+        return set_together(
+            values, "reference_2018", optimizer="reference", embedding_dropout="matrix"
+        )
 
     @model_validator(mode="after")
     def _fits(self) -> PretrainSettings:
@@ -308,6 +319,11 @@ class Pretrain(Stage):
         workers = context.resources.workers or 1
         _check_ranks(settings, context.resources)
         windows, held_out = open_windows(config, place, vocabulary)
+        if config.warmup > 0.1 * config.steps:
+            context.info(
+                f"warning: the warmup takes {config.warmup:,} of {config.steps:,} steps;"
+                " more than a tenth usually trains badly (`warmup_steps`)"
+            )
         context.info(
             f"{config.model.parameters():,} parameters, {windows.shards.tokens:,} tokens in"
             f" {windows.per_epoch:,} windows, {len(held_out):,} held out; {workers} ranks, ZeRO"

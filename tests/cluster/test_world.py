@@ -55,10 +55,10 @@ def test_hosts_see_each_other_on_the_wire_only(pair: tuple[Network, Host, Host])
     network.shape(second, 10)
     while "here" not in second.run(sys.executable, "-c", ASK).stdout:
         assert time.monotonic() < deadline + 40
-    outside = psutil.net_if_addrs()
+    external_files = psutil.net_if_addrs()
     with second.network():
         assert {one.address for one in psutil.net_if_addrs()["eth0"]} >= {"10.77.0.2"}
-    assert psutil.net_if_addrs() == outside
+    assert psutil.net_if_addrs() == external_files
 
 
 def test_without_power_every_process_of_a_host_ends(pair: tuple[Network, Host, Host]) -> None:

@@ -46,8 +46,8 @@ def test_the_report_is_linked_and_needs_nothing_else(store: Path) -> None:
     page = (store / "report.html").read_text(encoding="utf-8")
     assert "held-out perplexity" in page
     assert "<svg" in page
-    for outside in ("http://", "https://", 'src="/', "<script"):
-        assert outside not in page.replace("http://www.w3.org/", "").replace("https://www.w3.org/", ""), outside
+    for external_files in ("http://", "https://", 'src="/', "<script"):
+        assert external_files not in page.replace("http://www.w3.org/", "").replace("https://www.w3.org/", ""), external_files
     assert str(store) not in page
 
 

@@ -105,13 +105,13 @@ class Heard(PrintReporter):
         self.updates = 0
         self._at_update = at_update
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         self.lines.append(text)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self.points.append((step, values))
 
-    def stop_asked(self) -> bool:
+    def should_stop(self) -> bool:
         self.updates += 1
         return self._at_update is not None and self._at_update(self.updates)
 
@@ -126,7 +126,7 @@ def train_here(config: PretrainConfig, place: Place, at_update: AtUpdate | None 
     try:
         pretrain(config, place, heard)
     except Stopped as stopped:
-        heard.say(str(stopped))
+        heard.info(str(stopped))
     return heard
 
 

@@ -43,7 +43,7 @@ def test_a_store_may_have_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name in STORES:
         said: list[str] = []
         store = Store.at(tmp_path / "stores" / name)
-        tracker = Tracker(store, say=said.append)
+        tracker = Tracker(store, info=said.append)
         tracker.start("run", "workflow")
         tracker.artifact("run", tmp_path / "note.md", "texts")
         tracker.end("run", "FINISHED")
@@ -118,7 +118,7 @@ def test_what_waits_in_a_store_is_sent_after_a_move(tmp_path: Path) -> None:
     assert tracker.close(0) == 4
     old.rename(new)
     said: list[str] = []
-    assert (sync(new, say=said.append).left, said) == (0, [])
+    assert (sync(new, info=said.append).left, said) == (0, [])
     assert files_of(new, runs(default_uri(new))["run"]) == {"note.md", "by address/note.md"}
     assert not old.exists()
 
@@ -129,7 +129,7 @@ def test_an_experiment_that_keeps_files_elsewhere_is_set_aside(tmp_path: Path) -
     there = client(default_uri(store))
     there.create_experiment("gpt1", elsewhere.as_uri())
     (tmp_path / "note.md").write_text("hello")
-    tracker = Tracker(store, say=said.append)
+    tracker = Tracker(store, info=said.append)
     tracker.start("run", "workflow")
     tracker.artifact("run", tmp_path / "note.md")
     assert tracker.close() == 0

@@ -66,7 +66,7 @@ def test_a_run_with_everything(tmp_path: Path) -> None:
     (tmp_path / "note.md").write_text("hello")
     with (tmp_path / "big.bin").open("wb") as file:
         file.truncate(UPLOAD_LIMIT + 1)
-    tracker = Tracker(store, say=said.append)
+    tracker = Tracker(store, info=said.append)
     tracker.start("run", "workflow", tags={"mlflow.source.git.commit": "abc", "long": "x" * 9000}, time=1000.0)
     tracker.start('run/pre[\'a="b"]', "pretrain", "run", time=1001.5)
     uid = 'run/pre[\'a="b"]'
@@ -158,7 +158,7 @@ def test_entries_sent_twice_change_nothing(tmp_path: Path) -> None:
 
 def test_what_mlflow_refuses_is_said_once_and_holds_nothing_up(tmp_path: Path) -> None:
     said: list[str] = []
-    tracker = Tracker(tmp_path, say=said.append)
+    tracker = Tracker(tmp_path, info=said.append)
     tracker.start("a", "a")
     tracker.params("a", {"lr": 1, "other": 2})
     tracker.params("a", {"lr": 3, "new": 4})
@@ -235,7 +235,7 @@ def test_two_processes_on_a_fresh_store(tmp_path: Path) -> None:
 def test_an_unreachable_server_costs_nothing_and_sync_catches_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{free_port()}")
-    tracker = Tracker(tmp_path, say=said.append)
+    tracker = Tracker(tmp_path, info=said.append)
     tracker.start("a", "a", time=1.0)
     for step in range(100):
         tracker.metrics("a", step, {"loss": 1.0 + step}, time=2.0 + step)
@@ -286,7 +286,7 @@ class MirroredStore(Store):
 
 def test_a_store_that_is_away_is_not_taken_for_mlflow(tmp_path: Path) -> None:
     said: list[str] = []
-    tracker = Tracker(MirroredStore(tmp_path), say=said.append)
+    tracker = Tracker(MirroredStore(tmp_path), info=said.append)
     tracker.start("a", "a")
     tracker.end("a", "FINISHED")
     assert tracker.close() == 0

@@ -81,8 +81,8 @@ def test_pages_show_the_table_the_picture_and_the_samples(audited: Plan) -> None
     assert "<svg" in page
     assert "Produced by Somebody" in page
     assert "984,846,357" in page
-    for outside in ("http://", "https://", 'src="', "<script"):
-        assert outside not in page.replace("http://www.w3.org/", ""), outside
+    for external_files in ("http://", "https://", 'src="', "<script"):
+        assert external_files not in page.replace("http://www.w3.org/", ""), external_files
     text = made.path("audit.md").read_text()
     assert "| not\\_english |" in text
     assert "too\\_short" in text or "too_short" in text

@@ -37,7 +37,7 @@ class Said:
         self.lines: list[str] = []
         self.points: list[tuple[int, dict[str, float]]] = []
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         self.lines.append(text)
 
     def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
@@ -145,7 +145,7 @@ def test_variants_differ_and_no_pretraining_needs_no_model(books: Plan, pretrain
     assert all(row["lm_loss"] == 0 for row in lines(plain, "metrics.jsonl") if "loss" in row)
     assert all(row["lm_loss"] > 0 for row in lines(full, "metrics.jsonl") if "loss" in row)
     random = FinetuneSettings(task="demo_choice", variant="no_pretraining", **SMALL, **SHAPE)
-    assert not Finetune.selects(random, "pretrain", None)
+    assert not Finetune.wants_input(random, "pretrain", None)
     assert run(books, "finetune", random, [], tmp_path / "random").digest != full.digest
 
 
@@ -205,7 +205,7 @@ def test_checks_before_anything_starts() -> None:
     with pytest.raises(UserError, match="made from the books: add a clean stage"):
         TaskData.check(TaskDataSettings(task="demo_choice"), {})
     with pytest.raises(UserError, match="is no folder"):
-        TaskData.outside(TaskDataSettings(task="rte", source="no/such/folder"))
+        TaskData.external_files(TaskDataSettings(task="rte", source="no/such/folder"))
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_published_files_become_a_sample(tmp_path: Path) -> None:
     for split in ("train", "dev"):
         (folder / f"{split}.tsv").write_text("index\tsentence1\tsentence2\tlabel\n" + rows)
     settings = TaskDataSettings(task="rte", source=str(tmp_path), train_rows=10)
-    files = TaskData.outside(settings)
+    files = TaskData.external_files(settings)
     assert [file.name for file in files] == ["train/train.tsv", "dev/dev.tsv"]
     store, said = Store.at(tmp_path / "store"), Said()
     job = Job(store, "task_data", "task_data", "2" * 32, {}, settings.model_dump(mode="json"), (), tuple(files), Resources())
@@ -245,4 +245,4 @@ def test_published_files_become_a_sample(tmp_path: Path) -> None:
     assert facts["sample"]
     assert facts["baseline"] == pytest.approx(100 * 20 / 30)
     assert said.lines == ["rte: 10 train, 30 dev examples (a sample); majority 66.7"]
-    assert not TaskData.selects(settings, "clean", None)
+    assert not TaskData.wants_input(settings, "clean", None)

@@ -161,7 +161,7 @@ def test_a_moved_folder_is_the_same_corpus_and_a_changed_file_is_named(tmp_path:
 def test_files_are_hashed_by_the_plan_and_not_again(tmp_path: Path) -> None:
     corpus = write(tmp_path / "corpus", LIBRARY)
     plan = plan_of(workflow(tmp_path), tmp_path / "store", f"ingest.source={corpus}")
-    assert all(len(file.digest or "") == 64 for file in plan.entries["ingest"].outside)
+    assert all(len(file.digest or "") == 64 for file in plan.entries["ingest"].external_files)
     write(corpus, {"author 0/book_0.txt": b"changed since the plan"})
     with pytest.raises(UserError, match=r"author 0/book_0\.txt: the file changed"):
         run_inline(plan)

@@ -147,7 +147,7 @@ def test_a_folder_without_a_name(workshop: Workshop, source: str) -> None:
 def test_origin_and_given_weights_are_named_without_paths(workshop: Workshop) -> None:
     pretrain = workshop.pretrain(init_from="/home/someone/secret/published")
     made = {"git_commit": "abc|def", "run": "r1", "packages": {"torch": "2.13.0"}}
-    found = card([*workshop.corpus(), replace(pretrain, made_by=made)])
+    found = card([*workshop.corpus(), replace(pretrain, provenance=made)])
     for row in ("| commit | abc\\|def |", "| fingerprint | " + pretrain.fingerprint, "| torch | 2.13.0 |"):
         assert row in found.content
     assert "Training began with given weights: The folder or file 'published'" in found.content

@@ -53,7 +53,7 @@ def test_defaults_are_the_paper_s() -> None:
 
 
 def test_the_settings_file_of_deepspeed_counts_by_content() -> None:
-    [file] = STAGE.outside(PretrainSettings(zero=2))
+    [file] = STAGE.external_files(PretrainSettings(zero=2))
     assert file.name == "deepspeed/zero2.json"
     assert file.path.is_file()
 
@@ -64,8 +64,8 @@ def test_a_relative_folder_of_given_weights_is_that_of_the_plan(tmp_path: Path, 
     weights.write_bytes(b"weights")
     relative, absolute = PretrainSettings(init_from="given"), PretrainSettings(init_from=str(weights.parent))
     monkeypatch.chdir(tmp_path)
-    found = STAGE.outside(relative)
-    assert found == STAGE.outside(absolute)
+    found = STAGE.external_files(relative)
+    assert found == STAGE.external_files(absolute)
     monkeypatch.chdir("/")
     config = _config(relative, Vocabulary.from_merges(list("ab"), [("a", "b</w>")]), found)
     assert config.initial_sha256 == hashlib.sha256(b"weights").hexdigest()

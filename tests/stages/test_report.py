@@ -26,7 +26,7 @@ class Silent:
     def __init__(self) -> None:
         self.said: list[str] = []
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         self.said.append(text)
 
     def progress(self, done: float, total: float, unit: str, note: str = "") -> None: ...

@@ -42,7 +42,7 @@ def timed(artifacts: list[Artifact]) -> list[Artifact]:
             "resources": ranks, "parts": {"made": 3, "reused": 1}, "git_commit": "c0ffee", "packages": {"torch": "2.13.0"},
             "mlflow_run_id": "f" * 32, "inputs": dict.fromkeys(NEEDS.get(artifact.stage, ["pretrain"]), "0"),
         }  # fmt: skip
-        made.append(replace(artifact, made_by=about if artifact.stage != "ingest" else {**about, "inputs": {}}))
+        made.append(replace(artifact, provenance=about if artifact.stage != "ingest" else {**about, "inputs": {}}))
     return made
 
 

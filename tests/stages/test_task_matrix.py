@@ -175,13 +175,13 @@ def test_each_variant_takes_its_own_model() -> None:
 
     def chosen(variant: Any) -> list[str]:
         settings = FinetuneSettings(task="rte", variant=variant)
-        return [model.model for model in models if Finetune.selects(settings, "pretrain", model)]
+        return [model.model for model in models if Finetune.wants_input(settings, "pretrain", model)]
 
     assert {variant: chosen(variant) for variant in ("full", "no_auxiliary_lm", "lstm", "no_pretraining")} == {
         "full": ["gpt"], "no_auxiliary_lm": ["gpt"], "lstm": ["lstm"], "no_pretraining": [],
     }  # fmt: skip
-    assert [m.model for m in models if Transfer.selects(TransferSettings(task="rte", transferred=0), "pretrain", m)] == ["gpt"]
-    assert Finetune.selects(FinetuneSettings(task="rte"), "pretrain", SimpleNamespace())
+    assert [m.model for m in models if Transfer.wants_input(TransferSettings(task="rte", transferred=0), "pretrain", m)] == ["gpt"]
+    assert Finetune.wants_input(FinetuneSettings(task="rte"), "pretrain", SimpleNamespace())
 
 
 def test_a_missing_model_and_several_are_refused() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt1.errors import UserError
-from stages.contract import Context, Output, OutsideFile, Part, Settings, Stage, placement
+from stages.contract import Context, Output, ExternalFile, Part, Settings, Stage, placement
 
 
 class NumbersSettings(Settings):
@@ -18,24 +18,24 @@ class NumbersSettings(Settings):
 
 class Numbers(Stage):
     settings_model = NumbersSettings
-    spreads = True
+    is_coordinator = True
 
     @classmethod
-    def outside(cls, settings: NumbersSettings) -> list[OutsideFile]:
+    def external_files(cls, settings: NumbersSettings) -> list[ExternalFile]:
         folder = Path(settings.source)
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder")
-        return [OutsideFile(path.name, path) for path in sorted(folder.glob("*.txt"))]
+        return [ExternalFile(path.name, path) for path in sorted(folder.glob("*.txt"))]
 
     def run(self, settings: NumbersSettings, context: Context) -> None:
         parts = []
-        for file in context.outside:
+        for file in context.external_files:
             place = {"path": str(file.path), "name": file.name, "pause": settings.pause}
             made_of = {"text": file.path.read_text(), "add": settings.add}
             parts.append(Part(file.name, made_of, {"add": settings.add, **place}))
         made = context.map_parts(read_number, parts)
         for part in made:
-            context.include(part)
+            context.add_files_of(part)
         context.summary({"total": sum(part.summary["value"] for part in made)})
 
 

@@ -23,7 +23,7 @@ class Total(Stage):
     requires = ("tests.pipeline.toy.numbers",)
 
     def run(self, settings: TotalSettings, context: Context) -> None:
-        context.say(f"factor {settings.factor:g}")
+        context.info(f"factor {settings.factor:g}")
         time.sleep(settings.sleep)
         marker = Path(settings.fail_unless)
         if settings.fail_unless and not marker.exists():
