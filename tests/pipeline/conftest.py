@@ -33,8 +33,9 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 def s3_store(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of an empty store, with this process's environment set for it."""
     variables = {
-        "GPT1_CACHE": str(tmp_path / "cache"), "AWS_ENDPOINT_URL": s3[0], "AWS_ACCESS_KEY_ID": "tester",
-        "AWS_SECRET_ACCESS_KEY": "a-secret", "AWS_DEFAULT_REGION": "us-east-1",
+        "GPT1_CACHE": str(tmp_path / "cache"), "AWS_ENDPOINT_URL": s3[0],
+        "AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "a-secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
     }  # fmt: skip
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -51,8 +52,11 @@ def on_another_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GPT1_CACHE", str(tmp_path / f"cache-{time.time_ns()}"))
 
 
-def publish(store: Store, value: str = "value", fingerprint: str = "print", gate: Any = None, stage: str = "stage") -> bool:
-    """Write VALUE, and WHEN, which is volatile, in an attempt of its own, wait at the gate, and publish them."""
+def publish(
+    store: Store, value: str = "value", fingerprint: str = "print", gate: Any = None,
+    stage: str = "stage",
+) -> bool:
+    """Write VALUE, and WHEN, which is volatile, in an attempt, wait at the gate, and publish."""
     attempt = store.new_attempt(stage, fingerprint)
     outputs = Outputs(attempt)
     with outputs.open(VALUE) as file:
@@ -61,7 +65,8 @@ def publish(store: Store, value: str = "value", fingerprint: str = "print", gate
     made = outputs.close()
     if gate is not None:
         gate.wait()
-    return store.publish(stage, fingerprint, made, {"attempt": attempt.name, "cell": "cell", "summary": {"value": value}})
+    record = {"attempt": attempt.name, "cell": "cell", "summary": {"value": value}}
+    return store.publish(stage, fingerprint, made, record)
 
 
 def published(store: Store, fingerprint: str = "print", stage: str = "stage") -> Artifact:
