@@ -19,6 +19,7 @@ from tests.servers.process import s3_server
 
 BUCKET = "store-bucket"
 VALUE, WHEN = "values/value.txt", "values/when.txt"
+Patch = pytest.MonkeyPatch
 S3 = tuple[str, "subprocess.Popen[bytes]"]
 
 
@@ -30,7 +31,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 
 
 @pytest.fixture
-def s3_store(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def s3_store(s3: S3, tmp_path: Path, monkeypatch: Patch) -> Iterator[str]:
     """The address of an empty store, with this process's environment set for it."""
     variables = {
         "GPT1_CACHE": str(tmp_path / "cache"), "AWS_ENDPOINT_URL": s3[0],
@@ -47,13 +48,13 @@ def s3_store(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     objects._client.cache_clear()
 
 
-def on_another_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def on_another_host(monkeypatch: Patch, tmp_path: Path) -> None:
     """From now on this process is one of another host, with a cache of its own."""
     monkeypatch.setenv("GPT1_CACHE", str(tmp_path / f"cache-{time.time_ns()}"))
 
 
 def publish(
-    store: Store, value: str = "value", fingerprint: str = "print", gate: Any = None,
+    store: Store, value: str = "value", fingerprint: str = "print", *, gate: Any = None,
     stage: str = "stage",
 ) -> bool:
     """Write VALUE, and WHEN, which is volatile, in an attempt, wait at the gate, and publish."""

@@ -21,7 +21,7 @@ from pipeline.parts import Outputs
 from pipeline.plan import Plan, State
 from pipeline.store import Store
 from tests.conftest import ROOT
-from tests.pipeline.conftest import S3, VALUE, on_another_host, publish, published
+from tests.pipeline.conftest import S3, VALUE, Patch, on_another_host, publish, published
 from tests.pipeline.inline import plan_of, run_inline
 from tests.servers.process import free_port
 from tests.servers.proxy import proxied
@@ -40,7 +40,7 @@ def test_a_lost_answer_does_not_lose_the_race(s3_store: str) -> None:
 
 
 def test_records_come_without_files_and_a_damaged_copy_is_never_read(
-    s3_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3_store: str, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     publish(Store.at(s3_store))
     on_another_host(monkeypatch, tmp_path)
@@ -60,9 +60,7 @@ def test_records_come_without_files_and_a_damaged_copy_is_never_read(
     assert not list(Path(os.environ["GPT1_CACHE"]).rglob("value.txt"))
 
 
-def test_paths_travel_to_other_hosts(
-    s3_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paths_travel_to_other_hosts(s3_store: str, tmp_path: Path, monkeypatch: Patch) -> None:
     publish(Store.at(s3_store))
     path = published(Store.at(s3_store)).path(VALUE)
     folder = path.parent
@@ -77,9 +75,7 @@ def test_paths_travel_to_other_hosts(
         assert (folder / "value.txt").read_text() == "value"
 
 
-def test_the_cache_is_bounded_and_forgets_the_oldest(
-    s3_store: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cache_is_bounded_and_forgets_the_oldest(s3_store: str, monkeypatch: Patch) -> None:
     store = Store.at(s3_store)
     for number in range(4):
         attempt = store.new_attempt("stage", f"print-{number}")
@@ -110,7 +106,7 @@ def test_the_cache_is_bounded_and_forgets_the_oldest(
 
 
 def test_a_server_paused_while_files_go_up_and_down(
-    s3: S3, s3_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3: S3, s3_store: str, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(objects, "WHOLE", 1 << 20)
     data = os.urandom(3 << 20)
@@ -128,9 +124,7 @@ def test_a_server_paused_while_files_go_up_and_down(
     assert (tmp_path / "back").read_bytes() == data
 
 
-def test_what_is_wrong_with_an_address_is_one_clear_line(
-    s3_store: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_wrong_with_an_address_is_one_clear_line(s3_store: str, monkeypatch: Patch) -> None:
     for wrong, message in (
         ("s3://no-such-bucket/x", "s3://no-such-bucket/x: .*there is no such bucket"),
         ("s3://a bucket/x", "s3://bucket"),
@@ -147,7 +141,7 @@ def test_what_is_wrong_with_an_address_is_one_clear_line(
 
 
 def test_a_store_that_cannot_be_asked_is_no_file_that_is_gone(
-    s3_store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    s3_store: str, monkeypatch: Patch, tmp_path: Path
 ) -> None:
     """What waits for MLflow is sent later in this case, and dropped in that (LookupError)."""
     publish(Store.at(s3_store))
@@ -184,7 +178,7 @@ def digests(made: Plan) -> dict[str, str | None]:
 
 
 def test_the_same_digests_as_in_a_folder_and_nothing_twice(
-    numbers: Path, tmp_path: Path, s3_store: str, monkeypatch: pytest.MonkeyPatch
+    numbers: Path, tmp_path: Path, s3_store: str, monkeypatch: Patch
 ) -> None:
     run_inline(plan(numbers, tmp_path / "store"))
     assert run_inline(plan(numbers, s3_store)) == ["numbers", "total[factor=1]", "total[factor=2]"]
@@ -244,7 +238,7 @@ def test_a_plan_of_many_artifacts_takes_few_requests(
 
 @pytest.mark.slow
 def test_a_store_far_away_that_pauses(
-    numbers: Path, tmp_path: Path, s3_store: str, monkeypatch: pytest.MonkeyPatch
+    numbers: Path, tmp_path: Path, s3_store: str, monkeypatch: Patch
 ) -> None:
     with proxied(os.environ["AWS_ENDPOINT_URL"], delay=0.05) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)

@@ -23,7 +23,7 @@ from pipeline.lease import HeldError, Leases
 from pipeline.objects import Objects
 from pipeline.parts import Outputs
 from pipeline.store import Failure, Store
-from tests.pipeline.conftest import VALUE, WHEN, on_another_host, publish, published
+from tests.pipeline.conftest import VALUE, WHEN, Patch, on_another_host, publish, published
 
 FORK = multiprocessing.get_context("fork")
 WRITERS = 6
@@ -112,9 +112,7 @@ NAMES = (
 )  # fmt: skip
 
 
-def test_any_host_reads_what_was_written(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_any_host_reads_what_was_written(store: Store, tmp_path: Path, monkeypatch: Patch) -> None:
     written = {name: os.urandom(10_000) for name in NAMES}
     outputs = Outputs(store.new_attempt("stage", "print"))
     for name, data in written.items():
@@ -144,7 +142,7 @@ def test_the_digest_is_that_of_what_is_not_volatile(store: Store) -> None:
 
 
 def test_the_files_of_a_part_are_read_where_they_are(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     assert publish(store, "part", "key", stage="stage.parts")
     outputs = Outputs(store.new_attempt("stage", "print"))
@@ -269,7 +267,7 @@ def test_a_file_that_is_gone_is_a_lookup_error(store: Store, files: Folder | Obj
 
 
 def test_attempts_are_listed_oldest_first_and_any_host_knows_why_they_failed(
-    store: Store, files: Folder | Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, files: Folder | Objects, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     made = [store.new_attempt("stage", "print") for _ in range(20)]  # several within a second
     store.fail(made[0], "out of paper", user=True)
@@ -337,7 +335,7 @@ def plant(store: Store, stage: str = "stage", **holder: Any) -> None:
     assert store.lease(stage, "1").create({**ELSEWHERE, "beat": time.time(), **holder})
 
 
-def expire(monkeypatch: pytest.MonkeyPatch) -> None:
+def expire(monkeypatch: Patch) -> None:
     """From now on a holder on another machine counts as gone."""
     monkeypatch.setattr("pipeline.lease.EXPIRY", 0.0)
 
@@ -369,9 +367,7 @@ def test_a_dead_holder_of_this_machine_is_no_holder(store: Store) -> None:
     taken.release()
 
 
-def test_the_heart_of_a_holder_elsewhere_decides(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_heart_of_a_holder_elsewhere_decides(store: Store, monkeypatch: Patch) -> None:
     plant(store)
     with pytest.raises(HeldError):
         take(store, "next")
@@ -381,7 +377,7 @@ def test_the_heart_of_a_holder_elsewhere_decides(
     taken.release()
 
 
-def test_a_holder_keeps_all_its_leases_alive(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_holder_keeps_all_its_leases_alive(store: Store, monkeypatch: Patch) -> None:
     monkeypatch.setattr("pipeline.lease.HEARTBEAT", 0.2)
 
     def beats() -> list[float]:
@@ -396,7 +392,7 @@ def test_a_holder_keeps_all_its_leases_alive(store: Store, monkeypatch: pytest.M
 
 @pytest.mark.parametrize(("dead", "stages"), [(False, "a"), (True, "a"), (True, "abc")])
 def test_of_many_who_want_the_same_leases_one_has_them(
-    dead: bool, stages: str, store: Store, monkeypatch: pytest.MonkeyPatch
+    dead: bool, stages: str, store: Store, monkeypatch: Patch
 ) -> None:
     """Of several leases too no two have some each; there all may refuse each other."""
     for stage in stages if dead else "":
@@ -428,7 +424,7 @@ def test_a_lease_that_was_taken_over_is_not_disturbed_by_its_old_holder(store: S
 
 
 def test_a_lease_that_cannot_be_read_expires_as_others_do(
-    store: Store, files: Folder | Objects, monkeypatch: pytest.MonkeyPatch
+    store: Store, files: Folder | Objects, monkeypatch: Patch
 ) -> None:
     stages = [f"stage-{number}" for number in range(5)]
     for stage, data in zip(stages, (b"", b"{", b"[]", b"null", b"{}"), strict=True):
