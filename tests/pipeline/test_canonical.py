@@ -1,3 +1,5 @@
+"""Canonical JSON and its digests."""
+
 from __future__ import annotations
 
 import math
@@ -11,7 +13,11 @@ from pipeline.canonical import digest, semantic
 from stages.contract import Settings, added, placement
 
 plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
 )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import threading
 from collections import Counter
@@ -24,7 +23,6 @@ from tests.conftest import ROOT
 from tests.pipeline.conftest import S3, VALUE, Patch, on_another_host, publish, published
 from tests.pipeline.inline import plan_of, run_inline
 from tests.servers.process import free_port
-from tests.servers.proxy import proxied
 
 TOY = ROOT / "tests" / "pipeline" / "toy" / "workflow.yaml"
 
@@ -58,21 +56,6 @@ def test_records_come_without_files_and_a_damaged_copy_is_never_read(
     with pytest.raises(UserError, match=rf"{VALUE}: has the sha256 .* its record says "):
         published(Store.at(s3_store)).path(VALUE)
     assert not list(Path(os.environ["GPT1_CACHE"]).rglob("value.txt"))
-
-
-def test_paths_travel_to_other_hosts(s3_store: str, tmp_path: Path, monkeypatch: Patch) -> None:
-    publish(Store.at(s3_store))
-    path = published(Store.at(s3_store)).path(VALUE)
-    folder = path.parent
-    arguments = {"file": str(path), "folders": [str(folder)], "other": "x", "attempt": folder}
-    travel = Store.at(s3_store).travel
-    assert travel is not None
-    on_another_host(monkeypatch, tmp_path)
-    here = pickle.loads(pickle.dumps(travel)).here(arguments)
-    assert here["other"] == "x"
-    for folder in (Path(here["file"]).parent, Path(here["folders"][0]), here["attempt"]):
-        assert folder.is_relative_to(os.environ["GPT1_CACHE"])
-        assert (folder / "value.txt").read_text() == "value"
 
 
 def test_the_cache_is_bounded_and_forgets_the_oldest(s3_store: str, monkeypatch: Patch) -> None:
@@ -234,19 +217,3 @@ def test_a_plan_of_many_artifacts_takes_few_requests(
     with counted() as second:
         assert plan(numbers, s3_store, many).to_run == []
     assert sum(second.values()) <= 1 + pages, second
-
-
-@pytest.mark.slow
-def test_a_store_far_away_that_pauses(
-    numbers: Path, tmp_path: Path, s3_store: str, monkeypatch: Patch
-) -> None:
-    with proxied(os.environ["AWS_ENDPOINT_URL"], delay=0.05) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
-        objects._client.cache_clear()
-        made = plan(numbers, s3_store)
-        proxy.pause(5)
-        run_inline(made)
-        assert plan(numbers, s3_store).to_run == []
-        there = digests(plan(numbers, s3_store))
-    run_inline(plan(numbers, tmp_path / "store"))
-    assert there == digests(plan(numbers, tmp_path / "store"))
