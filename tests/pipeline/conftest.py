@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tests.servers.process import s3_server
 BUCKET = "store-bucket"
 VALUE, WHEN = "values/value.txt", "values/when.txt"
 Patch = pytest.MonkeyPatch
+Move = Callable[[], None]
 S3 = tuple[str, "subprocess.Popen[bytes]"]
 
 
@@ -48,9 +49,10 @@ def s3_store(s3: S3, tmp_path: Path, monkeypatch: Patch) -> Iterator[str]:
     objects._client.cache_clear()
 
 
-def on_another_host(monkeypatch: Patch, tmp_path: Path) -> None:
-    """From now on this process is one of another host, with a cache of its own."""
-    monkeypatch.setenv("GPT1_CACHE", str(tmp_path / f"cache-{time.time_ns()}"))
+@pytest.fixture
+def another_host(tmp_path: Path, monkeypatch: Patch) -> Move:
+    """From a call on, this process is one of another host, with a cache of its own."""
+    return lambda: monkeypatch.setenv("GPT1_CACHE", str(tmp_path / f"cache-{time.time_ns()}"))
 
 
 def publish(

@@ -12,12 +12,9 @@ from hypothesis import strategies as st
 from pipeline.canonical import digest, semantic
 from stages.contract import Settings, added, placement
 
+number = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 plain = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
+    st.none() | st.booleans() | number | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
 )
 

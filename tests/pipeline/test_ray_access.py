@@ -26,7 +26,6 @@ from pipeline.submit import jobs
 from tests.conftest import ROOT
 from tests.e2e.workflow import MINI
 from tests.pipeline.conftest import Patch
-from tests.servers.process import free_port
 
 TOKEN = "t" * 32
 MODE, VALUE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
@@ -225,11 +224,12 @@ def test_a_wrong_mode_or_token_is_refused_and_not_shown(tmp_path: Path, monkeypa
     (tmp_path / "empty").touch()
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
     (tmp_path / "lines").write_text("one-secret\ntwo-secret\n")
-    wrong = [
-        ("RAY_AUTH_TOKEN_PATH", str(tmp_path / name))
-        for name in ("empty", "bytes", "lines", "missing", ".")
-    ] + [(VALUE, token) for token in ("one-secret\ntwo", "secret-€", "secret-\udcff")]
-    for name, value in wrong:
+    files = [str(tmp_path / name) for name in ("empty", "bytes", "lines", "missing", ".")]
+    tokens = ["one-secret\ntwo", "secret-€", "secret-\udcff"]
+    for name, value in [
+        *(("RAY_AUTH_TOKEN_PATH", file) for file in files),
+        *((VALUE, token) for token in tokens),
+    ]:
         monkeypatch.setenv(name, value)
         with pytest.raises(UserError, match=name) as refused:
             user_token()
@@ -252,26 +252,26 @@ def test_a_folder_in_which_ray_cannot_work_is_refused(
 # The command line
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [("run", "False token"), ("run --dry-run", "True None"), ("run --address h:1", "True None")],
-)
-def test_a_users_module_may_import_ray(words: str, said: str, tmp_path: Path) -> None:
+def test_a_users_module_may_import_ray(tmp_path: Path) -> None:
     """Ray reads its environment at import, which `run` does to the user's modules first of all."""
     (tmp_path / "my").mkdir()
+    look = '{constants.ENABLE_RAY_CLUSTER} {os.environ.get("RAY_AUTH_MODE")}'
     (tmp_path / "my" / "one.py").write_text(
-        "import os\n"
-        "import ray._private.ray_constants as constants\n"
-        "from gpt1.errors import UserError\n"
-        "raise UserError(f'{constants.ENABLE_RAY_CLUSTER} {os.environ.get(\"RAY_AUTH_MODE\")}')"
+        "import os; import ray._private.ray_constants as constants\n"
+        f"from gpt1.errors import UserError; raise UserError(f'{look}')"
     )
     (tmp_path / "workflow.yaml").write_text("stages: {one: {uses: my.one}}")
-    line = [sys.executable, "-m", "pipeline.cli", *words.split(), "--store", "store"]
-    ended = subprocess.run(
-        line, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
-        text=True, timeout=120,
+    for words, said in ((["run"], "False token"), (["run", "--address", "h:1"], "True None")):
+        ended = gpt1("-m", "pipeline.cli", *words, "--store", "store", cwd=tmp_path)
+        assert (ended.returncode, ended.stderr.endswith(f": {said}\n")) == (2, True), ended.stderr
+
+
+def gpt1(*words: str, cwd: Path, given: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), **more}
+    return subprocess.run(
+        [sys.executable, *words], input=given, cwd=cwd, env=variables, capture_output=True,
+        text=True, timeout=300,
     )  # fmt: skip
-    assert (ended.returncode, ended.stderr.endswith(f": {said}\n")) == (2, True), ended.stderr
 
 
 MANY = """
@@ -295,14 +295,8 @@ def test_each_command_ends_with_one_line_and_status_2(tmp_path: Path) -> None:
     commands = [["jobs"], ["logs", "a"], ["stop", "a"], ["submit", *work], ["run", *work]]
     wrong = [[], ["--address", ""], ["--address", "nosuch.invalid:1"]]
     lines = [[*command, *words] for command in commands for words in wrong]
-    environment = {
-        **os.environ, "RAY_ADDRESS": "http://127.0.0.1:1", "PYTHONPATH": str(ROOT),
-        "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{free_port()}",
-    }  # fmt: skip
-    ended = subprocess.run(
-        [sys.executable, "-c", MANY], input=json.dumps(lines), cwd=ROOT, env=environment,
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    there = {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1", "RAY_ADDRESS": "http://127.0.0.1:1"}
+    ended = gpt1("-c", MANY, cwd=ROOT, given=json.dumps(lines), **there)
     found = [json.loads(line) for line in ended.stdout.splitlines()]
     assert [words for words, *_ in found] == lines, ended.stderr
     for words, status, out, err in found:

@@ -17,7 +17,7 @@ from gpt1.train.saving import Keep
 from gpt1.train.vault_checkpoints import VaultCheckpoints
 from pipeline.objects import Objects
 from pipeline.store import Store
-from tests.pipeline.conftest import Patch, on_another_host
+from tests.pipeline.conftest import Move
 
 SNAPSHOT = "step-00000004.safetensors"
 
@@ -31,10 +31,9 @@ class Host:
         place = other.attempt if other else store.new_attempt("pretrain", "print")
         self.attempt: Path = self.travel.here(place)
         self.files, self.said = Objects.at(url), list[str]()
-        ranks, keep = Ranks.connect("cpu"), Keep(2, 10)
-        self.checkpoints = VaultCheckpoints(
-            self.attempt, self.travel, keep, ranks, self.said.append
-        )
+        self.folder = f"pretrain/print/{self.attempt.name}"
+        rest = Keep(2, 10), Ranks.connect("cpu"), self.said.append
+        self.checkpoints = VaultCheckpoints(self.attempt, self.travel, *rest)
 
     def save(self, *steps: int, snapshot: bytes = b"weights") -> None:
         file = self.attempt / "snapshots" / SNAPSHOT
@@ -53,22 +52,18 @@ class Host:
         found = self.checkpoints.newest()
         if found is None:
             return 0, b""
-        assert (dict(found.facts), json.loads(found.history())) == (
-            {"ranks": 1},
-            {"at": found.step},
-        )
+        said = {**found.facts, **json.loads(found.history())}
+        assert said == {"ranks": 1, "at": found.step}
         assert float(torch.load(found.folder / "weights.pt").sum()) == 100 * found.step
         return found.step, (found.folder.parent.parent / "snapshots" / SNAPSHOT).read_bytes()
 
     def steps(self) -> list[int]:
         """The steps of which this attempt has anything in the store."""
-        keys = (entry.key for entry in self.files.entries(f"pretrain/print/{self.attempt.name}/ch"))
+        keys = (entry.key for entry in self.files.entries(f"{self.folder}/checkpoints/"))
         return sorted({int(key.split("/")[-2].removeprefix("step-")) for key in keys})
 
 
-def test_the_newest_is_found_from_another_host_and_old_ones_go(
-    s3_store: str, tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_the_newest_is_found_from_another_host(s3_store: str, another_host: Move) -> None:
     first = Host(s3_store)
     assert first.newest()[0] == 0
     first.save(5, 10, 15, 20, 25)
@@ -76,7 +71,7 @@ def test_the_newest_is_found_from_another_host_and_old_ones_go(
     assert not list(first.attempt.rglob("weights.pt")), (
         "what is sent does not fill this host's disk"
     )
-    on_another_host(monkeypatch, tmp_path)
+    another_host()
     assert Host(s3_store, first).newest() == (25, b"weights")
     second = Host(s3_store)
     assert second.newest()[0] == 25
@@ -86,14 +81,11 @@ def test_the_newest_is_found_from_another_host_and_old_ones_go(
 
 
 @pytest.mark.parametrize("harm", ["half done", "flip", "delete", "half a record"])
-def test_a_harmed_one_is_passed_over_with_a_warning(
-    harm: str, s3_store: str, tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_a_harmed_one_is_passed_over(harm: str, s3_store: str, another_host: Move) -> None:
     host = Host(s3_store)
     there = host.files
     host.save(5, 10)
-    folder = f"pretrain/print/{host.attempt.name}"
-    newest = f"{folder}/checkpoints/step-00000010"
+    newest = f"{host.folder}/checkpoints/step-00000010"
     weights = there.read(f"{newest}/weights.pt")
     assert weights is not None
     match harm:
@@ -106,7 +98,7 @@ def test_a_harmed_one_is_passed_over_with_a_warning(
             there.remove([f"{newest}/weights.pt"])
         case "half a record":
             there.write(f"{newest}/{RECORD}", b'{"files": ')
-    on_another_host(monkeypatch, tmp_path)
+    another_host()
     again = Host(s3_store, host)
     assert again.newest()[0] == 5
     warned = ["step-00000010 is passed over" in line for line in again.said]
@@ -118,8 +110,7 @@ def test_a_harmed_one_is_passed_over_with_a_warning(
 def test_going_back_takes_away_the_course_that_is_given_up(s3_store: str) -> None:
     host = Host(s3_store)
     host.save(7, 8)
-    half = f"pretrain/print/{host.attempt.name}/checkpoints/step-00000009/weights.pt"
-    host.files.write(half, b"half")
+    host.files.write(f"{host.folder}/checkpoints/step-00000009/weights.pt", b"half")
     for back, left in ((7, [7]), (0, [])):
         host.checkpoints.forget_after(back)
         assert host.steps() == left
@@ -127,18 +118,16 @@ def test_going_back_takes_away_the_course_that_is_given_up(s3_store: str) -> Non
     assert host.steps() == [2, 3]
 
 
-def test_a_snapshot_that_is_written_again_is_sent_again_and_a_damaged_one_counts_for_nothing(
-    s3_store: str, tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_a_snapshot_is_sent_again_and_checked(s3_store: str, another_host: Move) -> None:
     """After going back, a step's weights are others."""
     host = Host(s3_store)
     host.save(5)
     host.save(6, 7, snapshot=b"Weights")
-    on_another_host(monkeypatch, tmp_path)
+    another_host()
     again = Host(s3_store, host)
     assert (again.newest(), again.said) == ((7, b"Weights"), [])
-    host.files.write(f"pretrain/print/{host.attempt.name}/snapshots/{SNAPSHOT}", b"wEights")
-    on_another_host(monkeypatch, tmp_path)
+    host.files.write(f"{host.folder}/snapshots/{SNAPSHOT}", b"wEights")
+    another_host()
     again = Host(s3_store, host)
     assert again.newest()[0] == 0
     assert SNAPSHOT in again.said[-1]

@@ -20,7 +20,7 @@ from pipeline.parts import Outputs
 from pipeline.plan import Plan, State
 from pipeline.store import Store
 from tests.conftest import ROOT
-from tests.pipeline.conftest import S3, VALUE, Patch, on_another_host, publish, published
+from tests.pipeline.conftest import S3, VALUE, Move, Patch, publish, published
 from tests.pipeline.inline import plan_of, run_inline
 from tests.servers.process import free_port
 
@@ -37,11 +37,11 @@ def test_a_lost_answer_does_not_lose_the_race(s3_store: str) -> None:
     assert asked == [True, True, False]
 
 
-def test_records_come_without_files_and_a_damaged_copy_is_never_read(
-    s3_store: str, tmp_path: Path, monkeypatch: Patch
+def test_records_come_alone_and_damaged_copies_are_not_read(
+    s3_store: str, another_host: Move
 ) -> None:
     publish(Store.at(s3_store))
-    on_another_host(monkeypatch, tmp_path)
+    another_host()
     store = Store.at(s3_store)
     found = published(store.seen(["stage"]))
     [copy] = store.root.glob("cache/records/stage/*.json")
@@ -50,7 +50,7 @@ def test_records_come_without_files_and_a_damaged_copy_is_never_read(
     assert not list(store.root.glob("stage/**/*.txt"))
     assert found.path(VALUE).read_text() == "value"
 
-    on_another_host(monkeypatch, tmp_path)
+    another_host()
     key = store.file_address(found.files[VALUE]).removeprefix(f"{s3_store}/")
     Objects.at(s3_store).write(key, b"eulav")
     with pytest.raises(UserError, match=rf"{VALUE}: has the sha256 .* its record says "):
@@ -107,7 +107,7 @@ def test_a_server_paused_while_files_go_up_and_down(
     assert (tmp_path / "back").read_bytes() == data
 
 
-def test_what_is_wrong_with_an_address_is_one_clear_line(s3_store: str, monkeypatch: Patch) -> None:
+def test_a_wrong_address_is_one_clear_line(s3_store: str, monkeypatch: Patch) -> None:
     for wrong, message in (
         ("s3://no-such-bucket/x", "s3://no-such-bucket/x: .*there is no such bucket"),
         ("s3://a bucket/x", "s3://bucket"),
@@ -123,13 +123,13 @@ def test_what_is_wrong_with_an_address_is_one_clear_line(s3_store: str, monkeypa
         Store.at(s3_store)
 
 
-def test_a_store_that_cannot_be_asked_is_no_file_that_is_gone(
-    s3_store: str, monkeypatch: Patch, tmp_path: Path
+def test_a_store_away_is_no_file_gone(
+    s3_store: str, monkeypatch: Patch, another_host: Move
 ) -> None:
     """What waits for MLflow is sent later in this case, and dropped in that (LookupError)."""
     publish(Store.at(s3_store))
     address = Store.at(s3_store).file_address(published(Store.at(s3_store)).files[VALUE])
-    on_another_host(monkeypatch, tmp_path)
+    another_host()
     store = Store.at(s3_store)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
@@ -161,17 +161,17 @@ def digests(made: Plan) -> dict[str, str | None]:
 
 
 def test_the_same_digests_as_in_a_folder_and_nothing_twice(
-    numbers: Path, tmp_path: Path, s3_store: str, monkeypatch: Patch
+    numbers: Path, tmp_path: Path, s3_store: str, another_host: Move
 ) -> None:
     run_inline(plan(numbers, tmp_path / "store"))
     assert run_inline(plan(numbers, s3_store)) == ["numbers", "total[factor=1]", "total[factor=2]"]
-    on_another_host(monkeypatch, tmp_path)
+    another_host()
     again = plan(numbers, s3_store)
     assert again.to_run == []
     assert digests(again) == digests(plan(numbers, tmp_path / "store"))
     assert plan(numbers, s3_store, "total.factor=3").entries["total"].state is State.NEVER
     (numbers / "4.txt").write_text("4")
-    on_another_host(monkeypatch, tmp_path)
+    another_host()
     changed = plan(numbers, s3_store)
     run_inline(changed)
     entry = changed.entries["numbers"]

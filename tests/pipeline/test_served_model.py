@@ -76,7 +76,7 @@ def test_a_served_model_answers_over_http(
 def test_registered_once_and_loaded_from_the_registry(exported: Path, tmp_path: Path) -> None:
     import mlflow
 
-    store, client = tmp_path / "store", mlflow.MlflowClient(default_uri(tmp_path / "store"))
+    store = tmp_path / "store"
     for _ in range(2):  # a second run, of the same exports
         tracker = Tracker(store)
         tracker.start("export-1", "export")
@@ -85,7 +85,7 @@ def test_registered_once_and_loaded_from_the_registry(exported: Path, tmp_path: 
         tracker.model("export-1", "gone", tmp_path / "not-there", "ghi")
         tracker.end("export-1", "FINISHED")
         assert tracker.close(timeout=180) == 0
-    name = "some_gpt1_ rte"  # as MLflow takes it
+    client, name = mlflow.MlflowClient(default_uri(store)), "some_gpt1_ rte"  # as MLflow takes it
     versions = client.search_model_versions(f"name = '{name}'")
     prints = {version.version: version.tags["gpt1.fingerprint"] for version in versions}
     assert sorted(prints.values()) == ["abc/hf", "def/hf"]

@@ -23,7 +23,7 @@ from pipeline.lease import HeldError, Leases
 from pipeline.objects import Objects
 from pipeline.parts import Outputs
 from pipeline.store import Failure, Store
-from tests.pipeline.conftest import VALUE, WHEN, Patch, on_another_host, publish, published
+from tests.pipeline.conftest import VALUE, WHEN, Move, Patch, publish, published
 
 FORK = multiprocessing.get_context("fork")
 WRITERS = 6
@@ -44,6 +44,9 @@ class Folder:
             (self.root / key).unlink()
 
 
+Files = Folder | Objects
+
+
 @pytest.fixture(params=["folder", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """An empty store."""
@@ -52,7 +55,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def files(store: Store) -> Folder | Objects:
+def files(store: Store) -> Files:
     """What holds the store's files: for writing into it what no store would write."""
     return Objects.at(store.where) if store.where.startswith("s3://") else Folder(Path(store.where))
 
@@ -112,7 +115,7 @@ NAMES = (
 )  # fmt: skip
 
 
-def test_any_host_reads_what_was_written(store: Store, tmp_path: Path, monkeypatch: Patch) -> None:
+def test_any_host_reads_what_was_written(store: Store, another_host: Move) -> None:
     written = {name: os.urandom(10_000) for name in NAMES}
     outputs = Outputs(store.new_attempt("stage", "print"))
     for name, data in written.items():
@@ -120,7 +123,7 @@ def test_any_host_reads_what_was_written(store: Store, tmp_path: Path, monkeypat
             for start in range(0, len(data), 777):
                 file.write(data[start : start + 777])
     assert store.publish("stage", "print", outputs.close(), {})
-    on_another_host(monkeypatch, tmp_path)
+    another_host()
     found = pickle.loads(pickle.dumps(published(Store.at(store.where))))
     assert sorted(found.files) == sorted(NAMES)
     folder = found.path("a b").parent
@@ -141,15 +144,13 @@ def test_the_digest_is_that_of_what_is_not_volatile(store: Store) -> None:
     assert one.digest == two.digest == hashlib.sha256(line.encode()).hexdigest() != three.digest
 
 
-def test_the_files_of_a_part_are_read_where_they_are(
-    store: Store, tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_the_files_of_a_part_are_read_where_they_are(store: Store, another_host: Move) -> None:
     assert publish(store, "part", "key", stage="stage.parts")
     outputs = Outputs(store.new_attempt("stage", "print"))
     outputs.declare("own.txt", volatile=False).write_text("own")
     outputs.add(published(store, "key", "stage.parts").files[VALUE])
     assert store.publish("stage", "print", outputs.close(), {})
-    on_another_host(monkeypatch, tmp_path)
+    another_host()
     found = published(store)
     assert {name: file.path.read_text() for name, file in found.files.items()} == {
         "own.txt": "own", VALUE: "part",
@@ -175,7 +176,7 @@ def test_outputs_stay_in_their_folder_are_written_once_and_completely(tmp_path: 
 
 @pytest.mark.parametrize("harm", ["another size", "missing"])
 def test_damage_is_noticed_and_what_is_withdrawn_makes_room(
-    harm: str, store: Store, files: Folder | Objects
+    harm: str, store: Store, files: Files
 ) -> None:
     assert publish(store)
     assert store.damage(published(store)) is None
@@ -212,9 +213,7 @@ UNREADABLE = (
 )  # fmt: skip
 
 
-def test_a_record_that_cannot_be_read_counts_as_absent(
-    store: Store, files: Folder | Objects
-) -> None:
+def test_a_record_that_cannot_be_read_counts_as_absent(store: Store, files: Files) -> None:
     assert publish(store, fingerprint="good")
     cut = json.dumps(store.record("stage", "good")).encode()[:100]
     planted = {f"{number}": data for number, data in enumerate([*UNREADABLE, cut])}
@@ -235,9 +234,7 @@ def test_a_record_that_cannot_be_read_counts_as_absent(
     assert published(store, "0").path(VALUE).read_text() == "again"
 
 
-def test_a_record_that_names_a_file_elsewhere_is_refused(
-    store: Store, files: Folder | Objects
-) -> None:
+def test_a_record_that_names_a_file_elsewhere_is_refused(store: Store, files: Files) -> None:
     """A file of that name would be read, or written, outside of the store or of the cache."""
     assert publish(store)
     record: Any = store.record("stage", "print")
@@ -253,7 +250,7 @@ def test_a_record_that_names_a_file_elsewhere_is_refused(
                 view.artifact("stage", "print")
 
 
-def test_a_file_that_is_gone_is_a_lookup_error(store: Store, files: Folder | Objects) -> None:
+def test_a_file_that_is_gone_is_a_lookup_error(store: Store, files: Files) -> None:
     assert publish(store)
     address = store.file_address(published(store).files[VALUE])
     files.remove([key_of(store)])
@@ -266,15 +263,15 @@ def test_a_file_that_is_gone_is_a_lookup_error(store: Store, files: Folder | Obj
 # Attempts, what is left in them, and what is shown
 
 
-def test_attempts_are_listed_oldest_first_and_any_host_knows_why_they_failed(
-    store: Store, files: Folder | Objects, tmp_path: Path, monkeypatch: Patch
+def test_any_host_lists_attempts_and_why_they_failed(
+    store: Store, files: Files, another_host: Move
 ) -> None:
     made = [store.new_attempt("stage", "print") for _ in range(20)]  # several within a second
     store.fail(made[0], "out of paper", user=True)
     store.fail(made[1], "asked to end", user=True, stopped=True)
     for attempt, data in zip(made[2:4], (b"{", b"{}"), strict=True):
         files.write(f"stage/print/{attempt.name}/failure.json", data)
-    on_another_host(monkeypatch, tmp_path)
+    another_host()
     here = Store.at(store.where)
     attempts = here.attempts("stage", "print")
     assert [attempt.name for attempt in attempts] == [attempt.name for attempt in made]
@@ -342,30 +339,23 @@ def test_a_lease_keeps_others_out_and_names_the_holder(store: Store) -> None:
     second.release()
 
 
-def test_a_dead_holder_of_this_machine_is_no_holder(store: Store) -> None:
-    def take_and_die() -> None:
-        take(store, "dead")
-        os._exit(9)
-
-    process = FORK.Process(target=take_and_die)
+def test_a_holder_counts_as_long_as_it_lives(store: Store, monkeypatch: Patch) -> None:
+    """On this machine as long as its process does, elsewhere as long as it is heard of."""
+    process = FORK.Process(target=lambda: (take(store, "dead"), os._exit(9)))
     process.start()
     process.join()
     started = psutil.Process().create_time() - 100  # of a process that had our number before
-    plant(store, "other", host=socket.gethostname(), pid=os.getpid(), started=started)
-    assert holders(store, "stage", "other") == ["dead", "elsewhere"]
-    taken = take(store, "next", "stage", "other")
-    assert holders(store, "stage", "other") == ["next", "next"]
-    taken.release()
-
-
-def test_the_heart_of_a_holder_elsewhere_decides(store: Store, monkeypatch: Patch) -> None:
-    plant(store)
+    plant(store, "reused", host=socket.gethostname(), pid=os.getpid(), started=started)
+    plant(store, "elsewhere")
+    assert holders(store, "stage", "reused") == ["dead", "elsewhere"]
+    taken = [take(store, "next", "stage", "reused")]
     with pytest.raises(HeldError):
-        take(store, "next")
+        take(store, "next", "elsewhere")
     expire(monkeypatch)
-    taken = take(store, "next")
-    assert holders(store) == ["next"]
-    taken.release()
+    taken.append(take(store, "next", "elsewhere"))
+    assert holders(store, "stage", "reused", "elsewhere") == ["next"] * 3
+    for leases in taken:
+        leases.release()
 
 
 def test_a_holder_keeps_all_its_leases_alive(store: Store, monkeypatch: Patch) -> None:
@@ -382,7 +372,7 @@ def test_a_holder_keeps_all_its_leases_alive(store: Store, monkeypatch: Patch) -
 
 
 @pytest.mark.parametrize(("dead", "stages"), [(False, "a"), (True, "a"), (True, "abc")])
-def test_of_many_who_want_the_same_leases_one_has_them(
+def test_of_many_who_want_leases_one_has_them(
     dead: bool, stages: str, store: Store, monkeypatch: Patch
 ) -> None:
     """Of several leases too no two have some each; there all may refuse each other."""
@@ -415,7 +405,7 @@ def test_a_lease_that_was_taken_over_is_not_disturbed_by_its_old_holder(store: S
 
 
 def test_a_lease_that_cannot_be_read_expires_as_others_do(
-    store: Store, files: Folder | Objects, monkeypatch: Patch
+    store: Store, files: Files, monkeypatch: Patch
 ) -> None:
     stages = [f"stage-{number}" for number in range(5)]
     for stage, data in zip(stages, (b"", b"{", b"[]", b"null", b"{}"), strict=True):

@@ -57,7 +57,7 @@ def test_a_store_with_an_odd_name_runs_is_shown_and_moves(
 
     def gpt1(*words: str | Path) -> str:
         command = [sys.executable, "-m", "pipeline.cli", *map(str, words)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
