@@ -283,6 +283,15 @@ def test_any_host_lists_attempts_and_why_they_failed(
     assert left == [{"a": [1]}, None]
 
 
+def test_the_file_shown_is_the_last_one(store: Store, files: Files) -> None:
+    files.write("report.html.old", b"old")
+    assert store.shown("report.html") is None
+    for value in ("one", "two"):
+        assert publish(store, value, value)
+        store.show(published(store, value).files[VALUE], "report.html")
+    assert str(store.shown("report.html")).endswith("report.html")
+
+
 def test_a_snapshot_answers_as_the_store_does(store: Store) -> None:
     for fingerprint in ("a", "b", "c"):
         assert publish(store, f"value {fingerprint}", fingerprint)

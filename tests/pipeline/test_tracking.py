@@ -65,7 +65,7 @@ def files_of(store: Path, run: Any) -> set[str]:
     return {str(path.relative_to(top)) for path in top.rglob("*") if path.is_file()}
 
 
-def until(condition: Callable[[], bool], seconds: float = 120) -> None:
+def until(condition: Callable[[], bool], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -150,7 +150,7 @@ def test_two_processes_on_a_fresh_store(tmp_path: Path) -> None:
         "assert not {'mlflow', 'torch'} & {*sys.modules}, 'they take seconds'\n"
         "tracker.start(uid, uid)\n"
         "tracker.metrics(uid, 1, {'loss': 1.0}); tracker.end(uid, 'FINISHED')\n"
-        "sys.exit(tracker.close(60))"
+        "sys.exit(tracker.close(300))"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     drivers = [subprocess.Popen([*command, uid], cwd=ROOT) for uid in "ab"]
@@ -297,7 +297,6 @@ def test_no_point_is_lost_or_doubled(ray_head: Cluster, tmp_path: Path) -> None:
             assert sorted(statuses) == ["FINISHED", "FINISHED", "KILLED"]
 
 
-@pytest.mark.slow
 def test_a_dead_hosts_points_are_sent_from_another(
     s3_store: str, tmp_path: Path, monkeypatch: Patch, another_host: Move
 ) -> None:
