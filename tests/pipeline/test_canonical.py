@@ -1,3 +1,5 @@
+"""Canonical JSON and its digests."""
+
 from __future__ import annotations
 
 import math
@@ -10,9 +12,10 @@ from hypothesis import strategies as st
 from pipeline.canonical import digest, semantic
 from stages.contract import Settings, added, placement
 
+number = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    st.none() | st.booleans() | number | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20,
 )
 
 
