@@ -52,7 +52,6 @@ def test_transformers_loads_the_folder_and_gives_the_same_logits(tmp_path: Path)
     assert exported.summary["files"] == len(exported.files)
     found = Card.load(folder / "README.md")
     assert (found.data.license, found.data.model_name) == ("cc-by-4.0", "mine")
-    assert "| this model | 12.5 |" in found.content
     assert "| updates | 1,000 |" in found.content
     assert "epochs" not in found.content
 

@@ -22,7 +22,7 @@ from tests.stages.runs import digests, lines, made, run
 WORKFLOW = Path(__file__).parent / "pretrain_workflow.yaml"
 Monkey = pytest.MonkeyPatch
 TINY = Vocabulary.from_merges(list("ab"), [("a", "b</w>")])
-STEPS = 60
+STEPS = 300
 
 
 def test_files_from_outside_count_by_content(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_it_learns_and_records_how_well(trained: Plan) -> None:
     model = load_model(pretrain.path("model.safetensors"))
     assert summary["parameters"] == model.config.parameters()
     assert rows[-1]["validation_perplexity"] == summary["validation_perplexity"]
-    snapshots = [f"snapshots/step-{step:08d}.safetensors" for step in (30, 60)]
+    snapshots = [f"snapshots/step-{step:08d}.safetensors" for step in (150, 300)]
     assert [file.name for file in pretrain.under("snapshots/")] == snapshots
     assert len(lines(pretrain, "samples.jsonl")) == 3 * 3
     assert pretrain.files.keys() - digests(pretrain).keys() == {"throughput.jsonl"}

@@ -198,7 +198,6 @@ def test_the_paper_s_tables_with_our_medians(work: Workshop, tmp_path: Path) -> 
     artifact = report(tmp_path, inputs)
     tables = {table["number"]: table for table in results(artifact)["tables"]}
     assert [number for number, table in tables.items() if table["ours"]] == [2, 4, 5]
-    assert tables[3]["difference"] == []
     ours = [tables[2]["ours"][0]["values"][-1], tables[2]["difference"][-1], tables[2]["gain"][-1]]
     assert ours == pytest.approx([57.0, 1.0, 57.0 - 61.7])
     assert tables[4]["ours"][0]["values"][-1] is None  # nine tasks make a GLUE score, two do not

@@ -18,7 +18,7 @@ from tests.stages.conftest import SHELF
 from tests.stages.runs import TEXT_STAGES, WORKFLOW, digests, library, made, parts, run, run_text
 
 Shelf = tuple[Path, Plan]
-Monkey = pytest.MonkeyPatch
+Monkey, Capture = pytest.MonkeyPatch, pytest.CaptureFixture[str]
 ALL = ("shard", "audit")
 
 
@@ -136,7 +136,7 @@ def test_copies_reach_no_shard_and_no_vocabulary(copies: Path, tmp_path: Path) -
         assert made(plan, stage).summary == made(without, stage).summary
 
 
-def test_settings_of_near_copies(copies: Path, tmp_path: Path) -> None:
+def test_settings_of_the_split(copies: Path, tmp_path: Path, capsys: Capture) -> None:
     """Other thresholds sign no book again; switched off, only exact copies are left out."""
 
     def split(*settings: str) -> Plan:
@@ -147,6 +147,8 @@ def test_settings_of_near_copies(copies: Path, tmp_path: Path) -> None:
     assert parts(strict, "split") == (0, 8)
     assert made(strict, "split").summary["tied_books"] == 0
     assert parts(split("split.near_permutations=64"), "split") == (8, 0)
+    split("split.held_out=0.02")
+    assert "warning: 1 of 10 books held out" in capsys.readouterr().err
     off = split("split.near_duplicates=false")
     rows = runs.split_rows(off).values()
     assert [row.book for row in rows if row.copy_of] == ["book 4 loud"]
