@@ -1,7 +1,8 @@
-"""Deterministic faults for tests: a process kills itself at a named point, once. Off without GPT1_FAULT.
+"""Deterministic faults for tests: a process kills itself at a named point, once.
 
-GPT1_FAULT=POINT[:N]@MARKER[,...]: a process that passes POINT for the Nth time (default 1) creates the
-file MARKER, and dies of SIGKILL if the file was not there. So each fires once, over all processes.
+GPT1_FAULT=POINT[:N]@MARKER[,...]: a process that passes POINT for the Nth time (default 1) creates
+the file MARKER, and dies of SIGKILL if the file was not there. So each fires once, over all
+processes. Without the variable nothing happens.
 """
 
 from __future__ import annotations
@@ -60,10 +61,10 @@ def parse(text: str) -> tuple[Fault, ...]:
     for word in text.split(","):
         match = FORM.fullmatch(word)
         if match is None or match["point"] not in POINTS:
-            form = "POINT[:N]@MARKER (N from 1, MARKER an absolute path)"
-            raise UserError(
-                f"{VARIABLE}: {word!r} is no fault; expected {form}, POINT one of {', '.join(POINTS)}"
+            form = (
+                f"POINT[:N]@MARKER (N from 1, an absolute path), POINT one of {', '.join(POINTS)}"
             )
+            raise UserError(f"{VARIABLE}: {word!r} is no fault; expected {form}")
         found.append(Fault(match["point"], int(match["number"] or 1), Path(match["marker"])))
     return tuple(found)
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +12,7 @@ from gpt1.errors import UserError
 from gpt1.fault import POINTS, VARIABLE, parse
 from tests.conftest import ROOT
 from tests.e2e.workflow import MINI, copy_without, outputs, records
+from tests.e2e.workflow import gpt1 as alone
 from tests.pipeline.inprocess import gpt1
 from tests.servers.ray_cluster import Cluster
 
@@ -30,15 +28,17 @@ class Case(NamedTuple):
 CELLS = "finetune/finetune[task=demo_author,"
 CASES = {
     "part": Case("clean", "part.written:2 part.published:3", (0,)),
-    "job": Case(CELLS, "train.step:2 job.written:1 job.published:1", (1, 1, 0)),
-    "step": Case("pretrain", "train.step:30", (0,)),
-    "checkpoint": Case(
-        "pretrain", "checkpoint.written:1 checkpoint.recorded:1 checkpoint.published:1", (0,)
+    "job": Case(CELLS, "train.step:2 job.written:1 job.published:1", (0,)),
+    "rank": Case(
+        "pretrain",
+        "checkpoint.written:1 checkpoint.recorded:1 checkpoint.published:1 train.step:30",
+        (0,),
     ),
-    "trainer": Case("pretrain", "trainer.begun:1 trainer.ended:1", (1, 1, 0)),
+    "trainer": Case("pretrain", "trainer.begun:1 trainer.ended:1", (1, 0)),
     "driver": Case(CELLS, "driver.begun:1 driver.between:1", (-9, -9, 0)),
 }
-"""Parts are tried again by Ray, ranks by Ray Train, all else by the next command."""
+"""Parts are tried again by Ray, ranks by Ray Train, jobs by `retries:`, all by the next command."""
+RETRIES = ("--set", "finetune.retries=3", "--set", "pretrain.retries=1")
 
 
 @pytest.mark.slow
@@ -50,11 +50,10 @@ def test_killed_at_a_boundary_the_same_command_ends_in_the_same_bytes(
     store = copy_without(golden_run, tmp_path / "store", case.missing)
     markers = {word: tmp_path / word.partition(":")[0] for word in case.faults.split()}
     fault = {VARIABLE: ",".join(f"{word}@{marker}" for word, marker in markers.items())}
-    words = ("run", "--file", MINI, "--store", store)
+    words = ("run", "--file", MINI, "--store", store, *RETRIES)
     for status in case.statuses:
         if status < 0:
-            command = [sys.executable, "-m", "pipeline.cli", *map(str, words)]
-            ended = subprocess.run(command, cwd=ROOT, env={**os.environ, **fault}).returncode
+            ended = alone(*words, **fault).returncode
         else:
             ended = gpt1(*words, cluster=ray_head, **fault).status
         assert ended == status
@@ -66,6 +65,9 @@ def test_killed_at_a_boundary_the_same_command_ends_in_the_same_bytes(
 
 
 def test_the_points_of_the_code_are_those_that_can_be_named() -> None:
+    found = parse("part.written@/a/b:1@c,job.published:12@/d")
+    wanted = ("part.written", 1, Path("/a/b:1@c")), ("job.published", 12, Path("/d"))
+    assert found == wanted
     folders = [ROOT / name for name in ("gpt1", "stages", "pipeline")]
     text = "".join(file.read_text() for folder in folders for file in folder.rglob("*.py"))
     assert set(re.findall(r'fault\.point\("(.*)"\)', text)) == {*POINTS}
@@ -77,9 +79,3 @@ def test_the_points_of_the_code_are_those_that_can_be_named() -> None:
 def test_a_value_that_names_no_fault_is_an_error(value: str) -> None:
     with pytest.raises(UserError, match=f"^{VARIABLE}: .* is no fault; expected POINT"):
         parse(value)
-
-
-def test_faults_are_told_apart() -> None:
-    first, second = parse("part.written@/a/b:1@c,job.published:12@/d")
-    assert first == ("part.written", 1, Path("/a/b:1@c"))
-    assert second == ("job.published", 12, Path("/d"))

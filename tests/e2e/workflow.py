@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -17,12 +18,28 @@ MINI = ROOT / "tests" / "e2e" / "mini.yaml"
 Record = dict[str, Any]
 
 
+def command(*words: str | Path) -> list[str]:
+    """The command line `gpt1 WORDS`."""
+    return [sys.executable, "-m", "pipeline.cli", *map(str, words)]
+
+
 def gpt1(
-    *words: str | Path, timeout: float = 600, cwd: Path = ROOT
+    *words: str | Path, timeout: float = 1800, cwd: Path = ROOT, **about: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command and wait."""
-    command = [sys.executable, "-m", "pipeline.cli", *map(str, words)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)
+    """Run the command, with variables added to the environment, and wait."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **about}
+    return subprocess.run(
+        command(*words), cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout
+    )
+
+
+def begin(log: Path, *words: str | Path, **about: str) -> subprocess.Popen[bytes]:
+    """Start the command in a session of its own, as a terminal does; its output goes to `log`."""
+    env = {**os.environ, **about}
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            command(*words), cwd=ROOT, env=env, stdout=out, stderr=out, start_new_session=True
+        )
 
 
 def run_mini(store: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -56,13 +73,6 @@ def copy_without(golden: Path, store: Path, *missing: str) -> Path:
     return store
 
 
-def begin(log: Path, *words: str | Path, cwd: Path = ROOT) -> subprocess.Popen[bytes]:
-    """Start the command in a session of its own, as a terminal does; its output goes to `log`."""
-    command = [sys.executable, "-m", "pipeline.cli", *map(str, words)]
-    with log.open("ab") as out:
-        return subprocess.Popen(command, cwd=cwd, stdout=out, stderr=out, start_new_session=True)
-
-
 def kill_when(store: Path, ready: Callable[[], bool], *words: str) -> None:
     """Start the small workflow and `kill -9` its driver as soon as `ready` says so."""
     log = store.parent / "killed.log"
@@ -78,7 +88,7 @@ def checkpoints(store: Path) -> list[int]:
     return sorted(int(path.parent.name.removeprefix("step-")) for path in found)
 
 
-def steps_by_attempt(store: Path) -> list[list[int]]:
-    """The steps whose speed each attempt at pre-training has recorded."""
-    files = sorted(store.glob("pretrain/*/2*/throughput.jsonl"))
-    return [[json.loads(line)["step"] for line in file.read_text().splitlines()] for file in files]
+def last_steps(store: Path) -> list[int]:
+    """The steps whose speed the last attempt at pre-training has recorded."""
+    *_, file = sorted(store.glob("pretrain/*/2*/throughput.jsonl"))
+    return [json.loads(line)["step"] for line in file.read_text().splitlines()]
