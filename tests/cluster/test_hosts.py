@@ -12,8 +12,7 @@ import pytest
 from benchmarks.fault_trials import CALM, FAULTS, Calm, Fault, calm, newest, rank_host, trial
 from tests.cluster.cluster import NODES, Cluster, cluster, wait
 from tests.cluster.world import why_not
-from tests.conftest import ROOT
-from tests.e2e.workflow import MINI, gpt1, outputs, records
+from tests.e2e.workflow import MINI, outputs, records
 
 pytestmark = pytest.mark.chaos
 
@@ -33,18 +32,11 @@ def undisturbed(hosts: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Cal
     return calm(hosts, tmp_path_factory.mktemp("calm"))
 
 
-@pytest.mark.parametrize("name", ["mini", "demo"])
-def test_the_workflow_over_hosts(
-    hosts: Cluster, golden_run: Path, tmp_path: Path, name: str
-) -> None:
+def test_the_workflow_over_hosts(hosts: Cluster, golden_run: Path, tmp_path: Path) -> None:
     """Every file is the same as on one machine: shards, weights (of two ranks), scores."""
-    log, here = tmp_path / "log", golden_run
-    file, words = MINI, ()
-    if name == "demo":
-        file, words, here = ROOT / "workflow.yaml", ("--profile", "demo"), tmp_path / "here"
-        assert gpt1("run", "--file", file, *words, "--store", here, timeout=1500).returncode == 0
-    assert hosts.submit(log, file, name, *words).wait(timeout=2400) == 0, log.read_text()[-5000:]
-    there = hosts.copied(name, tmp_path / "there")
+    log = tmp_path / "log"
+    assert hosts.submit(log, MINI, "mini").wait(timeout=2400) == 0, log.read_text()[-5000:]
+    there = hosts.copied("mini", tmp_path / "there")
     ranks = re.findall(
         r"2 ranks on (10\.77\.0\.\d+) \(1\), (10\.77\.0\.\d+) \(1\)", log.read_text()
     )
@@ -54,7 +46,7 @@ def test_the_workflow_over_hosts(
     assert len({record["host"] for record in parts if record["stage"] == "shard.parts"}) > 1
     for path in there.rglob("record.json"):
         assert str(hosts.folder) not in path.read_text(), "no path of a host is in a record"
-    assert outputs(there) == outputs(here)
+    assert outputs(there) == outputs(golden_run)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
