@@ -72,7 +72,7 @@ def test_printed_it_is_light_and_the_keyboard_reaches_everything(
 def test_mlflow_shows_runs_curves_artifacts_and_models(documented: Path) -> None:
     said: list[str] = []
     store = documented / "store"
-    ids = {cell: record["mlflow_run_id"] for cell, record in records(store).items()}
+    ids = {cell: record.get("mlflow_run_id") for cell, record in records(store).items()}
     with mlflow(store) as runs, page(said=said) as opened:
         start, training = runs.partition("?")[::2]
 
