@@ -86,7 +86,7 @@ def code_of_exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def documented(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def documented(golden_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that the documentation's commands name, and the store of a small run.
 
     GPT1_DOCUMENTED names one that an earlier session made.
@@ -96,5 +96,5 @@ def documented(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if given := os.environ.get("GPT1_DOCUMENTED"):
         return Path(given)
     folder = tmp_path_factory.mktemp("documented")
-    make(folder)
+    make(folder, golden_run)
     return folder

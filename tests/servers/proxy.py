@@ -1,61 +1,53 @@
-"""A TCP proxy that makes a server far away: every piece of data is delayed, and all of it can be held back for a while."""
+"""A TCP proxy that makes a server far away: data is delayed, or held back for a while."""
 
 from __future__ import annotations
 
-import socket
+import asyncio
 import threading
-import time
+from asyncio import StreamReader, StreamWriter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 
 class Proxy:
-    """Passes on what comes to `port` on 127.0.0.1; `delay` seconds in each direction together."""
+    """Passes on what comes to its address; `delay` seconds in each direction together."""
 
-    def __init__(self, target: str, delay: float = 0.0) -> None:
-        parts = urlsplit(target)
-        self._target = (parts.hostname or "127.0.0.1", parts.port or 80)
-        self.delay = delay
-        self.open = threading.Event()
-        self.open.set()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port = int(self._listener.getsockname()[1])
-        self.address = f"http://127.0.0.1:{self.port}"
-        threading.Thread(target=self._accept, daemon=True).start()
+    def __init__(self, target: str, delay: float) -> None:
+        self._target, self.delay = urlsplit(target), delay
+        self.loop, self._open, ready = asyncio.new_event_loop(), asyncio.Event(), threading.Event()
+        threading.Thread(target=lambda: self._run(ready), daemon=True).start()
+        ready.wait()
+
+    def _run(self, ready: threading.Event) -> None:
+        self._open.set()
+        serving = asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=128)
+        server = self.loop.run_until_complete(serving)
+        self.address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        ready.set()
+        self.loop.run_forever()
 
     def pause(self, seconds: float) -> None:
         """Hold everything back for a while, without breaking a connection."""
-        self.open.clear()
-        threading.Timer(seconds, self.open.set).start()
+        self.loop.call_soon_threadsafe(self._open.clear)
+        self.loop.call_soon_threadsafe(self.loop.call_later, seconds, self._open.set)
 
-    def close(self) -> None:
-        """Take no more connections."""
-        self._listener.close()
-
-    def _accept(self) -> None:
+    async def _serve(self, source: StreamReader, back: StreamWriter) -> None:
         with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+            host, port = self._target.hostname, self._target.port
+            answers, target = await asyncio.open_connection(host, port)
+            await asyncio.gather(self._pass(source, target), self._pass(answers, back))
+            target.close()
+        back.close()
 
-    def _serve(self, client: socket.socket) -> None:
-        with suppress(OSError), client, socket.create_connection(self._target) as server:
-            for end in (client, server):
-                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            back = threading.Thread(target=self._pass, args=(server, client), daemon=True)
-            back.start()
-            self._pass(client, server)
-            back.join()
-
-    def _pass(self, source: socket.socket, target: socket.socket) -> None:
+    async def _pass(self, source: StreamReader, target: StreamWriter) -> None:
         with suppress(OSError):
-            while data := source.recv(1 << 16):
-                time.sleep(self.delay / 2)
-                self.open.wait()
-                target.sendall(data)
-        with suppress(OSError):
-            target.shutdown(socket.SHUT_WR)
+            while data := await source.read(1 << 16):
+                await asyncio.sleep(self.delay / 2)
+                await self._open.wait()
+                target.write(data)
+                await target.drain()
+            target.write_eof()
 
 
 @contextmanager
@@ -65,5 +57,4 @@ def proxied(target: str, delay: float = 0.0) -> Iterator[Proxy]:
     try:
         yield proxy
     finally:
-        proxy.open.set()
-        proxy.close()
+        proxy.loop.call_soon_threadsafe(proxy.loop.stop)
