@@ -35,7 +35,8 @@ class HubPlace:
         """The same as one string; `parse_hub` reads it back."""
         plural = {kind: plural for plural, kind in _KINDS.items()}.get(self.kind)
         return (
-            f"{SCHEME}{f'{plural}/' if plural else ''}{self.repository}@{self.revision.replace('/', '%2F')}/{self.inside}"
+            f"{SCHEME}{f'{plural}/' if plural else ''}{self.repository}"
+            f"@{self.revision.replace('/', '%2F')}/{self.inside}"
         )
 
 
