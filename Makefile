@@ -1,4 +1,4 @@
-# The whole set-up in one word. `make run` and `make test` are all a newcomer needs; docs/install.md says the rest.
+# The whole set-up in one word. `make run` and `make test` are all a newcomer needs; docs/how-to/install.md says the rest.
 .DEFAULT_GOAL := help
 .PHONY: help run remote-demo install install-test test test-slow chaos lint clean
 

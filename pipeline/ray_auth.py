@@ -11,7 +11,7 @@ from gpt1.errors import UserError
 
 GIVE_TOKEN = (
     "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, as on the cluster's nodes"
-    " (docs/cluster.md)"
+    " (docs/explanation/cluster.md)"
 )
 
 UNSENDABLE = "holds no token: expected one line of printable ASCII characters"

@@ -79,7 +79,7 @@ class IngestSettings(Settings):
         "auto",
         description=(
             "What a row of Parquet and JSON lines is; `auto` looks at the first thousand"
-            " (docs/corpus.md)."
+            " (docs/reference/books.md)."
         ),
     )
     stretch: int = Field(

@@ -294,7 +294,7 @@ class Pretrain(Stage):
         cls, settings: PretrainSettings, vocabulary: Path, train: Sequence[str],
         held_out: Sequence[str],
     ) -> str:
-        """run.json for torchrun (docs/training.md).
+        """run.json for torchrun (docs/explanation/training.md).
 
         `train` and `held_out` are the shards, with books.parquet, the outside files by their names,
         and the folder `vocabulary`, in which the output will lie too, beside run.json.

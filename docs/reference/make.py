@@ -7,10 +7,12 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -18,137 +20,152 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
 NOTE = "*Written by `python -m docs.reference.make` from the code; edit that, not this page.*"
 
-STAGE_KEYS = """## What stands under a stage
+STAGE_KEYS = """## Keys of a stage
 
-| key | what |
-|---|---|
-| `uses` | the kind of stage, a module of `stages/` or, with dots, of yours; the \
-entry's own name when left out |
-| `needs` | the stages whose outputs it reads |
-| `with` | its settings, below by kind |
-| `matrix` | a list of values for one setting or several: one cell for each combination |
-| `also` | a list of further matrices of the same settings, whose combinations are added to \
-those of `matrix` |
-| `resources` | `workers`, and for each of them `cpus` and `gpus`; without `workers` as many as \
-fit; `min_workers`: how many ranks a training may go on with while hosts are missing |
-| `retries` | how often a cell that failed is tried again (not after a wrong input or setting) |
-| `timeout` | how long one try may take, such as `90s`, `30m`, `2h`; a try that takes longer is \
-stopped and counts as failed |
-| `wait` | how long to wait for a cluster that is large enough; without it a run that cannot \
-be placed is refused at once |
+- `uses`: the kind of stage, a module of `stages/` or, with dots, of yours; default: the entry's
+  name.
+- `needs`: the stages whose outputs it reads.
+- `with`: its settings, below by kind.
+- `matrix`: lists of values for settings: one job for each combination.
+- `also`: further matrices of the same settings, whose combinations are added to those of `matrix`.
+- `resources`: `workers`, and for each `cpus` and `gpus`; default: as many workers as fit.
+  `min_workers`: how many ranks a training may continue with while hosts are missing.
+- `retries`: how often a failed job is tried again (not after a wrong input or setting).
+- `timeout`: how long one try may take, such as `90s`, `30m`, `2h`.
+- `wait`: how long to wait for a cluster that is large enough; default: a run that cannot be placed
+  is refused at once.
 
-`profiles:` overlay the same keys by name, each with a `description` and `stages`; \
-`null` takes a setting back to its default.
-`gpt1 run --profile NAME` takes one, and `--set stage.key=value` changes one setting for one \
-command.
-"""
+`profiles:` overlay the same keys by name, each with a `description` and `stages`; `null` restores a
+default. `gpt1 run --profile NAME` takes one; `--set stage.key=value` changes one setting."""
+
+INTRODUCTION = """## Settings by kind of stage
+
+In brackets: type, limits and default; the value of `paper` where it is another, and which other
+profiles set it. (p) marks placement: where or how fast, never what; it does not enter the
+fingerprint."""
+
+GROUPS = {
+    "pretrain": {
+        "model": "Architecture", "batch": "Optimization", "precision": "Computation",
+        "log_every": "Evaluation", "rollbacks": "Divergence", "init_from": "Start, checkpoints",
+    }
+}
+"""The first key of each group of a stage's settings."""
 
 
 def workflow_page() -> str:
-    """Every setting of every stage: its type, default, what it does, and whether it enters the
-    fingerprint.
-    """
+    """Every setting of every stage: its type, default, what it does, and who sets it."""
+    workflow = yaml.safe_load((ROOT / "workflow.yaml").read_text(encoding="utf-8"))
     kinds = sorted(
         path.stem
         for path in (ROOT / "stages").glob("*.py")
         if path.stem != "contract" and not path.stem.startswith("_")
     )
-    parts = [
-        "# Every key of `workflow.yaml`", NOTE, STAGE_KEYS.strip(),
-        "## The kinds of stages, and what stands under `with`",
-    ]
+    parts = ["# Every key of `workflow.yaml`", NOTE, STAGE_KEYS, INTRODUCTION]
+    listed: dict[str, str] = {}
     for kind in kinds:
         module = importlib.import_module(f"stages.{kind}")
         stage = module.STAGE
-        lines = [
-            f"### `{kind}`", one_line(module.__doc__),
-            f"Version {stage.version}." + _neighbours(stage),
-        ]
-        fields = stage.settings_model.model_fields
-        if fields:
-            rows = ["| key | type | default | what |", "|---|---|---|---|"]
-            schema = stage.settings_model.model_json_schema()["properties"]
-            rows += [_row(name, field, schema.get(name, {})) for name, field in fields.items()]
-            lines.append("\n".join(rows))
-        else:
-            lines.append("No settings.")
-        parts += lines
-    parts.append(
-        "(p): placement. It says where or how fast and never what, so it is no part of the"
-        " fingerprint."
-    )
+        parts += [f"### `{kind}`", one_line(module.__doc__) + _neighbors(stage)]
+        rows, same = [], {}
+        schema = stage.settings_model.model_json_schema().get("properties", {})
+        for name, field in stage.settings_model.model_fields.items():
+            row = _setting(name, field, schema.get(name, {}), _set_by(workflow, kind, name))
+            text = f"{name} {field.description}"
+            if group := GROUPS.get(kind, {}).get(name):
+                rows.append(f"\n{group}:\n")
+            if text in listed and listed[text] != kind:
+                same.setdefault(listed[text], []).append(f"`{name}`")
+            else:
+                listed[text] = kind
+                rows.append(row)
+        rows += [f"- As in `{other}`: {', '.join(names)}." for other, names in same.items()]
+        parts.append("\n".join(rows).strip() or "No settings.")
     return "\n\n".join(parts) + "\n"
 
 
-def _neighbours(stage: Any) -> str:
+def _set_by(workflow: dict[str, Any], kind: str, name: str) -> tuple[Any, list[str]]:
+    """What `paper` sets, or PydanticUndefined; and the other profiles that set it."""
+    paper = workflow["stages"].get(kind, {}).get("with", {}).get(name, PydanticUndefined)
+    profiles = [
+        profile
+        for profile, value in workflow["profiles"].items()
+        if name in value["stages"].get(kind, {}).get("with", {})
+    ]
+    return paper, profiles
+
+
+def _neighbors(stage: Any) -> str:
     words = [
         ("Needs", stage.requires), ("takes also", stage.accepts), ("can stand for", stage.provides),
     ]
     said = [f"{word} {', '.join(f'`{name}`' for name in names)}" for word, names in words if names]
-    return f" {'; '.join(said)}." if said else ""
+    return f" Version {stage.version}. " + (f"{'; '.join(said)}." if said else "")
 
 
-def _row(name: str, field: FieldInfo, schema: dict[str, Any]) -> str:
+def _setting(
+    name: str, field: FieldInfo, schema: dict[str, Any], set_by: tuple[Any, list[str]]
+) -> str:
     extra = field.json_schema_extra
     mark = " (p)" if isinstance(extra, dict) and extra.get("placement") else ""
-    return (
-        f"| `{name}`{mark} | {cell(_type(schema))} | {cell(_default(field))} |"
-        f" {cell(field.description)} |"
-    )
+    default = field.get_default(call_default_factory=True)
+    paper, profiles = set_by
+    about = [_type(schema), "required" if default is PydanticUndefined else _json(default)]
+    if paper is not PydanticUndefined and paper != default:
+        about.append(f"paper {_json(paper)}")
+    about += profiles
+    return f"- `{name}`{mark} ({', '.join(about)}): {one_line(field.description)}"
 
 
-def _default(field: FieldInfo) -> str:
-    value = field.get_default(call_default_factory=True) if field.default_factory else field.default
-    if value is PydanticUndefined:
-        return "must be given"
+def _json(value: Any) -> str:
     return f"`{json.dumps(value, default=str, ensure_ascii=False)}`"
 
 
 def _type(schema: dict[str, Any]) -> str:
     if "enum" in schema:
-        return " or ".join(f"`{value}`" for value in schema["enum"])
+        return "/".join(f"`{value}`" for value in schema["enum"])
     if "const" in schema:
         return f"`{schema['const']}`"
     if "anyOf" in schema:
-        return " or ".join(dict.fromkeys(_type(one) for one in schema["anyOf"]))
+        return "/".join(dict.fromkeys(_type(one) for one in schema["anyOf"]))
     if schema.get("type") == "array":
-        inner = schema.get("items")
-        return f"list of {_type(inner)}" if isinstance(inner, dict) and inner else "list"
-    words = {
-        "integer": "whole number", "number": "number", "string": "text", "boolean": "true or false",
-        "null": "`null`",
-    }
-    said = words.get(str(schema.get("type")), "table")
-    limits = [
-        f"{sign} {schema[key]:g}"
-        for key, sign in (
-            ("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"),
-            ("exclusiveMaximum", "<"),
-        )
-        if key in schema
-    ]
-    return f"{said} {' and '.join(limits)}".strip()
+        return "list"
+    words = {"integer": "int", "number": "float", "string": "str", "boolean": "bool"}
+    said = words.get(str(schema.get("type")), str(schema.get("type", "mapping")))
+    low = schema.get("minimum", schema.get("exclusiveMinimum"))
+    high = schema.get("maximum", schema.get("exclusiveMaximum"))
+    above = ">" if "exclusiveMinimum" in schema else "≥"
+    below = "<" if "exclusiveMaximum" in schema else "≤"
+    if high is not None and high >= 1_000_000:  # only a guard against slips of the hand
+        high = None
+    limits = "" if low is None else f" {above}{low:g}"
+    return said + limits + ("" if high is None else f" {below}{high:g}")
 
 
 def commands_page() -> str:
-    """Every command with its arguments and options."""
+    """Every command with its arguments and options; those of four or more commands once."""
     import typer.main
 
     from pipeline.cli import app
 
+    commands = list(_walk("gpt1", typer.main.get_command(app)))
+    rows = {
+        name: [_parameter(one) for one in command.params if one.name != "help"]
+        for name, command in commands
+    }
+    times = Counter(row for command in rows.values() for row in command)
+    common = [row for row, count in times.items() if count >= 4]
     parts = [
         "# Every command", NOTE, "`gpt1 COMMAND --help` says the same in a terminal.",
-        one_line(app.info.epilog),
+        one_line(app.info.epilog), "## Options of several commands", "\n".join(common),
     ]
-    for name, command in _walk("gpt1", typer.main.get_command(app)):
-        parts.append(f"## `{name}`")
-        parts.append(" ".join((command.help or "").split()))
-        rows = [
-            _parameter(parameter) for parameter in command.params if parameter.name not in ("help",)
-        ]
-        if rows:
-            parts.append("\n".join(["| | default | what |", "|---|---|---|", *rows]))
-    return "\n\n".join(parts) + "\n"
+    for name, command in commands:
+        own = [row for row in rows[name] if row not in common]
+        also = [row.split(" ")[1].rstrip(":,") for row in rows[name] if row in common]
+        if also:
+            own.append(f"- Also {', '.join(also)}.")
+        parts += [f"## `{name}`", one_line(command.help), "\n".join(own)]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
@@ -161,32 +178,21 @@ def _walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _parameter(parameter: Any) -> str:
-    names = (
-        ", ".join(f"`{word}`" for word in (*parameter.opts, *parameter.secondary_opts))
-        or f"`{parameter.name}`"
-    )
+    names = ", ".join(f"`{word}`" for word in (*parameter.opts, *parameter.secondary_opts))
     if parameter.param_type_name == "argument":
         names = f"`{(parameter.metavar or parameter.name).upper()}`"
-    default = (
-        ""
-        if parameter.default in (None, False, [], ()) or callable(parameter.default)
-        else f"`{parameter.default}`"
-    )
+    default = parameter.default
+    about = [] if default in (None, False, [], (), "") or callable(default) else [f"`{default}`"]
     if parameter.required:
-        default = "must be given"
-    variable = f" ({parameter.envvar})" if isinstance(parameter.envvar, str) else ""
-    return (
-        f"| {names} | {(cell(default) + variable).strip()} |"
-        f" {cell(getattr(parameter, 'help', ''))} |"
-    )
+        about = ["required"]
+    if isinstance(parameter.envvar, str):
+        about.append(parameter.envvar)
+    brackets = f" ({', '.join(about)})" if about else ""
+    return f"- {names}{brackets}: {one_line(parameter.help)}"
 
 
 def one_line(text: str | None) -> str:
     return " ".join((text or "").split())
-
-
-def cell(text: str | None) -> str:
-    return one_line(text).replace("|", "\\|")
 
 
 def pages() -> dict[Path, str]:

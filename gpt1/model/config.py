@@ -23,7 +23,7 @@ class ModelConfig:
     in the released code) the whole embedding `matrix` once a forward. `special_tokens` counts the
     rows after the vocabulary's that fine-tuning adds. `init_std` is the deviation of all weight
     matrices and embeddings at the start; narrow models need more than the paper's 0.02
-    (docs/lab.md). Of kind `lstm` each layer is one of `units` units, and `heads` means nothing.
+    (dev/LOG.md). Of kind `lstm` each layer is one of `units` units, and `heads` means nothing.
     """
 
     vocabulary: int = 40_478

@@ -30,7 +30,7 @@ SIZES = {
     "demo_choice": Size(2000, 1000, 16), "demo_entailment": Size(2400, 2000, 28),
     "demo_similarity": Size(1800, 1200, 28), "demo_author": Size(1500, 480, 40),
 }
-"""What a small model can learn in about half a minute on one core (docs/lab.md).
+"""What a small model can learn in about half a minute on one core (dev/LOG.md).
 
 Whether two texts belong together is the hardest for it: those tasks have many dev examples, so that
 a small lead over chance is still told from luck.

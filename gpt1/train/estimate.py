@@ -1,6 +1,6 @@
 """What many devices cost beside the computing: traffic between ranks, checkpoints, data.
 
-An estimate (docs/scaling.md).
+An estimate (docs/explanation/training.md).
 
 python -m gpt1.train.estimate --device H100 --ranks 1,8,64 --link 100
 """

@@ -25,7 +25,7 @@ KEY = "gpt1_training"
 class PortableState:
     """What an update changes: `weights` and, by moment, `moments`, fp32 on the CPU under the
     parameters' names, and the number of `updates` the optimiser counted. Random state and data
-    position follow from the step (docs/training.md).
+    position follow from the step (docs/explanation/training.md).
     """
 
     updates: int = 0

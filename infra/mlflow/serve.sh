@@ -1,5 +1,5 @@
 #!/bin/sh
-# The MLflow server of a cluster: runs in PostgreSQL, artifacts in a bucket. docs/infra.md says how it is applied.
+# The MLflow server of a cluster: runs in PostgreSQL, artifacts in a bucket. docs/how-to/cluster.md says how it is applied.
 # Everything, secrets too, comes from the environment, so that no password stands in a command line or a file:
 #   MLFLOW_BACKEND_STORE_URI      postgresql+psycopg2://USER:PASSWORD@HOST:5432/mlflow
 #   MLFLOW_ARTIFACTS_DESTINATION  s3://BUCKET/FOLDER, where this server keeps what clients send it: they need no access to the bucket

@@ -1,5 +1,5 @@
 #!/bin/bash
-# One node of a Ray cluster, kept up: whenever `ray start` has ended, it is started again. docs/infra.md says how it is applied.
+# One node of a Ray cluster, kept up: whenever `ray start` has ended, it is started again. docs/how-to/cluster.md says how it is applied.
 #   infra/ray/node.sh head                        on the first host
 #   HEAD=10.0.0.1 infra/ray/node.sh worker        on every other
 # A head without an external Redis takes its cluster with it when it dies: the others notice within a minute and end, and each must be
@@ -10,7 +10,7 @@
 #   PORT, DASHBOARD_PORT            the head's (6379, 8265)
 #   DASHBOARD_HOST                  where the head listens for jobs (127.0.0.1)
 #   RAY                             the program (ray)
-#   RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH   as for every part of the cluster; and what the nodes need of secrets (docs/cluster.md)
+#   RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH   as for every part of the cluster; and what the nodes need of secrets (docs/explanation/cluster.md)
 #   PAUSE                           seconds before the next start (3)
 set -uo pipefail
 fail() { echo "node.sh: $*" >&2; exit 2; }

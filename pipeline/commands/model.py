@@ -211,7 +211,7 @@ def generate(
 ) -> None:
     """Write on from prompts.
 
-    Past the model's context the oldest half is forgotten and the rest read anew (docs/weights.md).
+    Past the model's context the oldest half is forgotten and the rest read anew (docs/explanation/weights.md).
     """
     from gpt1.serve import Answerer, check_sampling
 
