@@ -2,8 +2,8 @@
 for a person to judge.
 
 `python benchmarks/audit_sample.py FOLDER [--books 50] [--seed 2018] [--places 3]` reads the .txt
-files under FOLDER and prints; the verdicts that were made on it stand in benchmarks/results/cleaning.md. Exit
-status 1 when FOLDER holds fewer books than asked for.
+files under FOLDER and prints; the verdicts that were made on it stand in
+benchmarks/results/cleaning.md. Exit status 1 when FOLDER holds fewer books than asked for.
 """
 
 from __future__ import annotations

@@ -89,7 +89,8 @@ def warn_of_open(address: str) -> None:
     """Say that a cluster lets everybody in."""
     who = "whoever reaches its ports can run programs on it"
     print(
-        f"warning: the Ray cluster at {address} has no authentication: {who} (docs/explanation/cluster.md)",
+        f"warning: the Ray cluster at {address} has no authentication: {who}"
+        " (docs/explanation/cluster.md)",
         file=sys.stderr,
     )
 

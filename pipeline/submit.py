@@ -222,8 +222,8 @@ def job_environment(given: Mapping[str, str]) -> dict[str, str]:
     for name, value in {**passed, **given}.items():
         if SECRET.search(name) or ("://" in value and without_password(value) != value):
             advice = (
-                "set it in the environment of the cluster's nodes (docs/explanation/cluster.md): Ray shows a"
-                " job's own to everybody"
+                "set it in the environment of the cluster's nodes (docs/explanation/cluster.md):"
+                " Ray shows a job's own to everybody"
             )
             raise UserError(f"{name} holds a secret; {advice}")
     return {**passed, **given}

@@ -1,4 +1,6 @@
-"""The files in infra/, as far as this machine can check them; docs/how-to/cluster.md has the rest."""
+"""The files in infra/, as far as this machine can check them; docs/how-to/cluster.md has the
+rest.
+"""
 
 from __future__ import annotations
 

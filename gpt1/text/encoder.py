@@ -1,8 +1,8 @@
 """Text to ids and back.
 
-Most of the way from text to ids is a pure function of one chunk (docs/explanation/tokenization.md): fixed text is cut
-at white space, a dictionary gives the ids of each chunk as bytes, and the bytes are joined. What
-the dictionary lacks is worked out for a text at once.
+Most of the way from text to ids is a pure function of one chunk (docs/explanation/tokenization.md):
+fixed text is cut at white space, a dictionary gives the ids of each chunk as bytes, and the bytes
+are joined. What the dictionary lacks is worked out for a text at once.
 """
 
 from __future__ import annotations
