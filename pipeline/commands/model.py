@@ -209,9 +209,9 @@ def generate(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Write on from prompts.
+    """Generate text from prompts.
 
-    Past the model's context the oldest half is forgotten and the rest read anew (docs/explanation/weights.md).
+    When the context is full, the oldest half is dropped (docs/explanation/weights.md).
     """
     from gpt1.serve import Answerer, check_sampling
 
