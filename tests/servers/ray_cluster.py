@@ -41,7 +41,7 @@ def ray_cluster(
     ]  # fmt: skip
     variables = {"RAY_AUTH_MODE": "disabled", **(environment or {})}
     try:
-        with running(command, log, variables, cwd=folder, grace=60) as head:
+        with running(command, log, variables, cwd=folder) as head:
             wait_until(lambda: "Ray runtime started" in log.read_text(), "Ray", head, log)
             address, gcs = (f"127.0.0.1:{ports[name]}" for name in ("dashboard-port", "port"))
             yield Cluster(f"http://{address}", gcs, folder)
