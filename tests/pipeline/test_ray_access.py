@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,6 +25,7 @@ from pipeline.submit import jobs
 from tests.conftest import ROOT
 from tests.e2e.workflow import MINI
 from tests.pipeline.conftest import Patch
+from tests.pipeline.inprocess import gpt1
 
 TOKEN = "t" * 32
 MODE, VALUE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
@@ -86,19 +86,34 @@ def slow_server(first: bytes = b"", then: bytes = b"") -> Iterator[str]:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
-# Clusters
+# Clusters and job servers
 
-NO_ADDRESS = [
-    "", " ", "a b:1", "nosuch", "nosuch:", ":6379", "http://h:8265", "ray://h:10001", "me:pw@h:1",
+REFUSED = [
+    (prepare, "expected HOST:PORT", [
+        "", " ", "a b:1", "nosuch", "nosuch:", ":6379", "http://h:8265", "ray://h:10001",
+        "me:pw@h:1",
+    ]),
+    (prepare, r"answers at \S+:\d+ \(.+\)", [
+        "nosuch.invalid:1", "127.0.0.1:1", "[::1]:1", "127.0.0.1:99999",
+    ]),
+    (check_job_server, "expected the address of a cluster's job server", [
+        "", "auto", "127.0.0.1:8265", "head", "http://", "http://[::1", "http://h:99999",
+        "ray://h:1", "ftp://h:1", "nosuchmodule://h",
+    ]),
+    (check_job_server, "answers", [
+        "http://127.0.0.1:1", "http://nosuch.invalid:8265", "http://me:secret@127.0.0.1:1",
+    ]),
 ]  # fmt: skip
-NO_CLUSTER = ["nosuch.invalid:1", "127.0.0.1:1", "[::1]:1", "127.0.0.1:99999"]
 
 
-@pytest.mark.parametrize("address", NO_ADDRESS + NO_CLUSTER)
-def test_an_address_that_is_no_clusters_is_refused(address: str) -> None:
-    expected = "expected HOST:PORT" if address in NO_ADDRESS else r"answers at \S+:\d+ \(.+\)"
-    with pytest.raises(UserError, match=expected):
-        prepare(address)
+@pytest.mark.parametrize(("check", "message", "addresses"), REFUSED)
+def test_a_wrong_address_is_refused(
+    check: Callable[[str], object], message: str, addresses: list[str]
+) -> None:
+    for address in addresses:
+        with pytest.raises(UserError, match=message) as caught:
+            check(address)
+        assert "secret" not in str(caught.value)
 
 
 def test_an_address_where_something_else_than_ray_answers_is_refused(monkeypatch: Patch) -> None:
@@ -116,44 +131,22 @@ def test_an_address_where_something_else_than_ray_answers_is_refused(monkeypatch
     grpc_server.stop(None)
 
 
-# Job servers
-
-NO_URL = [
-    "", "auto", "127.0.0.1:8265", "head", "http://", "http://[::1", "http://h:99999", "ray://h:1",
-    "ftp://h:1", "nosuchmodule://h",
-]  # fmt: skip
-NO_JOBS = ["http://127.0.0.1:1", "http://nosuch.invalid:8265", "http://me:secret@127.0.0.1:1"]
-
-
-@pytest.mark.parametrize("address", NO_URL + NO_JOBS)
-def test_an_address_that_is_no_job_servers_is_refused(address: str) -> None:
-    expected = "expected the address of a cluster's job server" if address in NO_URL else "answers"
-    with pytest.raises(UserError, match=expected) as caught:
-        check_job_server(address)
-    assert "secret" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "first", [b"", b"H", b"HTTP/1.1 200 OK\r\nA: ", b"HTTP/1.0 200 OK\r\n\r\n"]
-)
+@pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200 OK\r\nA: ", b"HTTP/1.0 200 OK\r\n\r\n"])
 def test_a_server_that_answers_slowly_is_not_waited_for(first: bytes) -> None:
     begun = time.monotonic()
-    with slow_server(first, b"x" if first else b"") as slow:  # noqa: SIM117
-        with pytest.raises(UserError, match="no Ray cluster answers"):
-            check_job_server(f"http://{slow}")
+    refused = pytest.raises(UserError, match="no Ray cluster answers")
+    with slow_server(first, b"x" if first else b"") as slow, refused:
+        check_job_server(f"http://{slow}")
     assert time.monotonic() - begun < 30
 
 
-@pytest.mark.parametrize(
-    ("status", "body"),
-    [(200, b"{}"), (200, b"\x1b[2J\xff" * 10000), (404, b""), (500, b'{"ray_version": "2"}')],
-)
-def test_a_server_that_is_not_rays_is_refused(status: int, body: bytes) -> None:
-    with http_server(status, body) as address, pytest.raises(UserError, match=f"status {status}"):
-        check_job_server(address)
-
-
-def test_a_cluster_that_does_not_list_its_jobs_is_one_line() -> None:
+def test_a_server_that_is_not_rays_is_refused() -> None:
+    for status, body in (
+        (200, b"{}"), (200, b"\x1b[2J\xff" * 10000), (404, b""), (500, b'{"ray_version": "2"}'),
+    ):  # fmt: skip
+        wrong = pytest.raises(UserError, match=f"status {status}")
+        with http_server(status, body) as address, wrong:
+            check_job_server(address)
     with http_server() as address, pytest.raises(UserError, match="does not list"):
         jobs(address)
 
@@ -162,16 +155,15 @@ def test_a_token_is_sent_where_one_is_asked_for(tmp_path: Path, monkeypatch: Pat
     with http_server() as address:
         assert check_job_server(address) is False
     with http_server(token=TOKEN) as address:
-        for variables, message in (
-            ({}, "asks for a token, and none was sent"),
-            ({"RAY_AUTH_MODE": "token"}, "there is no token"),
-            ({"RAY_AUTH_TOKEN": "another"}, "refuses the token that was sent"),
+        for name, value, message in (
+            ("TMPDIR", "", "asks for a token, and none was sent"),
+            (MODE, "token", "there is no token"),
+            (VALUE, "another", "refuses the token that was sent"),
         ):
-            for name, value in variables.items():
-                monkeypatch.setenv(name, value)
+            monkeypatch.setenv(name, value)
             with pytest.raises(UserError, match=message):
                 check_job_server(address)
-        monkeypatch.delenv("RAY_AUTH_TOKEN")
+        monkeypatch.delenv(VALUE)
         (tmp_path / "token").write_text(f"{TOKEN}\n")
         monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
         assert check_job_server(address) is True
@@ -184,16 +176,14 @@ def test_a_local_run_has_a_token_of_its_own_and_writes_none(tmp_path: Path) -> N
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("of the home folder")
     tokens = set()
-    for _ in range(2):
-        for name in (MODE, VALUE):
-            os.environ.pop(name, None)
+    for wish in ("", "", "token"):  # the last is a user's, and none is there
+        os.environ.update({MODE: wish, VALUE: ""})
+        if wish:
+            (tmp_path / ".ray" / "auth_token").unlink()
         assert prepare(None) is None
         assert os.environ[MODE] == "token"
         tokens.add(os.environ[VALUE])
-    (tmp_path / ".ray" / "auth_token").unlink()
-    del os.environ[VALUE]
-    prepare(None)  # a user's wish for a token, and none there
-    assert [len(token) for token in {*tokens, os.environ[VALUE]}] == [64] * 3
+    assert [len(token) for token in tokens] == [64] * 3
     assert list(tmp_path.rglob("*")) == [tmp_path / ".ray"]
 
 
@@ -226,10 +216,8 @@ def test_a_wrong_mode_or_token_is_refused_and_not_shown(tmp_path: Path, monkeypa
     (tmp_path / "lines").write_text("one-secret\ntwo-secret\n")
     files = [str(tmp_path / name) for name in ("empty", "bytes", "lines", "missing", ".")]
     tokens = ["one-secret\ntwo", "secret-€", "secret-\udcff"]
-    for name, value in [
-        *(("RAY_AUTH_TOKEN_PATH", file) for file in files),
-        *((VALUE, token) for token in tokens),
-    ]:
+    for value in (*files, *tokens):
+        name = VALUE if value in tokens else "RAY_AUTH_TOKEN_PATH"
         monkeypatch.setenv(name, value)
         with pytest.raises(UserError, match=name) as refused:
             user_token()
@@ -262,43 +250,18 @@ def test_a_users_module_may_import_ray(tmp_path: Path) -> None:
     )
     (tmp_path / "workflow.yaml").write_text("stages: {one: {uses: my.one}}")
     for words, said in ((["run"], "False token"), (["run", "--address", "h:1"], "True None")):
-        ended = gpt1("-m", "pipeline.cli", *words, "--store", "store", cwd=tmp_path)
+        ended = subprocess.run(
+            [sys.executable, "-m", "pipeline.cli", *words, "--store", "store"], cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        )  # fmt: skip
         assert (ended.returncode, ended.stderr.endswith(f": {said}\n")) == (2, True), ended.stderr
 
 
-def gpt1(*words: str, cwd: Path, given: str = "", **more: str) -> subprocess.CompletedProcess[str]:
-    variables = {**os.environ, "PYTHONPATH": str(ROOT), **more}
-    return subprocess.run(
-        [sys.executable, *words], input=given, cwd=cwd, env=variables, capture_output=True,
-        text=True, timeout=300,
-    )  # fmt: skip
-
-
-MANY = """
-import json, sys
-from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
-from pipeline.cli import main
-for words in json.load(sys.stdin):
-    sys.argv = ["gpt1", *words]
-    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
-        try:
-            status = main()
-        except SystemExit as ended:
-            status = ended.code
-    print(json.dumps([words, status, out.getvalue(), err.getvalue()]))
-"""
-
-
 def test_each_command_ends_with_one_line_and_status_2(tmp_path: Path) -> None:
-    work = ["--file", str(MINI), "--store", str(tmp_path / "store")]
-    commands = [["jobs"], ["logs", "a"], ["stop", "a"], ["submit", *work], ["run", *work]]
-    wrong = [[], ["--address", ""], ["--address", "nosuch.invalid:1"]]
-    lines = [[*command, *words] for command in commands for words in wrong]
+    work = ["--file", MINI, "--store", tmp_path / "store"]
     there = {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1", "RAY_ADDRESS": "http://127.0.0.1:1"}
-    ended = gpt1("-c", MANY, cwd=ROOT, given=json.dumps(lines), **there)
-    found = [json.loads(line) for line in ended.stdout.splitlines()]
-    assert [words for words, *_ in found] == lines, ended.stderr
-    for words, status, out, err in found:
-        assert (status, out) == (2, ""), (words, err)
-        assert [text[:15] for text in err.splitlines()] == ["gpt1: --address"], words
+    for command in (["jobs"], ["logs", "a"], ["stop", "a"], ["submit", *work], ["run", *work]):
+        for wrong in ([], ["--address", ""], ["--address", "nosuch.invalid:1"]):
+            status, out, err = gpt1(*command, *wrong, **there)
+            assert (status, out) == (2, ""), (command, wrong, err)
+            assert [line[:15] for line in err.splitlines()] == ["gpt1: --address"], command

@@ -97,22 +97,19 @@ def test_of_many_writers_exactly_one_publishes(store: Store) -> None:
 
 
 def test_nothing_counts_before_its_record_and_a_late_writer_changes_nothing(store: Store) -> None:
-    store.new_attempt("stage", "print")
-    assert (store.artifact("stage", "print"), store.record("stage", "print")) == (None, None)
-    assert not store.published("stage", "print")
+    place = ("stage", "print")
+    store.new_attempt(*place)
+    assert (store.artifact(*place), store.record(*place)) == (None, None)
+    assert not store.published(*place)
     assert publish(store, "first")
-    before = store.record("stage", "print")
+    before = store.record(*place)
     assert not publish(store, "second")
-    assert before is not None
-    assert store.record("stage", "print") == before
+    assert store.record(*place) == before
     assert published(store).path(VALUE).read_text() == "first"
     assert Store.existing(store.where) == pickle.loads(pickle.dumps(store)) == store
 
 
-NAMES = (
-    "a b", "a%20b", "q?x=1", "h#f", "pl+us", "quote'\"s", "\u00e9", "e\u0301", "back\\slash",
-    "d/e/f",
-)  # fmt: skip
+NAMES = ["a b", "a%20b", "q?x=1", "h#f", "pl+us", "q'\"s", "é", "e\u0301", "back\\slash", "d/e/f"]
 
 
 def test_any_host_reads_what_was_written(store: Store, another_host: Move) -> None:
@@ -181,7 +178,12 @@ def test_damage_is_noticed_and_what_is_withdrawn_makes_room(
     assert publish(store)
     assert store.damage(published(store)) is None
     if harm == "missing":
+        gone = store.file_address(published(store).files[VALUE])
         files.remove([key_of(store)])
+        (store.root / key_of(store)).unlink(missing_ok=True)  # this host's copy
+        for address in (gone, store.address(store.new_attempt("stage", "print") / "never.txt")):
+            with pytest.raises(LookupError):
+                store.local(address)
     else:
         files.write(key_of(store), b"value!")
     for view in (store, store.seen(["stage"])):
@@ -192,36 +194,28 @@ def test_damage_is_noticed_and_what_is_withdrawn_makes_room(
     assert (store.artifact("stage", "print"), store.withdrawn("stage", "print")) == (None, 1)
     assert publish(store, "value again")
     assert published(store).path(VALUE).read_text() == "value again"
-    assert store.damage(published(store)) is None
-    store.withdraw("stage", "print")
-    store.withdraw("stage", "print")
+    for _ in range(2):
+        store.withdraw("stage", "print")
     assert store.withdrawn("stage", "print") == 2
     assert {record["summary"]["value"] for record in store.history()} == {"value", "value again"}
     assert list(store.records("stage")) == []
 
 
-PARTLY = {"record_version": 1, "stage": "stage", "fingerprint": "print", "digest": ""}
+PARTLY = b'{"record_version": 1, "stage": "stage", "fingerprint": "print", "digest": "", "files": '
 UNREADABLE = (
-    b"", b"{", b"[]", b"null", b'"text"', b"\xff", b"[" * 100_000,
-    *(
-        json.dumps(record).encode()
-        for record in (
-            {"record_version": 99}, {"record_version": 1}, {**PARTLY, "files": []},
-            {**PARTLY, "files": {"a": {"path": "stage/a"}}},
-        )
-    ),
+    b"", b"{", b"[]", b"null", b'"text"', b"\xff", b"[" * 100_000, b'{"record_version": 99}',
+    b'{"record_version": 1}', PARTLY + b"[]}", PARTLY + b'{"a": {"path": "stage/a"}}}',
 )  # fmt: skip
 
 
 def test_a_record_that_cannot_be_read_counts_as_absent(store: Store, files: Files) -> None:
     assert publish(store, fingerprint="good")
     cut = json.dumps(store.record("stage", "good")).encode()[:100]
-    planted = {f"{number}": data for number, data in enumerate([*UNREADABLE, cut])}
-    for fingerprint, data in planted.items():
-        files.write(f"stage/{fingerprint}/record.json", data)
+    planted = {("stage", f"{number}"): data for number, data in enumerate([*UNREADABLE, cut])}
+    for place, data in planted.items():
+        files.write(f"{'/'.join(place)}/record.json", data)
     for view in (store, store.seen(["stage"])):
-        for fingerprint, data in planted.items():
-            place = ("stage", fingerprint)
+        for place, data in planted.items():
             assert (view.artifact(*place), view.record(*place)) == (None, None), data
             assert (view.published(*place), view.unreadable(*place)) == (True, True), data
         assert not view.unreadable("stage", "good")
@@ -250,16 +244,6 @@ def test_a_record_that_names_a_file_elsewhere_is_refused(store: Store, files: Fi
                 view.artifact("stage", "print")
 
 
-def test_a_file_that_is_gone_is_a_lookup_error(store: Store, files: Files) -> None:
-    assert publish(store)
-    address = store.file_address(published(store).files[VALUE])
-    files.remove([key_of(store)])
-    (store.root / key_of(store)).unlink(missing_ok=True)  # this host's copy
-    for gone in (address, store.address(store.new_attempt("stage", "print") / "never.txt")):
-        with pytest.raises(LookupError):
-            store.local(gone)
-
-
 # Attempts, what is left in them, and what is shown
 
 
@@ -269,8 +253,7 @@ def test_any_host_lists_attempts_and_why_they_failed(
     made = [store.new_attempt("stage", "print") for _ in range(20)]  # several within a second
     store.fail(made[0], "out of paper", user=True)
     store.fail(made[1], "asked to end", user=True, stopped=True)
-    for attempt, data in zip(made[2:4], (b"{", b"{}"), strict=True):
-        files.write(f"stage/print/{attempt.name}/failure.json", data)
+    files.write(f"stage/print/{made[2].name}/failure.json", b"{")
     another_host()
     here = Store.at(store.where)
     attempts = here.attempts("stage", "print")
@@ -279,30 +262,19 @@ def test_any_host_lists_attempts_and_why_they_failed(
     expected = [Failure("out of paper", stopped=False), Failure("asked to end", stopped=True), None]
     assert [here.failure(attempt) for attempt in attempts] == expected + [None] * 17
     here.leave(here.root, "note.json", {"a": [1]})
-    left = [store.left(store.root, name) for name in ("note.json", "other.json")]
-    assert left == [{"a": [1]}, None]
-
-
-def test_the_file_shown_is_the_last_one(store: Store, files: Files) -> None:
-    files.write("report.html.old", b"old")
-    assert store.shown("report.html") is None
-    for value in ("one", "two"):
-        assert publish(store, value, value)
-        store.show(published(store, value).files[VALUE], "report.html")
-    assert str(store.shown("report.html")).endswith("report.html")
+    assert (store.left(store.root, "note.json"), store.left(store.root, "no")) == ({"a": [1]}, None)
 
 
 def test_a_snapshot_answers_as_the_store_does(store: Store) -> None:
-    for fingerprint in ("a", "b", "c"):
-        assert publish(store, f"value {fingerprint}", fingerprint)
-    assert publish(store, "part", "key", stage="stage.parts")
-    assert publish(store, "other", "d", stage="other")
+    made = (("a", "stage"), ("b", "stage"), ("c", "stage"), ("k", "stage.parts"), ("d", "other"))
+    for fingerprint, stage in made:
+        assert publish(store, fingerprint, fingerprint, stage=stage)
     store.withdraw("stage", "b")
     store.fail(store.new_attempt("stage", "b"), "why", user=True)
     seen = store.seen(["stage", "stage.parts"])
-    seen.read_ahead("stage.parts", ["key", "none"])
+    seen.read_ahead("stage.parts", ["k", "none"])
     stage = [("stage", fingerprint) for fingerprint in ("a", "b", "none")]
-    for place in [*stage, ("stage.parts", "key"), ("none", "a")]:
+    for place in [*stage, ("stage.parts", "k"), ("none", "a")]:
         for ask in ("record", "artifact", "published", "attempts", "withdrawn"):
             assert getattr(seen, ask)(*place) == getattr(store, ask)(*place), (ask, place)
     assert list(seen.records("none")) == list(store.records("none")) == []
@@ -348,8 +320,14 @@ def test_a_lease_keeps_others_out_and_names_the_holder(store: Store) -> None:
     second.release()
 
 
-def test_a_holder_counts_as_long_as_it_lives(store: Store, monkeypatch: Patch) -> None:
-    """On this machine as long as its process does, elsewhere as long as it is heard of."""
+GARBAGE = {"g0": b"", "g1": b"{", "g2": b"[]", "g3": b"null", "g4": b"{}"}
+
+
+def test_a_holder_counts_as_long_as_it_lives(
+    store: Store, files: Files, monkeypatch: Patch
+) -> None:
+    """On this machine as long as its process does, elsewhere, or if it cannot be read, as long as
+    it is heard of."""
     process = FORK.Process(target=lambda: (take(store, "dead"), os._exit(9)))
     process.start()
     process.join()
@@ -358,11 +336,14 @@ def test_a_holder_counts_as_long_as_it_lives(store: Store, monkeypatch: Patch) -
     plant(store, "elsewhere")
     assert holders(store, "stage", "reused") == ["dead", "elsewhere"]
     taken = [take(store, "next", "stage", "reused")]
-    with pytest.raises(HeldError):
-        take(store, "next", "elsewhere")
+    for stage, data in GARBAGE.items():
+        files.write(f"{stage}/1/lease.json", data)
+    for stage in ("elsewhere", *GARBAGE):
+        with pytest.raises(HeldError):
+            take(store, "next", stage)
     expire(monkeypatch)
-    taken.append(take(store, "next", "elsewhere"))
-    assert holders(store, "stage", "reused", "elsewhere") == ["next"] * 3
+    taken.append(take(store, "next", "elsewhere", *GARBAGE))
+    assert set(holders(store, "stage", "reused", "elsewhere", *GARBAGE)) == {"next"}
     for leases in taken:
         leases.release()
 
@@ -391,11 +372,10 @@ def test_of_many_who_want_leases_one_has_them(
 
     def want(store: Store, number: int, gate: Any) -> str | None:
         gate.wait()
-        try:
+        with suppress(HeldError):
             take(store, f"run-{number}", *stages)
-        except HeldError:
-            return None
-        return f"run-{number}"
+            return f"run-{number}"
+        return None
 
     winners = [run for run in race(want, store) if run]
     assert len(winners) == 1 or (not winners and len(stages) > 1)
@@ -411,17 +391,3 @@ def test_a_lease_that_was_taken_over_is_not_disturbed_by_its_old_holder(store: S
     assert holders(store) == ["elsewhere"]
     old.release()
     assert holders(store) == ["elsewhere"]
-
-
-def test_a_lease_that_cannot_be_read_expires_as_others_do(
-    store: Store, files: Files, monkeypatch: Patch
-) -> None:
-    stages = [f"stage-{number}" for number in range(5)]
-    for stage, data in zip(stages, (b"", b"{", b"[]", b"null", b"{}"), strict=True):
-        files.write(f"{stage}/1/lease.json", data)
-        with pytest.raises(HeldError):
-            take(store, "early", stage)
-    expire(monkeypatch)
-    taken = take(store, "next", *stages)
-    assert set(holders(store, *stages)) == {"next"}
-    taken.release()
