@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import ThreadingHTTPServer
 from pathlib import Path
+from socketserver import BaseRequestHandler
 from typing import Any
 
 import pytest
@@ -53,6 +57,23 @@ def s3_store(s3: S3, tmp_path: Path, monkeypatch: Patch) -> Iterator[str]:
 def another_host(tmp_path: Path, monkeypatch: Patch) -> Move:
     """From a call on, this process is one of another host, with a cache of its own."""
     return lambda: monkeypatch.setenv("GPT1_CACHE", str(tmp_path / f"cache-{time.time_ns()}"))
+
+
+def until(condition: Callable[[], object], seconds: float = 300) -> None:
+    """Wait."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@contextmanager
+def serving(handler: Callable[..., BaseRequestHandler]) -> Iterator[str]:
+    """HOST:PORT of a server of this process that answers by `handler`."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def publish(

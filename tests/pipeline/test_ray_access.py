@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from socketserver import BaseRequestHandler
+from unittest.mock import patch
 
 import grpc
 import pytest
@@ -24,26 +24,22 @@ from pipeline.ray_auth import auth_mode, user_token
 from pipeline.submit import jobs
 from tests.conftest import ROOT
 from tests.e2e.workflow import MINI
-from tests.pipeline.conftest import Patch
+from tests.pipeline.conftest import Patch, serving
 from tests.pipeline.inprocess import gpt1
 
 TOKEN = "t" * 32
 MODE, VALUE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 VERSION = b'{"version": "4", "ray_version": "2.60.0"}'
-VARIABLES = (
-    "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN",
-    "RAY_AUTH_TOKEN_PATH", "RAY_TMPDIR", "TMPDIR", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER",
-)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
-def nothing_set(tmp_path: Path, monkeypatch: Patch) -> None:
+def nothing_set(tmp_path: Path, monkeypatch: Patch) -> Iterator[None]:
     """An environment that says nothing of Ray, and a home without a token."""
-    for name in VARIABLES:
-        monkeypatch.setenv(name, "")  # so that what a test changes is undone
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(ray_access, "PATIENCE", 1.0)
+    with patch.dict(os.environ, HOME=str(tmp_path)):
+        for name in [name for name in os.environ if name.startswith(("RAY_", "TMPDIR"))]:
+            del os.environ[name]
+        yield
 
 
 @contextmanager
@@ -57,33 +53,24 @@ def http_server(status: int = 200, body: bytes = VERSION, token: str = "") -> It
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(Handler) as there:
+        yield f"http://{there}"
 
 
 @contextmanager
 def slow_server(first: bytes = b"", then: bytes = b"") -> Iterator[str]:
     """What accepts a connection, says `first`, and then `then` again and again."""
 
-    def talk() -> None:
-        with suppress(OSError):
-            connection, _ = server.accept()
-            connection.sendall(first)
-            while True:
-                time.sleep(0.2)
-                connection.sendall(then)
+    class Handler(BaseRequestHandler):
+        def handle(self) -> None:
+            with suppress(OSError):
+                self.request.sendall(first)
+                while True:
+                    time.sleep(0.2)
+                    self.request.sendall(then)
 
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=talk, daemon=True).start()
-        yield f"127.0.0.1:{server.getsockname()[1]}"
+    with serving(Handler) as there:
+        yield there
 
 
 # Clusters and job servers

@@ -68,9 +68,7 @@ def test_the_newest_is_found_from_another_host(s3_store: str, another_host: Move
     assert first.newest()[0] == 0
     first.save(5, 10, 15, 20, 25)
     assert first.steps() == [10, 20, 25]
-    assert not list(first.attempt.rglob("weights.pt")), (
-        "what is sent does not fill this host's disk"
-    )
+    assert not list(first.attempt.rglob("weights.pt")), "what is sent leaves this host's disk"
     another_host()
     assert Host(s3_store, first).newest() == (25, b"weights")
     second = Host(s3_store)
@@ -83,21 +81,19 @@ def test_the_newest_is_found_from_another_host(s3_store: str, another_host: Move
 @pytest.mark.parametrize("harm", ["half done", "flip", "delete", "half a record"])
 def test_a_harmed_one_is_passed_over(harm: str, s3_store: str, another_host: Move) -> None:
     host = Host(s3_store)
-    there = host.files
     host.save(5, 10)
-    newest = f"{host.folder}/checkpoints/step-00000010"
-    weights = there.read(f"{newest}/weights.pt")
-    assert weights is not None
+    record, weights = (
+        f"{host.folder}/checkpoints/step-00000010/{name}" for name in (RECORD, "weights.pt")
+    )
+    found = host.files.read(weights)
+    assert found is not None
     match harm:
-        case "half done":
-            there.remove([f"{newest}/{RECORD}"])
+        case "half done" | "delete":
+            host.files.remove([record if harm == "half done" else weights])
         case "flip":
-            flipped = bytes([weights.data[-1] ^ 1])
-            there.write(f"{newest}/weights.pt", weights.data[:-1] + flipped)
-        case "delete":
-            there.remove([f"{newest}/weights.pt"])
+            host.files.write(weights, found.data[:-1] + bytes([found.data[-1] ^ 1]))
         case "half a record":
-            there.write(f"{newest}/{RECORD}", b'{"files": ')
+            host.files.write(record, b'{"files": ')
     another_host()
     again = Host(s3_store, host)
     assert again.newest()[0] == 5

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import pipeline.cli
 from gpt1.errors import UserError
 from gpt1.paths import path_of_uri
 from pipeline.commands.model import export_mlflow
 from pipeline.document import scalar
 from pipeline.store import Store
-from tests.conftest import ROOT
-from tests.pipeline.conftest import Patch
+from tests.pipeline.inline import TOY, write_numbers
+from tests.pipeline.inprocess import gpt1, refused
 from tests.pipeline.test_tracking import client, runs
 from tests.servers.mlflow import ui
 from tests.servers.ray_cluster import Cluster
 
-TOY = ROOT / "tests" / "pipeline" / "toy" / "workflow.yaml"
 NAMES = (
-    "a%20b", "c%2Fd", "q?x=1", "h#f", "a space", "semi;colon", "am&p", "pl+us", "quote'\"s",
-    "\u00e9", "e\u0301", "new\nline", "100%", "file:x", "a::b", "[x]*", "$HOME", "back\\slash",
+    "a%20b", "c%2Fd", "q?x=1", "h#f", "a space", "semi;colon", "am&p", "pl+us", "q'\"s", "\u00e9",
+    "e\u0301", "new\nline", "100%", "file:x", "a::b", "[x]*", "$HOME", "back\\slash",
 )  # fmt: skip
 ODD = "file:a%20b%2F?c#d e;f&g+'h\"\u00e9e\u0301\n::\\"
 
@@ -51,18 +47,16 @@ def test_a_store_with_an_odd_name_runs_is_shown_and_moves(
     ray_head: Cluster, tmp_path: Path
 ) -> None:
     numbers, workflow, old, new = (tmp_path / f"{ODD}{kind}" for kind in ("1", "2.yaml", "3", "4"))
-    numbers.mkdir()
-    (numbers / "1.txt").write_text("1")
+    write_numbers(numbers, 1)
     shutil.copy(TOY, workflow)
 
-    def gpt1(*words: str | Path) -> str:
-        command = [sys.executable, "-m", "pipeline.cli", *map(str, words)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+    def done(*words: str | Path) -> str:
+        ended = gpt1(*words, cluster=ray_head if words[0] == "run" else None)
+        assert ended.status == 0, ended
+        return ended.out
 
     words = ["--file", workflow, "--set", f"numbers.source={numbers}"]
-    gpt1("run", *words, "--address", ray_head.gcs, "--store", old)
+    done("run", *words, "--store", old)
     before = shown(old, tmp_path)
     made = {name.partition(" ")[0]: found for name, found in before.items()}
     assert set(made) == {"toy", "numbers", "total", "total[factor=1]", "total[factor=2]"}
@@ -71,14 +65,14 @@ def test_a_store_with_an_odd_name_runs_is_shown_and_moves(
     assert f"#/runs/{json.loads(made['numbers'][1]['record.json'])['mlflow_run_id']}" in note
 
     old.rename(new)
-    again = ["run", *words, "--address", ray_head.gcs, "--store", new]
-    assert "nothing to run" in gpt1(*again)
-    gpt1(*again, "--set", "numbers.add=1")
+    again = ["run", *words, "--store", new]
+    assert "nothing to run" in done(*again)
+    done(*again, "--set", "numbers.add=1")
     after = shown(new, tmp_path)
     assert before.items() <= after.items()
     # Twice (1 + 1), of the second run.
     assert b"4\n" in [files.get("outputs/total.txt") for _, files in after.values()]
-    assert "0 records sent, 0 left" in gpt1("track", "sync", "--store", new)
+    assert "0 records sent, 0 left" in done("track", "sync", "--store", new)
     assert not old.exists()
 
 
@@ -115,14 +109,6 @@ def test_where_a_store_or_a_model_can_and_cannot_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", ["status --store", "generate", "diff --store"])
-def test_a_name_that_no_file_can_have_is_one_line(
-    words: str, tmp_path: Path, monkeypatch: Patch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("GPT1_STORE", str(tmp_path))
-    monkeypatch.setattr("sys.argv", ["gpt1", *words.split(), "a" * 300])
-    monkeypatch.setattr("sys.path", [*sys.path])
-    with pytest.raises(SystemExit) as ended:
-        pipeline.cli.main()
-    said = capsys.readouterr().err
-    assert (ended.value.code, len(said.splitlines())) == (2, 1), said
-    assert "File name too long" in said
+def test_a_name_that_no_file_can_have_is_one_line(words: str, tmp_path: Path) -> None:
+    said = refused("File name too long", *words.split(), "a" * 300, GPT1_STORE=str(tmp_path))
+    assert len(said.splitlines()) == 1, said

@@ -8,12 +8,10 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +24,9 @@ from pipeline.store import Store
 from pipeline.tracking import UPLOAD_LIMIT, Tracker, sync
 from pipeline.ui import serve
 from tests.conftest import ROOT
-from tests.pipeline.conftest import Move, Patch
+from tests.pipeline.conftest import Move, Patch, serving, until
 from tests.servers.mlflow import mlflow_server
 from tests.servers.process import answers, free_port, running, wait_until
-from tests.servers.ray_cluster import Cluster
 
 
 @pytest.fixture(autouse=True)
@@ -63,13 +60,6 @@ def files_of(store: Path, run: Any) -> set[str]:
     assert run.info.artifact_uri == f"mlflow-artifacts:/gpt1/{run.info.run_id}/artifacts"
     top = store / "mlflow-artifacts" / "gpt1" / run.info.run_id / "artifacts"
     return {str(path.relative_to(top)) for path in top.rglob("*") if path.is_file()}
-
-
-def until(condition: Callable[[], bool], seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_a_run_with_everything(tmp_path: Path) -> None:
@@ -230,58 +220,30 @@ def lossy_proxy(port: int) -> Iterator[str]:
 
         do_GET = do_POST = do_PATCH = do_PUT = pass_on
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as proxy:
-        threading.Thread(target=proxy.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{proxy.server_address[1]}"
-        proxy.shutdown()
+    with serving(Handler) as there:
+        yield f"http://{there}"
     assert any(kind.endswith("/runs/create") for kind in seen)
 
 
 @pytest.mark.slow
-def test_no_point_is_lost_or_doubled(ray_head: Cluster, tmp_path: Path) -> None:
-    """The job runs on while the server is away; the same command later ends with every point."""
-    port, progress = free_port(), tmp_path / "progress"
-    there = f"http://127.0.0.1:{port}"
-    (tmp_path / "workflow.yaml").write_text("stages: {curve: {uses: tests.pipeline.toy.curve}}")
-    command = [
-        sys.executable, "-m", "pipeline.cli", "run", "--file", tmp_path / "workflow.yaml",
-        "--store", tmp_path / "store", "--address", ray_head.gcs, "--set",
-        f"curve.progress={progress}",
-    ]  # fmt: skip
-
-    def server() -> Any:
-        folder = (tmp_path / "artifacts").as_uri()
-        return mlflow_server(tmp_path / "mlflow.log", f"sqlite:///{tmp_path}/db", folder, {}, port)
-
-    def step() -> int:
-        return int(progress.read_text() or 0)
-
-    def points() -> list[tuple[int, float, int]]:
-        run = runs(there, "gpt1.cell").get("curve")
-        return curve(there, run) if run else []
-
-    progress.touch()
+def test_no_point_is_lost_or_doubled(tmp_path: Path) -> None:
+    """Answers are lost, and the server is away for a while: points wait for it."""
+    port, base, artifacts = free_port(), f"sqlite:///{tmp_path}/db", (tmp_path / "a").as_uri()
     with lossy_proxy(port) as uri:
-        environment = {"MLFLOW_TRACKING_URI": uri, "RAY_AUTH_MODE": "disabled"}
-        first = [*command, "--set", "curve.pause=0.1"]
-        with running(first, tmp_path / "log", environment) as driver:
-            with server():
-                until(lambda: bool(points()))
-            reached = step()
-            until(lambda: step() > reached + 50 or step() == 200)
-            assert driver.poll() is None, (tmp_path / "log").read_text()
-            driver.kill()
-        with server():
-            ended = subprocess.run(
-                command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True
-            )
-            assert ended.returncode == 0, ended.stdout + ended.stderr
-            found = points()
-            assert [point[:2] for point in found] == [(n, 1 / n) for n in range(1, 201)]
-            assert sorted(when for *_, when in found) == [when for *_, when in found]
-            assert runs(there, "gpt1.kind")["stage"].info.status == "FINISHED"
-            statuses = [run.info.status for run in runs(there).values()]
-            assert sorted(statuses) == ["FINISHED", "FINISHED", "KILLED"]
+        tracker = Tracker(tmp_path / "store", uri)
+        tracker.start("run", "workflow")
+        for first in (0, 100):
+            for step in range(first, first + 100):
+                tracker.metrics("run", step, {"loss": 1 / (step + 1)}, time=float(step))
+            if first:
+                tracker.end("run", "FINISHED")
+            assert tracker.flush(1) > 0, "nothing answers"
+            with mlflow_server(tmp_path / "log", base, artifacts, {}, port):
+                assert tracker.flush(300) == 0
+        assert tracker.close() == 0
+    run = runs(base)["run"]
+    points = [(step, 1 / (step + 1), 1000 * step) for step in range(200)]
+    assert (curve(base, run), run.info.status) == (points, "FINISHED")
 
 
 def test_a_dead_hosts_points_are_sent_from_another(
