@@ -15,8 +15,7 @@ from stages.contract import Settings, added, placement
 number = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 plain = st.recursive(
     st.none() | st.booleans() | number | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20,
-)
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
 
 
 @given(st.dictionaries(st.text(), plain))

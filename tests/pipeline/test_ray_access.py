@@ -77,19 +77,14 @@ def slow_server(first: bytes = b"", then: bytes = b"") -> Iterator[str]:
 
 REFUSED = [
     (prepare, "expected HOST:PORT", [
-        "", " ", "a b:1", "nosuch", "nosuch:", ":6379", "http://h:8265", "ray://h:10001",
-        "me:pw@h:1",
-    ]),
+        "", " ", "a b:1", "nosuch", "nosuch:", ":6379", "http://h:8265", "ray://h:1", "me:pw@h:1"]),
     (prepare, r"answers at \S+:\d+ \(.+\)", [
-        "nosuch.invalid:1", "127.0.0.1:1", "[::1]:1", "127.0.0.1:99999",
-    ]),
+        "nosuch.invalid:1", "127.0.0.1:1", "[::1]:1", "127.0.0.1:99999"]),
     (check_job_server, "expected the address of a cluster's job server", [
         "", "auto", "127.0.0.1:8265", "head", "http://", "http://[::1", "http://h:99999",
-        "ray://h:1", "ftp://h:1", "nosuchmodule://h",
-    ]),
+        "ray://h:1", "ftp://h:1", "nosuchmodule://h"]),
     (check_job_server, "answers", [
-        "http://127.0.0.1:1", "http://nosuch.invalid:8265", "http://me:secret@127.0.0.1:1",
-    ]),
+        "http://127.0.0.1:1", "http://nosuch.invalid:8265", "http://me:secret@127.0.0.1:1"]),
 ]  # fmt: skip
 
 
@@ -138,7 +133,7 @@ def test_a_server_that_is_not_rays_is_refused() -> None:
         jobs(address)
 
 
-def test_a_token_is_sent_where_one_is_asked_for(tmp_path: Path, monkeypatch: Patch) -> None:
+def test_a_token_is_sent_where_one_is_asked_for(tmp_path: Path) -> None:
     with http_server() as address:
         assert check_job_server(address) is False
     with http_server(token=TOKEN) as address:
@@ -147,12 +142,12 @@ def test_a_token_is_sent_where_one_is_asked_for(tmp_path: Path, monkeypatch: Pat
             (MODE, "token", "there is no token"),
             (VALUE, "another", "refuses the token that was sent"),
         ):
-            monkeypatch.setenv(name, value)
+            os.environ[name] = value
             with pytest.raises(UserError, match=message):
                 check_job_server(address)
-        monkeypatch.delenv(VALUE)
+        del os.environ[VALUE]
         (tmp_path / "token").write_text(f"{TOKEN}\n")
-        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(tmp_path / "token")
         assert check_job_server(address) is True
 
 
@@ -174,28 +169,24 @@ def test_a_local_run_has_a_token_of_its_own_and_writes_none(tmp_path: Path) -> N
     assert list(tmp_path.rglob("*")) == [tmp_path / ".ray"]
 
 
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
+def test_a_local_run_obeys_the_users_mode_and_token(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text(TOKEN)
+    mine, before = str(tmp_path / "mine"), dict(os.environ)
+    rows: list[tuple[dict[str, str], dict[str, str | None]]] = [
         ({MODE: "disabled"}, {MODE: "disabled", VALUE: None}),
         ({MODE: "token", VALUE: TOKEN}, {MODE: "token", VALUE: TOKEN}),
         ({VALUE: TOKEN}, {MODE: "token", VALUE: TOKEN}),
-        ({"RAY_AUTH_TOKEN_PATH": "{home}/mine"}, {MODE: "token", VALUE: None}),
+        ({"RAY_AUTH_TOKEN_PATH": mine}, {MODE: "token", VALUE: None}),
         ({"RAY_ADDRESS": "10.0.0.1:6379"}, {"RAY_ADDRESS": None}),
-    ],
-)
-def test_a_local_run_obeys_the_users_mode_and_token(
-    given: dict[str, str], expected: dict[str, str | None], tmp_path: Path, monkeypatch: Patch
-) -> None:
-    (tmp_path / "mine").write_text(TOKEN)
-    for name, value in given.items():
-        monkeypatch.setenv(name, value.format(home=tmp_path))
-    prepare("local")
-    assert {name: os.environ.get(name) for name in expected} == expected
+    ]
+    for given, expected in rows:
+        with patch.dict(os.environ, {**before, **given}, clear=True):
+            prepare("local")
+            assert {name: os.environ.get(name) for name in expected} == expected
 
 
-def test_a_wrong_mode_or_token_is_refused_and_not_shown(tmp_path: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setenv(MODE, "tokens")
+def test_a_wrong_mode_or_token_is_refused_and_not_shown(tmp_path: Path) -> None:
+    os.environ[MODE] = "tokens"
     with pytest.raises(UserError, match="RAY_AUTH_MODE=tokens: expected token or disabled"):
         auth_mode()
     (tmp_path / "empty").touch()
@@ -205,22 +196,20 @@ def test_a_wrong_mode_or_token_is_refused_and_not_shown(tmp_path: Path, monkeypa
     tokens = ["one-secret\ntwo", "secret-€", "secret-\udcff"]
     for value in (*files, *tokens):
         name = VALUE if value in tokens else "RAY_AUTH_TOKEN_PATH"
-        monkeypatch.setenv(name, value)
+        os.environ[name] = value
         with pytest.raises(UserError, match=name) as refused:
             user_token()
         assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["RAY_TMPDIR", "TMPDIR"])
-def test_a_folder_in_which_ray_cannot_work_is_refused(
-    name: str, tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_a_folder_in_which_ray_cannot_work_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in ("relative", f"/tmp/{'x' * 60}", str(tmp_path / "file"), "/proc/nosuch"):
-        monkeypatch.setenv(name, folder)
+        os.environ[name] = folder
         with pytest.raises(UserError, match="Ray's temporary folder"):
             prepare(None)
-    monkeypatch.setenv(name, f"/tmp/gpt1-{os.getpid()}/not-yet")
+    os.environ[name] = f"/tmp/gpt1-{os.getpid()}/not-yet"
     assert temporary_folder()[1] == ""
 
 

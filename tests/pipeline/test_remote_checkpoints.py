@@ -82,16 +82,14 @@ def test_the_newest_is_found_from_another_host(s3_store: str, another_host: Move
 def test_a_harmed_one_is_passed_over(harm: str, s3_store: str, another_host: Move) -> None:
     host = Host(s3_store)
     host.save(5, 10)
-    record, weights = (
-        f"{host.folder}/checkpoints/step-00000010/{name}" for name in (RECORD, "weights.pt")
-    )
-    found = host.files.read(weights)
-    assert found is not None
+    step = f"{host.folder}/checkpoints/step-00000010"
+    record, weights = f"{step}/{RECORD}", f"{step}/weights.pt"
+    data: Any = host.files.read(weights)
     match harm:
         case "half done" | "delete":
             host.files.remove([record if harm == "half done" else weights])
         case "flip":
-            host.files.write(weights, found.data[:-1] + bytes([found.data[-1] ^ 1]))
+            host.files.write(weights, data.data[:-1] + bytes([data.data[-1] ^ 1]))
         case "half a record":
             host.files.write(record, b'{"files": ')
     another_host()

@@ -6,9 +6,7 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -84,15 +82,14 @@ def test_a_server_paused_while_files_go_up_and_down(
     data = os.urandom(3 << 20)
     (tmp_path / "big").write_bytes(data)
 
-    def paused(work: Callable[[], Any]) -> Any:
-        s3[1].send_signal(signal.SIGSTOP)
-        threading.Timer(1, lambda: s3[1].send_signal(signal.SIGCONT)).start()
-        return work()
-
     there = Objects.at(s3_store)
-    paused(lambda: there.upload("big", tmp_path / "big"))
-    assert paused(lambda: there.create("word", b"{}"))
-    paused(lambda: there.download("big", tmp_path / "back"))
+    for work in (
+        lambda: there.upload("big", tmp_path / "big"), lambda: there.create("word", b"{}"),
+        lambda: there.download("big", tmp_path / "back"),
+    ):  # fmt: skip
+        s3[1].send_signal(signal.SIGSTOP)
+        threading.Timer(1, s3[1].send_signal, [signal.SIGCONT]).start()
+        work()
     assert (tmp_path / "back").read_bytes() == data
 
 
@@ -116,11 +113,10 @@ def test_a_store_away_is_no_file_gone(
     s3_store: str, monkeypatch: Patch, another_host: Move
 ) -> None:
     """What waits for MLflow is sent later in this case, and dropped in that (LookupError)."""
-    store = Store.at(s3_store)
-    publish(store)
-    address = store.file_address(published(store).files[VALUE])
+    publish(Store.at(s3_store))
     another_host()
     store = Store.at(s3_store)
+    address = store.file_address(published(store).files[VALUE])
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -141,23 +137,12 @@ def plan(numbers: Path, store: str | Path, *assignments: str) -> Plan:
     return plan_of(TOY, store, f"numbers.source={numbers}", *assignments)
 
 
-def digests(made: Plan) -> dict[str, str | None]:
-    entries = made.entries.items()
-    return {cell: entry.artifact.digest if entry.artifact else None for cell, entry in entries}
-
-
-def test_the_same_digests_as_in_a_folder_and_nothing_twice(
-    numbers: Path, tmp_path: Path, s3_store: str, another_host: Move
-) -> None:
-    run_inline(plan(numbers, tmp_path / "store"))
+def test_nothing_is_made_twice(numbers: Path, s3_store: str, another_host: Move) -> None:
     assert run_inline(plan(numbers, s3_store)) == ["numbers", "total[factor=1]", "total[factor=2]"]
     another_host()
-    again = plan(numbers, s3_store)
-    assert again.to_run == []
-    assert digests(again) == digests(plan(numbers, tmp_path / "store"))
+    assert plan(numbers, s3_store).to_run == []
     assert plan(numbers, s3_store, "total.factor=3").entries["total"].state is State.NEVER
     (numbers / "4.txt").write_text("4")
-    another_host()
     changed = plan(numbers, s3_store)
     run_inline(changed)
     entry = changed.entries["numbers"]

@@ -36,7 +36,7 @@ def shown(store: Path, folder: Path) -> dict[str, tuple[str, dict[str, bytes]]]:
             here.mkdir(parents=True, exist_ok=True)
             client(uri).download_artifacts(run.info.run_id, "", str(here))
             paths = [path for path in here.rglob("*") if path.is_file()]
-            files = {path.relative_to(here).as_posix(): path.read_bytes() for path in paths}
+            files = {str(path.relative_to(here)): path.read_bytes() for path in paths}
             note = run.data.tags.get("mlflow.note.content", "")
             found[f"{run.info.run_name} {run.info.run_id}"] = (note, files)
     return found
