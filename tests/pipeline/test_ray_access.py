@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import BaseRequestHandler
@@ -57,8 +57,7 @@ def http_server(status: int = 200, body: bytes = VERSION, token: str = "") -> It
         yield f"http://{there}"
 
 
-@contextmanager
-def slow_server(first: bytes = b"", then: bytes = b"") -> Iterator[str]:
+def slow_server(first: bytes = b"", then: bytes = b"") -> AbstractContextManager[str]:
     """What accepts a connection, says `first`, and then `then` again and again."""
 
     class Handler(BaseRequestHandler):
@@ -69,8 +68,7 @@ def slow_server(first: bytes = b"", then: bytes = b"") -> Iterator[str]:
                     time.sleep(0.2)
                     self.request.sendall(then)
 
-    with serving(Handler) as there:
-        yield there
+    return serving(Handler)
 
 
 # Clusters and job servers
@@ -239,5 +237,5 @@ def test_each_command_ends_with_one_line_and_status_2(tmp_path: Path) -> None:
     for command in (["jobs"], ["logs", "a"], ["stop", "a"], ["submit", *work], ["run", *work]):
         for wrong in ([], ["--address", ""], ["--address", "nosuch.invalid:1"]):
             status, out, err = gpt1(*command, *wrong, **there)
-            assert (status, out) == (2, ""), (command, wrong, err)
-            assert [line[:15] for line in err.splitlines()] == ["gpt1: --address"], command
+            lines = [line[:15] for line in err.splitlines()]
+            assert (status, out, lines) == (2, "", ["gpt1: --address"]), (command, wrong, err)

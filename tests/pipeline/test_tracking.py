@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import socket
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -147,7 +146,7 @@ def test_two_processes_on_a_fresh_store(tmp_path: Path) -> None:
 
 
 def test_what_waited_is_sent_from_a_moved_store(tmp_path: Path, monkeypatch: Patch) -> None:
-    """Files that wait may be damaged, and MLflow's data base be in the way or locked."""
+    """Files that wait may be damaged, and MLflow's data base be in the way."""
     old, new, said = tmp_path / "old", tmp_path / "new", list[str]()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{free_port()}")
     tracker = Tracker(old, say=said.append)
@@ -177,17 +176,12 @@ def test_what_waited_is_sent_from_a_moved_store(tmp_path: Path, monkeypatch: Pat
     again.start("b", "b")
     until(lambda: again.run_id("b") is not None)
     again.close()
-    with closing(sqlite3.connect(new / "mlflow.db", isolation_level=None)) as base:
-        base.execute("BEGIN EXCLUSIVE")
-        late = Tracker(new)
-        late.start("c", "c")
-        assert late.close(timeout=1) > 0
     assert sync(new, timeout=300).left == 0
     found = runs(default_uri(new))
     expected = [(step, 1.0 + step, 2000 + 1000 * step) for step in range(100)]
     assert curve(default_uri(new), found["a"]) == expected
     statuses = [f"{uid} {run.info.status}" for uid, run in found.items()]
-    assert sorted(statuses) == ["a KILLED", "b KILLED", "c KILLED"], "by none of their drivers"
+    assert sorted(statuses) == ["a KILLED", "b KILLED"], "by none of their drivers"
     assert files_of(new, found["a"]) == {"note.md"}
     assert not old.exists()
     assert sync(new).sent == 0
