@@ -32,11 +32,8 @@ def write(folder: Path, text: str) -> Path:
         (None, FACTOR, ["total.matrix.factor=[4]"], [4]),
     ],
 )
-def test_cells_of_a_matrix(
-    profile: str, factors: str, given: Any, found: Any, tmp_path: Path
-) -> None:
-    file = write(tmp_path, TOY.read_text().replace(FACTOR, factors))
-    workflow = read(file, profile, given)
+def test_a_matrix(profile: str, factors: str, given: Any, found: Any, tmp_path: Path) -> None:
+    workflow = read(write(tmp_path, TOY.read_text().replace(FACTOR, factors)), profile, given)
     totals = [f"total[factor={factor}]" for factor in found] or ["total"]
     assert list(workflow.cells) == ["numbers", *totals]
     assert workflow.cells[totals[-1]].inputs == {"tests.pipeline.toy.numbers": ("numbers",)}
@@ -44,21 +41,17 @@ def test_cells_of_a_matrix(
 
 
 def test_set_changes_one_setting_and_takes_scientific_notation() -> None:
-    cells = read(TOY, None, ["total.factor=25e-1", "total.resources.cpus=2"]).cells
-    assert cells["total"].settings.model_dump()["factor"] == 2.5
-    assert cells["total"].resources.cpus == 2
+    cell = read(TOY, None, ["total.factor=25e-1", "total.resources.cpus=2"]).cells["total"]
+    assert (cell.settings.model_dump()["factor"], cell.resources.cpus) == (2.5, 2)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         (NEEDS, "needs: [nubmers]", r"l:\d+: stage 'total' needs unknown stage 'nubmers'; did you"),
-        (NEEDS, "needs: [total]", r"cycle in `needs:`: total -> total"),
         (TOTAL, f"  b: {{{USES}total, needs: [total]}}\n{TOTAL[:-8]}b]", "b -> total -> b"),
         (NEEDS, "need: [numbers]", r":7: unknown key 'stages.total.need'; did you mean 'needs'"),
-        (NEEDS, f"with: {{facto: 2}}\n    {NEEDS}", r":7: unknown key 'stages.total.with.facto';"),
         (FACTOR, "factor: [1, 1]", r":9: .* a value stands twice"),
-        (FACTOR, f"{ALSO}[{{factor: [3, 3]}}]", r":10: stages.total.also.0.factor: a value stands"),
         (FACTOR, f"{ALSO}[{{}}]", r"also.0: axes none, expected those of `matrix:`, factor"),
         (FACTOR, "factor: []", r":9: .*at least one value"),
         (FACTOR, "factor: [1, -2]", r"greater than 0, found -2"),
@@ -83,15 +76,12 @@ def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, message: str
 
 
 @pytest.mark.parametrize(
-    ("file", "profile", "assignments", "message"),
+    ("profile", "assignments", "message"),
     [
-        (TOY, None, ["total"], "expected stage.key=value"),
-        (TOY, None, ["ttal.factor=1"], "did you mean 'total'"),
-        (TOY, None, ["total.factr=1"], "did you mean 'factor'"),
-        (TOY.with_name("none.yaml"), None, [], "no such file"),
-        (TOY, "triple", [], "unknown profile 'triple'; did you mean 'tripled'"),
+        (None, ["total"], "expected stage.key=value"), (None, ["ttal.factor=1"], "mean 'total'"),
+        (None, ["total.factr=1"], "'factor'"), ("triple", [], "profile 'triple'; .* 'tripled'"),
     ],
 )
-def test_bad_options(file: Path, profile: str, assignments: list[str], message: str) -> None:
+def test_bad_options(profile: str, assignments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        read(file, profile, assignments)
+        read(TOY, profile, assignments)
