@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,21 +36,14 @@ def store(tmp_path: Path, books: Path, request: pytest.FixtureRequest) -> Any:
     return store
 
 
-def finished(found: Any) -> set[tuple[str, bool]]:
-    return {(cell["state"], cell["run"]) for cell in found["cells"]}
-
-
 LOOKS: dict[str, Callable[[Ended], bool]] = {
-    "status --json": lambda ended: finished(ended.json()) == {("done", False)},
-    "plan --json": lambda ended: finished(ended.json()) == {("done", False)},
+    "plan --json": lambda ended: {one["state"] for one in ended.json()["cells"]} == {"done"},
     "status --explain": lambda ended: ended.out.count("making it again: ") == 19,
     "graph": lambda ended: "finetune x4" in ended.out and "split" in ended.out,
     "path pretrain": lambda ended: Path(ended.out.strip(), "model.safetensors").is_file(),
-    "path finetune": lambda ended: len(ended.out.splitlines()) == 4,
     "describe --json": lambda ended: [one["steps"] for one in ended.json()] == [120],
     "diff --json": lambda ended: ended.json()["before"] is None,
     "trace --step 120 --json": lambda ended: len(ended.json()) == 16,
-    "--version": lambda ended: ended.out.endswith(f"Python {platform.python_version()}\n"),
     "doctor --json": lambda ended: {"torch", "store"} < {one["name"] for one in ended.json()},
 }
 
@@ -59,8 +51,7 @@ LOOKS: dict[str, Callable[[Ended], bool]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("command", LOOKS)
 def test_commands_that_look_at_the_last_run(command: str, golden_run: Path) -> None:
-    store = () if command == "--version" else ("--store", golden_run)
-    ended = gpt1(*command.split(), *store, cwd=ROOT)
+    ended = gpt1(*command.split(), "--store", golden_run, cwd=ROOT)
     assert (ended.status, LOOKS[command](ended)) == (0, True), ended
 
 
@@ -89,14 +80,11 @@ FORCED = (THIRD, "numbers.add=5", Selection((CELLS[2],), only=True, force=True))
 ANOTHER, NONE = (FOURTH, "numbers.add=9", Selection()), ("", "numbers.add=0", Selection())
 
 
-@pytest.mark.parametrize(
-    ("later", "compared"),
-    [
-        ([], (FIRST, SECOND, CHANGED)), ([FEW], (SECOND, THIRD, {"numbers": "changed"})),
-        ([FEW, ANOTHER], (SECOND, FOURTH, CHANGED)), ([FORCED], (SECOND, THIRD, SAME)),
-        ([FORCED, NONE], (THIRD, FIRST, {**CHANGED, CELLS[1]: "only in the second run"})),
-    ],
-)
+@pytest.mark.parametrize(("later", "compared"), [
+    ([], (FIRST, SECOND, CHANGED)), ([FEW], (SECOND, THIRD, {"numbers": "changed"})),
+    ([FEW, ANOTHER], (SECOND, FOURTH, CHANGED)), ([FORCED], (SECOND, THIRD, SAME)),
+    ([FORCED, NONE], (THIRD, FIRST, {**CHANGED, CELLS[1]: "only in the second run"})),
+])  # fmt: skip
 def test_diff_of_the_last_run(later: Any, compared: Any, store: Path, books: Path) -> None:
     """It is compared with the newest that has the same stages, also if it made few or nothing."""
     for run, assignment, selection in later:
@@ -108,15 +96,14 @@ def test_diff_of_the_last_run(later: Any, compared: Any, store: Path, books: Pat
 def test_diff_of_runs_that_are_named(store: Path, books: Path) -> None:
     run_inline(plan_of(TOY, store, f"numbers.source={books}", profile="tripled"), THIRD)
     first, second = (f"only in the {number} run" for number in ("first", "second"))
-    how = {"numbers": "changed", CELLS[1]: first, CELLS[2]: first, "total[factor=3]": second}
+    how = {"numbers": "changed", **dict.fromkeys(CELLS[1:], first), "total[factor=3]": second}
     assert runs(FIRST, "20260103", "--store", store) == (FIRST, THIRD, how)
     assert runs(SECOND, SECOND, "--store", store)[2] == SAME
     options = ("--file", TOY, "--set", f"numbers.source={books}", "--store", store)
     assert runs(*options)[:2] == (THIRD, FIRST)
     refused("found a second run and options of one", "diff", FIRST, SECOND, *options)
     refused("nothing is made of", "diff", *options, "--set", "numbers.add=7")
-    for wrong in ("nothing", "2026"):
-        refused(FIRST, "diff", wrong, "--store", store)
+    refused(FIRST, "diff", "2026", "--store", store)
     refused("name one with --store", "diff", "--store", store.parent / "none")
 
 
@@ -134,15 +121,6 @@ def test_diff_says_what_changed(store: Any, books: Path) -> None:
         made.store.withdraw(made.entries["numbers"].cell.uses, made.entries["numbers"].fingerprint)
 
 
-def test_status_explains_and_the_picture_has_times(store: Path, books: Path) -> None:
-    words = ("--file", TOY, "--store", store, "--set", f"numbers.source={books}")
-    lines = gpt1("status", *words, "--set", "numbers.add=7", "--explain").out.splitlines()
-    assert lines[1] in ("    why: with.add: 0 -> 7", "    why: with.add: 5 -> 7")
-    assert lines[2].endswith("for the 2 cells that depend on it")
-    assert gpt1("graph", *words, "--svg", store / "graph.svg").status == 0
-    assert " s</text>" in (store / "graph.svg").read_text()
-
-
 def test_help_teaches_and_every_command_has_a_place() -> None:
     said = gpt1("--help").out
     assert ([panel for panel in PANELS if panel not in said], "\x1b" in said) == ([], False)
@@ -153,19 +131,15 @@ def test_help_teaches_and_every_command_has_a_place() -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-@pytest.mark.parametrize(
-    ("words", "offered"),
-    [
-        ("gpt1 do", "doctor"), ("gpt1 run --profile on", "one-gpu"),
-        ("gpt1 run --file workflow.yaml ze", "zero_shot"),
-        ("gpt1 plan --file nowhere.yaml --profile d", ""),
-    ],
-)
-def test_every_shell_completes_words(shell: str, words: str, offered: str) -> None:
-    ended = gpt1(
-        cwd=ROOT, _GPT1_COMPLETE=f"complete_{shell}", _TYPER_COMPLETE_ARGS=words, COMP_WORDS=words,
-        COMP_CWORD=str(words.count(" ")), _TYPER_COMPLETE_FISH_ACTION="get-args")
-    assert (offered in ended.out, "error" in ended.out.lower()) == (True, False), ended
+def test_every_shell_completes_words(shell: str) -> None:
+    variables = {"_GPT1_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    for words, offered in {
+        "gpt1 do": "doctor", "gpt1 run --profile on": "one-gpu", "gpt1 run ze": "zero_shot",
+        "gpt1 plan --file nowhere.yaml --profile d": "",
+    }.items():
+        place = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        ended = gpt1(cwd=ROOT, _TYPER_COMPLETE_ARGS=words, **place, **variables)
+        assert (offered in ended.out, "error" in ended.out.lower()) == (True, False), ended
 
 
 def test_describe_forecasts_the_papers_training() -> None:
@@ -173,7 +147,6 @@ def test_describe_forecasts_the_papers_training() -> None:
     row, lstm = gpt1(*words.split(), cwd=ROOT).json()
     sizes = {one["cell"]: one["parameters"] for one in (row, lstm)}
     assert sizes == {"pretrain[model=gpt]": 116_534_784, "pretrain[model=lstm]": 56_140_544}
-    found = [row[name] for name in ("steps", "epochs", "ranks", "tokens")]
-    assert found == [1_000_000, 32.768, 8, 32_768_000_000]
+    assert (row["steps"], row["epochs"], row["ranks"]) == (1_000_000, 32.768, 8)
     assert row["seconds"] == pytest.approx(32.768e9 * 755.8e6 / (989e12 * 0.5 * 8), rel=1e-3)
     refused("Toaster", "describe", "--device", "Toaster", cwd=ROOT)

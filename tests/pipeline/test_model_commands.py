@@ -49,8 +49,7 @@ def test_all_forms_and_back_give_the_same_bytes(umask: int, tmp_path: Path) -> N
     write_openai(openai, samples.model(), samples.vocabulary())
     before = os.umask(umask)
     try:
-        size = f"{samples.model().config.parameters():,} parameters"
-        assert size in said("import", "openai", openai, "--out", ours)
+        said("import", "openai", openai, "--out", ours)
         said("export", "openai", ours, "--out", again)
         said("export", "hf", ours, "--out", hf)
         said("import", "hf", hf, "--out", back)
@@ -64,7 +63,6 @@ def test_all_forms_and_back_give_the_same_bytes(umask: int, tmp_path: Path) -> N
     refused("exists and is not empty", "import", "openai", openai, "--out", again)
     (openai / "params_3.npy").unlink()
     refused(r"params_3\.npy", "import", "openai", openai, "--out", tmp_path / "new")
-    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.slow
@@ -86,26 +84,28 @@ def model_of(store: Path, cell: str, folder: Path) -> Checkpoint:
 @pytest.mark.slow
 def test_predict_one_example_and_a_file(golden_run: Path, tmp_path: Path) -> None:
     found, words = model_of(golden_run, FIRST, tmp_path / "out"), ("--store", golden_run)
-    assert found.tuned is not None
+    assert found.tuned
     example = Example("1", ("the cat ate",), ("the mouse", "a stone"))
     expected = found.tuned.predict([example], TextEncoder(found.vocabulary).encode)[0]
     given = ("-t", *example.texts, "-c", example.choices[0], "-c", example.choices[1])
-    one = said("predict", "demo_choice", *given, *words)
-    assert one.split("\t")[:2] == ["1", expected.name]
+    [one] = rows("predict", "demo_choice", *given, *words)
     texts = {"texts": example.texts, "choices": example.choices}
     lines = [json.dumps({"id": name, **texts}) for name in "xy"]
     (tmp_path / "e.jsonl").write_text("\n".join(lines))
     made = rows("predict", "demo_choice", "--file", tmp_path / "e.jsonl", *words)
-    assert [(row["id"], row["label"]) for row in made] == [(name, expected.name) for name in "xy"]
-    assert made[0]["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
+    assert [row["id"] for row in (one, *made)] == ["1", "x", "y"]
+    for row in (one, *made):
+        assert row["label"] == expected.name
+        assert row["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stride", [32, 5, 1])
 def test_perplexity_is_the_definition(stride: int, golden_run: Path, tmp_path: Path) -> None:
     one, sums = model_of(golden_run, "pretrain", tmp_path / "out"), torch.zeros(3, 3)
+    files = (tmp_path / "0.txt", tmp_path / "1.txt")
     for number, text in enumerate((TEXT * 4, "the cat ate.")):
-        (tmp_path / f"{number}.txt").write_text(text)
+        files[number].write_text(text)
         ids = TextEncoder(one.vocabulary).encode(text)
         sums[number] = torch.tensor([0, len(ids) - 1, len(text)])
         for target in range(1, len(ids)):
@@ -114,12 +114,11 @@ def test_perplexity_is_the_definition(stride: int, golden_run: Path, tmp_path: P
             logits = one.model.vocabulary_logits(one.model(torch.tensor([ids[start:target]])))
             sums[number, 0] -= torch.log_softmax(logits[0, -1], -1)[ids[target]].detach()
     sums[2] = sums[0] + sums[1]
-    files = (tmp_path / "0.txt", tmp_path / "1.txt")
     found = rows("perplexity", *files, "--stride", stride, "--store", golden_run)
     assert [row["file"] for row in found] == [*map(str, files), "all"]
     for row, (nats, ids_, size) in zip(found, sums.tolist(), strict=True):
-        assert row["perplexity"] == pytest.approx(math.exp(nats / ids_), rel=1e-4)
-        assert row["bits_per_byte"] == pytest.approx(nats / math.log(2) / size, rel=1e-4)
+        expected = (math.exp(nats / ids_), nats / math.log(2) / size)
+        assert (row["perplexity"], row["bits_per_byte"]) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.fixture
@@ -127,59 +126,53 @@ def copy(golden_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(golden_run, tmp_path / "store"))
 
 
-def record_of(store: Path, cell: str) -> Path:
-    found = {json.loads(path.read_text())["cell"]: path for path in store.glob("*/*/record.json")}
-    return found[cell]
+def record_of(store: Path, cell: str) -> dict[str, Any]:
+    found = [json.loads(path.read_text()) for path in store.glob("*/*/record.json")]
+    return {record["cell"]: record for record in found}[cell]
 
 
-def add(store: Path, path: Path, name: str, **changed: object) -> str:
-    """A record as that of `path` with some things changed; its place."""
-    folder = path.parents[1] / name
+def add(store: Path, record: dict[str, Any], name: str, **changed: object) -> str:
+    """Add this record with some things changed; its place."""
+    folder = store / record["stage"] / name
     folder.mkdir()
-    record = {**json.loads(path.read_text()), "fingerprint": name, **changed}
-    (folder / "record.json").write_text(json.dumps(record))
+    (folder / "record.json").write_text(json.dumps({**record, "fingerprint": name, **changed}))
     return folder.relative_to(store).as_posix()
 
 
-def set_cells(store: Path, cells: dict[str, str]) -> None:
+def set_cells(store: Path, *cells: tuple[str, str]) -> None:
     """Let the last run have had these cells."""
     asked = json.loads((store / LAST_RUN).read_text())
-    (store / LAST_RUN).write_text(json.dumps({**asked, "cells": list(cells.items())}))
+    (store / LAST_RUN).write_text(json.dumps({**asked, "cells": cells}))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("words", "shown", "not_shown"),
-    [
-        ("pretrain", r"`max_lr` \| 0.003 (.|\n)*commit \| [0-9a-f]{7}(.|\n)*seed=1", "seed=9"),
-        ("pretrain@60 --license mit", "license: mit", "seed=1"), (FIRST, "pretrain", "license:"),
-    ],
-)
-def test_the_card_of_a_cell(words: str, shown: str, not_shown: str, copy: Path) -> None:
+@pytest.mark.parametrize(("cell", "scores"), [("pretrain", ["seed=1"]), ("pretrain@60", [])])
+def test_the_card_of_a_cell(cell: str, scores: list[str], copy: Path) -> None:
     """It has its settings and its own scores."""
     add(copy, record_of(copy, FIRST), "older", cell="finetune[task=demo_choice,seed=9]")
-    said("export", "hf", *words.split(), "--out", copy / "out", "--store", copy)
-    card = (copy / "out" / "README.md").read_text()
-    assert (bool(re.search(shown, card)), not_shown in card) == (True, False)
+    said("export", "hf", cell, "--license", "mit", "--out", copy / "out", "--store", copy)
+    card, settings = (copy / "out" / "README.md").read_text(), r"`max_lr` \| 0.003 "
+    assert re.search(rf"license: mit(.|\n)*{settings}(.|\n)*commit \| [0-9a-f]{{7}}", card)
+    assert [seed for seed in ("seed=1", "seed=9") if seed in card] == scores
 
 
 @pytest.mark.slow
 def test_a_name_means_a_cell_of_the_last_run(copy: Path) -> None:
     store, pretrain = ("--store", copy), record_of(copy, "pretrain")
-    before, record = said(*DRAWS, *store), json.loads(pretrain.read_text())
+    before = said(*DRAWS, *store)
     words = ("export", "hf", "finetune", "--out", copy / "out", *store)
     refused(r"'finetune' could mean 4 cells; name one of finetune\[task=demo_", *words)
-    snapshot = record["files"]["snapshots/step-00000060.safetensors"]
-    files = {**record["files"], "model.safetensors": snapshot}
+    snapshot = pretrain["files"]["snapshots/step-00000060.safetensors"]
+    files = {**pretrain["files"], "model.safetensors": snapshot}
     newer = add(copy, pretrain, "newer", files=files, finished=9e9)
     assert said(*DRAWS, *store) == before, "not the newest"
-    set_cells(copy, {"pretrain": newer})
+    set_cells(copy, ("pretrain", newer))
     assert said(*DRAWS, *store) != before
-    set_cells(copy, {"pretrain": "pretrain/not-made"})
+    set_cells(copy, ("pretrain", "pretrain/not-made"))
     refused("pretrain not made in .*make it with `gpt1 run`", *DRAWS, *store)
-    lstm = add(copy, pretrain, "lstm", settings={**record["settings"], "model": "lstm"}, files={})
+    lstm = add(copy, pretrain, "lstm", settings={**pretrain["settings"], "model": "lstm"}, files={})
     gpt = add(copy, pretrain, "gpt", cell="pretrain[model=gpt]")
-    set_cells(copy, {"pretrain[model=lstm]": lstm, "pretrain[model=gpt]": gpt})
+    set_cells(copy, ("pretrain[model=lstm]", lstm), ("pretrain[model=gpt]", gpt))
     assert said(*DRAWS, *store) == before, "of a matrix the Transformer"
     (copy / LAST_RUN).unlink()
     refused("no run is recorded in this store", *DRAWS, *store)
@@ -190,7 +183,6 @@ REFUSED = {
     "export hf pretrain --out out --license MIT": "license 'MIT': expected .*such as mit",
     "generate pretrain@11": "step-00000011.safetensors was not kept .*snapshots: 60, 120",
     "generate --device tpu": "expected auto, cpu or cuda",
-    "generate --top-p 0": "top_p is 0.0, expected more than 0",
     "predict mnli -t a -t b": "no fine-tuned cell of 'mnli' is made .tasks with weights: demo_",
     "predict rtee -t a": "did you mean 'rte'",
     "predict demo_choice -t a": "demo_choice, example 1: ",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import DEFAULT, patch
 
 import pytest
 import yaml
@@ -26,8 +27,6 @@ from tests.pipeline.inline import artifact, plan_of, run_inline, write_rte
 from tests.pipeline.inprocess import Ended, gpt1
 
 pytestmark = pytest.mark.slow
-Patch, Printed = pytest.MonkeyPatch, pytest.CaptureFixture[str]
-Tune = Callable[..., int]
 TASKS, VARIANTS = ("rte", "storycloze"), ("full", "no_auxiliary_lm", "no_pretraining")
 STORIES = [f"id{n},One.,Two.,Three.,Four.,Good end.,Bad end.,{1 + n % 2}" for n in range(20)]
 STORY = "InputStoryid,InputSentence1,InputSentence2,InputSentence3,InputSentence4,"
@@ -69,18 +68,9 @@ def test_the_folder_trains(golden_run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("broken", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
 def test_a_pack_that_breaks_off(golden_run: Path, tmp_path: Path, broken: Any) -> None:
     """It leaves nothing, and can be done again."""
-    copied: list[Path] = []
-
-    def copy(source: Path, target: Path) -> None:
-        if copied:
-            raise broken
-        copied.append(target)
-        target.write_bytes(source.read_bytes())
-
-    with pytest.MonkeyPatch.context() as full:
-        full.setattr(shutil, "copyfile", copy)
+    with patch("shutil.copyfile", wraps=shutil.copyfile, side_effect=[DEFAULT, broken]) as copies:
         ended = pack(tmp_path / "packed", golden_run)
-    assert (ended.status > 0, len(copied), list(tmp_path.iterdir())) == (True, 1, []), ended
+    assert (ended.status > 0, copies.call_count, list(tmp_path.iterdir())) == (True, 2, []), ended
     assert pack(tmp_path / "packed", golden_run).status == 0
     assert [path.name for path in tmp_path.iterdir()] == ["packed"]
 
@@ -136,16 +126,11 @@ def folder(work: Path, tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def finetune(folder: Path, monkeypatch: Patch) -> Tune:
+def finetune(folder: Path, *words: str) -> int:
     """The command in this process; its exit status."""
-
-    def finetune(*words: object) -> int:
-        first = ("finetune", "--config", folder / "finetune.json", "--device", "cpu")
-        monkeypatch.setattr("sys.argv", [str(word) for word in (*first, *words)])
+    first = ("finetune", "--config", str(folder / "finetune.json"), "--device", "cpu")
+    with patch("sys.argv", [*first, *words]):
         return finetune_packed.main()
-
-    return finetune
 
 
 def test_the_scores_are_the_stages_with_few_packages(work: Path, folder: Path) -> None:
@@ -164,27 +149,27 @@ def test_the_scores_are_the_stages_with_few_packages(work: Path, folder: Path) -
         assert f"{row['metric']} {row['values'][row['metric']]:.1f} (" in done.stdout
 
 
-def test_the_same_command_after_a_kill(folder: Path, finetune: Tune) -> None:
+def test_the_same_command_after_a_kill(folder: Path) -> None:
     results = folder / "output" / "finetune.jsonl"
-    assert finetune("--task", "rte") == 0
+    assert finetune(folder, "--task", "rte") == 0
     lines = results.read_bytes().splitlines(keepends=True)
     results.write_bytes(b"".join(lines[:2]) + lines[2][:40])  # killed while it wrote the third
-    assert finetune("--task", "rte") == 0
+    assert finetune(folder, "--task", "rte") == 0
     again = results.read_bytes().splitlines(keepends=True)
     assert again[:2] == lines[:2]  # with the seconds it took
     assert {**json.loads(again[2]), "seconds": 0} == {**json.loads(lines[2]), "seconds": 0}
 
     # Other settings and another model are other results; no_pretraining has no model.
     choice = ("--task", "rte", "--variant", "full", "--variant", "no_pretraining", "--seed", "1")
-    assert finetune(*choice, "--max-length", "20", "--precision", "bf16") == 0
+    assert finetune(folder, *choice, "--max-length", "20", "--precision", "bf16") == 0
     shape = json.loads((folder / "output" / "config.json").read_text())
     save_model(folder / "output", GPT(ModelConfig(**shape)))
-    assert finetune(*choice) == 0
+    assert finetune(folder, *choice) == 0
     made = [(row["variant"], row["max_length"]) for row in finetune_packed.read_results(folder)]
     assert made[3:] == [("full", 20), ("no_pretraining", 20), ("full", 32)]
 
 
-def test_what_cannot_be_fine_tuned(folder: Path, finetune: Tune, capsys: Printed) -> None:
+def test_what_cannot_be_fine_tuned(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output, ids = folder / "output", folder / "tasks" / "rte" / "dev.safetensors"
     shape = ModelConfig(vocabulary=99, context=32, width=16, layers=1, heads=2)
     other = save_model(folder / "other", GPT(shape))
@@ -202,7 +187,7 @@ def test_what_cannot_be_fine_tuned(folder: Path, finetune: Tune, capsys: Printed
             path.unlink()
         elif content != 0:
             path.write_text(str(content))
-        status, (out, err) = finetune(*words.split()), capsys.readouterr()
+        status, (out, err) = finetune(folder, *words.split()), capsys.readouterr()
         assert (status, out, message in err) == (2, "", True), (message, out, err)
 
 

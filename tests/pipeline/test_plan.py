@@ -43,8 +43,7 @@ def state(made: Plan, cell: str = NUMBERS) -> tuple[str, list[str]]:
 
 
 def record(made: Plan) -> dict[str, Any]:
-    found: Any = json.loads(record_file(made).read_text())
-    return found
+    return dict(json.loads(record_file(made).read_text()))
 
 
 def record_file(made: Plan) -> Path:
@@ -108,17 +107,14 @@ def test_an_input_with_other_content_makes_stale(done: Path) -> None:
     assert state(plan(done), ONE) == ("stale", ["input numbers has other content now"])
 
 
-@pytest.mark.parametrize(
-    ("before", "selection", "chosen"),
-    [
-        (False, {"stages": (ONE,)}, [NUMBERS, ONE]),
-        (False, {"stages": ("total",), "only": True}, "needs numbers, which is never run and was"),
-        (False, {"stages": ("totl",)}, "unknown stage 'totl'; did you mean 'total'"),
-        (True, {"stages": (NUMBERS,), "force": True}, [NUMBERS]),
-        (True, {"force": True}, [NUMBERS, ONE, TWO]),
-        (True, {"start": "total", "force": True}, [ONE, TWO]),
-    ],
-)
+@pytest.mark.parametrize(("before", "selection", "chosen"), [
+    (False, {"stages": (ONE,)}, [NUMBERS, ONE]),
+    (False, {"stages": ("total",), "only": True}, "needs numbers, which is never run and was"),
+    (False, {"stages": ("totl",)}, "unknown stage 'totl'; did you mean 'total'"),
+    (True, {"stages": (NUMBERS,), "force": True}, [NUMBERS]),
+    (True, {"force": True}, [NUMBERS, ONE, TWO]),
+    (True, {"start": "total", "force": True}, [ONE, TWO]),
+])  # fmt: skip
 def test_selection(before: bool, selection: dict[str, Any], chosen: Any, numbers: Path) -> None:
     if before:
         run_inline(plan(numbers))
@@ -129,6 +125,6 @@ def test_selection(before: bool, selection: dict[str, Any], chosen: Any, numbers
         assert to_run(plan(numbers, selection=Selection(**selection))) == chosen
 
 
-def test_two_profiles_live_in_one_store(done: Path) -> None:
+def test_two_profiles_share_one_store(done: Path) -> None:
     assert run_inline(plan(done, profile="tripled")) == [NUMBERS, "total[factor=3]"]
     assert to_run(plan(done)) == to_run(plan(done, profile="tripled")) == []

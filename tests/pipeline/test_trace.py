@@ -72,15 +72,15 @@ def test_file_name_and_set_lead_to_the_same_place(made: Plan) -> None:
     # The file is in a store, which need not be named.
     assert gpt1("trace", shard.path(name), offset, "--json", "--store", "nowhere").json() == [row]
     assert (row["book"], row["in_book"]["token"]) == (third.book, 7)
-    records = artifact(made, "clean").under("records/")
-    lines = [json.loads(line) for file in records for line in file.path.read_text().splitlines()]
+    records = [file.path.read_text() for file in artifact(made, "clean").under("records/")]
+    lines = [json.loads(line) for line in "".join(records).splitlines()]
     assert [row["rules"]] == [line["rules"] for line in lines if line["book"] == third.book]
 
 
 def test_the_windows_of_a_step(made: Plan, encoder: TextEncoder) -> None:
     shard = artifact(made, "shard")
-    files = [file.path for file in shard.under("train/")]
-    shards = TokenShards.open(files, shard.path("books.parquet"), "train")
+    files, table = shard.under("train/"), shard.path("books.parquet")
+    shards = TokenShards.open([file.path for file in files], table, "train")
     settings = made.entries["pretrain"].cell.settings.model_dump()
     batch = Windows(shards, settings["context"], settings["seed"]).batch(2, settings["batch"])
     [row] = traced(made, "--step", 3, "--sample", 1)
@@ -88,15 +88,12 @@ def test_the_windows_of_a_step(made: Plan, encoder: TextEncoder) -> None:
     assert row["token"]["id"] == batch[1][0]
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("train 1000000000", "offset 1000000000 is outside; expected one from 0 to"),
-        ("nothing.arrow 0", "nothing.arrow: no such file, and no set or shard of "),
-        ("books.parquet 0", "no set or shard"), (f"{TOY} 0", "in no store"),
-        ("train", "expected a shard with an offset"), ("train 1 --step 2", "not both"),
-        ("--step 121", "has the updates 1 to 120"), ("--step 1 --sample 16", "windows 0 to 15"),
-    ],
-)
+@pytest.mark.parametrize(("words", "message"), [
+    ("train 1000000000", "offset 1000000000 is outside; expected one from 0 to"),
+    ("nothing.arrow 0", "nothing.arrow: no such file, and no set or shard of "),
+    ("books.parquet 0", "no set or shard"), (f"{TOY} 0", "in no store"),
+    ("train", "expected a shard with an offset"), ("train 1 --step 2", "not both"),
+    ("--step 121", "has the updates 1 to 120"), ("--step 1 --sample 16", "windows 0 to 15"),
+])  # fmt: skip
 def test_what_cannot_be_traced(words: str, message: str, made: Plan) -> None:
     refused(message, "trace", "--store", made.store.root, *words.split())
