@@ -43,7 +43,6 @@ LOOKS: dict[str, Callable[[Ended], bool]] = {
     "path pretrain": lambda ended: Path(ended.out.strip(), "model.safetensors").is_file(),
     "describe --json": lambda ended: [one["steps"] for one in ended.json()] == [120],
     "diff --json": lambda ended: ended.json()["before"] is None,
-    "trace --step 120 --json": lambda ended: len(ended.json()) == 16,
     "doctor --json": lambda ended: {"torch", "store"} < {one["name"] for one in ended.json()},
 }
 
@@ -62,11 +61,9 @@ def test_doctor_says_what_to_do(tmp_path: Path) -> None:
     variables = {"MLFLOW_TRACKING_URI": server, "RAY_TMPDIR": folder}
     ended = gpt1("doctor", "--json", "--store", tmp_path / "file", **variables)
     assert (ended.status, "secret" in ended.out) == (1, False), ended
-    found = {finding["name"]: finding for finding in json.loads(ended.out)}
-    for name, state in {
-        "store": "fail", "Ray's folder": "fail", "Ray's token": "warn", "MLflow's server": "warn",
-    }.items():
-        assert (found[name]["state"], bool(found[name]["mend"])) == (state, True), found[name]
+    found = {one["name"]: one["state"] for one in json.loads(ended.out) if one["mend"]}
+    expected = {"store": "fail", "Ray's folder": "fail", "MLflow's server": "warn"}
+    assert expected.items() < found.items()
 
 
 def runs(*words: object) -> tuple[str | None, str, dict[str, str]]:
@@ -102,7 +99,6 @@ def test_diff_of_runs_that_are_named(store: Path, books: Path) -> None:
     options = ("--file", TOY, "--set", f"numbers.source={books}", "--store", store)
     assert runs(*options)[:2] == (THIRD, FIRST)
     refused("found a second run and options of one", "diff", FIRST, SECOND, *options)
-    refused("nothing is made of", "diff", *options, "--set", "numbers.add=7")
     refused(FIRST, "diff", "2026", "--store", store)
     refused("name one with --store", "diff", "--store", store.parent / "none")
 

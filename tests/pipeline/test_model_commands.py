@@ -75,7 +75,7 @@ def test_generate_from_the_store_streams_what_it_returns(golden_run: Path) -> No
     assert said(*words, "--beams", 3).startswith("the cat ")
 
 
-def model_of(store: Path, cell: str, folder: Path) -> Checkpoint:
+def exported(store: Path, cell: str, folder: Path) -> Checkpoint:
     """What `export` writes of a cell, read back."""
     said("export", "hf", cell, "--out", folder, "--store", store)
     return load_checkpoint(folder)
@@ -83,7 +83,7 @@ def model_of(store: Path, cell: str, folder: Path) -> Checkpoint:
 
 @pytest.mark.slow
 def test_predict_one_example_and_a_file(golden_run: Path, tmp_path: Path) -> None:
-    found, words = model_of(golden_run, FIRST, tmp_path / "out"), ("--store", golden_run)
+    found, words = exported(golden_run, FIRST, tmp_path / "out"), ("--store", golden_run)
     assert found.tuned
     example = Example("1", ("the cat ate",), ("the mouse", "a stone"))
     expected = found.tuned.predict([example], TextEncoder(found.vocabulary).encode)[0]
@@ -102,7 +102,7 @@ def test_predict_one_example_and_a_file(golden_run: Path, tmp_path: Path) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("stride", [32, 5, 1])
 def test_perplexity_is_the_definition(stride: int, golden_run: Path, tmp_path: Path) -> None:
-    one, sums = model_of(golden_run, "pretrain", tmp_path / "out"), torch.zeros(3, 3)
+    one, sums = exported(golden_run, "pretrain", tmp_path / "out"), torch.zeros(3, 3)
     files = (tmp_path / "0.txt", tmp_path / "1.txt")
     for number, text in enumerate((TEXT * 4, "the cat ate.")):
         files[number].write_text(text)
@@ -188,7 +188,6 @@ REFUSED = {
     "predict demo_choice -t a": "demo_choice, example 1: ",
     "predict rte": "give one example with --text",
     "predict rte -t a --model pretrain": "this model is not fine-tuned, expected rte",
-    "perplexity no-such-file.txt": "cannot be read",
     "perplexity README.md --stride 99": "--stride 99: expected 1 to the model's context of 32",
     f"export openai {FIRST} --out x": "3 special tokens",
 }

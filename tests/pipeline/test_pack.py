@@ -107,8 +107,8 @@ def work(golden_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("RTE", "QNLI"):
         write_rte(folder / "data", name=name)
     for part in ("val", "test"):
-        file = f"data/cloze_test_{part}__spring2016 - cloze_test_ALL_{part}.csv"
-        (folder / file).write_text("\n".join([STORY, *STORIES, ""]))
+        name = f"data/cloze_test_{part}__spring2016 - cloze_test_ALL_{part}.csv"
+        (folder / name).write_text("\n".join([STORY, *STORIES, ""]))
     shutil.copytree(golden_run, folder / "store")
     file = write_workflow(folder / "workflow.yaml", TASKS)
     run_inline(plan_of(file, folder / "store", selection=Selection(("encode",))))

@@ -12,8 +12,7 @@ from pipeline.workflow import Workflow, read
 from tests.conftest import ROOT
 
 GPT, LSTM = "pretrain[model=gpt]", "pretrain[model=lstm]"
-SEEDS, VARIANTS = "finetune.matrix.seed=", "finetune.matrix.variant="
-AUX = "no_auxiliary_lm"
+SEEDS, VARIANTS, AUX = "finetune.matrix.seed=", "finetune.matrix.variant=", "no_auxiliary_lm"
 
 
 @pytest.fixture(autouse=True)
@@ -50,8 +49,7 @@ def test_each_cell_takes_its_own_model() -> None:
 
 
 @pytest.mark.parametrize(("profile", "assignments", "kept"), [
-    ("paper", [], [("full", 1)]),
-    ("one-gpu", [], [("full", 1)]),
+    ("paper", [], [("full", 1)]), ("one-gpu", [], [("full", 1)]),
     ("demo", ["finetune.seed=2"], [("full", 2)]),
     ("demo", [f"{SEEDS}[5,3]", f"{VARIANTS}[{AUX},full]"], [("full", 5)]),
     ("demo", [f"{VARIANTS}[{AUX}]", f"submission.variant={AUX}"], [(AUX, 1)]),

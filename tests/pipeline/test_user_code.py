@@ -76,8 +76,7 @@ def test_a_stage_finds_its_helpers_alone(tmp_path: Path, monkeypatch: pytest.Mon
     code = read(file).user_code
     assert dict(code.places) == {"my": "", "counting": "my", "beside": ""}
     assert importlib.import_module("beside").BESIDE == 1
-    counting = importlib.import_module("counting").__file__
-    assert counting == str(tmp_path / "project" / "my" / "counting.py")
+    assert importlib.import_module("counting").__file__ == str(tmp_path / "project/my/counting.py")
     assert not {str(tmp_path), str(tmp_path / "project"), ""} & set(sys.path)
     assert importlib.util.find_spec("polars") is None
     found = importlib.import_module("my.names")
