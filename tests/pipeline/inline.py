@@ -24,6 +24,15 @@ def write_numbers(folder: Path, count: int = 3) -> Path:
     return folder
 
 
+def write_rte(folder: Path, count: int = 24, name: str = "RTE") -> None:
+    """Examples of the task, or of one with the same columns."""
+    (folder / name).mkdir(parents=True)
+    lines = [f"{n}\tWind {n}.\tCalm.\t{'' if n % 3 else 'not_'}entailment" for n in range(count)]
+    for split in ("train", "dev"):
+        text = "\n".join(["index\tsentence1\tsentence2\tlabel", *lines, ""])
+        (folder / name / f"{split}.tsv").write_text(text)
+
+
 def plan_of(
     file: Path, store: Path | str, *assignments: str, profile: str | None = None,
     selection: Selection | None = None,
@@ -47,8 +56,7 @@ def make(plan: Plan, entry: Entry, run: str = "", mlflow_run_id: str | None = No
     job = Job(
         plan.store, cell.uses, cell.id, entry.fingerprint, entry.identity, settings,
         tuple(artifact(plan, need) for need in cell.needs), tuple(entry.outside), cell.resources,
-        run, mlflow_run_id, cluster=False,
-    )  # fmt: skip
+        run, mlflow_run_id, cluster=False)
     run_cell(job, PrintReporter(cell.id))
 
 
