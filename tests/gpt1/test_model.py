@@ -20,7 +20,7 @@ from gpt1.train.engine import MicroBatch, Precision, TorchEngine
 from gpt1.train.optimiser import OptimiserConfig
 from gpt1.weights.hf import export
 from gpt1.weights.openai import write_openai
-from gpt1.weights.store import load_model, save_model
+from gpt1.weights.store import load_config, load_model, save_model
 from tests.gpt1 import weight_samples as samples
 
 SMALL = ModelConfig(vocabulary=50, context=12, width=32, layers=2, heads=4)
@@ -111,8 +111,7 @@ def test_matrix_dropout_drops_one_matrix_for_look_up_and_softmax() -> None:
     model, ids = small(layers=0, dropout=0.5, embedding_dropout="matrix"), torch.arange(10)[None]
     model.positions_embed.weight.data.zero_()
     hidden = model(ids)  # with no layers and no positions: the dropped rows themselves
-    logits = model.lm_logits(hidden)
-    dropped = hidden == 0
+    logits, dropped = model.lm_logits(hidden), hidden == 0
     assert 0.3 < float(dropped.float().mean()) < 0.7
     assert torch.allclose(hidden[~dropped], 2 * model.tokens_embed.weight[:10][None][~dropped])
     # the softmax has the same dropped rows: each token's logit with itself is its squared length
@@ -161,6 +160,33 @@ def test_the_loss_is_the_mean_over_all_targets_of_each_window_or_sequence() -> N
     assert per_sequence_loss(losses, mask).tolist() == [2.0, 2.0]
 
 
+@pytest.mark.parametrize("target", ["folder", "snapshots/step-1.safetensors"])
+def test_a_model_comes_back_as_it_was(target: str, tmp_path: Path) -> None:
+    saved = small()
+    saved.extend(3)
+    file = save_model(tmp_path / target, saved)
+    loaded = load_model(tmp_path / target)
+    assert loaded.config == saved.config == load_config(file)
+    for ours, theirs in zip(saved.parameters(), loaded.parameters(), strict=True):
+        assert theirs.requires_grad
+        assert torch.equal(ours, theirs)
+    assert file.read_bytes() == save_model(tmp_path / "again", loaded).read_bytes()
+
+
+def test_missing_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no model weights"):
+        load_model(tmp_path)
+    file = save_model(tmp_path, small())
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(UserError, match="safetensors file"):
+        load_model(tmp_path)
+    wrong = small()
+    wrong.config = dataclasses.replace(SMALL, layers=1)
+    save_model(tmp_path, wrong)
+    with pytest.raises(UserError, match=r"h\.1"):
+        load_model(tmp_path)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_an_lstm_learns_is_saved_and_writes(precision: Precision, tmp_path: Path) -> None:
     windows, module = (torch.arange(13) * 3 % 30).repeat(4, 1), LanguageModelling(small(LSTM))
@@ -175,8 +201,7 @@ def test_an_lstm_learns_is_saved_and_writes(precision: Precision, tmp_path: Path
 
 
 def test_the_published_forms_refuse_an_lstm(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="the model is an LSTM"):
-        write_openai(tmp_path / "out", small(LSTM), samples.vocabulary())
-    with pytest.raises(UserError, match="the model is an LSTM"):
-        export(tmp_path / "out", small(LSTM), samples.vocabulary(), "")
+    for write, card in ((write_openai, ()), (export, ("",))):
+        with pytest.raises(UserError, match="the model is an LSTM"):
+            write(tmp_path / "out", small(LSTM), samples.vocabulary(), *card)
     assert not (tmp_path / "out").exists()

@@ -21,14 +21,12 @@ from gpt1.train.random_state import generator
 from gpt1.train.reporter import PrintReporter
 
 CPU = torch.device("cpu")
-Config = tuning.FinetuneConfig
 VOCABULARY = 40
-CONFIG = Config(seed=3, lr=3e-3, epochs=4, batch=16, log_every=5)
+CONFIG = tuning.FinetuneConfig(seed=3, lr=3e-3, epochs=4, batch=16, log_every=5)
 
 
 def tiny() -> GPT:
-    config = ModelConfig(VOCABULARY, 24, 32, 2, 2, init_std=0.1)
-    return GPT(config, generator("weights", 1))
+    return GPT(ModelConfig(VOCABULARY, 24, 32, 2, 2, init_std=0.1), generator("weights", 1))
 
 
 def examples(name: str, count: int, seed: int) -> list[Encoded]:
@@ -36,26 +34,22 @@ def examples(name: str, count: int, seed: int) -> list[Encoded]:
     task, rng, special = TASKS[name], random.Random(seed), SpecialIds.after(VOCABULARY)
     made = []
     for number in range(count):
-        label = number % 2
-        marked = [rng.randrange(10, 40) for _ in range(rng.randrange(3, 7))]
-        plain = [rng.randrange(10, 40) for _ in range(rng.randrange(3, 7))]
-        if label or task.kind == "choice":
+        label, choice = number % 2, task.kind == "choice"
+        marked, plain = (rng.choices(range(10, 40), k=rng.randrange(3, 7)) for _ in range(2))
+        if label or choice:
             marked[rng.randrange(len(marked))] = 1
-        choices: list[list[int]] = []
-        if task.kind == "choice":
-            choices = [plain, marked] if label else [marked, plain]
+        choices = [[marked, plain], [plain, marked]][label] if choice else []
         texts = [marked] if task.kind in ("classification", "choice") else [plain, marked]
         made.append(Encoded(sequences(task.kind, texts, choices, special, 24), label))
     return made
 
 
 def task_set(name: str) -> tuning.TaskSet:
-    return tuning.TaskSet(
-        TASKS[name], examples(name, 240, 1), examples(name, 80, 2), ("a", "b") * 40
-    )
+    train, dev = examples(name, 240, 1), examples(name, 80, 2)
+    return tuning.TaskSet(TASKS[name], train, dev, ("a", "b") * 40)
 
 
-def tuned(name: str, config: Config = CONFIG) -> tuple[Any, tuning.Result]:
+def tuned(name: str, config: tuning.FinetuneConfig = CONFIG) -> tuple[Any, tuning.Result]:
     data = task_set(name)
     model = tuning.make_task_model(tiny(), data, config)
     return model, tuning.finetune(model, data, config, CPU, PrintReporter())
@@ -65,8 +59,7 @@ def tuned(name: str, config: Config = CONFIG) -> tuple[Any, tuning.Result]:
 def test_every_kind_learns(name: str) -> None:
     found = tuned(name, replace(CONFIG, epochs=8))[1].score
     assert found is not None
-    assert found.values["accuracy"] > 95
-    assert {"accuracy/a", "accuracy/b"} <= found.values.keys()
+    assert min(found.values[f"accuracy{group}"] for group in ("", "/a", "/b")) > 90
 
 
 def test_the_best_epoch_is_kept_with_the_same_bits_every_time() -> None:
@@ -91,9 +84,6 @@ def test_the_schedule_is_warm_up_and_a_line_to_zero() -> None:
     falls = [before - after for before, after in pairwise(rates[3:])]
     assert max(falls) - min(falls) < 1e-9
     assert 0 < rates[-1] < CONFIG.lr / 20
-
-
-def test_fewer_examples_than_a_batch_are_refused() -> None:
     with pytest.raises(UserError, match="240 training examples do not fill one batch of 500"):
         tuned("rte", replace(CONFIG, batch=500))
 
@@ -101,6 +91,5 @@ def test_fewer_examples_than_a_batch_are_refused() -> None:
 def test_only_the_blocks_not_transferred_are_drawn_again() -> None:
     gpt, before = tiny(), tiny().state_dict()
     tuning.reset_blocks(gpt, 1, 9)
-    changed = {name for name, tensor in gpt.state_dict().items() if not tensor.equal(before[name])}
-    assert changed
-    assert all(name.startswith("h.1.") for name in changed)
+    changed = {name[:4] for name, now in gpt.state_dict().items() if not now.equal(before[name])}
+    assert changed == {"h.1."}

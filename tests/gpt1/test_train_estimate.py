@@ -46,13 +46,9 @@ def test_each_stage_of_zero_shares_more_and_chunks_save_logits() -> None:
     assert need(recompute=True).activations < first.activations / 4
 
 
-def test_the_text_and_the_plain_values_have_the_paper_s_figures() -> None:
+def test_the_plain_values_have_the_paper_s_figures() -> None:
     work = {"batch": 64, "micro_batch": 8, "steps": 1000, "corpus_tokens": 1_000_000}
-    made = describe.describe(PAPER, **work, device=Device("A100", 0.5))
-    for figure in ("116,534,784", "755.8", "32,768,000 tokens, 32.77 epochs", "1 x A100"):
-        assert figure in str(made)
-    found = made.to_dict()
-    assert found["parameters"] == sum(part["parameters"] for part in found["parts"])
+    found = describe.describe(PAPER, **work, device=Device("A100", 0.5)).to_dict()
     needs = dict(found["memory"])
     assert needs.pop("total") == sum(needs.values())
     figures = [found[name] for name in ("parameters", "tokens", "epochs")]
@@ -63,7 +59,7 @@ def test_the_text_and_the_plain_values_have_the_paper_s_figures() -> None:
 
 def test_what_a_ring_sends_and_an_update_takes() -> None:
     """Of n ranks each sends 1/n in each of n-1 rounds, twice for a sum, once for a gathering."""
-    size = 116_534_784
+    size = PAPER.parameters()
     for n in (1, 2, 8, 64):
         sent = [sent_bytes(size, n, *given) for given in ((0, False), (1, False), (1, True))]
         assert sent == pytest.approx([times * (n - 1) * size / n for times in (8, 12, 6)])
@@ -77,33 +73,26 @@ def test_what_a_ring_sends_and_an_update_takes() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("portable_only", [True, False])
-def test_bytes_of_a_checkpoint(ranks: RankGroup, tmp_path: Path, portable_only: bool) -> None:
+def test_bytes_of_a_checkpoint(ranks: RankGroup, tmp_path: Path) -> None:
     """Of a real one, by two ranks under ZeRO 1; headers and names are small."""
     model = ModelConfig(vocabulary=VOCABULARY.size, context=8, width=256, layers=2, heads=2)
     config = dataclasses.replace(CONFIG, model=model, steps=1, warmup=0, prompts=())
-    place = changed(write_data(tmp_path), portable_only=portable_only)
-    train_on(ranks, config, place)
-    [folder] = (tmp_path / "output" / "checkpoints").iterdir()
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    expected = checkpoint_bytes(model.parameters(), portable_only, bf16=False)
-    assert size == pytest.approx(expected, rel=0.02)
-    shard = Path(place.train[0]).stat().st_size
-    assert 0 < shard - data_bytes(360, VOCABULARY.size) < 2000
+    place = write_data(tmp_path)
+    for only in (True, False):
+        output = tmp_path / str(only)
+        train_on(ranks, config, changed(place, output=str(output), portable_only=only))
+        size = sum(file.stat().st_size for file in output.rglob("checkpoints/*/**/*.*"))
+        assert size == pytest.approx(checkpoint_bytes(model.parameters(), only, False), rel=0.02)
+    assert 0 < Path(place.train[0]).stat().st_size - data_bytes(360, VOCABULARY.size) < 2000
 
 
-COUNT, NUMBER = "expected a whole number of at least 1", "expected a number above 0"
 CASES = [
     (describe, "--json --steps 10", 0, '"parameters": 116534784'),
     (estimate, "--device H100 --ranks 1,8", 0, "\n| 8 |"),
     (describe, "--device Foo", 2, "the peak of 'Foo' is not known"),
-    (describe, "--ranks 0", 2, f"argument --ranks: found '0', {COUNT}"),
-    (describe, "--mfu nan", 2, f"argument --mfu: found 'nan', {NUMBER}"),
+    (describe, "--mfu nan", 2, "--mfu: found 'nan', expected a number above 0"),
     (describe, "--width 10 --heads 3", 2, "width 10 is not divisible by heads 3"),
-    (describe, "--zero 4", 2, "argument --zero: invalid choice: 4"),
-    (estimate, "--device Foo", 2, "the peak of 'Foo' is not known"),
-    (estimate, "--ranks 1,x", 2, f"argument --ranks: found 'x', {COUNT}"),
-    (estimate, "--link 0", 2, f"argument --link: found '0', {NUMBER}"),
+    (estimate, "--ranks 1,x", 2, "--ranks: found 'x', expected a whole number of at"),
 ]
 
 

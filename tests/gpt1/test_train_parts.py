@@ -1,23 +1,41 @@
-"""Rates, seeds, decay and settings files: what several modules call."""
+"""Rates, seeds, decay, settings files, memory and given weights: what a training begins with."""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import itertools
 import math
+import os
+import re
+import shutil
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
+from gpt1.text.vocabulary import Vocabulary
+from gpt1.train import preflight
+from gpt1.train.free_memory import free_memory, of_groups
 from gpt1.train.optimiser import parameter_groups
+from gpt1.train.pretrain_config import Place, PretrainConfig
 from gpt1.train.random_state import derive_seed, seed_micro_batch
 from gpt1.train.schedule import Schedule, learning_rate
-from tests.gpt1.tiny_pretraining import CONFIG, changed, train_here, write_data
+from gpt1.weights.checkpoint import Checkpoint, save_checkpoint
+from gpt1.weights.store import load_model
+from tests.gpt1.rank_group import RankError, RankGroup
+from tests.gpt1.tiny_pretraining import CONFIG, VOCABULARY, Heard, changed, train_here, write_data
 
 COSINE = 0.5 * (1 + math.cos(math.pi / 4))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return write_data(tmp_path)
 
 
 @pytest.mark.parametrize(("schedule", "quarter"), [("cosine", COSINE), ("linear", 0.75)])
@@ -30,7 +48,6 @@ def test_rate_rises_and_falls(schedule: Schedule, quarter: float) -> None:
     assert max(rates) == rates[9] == 2.0
     assert all(later < earlier for earlier, later in itertools.pairwise(rates[9:]))
     assert 0 < rates[-1] < 0.02
-    assert rate(59, steps=109) == pytest.approx(1.0)
     assert rate(24, warmup=0, steps=99) == pytest.approx(2 * quarter)
 
 
@@ -59,10 +76,93 @@ WRONG = {BATCH: "train_batch_size", '{"zero_optimization": {"stage": 4}}': "expe
 
 
 @pytest.mark.parametrize(("text", "named"), [*WRONG.items(), ("{", "JSON"), (None, "missing")])
-def test_wrong_settings_files_are_refused(text: str | None, named: str, tmp_path: Path) -> None:
+def test_wrong_settings_files_are_refused(text: str | None, named: str, place: Place) -> None:
     """By a rank alone too, which makes no use of them."""
+    file = Path(place.books).with_name("zero.json")
     if text:
-        (tmp_path / "zero.json").write_text(text)
-    place = changed(write_data(tmp_path), deepspeed=str(tmp_path / "zero.json"))
+        file.write_text(text)
     with pytest.raises(UserError, match=named):
-        train_here(CONFIG, place)
+        train_here(CONFIG, changed(place, deepspeed=str(file)))
+
+
+# Version 2: the process's group has no limit of its own, the one above has. Version 1: a container.
+SECOND = {"job/step/memory.max": "max", "job/step/memory.current": "10", "job/memory.max": "1000"}
+SECOND |= {"job/memory.current": "700", "job/memory.stat": "anon 400\ninactive_file 250"}
+SECOND |= {"../groups": "0::/job/step"}
+FIRST = {"memory/memory.limit_in_bytes": "500", "memory/memory.usage_in_bytes": "100"}
+FIRST |= {"memory/memory.stat": "total_inactive_file 50"}
+FIRST |= {"../groups": "4:memory:/docker/abc\n3:cpuset:/\n0::/"}
+GROUPS = [(SECOND, [1000 - 700 + 250]), (FIRST, [450]), ({}, [])]
+
+
+@pytest.mark.parametrize(("files", "free"), GROUPS)
+def test_memory_left_in_a_group(files: dict[str, str], free: list[int], tmp_path: Path) -> None:
+    for name, value in files.items():
+        file = tmp_path / "cgroup" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{value}\n")
+    assert list(of_groups(tmp_path / "groups", tmp_path / "cgroup")) == free
+    assert 0 < (free_memory(torch.device("cpu")) or 0) <= psutil.virtual_memory().total
+
+
+def test_what_cannot_fit_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "WAIT", 0.0)
+    huge = ModelConfig(vocabulary=VOCABULARY.size, context=8, width=16_384, layers=96, heads=64)
+    config = dataclasses.replace(CONFIG, model=huge)
+    with pytest.raises(UserError, match="does not fit into the memory") as refused:
+        train_here(config, place)
+    [need] = re.findall(r": a rank needs about ([\d.]+) GB", str(refused.value))
+    assert float(need) > 16 * huge.parameters() / 1e9
+    option = r"(?:micro_batch 1|checkpoint_act)[^;]*\(([\d.]+) GB a rank"
+    sizes = [float(size) for size in (*re.findall(option, str(refused.value)), need)]
+    assert (len(sizes), sizes) == (3, sorted(sizes))
+    least = dataclasses.replace(config, micro_batch=1, loss_chunk=64)
+    with pytest.raises(UserError, match="What would help: a smaller model;"):
+        train_here(least, changed(place, checkpoint_activations=True))
+
+
+def given_weights(folder: Path, model: GPT, vocabulary: Vocabulary = VOCABULARY) -> PretrainConfig:
+    """A configuration that begins with these weights, which are written there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    save_checkpoint(folder, Checkpoint(model, vocabulary))
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    return dataclasses.replace(CONFIG, steps=1, warmup=0, max_lr=1e-12, initial_sha256=digest)
+
+
+def test_training_begins_with_given_weights_and_refuses_others(
+    place: Place, tmp_path: Path
+) -> None:
+    model, folder = GPT(CONFIG.model), tmp_path / "given"
+    config, place = given_weights(folder, model), changed(place, init_from=str(folder))
+    train_here(config, place)
+    begun = load_model(Path(place.output)).state_dict()
+    for name, tensor in model.state_dict().items():
+        assert torch.allclose(tensor, begun[name], atol=1e-9), name
+    vocabulary = Vocabulary.from_merges(list("abcdehx"), [("a", "b"), ("b", "a")])
+    wider = GPT(dataclasses.replace(CONFIG.model, width=32))
+    other = GPT(dataclasses.replace(CONFIG.model, vocabulary=vocabulary.size))
+    for wanted, message in (
+        (given_weights(folder, wider), r"another shape .width 32, here 16"),
+        (config, rf"model\.safetensors has sha256 \w+, expected {config.initial_sha256}"),
+        (given_weights(folder, other, vocabulary), "another vocabulary"),
+    ):
+        with pytest.raises(UserError, match=message):
+            train_here(wanted, changed(place, output=str(tmp_path / "again")))
+
+
+def begins_from(folders: list[str], config: PretrainConfig, place: Place) -> Heard:
+    """Called on every rank, each of which has a folder of its own."""
+    return train_here(config, changed(place, init_from=folders[int(os.environ["RANK"])]))
+
+
+@pytest.mark.slow
+def test_a_rank_without_them_ends_the_others(
+    ranks: RankGroup, place: Place, tmp_path: Path
+) -> None:
+    """Rank 1's host has no such folder."""
+    config = given_weights(tmp_path / "given", GPT(CONFIG.model))
+    folders = [str(tmp_path / name) for name in ("given", "missing")]
+    with pytest.raises(RankError) as refused:
+        ranks.call(begins_from, folders, config, place)
+    for said in refused.value.args:
+        assert said.startswith(f"UserError: rank 1: {folders[1]}: no such folder")

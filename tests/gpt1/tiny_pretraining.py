@@ -140,40 +140,29 @@ def zero(stage: int) -> str:
     return str(DEEPSPEED_FOLDER / f"zero{stage}.json")
 
 
-def start(config: PretrainConfig, place: Place, ranks: int) -> subprocess.Popen[str]:
-    """Begin pre-training under torchrun, in a process group of its own."""
-    output = Path(place.output)
-    output.mkdir(parents=True, exist_ok=True)
-    file = output / "run.json"
+def run(config: PretrainConfig, place: Place, ranks: int) -> str:
+    """Pre-train under torchrun to the end; returns what was printed."""
+    file = Path(place.output) / "run.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(to_json(config, place))
     launcher = ["torch.distributed.run", f"--nproc-per-node={ranks}", "--rdzv-backend=c10d"]
     launcher += ["--rdzv-endpoint=127.0.0.1:0", "-m", "gpt1.train.pretrain"]
-    return subprocess.Popen(
-        [sys.executable, "-m", *launcher, "--config", str(file)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, "--config", str(file)], text=True, timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    return done.stdout
 
 
-def run(config: PretrainConfig, place: Place, ranks: int) -> str:
-    """Pre-train under torchrun to the end; returns what was printed."""
-    process = start(config, place, ranks)
-    printed, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, printed
-    return printed
-
-
-def contents(output: Path) -> dict[str, bytes]:
-    """The deterministic outputs, by name."""
+def output_of(place: Place) -> dict[str, bytes]:
+    """The deterministic outputs of the training there, by name."""
+    output = Path(place.output)
     names = ["model.safetensors", "config.json", "metrics.jsonl", "samples.jsonl", "samples.md"]
     files = [output / name for name in [*names, "held_out_books.jsonl"]]
     files += sorted((output / "snapshots").iterdir())
     return {str(file.relative_to(output)): file.read_bytes() for file in files}
-
-
-def output_of(place: Place) -> dict[str, bytes]:
-    """The deterministic outputs of the training there."""
-    return contents(Path(place.output))
 
 
 def rows_of(place: Place, file: str = "metrics.jsonl") -> list[dict[str, Any]]:
