@@ -25,8 +25,8 @@ from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.train import describe, estimate, preflight
-from gpt1.train.describe import Device, memory, parts
-from gpt1.train.estimate import checkpoint_bytes, data_bytes, sent_bytes, update
+from gpt1.train.describe import memory, parts
+from gpt1.train.estimate import checkpoint_bytes, data_bytes, sent_bytes
 from gpt1.train.free_memory import free_memory, of_groups
 from gpt1.train.optimiser import parameter_groups
 from gpt1.train.pretrain_config import Place, PretrainConfig
@@ -119,11 +119,11 @@ def test_what_cannot_fit_is_refused(place: Place, monkeypatch: pytest.MonkeyPatc
     config = dataclasses.replace(CONFIG, model=huge)
     with pytest.raises(UserError, match="does not fit into the memory") as refused:
         train_here(config, place)
-    [need] = re.findall(r": a rank needs about ([\d.]+) GB", str(refused.value))
-    assert float(need) > 16 * huge.parameters() / 1e9
+    need = r": a rank needs about ([\d.]+) GB"
     option = r"(?:micro_batch 1|checkpoint_act)[^;]*\(([\d.]+) GB a rank"
-    sizes = [float(size) for size in (*re.findall(option, str(refused.value)), need)]
-    assert (len(sizes), sizes) == (3, sorted(sizes))
+    found = [re.findall(pattern, str(refused.value)) for pattern in (option, need)]
+    small, less, most = map(float, (*found[0], *found[1]))
+    assert small <= less <= most > 16 * huge.parameters() / 1e9
     least = dataclasses.replace(config, micro_batch=1, loss_chunk=64)
     with pytest.raises(UserError, match="What would help: a smaller model;"):
         train_here(least, changed(place, checkpoint_activations=True))
@@ -201,18 +201,7 @@ def test_each_stage_of_zero_shares_more_and_chunks_save_logits() -> None:
     assert need(recompute=True).activations < first.activations / 4
 
 
-def test_the_plain_values_have_the_paper_s_figures() -> None:
-    work = {"batch": 64, "micro_batch": 8, "steps": 1000, "corpus_tokens": 1_000_000}
-    found = describe.describe(PAPER, **work, device=Device("A100", 0.5)).to_dict()
-    needs = dict(found["memory"])
-    assert needs.pop("total") == sum(needs.values())
-    figures = [found[name] for name in ("parameters", "tokens", "epochs")]
-    assert figures == [116_534_784, 32_768_000, 32.768]
-    assert found["flops"] == pytest.approx(32_768_000 * 755.8e6, rel=1e-3)
-    assert found["seconds"] == pytest.approx(found["flops"] / (312e12 * 0.5))
-
-
-def test_what_a_ring_sends_and_an_update_takes() -> None:
+def test_what_a_ring_sends() -> None:
     """Of n ranks each sends 1/n in each of n-1 rounds, twice for a sum, once for a gathering."""
     size = PAPER.parameters()
     for n in (1, 2, 8, 64):
@@ -220,11 +209,6 @@ def test_what_a_ring_sends_and_an_update_takes() -> None:
         assert sent == pytest.approx([times * (n - 1) * size / n for times in (8, 12, 6)])
     with pytest.raises(UserError, match="stage 3; expected 0 or 1"):
         sent_bytes(size, 8, 3, bf16=True)
-    given = ((1, 100), (8, 100), (8, 50))
-    on = {"batch": 64, "device": "H100"}
-    one, eight, slow = (update(PAPER, ranks=n, gigabits=gigabits, **on) for n, gigabits in given)
-    assert (one.traffic, eight.compute) == (0, pytest.approx(one.compute / 8))
-    assert slow.seconds - eight.seconds == pytest.approx(eight.traffic)
 
 
 @pytest.mark.slow
@@ -236,15 +220,14 @@ def test_bytes_of_a_checkpoint(ranks: RankGroup, tmp_path: Path) -> None:
     for only in (True, False):
         output = tmp_path / str(only)
         tiny.train_on(ranks, config, changed(place, output=str(output), portable_only=only))
-        size = sum(file.stat().st_size for file in output.rglob("checkpoints/*/**/*.*"))
+        size = sum(file.stat().st_size for file in (output / "checkpoints").rglob("*.*"))
         assert size == pytest.approx(checkpoint_bytes(model.parameters(), only, False), rel=0.02)
     assert 0 < Path(place.train[0]).stat().st_size - data_bytes(360, VOCABULARY.size) < 2000
 
 
 CASES = [
     (describe, "--json --steps 10", 0, '"parameters": 116534784'),
-    (estimate, "--device H100 --ranks 1,8", 0, "\n| 8 |"),
-    (describe, "--device Foo", 2, "the peak of 'Foo' is not known"),
+    (estimate, "--device Foo", 2, "the peak of 'Foo' is not known"),
     (describe, "--mfu nan", 2, "--mfu: found 'nan', expected a number above 0"),
     (describe, "--width 10 --heads 3", 2, "width 10 is not divisible by heads 3"),
     (estimate, "--ranks 1,x", 2, "--ranks: found 'x', expected a whole number of at"),
