@@ -108,8 +108,7 @@ def environment(folder: Path, *packages: str, see_ours: bool = False) -> Path:
     pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "-q", *packages]
     done = subprocess.run(pip, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=900)
     if done.returncode:
-        errors = re.findall("^ERROR.*", done.stderr.decode(), re.MULTILINE)
-        pytest.skip(f"{', '.join(packages)} cannot be installed here: {errors[-1:]}")
+        pytest.skip(f"{packages} cannot be installed here: {done.stderr[-300:]!r}")
     found = subprocess.run([python, "-c", "import gpt1"], cwd=folder, stderr=subprocess.PIPE)
     assert found.returncode != 0, "the environment sees this project"
     return python
@@ -206,19 +205,6 @@ DOCUMENTS = [
     ("The captain's café:", "\nit was closed — for the winter…"),
     ("", "It was the best of times."),  # after the beginning-of-text token
 ]
-LM_EVAL = """
-task: books
-dataset_path: json
-dataset_kwargs: {data_files: {test: FILE}}
-test_split: test
-output_type: loglikelihood
-doc_to_text: "{{context}}"
-doc_to_target: "{{continuation}}"
-target_delimiter: ""
-metric_list: [{metric: perplexity}, {metric: acc}]
-"""
-
-
 @pytest.mark.chaos
 def test_lm_evals_log_likelihoods_are_our_own(tmp_path: Path) -> None:
     packages = ("lm_eval[hf]==0.4.13", "transformers==5.23.0")
@@ -230,7 +216,13 @@ def test_lm_evals_log_likelihoods_are_our_own(tmp_path: Path) -> None:
     file = tmp_path / "documents.jsonl"
     file.write_text("\n".join(rows) + "\n")
     (tmp_path / "tasks").mkdir()
-    (tmp_path / "tasks" / "books.yaml").write_text(LM_EVAL.replace("FILE", str(file)))
+    task = {
+        "dataset_kwargs": {"data_files": {"test": str(file)}}, "target_delimiter": "",
+        "task": "books", "dataset_path": "json", "test_split": "test",
+        "output_type": "loglikelihood", "doc_to_text": "{{context}}",
+        "doc_to_target": "{{continuation}}", "metric_list": [{"metric": "acc"}],
+    }  # fmt: skip
+    (tmp_path / "tasks" / "books.yaml").write_text(json.dumps(task))  # JSON is YAML
     arguments = f"pretrained={tmp_path / 'hf'},trust_remote_code=True,dtype=float32"
     command = [
         python, "-m", "lm_eval", "--model", "hf", "--model_args", arguments, "--tasks", "books",

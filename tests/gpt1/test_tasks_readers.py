@@ -277,20 +277,17 @@ def test_a_fault_of_a_copy_is_named(task: str, change: Any, message: str, tmp_pa
         read_task(TASKS[task], tmp_path)
 
 
-def test_a_wrong_column_a_damaged_file_and_a_missing_or_empty_split(tmp_path: Path) -> None:
-    row = {"sentence1": "A.", "sentence2": "B.", "gold": 1}
-    [train] = write_shards(tmp_path / "rte", "train", [row])
+def test_a_wrong_column_a_damaged_file_and_a_missing_split(tmp_path: Path) -> None:
+    [train] = write_shards(tmp_path / "rte", "train", [{"sentence1": "A.", "gold": 1}])
     [dev] = write_shards(tmp_path / "rte", "validation", [hub_row("rte")])
 
     def refused(message: str) -> None:
         with pytest.raises(UserError, match=message):
             read_task(TASKS["rte"], tmp_path)
 
-    refused("no column 'label'; columns found: sentence1, sentence2, gold")
+    refused("no column 'label'; columns found: sentence1, gold")
     train.write_bytes(b"PAR1 and nothing else")
     refused(rf"{train.name}: not a whole Parquet file .*fetch it again")
     write_shards(tmp_path / "rte", "train", [hub_row("rte")])
-    pq.write_table(pq.read_table(dev).slice(0, 0), dev)
-    refused("no dev examples of RTE in it")
     dev.unlink()
     refused(rf"{dev.name} is missing; `gpt1 data get rte` fetches it")

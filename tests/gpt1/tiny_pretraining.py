@@ -1,16 +1,13 @@
 """A pre-training small enough for tests: real shards of made-up books and a real vocabulary.
 
-It runs in this process (`train_here`), on ranks that stay (`train_on`) or under torchrun (`run`).
+It runs in this process (`train_here`) or on ranks that stay (`train_on`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,9 +21,8 @@ from gpt1.model.config import ModelConfig
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.interrupt import Stopped
 from gpt1.train.pretrain import pretrain
-from gpt1.train.pretrain_config import DEEPSPEED_FOLDER, Place, PretrainConfig, Prompt, to_json
+from gpt1.train.pretrain_config import DEEPSPEED_FOLDER, Place, PretrainConfig, Prompt
 from gpt1.train.reporter import PrintReporter
-from tests.conftest import ROOT
 from tests.gpt1.rank_group import RankGroup
 
 MERGES = [("t", "h"), ("th", "e</w>"), ("b", "e</w>"), ("a", "t</w>")]
@@ -138,22 +134,6 @@ def train_on(ranks: RankGroup, config: PretrainConfig, place: Place) -> str:
 def zero(stage: int) -> str:
     """DeepSpeed's settings of that ZeRO stage."""
     return str(DEEPSPEED_FOLDER / f"zero{stage}.json")
-
-
-def run(config: PretrainConfig, place: Place, ranks: int) -> str:
-    """Pre-train under torchrun to the end; returns what was printed."""
-    file = Path(place.output) / "run.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(to_json(config, place))
-    launcher = ["torch.distributed.run", f"--nproc-per-node={ranks}", "--rdzv-backend=c10d"]
-    launcher += ["--rdzv-endpoint=127.0.0.1:0", "-m", "gpt1.train.pretrain"]
-    done = subprocess.run(
-        [sys.executable, "-m", *launcher, "--config", str(file)], text=True, timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
-    return done.stdout
 
 
 def output_of(place: Place) -> dict[str, bytes]:
