@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Sequence
 
@@ -65,7 +66,6 @@ def test_a_text_ends_at_the_stop_token_and_each_token_is_reported() -> None:
         model, PROMPTS, 30, GREEDY, draws(), {stop}, lambda row, token: reported[row].append(token)
     )
     assert found == [ids[: ids.index(stop) + 1] if stop in ids else ids for ids in free]
-    assert len({len(ids) for ids in found}) > 1
     assert reported == found
     assert model.training  # as it was
     with pytest.raises(UserError, match="prompt 2 is empty"):
@@ -101,24 +101,21 @@ def test_beams_are_those_of_transformers(width: int, penalty: float, early: bool
     theirs = transformers.OpenAIGPTLMHeadModel(config).eval()
     theirs.load_state_dict(hf_weights(model), strict=False)
     theirs.tie_weights()
-    draw = torch.Generator().manual_seed(11)
-    lengths = torch.randint(1, 20, (10,), generator=draw).tolist()
-    prompts = [torch.randint(1, 80, (n,), generator=draw).tolist() for n in lengths]
+    draw = random.Random(11)
+    prompts = [draw.choices(range(1, 80), k=draw.randrange(1, 20)) for _ in range(10)]
     rule = BeamSearch(width, penalty, early)
     free = beam_search(model, prompts, 14, rule)
     stop = Counter(token for ids in free for token in ids[3:]).most_common(1)[0][0]
     ours = beam_search(model, prompts, 14, rule, stop={stop})
     for prompt, found in zip(prompts, ours, strict=True):
-        ids = torch.tensor([prompt])
         answer = theirs.generate(
-            ids, attention_mask=torch.ones_like(ids), eos_token_id=stop, pad_token_id=0,
-            num_beams=width, length_penalty=penalty, early_stopping=early, do_sample=False,
-            max_new_tokens=14,
+            torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), eos_token_id=stop,
+            pad_token_id=0, num_beams=width, length_penalty=penalty, early_stopping=early,
+            do_sample=False, max_new_tokens=14,
         )  # fmt: skip
         expected = answer[0, len(prompt) :].tolist()
         assert found == (expected[: expected.index(stop) + 1] if stop in expected else expected)
-    assert any(ids[-1] == stop for ids in ours)
-    assert early or any(ids[-1] != stop for ids in ours)
+    assert {ids[-1] == stop for ids in ours} >= {True, early}
 
 
 def test_one_beam_is_greedy_past_the_context_too() -> None:

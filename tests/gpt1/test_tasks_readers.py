@@ -39,7 +39,6 @@ def test_sampled_sets_and_known_rows(glue: Path) -> None:
     counts = [len(one[split].examples) for one in (mnli, qnli, qqp) for split in ("train", "dev")]
     assert counts == [9999, 9815 + 1000, 19476, 5463, 9999, 10000]
     assert {example.group for example in mnli["dev"].examples} == {"matched", "mismatched"}
-    assert {example.label for example in qnli["train"].examples} == {0, 1}
     for name, place, text, label in (
         ("cola", 0, "The sailors rode the breeze clear of the rocks.", 1),
         ("stsb", 1, "A child is riding a horse.", 4.75),
@@ -159,7 +158,6 @@ FAULTS = [
     ("race", race(answers=["B", "E"]), r"1\.txt, question 2: .* is 'E'"),
     ("race", race(options=[["a", "b", "c", "d"], ["e"]]), "question 2: 1 an"),
     ("race", race(answers=["B"]), r"1\.txt: .* differ in number"),
-    ("race", "{}", r"1\.txt: no 'article' in it"),
     ("snli", snli("neutral", "maybe"), "row 2: unknown label 'maybe'.*entailment, neutral"),
     ("snli", "no json\n", r"snli_1\.0_train\.jsonl, row 1: not JSON"),
     ("scitail", "A.\tneutral\n", r"scitail_1\.0_train\.tsv, row 1: 2 columns; 3 were"),
@@ -172,10 +170,8 @@ FAULTS = [
     ("rte", b"index\tsentence1\xff", r"train\.tsv: not UTF-8 text \(byte 15\)"),
     ("dprd", "One.\n\nTwo.\n", r"train\.c\.txt, row 1: a block of 1 lines"),
     ("dprd", "She ran.\nhe\nA,B\nA\n", "row 1: the pronoun 'he' does not occur"),
-    ("lambada", '{"text": "a b"}\n{"text": 3}\n', "row 2: no text under"),
     ("lambada", '{"text": "word"}\n', "row 1: .* two words .* found 'word'"),
     ("wsc273", WSC_XML.replace(">A.", ">C."), "schema 1: .* A or B"),
-    ("wsc273", WSC_XML.replace("<answer>The demonstrators</answer>", ""), "schema 1: two options"),
     ("wsc273", f"<!DOCTYPE x [<!ENTITY a 'b'>]>{WSC_XML[39:]}", "XML entities"),
     ("wsc273 lines", lines({**WSC_ROW, "pronoun_loc": 3}), "row 1: .* at pronoun_loc 3"),
 ]  # fmt: skip
@@ -234,8 +230,8 @@ def test_every_copy_on_the_hub_is_read(task: str, tmp_path: Path) -> None:
     kept = None if hub.kept_back else expected
     assert labels == {"train": {expected}, "dev": {expected}, "test": {kept}}
     groups = {group for _, _, group in hub.parts["dev"]}
-    assert {example.group for example in found["dev"].examples} == groups
-    assert len({example.id for example in found["dev"].examples}) == len(groups)
+    dev = {example.id: example.group for example in found["dev"].examples}
+    assert (set(dev.values()), len(dev)) == (groups, len(groups))
     if TASKS[task].dropped_label and not hub.kept_back:  # the annotators did not agree
         write_copy(tmp_path / hub.repo, task, [hub_row(task, label=n) for n in (0, -1, 2)])
         test = read_task(TASKS[task], tmp_path)["test"]
@@ -266,7 +262,6 @@ HUB_FAULTS = [
     ("stsb", {"label": 7.5}, r"row 2: the score is 7\.5; a number from 0 to 5"),
     ("scitail", {"label": "maybe"}, "row 2: unknown label 'maybe'; .* SciTail: entails, neutral"),
     ("race", {"answer": "E"}, "row 2: the right answer is 'E'; one of A, B, C, D"),
-    ("race", {"options": ["a"]}, "row 2: 1 answers; 4 were expected"),
 ]
 
 

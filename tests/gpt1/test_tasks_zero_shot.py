@@ -52,9 +52,9 @@ def test_choices_have_their_mean(example: Example, task: str, pairs: Pairs, spec
     found = [one.mean for one in score_continuations(gpt, items, 3, torch.device("cpu"))]
     expected = [straight(gpt, given, scored) for given, scored in pairs]
     assert found == pytest.approx(expected, abs=1e-5)
-    reached, chosen, _ = zero_shot_score(gpt, [example], TASKS[task], encode, 4, 1)
-    assert chosen == [max(range(len(pairs)), key=lambda n: expected[n])]
-    assert reached.main == 100.0 * (chosen[0] == example.label)
+    reached, [chosen], _ = zero_shot_score(gpt, [example], TASKS[task], encode, 4, 1)
+    assert chosen == expected.index(max(expected))
+    assert reached.main == 100.0 * (chosen == example.label)
 
 
 def test_the_text_before_is_cut_from_its_front() -> None:
@@ -90,7 +90,6 @@ def test_acceptability_is_the_sentences_mean_with_a_threshold_from_training() ->
     with pytest.raises(UserError, match="no training examples to choose the threshold on"):
         zero_shot_score(gpt, examples, TASKS["cola"], encode, 5, 1)
     assert best_threshold([-4.0, -3.0, -2.0, -1.0], [0, 0, 1, 1]) == -2.5
-    assert best_threshold([-4.0, -3.0], [1, 1]) == float("-inf")
 
 
 @pytest.mark.parametrize("pieces", [1, 2])

@@ -27,8 +27,7 @@ def test_ranks_mixed(legs: list[tuple[int, int]], ranks: RankGroup, tmp_path: Pa
     tiny.train_on(ranks, LONG, undisturbed)
     place = changed(undisturbed, output=str(tmp_path / "moved"))
     for number, (world, stage) in enumerate(legs):
-        last = number == len(legs) - 1
-        leg = changed(place, deepspeed=tiny.zero(stage), stop_after=0 if last else 10)
+        leg = changed(place, deepspeed=tiny.zero(stage), stop_after=10 * (number < len(legs) - 1))
         if world == 1:
             said = tiny.train_here(LONG, leg).text
         elif world == 2:

@@ -109,11 +109,10 @@ def plain() -> Weights:
 
 def without_key_biases(weights: Weights) -> Weights:
     """Softmax does not see the keys' biases: their gradient is noise, which Adam makes large."""
-    cut = dict(weights)
-    for name in [name for name in weights if name.endswith("c_attn.bias")]:
-        query, _, value = cut.pop(name).chunk(3)
-        cut |= {f"{name}.query": query, f"{name}.value": value}
-    return cut
+    return {
+        name: torch.cat(tensor.chunk(3)[::2]) if name.endswith("c_attn.bias") else tensor
+        for name, tensor in weights.items()
+    }
 
 
 def largest_error(ours: Weights, theirs: Weights) -> float:

@@ -77,8 +77,8 @@ def test_the_other_batches_keep_their_order(place: Place, tmp_path: Path) -> Non
 def test_any_checkpoint_does_to_go_back_to(every: int, place: Place, tmp_path: Path) -> None:
     """Every seven updates, or none at all: then it begins again."""
     other = changed(place, output=str(tmp_path), checkpoint_every=every)
-    said = train_here(GOES_BACK, other).text
-    assert ("going back to the beginning" in said) == (every == 0)
+    begins = "going back to the beginning" in train_here(GOES_BACK, other).text
+    assert begins == (every == 0)
     assert output_of(other) == output_of(place)
     assert events(other) == events(place)
 

