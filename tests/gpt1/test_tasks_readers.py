@@ -280,7 +280,7 @@ def test_a_wrong_column_a_damaged_file_and_a_missing_split(tmp_path: Path) -> No
         with pytest.raises(UserError, match=message):
             read_task(TASKS["rte"], tmp_path)
 
-    refused("no column 'label'; columns found: sentence1, gold")
+    refused("no column 'sentence2'; columns found: sentence1, gold")
     train.write_bytes(b"PAR1 and nothing else")
     refused(rf"{train.name}: not a whole Parquet file .*fetch it again")
     write_shards(tmp_path / "rte", "train", [hub_row("rte")])
