@@ -20,9 +20,7 @@ from tests.pipeline.inline import plan_of, run_inline
 
 WORKFLOW = Path(__file__).parent / "text_workflow.yaml"
 PROSE = "The old man went down to the sea, and he was gone until the evening of day {} in year {}."
-FRENCH = (
-    "Il a dit que la vie est belle, et que les hommes ne sont pas tous mauvais dans ce temps {}."
-)
+FRENCH = "Il a dit que la vie est belle, et que les hommes ne sont pas mauvais dans ce temps {}."
 TEXT_STAGES = ("ingest", "clean", "split", "vocabulary", "shard", "audit")
 
 
@@ -77,8 +75,7 @@ def run_stage(
 def given(folder: Path, stage: str, cell: str = "", **about: Any) -> Artifact:
     """A published artifact with the files of `folder`; `about` is its settings and summary."""
     paths = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}
-    sizes = {name: path.stat().st_size for name, path in paths.items()}
-    files = {name: OutputFile(name, path, sizes[name], "0" * 64) for name, path in paths.items()}
+    files = {n: OutputFile(n, path, path.stat().st_size, "0" * 64) for n, path in paths.items()}
     cell, about = cell or stage, {"settings": {}, "summary": {}, **about}
     return Artifact(stage, cell, f"{len(cell):02x}" * 16, "ab" * 32, files=files, **about)
 
