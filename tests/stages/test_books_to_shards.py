@@ -93,12 +93,10 @@ def test_the_embedded_books(embedded: Plan) -> None:
         tail = 0 if row.tail_start is None else 1 - row.tail_start / row.length
         assert 0.05 < tail <= 0.1 if row.set == "train" else tail == 0
     figures = shard.summary
-    assert document(shard, "shards.json") == figures
     size = made(embedded, "vocabulary").summary["vocabulary"]
     assert 10 < figures["bigram_perplexity"] < figures["unigram_perplexity"] < size
     tokens = figures["train_tokens"] + figures["held_out_tokens"]
     assert figures["tokens_per_byte"] == pytest.approx(tokens / figures["bytes"])
-    assert figures["unknown_rate"] == figures["unknown"] / tokens < 1e-3
 
 
 def test_shards_hold_the_ids_of_the_split_texts(embedded: Plan) -> None:
@@ -180,8 +178,6 @@ def test_a_published_vocabulary(shared: Path, tmp_path: Path, monkeypatch: Monke
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     hub = (f"ingest.source={folder}", *SHELF, "vocabulary.source=hf://openai-community/openai-gpt")
     assert not plan_of(WORKFLOW, store, *hub).entries["vocabulary"].run
-    reasons = plan_of(WORKFLOW, store, *hub[:-1]).entries["vocabulary"].reasons
-    assert {"file encoder: removed", "file merges: removed"} <= set(reasons)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
     with pytest.raises(UserError, match=r"openai-gpt: its vocab\.json and merges\.txt"):
         plan_of(WORKFLOW, store, *hub)

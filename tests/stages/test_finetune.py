@@ -19,7 +19,7 @@ from stages.contract import Artifact
 from stages.finetune import FinetuneSettings
 from stages.transfer import TransferSettings
 from stages.zero_shot import ZeroShotSettings
-from tests.stages.runs import Said, digests, document, given, lines, made, run_stage
+from tests.stages.runs import digests, document, given, lines, made, run_stage
 
 SMALL: dict[str, Any] = {"epochs": 2, "batch": 16, "lr": 1e-3, "log_every": 2}
 SHAPE: dict[str, Any] = {"layers": 2, "width": 32, "heads": 2, "context": 64}
@@ -43,18 +43,16 @@ def pretrained(embedded: Plan, tmp_path_factory: pytest.TempPathFactory) -> Arti
     return random_model(tmp_path_factory.mktemp("pretrain"), size, names)
 
 
-def tune(
-    plan: Plan, settings: Any, models: list[Artifact], store: Path, said: Any = None
-) -> Artifact:
+def tune(plan: Plan, settings: Any, models: list[Artifact], store: Path) -> Artifact:
     """Run the stage of these settings on task data and vocabulary of the plan."""
     data = made(plan, f"task_data[task={settings.task}]")
-    return run_stage(settings, [*models, made(plan, "vocabulary"), data], store, said)
+    return run_stage(settings, [*models, made(plan, "vocabulary"), data], store)
 
 
 @pytest.fixture
 def run(embedded: Plan, pretrained: Artifact, tmp_path: Path) -> Callable[..., Artifact]:
     """The same on the embedded books, from the pre-trained model."""
-    return lambda settings, said=None: tune(embedded, settings, [pretrained], tmp_path, said)
+    return lambda settings: tune(embedded, settings, [pretrained], tmp_path)
 
 
 @pytest.mark.parametrize("task", DEMO)
@@ -93,19 +91,16 @@ def test_variants_differ(run: Callable[..., Artifact], embedded: Plan, tmp_path:
 def test_transfer_scores_dev_and_train(run: Callable[..., Artifact]) -> None:
     settings = [TransferSettings(task="demo_author", transferred=n, **SMALL) for n in (0, 1, 2)]
     found = [run(one) for one in settings]
-    for blocks, one in enumerate(found):
-        scores = document(one, "scores.json")
-        assert (scores["transferred"], scores["train_accuracy"] <= 100) == (blocks, True)
+    assert [document(one, "scores.json")["transferred"] for one in found] == [0, 1, 2]
     assert len({one.digest for one in found}) == 3
     usual = run(FinetuneSettings(task="demo_author", **SMALL))
     assert lines(usual, "predictions.jsonl") == lines(found[-1], "predictions.jsonl")
 
 
 def test_zero_shot_over_the_snapshots(run: Callable[..., Artifact]) -> None:
-    said = Said()
-    found = run(ZeroShotSettings(task="demo_choice", rows=30), said)
+    found = run(ZeroShotSettings(task="demo_choice", rows=30))
     curve, scores = lines(found, "curve.jsonl"), document(found, "scores.json")
-    assert [row["step"] for row in curve] == [10, 20, 30] == [step for step, _ in said.points]
+    assert [row["step"] for row in curve] == [10, 20, 30]
     assert scores["values"]["accuracy"] == curve[-1]["accuracy"]
     assert scores["normalised"] == pytest.approx((curve[-1]["accuracy"] - 50) / 50)
     assert (scores["n"], scores["sample"]) == (30, True)

@@ -41,8 +41,7 @@ def write_tasks(folder: Path) -> None:
     columns += " RandomFifthSentenceQuiz1 RandomFifthSentenceQuiz2 AnswerRightEnding"
     stories = [f"id{n},One.,Two.,Three.,Four.,Good end.,Bad end.,{1 + n % 2}" for n in range(20)]
     for part in ("val", "test"):
-        name = f"cloze_test_{part}__spring2016 - cloze_test_ALL_{part}.csv"
-        table(name, columns, stories, separator=",")
+        table(f"cloze_test_{part}__spring2016 - cloze_test_ALL_{part}.csv", columns, stories, ",")
 
 
 def plan_matrix(folder: Path, *settings: str) -> Plan:
