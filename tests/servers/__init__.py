@@ -1,1 +1,1 @@
-"""Real servers for tests and the remote demo: S3, PostgreSQL, MLflow, Ray, a slow proxy."""
+"""Real servers for tests and the remote demo: S3, PostgreSQL, MLflow, Ray."""

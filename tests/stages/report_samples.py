@@ -41,14 +41,12 @@ class Workshop:
 
     def pretrain(self, cell: str = "pretrain", final: float = 121.4, **settings: Any) -> Artifact:
         """A curve that ends at `final`, a sample, and what it took."""
-        rows = [
-            {"step": n, "loss": 6 - n / 200, "validation_perplexity": final} for n in (200, 400)
-        ]
+        rows = [{"step": n, "loss": n / 99, "validation_perplexity": final} for n in (200, 400)]
         text = {"prompt": "she looked at him & said <b>", "text": "the lamp *was* out | so ."}
         speed = [{"step": n, "tokens_per_second": 1000.0 + n, "tflops": 6e-3} for n in (10, 20, 30)]
-        files = {"metrics.jsonl": rows, "samples.jsonl": [{"step": 400, **text}]}
+        files: dict[str, Any] = {"metrics.jsonl": rows, "throughput.jsonl": speed}
+        files["samples.jsonl"] = [{"step": 400, **text}]
         summary = {"parameters": 1_345_024, "tokens": 1_638_400, "validation_perplexity": final}
-        files["throughput.jsonl"] = speed
         return self.artifact("pretrain", cell, files, settings=settings, summary=summary)
 
     def scored(self, settings: Mapping[str, Any], value: float, **more: Any) -> Artifact:
@@ -65,5 +63,5 @@ class Workshop:
         curve = [{"step": 400, "accuracy": 56.4, "normalised": 0.1}]
         scores = {**SCORE, "values": {"accuracy": 56.4}}
         files = {"scores.json": [scores], "curve.jsonl": curve}
-        zero_shot = self.artifact("zero_shot", "", files, settings={"task": "demo_choice"})
-        return [*scored, zero_shot]
+        about = {"task": "demo_choice"}
+        return [*scored, self.artifact("zero_shot", "", files, settings=about)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +13,17 @@ from gpt1.corpus.parts import read_books
 from gpt1.corpus.split import SplitRow
 from gpt1.corpus.split_table import read_split
 from pipeline.context import Job, run_cell
+from pipeline.events import PrintReporter
 from pipeline.plan import Plan, Selection
 from pipeline.store import Store
 from stages.contract import Artifact, OutputFile, OutsideFile, Resources, Settings
-from tests.pipeline.inline import plan_of, run_inline
+from tests.pipeline.inline import artifact, plan_of, run_inline
 
 WORKFLOW = Path(__file__).parent / "text_workflow.yaml"
 PROSE = "The old man went down to the sea, and he was gone until the evening of day {} in year {}."
-FRENCH = (
-    "Il a dit que la vie est belle, et que les hommes ne sont pas tous mauvais dans ce temps {}."
-)
+FRENCH = "Il a dit que la vie est belle, et que les hommes ne sont pas mauvais dans ce temps {}."
+made = artifact
 TEXT_STAGES = ("ingest", "clean", "split", "vocabulary", "shard", "audit")
-
-
-class Said:
-    """A reporter that keeps what was said and logged."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.points: list[tuple[int, dict[str, float]]] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-    def progress(self, done: float, total: float, unit: str, note: str = "") -> None: ...
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        self.points.append((step, dict(values)))
 
 
 def run(file: Path, store: Path, *assignments: str, stages: Sequence[str] = ()) -> Plan:
@@ -58,9 +42,9 @@ _numbers = itertools.count()
 
 
 def run_stage(
-    settings: Settings, inputs: Sequence[Artifact], store: Path, said: Said | None = None,
+    settings: Settings, inputs: Sequence[Artifact], store: Path,
     outside: Sequence[OutsideFile] = (), run: str = "",
-) -> Artifact:
+) -> Artifact:  # fmt: skip
     """Run the stage of these settings, each time as another job, and return what it published."""
     target, fingerprint = Store.at(store), f"{next(_numbers):032x}"
     kind = type(settings).__module__.removeprefix("stages.")
@@ -68,7 +52,7 @@ def run_stage(
         target, kind, kind, fingerprint, {}, settings.model_dump(mode="json"), tuple(inputs),
         tuple(outside), Resources(), run, cluster=False,
     )  # fmt: skip
-    run_cell(job, said or Said())
+    run_cell(job, PrintReporter(kind))
     found = target.artifact(kind, fingerprint)
     assert found is not None
     return found
@@ -77,18 +61,9 @@ def run_stage(
 def given(folder: Path, stage: str, cell: str = "", **about: Any) -> Artifact:
     """A published artifact with the files of `folder`; `about` is its settings and summary."""
     paths = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}
-    sizes = {name: path.stat().st_size for name, path in paths.items()}
-    files = {name: OutputFile(name, path, sizes[name], "0" * 64) for name, path in paths.items()}
+    files = {n: OutputFile(n, path, path.stat().st_size, "0" * 64) for n, path in paths.items()}
     cell, about = cell or stage, {"settings": {}, "summary": {}, **about}
     return Artifact(stage, cell, f"{len(cell):02x}" * 16, "ab" * 32, files=files, **about)
-
-
-def made(plan: Plan, cell: str) -> Artifact:
-    """What a cell published."""
-    entry = plan.entries[cell]
-    found = plan.store.artifact(entry.cell.uses, entry.fingerprint)
-    assert found is not None, cell
-    return found
 
 
 def parts(plan: Plan, stage: str) -> tuple[int, int]:

@@ -19,11 +19,9 @@ from gpt1.weights.store import save_model
 from stages._sources import source_of
 from stages.contract import Artifact
 from stages.export import ExportSettings
-from tests.e2e.workflow import MINI
 from tests.gpt1 import weight_samples as samples
-from tests.pipeline.inline import plan_of
 from tests.stages.report_samples import Workshop
-from tests.stages.runs import document, given, made, run_stage
+from tests.stages.runs import given, run_stage
 
 transformers = pytest.importorskip("transformers")
 VOCABULARY = Vocabulary.from_merges(list("abcdeht"), [("t", "h"), ("th", "e</w>")])
@@ -39,21 +37,15 @@ def test_transformers_loads_the_folder_and_gives_the_same_logits(tmp_path: Path)
     inputs = [given(tmp_path / "model", "pretrain", summary=summary)]
     inputs.append(given(tmp_path / "vocabulary", "vocabulary"))
     settings = ExportSettings(license="cc-by-4.0", register_as="mine")
-    exported = run_stage(settings, inputs, tmp_path / "store")
-    folder = exported.path("hf/config.json").parent
-    load = transformers.OpenAIGPTLMHeadModel.from_pretrained
-    theirs, info = load(folder, output_loading_info=True)
-    assert not any(info[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    folder = run_stage(settings, inputs, tmp_path / "store").path("hf/config.json").parent
+    theirs = transformers.OpenAIGPTLMHeadModel.from_pretrained(folder)
     ids = torch.randint(0, VOCABULARY.size, (2, 16))
     with torch.no_grad():
         assert torch.allclose(model.lm_logits(model(ids)), theirs.eval()(ids).logits, atol=1e-5)
     assert Vocabulary.load(folder).sha256 == VOCABULARY.sha256
-    assert "hf/tokenization_gpt1.py" in exported.files
-    assert exported.summary["files"] == len(exported.files)
     found = Card.load(folder / "README.md")
     assert (found.data.license, found.data.model_name) == ("cc-by-4.0", "mine")
-    assert "| updates | 1,000 |" in found.content
-    assert "epochs" not in found.content
+    assert ("| updates | 1,000 |" in found.content, "epochs" in found.content) == (True, False)
 
 
 def values(card: huggingface_hub.ModelCard) -> dict[tuple[str, str], float]:
@@ -62,52 +54,30 @@ def values(card: huggingface_hub.ModelCard) -> dict[tuple[str, str], float]:
     return {(one.dataset_type, one.metric_name): one.metric_value for one in found}
 
 
-@pytest.mark.slow
-def test_the_golden_run_s_card_has_the_records_figures(golden_run: Path) -> None:
-    plan = plan_of(MINI, golden_run)
-    found = values(Card.load(made(plan, "export").path("hf/README.md")))
-    perplexity = made(plan, "pretrain").summary["validation_perplexity"]
-    assert found["books", "Perplexity"] == pytest.approx(perplexity)
-    for task in ("demo_choice", "demo_author"):
-        cells = [made(plan, f"finetune[task={task},seed={seed}]") for seed in (1, 2)]
-        median = sum(cell.summary["accuracy"] for cell in cells) / 2
-        assert found[task, "accuracy (%, median of 2 seeds)"] == pytest.approx(median)
-    zero_shot = document(made(plan, "zero_shot[task=demo_choice]"), "scores.json")["values"]
-    assert found["demo_choice", "accuracy (%, zero-shot)"] == pytest.approx(zero_shot["accuracy"])
-
-
 def card(artifacts: list[Artifact], **publication: str) -> huggingface_hub.ModelCard:
-    behind = [source_of(one) for one in artifacts]
-    config = samples.model().config
-    text = model_card(config, samples.vocabulary(), behind, None, Publication(**publication))
-    return Card(text)
+    about = (samples.model().config, samples.vocabulary(), [*map(source_of, artifacts)], None)
+    return Card(model_card(*about, Publication(**publication)))
 
 
 def test_the_card_s_scores_are_those_of_the_records(work: Workshop) -> None:
     inputs = [*work.corpus(), work.pretrain(), *work.tasks()]
-    found = card(inputs, license="cc-by-nc-4.0", language="de")
-    assert values(found) == {
-        ("books", "Perplexity"): 121.4, ("demo_choice", "accuracy (%)"): 58.4,
-        ("demo_author", "accuracy (%, median of 3 seeds)"): 64.0,
-        ("demo_choice", "accuracy (%, zero-shot)"): 56.4,
-    }  # fmt: skip
+    found = card(inputs)
+    tasks = [("choice", "", 58.4), ("author", ", median of 3 seeds", 64.0)]
+    tasks.append(("choice", ", zero-shot", 56.4))
+    expected = {(f"demo_{task}", f"accuracy (%{more})"): value for task, more, value in tasks}
+    assert values(found) == {("books", "Perplexity"): 121.4, **expected}
     rows = ["bigram model | 171.3", "words read | 1,683,201", "rejected as `too_short` | 2"]
     rows += ["books held out | 6", "Whose prose | accuracy | 64.0 (median of 3"]
     assert not [row for row in rows if f"| {row}" not in found.content]
-    assert (found.data.license, found.data.language) == ("cc-by-nc-4.0", "de")
-    assert "None is stated" not in found.content
 
 
 def test_groups_tests_and_ablations_of_a_task(work: Workshop) -> None:
     """MNLI's two dev sets are two splits of one data set; a test score is a result of its own."""
     groups = {"accuracy": 80.0, "accuracy/matched": 81.0, "accuracy/mismatched": 79.0}
     tested = {"metric": "accuracy", "values": {"accuracy": 70.0}, "n": 100}
-    inputs = [
-        work.scored({"task": "mnli", "variant": "full"}, 80.0, values=groups),
-        work.scored({"task": "snli", "variant": "full"}, 80.0, test=tested),
-        work.scored({"task": "race", "variant": "full"}, 80.0, sample=True),
-        work.scored({"task": "rte", "variant": "no_auxiliary_lm"}, 55.0),
-    ]
+    more = {"mnli": {"values": groups}, "snli": {"test": tested}, "race": {"sample": True}}
+    inputs = [work.scored({"task": name}, 80.0, **one) for name, one in more.items()]
+    inputs.append(work.scored({"task": "rte", "variant": "no_auxiliary_lm"}, 55.0))
     written = card([work.pretrain(), *inputs])
     found = written.data.eval_results or []
     mnli = {one.metric_value: one.dataset_split for one in found if one.dataset_config == "mnli"}
@@ -142,8 +112,7 @@ def test_a_card_without_records_invents_nothing(work: Workshop) -> None:
     found = card([])
     assert (found.data.eval_results, found.data.license) == (None, None)
     assert "## License\n\nNone is stated." in found.content
-    headings = [line[3:] for line in found.content.splitlines() if line.startswith("## ")]
-    assert headings == ["Model", "Intended use", "Limitations and bias", "License", "Citation"]
+    assert not [part for part in ("Training", "Evaluation") if f"## {part}" in found.content]
     other = card([work.artifact("given", settings={"checkpoint": "/home/someone/from-hf"})])
     assert "## Training\n\nThe weights were given (The folder or file 'from-hf')" in other.content
 
@@ -152,12 +121,11 @@ def test_a_fine_tuned_model_has_its_own_score_and_a_title_of_one_line(work: Work
     tuned = samples.tuned(task_named("rte"))
     cell = work.scored({"task": "rte", "seed": 3}, 60.0)
     behind = [source_of(one) for one in (*work.corpus(), work.pretrain(), cell)]
-    config, vocabulary = tuned.model.gpt.config, samples.vocabulary()
-    found = Card(model_card(config, vocabulary, behind, tuned))
+    about = (tuned.model.gpt.config, samples.vocabulary(), behind)
+    found = Card(model_card(*about, tuned))
     assert found.data.pipeline_tag == "text-classification"
     assert list(values(found).values()) == [60.0]
     assert "ids = [60, *first, 61, *second, 62]" in found.content
     odd = samples.tuned(replace(task_named("rte"), title="Odd: *x*\n# <b>\n---"))
-    text = model_card(config, vocabulary, behind, odd)
-    titles = [line for line in text.splitlines() if line.startswith("# ")]
+    titles = [line for line in model_card(*about, odd).splitlines() if line.startswith("# ")]
     assert titles == [r"# GPT-1, fine-tuned for Odd: \*x\* \# \<b\> ---"]

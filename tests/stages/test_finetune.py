@@ -19,7 +19,7 @@ from stages.contract import Artifact
 from stages.finetune import FinetuneSettings
 from stages.transfer import TransferSettings
 from stages.zero_shot import ZeroShotSettings
-from tests.stages.runs import Said, digests, document, given, lines, made, run_stage
+from tests.stages.runs import digests, document, given, lines, made, run_stage
 
 SMALL: dict[str, Any] = {"epochs": 2, "batch": 16, "lr": 1e-3, "log_every": 2}
 SHAPE: dict[str, Any] = {"layers": 2, "width": 32, "heads": 2, "context": 64}
@@ -43,54 +43,44 @@ def pretrained(embedded: Plan, tmp_path_factory: pytest.TempPathFactory) -> Arti
     return random_model(tmp_path_factory.mktemp("pretrain"), size, names)
 
 
-def tune(
-    plan: Plan, settings: Any, models: list[Artifact], store: Path, said: Any = None
-) -> Artifact:
+def tune(plan: Plan, settings: Any, models: list[Artifact], store: Path) -> Artifact:
     """Run the stage of these settings on task data and vocabulary of the plan."""
     data = made(plan, f"task_data[task={settings.task}]")
-    return run_stage(settings, [*models, made(plan, "vocabulary"), data], store, said)
+    return run_stage(settings, [*models, made(plan, "vocabulary"), data], store)
 
 
 @pytest.fixture
 def run(embedded: Plan, pretrained: Artifact, tmp_path: Path) -> Callable[..., Artifact]:
     """The same on the embedded books, from the pre-trained model."""
-    return lambda settings, said=None: tune(embedded, settings, [pretrained], tmp_path, said)
+    return lambda settings: tune(embedded, settings, [pretrained], tmp_path)
 
 
 @pytest.mark.parametrize("task", DEMO)
 def test_every_kind_is_fine_tuned(task: str, embedded: Plan, run: Callable[..., Artifact]) -> None:
     data = made(embedded, f"task_data[task={task}]")
-    facts = document(data, "task.json")
     train, dev = (list(read_examples(data.path(f"{name}.jsonl"))) for name in ("train", "dev"))
-    assert facts["rows"] == {"train": len(train), "dev": len(dev)}
-    assert (len(train) >= 50, len(dev) >= 32, facts["sample"]) == (True, True, False)
+    assert document(data, "task.json")["rows"] == {"train": len(train), "dev": len(dev)}
     assert {example.group for example in dev} <= {"held_out", "tail"}
     found = run(FinetuneSettings(task=task, keep_model=True, **SMALL))
     scores, rows = document(found, "scores.json"), lines(found, "predictions.jsonl")
     right = sum(row["label"] == row["prediction"] for row in rows)
     assert scores["values"]["accuracy"] == pytest.approx(100 * right / len(rows))
-    assert found.summary["accuracy"] == scores["values"]["accuracy"]
-    assert scores["n"] == len(rows) == len(dev)
-    assert [row for row in lines(found, "metrics.jsonl") if "dev_accuracy" in row]
+    assert (scores["n"], found.summary["accuracy"]) == (len(dev), scores["values"]["accuracy"])
     assert load_model(found.path("model.safetensors")).config.special_tokens == 3
     assert found.files.keys() >= WEIGHTS
 
 
 def test_the_same_bytes_twice_and_without_the_weights(run: Callable[..., Artifact]) -> None:
-    kept = [
-        FinetuneSettings(task=DEMO[1], keep_model=keep, **SMALL) for keep in (True, True, False)
-    ]
-    first, second, without = map(run, kept)
+    kept = FinetuneSettings(task=DEMO[1], keep_model=True, **SMALL)
+    first, second = run(kept), run(kept)
     assert (first.digest, first.summary) == (second.digest, second.summary)
-    scores = {name: sha for name, sha in digests(first).items() if name not in WEIGHTS}
-    assert digests(without) == scores
+    without = digests(run(kept.model_copy(update={"keep_model": False})))
+    assert without == {n: sha for n, sha in digests(first).items() if n not in WEIGHTS}
 
 
 def test_variants_differ(run: Callable[..., Artifact], embedded: Plan, tmp_path: Path) -> None:
-    full, plain = (
-        run(FinetuneSettings(task="demo_choice", variant=variant, **SMALL))
-        for variant in ("full", "no_auxiliary_lm")
-    )  # fmt: skip
+    full = run(FinetuneSettings(task="demo_choice", **SMALL))
+    plain = run(FinetuneSettings(task="demo_choice", variant="no_auxiliary_lm", **SMALL))
     rows = [lines(one, "metrics.jsonl") for one in (full, plain)]
     losses = [{row["lm_loss"] for row in found if "loss" in row} for found in rows]
     assert (min(losses[0]) > 0, losses[1]) == (True, {0})
@@ -101,20 +91,16 @@ def test_variants_differ(run: Callable[..., Artifact], embedded: Plan, tmp_path:
 def test_transfer_scores_dev_and_train(run: Callable[..., Artifact]) -> None:
     settings = [TransferSettings(task="demo_author", transferred=n, **SMALL) for n in (0, 1, 2)]
     found = [run(one) for one in settings]
-    for blocks, one in enumerate(found):
-        scores = document(one, "scores.json")
-        assert (scores["transferred"], scores["layers"]) == (blocks, 2)
-        assert 0 <= scores["train_accuracy"] <= 100
+    assert [document(one, "scores.json")["transferred"] for one in found] == [0, 1, 2]
     assert len({one.digest for one in found}) == 3
     usual = run(FinetuneSettings(task="demo_author", **SMALL))
     assert lines(usual, "predictions.jsonl") == lines(found[-1], "predictions.jsonl")
 
 
 def test_zero_shot_over_the_snapshots(run: Callable[..., Artifact]) -> None:
-    said = Said()
-    found = run(ZeroShotSettings(task="demo_choice", rows=30), said)
+    found = run(ZeroShotSettings(task="demo_choice", rows=30))
     curve, scores = lines(found, "curve.jsonl"), document(found, "scores.json")
-    assert [row["step"] for row in curve] == [10, 20, 30] == [step for step, _ in said.points]
+    assert [row["step"] for row in curve] == [10, 20, 30]
     assert scores["values"]["accuracy"] == curve[-1]["accuracy"]
     assert scores["normalised"] == pytest.approx((curve[-1]["accuracy"] - 50) / 50)
     assert (scores["n"], scores["sample"]) == (30, True)

@@ -28,8 +28,8 @@ STEPS = 300
 def test_files_from_outside_count_by_content(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     settings = PretrainSettings(zero=2, init_from=str(tmp_path))
-    [deepspeed, *_] = files = STAGE.outside(settings)
-    assert (deepspeed.name, deepspeed.path.is_file()) == ("deepspeed/zero2.json", True)
+    files = STAGE.outside(settings)
+    assert (files[0].name, files[0].path.is_file()) == ("deepspeed/zero2.json", True)
     assert _config(settings, TINY, files).initial_sha256 == sha256(b"weights").hexdigest()
 
 
@@ -44,7 +44,6 @@ def test_what_is_not_the_paper_s_is_named_as_a_deviation() -> None:
     event = {"step": 9, "loss": None, "before": 3.0, "batches": [7, 8], "books": ["Emma"]}
     skipped = "the loss at step 9 was no number; left out batches 7, 8, of 'Emma'"
     assert said(event, rollbacks=3, rollback_spike=2.0) == skipped
-    assert said(event, rollbacks=3, batch=128).endswith(f"(as set); {skipped}")
 
 
 @pytest.fixture(scope="module")
@@ -60,15 +59,13 @@ def trained(ray_head: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
 @pytest.mark.slow
 def test_it_learns_and_records_how_well(trained: Plan) -> None:
     pretrain = made(trained, "pretrain")
-    summary, rows = pretrain.summary, lines(pretrain, "metrics.jsonl")
-    assert summary["validation_perplexity"] < 0.9 * summary["unigram_perplexity"]
-    ratio = summary["validation_perplexity"] / summary["unigram_perplexity"]
-    assert summary["of_unigram"] == pytest.approx(ratio)
-    assert summary["unigram_perplexity"] == made(trained, "shard").summary["unigram_perplexity"]
-    assert summary["tokens"] == STEPS * 16 * 16
+    summary, name = pretrain.summary, "validation_perplexity"
+    unigram = made(trained, "shard").summary["unigram_perplexity"]
+    assert summary["of_unigram"] == pytest.approx(summary[name] / unigram) < 0.9
     model = load_model(pretrain.path("model.safetensors"))
-    assert summary["parameters"] == model.config.parameters()
-    assert rows[-1]["validation_perplexity"] == summary["validation_perplexity"]
+    counts = (STEPS * 16 * 16, model.config.parameters())
+    assert (summary["tokens"], summary["parameters"]) == counts
+    assert lines(pretrain, "metrics.jsonl")[-1][name] == summary[name]
     snapshots = [f"snapshots/step-{step:08d}.safetensors" for step in (150, 300)]
     assert [file.name for file in pretrain.under("snapshots/")] == snapshots
     assert len(lines(pretrain, "samples.jsonl")) == 3 * 3
@@ -128,5 +125,4 @@ def test_it_begins_with_given_weights(trained: Plan, tmp_path: Path, monkeypatch
     assert absolute.entries["pretrain"].state is State.DONE
     weights = (one.path("model.safetensors") for one in (made(plan, "pretrain"), first))
     begun, before = (load_model(path).state_dict() for path in weights)
-    for name, tensor in begun.items():
-        assert (tensor - before[name]).abs().max() < 1e-9, name
+    assert not [name for name in begun if (begun[name] - before[name]).abs().max() >= 1e-9]
