@@ -27,10 +27,9 @@ def of_report(store: Path) -> None:
         with page(scheme, offline=True) as opened:
             opened.goto((store / "report.html").resolve().as_uri())
             save(opened, IMAGES / f"report{'' if scheme == 'light' else '-dark'}.png", FIRST_SCREEN)
-            if scheme == "light":
-                for section in ("workflow", "tasks"):
-                    opened.evaluate(f"document.querySelector('#{section}').scrollIntoView()")
-                    save(opened, IMAGES / f"{section}.png", FIRST_SCREEN)
+            for section in ("workflow", "tasks") if scheme == "light" else ():
+                opened.evaluate(f"document.querySelector('#{section}').scrollIntoView()")
+                save(opened, IMAGES / f"{section}.png", FIRST_SCREEN)
 
 
 @contextmanager
@@ -90,9 +89,8 @@ def main() -> None:
         sys.exit("screenshots: no chromium found; install it, or name it in GPT1_CHROMIUM")
     if len(sys.argv) != 2:
         sys.exit("screenshots: expected one argument, the store of a finished demo")
-    store = Path(sys.argv[1])
-    of_report(store)
-    of_mlflow(store)
+    of_report(Path(sys.argv[1]))
+    of_mlflow(Path(sys.argv[1]))
 
 
 if __name__ == "__main__":
