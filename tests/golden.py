@@ -52,7 +52,7 @@ class Renamed(NamedTuple):
 
 def renamed() -> Renamed:
     """The committed table."""
-    return Renamed(**json.loads((FOLDER / "renamed.json").read_text(encoding="utf-8")))
+    return Renamed(**read("renamed"))
 
 
 def machine() -> dict[str, str]:
@@ -142,10 +142,9 @@ def digests(store: Path, names: Renamed) -> Digests:
     return found
 
 
-def read(name: str) -> dict[str, Any]:
+def read(name: str) -> Any:
     """What is committed."""
-    found: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    return found
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def write(name: str, found: Digests) -> None:
@@ -190,8 +189,7 @@ def name_of(store: Path) -> str:
 
 def main() -> None:
     """Check or update."""
-    how = argparse.RawTextHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=how)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("action", choices=("check", "update"))
     parser.add_argument("store", type=Path)
     given = parser.parse_args()

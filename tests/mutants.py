@@ -15,13 +15,11 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.conftest import ROOT
 
-LEFT_OUT = shutil.ignore_patterns(
-    ".venv", ".git", "store", "__pycache__", ".*_cache", ".hypothesis"
-)
+LEFT_OUT = (".venv", ".git", "store", "__pycache__", ".*_cache", ".hypothesis")
 SECONDS = 600
 
 
@@ -83,29 +81,23 @@ MUTANTS = {
 
 def run_tests(tree: Path, tests: Sequence[str]) -> tuple[int, str]:
     """The status of pytest there, and the first test that fell or the last line of its output."""
-    command = [
-        sys.executable, "-m", "pytest", "-q", "-x", "-m", "not chaos", "-p", "no:cacheprovider",
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    options = ["-q", "-x", "-m", "not chaos", "-p", "no:cacheprovider"]
+    how: Any = {"cwd": tree, "env": {**os.environ, "PYTHONPATH": str(tree)}, "timeout": SECONDS}
+    command = [sys.executable, "-m", "pytest", *options, *tests]
     try:
-        done = subprocess.run(
-            [*command, *tests], cwd=tree, env=environment, capture_output=True, text=True,
-            timeout=SECONDS,
-        )
+        done = subprocess.run(command, capture_output=True, text=True, **how)
     except subprocess.TimeoutExpired:
         return -1, f"no end within {SECONDS} s"
     found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    return done.returncode, found[1] if found else (done.stdout + done.stderr).strip().split("\n")[
-        -1
-    ]
+    last = (done.stdout + done.stderr).strip().rpartition("\n")[2]
+    return done.returncode, found[1] if found else last
 
 
 def survives(tree: Path, mutant: Mutant) -> tuple[bool, str]:
     """Whether the tests passed over a fault, or could not be run on it; and what is to be said."""
     file = tree / mutant.file
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    if text.count(mutant.old) != 1:
-        times = text.count(mutant.old)
+    if (times := text.count(mutant.old)) != 1:
         return True, f"no longer applies: {mutant.file} has {mutant.old.strip()!r} {times} times"
     status, said = run_tests(tree, mutant.tests)
     if status != 0:
@@ -123,7 +115,8 @@ def main() -> None:
         sys.exit(f"mutants: found {unknown[0]!r}, expected some of: {', '.join(MUTANTS)}")
     left = 0
     with tempfile.TemporaryDirectory() as folder:
-        tree = Path(shutil.copytree(ROOT, Path(folder) / "tree", ignore=LEFT_OUT, symlinks=True))
+        tree, ignored = Path(folder) / "tree", shutil.ignore_patterns(*LEFT_OUT)
+        shutil.copytree(ROOT, tree, ignore=ignored, symlinks=True)
         for name in names:
             is_left, said = survives(tree, MUTANTS[name])
             left += is_left

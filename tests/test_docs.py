@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ from pipeline.cli import app
 from tests.conftest import ROOT
 from tests.servers.ray_cluster import Cluster
 
-PAGES = sorted(path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGES = sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
+BLOCK = r"(?s)^```(\w*)\n(.*?)^```$"
 STARTS = re.compile(r"(?:gpt1|make|python|torchrun|ray|kubectl|curl|export|mlflow|docker|hf) ")
 
 NOT_RUN = {
@@ -82,18 +83,13 @@ def test_every_page_and_picture_is_reached_from_the_list_of_pages() -> None:
         if page not in reached and page.suffix == ".md":
             waiting += [target for _, target, _ in targets(page) if target.is_file()]
         reached.add(page)
-    there = {*ROOT.glob("docs/**/*.md"), *ROOT.glob("docs/images/*"), *ROOT.glob("*.md")}
-    assert sorted(map(named, there - reached)) == []
+    assert {*PAGES, *ROOT.glob("docs/images/*")} - reached == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
-def test_pages_are_complete_markdown(page: Path) -> None:
-    """What a build would warn of: one heading, the first line; blocks and tables that end."""
-    text = page.read_text(encoding="utf-8")
-    assert text.startswith("# ")
-    assert len(search("^```", page)) % 2 == 0, "a block of code does not end"
-    prose = BLOCK.sub("", text)
-    assert len(re.findall(r"^# ", prose, re.MULTILINE)) == 1, "more than one title"
+def test_blocks_of_code_and_tables_end(page: Path) -> None:
+    prose = re.sub(f"(?m){BLOCK}", "", page.read_text(encoding="utf-8"))
+    assert "```" not in prose
     for table in re.findall(r"(?:^\|.*\|\n)+", prose, re.MULTILINE):
         columns = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(columns) == 1, f"rows of unequal length: {table[:200]}"
@@ -105,7 +101,7 @@ def typed(page: Path) -> list[str]:
     Those of `sh` and `console` blocks; of blocks without a language the lines that begin like one.
     """
     found = []
-    for language, block in BLOCK.findall(page.read_text(encoding="utf-8")):
+    for language, block in search(BLOCK, page):
         for line in block.replace("\\\n", " ").splitlines():
             command = re.sub(r"\s+#.*$", "", line.removeprefix("$ ")).strip()
             shown = {"sh": True, "console": line.startswith("$ "), "": bool(STARTS.match(command))}
@@ -127,17 +123,15 @@ def parse(line: str, complete: bool = True) -> None:
         word, *words = words
         assert word in command.commands, f"{line}: no such command {word!r}"
         command = command.commands[word]
-    if not complete:
+    if complete:
+        try:
+            with suppress(Exit):  # --help
+                command.make_context(word, words, parent=context)
+        except ClickException as error:
+            pytest.fail(f"{line}: {error.format_message()}")
+    else:
         known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
-        unknown = [option for option in words if option.startswith("-") and option not in known]
-        assert unknown == [], f"{line}: no such option"
-        return
-    try:
-        command.make_context(word, words, parent=context)
-    except Exit:
-        return  # --help
-    except ClickException as error:
-        pytest.fail(f"{line}: {error.format_message()}")
+        assert {option for option in words if option.startswith("-")} <= known, line
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
@@ -174,30 +168,20 @@ def test_what_is_not_run_is_no_more_than_needed() -> None:
 @cache
 def asked(*words: str | Path) -> str:
     """What a program prints that must end well."""
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-@pytest.mark.parametrize("line", [line for line in LINES if re.match("make |python |hf ", line)])
+@pytest.mark.parametrize("line", [line for line in LINES if re.match("make |python ", line)])
 def test_what_is_not_gpt1_has_these_commands_and_options(line: str) -> None:
     """`make TARGET` as make would do it (.ci/run does it for real); the options of a script."""
     program, *words = shlex.split(line)
     if program == "make":
         asked("make", "-n", *words)
-    elif program == "python":
+    else:
         said = asked(sys.executable, *(words[:2] if words[0] == "-m" else words[:1]), "--help")
         assert [word for word in words if word.startswith("--") and word not in said] == []
-    else:
-        words = [word for word in words if word.islower() and "-" not in word]
-        said = asked(Path(sys.executable).with_name("hf"), *words, "--help")
-        assert "Usage: hf " + " ".join(words) in said
-
-
-def blocks(page: str, language: str) -> list[str]:
-    """The blocks of code of a how-to page."""
-    text = (ROOT / "docs" / "how-to" / page).read_text(encoding="utf-8")
-    return [block for found, block in BLOCK.findall(text) if found == language]
 
 
 def follow(page: Path, folder: Path) -> bool:
@@ -210,10 +194,11 @@ def follow(page: Path, folder: Path) -> bool:
         (folder / name).unlink()
         copy = shutil.copytree if there.is_dir() else shutil.copy
         copy(there, folder / name)
-    for name, code in zip(names, blocks(page.name, "python"), strict=True):
+    *codes, entry = [code for kind, code in search(BLOCK, page) if kind in ("python", "yaml")]
+    for name, code in zip(names, codes, strict=True):
         (folder / name).write_text(code)
     document = yaml.safe_load((folder / "workflow.yaml").read_text())
-    for stage, spec in yaml.safe_load(blocks(page.name, "yaml")[0]).items():
+    for stage, spec in yaml.safe_load(entry).items():
         document["stages"][stage] = {**document["stages"].get(stage, {}), **spec}
     (folder / "workflow.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     return True
