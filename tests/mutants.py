@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tests.conftest import ROOT
 
@@ -23,13 +23,12 @@ LEFT_OUT = (".venv", ".git", "store", "__pycache__", ".*_cache", ".hypothesis")
 SECONDS = 600
 
 
-class Mutant(NamedTuple):
-    """A fault: in `file`, `old` becomes `new`; one of `tests` (file::test) must fail."""
+class Mutant:
+    """A fault: in `file`, `old` becomes `new`; one of `tests` (in tests/) must fail."""
 
-    file: str
-    old: str
-    new: str
-    tests: Sequence[str]
+    def __init__(self, file: str, old: str, new: str, *tests: str) -> None:
+        self.file, self.old, self.new = file, old, new
+        self.tests = [f"tests/{name}" for name in tests]
 
 
 MUTANTS = {
@@ -38,44 +37,31 @@ MUTANTS = {
         "        private, listed = draft.folder, Listing()\n"
         "        write_record(private, draft.record, listed)\n"
         '        private = private.rename(self.own / f"step-{draft.step:08d}")\n',
-        ["tests/gpt1/test_train_checkpoint.py"],
+        "gpt1/test_train_checkpoint.py",
     ),
     "a lease never released": Mutant(
-        "pipeline/lease.py", "            word.remove()", "            pass",
-        ["tests/pipeline/test_store_contract.py"],
-    ),
+        "pipeline/lease.py", "word.remove()", "pass", "pipeline/test_store_contract.py"),
     "a part taken unchecked": Mutant(
         "pipeline/context.py", "if seen.damage(found) if found", "if False if found",
-        ["tests/pipeline/test_plan.py"],
-    ),
+        "pipeline/test_plan.py"),
     "order that depends on ranks": Mutant(
         "gpt1/train/pretrain.py", "range(ranks.rank, config.batch // size, ranks.world)",
-        "range(config.batch // size // ranks.world)", ["tests/gpt1/test_train_elastic.py"],
-    ),
+        "range(config.batch // size // ranks.world)", "gpt1/test_train_elastic.py"),
     "dropout not seeded": Mutant(
-        "gpt1/train/engine.py", "            seed_micro_batch(self.seed, step, micro_batch.index)",
-        "            pass", ["tests/gpt1/test_train_engine.py"],
-    ),
+        "gpt1/train/engine.py", "seed_micro_batch(self.seed, step, micro_batch.index)", "pass",
+        "gpt1/test_train_engine.py"),
     "a point sent twice to MLflow": Mutant(
-        "pipeline/outbox.py", "                if not values:", "                if False:",
-        ["tests/pipeline/test_outbox.py", "tests/pipeline/test_tracking.py"],
-    ),
+        "pipeline/outbox.py", "if not values:", "if False:",
+        "pipeline/test_outbox.py", "pipeline/test_tracking.py"),
     "a skipped book not recorded": Mutant(
-        "gpt1/corpus/refusals.py", "self._write(asdict(refused))", "pass",
-        ["tests/stages/test_ingest.py"],
-    ),
+        "gpt1/corpus/refusals.py", "self._write(asdict(refused))", "pass", "stages/test_ingest.py"),
     "ids off by one merge": Mutant(
-        "gpt1/text/bpe.py", "    unranked = len(ranks)", "    unranked = len(ranks) - 1",
-        ["tests/gpt1/text"],
-    ),
+        "gpt1/text/bpe.py", "unranked = len(ranks)", "unranked = len(ranks) - 1", "gpt1/text"),
     "a wrong metric": Mutant(
         "gpt1/tasks/metrics.py", "int(truth.sum()) + int(found.sum())", "int(truth.sum()) * 2",
-        ["tests/gpt1/test_tasks_metrics.py"],
-    ),
+        "gpt1/test_tasks_metrics.py"),
     "exit 0 on failure": Mutant(
-        "pipeline/cli.py", "    return outcome.status", "    return 0",
-        ["tests/pipeline/test_run.py"],
-    ),
+        "pipeline/cli.py", "return outcome.status", "return 0", "pipeline/test_run.py"),
 }  # fmt: skip
 
 
