@@ -37,7 +37,7 @@ MUTANTS = {
         "        private, listed = draft.folder, Listing()\n"
         "        write_record(private, draft.record, listed)\n"
         '        private = private.rename(self.own / f"step-{draft.step:08d}")\n',
-        "gpt1/test_train_checkpoint.py",
+        "gpt1/test_train_resume.py",
     ),
     "a lease never released": Mutant(
         "pipeline/lease.py", "word.remove()", "pass", "pipeline/test_store_contract.py"),
@@ -49,10 +49,9 @@ MUTANTS = {
         "range(config.batch // size // ranks.world)", "gpt1/test_train_elastic.py"),
     "dropout not seeded": Mutant(
         "gpt1/train/engine.py", "seed_micro_batch(self.seed, step, micro_batch.index)", "pass",
-        "gpt1/test_train_engine.py"),
+        "gpt1/test_train_resume.py"),
     "a point sent twice to MLflow": Mutant(
-        "pipeline/outbox.py", "if not values:", "if False:",
-        "pipeline/test_outbox.py", "pipeline/test_tracking.py"),
+        "pipeline/outbox.py", "if not values:", "if False:", "pipeline/test_tracking.py"),
     "a skipped book not recorded": Mutant(
         "gpt1/corpus/refusals.py", "self._write(asdict(refused))", "pass", "stages/test_ingest.py"),
     "ids off by one merge": Mutant(

@@ -61,8 +61,7 @@ def of_mlflow(store: Path) -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{store.resolve() / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("gpt1")
-    assert experiment is not None, f"{store}: nothing has been recorded there"
+    [experiment] = client.search_experiments(filter_string="name = 'gpt1'")
     runs = client.search_runs([experiment.experiment_id], max_results=500)
     ids = {run.info.run_name: run.info.run_id for run in runs}
     with mlflow(store) as first, page() as opened:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,15 +85,6 @@ def test_every_page_and_picture_is_reached_from_the_list_of_pages() -> None:
     assert {*PAGES, *ROOT.glob("docs/images/*")} - reached == set()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=named)
-def test_blocks_of_code_and_tables_end(page: Path) -> None:
-    prose = re.sub(f"(?m){BLOCK}", "", page.read_text(encoding="utf-8"))
-    assert "```" not in prose
-    for table in re.findall(r"(?:^\|.*\|\n)+", prose, re.MULTILINE):
-        columns = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
-        assert len(columns) == 1, f"rows of unequal length: {table[:200]}"
-
-
 def typed(page: Path) -> list[str]:
     """The commands of a page's blocks as they would be typed, without prompt and comment.
 
@@ -158,30 +148,16 @@ def is_run(line: str) -> bool:
     return not any(re.match(pattern, line) for pattern in NOT_RUN)
 
 
-def test_what_is_not_run_is_no_more_than_needed() -> None:
-    for pattern in NOT_RUN:
-        assert any(re.match(pattern, line) for line in LINES), pattern
-    run = [line for line in LINES if is_run(line)]
-    assert [line for line in run if not line.startswith(("gpt1 ", "make ", "python "))] == []
-
-
-@cache
-def asked(*words: str | Path) -> str:
-    """What a program prints that must end well."""
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.mark.parametrize("line", [line for line in LINES if re.match("make |python ", line)])
 def test_what_is_not_gpt1_has_these_commands_and_options(line: str) -> None:
     """`make TARGET` as make would do it (.ci/run does it for real); the options of a script."""
     program, *words = shlex.split(line)
-    if program == "make":
-        asked("make", "-n", *words)
-    else:
-        said = asked(sys.executable, *(words[:2] if words[0] == "-m" else words[:1]), "--help")
-        assert [word for word in words if word.startswith("--") and word not in said] == []
+    script = words[:2] if words[0] == "-m" else words[:1]
+    command = ["make", "-n", *words] if program == "make" else [sys.executable, *script, "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    asked = [word for word in words if program == "python" and word.startswith("--")]
+    assert [word for word in asked if word not in done.stdout] == []
 
 
 def follow(page: Path, folder: Path) -> bool:

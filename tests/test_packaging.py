@@ -134,9 +134,9 @@ def test_a_wheel_starts_a_project_and_plans_it(installed: Path, tmp_path: Path) 
     assert not (project / "workflow.yaml").is_symlink()
     planned = gpt1(installed, project, "plan", "--profile", "demo", "--json")
     assert len(json.loads(planned.stdout)["cells"]) == 26, planned.stderr
-    again, nowhere = gpt1(installed, tmp_path, "init", "project"), gpt1(installed, tmp_path, "plan")
-    assert (again.returncode, "exists already" in again.stderr) == (2, True)
-    assert (nowhere.returncode, "gpt1 init" in nowhere.stderr) == (2, True)
+    for words, message in ((("init", "project"), "exists already"), (("plan",), "gpt1 init")):
+        done = gpt1(installed, tmp_path, *words)
+        assert (done.returncode, message in done.stderr) == (2, True)
 
 
 @pytest.mark.slow
