@@ -144,10 +144,6 @@ def test_the_first_page_is_the_same_in_both_languages(pattern: str) -> None:
     assert search(pattern, english) == search(pattern, chinese)
 
 
-def is_run(line: str) -> bool:
-    return not any(re.match(pattern, line) for pattern in NOT_RUN)
-
-
 @pytest.mark.parametrize("line", [line for line in LINES if re.match("make |python ", line)])
 def test_what_is_not_gpt1_has_these_commands_and_options(line: str) -> None:
     """`make TARGET` as make would do it (.ci/run does it for real); the options of a script."""
@@ -181,7 +177,8 @@ def follow(page: Path, folder: Path) -> bool:
 
 
 def to_run(page: Path) -> list[str]:
-    return [line for line in typed(page) if line.startswith("gpt1 ") and is_run(line)]
+    lines = [line for line in typed(page) if line.startswith("gpt1 ")]
+    return [line for line in lines if not any(re.match(pattern, line) for pattern in NOT_RUN)]
 
 
 @pytest.mark.slow

@@ -22,8 +22,7 @@ from tests.conftest import ROOT
 from tests.only import closure
 
 MINI = ROOT / "tests" / "e2e" / "mini.yaml"
-TEXT = (ROOT / "pyproject.toml").read_text()
-PROJECT = tomllib.loads(TEXT)["project"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 LINES = (*PROJECT["dependencies"], *EXTRAS["server"], *EXTRAS["dev"])
 DIRECT = [Requirement(line) for line in LINES]
@@ -43,19 +42,6 @@ def test_the_lock_pins_all_that_is_needed_as_it_is_installed_here() -> None:
         version = found.version.partition("+")[0]
         name = canonicalize_name(found.metadata["Name"])
         assert PINS.get(name, version) == version, f"{name}: another version than the lock's"
-
-
-def test_every_dependency_is_imported_or_says_what_it_is_for() -> None:
-    packages_of = metadata.packages_distributions()
-    explained = re.findall(r'^  "([\w.-]+).*",  # \S.*$', TEXT, re.MULTILINE)
-    found, library = set(map(canonicalize_name, explained)), ("gpt1", "stages", "pipeline")
-    for lines, folders in (
-        (PROJECT["dependencies"], library), (EXTRAS["dev"], ("tests", "benchmarks")),
-    ):  # fmt: skip
-        texts = [path.read_text() for name in folders for path in (ROOT / name).rglob("*.py")]
-        modules = set(re.findall(r"^ *(?:from|import) (\w+)", "\n".join(texts), re.MULTILINE))
-        found |= {canonicalize_name(n) for one in modules for n in packages_of.get(one, [one])}
-        assert {canonicalize_name(Requirement(line).name) for line in lines} - found == set()
 
 
 @pytest.fixture
