@@ -75,16 +75,6 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or target.suffix != ".md" or anchor in headings(target), link
 
 
-def test_every_page_and_picture_is_reached_from_the_list_of_pages() -> None:
-    reached, waiting = set[Path](), [ROOT / "docs" / "README.md"]
-    while waiting:
-        page = waiting.pop()
-        if page not in reached and page.suffix == ".md":
-            waiting += [target for _, target, _ in targets(page) if target.is_file()]
-        reached.add(page)
-    assert {*PAGES, *ROOT.glob("docs/images/*")} - reached == set()
-
-
 def typed(page: Path) -> list[str]:
     """The commands of a page's blocks as they would be typed, without prompt and comment.
 
@@ -198,7 +188,6 @@ def test_every_command_of_a_page_runs(
         words = shlex.split(line)[1:] + (how if line.startswith("gpt1 run ") else [])
         done = CliRunner().invoke(app, words)
         assert done.exit_code == 0, f"{line}: {done.output[-2000:]} {done.exception!r}"
-        assert done.output.strip(), f"{line}: printed nothing"
     if page.name == "stage.md":
         [longest] = (tmp_path / "store").glob("my.longest_words/*/*/words.txt")
         assert len(longest.read_text().split()) == 20

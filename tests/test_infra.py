@@ -18,6 +18,7 @@ import yaml
 
 from pipeline.submit import STOPPING
 from tests.conftest import ROOT
+from tests.pipeline.inline import TOY, write_numbers
 from tests.servers.process import free_port, wait_until
 
 INFRA = ROOT / "infra"
@@ -127,16 +128,14 @@ def test_the_image_copies_what_is_there() -> None:
 
 @pytest.mark.slow
 def test_the_slurm_scripts_ray_part_on_this_machine(tmp_path: Path) -> None:
-    numbers, store, token = (tmp_path / name for name in ("numbers", "store", "token"))
-    numbers.mkdir()
-    (numbers / "1.txt").write_text("1")
+    store, token = tmp_path / "store", tmp_path / "token"
+    numbers = write_numbers(tmp_path / "numbers", 1)
     environment = {
         **os.environ, "LAUNCH": "local", "GPT1_HOME": str(ROOT), "GPT1_STORE": str(store),
         "RAY_PORT": str(free_port()), "RAY_TMPDIR": f"/tmp/gpt1-slurm-{os.getpid()}",
         "SLURM_CPUS_PER_TASK": "2", "RAY_AUTH_TOKEN_PATH": str(token), "PYTHONPATH": str(ROOT),
     }  # fmt: skip
-    toy = ROOT / "tests" / "pipeline" / "toy" / "workflow.yaml"
-    words = [INFRA / "slurm" / "gpt1.sbatch", "--file", toy, "--set", f"numbers.source={numbers}"]
+    words = [INFRA / "slurm" / "gpt1.sbatch", "--file", TOY, "--set", f"numbers.source={numbers}"]
     ended = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert len(list(store.glob("tests.pipeline.toy.total/*/record.json"))) == 2
