@@ -57,8 +57,7 @@ def golden_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     from tests.e2e.workflow import run_mini
 
-    given = os.environ.get("GPT1_GOLDEN_RUN")
-    store = Path(given) if given else tmp_path_factory.mktemp("golden") / "store"
+    store = Path(os.environ.get("GPT1_GOLDEN_RUN") or tmp_path_factory.mktemp("golden") / "store")
     ended = run_mini(store)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return store
