@@ -1,7 +1,5 @@
 """The one seed of all that `make chaos` draws at random: SEED, or drawn now and printed."""
 
-from __future__ import annotations
-
 import os
 import random
 import secrets

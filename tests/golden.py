@@ -14,8 +14,6 @@ the JSON of jobs that compute them (all but TEXT) by its keys. `check` prints on
 and ends with status 1 if there is one; status 2 is a wrong command line.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

@@ -5,8 +5,6 @@ FILE has a pattern for its reason: one regular expression a line, ` # ` and why 
 The 20 slowest tests are printed.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from pathlib import Path

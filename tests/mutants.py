@@ -5,8 +5,6 @@ notice are run there, and the first that failed is printed. Status 1 if a fault 
 applies (its line is not there once), or if the tests fail without it.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -5,8 +5,6 @@ python -m tests.only PACKAGE,... MODULE [ARGUMENT ...]
 The module finds the standard library, gpt1, the packages and what these require by their metadata.
 """
 
-from __future__ import annotations
-
 import runpy
 import sys
 import sysconfig

@@ -11,8 +11,6 @@ which runs any stage in the same way, is not on these paths. Prints the files in
 first call; the last line is a JSON object.
 """
 
-from __future__ import annotations
-
 import argparse
 import inspect
 import json

@@ -1,7 +1,5 @@
 """The documentation: references are what the code says, links lead somewhere, commands run."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import shutil

@@ -1,7 +1,5 @@
 """The paired comparison of benchmarks/glue.py on figures worked out by hand."""
 
-from __future__ import annotations
-
 import runpy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The golden digests: of the small workflow, and how a difference is found."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ GPT1_GPU_PYTHON names the interpreter of the part that runs on the GPU machine (
 for a rehearsal with its Python and torch: then wheels are packed, and all contenders run.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import runpy

@@ -1,7 +1,5 @@
 """The house's rules that a program can check: imports, and names of one meaning."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The limits of a test run fail it, and skip nothing."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

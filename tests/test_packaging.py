@@ -1,7 +1,5 @@
 """What a newcomer starts from: the lock fits project and environment; set-up refuses clearly."""
 
-from __future__ import annotations
-
 import importlib.metadata as metadata
 import json
 import os

@@ -1,7 +1,5 @@
 """Which files some work passes through."""
 
-from __future__ import annotations
-
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """What counts as a code line."""
 
-from __future__ import annotations
-
 from tests.size import code_lines, core_files
 
 SOURCE = '''\

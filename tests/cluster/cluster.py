@@ -6,8 +6,6 @@ They share nothing but the network: code and interpreter are the same, as an ima
 Ray node is kept up by infra/ray/node.sh, the first process of its host.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

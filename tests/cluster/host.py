@@ -1,7 +1,5 @@
 """A host of a world: its own name, address, network and folder; of the others it sees nothing."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import subprocess

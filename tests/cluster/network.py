@@ -1,7 +1,5 @@
 """The wire between the hosts of a world: a switch, and a link to each, to be cut or made slow."""
 
-from __future__ import annotations
-
 import subprocess
 
 from tests.cluster.host import Host

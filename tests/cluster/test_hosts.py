@@ -1,7 +1,5 @@
 """Three hosts that share no disk, one to submit from: the workflow, every fault, fewer ranks."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

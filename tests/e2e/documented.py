@@ -1,7 +1,5 @@
 """A folder in which the documentation's commands can be typed: a small workflow, run."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """What people see in a browser: the report without network, and MLflow over every stage."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Many kills at random moments, and signals to what cannot answer (`make chaos`)."""
 
-from __future__ import annotations
-
 import os
 import random
 import re

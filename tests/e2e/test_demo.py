@@ -1,7 +1,5 @@
 """The demo as a newcomer runs it: it learns, and its tasks beat their baselines."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

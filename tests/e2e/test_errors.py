@@ -1,7 +1,5 @@
 """What a user can get wrong: one clear line, exit status 2, and nothing lost."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

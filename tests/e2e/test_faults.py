@@ -1,7 +1,5 @@
 """Each process killed at a boundary that matters: the same command ends with the same bytes."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Killed, asked to end, or on other workers: nothing is done twice, the bytes are the same."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sqlite3

@@ -1,7 +1,5 @@
 """Who can reach a run's Ray: a run on this machine, and clusters with and without a token."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import tempfile

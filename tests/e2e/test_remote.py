@@ -4,8 +4,6 @@ One story: submitted twice at once, one submitter killed, another order refused,
 the middle of pre-training, taken up from elsewhere, and ended by the first order again.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import signal

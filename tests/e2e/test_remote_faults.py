@@ -1,7 +1,5 @@
 """MLflow is gone for a minute, in the middle of pre-training on a cluster."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The tutorial, word for word: in a fresh clone each command prints what the page says."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """The user's stages and tasks on Ray's workers, here and as a job, from any working directory."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 import sys
@@ -14,7 +12,7 @@ from tests.conftest import ROOT
 from tests.e2e.workflow import gpt1, outputs
 from tests.servers.process import free_port, running, wait_until
 from tests.servers.ray_cluster import Cluster
-from tests.test_docs import blocks
+from tests.test_docs import BLOCK, search
 
 pytestmark = pytest.mark.slow
 
@@ -58,8 +56,10 @@ def write(folder: Path, files: dict[str, str]) -> None:
 def project(tmp_path: Path) -> Path:
     """The how-to pages' stage and task; the stage uses helpers in every kind of Ray's processes."""
     folder = tmp_path / "project"
-    [stage], [entry] = blocks("stage.md", "python"), blocks("stage.md", "yaml")
-    [task], [task_entry] = blocks("task.md", "python"), blocks("task.md", "yaml")
+    pages = [search(BLOCK, ROOT / "docs" / "how-to" / name) for name in ("stage.md", "task.md")]
+    (stage, entry), (task, task_entry) = (
+        [code for kind, code in found if kind in ("python", "yaml")] for found in pages
+    )
     words = "        words: set[str] = set()\n"
     for old, new in (
         ("import Context,", "import Context, Part,"),

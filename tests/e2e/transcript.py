@@ -4,8 +4,6 @@ A line that begins with `$ ` is a command, the lines under it are its output; `.
 left out. `$ echo $?` shows the exit status of the command before, 0 where the page does not say.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Running the small workflow as a user does, and looking at what it left."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -3,8 +3,6 @@
 It follows OpenAI's `text_utils.py` step by step, over complete texts.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import re

@@ -1,7 +1,5 @@
 """Generation: the definition, with and without cache, alone and in batches; transformers' beams."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The exported folder in transformers and in lm-evaluation-harness: our ids, or an error."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

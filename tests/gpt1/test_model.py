@@ -4,8 +4,6 @@ The chunked loss gives the plain one's numbers and gradients, compiled too, in l
 recomputing activations changes no bit.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any

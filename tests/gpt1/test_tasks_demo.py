@@ -1,7 +1,5 @@
 """The demo tasks: balanced, without leaks, the same every time, on any corpus of a few books."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Fine-tuning: losses against a straight reading of SPEC section 4, and tasks that are learned."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

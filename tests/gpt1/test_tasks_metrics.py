@@ -3,8 +3,6 @@
 And what is handed in: the server's file names, headers and labels, and the same zip every time.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import math

@@ -1,7 +1,5 @@
 """Readers: the real files where they are, small files in each publisher's layout, and the hub's."""
 
-from __future__ import annotations
-
 import json
 import tarfile
 from collections.abc import Mapping, Sequence

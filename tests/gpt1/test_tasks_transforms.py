@@ -1,7 +1,5 @@
 """The four input transforms of the paper's figure 1 (SPEC section 4), and batches by length."""
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Zero-shot scoring against a straight reading of SPEC section 6, one continuation at a time."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Training needs a handful of packages: machines with GPUs often have nothing else."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One training on changing ranks and ZeRO stages: the same batches, dropout and loss."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

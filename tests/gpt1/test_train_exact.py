@@ -1,7 +1,5 @@
 """Training against a plain torch loop over transformers' model, the optimizer against numpy."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path

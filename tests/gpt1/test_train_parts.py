@@ -1,8 +1,6 @@
 """What a training begins with: rates, seeds, decay, settings files, memory, given weights; and the
 estimates of what it needs (benchmarks/link.py measures traffic)."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import hashlib

@@ -1,7 +1,5 @@
 """Killed, stopped and resumed, pre-training ends in the same bytes."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

@@ -1,7 +1,5 @@
 """A book of noise makes the loss jump: training names it, or goes back and leaves it out."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import sys

@@ -1,7 +1,5 @@
 """OpenAI's ten files and transformers' form: equal numbers there and back, or refused."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 It runs in this process (`train_here`) or on ranks that stay (`train_on`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import shutil

@@ -1,7 +1,5 @@
 """An S3 server for the tests of this folder, and small artifacts."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import threading

@@ -1,7 +1,5 @@
 """Runs a workflow cell by cell in this process: the real stages, contexts and store, no cluster."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pipeline.context import Job, run_cell

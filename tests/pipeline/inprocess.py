@@ -1,7 +1,5 @@
 """The command line in this process: a run on the session's cluster takes 3 seconds this way."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

@@ -1,7 +1,5 @@
 """Canonical JSON and its digests."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The commands that look, at a run of the real stages; `diff`, `doctor`, `describe`, `--help`."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`gpt1 tasks` and `gpt1 data get`, as a person runs them, without a network."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from tests.e2e.workflow import gpt1 as alone

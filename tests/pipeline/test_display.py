@@ -1,7 +1,5 @@
 """Progress, in a log and in a terminal (read back); a job that is followed."""
 
-from __future__ import annotations
-
 import inspect
 import io
 import os

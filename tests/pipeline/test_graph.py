@@ -1,7 +1,5 @@
 """The workflow as text, Mermaid and SVG."""
 
-from __future__ import annotations
-
 import xml.etree.ElementTree as ElementTree
 
 from pipeline.graph import as_mermaid, as_svg, as_text

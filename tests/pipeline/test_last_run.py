@@ -1,7 +1,5 @@
 """Commands that only look, without options, after a run; `gpt1 path`."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace

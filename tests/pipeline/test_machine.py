@@ -1,7 +1,5 @@
 """System metrics: read while a cell runs, under MLflow's names, and not after its end."""
 
-from __future__ import annotations
-
 import time
 from types import SimpleNamespace
 from typing import Any

@@ -1,7 +1,5 @@
 """The commands about models, as a user runs them: on folders, and on the cells of a store."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

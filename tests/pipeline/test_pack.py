@@ -1,7 +1,5 @@
 """`gpt1 pack`: the folder it writes trains and fine-tunes by itself, wherever it is."""
 
-from __future__ import annotations
-
 import errno
 import json
 import shutil

@@ -1,7 +1,5 @@
 """The project's own workflow.yaml: which cells of the paper take which model."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

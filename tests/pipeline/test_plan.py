@@ -1,7 +1,5 @@
 """What is to be made, and why: from a workflow and what its store has."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Wrong addresses, tokens and folders: one line and exit status 2, before Ray's client waits."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The command `gpt1 run` on a real Ray with small stages: every way a run can end."""
 
-from __future__ import annotations
-
 import shutil
 import signal
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The model in MLflow: written from code, registered once, answering over HTTP on the loopback."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What every store promises, asked of one in a folder and of one on S3 (moto's server)."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import multiprocessing

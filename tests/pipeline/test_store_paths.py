@@ -1,7 +1,5 @@
 """Stores and sources at any legal path; and a store that was moved: MLflow shows the same."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`gpt1 trace` against the books themselves, in the store of the golden run."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

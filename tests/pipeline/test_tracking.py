@@ -1,7 +1,5 @@
 """What MLflow has of a run, by MLflow's own client: in the store's SQLite and on a real server."""
 
-from __future__ import annotations
-
 import math
 import os
 import socket

@@ -1,7 +1,5 @@
 """Reading a workflow: stages, matrices, profiles, --set, and what is wrong with its line."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -5,8 +5,6 @@ of them, and compares sha256s and what MLflow holds. Exit status 1 when somethin
 words are those of `gpt1 run`, such as `--file FILE`.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import subprocess

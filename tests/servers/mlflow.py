@@ -1,7 +1,5 @@
 """The MLflow server as infra/mlflow/serve.sh starts it, and as `gpt1 ui` does."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """The machine's PostgreSQL, with a data folder and a password of its own, on 127.0.0.1."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import shutil

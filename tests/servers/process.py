@@ -1,7 +1,5 @@
 """Servers as child processes: started on free ports, awaited, ended by their own process id."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

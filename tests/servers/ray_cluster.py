@@ -1,7 +1,5 @@
 """A Ray cluster of one node, started by `ray start`, with ports and a folder of its own."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 import tempfile

@@ -4,8 +4,6 @@ moto looks, then writes, when it is asked to write if there is nothing: two such
 could both win, which S3 excludes. Here they come one after another.
 """
 
-from __future__ import annotations
-
 import sys
 import threading
 from collections.abc import Callable, Iterable

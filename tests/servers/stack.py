@@ -1,7 +1,5 @@
 """All servers of a cluster on this machine: PostgreSQL, S3, MLflow, Ray."""
 
-from __future__ import annotations
-
 import secrets
 import subprocess
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Runs of the text stages that several files of tests look at. To be read only."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

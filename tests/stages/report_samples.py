@@ -1,7 +1,5 @@
 """Outputs of a small workflow, written by hand, for what the golden run has none of."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

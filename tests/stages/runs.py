@@ -1,7 +1,5 @@
 """Running stages for real in this process, without a cluster, and reading what they published."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections.abc import Sequence

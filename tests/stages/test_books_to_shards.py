@@ -1,7 +1,5 @@
 """What clean, split, vocabulary, shard and audit publish: texts, records, ids and figures."""
 
-from __future__ import annotations
-
 import shutil
 from collections import Counter
 from itertools import pairwise, product

@@ -1,7 +1,5 @@
 """The export stage: a folder that transformers reads, and a card with the records' figures."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

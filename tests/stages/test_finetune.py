@@ -1,7 +1,5 @@
 """task_data of books, finetune, transfer and zero_shot: inputs, scores and predictions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

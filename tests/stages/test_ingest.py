@@ -1,7 +1,5 @@
 """The ingest stage: books in every form, hostile files, parts used again, several sources."""
 
-from __future__ import annotations
-
 import csv
 from hashlib import sha256
 from pathlib import Path

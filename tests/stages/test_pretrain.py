@@ -1,7 +1,5 @@
 """The pretrain stage on a real Ray: two DeepSpeed ranks, from shards of real books."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The report: its figures are the records', the same bytes each time, whatever a workflow has."""
 
-from __future__ import annotations
-
 import re
 import statistics
 from collections.abc import Sequence

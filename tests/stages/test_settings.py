@@ -1,7 +1,5 @@
 """Settings of all stages that cannot work: refused before anything starts, by name."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Published tasks in a matrix: axes, shared encoding, the test set, and what is handed in."""
 
-from __future__ import annotations
-
 import zipfile
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What the stages from books to shards share: the same bytes, parts used again, what is refused."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from pathlib import Path

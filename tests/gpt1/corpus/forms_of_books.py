@@ -1,7 +1,5 @@
 """The same few books in every form that ingest reads, and a shortcut from a file to its texts."""
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import io

@@ -1,7 +1,5 @@
 """Copies of a book as they occur: other line breaks, quotes, spelling, a missing chapter."""
 
-from __future__ import annotations
-
 import random
 import re
 import textwrap

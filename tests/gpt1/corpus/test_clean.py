@@ -1,7 +1,5 @@
 """A book through all rules: order, switches, counts, sizes, samples; with all off, the raw text."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

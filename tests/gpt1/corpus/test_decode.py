@@ -1,7 +1,5 @@
 """Encodings: what is decided for which bytes, and what is refused."""
 
-from __future__ import annotations
-
 import codecs
 import random
 

@@ -1,7 +1,5 @@
 """Which files are one book, in which order, and which of two texts for one place stays."""
 
-from __future__ import annotations
-
 from gpt1.corpus.book import bucket, words_in
 from gpt1.corpus.embedded import CHAPTERS, FALLBACK, embedded_files
 from gpt1.corpus.gather import gather

@@ -1,7 +1,5 @@
 """Broken and hostile files: a record each, all else read, no more unpacked than allowed."""
 
-from __future__ import annotations
-
 import io
 import lzma
 import tarfile

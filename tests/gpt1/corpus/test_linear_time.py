@@ -1,7 +1,5 @@
 """No text makes a rule slow: four times the text costs about four times the work, not sixteen."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Near copies, collections, and one side for books that share text, against brute force."""
 
-from __future__ import annotations
-
 import random
 from functools import cache
 from hashlib import sha256

@@ -1,7 +1,5 @@
 """What every form of source promises: equal books, equal texts; equal faults, equal rules."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial

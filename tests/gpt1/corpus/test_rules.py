@@ -1,7 +1,5 @@
 """Each rule on what it was made for, and on what it must leave alone."""
 
-from __future__ import annotations
-
 import importlib
 
 import pytest

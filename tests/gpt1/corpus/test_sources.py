@@ -1,7 +1,5 @@
 """Folders, URLs and the hub: what is listed, what is read, and what is refused."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The split: copies, held-out books, tails."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """n-gram perplexities against counts done by hand."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """Shards and windows: what is read, in which order, and what is refused."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from itertools import product

@@ -1,7 +1,5 @@
 """Hostile text for the property tests: what the text steps treat specially, thrown together."""
 
-from __future__ import annotations
-
 import random
 import sys
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Words and ids against the straight reading of SPEC section 2, and OpenAI's ids."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections import Counter

@@ -1,7 +1,5 @@
 """Merges against subword-nmt on the same table of counts, and pieces of words by them."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 from collections.abc import Mapping

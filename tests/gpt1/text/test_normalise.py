@@ -1,7 +1,5 @@
 """Fixing against ftfy on complete texts, and standardising against OpenAI's regexes."""
 
-from __future__ import annotations
-
 import ftfy
 import pytest
 from hypothesis import given, settings

@@ -1,7 +1,5 @@
 """The published form, and files that are refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
