@@ -19,8 +19,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.fault_trials import EVERY, FAULTS, STEPS, Fault, Outcome, calm, trial
 from tests.cluster.cluster import cluster
-from tests.cluster.faults import EVERY, FAULTS, STEPS, Fault, Outcome, calm, trial
 from tests.cluster.world import why_not
 
 

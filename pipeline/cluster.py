@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray.job_config import JobConfig
 
+from gpt1 import fault
 from gpt1.errors import UserError
 from pipeline.cells import Cell
 from pipeline.user_code import NONE, ROOT, UserCode, sent
@@ -46,7 +47,7 @@ def connect(address: str | None, code: UserCode = NONE) -> str:
     }
     quiet["job_config"] = _JobConfig()
     if sent() is None:  # a submitted job has it already
-        quiet["runtime_env"] = code.runtime_env()
+        quiet["runtime_env"] = with_faults(code.runtime_env())
     own: dict[str, Any] = (
         {"include_dashboard": False, "object_store_memory": OBJECT_STORE} if address is None else {}
     )
@@ -64,6 +65,13 @@ def connect(address: str | None, code: UserCode = NONE) -> str:
     return (
         f"Ray {ray.__version__} {where}: {have.get('CPU', 0):g} CPUs, {have.get('GPU', 0):g} GPUs"
     )
+
+
+def with_faults(environment: dict[str, Any]) -> dict[str, Any]:
+    """A runtime environment whose workers have this process's faults, if it has any."""
+    faults = fault.passed_on()
+    variables = {**environment.get("env_vars", {}), **faults}
+    return {**environment, "env_vars": variables} if faults else environment
 
 
 def check_capacity(cells: Iterable[Cell]) -> None:

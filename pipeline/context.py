@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from gpt1 import fault
 from gpt1.errors import StoppedError, UserError
 from pipeline.canonical import canonical
 from pipeline.kinds import kinds_of, load_stage
@@ -176,7 +177,9 @@ def run_cell(job: Job, reporter: Reporter) -> None:
     context = StageContext(job, reporter)
     try:
         stage.run(stage.settings_model.model_validate(dict(job.settings)), context)
+        fault.point("job.written")
         context.publish()
+        fault.point("job.published")
     except UserError as error:
         stopped = isinstance(error, StoppedError)
         job.store.fail(context.attempt, str(error), user=True, stopped=stopped)

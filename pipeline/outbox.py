@@ -216,9 +216,11 @@ def _begun_at(session: str) -> int:
 
 
 def _parse(data: bytes) -> list[Entry]:
-    """The entries of whole lines; a line that is no JSON (a damaged disk) is left out."""
+    """The entries of whole lines; a line that is no entry (a damaged disk) is left out."""
     entries = []
     for line in data[: data.rfind(b"\n") + 1].splitlines():
         with suppress(ValueError):
-            entries.append(json.loads(line))
+            entry = json.loads(line)
+            if isinstance(entry, dict) and {"do", "uid"} <= entry.keys():
+                entries.append(entry)
     return entries

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
+from gpt1 import fault
 from pipeline.canonical import canonical, fingerprint
 from pipeline.files import HashingWriter, file_sha256
 from pipeline.provenance import provenance
@@ -130,7 +131,10 @@ def make_part(task: PartTask) -> None:
         "started": started, "finished": time.time(), "seconds": time.time() - started,
         **provenance(task.stage),
     }  # fmt: skip
-    task.store.publish(kind, task.key, outputs.close(), about)
+    files = outputs.close()
+    fault.point("part.written")
+    task.store.publish(kind, task.key, files, about)
+    fault.point("part.published")
 
 
 def run_tasks(

@@ -14,6 +14,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from gpt1 import fault
 from gpt1.errors import StoppedError, UserError
 from pipeline.cluster import check_capacity, connect
 from pipeline.context import Job, run_cell
@@ -104,6 +105,7 @@ class Runner:
             closing.callback(ray.shutdown)
             closing.enter_context(self._ending)
             closing.callback(leases.release)
+            fault.point("driver.begun")
             remember(self.plan)
             records = Records(self.plan, self.run_name, self._note)
             closing.callback(self._close, records)
@@ -284,6 +286,7 @@ class Runner:
         self.outcome.made.append(entry.cell.id)
         self.display.cell_done(entry.cell.id, record.get("seconds", 0.0), _summary_line(artifact))
         self.records.made(entry, artifact, record)
+        fault.point("driver.between")
 
     def _failed(self, attempt: Try, error: Exception) -> None:
         cell = attempt.entry.cell

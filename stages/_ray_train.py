@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpt1 import fault
 from gpt1.errors import StoppedError, UserError
 from stages._ray_claims import claims_released
 
@@ -194,6 +195,11 @@ def _torch_config(backend: str) -> Any:
         def on_start(self, worker_group: Any, backend_config: Any) -> None:
             worker_group.execute(name_interface)
             super().on_start(worker_group, backend_config)
+            fault.point("trainer.begun")
+
+        def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
+            super().on_shutdown(worker_group, backend_config)
+            fault.point("trainer.ended")
 
     class Config(TorchConfig):
         @property

@@ -60,7 +60,7 @@ class Export(Stage):
     Cells of further stages go into the card.
     """
 
-    version = 4
+    version = 5  # seeds of one task are one row, whichever keeps its weights
     settings_model = ExportSettings
     requires = ("pretrain", "vocabulary")
     optional_inputs = ("ingest", "clean", "split", "audit", "shard", "finetune", "zero_shot")

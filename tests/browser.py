@@ -5,23 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from playwright.sync_api import ConsoleMessage, Page
+    from playwright.sync_api import Page
 
 SIZE = (1280, 800)
 
 
 def chromium() -> str | None:
     """The browser's path: GPT1_CHROMIUM, or `chromium` of the system; None where there is none."""
-    return (
-        os.environ.get("GPT1_CHROMIUM")
-        or shutil.which("chromium")
-        or shutil.which("chromium-browser")
-    )
+    system = shutil.which("chromium") or shutil.which("chromium-browser")
+    return os.environ.get("GPT1_CHROMIUM") or system
 
 
 @contextmanager
@@ -36,22 +33,17 @@ def page(
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         size = {"width": SIZE[0], "height": SIZE[1]}
         look: Any = {"viewport": size, "color_scheme": scheme, "offline": offline}
-        context = browser.new_context(**look)
-        opened = context.new_page()
+        opened = browser.new_page(**look)
         opened.set_default_timeout(60_000)
-        opened.on(
-            "console",
-            lambda message: messages.append(_told(message)) if message.type == "error" else None,
-        )
+
+        def hear(message: Any) -> None:
+            if message.type == "error":
+                messages.append(f"{message.text} ({message.location['url']})")
+
+        opened.on("console", hear)
         opened.on("pageerror", lambda error: messages.append(str(error)))
-        try:
+        with closing(browser):
             yield opened
-        finally:
-            browser.close()
-
-
-def _told(message: ConsoleMessage) -> str:
-    return f"{message.text} ({message.location['url']})"
 
 
 def save(opened: Page, path: Path, height: int) -> None:

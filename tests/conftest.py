@@ -57,8 +57,7 @@ def golden_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     from tests.e2e.workflow import run_mini
 
-    given = os.environ.get("GPT1_GOLDEN_RUN")
-    store = Path(given) if given else tmp_path_factory.mktemp("golden") / "store"
+    store = Path(os.environ.get("GPT1_GOLDEN_RUN") or tmp_path_factory.mktemp("golden") / "store")
     ended = run_mini(store)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return store
@@ -86,7 +85,7 @@ def code_of_exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def documented(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def documented(golden_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that the documentation's commands name, and the store of a small run.
 
     GPT1_DOCUMENTED names one that an earlier session made.
@@ -96,5 +95,5 @@ def documented(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if given := os.environ.get("GPT1_DOCUMENTED"):
         return Path(given)
     folder = tmp_path_factory.mktemp("documented")
-    make(folder)
+    make(folder, golden_run)
     return folder

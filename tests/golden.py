@@ -14,8 +14,6 @@ the JSON of jobs that compute them (all but TEXT) by its keys. `check` prints on
 and ends with status 1 if there is one; status 2 is a wrong command line.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json
@@ -52,7 +50,7 @@ class Renamed(NamedTuple):
 
 def renamed() -> Renamed:
     """The committed table."""
-    return Renamed(**json.loads((FOLDER / "renamed.json").read_text(encoding="utf-8")))
+    return Renamed(**read("renamed"))
 
 
 def machine() -> dict[str, str]:
@@ -142,10 +140,9 @@ def digests(store: Path, names: Renamed) -> Digests:
     return found
 
 
-def read(name: str) -> dict[str, Any]:
+def read(name: str) -> Any:
     """What is committed."""
-    found: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    return found
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def write(name: str, found: Digests) -> None:
@@ -160,11 +157,10 @@ def write(name: str, found: Digests) -> None:
 
 def is_equal(now: Entry, before: Entry, is_exact: bool) -> bool:
     """Whether two digests are; or, not exactly, tensors have one shape and nearly mean and size."""
-    if isinstance(now, list) and isinstance(before, list):
-        allowed = TOLERANCE * before[3]
-        is_near = all(abs(now[i] - before[i]) <= allowed for i in (2, 3))
-        return now[0] == before[0] or (not is_exact and now[1] == before[1] and is_near)
-    return now == before or (not is_exact and type(now) is type(before))
+    if is_exact or now == before or not isinstance(now, list) or not isinstance(before, list):
+        return now == before or (not is_exact and type(now) is type(before))
+    is_near = all(abs(now[i] - before[i]) <= TOLERANCE * before[3] for i in (2, 3))
+    return now[1] == before[1] and is_near
 
 
 def differences(now: Digests, before: Digests, same_machine: bool) -> Iterator[str]:
@@ -190,8 +186,7 @@ def name_of(store: Path) -> str:
 
 def main() -> None:
     """Check or update."""
-    how = argparse.RawTextHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=how)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("action", choices=("check", "update"))
     parser.add_argument("store", type=Path)
     given = parser.parse_args()

@@ -5,8 +5,6 @@ FILE has a pattern for its reason: one regular expression a line, ` # ` and why 
 The 20 slowest tests are printed.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from pathlib import Path
@@ -50,9 +48,8 @@ class Limits:
     def pytest_runtest_logreport(self, report: Report) -> None:
         """Look at the reason of what is skipped: a test, or (below) a file."""
         if report.skipped and not hasattr(report, "wasxfail"):
-            is_place = isinstance(report.longrepr, tuple)
-            reason = str(report.longrepr[2] if is_place else report.longrepr)
-            reason = reason.removeprefix("Skipped: ")
+            place = report.longrepr
+            reason = str(place[2] if isinstance(place, tuple) else place).removeprefix("Skipped: ")
             if not any(re.search(pattern, reason) for pattern in self._allowed):
                 self._faults.append(f"{report.nodeid}: skipped, which is not allowed: {reason}")
 

@@ -1,7 +1,5 @@
 """Which processes of a run listen where."""
 
-from __future__ import annotations
-
 import ipaddress
 from collections.abc import Iterable
 from contextlib import suppress

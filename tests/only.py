@@ -5,37 +5,33 @@ python -m tests.only PACKAGE,... MODULE [ARGUMENT ...]
 The module finds the standard library, gpt1, the packages and what these require by their metadata.
 """
 
-from __future__ import annotations
-
-import re
 import runpy
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from typing import Any
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-def normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
-
-def closure(packages: Sequence[str]) -> set[str]:
-    """The distributions that `packages` are and require, extras aside."""
-    found, waiting = set[str](), list(packages)
+def closure(requirements: Iterable[Requirement]) -> set[str]:
+    """The packages that these are and bring here, by the metadata of what is installed."""
+    seen = set[tuple[str, frozenset[str]]]()
+    waiting = [(requirement, frozenset({""})) for requirement in requirements]
     while waiting:
-        name = normal(waiting.pop())
-        if name in found:
-            continue
-        found.add(name)
-        try:
-            lines = requires(name) or []
-        except PackageNotFoundError:  # for another system
-            continue
-        waiting += [re.split(r"[^\w.-]", line)[0] for line in lines if "extra ==" not in line]
-    return found
+        one, extras = waiting.pop()
+        key = (canonicalize_name(one.name), frozenset({"", *one.extras}))
+        applies = one.marker is None or any(one.marker.evaluate({"extra": e}) for e in extras)
+        if applies and key not in seen:
+            seen.add(key)
+            with suppress(PackageNotFoundError):
+                waiting += [(Requirement(line), key[1]) for line in requires(one.name) or []]
+    return {name for name, _ in seen}
 
 
 class Only(MetaPathFinder):
@@ -53,9 +49,9 @@ class Only(MetaPathFinder):
 def main() -> None:
     packages, module, *arguments = sys.argv[1:]
     sysconfig.get_config_vars()  # reads a module whose name depends on the machine
-    allowed = closure(packages.split(","))
+    allowed = closure(map(Requirement, packages.split(",")))
     packages_of = packages_distributions().items()
-    names = {name for name, by in packages_of if allowed & set(map(normal, by))}
+    names = {name for name, by in packages_of if allowed & set(map(canonicalize_name, by))}
     names |= {*sys.stdlib_module_names, "gpt1"}
     kept = names | {"__main__"}
     for name in [name for name in sys.modules if name.partition(".")[0] not in kept]:

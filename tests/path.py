@@ -11,8 +11,6 @@ which runs any stage in the same way, is not on these paths. Prints the files in
 first call; the last line is a JSON object.
 """
 
-from __future__ import annotations
-
 import argparse
 import inspect
 import json
@@ -29,7 +27,7 @@ import yaml
 
 from tests.conftest import ROOT
 from tests.gpt1.tiny_pretraining import CONFIG, VOCABULARY, changed, write_data
-from tests.pipeline.inline import make, plan_of, run_inline
+from tests.pipeline.inline import artifact, make, plan_of, run_inline
 
 FOLDERS = ("gpt1", "stages")
 NOT_COUNTED = ("/errors.py", "/__init__.py")
@@ -90,12 +88,11 @@ def prepare_book(folder: Path) -> Work:
         (books / f"book {number}.txt").write_text(prose(number))
     workflow = write_workflow(
         folder,
-        ingest={"with": {"source": str(books), "parts": 1}},
-        clean={"needs": ["ingest"]},
+        ingest={"with": {"source": str(books), "parts": 1}}, clean={"needs": ["ingest"]},
         split={"needs": ["clean"], "with": {"held_out": 0.5}},
         vocabulary={"needs": ["clean", "split"], "with": {"merges": 50}},
         shard={"needs": ["clean", "split", "vocabulary"]},
-    )
+    )  # fmt: skip
 
     def work() -> None:
         from gpt1.data.shards import TokenShards
@@ -103,8 +100,7 @@ def prepare_book(folder: Path) -> Work:
 
         plan = plan_of(workflow, folder / "store")
         run_inline(plan)
-        shard = plan.store.artifact("shard", plan.entries["shard"].fingerprint)
-        assert shard is not None
+        shard = artifact(plan, "shard")
         files = [file.path for file in shard.under("train/")]
         shards = TokenShards.open(files, shard.path("books.parquet"), "train")
         Windows(shards, 8, seed=0).batch(0, 2)
@@ -129,12 +125,11 @@ def prepare_job(folder: Path) -> Work:
         (task / f"{split}.tsv").write_text("index\tsentence1\tsentence2\tlabel\n" + rows)
     rte, needs = {"task": "rte"}, ["given", "task_data", "encode"]
     workflow = write_workflow(
-        folder,
-        given={"with": {"checkpoint": str(model)}},
+        folder, given={"with": {"checkpoint": str(model)}},
         task_data={"with": {**rte, "source": str(folder)}},
         encode={"needs": needs[:2], "with": rte},
         finetune={"needs": needs, "with": {**rte, "epochs": 1, "batch": 4}},
-    )
+    )  # fmt: skip
     plan = plan_of(workflow, folder / "store")
     *before, job = plan.to_run
     for entry in before:

@@ -27,10 +27,9 @@ def of_report(store: Path) -> None:
         with page(scheme, offline=True) as opened:
             opened.goto((store / "report.html").resolve().as_uri())
             save(opened, IMAGES / f"report{'' if scheme == 'light' else '-dark'}.png", FIRST_SCREEN)
-            if scheme == "light":
-                for section in ("workflow", "tasks"):
-                    opened.evaluate(f"document.querySelector('#{section}').scrollIntoView()")
-                    save(opened, IMAGES / f"{section}.png", FIRST_SCREEN)
+            for section in ("workflow", "tasks") if scheme == "light" else ():
+                opened.evaluate(f"document.querySelector('#{section}').scrollIntoView()")
+                save(opened, IMAGES / f"{section}.png", FIRST_SCREEN)
 
 
 @contextmanager
@@ -62,8 +61,7 @@ def of_mlflow(store: Path) -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{store.resolve() / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("gpt1")
-    assert experiment is not None, f"{store}: nothing has been recorded there"
+    [experiment] = client.search_experiments(filter_string="name = 'gpt1'")
     runs = client.search_runs([experiment.experiment_id], max_results=500)
     ids = {run.info.run_name: run.info.run_id for run in runs}
     with mlflow(store) as first, page() as opened:
@@ -90,9 +88,8 @@ def main() -> None:
         sys.exit("screenshots: no chromium found; install it, or name it in GPT1_CHROMIUM")
     if len(sys.argv) != 2:
         sys.exit("screenshots: expected one argument, the store of a finished demo")
-    store = Path(sys.argv[1])
-    of_report(store)
-    of_mlflow(store)
+    of_report(Path(sys.argv[1]))
+    of_mlflow(Path(sys.argv[1]))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ A code line has code on it: it is not blank, a comment or a docstring (of an att
 of any other string is code. Lines are counted as they are written, at most 100 columns by ruff.
 """
 
-from __future__ import annotations
-
 import ast
 import io
 import json

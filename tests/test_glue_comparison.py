@@ -1,7 +1,5 @@
 """The paired comparison of benchmarks/glue.py on figures worked out by hand."""
 
-from __future__ import annotations
-
 import runpy
 from typing import Any
 
@@ -32,7 +30,4 @@ def test_pairs_are_of_one_seed_and_incomplete_tasks_are_left_out() -> None:
 
 def test_students_interval_over_three_seeds() -> None:
     half = 4.302653 / np.sqrt(3)
-    assert GLUE["t_interval"](np.array([1.0, 2, 3])) == pytest.approx(
-        (2 - half, 2 + half), abs=1e-5
-    )
-    assert np.isnan(GLUE["t_interval"](np.array([1.0]))[0])
+    assert GLUE["t_interval"](np.array([1.0, 2, 3])) == pytest.approx([2 - half, 2 + half], 1e-5)

@@ -1,8 +1,5 @@
 """What a newcomer starts from: the lock fits project and environment; set-up refuses clearly."""
 
-from __future__ import annotations
-
-import ast
 import importlib.metadata as metadata
 import json
 import os
@@ -16,48 +13,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.conftest import ROOT
+from tests.only import closure
 
 MINI = ROOT / "tests" / "e2e" / "mini.yaml"
-TEXT = (ROOT / "pyproject.toml").read_text()
-PROJECT = tomllib.loads(TEXT)["project"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-DIRECT = [
-    Requirement(line) for line in (*PROJECT["dependencies"], *EXTRAS["server"], *EXTRAS["dev"])
-]
+LINES = (*PROJECT["dependencies"], *EXTRAS["server"], *EXTRAS["dev"])
+DIRECT = [Requirement(line) for line in LINES]
 LOCK = (ROOT / "requirements.lock").read_text()
 LOCKED = re.findall(r"^([\w.-]+)==(\S+)$", LOCK, re.MULTILINE)
 PINS = {canonicalize_name(name): version for name, version in LOCKED}
 
 
-def needed() -> set[str]:
-    """All packages that DIRECT bring here, by the metadata of what is installed."""
-    seen: set[tuple[str, frozenset[str]]] = set()
-    waiting = [(requirement, frozenset[str]()) for requirement in DIRECT]
-    while waiting:
-        requirement, extras = waiting.pop()
-        key = (canonicalize_name(requirement.name), frozenset(requirement.extras))
-        places = [{**default_environment(), "extra": extra} for extra in (*extras, "")]
-        applies = requirement.marker is None or any(map(requirement.marker.evaluate, places))
-        if key in seen or not applies:
-            continue
-        seen.add(key)
-        try:
-            brought = metadata.requires(requirement.name) or []
-        except metadata.PackageNotFoundError:
-            continue
-        waiting += [(Requirement(line), key[1]) for line in brought]
-    return {name for name, _ in seen}
-
-
 def test_the_lock_pins_all_that_is_needed_as_it_is_installed_here() -> None:
     assert set(re.findall(r"^[^#\s].*$", LOCK, re.MULTILINE)) == {"==".join(pin) for pin in LOCKED}
     # torch brings its CUDA libraries in that build alone, for which the lock has a part of its own.
-    assert needed() - set(PINS) == set()
+    assert closure(DIRECT) - set(PINS) == set()
     for line in DIRECT:
         assert line.specifier.contains(PINS[canonicalize_name(line.name)]), line
     # Not all of sys.path: torch.compile puts the packages inside setuptools there.
@@ -65,45 +40,6 @@ def test_the_lock_pins_all_that_is_needed_as_it_is_installed_here() -> None:
         version = found.version.partition("+")[0]
         name = canonicalize_name(found.metadata["Name"])
         assert PINS.get(name, version) == version, f"{name}: another version than the lock's"
-
-
-def test_every_dependency_is_imported_or_says_what_it_is_for() -> None:
-    modules: dict[str, set[str]] = {}
-    for module, packages in metadata.packages_distributions().items():
-        for package in packages:
-            modules.setdefault(canonicalize_name(package), set()).add(module)
-    explained = {
-        Requirement(x).name for x in re.findall(r'^  "(.+)",  # \S.*$', TEXT, re.MULTILINE)
-    }
-    library = imports("gpt1", "stages", "pipeline")
-    everything = library | imports("tests", "benchmarks")
-    for lines, imported in ((PROJECT["dependencies"], library), (EXTRAS["dev"], everything)):
-        names = {Requirement(line).name for line in lines} - explained
-        assert {n for n in names if not modules.get(canonicalize_name(n), {n}) & imported} == set()
-
-
-def imports(*folders: str) -> set[str]:
-    """The top-level modules that the files of these folders import."""
-    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
-    nodes = [node for path in files for node in ast.walk(ast.parse(path.read_bytes()))]
-    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
-    return {name.partition(".")[0] for name in names}
-
-
-def test_the_library_needs_neither_ray_nor_mlflow() -> None:
-    """Every module of gpt1 but the tokenizer of exports, which is transformers' to import."""
-    code = (
-        "import importlib, pkgutil, sys\n"
-        "sys.modules |= dict.fromkeys(('ray', 'mlflow'))\n"
-        "import gpt1\n"
-        "names = {found.name for found in pkgutil.walk_packages(gpt1.__path__, 'gpt1.')}\n"
-        "for name in names - {'gpt1.weights.tokenization_gpt1'}: importlib.import_module(name)\n"
-        "print(len(names))\n"
-    )
-    done = run(sys.executable, "-c", code, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 80
 
 
 @pytest.fixture
@@ -135,9 +71,8 @@ KILLED = "python3 -m venv --without-pip .venv; touch .venv/.installing"
         (KILLED, "x) ", "900000", "no room"),  # what a killed installation left is not built upon
     ],
 )  # fmt: skip
-def test_set_up_refuses_in_one_line(
-    before: str, stub: str, gigabytes: str, said: str, clone: Path
-) -> None:
+def test_set_up_refuses(before: str, stub: str, gigabytes: str, said: str, clone: Path) -> None:
+    """In one line."""
     file = clone / "python-stub"
     file.write_text(f'#!/bin/sh\ncase "$*" in {stub};; esac\nexec "{sys.executable}" "$@"\n')
     file.chmod(0o755)
@@ -183,9 +118,9 @@ def test_a_wheel_starts_a_project_and_plans_it(installed: Path, tmp_path: Path) 
     assert not (project / "workflow.yaml").is_symlink()
     planned = gpt1(installed, project, "plan", "--profile", "demo", "--json")
     assert len(json.loads(planned.stdout)["cells"]) == 26, planned.stderr
-    again, nowhere = gpt1(installed, tmp_path, "init", "project"), gpt1(installed, tmp_path, "plan")
-    assert (again.returncode, "exists already" in again.stderr) == (2, True)
-    assert (nowhere.returncode, "gpt1 init" in nowhere.stderr) == (2, True)
+    for words, message in ((("init", "project"), "exists already"), (("plan",), "gpt1 init")):
+        done = gpt1(installed, tmp_path, *words)
+        assert (done.returncode, message in done.stderr) == (2, True)
 
 
 @pytest.mark.slow

@@ -1,11 +1,8 @@
 """Which files some work passes through."""
 
-from __future__ import annotations
-
 import json
 import sys
-import threading
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -13,15 +10,15 @@ from tests import path
 
 
 def test_called_functions_count_in_any_thread_and_imports_do_not() -> None:
+    sys.modules.pop("stages.given", None)
+
     def work() -> None:
         import stages.given  # noqa: F401 (its classes call functions of stages/contract.py)
         from gpt1.wording import counted
 
-        thread = threading.Thread(target=counted, args=(1, "book"))
-        thread.start()
-        thread.join()
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(counted, 1, "book").result()
 
-    sys.modules.pop("stages.given", None)
     assert path.called_files(work) == ["gpt1/wording.py"]
 
 
@@ -32,6 +29,4 @@ def test_a_path(
     monkeypatch.setattr("sys.argv", ["path", name])
     path.main()
     *files, last = capsys.readouterr().out.splitlines()
-    figures = json.loads(last)
-    assert figures["gpt1"] + figures["stages"] == figures["files"] == len(set(files)) == len(files)
-    assert all(Path(file).suffix == ".py" for file in files)
+    assert json.loads(last)["files"] == len(set(files)) == len(files) > 20

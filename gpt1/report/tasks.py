@@ -21,7 +21,8 @@ def finetune_facts(sources: Sequence[Source]) -> list[dict[str, Any]]:
     """A row for each task and variant (the settings that differ among a task's cells, seeds
     apart), in the order of the cells.
     """
-    return _rows(of_kind(sources, "finetune"), apart=("task", "seed"))
+    # Whether a cell's weights are kept changes no score; by itself the first seed's are.
+    return _rows(of_kind(sources, "finetune"), apart=("task", "seed", "keep_model"))
 
 
 def transfer_facts(sources: Sequence[Source]) -> list[dict[str, Any]]:

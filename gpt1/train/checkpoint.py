@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+from gpt1 import fault
 from gpt1.train.checkpoint_record import (
     HISTORY,
     Checkpoint,
@@ -78,8 +79,11 @@ class Checkpoints(Saving):
         for rank in range(1, self.ranks.world):
             listed |= _await_listing(private / f"{LISTING}{rank}")
         (private / HISTORY).write_text(draft.history, encoding="utf-8")
+        fault.point("checkpoint.written")
         write_record(private, draft.record, listed)
+        fault.point("checkpoint.recorded")
         _publish(private, self.own / f"step-{draft.step:08d}")
+        fault.point("checkpoint.published")
         self._forget_old()
 
     def _forget_old(self) -> None:

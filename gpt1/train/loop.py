@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from gpt1 import fault
 from gpt1.train.engine import Engine, MicroBatch, Outcome
 
 MicroBatches = Callable[[int], Sequence[MicroBatch]]
@@ -23,5 +24,6 @@ def train(
     """
     for step in range(start, steps):
         outcome = engine.step(step, micro_batches(step), learning_rate(step))
+        fault.point("train.step")
         if after_step:
             after_step(step + 1, outcome)

@@ -15,6 +15,7 @@ import time
 import uuid
 from pathlib import Path
 
+from gpt1 import fault
 from gpt1.train.checkpoint_record import (
     FORMAT,
     HISTORY,
@@ -151,7 +152,9 @@ class VaultCheckpoints(Saving):
             self.vault.send(self.output, f"snapshots/{snapshot}")
             self._sent[snapshot] = digest
         record = {"format": FORMAT, **draft.record, "files": listed}
+        fault.point("checkpoint.written")
         self.vault.write(folder, RECORD, json.dumps(record, indent=2, sort_keys=True).encode())
+        fault.point("checkpoint.published")
         self.vault.forget(folder, listings)
         self._forget_old()
 

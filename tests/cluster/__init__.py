@@ -1,1 +1,1 @@
-"""Several hosts on one machine: network and disks of their own, in kernel namespaces. Needs root and iproute2."""
+"""Several hosts on one machine, in kernel namespaces. Needs root and iproute2."""

@@ -1,6 +1,4 @@
-"""The wires between hosts: one switch, a link to each host, which can be cut, mended and made slow."""
-
-from __future__ import annotations
+"""The wire between the hosts of a world: a switch, and a link to each, to be cut or made slow."""
 
 import subprocess
 
@@ -8,7 +6,7 @@ from tests.cluster.host import Host
 from tests.cluster.world import World
 
 NET = "10.77.0"
-GATEWAY = f"{NET}.254"  # leads nowhere; but programs find their own address by asking for the way to a far one
+GATEWAY = f"{NET}.254"  # leads nowhere; programs find their own address by the way to a far one
 IN_SWITCH = f"""
 set -e
 ip link set lo up
@@ -24,25 +22,21 @@ class Network:
     """A switch in a network namespace of its own, so that nothing of it is seen outside."""
 
     def __init__(self, world: World) -> None:
-        self._outer, self._holder = world.start("unshare", "--net", "sh", "-c", IN_SWITCH)
-        assert self._outer.stdout
-        assert self._outer.stdout.readline() == b"ready\n", "the switch cannot be set up"
+        words = ("unshare", "--net", "sh", "-c", IN_SWITCH)
+        self._outer, self._holder = world.start("the switch", *words)
 
     def connect(self, host: Host) -> None:
-        """Lay a link to a host. On the host its end is called eth0."""
-        name = f"to-{host.name}"
-        self._do("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", str(host.holder))
+        """Add a link to a host. On the host its end is called eth0."""
+        name, ours = f"to-{host.name}", ("peer", "name", "eth0", "netns", str(host.holder))
+        self._do("ip", "link", "add", name, "type", "veth", *ours)
         self._do("ip", "link", "set", name, "master", "switch", "up")
-        for words in (f"address add {host.address}/24 dev eth0", "link set eth0 up", f"route add default via {GATEWAY}"):
-            self._on(host, "ip", *words.split())
+        self._on(host, "ip", "address", "add", f"{host.address}/24", "dev", "eth0")
+        self._on(host, "ip", "link", "set", "eth0", "up")
+        self._on(host, "ip", "route", "add", "default", "via", GATEWAY)
 
-    def cut(self, host: Host) -> None:
-        """Nothing gets to the host or away from it."""
-        self._do("ip", "link", "set", f"to-{host.name}", "down")
-
-    def mend(self, host: Host) -> None:
-        """The link is as it was."""
-        self._do("ip", "link", "set", f"to-{host.name}", "up")
+    def set_link(self, host: Host, state: str) -> None:
+        """`down`: nothing gets to the host or away from it; `up`: as it was."""
+        self._do("ip", "link", "set", f"to-{host.name}", state)
 
     def shape(self, host: Host, megabits: float | None) -> None:
         """Bound the link in both directions (None: as fast as the kernel can)."""
@@ -50,7 +44,7 @@ class Network:
             self._do("tc", "qdisc", "del", "dev", f"to-{host.name}", "root")
             host.run("tc", "qdisc", "del", "dev", "eth0", "root")
             return
-        # Less than the 64 KiB in which TCP leaves the host: those are cut into frames with headers of their own, as on a real wire.
+        # Less than TCP's 64 KiB: those are cut into frames with headers, as on a real wire.
         words = f"root tbf rate {megabits:g}mbit burst 60000 latency 100ms".split()
         self._do("tc", "qdisc", "replace", "dev", f"to-{host.name}", *words)
         self._on(host, "tc", "qdisc", "replace", "dev", "eth0", *words)

@@ -1,46 +1,38 @@
 """Who can reach a run's Ray: a run on this machine, and clusters with and without a token."""
 
-from __future__ import annotations
-
 import os
 import secrets
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import requests
 
-from tests.conftest import ROOT
-from tests.e2e.workflow import MINI
+from tests.e2e.workflow import MINI, begin, copy_without
 from tests.listening import Listener, environments, listeners
 from tests.servers.ray_cluster import Cluster, ray_cluster
 
 pytestmark = pytest.mark.slow
 TOKEN = secrets.token_hex(32)
 WITH_TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
-PRETRAIN = (
-    "--file", ROOT / "tests" / "stages" / "pretrain_workflow.yaml", "--set", "pretrain.steps=20",
-    "--set", "pretrain.validate_every=0", "--set", "pretrain.snapshot_every=20", "pretrain",
-)  # fmt: skip
+WRONG_TOKEN = {**WITH_TOKEN, "RAY_AUTH_TOKEN": "wrong"}
 
 
-def start(out: Path, environment: Mapping[str, str], *words: str | Path) -> subprocess.Popen[bytes]:
-    """`gpt1`, in an environment that says nothing of Ray but what is given."""
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    variables |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
-    with out.open("wb") as log:
-        command = [sys.executable, "-m", "pipeline.cli", *map(str, words)]
-        return subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log, stderr=subprocess.STDOUT)
+@pytest.fixture(autouse=True)
+def nothing_of_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment says nothing of Ray but what a command is given."""
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-def gpt1(folder: Path, environment: Mapping[str, str], *words: str | Path) -> tuple[int, str]:
+def gpt1(folder: Path, about: Mapping[str, str], *words: str | Path) -> tuple[int, str]:
     """Run it and wait: its exit status, and all it has printed."""
     out = folder / "out"
-    status = start(out, environment, *words).wait(timeout=600)
+    out.unlink(missing_ok=True)
+    status = begin(out, *words, **about).wait(timeout=600)
     return status, out.read_text()
 
 
@@ -50,77 +42,81 @@ def files_with(text: str, *folders: Path) -> list[Path]:
     return [path for path in files if text.encode() in path.read_bytes()]
 
 
-def test_a_local_run_listens_on_loopback_alone_and_refuses_strangers(tmp_path: Path) -> None:
+def test_a_local_run_listens_on_loopback_alone_and_refuses_strangers(
+    golden_run: Path, tmp_path: Path
+) -> None:
     """With two ranks. torch's store for the ranks to meet has no setting for its interface."""
-    mark = secrets.token_hex(8)
-    with tempfile.TemporaryDirectory(prefix="gpt1-ray-", dir="/tmp") as ray_folder:
-        environment = {"GPT1_TEST_MARK": mark, "HOME": "/proc/no-home", "RAY_TMPDIR": ray_folder}
-        driver = start(tmp_path / "log", environment, "run", *PRETRAIN, "--store", tmp_path / "store")
-        seen: set[Listener] = set()
-        tokens: set[str] = set()
-        stranger: tuple[tuple[int, str], tuple[int, str]] | None = None
+    mark, seen, tokens = secrets.token_hex(8), set[Listener](), set[str]()
+    store = copy_without(golden_run, tmp_path / "store", "pretrain")
+    strangers: list[tuple[int, str]] = []
+    with tempfile.TemporaryDirectory(prefix="gpt1-ray-", dir="/tmp") as ray:
+        about = {"GPT1_TEST_MARK": mark, "HOME": "/proc/no-home", "RAY_TMPDIR": ray}
+        words = ("run", "--file", MINI, "--store")
+        driver = begin(tmp_path / "log", *words, store, "pretrain", **about)
         while driver.poll() is None:
             processes = environments("GPT1_TEST_MARK", mark)
             seen |= listeners(processes)
-            tokens |= {variables["RAY_AUTH_TOKEN"] for variables in processes.values() if "RAY_AUTH_TOKEN" in variables}
-            control = next((listener for listener in seen if "gcs_server" in listener.process), None)
-            if stranger is None and control is not None:
-                there = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # without it Ray takes the host's address for localhost
-                address = f"127.0.0.1:{control.port}"
-                strange = ("run", "--file", MINI, "--store", tmp_path / "strange", "--address", address)
-                stranger = gpt1(tmp_path, there, *strange), gpt1(tmp_path, {**there, **WITH_TOKEN}, *strange)
+            tokens |= {found.get("RAY_AUTH_TOKEN", "") for found in processes.values()} - {""}
+            ports = [one.port for one in seen if "gcs_server" in one.process]
+            if ports and not strangers:
+                # Without the variable Ray takes the host's address for localhost.
+                there = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+                address = ("--address", f"127.0.0.1:{ports[0]}")
+                for token in ({}, WITH_TOKEN):
+                    strange = (*words, tmp_path / "strange", *address)
+                    strangers.append(gpt1(tmp_path, {**there, **token}, *strange))
             time.sleep(0.1)
         log = (tmp_path / "log").read_text()
         assert driver.returncode == 0, log
-        assert stranger is not None
-        without, wrong = stranger
-        assert (without[0], "asks for a token" in without[1]) == (2, True), without[1]
-        assert (wrong[0], "refuses the token" in wrong[1]) == (2, True), wrong[1]
-        open_ports = {listener.port for listener in seen if not listener.loopback}
-        by_ranks = {listener.port for listener in seen if "RayTrainWorker" in listener.process}
-        assert len(open_ports) == 1, f"more than torch's store: {[listener for listener in seen if not listener.loopback]}"
+        assert [status for status, _ in strangers] == [2, 2]
+        assert "asks for a token" in strangers[0][1]
+        assert "refuses the token" in strangers[1][1]
+        open_ports = {one.port for one in seen if not one.loopback}
+        by_ranks = {one.port for one in seen if "RayTrainWorker" in one.process}
+        assert len(open_ports) == 1, "more than torch's store"
         assert open_ports < by_ranks
-        named = [listener.process for listener in seen if listener.process]  # one that has just ended has no command line
-        assert {"gcs_server", "raylet"} <= {Path(process.split()[0]).name for process in named}
+        named = {Path(one.process.split()[0]).name for one in seen if one.process}
+        assert {"gcs_server", "raylet"} <= named
         [token] = tokens
-        assert token
         assert len(token) == 64
         assert token not in log
-        assert files_with(token, tmp_path / "store", Path(ray_folder)) == []
+        assert files_with(token, store, Path(ray)) == []
 
 
-@pytest.fixture(params=["token", "open"])
-def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Cluster, dict[str, str]]]:
-    """A cluster, and the environment that its users need."""
-    environment = WITH_TOKEN if request.param == "token" else {}
-    with ray_cluster(tmp_path / "ray.log", environment) as running:
-        yield running, environment
-
-
-def test_a_cluster_with_a_token_takes_those_who_have_it_and_one_without_is_warned_of(
-    cluster: tuple[Cluster, dict[str, str]], tmp_path: Path
-) -> None:
-    running, environment = cluster
-    job = ("--address", running.address)
-    work = ("--file", MINI, "--store", tmp_path / "store")
+def test_a_cluster_without_a_token_is_warned_of(ray_head: Cluster, tmp_path: Path) -> None:
+    work = ("--file", MINI, "--store", tmp_path / "store", "ingest")
+    status, said = gpt1(tmp_path, {}, "run", "--address", ray_head.gcs, *work)
+    assert (status, said.count("no authentication")) == (0, 1), said
     # What Ray would prefer to the address that it is given.
-    elsewhere = {**environment, "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1", "RAY_ADDRESS": "127.0.0.1:1"}
-    sent = gpt1(tmp_path, elsewhere, "submit", *job, *work, "ingest")
-    assert (sent[0], "1 made" in sent[1]) == (0, True), sent[1]
-    assert sent[1].count("no authentication") == (0 if environment else 1)
-    attached = gpt1(tmp_path, environment, "run", "--address", running.gcs, *work, "clean")
-    assert (attached[0], "1 made, 1 taken as they were" in attached[1]) == (0, True), attached[1]
-    assert attached[1].count("no authentication") == (0 if environment else 1)
-    headers = {"Authorization": f"Bearer {TOKEN}"}
-    listed = requests.get(f"{running.address}/api/jobs/", headers=headers, timeout=30).json()
-    [name] = [job["submission_id"] for job in listed if job["submission_id"]]
-    assert TOKEN not in str(listed)
-    assert gpt1(tmp_path, environment, "logs", *job, name)[0] == 0
-    assert files_with(TOKEN, tmp_path / "store", running.folder) == []
-    if environment:
-        for variables in ({}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "wrong"}):
-            for words in (["submit", *job, *work], ["jobs", *job], ["logs", *job, name], ["stop", *job, name]):
-                status, said = gpt1(tmp_path, variables, *words)
-                assert (status, len(said.splitlines()), "the Ray cluster" in said) == (2, 1, True), said
-            status, said = gpt1(tmp_path, variables, "run", "--address", running.gcs, *work, "split")
-            assert (status, len(said.splitlines()), "the Ray cluster" in said) == (2, 1, True), said
+    elsewhere = {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1", "RAY_ADDRESS": "127.0.0.1:1"}
+    status, said = gpt1(tmp_path, elsewhere, "submit", "--address", ray_head.address, *work)
+    assert (status, said.count("no authentication")) == (0, 1), said
+
+
+def test_a_cluster_with_a_token_takes_those_who_have_it(tmp_path: Path) -> None:
+    work = ("--file", MINI, "--store", tmp_path / "store")
+    with ray_cluster(tmp_path / "ray.log", WITH_TOKEN) as cluster:
+        job, attach = ("--address", cluster.address), ("--address", cluster.gcs)
+        sent = gpt1(tmp_path, WITH_TOKEN, "submit", *job, *work, "ingest")
+        assert (sent[0], sent[1].count("no authentication")) == (0, 0), sent[1]
+        attached = gpt1(tmp_path, WITH_TOKEN, "run", *attach, *work, "clean")
+        assert (attached[0], attached[1].count("no authentication")) == (0, 0), attached[1]
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        listed = requests.get(f"{cluster.address}/api/jobs/", headers=headers, timeout=30).json()
+        assert TOKEN not in str(listed)
+        [name] = [found["submission_id"] for found in listed if found["submission_id"]]
+        assert gpt1(tmp_path, WITH_TOKEN, "logs", *job, name)[0] == 0
+        assert files_with(TOKEN, tmp_path / "store", cluster.folder) == []
+        commands = [
+            ("submit", *job, *work), ("jobs", *job), ("logs", *job, name), ("stop", *job, name),
+            ("run", *attach, *work, "split"),
+        ]  # fmt: skip
+        tries = [(about, words) for about in ({}, WRONG_TOKEN) for words in commands]
+        outs = [tmp_path / f"out{number}" for number in range(len(tries))]
+        begun = [
+            begin(out, *words, **about) for out, (about, words) in zip(outs, tries, strict=True)
+        ]
+        assert [process.wait(timeout=600) for process in begun] == [2] * len(tries)
+        for out in outs:
+            [line] = out.read_text().splitlines()
+            assert "the Ray cluster" in line

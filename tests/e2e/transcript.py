@@ -1,10 +1,8 @@
-"""A page's `console` blocks as commands with what they print, and the comparison with what was printed, figures masked.
+"""A page's `console` blocks: their commands, and whether what was printed is what they show.
 
-In a block a line that begins with `$ ` is a command, the lines under it are its output; `...` stands for any lines left out.
-`$ echo $?` shows the exit status of the command before, which is 0 where the page does not say.
+A line that begins with `$ ` is a command, the lines under it are its output; `...` is for any lines
+left out. `$ echo $?` shows the exit status of the command before, 0 where the page does not say.
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Sequence
@@ -13,11 +11,14 @@ from dataclasses import dataclass, field
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LEFT_OUT = "..."
 STATUS = "$ echo $?"
+RUN = r"\b\d{8}-\d{6}-[0-9a-f]{4}\b"
+DIGEST = r"\b(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{7,}\b"
+SPAN = r"(?<![\w.])(?:\d+ h )?(?:\d+ min )?\d+(?:\.\d+)? (?:s|min|h)\b"
 MASKS = (
     (r"^\s*(?:[\d.]+ s|[\d:]+)\s{2}(?=\S)", ""),  # the time since the start before a line of a run
     (r"(?<![\w.])/\S*/(?=[\w.])", ""),  # folders
-    (r"\b\d{8}-\d{6}-[0-9a-f]{4}\b|\b(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{7,}\b", "#"),  # runs, fingerprints
-    (r"(?<![\w.])(?:\d+ h )?(?:\d+ min )?\d+(?:\.\d+)? (?:s|min|h)\b|\b\d+:\d\d(?::\d\d)?\b", "#"),  # how long
+    (rf"{RUN}|{DIGEST}", "#"),
+    (rf"{SPAN}|\b\d+:\d\d(?::\d\d)?\b", "#"),
     (r"[\d,.]*\d", "#"),
     (r"\s+", " "),
 )
@@ -56,12 +57,13 @@ def masked(line: str) -> str:
 
 
 def _same(printed: str, wanted: str) -> bool:
-    """A line that ends with `...` stands for every line that begins so."""
-    return printed.startswith(wanted.removesuffix(LEFT_OUT)) if wanted.endswith(LEFT_OUT) else printed == wanted
+    """A line that ends with `...` is every line that begins in the same way."""
+    begins = printed.startswith(wanted.removesuffix(LEFT_OUT))
+    return begins if wanted.endswith(LEFT_OUT) else printed == wanted
 
 
 def missing(shown: Sequence[str], printed: Sequence[str]) -> str | None:
-    """The first line that was not printed where the page has it; None when all is as shown. Blank lines do not count."""
+    """The first line not printed where the page has it, or None. Blank lines do not count."""
     lines = [masked(line) for line in printed if line.strip()]
     place, loose = 0, False
     for line in shown:
@@ -69,9 +71,9 @@ def missing(shown: Sequence[str], printed: Sequence[str]) -> str | None:
             loose = True
         elif line.strip():
             wanted = masked(line)
-            fits = [n for n in range(place, len(lines)) if _same(lines[n], wanted)]
-            at = fits[0] if fits else len(lines)
-            if at == len(lines) or (at > place and not loose):
+            fits = (n for n in range(place, len(lines)) if _same(lines[n], wanted))
+            at = next(fits, None)
+            if at is None or (at > place and not loose):
                 return line
             place, loose = at + 1, False
     return None if loose or place == len(lines) else f"(the page ends before) {lines[place]}"

@@ -1,25 +1,43 @@
-"""Running the small whole workflow as a user does, and looking at what it left."""
-
-from __future__ import annotations
+"""Running the small workflow as a user does, and looking at what it left."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.conftest import ROOT
+from tests.servers.process import wait_until
 
 MINI = ROOT / "tests" / "e2e" / "mini.yaml"
 Record = dict[str, Any]
 
 
-def gpt1(*words: str | Path, timeout: float = 600, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Run the command and wait."""
-    command = [sys.executable, "-m", "pipeline.cli", *map(str, words)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)
+def command(*words: str | Path) -> list[str]:
+    """The command line `gpt1 WORDS`."""
+    return [sys.executable, "-m", "pipeline.cli", *map(str, words)]
+
+
+def gpt1(
+    *words: str | Path, timeout: float = 1800, cwd: Path = ROOT, **about: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command, with variables added to the environment, and wait."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **about}
+    return subprocess.run(
+        command(*words), cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout
+    )
+
+
+def begin(log: Path, *words: str | Path, **about: str) -> subprocess.Popen[bytes]:
+    """Start the command in a session of its own, as a terminal does; its output goes to `log`."""
+    env = {**os.environ, **about}
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            command(*words), cwd=ROOT, env=env, stdout=out, stderr=out, start_new_session=True
+        )
 
 
 def run_mini(store: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -43,16 +61,32 @@ def outputs(store: Path) -> dict[str, str]:
     }
 
 
-def kill_when(store: Path, ready: Callable[[], bool], *words: str, limit: float = 300) -> None:
+def copy_without(golden: Path, store: Path, *missing: str) -> Path:
+    """A copy of a store without the cells and parts whose names begin with one of `missing`."""
+    shutil.copytree(golden, store, symlinks=True)
+    for path in store.glob("*/*/record.json"):
+        record = json.loads(path.read_text())
+        if f"{record['stage']}/{record['cell']}".startswith(missing):
+            shutil.rmtree(path.parent)
+    return store
+
+
+def kill_when(store: Path, ready: Callable[[], bool], *words: str) -> None:
     """Start the small workflow and `kill -9` its driver as soon as `ready` says so."""
-    command = [sys.executable, "-m", "pipeline.cli", "run", "--file", str(MINI), "--store", str(store), *words]
     log = store.parent / "killed.log"
-    with log.open("ab") as out:
-        driver = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
-        deadline = time.monotonic() + limit
-        while not ready():
-            assert driver.poll() is None, f"the run ended before it could be killed:\n{log.read_text()[-3000:]}"
-            assert time.monotonic() < deadline, f"nothing to kill within {limit} s:\n{log.read_text()[-3000:]}"
-            time.sleep(0.01)
-        driver.kill()
-        driver.wait()
+    driver = begin(log, "run", "--file", MINI, "--store", store, *words)
+    wait_until(ready, "something to kill", driver, log, 300, every=0.01)
+    driver.kill()
+    driver.wait()
+
+
+def checkpoints(store: Path) -> list[int]:
+    """Steps of the complete checkpoints of pre-training, over all attempts."""
+    found = store.glob("pretrain/*/*/checkpoints/step-*/record.json")
+    return sorted(int(path.parent.name.removeprefix("step-")) for path in found)
+
+
+def last_steps(store: Path) -> list[int]:
+    """The steps whose speed the last attempt at pre-training has recorded."""
+    *_, file = sorted(store.glob("pretrain/*/2*/throughput.jsonl"))
+    return [json.loads(line)["step"] for line in file.read_text().splitlines()]

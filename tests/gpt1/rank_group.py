@@ -1,7 +1,5 @@
 """Ranks that stay: processes of one group that call functions of the tests, as often as asked."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import socket

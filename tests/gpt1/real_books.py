@@ -1,7 +1,5 @@
 """Real prose for the tests: the embedded corpus's files, and the start of the shared books."""
 
-from __future__ import annotations
-
 import tarfile
 from importlib.metadata import files
 from pathlib import Path

@@ -3,8 +3,7 @@
 It follows OpenAI's `text_utils.py` step by step, over complete texts.
 """
 
-from __future__ import annotations
-
+import functools
 import json
 import re
 from pathlib import Path
@@ -16,11 +15,8 @@ RUNS = r"(-+|~+|!+|\"+|;+|\?+|\++|,+|\)+|\(+|/+|\*+|\[+|\]+|}+|{+|\|+|_+)"
 
 
 def standardise(text: str) -> str:
-    text = text.replace("—", "-")
-    text = text.replace("–", "-")
-    text = text.replace("―", "-")
-    text = text.replace("…", "...")
-    text = text.replace("´", "'")
+    for odd, plain in (("—", "-"), ("–", "-"), ("―", "-"), ("…", "..."), ("´", "'")):
+        text = text.replace(odd, plain)
     text = re.sub(RUNS, r" \1 ", text)
     text = re.sub(r"\s*\n\s*", " \n ", text)
     text = re.sub(r"[^\S\n]+", " ", text)
@@ -38,20 +34,11 @@ class StraightReading:
         self.ranks = {tuple(line.split()): rank for rank, line in enumerate(lines)}
         self.nlp = spacy.blank("en")
         self.nlp.max_length = 1 << 30
-        self.cache: dict[str, list[str]] = {}
-
-    def bpe(self, token: str) -> list[str]:
-        """A word's pieces, each word once, as in OpenAI's code."""
-        if token not in self.cache:
-            self.cache[token] = self.cut(token)
-        return self.cache[token]
+        self.bpe = functools.cache(self.cut)  # each word once, as in OpenAI's code
 
     def cut(self, token: str) -> list[str]:
         word = (*tuple(token[:-1]), token[-1] + "</w>")
-        pairs = adjacent(word)
-        if not pairs:
-            return [token + "</w>"]
-        while True:
+        while pairs := adjacent(word):
             best = min(pairs, key=lambda pair: self.ranks.get(pair, float("inf")))
             if best not in self.ranks:
                 break
@@ -65,9 +52,6 @@ class StraightReading:
                     merged.append(word[i])
                     i += 1
             word = tuple(merged)
-            if len(word) == 1:
-                break
-            pairs = adjacent(word)
         if " ".join(word) == "\n  </w>":
             return ["\n</w>"]
         return list(word)
@@ -77,7 +61,4 @@ class StraightReading:
         return [token.text.lower() for token in self.nlp(standardise(ftfy.fix_text(text)))]
 
     def ids(self, text: str) -> list[int]:
-        found: list[int] = []
-        for word in self.words(text):
-            found.extend(self.encoder.get(piece, 0) for piece in self.bpe(word))
-        return found
+        return [self.encoder.get(piece, 0) for word in self.words(text) for piece in self.bpe(word)]

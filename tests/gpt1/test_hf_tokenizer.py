@@ -1,7 +1,5 @@
 """The exported folder in transformers and in lm-evaluation-harness: our ids, or an error."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -48,8 +46,7 @@ from transformers import AutoTokenizer, pipeline
 
 folder, has_torch = sys.argv[1], importlib.util.find_spec("torch") is not None
 loads = [AutoTokenizer.from_pretrained]
-if has_torch:
-    loads.append(lambda folder, **options: pipeline("text-generation", folder, **options))
+loads += [lambda folder, **more: pipeline("text-generation", folder, **more)] if has_torch else []
 for load in loads:
     try:
         load(folder)
@@ -74,23 +71,28 @@ def exported(folder: Path, vocabulary: Vocabulary) -> Any:
 def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
     """Our encoder, and the exported tokenizer of the same vocabulary."""
     vocabulary = learned_vocabulary()
-    folder = tmp_path_factory.mktemp("exported") / "my.gpt-1"
-    return TextEncoder(vocabulary), exported(folder, vocabulary)
+    return TextEncoder(vocabulary), exported(tmp_path_factory.mktemp("my.gpt-1"), vocabulary)
 
 
-def ids_outside(python: str | Path, folder: Path, here: Path, given: list[str]) -> list[list[int]]:
-    """The ids of a process that has neither our code nor a terminal, and warns of nothing."""
-    (here / "texts.json").write_text(json.dumps(given))
+def run_outside(command: list[Any], here: Path, **variables: str) -> str:
+    """What a process without a terminal, which succeeds, says on stderr."""
     done = subprocess.run(
-        [python, "-c", OUTSIDE, folder], cwd=here, env={**os.environ, "HF_HOME": str(here)},
-        stdin=subprocess.DEVNULL, start_new_session=True, capture_output=True, text=True,
-        timeout=900, check=False,
+        command, cwd=here, env={**os.environ, **variables}, stdin=subprocess.DEVNULL,
+        start_new_session=True, capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "max_length" not in done.stderr
-    assert "token_id" not in done.stderr
-    found: list[list[int]] = json.loads((here / "ids.json").read_text())
-    return found
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stderr
+
+
+def assert_same_outside(python: str | Path, shared: Path, here: Path, given: list[str]) -> None:
+    """A process that has not our code gives the published vocabulary's ids, without a warning."""
+    vocabulary = Vocabulary.load(shared / "gpt1_bpe")
+    exported(here / "my.gpt-1", vocabulary)
+    (here / "texts.json").write_text(json.dumps(given))
+    said = run_outside([python, "-c", OUTSIDE, here / "my.gpt-1"], here, HF_HOME=str(here))
+    assert not re.search("max_length|token_id", said)
+    found = json.loads((here / "ids.json").read_text())
+    assert found == list(map(TextEncoder(vocabulary).encode, given))
 
 
 def environment(folder: Path, *packages: str, see_ours: bool = False) -> Path:
@@ -98,15 +100,12 @@ def environment(folder: Path, *packages: str, see_ours: bool = False) -> Path:
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = folder / "bin" / "python"
     if see_ours:  # torch is large; this project, which a .pth file there names, is not found
-        place = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
-        (Path(place) / "ours.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        [place] = folder.glob("lib/python*/site-packages")
+        (place / "ours.pth").write_text(sysconfig.get_path("purelib") + "\n")
     pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "-q", *packages]
     done = subprocess.run(pip, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=900)
     if done.returncode:
-        errors = re.findall("^ERROR.*", done.stderr.decode(), re.MULTILINE)
-        pytest.skip(f"{', '.join(packages)} cannot be installed here: {errors[-1:]}")
-    found = subprocess.run([python, "-c", "import gpt1"], cwd=folder, stderr=subprocess.PIPE)
-    assert found.returncode != 0, "the environment sees this project"
+        pytest.skip(f"{packages} cannot be installed here: {done.stderr[-300:]!r}")
     return python
 
 
@@ -125,11 +124,6 @@ def assert_same(ours: TextEncoder, theirs: Any, text: str) -> None:
     assert theirs.decode(ids) == ours.decode(ids)
 
 
-@pytest.mark.parametrize("text", TRICKY)
-def test_tricky_text_has_our_ids(text: str, both: Both) -> None:
-    assert_same(*both, text)
-
-
 @settings(deadline=None)
 @given(text=texts(), data=st.data())
 def test_any_text_has_our_ids(text: str, data: st.DataObject, both: Both) -> None:
@@ -146,20 +140,21 @@ def test_unk_is_every_special_token(both: Both) -> None:
     ours, theirs = both
     assert theirs.get_vocab() == ours.vocabulary.ids
     assert {theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id} == {0}
-    assert theirs.all_special_ids == [0]
     assert (len(theirs), theirs.model_max_length) == (ours.vocabulary.size, 16)
-    found = theirs(["the ship", "the"], padding=True)
     long, short = map(ours.encode, ("the ship", "the"))
     rest = [0] * (len(long) - len(short))
     masks = [[1] * len(long), [1] * len(short) + rest]
-    assert found == {"input_ids": [long, short + rest], "attention_mask": masks}
+    padded = {"input_ids": [long, short + rest], "attention_mask": masks}
+    assert theirs(["the ship", "the"], padding=True) == padded
 
 
-def test_what_transformers_saves_loads_again(both: Both, tmp_path: Path) -> None:
+def test_tricky_text_has_our_ids_and_what_is_saved_loads(both: Both, tmp_path: Path) -> None:
     ours, theirs = both
     theirs.save_pretrained(tmp_path)
     again = transformers.AutoTokenizer.from_pretrained(tmp_path, trust_remote_code=True)
-    assert [again.encode(text) for text in TRICKY] == [ours.encode(text) for text in TRICKY]
+    for text in TRICKY:
+        assert_same(ours, theirs, text)
+        assert again.encode(text) == ours.encode(text)
     assert Vocabulary.load(tmp_path).sha256 == ours.vocabulary.sha256
 
 
@@ -169,12 +164,9 @@ def test_books_and_glue_have_our_ids(shared: Path, tmp_path: Path) -> None:
 
     GPT1_TRANSFORMERS_PYTHON names the Python of another environment, with other versions.
     """
-    vocabulary = Vocabulary.load(shared / "gpt1_bpe")
-    exported(tmp_path / "my.gpt-1", vocabulary)
     python = os.environ.get("GPT1_TRANSFORMERS_PYTHON", sys.executable)
     sample = [*TRICKY, *books_and_glue(shared, tmp_path, 1_000_000)[::5], *random_texts(7, 1_000)]
-    found = ids_outside(python, tmp_path / "my.gpt-1", tmp_path, sample)
-    assert found == list(map(TextEncoder(vocabulary).encode, sample))
+    assert_same_outside(python, shared, tmp_path, sample)
 
 
 @pytest.mark.chaos
@@ -183,11 +175,8 @@ def test_all_books_in_an_environment(version: str, shared: Path, tmp_path: Path)
     """The lowest and the highest version that is supported."""
     packages = (f"transformers=={version}", "ftfy==6.3.1", "spacy==3.8.18")
     python = environment(tmp_path / "environment", *packages)
-    vocabulary = Vocabulary.load(shared / "gpt1_bpe")
-    exported(tmp_path / "hf", vocabulary)
     sample = [*books_and_glue(shared, tmp_path, 5_000_000), *random_texts(7, 5_000)]
-    found = ids_outside(python, tmp_path / "hf", tmp_path, sample)
-    assert found == list(map(TextEncoder(vocabulary).encode, sample))
+    assert_same_outside(python, shared, tmp_path, sample)
 
 
 @pytest.mark.parametrize("missing", ["ftfy", "spacy"])
@@ -204,29 +193,16 @@ def test_a_folder_without_its_vocabulary_is_refused(tmp_path: Path) -> None:
         transformers.AutoTokenizer.from_pretrained(tmp_path, trust_remote_code=True)
 
 
-PACKAGES = ("lm_eval[hf]==0.4.13", "transformers==5.23.0")
 DOCUMENTS = [
     ("It wasn't the first time.", " The old man had gone."),
     ("She said that it was a dark night", ", and he didn't answer."),
     ("The captain's café:", "\nit was closed — for the winter…"),
     ("", "It was the best of times."),  # after the beginning-of-text token
 ]
-LM_EVAL = """
-task: books
-dataset_path: json
-dataset_kwargs: {data_files: {test: FILE}}
-test_split: test
-output_type: loglikelihood
-doc_to_text: "{{context}}"
-doc_to_target: "{{continuation}}"
-target_delimiter: ""
-metric_list: [{metric: perplexity}, {metric: acc}]
-"""
-
-
 @pytest.mark.chaos
 def test_lm_evals_log_likelihoods_are_our_own(tmp_path: Path) -> None:
-    python = environment(tmp_path / "environment", *PACKAGES, see_ours=True)
+    packages = ("lm_eval[hf]==0.4.13", "transformers==5.23.0")
+    python = environment(tmp_path / "environment", *packages, see_ours=True)
     vocabulary = learned_vocabulary()
     model = samples.model(vocabulary_size=vocabulary.size, width=16, context=64)
     export(tmp_path / "hf", model, vocabulary, "card")
@@ -234,7 +210,13 @@ def test_lm_evals_log_likelihoods_are_our_own(tmp_path: Path) -> None:
     file = tmp_path / "documents.jsonl"
     file.write_text("\n".join(rows) + "\n")
     (tmp_path / "tasks").mkdir()
-    (tmp_path / "tasks" / "books.yaml").write_text(LM_EVAL.replace("FILE", str(file)))
+    task = {
+        "dataset_kwargs": {"data_files": {"test": str(file)}}, "target_delimiter": "",
+        "task": "books", "dataset_path": "json", "test_split": "test",
+        "output_type": "loglikelihood", "doc_to_text": "{{context}}",
+        "doc_to_target": "{{continuation}}", "metric_list": [{"metric": "acc"}],
+    }  # fmt: skip
+    (tmp_path / "tasks" / "books.yaml").write_text(json.dumps(task))  # JSON is YAML
     arguments = f"pretrained={tmp_path / 'hf'},trust_remote_code=True,dtype=float32"
     command = [
         python, "-m", "lm_eval", "--model", "hf", "--model_args", arguments, "--tasks", "books",
@@ -242,11 +224,7 @@ def test_lm_evals_log_likelihoods_are_our_own(tmp_path: Path) -> None:
         "--output_path", tmp_path / "out", "--log_samples",
     ]  # fmt: skip
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
-    done = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, **offline}, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_outside(command, tmp_path, **offline)
     [file] = (tmp_path / "out").rglob("samples_books_*.jsonl")
     answers = sorted(map(json.loads, file.read_text().splitlines()), key=lambda one: one["doc_id"])
     encode, expected = TextEncoder(vocabulary).encode, []
@@ -257,5 +235,4 @@ def test_lm_evals_log_likelihoods_are_our_own(tmp_path: Path) -> None:
             logits = model.vocabulary_logits(model(torch.tensor([ids[:-1]])))
         scores = torch.log_softmax(logits[0], -1)
         expected.append(sum(float(scores[n - 1, ids[n]]) for n in range(len(given), len(ids))))
-    found = [float(one["filtered_resps"][0][0]) for one in answers]
-    assert found == pytest.approx(expected, rel=1e-4)
+    assert [float(one["filtered_resps"][0][0]) for one in answers] == pytest.approx(expected, 1e-4)

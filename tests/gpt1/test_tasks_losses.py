@@ -1,14 +1,20 @@
-"""The loss of one batch of each kind against a straight reading of SPEC section 4, to 1e-6."""
+"""Fine-tuning: losses against a straight reading of SPEC section 4, and tasks that are learned."""
 
-from __future__ import annotations
-
+import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from gpt1.errors import UserError
+from gpt1.model.config import ModelConfig
+from gpt1.model.gpt import GPT
+from gpt1.tasks import finetune as tuning
 from gpt1.tasks.encoded import Encoded, make_batch
 from gpt1.tasks.finetune import FinetuneConfig, TaskSet, make_task_model
 from gpt1.tasks.heads import soft_labels
@@ -16,7 +22,7 @@ from gpt1.tasks.table import TASKS, Task
 from gpt1.tasks.task_model import TaskModel
 from gpt1.tasks.transforms import SpecialIds, sequences
 from gpt1.train.random_state import generator
-from tests.gpt1 import straight_losses as straight
+from gpt1.train.reporter import PrintReporter
 from tests.gpt1 import weight_samples as samples
 
 VOCABULARY, CONTEXT = 60, 48
@@ -32,7 +38,7 @@ CHOICES = [
 SCORES = [0.0, 2.75, 5.0, 4.2]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def in_float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
@@ -62,19 +68,43 @@ def loss_of(model: TaskModel, examples: list[Encoded], task: Task) -> float:
     return float(model(ids, lengths, labels.double() if task.regression else labels).detach())
 
 
-def task_loss(model: TaskModel, rows: list[list[list[int]]], labels: list[float]) -> Tensor:
-    gpt, weight, bias = model.gpt, model.head.linear.weight, model.head.linear.bias
-    classes = [int(label) for label in labels]
-    if model.head.kind == "choice":
-        return straight.choice(gpt, weight, bias, rows, classes)
-    if model.head.kind != "similarity":
-        return straight.classification(gpt, weight, bias, [row[0] for row in rows], classes)
-    logits = straight.similarity_logits(gpt, weight, bias, rows)
-    if model.head.regression == "mse":
+def states(gpt: GPT, sequence: Sequence[int]) -> Tensor:
+    """(T, C): the last block's outputs, of the sequence alone, unpadded."""
+    return gpt(torch.tensor([list(sequence)]))[0]
+
+
+def class_losses(logits: Tensor, labels: Sequence[float]) -> Tensor:
+    """Mean negative log-probability of the right class, answer or token."""
+    pairs = zip(logits, labels, strict=True)
+    return torch.stack([-torch.log_softmax(row, 0)[int(label)] for row, label in pairs]).mean()
+
+
+def straight_auxiliary(gpt: GPT, rows: list[list[list[int]]]) -> Tensor:
+    """The mean over sequences of each one's mean cross-entropy over all ids but the first."""
+    weight, sequences = gpt.tokens_embed.weight, [one for row in rows for one in row]
+    losses = [class_losses(states(gpt, one)[:-1] @ weight.T, one[1:]) for one in sequences]
+    return torch.stack(losses).mean()
+
+
+def straight_loss(model: TaskModel, rows: list[list[list[int]]], labels: list[float]) -> Tensor:
+    """Linear on the last state; softmax over answers; of both orders the last states added."""
+    head = model.head
+
+    def outputs(*sequences: list[int]) -> Tensor:
+        last = torch.stack([states(model.gpt, one)[-1] for one in sequences]).sum(0)
+        return head.linear.weight @ last + head.linear.bias
+
+    if head.kind == "choice":
+        logits = torch.stack([torch.cat([outputs(answer) for answer in row]) for row in rows])
+    else:
+        logits = torch.stack([outputs(*row) for row in rows])
+    if labels is not SCORES:
+        return class_losses(logits, labels)
+    if head.regression == "mse":
         return ((logits[:, 0] - torch.tensor(labels)) ** 2).mean()
-    if model.head.regression == "soft":
-        return straight.soft_regression(logits, labels)
-    return straight.class_losses(logits, classes)
+    # the released code's soft labels: a score's share of the integer above it, the rest below
+    soft = [[max(0.0, 1.0 - abs(score - number)) for number in range(6)] for score in labels]
+    return -(torch.tensor(soft) * F.log_softmax(logits, 1)).sum(1).mean()
 
 
 LOSSES: list[tuple[str, list[float], dict[str, Any]]] = [
@@ -84,20 +114,21 @@ LOSSES: list[tuple[str, list[float], dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize(("name", "labels", "settings"), LOSSES)
 def test_task_and_auxiliary_loss(name: str, labels: list[float], settings: dict[str, Any]) -> None:
     """And a batch has the mean of its examples alone: padding and company change nothing."""
     task = TASKS[name]
     model, examples = model_for(task, **settings), encoded(task, labels)
     rows = [example.sequences for example in examples]
-    auxiliary = straight.language_model_loss(model.gpt, [one for row in rows for one in row])
-    weight = 0.0 if settings else 0.5
-    expected = float((task_loss(model, rows, labels) + weight * auxiliary).detach())
+    auxiliary = 0.0 if settings else 0.5 * straight_auxiliary(model.gpt, rows)
+    expected = float((straight_loss(model, rows, labels) + auxiliary).detach())
     assert loss_of(model, examples, task) == pytest.approx(expected, abs=1e-6)
     alone = [loss_of(model, [example], task) for example in examples]
     assert loss_of(model, examples[::-1], task) == pytest.approx(sum(alone) / 4, abs=1e-6)
 
 
+@pytest.mark.usefixtures("in_float64")
 def test_answers_of_a_question_share_their_dropout_mask() -> None:
     model = model_for(TASKS["race"], dropout=0.5).train()
     same = torch.randn(3, 1, 32).expand(3, 4, 32).reshape(12, 32)  # four equal answers to each
@@ -108,9 +139,83 @@ def test_answers_of_a_question_share_their_dropout_mask() -> None:
     assert len({round(value, 9) for value in other}) == 3  # another mask for each question
 
 
+@pytest.mark.usefixtures("in_float64")
 def test_soft_labels_and_their_expectation() -> None:
     scores = torch.tensor([0.0, 1.25, 4.9, 5.0])
     labels = soft_labels(scores)
     assert labels[1].tolist() == [0, 0.75, 0.25, 0, 0, 0]
     head = model_for(TASKS["stsb"]).head
     assert torch.allclose(head.predict((labels + 1e-30).log()).double(), scores, atol=1e-5)
+
+
+CPU = torch.device("cpu")
+CONFIG = FinetuneConfig(seed=3, lr=3e-3, epochs=4, batch=16, log_every=5)
+
+
+def tiny() -> GPT:
+    return GPT(ModelConfig(40, 24, 32, 2, 2, init_std=0.1), generator("weights", 1))
+
+
+def examples(name: str, count: int, seed: int) -> list[Encoded]:
+    """The label is whether (choice: where) a certain id is there: any form of input shows it."""
+    task, rng, special = TASKS[name], random.Random(seed), SpecialIds.after(40)
+    made = []
+    for number in range(count):
+        label, choice = number % 2, task.kind == "choice"
+        marked, plain = ([rng.randrange(10, 40) for _ in range(rng.randrange(3, 7))] for _ in "ab")
+        if label or choice:
+            marked[rng.randrange(len(marked))] = 1
+        choices = [[marked, plain], [plain, marked]][label] if choice else []
+        texts = [marked] if task.kind in ("classification", "choice") else [plain, marked]
+        made.append(Encoded(sequences(task.kind, texts, choices, special, 24), label))
+    return made
+
+
+def task_set(name: str) -> TaskSet:
+    train, dev = examples(name, 240, 1), examples(name, 80, 2)
+    return TaskSet(TASKS[name], train, dev, ("a", "b") * 40)
+
+
+def tuned(name: str, config: FinetuneConfig = CONFIG) -> tuple[Any, tuning.Result]:
+    data = task_set(name)
+    model = make_task_model(tiny(), data, config)
+    return model, tuning.finetune(model, data, config, CPU, PrintReporter())
+
+
+@pytest.mark.parametrize("name", ["sst2", "rte", "mrpc", "storycloze"])
+def test_every_kind_learns(name: str) -> None:
+    found = tuned(name, replace(CONFIG, epochs=8))[1].score
+    assert found is not None
+    assert found.values["accuracy"] > 95
+    assert {"accuracy/a", "accuracy/b"} <= found.values.keys()
+
+
+def test_the_best_epoch_is_kept_with_the_same_bits_every_time() -> None:
+    (model, first), (_, again) = tuned("rte"), tuned("rte")
+    assert (first.curve, first.predictions) == (again.curve, again.predictions)
+    assert all(torch.equal(first.weights[name], again.weights[name]) for name in first.weights)
+    assert tuned("rte", replace(CONFIG, seed=4, epochs=1))[1].curve != first.curve
+    reached = [point["dev_accuracy"] for point in first.curve if "dev_accuracy" in point]
+    assert len(reached) == CONFIG.epochs
+    assert first.score is not None
+    assert (first.score.main, first.best_epoch) == (max(reached), reached.index(max(reached)) + 1)
+    data = task_set("rte")
+    assert tuning.predict(model, data.dev, data.task, CONFIG, CPU) == first.predictions
+
+
+def test_the_schedule_is_warm_up_and_a_line_to_zero() -> None:
+    curve = tuned("rte", replace(CONFIG, epochs=2, warmup=0.1, log_every=1))[1].curve
+    rates = [point["lr"] for point in curve if "lr" in point]
+    assert (len(rates), rates.index(max(rates))) == (15 * 2, round(0.1 * 30) - 1)
+    assert max(rates) == pytest.approx(CONFIG.lr)
+    falls = [before - after for before, after in pairwise(rates[3:])]
+    assert max(falls) - min(falls) < 1e-9 < rates[-1] < CONFIG.lr / 20
+    with pytest.raises(UserError, match="240 training examples do not fill one batch of 500"):
+        tuned("rte", replace(CONFIG, batch=500))
+
+
+def test_only_the_blocks_not_transferred_are_drawn_again() -> None:
+    gpt, before = tiny(), tiny().state_dict()
+    tuning.reset_blocks(gpt, 1, 9)
+    changed = {name[:4] for name, now in gpt.state_dict().items() if not now.equal(before[name])}
+    assert changed == {"h.1."}

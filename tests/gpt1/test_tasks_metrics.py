@@ -1,9 +1,13 @@
-"""Metrics against scikit-learn and SciPy; baselines, standard errors and GLUE's score by hand."""
+"""Metrics against scikit-learn and SciPy; baselines, standard errors and GLUE's score by hand.
 
-from __future__ import annotations
+And what is handed in: the server's file names, headers and labels, and the same zip every time.
+"""
 
+import io
+import json
 import math
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,8 +16,10 @@ import pytest
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import f1_score, matthews_corrcoef
 
+from gpt1.tasks.example import Example
 from gpt1.tasks.glue import FIGURES, glue_score, glue_value, paper_score
 from gpt1.tasks.metrics import baseline_of, f1, matthews, pearson, score, spearman, standard_error
+from gpt1.tasks.submission import GLUE_FILES, forms, glue_zip, missing_from_glue
 from gpt1.tasks.table import TASKS
 
 Metric = Callable[..., Any]
@@ -82,12 +88,10 @@ def test_each_task_has_its_figures_baseline_and_groups() -> None:
 
 def test_standard_errors_are_binomial_of_an_accuracy_and_by_bootstrap_of_the_rest() -> None:
     labels, predictions = np.array([1] * 200), np.array([1] * 150 + [0] * 50)
-    error, kind = standard_error("accuracy", labels, predictions, 1)
-    assert (error, kind) == (pytest.approx(100 * math.sqrt(0.75 / 4 / 200), rel=0.01), "binomial")
+    expected = pytest.approx(100 * math.sqrt(0.75 / 4 / 200), rel=0.01)
+    assert standard_error("accuracy", labels, predictions, 1) == (expected, "binomial")
     assert standard_error("accuracy", labels, labels, 1)[0] > 0
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 400)
-    predictions = np.where(rng.random(400) < 0.8, labels, 1 - labels)
+    labels, predictions = np.array([0, 1] * 200), np.array([0, 1] * 160 + [1, 0] * 40)
     error, kind = standard_error("f1", labels, predictions, 1)
     assert (1.0 < error < 3.5, kind) == (True, "bootstrap")
     assert standard_error("f1", labels, predictions, 1) == (error, kind)
@@ -103,5 +107,46 @@ def test_glues_score_is_the_mean_of_its_tasks_and_the_papers_is_72_8() -> None:
     assert glue_value("mnli", mnli) == 81.0
     scores = {task: TASKS[task].paper for task in FIGURES if task != "wnli"}
     assert glue_score(scores) == (None, ["wnli"])
-    for task, figures in FIGURES.items():
-        assert {name.partition("/")[0] for name in figures} <= set(TASKS[task].metrics)
+
+
+Labels = dict[str, list[str]]
+FORMS: list[tuple[str, list[float], Labels]] = [
+    ("cola", [1, 0, 1], {"CoLA.tsv": ["1", "0", "1"]}),
+    ("rte", [1, 0], {"RTE.tsv": ["not_entailment", "entailment"]}),
+    ("stsb", [3.14159, -0.2, 5.4], {"STS-B.tsv": ["3.142", "0.000", "5.000"]}),
+    ("snli", [1, 0], {}),
+    ("mnli", [0, 1, 2, 0],  # each counted from zero
+     {"MNLI-m.tsv": ["entailment", "neutral"], "MNLI-mm.tsv": ["contradiction", "entailment"]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "predictions", "expected"), FORMS)
+def test_files_of_the_server(name: str, predictions: list[float], expected: Labels) -> None:
+    groups = ["matched"] * 2 + ["mismatched"] * 2 if name == "mnli" else [""] * len(predictions)
+    rows = [Example(f"test-{n}", ("A.", "B."), group=one) for n, one in enumerate(groups)]
+    found = {}
+    for file, content in forms(TASKS[name], rows, predictions).items():
+        header, *lines = (line.split("\t") for line in content.decode().splitlines())
+        assert header == ["index", "prediction"]
+        assert [line[0] for line in lines] == [str(n) for n in range(len(lines))]
+        found[file] = [line[1] for line in lines]
+    assert found == expected
+
+
+def test_story_cloze_and_race_have_the_published_files_forms() -> None:
+    endings = [Example(name, ("S.",), ("x", "y")) for name in ("abc", "def")]
+    content = b"InputStoryid,AnswerRightEnding\nabc,2\ndef,1\n"
+    assert forms(TASKS["storycloze"], endings, [1, 0]) == {"StoryCloze.csv": content}
+    names = ("high-12-0", "high-12-1", "middle-7-0")
+    questions = [Example(n, ("D", "Q"), tuple("abcd"), 0, n.split("-")[0]) for n in names]
+    [content] = forms(TASKS["race"], questions, [3, 0, 1]).values()
+    assert json.loads(content) == {"high/12.txt": ["D", "A"], "middle/7.txt": ["B"]}
+
+
+def test_the_zip_holds_the_servers_names_and_is_the_same_every_time() -> None:
+    files = {name: b"index\tprediction\n" for task in GLUE_FILES.values() for name in task.values()}
+    packed = glue_zip(files)
+    assert packed == glue_zip(dict(reversed(files.items())))
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == files
+    assert missing_from_glue(["CoLA.tsv"])[:2] == ["SST-2.tsv", "MRPC.tsv"]

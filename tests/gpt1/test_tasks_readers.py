@@ -1,7 +1,5 @@
 """Readers: the real files where they are, small files in each publisher's layout, and the hub's."""
 
-from __future__ import annotations
-
 import json
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -13,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gpt1.errors import UserError
-from gpt1.tasks.readers import read_task, source_files
+from gpt1.tasks.readers import read_task
 from gpt1.tasks.table import TASKS, task_named
 
 
@@ -39,14 +37,13 @@ def test_sampled_sets_and_known_rows(glue: Path) -> None:
     counts = [len(one[split].examples) for one in (mnli, qnli, qqp) for split in ("train", "dev")]
     assert counts == [9999, 9815 + 1000, 19476, 5463, 9999, 10000]
     assert {example.group for example in mnli["dev"].examples} == {"matched", "mismatched"}
-    assert {example.label for example in qnli["train"].examples} == {0, 1}
-    cola, stsb, rte = (read_task(TASKS[n], glue)["dev"].examples for n in ("cola", "stsb", "rte"))
-    sailors = ("The sailors rode the breeze clear of the rocks.",)
-    assert (cola[0].texts, cola[0].label) == (sailors, 1)
-    horses = ("A young child is riding a horse.", "A child is riding a horse.")
-    assert (stsb[1].texts, stsb[1].label) == (horses, 4.75)
-    bacteria = "Bacteria is winning the war against antibiotics."
-    assert (rte[1].texts[1], rte[1].label) == (bacteria, 0)
+    for name, place, text, label in (
+        ("cola", 0, "The sailors rode the breeze clear of the rocks.", 1),
+        ("stsb", 1, "A child is riding a horse.", 4.75),
+        ("rte", 1, "Bacteria is winning the war against antibiotics.", 0),
+    ):
+        known = read_task(TASKS[name], glue)["dev"].examples[place]
+        assert (known.texts[-1], known.label) == (text, label)
 
 
 @pytest.mark.slow
@@ -66,10 +63,8 @@ FILES = {
     "wsc273": "WSCollection.xml", "wsc273 lines": "wsc273.jsonl",
 }
 """The publishers' names; of two layouts of a task the second has two words."""
-CLOZE_HEADER = (
-    "InputStoryid,InputSentence1,InputSentence2,InputSentence3,InputSentence4,"
-    "RandomFifthSentenceQuiz1,RandomFifthSentenceQuiz2,AnswerRightEnding\n"
-)
+CLOZE_HEADER = f"InputStoryid,{','.join(f'InputSentence{n}' for n in range(1, 5))},"
+CLOZE_HEADER += "RandomFifthSentenceQuiz1,RandomFifthSentenceQuiz2,AnswerRightEnding\n"
 QQP = "question1\tquestion2\tis_duplicate\nA?\tB?\t1\nbroken\tB?\n"
 
 
@@ -112,9 +107,8 @@ WSC_ROW = {
 DOOR = 'He reached for the door, " she said. " She opened the'
 SNIPER = "The sniper shot the terrorist because he was bad.\nhe\nThe sniper,the terrorist\n"
 STORY = (("He came, saw. Two. Three. Four.",), ("Good.", "Bad."), 1, "")
-SHOT = (
-    ("The sniper shot the terrorist because", "was bad."), ("The sniper", "the terrorist"), 1, "",
-)  # fmt: skip
+SHOT_TEXTS = ("The sniper shot the terrorist because", "was bad.")
+SHOT = (SHOT_TEXTS, ("The sniper", "the terrorist"), 1, "")
 COUNCILMEN = (COUNCIL, COUNCIL_OPTIONS, 0, "")
 
 Found = tuple[int, dict[str, int], tuple[object, ...]]
@@ -149,14 +143,12 @@ def test_each_layout_is_read(layout: str, content: str, found: Found, tmp_path: 
     publish(tmp_path, layout, content)
     splits = read_task(TASKS[task], tmp_path)
     assert splits.keys() == TASKS[task].rows.keys()
-    dev = splits["dev"]
-    assert (len(dev.examples), len({one.id for one in dev.examples})) == (count, count)
-    assert dev.dropped == dropped
+    dev, one = splits["dev"], splits["dev"].examples[0]
+    assert (len(dev.examples), dev.dropped) == (len({e.id for e in dev.examples}), dropped)
+    assert (len(dev.examples), one.texts, one.choices, one.label, one.group) == (count, *first)
     if task == "storycloze":  # dev is drawn from the labeled file, and no story is in both
         ids = [one.id for split in ("train", "dev") for one in splits[split].examples]
         assert len(set(ids)) == len(ids) == len(splits["test"].examples)
-    one = dev.examples[0]
-    assert (one.texts, one.choices, one.label, one.group) == first
 
 
 RTE = "index\tsentence1\tsentence2\t{}\n0\tA.\tB.\t{}\n"
@@ -164,32 +156,22 @@ FAULTS = [
     ("race", race(answers=["B", "E"]), r"1\.txt, question 2: .* is 'E'"),
     ("race", race(options=[["a", "b", "c", "d"], ["e"]]), "question 2: 1 an"),
     ("race", race(answers=["B"]), r"1\.txt: .* differ in number"),
-    ("race", race(article=3), r"1\.txt: 'article' is no text"),
-    ("race", "{}", r"1\.txt: no 'article' in it"),
     ("snli", snli("neutral", "maybe"), "row 2: unknown label 'maybe'.*entailment, neutral"),
-    ("snli", lines({"gold_label": "neutral", "sentence1": "A."}), "row 1: no 'sentence2'"),
     ("snli", "no json\n", r"snli_1\.0_train\.jsonl, row 1: not JSON"),
     ("scitail", "A.\tneutral\n", r"scitail_1\.0_train\.tsv, row 1: 2 columns; 3 were"),
     ("scitail", "", r"scitail_1\.0_train\.tsv: no train examples"),
     ("storycloze", stories(9, "3"), "row 2: AnswerRightEnding is '3'; 1 or 2"),
     ("storycloze", stories(4), "4 labelled stories; at least 5"),
-    ("storycloze", f"{CLOZE_HEADER}id0,One.\n", "row 2: 8 columns were expected"),
     ("storycloze", "a,b\n", "row 1: no column 'InputStoryid'; columns found: a, b"),
     ("rte", RTE.format("gold", "entailment"), "row 1: no column 'label'; .*, gold"),
     ("stsb", RTE.format("score", "5.5"), r"row 2: the score is '5\.5'"),
     ("rte", b"index\tsentence1\xff", r"train\.tsv: not UTF-8 text \(byte 15\)"),
     ("dprd", "One.\n\nTwo.\n", r"train\.c\.txt, row 1: a block of 1 lines"),
-    ("dprd", f"{SNIPER}The dog\n", "row 1: the answer is 'The dog'"),
     ("dprd", "She ran.\nhe\nA,B\nA\n", "row 1: the pronoun 'he' does not occur"),
-    ("lambada", '{"text": "a b"}\n{"text": 3}\n', "row 2: no text under"),
-    ("lambada", '{"text": "a b"}\n{', "row 2: not JSON"),
     ("lambada", '{"text": "word"}\n', "row 1: .* two words .* found 'word'"),
     ("wsc273", WSC_XML.replace(">A.", ">C."), "schema 1: .* A or B"),
-    ("wsc273", WSC_XML.replace("<answer>The d", "<a>"), "not XML"),
-    ("wsc273", WSC_XML.replace("<answer>The demonstrators</answer>", ""), "schema 1: two options"),
     ("wsc273", f"<!DOCTYPE x [<!ENTITY a 'b'>]>{WSC_XML[39:]}", "XML entities"),
     ("wsc273 lines", lines({**WSC_ROW, "pronoun_loc": 3}), "row 1: .* at pronoun_loc 3"),
-    ("wsc273 lines", lines({"text": "a"}), "row 1: text, pronoun, pronoun_loc"),
 ]  # fmt: skip
 
 
@@ -246,8 +228,8 @@ def test_every_copy_on_the_hub_is_read(task: str, tmp_path: Path) -> None:
     kept = None if hub.kept_back else expected
     assert labels == {"train": {expected}, "dev": {expected}, "test": {kept}}
     groups = {group for _, _, group in hub.parts["dev"]}
-    assert {example.group for example in found["dev"].examples} == groups
-    assert len({example.id for example in found["dev"].examples}) == len(groups)
+    dev = {example.id: example.group for example in found["dev"].examples}
+    assert (set(dev.values()), len(dev)) == (groups, len(groups))
     if TASKS[task].dropped_label and not hub.kept_back:  # the annotators did not agree
         write_copy(tmp_path / hub.repo, task, [hub_row(task, label=n) for n in (0, -1, 2)])
         test = read_task(TASKS[task], tmp_path)["test"]
@@ -255,36 +237,29 @@ def test_every_copy_on_the_hub_is_read(task: str, tmp_path: Path) -> None:
         assert test.dropped == {"label -": 1}
 
 
-def test_the_publishers_own_files_come_first(tmp_path: Path) -> None:
-    write_copy(tmp_path / "nyu-mll" / "glue", "rte", [hub_row("rte")])
-    [(source, _)] = source_files(TASKS["rte"], tmp_path)["dev"]
-    assert source.path == "hub/rte/validation-00000-of-00001.parquet"
-    publish(tmp_path, "rte", RTE.format("label", "entailment"))
-    assert read_task(TASKS["rte"], tmp_path)["dev"].examples[0].label == 0
-
-
-def test_shards_are_read_in_order_and_none_may_miss(tmp_path: Path) -> None:
+def test_shards_are_read_in_order_none_may_miss_and_the_publishers_come_first(
+    tmp_path: Path,
+) -> None:
     rows = [hub_row("rte", sentence1=f"Number {n}.") for n in range(6)]
-    shards = write_shards(tmp_path / "rte", "train", rows, 2)
+    _, second = write_shards(tmp_path / "rte", "train", rows, 2)
     write_shards(tmp_path / "rte", "validation", rows)
     found = read_task(TASKS["rte"], tmp_path)
     numbers = [example.texts[0] for example in found["train"].examples]
     assert numbers == [f"Number {n}." for n in (0, 2, 4, 1, 3, 5)]
     assert "test" not in found
-    shards[1].unlink()
+    second.unlink()
     with pytest.raises(UserError, match="1 shards of train where their names say 2"):
         read_task(TASKS["rte"], tmp_path)
+    publish(tmp_path, "rte", RTE.format("label", "entailment"))
+    assert read_task(TASKS["rte"], tmp_path)["dev"].examples[0].label == 0
 
 
 HUB_FAULTS = [
     ("rte", {"label": 2}, r"train-0+-of-00001\.parquet, row 2: unknown label 2; .*: 0 to 1 \(ent"),
-    ("rte", {"label": -1}, "row 2: unknown label -1"),
     ("rte", {"sentence2": None}, "row 2: sentence2 is None; a text was expected"),
     ("stsb", {"label": 7.5}, r"row 2: the score is 7\.5; a number from 0 to 5"),
     ("scitail", {"label": "maybe"}, "row 2: unknown label 'maybe'; .* SciTail: entails, neutral"),
     ("race", {"answer": "E"}, "row 2: the right answer is 'E'; one of A, B, C, D"),
-    ("race", {"answer": ""}, "row 2: the right answer is ''"),
-    ("race", {"options": ["a"]}, "row 2: 1 answers; 4 were expected"),
 ]
 
 
@@ -295,20 +270,17 @@ def test_a_fault_of_a_copy_is_named(task: str, change: Any, message: str, tmp_pa
         read_task(TASKS[task], tmp_path)
 
 
-def test_a_wrong_column_a_damaged_file_and_a_missing_or_empty_split(tmp_path: Path) -> None:
-    row = {"sentence1": "A.", "sentence2": "B.", "gold": 1}
-    [train] = write_shards(tmp_path / "rte", "train", [row])
+def test_a_wrong_column_a_damaged_file_and_a_missing_split(tmp_path: Path) -> None:
+    [train] = write_shards(tmp_path / "rte", "train", [{"sentence1": "A.", "gold": 1}])
     [dev] = write_shards(tmp_path / "rte", "validation", [hub_row("rte")])
 
     def refused(message: str) -> None:
         with pytest.raises(UserError, match=message):
             read_task(TASKS["rte"], tmp_path)
 
-    refused("no column 'label'; columns found: sentence1, sentence2, gold")
+    refused("no column 'sentence2'; columns found: sentence1, gold")
     train.write_bytes(b"PAR1 and nothing else")
     refused(rf"{train.name}: not a whole Parquet file .*fetch it again")
     write_shards(tmp_path / "rte", "train", [hub_row("rte")])
-    pq.write_table(pq.read_table(dev).slice(0, 0), dev)
-    refused("no dev examples of RTE in it; at least one row is needed")
     dev.unlink()
     refused(rf"{dev.name} is missing; `gpt1 data get rte` fetches it")

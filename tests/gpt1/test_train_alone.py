@@ -1,7 +1,5 @@
 """Training needs a handful of packages: machines with GPUs often have nothing else."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path
@@ -21,12 +19,13 @@ def run_with(packages: str, *words: str | Path) -> subprocess.CompletedProcess[s
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
-def test_a_rank_alone_pre_trains_without_deepspeed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("launcher", ["", "torch.distributed.run --standalone -m"])
+def test_a_rank_alone_pre_trains_without_deepspeed(launcher: str, tmp_path: Path) -> None:
     assert "No module named deepspeed" in run_with(FEW, "deepspeed").stderr
     place = write_data(tmp_path)
     file = tmp_path / "run.json"
     file.write_text(to_json(CONFIG, place))
-    done = run_with(FEW, "gpt1.train.pretrain", "--config", file)
+    done = run_with(FEW, *launcher.split(), "gpt1.train.pretrain", "--config", file)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (Path(place.output) / "model.safetensors").is_file()
 

@@ -1,9 +1,6 @@
 """One training on changing ranks and ZeRO stages: the same batches, dropout and loss."""
 
-from __future__ import annotations
-
 import dataclasses
-import json
 from pathlib import Path
 
 import pytest
@@ -18,7 +15,7 @@ LONG = dataclasses.replace(
 )  # fmt: skip
 FEW = [(1, 1), (2, 2), (2, 3), (2, 1), (0, 2), (1, 3)]
 MANY = [(1, 1), (2, 2), (4, 3), (2, 1), (4, 2), (1, 3)]
-"""Ranks and ZeRO stage of each leg; 0: one rank under torchrun, with DeepSpeed all the same."""
+"""Ranks and ZeRO stage of each leg; 0: one rank, with DeepSpeed all the same."""
 
 
 @pytest.mark.slow
@@ -26,28 +23,25 @@ MANY = [(1, 1), (2, 2), (4, 3), (2, 1), (4, 2), (1, 3)]
 def test_ranks_mixed(legs: list[tuple[int, int]], ranks: RankGroup, tmp_path: Path) -> None:
     undisturbed = changed(tiny.write_data(tmp_path), trace=True, checkpoint_every=0)
     tiny.train_on(ranks, LONG, undisturbed)
-    place = changed(undisturbed, output=str(tmp_path / "moved"), run="a run")
+    place = changed(undisturbed, output=str(tmp_path / "moved"))
     for number, (world, stage) in enumerate(legs):
-        last = number == len(legs) - 1
-        leg = changed(place, deepspeed=tiny.zero(stage), stop_after=0 if last else 10)
+        leg = changed(place, deepspeed=tiny.zero(stage), stop_after=10 * (number < len(legs) - 1))
         if world == 1:
             said = tiny.train_here(LONG, leg).text
         elif world == 2:
             said = tiny.train_on(ranks, LONG, leg)
         else:
-            said = tiny.run(LONG, changed(leg, zero_on_one_rank=True), world or 1)
+            group = RankGroup(world or 1)
+            said = tiny.train_on(group, LONG, changed(leg, zero_on_one_rank=True))
+            group.kill()
         if number:
             assert "resuming after step" in said
             in_force = 0 if world == 1 else stage  # a rank alone has nothing to share
             assert f"now {{'ranks': {world or 1}, 'zero': {in_force}}}" in said
-    ours, theirs = traces(place), traces(undisturbed)
-    assert len(theirs) == LONG.steps * 4
-    assert ours == theirs, "another batch or other dropout"
-    assert len({row["random"] for row in theirs}) == len(theirs)
+    theirs = traces(undisturbed)
+    assert traces(place) == theirs, "another batch or other dropout"
+    assert len({row["random"] for row in theirs}) == len(theirs) == LONG.steps * 4
     for name in ("loss", "validation_loss"):
-        pairs = list(zip(curve(place, name), curve(undisturbed, name), strict=True))
-        assert max(abs(one - other) for one, other in pairs) < 1e-4
-    assert curve(undisturbed, "loss")[-1] < 0.9 * curve(undisturbed, "loss")[0]
-    [*_, newest] = sorted((tmp_path / "moved" / "checkpoints").iterdir())
-    facts = json.loads((newest / "record.json").read_text())["facts"]
-    assert (facts["ranks"], facts["zero"], facts["run"]) == (1, 0, "a run")
+        usual = curve(undisturbed, name)
+        assert curve(place, name) == pytest.approx(usual, rel=0, abs=1e-4)
+        assert usual[-1] < 0.9 * usual[0]

@@ -1,36 +1,57 @@
-"""Rates, seeds, decay and settings files: what several modules call."""
+"""What a training begins with: rates, seeds, decay, settings files, memory, given weights; and the
+estimates of what it needs (benchmarks/link.py measures traffic)."""
 
-from __future__ import annotations
-
+import dataclasses
+import functools
+import hashlib
 import itertools
 import math
+import os
+import re
+import shutil
+import sys
+from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import psutil
 import pytest
 import torch
 
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
+from gpt1.text.vocabulary import Vocabulary
+from gpt1.train import describe, estimate, preflight
+from gpt1.train.describe import memory, parts
+from gpt1.train.estimate import checkpoint_bytes, data_bytes
+from gpt1.train.free_memory import free_memory, of_groups
 from gpt1.train.optimiser import parameter_groups
+from gpt1.train.pretrain_config import Place, PretrainConfig
 from gpt1.train.random_state import derive_seed, seed_micro_batch
 from gpt1.train.schedule import Schedule, learning_rate
-from tests.gpt1.tiny_pretraining import CONFIG, changed, train_here, write_data
+from gpt1.weights.checkpoint import Checkpoint, save_checkpoint
+from gpt1.weights.store import load_model
+from tests.gpt1 import tiny_pretraining as tiny
+from tests.gpt1.rank_group import RankError, RankGroup
+from tests.gpt1.tiny_pretraining import CONFIG, VOCABULARY, Heard, changed, train_here
 
 COSINE = 0.5 * (1 + math.cos(math.pi / 4))
 
 
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return tiny.write_data(tmp_path)
+
+
 @pytest.mark.parametrize(("schedule", "quarter"), [("cosine", COSINE), ("linear", 0.75)])
 def test_rate_rises_and_falls(schedule: Schedule, quarter: float) -> None:
-    def rate(step: int, warmup: int = 10, steps: int = 110) -> float:
-        return learning_rate(step, max_lr=2.0, warmup=warmup, steps=steps, schedule=schedule)
-
-    rates = [rate(step) for step in range(110)]
+    rate = functools.partial(learning_rate, max_lr=2.0, schedule=schedule)
+    rates = [rate(step, warmup=10, steps=110) for step in range(110)]
     assert rates[:10] == pytest.approx([0.2 * n for n in range(1, 11)])
     assert max(rates) == rates[9] == 2.0
-    assert all(later < earlier for earlier, later in itertools.pairwise(rates[9:]))
-    assert 0 < rates[-1] < 0.02
-    assert rate(59, steps=109) == pytest.approx(1.0)
+    assert all(later < earlier for earlier, later in itertools.pairwise([*rates[9:], 0.0]))
     assert rate(24, warmup=0, steps=99) == pytest.approx(2 * quarter)
 
 
@@ -59,10 +80,150 @@ WRONG = {BATCH: "train_batch_size", '{"zero_optimization": {"stage": 4}}': "expe
 
 
 @pytest.mark.parametrize(("text", "named"), [*WRONG.items(), ("{", "JSON"), (None, "missing")])
-def test_wrong_settings_files_are_refused(text: str | None, named: str, tmp_path: Path) -> None:
+def test_wrong_settings_files_are_refused(text: str | None, named: str, place: Place) -> None:
     """By a rank alone too, which makes no use of them."""
+    file = Path(place.books).with_name("zero.json")
     if text:
-        (tmp_path / "zero.json").write_text(text)
-    place = changed(write_data(tmp_path), deepspeed=str(tmp_path / "zero.json"))
+        file.write_text(text)
     with pytest.raises(UserError, match=named):
-        train_here(CONFIG, place)
+        train_here(CONFIG, changed(place, deepspeed=str(file)))
+
+
+# Version 2: the process's group has no limit of its own, the one above has. Version 1: a container.
+SECOND = {"job/step/memory.max": "max", "job/step/memory.current": "10", "job/memory.max": "1000"}
+SECOND |= {"job/memory.current": "700", "job/memory.stat": "anon 400\ninactive_file 250"}
+SECOND |= {"../groups": "0::/job/step"}
+FIRST = {"memory/memory.limit_in_bytes": "500", "memory/memory.usage_in_bytes": "100"}
+FIRST |= {"memory/memory.stat": "total_inactive_file 50"}
+FIRST |= {"../groups": "4:memory:/docker/abc\n3:cpuset:/\n0::/"}
+GROUPS = [(SECOND, [1000 - 700 + 250]), (FIRST, [450]), ({}, [])]
+
+
+@pytest.mark.parametrize(("files", "free"), GROUPS)
+def test_memory_left_in_a_group(files: dict[str, str], free: list[int], tmp_path: Path) -> None:
+    for name, value in files.items():
+        file = tmp_path / "cgroup" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{value}\n")
+    assert list(of_groups(tmp_path / "groups", tmp_path / "cgroup")) == free
+    assert 0 < (free_memory(torch.device("cpu")) or 0) <= psutil.virtual_memory().total
+
+
+def test_what_cannot_fit_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "WAIT", 0.0)
+    huge = ModelConfig(vocabulary=VOCABULARY.size, context=8, width=16_384, layers=96, heads=64)
+    config = dataclasses.replace(CONFIG, model=huge)
+    with pytest.raises(UserError, match="does not fit into the memory") as refused:
+        train_here(config, place)
+    need = r": a rank needs about ([\d.]+) GB"
+    option = r"(?:micro_batch 1|checkpoint_act)[^;]*\(([\d.]+) GB a rank"
+    found = [re.findall(pattern, str(refused.value)) for pattern in (option, need)]
+    small, less, most = map(float, (*found[0], *found[1]))
+    assert small <= less <= most > 16 * huge.parameters() / 1e9
+
+
+def given_weights(folder: Path, model: GPT, vocabulary: Vocabulary = VOCABULARY) -> PretrainConfig:
+    """A configuration that begins with these weights, which are written there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    save_checkpoint(folder, Checkpoint(model, vocabulary))
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    return dataclasses.replace(CONFIG, steps=1, warmup=0, max_lr=1e-12, initial_sha256=digest)
+
+
+def test_training_begins_with_given_weights_and_refuses_others(
+    place: Place, tmp_path: Path
+) -> None:
+    model, folder = GPT(CONFIG.model), tmp_path / "given"
+    config, place = given_weights(folder, model), changed(place, init_from=str(folder))
+    train_here(config, place)
+    begun = load_model(Path(place.output)).state_dict()
+    for name, tensor in model.state_dict().items():
+        assert torch.allclose(tensor, begun[name], atol=1e-9), name
+    vocabulary = Vocabulary.from_merges(list("abcdehx"), [("a", "b"), ("b", "a")])
+    wider = GPT(dataclasses.replace(CONFIG.model, width=32))
+    other = GPT(dataclasses.replace(CONFIG.model, vocabulary=vocabulary.size))
+    again, digest = changed(place, output=str(tmp_path / "again")), config.initial_sha256
+    with pytest.raises(UserError, match=r"another shape .width 32, here 16"):
+        train_here(given_weights(folder, wider), again)
+    with pytest.raises(UserError, match=rf"model\.safetensors has sha256 \w+, expected {digest}"):
+        train_here(config, again)
+    with pytest.raises(UserError, match="another vocabulary"):
+        train_here(given_weights(folder, other, vocabulary), again)
+
+
+def begins_from(folders: list[str], config: PretrainConfig, place: Place) -> Heard:
+    """Called on every rank, each of which has a folder of its own."""
+    return train_here(config, changed(place, init_from=folders[int(os.environ["RANK"])]))
+
+
+@pytest.mark.slow
+def test_a_rank_without_them_ends_the_others(
+    ranks: RankGroup, place: Place, tmp_path: Path
+) -> None:
+    """Rank 1's host has no such folder."""
+    config = given_weights(tmp_path / "given", GPT(CONFIG.model))
+    folders = [str(tmp_path / name) for name in ("given", "missing")]
+    with pytest.raises(RankError) as refused:
+        ranks.call(begins_from, folders, config, place)
+    for said in refused.value.args:
+        assert said.startswith(f"UserError: rank 1: {folders[1]}: no such folder")
+
+
+PAPER = ModelConfig()
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.mark.parametrize("model", [PAPER, ModelConfig(kind="lstm", layers=1)])
+def test_parts_add_up_and_are_the_model_s(model: ModelConfig) -> None:
+    found = parts(model)
+    assert sum(part.parameters for part in found) == model.parameters()
+    assert sum(part.flops for part in found) == pytest.approx(model.flops_per_token())
+    with torch.device("meta"):
+        blocks = GPT(model).h.parameters()
+    assert found[2].parameters == sum(p.numel() for p in blocks)
+
+
+def test_each_stage_of_zero_shares_more_and_chunks_save_logits() -> None:
+    def need(micro_batch: int = 8, ranks: int = 4, **more: Any) -> describe.Memory:
+        return memory(PAPER, micro_batch=micro_batch, ranks=ranks, bf16=True, **{"zero": 1, **more})
+
+    first, second, third = (need(zero=zero) for zero in (1, 2, 3))
+    assert first.total > second.total > third.total
+    assert first.optimiser == 12 * PAPER.parameters() // 4
+    assert need(64, 1).logits > 5e9 > 1.5e9 > need(64, 1, loss_chunk=4096).logits
+    assert need(recompute=True).activations < first.activations / 4
+
+
+@pytest.mark.slow
+def test_bytes_of_a_checkpoint(ranks: RankGroup, tmp_path: Path) -> None:
+    """Of a real one, by two ranks under ZeRO 1; headers and names are small."""
+    model = ModelConfig(vocabulary=VOCABULARY.size, context=8, width=256, layers=2, heads=2)
+    config = dataclasses.replace(CONFIG, model=model, steps=1, warmup=0, prompts=())
+    place = tiny.write_data(tmp_path)
+    for only in (True, False):
+        output = tmp_path / str(only)
+        tiny.train_on(ranks, config, changed(place, output=str(output), portable_only=only))
+        size = sum(file.stat().st_size for file in (output / "checkpoints").rglob("*.*"))
+        assert size == pytest.approx(checkpoint_bytes(model.parameters(), only, False), rel=0.02)
+    assert 0 < Path(place.train[0]).stat().st_size - data_bytes(360, VOCABULARY.size) < 2000
+
+
+CASES = [
+    (describe, "--json --steps 10", 0, '"parameters": 116534784'),
+    (estimate, "--device Foo", 2, "the peak of 'Foo' is not known"),
+    (describe, "--mfu nan", 2, "--mfu: found 'nan', expected a number above 0"),
+    (describe, "--width 10 --heads 3", 2, "width 10 is not divisible by heads 3"),
+    (estimate, "--ranks 1,x", 2, "--ranks: found 'x', expected a whole number of at"),
+]
+
+
+@pytest.mark.parametrize(("module", "given", "status", "said"), CASES)
+def test_the_command_lines(
+    module: ModuleType, given: str, status: int, said: str,
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(sys, "argv", [module.__name__, *given.split()])
+    with suppress(SystemExit):  # of argparse, which ends with 2
+        assert module.main() == status
+    printed = capsys.readouterr()
+    assert said in (printed.err if status else printed.out)

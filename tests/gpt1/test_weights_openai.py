@@ -1,26 +1,39 @@
-"""OpenAI's ten files: an independent conversion, byte for byte there and back, or refused."""
-
-from __future__ import annotations
+"""OpenAI's ten files and transformers' form: equal numbers there and back, or refused."""
 
 import json
-import shutil
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
+from gpt1.report.model_card import model_card
+from gpt1.tasks.encoded import EncodedExamples, Form, make_batch
+from gpt1.tasks.example import Example
+from gpt1.tasks.pieces import encode_pieces
+from gpt1.tasks.table import task_named
+from gpt1.tasks.transforms import SpecialIds
 from gpt1.text.encoder import TextEncoder
 from gpt1.text.vocabulary import Vocabulary
+from gpt1.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from gpt1.weights.hf import export, hf_class
+from gpt1.weights.hf_import import dropped_heads, find_hf, read_hf
 from gpt1.weights.openai import array_names, array_shapes, read_openai, write_openai
 from tests.gpt1 import weight_samples as samples
 from tests.gpt1.weight_samples import Damage, edit, plant, remove, write
 
 transformers = pytest.importorskip("transformers")
+Capture = pytest.CaptureFixture[str]
+WEIGHTS, SHAPES = "model.safetensors", "params_shapes.json"
+IDS = torch.randint(0, 60, (2, 16), generator=torch.Generator().manual_seed(6))
 
 
 def independent(folder: Path, layers: int, heads: int) -> torch.nn.Module:
@@ -30,13 +43,12 @@ def independent(folder: Path, layers: int, heads: int) -> torch.nn.Module:
     parts = np.split(flat, np.cumsum([np.prod(shape) for shape in shapes]))[:-1]
     arrays = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
     (context, width), (vocabulary, _) = shapes[:2]
-    config = transformers.OpenAIGPTConfig(
-        vocab_size=vocabulary, n_positions=context, n_embd=width, n_layer=layers, n_head=heads
-    )
-    theirs = transformers.OpenAIGPTLMHeadModel(config).eval()
+    shape = {"vocab_size": vocabulary, "n_positions": context, "n_embd": width, "n_layer": layers}
+    config = transformers.OpenAIGPTConfig(**shape, n_head=heads)
+    theirs = transformers.OpenAIGPTLMHeadModel(config)
     with torch.no_grad():
-        theirs.transformer.positions_embed.weight.copy_(torch.from_numpy(arrays.pop(0)))
-        theirs.transformer.tokens_embed.weight.copy_(torch.from_numpy(arrays.pop(0)))
+        for table in (theirs.transformer.positions_embed, theirs.transformer.tokens_embed):
+            table.weight.copy_(torch.from_numpy(arrays.pop(0)))
         for block in theirs.transformer.h:
             attn, mlp = block.attn, block.mlp
             for place in (attn.c_attn, attn.c_proj, block.ln_1, mlp.c_fc, mlp.c_proj, block.ln_2):
@@ -47,55 +59,36 @@ def independent(folder: Path, layers: int, heads: int) -> torch.nn.Module:
     return theirs
 
 
+@torch.no_grad()
 def assert_same_logits(ours: GPT, theirs: torch.nn.Module, ids: torch.Tensor) -> None:
-    with torch.no_grad():
-        expected = theirs(ids).logits
-        assert float((ours.lm_logits(ours(ids)) - expected).abs().max()) < 1e-5
+    difference = ours.eval().lm_logits(ours(ids)) - theirs.eval()(ids).logits
+    assert float(difference.abs().max()) < 1e-5
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def openai(tmp_path: Path) -> Path:
     """A small model of heads of 64 in OpenAI's form, as published: without our config.json."""
-    made, model = tmp_path / "openai", samples.model(width=128, heads=2, init_std=0.02)
-    write_openai(made, model, samples.vocabulary())
-    (made / "config.json").unlink()
-    return made
+    model = samples.model(width=128, heads=2, init_std=0.02)
+    write_openai(tmp_path / "openai", model, samples.vocabulary())
+    (tmp_path / "openai" / "config.json").unlink()
+    return tmp_path / "openai"
 
 
-def test_names_and_orders_against_an_independent_conversion(folder: Path, tmp_path: Path) -> None:
-    ours, vocabulary = read_openai(folder)
-    ids = torch.randint(0, 60, (3, 16), generator=torch.Generator().manual_seed(1))
-    assert_same_logits(ours.eval(), independent(folder, 2, 2), ids)
+def test_names_and_orders_against_an_independent_conversion(openai: Path, tmp_path: Path) -> None:
+    ours, vocabulary = read_openai(openai)
+    assert_same_logits(ours, independent(openai, 2, 2), IDS)
     written = write_openai(tmp_path / "again", ours, vocabulary)
-    published = [file for file in written if file.name != "config.json"]
-    assert all(file.read_bytes() == (folder / file.name).read_bytes() for file in published)
-    assert len(published) == len(list(folder.iterdir())) == len(written) - 1
-
-
-@pytest.mark.slow
-def test_ten_files_in_the_published_shapes(shared: Path, tmp_path: Path) -> None:
-    """146 arrays, 116,534,784 numbers, random: as OpenAI's, but for the values."""
-    for name in ("params_shapes.json", "encoder_bpe_40000.json", "vocab_40000.bpe"):
-        shutil.copy(shared / "gpt1_bpe" / name, tmp_path / name)
-    shapes = json.loads((tmp_path / "params_shapes.json").read_text())
-    assert shapes == array_shapes(ModelConfig())
-    assert len(shapes) == len(array_names(12)) == 146
-    size = sum(int(np.prod(shape)) for shape in shapes)
-    assert size == 116_534_784
-    draw = np.random.default_rng(3)
-    flat = draw.standard_normal(size, dtype=np.float32) * np.float32(0.05)
-    for number, part in enumerate(np.split(flat, np.sort(draw.integers(0, size, 9)))):
-        np.save(tmp_path / f"params_{number}.npy", part)  # cut anywhere: all are joined again
-    ours, vocabulary = read_openai(tmp_path)
-    assert ours.config == ModelConfig()
-    text = "It wasn't the first time; the sea, he said, is never the same.\nShe looked at him."
-    ids = torch.tensor([TextEncoder(vocabulary).encode(text)])
-    assert_same_logits(ours.eval(), independent(tmp_path, 12, 12), ids)
-
-
-def test_a_fine_tuned_model_has_no_openai_form(tmp_path: Path) -> None:
+    published = {file.name: file.read_bytes() for file in written if file.name != "config.json"}
+    assert published == {file.name: file.read_bytes() for file in openai.iterdir()}
     with pytest.raises(UserError, match="3 special tokens"):
-        write_openai(tmp_path, samples.model(special_tokens=3), samples.vocabulary())
+        write_openai(tmp_path / "again", samples.model(special_tokens=3), samples.vocabulary())
+
+
+def test_names_and_shapes_are_the_published_ones(shared: Path) -> None:
+    shapes = json.loads((shared / "gpt1_bpe" / SHAPES).read_text())
+    assert shapes == array_shapes(ModelConfig())
+    size = sum(int(np.prod(shape)) for shape in shapes)
+    assert (len(shapes), len(array_names(12)), size) == (146, 146, 116_534_784)
 
 
 def numbers(change: Callable[[np.ndarray], np.ndarray]) -> Damage:
@@ -113,35 +106,225 @@ def pickled_array(folder: Path) -> None:
     np.save(folder / "params_0.npy", bomb, allow_pickle=True)
 
 
-SHAPES = "params_shapes.json"
-REFUSED: list[tuple[Damage, str]] = [
-    (
-        edit(SHAPES, lambda s: [*s[:8], [1, 128, 500], *s[9:]]),
-        r"8 \(h\.0\.mlp\.c_fc\.weight\).* 512",
-    ),
+REFUSED_OPENAI: list[tuple[Damage, str]] = [
+    (edit(SHAPES, lambda s: [*s[:8], [1, 128, 500], *s[9:]]), r"8 \(h\.0\.mlp\.c_fc\.w.* 512"),
     (edit(SHAPES, lambda s: [s[1], s[0], *s[2:]]), "another model's vocabulary"),
     (edit(SHAPES, lambda s: s[:-1]), r"25 arrays; expected 2 \+ 12 a layer"),
-    (edit(SHAPES, lambda s: [[9], *s[1:]]), r"first two arrays are \[\[9\], "),
-    (edit(SHAPES, lambda s: [[16, 100], [60, 100], *s[2:]]), "100 is no multiple of 64"),
     (write(SHAPES, b"[[0, -1]]"), "a list of shapes"),
-    (write(SHAPES, b"[[1,"), "not JSON"),
-    (remove(SHAPES), r"params_shapes\.json: no such file"),
+    (write(SHAPES, b"[[1,"), "not JSON"), (remove(SHAPES), r"params_shapes\.json: no such file"),
     (write("params_4.npy", b"\x93NUMPY"), r"params_4\.npy: not a whole \.npy file"),
     (numbers(lambda part: part[:-5]), r"hold [\d,]+ numbers .* asks for [\d,]+"),
     (numbers(lambda part: part.astype(np.float64)), r"params_4\.npy: holds float64"),
     (remove("params_7.npy"), r"params_7\.npy: no such file"),
-    (write("config.json", b"{"), "not a model's config"),
     (other_vocabulary, r"has \d+ tokens; this is another model's vocabulary"),
     (remove("vocab_*"), "and 0 files vocab_"),
     (pickled_array, r"params_0\.npy: not a whole \.npy file of numbers"),
     (plant("params_0.npy"), r"params_0\.npy: not a whole \.npy file of numbers"),
+]  # fmt: skip
+
+
+def test_an_export_is_the_model_in_transformers(tmp_path: Path) -> None:
+    model, vocabulary = samples.model(), samples.vocabulary()
+    first, second = (export(tmp_path / name, model, vocabulary, "card") for name in "ab")
+    assert sorted((tmp_path / "a").iterdir()) == first
+    assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
+    theirs, info = transformers.OpenAIGPTLMHeadModel.from_pretrained(
+        tmp_path / "a", output_loading_info=True
+    )
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert_same_logits(model, theirs, IDS)
+    assert theirs.lm_head.weight.data_ptr() == theirs.transformer.tokens_embed.weight.data_ptr()
+    for found in (theirs.config, theirs.generation_config):
+        assert {found.bos_token_id, found.eos_token_id, found.pad_token_id} == {0}
+
+
+@pytest.mark.parametrize("form", ["hf", "openai"])
+@pytest.mark.parametrize("shape", [{}, {"embedding_dropout": "matrix", "dropout": 0.0}])
+def test_there_and_back_is_byte_identical(shape: dict[str, Any], form: str, tmp_path: Path) -> None:
+    model, vocabulary = samples.model(init_std=0.05, **shape), samples.vocabulary()
+    first = save_checkpoint(tmp_path / "first", Checkpoint(model, vocabulary))
+    if form == "hf":
+        export(tmp_path / "there", model, vocabulary, "card")
+    else:
+        write_openai(tmp_path / "there", model, vocabulary)
+    back = (read_hf if form == "hf" else read_openai)(tmp_path / "there")
+    second = save_checkpoint(tmp_path / "second", Checkpoint(*back))
+    names = [[(file.name, file.read_bytes()) for file in files] for files in (first, second)]
+    assert names[0] == names[1]
+
+
+def tokenizer(**changes: object) -> Damage:
+    """The vocabulary in tokenizer.json alone, with these changes."""
+
+    def change(folder: Path) -> None:
+        remove("encoder_bpe_*", "vocab*", "merges*")(folder)
+        (folder / "tokenizer.json").write_bytes(samples.vocabulary().tokenizer_bytes() or b"")
+        edit("tokenizer.json", lambda all: {**all, "model": {**all["model"], **changes}})(folder)
+
+    return change
+
+
+def rewrite_as_in_2018(folder: Path) -> None:
+    """The hub's file: no prefix, the causal masks as tensors, and the softmax a second time."""
+    found = load_file(folder / WEIGHTS)
+    old = {name.removeprefix("transformer."): tensor for name, tensor in found.items()}
+    old |= {f"h.{n}.attn.bias": torch.ones(1, 1, 16, 16) for n in range(2)}
+    old["lm_head.weight"] = found["transformer.tokens_embed.weight"].clone()
+    save_file(old, folder / WEIGHTS)
+
+
+LAYOUTS: dict[str, Damage] = {
+    "vocab.json and merges.txt": lambda _: None, "tokenizer.json": tokenizer(),
+    "tokenizer.json, merges as strings": tokenizer(merges=["t h", "th e</w>"]),
+    "sharded": lambda _: None, "a classifier": lambda _: None, "2018": rewrite_as_in_2018,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_each_layout_of_transformers_comes_in_and_goes_out(layout: str, tmp_path: Path) -> None:
+    shape = {"vocab_size": 60, "n_positions": 16, "n_embd": 32, "n_layer": 2, "n_head": 4}
+    head = "ForSequenceClassification" if layout == "a classifier" else "LMHeadModel"
+    theirs = getattr(transformers, f"OpenAIGPT{head}")(transformers.OpenAIGPTConfig(**shape)).eval()
+    theirs.save_pretrained(tmp_path, **({"max_shard_size": "20KB"} if layout == "sharded" else {}))
+    assert (len(list(tmp_path.glob("*.safetensors"))) > 2) == (layout == "sharded")
+    (tmp_path / "vocab.json").write_bytes(samples.vocabulary().encoder_bytes())
+    (tmp_path / "merges.txt").write_bytes(samples.vocabulary().merges_bytes())
+    LAYOUTS[layout](tmp_path)
+
+    ours, vocabulary = read_hf(find_hf(str(tmp_path)))
+    assert vocabulary.sha256 == samples.vocabulary().sha256
+    assert dropped_heads(tmp_path) == (["score.weight"] if layout == "a classifier" else [])
+    with torch.no_grad():
+        difference = ours.eval()(IDS) - theirs.transformer(IDS).last_hidden_state
+    assert float(difference.abs().max()) < 1e-5
+    export(tmp_path / "out", ours, vocabulary, "card")
+    after = load_file(tmp_path / "out" / WEIGHTS)
+    before = {f"transformer.{name}": one for name, one in theirs.transformer.state_dict().items()}
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in after)
+
+
+def config(**values: object) -> Damage:
+    return edit("config.json", lambda all: {**all, **values})
+
+
+def weights(drop: str = "", **tensors: torch.Tensor) -> Damage:
+    def change(folder: Path) -> None:
+        kept = load_file(folder / WEIGHTS)
+        kept.pop(drop, None)
+        save_file({**kept, **tensors}, folder / WEIGHTS)
+
+    return change
+
+
+def shard(name: str) -> Damage:
+    """The weights in parts, of which an index names this one."""
+    index = json.dumps({"weight_map": {"a": name}}).encode()
+    return both(remove(WEIGHTS), write("model.safetensors.index.json", index))
+
+
+def both(*damages: Damage) -> Damage:
+    return lambda folder: [damage(folder) for damage in damages]
+
+
+LM_HEAD = {"lm_head.weight": torch.ones(60, 32)}
+REFUSED: list[tuple[Damage, str]] = [
+    (config(model_type="gpt2"), "model_type is 'gpt2'"), (config(afn="relu"), "afn is 'relu'"),
+    (config(attn_pdrop=0.3), "GPT-1 has one dropout"),
+    (config(vocab_size=40), "vocab_size is 40, the vocabulary beside it has 60 tokens"),
+    (write("config.json", b"{"), "not JSON"), (remove("config.json"), "config.json: no such file"),
+    (weights("transformer.h.1.ln_2.bias"), r"'h.1.ln_2.bias': found none, expected shape \[32\]"),
+    (weights(x=torch.ones(2)), r"'x': found shape \[2\], expected none"),
+    (weights(**LM_HEAD), "lm_head.weight differs"),
+    (write(WEIGHTS, b"\x10" * 999), "not a whole safetensors file"),
+    (both(remove(WEIGHTS), plant("pytorch_model.bin")), "only as pytorch_model.bin, a pickle"),
+    (remove(WEIGHTS), "no such file"), (plant(WEIGHTS), "not a whole safetensors file"),
+    (shard("b.safetensors"), r"b\.safetensors: no such file, and model\.safetensors\.index"),
+    (shard("../b.safetensors"), "in the same folder"), (shard("/etc/passwd"), "in the same folder"),
+    (remove("vocab*", "enc*"), "no vocabulary"),
+    (tokenizer(end_of_word_suffix=None), r"tokenizer\.json: .* words that end in None"),
 ]
 
 
-@pytest.mark.parametrize(("damage", "message"), REFUSED)
-def test_what_does_not_fit_is_refused(damage: Damage, message: str, folder: Path) -> None:
+@pytest.mark.parametrize(("damage", "message"), [*REFUSED_OPENAI, *REFUSED])
+def test_what_does_not_fit_is_refused(
+    damage: Damage, message: str, openai: Path, tmp_path: Path
+) -> None:
+    folder, read = openai, read_openai
+    if (damage, message) in REFUSED:
+        folder, read = tmp_path / "hf", read_hf
+        export(folder, samples.model(), samples.vocabulary(), "card")
     damage(folder)
     with pytest.raises(UserError, match=message) as caught:
-        read_openai(folder)
+        read(folder)
     assert str(folder) in str(caught.value)
     assert not (folder / "mark").exists()
+
+
+def test_no_name_is_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    for name in ("somebody/some-model-that-is-not-here", "not/a/name/at/all"):
+        with pytest.raises(UserError, match="neither a folder nor a model in the hub's local"):
+            find_hf(name)
+
+
+PAIR = Example("1", ("the cat ate it.", "it ate."))
+TASKS = {
+    "sst2": Example("1", ("the cat ate it.",)), "mnli": PAIR, "mrpc": PAIR, "stsb": PAIR,
+    "race": Example("1", ("the cat", "ate?"), ("it.", "the dog", "not", "a")),
+}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_head_is_that_of_transformers(name: str, tmp_path: Path) -> None:
+    tuned, vocabulary = samples.tuned(task_named(name)), samples.vocabulary()
+    encode = TextEncoder(vocabulary).encode
+    hf, ours = tmp_path / "hf", tmp_path / "ours"
+    export(hf, tuned.model.gpt, vocabulary, "card", tuned)
+    form = Form(tuned.task.kind, SpecialIds.after(vocabulary.size), 16)
+    encoded = EncodedExamples([TASKS[name]], encode_pieces([TASKS[name]], encode), form)
+    ids, lengths, _ = make_batch(encoded, False)
+    theirs = getattr(transformers, hf_class(tuned)).from_pretrained(hf).eval()  # as the card says
+    with torch.no_grad():
+        outputs = tuned.model.outputs(ids, lengths)
+        if tuned.task.kind == "choice":
+            found = theirs(ids[None], mc_token_ids=(lengths - 1)[None]).mc_logits
+        else:
+            logits = theirs(ids).logits.sum(0, keepdim=True)
+            found = logits + torch.tensor(theirs.config.head_bias)
+    assert outputs.shape == found.shape
+    assert float((outputs - found).abs().max()) < 1e-5
+
+    save_checkpoint(ours, Checkpoint(tuned.model.gpt, vocabulary, tuned))
+    examples = [TASKS[name], replace(TASKS[name], id="2", texts=TASKS[name].texts[::-1])]
+    for folder in (hf, ours):
+        loaded = load_checkpoint(folder).tuned
+        assert loaded is not None
+        assert loaded.predict(examples, encode) == tuned.predict(examples, encode)
+        assert loaded.facts() == tuned.facts()
+
+
+def test_examples_of_another_kind_and_a_head_of_another_model_are_refused(tmp_path: Path) -> None:
+    vocabulary, mnli = samples.vocabulary(), samples.tuned(task_named("mnli"))
+    with pytest.raises(UserError, match="mnli, example 2: 1 texts, expected 2"):
+        mnli.predict([PAIR, Example("2", ("a",))], TextEncoder(vocabulary).encode)
+    save_checkpoint(tmp_path, Checkpoint(mnli.model.gpt, vocabulary, mnli))
+    facts = json.loads((tmp_path / "head.json").read_text())
+    fits = "does not fit the model beside it"
+    other = ({"labels": ["a", "b"]}, r"head\.safetensors: not the head of mnli")
+    for change, message in (other, ({"max_length": 99}, fits), ({"regression": 3}, fits)):
+        (tmp_path / "head.json").write_text(json.dumps({**facts, **change}))
+        with pytest.raises(UserError, match=message):
+            load_checkpoint(tmp_path)
+
+
+@pytest.mark.usefixtures("code_of_exports")
+@pytest.mark.parametrize("name", ["language model", *TASKS])
+def test_the_code_of_the_card_runs(name: str, tmp_path: Path, capsys: Capture) -> None:
+    tuned = samples.tuned(task_named(name), context=64) if name in TASKS else None
+    model = tuned.model.gpt if tuned else samples.model(context=64)
+    card = model_card(model.config, samples.vocabulary(), (), tuned)
+    export(tmp_path, model, samples.vocabulary(), card, tuned)
+    blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    exec("\n".join(blocks).replace("PATH_OF_THIS_FOLDER", str(tmp_path)), {})
+    assert capsys.readouterr().out.strip()

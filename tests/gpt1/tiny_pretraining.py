@@ -1,16 +1,11 @@
 """A pre-training small enough for tests: real shards of made-up books and a real vocabulary.
 
-It runs in this process (`train_here`), on ranks that stay (`train_on`) or under torchrun (`run`).
+It runs in this process (`train_here`) or on ranks that stay (`train_on`).
 """
-
-from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,9 +19,8 @@ from gpt1.model.config import ModelConfig
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.interrupt import Stopped
 from gpt1.train.pretrain import pretrain
-from gpt1.train.pretrain_config import DEEPSPEED_FOLDER, Place, PretrainConfig, Prompt, to_json
+from gpt1.train.pretrain_config import DEEPSPEED_FOLDER, Place, PretrainConfig, Prompt
 from gpt1.train.reporter import PrintReporter
-from tests.conftest import ROOT
 from tests.gpt1.rank_group import RankGroup
 
 MERGES = [("t", "h"), ("th", "e</w>"), ("b", "e</w>"), ("a", "t</w>")]
@@ -140,40 +134,13 @@ def zero(stage: int) -> str:
     return str(DEEPSPEED_FOLDER / f"zero{stage}.json")
 
 
-def start(config: PretrainConfig, place: Place, ranks: int) -> subprocess.Popen[str]:
-    """Begin pre-training under torchrun, in a process group of its own."""
+def output_of(place: Place) -> dict[str, bytes]:
+    """The deterministic outputs of the training there, by name."""
     output = Path(place.output)
-    output.mkdir(parents=True, exist_ok=True)
-    file = output / "run.json"
-    file.write_text(to_json(config, place))
-    launcher = ["torch.distributed.run", f"--nproc-per-node={ranks}", "--rdzv-backend=c10d"]
-    launcher += ["--rdzv-endpoint=127.0.0.1:0", "-m", "gpt1.train.pretrain"]
-    return subprocess.Popen(
-        [sys.executable, "-m", *launcher, "--config", str(file)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
-
-
-def run(config: PretrainConfig, place: Place, ranks: int) -> str:
-    """Pre-train under torchrun to the end; returns what was printed."""
-    process = start(config, place, ranks)
-    printed, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, printed
-    return printed
-
-
-def contents(output: Path) -> dict[str, bytes]:
-    """The deterministic outputs, by name."""
     names = ["model.safetensors", "config.json", "metrics.jsonl", "samples.jsonl", "samples.md"]
     files = [output / name for name in [*names, "held_out_books.jsonl"]]
     files += sorted((output / "snapshots").iterdir())
     return {str(file.relative_to(output)): file.read_bytes() for file in files}
-
-
-def output_of(place: Place) -> dict[str, bytes]:
-    """The deterministic outputs of the training there."""
-    return contents(Path(place.output))
 
 
 def rows_of(place: Place, file: str = "metrics.jsonl") -> list[dict[str, Any]]:

@@ -1,7 +1,5 @@
 """Small models and vocabularies for the tests of weights and generation."""
 
-from __future__ import annotations
-
 import json
 import pickle
 from collections.abc import Callable

@@ -1,12 +1,14 @@
 """An S3 server for the tests of this folder, and small artifacts."""
 
-from __future__ import annotations
-
 import os
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import ThreadingHTTPServer
 from pathlib import Path
+from socketserver import BaseRequestHandler
 from typing import Any
 
 import pytest
@@ -19,6 +21,8 @@ from tests.servers.process import s3_server
 
 BUCKET = "store-bucket"
 VALUE, WHEN = "values/value.txt", "values/when.txt"
+Patch = pytest.MonkeyPatch
+Move = Callable[[], None]
 S3 = tuple[str, "subprocess.Popen[bytes]"]
 
 
@@ -30,29 +34,49 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 
 
 @pytest.fixture
-def s3_store(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def s3_store(s3: S3, tmp_path: Path, monkeypatch: Patch) -> Iterator[str]:
     """The address of an empty store, with this process's environment set for it."""
     variables = {
-        "GPT1_CACHE": str(tmp_path / "cache"), "AWS_ENDPOINT_URL": s3[0], "AWS_ACCESS_KEY_ID": "tester",
-        "AWS_SECRET_ACCESS_KEY": "a-secret", "AWS_DEFAULT_REGION": "us-east-1",
+        "GPT1_CACHE": str(tmp_path / "cache"), "AWS_ENDPOINT_URL": s3[0],
+        "AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "a-secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
     }  # fmt: skip
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     objects._client.cache_clear()
-    client: Any = objects._client(os.getpid())
-    if BUCKET not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
-        client.create_bucket(Bucket=BUCKET)
+    objects._client(os.getpid()).create_bucket(Bucket=BUCKET)
     yield f"s3://{BUCKET}/{tmp_path.name}"
     objects._client.cache_clear()
 
 
-def on_another_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """From now on this process is one of another host, with a cache of its own."""
-    monkeypatch.setenv("GPT1_CACHE", str(tmp_path / f"cache-{time.time_ns()}"))
+@pytest.fixture
+def another_host(tmp_path: Path, monkeypatch: Patch) -> Move:
+    """From a call on, this process is one of another host, with a cache of its own."""
+    return lambda: monkeypatch.setenv("GPT1_CACHE", str(tmp_path / f"cache-{time.time_ns()}"))
 
 
-def publish(store: Store, value: str = "value", fingerprint: str = "print", gate: Any = None, stage: str = "stage") -> bool:
-    """Write VALUE, and WHEN, which is volatile, in an attempt of its own, wait at the gate, and publish them."""
+def until(condition: Callable[[], object], seconds: float = 300) -> None:
+    """Wait."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@contextmanager
+def serving(handler: Callable[..., BaseRequestHandler]) -> Iterator[str]:
+    """HOST:PORT of a server of this process that answers by `handler`."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def publish(
+    store: Store, value: str = "value", fingerprint: str = "print", *, gate: Any = None,
+    stage: str = "stage",
+) -> bool:
+    """Write VALUE, and WHEN, which is volatile, in an attempt, wait at the gate, and publish."""
     attempt = store.new_attempt(stage, fingerprint)
     outputs = Outputs(attempt)
     with outputs.open(VALUE) as file:
@@ -61,11 +85,11 @@ def publish(store: Store, value: str = "value", fingerprint: str = "print", gate
     made = outputs.close()
     if gate is not None:
         gate.wait()
-    return store.publish(stage, fingerprint, made, {"attempt": attempt.name, "cell": "cell", "summary": {"value": value}})
+    record = {"attempt": attempt.name, "cell": "cell", "summary": {"value": value}}
+    return store.publish(stage, fingerprint, made, record)
 
 
 def published(store: Store, fingerprint: str = "print", stage: str = "stage") -> Artifact:
     """What is published there."""
-    found = store.artifact(stage, fingerprint)
-    assert found is not None
+    found: Any = store.artifact(stage, fingerprint)
     return found

@@ -1,7 +1,5 @@
 """Runs a workflow cell by cell in this process: the real stages, contexts and store, no cluster."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pipeline.context import Job, run_cell
@@ -22,6 +20,15 @@ def write_numbers(folder: Path, count: int = 3) -> Path:
     for number in range(1, count + 1):
         (folder / f"{number}.txt").write_text(str(number))
     return folder
+
+
+def write_rte(folder: Path, count: int = 24, name: str = "RTE") -> None:
+    """Examples of the task, or of one with the same columns."""
+    (folder / name).mkdir(parents=True)
+    lines = [f"{n}\tWind {n}.\tCalm.\t{'' if n % 3 else 'not_'}entailment" for n in range(count)]
+    for split in ("train", "dev"):
+        text = "\n".join(["index\tsentence1\tsentence2\tlabel", *lines, ""])
+        (folder / name / f"{split}.tsv").write_text(text)
 
 
 def plan_of(
@@ -46,9 +53,8 @@ def make(plan: Plan, entry: Entry, run: str = "", mlflow_run_id: str | None = No
     cell, settings = entry.cell, entry.cell.settings.model_dump(mode="json")
     job = Job(
         plan.store, cell.uses, cell.id, entry.fingerprint, entry.identity, settings,
-        tuple(artifact(plan, need) for need in cell.needs), tuple(entry.external_files), cell.resources,
-        run, mlflow_run_id, cluster=False,
-    )  # fmt: skip
+        tuple(artifact(plan, need) for need in cell.needs), tuple(entry.outside), cell.resources,
+        run, mlflow_run_id, cluster=False)
     run_cell(job, PrintReporter(cell.id))
 
 

@@ -1,7 +1,5 @@
 """The command line in this process: a run on the session's cluster takes 3 seconds this way."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json
@@ -16,8 +14,6 @@ from typing import Any, NamedTuple
 import pipeline.cli
 from pipeline import user_code
 from tests.servers.ray_cluster import Cluster
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Ended(NamedTuple):
@@ -43,11 +39,8 @@ def gpt1(
     """
     address = ("--address", cluster.gcs) if cluster else ()
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.ExitStack() as block:
-        block.enter_context(_process_restored())
-        block.enter_context(contextlib.chdir(cwd or Path.cwd()))
-        block.enter_context(contextlib.redirect_stdout(out))
-        block.enter_context(contextlib.redirect_stderr(err))
+    to = (contextlib.redirect_stdout(out), contextlib.redirect_stderr(err))
+    with _process_restored(), contextlib.chdir(cwd or Path.cwd()), to[0], to[1]:
         # Ray reads this variable once, and the session's cluster asks for no token.
         os.environ.update({"RAY_AUTH_MODE": "disabled", **environment})
         sys.argv = ["gpt1", *map(str, words), *address]
@@ -72,7 +65,7 @@ def refused(message: str, *words: object, **options: Any) -> str:
 @contextlib.contextmanager
 def _process_restored() -> Iterator[None]:
     """Put back, in the end, what a command changes of its process."""
-    handlers = {name: signal.getsignal(name) for name in SIGNALS}
+    handlers = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
     environment, path, code = dict(os.environ), list(sys.path), user_code.installed()
     words, hook, top = sys.argv, sys.excepthook, sys.modules["__main__"]
     # Click would call us "python -m pytest" in what it prints.

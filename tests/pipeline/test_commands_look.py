@@ -1,16 +1,12 @@
 """The commands that look, at a run of the real stages; `diff`, `doctor`, `describe`, `--help`."""
 
-from __future__ import annotations
-
 import json
-import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gpt1.model.config import ModelConfig
 from pipeline.cli import app
 from pipeline.commands.panels import PANELS
 from pipeline.plan import Selection
@@ -29,38 +25,22 @@ def books(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(tmp_path: Path, books: Path) -> Path:
+def store(tmp_path: Path, books: Path, request: pytest.FixtureRequest) -> Any:
     """Two runs: all of the toy workflow, then again with another setting of its first stage."""
-    return two_runs(tmp_path / "store", books)
-
-
-def two_runs(store: Any, books: Path) -> Any:
+    on_s3 = getattr(request, "param", False)
+    store = request.getfixturevalue("s3_store") if on_s3 else tmp_path / "store"
     run_inline(plan_of(TOY, store, f"numbers.source={books}"), FIRST)
     run_inline(plan_of(TOY, store, f"numbers.source={books}", "numbers.add=5"), SECOND)
     return store
 
 
-def finished(found: Any) -> set[tuple[str, bool]]:
-    return {(cell["state"], cell["run"]) for cell in found["cells"]}
-
-
 LOOKS: dict[str, Callable[[Ended], bool]] = {
-    "status --json": lambda ended: finished(ended.json()) == {("done", False)},
-    "plan --json": lambda ended: finished(ended.json()) == {("done", False)},
-    "run --dry-run --file tests/e2e/mini.yaml": lambda ended: "nothing to run" in ended.out,
+    "plan --json": lambda ended: {one["state"] for one in ended.json()["cells"]} == {"done"},
     "status --explain": lambda ended: ended.out.count("making it again: ") == 19,
     "graph": lambda ended: "finetune x4" in ended.out and "split" in ended.out,
     "path pretrain": lambda ended: Path(ended.out.strip(), "model.safetensors").is_file(),
-    "path finetune": lambda ended: len(ended.out.splitlines()) == 4,
     "describe --json": lambda ended: [one["steps"] for one in ended.json()] == [120],
     "diff --json": lambda ended: ended.json()["before"] is None,
-    "trace train 100 --json": lambda ended: ended.json()[0]["offset"] == 100,
-    "trace --step 120 --json": lambda ended: len(ended.json()) == 16,
-    "generate -p the -n 5": lambda ended: ended.out.startswith("the "),
-    "generate pretrain@60 -p the -n 5 --json": lambda ended: ended.json()["prompt"] == "the",
-    "predict demo_author -t one --json": lambda ended: "label" in ended.json(),
-    "perplexity tests/e2e/mini.yaml --json": lambda ended: ended.json()["perplexity"] > 1,
-    "--version": lambda ended: ended.out.endswith(f"Python {platform.python_version()}\n"),
     "doctor --json": lambda ended: {"torch", "store"} < {one["name"] for one in ended.json()},
 }
 
@@ -68,8 +48,7 @@ LOOKS: dict[str, Callable[[Ended], bool]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("command", LOOKS)
 def test_commands_that_look_at_the_last_run(command: str, golden_run: Path) -> None:
-    store = () if command == "--version" else ("--store", golden_run)
-    ended = gpt1(*command.split(), *store, cwd=ROOT)
+    ended = gpt1(*command.split(), "--store", golden_run, cwd=ROOT)
     assert (ended.status, LOOKS[command](ended)) == (0, True), ended
 
 
@@ -77,15 +56,12 @@ def test_doctor_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     (tmp_path / ("x" * 90)).mkdir()
     server, folder = "http://me:secret@127.0.0.1:1", str(tmp_path / ("x" * 90))
-    words = ("doctor", "--json", "--store", tmp_path / "file")
-    ended = gpt1(*words, MLFLOW_TRACKING_URI=server, RAY_TMPDIR=folder)
+    variables = {"MLFLOW_TRACKING_URI": server, "RAY_TMPDIR": folder}
+    ended = gpt1("doctor", "--json", "--store", tmp_path / "file", **variables)
     assert (ended.status, "secret" in ended.out) == (1, False), ended
-    found = {finding["name"]: finding for finding in json.loads(ended.out)}
-    for name, state, advice in (
-        ("store", "fail", "--store"), ("Ray's folder", "fail", "RAY_TMPDIR"),
-        ("Ray's token", "warn", "RAY_AUTH_MODE"), ("MLflow's server", "warn", "track sync"),
-    ):  # fmt: skip
-        assert (found[name]["state"], advice in found[name]["mend"]) == (state, True), found[name]
+    found = {one["name"]: one["state"] for one in json.loads(ended.out) if one["mend"]}
+    expected = {"store": "fail", "Ray's folder": "fail", "MLflow's server": "warn"}
+    assert expected.items() < found.items()
 
 
 def runs(*words: object) -> tuple[str | None, str, dict[str, str]]:
@@ -96,22 +72,16 @@ def runs(*words: object) -> tuple[str | None, str, dict[str, str]]:
 
 FEW = (THIRD, "numbers.add=8", Selection(("numbers",)))
 FORCED = (THIRD, "numbers.add=5", Selection((CELLS[2],), only=True, force=True))
-LATER: list[tuple[str, list[tuple[str, str, Selection]], tuple[str, str, dict[str, str]]]] = [
-    ("the newest two", [], (FIRST, SECOND, CHANGED)),
-    ("the last made few stages", [FEW], (SECOND, THIRD, {"numbers": "changed"})),
-    ("one of few is passed over", [FEW, (FOURTH, "numbers.add=9", Selection())],
-     (SECOND, FOURTH, CHANGED)),
-    ("the last made one cell", [FORCED], (SECOND, THIRD, SAME)),
-    ("the last made nothing", [FORCED, ("", "numbers.add=0", Selection())],
-     (THIRD, FIRST, {**CHANGED, CELLS[1]: "only in the second run"})),
-]  # fmt: skip
+ANOTHER, NONE = (FOURTH, "numbers.add=9", Selection()), ("", "numbers.add=0", Selection())
 
 
-@pytest.mark.parametrize(
-    ("later", "compared"), [row[1:] for row in LATER], ids=[row[0] for row in LATER]
-)
+@pytest.mark.parametrize(("later", "compared"), [
+    ([], (FIRST, SECOND, CHANGED)), ([FEW], (SECOND, THIRD, {"numbers": "changed"})),
+    ([FEW, ANOTHER], (SECOND, FOURTH, CHANGED)), ([FORCED], (SECOND, THIRD, SAME)),
+    ([FORCED, NONE], (THIRD, FIRST, {**CHANGED, CELLS[1]: "only in the second run"})),
+])  # fmt: skip
 def test_diff_of_the_last_run(later: Any, compared: Any, store: Path, books: Path) -> None:
-    """It is compared with the newest that has the same stages."""
+    """It is compared with the newest that has the same stages, also if it made few or nothing."""
     for run, assignment, selection in later:
         words = (f"numbers.source={books}", assignment)
         run_inline(plan_of(TOY, store, *words, selection=selection), run)
@@ -120,24 +90,19 @@ def test_diff_of_the_last_run(later: Any, compared: Any, store: Path, books: Pat
 
 def test_diff_of_runs_that_are_named(store: Path, books: Path) -> None:
     run_inline(plan_of(TOY, store, f"numbers.source={books}", profile="tripled"), THIRD)
-    before, after, how = runs(FIRST, "20260103", "--store", store)
-    assert (before, after, how["numbers"]) == (FIRST, THIRD, "changed")
-    assert how["total[factor=3]"] == "only in the second run"
-    assert how["total[factor=1]"] == "only in the first run"
+    first, second = (f"only in the {number} run" for number in ("first", "second"))
+    how = {"numbers": "changed", **dict.fromkeys(CELLS[1:], first), "total[factor=3]": second}
+    assert runs(FIRST, "20260103", "--store", store) == (FIRST, THIRD, how)
     assert runs(SECOND, SECOND, "--store", store)[2] == SAME
     options = ("--file", TOY, "--set", f"numbers.source={books}", "--store", store)
     assert runs(*options)[:2] == (THIRD, FIRST)
     refused("found a second run and options of one", "diff", FIRST, SECOND, *options)
-    refused("nothing is made of", "diff", *options, "--set", "numbers.add=7")
-    for wrong in ("nothing", "2026"):
-        refused(FIRST, "diff", wrong, "--store", store)
+    refused(FIRST, "diff", "2026", "--store", store)
     refused("name one with --store", "diff", "--store", store.parent / "none")
 
 
-@pytest.mark.parametrize("on_s3", [False, True])
-def test_diff_says_what_changed(on_s3: bool, tmp_path: Path, books: Path, request: Any) -> None:
-    store = request.getfixturevalue("s3_store") if on_s3 else tmp_path / "store"
-    two_runs(store, books)
+@pytest.mark.parametrize("store", [False, True], ids=["here", "s3"], indirect=True)
+def test_diff_says_what_changed(store: Any, books: Path) -> None:
     made = plan_of(TOY, store, f"numbers.source={books}", "numbers.add=5")
     changed = "input tests.pipeline.toy.numbers changed"
     for words in ((), (FIRST, SECOND)):
@@ -146,25 +111,13 @@ def test_diff_says_what_changed(on_s3: bool, tmp_path: Path, books: Path, reques
             ["with.add: 0 -> 5", "total: 6 -> 21"], [changed, "total: 6 -> 21"],
             [changed, "total: 12 -> 42"],
         ]
-        said = gpt1("diff", *words, "--store", store).out
-        assert said.startswith(f"{FIRST} -> {SECOND}\nnumbers: changed\n    with.add: 0 -> 5\n")
         # What was taken back had been made all the same.
         made.store.withdraw(made.entries["numbers"].cell.uses, made.entries["numbers"].fingerprint)
 
 
-def test_status_explains_and_the_picture_has_times(store: Path, books: Path) -> None:
-    words = ("--file", TOY, "--store", store, "--set", f"numbers.source={books}")
-    lines = gpt1("status", *words, "--set", "numbers.add=7", "--explain").out.splitlines()
-    assert lines[1] in ("    why: with.add: 0 -> 7", "    why: with.add: 5 -> 7")
-    assert lines[2].endswith("for the 2 cells that depend on it")
-    assert gpt1("graph", *words, "--svg", store / "graph.svg").status == 0
-    assert " s</text>" in (store / "graph.svg").read_text()
-
-
 def test_help_teaches_and_every_command_has_a_place() -> None:
     said = gpt1("--help").out
-    assert ("First steps" in said, "\x1b" in said) == (True, False)
-    assert [panel for panel in PANELS if panel not in said] == []
+    assert ([panel for panel in PANELS if panel not in said], "\x1b" in said) == ([], False)
     named = {name for names in PANELS.values() for name in names}
     infos = (*app.registered_commands, *app.registered_groups)
     ours = {info.name or (info.callback and info.callback.__name__) for info in infos}
@@ -172,33 +125,22 @@ def test_help_teaches_and_every_command_has_a_place() -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-@pytest.mark.parametrize(
-    ("words", "offered"),
-    [
-        ("gpt1 do", "doctor"), ("gpt1 run --profile on", "one-gpu"),
-        ("gpt1 run --file workflow.yaml ze", "zero_shot"),
-        ("gpt1 plan --file nowhere.yaml --profile d", ""),
-    ],
-)
-def test_every_shell_completes_words(shell: str, words: str, offered: str) -> None:
-    ended = gpt1(
-        cwd=ROOT, _GPT1_COMPLETE=f"complete_{shell}", _TYPER_COMPLETE_ARGS=words, COMP_WORDS=words,
-        COMP_CWORD=str(words.count(" ")), _TYPER_COMPLETE_FISH_ACTION="get-args",
-    )  # fmt: skip
-    assert (offered in ended.out, "error" in ended.out.lower()) == (True, False), ended
+def test_every_shell_completes_words(shell: str) -> None:
+    variables = {"_GPT1_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    for words, offered in {
+        "gpt1 do": "doctor", "gpt1 run --profile on": "one-gpu", "gpt1 run ze": "zero_shot",
+        "gpt1 plan --file nowhere.yaml --profile d": "",
+    }.items():
+        place = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        ended = gpt1(cwd=ROOT, _TYPER_COMPLETE_ARGS=words, **place, **variables)
+        assert (offered in ended.out, "error" in ended.out.lower()) == (True, False), ended
 
 
 def test_describe_forecasts_the_papers_training() -> None:
     words = "describe --file workflow.yaml --tokens 1000000000 --device H100 --mfu 0.5 --json"
     row, lstm = gpt1(*words.split(), cwd=ROOT).json()
-    assert (row["cell"], lstm["cell"]) == ("pretrain[model=gpt]", "pretrain[model=lstm]")
-    assert lstm["parameters"] == 56_140_544
-    assert row["parameters"] == ModelConfig().parameters() == 116_534_784
+    sizes = {one["cell"]: one["parameters"] for one in (row, lstm)}
+    assert sizes == {"pretrain[model=gpt]": 116_534_784, "pretrain[model=lstm]": 56_140_544}
     assert (row["steps"], row["epochs"], row["ranks"]) == (1_000_000, 32.768, 8)
-    assert row["tokens"] == 32_768_000_000
     assert row["seconds"] == pytest.approx(32.768e9 * 755.8e6 / (989e12 * 0.5 * 8), rel=1e-3)
-
-
-def test_describe_refuses_no_pretraining_and_an_unknown_device() -> None:
-    refused("no stage uses `pretrain`", "describe", "--file", TOY)
     refused("Toaster", "describe", "--device", "Toaster", cwd=ROOT)

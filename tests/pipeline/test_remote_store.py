@@ -1,154 +1,296 @@
-"""What belongs to a store on S3 alone; test_store_contract.py has what all stores promise."""
+"""What belongs to S3 alone; test_store_contract.py has what all stores promise."""
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
 import threading
-from collections.abc import Callable
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from gpt1.errors import UserError
+from gpt1.train.checkpoint_record import RECORD, sha256
+from gpt1.train.engine import torch_save
+from gpt1.train.ranks import Ranks
+from gpt1.train.saving import Keep
+from gpt1.train.vault_checkpoints import VaultCheckpoints
 from pipeline import cache, objects
 from pipeline.objects import Objects
-from pipeline.parts import Outputs
+from pipeline.plan import Plan, State
 from pipeline.store import Store
-from tests.pipeline.conftest import S3, VALUE, on_another_host, publish, published
+from tests.pipeline.conftest import S3, VALUE, Move, Patch, publish, published
+from tests.pipeline.inline import TOY, plan_of, run_inline, write_numbers
 from tests.servers.process import free_port
 
-
-@pytest.fixture
-def url(s3_store: str) -> str:
-    return s3_store
+# The store's files
 
 
-def test_a_lost_answer_does_not_lose_the_race(url: str) -> None:
-    """The write was done and its answer never came: the repeated request is refused, and still it was ours."""
-    there = Objects.at(url)
-    assert there.create("word", b"mine")
-    assert there.create("word", b"mine")
-    assert not there.create("word", b"yours")
+def test_a_lost_answer_does_not_lose_the_race(s3_store: str) -> None:
+    """The write was done, its answer lost: the second request is refused, and still it was ours."""
+    there = Objects.at(s3_store)
+    asked = [there.create("word", data) for data in (b"mine", b"mine", b"yours")]
+    assert asked == [True, True, False]
 
 
-def test_records_are_read_without_files(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    publish(Store.at(url))
-    on_another_host(monkeypatch, tmp_path)
-    store = Store.at(url)
-    found = pickle.loads(pickle.dumps(published(store)))
+def test_records_come_alone_and_damaged_copies_are_not_read(
+    s3_store: str, another_host: Move
+) -> None:
+    publish(Store.at(s3_store))
+    another_host()
+    store = Store.at(s3_store)
+    found = published(store.seen(["stage"]))
+    [copy] = store.root.glob("cache/records/stage/*.json")
+    copy.write_bytes(b"{")
+    assert published(store.seen(["stage"])) == published(store) == found
     assert not list(store.root.glob("stage/**/*.txt"))
     assert found.path(VALUE).read_text() == "value"
 
-
-def test_a_damaged_copy_of_a_record_is_read_again(url: str) -> None:
-    store = Store.at(url)
-    publish(store)
-    assert published(store.seen(["stage"])) == published(store)
-    [copy] = store.root.glob("cache/records/stage/*.json")
-    copy.write_bytes(b"{")
-    assert published(store.seen(["stage"])) == published(store)
-
-
-def test_a_damaged_object_is_never_read(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store.at(url)
-    publish(store)
-    found = published(store)
-    Objects.at(url).write(store.file_address(found.files[VALUE]).removeprefix(f"{url}/"), b"eulav")
-    on_another_host(monkeypatch, tmp_path)
-    with pytest.raises(UserError, match=r"values/value.txt: has the sha256 .* its record says .* make it again"):
-        found.path(VALUE)
+    another_host()
+    key = store.file_address(found.files[VALUE]).removeprefix(f"{s3_store}/")
+    Objects.at(s3_store).write(key, b"eulav")
+    with pytest.raises(UserError, match=rf"{VALUE}: has the sha256 .* its record says "):
+        published(Store.at(s3_store)).path(VALUE)
     assert not list(Path(os.environ["GPT1_CACHE"]).rglob("value.txt"))
 
 
-def test_paths_travel_to_other_hosts(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    publish(Store.at(url))
-    path = published(Store.at(url)).path(VALUE)
-    arguments = {"file": str(path), "folders": [str(path.parent)], "other": "value", "attempt": path.parent}
-    travel = Store.at(url).travel
-    assert travel is not None
-    on_another_host(monkeypatch, tmp_path)
-    here = pickle.loads(pickle.dumps(travel)).here(arguments)
-    assert here["other"] == "value"
-    for there in (Path(here["file"]), Path(here["folders"][0]) / "value.txt", here["attempt"] / "value.txt"):
-        assert there.is_relative_to(os.environ["GPT1_CACHE"])
-        assert there.read_text() == "value"
-
-
-def test_the_cache_is_bounded_and_forgets_the_oldest(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_bounded_and_forgets_the_oldest(s3_store: str, monkeypatch: Patch) -> None:
+    store, big = Store.at(s3_store), "x" * 1000
     for number in range(4):
-        store = Store.at(url)
-        attempt = store.new_attempt("stage", f"print-{number}")
-        outputs = Outputs(attempt)
-        with outputs.open("big.bin") as file:
-            file.write(bytes(1000))
-        store.publish("stage", f"print-{number}", outputs.close(), {"attempt": attempt.name})
-    root = Store.at(url).root
-    kept = store.artifact("stage", "print-0")
-    assert kept is not None
-    for number, path in enumerate(sorted(root.glob("stage/*/*/big.bin"))):
+        assert publish(store, big, f"print-{number}")
+    for number, path in enumerate(sorted(store.root.glob(f"stage/*/*/{VALUE}"))):
         os.utime(path, (number, number))
-    under_way = store.new_attempt("stage", "under-way")
-    (under_way / "draft.bin").write_bytes(bytes(1000))
-    os.utime(under_way / "draft.bin", (0, 0))
-    assert kept.path("big.bin").stat().st_mtime > 4, "reading counts as use"
-    used = sum(path.stat().st_size for path in root.glob("stage/**/*") if path.is_file())
-    assert cache.evict(root.parent, used - 1500, grace=60) == 2000
-    left = sorted(path.parent.parent.name for path in root.glob("stage/*/*/big.bin"))
+    draft = store.new_attempt("stage", "under-way") / "draft.bin"
+    draft.write_text(big)
+    os.utime(draft, (0, 0))
+    assert published(store, "print-0").path(VALUE).stat().st_mtime > 4, "reading counts as use"
+    size = sum(path.stat().st_size for path in store.root.glob("stage/**/*") if path.is_file())
+    assert cache.evict(store.root.parent, size - 1500, grace=60) == 2000
+    left = sorted(path.parts[-4] for path in store.root.glob(f"stage/*/*/{VALUE}"))
     assert left == ["print-0", "print-3"]
-    assert (under_way / "draft.bin").exists()
-    assert cache.evict(root.parent, 0, grace=float("inf")) == 0, "what was just used stays"
-    gone = store.artifact("stage", "print-1")
-    assert gone is not None
-    assert gone.path("big.bin").read_bytes() == bytes(1000), "what was forgotten is fetched again"
+    assert draft.exists()
+    assert cache.evict(store.root.parent, 0, grace=float("inf")) == 0, "what was just used stays"
+    assert published(store, "print-1").path(VALUE).read_text() == big, "fetched again"
     monkeypatch.setenv("GPT1_CACHE_GB", "much")
     with pytest.raises(UserError, match="GPT1_CACHE_GB=much: expected a number"):
         cache.bound()
 
 
-def test_a_server_paused_while_files_go_up_and_down(s3: S3, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, process = s3
+# Servers that pause, and wrong addresses
+
+
+def test_a_server_paused_while_files_go_up_and_down(
+    s3: S3, s3_store: str, tmp_path: Path, monkeypatch: Patch
+) -> None:
     monkeypatch.setattr(objects, "WHOLE", 1 << 20)
     data = os.urandom(3 << 20)
     (tmp_path / "big").write_bytes(data)
 
-    def paused(work: Callable[[], Any]) -> Any:
-        process.send_signal(signal.SIGSTOP)
-        threading.Timer(3, lambda: process.send_signal(signal.SIGCONT)).start()
-        return work()
-
-    there = Objects.at(url)
-    paused(lambda: there.upload("big", tmp_path / "big"))
-    assert paused(lambda: there.create("word", b"{}"))
-    paused(lambda: there.download("big", tmp_path / "back"))
+    there = Objects.at(s3_store)
+    for work in (
+        lambda: there.upload("big", tmp_path / "big"), lambda: there.create("word", b"{}"),
+        lambda: there.download("big", tmp_path / "back"),
+    ):  # fmt: skip
+        s3[1].send_signal(signal.SIGSTOP)
+        threading.Timer(1, s3[1].send_signal, [signal.SIGCONT]).start()
+        work()
     assert (tmp_path / "back").read_bytes() == data
 
 
-def test_what_is_wrong_with_an_address_is_one_clear_line(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"s3://no-such-bucket/x: cannot head the bucket .there is no such bucket"):
-        Store.at("s3://no-such-bucket/x")
-    with pytest.raises(UserError, match="gs://bucket: cannot be used as a store; expected a folder, file://FOLDER or s3://"):
-        Store.at("gs://bucket")
-    assert Store.at(Path(url)).where == url, "a path object has made one of two slashes"
+def test_a_wrong_address_is_one_clear_line(s3_store: str, monkeypatch: Patch) -> None:
+    for wrong, message in (
+        ("s3://no-such-bucket/x", "s3://no-such-bucket/x: .*there is no such bucket"),
+        ("s3://a bucket/x", "s3://bucket"),
+        ("gs://bucket", "gs://bucket: .*expected a folder, file://FOLDER or s3://"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Store.at(wrong)
+    assert Store.at(Path(s3_store)).where == s3_store, "a path object has made one of two slashes"
     monkeypatch.setattr(objects, "FIRST_PATIENCE", 0.5)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     objects._client.cache_clear()
     with pytest.raises(UserError, match=r"no answer for 0.5 s .*AWS_ENDPOINT_URL"):
-        Store.at(url)
-    objects._client.cache_clear()
+        Store.at(s3_store)
 
 
-def test_a_store_that_cannot_be_asked_is_no_file_that_is_gone(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What waits for MLflow is sent later in the one case, and dropped in the other (LookupError)."""
-    publish(Store.at(url))
-    address = Store.at(url).file_address(published(Store.at(url)).files[VALUE])
-    on_another_host(monkeypatch, tmp_path)
-    store = Store.at(url)
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+def test_a_store_away_is_no_file_gone(
+    s3_store: str, monkeypatch: Patch, another_host: Move
+) -> None:
+    """What waits for MLflow is sent later in this case, and dropped in that (LookupError)."""
+    publish(Store.at(s3_store))
+    another_host()
+    store = Store.at(s3_store)
+    address = store.file_address(published(store).files[VALUE])
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     objects._client.cache_clear()
     with pytest.raises(UserError, match="no credentials"):
         store.local(address)
+
+
+# Workflows on such a store
+
+
+@pytest.fixture
+def numbers(tmp_path: Path) -> Path:
+    return write_numbers(tmp_path / "numbers")
+
+
+def plan(numbers: Path, store: str | Path, *assignments: str) -> Plan:
+    return plan_of(TOY, store, f"numbers.source={numbers}", *assignments)
+
+
+def test_nothing_is_made_twice(numbers: Path, s3_store: str, another_host: Move) -> None:
+    assert run_inline(plan(numbers, s3_store)) == ["numbers", "total[factor=1]", "total[factor=2]"]
+    another_host()
+    assert plan(numbers, s3_store).to_run == []
+    assert plan(numbers, s3_store, "total.factor=3").entries["total"].state is State.NEVER
+    (numbers / "4.txt").write_text("4")
+    changed = plan(numbers, s3_store)
+    run_inline(changed)
+    entry = changed.entries["numbers"]
+    record = changed.store.record(entry.cell.uses, entry.fingerprint) or {}
+    assert record["parts"] == {"made": 1, "reused": 3}, "one more file costs one more part"
+
+
+@pytest.mark.slow
+def test_a_plan_of_many_artifacts_takes_few_requests(
+    numbers: Path, tmp_path: Path, s3_store: str
+) -> None:
+    """First on a host: one for a thousand objects listed, one a record. Then the lists alone."""
+    many = f"total.matrix.factor={[*range(1, 401)]}".replace(" ", "")
+    local = plan(numbers, tmp_path / "store", many)
+    run_inline(local)
+    there, root = Objects.at(s3_store), local.store.root
+    files = [path for path in root.glob("tests.*/**/*") if path.is_file()]
+    for path in files:
+        there.upload(path.relative_to(root).as_posix(), path)
+    assert len(files) > 1000
+    pages = 3 + len(files) // 1000  # three kinds: numbers, its parts, total
+    asked: Counter[str] = Counter()
+    objects._client(os.getpid()).meta.events.register(
+        "before-send.s3", lambda event_name, **_: asked.update([event_name.split(".")[-1]])
+    )
+    assert plan(numbers, s3_store, many).to_run == []
+    assert asked["ListObjectsV2"] <= pages
+    assert asked["GetObject"] <= 401
+    assert asked.total() <= 1 + pages + 401, asked
+    asked.clear()
+    assert plan(numbers, s3_store, many).to_run == []
+    assert asked.total() <= 1 + pages, asked
+
+
+# Checkpoints of pre-training: they count when complete, and only then, from any host
+
+SNAPSHOT = "step-00000004.safetensors"
+
+
+class Host:
+    """A host at work on an attempt of its own, or on that of `other`, with a cache of its own."""
+
+    def __init__(self, url: str, other: Host | None = None) -> None:
+        store = Store.at(url)
+        self.travel: Any = pickle.loads(pickle.dumps(other.travel)) if other else store.travel
+        place = other.attempt if other else store.new_attempt("pretrain", "print")
+        self.attempt: Path = self.travel.here(place)
+        self.files, self.said = Objects.at(url), list[str]()
+        self.folder = f"pretrain/print/{self.attempt.name}"
+        rest = Keep(2, 10), Ranks.connect("cpu"), self.said.append
+        self.checkpoints = VaultCheckpoints(self.attempt, self.travel, *rest)
+
+    def save(self, *steps: int, snapshot: bytes = b"weights") -> None:
+        file = self.attempt / "snapshots" / SNAPSHOT
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(snapshot)
+        for step in steps:
+            tensor = torch.full((100,), step)
+            self.checkpoints.save(
+                step, {"ranks": 1}, json.dumps({"at": step}), {SNAPSHOT: sha256(file)},
+                lambda folder, tensor=tensor: [lambda: torch_save(tensor, folder / "weights.pt")],
+            )  # fmt: skip
+            self.checkpoints.finish()
+
+    def newest(self) -> tuple[int, bytes]:
+        """The step of the newest checkpoint that counts, after a look at it, and its snapshot."""
+        found = self.checkpoints.newest()
+        if found is None:
+            return 0, b""
+        said = {**found.facts, **json.loads(found.history())}
+        assert said == {"ranks": 1, "at": found.step}
+        assert float(torch.load(found.folder / "weights.pt").sum()) == 100 * found.step
+        return found.step, (found.folder.parent.parent / "snapshots" / SNAPSHOT).read_bytes()
+
+    def steps(self) -> list[int]:
+        """The steps of which this attempt has anything in the store."""
+        keys = (entry.key for entry in self.files.entries(f"{self.folder}/checkpoints/"))
+        return sorted({int(key.split("/")[-2].removeprefix("step-")) for key in keys})
+
+
+def test_the_newest_is_found_from_another_host(s3_store: str, another_host: Move) -> None:
+    first = Host(s3_store)
+    assert first.newest()[0] == 0
+    first.save(5, 10, 15, 20, 25)
+    assert first.steps() == [10, 20, 25]
+    assert not list(first.attempt.rglob("weights.pt")), "what is sent leaves this host's disk"
+    another_host()
+    assert Host(s3_store, first).newest() == (25, b"weights")
+    second = Host(s3_store)
+    assert second.newest()[0] == 25
+    second.save(30)
+    second.checkpoints.forget_after(0)
+    assert (first.steps(), second.steps()) == ([10, 20, 25], []), "an earlier attempt's stay"
+
+
+@pytest.mark.parametrize("harm", ["half done", "flip", "delete", "half a record"])
+def test_a_harmed_one_is_passed_over(harm: str, s3_store: str, another_host: Move) -> None:
+    host = Host(s3_store)
+    host.save(5, 10)
+    step = f"{host.folder}/checkpoints/step-00000010"
+    record, weights = f"{step}/{RECORD}", f"{step}/weights.pt"
+    data: Any = host.files.read(weights)
+    match harm:
+        case "half done" | "delete":
+            host.files.remove([record if harm == "half done" else weights])
+        case "flip":
+            host.files.write(weights, data.data[:-1] + bytes([data.data[-1] ^ 1]))
+        case "half a record":
+            host.files.write(record, b'{"files": ')
+    another_host()
+    again = Host(s3_store, host)
+    assert again.newest()[0] == 5
+    warned = ["step-00000010 is passed over" in line for line in again.said]
+    assert warned == ([] if harm == "half done" else [True])
+    again.save(10)
+    assert again.newest()[0] == 10
+
+
+def test_going_back_takes_away_the_course_that_is_given_up(s3_store: str) -> None:
+    host = Host(s3_store)
+    host.save(7, 8)
+    host.files.write(f"{host.folder}/checkpoints/step-00000009/weights.pt", b"half")
+    for back, left in ((7, [7]), (0, [])):
+        host.checkpoints.forget_after(back)
+        assert host.steps() == left
+    host.save(1, 2, 3)
+    assert host.steps() == [2, 3]
+
+
+def test_a_snapshot_is_sent_again_and_checked(s3_store: str, another_host: Move) -> None:
+    """After going back, a step's weights are others."""
+    host = Host(s3_store)
+    host.save(5)
+    host.save(6, 7, snapshot=b"Weights")
+    another_host()
+    again = Host(s3_store, host)
+    assert (again.newest(), again.said) == ((7, b"Weights"), [])
+    host.files.write(f"{host.folder}/snapshots/{SNAPSHOT}", b"wEights")
+    another_host()
+    again = Host(s3_store, host)
+    assert again.newest()[0] == 0
+    assert SNAPSHOT in again.said[-1]

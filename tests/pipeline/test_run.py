@@ -1,13 +1,7 @@
 """The command `gpt1 run` on a real Ray with small stages: every way a run can end."""
 
-from __future__ import annotations
-
 import shutil
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +9,20 @@ import mlflow
 import psutil
 import pytest
 
-from tests.conftest import ROOT
+from tests.e2e.workflow import begin
 from tests.e2e.workflow import records as records_of
 from tests.pipeline.inline import TOY, write_numbers
 from tests.pipeline.inprocess import Ended, gpt1
+from tests.servers.process import wait_until
 from tests.servers.ray_cluster import Cluster
 
 pytestmark = pytest.mark.slow
-Run = Callable[..., Ended]
 
 
 def words(folder: Path, *assignments: str) -> list[str]:
-    given = ["run", "--file", str(TOY), "--store", str(folder / "store")]
-    for assignment in (f"numbers.source={folder / 'numbers'}", *assignments):
-        given += ["--set", assignment.replace("FOLDER", str(folder))]
-    return given
-
-
-def start(*more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pipeline.cli", *more]
-    pipe, out = subprocess.PIPE, subprocess.STDOUT
-    return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=out, text=True)
+    given = [f"--set={one}" for one in ("numbers.source=FOLDER/numbers", *assignments)]
+    given = ["run", "--file", str(TOY), "--store", "FOLDER/store", *given]
+    return [word.replace("FOLDER", str(folder)) for word in given]
 
 
 @pytest.fixture(scope="module")
@@ -46,23 +33,14 @@ def made(tmp_path_factory: pytest.TempPathFactory, ray_head: Cluster) -> tuple[P
     return folder, gpt1(*words(folder), cluster=ray_head)
 
 
-@pytest.fixture
-def copy(made: tuple[Path, Ended], tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made[0], tmp_path / "copy"))
-
-
 def records(folder: Path) -> dict[str, Any]:
     return {record["cell"]: record for record in records_of(folder / "store").values()}
 
 
-def cells(folder: Path) -> list[str]:
-    return sorted(cell for cell in records(folder) if not cell.endswith(".txt"))
-
-
 def mlflow_runs(folder: Path) -> dict[str, Any]:
     client = mlflow.MlflowClient(f"sqlite:///{folder / 'store' / 'mlflow.db'}")
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    return {found.info.run_name: found for found in client.search_runs(experiments)}
+    places = [one.experiment_id for one in client.search_experiments()]
+    return {found.info.run_name: found for found in client.search_runs(places)}
 
 
 def statuses(folder: Path) -> list[str]:
@@ -73,38 +51,29 @@ def test_all_is_made_once_and_shown_in_mlflow(made: tuple[Path, Ended]) -> None:
     folder, ended = made
     assert (ended.status, "3 made, 0 taken as they were" in ended.out) == (0, True), ended
     before = records(folder)
-    again = gpt1(*words(folder))
-    assert (again.status, "nothing to run" in again.out, "Ray" in again.out) == (0, True, False)
+    again = gpt1(*words(folder)).out
+    assert ("nothing to run" in again, "Ray" in again) == (True, False)
     assert records(folder) == before
-
     runs = mlflow_runs(folder)
     parent = next(found for name, found in runs.items() if name.startswith("toy "))
     job, group = runs["total[factor=2]"], runs["total"]
-    assert job.data.tags["mlflow.parentRunId"] == group.info.run_id
-    for found in (group, runs["numbers"]):
-        assert found.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    for found, above in ((job, group), (group, parent), (runs["numbers"], parent)):
+        assert found.data.tags["mlflow.parentRunId"] == above.info.run_id
     assert statuses(folder) == ["FINISHED"] * 5
     assert (job.data.metrics["total"], job.data.params["factor"]) == (42, "2.0")
     assert job.info.run_id == before["total[factor=2]"]["mlflow_run_id"]
-    assert [item.dataset.name for item in job.inputs.dataset_inputs] == ["numbers"]
-    table = group.data.tags["mlflow.note.content"].replace("\u00a0", "").splitlines()
-    assert f"| 2 | 42 | [open](#/runs/{job.info.run_id}) |" in table
+    table = group.data.tags["mlflow.note.content"].replace("\u00a0", "")
+    assert f"\n| 2 | 42 | [open](#/runs/{job.info.run_id}) |" in table
 
 
-def test_an_unreadable_record_is_made_again(copy: Path, ray_head: Cluster) -> None:
-    before = records(copy)
+def test_a_forced_stage_spares_what_follows(made: Any, tmp_path: Path, ray_head: Cluster) -> None:
+    """It had the same result, as one whose records cannot be read."""
+    copy = Path(shutil.copytree(made[0], tmp_path / "copy"))
     for kind in ("numbers", "numbers.parts"):
         damaged = next((copy / "store").glob(f"tests.pipeline.toy.{kind}/*/record.json"))
         damaged.write_bytes(damaged.read_bytes()[:100])
-    again = gpt1(*words(copy), cluster=ray_head)
-    assert again.status == 0, again.err
-    after = records(copy)
-    assert after["numbers"]["parts"] == {"made": 1, "reused": 5}
-    assert [after[cell]["digest"] for cell in before] == [one["digest"] for one in before.values()]
-
-
-def test_a_forced_stage_spares_what_follows(copy: Path, ray_head: Cluster) -> None:
-    """It had the same result."""
+    assert gpt1(*words(copy), cluster=ray_head).status == 0
+    assert records(copy)["numbers"]["parts"] == {"made": 1, "reused": 5}
     ended = gpt1(*words(copy), "numbers", "--force", cluster=ray_head)
     assert (ended.status, "1 made" in ended.out) == (0, True), ended
     assert "nothing to run" in gpt1(*words(copy)).out
@@ -114,51 +83,41 @@ ONE = ["numbers", "total"]
 FAILS, RETRY = ["total.fail_unless=FOLDER/marker"], ["total.factor=2", "total.retries=1"]
 SLEEPS = ["total.sleep=60", "total.timeout=1s", "total.factor=2"]
 F, X = "FINISHED", "FAILED"  # in MLflow: the workflow, its stages, and jobs of a matrix
-ENDINGS: list[tuple[str, list[str], int, list[str] | int, list[str], str]] = [
-    ("tried again", [*FAILS, *RETRY], 0, ONE, [F, F, F], "failing on purpose); trying again"),
-    ("killed, tried again", [*FAILS, *RETRY, "total.die=true"], 0, ONE, [F, F, F], "trying again"),
-    ("one fails", FAILS, 1, 2, [X, X, X, F, F], "ZeroDivisionError: failing on purpose\n"),
-    ("too long", SLEEPS, 1, ["numbers"], [X, X, F], "longer than its timeout of 1 s\n"),
-    ("bad data", ["numbers.source=FOLDER/bad"], 2, [], [X, X], "3.txt: expected a number, found "),
-    ("no GPU", ["total.resources.gpus=8"], 2, [], [X], "needs 8 GPUs, the cluster has 0"),
-]
+ENDINGS: dict[str, tuple[list[str], int, list[str] | int, list[str], str]] = {
+    "tried again": ([*FAILS, *RETRY], 0, ONE, [F, F, F], "failing on purpose); trying again"),
+    "killed, tried again": ([*FAILS, *RETRY, "total.die=true"], 0, ONE, [F, F, F], "trying again"),
+    "one fails": (FAILS, 1, 2, [X, X, X, F, F], "ZeroDivisionError: failing on purpose\n"),
+    "too long": (SLEEPS, 1, ["numbers"], [X, X, F], "longer than its timeout of 1 s\n"),
+    "bad data": (["numbers.source=FOLDER/bad"], 2, [], [X, X], "3.txt: expected a number, found "),
+    "no GPU": (["total.resources.gpus=8"], 2, [], [X], "needs 8 GPUs, the cluster has 0"),
+}
 
 
-@pytest.mark.parametrize(
-    ("assignments", "status", "done", "runs", "said"), [row[1:] for row in ENDINGS],
-    ids=[row[0] for row in ENDINGS],
-)  # fmt: skip
-def test_how_a_run_ends(
-    assignments: list[str], status: int, done: list[str] | int, runs: list[str], said: str,
-    tmp_path: Path, ray_head: Cluster,
-) -> None:  # fmt: skip
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_how_a_run_ends(ending: str, tmp_path: Path, ray_head: Cluster) -> None:
     """Its status, what is made in spite of a failure, the runs in MLflow, and what is printed."""
+    assignments, status, done, runs, said = ENDINGS[ending]
     write_numbers(tmp_path / "numbers")
     (write_numbers(tmp_path / "bad") / "3.txt").write_text("three")
     ended = gpt1(*words(tmp_path, *assignments), cluster=ray_head)
-    assert ended.status == status, ended
-    assert done in (cells(tmp_path), len(cells(tmp_path)))
-    assert statuses(tmp_path) == runs
-    assert said in ended.err + ended.out
-    assert "Traceback" not in ended.err + ended.out
+    assert (ended.status, statuses(tmp_path)) == (status, runs), ended
+    cells = sorted(cell for cell in records(tmp_path) if not cell.endswith(".txt"))
+    assert done in (cells, len(cells))
+    printed = ended.err + ended.out
+    assert (said in printed, "Traceback" in printed) == (True, False), ended
 
 
 def test_two_runs_on_one_store_and_a_killed_driver(tmp_path: Path, ray_head: Cluster) -> None:
     write_numbers(tmp_path / "numbers", 6)
     slowly = words(tmp_path, "numbers.pause=2", "numbers.resources.workers=1")
-    first = start(*slowly, "--address", ray_head.gcs)
-    deadline = time.monotonic() + 120
-    while len(records(tmp_path)) < 2:
-        assert time.monotonic() < deadline
-        assert first.poll() is None, first.communicate()[0]
-        time.sleep(0.1)
+    first = begin(tmp_path / "log", *slowly, "--address", ray_head.gcs)
+    wait_until(lambda: len(records(tmp_path)) >= 2, "two parts", first, tmp_path / "log")
     second = gpt1(*slowly, cluster=ray_head)
     first.kill()
     first.wait()
     assert (second.status, f"(process {first.pid} on" in second.err) == (3, True), second
     made = records(tmp_path)
-    third = gpt1(*words(tmp_path), cluster=ray_head)
-    assert third.status == 0, third.err
+    assert gpt1(*words(tmp_path), cluster=ray_head).status == 0
     after = records(tmp_path)
     assert {cell: after[cell] for cell in made} == made
     # A worker may publish the part it was at after its driver is gone: that one is found as well.
@@ -170,13 +129,10 @@ def test_two_runs_on_one_store_and_a_killed_driver(tmp_path: Path, ray_head: Clu
 def test_an_interrupt_leaves_nothing_running(tmp_path: Path) -> None:
     """Nor what `run` has started without --address: a cluster of its own."""
     write_numbers(tmp_path / "numbers")
-    process = start(*words(tmp_path, "total.sleep=120", "total.factor=2"))
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "factor 2" in line:
-            break
+    log = tmp_path / "log"
+    process = begin(log, *words(tmp_path, "total.sleep=120", "total.factor=2"))
+    wait_until(lambda: "factor 2" in log.read_text(), "a stage", process, log)
     process.send_signal(signal.SIGINT)
-    rest, _ = process.communicate(timeout=90)
-    assert (process.returncode, "the same command" in rest) == (130, True), rest
+    assert (process.wait(90), "the same command" in log.read_text()) == (130, True)
     assert not list((tmp_path / "store").glob("*/*/lease.json"))
     assert not [p for p in psutil.process_iter(["ppid"]) if p.info["ppid"] == process.pid]

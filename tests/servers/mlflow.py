@@ -1,7 +1,5 @@
 """The MLflow server as infra/mlflow/serve.sh starts it, and as `gpt1 ui` does."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,25 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import ROOT
-from tests.servers.process import free_port, running, wait_until
+from tests.servers.process import free_port, get, running, wait_until
 
-TIMED = ("seconds", "tokens_per_second", "tflops", "mfu")
-"""Figures that are other ones at every run; so is all of the machine's."""
-MACHINE = "system/"
+TIMED = ("seconds", "tokens_per_second", "tflops", "mfu", "system/")
+"""How the names of figures begin that differ from run to run."""
 
 
 @contextmanager
 def mlflow_server(
-    log: Path, data_base: str, artifacts: str, environment: Mapping[str, str], port: int | None = None
+    log: Path, data_base: str, artifacts: str, environment: Mapping[str, str], port: int
 ) -> Iterator[str]:
-    """Its address. `port`: the one of a server that was stopped and comes back."""
-    port = port or free_port()
+    """Its address."""
     variables = {
-        **environment, "MLFLOW_BACKEND_STORE_URI": data_base, "MLFLOW_ARTIFACTS_DESTINATION": artifacts, "PORT": str(port),
-        "WORKERS": "1", "PYTHON": sys.executable,
+        **environment, "MLFLOW_BACKEND_STORE_URI": data_base, "PORT": str(port), "WORKERS": "1",
+        "MLFLOW_ARTIFACTS_DESTINATION": artifacts, "PYTHON": sys.executable,
     }  # fmt: skip
     with running([ROOT / "infra" / "mlflow" / "serve.sh"], log, variables) as process:
-        wait_until(lambda: _healthy(port), "the MLflow server", process, log)
+        wait_until(lambda: get(f"http://127.0.0.1:{port}/health"), "MLflow", process, log)
         yield f"http://127.0.0.1:{port}"
 
 
@@ -35,35 +31,24 @@ def mlflow_server(
 def ui(store: Path, log: Path) -> Iterator[str]:
     """The address of `gpt1 ui` over a store."""
     port = free_port()
-    with running([sys.executable, "-m", "pipeline.cli", "ui", "--store", store, "--port", str(port)], log) as process:
-        wait_until(lambda: _healthy(port), "gpt1 ui", process, log)
+    command = [sys.executable, "-m", "pipeline.cli", "ui", "--store", store, "--port", port]
+    with running(command, log) as process:
+        wait_until(lambda: get(f"http://127.0.0.1:{port}/health"), "gpt1 ui", process, log)
         yield f"http://127.0.0.1:{port}"
 
 
-def _healthy(port: int) -> bool:
-    import urllib.request
-
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
-
-
 def recorded(uri: str) -> dict[str, Any]:
-    """What MLflow holds of each stage and each job of a matrix, by cell (of its newest run): status, settings, files, figures, and
-    the curve of the loss. All of it is the same wherever the workflow ran."""
+    """Status, settings, files, figures and curve of each cell's newest run, the same anywhere."""
     from mlflow import MlflowClient
 
-    client = MlflowClient(uri)
-    [experiment] = [found for found in client.search_experiments() if found.name == "gpt1"]
-    found = {}
+    client, found = MlflowClient(uri), {}
+    [experiment] = [one for one in client.search_experiments() if one.name == "gpt1"]
     for run in reversed(client.search_runs([experiment.experiment_id], max_results=1000)):
         if run.data.tags["gpt1.kind"] in ("stage", "job"):
-            files = [item.path for folder in ("", "outputs") for item in client.list_artifacts(run.info.run_id, folder or None)]
-            compared = [name for name in run.data.metrics if name not in TIMED and not name.startswith(MACHINE)]
-            figures = {name: run.data.metrics[name] for name in compared}
-            curve = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "loss")]
-            found[run.data.tags["gpt1.cell"]] = (run.info.status, run.data.params, sorted(files), figures, curve)
+            name, data = run.info.run_id, run.data
+            listed = [*client.list_artifacts(name), *client.list_artifacts(name, "outputs")]
+            figures = {key: x for key, x in data.metrics.items() if not key.startswith(TIMED)}
+            curve = [(one.step, one.value) for one in client.get_metric_history(name, "loss")]
+            files = sorted(item.path for item in listed)
+            found[data.tags["gpt1.cell"]] = (run.info.status, data.params, files, figures, curve)
     return found

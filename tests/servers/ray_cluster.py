@@ -1,7 +1,5 @@
 """A Ray cluster of one node, started by `ray start`, with ports and a folder of its own."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 import tempfile
@@ -35,15 +33,18 @@ def ray_cluster(
     # A Unix socket's path may have 107 characters, so the folder is a short one.
     folder = Path(tempfile.mkdtemp(prefix="gpt1-ray-", dir="/tmp"))
     command = [
-        RAY, "start", "--head", "--node-ip-address=127.0.0.1", f"--num-cpus={cpus}", f"--temp-dir={folder}",
-        "--object-store-memory=200000000", "--disable-usage-stats", "--block",
-        *(f"--{name}={port}" for name, port in ports.items()),
+        RAY, "start", "--head", "--node-ip-address=127.0.0.1", f"--num-cpus={cpus}",
+        f"--temp-dir={folder}", "--object-store-memory=200000000", "--disable-usage-stats",
+        "--block", *(f"--{name}={port}" for name, port in ports.items()),
     ]  # fmt: skip
+    variables = {"RAY_AUTH_MODE": "disabled", **(environment or {})}
     try:
-        with running(command, log, {"RAY_AUTH_MODE": "disabled", **(environment or {})}, cwd=folder, grace=60) as head:
-            wait_until(lambda: log.exists() and "Ray runtime started" in log.read_text(), "Ray", head, log)
-            yield Cluster(f"http://127.0.0.1:{ports['dashboard-port']}", f"127.0.0.1:{ports['port']}", folder)
+        with running(command, log, variables, cwd=folder) as head:
+            wait_until(lambda: "Ray runtime started" in log.read_text(), "Ray", head, log)
+            address, gcs = (f"127.0.0.1:{ports[name]}" for name in ("dashboard-port", "port"))
+            yield Cluster(f"http://{address}", gcs, folder)
     finally:
         if keep:
-            shutil.copytree(folder, keep, symlinks=True, ignore=shutil.ignore_patterns("sockets", "*.sock"), dirs_exist_ok=True)
+            sockets = shutil.ignore_patterns("sockets", "*.sock")
+            shutil.copytree(folder, keep, symlinks=True, ignore=sockets, dirs_exist_ok=True)
         shutil.rmtree(folder, ignore_errors=True)

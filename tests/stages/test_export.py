@@ -1,124 +1,129 @@
-"""The export stage: its folder is what transformers reads, and gives the model's own logits."""
+"""The export stage: a folder that transformers reads, and a card with the records' figures."""
 
-from __future__ import annotations
-
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
 import pytest
 import torch
-from pydantic import ValidationError
 
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
-from gpt1.tasks.metrics import Score
+from gpt1.report.model_card import model_card
+from gpt1.report.model_index import Publication
+from gpt1.tasks.table import task_named
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.weights.store import save_model
-from pipeline.context import Job, StageContext, run_cell
-from pipeline.events import PrintReporter
-from pipeline.store import Store
-from stages.contract import Artifact, Resources
+from stages._sources import source_of
+from stages.contract import Artifact
 from stages.export import ExportSettings
+from tests.gpt1 import weight_samples as samples
+from tests.stages.report_samples import Workshop
+from tests.stages.runs import given, run_stage
 
 transformers = pytest.importorskip("transformers")
 VOCABULARY = Vocabulary.from_merges(list("abcdeht"), [("t", "h"), ("th", "e</w>")])
-SCORE = Score("accuracy", {"accuracy": 61.25}, 52.5, "majority", 2.2, "binomial", 277)
+Card = huggingface_hub.ModelCard
 
 
-def publish(store: Store, stage: str, files: dict[str, Path], summary: dict[str, object], **settings: object) -> Artifact:
-    """A published artifact of `stage` with copies of these files."""
-    job = Job(store, stage, stage, f"{stage}0", {}, settings, (), (), Resources(), cluster=False)
-    context = StageContext(job, PrintReporter(stage))
-    for name, path in files.items():
-        context.output(name).write_bytes(path.read_bytes())
-    context.summary(summary)
-    context.publish()
-    found = store.artifact(stage, f"{stage}0")
-    assert found is not None
-    return found
-
-
-@pytest.fixture
-def exported(tmp_path: Path) -> tuple[GPT, Artifact]:
-    store = Store.at(tmp_path / "store")
+def test_transformers_loads_the_folder_and_gives_the_same_logits(tmp_path: Path) -> None:
     config = ModelConfig(vocabulary=VOCABULARY.size, context=16, width=32, layers=2, heads=4)
     model = GPT(config, torch.Generator().manual_seed(0)).eval()
-    saved = save_model(tmp_path / "model", model)
-    files = VOCABULARY.save(tmp_path / "vocabulary")
-    inputs = (
-        publish(store, "pretrain", {"model.safetensors": saved}, {"validation_perplexity": 12.5, "steps": 1000, "epochs": None}),
-        publish(store, "vocabulary", {file.name: file for file in files}, {}),
-    )
-    job = Job(store, "export", "export", "export0", {}, {}, inputs, (), Resources(), cluster=False)
-    run_cell(job, PrintReporter("export"))
-    found = store.artifact("export", "export0")
-    assert found is not None
-    return model, found
-
-
-def test_transformers_loads_the_folder_and_gives_the_same_logits(exported: tuple[GPT, Artifact]) -> None:
-    model, made = exported
-    folder = made.path("hf/config.json").parent
-    theirs, info = transformers.OpenAIGPTLMHeadModel.from_pretrained(folder, output_loading_info=True)
-    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+    save_model(tmp_path / "model" / "model.safetensors", model)
+    VOCABULARY.save(tmp_path / "vocabulary")
+    summary = {"validation_perplexity": 12.5, "steps": 1000, "epochs": None}
+    inputs = [given(tmp_path / "model", "pretrain", summary=summary)]
+    inputs.append(given(tmp_path / "vocabulary", "vocabulary"))
+    settings = ExportSettings(license="cc-by-4.0", register_as="mine")
+    folder = run_stage(settings, inputs, tmp_path / "store").path("hf/config.json").parent
+    theirs = transformers.OpenAIGPTLMHeadModel.from_pretrained(folder)
     ids = torch.randint(0, VOCABULARY.size, (2, 16))
     with torch.no_grad():
-        assert float((model.lm_logits(model(ids)) - theirs.eval()(ids).logits).abs().max()) < 1e-5
+        assert torch.allclose(model.lm_logits(model(ids)), theirs.eval()(ids).logits, atol=1e-5)
     assert Vocabulary.load(folder).sha256 == VOCABULARY.sha256
+    found = Card.load(folder / "README.md")
+    assert (found.data.license, found.data.model_name) == ("cc-by-4.0", "mine")
+    assert ("| updates | 1,000 |" in found.content, "epochs" in found.content) == (True, False)
 
 
-def test_the_card_says_how_well_it_reads_and_how_to_get_the_right_ids(exported: tuple[GPT, Artifact]) -> None:
-    _, made = exported
-    card = made.path("hf/README.md").read_text()
-    assert "| this model | 12.5 |" in card
-    assert "| updates | 1,000 |" in card
-    assert "AutoTokenizer.from_pretrained(folder, trust_remote_code=True)" in card
-    assert "TextEncoder(Vocabulary.load(" in card
-    assert "hf/tokenization_gpt1.py" in made.files
-    assert "epochs" not in card
-    assert "## Training data" not in card
-    assert made.summary["files"] == len(made.files)
+def values(card: huggingface_hub.ModelCard) -> dict[tuple[str, str], float]:
+    """Scores by data set and the metric's name."""
+    found = card.data.eval_results or []
+    return {(one.dataset_type, one.metric_name): one.metric_value for one in found}
 
 
-@pytest.mark.usefixtures("exported")
-def test_the_card_has_what_the_needed_stages_recorded(tmp_path: Path) -> None:
-    store = Store.at(tmp_path / "store")
-    (tmp_path / "scores.json").write_text(json.dumps({**SCORE.to_dict(), "split": "dev"}))
-    scores = {"scores.json": tmp_path / "scores.json"}
-    inputs = [store.artifact(stage, f"{stage}0") for stage in ("pretrain", "vocabulary")]
-    inputs += [
-        publish(store, "ingest", {}, {"books": 61, "words": 1_683_201}),
-        publish(store, "clean", {}, {"rejected": {"too_short": 2}, "rules": {"join_lines": 18_211}}),
-        publish(store, "split", {}, {"held_out_books": 6}),
-        publish(store, "finetune", scores, {}, task="rte", seed=1, variant="full"),
-        publish(store, "zero_shot", scores, {}, task="cola"),
-    ]
-    chosen = {"license": "cc-by-4.0", "language": "en", "register_as": "mine"}
-    job = Job(store, "export", "export", "export1", {}, chosen, tuple(filter(None, inputs)), (), Resources(), cluster=False)
-    run_cell(job, PrintReporter("export"))
-    made = store.artifact("export", "export1")
-    assert made is not None
-    card = huggingface_hub.ModelCard.load(made.path("hf/README.md"))
-    data = card.data
-    assert (data.license, data.language, data.library_name, data.pipeline_tag, data.model_name) == (
-        "cc-by-4.0", "en", "transformers", "text-generation", "mine",
-    )  # fmt: skip
-    found = [
-        (one.task_type, one.dataset_type, one.dataset_config, one.dataset_split, one.metric_type, one.metric_value)
-        for one in data.eval_results or ()
-    ]
-    assert found == [
-        ("text-generation", "books", None, "held_out", "perplexity", 12.5),
-        ("text-classification", "nyu-mll/glue", "rte", "validation", "accuracy", 61.25),
-        ("text-generation", "nyu-mll/glue", "cola", "validation", "accuracy", 61.25),
-    ]
-    for row in ("| words read | 1,683,201 |", "| rejected as `too_short` | 2 |", "| books held out | 6 |"):
-        assert row in card.content
-    assert "`join_lines` 18,211" in card.content
+def card(artifacts: list[Artifact], **publication: str) -> huggingface_hub.ModelCard:
+    about = (samples.model().config, samples.vocabulary(), [*map(source_of, artifacts)], None)
+    return Card(model_card(*about, Publication(**publication)))
 
 
-@pytest.mark.parametrize("chosen", [{"license": "CC-BY"}, {"license": "free"}, {"language": "English"}])
-def test_what_the_hub_would_refuse_is_refused(chosen: dict[str, str]) -> None:
-    with pytest.raises(ValidationError, match=next(iter(chosen))):
-        ExportSettings.model_validate(chosen)
+def test_the_card_s_scores_are_those_of_the_records(work: Workshop) -> None:
+    inputs = [*work.corpus(), work.pretrain(), *work.tasks()]
+    found = card(inputs)
+    tasks = [("choice", "", 58.4), ("author", ", median of 3 seeds", 64.0)]
+    tasks.append(("choice", ", zero-shot", 56.4))
+    expected = {(f"demo_{task}", f"accuracy (%{more})"): value for task, more, value in tasks}
+    assert values(found) == {("books", "Perplexity"): 121.4, **expected}
+    rows = ["bigram model | 171.3", "words read | 1,683,201", "rejected as `too_short` | 2"]
+    rows += ["books held out | 6", "Whose prose | accuracy | 64.0 (median of 3"]
+    assert not [row for row in rows if f"| {row}" not in found.content]
+
+
+def test_groups_tests_and_ablations_of_a_task(work: Workshop) -> None:
+    """MNLI's two dev sets are two splits of one data set; a test score is a result of its own."""
+    groups = {"accuracy": 80.0, "accuracy/matched": 81.0, "accuracy/mismatched": 79.0}
+    tested = {"metric": "accuracy", "values": {"accuracy": 70.0}, "n": 100}
+    more = {"mnli": {"values": groups}, "snli": {"test": tested}, "race": {"sample": True}}
+    inputs = [work.scored({"task": name}, 80.0, **one) for name, one in more.items()]
+    inputs.append(work.scored({"task": "rte", "variant": "no_auxiliary_lm"}, 55.0))
+    written = card([work.pretrain(), *inputs])
+    found = written.data.eval_results or []
+    mnli = {one.metric_value: one.dataset_split for one in found if one.dataset_config == "mnli"}
+    assert mnli == dict.fromkeys((79.0, 80.0, 81.0), "validation_matched+validation_mismatched")
+    assert [one.metric_value for one in found if one.dataset_split == "test"] == [70.0]
+    assert "RACE (a sample)" in {one.dataset_name for one in found}
+    assert "rte" not in {one.dataset_config for one in found}  # in the table alone
+    assert "(no\\_auxiliary\\_lm)" in written.content
+
+
+ORIGINS: list[tuple[object, str]] = [
+    ("embedded", "Public-domain prose"), ("/home/someone/books", "The folder or file 'books'"),
+    ("..", "A folder"),
+    ("https://key:secret@example.org/books.zip?token=1", "https://example.org/books.zip"),
+    (["hf://datasets/someone/novels@main/part", "b"], "hf://datasets/someone/novels"),
+]
+
+
+@pytest.mark.parametrize(("source", "named"), ORIGINS)
+def test_where_the_books_came_from(source: object, named: str, work: Workshop) -> None:
+    about = {"git_commit": "abc|def", "packages": {"torch": "2.13.0"}}
+    pretrain = replace(work.pretrain(init_from="/home/someone/published"), made_by=about)
+    found = card([*work.corpus(source), pretrain])
+    assert found.data.datasets == (["someone/novels"] if named.startswith("hf:") else None)
+    rows = ("commit | abc\\|def", f"fingerprint | {pretrain.fingerprint}", "torch | 2.13.0")
+    texts = [f"Books from: {named}", "The folder or file 'published'", *(f"| {r} |" for r in rows)]
+    assert not [text for text in texts if text not in found.content]
+    assert not [word for word in ("/home/someone", "secret", "token=") if word in found.content]
+
+
+def test_a_card_without_records_invents_nothing(work: Workshop) -> None:
+    found = card([])
+    assert (found.data.eval_results, found.data.license) == (None, None)
+    assert "## License\n\nNone is stated." in found.content
+    assert not [part for part in ("Training", "Evaluation") if f"## {part}" in found.content]
+    other = card([work.artifact("given", settings={"checkpoint": "/home/someone/from-hf"})])
+    assert "## Training\n\nThe weights were given (The folder or file 'from-hf')" in other.content
+
+
+def test_a_fine_tuned_model_has_its_own_score_and_a_title_of_one_line(work: Workshop) -> None:
+    tuned = samples.tuned(task_named("rte"))
+    cell = work.scored({"task": "rte", "seed": 3}, 60.0)
+    behind = [source_of(one) for one in (*work.corpus(), work.pretrain(), cell)]
+    about = (tuned.model.gpt.config, samples.vocabulary(), behind)
+    found = Card(model_card(*about, tuned))
+    assert found.data.pipeline_tag == "text-classification"
+    assert list(values(found).values()) == [60.0]
+    assert "ids = [60, *first, 61, *second, 62]" in found.content
+    odd = samples.tuned(replace(task_named("rte"), title="Odd: *x*\n# <b>\n---"))
+    titles = [line for line in model_card(*about, odd).splitlines() if line.startswith("# ")]
+    assert titles == [r"# GPT-1, fine-tuned for Odd: \*x\* \# \<b\> ---"]

@@ -1,189 +1,193 @@
-"""The report: its figures are those of the stages' files, the same bytes each time, whatever the workflow has."""
+"""The report: its figures are the records', the same bytes each time, whatever a workflow has."""
 
-from __future__ import annotations
-
-import json
-from collections.abc import Mapping, Sequence
-from html.parser import HTMLParser
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from html import unescape
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from pydantic import ValidationError
 
-from gpt1.report.curves import Chart, Line, draw, smooth
-from gpt1.wording import number, short
-from pipeline.context import Job, run_cell
-from pipeline.store import Store
-from stages.contract import Artifact, Resources
+from gpt1.report.curves import Chart, Line, draw
+from gpt1.report.distance import share
+from gpt1.tasks.glue import FIGURES
+from gpt1.tasks.table import TASKS
+from gpt1.wording import number, short, span
+from pipeline.plan import Plan
+from stages.contract import Artifact
 from stages.report import ReportSettings
+from tests.conftest import ROOT
+from tests.e2e.workflow import MINI
+from tests.pipeline.inline import plan_of
 from tests.stages.report_samples import Workshop
+from tests.stages.runs import digests, document, lines, made, run_stage
+
+SVG = "{http://www.w3.org/2000/svg}"
+SECTIONS = {"pre-training", "tasks", "transfer", "zero-shot", "samples", "corpus", "provenance"}
 
 
-class Silent:
-    """A reporter that keeps what was said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def info(self, text: str) -> None:
-        self.said.append(text)
-
-    def progress(self, done: float, total: float, unit: str, note: str = "") -> None: ...
-
-    def log(self, step: int, values: Mapping[str, float]) -> None: ...
+def report(store: Path, inputs: Sequence[Artifact], run: str = "", title: str = "") -> Artifact:
+    return run_stage(ReportSettings(title=title or "GPT-1"), inputs, store, run=run)
 
 
-def report(folder: Path, inputs: Sequence[Artifact], **settings: object) -> Artifact:
-    """Run the stage in a store of its own."""
-    store = Store.at(folder)
-    chosen = ReportSettings.model_validate(settings).model_dump()
-    run_cell(Job(store, "report", "report", "0" * 64, {}, chosen, tuple(inputs), (), Resources()), Silent())
-    made = store.artifact("report", "0" * 64)
-    assert made is not None
-    return made
+def results(artifact: Artifact) -> dict[str, Any]:
+    return document(artifact, "results.json")
 
 
-def results(made: Artifact) -> dict:
-    return json.loads(made.path("results.json").read_text())
+def page(artifact: Artifact) -> tuple[str, set[str]]:
+    """The page's text and the ids of its elements; it fetches nothing and runs nothing."""
+    html = artifact.path("report.html").read_text()
+    links = re.findall(r'\b(?:xlink:href|href|src)="([^"]*)"', html)
+    assert [link for link in links if not link.startswith(("#", "data:"))] == []
+    assert not re.search(r"<(?:script|iframe|object)|@import|url\((?!#)", html)
+    ids = re.findall(r'\bid="([^"]*)"', html)
+    assert len(ids) == len(set(ids))
+    return " ".join(unescape(re.sub(r"<style>.*?</style>|<[^>]+>", " ", html)).split()), set(ids)
 
 
-class Checker(HTMLParser):
-    """Open elements are closed in order, ids are unique, nothing is fetched."""
-
-    VOID = frozenset({"meta", "link", "br", "img"})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.links: list[str] = []
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
-        self.ids += [found["id"] or ""] if "id" in found else []
-        self.links += [found[name] or "" for name in ("href", "src", "xlink:href") if name in found]
-        assert tag not in ("script", "iframe", "object")
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in self.VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
+def boxes(artifact: Artifact) -> list[list[str | None]]:
+    """The texts of each box in the picture of the workflow."""
+    drawn = ElementTree.parse(artifact.path("figures/workflow.svg"))
+    return [[one.text for one in group.iter(f"{SVG}text")] for group in drawn.iter(f"{SVG}g")]
 
 
-def checked(made: Artifact) -> Checker:
-    page = Checker()
-    page.feed(made.path("report.html").read_text())
-    assert page.open == []
-    assert len(page.ids) == len(set(page.ids))
-    assert all(link.startswith(("#", "data:")) for link in page.links)
-    return page
+@pytest.fixture(scope="module")
+def golden(golden_run: Path) -> Plan:
+    return plan_of(MINI, golden_run)
 
 
-def test_the_figures_are_those_of_the_stages(tmp_path: Path) -> None:
-    made = report(tmp_path / "store", Workshop(tmp_path / "work").everything())
-    found = results(made)
+def scores_of(plan: Plan, stage: str) -> list[dict[str, Any]]:
+    names = [name for name, one in plan.entries.items() if one.cell.uses == stage]
+    return [document(made(plan, name), "scores.json") for name in names]
+
+
+@pytest.mark.slow
+def test_every_figure_is_that_of_the_records(golden: Plan) -> None:
+    found, pretrain = results(made(golden, "report")), made(golden, "pretrain")
     [cell] = found["pretraining"]["cells"]
-    assert cell["held_out_perplexity"] == pytest.approx(121.4)
-    assert cell["share_of_unigram"] == pytest.approx(121.4 / 531.7)
-    assert [point["step"] for point in cell["curve"]] == list(range(50, 401, 50))
-    assert found["verdict"][0] == (
-        "Held-out perplexity 121.4 after 400 updates, 23 % of the unigram model's 531.7 and below the bigram model's 171.3."
-    )
-    assert found["verdict"][1].startswith("3 of 4 tasks beat")
-    assert found["corpus"]["rejected"] == {"too_short": 2}
-    assert made.summary["tasks_above_baseline"] == 3
+    name, unigram = "validation_perplexity", made(golden, "shard").summary["unigram_perplexity"]
+    figures = [cell["held_out_perplexity"], cell["share_of_unigram"] * unigram]
+    assert figures == pytest.approx([pretrain.summary[name]] * 2)
+    curve = [(r["step"], r[name]) for r in lines(pretrain, "metrics.jsonl") if name in r]
+    assert [(point["step"], point["perplexity"]) for point in cell["curve"]] == curve
+    assert len(found["tasks"]) == 2
+    for row in found["tasks"]:
+        scores = [one for one in scores_of(golden, "finetune") if one["task"] == row["task"]]
+        values = [one["values"]["accuracy"] for one in scores]
+        spread = [row[name] for name in ("runs", "lowest", "highest", "score")]
+        assert spread == [2, min(values), max(values), statistics.median(values)]
+    transfer = {row["transferred"]: row["score"] for row in found["transfer"]}
+    cells = scores_of(golden, "transfer")
+    assert transfer == {one["transferred"]: one["values"]["accuracy"] for one in cells}
+    [zero_shot] = found["zero_shot"]
+    curve = [(r["step"], r["accuracy"]) for r in lines(made(golden, zero_shot["cell"]), "curve")]
+    assert [(point["step"], point["score"]) for point in zero_shot["points"]] == curve
+    assert found["corpus"]["rejected"] == made(golden, "clean").summary["rejected"]
 
 
-def test_seeds_become_a_median_with_their_spread(tmp_path: Path) -> None:
-    found = results(report(tmp_path / "store", Workshop(tmp_path / "work").everything()))
-    author = next(row for row in found["tasks"] if row["task"] == "demo_author")
-    assert (author["score"], author["lowest"], author["highest"], author["runs"]) == (62.5, 61.0, 66.0, 3)
-    assert author["errors_above_baseline"] == pytest.approx((62.5 - 21.3) / 2.2)
+@pytest.mark.slow
+def test_the_same_bytes_again_elsewhere(golden: Plan, golden_run: Path, tmp_path: Path) -> None:
+    inputs = [made(golden, name) for name in golden.entries["report"].cell.needs]
+    again = report(tmp_path, inputs, run="another run")
+    assert digests(again) == digests(made(golden, "report"))
+    text = "".join(file.path.read_text() for file in again.files.values())
+    assert not [path for path in (golden_run, tmp_path, ROOT) if str(path) in text]
+    assert page(again)[1] >= SECTIONS
+    assert {box[0] for box in boxes(again) if box} >= {"ingest", "finetune x4", "transfer x3"}
 
 
-def test_variants_of_a_task_are_rows_of_their_own(tmp_path: Path) -> None:
-    work = Workshop(tmp_path / "work")
-    cells = [
-        work.scored("finetune", f"finetune[{weight},{seed}]", {"task": "mrpc", "lm_weight": weight, "seed": seed}, 70.0 + seed)
-        for weight in (0.0, 0.5)
-        for seed in (1, 2)
-    ]
-    rows = results(report(tmp_path / "store", [work.pretrain(), *cells]))["tasks"]
-    assert [(row["variant"], row["runs"], row["paper"]) for row in rows] == [("lm_weight=0.0", 2, 75.7), ("lm_weight=0.5", 2, 75.7)]
+PARTS = [
+    ("pretrain", ["Held-out perplexity 121.4 "]), ("corpus pretrain", ["23 % of the unigram "]),
+    ("pretrain tasks", ["Held-out", "2 of 2 tasks beat"]),
+    ("pretrain lstm", ["Pretrain: held-out", "Pretrain[lstm]: held-out"]), ("nothing", []),
+]
 
 
-def test_curves_of_transfer_and_zero_shot(tmp_path: Path) -> None:
-    found = results(report(tmp_path / "store", Workshop(tmp_path / "work").everything()))
-    assert [(row["transferred"], row["score"]) for row in found["transfer"]] == [(0, 52.0), (2, 60.0), (4, 71.0)]
-    [task] = found["zero_shot"]
-    assert [point["step"] for point in task["points"]] == [100, 200, 400]
+@pytest.mark.parametrize(("kinds", "verdict"), PARTS)
+def test_what_is_missing_is_left_out(kinds: str, verdict: list[str], work: Workshop) -> None:
+    everything = {
+        "corpus": work.corpus(), "pretrain": [work.pretrain()], "tasks": work.tasks(),
+        "lstm": [work.pretrain("pretrain[lstm]", 150.0, model="lstm")],
+        "nothing": [work.artifact("pretrain", "pretrain[untrained]")],
+    }  # fmt: skip
+    inputs = [one for kind in kinds.split() for one in everything[kind]]
+    artifact, of_tasks = report(work.folder, inputs), {"tasks", "zero-shot"}
+    said = results(artifact)["verdict"]
+    assert all(part in one for part, one in zip(verdict, said, strict=True))
+    assert page(artifact)[1] & of_tasks == (of_tasks if "tasks" in kinds else set())
 
 
-def test_same_bytes_each_time_and_no_path_of_this_machine(tmp_path: Path) -> None:
-    one = report(tmp_path / "one", Workshop(tmp_path / "here").everything())
-    two = report(tmp_path / "two", Workshop(tmp_path / "there").everything())
-    assert one.digest == two.digest
-    for file in one.files.values():
-        text = file.path.read_text()
-        assert str(tmp_path) not in text
-        assert "/home/someone" not in text  # a placement setting
+def test_what_cannot_be_compared_and_what_is_secret(work: Workshop, tmp_path: Path) -> None:
+    source = ["s3://key:secret@bucket/books?token=1", "/home/me/mine.zip"]
+    inputs = [*work.corpus(source), work.pretrain(), *work.tasks()]
+    artifact = report(tmp_path, inputs, title="Mine & <yours>")
+    text, _ = page(artifact)
+    expected = ["without saying that it was held", "Mine & <yours>", "QNLI in its second version"]
+    expected += ["she looked at him & said <b>", "s3://bucket/books, The folder or file 'mine.zip'"]
+    assert not [words for words in expected if words not in text]
+    files = "".join(file.path.read_text() for file in artifact.files.values())
+    assert not [word for word in ("secret", "token=1", "/home/me") if word in files]
 
 
-def test_the_page_is_whole_and_needs_nothing(tmp_path: Path) -> None:
-    page = checked(report(tmp_path / "store", Workshop(tmp_path / "work").everything(), title="Mine & <yours>"))
-    assert "Mine & <yours>" in page.text
-    assert "she looked at him & said <b>" in page.text
-    assert {"pre-training", "tasks", "transfer", "zero-shot", "samples", "corpus", "provenance"} <= set(page.ids)
+def test_what_this_run_made_and_what_it_took(work: Workshop, tmp_path: Path) -> None:
+    """An earlier run made the corpus, this one pre-trained on two ranks with a GPU each."""
+    about: dict[str, Any] = {"seconds": 10.0, "finished": 10.0, "resources": {}}
+    corpus = [replace(one, made_by={**about, "run": "earlier"}) for one in work.corpus()]
+    pretrain, name = work.pretrain(), "throughput.jsonl"
+    files = {**pretrain.files, name: replace(pretrain.files[name], volatile=True)}
+    about |= {"run": "now", "started": 2.0, "resources": {"workers": 2, "gpus": 1.0}}
+    about["inputs"] = {"shard": "0", "encode": "0"}  # the latter is no input of the report
+    inputs = [*corpus, replace(pretrain, files=files, made_by=about)]
+    now, later = (report(tmp_path / run, inputs, run=run) for run in ("now", "later"))
+    found = document(now, "making.json")
+    assert [found[name] for name in ("made", "taken", "wall_seconds")] == [1, 4, 8.0]
+    assert [found[f"{name}_seconds"] for name in ("core", "gpu", "all_core")] == [20.0, 20.0, 60.0]
+    days = pytest.approx(1_638_400 * 6e9 / 1030 / 86400e15)
+    assert found["speed"]["pretrain"] == {"tokens_per_second": 1020, "petaflop_days": days}
+    assert ["shard", "cached", "10.0 s", "core 10.0 s"] in boxes(now)
+    assert ["pretrain", "made", "10.0 s", "GPU 20.0 s"] in boxes(now)
+    assert now.digest == later.digest
 
 
-def test_what_is_no_figure_to_compare_with_is_said_to_be_none(tmp_path: Path) -> None:
-    page = " ".join(report(tmp_path / "store", Workshop(tmp_path / "work").everything()).path("report.html").read_text().split())
-    assert "18.4 on BooksCorpus without saying that it was held out" in page
-    assert "QNLI in its second version" in page
+def of_paper(work: Workshop, task: str, seed: int, shift: float, variant: str = "full") -> Artifact:
+    """A cell of which every metric is the paper's plus `shift`."""
+    metric = TASKS[task].metrics[0]
+    values = {name: value + shift for name, value in TASKS[task].paper.items()}
+    values.setdefault(metric, sum(values.values()) / len(values))
+    more = {"metric": metric, "values": values, "train_rows": 100, "official_rows": {"train": 900}}
+    return work.scored({"task": task, "variant": variant, "seed": seed}, 0.0, sample=True, **more)
 
 
-def test_a_workflow_of_pretraining_alone(tmp_path: Path) -> None:
-    made = report(tmp_path / "store", [Workshop(tmp_path / "work").pretrain()])
-    page, found = checked(made), results(made)
-    assert found["verdict"] == ["Held-out perplexity 121.4 after 400 updates."]
-    assert found["tasks"] == found["transfer"] == found["zero_shot"] == []
-    assert not {"tasks", "transfer", "zero-shot"} & set(page.ids)
-    assert "No stage of this workflow read books." in page.text
+def test_the_paper_s_tables_with_our_medians(work: Workshop, tmp_path: Path) -> None:
+    shifts = [("rte", 1, -9.0), ("rte", 2, 3.0), ("rte", 3, 1.0), ("cola", 1, 0.5)]
+    inputs = [work.pretrain(), *(of_paper(work, *row) for row in shifts)]
+    inputs.append(of_paper(work, "rte", 1, -5.0, "no_pretraining"))
+    artifact = report(tmp_path, inputs)
+    tables = {table["number"]: table for table in results(artifact)["tables"]}
+    assert [number for number, table in tables.items() if table["ours"]] == [2, 4, 5]
+    ours = [tables[2]["ours"][0]["values"][-1], tables[2]["difference"][-1], tables[2]["gain"][-1]]
+    assert ours == pytest.approx([57.0, 1.0, 57.0 - 61.7])
+    assert tables[4]["ours"][0]["values"][-1] is None  # nine tasks make a GLUE score, two do not
+    rows = {row["name"]: row["values"][-1] for row in tables[5]["ours"]}
+    assert rows == pytest.approx({"ours, full": 57.0, "ours, no_pretraining": 51.0})
+    assert "| paper's GPT | 82.1 | 81.4 | 89.9 |" in artifact.path("report.md").read_text()
+    nine = report(tmp_path, [of_paper(work, task, 1, 0.0) for task in FIGURES])
+    glue = next(table for table in results(nine)["tables"] if table["number"] == 4)
+    assert glue["ours"][0]["values"][-1] == pytest.approx(72.8, abs=0.05)
 
 
-def test_several_models(tmp_path: Path) -> None:
-    work = Workshop(tmp_path / "work")
-    cells = [work.pretrain(f"pretrain[{name}]", final, architecture=name) for name, final in (("gpt", 120.0), ("lstm", 150.0))]
-    made = report(tmp_path / "store", [*work.corpus(), *cells])
-    assert [sentence.split(":")[0] for sentence in results(made)["verdict"]] == ["Pretrain[gpt]", "Pretrain[lstm]"]
-    assert "pretrain[lstm]" in made.path("figures/perplexity.svg").read_text()
-
-
-def test_nothing_was_measured(tmp_path: Path) -> None:
-    made = report(tmp_path / "store", [Workshop(tmp_path / "work").artifact("pretrain")])
-    assert "No model was evaluated" in checked(made).text
-    assert results(made)["pretraining"]["cells"][0]["held_out_perplexity"] is None
-
-
-def test_charts_are_whole_xml_with_the_pages_colours(tmp_path: Path) -> None:
-    made = report(tmp_path / "store", Workshop(tmp_path / "work").everything())
-    drawn = made.under("figures/")
-    assert {file.name for file in drawn} >= {"figures/loss.svg", "figures/perplexity.svg", "figures/transfer.svg"}
-    for file in drawn:
-        text = file.path.read_text()
-        assert ElementTree.fromstring(text).tag.endswith("svg")
-        assert "var(--ink)" in text or "var(--muted)" in text
-        assert "dc:date" not in text
+def test_variants_and_a_user_s_task_are_rows(work: Workshop, tmp_path: Path) -> None:
+    settings = [{"task": "mrpc", "lm_weight": w, "seed": s} for w in (0.0, 0.5) for s in (1, 2)]
+    title = {"title": "Weather or not", "kind": "classification"}
+    inputs = [work.pretrain(), *(work.scored(one, 70.0) for one in settings)]
+    inputs.append(work.scored({"task": "my.weather", "seed": 1}, 61.0, **title))
+    rows = results(report(tmp_path, inputs))["tasks"]
+    expected = [*((f"lm_weight={w}", 2, 75.7) for w in (0.0, 0.5)), ("", 1, None)]
+    assert [(row["variant"], row["runs"], row["paper"]) for row in rows] == expected
+    assert [rows[2][name] for name in ("task", *title)] == ["my.weather", *title.values()]
 
 
 def test_a_users_matplotlibrc_changes_nothing() -> None:
@@ -195,22 +199,13 @@ def test_a_users_matplotlibrc_changes_nothing() -> None:
         assert draw(chart) == before
 
 
-def test_smoothing_keeps_a_constant_and_follows_a_change() -> None:
-    assert smooth([2.0, 2.0, 2.0], 0.9) == pytest.approx([2.0, 2.0, 2.0])
-    assert smooth([0.0, 1.0], 0.5) == pytest.approx([0.0, 2 / 3])
-    assert smooth([3.0, 1.0], 0.0) == [3.0, 1.0]
+READ: list[tuple[Any, list[Any], str]] = [
+    (number, [1234567, 183.42, 0.0123456, None], "1,234,567 183.4 0.01235 –"),
+    (short, [812, 4190, 43100, 1_652_310, 116_534_784], "812 4,190 43.1 k 1.65 M 117 M"),
+    (span, [44.63, 163, 11_100, 2_600_000, None], "44.6 s 2 min 43 s 3 h 05 min 30.1 days –"),
+    (share, [1 / 107, 1 / 7_405_993, 0.98, 1.5], "1/107 1/7.41 million 98 % 1.5 times"),
+]
 
 
-@pytest.mark.parametrize(("value", "text"), [(1234567, "1,234,567"), (183.42, "183.4"), (0.0123456, "0.01235"), (None, "–")])
-def test_numbers_as_people_read_them(value: float | None, text: str) -> None:
-    assert number(value) == text
-
-
-def test_large_counts_are_short() -> None:
-    assert [short(value) for value in (812, 4190, 43100, 1_652_310, 116_534_784)] == ["812", "4,190", "43.1 k", "1.65 M", "117 M"]
-
-
-@pytest.mark.parametrize("wrong", [{"smoothing": 1.0}, {"sample_steps": 1}, {"title": ""}, {"colour": "red"}])
-def test_wrong_settings_are_refused(wrong: dict) -> None:
-    with pytest.raises(ValidationError):
-        ReportSettings.model_validate(wrong)
+def test_numbers_as_people_read_them() -> None:
+    assert [" ".join(map(one, values)) for one, values, _ in READ] == [text for *_, text in READ]

@@ -1,222 +1,128 @@
-"""The matrix of fine-tuning: variants choose their model, encoding is shared, the test set is predicted, any setting is an axis."""
+"""Published tasks in a matrix: axes, shared encoding, the test set, and what is handed in."""
 
-from __future__ import annotations
-
-import json
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gpt1.errors import UserError
-from gpt1.model.config import ModelConfig
-from gpt1.model.gpt import GPT
-from gpt1.train.random_state import generator
-from gpt1.weights.store import save_model
-from pipeline.context import Job, run_cell
-from pipeline.plan import State
-from stages.contract import Artifact, OutputFile, Resources, Settings
-from stages.finetune import Finetune, FinetuneSettings
-from stages.pretrain import PretrainSettings
-from stages.task_data import TaskDataSettings
-from stages.transfer import Transfer, TransferSettings
+from pipeline.plan import Plan, State
+from stages.finetune import FinetuneSettings
+from stages.task_data import TaskData, TaskDataSettings
 from tests.pipeline.inline import plan_of, run_inline
-from tests.stages.test_finetune import Said
+from tests.stages.runs import document, lines, made, run_stage
+from tests.stages.test_finetune import SHAPE, random_model, tune
 
-WORKFLOW = """
-stages:
-  ingest:
-    with: {source: embedded, folders: [brontes], parts: 1}
-  clean: {needs: [ingest]}
-  split:
-    needs: [clean]
-    with: {held_out: 0.3, tail: 0.1, seed: 3}
-  vocabulary:
-    needs: [clean, split]
-    with: {merges: 200}
-  shard: {needs: [clean, split, vocabulary]}
-  pretrain: {needs: [shard, vocabulary]}
-  task_data:
-    with: {source: SOURCE}
-    matrix: {task: [rte, mnli, storycloze]}
-  encode:
-    needs: [vocabulary, task_data]
-    matrix: {task: [rte, mnli, storycloze]}
-  finetune:
-    needs: [pretrain, vocabulary, task_data, encode]
-    with: {variant: no_pretraining, layers: 1, width: 16, heads: 2, context: 48, batch: 8, log_every: 2}
-    matrix: {task: [rte, mnli, storycloze], lr: [1.0e-3, 1.0e-2], epochs: [1]}
-  submission:
-    needs: [finetune]
-    with: {variant: no_pretraining}
-"""
-CLOZE = "cloze_test_{0}__spring2016 - cloze_test_ALL_{0}.csv"
+WORKFLOW = Path(__file__).parent / "matrix_workflow.yaml"
+CELL = "finetune[task={},lr={},epochs=1]"
 
 
 def write_tasks(folder: Path) -> None:
-    header = "index\tsentence1\tsentence2"
-    (folder / "RTE").mkdir(parents=True)
+    """RTE, MNLI and Story Cloze as their publishers give them, small."""
+
+    def table(name: str, header: str, rows: list[str], separator: str = "\t") -> None:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("\n".join([header.replace(" ", separator), *rows]) + "\n")
+
+    header, rte = "index sentence1 sentence2", ("not_entailment", "entailment", "entailment")
     rows = [f"{n}\tThe wind rose {n} times over the moor.\tIt was calm." for n in range(24)]
-    labelled = [f"{row}\t{'entailment' if n % 3 else 'not_entailment'}" for n, row in enumerate(rows)]
+    mnli = ("entailment", "neutral", "contradiction")
+    two, three = ([f"{r}\t{one[n % 3]}" for n, r in enumerate(rows)] for one in (rte, mnli))
     for split in ("train", "dev"):
-        (folder / "RTE" / f"{split}.tsv").write_text("\n".join([header + "\tlabel", *labelled]) + "\n")
-    (folder / "RTE" / "test.tsv").write_text("\n".join([header, *rows[:5]]) + "\n")
-    (folder / "MNLI").mkdir()
-    three = [f"{row}\t{('entailment', 'neutral', 'contradiction')[n % 3]}" for n, row in enumerate(rows)]
+        table(f"RTE/{split}.tsv", f"{header} label", two)
     for split in ("train", "dev_matched", "dev_mismatched"):
-        (folder / "MNLI" / f"{split}.tsv").write_text("\n".join([header + "\tgold_label", *three]) + "\n")
-    for split, count in (("test_matched", 3), ("test_mismatched", 4)):
-        (folder / "MNLI" / f"{split}.tsv").write_text("\n".join([header, *rows[:count]]) + "\n")
-    columns = "InputStoryid," + ",".join(f"InputSentence{n}" for n in range(1, 5))
-    columns += ",RandomFifthSentenceQuiz1,RandomFifthSentenceQuiz2,AnswerRightEnding"
+        table(f"MNLI/{split}.tsv", f"{header} gold_label", three)
+    for name, n in (("RTE/test", 5), ("MNLI/test_matched", 3), ("MNLI/test_mismatched", 4)):
+        table(f"{name}.tsv", header, rows[:n])
+    columns = "InputStoryid " + " ".join(f"InputSentence{n}" for n in range(1, 5))
+    columns += " RandomFifthSentenceQuiz1 RandomFifthSentenceQuiz2 AnswerRightEnding"
     stories = [f"id{n},One.,Two.,Three.,Four.,Good end.,Bad end.,{1 + n % 2}" for n in range(20)]
     for part in ("val", "test"):
-        (folder / CLOZE.format(part)).write_text("\n".join([columns, *stories]) + "\n")
+        table(f"cloze_test_{part}__spring2016 - cloze_test_ALL_{part}.csv", columns, stories, ",")
+
+
+def plan_matrix(folder: Path, *settings: str) -> Plan:
+    """Without the books' shards and the pre-training, which no cell takes."""
+    plan = plan_of(WORKFLOW, folder / "store", f"task_data.source={folder / 'data'}", *settings)
+    for cell in ("shard", "pretrain"):
+        plan.entries[cell].run = False
+    return plan
 
 
 @pytest.fixture(scope="module")
-def matrix(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def matrix(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     folder = tmp_path_factory.mktemp("matrix")
     write_tasks(folder / "data")
-    file = folder / "workflow.yaml"
-    file.write_text(WORKFLOW.replace("SOURCE", str(folder / "data")))
-    plan = plan_of(file, folder / "store")
-    for cell in ("shard", "pretrain"):  # the variant without pre-training needs neither
-        plan.entries[cell].run = False
-    run_inline(plan)
-    return file, folder / "store", plan
+    run_inline(plan := plan_matrix(folder))
+    return plan
 
 
-def made(plan: Any, cell: str) -> Artifact:
-    entry = plan.entries[cell]
-    found = plan.store.artifact(entry.cell.uses, entry.fingerprint)
-    assert found is not None, cell
-    return found
+def scores(plan: Plan, cell: str) -> dict[str, Any]:
+    return document(made(plan, cell), "scores.json")
 
 
-def scores(plan: Any, cell: str) -> dict[str, Any]:
-    return json.loads(made(plan, cell).path("scores.json").read_text())
+def test_any_setting_is_an_axis_and_an_added_value_makes_what_is_missing(matrix: Plan) -> None:
+    names = [cell for cell in matrix.entries if cell.startswith("finetune")]
+    assert names[0] == CELL.format("rte", 0.001)
+    assert len({made(matrix, name).digest for name in names}) == 6
+    more = plan_matrix(matrix.store.root.parent, "finetune.matrix.epochs=[1, 2]").entries
+    states = {name: one.state for name, one in more.items() if name.startswith("finetune")}
+    done = {name for name, state in states.items() if state is State.DONE}
+    assert (done, len(states)) == ({*names}, 12)
 
 
-def test_any_setting_is_an_axis_and_an_added_value_makes_only_what_is_missing(matrix: Any) -> None:
-    file, store, plan = matrix
-    names = [cell for cell in plan.entries if cell.startswith("finetune")]
-    assert names[0] == "finetune[task=rte,lr=0.001,epochs=1]"
-    assert len({made(plan, name).digest for name in names}) == 6
-    text = file.read_text().replace("epochs: [1]", "epochs: [1, 2]")
-    file.with_name("more.yaml").write_text(text)
-    again = plan_of(file.with_name("more.yaml"), store)
-    states = {name: entry.state for name, entry in again.entries.items() if name.startswith("finetune")}
-    assert all((state is State.DONE) == ("epochs=1" in name) for name, state in states.items())
-    assert len(states) == 12
-
-
-def test_encoding_is_done_once_for_a_task_and_changes_no_result(matrix: Any) -> None:
-    file, store, plan = matrix
-    ids = made(plan, "encode[task=rte]")
+def test_encoding_is_done_once_for_a_task_and_changes_no_result(matrix: Plan) -> None:
+    ids = made(matrix, "encode[task=rte]")
     assert sorted(ids.files) == ["dev.safetensors", "test.safetensors", "train.safetensors"]
-    assert ids.summary["train_ids"] > 0
-    without = file.with_name("without.yaml")
-    text = file.read_text()
-    start, end = text.index("  encode:"), text.index("  finetune:")
-    without.write_text((text[:start] + text[end:]).replace(", encode]", "]").replace("[1.0e-3, 1.0e-2]", "[1.0e-3]"))
-    other = plan_of(without, store)
-    for cell in ("shard", "pretrain"):
-        other.entries[cell].run = False
-    run_inline(other)
-    cell = "finetune[task=rte,lr=0.001,epochs=1]"
-    assert made(other, cell).fingerprint != made(plan, cell).fingerprint
-    assert made(other, cell).digest == made(plan, cell).digest
+    inputs = [made(matrix, name) for name in ("vocabulary", "task_data[task=rte]")]
+    cell = made(matrix, CELL.format("rte", 0.001))
+    settings = FinetuneSettings.model_validate(dict(cell.settings))
+    assert run_stage(settings, inputs, matrix.store.root).digest == cell.digest
 
 
-def test_the_test_set_is_predicted_and_scored_where_its_labels_are_public(matrix: Any) -> None:
-    _, _, plan = matrix
-    rte, cloze = (f"finetune[task={task},lr=0.001,epochs=1]" for task in ("rte", "storycloze"))
-    assert scores(plan, rte)["test"] is None
-    assert len(made(plan, rte).path("submission/RTE.tsv").read_text().splitlines()) == 6
-    tested = scores(plan, cloze)["test"]
-    rows = [json.loads(line) for line in made(plan, cloze).path("test_predictions.jsonl").read_text().splitlines()]
+def test_the_test_set_is_predicted_and_scored_where_its_labels_are_public(matrix: Plan) -> None:
+    rte, cloze = (CELL.format(task, 0.001) for task in ("rte", "storycloze"))
+    found = scores(matrix, rte)
+    assert (found["test"], found["train_rows"], found["sample"]) == (None, 24, True)
+    assert found["official_rows"]["train"] == 2490
+    tested, rows = scores(matrix, cloze)["test"], lines(made(matrix, cloze), "test_predictions")
     assert tested["n"] == len(rows) == 20
-    assert tested["values"]["accuracy"] == pytest.approx(5 * sum(row["label"] == row["prediction"] for row in rows))
-    assert made(plan, cloze).summary["test_accuracy"] == tested["values"]["accuracy"]
-    assert scores(plan, rte)["train_rows"] == 24
-    assert scores(plan, rte)["official_rows"]["train"] == 2490
-    assert scores(plan, rte)["sample"]
+    right = sum(row["label"] == row["prediction"] for row in rows)
+    assert tested["values"]["accuracy"] == pytest.approx(5 * right)
+    assert made(matrix, cloze).summary["test_accuracy"] == tested["values"]["accuracy"]
 
 
-def test_a_submission_is_the_best_cell_of_each_task(matrix: Any) -> None:
-    _, _, plan = matrix
-    handed = made(plan, "submission")
-    about = json.loads(handed.path("submission.json").read_text())
-    with zipfile.ZipFile(handed.path("glue.zip")) as archive:
-        assert archive.namelist() == about["in_glue_zip"] == ["MNLI-m.tsv", "MNLI-mm.tsv", "RTE.tsv"]
-        counts = {name: len(archive.read(name).splitlines()) - 1 for name in archive.namelist()}
-        chosen = about["cells"]["rte"]["cell"]
-        assert archive.read("RTE.tsv") == made(plan, chosen).path("submission/RTE.tsv").read_bytes()
+def test_a_submission_is_the_best_cell_of_each_task(matrix: Plan) -> None:
+    submission = made(matrix, "submission")
+    about = document(submission, "submission.json")
+    archive = zipfile.ZipFile(submission.path("glue.zip"))
+    files = {name: archive.read(name) for name in archive.namelist()}
+    assert list(files) == about["in_glue_zip"]
+    counts = {name: len(data.splitlines()) - 1 for name, data in files.items()}
     assert counts == {"MNLI-m.tsv": 3, "MNLI-mm.tsv": 4, "RTE.tsv": 5}
-    assert "CoLA.tsv" in about["missing_from_glue_zip"]
-    assert handed.path("StoryCloze.csv").read_text().startswith("InputStoryid,AnswerRightEnding\nid0,")
-    other = f"finetune[task=rte,lr={0.01 if '0.001' in chosen else 0.001},epochs=1]"
-    assert scores(plan, other)["values"]["accuracy"] <= about["cells"]["rte"]["dev"]
+    chosen = made(matrix, about["cells"]["rte"]["cell"])
+    assert files["RTE.tsv"] == chosen.path("submission/RTE.tsv").read_bytes()
+    assert submission.path("StoryCloze.csv").read_text().startswith("InputStoryid,Answer")
+    values = [scores(matrix, CELL.format("rte", lr))["values"]["accuracy"] for lr in (0.001, 0.01)]
+    assert about["cells"]["rte"]["dev"] == chosen.summary["accuracy"] == max(values)
 
 
-class Pretrain(Settings):
-    """Upstream settings with a kind of model, as a matrix over `model` gives."""
-
-    model: str
-    context: int = 64
-    layers: int = 2
-
-
-def test_each_variant_takes_its_own_model() -> None:
-    models = [Pretrain(model="gpt"), Pretrain(model="lstm")]
-
-    def chosen(variant: Any) -> list[str]:
-        settings = FinetuneSettings(task="rte", variant=variant)
-        return [model.model for model in models if Finetune.wants_input(settings, "pretrain", model)]
-
-    assert {variant: chosen(variant) for variant in ("full", "no_auxiliary_lm", "lstm", "no_pretraining")} == {
-        "full": ["gpt"], "no_auxiliary_lm": ["gpt"], "lstm": ["lstm"], "no_pretraining": [],
-    }  # fmt: skip
-    assert [m.model for m in models if Transfer.wants_input(TransferSettings(task="rte", transferred=0), "pretrain", m)] == ["gpt"]
-    assert Finetune.wants_input(FinetuneSettings(task="rte"), "pretrain", SimpleNamespace())
+def test_sequences_that_do_not_fit_are_refused_or_cut(matrix: Plan, tmp_path: Path) -> None:
+    size = made(matrix, "vocabulary").summary["vocabulary"]
+    short = random_model(tmp_path / "short", size, {"model": 1}, context=8)
+    with pytest.raises(UserError, match=r"sequences of 8 ids .* 16 to the model's context of 8"):
+        tune(matrix, FinetuneSettings(task="rte", batch=8), [short], tmp_path / "store")
+    shape = {**SHAPE, "context": 48, "epochs": 1, "batch": 8, "max_length": 16}
+    settings = FinetuneSettings(task="rte", variant="no_pretraining", **shape)
+    found = tune(matrix, settings, [], tmp_path / "store")
+    assert document(found, "scores.json")["cut"] == {"train": 24, "dev": 24, "test": 5}
 
 
-def test_a_missing_model_and_several_are_refused() -> None:
-    data = {"task_data": [TaskDataSettings(task="demo_choice")]}
-    with pytest.raises(UserError, match="variant lstm needs a pretrain cell with `model: lstm`"):
-        Finetune.check(FinetuneSettings(task="demo_choice", variant="lstm"), data)
-    two = {**data, "pretrain": [PretrainSettings(), PretrainSettings(seed=2)]}
-    with pytest.raises(UserError, match="2 pretrain cells fit task 'demo_choice'; one was expected"):
-        Finetune.check(FinetuneSettings(task="demo_choice"), two)
-
-
-def tune(plan: Any, settings: FinetuneSettings, model: list[Artifact], fingerprint: str) -> tuple[Artifact, Said]:
-    said = Said()
-    inputs = (*model, made(plan, "vocabulary"), made(plan, "task_data[task=rte]"))
-    values = settings.model_dump(mode="json")
-    run_cell(Job(plan.store, "finetune", "finetune", fingerprint, {}, values, inputs, (), Resources(), cluster=False), said)
-    found = plan.store.artifact("finetune", fingerprint)
-    assert found is not None
-    return found, said
-
-
-def test_a_model_too_short_for_any_text_is_refused(matrix: Any, tmp_path: Path) -> None:
-    _, _, plan = matrix
-    size = made(plan, "vocabulary").summary["vocabulary"]
-    gpt = GPT(ModelConfig(vocabulary=size, layers=1, width=16, heads=2, context=8), generator("w", 1))
-    path = save_model(tmp_path / "model.safetensors", gpt)
-    files = {"model.safetensors": OutputFile("model.safetensors", path, 1, "0" * 64)}
-    model = Artifact("pretrain", "pretrain", "0" * 32, "0" * 64, {"steps": 1}, {}, files)
-    with pytest.raises(UserError, match="sequences of 8 ids do not fit: expected 16 to the model's context of 8"):
-        tune(plan, FinetuneSettings(task="rte", batch=8), [model], "3" * 32)
-
-
-def test_examples_longer_than_the_context_are_cut_said_and_counted(matrix: Any) -> None:
-    _, _, plan = matrix
-    shape = {"layers": 1, "width": 16, "heads": 2, "context": 48, "epochs": 1, "batch": 8, "max_length": 16}
-    found, said = tune(plan, FinetuneSettings(task="rte", variant="no_pretraining", **shape), [], "4" * 32)
-    assert "24 of 24 train examples were cut to 16 ids" in said.lines
-    assert json.loads(found.path("scores.json").read_text())["cut"] == {"train": 24, "dev": 24, "test": 5}
+def test_published_files_become_a_sample(tmp_path: Path) -> None:
+    write_tasks(tmp_path / "data")
+    settings = TaskDataSettings(task="rte", source=str(tmp_path / "data"), train_rows=10)
+    found = run_stage(settings, [], tmp_path / "store", outside=TaskData.outside(settings))
+    facts = document(found, "task.json")
+    assert facts["rows"] == {"train": 10, "dev": 24, "test": 5}
+    assert (facts["rows_in_source"]["train"], facts["sample"]) == (24, True)

@@ -85,7 +85,6 @@ def download(url: str) -> Path:
     UserError when it cannot be had.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     place = parse_hub(url)
     try:
@@ -94,7 +93,7 @@ def download(url: str) -> Path:
                 place.repository, place.inside, repo_type=place.kind, revision=place.revision
             )
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # the hub's, the network's or the disk's
         raise UserError(
             f"{url}: cannot be fetched ({_first_line(error)}); look at the network and run again."
         ) from error
@@ -102,9 +101,8 @@ def download(url: str) -> Path:
 
 def _from_hub(place: HubPlace) -> tuple[str, dict[str, str]] | None:
     """None when the hub is not to be asked or does not answer."""
-    import httpx
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     if constants.is_offline_mode():
         return None
@@ -120,7 +118,11 @@ def _from_hub(place: HubPlace) -> tuple[str, dict[str, str]] | None:
                 " first."
             ) from error
         return None
-    except (OfflineModeIsEnabled, httpx.HTTPError, OSError):
+    except HFValidationError as error:
+        raise UserError(
+            f"{SCHEME}{place.repository}: {_first_line(error)}; expected {_FORM}."
+        ) from error
+    except Exception:  # the network's, of whichever library the hub's client uses
         return None
     files = {
         item.rfilename: item.lfs.sha256 if item.lfs else f"git:{item.blob_id}"

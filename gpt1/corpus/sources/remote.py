@@ -21,10 +21,7 @@ def shown(url: str) -> str:
 
 
 def file_system(url: str) -> tuple[Any, str]:
-    """The file system of a URL and the path on it.
-
-    UserError when no package for it is installed.
-    """
+    """The file system of a URL and the path on it. UserError when it cannot be opened."""
     import fsspec
 
     try:
@@ -34,6 +31,11 @@ def file_system(url: str) -> tuple[Any, str]:
         raise UserError(
             f"{shown(url)}: {scheme}:// cannot be opened ({_first_line(error)}); expected a scheme"
             " whose package is installed. Install it, or copy the files to a folder."
+        ) from error
+    except Exception as error:  # every file system raises its own
+        raise UserError(
+            f"{shown(url)}: cannot be opened ({_first_line(error)}); correct the URL or the access"
+            " to it."
         ) from error
 
 
@@ -50,6 +52,10 @@ def list_url(url: str) -> list[Listed]:
         # Not the listing's own details: those of some file systems differ from what is said of a
         # file by itself.
         found = {path: mark(system.info(path)) for path in system.find(top)}
+        if not found:
+            system.ls(
+                top
+            )  # says why nothing was found: some searches pass over a refused connection
     except Exception as error:  # every file system raises its own
         raise UserError(
             f"{shown(url)}: cannot be listed ({_first_line(error)}); fix the URL or the access"

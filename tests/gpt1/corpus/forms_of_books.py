@@ -1,7 +1,5 @@
 """The same few books in every form that ingest reads, and a shortcut from a file to its texts."""
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import io
@@ -37,6 +35,8 @@ _PACK: Mapping[str, Callable[[bytes], bytes]] = {
     ".xz": lzma.compress, ".zst": lambda data: bytes(pa.compress(data, codec="zstd", asbytes=True)),
 }
 CODECS = tuple(_PACK)
+Found = tuple[dict[str, Piece], list[Refused]]
+Extra = Mapping[str, bytes] | None
 
 
 def packed(data: bytes, codec: str) -> bytes:
@@ -55,8 +55,8 @@ def tar_of(members: Mapping[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-def zip_of(members: Mapping[str, bytes]) -> bytes:
-    """A zip file."""
+def zip_of(members: Mapping[Any, bytes]) -> bytes:
+    """A zip file; its members by name, or as zipfile describes them."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in members.items():
@@ -86,27 +86,21 @@ def parquet_of(rows: Iterable[Mapping[str, Any]], row_group: int | None = None) 
     rows, out = list(rows), io.BytesIO()
     table = pa.Table.from_pylist(rows) if rows else pa.table({"text": pa.array([], pa.string())})
     columns = {name: table[name].combine_chunks() for name in table.column_names}
-    strings = {
-        name: column.view(pa.string()) if pa.types.is_binary(column.type) else column
-        for name, column in columns.items()
-    }
-    pq.write_table(pa.table(strings), out, row_group_size=row_group)
+    for name in [name for name, column in columns.items() if pa.types.is_binary(column.type)]:
+        columns[name] = columns[name].view(pa.string())
+    pq.write_table(pa.table(columns), out, row_group_size=row_group)
     return out.getvalue()
 
 
-def epub_of(
-    title: str, author: str, pages: Mapping[str, str], extra: Mapping[str, bytes] | None = None
-) -> bytes:
+def epub_of(title: str, author: str, pages: Mapping[str, str], extra: Extra = None) -> bytes:
     """An EPUB whose spine has the pages in the order given; its files are sorted by name."""
-    items = "".join(
-        f'<item id="p{index}" href="text/{name}" media-type="application/xhtml+xml"/>'
-        for index, name in reversed(list(enumerate(pages)))
-    )
-    spine = "".join(f'<itemref idref="p{index}"/>' for index in range(len(pages)))
+    kind = 'media-type="application/xhtml+xml"'
+    items = [f'<item id="p{at}" href="text/{name}" {kind}/>' for at, name in enumerate(pages)]
+    spine = "".join(f'<itemref idref="p{at}"/>' for at in range(len(pages)))
     package = f"""<?xml version="1.0"?><package xmlns="http://www.idpf.org/2007/opf" version="3.0">
 <metadata xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>{title}</dc:title>
 <dc:creator>{author}</dc:creator></metadata><manifest>
-<item id="nav" href="nav.xhtml" media-type="application/xhtml+xml" properties="nav"/>{items}
+<item id="nav" href="nav.xhtml" {kind} properties="nav"/>{"".join(reversed(items))}
 </manifest><spine><itemref idref="nav"/>{spine}</spine></package>"""
     container = """<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container" version="1.0">
 <rootfiles><rootfile full-path="OEBPS/book.opf" media-type="application/oebps-package+xml"/>
@@ -133,11 +127,8 @@ def as_files(books: Mapping[str, bytes] = BYTES, suffix: str = ".txt") -> dict[s
 
 def as_rows(books: Mapping[str, bytes] = BYTES) -> list[dict[str, Any]]:
     """The books as rows."""
-    named = {name: name.split("/") for name in books}
-    return [
-        {"id": name, "title": title, "author": author, "text": books[name]}
-        for name, (author, title) in named.items()
-    ]
+    parts = [(name, *name.split("/")) for name in books]
+    return [{"id": id, "title": name, "author": by, "text": books[id]} for id, by, name in parts]
 
 
 def write(folder: Path, files: Mapping[str, bytes]) -> Path:
@@ -149,17 +140,16 @@ def write(folder: Path, files: Mapping[str, bytes]) -> Path:
     return folder
 
 
-def found_in(file: Listed, reading: Reading = SMALL) -> tuple[dict[str, Piece], list[Refused]]:
+def found_in(file: Listed, reading: Reading = SMALL) -> Found:
     """The texts of a file by the ids of their books, and what is refused, as ingest reads it."""
     form = form_of(file.name)
-    assert form is not None
     try:
-        with opened(file) as (stream, size):
-            if form.many:
+        if form.many:
+            with opened(file) as (stream, size):
                 found = list(read_container(stream, size, form, file.name, reading))
-            else:
-                data = read_file(file, reading.limits.document)
-                found = list(loose_books(data, form, file.name, reading))
+        else:
+            data = read_file(file, reading.limits.document)
+            found = list(loose_books(data, form, file.name, reading))
     except RefusedError as error:
         found = [error.at(file.name)]
     pieces = [placed(item, None)[0] for item in found if isinstance(item, Piece)]
@@ -168,9 +158,7 @@ def found_in(file: Listed, reading: Reading = SMALL) -> tuple[dict[str, Piece], 
     return by_book, [item for item in found if isinstance(item, Refused)]
 
 
-def read(
-    data: bytes, name: str, reading: Reading = SMALL
-) -> tuple[dict[str, Piece], list[Refused]]:
+def read(data: bytes, name: str, reading: Reading = SMALL) -> Found:
     """The same of a file of these bytes."""
     with tempfile.NamedTemporaryFile() as file:
         Path(file.name).write_bytes(data)

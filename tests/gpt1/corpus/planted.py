@@ -1,7 +1,5 @@
 """Copies of a book as they occur: other line breaks, quotes, spelling, a missing chapter."""
 
-from __future__ import annotations
-
 import random
 import re
 import textwrap
@@ -10,19 +8,14 @@ from collections.abc import Callable
 Plant = Callable[[str, random.Random], str]
 
 _PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
-_LICENCE = (
-    "This book is given to you free of charge by the readers of our village. "
-    "Please do not sell it, tell a friend of it. "
-)
+_LICENCE = """This book is given to you free of charge by the readers of our village. \
+Please do not sell it, tell a friend of it. """
 
 
 def other_line_breaks(text: str, draw: random.Random) -> str:
     """Every paragraph wrapped to another width, Windows line ends."""
-    width = draw.randrange(45, 65)
-    paragraphs = [
-        "\r\n".join(textwrap.wrap(" ".join(part.split()), width)) for part in _PARAGRAPH.split(text)
-    ]
-    return "\r\n\r\n".join(paragraphs)
+    width, parts = draw.randrange(45, 65), [part.split() for part in _PARAGRAPH.split(text)]
+    return "\r\n\r\n".join("\r\n".join(textwrap.wrap(" ".join(part), width)) for part in parts)
 
 
 def other_quotes(text: str, draw: random.Random) -> str:
@@ -64,11 +57,10 @@ def first_volume(text: str, draw: random.Random) -> str:
     return "\n\n".join(paragraphs[: int(len(paragraphs) * draw.uniform(0.4, 0.6))])
 
 
-_PLANTS: tuple[Plant, ...] = (
-    other_line_breaks, other_quotes, missing_chapter, other_spelling, poor_scan, licence_around,
-    first_volume,
-)  # fmt: skip
-KINDS: dict[str, Plant] = {plant.__name__: plant for plant in _PLANTS}
+_PLANTS = (other_line_breaks, other_quotes, missing_chapter, other_spelling, poor_scan)
+KINDS: dict[str, Plant] = {
+    plant.__name__: plant for plant in (*_PLANTS, licence_around, first_volume)
+}
 EXACT = ("other_line_breaks", "other_quotes")
 """The kinds that change no word."""
 

@@ -1,7 +1,5 @@
 """No text makes a rule slow: four times the text costs about four times the work, not sixteen."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 
@@ -18,17 +16,14 @@ HOSTILE = {
     "star rows": "\n* * * * *", "dash rows": "\n-----\n", "bar lines": "| a | b |\n",
     "borders": "+-+-+-+-+-\n", "plus signs": f"a | b\n{'+' * 60} x\n",
     "small print": "***START**THE SMALL PRINT\n*END THE SMALL PRINT\nEnd of Project Gutenberg\n",
-    "tags": "<p class=<b <!-- ", "open tags": "<style>", "entities": "&amp;<",
-    "stops and spaces": ". . . ", "blank lines": "\n \n", "spaces": " ", "carriage returns": "\r",
-    "words per line": "word\n", "dotted": "One ..... 12\n",
-    "marks": "a[1] [1]\n\n[1] b\n\n{2} {2}\n\n",
-    "headers": "*** START OF THE PROJECT GUTENBERG EBOOK\n", "headings": "\n# a\nCONTENTS\n\n",
-    "smashwords": "Smashwords Edition\n\n###\n\n",
-    "credits": "\n\nProduced by A\n\nTranscriber's Note\n",
+    "headers": "*** START OF THE PROJECT GUTENBERG EBOOK\n", "tags": "<p class=<b <!-- ",
+    "open tags": "<style>", "entities": "&amp;<", "marks": "a[1] [1]\n\n[1] b\n\n{2} {2}\n\n",
+    "stops and spaces": ". . . ", "blank lines": "\n \n", "carriage returns": "\r", "spaces": " ",
+    "dotted": "One ..... 12\n", "lines": "word\n", "smashwords": "Smashwords Edition\n\n###\n\n",
+    "headings": "\n# a\nCONTENTS\n\n", "credits": "\n\nProduced by A\n\nTranscriber's Note\n",
 }  # fmt: skip
-SMALL = 50_000
-SQUARE = 9  # between 4 and 16
-NOTHING = 0.05  # processor seconds that are too few to compare
+# The smaller text; a factor between 4 and 16; processor seconds that are too few to compare.
+SMALL, SQUARE, NOTHING = 50_000, 9, 0.05
 
 RULES: dict[str, Callable[[str], object]] = {rule.name: rule.apply for rule in TEXT_RULES}
 RULES |= {rule.name: lambda text, rule=rule: rule.judge(text, rule.default) for rule in BOOK_RULES}
@@ -44,9 +39,8 @@ def work(rule: str, text: str) -> float:
 
 def is_linear(rule: str, unit: str) -> bool:
     text = unit * (SMALL // len(unit))
-    if work(rule, text * 4) < NOTHING:
-        return True
-    return any(work(rule, text * 4) < SQUARE * work(rule, text) for _ in range(4))
+    linear = (work(rule, text * 4) < SQUARE * work(rule, text) for _ in range(4))
+    return work(rule, text * 4) < NOTHING or any(linear)
 
 
 @pytest.mark.parametrize("rule", sorted(RULES.keys() - {"ftfy"}))

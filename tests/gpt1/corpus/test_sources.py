@@ -1,20 +1,18 @@
 """Folders, URLs and the hub: what is listed, what is read, and what is refused."""
 
-from __future__ import annotations
-
-import functools
 import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
 import fsspec
 import pytest
+from huggingface_hub import constants
 
 from gpt1.corpus.sources.hub import HubPlace, parse_hub
 from gpt1.corpus.sources.listed import Listed, refusal
@@ -23,9 +21,9 @@ from gpt1.corpus.sources.place import opened, read_file
 from gpt1.errors import UserError
 from tests.gpt1.corpus.forms_of_books import as_files, as_rows, parquet_of, tar_of, write
 
+Patch = pytest.MonkeyPatch
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-SHARD = parquet_of(as_rows())
-NOTES = b"some notes\n"
+SHARD, NOTES = parquet_of(as_rows()), b"some notes\n"
 CHANGED = "the file changed while it was being read"
 
 
@@ -47,12 +45,10 @@ def git(data: bytes) -> str:
 
 
 def test_any_depth_without_hidden_files_and_other_forms(tmp_path: Path) -> None:
-    books = [
-        "a.tar.xz", "a.tzst", "b.TXT.GZ", "b.txt", "x/a.jsonl.bz2", "x/a.zip", "x/y/a.TXT", "z.md",
-    ]
+    books = ["a.tar.xz", "a.tzst", "b.TXT.GZ", "b.txt", "x/a.jsonl.bz2", "x/a.zip", "x/y/a.TXT"]
     others = ["a", "a.gz", "a.zip.gz", "x/notes.csv"]
     hidden = ["x/.hidden.txt", ".git/c.txt", "__MACOSX/a.txt"]
-    write(tmp_path, dict.fromkeys((*books, *others, *hidden), b"w"))
+    write(tmp_path, dict.fromkeys(books + others + hidden, b"w"))
     assert names(tmp_path) == books
     assert list_sources([str(tmp_path)]).left_out == others
 
@@ -60,10 +56,9 @@ def test_any_depth_without_hidden_files_and_other_forms(tmp_path: Path) -> None:
 def test_loops_end_and_links_elsewhere_are_followed(tmp_path: Path) -> None:
     top = write(tmp_path / "top", {"a/b/one.txt": b"w", "c/two.txt": b"w"})
     write(tmp_path / "elsewhere", {"deep/three.txt": b"w"})
-    (top / "a" / "b" / "up").symlink_to(top)
-    (top / "c" / "a").symlink_to(top / "a")
-    (top / "linked").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere" / "back").symlink_to(top / "linked")
+    links = {"a/b/up": top, "c/a": top / "a", "linked": tmp_path / "elsewhere"}
+    for link, to in {**links, "../elsewhere/back": top / "linked"}.items():
+        (top / link).symlink_to(to)
     loops = {"a/b/up": "loop", "c/a": "loop", "linked/back": "loop"}
     assert refused(top) == loops
     assert set(names(top)) - loops.keys() == {"a/b/one.txt", "c/two.txt", "linked/deep/three.txt"}
@@ -79,52 +74,33 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     expected = {"gone.txt": "unreadable", "pipe.txt": "not_a_file", "odd\\xff.txt": "bad_name"}
     expected["d-00001-of-00003.parquet"] = "missing_shard"
     if os.geteuid():  # root reads everything
-        shut = {"secret.txt": "unreadable", "shut": "unreadable_folder"}
-        expected |= shut
-        for name in shut:
-            (tmp_path / name).chmod(0)
+        expected |= {"secret.txt": "unreadable", "shut": "unreadable_folder"}
+        (tmp_path / "secret.txt").chmod(0)
+        (tmp_path / "shut").chmod(0)
     found = refused(tmp_path)
     (tmp_path / "shut").chmod(0o700)
     assert found == expected
 
 
 def test_several_sources_stay_apart(tmp_path: Path) -> None:
-    write(
-        tmp_path, dict.fromkeys(("one/a.txt", "two/a.txt", "three/b.zip", "also/one/a.txt"), b"w")
-    )
-    one, two, three = (tmp_path / name for name in ("one", "two", "three/b.zip"))
-    assert names(two, one, three) == ["b.zip", "one/a.txt", "two/a.txt"]
-    assert names(two) == ["a.txt"]
-    assert list_sources([f"file://{one}"]) == list_sources([str(one)])
+    write(tmp_path, dict.fromkeys(("one/a.txt", "two/a.txt", "also/one/a.txt"), b"w"))
+    one, two, also = (tmp_path / name for name in ("one", "two", "also/one"))
+    assert names(two, f"file://{one}") == ["one/a.txt", "two/a.txt"]
     with pytest.raises(UserError, match=r"both have a file called one/a\.txt"):
-        names(one, tmp_path / "also" / "one")
+        names(one, also)
 
 
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        ("nothing", "nothing: no such file or folder"),
-        ("empty", r"the corpus is empty; .*expected books"),
-        ("other", r"the corpus is empty \(a.csv.*expected books"),
-        ("other/a.csv", r"the corpus is empty.*expected books"),
-        ("nope://who:secret@host/books", r"^(?!.*secret).*nope://host.* cannot be opened"),
-        ("memory://none", "memory://none: "), ("hf://", "no repository of the hub"),
-    ],
-)
-def test_sources_that_cannot_be_had_are_one_clear_error(
-    source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(tmp_path, {"other/a.csv": b"x"})
+@pytest.mark.parametrize(("source", "message"), [
+    ("nothing", "nothing: no such file or folder"), ("memory://none", "memory://none: "),
+    ("empty", r"the corpus is empty; .*expected books"), ("hf://", "no repository of the hub"),
+    ("other", r"the corpus is empty \(a.csv.*expected books"),
+    ("nope://who:secret@host/books", r"^(?!.*secret).*nope://host.* cannot be opened"),
+])  # fmt: skip
+def test_what_cannot_be_had(source: str, message: str, tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.chdir(write(tmp_path, {"other/a.csv": b"x"}))
     (tmp_path / "empty").mkdir()
-    monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message):
         names(source)
-
-
-def _change_while_reading(path: Path) -> None:
-    with opened(Listed("a.txt", str(path))) as (stream, _):
-        stream.read(2)
-        path.write_text("after, and longer")
 
 
 def test_a_file_that_changes_stops_the_run(tmp_path: Path) -> None:
@@ -132,34 +108,20 @@ def test_a_file_that_changes_stops_the_run(tmp_path: Path) -> None:
     path.write_text("before")
     with pytest.raises(UserError, match=CHANGED):
         read_file(Listed("a.txt", str(path), sha256(b"other")), 100)
-    with pytest.raises(UserError, match=CHANGED):
-        _change_while_reading(path)
+    with pytest.raises(UserError, match=CHANGED), opened(Listed("a", str(path))) as (stream, _):
+        path.write_text(f"after, and longer than {stream.read(2)!r}")
     with pytest.raises(UserError, match="cannot be read"):
         read_file(Listed("gone.txt", str(tmp_path / "gone.txt")), 100)
 
 
-@contextmanager
-def serving(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 def test_a_folder_behind_a_url() -> None:
-    system, archive = fsspec.filesystem("memory"), tar_of(as_files())
-    for name, data in {**as_files(), "tars/b.tar": archive, "notes.csv": b"a"}.items():
+    system, books = fsspec.filesystem("memory"), {**as_files(), "tars/b.tar": tar_of(as_files())}
+    for name, data in {**books, "notes.csv": b"a"}.items():
         system.pipe(f"/corpus/{name}", data)
     listing = list_sources(["memory://corpus"])
-    assert names("memory://corpus") == sorted([*as_files(), "tars/b.tar"])
+    assert [file.name for file in listing.files] == sorted(books)
     assert listing.left_out == ["notes.csv"]
-    texts = {file.name: read_file(file, 1 << 20) for file in listing.files}
-    assert texts == {**as_files(), "tars/b.tar": archive}
-    with opened(listing.files[-1]) as (stream, size):
-        assert size == len(stream.read()) == len(archive)
+    assert {file.name: read_file(file, 1 << 20) for file in listing.files} == books
     system.pipe("/corpus/Homer/Iliad.txt", b"other words")
     with pytest.raises(UserError, match=rf"Homer/Iliad\.txt: {CHANGED}"):
         read_file(listing.files[1], 1 << 20)
@@ -167,75 +129,73 @@ def test_a_folder_behind_a_url() -> None:
     system.rm("/corpus", recursive=True)
 
 
-def test_one_file_and_a_server_that_ends(tmp_path: Path) -> None:
-    write(tmp_path, {"Emma.txt": b"Emma Woodhouse"})
-    with serving(functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))) as url:
-        [file] = list_sources([f"{url}/Emma.txt"]).files
-        assert (file.name, read_file(file, 100)) == ("Emma.txt", b"Emma Woodhouse")
-    with pytest.raises(UserError, match=r"Emma\.txt"):
-        read_file(file, 100)
+def test_places_on_the_hub() -> None:
+    for source, place in {
+        "datasets/owner/name@v1/a/b.txt": HubPlace("dataset", "owner/name", "v1", "a/b.txt"),
+        "datasets/name@refs%2Fpr%2F1": HubPlace("dataset", "name", "refs/pr/1", ""),
+        "owner/name": HubPlace("model", "owner/name", "main", ""),
+    }.items():
+        assert parse_hub(f"hf://{source}") == place == parse_hub(place.url)
 
 
-@pytest.mark.parametrize(
-    ("source", "place"),
-    [
-        ("datasets/owner/name@v1/a/b.txt", ("dataset", "owner/name", "v1", "a/b.txt")),
-        ("datasets/name@refs%2Fpr%2F1", ("dataset", "name", "refs/pr/1", "")),
-        ("owner/name", ("model", "owner/name", "main", "")),
-    ],
-)
-def test_places_on_the_hub(source: str, place: tuple[str, str, str, str]) -> None:
-    assert parse_hub(f"hf://{source}") == HubPlace(*place) == parse_hub(HubPlace(*place).url)
+FILES = {"data/train-00000-of-00002.parquet": SHARD, "notes.md": NOTES}
+LARGE = {"lfs": {"sha256": sha256(SHARD), "size": len(SHARD), "pointerSize": 9}}
+SIBLINGS = [
+    {"rfilename": name, "size": len(data), "blobId": git(data)} | (LARGE if data is SHARD else {})
+    for name, data in FILES.items()
+]
+ABOUT = {"id": "owner/books", "sha": COMMIT, "private": False, "tags": [], "siblings": SIBLINGS}
+LISTING = "/api/datasets/owner/books/revision/main"
+BODIES = {LISTING: json.dumps(ABOUT).encode(), "/Emma.txt": b"Emma Woodhouse"}
+BODIES |= {f"/datasets/owner/books/resolve/{COMMIT}/{name}": data for name, data in FILES.items()}
 
 
 class Hub(BaseHTTPRequestHandler):
-    """What a reader needs of the hub: a list of a revision's files, and each file."""
+    """What a reader needs of the hub, the list of a revision's files and each file; and a file."""
 
-    files: ClassVar = {"data/train-00000-of-00002.parquet": SHARD, "notes.md": NOTES}
     asked: ClassVar[list[str]] = []
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         self.asked += [path] if "/owner/" in path else []
-        headers = {"X-Repo-Commit": COMMIT}
-        if path == "/api/datasets/owner/books/revision/main":
-            large = {"sha256": sha256(SHARD), "size": len(SHARD), "pointerSize": 9}
-            siblings = [
-                {"rfilename": name, "size": len(data), "blobId": git(data)}
-                | ({"lfs": large} if data is SHARD else {})
-                for name, data in self.files.items()
-            ]
-            about = {"id": "owner/books", "sha": COMMIT, "siblings": siblings}
-            body = json.dumps(about | {"private": False, "tags": []}).encode()
-        elif path.startswith(f"/datasets/owner/books/resolve/{COMMIT}/"):
-            body = self.files[path.split(COMMIT + "/")[1]]
-            headers["ETag"] = f'"{sha256(body) if body is SHARD else git(body)}"'
-        else:
-            self.send_error(404)
-            return
-        self.send_response(200)
-        for key, value in {**headers, "Content-Length": str(len(body))}.items():
-            self.send_header(key, value)
+        body = BODIES.get(path, b"")
+        self.send_response(200 if body else 404)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{sha256(body) if body is SHARD else git(body)}"')
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body if self.command == "GET" else b"")
 
     do_HEAD = do_GET
 
 
-def test_the_hub_is_listed_without_a_download_pinned_and_offline_its_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from huggingface_hub import constants
+@contextmanager
+def serving() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
 
+
+def test_one_file_and_a_server_that_ends() -> None:
+    with serving() as url:
+        [file] = list_sources([f"{url}/Emma.txt"]).files
+        assert (file.name, read_file(file, 100)) == ("Emma.txt", b"Emma Woodhouse")
+    with pytest.raises(UserError, match=r"Emma\.txt"):
+        read_file(file, 100)
+
+
+def test_the_hub_is_listed_pinned_and_offline_its_cache(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     name, where = "data/train-0000{}-of-00002.parquet", f"hf://datasets/owner/books@{COMMIT}"
-    with serving(Hub) as url:
+    with serving() as url:
         monkeypatch.setattr(constants, "ENDPOINT", url)
         template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        shard, missing, notes = files = list_sources(["hf://datasets/owner/books"]).files
-        assert Hub.asked == ["/api/datasets/owner/books/revision/main"]
+        shard, _, notes = files = list_sources(["hf://datasets/owner/books"]).files
+        assert Hub.asked == [LISTING]
         assert (read_file(shard, 1 << 20), read_file(notes, 100)) == (SHARD, NOTES)
         assert all("/resolve/" in asked for asked in Hub.asked[1:])
         with pytest.raises(UserError, match="owner/none@main: the hub refuses it"):
@@ -247,8 +207,7 @@ def test_the_hub_is_listed_without_a_download_pinned_and_offline_its_cache(
         names("hf://datasets/owner/books")
     write(tmp_path / "datasets--owner--books", {"refs/main": COMMIT.encode()})  # by `hf download`
     assert list_sources(["hf://datasets/owner/books"]).files == files
-    assert refused("hf://datasets/owner/books") == {missing.name: "missing_shard"}
-    assert missing.name == name.format(1)
+    assert refused("hf://datasets/owner/books") == {name.format(1): "missing_shard"}
     assert (read_file(shard, 1 << 20), names(f"{where}/notes.md")) == (SHARD, ["notes.md"])
     next(tmp_path.rglob(f"blobs/{git(NOTES)}")).write_bytes(b"other notes")
     with pytest.raises(UserError, match=rf"notes\.md: {CHANGED}"):

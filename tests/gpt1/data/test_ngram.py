@@ -1,7 +1,5 @@
 """n-gram perplexities against counts done by hand."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from itertools import pairwise
@@ -13,15 +11,11 @@ from gpt1.data import ngram
 from gpt1.data.ngram import baseline
 
 
-def drawn(seed: int, kinds: int, *sizes: int) -> list[np.ndarray]:
-    generator = np.random.default_rng(seed)
-    return [generator.integers(0, kinds, size).astype(np.uint16) for size in sizes]
-
-
 def test_against_a_plain_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    train, held_out = drawn(0, 12, 300, 50, 1), drawn(1, 15, 80, 40)
+    draw = np.random.default_rng(0)
+    train = [draw.integers(0, 12, size, np.uint16) for size in (300, 50, 1)]
+    held_out = [draw.integers(0, 15, size, np.uint16) for size in (80, 40)]
     found = baseline(train, held_out, 15, 10_000)
-    assert found is not None
     singles = Counter(int(word) for ids in train for word in ids)
     pairs = Counter((int(a), int(b)) for ids in train for a, b in pairwise(ids))
     heads = Counter(head for head, _ in pairs.elements())
@@ -33,9 +27,8 @@ def test_against_a_plain_count(monkeypatch: pytest.MonkeyPatch) -> None:
     def double(head: int, word: int) -> float:
         if not followers[head]:
             return single(word)
-        return (pairs[head, word] + followers[head] * single(word)) / (
-            heads[head] + followers[head]
-        )
+        backed_off = followers[head] * single(word)
+        return (pairs[head, word] + backed_off) / (heads[head] + followers[head])
 
     wanted = [(int(a), int(b)) for ids in held_out for a, b in pairwise(ids)]
     assert (found.targets, found.trained_on) == (len(wanted), 351) == (118, 351)
@@ -49,6 +42,5 @@ def test_against_a_plain_count(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_limit_cuts_both_sets_and_nothing_is_no_measure() -> None:
     ids = [np.arange(10, dtype=np.uint16)] * 3
     found = baseline(ids, ids, 10, 15)
-    assert found is not None
     assert (found.trained_on, found.targets) == (15, 13)
     assert baseline([np.zeros(5, np.uint16)], [np.zeros(1, np.uint16)], 2, 100) is None

@@ -1,7 +1,5 @@
 """Hostile text for the property tests: what the text steps treat specially, thrown together."""
 
-from __future__ import annotations
-
 import random
 import sys
 from collections.abc import Iterable
@@ -49,8 +47,6 @@ def sweep(codes: Iterable[int]) -> list[str]:
     """Each code point in several places, beside ASCII and beside others, 10,000 lines a text."""
     lines: list[str] = []
     for sign in map(chr, codes):
-        lines += (
-            f"{sign}ab x{sign}y {sign} A{sign} 1{sign}. a{sign}",
-            f"{sign}é{sign}“{sign}”{sign}’{sign}{sign} —{sign}",
-        )
+        lines.append(f"{sign}ab x{sign}y {sign} A{sign} 1{sign}. a{sign}")
+        lines.append(f"{sign}é{sign}“{sign}”{sign}’{sign}{sign} —{sign}")
     return ["\n".join(lines[at : at + 10_000]) for at in range(0, len(lines), 10_000)]

@@ -1,7 +1,5 @@
 """A stage that reads numbers from files, one part a file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

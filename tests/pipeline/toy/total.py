@@ -1,7 +1,5 @@
 """A stage that multiplies the sum of its numbers; it fails where it is asked to."""
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

@@ -1,0 +1,162 @@
+"""Many kills at random moments, and signals to what cannot answer (`make chaos`)."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.chaos_seed import draw_for
+from tests.conftest import ROOT
+from tests.e2e.workflow import MINI, begin, checkpoints, copy_without, gpt1, outputs, records
+from tests.servers.process import wait_until
+
+pytestmark = pytest.mark.chaos
+TEXT = ROOT / "tests" / "e2e" / "text.yaml"
+PATIENCE = 450.0  # seconds for what must come, on a machine that others use too
+PROCESS = {"rank": "RayTrainWorker", "trainer": "TrainController"}
+Victims = Sequence[tuple[str, int]]
+SAVED = re.compile(r"stopped on request after step (\d+); a checkpoint is written")
+
+
+def below(driver: int, kind: str, dead: Collection[int] = ()) -> list[psutil.Process]:
+    """The processes of one kind of a run, but for the dead."""
+    found = []
+    for child in psutil.Process(driver).children(recursive=True):
+        with suppress(psutil.Error):
+            if child.pid not in dead and PROCESS[kind] in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
+def finish(*words: str | Path) -> None:
+    """Run to the end, undisturbed."""
+    ended = gpt1("run", *words, timeout=1200)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
+    """Of the driver of the text stages, a quarter while it starts; no finished part is redone."""
+    draw, log = draw_for("text"), tmp_path / "log"
+    finish("--file", TEXT, "--store", tmp_path / "calm")
+    calm, round_, kills = outputs(tmp_path / "calm"), 0, 0
+    while kills < 20:
+        round_ += 1
+        store, ended, before = tmp_path / f"store{round_}", False, {}
+        while not ended:
+            log.unlink(missing_ok=True)
+            driver = begin(log, "run", "--file", TEXT, "--store", store)
+            if kills < 20:
+                while kills % 4 and driver.poll() is None and " machine: " not in log.read_text():
+                    time.sleep(0.01)
+                with suppress(subprocess.TimeoutExpired):
+                    driver.wait(draw.uniform(0, 4))
+            else:
+                driver.wait(PATIENCE)
+            if ended := driver.poll() is not None:
+                assert driver.returncode == 0, log.read_text()
+            else:
+                driver.kill()
+                driver.wait()
+                kills += 1
+            after = records(store, "*.parts")
+            assert {name: after[name] for name in before} == before, "a finished part is redone"
+            before = after
+        assert outputs(store) == calm
+
+
+def kill_in_turn(
+    driver: subprocess.Popen[bytes], log: Path, store: Path, victims: Victims, draw: random.Random
+) -> int:
+    """Kill each victim a moment after a checkpoint at its step; the driver's exit status."""
+    dead: set[int] = set()
+    for kind, step in victims:
+        reached = partial(has_checkpoint, store, step)
+        wait_until(reached, f"step {step}", driver, log, PATIENCE, every=0.01)
+        time.sleep(draw.uniform(0, 0.1))
+        if kind == "driver":
+            driver.kill()
+            break
+        alive = partial(below, driver.pid, kind, dead)
+        wait_until(alive, kind, driver, log, PATIENCE, every=0.01)
+        killed = draw.choice(alive())
+        # All ranks go with one of them, and with their trainer.
+        dead |= {killed.pid, *(rank.pid for rank in below(driver.pid, "rank"))}
+        killed.kill()
+    return driver.wait(PATIENCE)
+
+
+def has_checkpoint(store: Path, step: int) -> bool:
+    """Whether pre-training has one at this step, or after it."""
+    return checkpoints(store)[-1:] >= [step]
+
+
+def test_ten_kills_at_random_moments_leave_no_trace_in_the_weights(
+    golden_run: Path, tmp_path: Path
+) -> None:
+    """Of ranks, of Ray Train's controller, and of the driver, in one pre-training."""
+    draw, log, store = draw_for("pretrain"), tmp_path / "log", tmp_path / "store"
+    changed = ("steps=800", "checkpoint_every=5", "retries=3")
+    settings = [word for text in changed for word in ("--set", f"pretrain.{text}")]
+    words = ("pretrain", "--file", MINI, *settings, "--store")
+    finish(*words, copy_without(golden_run, tmp_path / "calm", "pretrain"))
+    copy_without(golden_run, store, "pretrain")
+    moments = sorted(draw.sample(range(10, 600, 5), 10))
+    for kinds in ("rank trainer driver", "trainer rank rank driver", "rank rank trainer"):
+        victims = [(kind, moments.pop(0)) for kind in kinds.split()]
+        status = kill_in_turn(begin(log, "run", *words, store), log, store, victims, draw)
+        assert status == (-9 if "driver" in kinds else 0), log.read_text()[-5000:]
+    assert moments == []
+    assert outputs(store) == outputs(tmp_path / "calm")
+
+
+def ask_to_end(
+    store: Path, *signals: signal.Signals, ranks_stopped: bool = False, file: Path = MINI
+) -> str:
+    """What a run says that gets the signals, two seconds between, once it trains."""
+    log = store.parent / "log"
+    settings = ("--set", "pretrain.steps=4000", "--set", "pretrain.checkpoint_every=0")
+    run = begin(log, "run", "pretrain", "--file", file, "--store", store, *settings)
+    wait_until(lambda: " steps (" in log.read_text(), "training", run, log)
+    children = psutil.Process(run.pid).children(recursive=True)
+    ranks = below(run.pid, "rank")
+    assert len(ranks) == 2
+    for rank in ranks if ranks_stopped else []:
+        rank.suspend()
+    for number, one in enumerate(signals):
+        time.sleep(2 * number)
+        (os.killpg if one is signal.SIGINT else os.kill)(run.pid, one)
+    assert run.wait(timeout=PATIENCE) == 130, log.read_text()
+    psutil.wait_procs(children, timeout=10)
+    assert not [process for process in children if process.is_running()]
+    assert not list(store.glob("*/*/lease.json"))
+    return log.read_text()
+
+
+def test_asked_twice_it_ends_at_once(golden_run: Path, tmp_path: Path) -> None:
+    """The ranks are suspended, so nothing can save a checkpoint."""
+    store = copy_without(golden_run, tmp_path / "store", "pretrain")
+    said = ask_to_end(store, signal.SIGTERM, signal.SIGINT, ranks_stopped=True)
+    assert not SAVED.search(said)
+    assert re.search(r"pretrain  interrupted$", said, re.MULTILINE), "not by the second signal"
+
+
+def test_a_training_that_waits_for_its_ranks_is_not_begun_by_the_end_of_another(
+    golden_run: Path, tmp_path: Path
+) -> None:
+    two = tmp_path / "two.yaml"
+    matrix = "needs: [shard, vocabulary]\n    matrix: {seed: [0, 1]}"
+    text = MINI.read_text().partition("  task_data:")[0]
+    two.write_text(text.replace("needs: [shard, vocabulary]", matrix))
+    store = copy_without(golden_run, tmp_path / "store", "pretrain")
+    said = ask_to_end(store, signal.SIGTERM, file=two)
+    assert len(SAVED.findall(said)) == said.count("2 ranks on ") == 1
+    assert said.count("  interrupted; nothing there could have saved it") == 1

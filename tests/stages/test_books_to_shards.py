@@ -1,0 +1,181 @@
+"""What clean, split, vocabulary, shard and audit publish: texts, records, ids and figures."""
+
+import shutil
+from collections import Counter
+from itertools import pairwise, product
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from gpt1.corpus.parts import read_rows
+from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
+from gpt1.corpus.size import Size
+from gpt1.data.books_table import read_spans
+from gpt1.data.shard_file import ids_sha256
+from gpt1.data.shards import TokenShards
+from gpt1.errors import UserError
+from gpt1.text.encoder import TextEncoder
+from gpt1.text.learn import learn_merges
+from gpt1.text.vocabulary import Vocabulary
+from gpt1.text.words import count_words
+from pipeline.parts import Outputs
+from pipeline.plan import Plan
+from stages.clean import SAMPLES, STAGE
+from stages.shard import encode_part
+from tests.pipeline.inline import plan_of
+from tests.stages import runs
+from tests.stages.conftest import SHELF
+from tests.stages.runs import WORKFLOW, books, document, library, lines, made, run_text
+
+Shelf = tuple[Path, Plan]
+Monkey = pytest.MonkeyPatch
+MEASURES = ("words", "sentences", "bytes")
+COMMIT = "bd8f1b4d0a1e8e9c9d6f0a7b6c5d4e3f2a1b0c9d"
+
+
+def vocabulary_of(plan: Plan) -> Vocabulary:
+    return Vocabulary.load(made(plan, "vocabulary").under("vocab_")[0].path.parent)
+
+
+def test_what_is_rejected_is_kept_with_rule_and_evidence(shelf: Shelf) -> None:
+    clean = made(shelf[1], "clean")
+    rows = {row["id"]: row for file in clean.under("rejected/") for row in read_rows(file.path)}
+    rules = {"leaflet": "too_short", "french": "not_english", "figures": "garbled"}
+    assert {name: row["rule"] for name, row in rows.items()} == rules
+    assert "French" in rows["french"]["evidence"]
+    assert rows["figures"]["text"] == (shelf[0] / "figures.txt").read_text()
+    spans = read_spans(made(shelf[1], "shard").path("books.parquet"))
+    table = {span.book: (span.title, span.author) for span in spans}
+    assert table["author 1/book_1"] == ("book 1", "author 1")
+    assert table.keys() & {"zz", *rows} == set()
+
+
+def test_records_and_samples_name_the_rules_that_touched_each_book(shelf: Shelf) -> None:
+    clean = made(shelf[1], "clean")
+    records, texts = {row["book"]: row for row in lines(clean, "records/")}, books(clean)
+    assert len(records) == made(shelf[1], "ingest").summary["books"] == 16
+    assert records["zz"]["rules"] == {"ftfy": 1, "credits": 1, "emphasis": 1, "join_lines": 45}
+    for row in records.values():
+        for name in MEASURES:
+            changes = sum(change[name] for change in row["changes"].values())
+            assert row[f"{name}_before"] + changes == row[name]
+    kept = {name: row["bytes"] for name, row in records.items() if not row["rejected"]}
+    assert kept == {name: len(book.text.encode()) for name, book in texts.items()}
+    samples = [row for row in lines(clean, "samples/") if row["rule"] == "credits"]
+    assert 2 <= len({row["book"] for row in samples}) == len(samples) <= 8 * SAMPLES
+    assert all("Produced" in row["before"] and "Produced" not in row["after"] for row in samples)
+
+
+def test_all_switches_off_keep_every_text_as_it_came(tmp_path: Path) -> None:
+    """The settings are the registry's switches, no more and no less."""
+    off = dict.fromkeys((rule.name for rule in TEXT_RULES), "false")
+    off |= {rule.setting: "false" if rule.default is True else "0" for rule in BOOK_RULES}
+    assert set(STAGE.settings_model.model_fields) == off.keys()
+    folder = library(tmp_path / "books")
+    settings = [f"clean.{name}={value}" for name, value in off.items()]
+    clean = made(run_text(tmp_path / "store", folder, *settings, until="clean"), "clean")
+    assert clean.summary["books"] == 16
+    for book in books(clean).values():
+        assert book.text == (folder / f"{book.id}.txt").read_text()
+
+
+def test_the_embedded_books(embedded: Plan) -> None:
+    ingest, clean, shard = (made(embedded, stage) for stage in ("ingest", "clean", "shard"))
+    assert [ingest.summary[name] for name in ("books", "files", "authors")] == [10, 63, 7]
+    before, after = books(ingest), books(clean)
+    assert before.keys() == after.keys()
+    grey = "brontes/Anne_Bronte_Agnes_Grey"
+    assert ("\r" in before[grey].text, "\r" in after[grey].text) == (True, False)
+    for row in runs.split_rows(embedded).values():
+        tail = 0 if row.tail_start is None else 1 - row.tail_start / row.length
+        assert 0.05 < tail <= 0.1 if row.set == "train" else tail == 0
+    figures = shard.summary
+    size = made(embedded, "vocabulary").summary["vocabulary"]
+    assert 10 < figures["bigram_perplexity"] < figures["unigram_perplexity"] < size
+    tokens = figures["train_tokens"] + figures["held_out_tokens"]
+    assert figures["tokens_per_byte"] == pytest.approx(tokens / figures["bytes"])
+
+
+def test_shards_hold_the_ids_of_the_split_texts(embedded: Plan) -> None:
+    encoder = TextEncoder(vocabulary_of(embedded))
+    clean, shard = made(embedded, "clean"), made(embedded, "shard")
+    table, rows, texts = shard.path("books.parquet"), runs.split_rows(embedded), books(clean)
+    assert {span.book for span in read_spans(table)} == texts.keys()
+    for chosen in ("train", "held_out"):
+        paths = [file.path for file in shard.under(f"{chosen}/")]
+        shards = TokenShards.open(paths, table, chosen, encoder.vocabulary.sha256)
+        assert {span.book for span in shards.spans} == {n for n in rows if rows[n].set == chosen}
+        assert shards.tokens == shard.summary[f"{chosen}_tokens"]
+        for index, span in enumerate(shards.spans):
+            book, ids = texts[span.book], shards.book(index)
+            assert ids.tolist() == encoder.encode(book.text[: rows[span.book].tail_start])
+            assert (span.sha256, span.source) == (ids_sha256(ids), book.source)
+            assert f'"{span.book}"' in clean.path(str(span.cleaning)).read_text()
+
+
+def test_a_part_refuses_another_vocabulary(tmp_path: Path) -> None:
+    encoder, merges = map(str, Vocabulary.from_merges(["a", "b"], [("a", "b")]).save(tmp_path))
+    arguments = {"encoder": encoder, "merges": merges, "name": "part-0000", "rows": []}
+    with pytest.raises(UserError, match=r"encoder_bpe_1\.json: "):
+        encode_part({**arguments, "vocabulary": "0" * 64}, Outputs(tmp_path / "attempt"))
+
+
+def test_the_audit_leads_from_what_came_in_to_what_is_trained_on(shelf: Shelf) -> None:
+    found = document(made(shelf[1], "audit"), "audit.json")
+    rows = found["steps"]
+    for (before, row), name in product(pairwise(rows), MEASURES):
+        assert before[name] + row[f"{name}_change"] == row[name], row["name"]
+    assert (rows[0]["name"], rows[0]["books"], rows[-1]["name"]) == ("ingest", 16, "train")
+    assert rows[0]["words"] == made(shelf[1], "ingest").summary["words"]
+    steps = {row["name"]: row for row in rows}
+    names = ("touched", "strikes", "words_change")
+    assert [steps["credits"][name] for name in names] == [13, 13, -13 * 3]
+    kinds = [steps[name]["kind"] for name in ("credits", "tables", "duplicate", "tails")]
+    assert kinds == ["rule", "off", "copy", "aside"]
+    [copy] = found["copies"]
+    assert (copy["copy_of"], steps["duplicate"]["books"]) == ("author 0/book_0", 12)
+
+
+def test_the_audit_counts_the_training_texts(shelf: Shelf) -> None:
+    audit, texts = made(shelf[1], "audit"), runs.training_texts(shelf[1])
+    found = document(audit, "audit.json")
+    total, last = sum(map(Size.of, texts), Size()), found["steps"][-1]
+    assert [last[name] for name in MEASURES] == [total.words, total.sentences, total.bytes]
+    assert sum(n["sentences"] for n in found["sentences"]["distribution"]) == total.sentences
+    words = Counter(word.strip('",.') for text in texts for word in text.lower().split())
+    assert {row["word"]: row["count"] for row in found["words"][:20]}.items() <= words.items()
+    page = audit.path("audit.html").read_text().replace("http://www.w3.org/", "")
+    assert all(text in page for text in ("<svg", "Produced by Somebody", "984,846,357"))
+    assert not [one for one in ("http://", "https://", 'src="', "<script") if one in page]
+
+
+def test_the_tree_of_counts_gives_the_merges_of_one_count(tmp_path: Path) -> None:
+    settings = (*SHELF, "ingest.parts=20")
+    plan = run_text(tmp_path, library(tmp_path / "books"), *settings, until="vocabulary")
+    counts = count_words("\n".join(runs.training_texts(plan)))
+    assert vocabulary_of(plan).merges == learn_merges(counts, 60)
+    assert runs.parts(plan, "vocabulary")[0] == 20 + 3 + 1  # parts, groups of eight, merges
+
+
+def test_a_published_vocabulary(shared: Path, tmp_path: Path, monkeypatch: Monkey) -> None:
+    """Of a folder, and, by content the same, of the hub, which is what is in a cache."""
+    folder, store, source = (tmp_path / name for name in ("books", "store", "published"))
+    shutil.copytree(shared / "gpt1_bpe", source)
+    plan = run_text(store, library(folder), *SHELF, f"vocabulary.source={source}")
+    assert vocabulary_of(plan).sha256 == Vocabulary.load(source).sha256
+    assert (runs.parts(plan, "vocabulary"), made(plan, "shard").summary["unknown"]) == ((0, 0), 0)
+    snapshot = tmp_path / "hub" / "models--openai-community--openai-gpt" / "snapshots" / COMMIT
+    refs = snapshot.parents[1] / "refs"
+    for new in (snapshot, refs):
+        new.mkdir(parents=True)
+    (refs / "main").write_text(COMMIT)
+    (source / "encoder_bpe_40000.json").rename(snapshot / "vocab.json")
+    (source / "vocab_40000.bpe").rename(snapshot / "merges.txt")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    hub = (f"ingest.source={folder}", *SHELF, "vocabulary.source=hf://openai-community/openai-gpt")
+    assert not plan_of(WORKFLOW, store, *hub).entries["vocabulary"].run
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
+    with pytest.raises(UserError, match=r"openai-gpt: its vocab\.json and merges\.txt"):
+        plan_of(WORKFLOW, store, *hub)

@@ -1,0 +1,82 @@
+"""Settings of all stages that cannot work: refused before anything starts, by name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from gpt1.errors import UserError
+from pipeline.kinds import load_stage
+from stages.contract import Resources
+from stages.pretrain import STAGE as PRETRAIN
+from stages.pretrain import PretrainSettings, _check_ranks
+from stages.task_data import TaskData, TaskDataSettings
+
+SHAPE = {"layers": 2, "width": 32, "heads": 2, "context": 64}
+DEMO = {"task": "demo_choice"}
+RANDOM = {**DEMO, "variant": "no_pretraining"}
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("ingest", {"source": ["embedded", "x"]}, "the embedded corpus"),
+    ("ingest", {"chapter_pattern": r"_ch(\d+)$"}, "chapter_pattern is for a folder"),
+    ("ingest", {"source": "x", "chapter_pattern": "("}, "no regular expression"),
+    ("ingest", {"source": "x", "chapter_pattern": "_ch"}, "has 0 groups; expected one"),
+    ("split", {"near_tie": 0.8}, "near_tie is 0.8 and near_copy 0.6; expected near_tie not above"),
+    ("pretrain", {"width": 100, "heads": 3}, "width 100 is not divisible by heads 3"),
+    ("pretrain", {"batch": 64, "micro_batch": 7}, "micro_batch 7 does not divide batch 64"),
+    ("pretrain", {"steps": 10, "warmup": 10}, "warmup 10 must be less than steps 10"),
+    ("pretrain", {"zero": 4}, "0, 1, 2 or 3"),
+    ("pretrain", {"layer": 3}, "layer"),
+    ("pretrain", {"rollback_spike": 1.0}, "does nothing without rollbacks"),
+    ("task_data", {"task": "rte"}, "needs `source`"),
+    ("task_data", {"task": "demo"}, "unknown task 'demo'"),
+    ("finetune", {"task": "mnly"}, "did you mean 'mnli'"),
+    ("finetune", {"task": "dprd"}, "scored zero-shot only"),
+    ("finetune", {"task": "rte", "accumulation": 5}, "cannot be cut in accumulation 5"),
+    ("zero_shot", {"task": "rte"}, "is not scored zero-shot; these are: cola"),
+    ("export", {"license": "CC-BY"}, "license"),
+]
+DATA, MODEL = {"task_data": [DEMO]}, {"pretrain": [{"layers": 4, "context": 64}]}
+TWO, BOTH = {**DATA, "pretrain": [{}, {"seed": 2}]}, {**DATA, **MODEL}
+UNFIT: list[tuple[str, dict[str, Any], Mapping[str, Any], str]] = [
+    ("finetune", {**DEMO, "max_length": 128}, BOTH, "max_length 128 .* context of 64"),
+    ("finetune", DEMO, TWO, "2 pretrain cells fit task 'demo_choice'"),
+    ("finetune", {"task": "rte"}, MODEL, "no task_data cell makes task 'rte'"),
+    ("finetune", RANDOM, BOTH, "set layers, width, heads, context"),
+    ("finetune", {**RANDOM, **SHAPE, "width": 30, "heads": 4}, BOTH, "width 30 .* by heads 4"),
+    ("finetune", {**RANDOM, **SHAPE, "max_length": 65}, BOTH, "max_length 65 .* context of 64"),
+    ("finetune", {**DEMO, "variant": "lstm"}, DATA, "pretrain cell with `model: lstm`"),
+    ("transfer", {**DEMO, "transferred": 5}, BOTH, "transferred is 5, .* has 4 layers"),
+    ("task_data", DEMO, {}, "made from the books: add a clean stage"),
+]
+
+
+@pytest.mark.parametrize(("stage", "settings", "named"), REFUSED)
+def test_a_value_that_cannot_work(stage: str, settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValidationError, match=named):
+        load_stage(stage).settings_model.model_validate(settings)
+
+
+@pytest.mark.parametrize(("stage", "settings", "upstream", "named"), UNFIT)
+def test_settings_that_do_not_fit(stage: str, settings: Any, upstream: Any, named: str) -> None:
+    def model(kind: str, values: dict[str, Any]) -> Any:
+        return load_stage(kind).settings_model.model_validate(values)
+
+    before = {kind: [model(kind, one) for one in cells] for kind, cells in upstream.items()}
+    with pytest.raises(UserError, match=named):
+        load_stage(stage).check(model(stage, settings), before)
+
+
+def test_folders_that_are_not_there_are_named() -> None:
+    with pytest.raises(UserError, match="no/such/folder of task rte is no folder"):
+        TaskData.outside(TaskDataSettings(task="rte", source="no/such/folder"))
+    with pytest.raises(UserError, match="no/such/weights"):
+        PRETRAIN.outside(PretrainSettings(init_from="no/such/weights"))
+
+
+def test_a_number_of_ranks_that_does_not_divide_is_refused() -> None:
+    """With room for 6 of 8 ranks no count from 5 to 6 would do, and nothing would be said."""
+    settings = PretrainSettings(batch=64, micro_batch=8)
+    _check_ranks(settings, Resources(workers=8, min_workers=4))
+    with pytest.raises(UserError, match=r"min_workers: 5 ranks .*out of \[1, 2, 4, 8\]"):
+        _check_ranks(settings, Resources(workers=8, min_workers=5))
