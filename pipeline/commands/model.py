@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gpt1.weights.checkpoint import Checkpoint
 
 WHERE = (
-    "A checkpoint's folder, or a cell of the last run: pretrain, pretrain@300 (a snapshot),"
+    "A checkpoint's folder, or a job of the last run: pretrain, pretrain@300 (a snapshot),"
     " finetune[task=rte,seed=1]."
 )
 Out = Annotated[
@@ -88,7 +88,7 @@ def import_hf(
     folder = find_hf(name)
     _write_import(*read_hf(folder), out)
     if heads := dropped_heads(folder):
-        print(f"left out, for a language model has no task head: {', '.join(heads)}")
+        print(f"skipped, because a language model has no task head: {', '.join(heads)}")
 
 
 @exporting.command("hf")
@@ -186,13 +186,13 @@ def generate(
     tokens: Annotated[int, typer.Option("--tokens", "-n", help="The most tokens to write.")] = 60,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.8,
     top_k: Annotated[
-        int, typer.Option(help="Draw from the best so many tokens; 0: from all.")
+        int, typer.Option(help="Sample from the k most likely tokens; 0: from all.")
     ] = 40,
     top_p: Annotated[
         float,
         typer.Option(help="Draw from the fewest tokens that have this share of the probability."),
     ] = 1.0,
-    beams: Annotated[int, typer.Option(help="Beam search with so many beams; 0: none.")] = 0,
+    beams: Annotated[int, typer.Option(help="Beam search with N beams; 0: none.")] = 0,
     length_penalty: Annotated[
         float, typer.Option(help="Beam search: power of the length that scores are divided by.")
     ] = 1.0,
@@ -363,7 +363,7 @@ def _load(where: str, artifacts: Callable[[], RunArtifacts], device: str) -> Che
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device {device}: expected auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch finds no GPU here; use cpu or mend the driver")
+        raise UserError("--device cuda: torch finds no GPU here; use cpu or fix the driver")
     found = find(where, artifacts).checkpoint
     place = (
         "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"

@@ -123,7 +123,7 @@ def ask_to_end(
 ) -> str:
     """What a run says that gets the signals, two seconds between, once it trains."""
     log = store.parent / "log"
-    settings = ("--set", "pretrain.steps=4000", "--set", "pretrain.checkpoint_every=0")
+    settings = ("--set", "pretrain.max_steps=4000", "--set", "pretrain.checkpoint_every=0")
     run = begin(log, "run", "pretrain", "--file", file, "--store", store, *settings)
     wait_until(lambda: " steps (" in log.read_text(), "training", run, log)
     children = psutil.Process(run.pid).children(recursive=True)

@@ -40,8 +40,8 @@ def test_the_report_needs_nothing_else_and_can_be_kept(store: Path, tmp_path: Pa
     page = (store / "report.html").read_text(encoding="utf-8")
     assert "<svg" in page
     page = page.replace("http://www.w3.org/", "").replace("https://www.w3.org/", "")
-    for outside in ("http://", "https://", 'src="/', "<script", str(store)):
-        assert outside not in page, outside
+    for external_files in ("http://", "https://", 'src="/', "<script", str(store)):
+        assert external_files not in page, external_files
     script = [sys.executable, ROOT / "benchmarks" / "pretraining.py", "--store", store]
     subprocess.run([*script, "--out", tmp_path / "kept"], check=True)
     kept = (tmp_path / "kept" / "README.md").read_text(encoding="utf-8")

@@ -50,7 +50,7 @@ def test_a_wrong_workflow(tmp_path: Path, old: str, new: str, found: str) -> Non
         ("run --set ingest.source=.", ".txt"),
         ("run --profile huge", "huge"),
         ("run finetun", "finetun"),
-        ("run --set pretrain.max_lr", "pretrain.max_lr"),
+        ("run --set pretrain.lr", "pretrain.lr"),
         ("run --code never", "never"),
         ("run --from x", "x"),
         ("submit --address http://127.0.0.1:1", "no Ray cluster answers"),
@@ -82,9 +82,9 @@ def test_a_file_that_is_not_text_stops_a_strict_run_and_the_other_parts_stay(
     assert ended.status == 2, ended.out + ended.err
     assert "picture.txt" in ended.err
     assert "Traceback" not in ended.out + ended.err
-    made = records(store, "ingest.parts")
+    made = records(store, "ingest.num_partitions")
     assert made
     (books / "picture.txt").unlink()
     assert gpt1(*words, cluster=ray_head).status == 0
-    after = records(store, "ingest.parts")
+    after = records(store, "ingest.num_partitions")
     assert {name: after[name] for name in made} == made

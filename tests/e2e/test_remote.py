@@ -127,7 +127,7 @@ def test_the_result_is_that_of_one_machine(
 
 @pytest.mark.usefixtures("story")
 def test_what_cannot_run_is_refused_at_once(cluster: Stack) -> None:
-    gpus = ("--set", "pretrain.resources.gpus=4", "--set", "pretrain.max_lr=1.0e-4")
+    gpus = ("--set", "pretrain.resources.gpus=4", "--set", "pretrain.lr=1.0e-4")
     refused = cluster.gpt1(*cluster.submit("--file", MINI, *gpus))
     assert refused.returncode == 2
     assert "pretrain needs 8 GPUs, the cluster has 0" in refused.stdout

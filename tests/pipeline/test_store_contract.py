@@ -210,9 +210,9 @@ def test_a_record_that_names_a_file_elsewhere_is_refused(store: Store) -> None:
     assert publish(store)
     record: Any = store.record("stage", "print")
     entry = record["files"][VALUE]
-    outside: tuple[str, ...] = ("/etc/passwd", "../../x", "stage/../../x", "stage/\0", "")
-    planted: list[dict[str, Any]] = [{"files": {wrong: entry}} for wrong in outside]
-    for path in (*outside, "other/print/a/value.txt", 7):
+    external_files: tuple[str, ...] = ("/etc/passwd", "../../x", "stage/../../x", "stage/\0", "")
+    planted: list[dict[str, Any]] = [{"files": {wrong: entry}} for wrong in external_files]
+    for path in (*external_files, "other/print/a/value.txt", 7):
         planted += [{"files": {VALUE: {**entry, "path": path}}}, {"stage": path}]
     for change in planted:
         put(store, "stage/print/record.json", json.dumps({**record, **change}).encode())

@@ -64,7 +64,7 @@ def test_a_run_with_everything(tmp_path: Path) -> None:
     (tmp_path / "note.md").write_text("hello")
     (tmp_path / "big.bin").touch()
     os.truncate(tmp_path / "big.bin", UPLOAD_LIMIT + 1)
-    tracker = Tracker(store, say=said.append)
+    tracker = Tracker(store, info=said.append)
     tracker.start("run", "workflow", tags={"long": "x" * 9000}, time=1000.0)
     tracker.start(uid, "pretrain", "run", time=1001.5)
     tracker.params(uid, {f"p{n}": n for n in range(250)} | {"long": "y" * 7000, "odd (name)": 1})
@@ -147,7 +147,7 @@ def test_what_waited_is_sent_from_a_moved_store(tmp_path: Path, monkeypatch: Pat
     """Files that wait may be damaged, and MLflow's data base be in the way."""
     old, new, said = tmp_path / "old", tmp_path / "new", list[str]()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{free_port()}")
-    tracker = Tracker(old, say=said.append)
+    tracker = Tracker(old, info=said.append)
     old.mkdir(exist_ok=True)
     (old / "note.md").write_text("hello")
     tracker.start("a", "a", time=1.0)

@@ -9,7 +9,7 @@ from tests.stages.report_samples import Workshop
 from tests.stages.runs import WORKFLOW, library, run
 
 NEAR = "split.near_duplicates=false"  # the library repeats one sentence
-SHELF = ("ingest.parts=8", "clean.tables=false", "vocabulary.merges=60", NEAR)
+SHELF = ("ingest.num_partitions=8", "clean.tables=false", "vocabulary.num_merges=60", NEAR)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from pipeline.context import Job, run_cell
 from pipeline.events import PrintReporter
 from pipeline.plan import Plan, Selection
 from pipeline.store import Store
-from stages.contract import Artifact, OutputFile, OutsideFile, Resources, Settings
+from stages.contract import Artifact, OutputFile, ExternalFile, Resources, Settings
 from tests.pipeline.inline import artifact, plan_of, run_inline
 
 WORKFLOW = Path(__file__).parent / "text_workflow.yaml"
@@ -41,14 +41,14 @@ _numbers = itertools.count()
 
 def run_stage(
     settings: Settings, inputs: Sequence[Artifact], store: Path,
-    outside: Sequence[OutsideFile] = (), run: str = "",
+    external_files: Sequence[ExternalFile] = (), run: str = "",
 ) -> Artifact:  # fmt: skip
     """Run the stage of these settings, each time as another job, and return what it published."""
     target, fingerprint = Store.at(store), f"{next(_numbers):032x}"
     kind = type(settings).__module__.removeprefix("stages.")
     job = Job(
         target, kind, kind, fingerprint, {}, settings.model_dump(mode="json"), tuple(inputs),
-        tuple(outside), Resources(), run, cluster=False,
+        tuple(external_files), Resources(), run, cluster=False,
     )  # fmt: skip
     run_cell(job, PrintReporter(kind))
     found = target.artifact(kind, fingerprint)

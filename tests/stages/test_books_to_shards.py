@@ -151,7 +151,7 @@ def test_the_audit_counts_the_training_texts(shelf: Shelf) -> None:
 
 
 def test_the_tree_of_counts_gives_the_merges_of_one_count(tmp_path: Path) -> None:
-    settings = (*SHELF, "ingest.parts=20")
+    settings = (*SHELF, "ingest.num_partitions=20")
     plan = run_text(tmp_path, library(tmp_path / "books"), *settings, until="vocabulary")
     counts = count_words("\n".join(runs.training_texts(plan)))
     assert vocabulary_of(plan).merges == learn_merges(counts, 60)

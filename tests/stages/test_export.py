@@ -97,7 +97,7 @@ ORIGINS: list[tuple[object, str]] = [
 @pytest.mark.parametrize(("source", "named"), ORIGINS)
 def test_where_the_books_came_from(source: object, named: str, work: Workshop) -> None:
     about = {"git_commit": "abc|def", "packages": {"torch": "2.13.0"}}
-    pretrain = replace(work.pretrain(init_from="/home/someone/published"), made_by=about)
+    pretrain = replace(work.pretrain(init_from="/home/someone/published"), provenance=about)
     found = card([*work.corpus(source), pretrain])
     assert found.data.datasets == (["someone/novels"] if named.startswith("hf:") else None)
     rows = ("commit | abc\\|def", f"fingerprint | {pretrain.fingerprint}", "torch | 2.13.0")

@@ -26,7 +26,7 @@ STEPS = 300
 def test_files_from_outside_count_by_content(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     settings = PretrainSettings(zero=2, init_from=str(tmp_path))
-    files = STAGE.outside(settings)
+    files = STAGE.external_files(settings)
     assert (files[0].name, files[0].path.is_file()) == ("deepspeed/zero2.json", True)
     assert _config(settings, TINY, files).initial_sha256 == sha256(b"weights").hexdigest()
 
@@ -69,7 +69,7 @@ def test_it_learns_and_records_how_well(trained: Plan) -> None:
     assert len(lines(pretrain, "samples.jsonl")) == 3 * 3
     assert pretrain.files.keys() - digests(pretrain).keys() == {"throughput.jsonl"}
     with pytest.raises(UserError, match="workers: 2 ranks cannot share 3 micro-batches"):
-        run(WORKFLOW, trained.store.root, "pretrain.batch=12")
+        run(WORKFLOW, trained.store.root, "pretrain.batch_size=12")
 
 
 def with_one_worker(trained: Plan, folder: Path) -> tuple[Plan, Path]:

@@ -135,12 +135,12 @@ def test_what_cannot_be_compared_and_what_is_secret(work: Workshop, tmp_path: Pa
 def test_what_this_run_made_and_what_it_took(work: Workshop, tmp_path: Path) -> None:
     """An earlier run made the corpus, this one pre-trained on two ranks with a GPU each."""
     about: dict[str, Any] = {"seconds": 10.0, "finished": 10.0, "resources": {}}
-    corpus = [replace(one, made_by={**about, "run": "earlier"}) for one in work.corpus()]
+    corpus = [replace(one, provenance={**about, "run": "earlier"}) for one in work.corpus()]
     pretrain, name = work.pretrain(), "throughput.jsonl"
     files = {**pretrain.files, name: replace(pretrain.files[name], volatile=True)}
     about |= {"run": "now", "started": 2.0, "resources": {"workers": 2, "gpus": 1.0}}
     about["inputs"] = {"shard": "0", "encode": "0"}  # the latter is no input of the report
-    inputs = [*corpus, replace(pretrain, files=files, made_by=about)]
+    inputs = [*corpus, replace(pretrain, files=files, provenance=about)]
     now, later = (report(tmp_path / run, inputs, run=run) for run in ("now", "later"))
     found = document(now, "making.json")
     assert [found[name] for name in ("made", "taken", "wall_seconds")] == [1, 4, 8.0]

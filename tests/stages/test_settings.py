@@ -69,9 +69,9 @@ def test_settings_that_do_not_fit(stage: str, settings: Any, upstream: Any, name
 
 def test_folders_that_are_not_there_are_named() -> None:
     with pytest.raises(UserError, match="no/such/folder of task rte is no folder"):
-        TaskData.outside(TaskDataSettings(task="rte", source="no/such/folder"))
+        TaskData.external_files(TaskDataSettings(task="rte", source="no/such/folder"))
     with pytest.raises(UserError, match="no/such/weights"):
-        PRETRAIN.outside(PretrainSettings(init_from="no/such/weights"))
+        PRETRAIN.external_files(PretrainSettings(init_from="no/such/weights"))
 
 
 def test_a_number_of_ranks_that_does_not_divide_is_refused() -> None:
