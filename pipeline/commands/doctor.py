@@ -1,5 +1,5 @@
 """`gpt1 doctor`: looks at this machine and says, for each finding that would stop or slow a run,
-how to mend it.
+how to fix it.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ PORTS = ((5000, "gpt1 ui"), (8265, "a Ray head's dashboard and jobs"))
 class Finding:
     """One thing that was looked at.
 
-    `state`: ok, warn (a run works, or works slower) or fail (it does not); `mend`: what to do.
+    `state`: ok, warn (a run works, or works slower) or fail (it does not); `fix`: what to do.
     """
 
     name: str
     state: str
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 def doctor(
@@ -64,8 +64,8 @@ def doctor(
         width = max(len(finding.name) for finding in findings)
         for finding in findings:
             print(f"{finding.state:<4}  {finding.name:<{width}}  {finding.found}")
-            if finding.mend:
-                print(f"{'':<4}  {'':<{width}}  -> {finding.mend}")
+            if finding.fix:
+                print(f"{'':<4}  {'':<{width}}  -> {finding.fix}")
     raise typer.Exit(int(any(finding.state == FAIL for finding in findings)))
 
 
@@ -100,11 +100,11 @@ def _cuda(_: Path) -> Iterator[Finding]:
     elif not cards:
         yield Finding("CUDA", OK, "no GPU; the profile demo needs none")
     elif torch.version.cuda is None:
-        mend = "install the CUDA build: rm -rf .venv, then make install without TORCH_INDEX"
-        yield Finding("CUDA", WARN, f"{cards}, but torch {torch.__version__} is a CPU build", mend)
+        fix = "install the CUDA build: rm -rf .venv, then make install without TORCH_INDEX"
+        yield Finding("CUDA", WARN, f"{cards}, but torch {torch.__version__} is a CPU build", fix)
     else:
-        mend = "update the driver, or in a container pass the GPUs on (--gpus all)"
-        yield Finding("CUDA", WARN, f"{cards}, but torch {torch.__version__} cannot use it", mend)
+        fix = "update the driver, or in a container pass the GPUs on (--gpus all)"
+        yield Finding("CUDA", WARN, f"{cards}, but torch {torch.__version__} cannot use it", fix)
 
 
 def _nvidia_smi() -> str:
@@ -135,13 +135,13 @@ def _memory(_: Path) -> Iterator[Finding]:
     if shm.is_dir():
         size = shutil.disk_usage(shm).total
         low = size < SHM_NEEDED
-        mend = (
+        fix = (
             "start the container with --shm-size=2g; without it Ray keeps its objects on the disk,"
             " and slower"
             if low
             else ""
         )
-        yield Finding("shared memory", WARN if low else OK, f"{size / GB:.2f} GB in /dev/shm", mend)
+        yield Finding("shared memory", WARN if low else OK, f"{size / GB:.2f} GB in /dev/shm", fix)
 
 
 def _cgroup_limit() -> int | None:
@@ -157,9 +157,9 @@ def _files(_: Path) -> Iterator[Finding]:
     if soft == resource.RLIM_INFINITY or soft >= FILES_NEEDED:
         yield Finding("open files", OK, f"{soft} at once")
         return
-    mend = f"ulimit -n {FILES_NEEDED if hard == resource.RLIM_INFINITY else min(hard, 65536)}"
+    fix = f"ulimit -n {FILES_NEEDED if hard == resource.RLIM_INFINITY else min(hard, 65536)}"
     yield Finding(
-        "open files", WARN, f"{soft} at once (at most {most}); Ray wants {FILES_NEEDED}", mend
+        "open files", WARN, f"{soft} at once (at most {most}); Ray wants {FILES_NEEDED}", fix
     )
 
 
@@ -182,12 +182,12 @@ def _store(store: Path) -> Iterator[Finding]:
     yield Finding("store", OK, f"{place} can be written")
     free = shutil.disk_usage(place).free
     low = free < DISK_NEEDED
-    mend = (
+    fix = (
         "the demo writes 0.3 GB, a 117 M model about 1.4 GB a checkpoint: make room, or name"
         " another disk with --store"
     )
     yield Finding(
-        "disk", WARN if low else OK, f"{free / GB:.1f} GB free for the store", mend if low else ""
+        "disk", WARN if low else OK, f"{free / GB:.1f} GB free for the store", fix if low else ""
     )
 
 
@@ -240,11 +240,11 @@ def _tracking(_: Path) -> Iterator[Finding]:
             (host, int(port or (443 if uri.startswith("https") else 80))), timeout=5
         ).close()
     except (OSError, ValueError) as error:
-        mend = (
+        fix = (
             "start it, or unset MLFLOW_TRACKING_URI; a run continues without it and `gpt1 track"
             " sync` sends the records later"
         )
-        yield Finding("MLflow's server", WARN, f"{host}:{port} does not answer ({error})", mend)
+        yield Finding("MLflow's server", WARN, f"{host}:{port} does not answer ({error})", fix)
     else:
         yield Finding("MLflow's server", OK, f"{host}:{port} answers")
 

@@ -22,15 +22,15 @@ def refused(ended: Ended) -> str:
 @pytest.mark.parametrize(
     ("old", "new", "found"),
     [
-        ("max_lr:", "max_rl:", "'stages.pretrain.with.max_rl'; did you mean 'max_lr'?"),
+        ("warmup_steps:", "warmup_step:", "did you mean 'warmup_steps'?"),
         ("  clean:\n", "  clean:\n    uses: cleen\n", "'cleen'; did you mean 'clean'?"),
         ("needs: [ingest]", "needs: [report]", "cycle in `needs:`"),
         ("heads: 2", "heads: 3", "width 32 is not divisible by heads 3"),
-        ("micro_batch: 4", "micro_batch: 5", "micro_batch 5 does not divide batch 16"),
+        ("batch_size: 4", "batch_size: 5", "micro_batch_size 5 does not divide"),
         ("max_length: 32", "max_length: 64", "max_length 64 is longer than the model's context"),
-        ("transferred: [0, 1, 2]", "transferred: [0, 1, 3]", "the pre-trained model has 2 layers"),
+        ("red: [0, 1, 2]", "red: [0, 1, 3]", "the pre-trained model has 2 layers"),
         ("demo_author], seed", "demo_similarity], seed", "'demo_similarity'"),
-        ("steps: 120", "steps: none", "steps"),
+        ("max_steps: 120", "max_steps: none", "max_steps"),
         ("held_out: 0.3", "held_out: 3", "held_out"),
     ],
 )

@@ -62,7 +62,7 @@ def test_nothing_runs_again_and_a_changed_number_is_named(golden_run: Path) -> N
     assert records(golden_run) == before
     planned = gpt1("plan", *words, "--set", "pretrain.lr=1e-3", "--json").json()["cells"]
     stale = {cell["cell"]: cell["reasons"] for cell in planned if cell["state"] == "stale"}
-    assert stale.pop("pretrain") == ["with.max_lr: 0.003 -> 0.001"]
+    assert stale.pop("pretrain") == ["with.lr: 0.003 -> 0.001"]
     stages = {name.partition("[")[0] for name in stale}
     assert stages == {"finetune", "zero_shot", "transfer", "export", "report"}
     assert all("input pretrain changed" in " ".join(reasons) for reasons in stale.values())

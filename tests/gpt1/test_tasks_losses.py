@@ -149,7 +149,7 @@ def test_soft_labels_and_their_expectation() -> None:
 
 
 CPU = torch.device("cpu")
-CONFIG = FinetuneConfig(seed=3, lr=3e-3, epochs=4, batch=16, log_every=5)
+CONFIG = FinetuneConfig(seed=3, lr=3e-3, epochs=4, batch_size=16, log_every=5)
 
 
 def tiny() -> GPT:
@@ -204,7 +204,7 @@ def test_the_best_epoch_is_kept_with_the_same_bits_every_time() -> None:
 
 
 def test_the_schedule_is_warm_up_and_a_line_to_zero() -> None:
-    curve = tuned("rte", replace(CONFIG, epochs=2, warmup=0.1, log_every=1))[1].curve
+    curve = tuned("rte", replace(CONFIG, epochs=2, warmup_ratio=0.1, log_every=1))[1].curve
     rates = [point["lr"] for point in curve if "lr" in point]
     assert (len(rates), rates.index(max(rates))) == (15 * 2, round(0.1 * 30) - 1)
     assert max(rates) == pytest.approx(CONFIG.lr)

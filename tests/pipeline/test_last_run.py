@@ -92,7 +92,7 @@ def test_a_secret_is_not_recorded(here: Path, address: str) -> None:
 def test_path_is_the_folder_of_the_files() -> None:
     assert Path(gpt1("path", "total[factor=3]").out.strip()).is_absolute()
     two = ("path", "total", "--set", "numbers.source=mine")
-    refused(r"never run; make it: gpt1 run 'total\[factor=1]' --set numbers.source=mine\n$", *two)
+    refused(r"new; run it: gpt1 run 'total\[factor=1]' --set numbers.source=mine\n$", *two)
     run_inline(plan_of(FILE, "store", "numbers.source=mine"))
     rows = [line.split("\t") for line in gpt1(*two).out.splitlines()]
     assert [Path(place, "total.txt").read_text() for _, place in rows] == ["6\n", "12\n"]

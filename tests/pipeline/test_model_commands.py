@@ -149,7 +149,7 @@ def test_the_card_of_a_cell(cell: str, scores: list[str], copy: Path) -> None:
     """It has its settings and its own scores."""
     add(copy, record_of(copy, FIRST), "older", cell="finetune[task=demo_choice,seed=9]")
     said("export", "hf", cell, "--license", "mit", "--out", copy / "out", "--store", copy)
-    card, settings = (copy / "out" / "README.md").read_text(), r"`max_lr` \| 0.003 "
+    card, settings = (copy / "out" / "README.md").read_text(), r"`lr` \| 0.003 "
     assert re.search(rf"license: mit(.|\n)*{settings}(.|\n)*commit \| [0-9a-f]{{7}}", card)
     assert [seed for seed in ("seed=1", "seed=9") if seed in card] == scores
 

@@ -46,13 +46,13 @@ def test_the_folder_trains(golden_run: Path, tmp_path: Path) -> None:
         assert (done.returncode, message in done.stderr) == (status, True), done
         return None if status else load_checkpoint(folder / "output").model
 
-    pack(tmp_path / "packed", golden_run, steps=12, warmup=2)
+    pack(tmp_path / "packed", golden_run, max_steps=12, warmup_steps=2)
     folder = Path(shutil.move(tmp_path / "packed", tmp_path / "moved"))
     trained = train(folder)
     assert trained.config == from_json(folder / "run.json")[0].model
     assert '"step": 12' in (folder / "output" / "metrics.jsonl").read_text().splitlines()[-1]
 
-    still: Any = {"steps": 1, "warmup": 0, "max_lr": 1e-12, "init_from": folder / "output"}
+    still: Any = {"max_steps": 1, "warmup_steps": 0, "lr": 1e-12, "init_from": folder / "output"}
     following = tmp_path / "next"
     pack(following, golden_run, **still)
     shutil.rmtree(folder)  # its weights were packed

@@ -41,7 +41,7 @@ def test_each_cell_takes_its_own_model() -> None:
         cell = f"finetune[task=race,variant={variant},seed=2]"
         assert (taken(cell), taken(cell, "encode")) == (models, ("encode[task=race]",))
     assert taken("zero_shot[task=dprd,model=lstm]") == (LSTM,)
-    assert taken("transfer[task=mnli,transferred=12]") == taken("export") == (GPT,)
+    assert taken("transfer[task=mnli,num_layers_transferred=12]") == taken("export") == (GPT,)
     assert len(taken("submission", "finetune")) == 13 * 3 + 6 * 7
     assert "lstm" not in str((taken("export", "zero_shot"), taken("export", "finetune")))
 
@@ -72,9 +72,10 @@ def test_ten_seeds_for_tasks_under_ten_thousand_rows() -> None:
 
 
 @pytest.mark.parametrize(("cell", "numbers"), [
-    (GPT, "layers=12 width=768 heads=12 context=512 batch=64 max_lr=2.5e-4 warmup=2000 clip=1"),
+    (GPT, "layers=12 width=768 heads=12 context=512 batch_size=64 lr=2.5e-4"
+     " warmup_steps=2000 grad_clip=1"),
     ("finetune[task=rte,variant=full,seed=1]",
-     "lr=6.25e-5 batch=32 epochs=3 warmup=0.002 lm_weight=0.5 weight_decay=0.01 clip=1"),
+     "lr=6.25e-5 batch_size=32 epochs=3 warmup_ratio=0.002 lm_weight=0.5 weight_decay=0.01 grad_clip=1"),
 ])  # fmt: skip
 def test_the_papers_numbers_are_in_the_profile(cell: str, numbers: str) -> None:
     """SPEC sections 1, 3 and 4: a warm-up of 0.2 % is 0.002, and nothing else."""

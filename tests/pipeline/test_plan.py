@@ -21,7 +21,7 @@ def numbers(tmp_path: Path) -> Path:
 @pytest.fixture
 def done(numbers: Path) -> Path:
     """The same after all of it has been made."""
-    assert state(plan(numbers), TWO)[0] == "never run"
+    assert state(plan(numbers), TWO)[0] == "new"
     assert run_inline(plan(numbers)) == [NUMBERS, ONE, TWO]
     assert to_run(plan(numbers)) == []
     return numbers
@@ -107,7 +107,7 @@ def test_an_input_with_other_content_makes_stale(done: Path) -> None:
 
 @pytest.mark.parametrize(("selection", "chosen"), [
     ({"stages": (ONE,)}, [NUMBERS, ONE]), ({"force": True}, [NUMBERS, ONE, TWO]),
-    ({"stages": ("total",), "only": True}, "needs numbers, which is never run and was"),
+    ({"stages": ("total",), "only": True}, "needs numbers, which is new and was"),
     ({"stages": ("totl",)}, "unknown stage 'totl'; did you mean 'total'"),
     ({"stages": (NUMBERS,), "force": True}, [NUMBERS]),
     ({"start": "total", "force": True}, [ONE, TWO]),

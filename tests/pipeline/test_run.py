@@ -49,7 +49,7 @@ def statuses(folder: Path) -> list[str]:
 
 def test_all_is_made_once_and_shown_in_mlflow(made: tuple[Path, Ended]) -> None:
     folder, ended = made
-    assert (ended.status, "3 made, 0 taken as they were" in ended.out) == (0, True), ended
+    assert (ended.status, "3 ran, 0 cached" in ended.out) == (0, True), ended
     before = records(folder)
     again = gpt1(*words(folder)).out
     assert ("nothing to run" in again, "Ray" in again) == (True, False)

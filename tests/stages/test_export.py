@@ -34,7 +34,7 @@ def test_transformers_loads_the_folder_and_gives_the_same_logits(tmp_path: Path)
     summary = {"validation_perplexity": 12.5, "steps": 1000, "epochs": None}
     inputs = [given(tmp_path / "model", "pretrain", summary=summary)]
     inputs.append(given(tmp_path / "vocabulary", "vocabulary"))
-    settings = ExportSettings(license="cc-by-4.0", register_as="mine")
+    settings = ExportSettings(license="cc-by-4.0", registry_name="mine")
     folder = run_stage(settings, inputs, tmp_path / "store").path("hf/config.json").parent
     theirs = transformers.OpenAIGPTLMHeadModel.from_pretrained(folder)
     ids = torch.randint(0, VOCABULARY.size, (2, 16))

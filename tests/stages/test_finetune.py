@@ -19,7 +19,7 @@ from stages.transfer import TransferSettings
 from stages.zero_shot import ZeroShotSettings
 from tests.stages.runs import digests, document, given, lines, made, run_stage
 
-SMALL: dict[str, Any] = {"epochs": 2, "batch": 16, "lr": 1e-3, "log_every": 2}
+SMALL: dict[str, Any] = {"epochs": 2, "batch_size": 16, "lr": 1e-3, "log_every": 2}
 SHAPE: dict[str, Any] = {"layers": 2, "width": 32, "heads": 2, "context": 64}
 DEMO = ("demo_choice", "demo_entailment", "demo_similarity", "demo_author")
 WEIGHTS = {"model.safetensors", "config.json", "head.safetensors", "head.json"}
@@ -87,9 +87,9 @@ def test_variants_differ(run: Callable[..., Artifact], embedded: Plan, tmp_path:
 
 
 def test_transfer_scores_dev_and_train(run: Callable[..., Artifact]) -> None:
-    settings = [TransferSettings(task="demo_author", transferred=n, **SMALL) for n in (0, 1, 2)]
+    settings = [TransferSettings(task="demo_author", num_layers_transferred=n, **SMALL) for n in (0, 1, 2)]
     found = [run(one) for one in settings]
-    assert [document(one, "scores.json")["transferred"] for one in found] == [0, 1, 2]
+    assert [document(one, "scores.json")["num_layers_transferred"] for one in found] == [0, 1, 2]
     assert len({one.digest for one in found}) == 3
     usual = run(FinetuneSettings(task="demo_author", **SMALL))
     assert lines(usual, "predictions.jsonl") == lines(found[-1], "predictions.jsonl")

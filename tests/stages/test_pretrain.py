@@ -37,11 +37,11 @@ def test_what_is_not_the_paper_s_is_named_as_a_deviation() -> None:
         return _deviation(chosen, _config(chosen, TINY), events).get("deviation", "")
 
     assert said() == ""
-    assert said(batch=256).startswith("batch 256 instead of the paper's 64: 1,000,000 steps")
-    assert "250,000 steps, warm-up 500" in said(batch=256, large_batch="scaled")
+    assert said(batch_size=256).startswith("batch_size 256 instead of the paper's 64: 1,000,000 steps")
+    assert "250,000 steps, warmup 500" in said(batch_size=256, lr_scaling="sqrt")
     event = {"step": 9, "loss": None, "before": 3.0, "batches": [7, 8], "books": ["Emma"]}
-    skipped = "the loss at step 9 was no number; left out batches 7, 8, of 'Emma'"
-    assert said(event, rollbacks=3, rollback_spike=2.0) == skipped
+    skipped = "the loss at step 9 was no number; skipped batches 7, 8, of 'Emma'"
+    assert said(event, max_rollbacks=3, rollback_spike_threshold=2.0) == skipped
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_it_begins_with_given_weights(trained: Plan, tmp_path: Path, monkeypatch
         folder = made(trained, stage).under("")[0].path.parent
         shutil.copytree(folder, tmp_path / "given", dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    settings = ("init_from=given", "steps=1", "warmup=0", "max_lr=1e-12", "snapshot_every=0")
+    settings = ("init_from=given", "max_steps=1", "warmup_steps=0", "lr=1e-12", "snapshot_every=0")
     still = [f"pretrain.{one}" for one in settings]
     plan = run(WORKFLOW, trained.store.root, *still, stages=("pretrain",))
     absolute = plan_of(WORKFLOW, trained.store.root, *still, f"pretrain.init_from={tmp_path}/given")

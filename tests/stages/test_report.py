@@ -79,9 +79,9 @@ def test_every_figure_is_that_of_the_records(golden: Plan) -> None:
         values = [one["values"]["accuracy"] for one in scores]
         spread = [row[name] for name in ("runs", "lowest", "highest", "score")]
         assert spread == [2, min(values), max(values), statistics.median(values)]
-    transfer = {row["transferred"]: row["score"] for row in found["transfer"]}
+    transfer = {row["num_layers_transferred"]: row["score"] for row in found["transfer"]}
     cells = scores_of(golden, "transfer")
-    assert transfer == {one["transferred"]: one["values"]["accuracy"] for one in cells}
+    assert transfer == {one["num_layers_transferred"]: one["values"]["accuracy"] for one in cells}
     [zero_shot] = found["zero_shot"]
     curve = [(r["step"], r["accuracy"]) for r in lines(made(golden, zero_shot["cell"]), "curve")]
     assert [(point["step"], point["score"]) for point in zero_shot["points"]] == curve
@@ -202,7 +202,7 @@ def test_a_users_matplotlibrc_changes_nothing() -> None:
 READ: list[tuple[Any, list[Any], str]] = [
     (number, [1234567, 183.42, 0.0123456, None], "1,234,567 183.4 0.01235 –"),
     (short, [812, 4190, 43100, 1_652_310, 116_534_784], "812 4,190 43.1 k 1.65 M 117 M"),
-    (span, [44.63, 163, 11_100, 2_600_000, None], "44.6 s 2 min 43 s 3 h 05 min 30.1 days –"),
+    (span, [44.63, 163, 11_100, 2_600_000, None], "44.6s 2m 43s 3h 05m 30.1 days –"),
     (share, [1 / 107, 1 / 7_405_993, 0.98, 1.5], "1/107 1/7.41 million 98 % 1.5 times"),
 ]
 

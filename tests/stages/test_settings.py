@@ -21,18 +21,18 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("ingest", {"chapter_pattern": r"_ch(\d+)$"}, "chapter_pattern is for a folder"),
     ("ingest", {"source": "x", "chapter_pattern": "("}, "no regular expression"),
     ("ingest", {"source": "x", "chapter_pattern": "_ch"}, "has 0 groups; expected one"),
-    ("split", {"near_tie": 0.8}, "near_tie is 0.8 and near_copy 0.6; expected near_tie not above"),
+    ("split", {"related_threshold": 0.8}, "related_threshold is 0.8 and near_duplicate_threshold 0.6"),
     ("pretrain", {"width": 100, "heads": 3}, "width 100 is not divisible by heads 3"),
-    ("pretrain", {"batch": 64, "micro_batch": 7}, "micro_batch 7 does not divide batch 64"),
-    ("pretrain", {"steps": 10, "warmup": 10}, "warmup 10 must be less than steps 10"),
+    ("pretrain", {"micro_batch_size": 7}, "micro_batch_size 7 does not divide batch_size 64"),
+    ("pretrain", {"max_steps": 9, "warmup_steps": 9}, "warmup_steps 9 must be less than max_steps 9"),
     ("pretrain", {"zero": 4}, "0, 1, 2 or 3"),
     ("pretrain", {"layer": 3}, "layer"),
-    ("pretrain", {"rollback_spike": 1.0}, "does nothing without rollbacks"),
+    ("pretrain", {"rollback_spike_threshold": 1.0}, "nothing without max_rollbacks"),
     ("task_data", {"task": "rte"}, "needs `source`"),
     ("task_data", {"task": "demo"}, "unknown task 'demo'"),
     ("finetune", {"task": "mnly"}, "did you mean 'mnli'"),
     ("finetune", {"task": "dprd"}, "scored zero-shot only"),
-    ("finetune", {"task": "rte", "accumulation": 5}, "cannot be cut in accumulation 5"),
+    ("finetune", {"task": "rte", "gradient_accumulation_steps": 5}, "batch_size 32 is not divisible"),
     ("zero_shot", {"task": "rte"}, "is not scored zero-shot; these are: cola"),
     ("export", {"license": "CC-BY"}, "license"),
 ]
@@ -40,13 +40,13 @@ DATA, MODEL = {"task_data": [DEMO]}, {"pretrain": [{"layers": 4, "context": 64}]
 TWO, BOTH = {**DATA, "pretrain": [{}, {"seed": 2}]}, {**DATA, **MODEL}
 UNFIT: list[tuple[str, dict[str, Any], Mapping[str, Any], str]] = [
     ("finetune", {**DEMO, "max_length": 128}, BOTH, "max_length 128 .* context of 64"),
-    ("finetune", DEMO, TWO, "2 pretrain cells fit task 'demo_choice'"),
-    ("finetune", {"task": "rte"}, MODEL, "no task_data cell makes task 'rte'"),
+    ("finetune", DEMO, TWO, "2 pretrain jobs fit task 'demo_choice'"),
+    ("finetune", {"task": "rte"}, MODEL, "no task_data job for task 'rte'"),
     ("finetune", RANDOM, BOTH, "set layers, width, heads, context"),
     ("finetune", {**RANDOM, **SHAPE, "width": 30, "heads": 4}, BOTH, "width 30 .* by heads 4"),
     ("finetune", {**RANDOM, **SHAPE, "max_length": 65}, BOTH, "max_length 65 .* context of 64"),
-    ("finetune", {**DEMO, "variant": "lstm"}, DATA, "pretrain cell with `model: lstm`"),
-    ("transfer", {**DEMO, "transferred": 5}, BOTH, "transferred is 5, .* has 4 layers"),
+    ("finetune", {**DEMO, "variant": "lstm"}, DATA, "pretrain job with `model: lstm`"),
+    ("transfer", {**DEMO, "num_layers_transferred": 5}, BOTH, "transferred is 5, .* has 4 layers"),
     ("task_data", DEMO, {}, "made from the books: add a clean stage"),
 ]
 
@@ -76,7 +76,7 @@ def test_folders_that_are_not_there_are_named() -> None:
 
 def test_a_number_of_ranks_that_does_not_divide_is_refused() -> None:
     """With room for 6 of 8 ranks no count from 5 to 6 would do, and nothing would be said."""
-    settings = PretrainSettings(batch=64, micro_batch=8)
+    settings = PretrainSettings(batch_size=64, micro_batch_size=8)
     _check_ranks(settings, Resources(workers=8, min_workers=4))
     with pytest.raises(UserError, match=r"min_workers: 5 ranks .*out of \[1, 2, 4, 8\]"):
         _check_ranks(settings, Resources(workers=8, min_workers=5))

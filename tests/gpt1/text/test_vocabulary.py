@@ -84,7 +84,7 @@ BPE, JSON = "vocab_4.bpe", "encoder_bpe_4.json"
     (BPE, b"a b\nab c</w>\n", b"", r"token 'ab' \(id 9\) is the output of no merge"),
     (BPE, b"ab c</w>\n", b"ab c</w>\n\xff\n", r"byte \d+ is not UTF-8"),
     (BPE, b"", b"", r"found 1 files encoder_bpe_\*\.json and 0 files vocab_\*\.bpe"),
-    (JSON, b'"b": 2', b'"b": 1', "id 1 stands for both 'a' and 'b'"),
+    (JSON, b'"b": 2', b'"b": 1', "id 1 is the id of both 'a' and 'b'"),
     (JSON, b'"b": 2', b'"b": 99', "'b' has id 99, expected a number from 0 to 10"),
     (JSON, b'"b": 2', b'"a": 2', "token 'a' occurs twice"),
     (JSON, rb'"\n</w>"', b'"z"', "line break's token .* is missing"),
