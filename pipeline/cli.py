@@ -248,7 +248,7 @@ def graph(
     svg: Annotated[Path | None, typer.Option("--svg", help="Write a picture to this file.")] = None,
     mermaid: Annotated[bool, flag("--mermaid", "Print Mermaid source.")] = False,
 ) -> None:
-    """Draw the workflow, with how each stage stands."""
+    """Draw the workflow with the state of each stage."""
     from pipeline import graph as drawing
 
     made = make_plan(read_workflow(file, profile, assignments, store), Store.at(store))

@@ -158,7 +158,7 @@ def follow(address: str, job: str) -> int:
 
 
 def stop(address: str, job: str) -> None:
-    """Ask a job to end. What it has made stays, and the same submission goes on from there."""
+    """Ask a job to end. Its finished work stays, and the same submission resumes there."""
     client = connect(address)
     _known(client, address, job)
     client.stop_job(job)

@@ -1,10 +1,8 @@
-"""ingest: books in any form people have them, into Parquet parts.
+"""ingest: books in any common form, into Parquet parts; one more book makes one part again.
 
-Two steps, both part by part. An archive, a Parquet file or a file of JSON lines is a part of the
-first step: it is unpacked once, and its texts are spooled by the part of the books they belong to.
-A part of the second step gathers its books from all spools and from the files that lie by
-themselves. Each part depends on the content it is made from alone, so one more book makes one part
-of books anew (and reads the archive it came in).
+Each archive, Parquet file or file of JSON lines is read once, and its texts are spooled by the part
+of their book. A part then collects its books from all spools and from single files. Each part
+depends on the content it is made from alone.
 """
 
 from __future__ import annotations

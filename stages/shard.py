@@ -1,6 +1,4 @@
-"""shard: books to ids, one Arrow file a part and set, with a table that says where each book
-lies.
-"""
+"""shard: books to ids, one Arrow file per part and set, with an index of books."""
 
 from __future__ import annotations
 

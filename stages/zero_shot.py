@@ -70,7 +70,7 @@ class ZeroShot(Stage):
         from gpt1.tasks.files import sample
         from gpt1.tasks.job import load_pretrained
         from gpt1.tasks.metrics import score_line
-        from gpt1.tasks.zero_shot import normalised, zero_shot_score
+        from gpt1.tasks.zero_shot import normalized, zero_shot_score
 
         device = prepare(context)
         encoder, files = load_encoder(context.input("vocabulary")), load_task_data(context)
@@ -83,17 +83,17 @@ class ZeroShot(Stage):
                 gpt.to(device), examples, files.task, encoder.encode, settings.batch_size,
                 settings.seed, files.train,
             )
-            share, against = normalised(score, files.task)
+            share, against = normalized(score, files.task)
             curve.append(
                 {
-                    "step": step, **score.values, "normalised": share,
+                    "step": step, **score.values, "normalized": share,
                     "standard_error": score.standard_error, **chosen,
                 }
             )
-            context.log(step, {**score.values, "normalised": share})
+            context.log(step, {**score.values, "normalized": share})
             context.progress(number + 1, len(models), "models")
         about = {
-            "task": files.task.name, "normalised": share, "normalised_against": against,
+            "task": files.task.name, "normalized": share, "normalized_against": against,
             "split": "dev", "scored_on": files.facts["scored_on"],
             "sample": files.facts["sample"] or len(examples) < len(files.dev), **chosen,
         }  # fmt: skip

@@ -97,7 +97,8 @@ def _set_by(workflow: dict[str, Any], kind: str, name: str) -> tuple[Any, list[s
 
 def _neighbors(stage: Any) -> str:
     words = [
-        ("Needs", stage.requires), ("takes also", stage.optional_inputs), ("can stand for", stage.provides),
+        ("Needs", stage.requires), ("takes also", stage.optional_inputs),
+        ("can stand for", stage.provides),
     ]
     said = [f"{word} {', '.join(f'`{name}`' for name in names)}" for word, names in words if names]
     return f" Version {stage.version}. " + (f"{'; '.join(said)}." if said else "")

@@ -88,7 +88,7 @@ def _ids_of(
     """The ids (n,) of a book, mapped from its file."""
     if span.part not in parts:
         raise UserError(
-            f"{books}: the book {span.book!r} lies in {span.set}/{span.part}.arrow, which is"
+            f"{books}: the book {span.book!r} is in {span.set}/{span.part}.arrow, which is"
             f" missing; {_AGAIN}."
         )
     path, shard = parts[span.part]

@@ -2,7 +2,7 @@
 of the blocks.
 
 The paper says no more. Ours: everything around the blocks stays (token and position rows, their
-dropout, the tied softmax); the units' outputs are projected to the model's width and normalised as
+dropout, the tied softmax); the units' outputs are projected to the model's width and normalized as
 a block's are, so that fine-tuning, zero-shot scoring and generation see hidden states of the same
 shape and scale.
 """

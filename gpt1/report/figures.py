@@ -27,7 +27,7 @@ def charts(sources: Sequence[Source], facts: Mapping[str, Any], smoothing: float
             curves, "gradient_norm", "gradient-norm", "Gradient norm, unclipped", "gradient norm"
         ),
         _zero_shot(facts["zero_shot"]),
-        _normalised(facts["zero_shot"]),
+        _normalized(facts["zero_shot"]),
         _transfer(facts["transfer"]),
         sentence_chart(facts["corpus"]["audit"]),
     ]
@@ -113,17 +113,17 @@ def _zero_shot(tasks: Sequence[Mapping[str, Any]]) -> Chart:
     )
 
 
-def _normalised(tasks: Sequence[Mapping[str, Any]]) -> Chart:
+def _normalized(tasks: Sequence[Mapping[str, Any]]) -> Chart:
     """The paper's figure 2, right."""
     lines = []
     for n, task in enumerate(task for task in tasks if task["points"]):
         points = [
-            (point["step"], point["normalised"])
+            (point["step"], point["normalized"])
             for point in task["points"]
-            if point["normalised"] is not None
+            if point["normalized"] is not None
         ]
         if (
-            points and task["normalised_against"] != "100"
+            points and task["normalized_against"] != "100"
         ):  # a task without an earlier model has no 1
             lines.append(
                 Line(
@@ -133,7 +133,7 @@ def _normalised(tasks: Sequence[Mapping[str, Any]]) -> Chart:
             )
     title = "Zero-shot score between random guess (0) and the best earlier single model (1)"
     return Chart(
-        "zero-shot-normalised", title, "update of pre-training", "normalized score", tuple(lines)
+        "zero-shot-normalized", title, "update of pre-training", "normalized score", tuple(lines)
     )
 
 

@@ -174,13 +174,13 @@ def _zero_shot(cell: Source, document: Mapping[str, Any]) -> dict[str, Any]:
         "score": main_value(document),
         **{
             key: document.get(key)
-            for key in ("baseline", "baseline_kind", "standard_error", "n", "sample", "normalised")
+            for key in ("baseline", "baseline_kind", "standard_error", "n", "sample", "normalized")
         },
-        "normalised_against": document.get("normalised_against"),
+        "normalized_against": document.get("normalized_against"),
         "points": [
             {
                 "step": int(row["step"]), "score": float(row[metric]),
-                "normalised": row.get("normalised"),
+                "normalized": row.get("normalized"),
             }
             for row in cell.rows(CURVE)
             if metric in row

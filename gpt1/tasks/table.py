@@ -104,7 +104,7 @@ class Task:
     asked: str = ""
     """Where the publisher gives the files out, for tasks without a copy on the hub."""
     best: Mapping[str, float] = field(default_factory=dict)
-    """Best earlier single model in per cent (SPEC section 7), the 1 of figure 2's normalised
+    """Best earlier single model in per cent (SPEC section 7), the 1 of figure 2's normalized
     score.
     """
 

@@ -93,7 +93,7 @@ def best_threshold(means: Sequence[float], labels: Sequence[int]) -> float:
     return found[int(np.argmax(scored))]
 
 
-def normalised(reached: Score, task: Task) -> tuple[float, str]:
+def normalized(reached: Score, task: Task) -> tuple[float, str]:
     """The score between random guess (0) and the best earlier single model (1), as in figure 2;
     100 where none is known.
     """

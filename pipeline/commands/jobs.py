@@ -85,7 +85,7 @@ def stop(
 ) -> None:
     """End a job, after what trains has made a checkpoint.
 
-    What it has made stays; the same submission goes on from there.
+    Its finished work stays; the same submission resumes there.
     """
     from pipeline import submit as work
 

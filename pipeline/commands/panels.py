@@ -20,7 +20,7 @@ everything, small, in minutes;
 Every command that reads the workflow takes --profile, --set stage.key=value, --file and --store \
 (or GPT1_STORE).
 With none of the first three, those that only look take them from the store's last run, and say so.
-`gpt1 run` goes on where it was stopped. Exit status: 0 done, 1 something failed, 2 wrong input or \
+`gpt1 run` resumes where it stopped. Exit status: 0 done, 1 something failed, 2 wrong input or \
 settings, 3 held by another run.
 
 `gpt1 COMMAND --help` says more; `gpt1 --version` names the commit; `gpt1 --install-completion`

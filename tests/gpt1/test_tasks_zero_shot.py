@@ -9,7 +9,7 @@ from gpt1.tasks.continuations import score_continuations
 from gpt1.tasks.example import Example
 from gpt1.tasks.metrics import score
 from gpt1.tasks.table import TASKS
-from gpt1.tasks.zero_shot import best_threshold, continuations, normalised, zero_shot_score
+from gpt1.tasks.zero_shot import best_threshold, continuations, normalized, zero_shot_score
 from tests.gpt1 import weight_samples as samples
 
 CONTEXT = 12
@@ -66,7 +66,7 @@ def test_the_text_before_is_cut_from_its_front() -> None:
 
 def test_scores_are_normalized_between_chance_and_the_best_earlier_model() -> None:
     def share(task: str, labels: list[float], found: list[float]) -> tuple[float, str]:
-        return normalised(score(TASKS[task], labels, found), TASKS[task])
+        return normalized(score(TASKS[task], labels, found), TASKS[task])
 
     assert share("demo_choice", [0, 1, 0, 1], [0, 1, 0, 0]) == (0.5, "100")
     # from random guess, and not from the majority

@@ -58,7 +58,7 @@ class Workshop:
         rows = [("demo_choice", 1, 58.4), *(("demo_author", n, 60.0 + n**2) for n in (1, 2, 3))]
         named = [({"task": t, "seed": n, "keep_model": n == 1}, value) for t, n, value in rows]
         scored = [self.scored(settings, value) for settings, value in named]
-        curve = [{"step": 400, "accuracy": 56.4, "normalised": 0.1}]
+        curve = [{"step": 400, "accuracy": 56.4, "normalized": 0.1}]
         scores = {**SCORE, "values": {"accuracy": 56.4}}
         files = {"scores.json": [scores], "curve.jsonl": curve}
         about = {"task": "demo_choice"}

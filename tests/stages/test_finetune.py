@@ -100,7 +100,7 @@ def test_zero_shot_over_the_snapshots(run: Callable[..., Artifact]) -> None:
     curve, scores = lines(found, "curve.jsonl"), document(found, "scores.json")
     assert [row["step"] for row in curve] == [10, 20, 30]
     assert scores["values"]["accuracy"] == curve[-1]["accuracy"]
-    assert scores["normalised"] == pytest.approx((curve[-1]["accuracy"] - 50) / 50)
+    assert scores["normalized"] == pytest.approx((curve[-1]["accuracy"] - 50) / 50)
     assert (scores["n"], scores["sample"]) == (30, True)
 
 
