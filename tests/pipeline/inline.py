@@ -53,8 +53,9 @@ def make(plan: Plan, entry: Entry, run: str = "", mlflow_run_id: str | None = No
     cell, settings = entry.cell, entry.cell.settings.model_dump(mode="json")
     job = Job(
         plan.store, cell.uses, cell.id, entry.fingerprint, entry.identity, settings,
-        tuple(artifact(plan, need) for need in cell.needs), tuple(entry.external_files), cell.resources,
-        run, mlflow_run_id, cluster=False)
+        tuple(artifact(plan, need) for need in cell.needs), tuple(entry.external_files),
+        cell.resources, run, mlflow_run_id, cluster=False,
+    )
     run_cell(job, PrintReporter(cell.id))
 
 

@@ -14,7 +14,7 @@ from pipeline.context import Job, run_cell
 from pipeline.events import PrintReporter
 from pipeline.plan import Plan, Selection
 from pipeline.store import Store
-from stages.contract import Artifact, OutputFile, ExternalFile, Resources, Settings
+from stages.contract import Artifact, ExternalFile, OutputFile, Resources, Settings
 from tests.pipeline.inline import artifact, plan_of, run_inline
 
 WORKFLOW = Path(__file__).parent / "text_workflow.yaml"

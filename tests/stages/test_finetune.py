@@ -87,7 +87,9 @@ def test_variants_differ(run: Callable[..., Artifact], embedded: Plan, tmp_path:
 
 
 def test_transfer_scores_dev_and_train(run: Callable[..., Artifact]) -> None:
-    settings = [TransferSettings(task="demo_author", num_layers_transferred=n, **SMALL) for n in (0, 1, 2)]
+    settings = [
+        TransferSettings(task="demo_author", num_layers_transferred=n, **SMALL) for n in (0, 1, 2)
+    ]
     found = [run(one) for one in settings]
     assert [document(one, "scores.json")["num_layers_transferred"] for one in found] == [0, 1, 2]
     assert len({one.digest for one in found}) == 3

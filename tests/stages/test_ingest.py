@@ -109,7 +109,9 @@ def test_nothing_readable_at_all_is_an_error_with_the_files(tmp_path: Path) -> N
 def test_a_list_of_sources_and_sentences_say_what_is_lost(tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [{"text": f"this is sentence {n} ."} for n in range(450)]
     write(tmp_path, {"s/x.parquet": parquet_of(rows, 100), "two.zip": zip_of({"b.txt": b"second"})})
-    found, _ = ingest(tmp_path, f"source=[{tmp_path / 's'}, {tmp_path / 'two.zip'}]", "sentences_per_document=200")
+    found, _ = ingest(
+        tmp_path, f"source=[{tmp_path / 's'}, {tmp_path / 'two.zip'}]", "sentences_per_document=200"
+    )
     assert (found.summary["books"], found.summary["stretches_of_sentences"]) == (4, 3)
     assert "book boundaries" in found.summary["lost"]
     assert sum(len(text.split("\n")) for text in texts(found).values()) == 451

@@ -37,7 +37,9 @@ def test_what_is_not_the_paper_s_is_named_as_a_deviation() -> None:
         return _deviation(chosen, _config(chosen, TINY), events).get("deviation", "")
 
     assert said() == ""
-    assert said(batch_size=256).startswith("batch_size 256 instead of the paper's 64: 1,000,000 steps")
+    assert said(batch_size=256).startswith(
+        "batch_size 256 instead of the paper's 64: 1,000,000 steps"
+    )
     assert "250,000 steps, warmup 500" in said(batch_size=256, lr_scaling="sqrt")
     event = {"step": 9, "loss": None, "before": 3.0, "batches": [7, 8], "books": ["Emma"]}
     skipped = "the loss at step 9 was no number; skipped batches 7, 8, of 'Emma'"

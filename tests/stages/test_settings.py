@@ -21,10 +21,16 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("ingest", {"chapter_pattern": r"_ch(\d+)$"}, "chapter_pattern is for a folder"),
     ("ingest", {"source": "x", "chapter_pattern": "("}, "no regular expression"),
     ("ingest", {"source": "x", "chapter_pattern": "_ch"}, "has 0 groups; expected one"),
-    ("split", {"related_threshold": 0.8}, "related_threshold is 0.8 and near_duplicate_threshold 0.6"),
+    (
+        "split", {"related_threshold": 0.8},
+        "related_threshold is 0.8 and near_duplicate_threshold 0.6",
+    ),
     ("pretrain", {"width": 100, "heads": 3}, "width 100 is not divisible by heads 3"),
     ("pretrain", {"micro_batch_size": 7}, "micro_batch_size 7 does not divide batch_size 64"),
-    ("pretrain", {"max_steps": 9, "warmup_steps": 9}, "warmup_steps 9 must be less than max_steps 9"),
+    (
+        "pretrain", {"max_steps": 9, "warmup_steps": 9},
+        "warmup_steps 9 must be less than max_steps 9",
+    ),
     ("pretrain", {"zero": 4}, "0, 1, 2 or 3"),
     ("pretrain", {"layer": 3}, "layer"),
     ("pretrain", {"rollback_spike_threshold": 1.0}, "nothing without max_rollbacks"),
@@ -32,7 +38,10 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("task_data", {"task": "demo"}, "unknown task 'demo'"),
     ("finetune", {"task": "mnly"}, "did you mean 'mnli'"),
     ("finetune", {"task": "dprd"}, "scored zero-shot only"),
-    ("finetune", {"task": "rte", "gradient_accumulation_steps": 5}, "batch_size 32 is not divisible"),
+    (
+        "finetune", {"task": "rte", "gradient_accumulation_steps": 5},
+        "batch_size 32 is not divisible",
+    ),
     ("zero_shot", {"task": "rte"}, "is not scored zero-shot; these are: cola"),
     ("export", {"license": "CC-BY"}, "license"),
 ]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt1.errors import UserError
-from stages.contract import Context, Output, ExternalFile, Part, Settings, Stage, placement
+from stages.contract import Context, ExternalFile, Output, Part, Settings, Stage, placement
 
 
 class NumbersSettings(Settings):
