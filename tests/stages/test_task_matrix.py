@@ -122,7 +122,9 @@ def test_sequences_that_do_not_fit_are_refused_or_cut(matrix: Plan, tmp_path: Pa
 def test_published_files_become_a_sample(tmp_path: Path) -> None:
     write_tasks(tmp_path / "data")
     settings = TaskDataSettings(task="rte", source=str(tmp_path / "data"), train_rows=10)
-    found = run_stage(settings, [], tmp_path / "store", external_files=TaskData.external_files(settings))
+    found = run_stage(
+        settings, [], tmp_path / "store", external_files=TaskData.external_files(settings)
+    )
     facts = document(found, "task.json")
     assert facts["rows"] == {"train": 10, "dev": 24, "test": 5}
     assert (facts["rows_in_source"]["train"], facts["sample"]) == (24, True)

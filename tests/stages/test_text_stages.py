@@ -102,7 +102,9 @@ def copies(tmp_path: Path) -> Path:
     return write(tmp_path / "copies", texts)
 
 
-INVENTED = ("ingest.num_partitions=8", "clean.minimum_words=50", "clean.garbled=false", "clean.english=0")
+INVENTED = (
+    "ingest.num_partitions=8", "clean.minimum_words=50", "clean.garbled=false", "clean.english=0",
+)
 
 
 def test_copies_reach_no_shard_and_no_vocabulary(copies: Path, tmp_path: Path) -> None:
@@ -130,7 +132,9 @@ def test_settings_of_the_split(copies: Path, tmp_path: Path, capsys: Capture) ->
         return run_text(tmp_path / "store", copies, *INVENTED, *settings, until="split")
 
     split()
-    assert parts(split("split.near_duplicate_threshold=1", "split.related_threshold=0.9"), "split") == (0, 8)
+    assert parts(
+        split("split.near_duplicate_threshold=1", "split.related_threshold=0.9"), "split"
+    ) == (0, 8)
     assert parts(split("split.num_perm=64"), "split") == (8, 0)
     split("split.held_out=0.02")
     assert "warning: 1 of 10 books held out" in capsys.readouterr().err
