@@ -88,7 +88,7 @@ def prepare_book(folder: Path) -> Work:
         (books / f"book {number}.txt").write_text(prose(number))
     workflow = write_workflow(
         folder,
-        ingest={"with": {"source": str(books), "parts": 1}}, clean={"needs": ["ingest"]},
+        ingest={"with": {"source": str(books), "num_partitions": 1}}, clean={"needs": ["ingest"]},
         split={"needs": ["clean"], "with": {"held_out": 0.5}},
         vocabulary={"needs": ["clean", "split"], "with": {"merges": 50}},
         shard={"needs": ["clean", "split", "vocabulary"]},

@@ -280,7 +280,7 @@ def test_a_wrong_column_a_damaged_file_and_a_missing_split(tmp_path: Path) -> No
 
     refused("no column 'sentence2'; columns found: sentence1, gold")
     train.write_bytes(b"PAR1 and nothing else")
-    refused(rf"{train.name}: not a whole Parquet file .*fetch it again")
+    refused(rf"{train.name}: not a complete Parquet file .*fetch it again")
     write_shards(tmp_path / "rte", "train", [hub_row("rte")])
     dev.unlink()
     refused(rf"{dev.name} is missing; `gpt1 data get rte` fetches it")

@@ -37,16 +37,16 @@ def test_room_goes_to_the_longer_part_or_each_is_cut_as_the_released_code_does()
     assert sum(share_room([100, 100], 21)) == 21
     assert pair([list(range(100))], [7, 8], PUBLISHED, 20) == [S, *range(15), D, 7, 8, E]
     long, kept = list(range(600)), range(254)
-    assert single(long, PUBLISHED, 512, "reference") == [S, *kept, E]
-    assert pair([long], long, PUBLISHED, 512, "reference") == [S, *kept, D, *kept, E]
+    assert single(long, PUBLISHED, 512, "fixed") == [S, *kept, E]
+    assert pair([long], long, PUBLISHED, 512, "fixed") == [S, *kept, D, *kept, E]
     # a question is not lost behind a long document
-    assert pair([long, [9, 9]], long, PUBLISHED, 512, "reference")[253:256] == [9, 9, D]
+    assert pair([long, [9, 9]], long, PUBLISHED, 512, "fixed")[253:256] == [9, 9, D]
 
 
 @given(
     st.sampled_from(["classification", "entailment", "similarity", "choice"]),
     st.lists(st.integers(0, 60), min_size=4, max_size=4), st.integers(16, 64),
-    st.sampled_from(["room", "reference"]),
+    st.sampled_from(["longest_first", "fixed"]),
 )
 def test_no_extract_token_is_cut(kind: Any, lengths: list[int], context: int, cut: Any) -> None:
     parts = [[1] * length for length in lengths]
@@ -57,7 +57,7 @@ def test_no_extract_token_is_cut(kind: Any, lengths: list[int], context: int, cu
         assert len(sequence) <= context
         assert (sequence[0], sequence[-1], sequence.count(E)) == (S, E, 1)
         assert sequence.count(D) == (kind != "classification")
-        if cut == "room" and sum(map(len, texts)) > context:
+        if cut == "longest_first" and sum(map(len, texts)) > context:
             assert len(sequence) == context or kind == "choice"
 
 
@@ -66,10 +66,10 @@ LENGTHS = random.Random(1).choices(range(3, 60), k=1000)
 
 @given(st.integers(1, 300), st.integers(1, 40), st.integers(0, 5), st.integers(0, 3))
 def test_every_example_at_most_once(count: int, size: int, seed: int, epoch: int) -> None:
-    batches = epoch_batches(LENGTHS[:count], size, seed, epoch, "length")
+    batches = epoch_batches(LENGTHS[:count], size, seed, epoch, True)
     places = [place for batch in batches for place in batch]
     assert len(set(places)) == len(places) == count // size * size
-    assert batches == epoch_batches(LENGTHS[:count], size, seed, epoch, "length")
+    assert batches == epoch_batches(LENGTHS[:count], size, seed, epoch, True)
 
 
 def test_by_length_pads_little_and_differs_between_seeds_and_epochs() -> None:
@@ -77,10 +77,10 @@ def test_by_length_pads_little_and_differs_between_seeds_and_epochs() -> None:
         lengths = [[LENGTHS[place] for place in batch] for batch in batches]
         return sum(len(each) * max(each) for each in lengths) / sum(map(sum, lengths))
 
-    first = epoch_batches(LENGTHS, 16, 1, 0, "length")
-    assert padding(first) < 1.15 < 1.6 < padding(epoch_batches(LENGTHS, 16, 1, 0, "random"))
+    first = epoch_batches(LENGTHS, 16, 1, 0, True)
+    assert padding(first) < 1.15 < 1.6 < padding(epoch_batches(LENGTHS, 16, 1, 0, False))
     for seed, epoch in ((2, 0), (1, 1)):
-        both = (*first, *epoch_batches(LENGTHS, 16, seed, epoch, "length"))
+        both = (*first, *epoch_batches(LENGTHS, 16, seed, epoch, True))
         assert len(set(map(frozenset, both))) > 1.9 * len(first)
 
 

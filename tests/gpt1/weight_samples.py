@@ -49,7 +49,7 @@ def tuned(
     with torch.no_grad():
         head.linear.weight.normal_(0, 0.3, generator=draw)
         head.linear.bias.normal_(0, 0.3, generator=draw)
-    return FineTuned(TaskModel(gpt, head, 0.5).eval(), task, max_length, "room")
+    return FineTuned(TaskModel(gpt, head, 0.5).eval(), task, max_length, "longest_first")
 
 
 class Bomb:

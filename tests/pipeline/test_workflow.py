@@ -10,7 +10,7 @@ from pipeline.workflow import read
 from tests.pipeline.inline import TOY
 
 NEEDS, USES, FACTOR = "needs: [numbers]", "uses: tests.pipeline.toy.", "factor: [1, 2]"
-ALSO, RESOURCES = f"{FACTOR}\n    also: ", f"{FACTOR}\n    resources: "
+ALSO, RESOURCES = f"{FACTOR}\n    include: ", f"{FACTOR}\n    resources: "
 TOTAL = f"  total:\n    {USES}total\n    {NEEDS}"
 TRIPLED = "  tripled:\n    stages:\n      total"
 

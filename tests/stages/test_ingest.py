@@ -43,7 +43,7 @@ HOSTILE = {
 
 
 def plan_ingest(tmp_path: Path, *assignments: str, store: str = "store") -> Plan:
-    (tmp_path / "workflow.yaml").write_text("stages: {ingest: {with: {parts: 8}}}")
+    (tmp_path / "workflow.yaml").write_text("stages: {ingest: {with: {num_partitions: 8}}}")
     settings = [f"ingest.{one}" for one in assignments]
     return plan_of(tmp_path / "workflow.yaml", tmp_path / store, *settings)
 

@@ -147,8 +147,8 @@ def test_what_this_run_made_and_what_it_took(work: Workshop, tmp_path: Path) -> 
     assert [found[f"{name}_seconds"] for name in ("core", "gpu", "all_core")] == [20.0, 20.0, 60.0]
     days = pytest.approx(1_638_400 * 6e9 / 1030 / 86400e15)
     assert found["speed"]["pretrain"] == {"tokens_per_second": 1020, "petaflop_days": days}
-    assert ["shard", "cached", "10.0 s", "core 10.0 s"] in boxes(now)
-    assert ["pretrain", "made", "10.0 s", "GPU 20.0 s"] in boxes(now)
+    assert ["shard", "cached", "10.0s", "core 10.0s"] in boxes(now)
+    assert ["pretrain", "ran", "10.0s", "GPU 20.0s"] in boxes(now)
     assert now.digest == later.digest
 
 

@@ -131,7 +131,7 @@ def test_foreign_shards_are_named_and_refused(tmp_path: Path) -> None:
 def test_damaged_shards_are_named_and_refused(tmp_path: Path) -> None:
     for spoil, name, message in (
         (shorter, "books.parquet", r"books\.parquet: cannot be read"),
-        (shorter, "part-0000.arrow", FIRST + "not a whole Arrow file"),
+        (shorter, "part-0000.arrow", FIRST + "not a complete Arrow file"),
         (other, "part-0000.arrow", FIRST + "10 ids, expected at least 500"),
         (flipped, "part-0000.arrow", FIRST + r"the ids of the book 'book 2' "),
     ):

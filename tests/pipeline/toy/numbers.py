@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from gpt1.errors import UserError
-from stages.contract import Context, ExternalFile, Output, Part, Settings, Stage, placement
+from stages.contract import Context, ExternalFile, Output, Part, Settings, Stage, runtime_field
 
 
 class NumbersSettings(Settings):
-    source: str = placement("numbers", "A folder of .txt files with a number each.")
+    source: str = runtime_field("numbers", "A folder of .txt files with a number each.")
     add: int = 0
-    pause: float = placement(0.0, "Seconds a part takes.")
+    pause: float = runtime_field(0.0, "Seconds a part takes.")
 
 
 class Numbers(Stage):

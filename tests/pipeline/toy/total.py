@@ -6,14 +6,14 @@ from pathlib import Path
 
 from pydantic import Field
 
-from stages.contract import Context, Settings, Stage, placement
+from stages.contract import Context, Settings, Stage, runtime_field
 
 
 class TotalSettings(Settings):
     factor: float = Field(1.0, gt=0)
-    fail_unless: str = placement("", "Fails until this file exists, and makes it.")
-    die: bool = placement(False, "Kills its own process.")
-    sleep: float = placement(0.0, "Seconds to take.")
+    fail_unless: str = runtime_field("", "Fails until this file exists, and makes it.")
+    die: bool = runtime_field(False, "Kills its own process.")
+    sleep: float = runtime_field(0.0, "Seconds to take.")
 
 
 class Total(Stage):
