@@ -24,13 +24,13 @@ install: ## the environment alone (PYTHON=..., TORCH_INDEX=...)
 install-test:
 	@infra/install.sh test
 
-test: install-test ## the quick tests, about five minutes; what is skipped is printed with its reason
+test: install-test ## the quick tests, about three minutes; what is skipped is printed with its reason
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not chaos" $(ARGS)
 
 test-slow: install-test ## the slow tests, as .ci/run runs them
 	@$(BIN)/python -m pytest -m "slow and not chaos" $(ARGS)
 
-chaos: install-test ## kills and faults at random moments, an hour or two; prints its seed (SEED=... repeats it)
+chaos: install-test ## kills and faults at random moments, long; prints its seed (SEED=... repeats it)
 	@echo "SEED=$(SEED)"
 	@SEED=$(SEED) $(BIN)/python -m pytest -m chaos $(ARGS)
 	@$(BIN)/python -m tests.mutants

@@ -122,9 +122,8 @@ def _normalized(tasks: Sequence[Mapping[str, Any]]) -> Chart:
             for point in task["points"]
             if point["normalized"] is not None
         ]
-        if (
-            points and task["normalized_against"] != "100"
-        ):  # a task without an earlier model has no 1
+        # A task without an earlier model has no 1.
+        if points and task["normalized_against"] != "100":
             lines.append(
                 Line(
                     _name(task), *_columns(points), colour=n, dots=True,

@@ -55,11 +55,8 @@ def restore_state(
 ) -> None:
     """Take over `state`; the inverse of `copy_state`. UserError where it is of another model."""
     check_names(module, state)
-    for (
-        group
-    ) in (
-        optimizer.param_groups
-    ):  # an update without gradient at rate 0: the optimizer allocates its moments
+    # An update without gradient at rate 0: the optimizer allocates its moments.
+    for group in optimizer.param_groups:
         group["lr"] = 0.0
         for parameter in group["params"]:
             parameter.grad = torch.zeros_like(parameter)

@@ -290,12 +290,8 @@ def _resume(watch: Watch, found: Checkpoint | None) -> int:
             else f", made with {was}, now {shape}: the same batches and dropout, other last bits"
         )
         watch.reporter.info(f"resuming after step {found.step} from {found.folder.name}{moved}")
-        for (
-            step,
-            values,
-        ) in (
-            watch.history.recent()
-        ):  # a killed driver may have taken the last with it; a point is drawn once
+        # A killed driver may have taken the last points with it; a point is drawn once.
+        for step, values in watch.history.recent():
             watch.reporter.log(step, values)
         _take_snapshots(found, watch.output / "snapshots", watch.history)
     watch.engine.load(found.folder)

@@ -32,5 +32,5 @@ def test_a_rank_alone_pre_trains_without_deepspeed(launcher: str, tmp_path: Path
 
 @pytest.mark.parametrize("module", ["gpt1.tasks.finetune_packed", "gpt1.tasks.zero_shot"])
 def test_fine_tuning_needs_no_deepspeed(module: str) -> None:
-    """tests/pipeline/test_pack_tasks.py runs a packed folder so."""
+    """tests/pipeline/test_pack.py runs a packed folder so."""
     assert run_with(FEW, module, "--help").returncode == 0
