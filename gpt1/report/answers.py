@@ -65,9 +65,9 @@ def _ran(making: Mapping[str, Any]) -> tuple[str, list[str]]:
     cells, made, taken = making["cells"], making["made"], making["taken"]
     headline = f"{made} ran, {taken} cached"
     if not taken:
-        text = "Every job ran in the run that wrote this page."
+        text = "Every job ran in this run."
     elif not made:
-        text = "Every job but this page was cached from earlier runs."
+        text = "Every job but the report was cached from earlier runs."
     else:
         kept = [cell["cell"] for cell in cells if not cell["made"]]
         text = f"Cached from earlier runs: {_list(list(dict.fromkeys(map(stage_of, kept))))}."
@@ -76,7 +76,7 @@ def _ran(making: Mapping[str, Any]) -> tuple[str, list[str]]:
     )[:1]
     return headline, [
         text,
-        *(f"The longest was {cell['cell']}, {span(cell['seconds'])}." for cell in longest),
+        *(f"Longest job: {cell['cell']}, {span(cell['seconds'])}." for cell in longest),
     ]
 
 
@@ -111,7 +111,7 @@ def _cost(making: Mapping[str, Any]) -> tuple[str, list[str]]:
             f"{number(round(speed['tokens_per_second']))}" for speed in making["speed"].values()
         )
         text.append(
-            f"Pre-training: {rates} tokens a second, {share(days / PAPER_PETAFLOP_DAYS)} of the"
+            f"Pre-training: {rates} tokens/s, {share(days / PAPER_PETAFLOP_DAYS)} of the"
             " paper's compute."
         )
     return headline, text
@@ -136,6 +136,6 @@ def _data(facts: Mapping[str, Any], origin: str) -> tuple[str, list[str]]:
         text.append(
             "The tasks are made from the same books."
             if ours
-            else "The tasks are the publishers' files."
+            else "The tasks come from their publishers' files."
         )
     return counted(books, "book"), text

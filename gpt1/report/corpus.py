@@ -13,11 +13,11 @@ _FACTS = (
     ("ingest", "books", "books read"), ("ingest", "files", "files read"),
     ("ingest", "authors", "authors"), ("ingest", "words", "words read"),
     ("clean", "books", "books kept after cleaning"), ("clean", "words", "words after cleaning"),
-    ("split", "train_books", "books to train on"), ("split", "held_out_books", "books held out"),
+    ("split", "train_books", "training books"), ("split", "held_out_books", "held-out books"),
     ("split", "duplicate_books", "copies skipped"),
     ("vocabulary", "vocabulary", "tokens in the vocabulary"),
-    ("vocabulary", "merges", "merges learned"), ("shard", "train_tokens", "tokens to train on"),
-    ("shard", "held_out_tokens", "tokens held out"),
+    ("vocabulary", "merges", "merges learned"), ("shard", "train_tokens", "training tokens"),
+    ("shard", "held_out_tokens", "held-out tokens"),
 )
 
 

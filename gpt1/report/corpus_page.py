@@ -24,7 +24,7 @@ def sentence_chart(audit: Mapping[str, Any]) -> Chart:
     rows = [row for row in sentences["distribution"] if 1 <= row["words"] <= _SHOWN]
     shares = [100 * row["sentences"] / sentences["number"] for row in rows]
     lines = (Line("sentences", [row["words"] for row in rows], shares),) if rows else ()
-    return Chart(SENTENCE_LENGTHS, "Words in a sentence", "words", "sentences (%)", lines)
+    return Chart(SENTENCE_LENGTHS, "Words per sentence", "words", "sentences (%)", lines)
 
 
 def change(value: int) -> str:

@@ -53,7 +53,7 @@ def _learned(cell: Mapping[str, Any], pretraining: Mapping[str, Any], several: b
     name = f"{cell['cell']}: " if several else ""
     text = (
         f"{name}held-out perplexity {number(cell['held_out_perplexity'])} after"
-        f" {counted(cell['updates'], 'update')}"
+        f" {counted(cell['updates'], 'step')}"
     )
     if cell["share_of_unigram"]:
         text += (

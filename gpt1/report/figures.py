@@ -24,7 +24,7 @@ def charts(sources: Sequence[Source], facts: Mapping[str, Any], smoothing: float
         _loss(curves, smoothing),
         _of_rows(curves, "lr", "learning-rate", "Learning rate", "learning rate"),
         _of_rows(
-            curves, "gradient_norm", "gradient-norm", "Gradient norm, unclipped", "gradient norm"
+            curves, "gradient_norm", "gradient-norm", "Gradient norm before clipping", "gradient norm"
         ),
         _zero_shot(facts["zero_shot"]),
         _normalized(facts["zero_shot"]),
@@ -52,7 +52,7 @@ def throughput(sources: Sequence[Source]) -> Chart:
     rows = {
         source.cell: source.volatile_rows(THROUGHPUT) for source in of_kind(sources, "pretrain")
     }
-    return _of_rows(rows, "tokens_per_second", "throughput", "Throughput", "tokens a second")
+    return _of_rows(rows, "tokens_per_second", "throughput", "Throughput", "tokens/s")
 
 
 Curves = Mapping[str, list[dict[str, Any]]]
@@ -70,7 +70,7 @@ def _perplexity(curves: Curves, pretraining: Mapping[str, Any]) -> Chart:
     ]
     title = "Perplexity on held-out books during pre-training"
     return Chart(
-        "perplexity", title, "update", "held-out perplexity", tuple(lines), tuple(marks), log_y=True
+        "perplexity", title, "step", "held-out perplexity", tuple(lines), tuple(marks), log_y=True
     )
 
 
@@ -84,7 +84,7 @@ def _loss(curves: Curves, smoothing: float) -> Chart:
                 Line(cell, x, smooth(y, smoothing), colour=n),
             ]
     return Chart(
-        "loss", "Training loss, raw and smoothed", "update", "training loss (nats)", tuple(lines)
+        "loss", "Training loss, raw and smoothed", "step", "training loss (nats)", tuple(lines)
     )
 
 
@@ -94,7 +94,7 @@ def _of_rows(curves: Curves, key: str, name: str, title: str, label: str) -> Cha
         if points := series(rows, key):
             lines.append(Line(cell, *_columns(points), colour=n))
     return Chart(
-        name, title, "update", label, tuple(lines), width=3.6, height=2.1
+        name, title, "step", label, tuple(lines), width=3.6, height=2.1
     )  # three of them stand in a row
 
 
@@ -109,7 +109,7 @@ def _zero_shot(tasks: Sequence[Mapping[str, Any]]) -> Chart:
     ]
     title = "Zero-shot score over pre-training"
     return Chart(
-        "zero-shot", title, "update of pre-training", "score (%)", tuple(lines), _baselines(tasks)
+        "zero-shot", title, "pre-training step", "score (%)", tuple(lines), _baselines(tasks)
     )
 
 
@@ -132,7 +132,7 @@ def _normalized(tasks: Sequence[Mapping[str, Any]]) -> Chart:
             )
     title = "Zero-shot score between random guess (0) and the best earlier single model (1)"
     return Chart(
-        "zero-shot-normalized", title, "update of pre-training", "normalized score", tuple(lines)
+        "zero-shot-normalized", title, "pre-training step", "normalized score", tuple(lines)
     )
 
 
@@ -162,7 +162,7 @@ def _transfer(rows: Sequence[Mapping[str, Any]]) -> Chart:
             )
     title = "Score by the number of transferred layers"
     return Chart(
-        "transfer", title, "layers transferred", "score (%)", tuple(lines), _baselines(rows)
+        "transfer", title, "transferred layers", "score (%)", tuple(lines), _baselines(rows)
     )
 
 

@@ -110,7 +110,7 @@ def picture(sources: Sequence[Source], making: Mapping[str, Any]) -> str:
     cells = [
         (
             source.cell,
-            "made" if rows[source.cell]["made"] else "cached",
+            "ran" if rows[source.cell]["made"] else "cached",
             [
                 need for need in source.making.get("inputs") or {} if need in rows
             ],  # the report need not need all that they do

@@ -27,18 +27,18 @@ OTHERS: Mapping[int, tuple[Row, ...]] = {
 NOTES: Mapping[int, str] = {
     2: (
         "ELMo alone: Peters et al. 2018, table 1. BERT: Devlin et al. 2019, table 1 (QNLI in its"
-        " second version, where GPT has 87.4). ELMo's ensemble is a row of the paper's own."
+        " second version, where GPT has 87.4). ELMo's ensemble is one of the paper's rows."
     ),
     3: "None of ELMo, ULMFiT and BERT reports these tasks in its own paper.",
     4: (
         "BERT: Devlin et al. 2019, table 1. Its STS-B is Spearman's (85.8 and 86.5) and its average"
-        " leaves WNLI out (79.6 and 82.1; GPT 75.1), so neither is in these columns. ELMo is in"
-        " the rows of the GLUE baselines. ULMFiT (Howard and Ruder 2018, tables 2 and 3) reports"
-        " IMDb, TREC-6, AG News, DBpedia and Yelp: no column in common."
+        " excludes WNLI (79.6 and 82.1; GPT 75.1), so neither is shown here. ELMo is in the GLUE"
+        " baseline rows. ULMFiT (Howard and Ruder 2018, tables 2 and 3) reports"
+        " IMDb, TREC-6, AG News, DBpedia and Yelp: none of these columns."
     ),
     5: (
-        "The ablations of the paper; the other papers have none that compare. Its averages over"
-        " these tasks, from top to bottom 74.7, 59.9, 75.0 and 69.1, are of unrounded figures and"
+        "The paper's ablations; the other papers have no comparable ones. The paper's averages"
+        " over these tasks, from top to bottom 74.7, 59.9, 75.0 and 69.1, use unrounded scores and"
         " two metrics for some tasks."
     ),
 }

@@ -43,7 +43,7 @@ def test_transformers_loads_the_folder_and_gives_the_same_logits(tmp_path: Path)
     assert Vocabulary.load(folder).sha256 == VOCABULARY.sha256
     found = Card.load(folder / "README.md")
     assert (found.data.license, found.data.model_name) == ("cc-by-4.0", "mine")
-    assert ("| updates | 1,000 |" in found.content, "epochs" in found.content) == (True, False)
+    assert ("| steps | 1,000 |" in found.content, "epochs" in found.content) == (True, False)
 
 
 def values(card: huggingface_hub.ModelCard) -> dict[tuple[str, str], float]:
@@ -65,7 +65,7 @@ def test_the_card_s_scores_are_those_of_the_records(work: Workshop) -> None:
     expected = {(f"demo_{task}", f"accuracy (%{more})"): value for task, more, value in tasks}
     assert values(found) == {("books", "Perplexity"): 121.4, **expected}
     rows = ["bigram model | 171.3", "words read | 1,683,201", "rejected as `too_short` | 2"]
-    rows += ["books held out | 6", "Whose prose | accuracy | 64.0 (median of 3"]
+    rows += ["held-out books | 6", "Whose prose | accuracy | 64.0 (median of 3"]
     assert not [row for row in rows if f"| {row}" not in found.content]
 
 
@@ -112,7 +112,7 @@ def test_a_card_without_records_invents_nothing(work: Workshop) -> None:
     assert "## License\n\nNone is stated." in found.content
     assert not [part for part in ("Training", "Evaluation") if f"## {part}" in found.content]
     other = card([work.artifact("given", settings={"checkpoint": "/home/someone/from-hf"})])
-    assert "## Training\n\nThe weights were given (The folder or file 'from-hf')" in other.content
+    assert "## Training\n\nImported weights: The folder or file 'from-hf'" in other.content
 
 
 def test_a_fine_tuned_model_has_its_own_score_and_a_title_of_one_line(work: Workshop) -> None:
