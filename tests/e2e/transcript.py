@@ -13,9 +13,10 @@ LEFT_OUT = "..."
 STATUS = "$ echo $?"
 RUN = r"\b\d{8}-\d{6}-[0-9a-f]{4}\b"
 DIGEST = r"\b(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{7,}\b"
-SPAN = r"(?<![\w.])(?:\d+ h )?(?:\d+ min )?\d+(?:\.\d+)? (?:s|min|h)\b"
+TIME = r"(?:\d+h )?(?:\d+m )?\d+(?:\.\d+)?(?:s|m|h)"
+SPAN = rf"(?<![\w.]){TIME}\b"
 MASKS = (
-    (r"^\s*(?:[\d.]+ s|[\d:]+)\s{2}(?=\S)", ""),  # the time since the start before a line of a run
+    (rf"^\s*(?:{TIME}|[\d:]+)\s{{2}}(?=\S)", ""),  # the time since the start before a line of a run
     (r"(?<![\w.])/\S*/(?=[\w.])", ""),  # folders
     (rf"{RUN}|{DIGEST}", "#"),
     (rf"{SPAN}|\b\d+:\d\d(?::\d\d)?\b", "#"),
