@@ -53,20 +53,17 @@ def share(value: float) -> str:
 def sentences(distance: Mapping[str, Any]) -> list[str]:
     """The same in words."""
     said = [
-        f"{share(distance[name])} of its {what}"
+        f"{share(distance[name])} of the {what}"
         for name, what in (("parameters", "117 M parameters"), ("words", "985 M words"))
         if distance[name]
     ]
-    found = [f"This run has {' and '.join(said)}."] if said else []
+    found = [f"Compared with the paper, this run has {' and '.join(said)}."] if said else []
     rows: Sequence[Mapping[str, Any]] = distance["differences"]
     tried, all_tasks = len(distance["tasks_tried"]), distance["tasks_of_paper"]
     if not rows:
         return [
             *found,
-            (
-                f"{tried or 'None'} of the paper's {all_tasks} tasks"
-                f" {'were' if tried > 1 else 'was'} tried."
-            ),
+            f"{tried or 'None'} of the paper's {all_tasks} tasks ran.",
         ]
     low, high = min(rows, key=lambda row: row["points"]), max(rows, key=lambda row: row["points"])
     spread = (
@@ -77,7 +74,7 @@ def sentences(distance: Mapping[str, Any]) -> list[str]:
     return [
         *found,
         (
-            f"{tried} of its {all_tasks} tasks: {distance['mean_points']:+.1f} points on"
-            f" average{spread}; dev against test."
+            f"{tried} of the paper's {all_tasks} tasks: {distance['mean_points']:+.1f} points on"
+            f" average{spread}, our dev scores minus the paper's test scores."
         ),
     ]

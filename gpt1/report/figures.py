@@ -24,7 +24,8 @@ def charts(sources: Sequence[Source], facts: Mapping[str, Any], smoothing: float
         _loss(curves, smoothing),
         _of_rows(curves, "lr", "learning-rate", "Learning rate", "learning rate"),
         _of_rows(
-            curves, "gradient_norm", "gradient-norm", "Gradient norm before clipping", "gradient norm"
+            curves, "gradient_norm", "gradient-norm", "Gradient norm before clipping",
+            "gradient norm",
         ),
         _zero_shot(facts["zero_shot"]),
         _normalized(facts["zero_shot"]),

@@ -27,7 +27,7 @@ def check_license(name: str) -> str:
             "apache-2.0", "cc-by-4.0", "other",
         ]
         raise UserError(
-            f"license {name!r}: expected an identifier of the Hugging Face hub, such as"
-            f" {', '.join(near)}"
+            f"license {name!r}: the Hugging Face hub has no such identifier; expected one of its"
+            f" list, such as {', '.join(near)}. Use 'other' for any other license."
         )
     return name
