@@ -17,7 +17,7 @@ COLOURS = {  # state: fill in the light, fill in the dark; the worst first
     "failed": ("#ffc9c9", "#7a1f1f"), "running": ("#cfe2ff", "#1d4480"),
     "partial": ("#ffe0b0", "#75480a"), "stopped": ("#ffd6a5", "#7a3e08"),
     "stale": ("#fff1a8", "#635200"), "new": ("#e6e6e6", "#454545"),
-    "cached": ("#e3e9f2", "#2f3b4d"), "made": ("#c9efce", "#1f5f2c"),
+    "cached": ("#e3e9f2", "#2f3b4d"), "ran": ("#c9efce", "#1f5f2c"),
     "done": ("#c9efce", "#1f5f2c"),
 }  # fmt: skip
 OTHER = ("#e0d8f5", "#453570")  # a state that is not listed

@@ -99,7 +99,7 @@ def _speed(source: Source) -> dict[str, float] | None:
 
 
 def picture(sources: Sequence[Source], making: Mapping[str, Any]) -> str:
-    """The workflow as it was run: made or cached, seconds, core or GPU time of each stage.
+    """The workflow as it was run: ran or cached, seconds, core or GPU time of each stage.
 
     Empty where no cell says its inputs.
     """
@@ -110,7 +110,7 @@ def picture(sources: Sequence[Source], making: Mapping[str, Any]) -> str:
     cells = [
         (
             source.cell,
-            "made" if rows[source.cell]["made"] else "cached",
+            "ran" if rows[source.cell]["made"] else "cached",
             [
                 need for need in source.making.get("inputs") or {} if need in rows
             ],  # the report need not need all that they do

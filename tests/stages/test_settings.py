@@ -17,7 +17,7 @@ SHAPE = {"layers": 2, "width": 32, "heads": 2, "context": 64}
 DEMO = {"task": "demo_choice"}
 RANDOM = {**DEMO, "variant": "no_pretraining"}
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
-    ("ingest", {"source": ["embedded", "x"]}, "the embedded corpus"),
+    ("ingest", {"source": ["embedded", "x"]}, "`embedded` cannot be in a list"),
     ("ingest", {"chapter_pattern": r"_ch(\d+)$"}, "chapter_pattern is for a folder"),
     ("ingest", {"source": "x", "chapter_pattern": "("}, "no regular expression"),
     ("ingest", {"source": "x", "chapter_pattern": "_ch"}, "has 0 groups; expected one"),
