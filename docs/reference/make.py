@@ -16,6 +16,8 @@ import yaml
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from stages.contract import field_marks
+
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
 NOTE = "*Written by `python -m docs.reference.make` from the code; edit that, not this page.*"
@@ -40,17 +42,56 @@ default. `gpt1 run --profile NAME` takes one; `--set stage.key=value` changes on
 
 INTRODUCTION = """## Settings by kind of stage
 
-In brackets: type, limits and default; the value of `paper` where it is another, and which other
-profiles set it. (r) marks runtime settings: where or how fast, never what; they do not
-enter the fingerprint."""
+In brackets: type, limits and default, then where the value comes from:
+
+- `paper 4.1`: a section, table or figure of Radford et al. 2018.
+- `code of 2018`: the value, or the alternative that `reference_2018: true` selects, comes from the
+  code released with the paper.
+- `stages`: the common part of `workflow.yaml`, with its value where that is not the default.
+- `demo`, `one-gpu`, `paper`: profiles that set the key.
+
+(r) marks runtime settings: where or how fast, never what; they do not enter the fingerprint.
+Settings under `debug:` are for tests and measurements and are one level deeper:
+`with: {debug: {log_every: 1}}`, or `--set pretrain.debug.log_every=1`."""
 
 GROUPS = {
     "pretrain": {
         "model": "Architecture", "batch_size": "Optimization", "precision": "Computation",
-        "log_every": "Evaluation", "max_rollbacks": "Divergence", "init_from": "Start, checkpoints",
+        "validate_every": "Evaluation", "reference_2018": "Code of 2018",
+        "checkpoint_every": "Checkpoints",
     }
 }
 """The first key of each group of a stage's settings."""
+
+_FINETUNING = {
+    "gradient_accumulation_steps": "when GPU memory is short",
+    "warmup_steps": "to give the warmup in steps instead of `warmup_ratio`",
+    "max_length": "to save time and memory where texts are short",
+}
+SET_BY_YOU = {
+    "pretrain": {
+        "lr_scaling": "with a `batch_size` other than the paper's",
+        "seed": "to repeat a training with other random numbers",
+        "zero": "to 2 or 3 when a GPU cannot hold the gradients or weights",
+        "max_rollbacks": "for a long training that should survive bad batches",
+        "skip_batches": "with `max_rollbacks`, when two batches are not enough",
+        "rollback_spike_threshold": "with `max_rollbacks`, when losses jump but stay finite",
+        "init_from": "to start from weights you have",
+        "loss_spike_threshold": "when a jump of the loss should stop the training",
+        "activation_checkpointing": "when GPU memory is short",
+    },
+    "finetune": {
+        **_FINETUNING, "predict_test": "to `false` when you need dev scores only",
+        "keep_model": "to keep the weights of more jobs, or of none",
+    },
+    "transfer": {
+        **_FINETUNING, "seed": "to repeat a job with other random numbers",
+        "precision": "to `bf16` on a GPU that supports it",
+    },
+}
+"""The settings whose value neither the paper nor a profile gives -> when to set them."""
+
+BY_YOU, UNDER_DEBUG = "Set by you, not by a profile", "Under `debug:`"
 
 
 def workflow_page() -> str:
@@ -67,32 +108,48 @@ def workflow_page() -> str:
         module = importlib.import_module(f"stages.{kind}")
         stage = module.STAGE
         parts += [f"### `{kind}`", one_line(module.__doc__) + _neighbors(stage)]
-        rows, same = [], {}
+        groups = {title: ([], {}) for title in ("", BY_YOU, UNDER_DEBUG)}
         schema = stage.settings_model.model_json_schema().get("properties", {})
         for name, field in stage.settings_model.model_fields.items():
-            row = _setting(name, field, schema.get(name, {}), _set_by(workflow, kind, name))
-            text = f"{name} {field.description}"
-            if group := GROUPS.get(kind, {}).get(name):
+            row = _setting(name, field, schema.get(name, {}), sources(workflow, kind, name, field))
+            when = SET_BY_YOU.get(kind, {}).get(name)
+            title = UNDER_DEBUG if field_marks(field).get("debug") else BY_YOU if when else ""
+            rows, same = groups[title]
+            if not title and (group := GROUPS.get(kind, {}).get(name)):
                 rows.append(f"\n{group}:\n")
-            if text in listed and listed[text] != kind:
-                same.setdefault(listed[text], []).append(f"`{name}`")
+            text = f"{row} Set it {when}." if when else row
+            if kind in GROUPS or listed.setdefault(text, kind) == kind:
+                rows.append(text)
             else:
-                listed[text] = kind
-                rows.append(row)
-        rows += [f"- As in `{other}`: {', '.join(names)}." for other, names in same.items()]
-        parts.append("\n".join(rows).strip() or "No settings.")
+                same.setdefault(listed[text], []).append(f"`{name}`")
+        shown = []
+        for title, (rows, same) in groups.items():
+            rows += [f"- As in `{other}`: {', '.join(names)}." for other, names in same.items()]
+            shown += [f"\n{title}:\n", *rows] if title and rows else rows
+        parts.append("\n".join(shown).strip() or "No settings.")
     return "\n\n".join(parts) + "\n"
 
 
-def _set_by(workflow: dict[str, Any], kind: str, name: str) -> tuple[Any, list[str]]:
-    """What `paper` sets, or PydanticUndefined; and the other profiles that set it."""
-    paper = workflow["stages"].get(kind, {}).get("with", {}).get(name, PydanticUndefined)
-    profiles = [
-        profile
-        for profile, value in workflow["profiles"].items()
-        if name in value["stages"].get(kind, {}).get("with", {})
-    ]
-    return paper, profiles
+def sources(workflow: dict[str, Any], kind: str, name: str, field: FieldInfo) -> list[str]:
+    """Where the value of a setting comes from: the paper, the code of 2018, `stages` of
+    workflow.yaml, profiles.
+    """
+    mark = field_marks(field).get("source")
+    found, stage = [mark] if mark else [], workflow["stages"].get(kind, {})
+    default = field.get_default(call_default_factory=True)
+    value = stage.get("with", {}).get(name, PydanticUndefined)
+    if name in stage.get("matrix", {}):
+        found.append("`stages`: matrix")
+    elif value is not PydanticUndefined and value != default:
+        found.append(f"`stages`: {_json(value)}")
+    elif value is not PydanticUndefined and not mark:
+        found.append("`stages`")
+    for profile, overlay in workflow["profiles"].items():
+        spec = overlay["stages"].get(kind, {})
+        matrices = (spec.get("matrix", {}), *spec.get("include", ()))
+        if any(name in settings for settings in (spec.get("with", {}), *matrices)):
+            found.append(f"`{profile}`")
+    return found
 
 
 def _neighbors(stage: Any) -> str:
@@ -105,16 +162,12 @@ def _neighbors(stage: Any) -> str:
 
 
 def _setting(
-    name: str, field: FieldInfo, schema: dict[str, Any], set_by: tuple[Any, list[str]]
+    name: str, field: FieldInfo, schema: dict[str, Any], found: list[str]
 ) -> str:
-    extra = field.json_schema_extra
-    mark = " (r)" if isinstance(extra, dict) and extra.get("runtime") else ""
+    mark = " (r)" if field_marks(field).get("runtime") else ""
     default = field.get_default(call_default_factory=True)
-    paper, profiles = set_by
     about = [_type(schema), "required" if default is PydanticUndefined else _json(default)]
-    if paper is not PydanticUndefined and paper != default:
-        about.append(f"paper {_json(paper)}")
-    about += profiles
+    about += found
     return f"- `{name}`{mark} ({', '.join(about)}): {one_line(field.description)}"
 
 
