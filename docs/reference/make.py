@@ -42,17 +42,11 @@ default. `gpt1 run --profile NAME` takes one; `--set stage.key=value` changes on
 
 INTRODUCTION = """## Settings by kind of stage
 
-In brackets: type, limits and default, then where the value comes from:
-
-- `paper 4.1`: a section, table or figure of Radford et al. 2018.
-- `code of 2018`: the value, or the alternative that `reference_2018: true` selects, comes from the
-  code released with the paper.
-- `stages`: the common part of `workflow.yaml`, with its value where that is not the default.
-- `demo`, `one-gpu`, `paper`: profiles that set the key.
-
-(r) marks runtime settings: where or how fast, never what; they do not enter the fingerprint.
-Settings under `debug:` are for tests and measurements and are one level deeper:
-`with: {debug: {log_every: 1}}`, or `--set pretrain.debug.log_every=1`."""
+In brackets: type, limits, default, and where the value comes from: a section, table or figure of
+Radford et al. 2018 (`paper 4.1`), the code released with it (`code of 2018`; `reference_2018`
+selects all its alternatives), the common `stages` of `workflow.yaml`, or profiles. (r) marks
+runtime settings: where or how fast, never what; they do not enter the fingerprint. Keys under
+`debug:` are one level deeper: `--set pretrain.debug.log_every=1`."""
 
 GROUPS = {
     "pretrain": {
@@ -63,33 +57,22 @@ GROUPS = {
 }
 """The first key of each group of a stage's settings."""
 
-_FINETUNING = {
-    "gradient_accumulation_steps": "when GPU memory is short",
-    "warmup_steps": "to give the warmup in steps instead of `warmup_ratio`",
-    "max_length": "to save time and memory where texts are short",
-}
 SET_BY_YOU = {
-    "pretrain": {
-        "lr_scaling": "with a `batch_size` other than the paper's",
-        "seed": "to repeat a training with other random numbers",
-        "zero": "to 2 or 3 when a GPU cannot hold the gradients or weights",
-        "max_rollbacks": "for a long training that should survive bad batches",
-        "skip_batches": "with `max_rollbacks`, when two batches are not enough",
-        "rollback_spike_threshold": "with `max_rollbacks`, when losses jump but stay finite",
-        "init_from": "to start from weights you have",
-        "loss_spike_threshold": "when a jump of the loss should stop the training",
-        "activation_checkpointing": "when GPU memory is short",
-    },
-    "finetune": {
-        **_FINETUNING, "predict_test": "to `false` when you need dev scores only",
-        "keep_model": "to keep the weights of more jobs, or of none",
-    },
-    "transfer": {
-        **_FINETUNING, "seed": "to repeat a job with other random numbers",
-        "precision": "to `bf16` on a GPU that supports it",
-    },
+    "pretrain": (
+        "for another batch size or seed, given weights, short GPU memory, a loss that diverges",
+        "lr_scaling seed zero max_rollbacks skip_batches rollback_spike_threshold init_from"
+        " loss_spike_threshold activation_checkpointing",
+    ),
+    "finetune": (
+        "to save memory or time, or to keep other outputs",
+        "gradient_accumulation_steps warmup_steps max_length predict_test keep_model",
+    ),
+    "transfer": (
+        "to save memory or time, or for another seed",
+        "seed gradient_accumulation_steps warmup_steps max_length precision",
+    ),
 }
-"""The settings whose value neither the paper nor a profile gives -> when to set them."""
+"""By kind: when to set what neither the paper nor a profile gives; these settings' names."""
 
 BY_YOU, UNDER_DEBUG = "Set by you, not by a profile", "Under `debug:`"
 
@@ -108,18 +91,22 @@ def workflow_page() -> str:
         module = importlib.import_module(f"stages.{kind}")
         stage = module.STAGE
         parts += [f"### `{kind}`", one_line(module.__doc__) + _neighbors(stage)]
-        groups = {title: ([], {}) for title in ("", BY_YOU, UNDER_DEBUG)}
+        when, by_you = SET_BY_YOU.get(kind, ("", ""))
+        yours = f"{BY_YOU}, {when}"
+        groups: dict[str, tuple[list[str], dict[str, list[str]]]] = {
+            title: ([], {}) for title in ("", yours, UNDER_DEBUG)
+        }
         schema = stage.settings_model.model_json_schema().get("properties", {})
         for name, field in stage.settings_model.model_fields.items():
             row = _setting(name, field, schema.get(name, {}), sources(workflow, kind, name, field))
-            when = SET_BY_YOU.get(kind, {}).get(name)
-            title = UNDER_DEBUG if field_marks(field).get("debug") else BY_YOU if when else ""
+            title = yours if name in by_you.split() else ""
+            title = UNDER_DEBUG if field_marks(field).get("debug") else title
             rows, same = groups[title]
             if not title and (group := GROUPS.get(kind, {}).get(name)):
                 rows.append(f"\n{group}:\n")
-            text = f"{row} Set it {when}." if when else row
+            text = f"{name} {field.description}"
             if kind in GROUPS or listed.setdefault(text, kind) == kind:
-                rows.append(text)
+                rows.append(row)
             else:
                 same.setdefault(listed[text], []).append(f"`{name}`")
         shown = []
@@ -139,7 +126,7 @@ def sources(workflow: dict[str, Any], kind: str, name: str, field: FieldInfo) ->
     default = field.get_default(call_default_factory=True)
     value = stage.get("with", {}).get(name, PydanticUndefined)
     if name in stage.get("matrix", {}):
-        found.append("`stages`: matrix")
+        found.append("`stages`")
     elif value is not PydanticUndefined and value != default:
         found.append(f"`stages`: {_json(value)}")
     elif value is not PydanticUndefined and not mark:
