@@ -18,7 +18,7 @@ from tests.e2e.workflow import MINI, outputs
 
 STEPS, EVERY, HIT = 1500, 50, 300
 """Updates of the training, between checkpoints, and at the fault."""
-ORDER = ("--set", f"pretrain.steps={STEPS}", "--set", f"pretrain.checkpoint_every={EVERY}")
+ORDER = ("--set", f"pretrain.max_steps={STEPS}", "--set", f"pretrain.checkpoint_every={EVERY}")
 AWAY = 60.0  # seconds that a link or a server is away
 BOOT = 10.0  # seconds until a host without power has its supervisor again
 PATIENCE = 600.0  # seconds for a training with its fault; undisturbed it takes two minutes

@@ -10,6 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from stages.contract import field_marks
+
 FINGERPRINT_LENGTH = 24  # hexadecimal digits: 96 bits, short enough for a folder's name
 
 
@@ -49,8 +51,7 @@ def semantic(settings: BaseModel) -> dict[str, Any]:
     chosen: dict[str, Any] = {}
     dumped = settings.model_dump(mode="json")
     for name, field in type(settings).model_fields.items():
-        marks = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        if marks.get("runtime"):
+        if field_marks(field).get("runtime"):
             continue
         value = getattr(settings, name)
         chosen[name] = semantic(value) if isinstance(value, BaseModel) else dumped[name]

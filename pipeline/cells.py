@@ -13,7 +13,7 @@ from typing import Any, cast
 from gpt1.errors import UserError
 from pipeline.document import Document, KeyPath, nearest
 from pipeline.kinds import kinds_of, load_stage
-from pipeline.spec import StageSpec, parse
+from pipeline.spec import StageSpec, debug_keys, flatten_debug, parse
 from pipeline.user_code import NONE, UserCode
 from stages.contract import Resources, Settings, Stage
 
@@ -199,15 +199,20 @@ def _check_axes(
 def _settings(
     document: Document, node: str, stage: Stage, spec: StageSpec, axes: Mapping[str, Any]
 ) -> Settings:
-    path: KeyPath = ("stages", node, "with")
+    path, model = ("stages", node, "with"), stage.settings_model
     for axis in axes:
-        if axis not in stage.settings_model.model_fields:
-            known = stage.settings_model.model_fields
+        where = document.where(("stages", node, "matrix", axis))
+        if axis in debug_keys(model):
             raise UserError(
-                f"{document.where(('stages', node, 'matrix', axis))}: unknown setting {axis!r};"
-                f" {nearest(axis, known)}"
+                f"{where}: stages.{node}.matrix.{axis}: found a debug setting, expected a setting"
+                f" of `with:`; give it one value, --set {node}.debug.{axis}=VALUE"
             )
-    return cast(Settings, parse(document, stage.settings_model, {**spec.with_, **axes}, path))
+        if axis not in model.model_fields:
+            raise UserError(
+                f"{where}: unknown setting {axis!r}; {nearest(axis, model.model_fields)}"
+            )
+    values = flatten_debug(document, model, spec.with_, path)
+    return cast(Settings, parse(document, model, {**values, **axes}, path))
 
 
 def _inputs(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from gpt1.errors import UserError
 from pipeline.document import Document, KeyPath, nearest
+from stages.contract import field_marks
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -103,6 +105,57 @@ class ProfileSpec(_Strict):
 SPEC_KEYS = {(info.alias or name) for name, info in StageSpec.model_fields.items()}
 
 
+DEBUG = "debug"
+"""The key under `with:` that holds the settings marked DEBUG_FIELD."""
+
+
+def debug_keys(model: type[BaseModel]) -> set[str]:
+    """The settings that belong under `debug:`; none if a setting itself is called `debug`."""
+    fields = model.model_fields
+    found = {name for name, field in fields.items() if field_marks(field).get(DEBUG)}
+    return set() if DEBUG in fields else found
+
+
+def flatten_debug(
+    document: Document, model: type[BaseModel], values: Mapping[str, Any], path: KeyPath
+) -> dict[str, Any]:
+    """`values` without the level `debug:`, for `model` is flat.
+
+    UserError for a setting on the wrong side of `debug:`.
+    """
+    keys = debug_keys(model)
+    if not keys:
+        return dict(values)
+    stage, name = path[1], ".".join(map(str, path))
+    for key in sorted(keys & values.keys()):
+        shown = _yaml(values[key])
+        raise UserError(
+            f"{document.where((*path, key))}: {name}.{key}: found directly under `with:`, expected"
+            f" under `debug:`; write `debug: {{{key}: {shown}}}`, or --set"
+            f" {stage}.{DEBUG}.{key}={shown}"
+        )
+    flat, inner = dict(values), (*path, DEBUG)
+    nested = flat.pop(DEBUG, None) or {}
+    if not isinstance(nested, dict):
+        raise UserError(
+            f"{document.where(inner)}: {name}.{DEBUG}: expected settings such as"
+            f" `{{{min(keys)}: …}}`, found {nested!r}"
+        )
+    for key in sorted(nested.keys() - keys):
+        where, shown = document.where((*inner, key)), _yaml(nested[key])
+        if key in model.model_fields:
+            raise UserError(
+                f"{where}: {name}.{DEBUG}.{key}: found under `debug:`, expected directly under"
+                f" `with:`; write `{key}: {shown}`, or --set {stage}.{key}={shown}"
+            )
+        raise UserError(f"{where}: unknown key '{name}.{DEBUG}.{key}'; {nearest(key, keys)}")
+    return {**flat, **nested}
+
+
+def _yaml(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
 def parse(document: Document, model: type[BaseModel], data: Any, path: KeyPath) -> Any:
     try:
         return model.model_validate(data)
@@ -116,12 +169,13 @@ def _first_error(
     """One line for the first thing pydantic refused: where, which key, what was found, what was
     expected.
     """
-    problem = error.errors(include_url=False)[0]
-    where = (*path, *problem["loc"])
+    problem, debug = error.errors(include_url=False)[0], debug_keys(model)
+    inner = (DEBUG,) if problem["loc"][:1] and problem["loc"][0] in debug else ()
+    where = (*path, *inner, *problem["loc"])
     name = ".".join(str(step) for step in where)
     if problem["type"] == "extra_forbidden":
         known = {
-            info.alias or field_name
+            info.alias or (f"{DEBUG}.{field_name}" if field_name in debug else field_name)
             for field_name, info in _model_at(model, problem["loc"][:-1]).model_fields.items()
         }
         return (

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from gpt1.paths import FILE, is_url, path_of_uri
 from gpt1.report.sources import Source
-from stages.contract import Artifact, OutputFile
+from stages.contract import Artifact, OutputFile, field_marks
 
 
 class _Paths(Mapping[str, Path]):
@@ -74,8 +74,5 @@ def _semantic(artifact: Artifact) -> dict[str, Any]:
     place in a report.
     """
     fields = importlib.import_module(_module(artifact.stage)).STAGE.settings_model.model_fields
-    extras = {name: field.json_schema_extra for name, field in fields.items()}
-    placed = {
-        name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("runtime")
-    }
+    placed = {name for name, field in fields.items() if field_marks(field).get("runtime")}
     return {name: value for name, value in artifact.settings.items() if name not in placed}

@@ -12,7 +12,16 @@ from pydantic import Field, field_validator, model_validator
 from gpt1.errors import UserError
 from gpt1.tasks.table import ZERO_SHOT_ONLY, task_named
 from gpt1.tasks.transforms import SHORTEST
-from stages.contract import Artifact, Context, Settings, runtime_field, set_together
+from stages.contract import (
+    CODE_OF_2018,
+    DEBUG_FIELD,
+    Artifact,
+    Context,
+    Settings,
+    paper,
+    runtime_field,
+    set_together,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -34,13 +43,16 @@ class TuningSettings(Settings):
         description="Seed of the head, the special tokens, dropout and the order of examples.",
     )
     lr: float = Field(
-        6.25e-5, gt=0, le=0.1, description="Peak learning rate; it falls linearly to 0."
+        6.25e-5, gt=0, le=0.1, json_schema_extra=paper("4.1"),
+        description="Peak learning rate; it falls linearly to 0.",
     )
     epochs: int = Field(
-        3, ge=1, le=1000, description="Passes over the training examples, each scored on dev."
+        3, ge=1, le=1000, json_schema_extra=paper("4.1"),
+        description="Passes over the training examples, each scored on dev.",
     )
     batch_size: int = Field(
-        32, ge=1, le=4096, description="Examples per step; an incomplete last batch is dropped."
+        32, ge=1, le=4096, json_schema_extra=paper("4.1"),
+        description="Examples per step; an incomplete last batch is dropped.",
     )
     gradient_accumulation_steps: int = Field(
         1, ge=1, le=4096, description="Compute a batch in this many pieces, to save memory."
@@ -49,18 +61,25 @@ class TuningSettings(Settings):
         None, ge=0, le=10_000_000,
         description="Steps over which the learning rate rises from 0; default: `warmup_ratio`.",
     )
-    warmup_ratio: float = Field(0.002, ge=0, lt=1, description="The same as a share of all steps.")
+    warmup_ratio: float = Field(
+        0.002, ge=0, lt=1, json_schema_extra=paper("4.1"),
+        description="The same as a share of all steps.",
+    )
     lm_weight: float = Field(
-        0.5, ge=0, le=10, description="Weight of the auxiliary language-model loss."
+        0.5, ge=0, le=10, json_schema_extra=paper("4.1"),
+        description="Weight of the auxiliary language-model loss.",
     )
     classifier_dropout: float = Field(
-        0.1, ge=0, lt=1, description="Dropout before the task's linear layer."
+        0.1, ge=0, lt=1, json_schema_extra=paper("4.1"),
+        description="Dropout before the task's linear layer.",
     )
     weight_decay: float = Field(
-        0.01, ge=0, le=1, description="Decoupled decay of matrices and embeddings."
+        0.01, ge=0, le=1, json_schema_extra=paper("4.1"),
+        description="Decoupled decay of matrices and embeddings.",
     )
     grad_clip: float = Field(
-        1.0, ge=0, le=1000, description="Maximum gradient norm (0 disables clipping)."
+        1.0, ge=0, le=1000, json_schema_extra=CODE_OF_2018,
+        description="Maximum gradient norm (0 disables clipping).",
     )
     max_length: int | None = Field(
         None, ge=SHORTEST, le=8_192, description="Longest sequence in ids (the model's context)."
@@ -69,20 +88,26 @@ class TuningSettings(Settings):
         "longest_first",
         description="Cut the longest text first, or each text to a fixed length as the code of"
         " 2018.",
+        json_schema_extra=CODE_OF_2018,
     )
     regression: Literal["soft", "mse"] = Field(
-        "soft", description="STS-B: soft labels of six classes, or one number."
+        "soft", json_schema_extra=CODE_OF_2018,
+        description="STS-B: soft labels of six classes, or one number.",
     )
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="Number format of the computation; weights and moments stay fp32."
     )
     group_by_length: bool = Field(
-        True,
+        True, json_schema_extra=CODE_OF_2018,
         description="Batch examples of like length, which is faster; `false`: as the code of 2018.",
     )
-    log_every: int = Field(10, ge=1, le=100_000, description="Log metrics every N steps.")
+    log_every: int = Field(
+        10, ge=1, le=100_000, json_schema_extra=DEBUG_FIELD,
+        description="Log metrics every N steps.",
+    )
     reference_2018: bool = runtime_field(
-        False, "As in the code of 2018: `truncation: fixed`, `group_by_length: false`."
+        False, "As in the code of 2018: `truncation: fixed`, `group_by_length: false`.",
+        mark=CODE_OF_2018,
     )
 
     @model_validator(mode="before")

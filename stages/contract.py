@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 from gpt1.train.vault import Vault
 
@@ -33,7 +34,8 @@ registry ("" for none).
 class Settings(BaseModel):
     """What stands under a stage's `with:`.
 
-    Every field is semantic (it enters the fingerprint) unless made by `runtime_field`.
+    Every field is semantic (it enters the fingerprint) unless made by `runtime_field`. Fields
+    marked DEBUG_FIELD are written under `debug:`; the model itself is flat.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -44,9 +46,34 @@ def set_together(values: Any, flag: str, **defaults: Any) -> Any:
     return {**defaults, **values} if isinstance(values, dict) and values.get(flag) else values
 
 
-def runtime_field(default: Any, description: str, **limits: Any) -> Any:
-    """A field that says where or how fast, never what: it does not enter the fingerprint."""
-    return Field(default, description=description, json_schema_extra={"runtime": True}, **limits)
+DEBUG_FIELD: dict[str, Any] = {"debug": True}
+"""For `json_schema_extra`: written under `debug:` in workflow.yaml, as no user needs to set it."""
+
+CODE_OF_2018: dict[str, Any] = {"source": "code of 2018"}
+"""For `json_schema_extra`: the value is that of the code released with the paper, or the setting
+chooses between that code's way and ours.
+"""
+
+
+def paper(where: str) -> dict[str, Any]:
+    """For `json_schema_extra`: the section, table or figure of the paper that states the value."""
+    return {"source": f"paper {where}"}
+
+
+def runtime_field(
+    default: Any, description: str, *, mark: Mapping[str, Any] | None = None, **limits: Any
+) -> Any:
+    """A field that says where or how fast, never what: it does not enter the fingerprint.
+
+    `mark`: DEBUG_FIELD or CODE_OF_2018.
+    """
+    extra = {"runtime": True, **(mark or {})}
+    return Field(default, description=description, json_schema_extra=extra, **limits)
+
+
+def field_marks(field: FieldInfo) -> Mapping[str, Any]:
+    """The marks of a settings field: `runtime`, `debug`, `source`."""
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
 
 
 @dataclass(frozen=True)

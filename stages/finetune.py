@@ -25,7 +25,7 @@ from stages._tuning import (
     write_lines,
     write_outcome,
 )
-from stages.contract import Context, Stage
+from stages.contract import Context, Stage, paper
 
 if TYPE_CHECKING:
     from gpt1.tasks.files import TaskFiles
@@ -47,24 +47,30 @@ class FinetuneSettings(TuningSettings):
             "The paper's table 5: complete, without the language-model loss, from random"
             " weights, or with the LSTM (a pretrain job with `model: lstm`)."
         ),
+        json_schema_extra=paper("table 5"),
     )
     layers: int | None = Field(
-        None, ge=1, le=96, description="Blocks of the model of `no_pretraining`."
+        None, ge=1, le=96, json_schema_extra=paper("4.1"),
+        description="Blocks of the model of `no_pretraining`.",
     )
     width: int | None = Field(
-        None, ge=8, le=16_384, description="Width of the model of `no_pretraining`."
+        None, ge=8, le=16_384, json_schema_extra=paper("4.1"),
+        description="Width of the model of `no_pretraining`.",
     )
     heads: int | None = Field(
-        None, ge=1, le=256, description="Attention heads of the model of `no_pretraining`.",
+        None, ge=1, le=256, json_schema_extra=paper("4.1"),
+        description="Attention heads of the model of `no_pretraining`.",
     )
     context: int | None = Field(
-        None, ge=SHORTEST, le=8_192, description="Context of the model of `no_pretraining`.",
+        None, ge=SHORTEST, le=8_192, json_schema_extra=paper("4.1"),
+        description="Context of the model of `no_pretraining`.",
     )
     dropout: float = Field(
-        0.1, ge=0, lt=1, description="Dropout inside the model of `no_pretraining`."
+        0.1, ge=0, lt=1, json_schema_extra=paper("4.1"),
+        description="Dropout inside the model of `no_pretraining`.",
     )
     init_std: float = Field(
-        0.02, gt=0, lt=1,
+        0.02, gt=0, lt=1, json_schema_extra=paper("4.1"),
         description="Standard deviation of weight initialization of `no_pretraining`.",
     )
     predict_test: bool = Field(

@@ -10,12 +10,15 @@ from pydantic import Field, model_validator
 
 from stages._checkpoint_files import MODEL, checkpoint_files
 from stages.contract import (
+    CODE_OF_2018,
+    DEBUG_FIELD,
     Artifact,
     Context,
     ExternalFile,
     Resources,
     Settings,
     Stage,
+    paper,
     runtime_field,
     set_together,
 )
@@ -38,29 +41,44 @@ class PretrainSettings(Settings):
             "The Transformer, or the one-layer LSTM of the paper's ablation, which ignores"
             " `layers` and `heads`."
         ),
+        json_schema_extra=paper("table 5"),
     )
-    units: int = Field(2048, ge=8, le=16_384, description="Units of the LSTM.")
-    layers: int = Field(12, ge=1, le=96, description="Number of blocks.")
+    units: int = Field(
+        2048, ge=8, le=16_384, json_schema_extra=paper("table 5"),
+        description="Units of the LSTM.",
+    )
+    layers: int = Field(
+        12, ge=1, le=96, json_schema_extra=paper("4.1"),
+        description="Number of blocks.",
+    )
     width: int = Field(
-        768, ge=8, le=16_384, description="Size of the hidden states; a multiple of `heads`."
+        768, ge=8, le=16_384, json_schema_extra=paper("4.1"),
+        description="Size of the hidden states; a multiple of `heads`.",
     )
-    heads: int = Field(12, ge=1, le=256, description="Attention heads per block.")
+    heads: int = Field(
+        12, ge=1, le=256, json_schema_extra=paper("4.1"),
+        description="Attention heads per block.",
+    )
     context: int = Field(
-        512, ge=2, le=8_192, description="Tokens per training sequence, and the model's context."
+        512, ge=2, le=8_192, json_schema_extra=paper("4.1"),
+        description="Tokens per training sequence, and the model's context.",
     )
     dropout: float = Field(
-        0.1, ge=0, lt=1, description="Dropout of embedding, attention and the outputs of a block."
+        0.1, ge=0, lt=1, json_schema_extra=paper("4.1"),
+        description="Dropout of embedding, attention and the outputs of a block.",
     )
     embedding_dropout: Literal["activation", "matrix"] = Field(
         "activation",
         description="Drop out the summed embeddings, or the embedding matrix as the code of 2018.",
+        json_schema_extra=CODE_OF_2018,
     )
     init_std: float = Field(
-        0.02, gt=0, lt=1,
+        0.02, gt=0, lt=1, json_schema_extra=paper("4.1"),
         description="Standard deviation of weight initialization; narrow models need more.",
     )
     batch_size: int = Field(
-        64, ge=1, le=65_536, description="Sequences per step, over all ranks together."
+        64, ge=1, le=65_536, json_schema_extra=paper("4.1"),
+        description="Sequences per step, over all ranks together.",
     )
     lr_scaling: Literal["none", "sqrt"] = Field(
         "none",
@@ -72,26 +90,37 @@ class PretrainSettings(Settings):
     micro_batch_size: int = Field(
         8, ge=1, le=65_536, description="Sequences per forward pass; must divide `batch_size`."
     )
-    max_steps: int = Field(1_000_000, ge=1, le=100_000_000, description="Number of steps.")
-    lr: float = Field(2.5e-4, gt=0, le=1, description="Peak learning rate, after the warmup.")
+    max_steps: int = Field(
+        1_000_000, ge=1, le=100_000_000, json_schema_extra=paper("figure 2"),
+        description="Number of steps.",
+    )
+    lr: float = Field(
+        2.5e-4, gt=0, le=1, json_schema_extra=paper("4.1"),
+        description="Peak learning rate, after the warmup.",
+    )
     warmup_steps: int | None = Field(
-        None, ge=0, le=10_000_000,
+        None, ge=0, le=10_000_000, json_schema_extra=paper("4.1"),
         description="Steps over which the learning rate rises from 0; default: `warmup_ratio`.",
     )
     warmup_ratio: float = Field(
-        0.002, ge=0, lt=1, description="The same as a share of `max_steps`."
+        0.002, ge=0, lt=1, json_schema_extra=paper("4.1"),
+        description="The same as a share of `max_steps`.",
     )
     schedule: Literal["cosine", "linear", "constant"] = Field(
-        "cosine", description="How the learning rate falls after the warmup."
+        "cosine", json_schema_extra=paper("4.1"),
+        description="How the learning rate falls after the warmup.",
     )
     weight_decay: float = Field(
-        0.01, ge=0, le=1, description="Decoupled decay of tensors with two or more dimensions."
+        0.01, ge=0, le=1, json_schema_extra=paper("4.1"),
+        description="Decoupled decay of tensors with two or more dimensions.",
     )
     optimizer: Literal["adamw", "reference"] = Field(
-        "adamw", description="torch's fused AdamW, or Adam as in the code of 2018."
+        "adamw", json_schema_extra=CODE_OF_2018,
+        description="torch's fused AdamW, or Adam as in the code of 2018.",
     )
     grad_clip: float = Field(
-        1.0, ge=0, le=1_000, description="Maximum gradient norm (0 disables clipping)."
+        1.0, ge=0, le=1_000, json_schema_extra=CODE_OF_2018,
+        description="Maximum gradient norm (0 disables clipping).",
     )
     seed: int = Field(
         0, ge=0, le=2**31 - 1, description="Seed of weights, data order, dropout and samples."
@@ -119,10 +148,12 @@ class PretrainSettings(Settings):
         False, description="Use torch.compile: faster on GPUs; it changes the last bits."
     )
     zero_on_one_rank: bool = Field(
-        False, description="Use DeepSpeed on a single rank too, in place of plain torch."
+        False, json_schema_extra=DEBUG_FIELD,
+        description="Use DeepSpeed on a single rank too, in place of plain torch.",
     )
     log_every: int = Field(
-        10, ge=1, le=1_000_000, description="Log metrics every N steps; the loss is their mean."
+        10, ge=1, le=1_000_000, json_schema_extra=DEBUG_FIELD,
+        description="Log metrics every N steps; the loss is their mean.",
     )
     validate_every: int = Field(
         2_000, ge=0, le=10_000_000,
@@ -136,10 +167,12 @@ class PretrainSettings(Settings):
         60, ge=0, le=4_096, description="Tokens per text sample; 0: no samples."
     )
     sample_temperature: float = Field(
-        0.8, ge=0, le=10, description="Temperature of samples; 0 is greedy."
+        0.8, ge=0, le=10, json_schema_extra=DEBUG_FIELD,
+        description="Temperature of samples; 0 is greedy.",
     )
     sample_top_k: int = Field(
-        40, ge=0, le=1_000_000, description="Sample from the k most likely tokens; 0: from all."
+        40, ge=0, le=1_000_000, json_schema_extra=DEBUG_FIELD,
+        description="Sample from the k most likely tokens; 0: from all.",
     )
     snapshot_every: int = Field(
         0, ge=0, le=10_000_000, description="Keep the weights every N steps; 0: only the last."
@@ -166,7 +199,8 @@ class PretrainSettings(Settings):
         ),
     )
     reference_2018: bool = runtime_field(
-        False, "As in the code of 2018: `optimizer: reference`, `embedding_dropout: matrix`."
+        False, "As in the code of 2018: `optimizer: reference`, `embedding_dropout: matrix`.",
+        mark=CODE_OF_2018,
     )
     init_from: str = runtime_field(
         "",
@@ -181,7 +215,8 @@ class PretrainSettings(Settings):
     )
     keep_checkpoints: int = runtime_field(2, "Keep the N newest checkpoints.", ge=1, le=1_000)
     keep_every: int = runtime_field(
-        0, "Also keep the checkpoints at multiples of N steps; 0: none.", ge=0, le=10_000_000
+        0, "Also keep the checkpoints at multiples of N steps; 0: none.", ge=0, le=10_000_000,
+        mark=DEBUG_FIELD,
     )
     loss_spike_threshold: float = runtime_field(
         0.0,
@@ -190,13 +225,16 @@ class PretrainSettings(Settings):
         ge=0,
     )
     preflight: bool = runtime_field(
-        True, "Before training, check the memory and measure the all-reduce bandwidth."
+        True, "Before training, check the memory and measure the all-reduce bandwidth.",
+        mark=DEBUG_FIELD,
     )
     resize_every: float = runtime_field(
         60.0, "With `min_workers`: look for room for more ranks every N seconds.", gt=0, le=1e6,
+        mark=DEBUG_FIELD,
     )
     portable_only: bool = runtime_field(
-        False, "Leave DeepSpeed's own form out of checkpoints: half the bytes."
+        False, "Leave DeepSpeed's own form out of checkpoints: half the bytes.",
+        mark=DEBUG_FIELD,
     )
     activation_checkpointing: bool = runtime_field(
         False, "Recompute activations in the backward pass: less memory, the same numbers."

@@ -22,12 +22,12 @@ from stages._tuning import (
     tuning_config,
     write_outcome,
 )
-from stages.contract import Context, Stage
+from stages.contract import Context, Stage, paper
 
 
 class TransferSettings(TuningSettings):
     num_layers_transferred: int = Field(
-        ge=0, le=96,
+        ge=0, le=96, json_schema_extra=paper("figure 2"),
         description="Blocks taken from the pre-trained model; 0: the embeddings only.",
     )
 

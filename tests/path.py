@@ -90,7 +90,7 @@ def prepare_book(folder: Path) -> Work:
         folder,
         ingest={"with": {"source": str(books), "num_partitions": 1}}, clean={"needs": ["ingest"]},
         split={"needs": ["clean"], "with": {"held_out": 0.5}},
-        vocabulary={"needs": ["clean", "split"], "with": {"merges": 50}},
+        vocabulary={"needs": ["clean", "split"], "with": {"num_merges": 50}},
         shard={"needs": ["clean", "split", "vocabulary"]},
     )  # fmt: skip
 
@@ -128,7 +128,7 @@ def prepare_job(folder: Path) -> Work:
         folder, given={"with": {"checkpoint": str(model)}},
         task_data={"with": {**rte, "source": str(folder)}},
         encode={"needs": needs[:2], "with": rte},
-        finetune={"needs": needs, "with": {**rte, "epochs": 1, "batch": 4}},
+        finetune={"needs": needs, "with": {**rte, "epochs": 1, "batch_size": 4}},
     )  # fmt: skip
     plan = plan_of(workflow, folder / "store")
     *before, job = plan.to_run

@@ -16,6 +16,8 @@ import yaml
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from stages.contract import field_marks
+
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
 NOTE = "*Written by `python -m docs.reference.make` from the code; edit that, not this page.*"
@@ -40,17 +42,39 @@ default. `gpt1 run --profile NAME` takes one; `--set stage.key=value` changes on
 
 INTRODUCTION = """## Settings by kind of stage
 
-In brackets: type, limits and default; the value of `paper` where it is another, and which other
-profiles set it. (r) marks runtime settings: where or how fast, never what; they do not
-enter the fingerprint."""
+In brackets: type, limits, default, and where the value comes from: a section, table or figure of
+Radford et al. 2018 (`paper 4.1`), the code released with it (`code of 2018`; `reference_2018`
+selects all its alternatives), the common `stages` of `workflow.yaml`, or profiles. (r) marks
+runtime settings: where or how fast, never what; they do not enter the fingerprint. Keys under
+`debug:` are one level deeper: `--set pretrain.debug.log_every=1`."""
 
 GROUPS = {
     "pretrain": {
         "model": "Architecture", "batch_size": "Optimization", "precision": "Computation",
-        "log_every": "Evaluation", "max_rollbacks": "Divergence", "init_from": "Start, checkpoints",
+        "validate_every": "Evaluation", "reference_2018": "Code of 2018",
+        "checkpoint_every": "Checkpoints",
     }
 }
 """The first key of each group of a stage's settings."""
+
+SET_BY_YOU = {
+    "pretrain": (
+        "for another batch size or seed, given weights, short GPU memory, a loss that diverges",
+        "lr_scaling seed zero max_rollbacks skip_batches rollback_spike_threshold init_from"
+        " loss_spike_threshold activation_checkpointing",
+    ),
+    "finetune": (
+        "to save memory or time, or to keep other outputs",
+        "gradient_accumulation_steps warmup_steps max_length predict_test keep_model",
+    ),
+    "transfer": (
+        "to save memory or time, or for another seed",
+        "seed gradient_accumulation_steps warmup_steps max_length precision",
+    ),
+}
+"""By kind: when to set what neither the paper nor a profile gives; these settings' names."""
+
+BY_YOU, UNDER_DEBUG = "Set by you, not by a profile", "Under `debug:`"
 
 
 def workflow_page() -> str:
@@ -67,32 +91,52 @@ def workflow_page() -> str:
         module = importlib.import_module(f"stages.{kind}")
         stage = module.STAGE
         parts += [f"### `{kind}`", one_line(module.__doc__) + _neighbors(stage)]
-        rows, same = [], {}
+        when, by_you = SET_BY_YOU.get(kind, ("", ""))
+        yours = f"{BY_YOU}, {when}"
+        groups: dict[str, tuple[list[str], dict[str, list[str]]]] = {
+            title: ([], {}) for title in ("", yours, UNDER_DEBUG)
+        }
         schema = stage.settings_model.model_json_schema().get("properties", {})
         for name, field in stage.settings_model.model_fields.items():
-            row = _setting(name, field, schema.get(name, {}), _set_by(workflow, kind, name))
-            text = f"{name} {field.description}"
-            if group := GROUPS.get(kind, {}).get(name):
+            row = _setting(name, field, schema.get(name, {}), sources(workflow, kind, name, field))
+            title = yours if name in by_you.split() else ""
+            title = UNDER_DEBUG if field_marks(field).get("debug") else title
+            rows, same = groups[title]
+            if not title and (group := GROUPS.get(kind, {}).get(name)):
                 rows.append(f"\n{group}:\n")
-            if text in listed and listed[text] != kind:
-                same.setdefault(listed[text], []).append(f"`{name}`")
-            else:
-                listed[text] = kind
+            text = f"{name} {field.description}"
+            if kind in GROUPS or listed.setdefault(text, kind) == kind:
                 rows.append(row)
-        rows += [f"- As in `{other}`: {', '.join(names)}." for other, names in same.items()]
-        parts.append("\n".join(rows).strip() or "No settings.")
+            else:
+                same.setdefault(listed[text], []).append(f"`{name}`")
+        shown = []
+        for title, (rows, same) in groups.items():
+            rows += [f"- As in `{other}`: {', '.join(names)}." for other, names in same.items()]
+            shown += [f"\n{title}:\n", *rows] if title and rows else rows
+        parts.append("\n".join(shown).strip() or "No settings.")
     return "\n\n".join(parts) + "\n"
 
 
-def _set_by(workflow: dict[str, Any], kind: str, name: str) -> tuple[Any, list[str]]:
-    """What `paper` sets, or PydanticUndefined; and the other profiles that set it."""
-    paper = workflow["stages"].get(kind, {}).get("with", {}).get(name, PydanticUndefined)
-    profiles = [
-        profile
-        for profile, value in workflow["profiles"].items()
-        if name in value["stages"].get(kind, {}).get("with", {})
-    ]
-    return paper, profiles
+def sources(workflow: dict[str, Any], kind: str, name: str, field: FieldInfo) -> list[str]:
+    """Where the value of a setting comes from: the paper, the code of 2018, `stages` of
+    workflow.yaml, profiles.
+    """
+    mark = field_marks(field).get("source")
+    found, stage = [mark] if mark else [], workflow["stages"].get(kind, {})
+    default = field.get_default(call_default_factory=True)
+    value = stage.get("with", {}).get(name, PydanticUndefined)
+    if name in stage.get("matrix", {}):
+        found.append("`stages`")
+    elif value is not PydanticUndefined and value != default:
+        found.append(f"`stages`: {_json(value)}")
+    elif value is not PydanticUndefined and not mark:
+        found.append("`stages`")
+    for profile, overlay in workflow["profiles"].items():
+        spec = overlay["stages"].get(kind, {})
+        matrices = (spec.get("matrix", {}), *spec.get("include", ()))
+        if any(name in settings for settings in (spec.get("with", {}), *matrices)):
+            found.append(f"`{profile}`")
+    return found
 
 
 def _neighbors(stage: Any) -> str:
@@ -105,16 +149,12 @@ def _neighbors(stage: Any) -> str:
 
 
 def _setting(
-    name: str, field: FieldInfo, schema: dict[str, Any], set_by: tuple[Any, list[str]]
+    name: str, field: FieldInfo, schema: dict[str, Any], found: list[str]
 ) -> str:
-    extra = field.json_schema_extra
-    mark = " (r)" if isinstance(extra, dict) and extra.get("runtime") else ""
+    mark = " (r)" if field_marks(field).get("runtime") else ""
     default = field.get_default(call_default_factory=True)
-    paper, profiles = set_by
     about = [_type(schema), "required" if default is PydanticUndefined else _json(default)]
-    if paper is not PydanticUndefined and paper != default:
-        about.append(f"paper {_json(paper)}")
-    about += profiles
+    about += found
     return f"- `{name}`{mark} ({', '.join(about)}): {one_line(field.description)}"
 
 

@@ -99,7 +99,7 @@ def _speed(source: Source) -> dict[str, float] | None:
 
 
 def picture(sources: Sequence[Source], making: Mapping[str, Any]) -> str:
-    """The workflow as it was run: made or cached, seconds, core or GPU time of each stage.
+    """The workflow as it was run: ran or cached, seconds, core or GPU time of each stage.
 
     Empty where no cell says its inputs.
     """

@@ -133,8 +133,8 @@ def main() -> int:
         checkpoint_bytes(ModelConfig().parameters(), portable) / 1e9 for portable in (False, True)
     )
     print(
-        f"a checkpoint has {full:.1f} GB; {half:.1f} GB of a rank alone, or with portable_only:"
-        " true"
+        f"a checkpoint has {full:.1f} GB; {half:.1f} GB from a single rank, or with"
+        " `debug: {portable_only: true}`"
     )
     return 0
 

@@ -73,7 +73,7 @@ def check_before_training(
         raise UserError(
             f"pretrain: the training does not fit into the memory: {told(need)} ({MARGIN:.0%} of"
             f" the estimate would have to fit). What would help: {'; '.join(could)}; fewer workers"
-            " on a host. `preflight: false` tries it all the same"
+            " on a host. `debug: {preflight: false}` skips this check"
         )
     seconds = exchange_seconds(ranks)
     if not ranks.first:

@@ -59,7 +59,9 @@ def test_after_a_fault_bytes_and_points_are_those_of_an_undisturbed_training(
 @pytest.mark.usefixtures("undisturbed")
 def test_one_of_two_hosts_goes_and_comes_back(hosts: Cluster, tmp_path: Path) -> None:
     """Training continues with the other, and takes the first in again."""
-    changed = ("steps=2400", "batch=64", "resources.min_workers=1", "resize_every=10")
+    changed = (
+        "max_steps=2400", "batch_size=64", "resources.min_workers=1", "debug.resize_every=10",
+    )
     settings = [word for text in changed for word in ("--set", f"pretrain.{text}")]
     hosts.copy_store(CALM, "elastic", without="pretrain")
     hosts.hosts["two"].power_off()

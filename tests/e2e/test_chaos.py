@@ -104,7 +104,7 @@ def test_ten_kills_at_random_moments_leave_no_trace_in_the_weights(
 ) -> None:
     """Of ranks, of Ray Train's controller, and of the driver, in one pre-training."""
     draw, log, store = draw_for("pretrain"), tmp_path / "log", tmp_path / "store"
-    changed = ("steps=800", "checkpoint_every=5", "retries=3")
+    changed = ("max_steps=800", "checkpoint_every=5", "retries=3")
     settings = [word for text in changed for word in ("--set", f"pretrain.{text}")]
     words = ("pretrain", "--file", MINI, *settings, "--store")
     finish(*words, copy_without(golden_run, tmp_path / "calm", "pretrain"))

@@ -73,7 +73,7 @@ def test_a_checkpoint_first_and_the_same_command_goes_on(
 ) -> None:
     """Ctrl-C goes to the process group, as a terminal sends it."""
     store, log = copy_without(golden_run, tmp_path / "store", "pretrain"), tmp_path / "log"
-    changed = ("steps=400", "checkpoint_every=0", "validate_every=0", "snapshot_every=0")
+    changed = ("max_steps=400", "checkpoint_every=0", "validate_every=0", "snapshot_every=0")
     settings = [word for setting in changed for word in ("--set", f"pretrain.{setting}")]
     words = ("--file", MINI, "--store", store, *settings)
     driver = begin(log, "run", "pretrain", *words)

@@ -310,7 +310,7 @@ def test_examples_of_another_kind_and_a_head_of_another_model_are_refused(tmp_pa
         mnli.predict([PAIR, Example("2", ("a",))], TextEncoder(vocabulary).encode)
     save_checkpoint(tmp_path, Checkpoint(mnli.model.gpt, vocabulary, mnli))
     facts = json.loads((tmp_path / "head.json").read_text())
-    fits = "does not fit the model beside it"
+    fits = "does not fit the model"
     other = ({"labels": ["a", "b"]}, r"head\.safetensors: not the head of mnli")
     for change, message in (other, ({"max_length": 99}, fits), ({"regression": 3}, fits)):
         (tmp_path / "head.json").write_text(json.dumps({**facts, **change}))

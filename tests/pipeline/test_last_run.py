@@ -49,7 +49,7 @@ def test_a_run_records_its_options_and_commands_that_look_take_them(made: Path) 
         ended = gpt1(*words.split())
         assert (ended.status, ended.err) == (0, USING)
     refused("workflow.yaml: no stage uses `pretrain`", "describe")
-    refused("workflow.yaml: one must be named", "pack", "packed")
+    refused("workflow.yaml: name one with --cell", "pack", "packed")
 
 
 @pytest.mark.usefixtures("made")
@@ -92,7 +92,7 @@ def test_a_secret_is_not_recorded(here: Path, address: str) -> None:
 def test_path_is_the_folder_of_the_files() -> None:
     assert Path(gpt1("path", "total[factor=3]").out.strip()).is_absolute()
     two = ("path", "total", "--set", "numbers.source=mine")
-    refused(r"new; run it: gpt1 run 'total\[factor=1]' --set numbers.source=mine\n$", *two)
+    refused(r"new; .*: gpt1 run 'total\[factor=1]' --set numbers.source=mine\n$", *two)
     run_inline(plan_of(FILE, "store", "numbers.source=mine"))
     rows = [line.split("\t") for line in gpt1(*two).out.splitlines()]
     assert [Path(place, "total.txt").read_text() for _, place in rows] == ["6\n", "12\n"]
@@ -109,6 +109,6 @@ def test_what_was_asked_to_end_is_stopped() -> None:
         plan.store.fail(attempt, "interrupted", user=True, stopped=True)
     cells = gpt1("status", "--json", *OPTIONS).json()["cells"]
     assert [(cell["state"], cell["run"]) for cell in cells] == [("stopped", True)] * 2
-    assert cells[0]["reasons"] == ["interrupted", "3 of 3 parts are made"]
+    assert cells[0]["reasons"] == ["interrupted", "3 of 3 parts are done"]
     run_inline(tripled())
     assert "nothing to run" in gpt1("plan", *OPTIONS).out

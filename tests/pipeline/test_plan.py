@@ -88,7 +88,7 @@ def test_a_failure_is_remembered_and_finished_parts_stay(numbers: Path) -> None:
 
 def test_a_killed_try_counts_its_parts(done: Path) -> None:
     record_file(plan(done)).unlink()
-    assert state(plan(done)) == ("partial", ["3 of 3 parts are made"])
+    assert state(plan(done)) == ("partial", ["3 of 3 parts are done"])
 
 
 def test_damage_makes_stale_and_a_rerun_with_the_same_content_spares_the_rest(done: Path) -> None:

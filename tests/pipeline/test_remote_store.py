@@ -150,7 +150,7 @@ def test_nothing_is_made_twice(numbers: Path, s3_store: str, another_host: Move)
     assert run_inline(plan(numbers, s3_store)) == ["numbers", "total[factor=1]", "total[factor=2]"]
     another_host()
     assert plan(numbers, s3_store).to_run == []
-    assert plan(numbers, s3_store, "total.factor=3").entries["total"].state is State.NEVER
+    assert plan(numbers, s3_store, "total.factor=3").entries["total"].state is State.NEW
     (numbers / "4.txt").write_text("4")
     changed = plan(numbers, s3_store)
     run_inline(changed)

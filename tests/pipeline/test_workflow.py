@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from gpt1.errors import UserError
+from pipeline.canonical import semantic
 from pipeline.workflow import read
+from tests.conftest import ROOT
 from tests.pipeline.inline import TOY
 
 NEEDS, USES, FACTOR = "needs: [numbers]", "uses: tests.pipeline.toy.", "factor: [1, 2]"
@@ -71,3 +73,42 @@ def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, message: str
 def test_bad_options(profile: str | None, given: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         read(TOY, profile, given)
+
+
+PRETRAIN = ROOT / "tests" / "stages" / "pretrain_workflow.yaml"
+SHAPE = "      {layers: 1"
+
+
+def test_debug_settings_are_one_level_deeper_and_change_nothing_else(tmp_path: Path) -> None:
+    written = PRETRAIN.read_text().replace(SHAPE, "      {debug: {log_every: 5}, layers: 1")
+    first = read(write(tmp_path, written)).cells["pretrain"].settings
+    given = ["pretrain.debug.log_every=5", "pretrain.debug.preflight=false"]
+    second = read(PRETRAIN, None, given).cells["pretrain"].settings
+    plain = semantic(read(PRETRAIN).cells["pretrain"].settings)
+    assert semantic(first) == semantic(second) == {**plain, "log_every": 5}
+    assert second.model_dump()["preflight"] is False
+
+
+@pytest.mark.parametrize(("with_", "given", "message"), [
+    ("{log_every: 5, layers: 1", [], r"yaml:18: stages.pretrain.with.log_every: .*`debug:`; write"
+     r" `debug: {log_every: 5}`, or --set pretrain.debug.log_every=5$"),
+    ("{debug: {lr: 0.1}, layers: 1", [], r"yaml:18: stages.pretrain.with.debug.lr: .*`with:`; write"
+     r" `lr: 0.1`, or --set pretrain.lr=0.1$"),
+    ("{debug: {log_evry: 5}, layers: 1", [], r"yaml:18: unknown .*debug.log_evry'; .*log_every"),
+    ("{debug: {log_every: 0}, layers: 1", [], r"yaml:18: .*with.debug.log_every: .*, found 0$"),
+    ("{debug: 5, layers: 1", [], r"yaml:18: stages.pretrain.with.debug: .*, found 5$"),
+    ("{layers: 1", ["pretrain.log_every=5"], r"write .*--set pretrain.debug.log_every=5$"),
+    ("{layers: 1", ["pretrain.debug.lr=0.1"], r"write .*--set pretrain.lr=0.1$"),
+    ("{layers: 1", ["pretrain.log_evry=5"], r"did you mean 'debug.log_every'"),
+    ("{layers: 1", ["pretrain.matrix.log_every=[1, 2]"], r"matrix.log_every: .*debug setting"),
+    ("{layers: 1", ["clean.debug.ftfy=false"], r"unknown key 'stages.clean.with.debug'"),
+])  # fmt: skip
+def test_a_setting_on_the_wrong_side_of_debug(
+    with_: str, given: list[str], message: str, tmp_path: Path
+) -> None:
+    text = PRETRAIN.read_text()
+    assert SHAPE in text
+    file = write(tmp_path, text.replace(SHAPE, f"      {with_}"))
+    with pytest.raises(UserError, match=message) as caught:
+        read(file, None, given)
+    assert "\n" not in str(caught.value)

@@ -30,7 +30,7 @@ def random_model(folder: Path, vocabulary: int, names: dict[str, int], **shape: 
     config = ModelConfig(vocabulary=vocabulary, **{"init_std": 0.1, **SHAPE, **shape})
     for name, seed in names.items():
         save_model(folder / f"{name}.safetensors", GPT(config, generator("weights", seed)))
-    return given(folder, "pretrain", settings={"steps": 30})
+    return given(folder, "pretrain", settings={"max_steps": 30})
 
 
 @pytest.fixture(scope="module")

@@ -1,23 +1,26 @@
-"""Settings of all stages that cannot work: refused before anything starts, by name."""
+"""Settings of all stages: what cannot work is refused by name, and each has a reason."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
+from docs.reference.make import SET_BY_YOU, sources
 from gpt1.errors import UserError
 from pipeline.kinds import load_stage
-from stages.contract import Resources
+from stages.contract import Resources, field_marks
 from stages.pretrain import STAGE as PRETRAIN
 from stages.pretrain import PretrainSettings, _check_ranks
 from stages.task_data import TaskData, TaskDataSettings
+from tests.conftest import ROOT
 
 SHAPE = {"layers": 2, "width": 32, "heads": 2, "context": 64}
 DEMO = {"task": "demo_choice"}
 RANDOM = {**DEMO, "variant": "no_pretraining"}
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
-    ("ingest", {"source": ["embedded", "x"]}, "the embedded corpus"),
+    ("ingest", {"source": ["embedded", "x"]}, "`embedded` cannot be in a list"),
     ("ingest", {"chapter_pattern": r"_ch(\d+)$"}, "chapter_pattern is for a folder"),
     ("ingest", {"source": "x", "chapter_pattern": "("}, "no regular expression"),
     ("ingest", {"source": "x", "chapter_pattern": "_ch"}, "has 0 groups; expected one"),
@@ -89,3 +92,19 @@ def test_a_number_of_ranks_that_does_not_divide_is_refused() -> None:
     _check_ranks(settings, Resources(workers=8, min_workers=4))
     with pytest.raises(UserError, match=r"min_workers: 5 ranks .*out of \[1, 2, 4, 8\]"):
         _check_ranks(settings, Resources(workers=8, min_workers=5))
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "finetune", "transfer"])
+def test_every_setting_has_one_reason_to_be_there(kind: str) -> None:
+    """A row of the paper, the code of 2018, `stages` or a profile; or `debug:`; or the list of what
+    a user sets.
+    """
+    workflow = yaml.safe_load((ROOT / "workflow.yaml").read_text())
+    fields, by_you = load_stage(kind).settings_model.model_fields, SET_BY_YOU[kind][1].split()
+    assert set(by_you) <= fields.keys()
+    for name, field in fields.items():
+        reasons = [
+            bool(sources(workflow, kind, name, field)), bool(field_marks(field).get("debug")),
+            name in by_you,
+        ]
+        assert reasons.count(True) == 1, f"{kind}.{name}: {reasons}"
