@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt1.errors import UserError
+from gpt1.wording import span
 
 SCHEME = "s3://"
 FIRST_PATIENCE = 20.0  # seconds for the first answer: an address that is wrong must be said soon
@@ -76,7 +77,7 @@ class Objects:
             raise UserError(f"{url}: expected s3://bucket/folder")
         found = Objects(parts[1], (parts[2] or "").strip("/"))
         found._ask(
-            "head the bucket", lambda client: client.head_bucket(Bucket=found.bucket),
+            "access the bucket", lambda client: client.head_bucket(Bucket=found.bucket),
             FIRST_PATIENCE,
         )
         return found
@@ -260,15 +261,15 @@ class Objects:
             try:
                 return call(_client(os.getpid()))
             except NoCredentialsError:
-                mend = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-                raise UserError(f"{self.url}: no credentials in the environment; {mend}") from None
+                fix = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+                raise UserError(f"{self.url}: no credentials in the environment; {fix}") from None
             except ClientError as error:
                 refusal = _refusal(error)
-                if refusal is None and what != "head the bucket":
+                if refusal is None and what != "access the bucket":
                     raise
                 if refusal != "busy":
                     raise UserError(
-                        f"{self.url}: cannot {what} ({refusal or 'there is no such bucket'})"
+                        f"{self.url}: cannot {what} ({refusal or 'no such bucket'})"
                     ) from None
                 reason: Exception = error
             except Exception as error:
@@ -277,9 +278,9 @@ class Objects:
                 reason = error
             if time.monotonic() + pause > deadline:
                 line = str(reason).splitlines()[0]
-                mend = "check AWS_ENDPOINT_URL and the server; run the same command to resume"
+                fix = "check AWS_ENDPOINT_URL and the server; run the same command to resume"
                 raise UserError(
-                    f"{self.url}: no answer for {patience:g} s (could not {what}: {line}); {mend}"
+                    f"{self.url}: no answer for {span(patience)} (cannot {what}: {line}); {fix}"
                 ) from None
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -297,7 +298,7 @@ def _refusal(error: Any) -> str | None:
         return (
             None
             if said.get("Code") != "NoSuchBucket"
-            else "there is no such bucket; make it, or name another --store"
+            else "no such bucket; create it, or choose another --store"
         )
     if status >= 500 or status == 429 or said.get("Code") in BUSY:
         return "busy"

@@ -102,7 +102,7 @@ def test_damage_makes_stale_and_a_rerun_with_the_same_content_spares_the_rest(do
 def test_an_input_with_other_content_makes_stale(done: Path) -> None:
     other = json.dumps({**record(plan(done)), "digest": "0" * 64})
     record_file(plan(done)).write_text(other)
-    assert state(plan(done), ONE) == ("stale", ["input numbers has other content now"])
+    assert state(plan(done), ONE) == ("stale", ["input numbers has new content"])
 
 
 @pytest.mark.parametrize(("selection", "chosen"), [

@@ -97,7 +97,7 @@ TWO = {"a/s.py": COUNTS, "a/counting.py": "", "my/one.py": COUNTS, "my/counting.
     ({"my/one.py": "STAGE = 1"}, ONE, "its STAGE is 1; expected"),
     ({"my/one.py": "raise SystemExit(0)"}, ONE, r"be imported \(SystemExit: 0\)"),
     ({"my/one.py": "raise ValueError('two\\nlines')"}, ONE, r"\(ValueError: two lines\)"),
-    ({"my/one.py": f"SUM = {'+'.join('1' * 20_000)}"}, ONE, "nested too deeply to be read"),
+    ({"my/one.py": f"SUM = {'+'.join('1' * 20_000)}"}, ONE, "nested too deeply to parse"),
     ({"my/one.py": "# coding: nosuch"}, ONE, "one.py: not Python .unknown encoding: nosuch"),
     (TWO, "a.s", "`import counting` may be .*a/counting and .*my/counting; import it with"),
 ])  # fmt: skip
@@ -199,7 +199,7 @@ def test_a_package_of_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     file = write(tmp_path, {"yaml/words.py": stage()}, "yaml.words")
     for name, value in UserCode(tmp_path, (("yaml", ""),)).runtime_env()["env_vars"].items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match="'yaml' was sent with this job, and is also"):
+    with pytest.raises(UserError, match="'yaml' was sent with this job, but is also"):
         read(file)
 
 
