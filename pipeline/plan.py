@@ -215,7 +215,7 @@ def _parts_made(store: Store, cell: Cell, attempts: Sequence[Path]) -> list[str]
     if not listed:
         return []
     made = sum(store.published(f"{cell.uses}.parts", key) for key in listed)
-    return [f"{made} of {len(listed)} parts done"]
+    return [f"{made} of {len(listed)} parts are done"]
 
 
 def _most_like(cell: Cell, store: Store, identity: Mapping[str, Any]) -> dict[str, Any] | None:

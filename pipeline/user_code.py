@@ -184,7 +184,7 @@ def _helpers(code: UserCode, modules: Iterable[str]) -> dict[str, str]:
                 continue
             first = {**found, **places}.setdefault(name, place)
             if first != place:
-                both = " and ".join(str(code.folder / one / name) for one in (first, place))
+                both = " or ".join(str(code.folder / one / name) for one in (first, place))
                 raise UserError(
                     f"{file}: `import {name}` could mean {both}; import it with its folder's name,"
                     f" {place}.{name}"

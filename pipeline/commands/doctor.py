@@ -184,7 +184,7 @@ def _store(store: Path) -> Iterator[Finding]:
     free = shutil.disk_usage(place).free
     low = free < DISK_NEEDED
     fix = (
-        "the demo writes 0.3 GB, and each checkpoint of the 117M model about 1.4 GB; free up space,"
+        "the demo writes 0.3 GB, and each checkpoint of the 117 M model about 1.4 GB; free up space,"
         " or choose another disk with --store"
     )
     yield Finding(

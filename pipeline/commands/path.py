@@ -49,7 +49,7 @@ def path(
             command = run_command(workflow, plan.store, entry.cell.id)
             found = ", ".join(dict.fromkeys([entry.state, *entry.reasons]))
             what = f"{entry.cell.id}: expected done, found {found}"
-            raise UserError(f"{plan.store.where}: {what}; run: {command}")
+            raise UserError(f"{plan.store.where}: {what}; run it: {command}")
     records = {
         entry.cell.id: plan.seen.record(entry.cell.uses, entry.fingerprint) or {}
         for entry in chosen

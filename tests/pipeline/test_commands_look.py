@@ -60,7 +60,7 @@ def test_doctor_says_what_to_do(tmp_path: Path) -> None:
     ended = gpt1("doctor", "--json", "--store", tmp_path / "file", **variables)
     assert (ended.status, "secret" in ended.out) == (1, False), ended
     found = {one["name"]: one["state"] for one in json.loads(ended.out) if one["fix"]}
-    expected = {"store": "fail", "Ray's folder": "fail", "MLflow's server": "warn"}
+    expected = {"store": "fail", "Ray folder": "fail", "MLflow server": "warn"}
     assert expected.items() < found.items()
 
 

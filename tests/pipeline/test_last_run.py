@@ -49,7 +49,7 @@ def test_a_run_records_its_options_and_commands_that_look_take_them(made: Path) 
         ended = gpt1(*words.split())
         assert (ended.status, ended.err) == (0, USING)
     refused("workflow.yaml: no stage uses `pretrain`", "describe")
-    refused("workflow.yaml: one must be named", "pack", "packed")
+    refused("workflow.yaml: found 0 pretrain jobs", "pack", "packed")
 
 
 @pytest.mark.usefixtures("made")
@@ -109,6 +109,6 @@ def test_what_was_asked_to_end_is_stopped() -> None:
         plan.store.fail(attempt, "interrupted", user=True, stopped=True)
     cells = gpt1("status", "--json", *OPTIONS).json()["cells"]
     assert [(cell["state"], cell["run"]) for cell in cells] == [("stopped", True)] * 2
-    assert cells[0]["reasons"] == ["interrupted", "3 of 3 parts are made"]
+    assert cells[0]["reasons"] == ["interrupted", "3 of 3 parts are done"]
     run_inline(tripled())
     assert "nothing to run" in gpt1("plan", *OPTIONS).out

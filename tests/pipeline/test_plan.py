@@ -88,7 +88,7 @@ def test_a_failure_is_remembered_and_finished_parts_stay(numbers: Path) -> None:
 
 def test_a_killed_try_counts_its_parts(done: Path) -> None:
     record_file(plan(done)).unlink()
-    assert state(plan(done)) == ("partial", ["3 of 3 parts are made"])
+    assert state(plan(done)) == ("partial", ["3 of 3 parts are done"])
 
 
 def test_damage_makes_stale_and_a_rerun_with_the_same_content_spares_the_rest(done: Path) -> None:
@@ -107,7 +107,7 @@ def test_an_input_with_other_content_makes_stale(done: Path) -> None:
 
 @pytest.mark.parametrize(("selection", "chosen"), [
     ({"stages": (ONE,)}, [NUMBERS, ONE]), ({"force": True}, [NUMBERS, ONE, TWO]),
-    ({"stages": ("total",), "only": True}, "needs numbers, which is new and was"),
+    ({"stages": ("total",), "only": True}, "needs numbers, which is new and not"),
     ({"stages": ("totl",)}, "unknown stage 'totl'; did you mean 'total'"),
     ({"stages": (NUMBERS,), "force": True}, [NUMBERS]),
     ({"start": "total", "force": True}, [ONE, TWO]),

@@ -135,7 +135,7 @@ def test_a_token_is_sent_where_one_is_asked_for(tmp_path: Path) -> None:
     with http_server(token=TOKEN) as address:
         for name, value, message in (
             ("TMPDIR", "", "requires a token, but none was sent"),
-            (MODE, "token", "there is no token"),
+            (MODE, "token", "no token was found"),
             (VALUE, "another", "rejected the token"),
         ):
             os.environ[name] = value

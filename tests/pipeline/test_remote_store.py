@@ -114,7 +114,7 @@ def test_a_wrong_address_is_one_clear_line(s3_store: str, monkeypatch: Patch) ->
     monkeypatch.setattr(objects, "FIRST_PATIENCE", 0.5)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     objects._client.cache_clear()
-    with pytest.raises(UserError, match=r"no answer for 0.5 s .*AWS_ENDPOINT_URL"):
+    with pytest.raises(UserError, match=r"no answer for 0.5s .*AWS_ENDPOINT_URL"):
         Store.at(s3_store)
 
 
@@ -150,7 +150,7 @@ def test_nothing_is_made_twice(numbers: Path, s3_store: str, another_host: Move)
     assert run_inline(plan(numbers, s3_store)) == ["numbers", "total[factor=1]", "total[factor=2]"]
     another_host()
     assert plan(numbers, s3_store).to_run == []
-    assert plan(numbers, s3_store, "total.factor=3").entries["total"].state is State.NEVER
+    assert plan(numbers, s3_store, "total.factor=3").entries["total"].state is State.NEW
     (numbers / "4.txt").write_text("4")
     changed = plan(numbers, s3_store)
     run_inline(changed)
