@@ -23,6 +23,7 @@ from gpt1.errors import UserError
 from gpt1.wording import span
 
 SCHEME = "s3://"
+NO_BUCKET = "no such bucket; create it, or choose another --store"
 FIRST_PATIENCE = 20.0  # seconds for the first answer: an address that is wrong must be said soon
 PATIENCE = 900.0  # seconds a running workflow waits for a server that does not answer
 LONGEST_PAUSE = 5.0  # seconds between two tries
@@ -269,7 +270,7 @@ class Objects:
                     raise
                 if refusal != "busy":
                     raise UserError(
-                        f"{self.url}: cannot {what} ({refusal or 'no such bucket'})"
+                        f"{self.url}: cannot {what} ({refusal or NO_BUCKET})"
                     ) from None
                 reason: Exception = error
             except Exception as error:
@@ -295,11 +296,7 @@ def _refusal(error: Any) -> str | None:
         error.response.get("Error", {}),
     )
     if status in (404, 412):
-        return (
-            None
-            if said.get("Code") != "NoSuchBucket"
-            else "no such bucket; create it, or choose another --store"
-        )
+        return NO_BUCKET if said.get("Code") == "NoSuchBucket" else None
     if status >= 500 or status == 429 or said.get("Code") in BUSY:
         return "busy"
     return f"{said.get('Code')}: {said.get('Message', '')}".strip(": ")

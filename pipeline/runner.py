@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gpt1 import fault
 from gpt1.errors import StoppedError, UserError
-from gpt1.wording import span
+from gpt1.wording import number, span
 from pipeline.cluster import check_capacity, connect
 from pipeline.context import Job, run_cell
 from pipeline.display import Display
@@ -349,7 +349,4 @@ def _summary_line(artifact: Artifact, most: int = 4) -> str:
         for key, value in artifact.summary.items()
         if isinstance(value, int | float | str)
     ][:most]
-    return ", ".join(
-        f"{key} {value:,.4g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in shown
-    )
+    return ", ".join(f"{key} {number(value)}" for key, value in shown)

@@ -68,7 +68,7 @@ KILLED = "python3 -m venv --without-pip .venv; touch .venv/.installing"
         ("", "*ensurepip*) exit 1", "1", "apt install python3.*-venv"),
         ("chmod -x python-stub", "x) ", "1", "expected Python 3.11 or 3.12"),
         ("", "x) ", "900000", "expected about 900000 GB"),
-        (KILLED, "x) ", "900000", "not enough disk space"),  # what a killed installation left is not built upon
+        (KILLED, "x) ", "900000", "not enough disk"),  # a killed installation is not built upon
     ],
 )  # fmt: skip
 def test_set_up_refuses(before: str, stub: str, gigabytes: str, said: str, clone: Path) -> None:

@@ -40,9 +40,9 @@ one setting."""
 
 INTRODUCTION = """## Settings by kind of stage
 
-In brackets: type, limits and default; the value of `paper` where it is another, and which other
-profiles set it. (r) marks runtime settings: where or how fast, never what; they do not
-enter the fingerprint."""
+In parentheses: type, limits, and default; the value in `paper` if it differs; other profiles that
+set it. (r) marks runtime settings: they change where or how fast a stage runs, not its result, and
+are not part of the fingerprint."""
 
 GROUPS = {
     "pretrain": {
@@ -157,7 +157,7 @@ def commands_page() -> str:
     times = Counter(row for command in rows.values() for row in command)
     common = [row for row, count in times.items() if count >= 4]
     parts = [
-        "# Every command", NOTE, "`gpt1 COMMAND --help` says the same in a terminal.",
+        "# Every command", NOTE, "`gpt1 COMMAND --help` shows the same in a terminal.",
         one_line(app.info.epilog), "## Options of several commands", "\n".join(common),
     ]
     for name, command in commands:

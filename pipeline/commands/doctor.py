@@ -184,8 +184,8 @@ def _store(store: Path) -> Iterator[Finding]:
     free = shutil.disk_usage(place).free
     low = free < DISK_NEEDED
     fix = (
-        "the demo writes 0.3 GB, and each checkpoint of the 117 M model about 1.4 GB; free up space,"
-        " or choose another disk with --store"
+        "the demo writes 0.3 GB, and each checkpoint of the 117 M model about 1.4 GB; free up"
+        " space, or choose another disk with --store"
     )
     yield Finding(
         "disk", WARN if low else OK, f"{free / GB:.1f} GB free for the store", fix if low else ""

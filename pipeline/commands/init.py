@@ -32,6 +32,6 @@ def init(
             f"{target}: cannot be written ({error.strerror}); choose another folder"
         ) from error
     print(
-        f"Wrote {target}. Next, in that folder:\n  gpt1 run --profile demo     # everything, small,"
-        " in minutes"
+        f"Wrote {target}. Next, in that folder:\n  gpt1 run --profile demo     # a small version of"
+        " everything, in minutes"
     )

@@ -83,7 +83,7 @@ def stop(
     job: Job, address: JobAddress = HERE,
     detach: Annotated[bool, flag("--detach", "Do not wait for the job to end.")] = False,
 ) -> None:
-    """Stop a job after running training saves a checkpoint.
+    """Stop a job; training saves a checkpoint first.
 
     Finished work is kept; submit again to resume.
     """

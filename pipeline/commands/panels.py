@@ -13,8 +13,8 @@ PANELS = {
 }
 """In the order of the help page; a command that is not listed comes at its end."""
 
-EPILOG = """First steps: `gpt1 doctor` checks this machine; `gpt1 run --profile demo` runs \
-everything, small, in minutes;
+EPILOG = """First steps: `gpt1 doctor` checks this machine; `gpt1 run --profile demo` runs a \
+small version of everything, in minutes;
 `gpt1 status --explain` shows each stage's state and why; `gpt1 ui` shows the runs in MLflow.
 
 Commands that read the workflow take --profile, --set stage.key=value, --file, and --store \

@@ -79,7 +79,7 @@ def get(
         list[str] | None, typer.Argument(help="Tasks to get; default: all of the paper.")
     ] = None,
     to: Annotated[
-        Path, typer.Option("--to", help="Folder to write to; then task_data's `source`.")
+        Path, typer.Option("--to", help="Folder to download to; use it as task_data's `source`.")
     ] = Path("data"),
 ) -> None:
     """Download the tasks on the Hugging Face Hub; show where to request the others."""
