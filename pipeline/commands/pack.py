@@ -41,7 +41,7 @@ def pack(
     ] = None,
     tasks: Annotated[
         bool | None,
-        typer.Option("--tasks/--no-tasks", help="Also pack the fine-tuning jobs (of encoded tasks)."),
+        typer.Option("--tasks/--no-tasks", help="Also pack fine-tuning jobs (encoded tasks only)."),
     ] = None,
 ) -> None:
     """Pack pre-training and fine-tuning, with their inputs, to run on a machine without Ray."""
