@@ -60,7 +60,8 @@ def cache_root(store: str) -> Path:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"{base}: cannot be used as the cache ({error.strerror}); name a folder with GPT1_CACHE"
+            f"{base}: cannot be used as the cache ({error.strerror}); set GPT1_CACHE to another"
+            " folder"
         ) from None
     return root
 
@@ -83,9 +84,9 @@ def fetch(root: Path, item: Item, download: Callable[[str, Path], str | None]) -
             if found != item.sha256:
                 state = "is missing from the store"
                 if found is not None:
-                    state = f"has the sha256 {found[:12]}"
+                    state = f"has sha256 {found[:12]}"
                 raise GoneError(
-                    f"{item.key}: {state}, its record says {item.sha256[:12]}; make it again with"
+                    f"{item.key}: {state}, its record says {item.sha256[:12]}; rerun its stage with"
                     " `gpt1 run STAGE --force`"
                 )
             private.replace(target)

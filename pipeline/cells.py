@@ -71,8 +71,8 @@ def ordered(document: Document, specs: Mapping[str, StageSpec]) -> list[str]:
         if node in trail:
             cycle = " -> ".join([*trail[trail.index(node) :], node])
             raise UserError(
-                f"{document.where(('stages', node, 'needs'))}: cycle in `needs:`: {cycle}; take one"
-                " of them out"
+                f"{document.where(('stages', node, 'needs'))}: cycle in `needs:`: {cycle};"
+                " remove one of these needs"
             )
         if node in order:
             return
@@ -107,8 +107,8 @@ def expand(
         if spec.resources.min_workers is not None and not stage.gang_scheduled:
             where = document.where(("stages", node, "resources"))
             raise UserError(
-                f"{where}: {node}: min_workers is for trainings, whose ranks work together; take"
-                " it out"
+                f"{where}: {node}: min_workers is only for stages that train on several ranks;"
+                " remove it"
             )
         combinations = _combinations(document, node, spec)
         completed = stage.complete(
@@ -143,14 +143,16 @@ def _check_needs(
     for kind in stage.requires:
         if not any(kind in kinds for kinds in given):
             raise UserError(
-                f"{where}: stage {node!r} must need a stage that uses {kind!r}; add it to `needs:`"
+                f"{where}: stage {node!r} requires a stage that uses {kind!r}; add one to `needs:`"
             )
     if "*" in stage.optional_inputs:
         return
     for kinds, need in zip(given, specs[node].needs, strict=True):
         if not set(kinds) & {*stage.requires, *stage.optional_inputs}:
             takes = ", ".join((*stage.requires, *stage.optional_inputs)) or "nothing"
-            raise UserError(f"{where}: stage {node!r} has no use for {need!r}; it takes: {takes}")
+            raise UserError(
+                f"{where}: stage {node!r} does not take {need!r} as input; it takes: {takes}"
+            )
 
 
 def _combinations(document: Document, node: str, spec: StageSpec) -> list[dict[str, Any]]:
@@ -180,9 +182,9 @@ def _check_axes(
     for axis, values in matrix.items():
         where, name = document.where((*path, axis)), ".".join(map(str, (*path, axis)))
         if not values:
-            raise UserError(f"{where}: {name}: a matrix axis needs at least one value")
+            raise UserError(f"{where}: {name}: a matrix axis needs at least one value; add one")
         if len({repr(value) for value in values}) < len(values):
-            raise UserError(f"{where}: {name}: a value appears twice in {list(values)}")
+            raise UserError(f"{where}: {name}: a value appears twice in {list(values)}; keep one")
         if axis in spec.with_:
             raise UserError(
                 f"{where}: stages.{node}: {axis!r} is both in `with:` and in `{path[2]}:`;"
@@ -190,9 +192,9 @@ def _check_axes(
             )
     if path[2] == "include" and set(matrix) != set(spec.matrix):
         raise UserError(
-            f"{document.where(path)}: {'.'.join(map(str, path))}: axes"
+            f"{document.where(path)}: {'.'.join(map(str, path))}: found axes"
             f" {', '.join(matrix) or 'none'}, expected those of `matrix:`,"
-            f" {', '.join(spec.matrix) or 'none'}; a setting that all jobs share belongs in `with:`"
+            f" {', '.join(spec.matrix) or 'none'}; put a setting that all jobs share in `with:`"
         )
 
 

@@ -49,7 +49,7 @@ def find(where: str, artifacts: Callable[[], RunArtifacts]) -> Found:
         record = found.choose(cell, KINDS)
     except UserError as error:
         raise UserError(
-            f"{where}: no such folder, and {error}; or give a checkpoint's folder"
+            f"{where}: no such folder, and {error}; or give a checkpoint folder"
         ) from None
     artifact = found.store.to_artifact(record)
     if artifact.stage == "export":
@@ -71,9 +71,9 @@ def kept(task: str, found: RunArtifacts) -> str:
                 with_weights, key=lambda record: record["settings"].get("variant", "full") != "full"
             )["cell"]
         )
-    what = f"no fine-tuned job of {task!r} is made"
+    what = f"no finished fine-tuned job of {task!r}"
     if of_task:
-        what = f"{counted(len(of_task), 'fine-tuned job')} of {task!r}, none with its weights"
+        what = f"{counted(len(of_task), 'fine-tuned job')} of {task!r}, none with weights"
     tasks = (
         ", ".join(
             sorted(
@@ -83,8 +83,8 @@ def kept(task: str, found: RunArtifacts) -> str:
         or "none"
     )
     raise UserError(
-        f"{found.name}: {what} (tasks with weights: {tasks}); keep them with `gpt1 run finetune"
-        " --set finetune.keep_model=true`, or name a folder or job with --model"
+        f"{found.name}: {what} (tasks with weights: {tasks}); keep weights with `gpt1 run finetune"
+        " --set finetune.keep_model=true`, or choose a folder or job with --model"
     )
 
 
@@ -101,8 +101,8 @@ def _load(store: Store, record: Record, artifact: Artifact, step: str) -> Checkp
             str(int(file.name[15:23])) for file in artifact.under("snapshots/step-")
         )
         raise UserError(
-            f"{artifact.cell}: {name} was not kept (finetune: `keep_model: true`); snapshots:"
-            f" {snapshots or 'none'}"
+            f"{artifact.cell}: {name} was not kept (finetune keeps it with `keep_model: true`);"
+            f" snapshots: {snapshots or 'none'}"
         )
     model, vocabulary = load_model(artifact.path(name)), _vocabulary(store, record, artifact)
     check_vocabulary(model, vocabulary, artifact.cell)
@@ -126,7 +126,7 @@ def _vocabulary(store: Store, record: Record, artifact: Artifact) -> Vocabulary:
         if item and encoder:
             return Vocabulary.read(encoder[0].path, item.under("vocab_")[0].path)
     raise UserError(
-        f"{artifact.cell}: the vocabulary it was made with is no longer in the store; make it again"
+        f"{artifact.cell}: its vocabulary is no longer in the store; rerun the vocabulary stage"
     )
 
 

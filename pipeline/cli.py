@@ -52,17 +52,17 @@ INVALID, HELD, INTERRUPTED = 2, 3, 130
 REPORT = "report.html"
 
 app = typer.Typer(
-    help="GPT-1, from raw books to the paper's table: run the workflow, see what is done and why,"
-    " look at the results.",
+    help="GPT-1, from raw books to the paper's table: run the workflow, see what ran and why,"
+    " browse the results, use the models.",
     no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, epilog=panels.EPILOG,
 )  # fmt: skip
-track = typer.Typer(help="Records on their way to MLflow.", no_args_is_help=True)
+track = typer.Typer(help="Send pending MLflow records.", no_args_is_help=True)
 app.add_typer(track, name="track")
 for command in (trace, describe, pack, path, diff.diff, doctor.doctor, init):
     app.command()(command)
 task_commands.add(app)
 
-CLUSTER = "A running Ray cluster: HOST:PORT, or auto; one is started here when not given."
+CLUSTER = "Ray cluster to use: HOST:PORT or auto; default: start one on this machine."
 Address = Annotated[str | None, typer.Option("--address", help=CLUSTER, envvar="RAY_ADDRESS")]
 
 
@@ -77,7 +77,7 @@ def _print_version(asked: bool) -> None:
 
 VERSION = typer.Option(
     "--version", callback=_print_version, is_eager=True, metavar="",
-    help="Print version, commit and Python.",
+    help="Print version, commit, and Python.",
 )  # fmt: skip
 
 
@@ -89,9 +89,9 @@ def _options(version: Annotated[bool, VERSION] = False) -> None:
 @app.command()
 @takes_run_options
 def run(options: RunOptions, address: Address = None) -> None:
-    """Make everything that is not done.
+    """Run every stage that is missing or out of date.
 
-    Exit status: 0 done, 1 a stage failed, 2 invalid input or settings, 3 held by another.
+    Exit status: 0 success, 1 a stage failed, 2 invalid input or settings, 3 locked by another run.
     """
     if not options.dry_run:
         set_environment(address)
@@ -144,7 +144,7 @@ def _link_report(plan: Plan, done: Collection[str]) -> str:
             store.show(artifact.files[REPORT], REPORT)
             line = f"report: {store.shown(REPORT)}"
         elif shown := store.shown(REPORT):
-            line = f"{shown} is stale; make it: {run_command(plan.workflow, store, cell)}"
+            line = f"{shown} is stale; update it with: {run_command(plan.workflow, store, cell)}"
     return line
 
 
@@ -162,7 +162,7 @@ def _print_done(plan: Plan) -> None:
             print(f"{entry.cell.id}: {note}")
     done = [cell for cell, entry in plan.entries.items() if entry.state is State.DONE]
     report = _link_report(plan, done)
-    of_all = f"{len(done)} of {len(plan.entries)} cells done"
+    of_all = f"{len(done)} of {len(plan.entries)} jobs done"
     print(f"everything is up to date: {of_all}, nothing to run")
     _print_places(plan, report)
 
@@ -172,7 +172,7 @@ def plan(
     stages: Stages = None, file: FileToRead = None, profile: Profile = None,
     assignments: Assignments = None, store: StoreOption = "store", as_json: Json = False,
 ) -> None:
-    """Say what `run` would make, and why, without running anything."""
+    """Show what `run` would run, and why, without running anything."""
     workflow = read_workflow(file, profile, assignments, store)
     made = make_plan(workflow, Store.at(store), Selection(tuple(stages or ())))
     _print_json(made) if as_json else _print_plan(made)
@@ -186,11 +186,11 @@ def status(
     store: StoreOption = "store",
     as_json: Json = False,
     explain: Annotated[
-        bool, flag("--explain", "Each reason on its line, and the cost of running each job again.")
+        bool, flag("--explain", "Show each reason on its own line, and each job's rerun cost.")
     ] = False,
 ) -> None:
-    """Say the state of every stage: done, stale, partial, stopped, failed or new; why; and
-    what making it again will cost."""
+    """Show each stage's state (done, stale, partial, stopped, failed, or new), why, and how long
+    it took."""
     made = make_plan(read_workflow(file, profile, assignments, store), Store.at(store))
     if explain and not as_json:
         from pipeline.commands.explain import explained
@@ -245,7 +245,7 @@ def _print_json(plan: Plan) -> None:
 def graph(
     file: FileToRead = None, profile: Profile = None, assignments: Assignments = None,
     store: StoreOption = "store",
-    svg: Annotated[Path | None, typer.Option("--svg", help="Write a picture to this file.")] = None,
+    svg: Annotated[Path | None, typer.Option("--svg", help="Write an SVG to this file.")] = None,
     mermaid: Annotated[bool, flag("--mermaid", "Print Mermaid source.")] = False,
 ) -> None:
     """Draw the workflow with the state of each stage."""
@@ -257,7 +257,7 @@ def graph(
     ]
     if svg is not None:
         svg.write_text(drawing.as_svg(cells, _costs(made)), encoding="utf-8")
-        print(f"written: {svg}")
+        print(f"wrote {svg}")
         return
     print(drawing.as_mermaid(cells) if mermaid else drawing.as_text(cells), end="")
 
@@ -273,10 +273,10 @@ def _costs(plan: Plan) -> dict[str, list[str]]:
 @app.command()
 def ui(
     store: StoreOption = "store",
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port to listen on.")] = 5000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
 ) -> None:
-    """Serve MLflow's pages over the store's runs, until interrupted."""
+    """Browse the store's runs in MLflow, until interrupted."""
     from pipeline.ui import serve
 
     serve(Store.at(store).root, host, port)
@@ -284,7 +284,7 @@ def ui(
 
 @track.command("sync")
 def track_sync(store: StoreOption = "store") -> None:
-    """Send what the tracking server has not acknowledged yet."""
+    """Send the records that the MLflow server has not acknowledged yet."""
     from pipeline.tracking import sync
 
     synced = sync(Store.existing(store), info=lambda line: print(f"gpt1: {line}", file=sys.stderr))
@@ -330,7 +330,7 @@ def main() -> None:
     except OSError as error:
         if error.errno not in (errno.ENAMETOOLONG, errno.EACCES) or error.filename is None:
             raise
-        print(f"gpt1: {error.filename}: {error.strerror}; name another path", file=sys.stderr)
+        print(f"gpt1: {error.filename}: {error.strerror}; use another path", file=sys.stderr)
         raise SystemExit(INVALID) from None
 
 

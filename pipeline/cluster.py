@@ -59,7 +59,7 @@ def connect(address: str | None, code: UserCode = NONE) -> str:
             :300
         ]  # one line, though Ray says in four which versions differ
         raise UserError(
-            f"Ray {where} cannot be reached or started ({why}); `gpt1 doctor` looks at this machine"
+            f"Ray {where}: cannot connect or start ({why}); run `gpt1 doctor` to check this machine"
         ) from None
     have = ray.cluster_resources()
     return (
@@ -86,11 +86,11 @@ def check_capacity(cells: Iterable[Cell]) -> None:
         deadline = time.monotonic() + (cell.wait or 0)
         while (lack := _lack(need)) is not None:
             if time.monotonic() >= deadline:
-                mend = (
-                    "lower its `resources:` in the workflow, use a larger cluster, or set `wait:`"
-                    " to wait for one"
+                fix = (
+                    "lower `resources:` in the workflow, use a larger cluster, or set `wait:` to"
+                    " wait for more nodes"
                 )
-                raise UserError(f"{cell.id} needs {lack}; {mend}")
+                raise UserError(f"{cell.id} needs {lack}; {fix}")
             time.sleep(1)
 
 
@@ -98,5 +98,5 @@ def _lack(need: dict[str, float]) -> str | None:
     have = ray.cluster_resources()
     for kind, amount in need.items():
         if amount > have.get(kind, 0):
-            return f"{amount:g} {kind}s, the cluster has {have.get(kind, 0):g}"
+            return f"{amount:g} {kind}s, but the cluster has {have.get(kind, 0):g}"
     return None

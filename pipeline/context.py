@@ -167,7 +167,7 @@ class StageContext:
     def _part(self, seen: Store, kind: str, key: str) -> Artifact:
         found = seen.artifact(kind, key)
         if found is None:
-            raise RuntimeError(f"{self.cell}: part {key} has run and is not in the store")
+            raise RuntimeError(f"{self.cell}: part {key} ran but is not in the store")
         return found
 
 

@@ -87,7 +87,7 @@ class Display:
             if (whole and before) or (not whole and now < self._quiet_until.get(cell, 0.0)):
                 return
             self._quiet_until[cell] = now + QUIET
-            share = f" ({100 * done / total:.0f} %)" if total else ""
+            share = f" ({100 * done / total:.0f}%)" if total else ""
             self._print(
                 cell, f"{done:g} of {total:g} {unit}{share}" + (f"  {note}" if note else "")
             )
@@ -105,7 +105,7 @@ class Display:
 
     def cell_cached(self, cell: str) -> None:
         """A cell is up to date."""
-        self._end(cell, "up to date", "dim")
+        self._end(cell, "cached", "dim")
 
     def cell_failed(self, cell: str, error: str) -> None:
         """A cell has failed; the error in one line."""

@@ -52,10 +52,12 @@ def load(path: Path) -> Document:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(
-            f"{path}: no such file; name one with --file, or write one with `gpt1 init .`"
+            f"{path}: no such file; choose one with --file, or create one with `gpt1 init .`"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+        raise UserError(
+            f"{path}: cannot be read as UTF-8 text ({error}); choose another file"
+        ) from None
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
@@ -106,7 +108,7 @@ def _build(loader: _Loader, node: yaml.Node, document: Document, path: KeyPath) 
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
             line = key_node.start_mark.line + 1
             if key is None:
-                raise UserError(f"{document.name}:{line}: a key must be a plain word")
+                raise UserError(f"{document.name}:{line}: expected a plain word as key")
             if key in built:
                 raise UserError(f"{document.name}:{line}: key {key!r} appears twice; keep one")
             document.lines[(*path, key)] = line

@@ -65,12 +65,12 @@ def imported_by(file: Path, module: str) -> frozenset[str]:
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None)
         raise UserError(
-            f"{file}{f':{line}' if line else ''}: not Python ({getattr(error, 'msg', error)});"
-            " correct it"
+            f"{file}{f':{line}' if line else ''}: not valid Python ({getattr(error, 'msg', error)})"
+            "; fix it"
         ) from None
     except (RecursionError, MemoryError):
         raise UserError(
-            f"{file}: nested too deeply to be read; split its longest expression, or `elif` chain"
+            f"{file}: nested too deeply to parse; split its longest expression or `elif` chain"
         ) from None
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None

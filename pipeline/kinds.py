@@ -38,7 +38,7 @@ def load_stage(kind: str) -> Stage:
     UserError when there is none, or a module of the user's cannot be imported.
     """
     if not is_dotted(kind) and kind not in stage_kinds():
-        own = "a stage of your own is named with its folder: uses: my.stage"
+        own = "for a stage of your own, give its module: `uses: my.stage`"
         raise UserError(f"unknown stage {kind!r}; {nearest(kind, stage_kinds())}; {own}")
     module = module_of(kind)
     try:
@@ -51,7 +51,7 @@ def load_stage(kind: str) -> Stage:
         if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
             path = f"{module.replace('.', '/')}.py"
             raise UserError(
-                f"unknown stage {kind!r}: no file {path} beside the workflow, and no installed"
+                f"unknown stage {kind!r}: no file {path} next to the workflow, and no installed"
                 " module"
             ) from None
         raise UserError(

@@ -95,7 +95,7 @@ class RunArtifacts:
                 or "none"
             )
             raise UserError(
-                f"no cell {wanted!r} in {self.name}; expected one of {known}. {_OTHERS}"
+                f"no job {wanted!r} in {self.name}; expected one of {known}; {_OTHERS}"
             )
         made = [record for cell in fits if (record := self.record(cell))]
         found = (
@@ -105,15 +105,15 @@ class RunArtifacts:
         )
         if len(found) > 1:
             names = ", ".join(record["cell"] for record in found)
-            raise UserError(f"{wanted!r} could mean {len(found)} cells; name one of {names}")
+            raise UserError(f"{wanted!r} matches {len(found)} jobs; choose one of {names}")
         if not found:
             raise UserError(
-                f"{', '.join(fits)} not made in {self.name}; make it with `gpt1 run`. {_OTHERS}"
+                f"{', '.join(fits)} has not run in {self.name}; start it with `gpt1 run`; {_OTHERS}"
             )
         return found[0]
 
 
-_OTHERS = "For those of another run give its workflow, --profile and --set"
+_OTHERS = "for another run's jobs, give its workflow, --profile, and --set"
 
 
 def describe_options(file: Path, profile: str | None, assignments: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from gpt1.errors import UserError
+from gpt1.wording import span
 from pipeline.words import Word
 
 HEARTBEAT = 5.0  # seconds
@@ -60,8 +61,9 @@ class Leases:
         self.release()
         raise HeldError(
             f"{refused.about} is locked by run {holder.get('run')} (process {holder.get('pid')}"
-            f" on {holder.get('host')}, last heard of {time.time() - holder.get('beat', 0):.0f} s"
-            " ago); wait for it to end, stop it, or use another --store"
+            f" on {holder.get('host')}, last heartbeat"
+            f" {span(time.time() - holder.get('beat', 0))} ago); wait for it to end, stop it, or"
+            " use another --store"
         )
 
     def release(self) -> None:

@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from gpt1.errors import UserError
+from gpt1.wording import span
 
 SCHEME = "s3://"
+NO_BUCKET = "no such bucket; create it, or choose another --store"
 FIRST_PATIENCE = 20.0  # seconds for the first answer: an address that is wrong must be said soon
 PATIENCE = 900.0  # seconds a running workflow waits for a server that does not answer
 LONGEST_PAUSE = 5.0  # seconds between two tries
@@ -76,7 +78,7 @@ class Objects:
             raise UserError(f"{url}: expected s3://bucket/folder")
         found = Objects(parts[1], (parts[2] or "").strip("/"))
         found._ask(
-            "head the bucket", lambda client: client.head_bucket(Bucket=found.bucket),
+            "access the bucket", lambda client: client.head_bucket(Bucket=found.bucket),
             FIRST_PATIENCE,
         )
         return found
@@ -260,15 +262,15 @@ class Objects:
             try:
                 return call(_client(os.getpid()))
             except NoCredentialsError:
-                mend = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-                raise UserError(f"{self.url}: no credentials in the environment; {mend}") from None
+                fix = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+                raise UserError(f"{self.url}: no credentials in the environment; {fix}") from None
             except ClientError as error:
                 refusal = _refusal(error)
-                if refusal is None and what != "head the bucket":
+                if refusal is None and what != "access the bucket":
                     raise
                 if refusal != "busy":
                     raise UserError(
-                        f"{self.url}: cannot {what} ({refusal or 'there is no such bucket'})"
+                        f"{self.url}: cannot {what} ({refusal or NO_BUCKET})"
                     ) from None
                 reason: Exception = error
             except Exception as error:
@@ -277,9 +279,9 @@ class Objects:
                 reason = error
             if time.monotonic() + pause > deadline:
                 line = str(reason).splitlines()[0]
-                mend = "check AWS_ENDPOINT_URL and the server; run the same command to resume"
+                fix = "check AWS_ENDPOINT_URL and the server; run the same command to resume"
                 raise UserError(
-                    f"{self.url}: no answer for {patience:g} s (could not {what}: {line}); {mend}"
+                    f"{self.url}: no answer for {span(patience)} (cannot {what}: {line}); {fix}"
                 ) from None
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -294,11 +296,7 @@ def _refusal(error: Any) -> str | None:
         error.response.get("Error", {}),
     )
     if status in (404, 412):
-        return (
-            None
-            if said.get("Code") != "NoSuchBucket"
-            else "there is no such bucket; make it, or name another --store"
-        )
+        return NO_BUCKET if said.get("Code") == "NoSuchBucket" else None
     if status >= 500 or status == 429 or said.get("Code") in BUSY:
         return "busy"
     return f"{said.get('Code')}: {said.get('Message', '')}".strip(": ")

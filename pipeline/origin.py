@@ -23,8 +23,8 @@ def store_of(file: Path) -> Path:
         if folder.name == _PARTS:
             return folder.parent
     raise UserError(
-        f"{file}: is in no store (no folder {_PARTS} above it); give a file below STORE/{_PARTS},"
-        " or use --store."
+        f"{file}: not in a store (no folder {_PARTS} above it); give a file below STORE/{_PARTS},"
+        " or use --store"
     )
 
 
@@ -66,8 +66,7 @@ def record_with(store: Store, file: Path) -> tuple[dict[str, Any], str]:
             if (store.root / entry["path"]).resolve() == wanted:
                 return record, name
     raise UserError(
-        f"{file}: no finished run of the shard stage in {store.where} lists this file; run `gpt1"
-        " run shard`."
+        f"{file}: no finished shard stage in {store.where} lists this file; run `gpt1 run shard`"
     )
 
 
@@ -77,8 +76,8 @@ def input_record(store: Store, record: Mapping[str, Any], kind: str) -> dict[str
     found = store.record(kind, prints[0]) if prints else None
     if found is None:
         raise UserError(
-            f"{store.where}: the {kind} that {record.get('cell', 'this')} was made from is no"
-            " longer in the store; run it again."
+            f"{store.where}: the {kind} input of {record.get('cell', 'this')} is no longer in the"
+            " store; rerun it"
         )
     return found
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt1.errors import UserError
+from gpt1.wording import counted
 from pipeline.canonical import fingerprint, semantic
 from pipeline.cells import Cell, Workflow
 from pipeline.digests import Digests
@@ -161,7 +162,7 @@ def _entry(
         and record is not None
         and record.get("code") != code_hash(cell.uses, task)
     ):
-        entry.notes.append("the code has changed since (--code rerun makes it again)")
+        entry.notes.append("the code has changed since it ran (--code rerun reruns it)")
         if selection.rerun_changed_code:
             entry.state, entry.reasons = State.STALE, ["code changed"]
     return entry
@@ -184,7 +185,7 @@ def _state(
             if failure.stopped:
                 return State.STOPPED, [reason, *parts], None
             return State.FAILED, [reason], None
-        tries = f"{len(attempts)} unfinished {'try' if len(attempts) == 1 else 'tries'}"
+        tries = counted(len(attempts), "unfinished attempt")
         return State.PARTIAL, parts or [tries], None
     like = _most_like(cell, store, identity)
     if like is None:
@@ -202,7 +203,7 @@ def other_inputs(
     for need in cell.needs:
         now = made.get(need)
         if now is not None and recorded.get(now.fingerprint, now.digest) != now.digest:
-            return f"input {need} has other content now"
+            return f"input {need} has new content"
     return None
 
 
@@ -279,6 +280,6 @@ def _decide(
     for need in cell.needs:
         if entry.run and not entries[need].run and entries[need].state is not State.DONE:
             raise UserError(
-                f"{cell.id} needs {need}, which is {entries[need].state} and was not chosen; "
+                f"{cell.id} needs {need}, which is {entries[need].state} and not selected; "
                 "drop --only or --from, or run that stage first"
             )

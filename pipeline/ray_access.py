@@ -24,7 +24,7 @@ from pipeline.ray_auth import GIVE_TOKEN, auth_mode, token_to_send, user_token
 
 PATIENCE = 10.0  # seconds for an answer
 LONGEST_SOCKET = 107  # bytes of a Unix socket's path
-OTHER_FOLDER = "set RAY_TMPDIR to a short path that can be written, such as /tmp"
+OTHER_FOLDER = "set RAY_TMPDIR to a short, writable path such as /tmp"
 
 
 def prepare(address: str | None) -> str | None:
@@ -79,7 +79,7 @@ def check_job_server(address: str) -> bool:
         raise UserError(_refused(where, token))
     if status != 200 or b'"ray_version"' not in content:
         raise UserError(
-            f"{where}: no Ray cluster answers, but something else (HTTP status {status}); expected"
+            f"{where}: found a server that is not a Ray cluster (HTTP status {status}); expected"
             f" {expected}"
         )
     return asks
@@ -87,7 +87,7 @@ def check_job_server(address: str) -> bool:
 
 def warn_of_open(address: str) -> None:
     """Say that a cluster lets everybody in."""
-    who = "whoever reaches its ports can run programs on it"
+    who = "anyone who can reach its ports can run programs on it"
     print(
         f"warning: the Ray cluster at {address} has no authentication: {who}"
         " (docs/explanation/cluster.md)",
@@ -100,9 +100,9 @@ def temporary_folder() -> tuple[Path, str]:
     folder = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
     session = folder / "ray" / f"session_2026-01-01_00-00-00_000000_{os.getpid()}"
     if not folder.is_absolute():
-        return folder, "is no absolute path"
+        return folder, "is not an absolute path"
     if (length := len(os.fsencode(session / "sockets" / "plasma_store"))) > LONGEST_SOCKET:
-        return folder, f"is {length - LONGEST_SOCKET} bytes too long for the paths of Unix sockets"
+        return folder, f"is {length - LONGEST_SOCKET} bytes too long for Unix socket paths"
     place = folder / "ray"
     while not os.path.lexists(place) and place != place.parent:
         place = place.parent
@@ -110,7 +110,7 @@ def temporary_folder() -> tuple[Path, str]:
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
-        return folder, f"cannot be written ({error.strerror})"
+        return folder, f"is not writable ({error.strerror})"
     return folder, ""
 
 
@@ -124,7 +124,7 @@ def _own(address: str | None) -> bool:
 def _prepare_own() -> None:
     folder, fault = temporary_folder()
     if fault:
-        raise UserError(f"{folder}, Ray's temporary folder, {fault}; {OTHER_FOLDER}")
+        raise UserError(f"Ray's temporary folder {folder} {fault}; {OTHER_FOLDER}")
     os.environ["RAY_TMPDIR"] = str(
         folder
     )  # Ray would take an empty variable for the working directory
@@ -182,7 +182,9 @@ def _asks_for_token(address: str) -> bool:
     where = f"--address {address!r} (or RAY_ADDRESS)"
     if not re.fullmatch(r"auto|([^\s/:@]+|\[[0-9a-fA-F:]+\]):\d{1,5}", address):
         also = (
-            f"; to send a job to {address} use `gpt1 submit`" if address.startswith("http") else ""
+            f"; to submit a job to {address}, use `gpt1 submit`"
+            if address.startswith("http")
+            else ""
         )
         raise UserError(
             f"{where}: expected HOST:PORT of a Ray cluster, such as 127.0.0.1:6379, or auto{also}"
@@ -218,10 +220,10 @@ def _asks_for_token(address: str) -> bool:
         time.sleep(0.5)  # a node's processes start one after the other
     if not nodes:
         advice = (
-            f"start one with `ray start --address {address}`, or send the run with `gpt1 submit`"
+            f"start one with `ray start --address {address}`, or submit the run with `gpt1 submit`"
         )
         raise UserError(
-            f"{where}: this machine has no node of the cluster, which a run needs; {advice}"
+            f"{where}: this machine runs no node of the cluster, which a run needs; {advice}"
         )
     return asks
 
@@ -246,9 +248,9 @@ def _ask(place: str, token: str | None = None) -> tuple[Any, str]:
 
 def _refused(where: str, token: str | None) -> str:
     found = (
-        "asks for a token, and none was sent"
+        "requires a token, but none was sent"
         if token is None
-        else "refuses the token that was sent"
+        else "rejected the token"
     )
     return f"{where}: the Ray cluster {found}; {GIVE_TOKEN}"
 

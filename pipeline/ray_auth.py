@@ -14,7 +14,7 @@ GIVE_TOKEN = (
     " (docs/explanation/cluster.md)"
 )
 
-UNSENDABLE = "holds no token: expected one line of printable ASCII characters"
+UNSENDABLE = "is not a token: expected one line of printable ASCII characters"
 
 
 def auth_mode() -> str | None:
@@ -50,7 +50,7 @@ def user_token() -> str | None:
         )
     if named and not found:
         raise UserError(
-            f"RAY_AUTH_TOKEN_PATH={named} {why}; expected a file with the token of the Ray cluster"
+            f"RAY_AUTH_TOKEN_PATH={named} {why}; expected a file with the Ray cluster's token"
         )
     return found or None
 
@@ -64,7 +64,7 @@ def token_to_send() -> str | None:
         return None
     token = user_token()
     if token is None:
-        raise UserError(f"RAY_AUTH_MODE=token, and there is no token; {GIVE_TOKEN}")
+        raise UserError(f"RAY_AUTH_MODE=token, but no token was found; {GIVE_TOKEN}")
     return token
 
 

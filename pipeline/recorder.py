@@ -132,7 +132,7 @@ class Recorder:
                 raise
             if (do, uid) not in self._said:
                 self._said.add((do, uid))
-                self._say(f"MLflow refuses {do} of run {uid}: {brief(error)}")
+                self._say(f"MLflow rejected {do} of run {uid}: {brief(error)}")
 
     def _connect(self) -> None:
         if self._client is not None:
@@ -174,8 +174,8 @@ class Recorder:
         self.ids.clear()
         replace(self._map, self.ids)
         self._say(
-            f"MLflow's experiment {EXPERIMENT} kept its files in {found.artifact_location}, outside"
-            f" the store; it is now called {other!r}, and new runs go to a new one"
+            f"MLflow experiment {EXPERIMENT} keeps its files in {found.artifact_location}, outside"
+            f" the store; renamed it to {other!r}, and new runs go to a new experiment"
         )
 
     def _log(self, run_id: str, path: Path, folder: str) -> None:
@@ -275,7 +275,7 @@ class Recorder:
             ]
             if changed:
                 raise ValueError(
-                    f"a parameter cannot change; MLflow keeps {'; '.join(changed)}"
+                    f"a parameter cannot change; MLflow kept {'; '.join(changed)}"
                 ) from None
 
     def _metrics(self, entries: Sequence[Entry]) -> None:

@@ -226,9 +226,9 @@ class Records:
             {"cell": cell, "run": run_id, "seconds": None} for cell, run_id in self._cached.items()
         ]
         if rows:
-            tags[NOTE] = self._note(self._run, ["| cell | |", "|---|---|"], rows, cells)
+            tags[NOTE] = self._note(self._run, ["| job | |", "|---|---|"], rows, cells)
         if skipped:
-            tags["gpt1.left_out"] = ", ".join(skipped)[:4000]
+            tags["gpt1.skipped"] = ", ".join(skipped)[:4000]
         if tags:
             self._tracker.tags(self._run, tags)
         for group in self._groups:
@@ -311,7 +311,7 @@ def fitting(head: Sequence[str], rows: Sequence[str]) -> tuple[str, int]:
     text = "\n".join([*head, *rows])
     if len(text) <= LONGEST_TAG:
         return text, 0
-    last = "\n\nand {} more: the document " + CELLS + " of this run has all jobs"
+    last = "\n\nand {} more; " + CELLS + " in the artifacts of this run lists all jobs"
     room = LONGEST_TAG - len("\n".join(head)) - len(last.format(len(rows)))
     shown = bisect_right(list(accumulate(1 + len(row) for row in rows)), room)
     return "\n".join([*head, *rows[:shown]]) + last.format(len(rows) - shown), len(rows) - shown
@@ -338,11 +338,11 @@ def cell_note(record: Mapping[str, Any], store: Store, uses: Mapping[str, str]) 
         for name, value in record.get("summary", {}).items()
         if isinstance(value, int | float)
     ]
-    lines = ["| figure | |", "|---|---|", *figures, ""] if figures else []
+    lines = ["| metric | |", "|---|---|", *figures, ""] if figures else []
     for cell, print_ in sorted(record.get("inputs", {}).items()):
         made = store.record(uses[print_], print_) or {}
-        lines.append(f"- from {_link(cell, str(made.get('mlflow_run_id') or ''))}")
-    return "\n".join([*lines, "", f"Fingerprint `{record.get('fingerprint')}`."])
+        lines.append(f"- input: {_link(cell, str(made.get('mlflow_run_id') or ''))}")
+    return "\n".join([*lines, "", f"fingerprint: `{record.get('fingerprint')}`"])
 
 
 def _link(cell: str, run_id: str) -> str:

@@ -24,8 +24,8 @@ REQUIREMENTS = (
 )
 FOLDER = "registered_model"
 ABOUT = (
-    "A version for each export of `gpt1 run`. The alias `newest` is the last of all, a profile's"
-    " name the last of that profile."
+    "One version per model that `gpt1 run` exports. The alias `newest` points to the latest"
+    " version, and a profile's name to the latest of that profile."
 )
 DESCRIBED = 4000  # characters of the model card
 _WHILE_WRITING = {

@@ -165,7 +165,7 @@ class RemoteStore(Store):
                 return f"file {file.name} is missing from the store"
             if size != file.size:
                 return (
-                    f"file {file.name} has {size} bytes in the store, its record says {file.size}"
+                    f"file {file.name} has {size} bytes in the store, but {file.size} in its record"
                 )
         return None
 

@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gpt1 import fault
 from gpt1.errors import StoppedError, UserError
+from gpt1.wording import number, span
 from pipeline.cluster import check_capacity, connect
 from pipeline.context import Job, run_cell
 from pipeline.display import Display
@@ -136,8 +137,8 @@ class Runner:
         left = records.close(self._word, self.outcome.skipped)
         if left:
             self._note(
-                f"{left} records for MLflow wait in the store's outbox; `gpt1 track sync` sends"
-                " them"
+                f"{left} MLflow records are pending in the store's outbox; send them with `gpt1"
+                " track sync`"
             )
 
     def _end_if_asked(self) -> None:
@@ -149,12 +150,12 @@ class Runner:
         if self._end_by is None:
             self._end_by = time.monotonic() + SAVING
             self._note(
-                "asked to end: training makes a checkpoint first; a second Ctrl-C or SIGTERM ends"
-                " it at once"
+                "stopping after training saves a checkpoint; to stop now, press Ctrl-C or send"
+                " SIGTERM again"
             )
             ray.get(self.hub.stop.remote())
         if time.monotonic() > self._end_by:
-            self._note(f"training has not ended after {SAVING:g} s, and is cut off")
+            self._note(f"training did not stop within {span(SAVING)}; canceling it")
             raise KeyboardInterrupt
         silent = ray.get(self.hub.silence.remote())
         alone = [
@@ -162,7 +163,7 @@ class Runner:
             for one, attempt in self._running.items()
             if silent.get(attempt.entry.cell.id, QUIET) >= QUIET
         ]
-        self._cancel(alone, "interrupted; nothing there could have saved it")
+        self._cancel(alone, "interrupted, with no training that could save a checkpoint")
 
     def _note(self, text: str) -> None:
         self.display.cell_line(self.plan.workflow.name, text)
@@ -193,7 +194,7 @@ class Runner:
             if any(need in self.outcome.failed or need in self.outcome.skipped for need in needs):
                 self.outcome.skipped.append(entry.cell.id)
                 del self._waiting[entry.cell.id]
-                self.display.cell_failed(entry.cell.id, "skipped, because what it needs has failed")
+                self.display.cell_failed(entry.cell.id, "skipped, because a job it needs failed")
             elif all(need in self._artifacts for need in needs):
                 del self._waiting[entry.cell.id]
                 self._take_or_start(entry)
@@ -280,7 +281,7 @@ class Runner:
     def _made(self, entry: Entry) -> None:
         record = self.plan.store.record(entry.cell.uses, entry.fingerprint)
         if record is None:
-            raise RuntimeError(f"{entry.cell.id} ended well and published nothing")
+            raise RuntimeError(f"{entry.cell.id} finished but published nothing")
         artifact = self.plan.store.to_artifact(record)
         self._artifacts[entry.cell.id] = artifact
         self.outcome.made.append(entry.cell.id)
@@ -298,7 +299,7 @@ class Runner:
             and not isinstance(cause, UserError)
             and not self._ending.asked
         ):
-            self.display.cell_line(cell.id, f"try {attempt.number} failed ({text}); trying again")
+            self.display.cell_line(cell.id, f"attempt {attempt.number} failed ({text}); retrying")
             self._waiting[cell.id] = attempt.entry
             return
         self.outcome.failed[cell.id] = text
@@ -317,7 +318,7 @@ class Runner:
             if limit is not None and time.monotonic() - attempt.started > limit:
                 ray.cancel(reference, force=True)
                 del self._running[reference]
-                self._failed(attempt, TimeoutError(f"took longer than its timeout of {limit:g} s"))
+                self._failed(attempt, TimeoutError(f"exceeded its timeout of {span(limit)}"))
 
     def _cancel(self, references: Iterable[Any], why: str = "interrupted") -> None:
         entries = []
@@ -348,7 +349,4 @@ def _summary_line(artifact: Artifact, most: int = 4) -> str:
         for key, value in artifact.summary.items()
         if isinstance(value, int | float | str)
     ][:most]
-    return ", ".join(
-        f"{key} {value:,.4g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in shown
-    )
+    return ", ".join(f"{key} {number(value)}" for key, value in shown)

@@ -37,17 +37,17 @@ class ResourceSpec(_Strict):
     """What a stage may use."""
 
     workers: int | None = Field(
-        None, ge=1, description="Processes at once; as many as fit when not given."
+        None, ge=1, description="Number of processes; default: as many as fit."
     )
-    cpus: float = Field(1, gt=0, description="Cores of each process.")
+    cpus: float = Field(1, gt=0, description="CPU cores per process.")
     gpus: float = Field(
-        0, ge=0, description="GPUs of each process; a fraction lets small jobs share one."
+        0, ge=0, description="GPUs per process; a fraction lets small jobs share one."
     )
     min_workers: int | None = Field(
         None,
         ge=1,
         description=(
-            "A training may start and continue with this many ranks while hosts are missing."
+            "Smallest number of ranks to start or continue training with while nodes are missing."
         ),
     )
 
@@ -67,26 +67,26 @@ class StageSpec(_Strict):
     uses: str = Field(
         "",
         description=(
-            "A file of stages/, or a module of yours (my.stage); else the entry's own name."
+            "A file of stages/, or your own module (my.stage); default: the entry's name."
         ),
     )
-    needs: tuple[str, ...] = Field((), description="The stages whose output it reads.")
+    needs: tuple[str, ...] = Field((), description="Stages whose output it reads.")
     with_: dict[str, Any] = Field(
-        default_factory=dict, alias="with", description="The stage's settings."
+        default_factory=dict, alias="with", description="Settings of the stage."
     )
     matrix: dict[str, tuple[Any, ...]] = Field(
-        default_factory=dict, description="Settings to run every combination of."
+        default_factory=dict, description="Lists of values: one job per combination."
     )
     include: tuple[dict[str, tuple[Any, ...]], ...] = Field(
-        (), description="Further matrices, for combinations that no one has."
+        (), description="Additional matrices, whose combinations are added to `matrix`."
     )
     resources: ResourceSpec = Field(
         default_factory=lambda: ResourceSpec.model_validate({}),
-        description="What the stage may use.",
+        description="Resources of the stage.",
     )
-    retries: int = Field(0, ge=0, le=100, description="How often a failed job is tried again.")
+    retries: int = Field(0, ge=0, le=100, description="How often to retry a failed job.")
     timeout: Duration | None = Field(
-        None, description="How long one try may take, such as 90s, 30m, 2h."
+        None, description="Time limit of one attempt, such as 90s, 30m, 2h."
     )
     wait: Duration | None = Field(
         None, description="How long to wait for resources the cluster does not have yet."
@@ -96,9 +96,9 @@ class StageSpec(_Strict):
 class ProfileSpec(_Strict):
     """One entry under `profiles:`; overlays the same keys."""
 
-    description: str = Field("", description="One sentence for people.")
+    description: str = Field("", description="One sentence.")
     stages: dict[str, dict[str, Any] | None] = Field(
-        default_factory=dict, description="What is different from `stages:`."
+        default_factory=dict, description="Overrides of `stages:`."
     )
 
 

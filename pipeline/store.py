@@ -108,7 +108,7 @@ class Store:
         text = str(where)
         path = path_of_uri(text) if text.startswith(FILE) else Path(where)
         if not text.startswith("s3:/") and not path.is_dir():
-            raise UserError(f"there is no store {where}; name one with --store")
+            raise UserError(f"{where}: no such store; choose one with --store")
         return Store.at(where)
 
     @property
@@ -226,7 +226,7 @@ class Store:
                 return f"file {file.name} is missing from the store"
             if size != file.size:
                 return (
-                    f"file {file.name} has {size} bytes in the store, its record says {file.size}"
+                    f"file {file.name} has {size} bytes in the store, but {file.size} in its record"
                 )
         return None
 
@@ -350,7 +350,7 @@ def valid(record: Any) -> dict[str, Any] | None:
     if wrong:
         where = f"{stage}/{record['fingerprint']}/{RECORD}"
         raise UserError(
-            f"{where}: names the file {wrong[0]!r}, expected one below {stage}/; delete the record"
+            f"{where}: found the file {wrong[0]!r}, expected one below {stage}/; delete the record"
             " if you did not write it"
         )
     return record

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gpt1.errors import UserError
+from gpt1.wording import span
 from pipeline.addresses import without_password
 from pipeline.ending import CLOSING, SAVING
 from pipeline.last_run import SUBMITTED_FILE
@@ -94,7 +95,7 @@ def submit_job(address: str, order: Order, detach: bool) -> int:
     active = [job for job in same if str(job.status) not in OVER]
     if active:
         job = str(active[0].submission_id)
-        print(f"job {job} at {shown} is this very work, and under way", flush=True)
+        print(f"job {job} at {shown} is the same work and still running", flush=True)
     else:
         with tempfile.TemporaryDirectory(prefix="gpt1-submit-") as folder:
             packed = _pack(Path(folder), order.file, order.code)
@@ -136,21 +137,21 @@ def follow(address: str, job: str) -> int:
         )  # Ray's log ends without an error, too, when the cluster closes the connection
     except KeyboardInterrupt:
         print(
-            f"the job continues; `gpt1 logs --address {address} {job}` shows it, `gpt1 stop"
-            f" --address {address} {job}` ends it"
+            f"the job continues; follow it with `gpt1 logs --address {address} {job}`, or stop it"
+            f" with `gpt1 stop --address {address} {job}`"
         )
         return 130
     except (RuntimeError, OSError, ClientError) as error:
         why = type(error).__name__  # the text of such an error is a page
         print(
-            f"{address} no longer answers for job {job} ({why}); run the same command to follow it"
-            " again, or to resume from the store"
+            f"lost the connection to {address} and job {job} ({why}); run the same command to"
+            " follow it again, or to resume from the store"
         )
         return 1
     if not info.status.is_terminal():
         print(
-            f"the connection to job {job} has ended; the job continues; run the same command to"
-            " follow it again"
+            f"lost the connection to job {job}, which continues; run the same command to follow it"
+            " again"
         )
         return 1
     code = info.driver_exit_code
@@ -176,7 +177,8 @@ def wait_for_end(address: str, job: str) -> str:
     except (RuntimeError, OSError) as error:
         why = type(error).__name__
         raise UserError(
-            f"{address} answers no more for job {job} ({why}); see `gpt1 jobs` when it is back"
+            f"lost the connection to {address} and job {job} ({why}); run `gpt1 jobs` when the"
+            " cluster is back"
         ) from None
     return status
 
@@ -223,7 +225,7 @@ def job_environment(given: Mapping[str, str]) -> dict[str, str]:
         if SECRET.search(name) or ("://" in value and without_password(value) != value):
             advice = (
                 "set it in the environment of the cluster's nodes (docs/explanation/cluster.md):"
-                " Ray shows a job's own to everybody"
+                " Ray shows a job's environment to everyone"
             )
             raise UserError(f"{name} holds a secret; {advice}")
     return {**passed, **given}
@@ -244,7 +246,8 @@ def _listed(client: Any, address: str) -> list[Any]:
     except Exception as error:  # whatever Ray's client makes of an answer that is none
         why = " ".join(str(error).split())[:300]
         raise UserError(
-            f"--address {without_password(address)}: the cluster does not list its jobs ({why})"
+            f"--address {without_password(address)}: the cluster cannot list its jobs ({why});"
+            " check its head"
         ) from None
 
 
@@ -275,9 +278,9 @@ def _submit(client: Any, job: str, **arguments: Any) -> str:
             if "No available agent" not in str(error):
                 raise
             if time.monotonic() > deadline:
-                advice = "see the dashboard agent's log on the head, or submit again"
+                advice = "check the dashboard agent's log on the head, or submit again"
                 raise UserError(
-                    f"the cluster has no job agent after {AGENT_WAIT} s; {advice}"
+                    f"the cluster has no job agent after {span(AGENT_WAIT)}; {advice}"
                 ) from None
         time.sleep(2)
 
@@ -302,9 +305,9 @@ def _pack(folder: Path, file: Path, code: UserCode) -> Path:
             shutil.copy(path, copy)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     if size > LIMIT:
-        advice = f"remove large files from {', '.join([*SENT, *code.entries])}"
+        advice = f"move large files out of {', '.join([*SENT, *code.entries])}"
         raise UserError(
-            f"the code to upload has {size >> 20} MiB, more than {LIMIT >> 20} MiB; {advice}"
+            f"the code to upload has {size >> 20} MiB, expected at most {LIMIT >> 20} MiB; {advice}"
         )
     return folder
 

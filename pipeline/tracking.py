@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from gpt1.errors import UserError
 from gpt1.paths import FILE, path_of_uri
+from gpt1.wording import span
 from pipeline.outbox import Outbox
 from pipeline.recorder import Recorder, brief, default_uri, locked
 from pipeline.store import Store
@@ -255,7 +256,7 @@ class Tracker:
                     self._outbox.close()
                     self._outbox.compact()
             except BlockingIOError:
-                self.trouble = "another gpt1 process is sending for this store"
+                self.trouble = "another gpt1 process is sending this store's records"
             except Exception as error:
                 # Whatever it is must not end the thread: what is not acknowledged is tried again,
                 # for as long as it takes.
@@ -292,7 +293,7 @@ class Tracker:
                 "the store" if isinstance(error, UserError) else "MLflow"
             )  # lines go to a remote store first
             self._say(
-                f"{self._away} does not answer; records wait in {self._outbox.folder} ({reason})"
+                f"{self._away} does not answer ({reason}); records wait in {self._outbox.folder}"
             )
         self.trouble = reason
 
@@ -322,7 +323,7 @@ def sync(
     left = tracker.close(timeout) if waiting else 0
     return Synced(
         waiting - left, left, len(closed),
-        (tracker.trouble or f"not done within {timeout:g} s") if left else None,
+        (tracker.trouble or f"not done within {span(timeout)}") if left else None,
     )
 
 

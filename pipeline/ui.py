@@ -38,8 +38,8 @@ def serve(
     store = store.absolute()
     if not (store / DATA_BASE).is_file():
         raise UserError(
-            f"{store}: nothing has been recorded (no {DATA_BASE}); run the workflow first, or name"
-            " another --store"
+            f"{store}: no runs recorded (no {DATA_BASE}); run the workflow first, or choose another"
+            " --store"
         )
     _require_free(host, port)
     command = [
@@ -59,10 +59,10 @@ def serve(
         guard = _guard(server.pid)
         try:
             _await_answer(host, port, server, log)
-            ready = f"MLflow shows {store} at http://{host}:{port}{_page(store)} (Ctrl-C ends it)"
+            ready = f"MLflow shows {store} at http://{host}:{port}{_page(store)} (Ctrl-C stops it)"
             info(ready) if info else print(ready, flush=True)
             server.wait()
-            raise UserError(f"the MLflow server has ended by itself: {_tail(log)}")
+            raise UserError(f"the MLflow server exited: {_tail(log)}")
         except KeyboardInterrupt:
             return
         finally:
@@ -88,7 +88,7 @@ def _require_free(host: str, port: int) -> None:
             probe.bind((host, port))
         except (OSError, OverflowError) as error:
             raise UserError(
-                f"{host}:{port} cannot be used ({error}); name a free port with --port"
+                f"{host}:{port} cannot be used ({error}); choose a free port with --port"
             ) from None
 
 

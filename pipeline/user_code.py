@@ -141,8 +141,8 @@ def find_user_code(workflow: Path, modules: Mapping[str, str]) -> UserCode:
         for name, place in code.places:
             if other := _elsewhere(name, code.folder / place):
                 raise UserError(
-                    f"{name!r} was sent with this job, and is also {other} on"
-                    f" {os.uname().nodename}; give yours another name"
+                    f"{name!r} was sent with this job, but is also {other} on"
+                    f" {os.uname().nodename}; rename yours"
                 )
         return code
     folder, other_end = workflow.parent.resolve(), workflow.resolve().parent
@@ -157,8 +157,8 @@ def find_user_code(workflow: Path, modules: Mapping[str, str]) -> UserCode:
         other = _elsewhere(top, folder)
         if other is not None:
             raise UserError(
-                f"{where}: {module!r} is {file}, and {top!r} is also {other}; give the folder"
-                f" {folder / top} another name"
+                f"{where}: {module!r} is {file}, but {top!r} is also {other}; rename the folder"
+                f" {folder / top}"
             )
         if top not in PROJECT:
             places[top] = ""
@@ -184,9 +184,9 @@ def _helpers(code: UserCode, modules: Iterable[str]) -> dict[str, str]:
                 continue
             first = {**found, **places}.setdefault(name, place)
             if first != place:
-                both = " and ".join(str(code.folder / one / name) for one in (first, place))
+                both = " or ".join(str(code.folder / one / name) for one in (first, place))
                 raise UserError(
-                    f"{file}: `import {name}` may be {both}; import it with its folder's name,"
+                    f"{file}: `import {name}` could mean {both}; import it with its folder's name,"
                     f" {place}.{name}"
                 )
             found[name] = place
@@ -210,8 +210,7 @@ def _place(folder: Path, own: str, name: str, importer: Path) -> str | None:
             place or helper == folder / f"{name}.py"
         ):  # a folder beside the workflow is data until a name says otherwise
             raise UserError(
-                f"{importer}: `import {name}` is {helper}, and also {other}; give yours another"
-                " name"
+                f"{importer}: `import {name}` could mean {helper} or {other}; rename yours"
             )
     return None
 

@@ -28,7 +28,7 @@ def read(file: Path, profile: str | None = None, assignments: Sequence[str] = ()
     data = document.data
     if not isinstance(data, dict):
         raise UserError(
-            f"{file}: expected the keys name, stages and profiles; found {type(data).__name__}"
+            f"{file}: expected the keys name, stages, and profiles; found {type(data).__name__}"
         )
     _known_keys(document, data, {"name", "stages", "profiles"}, ())
     stages = data.get("stages")
@@ -167,8 +167,8 @@ def _stage_spec(document: Document, node: str, raw: dict[str, Any]) -> StageSpec
         raw = {**raw, "needs": [raw["needs"]]}
     if not re.fullmatch(r"[a-z][a-z0-9_]*", node):
         raise UserError(
-            f"{document.where(('stages', node))}: stage name {node!r}: use small letters, digits"
-            " and _"
+            f"{document.where(('stages', node))}: stage name {node!r}: use lowercase letters,"
+            " digits, and _"
         )
     cleaned = {key: value for key, value in raw.items() if value is not None}
     return cast(StageSpec, parse(document, StageSpec, cleaned, ("stages", node)))

@@ -41,7 +41,7 @@ def test_shell_scripts(script: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "more", "message"),
     [
-        ("ray/node.sh", {}, "expected head or worker, found ''"),
+        ("ray/node.sh", {}, "found '', expected head or worker"),
         ("ray/node.sh worker", {"RAY_AUTH_MODE": "token"}, "HEAD is not set"),
         ("ray/node.sh head", {}, "RAY_AUTH_MODE is not set"),
         ("mlflow/serve.sh", {}, "STORE_URI is not set; expected postgresql+psycopg2://"),

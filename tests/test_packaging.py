@@ -67,8 +67,8 @@ KILLED = "python3 -m venv --without-pip .venv; touch .venv/.installing"
         ("", "*version_info*) echo 3.9; exit", "1", "is 3.9, expected Python 3.11 or 3.12"),
         ("", "*ensurepip*) exit 1", "1", "apt install python3.*-venv"),
         ("chmod -x python-stub", "x) ", "1", "expected Python 3.11 or 3.12"),
-        ("", "x) ", "900000", "needs about 900000 GB"),
-        (KILLED, "x) ", "900000", "no room"),  # what a killed installation left is not built upon
+        ("", "x) ", "900000", "expected about 900000 GB"),
+        (KILLED, "x) ", "900000", "not enough disk"),  # a killed installation is not built upon
     ],
 )  # fmt: skip
 def test_set_up_refuses(before: str, stub: str, gigabytes: str, said: str, clone: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_wheel_starts_a_project_and_plans_it(installed: Path, tmp_path: Path) 
     assert not (project / "workflow.yaml").is_symlink()
     planned = gpt1(installed, project, "plan", "--profile", "demo", "--json")
     assert len(json.loads(planned.stdout)["cells"]) == 26, planned.stderr
-    for words, message in ((("init", "project"), "exists already"), (("plan",), "gpt1 init")):
+    for words, message in ((("init", "project"), "already exists"), (("plan",), "gpt1 init")):
         done = gpt1(installed, tmp_path, *words)
         assert (done.returncode, message in done.stderr) == (2, True)
 

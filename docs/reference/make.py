@@ -24,25 +24,25 @@ NOTE = "*Written by `python -m docs.reference.make` from the code; edit that, no
 
 STAGE_KEYS = """## Keys of a stage
 
-- `uses`: the kind of stage, a module of `stages/` or, with dots, of yours; default: the entry's
+- `uses`: the kind of stage: a module of `stages/` or, with a dot, your own; default: the entry's
   name.
 - `needs`: the stages whose outputs it reads.
-- `with`: its settings, below by kind.
+- `with`: its settings, listed below by kind.
 - `matrix`: lists of values for settings: one job for each combination.
-- `include`: further matrices of the same settings, whose combinations are added to `matrix`.
-- `resources`: `workers`, and for each `cpus` and `gpus`; default: as many workers as fit.
-  `min_workers`: how many ranks a training may continue with while hosts are missing.
-- `retries`: how often a failed job is tried again (not after a wrong input or setting).
-- `timeout`: how long one try may take, such as `90s`, `30m`, `2h`.
-- `wait`: how long to wait for a cluster that is large enough; default: a run that cannot be placed
-  is refused at once.
+- `include`: additional matrices of the same settings, whose combinations are added to `matrix`.
+- `resources`: `workers` (default: as many as fit), and `cpus` and `gpus` for each. `min_workers`:
+  the smallest number of ranks to start or continue training with while nodes are missing.
+- `retries`: how often to retry a failed job (not after a wrong input or setting).
+- `timeout`: the time limit of one attempt, such as `90s`, `30m`, `2h`.
+- `wait`: how long to wait for a cluster that is large enough; default: fail at once.
 
-`profiles:` overlay the same keys by name, each with a `description` and `stages`; `null` restores a
-default. `gpt1 run --profile NAME` takes one; `--set stage.key=value` changes one setting."""
+Each profile under `profiles:` has a `description` and overrides the same keys under its `stages`;
+`null` restores a default. `gpt1 run --profile NAME` selects one; `--set stage.key=value` changes
+one setting."""
 
 INTRODUCTION = """## Settings by kind of stage
 
-In brackets: type, limits, default, and where the value comes from: a section, table or figure of
+In parentheses: type, limits, default, and where the value comes from: a section, table or figure of
 Radford et al. 2018 (`paper 4.1`), the code released with it (`code of 2018`; `reference_2018`
 selects all its alternatives), the common `stages` of `workflow.yaml`, or profiles. (r) marks
 runtime settings: where or how fast, never what; they do not enter the fingerprint. Keys under
@@ -197,7 +197,7 @@ def commands_page() -> str:
     times = Counter(row for command in rows.values() for row in command)
     common = [row for row, count in times.items() if count >= 4]
     parts = [
-        "# Every command", NOTE, "`gpt1 COMMAND --help` says the same in a terminal.",
+        "# Every command", NOTE, "`gpt1 COMMAND --help` shows the same in a terminal.",
         one_line(app.info.epilog), "## Options of several commands", "\n".join(common),
     ]
     for name, command in commands:

@@ -1,17 +1,16 @@
 #!/bin/bash
-# One node of a Ray cluster, kept up: whenever `ray start` has ended, it is started again. docs/how-to/cluster.md says how it is applied.
+# Run one node of a Ray cluster and restart `ray start` whenever it exits; see docs/how-to/cluster.md.
 #   infra/ray/node.sh head                        on the first host
-#   HEAD=10.0.0.1 infra/ray/node.sh worker        on every other
-# A head without an external Redis takes its cluster with it when it dies: the others notice within a minute and end, and each must be
-# started anew. So does a node that was out of reach for too long. Ray itself starts none of them again. Everything comes from the
-# environment, and words after `head` or `worker` go to `ray start`:
-#   HEAD                            the head's address; needed by workers
-#   ADDRESS                         this node's own address in the cluster (Ray's choice)
-#   PORT, DASHBOARD_PORT            the head's (6379, 8265)
-#   DASHBOARD_HOST                  where the head listens for jobs (127.0.0.1)
-#   RAY                             the program (ray)
-#   RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH   as for every part of the cluster; and what the nodes need of secrets (docs/explanation/cluster.md)
-#   PAUSE                           seconds before the next start (3)
+#   HEAD=10.0.0.1 infra/ray/node.sh worker        on every other host
+# When a head without an external Redis dies, its nodes exit within a minute; so does a node that was unreachable for too long. Ray
+# does not restart them. Settings come from the environment; further arguments go to `ray start`:
+#   HEAD                            address of the head; required for workers
+#   ADDRESS                         address of this node in the cluster (chosen by Ray)
+#   PORT, DASHBOARD_PORT            ports of the head (6379, 8265)
+#   DASHBOARD_HOST                  address on which the head accepts jobs (127.0.0.1)
+#   RAY                             program to run (ray)
+#   RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH   the same on all nodes; the nodes may need more secrets (docs/explanation/cluster.md)
+#   PAUSE                           seconds before a restart (3)
 set -uo pipefail
 fail() { echo "node.sh: $*" >&2; exit 2; }
 
@@ -21,7 +20,7 @@ case $part in
   worker)
     [ -n "${HEAD:-}" ] || fail "HEAD is not set; expected the address of the cluster's head"
     where=(--address="$HEAD:${PORT:-6379}") ;;
-  *) fail "expected head or worker, found '$part'" ;;
+  *) fail "found '$part', expected head or worker" ;;
 esac
 shift
 [ -n "${RAY_AUTH_MODE:-}" ] || fail "RAY_AUTH_MODE is not set; expected token (with RAY_AUTH_TOKEN_PATH) or disabled"
@@ -40,14 +39,14 @@ stop() {
 }
 trap stop TERM INT
 while true; do
-  # A session of its own: what a dying `ray start` leaves behind (workers of tasks, agents) is in its group, and ends with it.
+  # In its own session: processes that a dying `ray start` leaves behind (workers, agents) are in its group and are killed with it.
   setsid "${RAY:-ray}" start "${where[@]}" --block --disable-usage-stats "$@" &
   child=$!
   wait "$child"
   status=$?
   kill -KILL -- "-$child" 2>/dev/null
   child=
-  echo "node.sh: $(date -u +%FT%TZ) ray start has ended with status $status; again in ${PAUSE:-3} s" >&2
+  echo "node.sh: $(date -u +%FT%TZ) ray start exited with status $status; restarting in ${PAUSE:-3}s" >&2
   sleep "${PAUSE:-3}" &
   wait $!
 done

@@ -57,19 +57,22 @@ def describe(
     store: StoreOption = "store",
     tokens: Annotated[
         int | None,
-        typer.Option("--tokens", min=1, help="Tokens of the corpus; else those of the shards."),
+        typer.Option("--tokens", min=1, help="Tokens in the corpus; default: those of the shards."),
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option("--device", help="A device's name, such as H100, for the expected time."),
+        typer.Option("--device", help="GPU to estimate the time for, such as H100."),
     ] = None,
     mfu: Annotated[
-        float, typer.Option("--mfu", min=0.001, max=1.0, help="Share of the device's bf16 peak.")
+        float,
+        typer.Option(
+            "--mfu", min=0.001, max=1.0, help="Fraction of the GPU's bf16 peak to assume."
+        ),
     ] = DEFAULT_MFU,
     as_json: Json = False,
 ) -> None:
-    """Say what pre-training will need: parameters and FLOPs by part, memory, steps, tokens,
-    epochs, expected time.
+    """Estimate what pre-training will need: parameters and FLOPs by part, memory, steps, tokens,
+    epochs, time.
     """
     workflow = read_workflow(file, profile, assignments, store)
     on = Device(device, mfu) if device else None
@@ -81,7 +84,7 @@ def describe(
         made = {}
     cells = [cell for cell in workflow.cells.values() if cell.uses == "pretrain"]
     if not cells:
-        found = "no stage uses `pretrain`, so there is nothing to describe"
+        found = "no stage uses `pretrain`; add one, or choose another workflow with --file"
         raise UserError(f"{workflow.file}: {found}")
     rows = [_describe(cell, workflow, made, tokens, on) for cell in cells]
     if as_json:
@@ -106,9 +109,9 @@ def _describe(
 ) -> Described:
     size, vocabulary = _vocabulary(cell, workflow, made)
     corpus = (
-        f"{tokens:,} tokens, as given"
+        f"{tokens:,} tokens, from --tokens"
         if tokens
-        else "not known (no shards in the store; --tokens says how large it is)"
+        else "unknown (no shards in the store; set it with --tokens)"
     )
     shards = made.get(cell.inputs["shard"][0])
     if tokens is None and shards is not None:
@@ -126,12 +129,12 @@ def _vocabulary(cell: Cell, workflow: Workflow, made: Mapping[str, Artifact]) ->
     upstream = workflow.cells[cell.inputs["vocabulary"][0]]
     if upstream.id in made:
         size = int(made[upstream.id].summary["vocabulary"])
-        return size, f"{size:,} tokens, as learned"
+        return size, f"{size:,} tokens, learned"
     stage: Any = upstream.stage
     if not hasattr(stage, "expected_size"):
         raise UserError(
-            f"{upstream.id}: its vocabulary's size is known once it has run; run it first (gpt1 run"
-            f" {upstream.node})"
+            f"{upstream.id}: the vocabulary size is unknown until this stage has run; run `gpt1 run"
+            f" {upstream.node}` first"
         )
     size = stage.expected_size(upstream.settings)
-    return size, f"{size:,} tokens at most, by the settings"
+    return size, f"up to {size:,} tokens, from the settings"

@@ -31,13 +31,13 @@ def diff(
     before: Annotated[
         str | None,
         typer.Argument(
-            help="A run, or how its name begins; else the newest other with the same stages."
+            help="Run, by name or prefix; default: the newest other run with the same stages."
         ),
     ] = None,
     after: Annotated[
         str | None,
         typer.Argument(
-            help="The run to compare it with; else the last, or the jobs of --profile and --set."
+            help="Run to compare it with; default: the last, or the jobs of --profile and --set."
         ),
     ] = None,
     file: FileToRead = None,
@@ -46,9 +46,9 @@ def diff(
     store: StoreOption = "store",
     as_json: Json = False,
 ) -> None:
-    """Compare two runs cell by cell: settings, inputs, code, figures, seconds.
+    """Compare two runs job by job: settings, inputs, code, results, time.
 
-    A run is what it made, and what that was made of.
+    A run covers the jobs it ran and the cached jobs they depend on.
     """
     records: list[Record] = sorted(
         Store.existing(store).history(), key=lambda record: record.get("finished", 0.0)
@@ -60,11 +60,13 @@ def diff(
         new = {cell: record for cell in found.cells if (record := found.record(cell))}
         if not new:
             raise UserError(
-                f"diff: nothing is done of {found.name}; name two runs of {_known(names)}"
+                f"diff: no job of {found.name} is done; give two of these runs: {_known(names)}"
             )
         second = str(max(new.values(), key=lambda record: record["finished"])["run"])
     elif file or profile or assignments:
-        raise UserError("diff: found a second run and options of one; expected one of them")
+        raise UserError(
+            "diff: found a second run and --file, --profile, or --set; give one or the other"
+        )
     else:
         second = _run(after, names)
         new = cells_of(second, records)
@@ -79,7 +81,7 @@ def diff(
     if first is None:
         print(
             f"{second}: no other run in the store has the same stages, so there is nothing to"
-            " compare it with"
+            " compare"
         )
         return
     print(f"{first} -> {second}")
@@ -91,7 +93,7 @@ def diff(
                 )
             )
     same = [row["cell"] for row in rows if row["how"] == SAME]
-    print(f"the same: {', '.join(same) or 'nothing'}")
+    print(f"same: {', '.join(same) or 'nothing'}")
 
 
 def compare(before: Mapping[str, Record], after: Mapping[str, Record]) -> list[dict[str, Any]]:
@@ -128,7 +130,7 @@ def _results(old: Record, new: Record) -> list[str]:
     if old["digest"] != new["digest"]:
         mine, other = old.get("summary", {}), new.get("summary", {})
         figures = [_change(key, mine.get(key), other.get(key)) for key in sorted({*mine, *other})]
-        lines += [line for line in figures if line] or ["other content"]
+        lines += [line for line in figures if line] or ["content changed"]
     if lines and old.get("seconds") is not None and new.get("seconds") is not None:
         lines += filter(None, [_change("took", span(old["seconds"]), span(new["seconds"]))])
     return lines
@@ -166,8 +168,8 @@ def _run(wanted: str, names: list[str]) -> str:
     if wanted in names or len(fits) == 1:
         return wanted if wanted in names else fits[0]
     raise UserError(
-        f"{wanted}: {'several runs begin so' if fits else 'no such run'}; expected one of the"
-        f" store's: {_known(names)}"
+        f"{wanted}: {'matches several runs' if fits else 'no such run'}; expected one of:"
+        f" {_known(names)}"
     )
 
 

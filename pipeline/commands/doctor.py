@@ -32,7 +32,7 @@ OK, WARN, FAIL = "ok", "warn", "fail"
 GB = 1e9
 PYTHONS = ((3, 11), (3, 12))
 SHM_NEEDED, FILES_NEEDED, DISK_NEEDED, MEMORY_NEEDED = 0.5 * GB, 4096, 5 * GB, 6 * GB
-PORTS = ((5000, "gpt1 ui"), (8265, "a Ray head's dashboard and jobs"))
+PORTS = ((5000, "gpt1 ui"), (8265, "Ray dashboard and job server"))
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,13 @@ class Finding:
 
 def doctor(
     store: Annotated[
-        Path, typer.Option("--store", "-s", help="The folder of all results.", envvar="GPT1_STORE")
+        Path, typer.Option("--store", "-s", help="Folder of all results.", envvar="GPT1_STORE")
     ] = Path("store"),
     as_json: Json = False,
 ) -> None:
-    """Look at this machine: Python, packages, GPU, memory, limits, disk, ports. Exit status 1 when
-    something would stop a run.
+    """Check this machine (Python, packages, GPU, memory, limits, disk, ports) and suggest fixes.
+
+    Exit status: 1 if something would stop a run.
     """
     findings = [finding for look in LOOKS for finding in look(store)]
     if as_json:
@@ -98,12 +99,12 @@ def _cuda(_: Path) -> Iterator[Finding]:
         names = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
         yield Finding("CUDA", OK, f"{torch.version.cuda}: {', '.join(names)}")
     elif not cards:
-        yield Finding("CUDA", OK, "no GPU; the profile demo needs none")
+        yield Finding("CUDA", OK, "no GPU; the demo profile does not need one")
     elif torch.version.cuda is None:
         fix = "install the CUDA build: rm -rf .venv, then make install without TORCH_INDEX"
         yield Finding("CUDA", WARN, f"{cards}, but torch {torch.__version__} is a CPU build", fix)
     else:
-        fix = "update the driver, or in a container pass the GPUs on (--gpus all)"
+        fix = "update the driver; in a container, pass the GPUs through (--gpus all)"
         yield Finding("CUDA", WARN, f"{cards}, but torch {torch.__version__} cannot use it", fix)
 
 
@@ -124,20 +125,20 @@ def _memory(_: Path) -> Iterator[Finding]:
     limit = _cgroup_limit()
     usable = min(total, limit) if limit else total
     found = f"{usable / GB:.1f} GB" + (
-        f" (the container's limit, of {total / GB:.1f})" if usable < total else ""
+        f" (container limit; the machine has {total / GB:.1f} GB)" if usable < total else ""
     )
     low = usable < MEMORY_NEEDED
     yield Finding(
         "memory", WARN if low else OK, found,
-        "the demo wants about 6 GB: give the container more" if low else "",
+        "the demo needs about 6 GB; give the container more" if low else "",
     )
     shm = Path("/dev/shm")
     if shm.is_dir():
         size = shutil.disk_usage(shm).total
         low = size < SHM_NEEDED
         fix = (
-            "start the container with --shm-size=2g; without it Ray keeps its objects on the disk,"
-            " and slower"
+            "start the container with --shm-size=2g; otherwise Ray keeps its objects on disk, which"
+            " is slower"
             if low
             else ""
         )
@@ -153,13 +154,13 @@ def _cgroup_limit() -> int | None:
 
 def _files(_: Path) -> Iterator[Finding]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = "no limit" if hard == resource.RLIM_INFINITY else hard
+    most = "none" if hard == resource.RLIM_INFINITY else hard
     if soft == resource.RLIM_INFINITY or soft >= FILES_NEEDED:
-        yield Finding("open files", OK, f"{soft} at once")
+        yield Finding("open files", OK, f"limit {soft}")
         return
     fix = f"ulimit -n {FILES_NEEDED if hard == resource.RLIM_INFINITY else min(hard, 65536)}"
     yield Finding(
-        "open files", WARN, f"{soft} at once (at most {most}); Ray wants {FILES_NEEDED}", fix
+        "open files", WARN, f"limit {soft} (hard limit {most}); Ray needs {FILES_NEEDED}", fix
     )
 
 
@@ -168,23 +169,23 @@ def _store(store: Path) -> Iterator[Finding]:
     while not place.exists() and place != place.parent:
         place = place.parent
     if not place.is_dir():
-        yield Finding("store", FAIL, f"{place} is a file", "name a folder with --store")
+        yield Finding("store", FAIL, f"{place} is a file", "choose a folder with --store")
         return
     try:
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
         yield Finding(
-            "store", FAIL, f"{place}: cannot be written ({error.strerror})",
-            "name another folder with --store",
+            "store", FAIL, f"{place} is not writable ({error.strerror})",
+            "choose another folder with --store",
         )
         return
-    yield Finding("store", OK, f"{place} can be written")
+    yield Finding("store", OK, f"{place} is writable")
     free = shutil.disk_usage(place).free
     low = free < DISK_NEEDED
     fix = (
-        "the demo writes 0.3 GB, a 117 M model about 1.4 GB a checkpoint: make room, or name"
-        " another disk with --store"
+        "the demo writes 0.3 GB, and each checkpoint of the 117 M model about 1.4 GB; free up"
+        " space, or choose another disk with --store"
     )
     yield Finding(
         "disk", WARN if low else OK, f"{free / GB:.1f} GB free for the store", fix if low else ""
@@ -194,24 +195,24 @@ def _store(store: Path) -> Iterator[Finding]:
 def _ray(_: Path) -> Iterator[Finding]:
     folder, fault = temporary_folder()
     if fault:
-        yield Finding("Ray's folder", FAIL, f"{folder} {fault}", OTHER_FOLDER)
+        yield Finding("Ray folder", FAIL, f"{folder} {fault}", OTHER_FOLDER)
     else:
-        yield Finding("Ray's folder", OK, f"{folder} can be written")
+        yield Finding("Ray folder", OK, f"{folder} is writable")
     try:
         mode, token = auth_mode(), user_token()
     except UserError as error:
-        yield Finding("Ray's token", FAIL, str(error), "correct or unset the variable")
+        yield Finding("Ray token", FAIL, str(error), "fix or unset the variable")
         return
     if mode == "disabled":
         found = (
-            "none (RAY_AUTH_MODE=disabled): other users of this machine can run programs as you"
-            " while a run lasts"
+            "none (RAY_AUTH_MODE=disabled); during a run, other users of this machine can run"
+            " programs as you"
         )
         yield Finding(
-            "Ray's token", WARN, found, "unset RAY_AUTH_MODE, and each run makes a token of its own"
+            "Ray token", WARN, found, "unset RAY_AUTH_MODE, so that each run creates its own token"
         )
     else:
-        yield Finding("Ray's token", OK, "yours" if mode and token else "each run makes its own")
+        yield Finding("Ray token", OK, "yours" if mode and token else "each run creates its own")
 
 
 def _ports(_: Path) -> Iterator[Finding]:
@@ -223,7 +224,7 @@ def _ports(_: Path) -> Iterator[Finding]:
             except OSError:
                 yield Finding(
                     f"port {port}", WARN, f"in use ({what})",
-                    "gpt1 ui --port another" if port == 5000 else "",
+                    "gpt1 ui --port PORT" if port == 5000 else "",
                 )
             else:
                 yield Finding(f"port {port}", OK, f"free ({what})")
@@ -232,7 +233,7 @@ def _ports(_: Path) -> Iterator[Finding]:
 def _tracking(_: Path) -> Iterator[Finding]:
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
-        yield Finding("MLflow's server", OK, "SQLite in the store (MLFLOW_TRACKING_URI is not set)")
+        yield Finding("MLflow server", OK, "SQLite in the store (MLFLOW_TRACKING_URI is not set)")
         return
     host, __, port = uri.partition("://")[2].partition("/")[0].rpartition("@")[2].partition(":")
     try:
@@ -241,12 +242,12 @@ def _tracking(_: Path) -> Iterator[Finding]:
         ).close()
     except (OSError, ValueError) as error:
         fix = (
-            "start it, or unset MLFLOW_TRACKING_URI; a run continues without it and `gpt1 track"
-            " sync` sends the records later"
+            "start it, or unset MLFLOW_TRACKING_URI; runs work without it, and `gpt1 track sync`"
+            " sends their records later"
         )
-        yield Finding("MLflow's server", WARN, f"{host}:{port} does not answer ({error})", fix)
+        yield Finding("MLflow server", WARN, f"{host}:{port} does not answer ({error})", fix)
     else:
-        yield Finding("MLflow's server", OK, f"{host}:{port} answers")
+        yield Finding("MLflow server", OK, f"{host}:{port} answers")
 
 
 LOOKS: tuple[Callable[[Path], Iterator[Finding]], ...] = (

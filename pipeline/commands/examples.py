@@ -20,11 +20,11 @@ def read_plain_examples(path: Path) -> list[Example]:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{path}: cannot be read as UTF-8 text ({error}); give a file of examples"
+            f"{path}: cannot be read as UTF-8 text ({error}); choose another file with --file"
         ) from error
     rows = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if not rows:
-        raise UserError(f"{path}: no examples in it; write one on each line")
+        raise UserError(f"{path}: no examples found; write one per line")
     if path.suffix == ".jsonl":
         return [_from_json(line, number, path) for number, line in rows]
     return [Example(str(number), tuple(line.rstrip("\r").split("\t"))) for number, line in rows]
@@ -36,12 +36,14 @@ def _from_json(line: str, number: int, path: Path) -> Example:
         texts, choices = row["texts"], row.get("choices", [])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path}, row {number}: a JSON object with `texts` was expected ({error!r})"
+            f"{path}, row {number}: expected a JSON object with `texts` ({error!r})"
         ) from error
     texts = [texts] if isinstance(texts, str) else texts
     if not all(
         isinstance(part, list) and all(isinstance(text, str) for text in part)
         for part in (texts, choices)
     ):
-        raise UserError(f"{path}, row {number}: `texts` and `choices` must be lists of texts")
+        raise UserError(
+            f"{path}, row {number}: expected lists of strings for `texts` and `choices`"
+        )
     return Example(str(row.get("id", number)), tuple(texts), tuple(choices))

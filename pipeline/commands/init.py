@@ -15,19 +15,23 @@ NAME = "workflow.yaml"
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="The folder; it may exist.", metavar="FOLDER")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder to write to; created if missing.", metavar="FOLDER")
+    ],
 ) -> None:
-    """Write the commented workflow.yaml of this version into a folder."""
+    """Write a commented workflow.yaml into a folder."""
     target = folder / NAME
     if target.exists():
-        raise UserError(f"{target}: exists already and stays as it is; name another folder")
+        raise UserError(f"{target}: already exists and was not changed; choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with resources.as_file(resources.files("pipeline") / NAME) as source:
             shutil.copyfile(source, target)
     except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror})") from error
+        raise UserError(
+            f"{target}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
     print(
-        f"{target} is written. In that folder:\n  gpt1 run --profile demo     # everything, small,"
-        " in minutes"
+        f"Wrote {target}. Next, in that folder:\n  gpt1 run --profile demo     # a small version of"
+        " everything, in minutes"
     )

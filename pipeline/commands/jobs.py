@@ -11,12 +11,12 @@ import typer
 from gpt1.errors import UserError
 from pipeline.commands.options import Json, RunOptions, flag, takes_run_options
 
-ADDRESS = "The cluster's job address, such as http://127.0.0.1:8265."
+ADDRESS = "Job server of the cluster, such as http://127.0.0.1:8265."
 JobAddress = Annotated[
     str, typer.Option("--address", help=ADDRESS, envvar="RAY_API_SERVER_ADDRESS")
 ]
 Job = Annotated[
-    str, typer.Argument(help="The job's id, as `gpt1 submit` and `gpt1 jobs` print it.")
+    str, typer.Argument(help="Job ID, as printed by `gpt1 submit` and `gpt1 jobs`.")
 ]
 HERE = "http://127.0.0.1:8265"
 
@@ -33,17 +33,17 @@ def submit(
     address: JobAddress = HERE,
     env: Annotated[
         list[str] | None,
-        typer.Option("--env", help="NAME=VALUE for the job; no secrets. Repeatable."),
+        typer.Option("--env", help="Environment variable, NAME=VALUE; no secrets. Repeatable."),
     ] = None,
     detach: Annotated[bool, flag("--detach", "Do not wait for the job.")] = False,
     python: Annotated[
         str | None,
-        typer.Option("--python", help="The cluster's interpreter, where it is not its `python`."),
+        typer.Option("--python", help="Python interpreter on the cluster, if not `python`."),
     ] = None,
 ) -> None:
-    """Send the workflow to a running Ray cluster as a job, and follow it.
+    """Submit the workflow to a running Ray cluster as a job and follow its output.
 
-    Exit status: that of `gpt1 run` there.
+    Exit status: that of the job's `gpt1 run`.
     """
     from pipeline.submit import Order, address_of, submit_job
 
@@ -56,7 +56,7 @@ def submit(
 
 
 def jobs(address: JobAddress = HERE, as_json: Json = False) -> None:
-    """List the workflow's jobs on a cluster."""
+    """List the gpt1 jobs on a cluster."""
     from pipeline import submit as work
 
     found = work.jobs(address)
@@ -69,11 +69,11 @@ def jobs(address: JobAddress = HERE, as_json: Json = False) -> None:
             f"{job['job']}  {job['status']:<9}  {when}  {job['workflow']} {job['profile']}".rstrip()
         )
     if not found:
-        print(f"no job of the workflow at {address}")
+        print(f"no gpt1 jobs at {address}")
 
 
 def logs(job: Job, address: JobAddress = HERE) -> None:
-    """Print a job's output, and follow it until it ends. Exit status: the job's."""
+    """Print a job's output and follow it until the job ends. Exit status: the job's."""
     from pipeline.submit import follow
 
     raise typer.Exit(follow(address, job))
@@ -81,16 +81,16 @@ def logs(job: Job, address: JobAddress = HERE) -> None:
 
 def stop(
     job: Job, address: JobAddress = HERE,
-    detach: Annotated[bool, flag("--detach", "Do not wait until it has ended.")] = False,
+    detach: Annotated[bool, flag("--detach", "Do not wait for the job to end.")] = False,
 ) -> None:
-    """End a job, after what trains has made a checkpoint.
+    """Stop a job; training saves a checkpoint first.
 
-    Its finished work stays; the same submission resumes there.
+    Finished work is kept; submit again to resume.
     """
     from pipeline import submit as work
 
     work.stop(address, job)
-    print(f"job {job} is asked to end", flush=True)
+    print(f"job {job}: stopping", flush=True)
     if not detach:
         print(f"job {job}: {work.wait_for_end(address, job)}")
 

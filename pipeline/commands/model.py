@@ -32,25 +32,25 @@ if TYPE_CHECKING:
     from gpt1.weights.checkpoint import Checkpoint
 
 WHERE = (
-    "A checkpoint's folder, or a job of the last run: pretrain, pretrain@300 (a snapshot),"
+    "Checkpoint folder, or job of the last run: pretrain, pretrain@300 (a snapshot),"
     " finetune[task=rte,seed=1]."
 )
 Out = Annotated[
-    Path, typer.Option("--out", "-o", help="The folder to write; it must not exist, or be empty.")
+    Path, typer.Option("--out", "-o", help="Folder to write; must be new or empty.")
 ]
 Where = Annotated[str, typer.Argument(help=WHERE, metavar="CHECKPOINT")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, or cuda.")]
 Json = Annotated[bool, flag("--json", "Print JSON Lines.")]
 LongProfile = Annotated[
     str | None,
-    typer.Option("--profile", help="A profile of the workflow.", autocompletion=profiles),
+    typer.Option("--profile", help="Workflow profile.", autocompletion=profiles),
 ]
 WorkflowToRead = Annotated[Path | None, typer.Option("--workflow", help=WORKFLOW_HELP)]
 
 importing = typer.Typer(
-    help="Turn published weights into a checkpoint of ours.", no_args_is_help=True
+    help="Convert published weights to a checkpoint.", no_args_is_help=True
 )
-exporting = typer.Typer(help="Write a checkpoint in another form.", no_args_is_help=True)
+exporting = typer.Typer(help="Convert a checkpoint to another format.", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -65,11 +65,11 @@ def add_to(app: typer.Typer) -> None:
 def import_openai(
     folder: Annotated[
         Path,
-        typer.Argument(help="The folder of params_*.npy, params_shapes.json and the vocabulary."),
+        typer.Argument(help="Folder of params_*.npy, params_shapes.json, and the vocabulary."),
     ],
     out: Out,
 ) -> None:
-    """OpenAI's files of 2018."""
+    """Import OpenAI's files of 2018."""
     from gpt1.weights.openai import read_openai
 
     _write_import(*read_openai(folder), out)
@@ -78,17 +78,17 @@ def import_openai(
 @importing.command("hf")
 def import_hf(
     name: Annotated[
-        str, typer.Argument(help="A folder of transformers, or a model in the hub's local cache.")
+        str, typer.Argument(help="transformers folder, or a model in the local Hub cache.")
     ],
     out: Out,
 ) -> None:
-    """A model of transformers (safetensors only)."""
+    """Import a transformers model (safetensors only)."""
     from gpt1.weights.hf_import import dropped_heads, find_hf, read_hf
 
     folder = find_hf(name)
     _write_import(*read_hf(folder), out)
     if heads := dropped_heads(folder):
-        print(f"skipped, because a language model has no task head: {', '.join(heads)}")
+        print(f"skipped the task heads, as a language model has none: {', '.join(heads)}")
 
 
 @exporting.command("hf")
@@ -98,7 +98,7 @@ def export_hf(
     license: Annotated[
         str,
         typer.Option(
-            help="The license in the card, as the Hugging Face hub spells it (`cc-by-4.0`)."
+            help="License for the model card, as spelled on the Hugging Face Hub (`cc-by-4.0`)."
         ),
     ] = "",
     file: FileToRead = None,
@@ -106,7 +106,7 @@ def export_hf(
     assignments: Assignments = None,
     store: StoreOption = "store",
 ) -> None:
-    """A folder that transformers loads, with a model card."""
+    """Export a folder that transformers loads, with a model card."""
     from gpt1.report.licenses import check_license
     from gpt1.report.model_card import model_card
     from gpt1.report.model_index import Publication
@@ -127,14 +127,14 @@ def export_openai(
     where: Where, out: Out, file: FileToRead = None, profile: Profile = None,
     assignments: Assignments = None, store: StoreOption = "store",
 ) -> None:
-    """The ten .npy files of 2018."""
+    """Export the ten .npy files of OpenAI's 2018 release."""
     from gpt1.weights.openai import write_openai
     from pipeline.checkpoints import find
 
     found = find(where, partial(read_artifacts, file, profile, assignments, store))
     with new_folder(out, f"--out {out}") as folder:
         write_openai(folder, found.checkpoint.model, found.checkpoint.vocabulary)
-    print(f"{found.name} in OpenAI's form: {out}")
+    print(f"{found.name} in OpenAI's format: {out}")
 
 
 @exporting.command("mlflow")
@@ -142,7 +142,7 @@ def export_mlflow(
     where: Where, out: Out, file: FileToRead = None, profile: Profile = None,
     assignments: Assignments = None, store: StoreOption = "store",
 ) -> None:
-    """A folder for `mlflow models serve`."""
+    """Export a folder for `mlflow models serve`."""
     from gpt1.report.model_card import model_card
     from gpt1.weights.hf import export
     from pipeline.checkpoints import find
@@ -153,8 +153,8 @@ def export_mlflow(
         "#" in path or unquote(path) != path
     ):  # MLflow's reader takes the path for an address a second time
         raise UserError(
-            f"--out {out}: MLflow cannot load a model from a path with `#` or such as `%20`; name"
-            " another folder"
+            f"--out {out}: MLflow cannot load a model from a path with `#` or an escape such as"
+            " `%20`; choose another folder"
         )
     found = find(where, partial(read_artifacts, file, profile, assignments, store))
     one = found.checkpoint
@@ -171,36 +171,38 @@ def export_mlflow(
             out.absolute().as_uri(),
         ]
     )
-    print(f"{found.name} for MLflow; serve it: {serving}")
+    print(f"{found.name} for MLflow; serve it with: {serving}")
 
 
 def generate(
     where: Where = "pretrain",
     prompt: Annotated[
         list[str] | None,
-        typer.Option("--prompt", "-p", help="The beginning of a text. Repeatable."),
+        typer.Option("--prompt", "-p", help="Text to continue. Repeatable."),
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option("--prompts", help="A file with a prompt on each line.")
+        Path | None, typer.Option("--prompts", help="File with one prompt per line.")
     ] = None,
-    tokens: Annotated[int, typer.Option("--tokens", "-n", help="The most tokens to write.")] = 60,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.8,
+    tokens: Annotated[
+        int, typer.Option("--tokens", "-n", help="Maximum number of tokens to generate.")
+    ] = 60,
+    temperature: Annotated[float, typer.Option(help="Sampling temperature; 0: greedy.")] = 0.8,
     top_k: Annotated[
-        int, typer.Option(help="Sample from the k most likely tokens; 0: from all.")
+        int, typer.Option(help="Sample from the k most likely tokens; 0: all.")
     ] = 40,
     top_p: Annotated[
         float,
-        typer.Option(help="Draw from the fewest tokens that have this share of the probability."),
+        typer.Option(help="Sample from the fewest tokens with this total probability; 1: all."),
     ] = 1.0,
-    beams: Annotated[int, typer.Option(help="Beam search with N beams; 0: none.")] = 0,
+    beams: Annotated[int, typer.Option(help="Beam search with N beams; 0: off.")] = 0,
     length_penalty: Annotated[
-        float, typer.Option(help="Beam search: power of the length that scores are divided by.")
+        float, typer.Option(help="Beam search: divide scores by length to this power.")
     ] = 1.0,
     stop_at_newline: Annotated[
-        bool, flag("--stop-at-newline", "End a text at its first line break.")
+        bool, flag("--stop-at-newline", "Stop at the first newline.")
     ] = False,
     seed: Annotated[
-        int, typer.Option(help="Seed of the draws; the same seed gives the same texts.")
+        int, typer.Option(help="Random seed; the same seed gives the same text.")
     ] = 0,
     file: FileToRead = None,
     profile: LongProfile = None,
@@ -237,24 +239,24 @@ def generate(
 
 
 def predict(
-    task: Annotated[str, typer.Argument(help="The task, such as rte or race.")],
+    task: Annotated[str, typer.Argument(help="Task, such as rte or race.")],
     text: Annotated[
         list[str] | None,
-        typer.Option("--text", "-t", help="The text; twice for a pair, or document and question."),
+        typer.Option("--text", "-t", help="Input; twice for a pair, or document and question."),
     ] = None,
     choice: Annotated[
         list[str] | None,
-        typer.Option("--choice", "-c", help="An answer (multiple choice). Repeatable."),
+        typer.Option("--choice", "-c", help="Answer choice (multiple choice). Repeatable."),
     ] = None,
     file: Annotated[
         Path | None,
         typer.Option(
-            "--file", help="Examples: .jsonl with `texts` and `choices`, or tab separated."
+            "--file", help="Examples: .jsonl with `texts` and `choices`, or tab-separated text."
         ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help=f"{WHERE} Else the task's first with weights."),
+        typer.Option("--model", "-m", help=f"{WHERE} Default: the task's first with weights."),
     ] = None,
     workflow: WorkflowToRead = None,
     profile: Profile = None,
@@ -263,7 +265,7 @@ def predict(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Predict with a fine-tuned model, for one example or a file."""
+    """Run a fine-tuned model on one example or a file of examples."""
     from gpt1.serve import Answerer
     from gpt1.tasks.example import Example
     from gpt1.tasks.table import task_named
@@ -274,7 +276,8 @@ def predict(
         task_named(task)
     if bool(text) == bool(file):
         raise UserError(
-            "give one example with --text (and --choice), or a file of examples with --file"
+            "predict: expected one example with --text (and --choice), or a file of examples with"
+            " --file"
         )
     examples = (
         read_plain_examples(file)
@@ -287,7 +290,7 @@ def predict(
     if tuned is None or tuned.task.name != task:
         found = f"fine-tuned for {tuned.task.name}" if tuned else "not fine-tuned"
         raise UserError(
-            f"{model}: this model is {found}, expected {task}; name another with --model"
+            f"{model}: this model is {found}, expected one for {task}; choose another with --model"
         )
     for row in answerer.predict(examples):
         shares = " ".join(f"{share:.3f}" for share in row["probabilities"])
@@ -303,7 +306,7 @@ def perplexity(
     model: Annotated[str, typer.Option("--model", "-m", help=WHERE)] = "pretrain",
     stride: Annotated[
         int | None,
-        typer.Option(help="Ids from one window to the next; half the context when not given."),
+        typer.Option(help="Tokens between window starts; default: half the context."),
     ] = None,
     file: FileToRead = None,
     profile: Profile = None,
@@ -312,9 +315,9 @@ def perplexity(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Perplexity and bits per byte of each file and of all.
+    """Compute perplexity and bits per byte, for each file and in total.
 
-    Bytes are those of the file, before any cleaning.
+    Bytes are counted in the file as it is, before cleaning.
     """
     from gpt1.evaluate.texts import TextScore, text_score, total
     from gpt1.text.encoder import TextEncoder
@@ -361,9 +364,9 @@ def _load(where: str, artifacts: Callable[[], RunArtifacts], device: str) -> Che
     from pipeline.checkpoints import find
 
     if device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"--device {device}: expected auto, cpu or cuda")
+        raise UserError(f"--device {device}: expected auto, cpu, or cuda")
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch finds no GPU here; use cpu or fix the driver")
+        raise UserError("--device cuda: torch finds no GPU; use --device cpu, or fix the driver")
     found = find(where, artifacts).checkpoint
     place = (
         "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
@@ -387,7 +390,7 @@ def _write_import(model: Any, vocabulary: Any, out: Path) -> None:
 def _lines(path: Path) -> list[str]:
     lines = _text(path).splitlines()
     if not lines:
-        raise UserError(f"{path}: no prompt in it; write one on each line")
+        raise UserError(f"{path}: no prompts found; write one per line")
     return lines
 
 

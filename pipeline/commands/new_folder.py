@@ -20,7 +20,7 @@ def new_folder(out: Path, named: str) -> Iterator[Path]:
     be written (a full disk).
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{named}: exists and is not empty; name a new folder")
+        raise UserError(f"{named}: exists and is not empty; choose a new folder")
     private = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
     try:
         private.mkdir(parents=True)
@@ -28,8 +28,8 @@ def new_folder(out: Path, named: str) -> Iterator[Path]:
         private.replace(out)
     except OSError as error:
         raise UserError(
-            f"{named}: cannot be written ({error.strerror or error}); make room, or name another"
-            " folder"
+            f"{named}: cannot be written ({error.strerror or error}); free up space, or choose"
+            " another folder"
         ) from error
     finally:
         shutil.rmtree(private, ignore_errors=True)

@@ -67,8 +67,8 @@ def read_workflow(
         why = "had a secret in --set, which is not recorded"
         if last.file is None:
             why = f"used {last.resolved}, which is gone"
-        command = f"taking {WORKFLOW}; give --file, --profile and --set to choose"
-        print(f"gpt1: the store's last run {why}: {command}", file=sys.stderr)
+        advice = f"using {WORKFLOW}; to choose, give --file, --profile, and --set"
+        print(f"gpt1: the store's last run {why}; {advice}", file=sys.stderr)
         return read(WORKFLOW)
     print(f"gpt1: using {last} (the store's last run)", file=sys.stderr)
     return read(last.file, last.profile, last.assignments)
@@ -88,7 +88,7 @@ def read_artifacts(
     last = last_run(opened)
     if last is None:
         raise UserError(
-            f"{opened.where}: no run is recorded in this store; make one with `gpt1 run`, or give"
+            f"{opened.where}: no run is recorded in this store; start one with `gpt1 run`, or give"
             " --profile or --set"
         )
     print(f"gpt1: using {last} (the store's last run)", file=sys.stderr)
@@ -109,15 +109,15 @@ def store_words(store: Store) -> list[str]:
     return [] if store.root == Path("store").resolve() else ["--store", store.where]
 
 
-WORKFLOW_HELP = "The workflow. Without it, --profile and --set: those of the store's last run."
+WORKFLOW_HELP = "Workflow file. Without it, --profile, and --set: those of the last run."
 StoreOption = Annotated[
     str,
     typer.Option(
-        "--store", "-s", help="Where all results are: a folder, or s3://BUCKET/FOLDER.",
+        "--store", "-s", help="Where results are kept: a folder or s3://BUCKET/FOLDER.",
         envvar="GPT1_STORE",
     ),
 ]
-File = Annotated[Path, typer.Option("--file", "-f", help="The workflow.")]
+File = Annotated[Path, typer.Option("--file", "-f", help="Workflow file.")]
 FileToRead = Annotated[
     Path | None,
     typer.Option(
@@ -127,27 +127,27 @@ FileToRead = Annotated[
 Profile = Annotated[
     str | None,
     typer.Option(
-        "--profile", "-p", help="A profile of the workflow, such as demo.", autocompletion=profiles
+        "--profile", "-p", help="Workflow profile, such as demo.", autocompletion=profiles
     ),
 ]
 Assignments = Annotated[
     list[str] | None,
-    typer.Option("--set", help="stage.key=value: another value for one setting. Repeatable."),
+    typer.Option("--set", help="Override a setting: stage.key=value. Repeatable."),
 ]
 Stages = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Stages (or jobs) to run, with what they need; default: all.",
+        help="Stages or jobs to run, with what they need; default: all.",
         autocompletion=stages,
     ),
 ]
 Start = Annotated[
     str | None,
-    typer.Option("--from", help="This stage and all that depends on it.", autocompletion=stages),
+    typer.Option("--from", help="Run this stage and everything downstream.", autocompletion=stages),
 ]
-Only = Annotated[bool, flag("--only", "The named stages and nothing they need.")]
+Only = Annotated[bool, flag("--only", "Run only the named stages, not what they need.")]
 Force = Annotated[
-    bool, flag("--force", "Make the named stages (or all) again though they are done.")
+    bool, flag("--force", "Rerun the named stages (or all), even if they are done.")
 ]
 Json = Annotated[bool, flag("--json", "Print JSON.")]
 
@@ -169,7 +169,7 @@ class RunOptions:
     )
     code: Annotated[
         str,
-        typer.Option("--code", help="What to do when the code has changed since: warn or rerun."),
+        typer.Option("--code", help="If a stage's code has changed since it ran: warn or rerun."),
     ] = "warn"
 
     def __post_init__(self) -> None:

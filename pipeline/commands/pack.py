@@ -25,11 +25,11 @@ RUN_FILE, OUTPUT = "run.json", "output"
 def pack(
     to: Annotated[
         Path,
-        typer.Argument(help="The folder to write: a new one, or an empty one.", metavar="FOLDER"),
+        typer.Argument(help="Folder to write; must be new or empty.", metavar="FOLDER"),
     ],
     cell: Annotated[
         str | None,
-        typer.Option("--cell", help="Which pretrain job, where the workflow has several."),
+        typer.Option("--cell", help="pretrain job to pack, if there are several."),
     ] = None,
     file: FileToRead = None,
     profile: Profile = None,
@@ -37,14 +37,14 @@ def pack(
     store: StoreOption = "store",
     parts: Annotated[
         int | None,
-        typer.Option("--parts", min=1, help="Only the first N parts of the training text."),
+        typer.Option("--parts", min=1, help="Pack only the first N parts of the training text."),
     ] = None,
     tasks: Annotated[
         bool | None,
-        typer.Option("--tasks/--no-tasks", help="The fine-tuning jobs too (of encoded tasks)."),
+        typer.Option("--tasks/--no-tasks", help="Also pack fine-tuning jobs (encoded tasks only)."),
     ] = None,
 ) -> None:
-    """Put a pre-training and its fine-tuning, with what they read, into a folder for elsewhere."""
+    """Pack pre-training and fine-tuning, with their inputs, to run on a machine without Ray."""
     workflow = read_workflow(file, profile, assignments, store)
     chosen = _choose(workflow, cell)
     made = made_artifacts(workflow, store)
@@ -60,14 +60,15 @@ def pack(
         shlex.quote(f"{to.name}/{name}") for name in (RUN_FILE, "finetune.json", OUTPUT)
     )
     print(
-        f"{chosen.id}: {to}{less}. There, with this repository's folder on PYTHONPATH:\n  torchrun"
-        f" --nproc-per-node=1 -m gpt1.train.pretrain --config {config}\nThe model will be in"
-        f" {to.name}/{OUTPUT}: for `gpt1 generate {model}` and the stage `given`"
+        f"Packed {chosen.id} into {to}{less}. On the other machine, with this repository on"
+        f" PYTHONPATH:\n  torchrun --nproc-per-node=1 -m gpt1.train.pretrain --config {config}\nThe"
+        f" model will be in {to.name}/{OUTPUT}; use it with `gpt1 generate {model}` or the stage"
+        " `given`"
     )
     if jobs:
         names = ", ".join(dict.fromkeys(_task(job) for job in jobs))
         print(
-            f"Then its {len(jobs)} fine-tuning jobs ({names}), with scores in "
+            f"Then run its {len(jobs)} fine-tuning jobs ({names}); the scores will be in "
             f"{to.name}/{OUTPUT}/finetune.jsonl:\n"
             f"  python -m gpt1.tasks.finetune_packed --config {tasks_config}"
         )
@@ -111,7 +112,7 @@ def _finetune_cells(
         missing = [need for need in needed if need not in made]
         if required and missing:
             raise UserError(
-                f"{missing[-1]} is not made yet, which {cell.id} needs; run "
+                f"{cell.id} needs {missing[-1]}, which has not run yet; run "
                 f"`gpt1 run {missing[-1]}` with the same options, or pack with --no-tasks"
             )
         if "encode" in cell.inputs and not missing:
@@ -119,7 +120,7 @@ def _finetune_cells(
     if required and not found:
         raise UserError(
             f"{workflow.file}: no finetune job starts from {pretrain.id} and needs an "
-            "`encode` stage, so --tasks packs nothing; add them, or leave --tasks out"
+            "`encode` stage, so --tasks packs nothing; add one, or drop --tasks"
         )
     return found
 
@@ -169,9 +170,9 @@ def _choose(workflow: Workflow, name: str | None) -> Cell:
         return cells[name]
     if name is None and len(cells) == 1:
         return next(iter(cells.values()))
-    found = f"found {name!r}" if name else "name one with --cell"
+    found = f"no pretrain job {name!r}" if name else f"{len(cells)} pretrain jobs"
     known = ", ".join(cells) or "none"
-    raise UserError(f"{workflow.file}: {found}; its pretrain jobs are: {known}")
+    raise UserError(f"{workflow.file}: found {found}; choose one with --cell (known: {known})")
 
 
 def _upstream(cell: Cell, kind: str, made: dict[str, Artifact]) -> Artifact:

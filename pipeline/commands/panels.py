@@ -7,24 +7,24 @@ from typer.models import CommandInfo, TyperInfo
 
 PANELS = {
     "Run the workflow": ("run", "plan", "submit", "jobs", "logs", "stop", "pack"),
-    "Look at it": ("status", "graph", "path", "diff", "trace", "describe", "ui", "track"),
+    "Inspect it": ("status", "graph", "path", "diff", "trace", "describe", "ui", "track"),
     "Use the models": ("generate", "predict", "perplexity", "import", "export"),
     "Set up": ("init", "doctor", "tasks", "data"),
 }
 """In the order of the help page; a command that is not listed comes at its end."""
 
-EPILOG = """First steps: `gpt1 doctor` looks at this machine; `gpt1 run --profile demo` makes \
-everything, small, in minutes;
-`gpt1 status --explain` says the state of each stage and why; `gpt1 ui` shows the runs in MLflow.
+EPILOG = """First steps: `gpt1 doctor` checks this machine; `gpt1 run --profile demo` runs a \
+small version of everything, in minutes;
+`gpt1 status --explain` shows each stage's state and why; `gpt1 ui` shows the runs in MLflow.
 
-Every command that reads the workflow takes --profile, --set stage.key=value, --file and --store \
+Commands that read the workflow take --profile, --set stage.key=value, --file, and --store \
 (or GPT1_STORE).
-With none of the first three, those that only look take them from the store's last run, and say so.
-`gpt1 run` resumes where it stopped. Exit status: 0 done, 1 something failed, 2 wrong input or \
-settings, 3 held by another run.
+Without the first three, read-only commands use those of the store's last run, and say so.
+`gpt1 run` resumes where it stopped. Exit status: 0 success, 1 a stage failed, 2 invalid input or \
+settings, 3 locked by another run.
 
-`gpt1 COMMAND --help` says more; `gpt1 --version` names the commit; `gpt1 --install-completion`
-teaches the shell to complete. docs/README.md is the list of pages."""
+`gpt1 COMMAND --help` shows details; `gpt1 --version` shows the commit; `gpt1 --install-completion`
+sets up shell completion. docs/README.md lists the documentation."""
 
 
 def arrange(app: typer.Typer) -> None:

@@ -27,16 +27,16 @@ from pipeline.store import Store
 def path(
     stage: Annotated[
         str,
-        typer.Argument(help="A stage, or a job.", metavar="STAGE-OR-JOB", autocompletion=stages),
+        typer.Argument(help="Stage or job.", metavar="STAGE-OR-JOB", autocompletion=stages),
     ],
     file: FileToRead = None,
     profile: Profile = None,
     assignments: Assignments = None,
     store: StoreOption = "store",
 ) -> None:
-    """Print the folder (on S3: the address) of what a stage made; a line for each of several jobs.
+    """Print the folder (on S3: the address) of a stage's output, one line per job.
 
-    The parts of a stage that works in parts are elsewhere: its record.json names each file's place.
+    Parts are stored elsewhere: record.json has the path of every file.
     """
     if file is None and profile is None and not assignments and _workflow_is_lost(store):
         _say(_made(read_artifacts(file, profile, assignments, store), stage))
@@ -49,7 +49,7 @@ def path(
             command = run_command(workflow, plan.store, entry.cell.id)
             found = ", ".join(dict.fromkeys([entry.state, *entry.reasons]))
             what = f"{entry.cell.id}: expected done, found {found}"
-            raise UserError(f"{plan.store.where}: {what}; make it: {command}")
+            raise UserError(f"{plan.store.where}: {what}; run it: {command}")
     records = {
         entry.cell.id: plan.seen.record(entry.cell.uses, entry.fingerprint) or {}
         for entry in chosen
@@ -68,7 +68,7 @@ def _made(found: RunArtifacts, stage: str) -> dict[str, str]:
     records = {cell: found.record(cell) for cell in cells}
     if not cells or None in records.values():
         what = (
-            f"{stage} not made"
+            f"{stage} has not run"
             if cells
             else nearest(stage, sorted({cell.partition("[")[0] for cell in found.cells}))
         )

@@ -13,7 +13,7 @@ import typer
 from gpt1.tasks.table import TASKS, Task, task_named
 from pipeline.commands.options import Json
 
-data = typer.Typer(help="The tasks' files.", no_args_is_help=True)
+data = typer.Typer(help="Get the tasks' files.", no_args_is_help=True)
 
 
 def add(app: typer.Typer) -> None:
@@ -23,8 +23,8 @@ def add(app: typer.Typer) -> None:
 
 
 def list_tasks(as_json: Json = False) -> None:
-    """List the tasks: kind, metrics, the paper's figures, official row counts, where their files
-    come from.
+    """List the tasks: kind, metrics, the paper's scores, official row counts, and where to get
+    the files.
     """
     rows = [task_facts(task) for task in TASKS.values()]
     if as_json:
@@ -76,13 +76,13 @@ def _line(task: Task) -> tuple[str, ...]:
 @data.command("get")
 def get(
     tasks: Annotated[
-        list[str] | None, typer.Argument(help="Tasks; all that the paper has when none is named.")
+        list[str] | None, typer.Argument(help="Tasks to get; default: all of the paper.")
     ] = None,
     to: Annotated[
-        Path, typer.Option("--to", help="The folder to fill, later task_data's `source`.")
+        Path, typer.Option("--to", help="Folder to download to; use it as task_data's `source`.")
     ] = Path("data"),
 ) -> None:
-    """Fetch what the Hugging Face hub holds; say where the rest is asked for."""
+    """Download the tasks on the Hugging Face Hub; show where to request the others."""
     from gpt1.tasks.download import download, where_to_ask
 
     chosen = (
@@ -92,7 +92,7 @@ def get(
     )
     for task in chosen:
         if task.hub is None:
-            print(f"{task.name}: not fetched; {where_to_ask(task)}")
+            print(f"{task.name}: not downloaded; {where_to_ask(task)}")
     for task in chosen:
         if task.hub is not None:
             files = download(task, to)

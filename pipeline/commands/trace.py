@@ -48,17 +48,17 @@ class Found:
 def trace(
     shard: Annotated[
         str | None,
-        typer.Argument(help="A shard's file or name (train/part-0003.arrow), or a set (train)."),
+        typer.Argument(help="Shard file or name (train/part-0003.arrow), or set (train)."),
     ] = None,
     offset: Annotated[
-        int | None, typer.Argument(help="The position of a token in the shard or set, from 0.")
+        int | None, typer.Argument(help="Position of the token in the shard or set, from 0.")
     ] = None,
     step: Annotated[
         int | None,
-        typer.Option("--step", help="The windows of this update of a pre-training (1: the first)."),
+        typer.Option("--step", help="Trace the batch of this pre-training step, from 1."),
     ] = None,
     sample: Annotated[
-        int | None, typer.Option("--sample", help="Only this window of the batch, from 0.")
+        int | None, typer.Option("--sample", help="Only this sequence of the batch, from 0.")
     ] = None,
     file: FileToRead = None,
     profile: Profile = None,
@@ -66,8 +66,8 @@ def trace(
     store: StoreOption = "store",
     as_json: Json = False,
 ) -> None:
-    """Say where a token, or the batch of a training step, comes from: book, file, offset, text,
-    cleaning rules.
+    """Trace a token or a training batch back to its source: book, file, offset, text, cleaning
+    rules.
     """
     artifacts = partial(read_artifacts, file, profile, assignments, store)
     if step is not None and shard is None:
@@ -76,8 +76,8 @@ def trace(
         rows = [_trace_offset(artifacts, shard, offset)]
     else:
         raise UserError(
-            "trace: expected a shard with an offset, such as `train/part-0003.arrow 1200`, or"
-            " --step; not both"
+            "trace: expected either a shard and an offset, such as `train/part-0003.arrow 1200`, or"
+            " --step"
         )
     if as_json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
@@ -104,8 +104,8 @@ def _trace_offset(artifacts: Callable[[], RunArtifacts], shard: str, offset: int
             file.name for file in origin.shard.files.values() if file.name.endswith(".arrow")
         )
         raise UserError(
-            f"{shard}: no such file, and no set or shard of {store.root}: train, held_out,"
-            f" {', '.join(known[:6])} …"
+            f"{shard}: no such file, set, or shard in {store.root}; expected one of: train,"
+            f" held_out, {', '.join(known[:6])} …"
         )
     opened = open_shard(origin.shard.path(name))
     spans = [span for span in _spans(origin, opened.set) if span.part == opened.part]
@@ -123,12 +123,12 @@ def _trace_step(found: RunArtifacts, step: int, sample: int | None) -> list[dict
     settings: Mapping[str, Any] = record["settings"]
     if not 1 <= step <= settings["max_steps"]:
         raise UserError(
-            f"--step {step}: {record['cell']} has the updates 1 to {settings['max_steps']}"
+            f"--step {step}: expected a step of {record['cell']}, 1 to {settings['max_steps']}"
         )
     batch = int(settings["batch_size"])
     if sample is not None and not 0 <= sample < batch:
         raise UserError(
-            f"--sample {sample}: a batch of {record['cell']} has the windows 0 to {batch - 1}"
+            f"--sample {sample}: expected a sequence of {record['cell']}'s batch, 0 to {batch - 1}"
         )
     origin = Origin.of(found.store, input_record(found.store, record, "shard"))
     windows, tracer = _windows(origin, settings), _Tracer(origin)
@@ -209,14 +209,15 @@ class _Tracer:
             if book.id == span.book:
                 return book.text[: self._ends[book.id]]
         raise UserError(
-            f"{span.book}: not in books/{span.part}.parquet of the clean stage; run clean again."
+            f"{span.book}: not in books/{span.part}.parquet of the clean stage; run `gpt1 run clean"
+            " --force`"
         )
 
 
 def _read(record: Mapping[str, Any]) -> str:
     """How ingest read the book's file, or the first of several."""
     first, *others = record["files"]
-    more = f", and {len(others)} files more" if others else ""
+    more = f", and {len(others)} more files" if others else ""
     return (
         f"as {first['encoding']} ({first['how']}), {first['bytes']:,} bytes, sha256"
         f" {first['sha256'][:12]}{more}"
@@ -228,8 +229,8 @@ def _lines(row: Mapping[str, Any]) -> str:
     rules = row["rules"]
     token, rules = row["token"], row["rules"]
     place = (
-        f"token {at['token']:,} of {at['of']:,} of the book; characters {at['character']:,} to"
-        f" {at['to']:,} of its clean text"
+        f"token {at['token']:,} of {at['of']:,} in the book; characters {at['character']:,} to"
+        f" {at['to']:,} of its cleaned text"
     )
     struck = (
         "not recorded"
@@ -254,7 +255,7 @@ def _lines(row: Mapping[str, Any]) -> str:
             + (
                 ""
                 if at["exact"]
-                else " (approximately: ftfy fixes the beginning of the text differently)"
+                else " (approximate: ftfy fixes the beginning of the text differently)"
             ),
         ),
         ("rules", struck),

@@ -159,4 +159,4 @@ def test_a_training_that_waits_for_its_ranks_is_not_begun_by_the_end_of_another(
     store = copy_without(golden_run, tmp_path / "store", "pretrain")
     said = ask_to_end(store, signal.SIGTERM, file=two)
     assert len(SAVED.findall(said)) == said.count("2 ranks on ") == 1
-    assert said.count("  interrupted; nothing there could have saved it") == 1
+    assert said.count("  interrupted, with no training that could save a checkpoint") == 1

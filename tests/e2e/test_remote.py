@@ -130,7 +130,7 @@ def test_what_cannot_run_is_refused_at_once(cluster: Stack) -> None:
     gpus = ("--set", "pretrain.resources.gpus=4", "--set", "pretrain.lr=1.0e-4")
     refused = cluster.gpt1(*cluster.submit("--file", MINI, *gpus))
     assert refused.returncode == 2
-    assert "pretrain needs 8 GPUs, the cluster has 0" in refused.stdout
+    assert "pretrain needs 8 GPUs, but the cluster has 0" in refused.stdout
     secret = {"MLFLOW_TRACKING_URI": "http://me:pass@127.0.0.1:1"}
     refused = cluster.gpt1(*cluster.submit("--file", MINI), **secret)
     assert (refused.returncode, "MLFLOW_TRACKING_URI holds a secret" in refused.stderr) == (2, True)

@@ -60,7 +60,7 @@ def test_doctor_says_what_to_do(tmp_path: Path) -> None:
     ended = gpt1("doctor", "--json", "--store", tmp_path / "file", **variables)
     assert (ended.status, "secret" in ended.out) == (1, False), ended
     found = {one["name"]: one["state"] for one in json.loads(ended.out) if one["fix"]}
-    expected = {"store": "fail", "Ray's folder": "fail", "MLflow's server": "warn"}
+    expected = {"store": "fail", "Ray folder": "fail", "MLflow server": "warn"}
     assert expected.items() < found.items()
 
 
@@ -96,9 +96,9 @@ def test_diff_of_runs_that_are_named(store: Path, books: Path) -> None:
     assert runs(SECOND, SECOND, "--store", store)[2] == SAME
     options = ("--file", TOY, "--set", f"numbers.source={books}", "--store", store)
     assert runs(*options)[:2] == (THIRD, FIRST)
-    refused("found a second run and options of one", "diff", FIRST, SECOND, *options)
+    refused("found a second run and --file", "diff", FIRST, SECOND, *options)
     refused(FIRST, "diff", "2026", "--store", store)
-    refused("name one with --store", "diff", "--store", store.parent / "none")
+    refused("choose one with --store", "diff", "--store", store.parent / "none")
 
 
 @pytest.mark.parametrize("store", [False, True], ids=["here", "s3"], indirect=True)

@@ -27,5 +27,5 @@ def test_without_a_network_one_clear_line(tmp_path: Path) -> None:
 
 def test_what_may_not_be_downloaded_is_said(tmp_path: Path) -> None:
     ended = gpt1("data", "get", "storycloze", "dprd", "--to", tmp_path)
-    assert (ended.status, ended.out.count(": not fetched; ask at https://")) == (0, 2), ended
+    assert (ended.status, ended.out.count(": not downloaded; ask at https://")) == (0, 2), ended
     refused("did you mean 'cola'", "data", "get", "colla")

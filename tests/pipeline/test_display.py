@@ -41,9 +41,9 @@ def show(stream: Any = None, pause: float = 0.0) -> None:
 
 def test_a_log_has_one_plain_line_an_event() -> None:
     show(stream := io.StringIO())
-    assert [re.sub(r"^ *\d\S*s  ", "", line) for line in stream.getvalue().splitlines()] == [
-        "[1/3] ingest  up to date", "clean  started: with.join_lines: true -> false",
-        "clean  0 of 24 parts (0 %)  the note", "clean  24 of 24 parts (100 %)  the note",
+    assert [re.sub(r"^ *\d+\.\ds  ", "", line) for line in stream.getvalue().splitlines()] == [
+        "[1/3] ingest  cached", "clean  started: with.join_lines: true -> false",
+        "clean  0 of 24 parts (0%)  the note", "clean  24 of 24 parts (100%)  the note",
         "clean  [b]two lines red and a tab", "[2/3] clean  done in 1m 07s: 9 books",
         "[3/3] report  FAILED: no template",
     ]

@@ -49,7 +49,7 @@ def test_a_run_records_its_options_and_commands_that_look_take_them(made: Path) 
         ended = gpt1(*words.split())
         assert (ended.status, ended.err) == (0, USING)
     refused("workflow.yaml: no stage uses `pretrain`", "describe")
-    refused("workflow.yaml: name one with --cell", "pack", "packed")
+    refused("workflow.yaml: found 0 pretrain jobs", "pack", "packed")
 
 
 @pytest.mark.usefixtures("made")
@@ -71,13 +71,13 @@ def test_from_another_folder_without_the_file_and_in_a_moved_store(made: Path) -
     assert ended.err.startswith(f"gpt1: using profile tripled of {made / FILE} ")
     before = gpt1("path", "numbers").out
     (made / FILE).unlink()
-    refused(f"last run used {made / FILE}, which is gone: taking", "status")
+    refused(f"last run used {made / FILE}, which is gone; using", "status")
     assert gpt1("path", "numbers").out == before != ""
     (made / "store").rename(made / "moved")
     moved = ("--store", "moved")
     assert gpt1("path", "numbers", *moved).out == before.replace("/store/", "/moved/")
     shutil.rmtree(made / "moved" / "tests.pipeline.toy.total")
-    refused("total not made", "path", "total", *moved)
+    refused("total has not run", "path", "total", *moved)
 
 
 @pytest.mark.parametrize("address", ["me:hidden@example.com/a.zip", "example.com/a.zip?key=hidden"])

@@ -159,7 +159,7 @@ def test_a_name_means_a_cell_of_the_last_run(copy: Path) -> None:
     store, pretrain = ("--store", copy), record_of(copy, "pretrain")
     before = said(*DRAWS, *store)
     words = ("export", "hf", "finetune", "--out", copy / "out", *store)
-    refused(r"'finetune' could mean 4 cells; name one of finetune\[task=demo_", *words)
+    refused(r"'finetune' matches 4 jobs; choose one of finetune\[task=demo_", *words)
     snapshot = pretrain["files"]["snapshots/step-00000060.safetensors"]
     files = {**pretrain["files"], "model.safetensors": snapshot}
     newer = add(copy, pretrain, "newer", files=files, finished=9e9)
@@ -167,7 +167,7 @@ def test_a_name_means_a_cell_of_the_last_run(copy: Path) -> None:
     set_cells(copy, ("pretrain", newer))
     assert said(*DRAWS, *store) != before
     set_cells(copy, ("pretrain", "pretrain/not-made"))
-    refused("pretrain not made in .*make it with `gpt1 run`", *DRAWS, *store)
+    refused("pretrain has not run in .*start it with `gpt1 run`", *DRAWS, *store)
     lstm = add(copy, pretrain, "lstm", settings={**pretrain["settings"], "model": "lstm"}, files={})
     gpt = add(copy, pretrain, "gpt", cell="pretrain[model=gpt]")
     set_cells(copy, ("pretrain[model=lstm]", lstm), ("pretrain[model=gpt]", gpt))
@@ -177,14 +177,14 @@ def test_a_name_means_a_cell_of_the_last_run(copy: Path) -> None:
 
 
 REFUSED = {
-    "generate pretrian": "no such folder, and no cell 'pretrian' in .*; expected one of pretrain",
+    "generate pretrian": "no such folder, and no job 'pretrian' in .*; expected one of pretrain",
     "export hf pretrain --out out --license MIT": "license 'MIT': expected .*such as mit",
     "generate pretrain@11": "step-00000011.safetensors was not kept .*snapshots: 60, 120",
-    "generate --device tpu": "expected auto, cpu or cuda",
+    "generate --device tpu": "expected auto, cpu, or cuda",
     "predict mnli -t a -t b": "no fine-tuned cell of 'mnli' is made .tasks with weights: demo_",
     "predict rtee -t a": "did you mean 'rte'",
     "predict demo_choice -t a": "demo_choice, example 1: ",
-    "predict rte": "give one example with --text",
+    "predict rte": "expected one example with --text",
     "predict rte -t a --model pretrain": "this model is not fine-tuned, expected rte",
     "perplexity README.md --stride 99": "--stride 99: expected 1 to the model's context of 32",
     f"export openai {FIRST} --out x": "3 special tokens",

@@ -194,7 +194,7 @@ def test_tasks_may_be_left_out_and_asked_for(work: Path, tmp_path: Path) -> None
     assert "finetune" not in pack(tmp_path / "without", store, "--no-tasks", file=file).out
     more = write_workflow(work / "more.yaml", ("rte", "qnli"))  # no ids of QNLI are made
     refused = pack(tmp_path / "more", store, "--tasks", file=more)
-    assert (refused.status, "encode[task=qnli] is not made yet" in refused.err) == (2, True)
+    assert (refused.status, "needs encode[task=qnli], which has" in refused.err) == (2, True)
     assert pack(tmp_path / "more", store, file=more).status == 0
     for name in ("tasks", "finetune.json"):
         assert [path.parent.name for path in tmp_path.glob(f"*/{name}")] == ["more"]

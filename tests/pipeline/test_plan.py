@@ -102,12 +102,12 @@ def test_damage_makes_stale_and_a_rerun_with_the_same_content_spares_the_rest(do
 def test_an_input_with_other_content_makes_stale(done: Path) -> None:
     other = json.dumps({**record(plan(done)), "digest": "0" * 64})
     record_file(plan(done)).write_text(other)
-    assert state(plan(done), ONE) == ("stale", ["input numbers has other content now"])
+    assert state(plan(done), ONE) == ("stale", ["input numbers has new content"])
 
 
 @pytest.mark.parametrize(("selection", "chosen"), [
     ({"stages": (ONE,)}, [NUMBERS, ONE]), ({"force": True}, [NUMBERS, ONE, TWO]),
-    ({"stages": ("total",), "only": True}, "needs numbers, which is new and was"),
+    ({"stages": ("total",), "only": True}, "needs numbers, which is new and not"),
     ({"stages": ("totl",)}, "unknown stage 'totl'; did you mean 'total'"),
     ({"stages": (NUMBERS,), "force": True}, [NUMBERS]),
     ({"start": "total", "force": True}, [ONE, TWO]),

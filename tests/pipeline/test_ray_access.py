@@ -125,7 +125,7 @@ def test_a_server_that_is_not_rays_is_refused() -> None:
         wrong = pytest.raises(UserError, match=f"status {status}")
         with http_server(status, body) as address, wrong:
             check_job_server(address)
-    with http_server() as address, pytest.raises(UserError, match="does not list"):
+    with http_server() as address, pytest.raises(UserError, match="cannot list"):
         jobs(address)
 
 
@@ -134,9 +134,9 @@ def test_a_token_is_sent_where_one_is_asked_for(tmp_path: Path) -> None:
         assert check_job_server(address) is False
     with http_server(token=TOKEN) as address:
         for name, value, message in (
-            ("TMPDIR", "", "asks for a token, and none was sent"),
-            (MODE, "token", "there is no token"),
-            (VALUE, "another", "refuses the token that was sent"),
+            ("TMPDIR", "", "requires a token, but none was sent"),
+            (MODE, "token", "no token was found"),
+            (VALUE, "another", "rejected the token"),
         ):
             os.environ[name] = value
             with pytest.raises(UserError, match=message):

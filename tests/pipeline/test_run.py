@@ -84,12 +84,12 @@ FAILS, RETRY = ["total.fail_unless=FOLDER/marker"], ["total.factor=2", "total.re
 SLEEPS = ["total.sleep=60", "total.timeout=1s", "total.factor=2"]
 F, X = "FINISHED", "FAILED"  # in MLflow: the workflow, its stages, and jobs of a matrix
 ENDINGS: dict[str, tuple[list[str], int, list[str] | int, list[str], str]] = {
-    "tried again": ([*FAILS, *RETRY], 0, ONE, [F, F, F], "failing on purpose); trying again"),
-    "killed, tried again": ([*FAILS, *RETRY, "total.die=true"], 0, ONE, [F, F, F], "trying again"),
+    "tried again": ([*FAILS, *RETRY], 0, ONE, [F, F, F], "failing on purpose); retrying"),
+    "killed, tried again": ([*FAILS, *RETRY, "total.die=true"], 0, ONE, [F, F, F], "retrying"),
     "one fails": (FAILS, 1, 2, [X, X, X, F, F], "ZeroDivisionError: failing on purpose\n"),
-    "too long": (SLEEPS, 1, ["numbers"], [X, X, F], "longer than its timeout of 1 s\n"),
+    "too long": (SLEEPS, 1, ["numbers"], [X, X, F], "exceeded its timeout of 1.0s\n"),
     "bad data": (["numbers.source=FOLDER/bad"], 2, [], [X, X], "3.txt: expected a number, found "),
-    "no GPU": (["total.resources.gpus=8"], 2, [], [X], "needs 8 GPUs, the cluster has 0"),
+    "no GPU": (["total.resources.gpus=8"], 2, [], [X], "needs 8 GPUs, but the cluster has 0"),
 }
 
 

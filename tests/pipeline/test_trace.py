@@ -88,10 +88,10 @@ def test_the_windows_of_a_step(made: Plan, encoder: TextEncoder) -> None:
 
 @pytest.mark.parametrize(("words", "message"), [
     ("train 1000000000", "offset 1000000000 is outside; expected one from 0 to"),
-    ("nothing.arrow 0", "nothing.arrow: no such file, and no set or shard of "),
-    ("books.parquet 0", "no set or shard"), (f"{TOY} 0", "in no store"),
-    ("train", "expected a shard with an offset"), ("train 1 --step 2", "not both"),
-    ("--step 121", "has the updates 1 to 120"), ("--step 1 --sample 16", "windows 0 to 15"),
+    ("nothing.arrow 0", "nothing.arrow: no such file, set, or shard in "),
+    ("books.parquet 0", "set, or shard in"), (f"{TOY} 0", "not in a store"),
+    ("train", "expected either a shard and"), ("train 1 --step 2", "or --step"),
+    ("--step 121", "pretrain, 1 to 120"), ("--step 1 --sample 16", "batch, 0 to 15"),
 ])  # fmt: skip
 def test_what_cannot_be_traced(words: str, message: str, made: Plan) -> None:
     refused(message, "trace", "--store", made.store.root, *words.split())

@@ -269,7 +269,7 @@ def test_a_dead_hosts_points_are_sent_from_another(
 
 
 def test_nothing_to_show_and_a_port_in_use(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nothing has been recorded"):
+    with pytest.raises(UserError, match="no runs recorded"):
         serve(tmp_path)
     (tmp_path / "mlflow.db").touch()
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(UserError, match="--port"):

@@ -51,7 +51,7 @@ def test_set_changes_one_setting_and_takes_scientific_notation() -> None:
     (FACTOR, "factor: [1, -2]", r"greater than 0, found -2"),
     (FACTOR, "factr: [1, 2]", r":9: unknown setting 'factr'; did you mean 'factor'"),
     (f"{USES}total", "uses: clena", r":6: unknown stage 'clena'"),
-    (f"{USES}total", f"{USES}numbers", r"has no use for 'numbers'"),
+    (f"{USES}total", f"{USES}numbers", r"does not take 'numbers'"),
     (FACTOR, f"{RESOURCES}{{min_workers: 3, workers: 2}}", r"min_workers 3 is more than"),
     ("name: toy", "name: toy\nname: toy", r":2: key 'name' appears twice"),
     ("stages:\n  numbers", "stages: [\n  numbers", r"not valid YAML"),
