@@ -26,7 +26,10 @@ def list_path(path: Path) -> Listing:
             sorted(found.files.values(), key=lambda file: file.name), sorted(found.left_out)
         )
     if not path.exists():
-        raise UserError(f"{path}: no such file or folder; {_EXPECTED}. Fix the path.")
+        raise UserError(
+            f"source: no such file or folder: {path}; expected a folder or file of books. Set the"
+            " path, e.g. --set ingest.source=PATH."
+        )
     return Listing([_file(path, path.name)], [])
 
 

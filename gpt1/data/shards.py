@@ -102,7 +102,7 @@ def _ids_of(
     if verify and span.sha256 is not None and (found := ids_sha256(ids)) != span.sha256:
         raise UserError(
             f"{path}: the ids of the book {span.book!r} ({span.start} to {end}) have the sha256"
-            f" {found[:12]}, {books.name} says {span.sha256[:12]}: the file is damaged or of"
+            f" {found[:12]}, {books.name} says {span.sha256[:12]}: the file is damaged or from"
             f" another run; {_AGAIN}."
         )
     return ids

@@ -152,7 +152,7 @@ class GPT(nn.Module):
         length = ids.shape[1]
         if length > self.config.context:
             raise UserError(
-                f"model: a sequence of {length} ids is longer than the context of"
+                f"model: a sequence of {length} tokens is longer than the context of"
                 f" {self.config.context}; shorten it"
             )
         x = self._embed(ids)  # (B, T, C)

@@ -33,8 +33,8 @@ def read_dpr(path: Path, text: str) -> Iterator[Example]:
 def _example(name: str, lines: list[str], where: str) -> Example:
     if len(lines) != 4:
         raise UserError(
-            f"{where}: a block of {len(lines)} lines; sentence, pronoun, candidates, answer were"
-            " expected"
+            f"{where}: a block of {len(lines)} lines; expected sentence, pronoun, candidates,"
+            " answer"
         )
     sentence, pronoun, listed, answer = lines
     candidates = tuple(candidate.strip() for candidate in listed.split(","))

@@ -161,8 +161,8 @@ def load_finetuned(gpt: GPT, folder: Path) -> FineTuned:
         ) from error
     if not known or gpt.config.special_tokens != SPECIAL_TOKENS:
         raise UserError(
-            f"{config}: does not fit the model next to it ({facts}); the files must come from one"
-            " fine-tuning"
+            f"{config}: does not fit the model next to it ({facts}); the files must come from the"
+            " same fine-tuning job"
         )
     head = TaskHead(task, gpt.config.width, 0.0, regression, torch.Generator())
     try:

@@ -359,7 +359,7 @@ def _task_of(module: str) -> Task:
         if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
             path = f"{module.replace('.', '/')}.py"
             raise UserError(
-                f"unknown task {module!r}: no file {path} beside the workflow, and no installed"
+                f"unknown task {module!r}: no file {path} next to the workflow, and no installed"
                 " module"
             ) from None
         raise UserError(

@@ -66,7 +66,7 @@ def _pairs(example: Example, task: Task) -> list[tuple[str, str]]:
         return [(texts[0], texts[1])]
     known = ", ".join(name for name, one in TASKS.items() if one.zero_shot)
     raise UserError(
-        f"{task.name}: tasks of kind {task.kind} are not scored zero-shot; these are: {known}"
+        f"{task.name}: tasks of kind {task.kind} have no zero-shot scoring; choose one of: {known}"
     )
 
 

@@ -110,7 +110,7 @@ class Forecast:
             f"{field.name} {size(getattr(self.memory, field.name))}"
             for field in fields(self.memory)
         )
-        lines.append(f"memory of a rank (estimated): {size(self.memory.total)} = {shown}")
+        lines.append(f"memory per rank (estimated): {size(self.memory.total)} = {shown}")
         epochs = (
             f", {self.epochs:,.2f} epochs of {self.corpus_tokens:,}"
             if self.epochs is not None
@@ -194,8 +194,8 @@ def expected_seconds(
     peak = peak_of(device)
     if peak is None:
         raise UserError(
-            f"device: the peak of {device!r} is not known; expected a name with one of"
-            f" {[n for n, _ in PEAK_TFLOPS]}"
+            f"device: the peak FLOP/s of {device!r} is unknown; expected a name that contains one"
+            f" of {[n for n, _ in PEAK_TFLOPS]}"
         )
     return tokens * model.flops_per_token() / (peak * 1e12 * ranks * mfu)
 
@@ -242,9 +242,9 @@ def main() -> int:
     for name, value in (("batch", 64), ("micro-batch", 8), ("steps", 1_000_000), ("ranks", 1)):
         parser.add_argument(f"--{name}", type=positive_int, default=value)
     parser.add_argument("--zero", type=int, choices=(0, 1, 2, 3), default=1)
-    parser.add_argument("--fp32", action="store_true", help="instead of bf16")
+    parser.add_argument("--fp32", action="store_true", help="use fp32 instead of bf16")
     parser.add_argument("--tokens", type=positive_int, help="tokens of the corpus, for the epochs")
-    parser.add_argument("--device", help="a device's name, for the time")
+    parser.add_argument("--device", help="device name, to estimate the time")
     parser.add_argument("--mfu", type=positive_float, default=DEFAULT_MFU)
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args()

@@ -86,7 +86,7 @@ def table(given: argparse.Namespace) -> str:
     """
     model = ModelConfig()
     names = (
-        "devices", "compute, ms an update", "sent, MB", "traffic, ms", "share of computing",
+        "devices", "compute, ms per step", "sent, MB", "traffic, ms", "compute share",
         "days in all",
     )
     lines = [f"| {' | '.join(names)} |", "|--:" * len(names) + "|"]
@@ -109,7 +109,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", default="H100", help="a device's name")
+    parser.add_argument("--device", default="H100", help="device name")
     parser.add_argument(
         "--mfu", type=positive_float, default=DEFAULT_MFU, help="share of its peak that is reached"
     )
@@ -117,10 +117,10 @@ def main() -> int:
     parser.add_argument("--a-host", type=positive_int, default=8, help="devices of a host")
     parser.add_argument(
         "--inside", type=positive_float, default=3600.0,
-        help="gigabits a second between the devices of a host",
+        help="Gbit/s between the devices of a host",
     )
     parser.add_argument(
-        "--link", type=positive_float, default=100.0, help="gigabits a second between hosts"
+        "--link", type=positive_float, default=100.0, help="Gbit/s between hosts"
     )
     parser.add_argument("--batch", type=positive_int, default=64)
     parser.add_argument("--steps", type=positive_int, default=1_000_000)
@@ -133,8 +133,8 @@ def main() -> int:
         checkpoint_bytes(ModelConfig().parameters(), portable) / 1e9 for portable in (False, True)
     )
     print(
-        f"a checkpoint has {full:.1f} GB; {half:.1f} GB of a rank alone, or with portable_only:"
-        " true"
+        f"a checkpoint takes {full:.1f} GB; on a single rank or with portable_only: true,"
+        f" {half:.1f} GB"
     )
     return 0
 

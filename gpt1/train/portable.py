@@ -74,7 +74,7 @@ def check_names(module: nn.Module, state: PortableState) -> None:
     names = {name for name, _ in module.named_parameters()}
     if names != state.weights.keys():
         raise UserError(
-            "checkpoint: its weights are of another model; first difference"
+            "checkpoint: its weights belong to another model; first difference"
             f" {min(names ^ state.weights.keys())!r}"
         )
 

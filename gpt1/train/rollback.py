@@ -52,8 +52,8 @@ def going_back(
     if len(events) >= config.rollbacks:
         times = ", ".join(f"at step {event['step']}" for event in events)
         raise Diverged(
-            f"{diverged}. Training went back {len(events)} times ({times}), which is all that"
-            " rollbacks allows",
+            f"{diverged}. Training has already rolled back {len(events)} times ({times}), the limit"
+            " set by max_rollbacks",
             diverged.step,
             diverged.loss,
             diverged.before,

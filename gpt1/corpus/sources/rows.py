@@ -152,5 +152,5 @@ def _checked(text: str, reading: Reading) -> bytes:
     except UnicodeEncodeError as error:
         raise RefusedError(
             "undecodable", f"character {error.start} is half of a surrogate pair",
-            "text that UTF-8 can hold", "Fix the row.",
+            "text that UTF-8 can encode", "Fix the row.",
         ) from error

@@ -69,7 +69,7 @@ def _read_member(
     if member.isdir():
         return
     if not member.isreg() or member.issparse():
-        kind = "a link" if member.issym() or member.islnk() else "no regular file"
+        kind = "a link" if member.issym() or member.islnk() else "not a regular file"
         error = RefusedError(
             "not_a_file", f"it is {kind}", "a file with text in it", "Pack the file itself."
         )
