@@ -164,8 +164,8 @@ def _zero_shot(cells: Sequence[Source]) -> list[str]:
         *lines,
         "",
         (
-            "Normalised: 0 is guessing (or the majority), 1 is the state of the art before the"
-            " paper (SPEC section 6)."
+            "Normalized: 0 is guessing (or the majority), 1 is the state of the art before the"
+            " paper (section 5, figure 2)."
         ),
     ]
 

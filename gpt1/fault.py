@@ -30,7 +30,9 @@ POINTS = {
     "checkpoint.recorded": "rank 0 has written a checkpoint's record, but not renamed the folder",
     "checkpoint.published": "rank 0 has published a checkpoint, but not deleted older ones",
     "trainer.begun": "Ray Train's controller has connected the ranks; they have not trained",
-    "trainer.ended": "Ray Train's controller: the ranks have ended, their result is not passed on",
+    "trainer.ended": (
+        "Ray Train's controller has seen the ranks end, but not passed on their result"
+    ),
 }
 FORM = re.compile(r"(?P<point>[a-z.]+)(?::(?P<number>[1-9]\d*))?@(?P<marker>/.+)")
 _given = os.environ.get(VARIABLE)

@@ -19,7 +19,7 @@ PUBLISHED = {
     "words": 984_846_357,
     "unique_words": 1_316_420,
 }
-"""SPEC section 3."""
+"""The figures of Zhu et al. (2015)."""
 SENTENCE = (
     "A sentence ends with its paragraph, or at . ! ? … with closing quotes before white space and a"
     " capital letter or digit, except after Mr., Mrs., Dr. or St."

@@ -11,8 +11,6 @@ from gpt1.corpus.sources.forms import form_of, hidden
 from gpt1.corpus.sources.listed import Listed, Listing, printable, refused_listed
 from gpt1.errors import UserError
 
-_EXPECTED = "expected a folder or a file with books (`source` of the ingest stage)"
-
 
 def list_path(path: Path) -> Listing:
     """The files of a folder, ordered by name, or one file. UserError when there is nothing there.

@@ -41,7 +41,7 @@ def _example(name: str, lines: list[str], where: str) -> Example:
     folded = [candidate.lower() for candidate in candidates]
     if len(candidates) != 2 or answer.lower() not in folded:
         raise UserError(
-            f"{where}: the answer is {answer!r}; one of the two candidates {listed!r} was expected"
+            f"{where}: the answer is {answer!r}; expected one of the two candidates {listed!r}"
         )
     at = _pronoun_at(sentence, pronoun, candidates)
     if at is None:

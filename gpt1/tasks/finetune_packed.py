@@ -1,11 +1,11 @@
-"""The fine-tuning jobs of a packed folder (`gpt1 pack`), one after the other, without stages:
+"""Run the fine-tuning jobs of a packed folder (`gpt1 pack`) one after another, without stages:
 
 python -m gpt1.tasks.finetune_packed --config FOLDER/finetune.json
 
 FOLDER has finetune.json, tasks/NAME/ and output/, where pre-training leaves its model. Each
-finished job appends a line to output/finetune.jsonl; killed, the same command goes on after it.
-A script that runs several jobs at once calls `read_jobs`, `run_packed` and `append_result`
-(benchmarks/gpu/learn.py does).
+finished job appends a line to output/finetune.jsonl; after an interruption, the same command
+resumes with the next job. A script that runs several jobs at once calls `read_jobs`, `run_packed` and
+`append_result` (benchmarks/gpu/learn.py does).
 """
 
 from __future__ import annotations
@@ -224,11 +224,13 @@ def main() -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="FOLDER/finetune.json")
-    parser.add_argument("--model", type=Path, help="instead of FOLDER/output/model.safetensors")
+    parser.add_argument(
+        "--model", type=Path, help="pre-trained weights (default: output/model.safetensors)"
+    )
     parser.add_argument("--task", action="append", help="run only this task; repeatable")
     parser.add_argument("--variant", action="append", help="run only this variant; repeatable")
     parser.add_argument("--seed", action="append", type=int, help="run only this seed; repeatable")
-    parser.add_argument("--rows", type=positive_int, help="at most that many training rows, drawn")
+    parser.add_argument("--rows", type=positive_int, help="number of training rows to draw")
     parser.add_argument("--max-length", type=positive_int, help="maximum sequence length in tokens")
     parser.add_argument("--precision", choices=("fp32", "bf16"), help="compute precision")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")

@@ -157,7 +157,7 @@ def load_finetuned(gpt: GPT, folder: Path) -> FineTuned:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{config}: not what finetune writes ({error!r}); save the model again"
+            f"{config}: not a file written by finetune ({error!r}); save the model again"
         ) from error
     if not known or gpt.config.special_tokens != SPECIAL_TOKENS:
         raise UserError(

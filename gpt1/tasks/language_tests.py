@@ -82,7 +82,7 @@ def _wsc_jsonl(path: Path, text: str) -> Iterator[Example]:
             found = sentence[at : at + len(pronoun)]
         except (KeyError, TypeError) as error:
             raise UserError(
-                f"{where}: text, pronoun, pronoun_loc, options and label were expected ({error!r})"
+                f"{where}: expected text, pronoun, pronoun_loc, options and label ({error!r})"
             ) from error
         if found != pronoun:
             raise UserError(
@@ -136,6 +136,6 @@ def _schema(name: str, before: str, after: str, options: Any, label: Any, where:
     )
     if not good or label not in (0, 1):
         raise UserError(
-            f"{where}: two options and label 0 or 1 were expected, found {options!r} and {label!r}"
+            f"{where}: expected two options and label 0 or 1, found {options!r} and {label!r}"
         )
     return Example(name, (before.strip(), after.strip()), tuple(options), int(label))

@@ -287,7 +287,7 @@ def _cloze(file: _File) -> Iterator[Example]:
 
 
 def _cloze_dev(splits: dict[str, Split]) -> dict[str, Split]:
-    """The released code's dev set: 374 stories of the one labelled file (SPEC section 4); a fifth
+    """The released code's dev set: 374 stories of the one labeled file; a fifth
     of a shorter file.
     """
     from sklearn.model_selection import train_test_split

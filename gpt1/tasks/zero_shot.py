@@ -1,4 +1,4 @@
-"""Zero-shot scoring (SPEC section 6): no fine-tuning, no special tokens, only the language model.
+"""Zero-shot scoring (paper, section 5): no fine-tuning, no special tokens, only the language model.
 
 - Multiple choice (RACE): the answer with the highest mean log-probability of its tokens, given
   document and question.

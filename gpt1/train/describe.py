@@ -1,7 +1,7 @@
-"""What a training will need before it is begun: parameters and FLOPs by part, memory, steps,
-tokens, epochs, time on a device.
+"""Estimate what a training needs: parameters and FLOPs by part, memory, steps, tokens, epochs and
+time on a device.
 
-`gpt1 describe` asks it for a workflow's settings. Without a workflow:
+`gpt1 describe` does this for a workflow's settings. Without a workflow:
 
 python -m gpt1.train.describe --steps 1000000 --tokens 1000000000 --device "H100"
 """
@@ -19,6 +19,7 @@ from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.train.command_numbers import positive_float, positive_int
 from gpt1.train.peaks import PEAK_TFLOPS, peak_of
+from gpt1.wording import span
 
 DEFAULT_MFU = 0.4
 """Share of the peak assumed where none is given."""
@@ -103,9 +104,9 @@ class Forecast:
 
     def __str__(self) -> str:
         rows = [(part.name, part.parameters, part.flops) for part in self.parts]
-        lines = [f"{'part':<34}{'parameters':>14}{'MFLOP a token':>16}"]
-        for name, parameters, flops in [*rows, ("in all", self.parameters, self.flops_per_token)]:
-            lines.append(f"{name:<34}{parameters:>14,}{flops / 1e6:>16,.1f}")
+        lines = [f"{'part':<34}{'parameters':>14}{'MFLOPs per token':>18}"]
+        for name, parameters, flops in [*rows, ("total", self.parameters, self.flops_per_token)]:
+            lines.append(f"{name:<34}{parameters:>14,}{flops / 1e6:>18,.1f}")
         shown = ", ".join(
             f"{field.name} {size(getattr(self.memory, field.name))}"
             for field in fields(self.memory)
@@ -122,7 +123,7 @@ class Forecast:
         )
         if self.device and self.seconds is not None:
             where = f"{self.ranks} x {self.device.name} at {self.device.mfu:.0%} of the bf16 peak"
-            lines.append(f"expected time on {where}: {_duration(self.seconds)}")
+            lines.append(f"expected time on {where}: {span(self.seconds)}")
         return "\n".join(lines)
 
 
@@ -223,14 +224,6 @@ def size(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 5400:
-        return f"{seconds / 60:,.1f} minutes"
-    return (
-        f"{seconds / 3600:,.1f} hours" if seconds < 100 * 3600 else f"{seconds / 86400:,.1f} days"
-    )
-
-
 def main() -> int:
     """The command line; returns its exit status."""
     parser = argparse.ArgumentParser(
@@ -243,7 +236,7 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=positive_int, default=value)
     parser.add_argument("--zero", type=int, choices=(0, 1, 2, 3), default=1)
     parser.add_argument("--fp32", action="store_true", help="use fp32 instead of bf16")
-    parser.add_argument("--tokens", type=positive_int, help="tokens of the corpus, for the epochs")
+    parser.add_argument("--tokens", type=positive_int, help="corpus size, to count epochs")
     parser.add_argument("--device", help="device name, to estimate the time")
     parser.add_argument("--mfu", type=positive_float, default=DEFAULT_MFU)
     parser.add_argument("--json", action="store_true", help="print JSON")

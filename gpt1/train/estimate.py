@@ -1,6 +1,6 @@
-"""What many devices cost beside the computing: traffic between ranks, checkpoints, data.
+"""Estimate what many devices cost on top of compute: traffic, checkpoints and data.
 
-An estimate (docs/explanation/training.md).
+See docs/explanation/training.md.
 
 python -m gpt1.train.estimate --device H100 --ranks 1,8,64 --link 100
 """
@@ -87,7 +87,7 @@ def table(given: argparse.Namespace) -> str:
     model = ModelConfig()
     names = (
         "devices", "compute, ms per step", "sent, MB", "traffic, ms", "compute share",
-        "days in all",
+        "total days",
     )
     lines = [f"| {' | '.join(names)} |", "|--:" * len(names) + "|"]
     for count in given.ranks:
@@ -111,10 +111,11 @@ def main() -> int:
     )
     parser.add_argument("--device", default="H100", help="device name")
     parser.add_argument(
-        "--mfu", type=positive_float, default=DEFAULT_MFU, help="share of its peak that is reached"
+        "--mfu", type=positive_float, default=DEFAULT_MFU,
+        help="model FLOPs utilization: the share of the device's peak that is reached",
     )
-    parser.add_argument("--ranks", type=positive_ints, default="1,8,64", help="numbers of devices")
-    parser.add_argument("--a-host", type=positive_int, default=8, help="devices of a host")
+    parser.add_argument("--ranks", type=positive_ints, default="1,8,64", help="device counts")
+    parser.add_argument("--a-host", type=positive_int, default=8, help="devices per host")
     parser.add_argument(
         "--inside", type=positive_float, default=3600.0,
         help="Gbit/s between the devices of a host",

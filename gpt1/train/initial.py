@@ -1,4 +1,4 @@
-"""The weights that pre-training begins with: drawn by SPEC section 1, or those of a checkpoint."""
+"""The initial weights of pre-training: drawn as in the paper, or those of a checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pre-training as every rank runs it, under Ray Train or `torchrun`:
+"""Pre-training as each rank runs it, under Ray Train or `torchrun`:
 
 torchrun --nproc-per-node 2 -m gpt1.train.pretrain --config FILE
 """

@@ -1,5 +1,5 @@
 """OpenAI's form of 2018: ten flat .npy files, split by params_shapes.json, with the vocabulary's
-two files (SPEC section 1).
+two files (docs/explanation/weights.md).
 
 Positions come first, then tokens, then twelve arrays a block. Linear weights are [1, in, out]; ours
 are (out, in). The files hold no number of heads and no dropout: a folder we write has our

@@ -1,4 +1,4 @@
-"""The model against SPEC section 1, and the LSTM of section 5 in the place of its blocks.
+"""The model against section 4.1 of the paper, and the LSTM of section 5 in place of its blocks.
 
 The chunked loss gives the plain one's numbers and gradients, compiled too, in less memory;
 recomputing activations changes no bit.

@@ -1,4 +1,4 @@
-"""The four input transforms of the paper's figure 1 (SPEC section 4), and batches by length."""
+"""The four input transforms of the paper's figure 1 (section 3.3), and batches by length."""
 
 import random
 from pathlib import Path

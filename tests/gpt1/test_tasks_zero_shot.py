@@ -1,4 +1,4 @@
-"""Zero-shot scoring against a straight reading of SPEC section 6, one continuation at a time."""
+"""Zero-shot scoring against a straight reading of section 5, one continuation at a time."""
 
 import pytest
 import torch

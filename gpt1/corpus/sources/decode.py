@@ -91,7 +91,9 @@ def _without_mark(data: bytes, at: int) -> Decoded:
                 continue
             if not _CONTROLS.search(text):
                 return Decoded(text, encoding, "NUL bytes in every other place")
-    raise RefusedError("nul", f"byte {at} is NUL, so this is no text file", "text", f"{_CONVERT}.")
+    raise RefusedError(
+        "nul", f"byte {at} is NUL, so this is not a text file", "text", f"{_CONVERT}."
+    )
 
 
 def _fallen_back(data: bytes, at: int, fallback: str) -> Decoded:

@@ -145,9 +145,8 @@ def _from_cache(place: HubPlace, source: str) -> tuple[str, dict[str, str]]:
     snapshot = folder / "snapshots" / commit
     if not commit or not snapshot.is_dir():
         raise UserError(
-            f"{source}: the hub cannot be reached, and the cache on this machine has no revision"
-            f" {place.revision!r} about it; expected a network, or a folder that `hf download`"
-            " filled."
+            f"{source}: the hub cannot be reached, and the local cache has no revision"
+            f" {place.revision!r}; connect to the network, or fill the cache with `hf download`."
         )
     files = {
         path.relative_to(snapshot).as_posix(): _cached(path)

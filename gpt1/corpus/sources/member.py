@@ -65,8 +65,8 @@ def bad_name(member: str) -> RefusedError | None:
 def unknown_form(file: str, member: str | None) -> Refused:
     """The record of a file that is no book by its name."""
     return Refused(
-        file, member, "unknown_form", "by its name it is no book and no archive of books", LISTED,
-        "Left out.",
+        file, member, "unknown_form", "its name is not that of a book or an archive of books",
+        LISTED, "Skipped.",
     )
 
 

@@ -51,7 +51,9 @@ def read_tar(stream: Inflated, file: str, reading: Reading) -> Found:
             vars(archive)["members"].clear()  # else all headers are kept
             for found in _read_member(archive, member, file, reading):
                 if stream.broken and isinstance(found, Refused):
-                    yield replace(found, found=f"{found.found}; what follows it is not read")
+                    yield replace(
+                        found, found=f"{found.found}; the rest of the archive is not read"
+                    )
                     return
                 yield found
         stream.stop_at = None
