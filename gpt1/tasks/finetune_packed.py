@@ -4,8 +4,8 @@ python -m gpt1.tasks.finetune_packed --config FOLDER/finetune.json
 
 FOLDER has finetune.json, tasks/NAME/ and output/, where pre-training leaves its model. Each
 finished job appends a line to output/finetune.jsonl; after an interruption, the same command
-resumes with the next job. A script that runs several jobs at once calls `read_jobs`, `run_packed` and
-`append_result` (benchmarks/gpu/learn.py does).
+resumes with the next job. A script that runs several jobs at once calls `read_jobs`, `run_packed`
+and `append_result` (benchmarks/gpu/learn.py does).
 """
 
 from __future__ import annotations

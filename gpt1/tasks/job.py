@@ -101,8 +101,8 @@ class TaskInputs:
         length = max_length or context
         if not SHORTEST <= length <= context:
             raise UserError(
-                f"max_length {length} does not fit: expected {SHORTEST} to the model's context of"
-                f" {context}"
+                f"sequences of {length} tokens do not fit: expected {SHORTEST} to the model's"
+                f" context of {context}; set max_length"
             )
         self._files, self._pieces, self._reporter = files, pieces, reporter
         special = SpecialIds.after(gpt.config.vocabulary)

@@ -161,9 +161,9 @@ def _changes(
     if config.micro_batch > 1:
         yield f"micro_batch_size 1 instead of {config.micro_batch}", {"micro_batch": 1}
     if not place.checkpoint_activations:
-        yield "checkpoint_activations", {"recompute": True}
+        yield "activation_checkpointing", {"recompute": True}
     if not config.loss_chunk:
-        yield "loss_chunk 512", {"loss_chunk": 512}
+        yield "loss_chunk_size 512", {"loss_chunk": 512}
     if zero < 3 and ranks.world > 1:
         yield f"zero 3 instead of {zero}", {"zero": 3}
 

@@ -113,10 +113,10 @@ def test_what_cannot_fit_is_refused(place: Place, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(preflight, "WAIT", 0.0)
     huge = ModelConfig(vocabulary=VOCABULARY.size, context=8, width=16_384, layers=96, heads=64)
     config = dataclasses.replace(CONFIG, model=huge)
-    with pytest.raises(UserError, match="does not fit into the memory") as refused:
+    with pytest.raises(UserError, match="does not fit in memory") as refused:
         train_here(config, place)
-    need = r": a rank needs about ([\d.]+) GB"
-    option = r"(?:micro_batch 1|checkpoint_act)[^;]*\(([\d.]+) GB a rank"
+    need = r": about ([\d.]+) GB per rank"
+    option = r"(?:micro_batch_size 1|activation_check)[^;]*\(([\d.]+) GB per rank"
     found = [re.findall(pattern, str(refused.value)) for pattern in (option, need)]
     small, less, most = map(float, (*found[0], *found[1]))
     assert small <= less <= most > 16 * huge.parameters() / 1e9

@@ -230,7 +230,7 @@ def both(*damages: Damage) -> Damage:
 LM_HEAD = {"lm_head.weight": torch.ones(60, 32)}
 REFUSED: list[tuple[Damage, str]] = [
     (config(model_type="gpt2"), "model_type is 'gpt2'"), (config(afn="relu"), "afn is 'relu'"),
-    (config(attn_pdrop=0.3), "GPT-1 has one dropout"),
+    (config(attn_pdrop=0.3), "GPT-1 has a single dropout"),
     (config(vocab_size=40), "vocab_size is 40, the vocabulary next to it has 60 tokens"),
     (write("config.json", b"{"), "not JSON"), (remove("config.json"), "config.json: no such file"),
     (weights("transformer.h.1.ln_2.bias"), r"'h.1.ln_2.bias': found none, expected shape \[32\]"),
