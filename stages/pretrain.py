@@ -69,8 +69,8 @@ class PretrainSettings(Settings):
     lr_scaling: Literal["none", "sqrt"] = Field(
         "none",
         description=(
-            "When `batch_size` is not 64: keep steps, warmup and learning rate, or scale them (same"
-            " tokens, rate times sqrt(batch_size/64))."
+            "When `batch_size` is not 64: `none` keeps steps, warmup and learning rate; `sqrt`"
+            " keeps the tokens and multiplies the rate by sqrt(batch_size/64)."
         ),
     )
     micro_batch_size: int = Field(
@@ -88,7 +88,7 @@ class PretrainSettings(Settings):
         0.002, ge=0, lt=1, description="Warmup as a fraction of `max_steps`."
     )
     schedule: Literal["cosine", "linear", "constant"] = Field(
-        "cosine", description="Learning-rate decay after the warmup."
+        "cosine", description="Learning-rate schedule after the warmup."
     )
     weight_decay: float = Field(
         0.01, ge=0, le=1,
@@ -163,8 +163,8 @@ class PretrainSettings(Settings):
         ge=0,
         le=1_000,
         description=(
-            "Maximum number of rollbacks: after a diverged loss, go back one checkpoint and skip"
-            " batches (recorded as a deviation); 0: stop instead."
+            "Maximum number of rollbacks: after a diverged loss, go back to an earlier checkpoint"
+            " and skip batches (recorded as a deviation); 0: stop instead."
         ),
     )
     skip_batches: int = Field(

@@ -31,7 +31,7 @@ class VocabularySettings(Settings):
     source: str = runtime_field(
         LEARN,
         "`learn`, or a published vocabulary (a folder or `hf://openai-community/openai-gpt`),"
-        " fingerprinted by content; it ignores the other settings.",
+        " fingerprinted by content. The other settings apply only to `learn`.",
         min_length=1,
     )
     num_merges: int = Field(
