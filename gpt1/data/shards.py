@@ -95,7 +95,7 @@ def _ids_of(
     end = span.start + span.length
     if end > len(shard.ids):
         raise UserError(
-            f"{path}: {len(shard.ids)} ids, expected at least {end} for the book {span.book!r};"
+            f"{path}: {len(shard.ids)} tokens, expected at least {end} for the book {span.book!r};"
             f" {_AGAIN}."
         )
     ids = shard.ids[span.start : end]

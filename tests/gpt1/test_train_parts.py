@@ -210,7 +210,7 @@ def test_bytes_of_a_checkpoint(ranks: RankGroup, tmp_path: Path) -> None:
 
 CASES = [
     (describe, "--json --steps 10", 0, '"parameters": 116534784'),
-    (estimate, "--device Foo", 2, "the peak of 'Foo' is not known"),
+    (estimate, "--device Foo", 2, "the peak FLOP/s of 'Foo' is unknown"),
     (describe, "--mfu nan", 2, "--mfu: found 'nan', expected a number above 0"),
     (describe, "--width 10 --heads 3", 2, "width 10 is not divisible by heads 3"),
     (estimate, "--ranks 1,x", 2, "--ranks: found 'x', expected a whole number of at"),

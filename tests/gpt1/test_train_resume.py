@@ -171,7 +171,7 @@ HARMS: list[tuple[str, Harm, str]] = [
     ("record.json", half, "record.json cannot be read"),
     ("../../snapshots/step-00000030.safetensors", flip, "step-00000030.safetensors is damaged"),
     ("record.json", edit({"format": 9}), "format is 9"),
-    ("record.json", edit({"step": 31}), "that of step 31"),
+    ("record.json", edit({"step": 31}), "belongs to step 31"),
     ("record.json", edit({"files": {"x": 3}}), "not a checkpoint's record"),
     ("record.json", edit({"files": {"../../../x": OUTSIDE}}), "'../../../x', which is outside"),
     ("record.json", edit({"files": {"/etc/hosts": OUTSIDE}}), "'/etc/hosts', which is outside"),

@@ -103,7 +103,7 @@ def test_after_going_back_the_new_checkpoints_are_kept(place: Place, tmp_path: P
 
 @pytest.mark.parametrize("back", [2, 0])
 def test_a_rate_that_spoils_all_stops_at_last(back: int, place: Place, tmp_path: Path) -> None:
-    message = "Training went back 2 times" if back else "the loss is nan"
+    message = "already rolled back 2 times" if back else "the loss is nan"
     absurd = dataclasses.replace(GOES_BACK, max_lr=1e38, rollbacks=back, rollback_spike=0.0)
     heard = Heard()
     with pytest.raises(UserError, match=message):

@@ -17,7 +17,7 @@ SHAPE = {"layers": 2, "width": 32, "heads": 2, "context": 64}
 DEMO = {"task": "demo_choice"}
 RANDOM = {**DEMO, "variant": "no_pretraining"}
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
-    ("ingest", {"source": ["embedded", "x"]}, "the embedded corpus"),
+    ("ingest", {"source": ["embedded", "x"]}, "`embedded` cannot be in a list"),
     ("ingest", {"chapter_pattern": r"_ch(\d+)$"}, "chapter_pattern needs a folder"),
     ("ingest", {"source": "x", "chapter_pattern": "("}, "not a valid regular expression"),
     ("ingest", {"source": "x", "chapter_pattern": "_ch"}, "has 0 groups; expected one"),
@@ -77,7 +77,7 @@ def test_settings_that_do_not_fit(stage: str, settings: Any, upstream: Any, name
 
 
 def test_folders_that_are_not_there_are_named() -> None:
-    with pytest.raises(UserError, match="no/such/folder of task rte is no folder"):
+    with pytest.raises(UserError, match="no/such/folder of task rte is not a folder"):
         TaskData.external_files(TaskDataSettings(task="rte", source="no/such/folder"))
     with pytest.raises(UserError, match="no/such/weights"):
         PRETRAIN.external_files(PretrainSettings(init_from="no/such/weights"))
@@ -87,5 +87,5 @@ def test_a_number_of_ranks_that_does_not_divide_is_refused() -> None:
     """With room for 6 of 8 ranks no count from 5 to 6 would do, and nothing would be said."""
     settings = PretrainSettings(batch_size=64, micro_batch_size=8)
     _check_ranks(settings, Resources(workers=8, min_workers=4))
-    with pytest.raises(UserError, match=r"min_workers: 5 ranks .*out of \[1, 2, 4, 8\]"):
+    with pytest.raises(UserError, match=r"min_workers: 5 ranks .*one of \[1, 2, 4, 8\]"):
         _check_ranks(settings, Resources(workers=8, min_workers=5))

@@ -121,7 +121,7 @@ def test_foreign_shards_are_named_and_refused(tmp_path: Path) -> None:
     paths = corpus(tmp_path, [500, 400, 300])
     for parts, kind, vocabulary, message in (
         (2, "train", "w" * 64, FIRST + "made with the vocabulary v+, expected w+"),
-        (1, "train", None, r"'book 1' lies in train/part-0001\.arrow, which is missing"),
+        (1, "train", None, r"'book 1' is in train/part-0001\.arrow, which is missing"),
         (2, "held_out", None, FIRST + "a shard of the set 'train', expected 'held_out'"),
     ):
         with pytest.raises(UserError, match=message):
