@@ -179,7 +179,7 @@ class _Run:
     def after_step(self, done: int, outcome: Outcome) -> None:
         if done % self.config.log_every == 0 or done == self.steps:
             self._point(done, self._training_figures(done, outcome))
-            self.reporter.progress(done, self.steps, "updates")
+            self.reporter.progress(done, self.steps, "steps")
         if done % self.per_epoch == 0:
             self._evaluate(done)
 

@@ -45,7 +45,7 @@ class Memory:
 
     weights: int
     gradients: int
-    optimiser: int
+    optimizer: int
     activations: int
     logits: int
 
@@ -179,7 +179,7 @@ def memory(
     return Memory(
         weights=count * size // (ranks if zero == 3 else 1),
         gradients=count * size // (ranks if zero >= 2 else 1),
-        optimiser=states // (ranks if zero else 1), activations=activations,
+        optimizer=states // (ranks if zero else 1), activations=activations,
         logits=rows * model.rows * (8 if loss_chunk else 4 + kept + 4),
     )
 

@@ -211,7 +211,7 @@ def test_the_schedule_is_warm_up_and_a_line_to_zero() -> None:
     falls = [before - after for before, after in pairwise(rates[3:])]
     assert max(falls) - min(falls) < 1e-9 < rates[-1] < CONFIG.lr / 20
     with pytest.raises(UserError, match="240 training examples do not fill one batch of 500"):
-        tuned("rte", replace(CONFIG, batch=500))
+        tuned("rte", replace(CONFIG, batch_size=500))
 
 
 def test_only_the_blocks_not_transferred_are_drawn_again() -> None:

@@ -237,7 +237,7 @@ REFUSED: list[tuple[Damage, str]] = [
     (weights(x=torch.ones(2)), r"'x': found shape \[2\], expected none"),
     (weights(**LM_HEAD), "lm_head.weight differs"),
     (write(WEIGHTS, b"\x10" * 999), "not a complete safetensors file"),
-    (both(remove(WEIGHTS), plant("pytorch_model.bin")), "only weights are pytorch_model.bin, a pickle"),
+    (both(remove(WEIGHTS), plant("pytorch_model.bin")), "weights are pytorch_model.bin, a pickle"),
     (remove(WEIGHTS), "no such file"), (plant(WEIGHTS), "not a complete safetensors file"),
     (shard("b.safetensors"), r"b\.safetensors: no such file, and model\.safetensors\.index"),
     (shard("../b.safetensors"), "in the same folder"), (shard("/etc/passwd"), "in the same folder"),

@@ -139,7 +139,7 @@ def check_size(out: int, packed: int, limits: Limits) -> None:
 def damaged(how: str) -> RefusedError:
     """The refusal of a cut or broken file."""
     return RefusedError(
-        "damaged", f"cut short or damaged ({how.strip().splitlines()[0]})", "a whole file",
+        "damaged", f"cut short or damaged ({how.strip().splitlines()[0]})", "a complete file",
         "Download it again.",
     )
 
