@@ -201,7 +201,7 @@ GIVEN = """
 stages:
   published: {uses: given, with: {checkpoint: FOLDER/ours}}
   task_data: {with: {task: rte, source: FOLDER}}
-  finetune: {needs: [published, task_data], with: {task: rte, epochs: 1, batch: 8}}
+  finetune: {needs: [published, task_data], with: {task: rte, epochs: 1, batch_size: 8}}
 """
 
 

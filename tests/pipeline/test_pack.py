@@ -29,7 +29,9 @@ TASKS, VARIANTS = ("rte", "storycloze"), ("full", "no_auxiliary_lm", "no_pretrai
 STORIES = [f"id{n},One.,Two.,Three.,Four.,Good end.,Bad end.,{1 + n % 2}" for n in range(20)]
 STORY = "InputStoryid,InputSentence1,InputSentence2,InputSentence3,InputSentence4,"
 STORY += "RandomFifthSentenceQuiz1,RandomFifthSentenceQuiz2,AnswerRightEnding"
-TUNING = {"layers": 1, "width": 16, "heads": 2, "context": 32, "batch": 8, "lr": 0.01, "epochs": 2}
+TUNING = {
+    "layers": 1, "width": 16, "heads": 2, "context": 32, "batch_size": 8, "lr": 0.01, "epochs": 2,
+}
 
 
 def pack(folder: Path, store: Path, *words: object, file: Path = MINI, **settings: object) -> Ended:

@@ -113,7 +113,7 @@ def test_sequences_that_do_not_fit_are_refused_or_cut(matrix: Plan, tmp_path: Pa
     short = random_model(tmp_path / "short", size, {"model": 1}, context=8)
     with pytest.raises(UserError, match=r"sequences of 8 tokens .* 16 to the model's context of 8"):
         tune(matrix, FinetuneSettings(task="rte", batch_size=8), [short], tmp_path / "store")
-    shape = {**SHAPE, "context": 48, "epochs": 1, "batch": 8, "max_length": 16}
+    shape = {**SHAPE, "context": 48, "epochs": 1, "batch_size": 8, "max_length": 16}
     settings = FinetuneSettings(task="rte", variant="no_pretraining", **shape)
     found = tune(matrix, settings, [], tmp_path / "store")
     assert document(found, "scores.json")["cut"] == {"train": 24, "dev": 24, "test": 5}
