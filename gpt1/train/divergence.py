@@ -1,4 +1,4 @@
-"""Losses that are no number, or jump: which step it was, and the books that its batch was read
+"""Losses that are not finite, or jump: which step it was, and the books that its batch was read
 from.
 """
 

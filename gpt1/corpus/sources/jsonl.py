@@ -55,7 +55,7 @@ def _row(line: bytes | None, number: int, reading: Reading) -> Row:
         keys = (
             f"an object with the keys {', '.join(sorted(found)[:10])}"
             if isinstance(found, dict)
-            else "no object"
+            else "not an object"
         )
         raise RefusedError(
             "no_text_column", keys, f"a key {column!r}",

@@ -42,9 +42,9 @@ _RULES = {
         "a link to a folder that was already read", "a tree without loops", "Remove the link",
     ),
     "missing_shard": (
-        "there is no such file", "every shard counted in the file names", "Fetch it",
+        "there is no such file", "every shard counted in the file names", "Download it",
     ),
-    "not_a_file": ("it is a pipe, a device or a folder", "a file", "Take it out"),
+    "not_a_file": ("it is a pipe, a device or a folder", "a file", "Remove it"),
     "unreadable": (
         "it cannot be read, or it is a broken link", "a readable file",
         "Fix its permissions or the link",
