@@ -27,7 +27,7 @@ from gpt1.train import describe, estimate, preflight
 from gpt1.train.describe import memory, parts
 from gpt1.train.estimate import checkpoint_bytes, data_bytes
 from gpt1.train.free_memory import free_memory, of_groups
-from gpt1.train.optimiser import parameter_groups
+from gpt1.train.optimizer import parameter_groups
 from gpt1.train.pretrain_config import Place, PretrainConfig
 from gpt1.train.random_state import derive_seed, seed_micro_batch
 from gpt1.train.schedule import Schedule, learning_rate
@@ -189,7 +189,7 @@ def test_each_stage_of_zero_shares_more_and_chunks_save_logits() -> None:
 
     first, second, third = (need(zero=zero) for zero in (1, 2, 3))
     assert first.total > second.total > third.total
-    assert first.optimiser == 12 * PAPER.parameters() // 4
+    assert first.optimizer == 12 * PAPER.parameters() // 4
     assert need(64, 1).logits > 5e9 > 1.5e9 > need(64, 1, loss_chunk=4096).logits
     assert need(recompute=True).activations < first.activations / 4
 
