@@ -27,7 +27,7 @@ from gpt1.train import describe, estimate, preflight
 from gpt1.train.describe import memory, parts
 from gpt1.train.estimate import checkpoint_bytes, data_bytes
 from gpt1.train.free_memory import free_memory, of_groups
-from gpt1.train.optimizer import parameter_groups
+from gpt1.train.optimiser import parameter_groups
 from gpt1.train.pretrain_config import Place, PretrainConfig
 from gpt1.train.random_state import derive_seed, seed_micro_batch
 from gpt1.train.schedule import Schedule, learning_rate
