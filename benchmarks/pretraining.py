@@ -117,14 +117,15 @@ def page(
         "",
         (
             f"Held-out perplexity **{facts['validation_perplexity']:.2f}**"
-            f" ({facts['validation_bits_per_byte']:.3f} bits a byte); of the same shards unigram"
-            f" {facts['unigram_perplexity']:.1f}, bigram {facts['bigram_perplexity']:.1f}."
+            f" ({facts['validation_bits_per_byte']:.3f} bits per byte); baselines on the same"
+            f" shards: unigram {facts['unigram_perplexity']:.1f}, bigram"
+            f" {facts['bigram_perplexity']:.1f}."
         ),
         "",
         *(f"![{title}]({name}.svg)" for name, title in drawn),
         "",
         "## The curve",
-        "| update | training loss | held-out perplexity | bits a byte |",
+        "| step | training loss | held-out perplexity | bits per byte |",
         "|--:|--:|--:|--:|",
         *(
             f"| {row['step']:,} | {row['loss']:.3f} | {row['validation_perplexity']:.2f} |"
@@ -164,8 +165,8 @@ def _zero_shot(cells: Sequence[Source]) -> list[str]:
         *lines,
         "",
         (
-            "Normalised: 0 is guessing (or the majority), 1 is the state of the art before the"
-            " paper (SPEC section 6)."
+            "Normalized: 0 is guessing (or the majority), 1 is the state of the art before the"
+            " paper (section 5, figure 2)."
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""Text to ids: the straight reading of SPEC section 2, the product, and Hugging Face's fast
+"""Text to ids: the straight reading of the 2018 code, the product, and Hugging Face's fast
 tokenizer, on the same real books.
 
     python benchmarks/text.py [--quick] [--profile]

@@ -19,18 +19,20 @@ from gpt1.errors import UserError
 
 VARIABLE = "GPT1_FAULT"
 POINTS = {
-    "driver.begun": "the driver: it has its leases, and nothing has started",
-    "driver.between": "the driver: a job's record is there, the next job has not started",
-    "part.written": "a part's worker: its files are there, its record is not",
-    "part.published": "a part's worker: its record is there",
-    "job.written": "a job's process: its files are there, its record is not",
-    "job.published": "a job's process: its record is there",
-    "train.step": "a rank or a fine-tuning job: it has made an update",
-    "checkpoint.written": "rank 0: a checkpoint's files are there, its record is not",
-    "checkpoint.recorded": "rank 0: a checkpoint's record is there, not under its final name",
-    "checkpoint.published": "rank 0: a checkpoint counts, those before are not deleted",
-    "trainer.begun": "Ray Train's controller: the ranks are connected, and have not trained",
-    "trainer.ended": "Ray Train's controller: the ranks have ended, their result is not passed on",
+    "driver.begun": "the driver has its leases; nothing has started",
+    "driver.between": "the driver has a job's record; the next job has not started",
+    "part.written": "a part's worker has written its files, but not its record",
+    "part.published": "a part's worker has written its record",
+    "job.written": "a job's process has written its files, but not its record",
+    "job.published": "a job's process has written its record",
+    "train.step": "a rank or a fine-tuning job has finished a step",
+    "checkpoint.written": "rank 0 has written a checkpoint's files, but not its record",
+    "checkpoint.recorded": "rank 0 has written a checkpoint's record, but not renamed the folder",
+    "checkpoint.published": "rank 0 has published a checkpoint, but not deleted older ones",
+    "trainer.begun": "Ray Train's controller has connected the ranks; they have not trained",
+    "trainer.ended": (
+        "Ray Train's controller has seen the ranks end, but not passed on their result"
+    ),
 }
 FORM = re.compile(r"(?P<point>[a-z.]+)(?::(?P<number>[1-9]\d*))?@(?P<marker>/.+)")
 _given = os.environ.get(VARIABLE)
@@ -64,7 +66,7 @@ def parse(text: str) -> tuple[Fault, ...]:
             form = (
                 f"POINT[:N]@MARKER (N from 1, an absolute path), POINT one of {', '.join(POINTS)}"
             )
-            raise UserError(f"{VARIABLE}: {word!r} is no fault; expected {form}")
+            raise UserError(f"{VARIABLE}: {word!r} is not a fault; expected {form}")
         found.append(Fault(match["point"], int(match["number"] or 1), Path(match["marker"])))
     return tuple(found)
 

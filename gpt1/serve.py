@@ -113,6 +113,6 @@ def _known(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def _example(number: int, row: Row) -> Example:
     texts = tuple(str(row[name]) for name in ("text", "text_b") if row.get(name) is not None)
     if not texts:
-        raise UserError(f"row {number}: neither `prompt` nor `text` in it; found {sorted(row)}")
+        raise UserError(f"row {number}: has neither `prompt` nor `text`; found {sorted(row)}")
     choices = row.get("choices")
     return Example(str(number), texts, tuple(map(str, choices)) if choices is not None else ())

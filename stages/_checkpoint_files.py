@@ -1,4 +1,4 @@
-"""A checkpoint from outside the store, as files that count by content."""
+"""Files of a checkpoint from outside the store, fingerprinted by content."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ def checkpoint_files(folder: str, setting: str, under: str = "") -> list[Externa
     ]
     if not any(file.path.name == MODEL for file in found):
         raise UserError(
-            f"{setting} {folder} has no {MODEL}; give a folder that `gpt1 import` has written"
+            f"{setting} {folder} has no {MODEL}; set it to a folder written by `gpt1 import`"
         )
     return found

@@ -1,6 +1,4 @@
-"""The two functions that ingest runs on the cluster: one archive into a spool, and one bucket of
-all spools into books.
-"""
+"""The two functions ingest runs on the cluster: spool one archive, assemble one partition."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""What a dead trainer leaves behind on a Ray cluster: its claim on CPUs and GPUs.
+"""Release the CPUs and GPUs that a dead trainer still holds on a Ray cluster.
 
-Ray Train reserves the resources of its ranks as a placement group, which the trainer (the actor
-TrainController) makes. Ray removes such a group when its maker AND the maker's job are dead. The
-job is the whole `gpt1 run`, so after a trainer's death the next try would wait for ever for
-resources that nobody uses. Ray Train starts a cleaner against this, but that asks the dashboard
-whether the trainer lives, and the cluster of a run on one machine has none.
+Ray Train reserves the resources of its ranks as a placement group, created by the trainer (the
+actor TrainController). Ray removes such a group when its creator AND the creator's job are dead.
+The job is the complete `gpt1 run`, so after a trainer's death the next attempt would wait forever
+for resources that nothing uses. Ray Train starts a cleaner against this, but it asks the dashboard
+whether the trainer is alive, and a run on one machine has no dashboard.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""A training that goes on with fewer ranks while hosts are missing: Ray Train's elastic scaling,
-held to counts that share a batch.
+"""Ray Train's elastic scaling, limited to rank counts that divide a batch evenly.
 
-Ray Train starts the ranks again, as many as there is room for, when one is lost, and looks now and
-then whether there is room for more. It would take any count between the least and the most; a
-micro-batch is never split, so only those that divide the number of micro-batches will do. Which
-policy decides is fixed inside of Ray Train (2.60), so the trainer puts ours in its place.
+When a rank is lost, Ray Train restarts as many ranks as fit, and it checks now and then whether
+more fit. It accepts any count between the minimum and the maximum, but a micro-batch is never
+split, so only counts that divide the number of micro-batches work. Ray Train (2.60) hard-codes its
+scaling policy, so the trainer replaces it with ours.
 """
 
 from __future__ import annotations

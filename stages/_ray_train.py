@@ -1,6 +1,4 @@
-"""Ray Train around pre-training: it places the ranks, connects them, and starts them again when
-one is lost.
-"""
+"""Run pre-training on Ray Train, which places, connects and restarts the ranks."""
 
 from __future__ import annotations
 
@@ -178,7 +176,7 @@ def _send(output: Path, travel: Travel, mark: str) -> None:
 def _receive(output: Path, travel: Travel) -> None:
     for name, digest in json.loads(travel.read(output, SENT) or b"{}").items():
         if travel.receive(output, name, output / name) != digest:
-            raise OSError(f"{name} was damaged on its way from rank 0")
+            raise OSError(f"{name} was corrupted in transfer from rank 0")
 
 
 def _torch_config(backend: str) -> Any:

@@ -1,4 +1,4 @@
-"""What the report and the model card read: artifacts as plain values."""
+"""Artifacts as plain values, for the report and the model card."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _origin(settings: Mapping[str, Any]) -> str:
     words = []
     for one in [source] if isinstance(source, str) else list(source):
         if one == "embedded":
-            words.append("Public-domain prose that comes with one of the packages")
+            words.append("Public-domain prose bundled with an installed package")
         elif is_url(one) and not one.startswith(FILE):
             url = urlsplit(one)
             words.append(f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}")

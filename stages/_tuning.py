@@ -1,4 +1,4 @@
-"""What finetune and transfer share: settings, and the way from input artifacts to output files."""
+"""What finetune and transfer share: settings, loading inputs and writing outputs."""
 
 from __future__ import annotations
 
@@ -37,33 +37,34 @@ if TYPE_CHECKING:
 class TuningSettings(Settings):
     """The defaults are the paper's (section 4.1)."""
 
-    task: str = Field(description="The task, one of the task_data jobs.")
+    task: str = Field(description="Task to fine-tune on; needs a task_data job.")
     seed: int = Field(
         1, ge=0, le=2**31 - 1,
-        description="Seed of the head, the special tokens, dropout and the order of examples.",
+        description="Seed for the head, special tokens, dropout and example order.",
     )
     lr: float = Field(
         6.25e-5, gt=0, le=0.1, json_schema_extra=paper("4.1"),
-        description="Peak learning rate; it falls linearly to 0.",
+        description="Peak learning rate; it decays linearly to 0.",
     )
     epochs: int = Field(
         3, ge=1, le=1000, json_schema_extra=paper("4.1"),
-        description="Passes over the training examples, each scored on dev.",
+        description="Passes over the training examples; dev is scored after each.",
     )
     batch_size: int = Field(
         32, ge=1, le=4096, json_schema_extra=paper("4.1"),
         description="Examples per step; an incomplete last batch is dropped.",
     )
     gradient_accumulation_steps: int = Field(
-        1, ge=1, le=4096, description="Compute a batch in this many pieces, to save memory."
+        1, ge=1, le=4096,
+        description="Split each batch into this many micro-batches to save memory."
     )
     warmup_steps: int | None = Field(
         None, ge=0, le=10_000_000,
-        description="Steps over which the learning rate rises from 0; default: `warmup_ratio`.",
+        description="Linear warmup steps; default: set by `warmup_ratio`.",
     )
     warmup_ratio: float = Field(
         0.002, ge=0, lt=1, json_schema_extra=paper("4.1"),
-        description="The same as a share of all steps.",
+        description="Warmup as a fraction of all steps.",
     )
     lm_weight: float = Field(
         0.5, ge=0, le=10, json_schema_extra=paper("4.1"),
@@ -75,38 +76,38 @@ class TuningSettings(Settings):
     )
     weight_decay: float = Field(
         0.01, ge=0, le=1, json_schema_extra=paper("4.1"),
-        description="Decoupled decay of matrices and embeddings.",
+        description="Decoupled weight decay for matrices and embeddings.",
     )
     grad_clip: float = Field(
         1.0, ge=0, le=1000, json_schema_extra=CODE_OF_2018,
         description="Maximum gradient norm (0 disables clipping).",
     )
     max_length: int | None = Field(
-        None, ge=SHORTEST, le=8_192, description="Longest sequence in ids (the model's context)."
+        None, ge=SHORTEST, le=8_192,
+        description="Maximum sequence length in tokens; default: the model's context."
     )
     truncation: Literal["longest_first", "fixed"] = Field(
-        "longest_first",
-        description="Cut the longest text first, or each text to a fixed length as the code of"
-        " 2018.",
-        json_schema_extra=CODE_OF_2018,
+        "longest_first", json_schema_extra=CODE_OF_2018,
+        description="Truncate the longest text first, or each text to a fixed length as in the 2018"
+        " code.",
     )
     regression: Literal["soft", "mse"] = Field(
         "soft", json_schema_extra=CODE_OF_2018,
-        description="STS-B: soft labels of six classes, or one number.",
+        description="STS-B: soft labels over six classes, or one output trained with MSE.",
     )
     precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="Number format of the computation; weights and moments stay fp32."
+        "fp32", description="Compute precision; weights and optimizer state stay in fp32."
     )
     group_by_length: bool = Field(
         True, json_schema_extra=CODE_OF_2018,
-        description="Batch examples of like length, which is faster; `false`: as the code of 2018.",
+        description="Batch examples of similar length (faster); `false`: as in the 2018 code.",
     )
     log_every: int = Field(
         10, ge=1, le=100_000, json_schema_extra=DEBUG_FIELD,
         description="Log metrics every N steps.",
     )
     reference_2018: bool = runtime_field(
-        False, "As in the code of 2018: `truncation: fixed`, `group_by_length: false`.",
+        False, "Match the 2018 code: `truncation: fixed`, `group_by_length: false`.",
         mark=CODE_OF_2018,
     )
 
@@ -124,7 +125,7 @@ class TuningSettings(Settings):
             raise ValueError(str(error)) from error
         if task.kind in ZERO_SHOT_ONLY:
             raise ValueError(
-                f"task {name!r} is scored zero-shot only; it has no training objective"
+                f"task {name!r} has no training objective; use it in a zero_shot stage"
             )
         return name
 
@@ -133,7 +134,7 @@ class TuningSettings(Settings):
         if self.batch_size % self.gradient_accumulation_steps:
             raise ValueError(
                 f"batch_size {self.batch_size} is not divisible by gradient_accumulation_steps"
-                f" {self.gradient_accumulation_steps}"
+                f" {self.gradient_accumulation_steps}; choose a divisor of {self.batch_size}"
             )
         return self
 
@@ -149,14 +150,15 @@ def check_inputs(settings: TuningSettings, upstream: Mapping[str, Sequence[Any]]
     for kind in ("task_data", "pretrain"):
         if len(upstream.get(kind, ())) > 1:
             raise UserError(
-                f"{len(upstream[kind])} {kind} jobs fit task {settings.task!r}; one was expected:"
-                " cut that stage's `matrix:`"
+                f"{len(upstream[kind])} {kind} jobs match task {settings.task!r}; expected one:"
+                " narrow that stage's `matrix:`"
             )
     for model in upstream.get("pretrain", ()):
         context = getattr(model, "context", None)
         if context is not None and context < SHORTEST:
             raise UserError(
-                f"the model's context is {context}; a task's sequences need at least {SHORTEST}"
+                f"the model's context is {context}; tasks need at least {SHORTEST}: use a model"
+                " with a longer context"
             )
         if (
             settings.max_length is not None
@@ -211,8 +213,7 @@ def prepare(context: Context) -> torch.device:
     if context.resources.gpus > 0:
         if not torch.cuda.is_available():
             raise UserError(
-                "`resources:` asks for a GPU, and torch finds none here; set gpus to 0 or fix the"
-                " driver"
+                "`resources:` asks for a GPU, but torch finds none; set gpus to 0 or fix the driver"
             )
         return torch.device("cuda")
     return torch.device("cpu")

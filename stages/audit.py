@@ -1,6 +1,4 @@
-"""audit: what each rule and each decision did to the corpus, in one table, with samples; and
-what the text that is left is like.
-"""
+"""audit: tabulate what each cleaning rule and split decision did to the corpus, with samples."""
 
 from __future__ import annotations
 
@@ -18,10 +16,10 @@ from stages.contract import Artifact, Context, Output, Part, Settings, Stage
 
 class AuditSettings(Settings):
     words: int = Field(
-        50, ge=1, le=1000, description="How many of the most frequent words are listed."
+        50, ge=1, le=1000, description="Number of most frequent words to list."
     )
     samples: int = Field(
-        3, ge=0, le=20, description="How many samples before and after are shown of each rule."
+        3, ge=0, le=20, description="Number of before-and-after samples to show per rule."
     )
 
 
@@ -65,8 +63,8 @@ class Audit(Stage):
         )
         came, left = steps[0], steps[-1]
         context.info(
-            f"{counted(came.books, 'book')}, {came.after.words:,} words came in; "
-            f"{counted(left.books, 'book')}, {left.after.words:,} words to train on"
+            f"{counted(came.books, 'book')}, {came.after.words:,} words in;"
+            f" {counted(left.books, 'book')}, {left.after.words:,} words left for training"
         )
 
 

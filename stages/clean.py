@@ -1,6 +1,4 @@
-"""clean: each book cleaned by counted rules; what is rejected is kept, with the rule and the
-evidence.
-"""
+"""clean: clean each book by counted rules; keep rejected books with the rule and the evidence."""
 
 from __future__ import annotations
 
@@ -62,8 +60,8 @@ class Clean(Stage):
         if not totals.get("books"):
             raise UserError(
                 f"clean: every book was rejected ({_listed(rejected) or 'there were none'});"
-                " expected at least one to stay. Lower `minimum_words`, check the rule's switch, or"
-                " give other books."
+                " expected to keep at least one. Lower `minimum_words`, turn off the rule, or use"
+                " other books."
             )
         context.summary({**totals, "rules": rules, "rejected": rejected})
         context.info(

@@ -1,4 +1,4 @@
-"""The stage contract: what a stage declares, and what it is given when it runs.
+"""The stage contract: what a stage declares, and what it receives when it runs.
 
 A stage is one file in `stages/` with one subclass of `Stage`. Importing that file must be cheap (no
 torch, Ray, spaCy or MLflow at module level), because `plan` and `status` import every stage of the

@@ -1,4 +1,4 @@
-"""encode: the ids of one task's texts, once, for all seeds, variants and transfers."""
+"""encode: tokenize one task's texts once for all seeds, variants and transfer jobs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stages.contract import Context, Settings, Stage
 
 
 class EncodeSettings(Settings):
-    task: str = Field(description="The task, one of the task_data jobs.")
+    task: str = Field(description="Task to encode; needs a task_data job.")
 
     @field_validator("task")
     @classmethod
@@ -57,7 +57,7 @@ class Encode(Stage):
                 file.write(pieces_bytes(pieces))
             counts[f"{name}_ids"] = len(pieces.ids)
         context.summary({"task": settings.task, **counts})
-        context.info(f"{settings.task}: {sum(counts.values()):,} ids")
+        context.info(f"{settings.task}: {sum(counts.values()):,} tokens")
 
 
 STAGE = Encode()

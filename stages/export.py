@@ -1,6 +1,4 @@
-"""export: the pre-trained model as a folder `hf/` that transformers loads, and the fine-tuned
-ones that were kept.
-"""
+"""export: write the pre-trained and the saved fine-tuned models as folders transformers loads."""
 
 from __future__ import annotations
 
@@ -28,21 +26,23 @@ CARD = "README.md"
 class ExportSettings(Settings):
     include_finetuned: bool = Field(
         True,
-        description="Also export the fine-tuned models that were kept (`keep_model`).",
+        description="Also export the fine-tuned models saved by `keep_model`.",
     )
     registry_name: str = runtime_field(
         "gpt1",
-        "Name in MLflow's registry; a fine-tuned model adds its task. Empty: do not register.",
+        "Model name in MLflow's registry; fine-tuned models append their task. Empty: do not"
+        " register.",
         max_length=100,
     )
     license: str = Field(
         "",
         description=(
-            "License in the model card, an identifier of the Hugging Face hub (`cc-by-4.0`)."
+            "License in the model card, as a Hugging Face hub identifier (`cc-by-4.0`)."
         ),
     )
     language: str = Field(
-        "en", pattern=r"^[a-z]{2,3}$", description="Language in the model card (ISO 639).",
+        "en", pattern=r"^[a-z]{2,3}$",
+        description="Language in the model card, as an ISO 639 code.",
     )
 
     @field_validator("license")

@@ -1,6 +1,4 @@
-"""finetune: one task, seed and variant, from a pre-trained model (or none) to scores and
-predictions.
-"""
+"""finetune: train and score one task, seed and variant, with or without pre-training."""
 
 from __future__ import annotations
 
@@ -42,45 +40,44 @@ VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 class FinetuneSettings(TuningSettings):
     variant: Variant = Field(
-        "full",
+        "full", json_schema_extra=paper("table 5"),
         description=(
-            "The paper's table 5: complete, without the language-model loss, from random"
-            " weights, or with the LSTM (a pretrain job with `model: lstm`)."
+            "Row of the paper's table 5: full, no auxiliary language-model loss, no pre-training,"
+            " or the LSTM (needs a pretrain job with `model: lstm`)."
         ),
-        json_schema_extra=paper("table 5"),
     )
     layers: int | None = Field(
         None, ge=1, le=96, json_schema_extra=paper("4.1"),
-        description="Blocks of the model of `no_pretraining`.",
+        description="For `no_pretraining`: number of blocks.",
     )
     width: int | None = Field(
         None, ge=8, le=16_384, json_schema_extra=paper("4.1"),
-        description="Width of the model of `no_pretraining`.",
+        description="For `no_pretraining`: hidden size.",
     )
     heads: int | None = Field(
         None, ge=1, le=256, json_schema_extra=paper("4.1"),
-        description="Attention heads of the model of `no_pretraining`.",
+        description="For `no_pretraining`: attention heads per block.",
     )
     context: int | None = Field(
         None, ge=SHORTEST, le=8_192, json_schema_extra=paper("4.1"),
-        description="Context of the model of `no_pretraining`.",
+        description="For `no_pretraining`: context length.",
     )
     dropout: float = Field(
         0.1, ge=0, lt=1, json_schema_extra=paper("4.1"),
-        description="Dropout inside the model of `no_pretraining`.",
+        description="For `no_pretraining`: dropout inside the model.",
     )
     init_std: float = Field(
         0.02, gt=0, lt=1, json_schema_extra=paper("4.1"),
-        description="Standard deviation of weight initialization of `no_pretraining`.",
+        description="For `no_pretraining`: standard deviation of weight initialization.",
     )
     predict_test: bool = Field(
-        True, description="Predict the test set, and score it where its labels are public."
+        True, description="Predict the test set, and score it if its labels are public."
     )
     keep_model: bool | None = Field(
         None,
         description=(
-            "Keep the weights of the best epoch (4 bytes per parameter). By default the first job"
-            " of each task does: variant `full`, or the next but `lstm`, with the first seed."
+            "Save the weights of the best epoch (4 bytes per parameter). Default: only the first"
+            " job of each task does, with variant `full` if there is one, and never `lstm`."
         ),
     )
 
@@ -137,13 +134,16 @@ class Finetune(Stage):
         missing = [name for name in SHAPE if getattr(settings, name) is None]
         if missing:
             raise UserError(
-                f"variant no_pretraining needs the model's shape: set {', '.join(missing)} (the"
-                " pre-trained model's)"
+                f"variant no_pretraining needs the model's shape: set {', '.join(missing)} as in"
+                " the pre-trained model"
             )
         assert settings.width is not None
         assert settings.heads is not None
         if settings.width % settings.heads:
-            raise UserError(f"width {settings.width} is not divisible by heads {settings.heads}")
+            raise UserError(
+                f"width {settings.width} is not divisible by heads {settings.heads}; choose a"
+                f" multiple of {settings.heads}"
+            )
         if (
             settings.max_length is not None
             and settings.context is not None

@@ -1,4 +1,4 @@
-"""given: a model made elsewhere (`gpt1 import`), in the place of pretrain and vocabulary."""
+"""given: use a model from elsewhere (`gpt1 import`) in place of pretrain and vocabulary."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from stages.contract import Context, ExternalFile, Settings, Stage, runtime_fiel
 class GivenSettings(Settings):
     checkpoint: str = runtime_field(
         ...,
-        "A folder of `gpt1 import` or `gpt1 export hf`: weights, shape and vocabulary. It counts by"
-        " content.",
+        "Folder written by `gpt1 import` or `gpt1 export hf`: weights, shape and vocabulary."
+        " Fingerprinted by content.",
         min_length=1,
     )
 
@@ -37,7 +37,7 @@ class Given(Stage):
         if found.model.config.special_tokens:
             raise UserError(
                 f"given: {settings.checkpoint} is a fine-tuned model"
-                f" ({found.model.config.special_tokens} special tokens); give the pre-trained one"
+                f" ({found.model.config.special_tokens} special tokens); use the pre-trained model"
                 " it was made from"
             )
         for file in save_checkpoint(context.attempt, replace(found, tuned=None)):

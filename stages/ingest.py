@@ -1,8 +1,8 @@
-"""ingest: books in any common form, into Parquet parts; one more book makes one part again.
+"""ingest: read books in any common format into Parquet parts; a new book rewrites only one part.
 
-Each archive, Parquet file or file of JSON lines is read once, and its texts are spooled by the part
-of their book. A part then collects its books from all spools and from single files. Each part
-depends on the content it is made from alone.
+Each archive, Parquet file or JSON lines file is read once, and its texts are spooled by the part of
+their book. A part then collects its books from all spools and from single files. Each part depends
+only on the content it is built from.
 """
 
 from __future__ import annotations
@@ -39,55 +39,59 @@ _MARK = "embedded:"
 class IngestSettings(Settings):
     source: str | tuple[str, ...] = runtime_field(
         EMBEDDED,
-        "`embedded`, the corpus of the demo; or a folder, a file,"
-        " `hf://datasets/OWNER/NAME@REVISION`, a URL that fsspec opens, or a list of those.",
+        "`embedded` (the demo's corpus), a folder, a file, `hf://datasets/OWNER/NAME@REVISION`, any"
+        " URL that fsspec opens, or a list of these.",
         min_length=1,
     )
     folders: tuple[Folder, ...] = Field(
-        FOLDERS, min_length=1, description="Folders of the embedded corpus."
+        FOLDERS, min_length=1, description="Folders of the embedded corpus to use."
     )
     num_partitions: int = Field(
-        16, ge=1, le=4096, description="Partitions of the books, by a hash of their ids.",
+        16, ge=1, le=4096,
+        description="Number of partitions; a hash of a book's id picks its partition.",
     )
     chapter_pattern: str | None = Field(
         None,
         min_length=1,
         description=(
-            "A regular expression whose one group is the chapter's number in a file name;"
-            " such files make up one book."
+            "Regular expression whose one group captures the chapter number in a file name;"
+            " matching files are joined into one book."
         ),
     )
     fallback_encoding: Literal["detect", "none", "windows-1252", "latin-1"] = Field(
         "detect",
         description=(
-            "For files that are neither UTF-8 nor UTF-16: `detect` decides between"
-            " Windows-1252, Latin-1 and refusing; `none` refuses."
+            "For files that are neither UTF-8 nor UTF-16: `detect` reads them as Windows-1252 or"
+            " Latin-1, or refuses them; `none` refuses them all."
         ),
     )
     text_column: str = Field(
-        "text", min_length=1, description="Column of Parquet and JSON lines with the text.",
+        "text", min_length=1, description="Column with the text in Parquet and JSON lines files.",
     )
     rows: Literal["auto", "documents", "sentences"] = Field(
         "auto",
-        description="What a row of Parquet or JSON lines is (docs/reference/books.md).",
+        description="What one row of a Parquet or JSON lines file holds (docs/reference/books.md).",
     )
     sentences_per_document: int = Field(
         6_700, ge=1, le=10_000_000,
-        description="Rows of one sentence per document; BooksCorpus has 6,704 per book.",
+        description=(
+            "Sentences per document when each row is one sentence; BooksCorpus has 6,704 per book."
+        ),
     )
     max_document: int = Field(
-        64 * MIB, ge=1024, le=1 << 30, description="Maximum bytes of one text.",
+        64 * MIB, ge=1024, le=1 << 30, description="Maximum size of one text, in bytes.",
     )
     max_archive: int = Field(
-        64 << 30, ge=1024, description="Maximum bytes that come out of one archive."
+        64 << 30, ge=1024, description="Maximum uncompressed size of one archive, in bytes."
     )
     max_ratio: int = Field(
-        100, ge=2, le=100_000, description="Maximum compression ratio, after 16 MiB.",
+        100, ge=2, le=100_000,
+        description="Maximum compression ratio of an archive, checked after 16 MiB.",
     )
     max_line: int = Field(1_000_000, ge=100, description="Maximum characters per line.")
     on_error: Literal["record", "stop"] = runtime_field(
         "record",
-        "For files that cannot be read: record and continue, or stop.",
+        "When a file cannot be read: record it and continue, or stop.",
     )
 
     @field_validator("folders")
@@ -103,7 +107,7 @@ class IngestSettings(Settings):
         try:
             groups = re.compile(pattern).groups
         except re.error as error:
-            raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+            raise ValueError(f"{pattern!r} is not a valid regular expression: {error}") from error
         if groups != 1:
             raise ValueError(
                 f"{pattern!r} has {groups} groups; expected one, around the chapter's number"
@@ -113,7 +117,10 @@ class IngestSettings(Settings):
     @model_validator(mode="after")
     def _own_pattern(self) -> Self:
         if self.embedded and self.chapter_pattern is not None:
-            raise ValueError("chapter_pattern is for a folder; the embedded corpus has its own")
+            raise ValueError(
+                "chapter_pattern needs a folder as `source`; the embedded corpus has its own:"
+                " remove it"
+            )
         if EMBEDDED in self.sources and len(self.sources) > 1:
             raise ValueError(
                 "source: `embedded` cannot be in a list; expected a list of folders, files and"
@@ -207,8 +214,7 @@ class Ingest(Stage):
                 "".join(f"{name}\n" for name in names), encoding="utf-8"
             )
             context.info(
-                f"skipped, not books by their names: {counted(len(names), 'file')}:"
-                f" {_first(names)}"
+                f"skipped {counted(len(names), 'file')} with an unsupported name: {_first(names)}"
             )
 
 
@@ -283,7 +289,7 @@ def _sum_up(
     }
     if not totals["books"]:
         raise UserError(
-            f"ingest: no book could be read; {_first(first) or 'there are only empty archives'}"
+            f"ingest: no book could be read; {_first(first) or 'all archives are empty'}"
         )
     authors = {author for part in made for author in part.summary["authors"]}
     encodings: Counter[str] = Counter()
@@ -303,7 +309,7 @@ def _sum_up(
     )
     if stretches:
         context.info(
-            f"{stretches} of the books are runs of rows of one sentence each; lost: {LOST}"
+            f"{stretches} of the books are runs of one-sentence rows; lost: {LOST}"
         )
     if refused:
         told = ", ".join(f"{rule} {number}" for rule, number in refused.items())

@@ -1,4 +1,4 @@
-"""pretrain: language modeling over the shards, by ranks that Ray Train places and restarts."""
+"""pretrain: train the language model on the shards, on ranks that Ray Train places and restarts."""
 
 from __future__ import annotations
 
@@ -36,16 +36,15 @@ class PretrainSettings(Settings):
     """The defaults are the paper's (section 4.1; the schedule of figure 2)."""
 
     model: Literal["gpt", "lstm"] = Field(
-        "gpt",
+        "gpt", json_schema_extra=paper("table 5"),
         description=(
-            "The Transformer, or the one-layer LSTM of the paper's ablation, which ignores"
-            " `layers` and `heads`."
+            "The Transformer, or the one-layer LSTM of the paper's ablation, which ignores `layers`"
+            " and `heads`."
         ),
-        json_schema_extra=paper("table 5"),
     )
     units: int = Field(
         2048, ge=8, le=16_384, json_schema_extra=paper("table 5"),
-        description="Units of the LSTM.",
+        description="LSTM units.",
     )
     layers: int = Field(
         12, ge=1, le=96, json_schema_extra=paper("4.1"),
@@ -53,7 +52,7 @@ class PretrainSettings(Settings):
     )
     width: int = Field(
         768, ge=8, le=16_384, json_schema_extra=paper("4.1"),
-        description="Size of the hidden states; a multiple of `heads`.",
+        description="Hidden size; a multiple of `heads`.",
     )
     heads: int = Field(
         12, ge=1, le=256, json_schema_extra=paper("4.1"),
@@ -65,12 +64,14 @@ class PretrainSettings(Settings):
     )
     dropout: float = Field(
         0.1, ge=0, lt=1, json_schema_extra=paper("4.1"),
-        description="Dropout of embedding, attention and the outputs of a block.",
+        description="Dropout on embeddings, attention weights and sublayer outputs.",
     )
     embedding_dropout: Literal["activation", "matrix"] = Field(
-        "activation",
-        description="Drop out the summed embeddings, or the embedding matrix as the code of 2018.",
-        json_schema_extra=CODE_OF_2018,
+        "activation", json_schema_extra=CODE_OF_2018,
+        description=(
+            "Apply dropout to the summed embeddings, or to the embedding matrix as in the 2018"
+            " code."
+        ),
     )
     init_std: float = Field(
         0.02, gt=0, lt=1, json_schema_extra=paper("4.1"),
@@ -78,13 +79,13 @@ class PretrainSettings(Settings):
     )
     batch_size: int = Field(
         64, ge=1, le=65_536, json_schema_extra=paper("4.1"),
-        description="Sequences per step, over all ranks together.",
+        description="Sequences per step, over all ranks.",
     )
     lr_scaling: Literal["none", "sqrt"] = Field(
         "none",
         description=(
-            "For a `batch_size` other than 64: keep steps, warmup and rate, or scale them"
-            " (same tokens, rate times the root of batch_size/64)."
+            "When `batch_size` is not 64: `none` keeps steps, warmup and learning rate; `sqrt`"
+            " keeps the tokens and multiplies the rate by sqrt(batch_size/64)."
         ),
     )
     micro_batch_size: int = Field(
@@ -92,7 +93,7 @@ class PretrainSettings(Settings):
     )
     max_steps: int = Field(
         1_000_000, ge=1, le=100_000_000, json_schema_extra=paper("figure 2"),
-        description="Number of steps.",
+        description="Number of optimizer steps.",
     )
     lr: float = Field(
         2.5e-4, gt=0, le=1, json_schema_extra=paper("4.1"),
@@ -100,60 +101,62 @@ class PretrainSettings(Settings):
     )
     warmup_steps: int | None = Field(
         None, ge=0, le=10_000_000, json_schema_extra=paper("4.1"),
-        description="Steps over which the learning rate rises from 0; default: `warmup_ratio`.",
+        description="Linear warmup steps; default: set by `warmup_ratio`.",
     )
     warmup_ratio: float = Field(
         0.002, ge=0, lt=1, json_schema_extra=paper("4.1"),
-        description="The same as a share of `max_steps`.",
+        description="Warmup as a fraction of `max_steps`.",
     )
     schedule: Literal["cosine", "linear", "constant"] = Field(
         "cosine", json_schema_extra=paper("4.1"),
-        description="How the learning rate falls after the warmup.",
+        description="Learning-rate schedule after the warmup.",
     )
     weight_decay: float = Field(
         0.01, ge=0, le=1, json_schema_extra=paper("4.1"),
-        description="Decoupled decay of tensors with two or more dimensions.",
+        description="Decoupled weight decay for tensors with two or more dimensions.",
     )
     optimizer: Literal["adamw", "reference"] = Field(
         "adamw", json_schema_extra=CODE_OF_2018,
-        description="torch's fused AdamW, or Adam as in the code of 2018.",
+        description="torch's fused AdamW, or the Adam of the 2018 code.",
     )
     grad_clip: float = Field(
         1.0, ge=0, le=1_000, json_schema_extra=CODE_OF_2018,
         description="Maximum gradient norm (0 disables clipping).",
     )
     seed: int = Field(
-        0, ge=0, le=2**31 - 1, description="Seed of weights, data order, dropout and samples."
+        0, ge=0, le=2**31 - 1, description="Seed for weights, data order, dropout and samples."
     )
     precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="Number format of the computation; weights are kept in fp32."
+        "fp32", description="Compute precision; weights stay in fp32."
     )
     zero: Literal[0, 1, 2, 3] = Field(
-        1, description="DeepSpeed's ZeRO stage on several ranks; it changes the last bits."
+        1, description="DeepSpeed's ZeRO stage on several ranks; changes the last bits of results."
     )
     loss_chunk_size: int = Field(
         0,
         ge=0,
         le=2**24,
         description=(
-            "Compute logits for this many positions at a time, to save memory; 0: all. It"
-            " changes the last bits."
+            "Compute logits for this many positions at a time to save memory; 0: all at once."
+            " Changes the last bits of results."
         ),
     )
     pad_vocabulary: int = Field(
         0, ge=0, le=4_096,
-        description="Pad the softmax to a multiple of this many tokens, masked (GPUs: 64); 0: no.",
+        description=(
+            "Pad the softmax with masked tokens to a multiple of N (64 for GPUs); 0: no padding."
+        ),
     )
     compile: bool = Field(
-        False, description="Use torch.compile: faster on GPUs; it changes the last bits."
+        False, description="Use torch.compile: faster on GPUs; changes the last bits of results."
     )
     zero_on_one_rank: bool = Field(
         False, json_schema_extra=DEBUG_FIELD,
-        description="Use DeepSpeed on a single rank too, in place of plain torch.",
+        description="Use DeepSpeed on a single rank too, instead of plain torch.",
     )
     log_every: int = Field(
         10, ge=1, le=1_000_000, json_schema_extra=DEBUG_FIELD,
-        description="Log metrics every N steps; the loss is their mean.",
+        description="Log metrics every N steps; the loss is averaged over them.",
     )
     validate_every: int = Field(
         2_000, ge=0, le=10_000_000,
@@ -161,51 +164,55 @@ class PretrainSettings(Settings):
     )
     validate_sequences: int = Field(
         512, ge=0, le=10_000_000,
-        description="Held-out sequences per validation, evenly spaced; 0: all, as at the end.",
+        description=(
+            "Held-out sequences per validation, evenly spaced; 0: all. The last validation uses"
+            " all."
+        ),
     )
     sample_tokens: int = Field(
         60, ge=0, le=4_096, description="Tokens per text sample; 0: no samples."
     )
     sample_temperature: float = Field(
         0.8, ge=0, le=10, json_schema_extra=DEBUG_FIELD,
-        description="Temperature of samples; 0 is greedy.",
+        description="Sampling temperature; 0: greedy.",
     )
     sample_top_k: int = Field(
         40, ge=0, le=1_000_000, json_schema_extra=DEBUG_FIELD,
         description="Sample from the k most likely tokens; 0: from all.",
     )
     snapshot_every: int = Field(
-        0, ge=0, le=10_000_000, description="Keep the weights every N steps; 0: only the last."
+        0, ge=0, le=10_000_000,
+        description="Keep a snapshot of the weights every N steps; 0: only the final weights."
     )
     max_rollbacks: int = Field(
         0,
         ge=0,
         le=1_000,
         description=(
-            "How often training may go back to the checkpoint before a diverged loss and"
-            " skip batches (the record calls it a deviation); 0: it stops."
+            "Maximum number of rollbacks: after a diverged loss, go back to an earlier checkpoint"
+            " and skip batches (recorded as a deviation); 0: stop instead."
         ),
     )
     skip_batches: int = Field(
         2, ge=2, le=100_000,
-        description="Batches to skip after a rollback, up to the one whose loss diverged.",
+        description="Batches to skip after a rollback, ending with the one whose loss diverged.",
     )
     rollback_spike_threshold: float = Field(
         0.0,
         ge=0,
         description=(
-            "With `max_rollbacks`: nats above the previous losses that count as diverged;"
-            " 0: only a loss that is not a number."
+            "With `max_rollbacks`: roll back when a loss exceeds the recent mean by this many nats;"
+            " 0: only on NaN or infinity."
         ),
     )
     reference_2018: bool = runtime_field(
-        False, "As in the code of 2018: `optimizer: reference`, `embedding_dropout: matrix`.",
+        False, "Match the 2018 code: `optimizer: reference`, `embedding_dropout: matrix`.",
         mark=CODE_OF_2018,
     )
     init_from: str = runtime_field(
         "",
-        "Start from the weights in this checkpoint folder (`gpt1 import`, `gpt1 pack`); they count"
-        " by content. Empty: random weights.",
+        "Start from the weights in this checkpoint folder (from `gpt1 import` or `gpt1 pack`),"
+        " fingerprinted by content. Empty: random weights.",
     )
     checkpoint_every: int = runtime_field(
         1_000, "Save a checkpoint every N steps; 0: only at the end.", ge=0, le=10_000_000
@@ -215,29 +222,29 @@ class PretrainSettings(Settings):
     )
     keep_checkpoints: int = runtime_field(2, "Keep the N newest checkpoints.", ge=1, le=1_000)
     keep_every: int = runtime_field(
-        0, "Also keep the checkpoints at multiples of N steps; 0: none.", ge=0, le=10_000_000,
+        0, "Also keep every checkpoint at a multiple of N steps; 0: none.", ge=0, le=10_000_000,
         mark=DEBUG_FIELD,
     )
     loss_spike_threshold: float = runtime_field(
         0.0,
-        "Stop and name the books when a loss is this many nats above those before; 0: only when it"
-        " is not a number.",
+        "Stop and name the batch's books when a loss exceeds the recent mean by this many nats; 0:"
+        " only on NaN or infinity.",
         ge=0,
     )
     preflight: bool = runtime_field(
-        True, "Before training, check the memory and measure the all-reduce bandwidth.",
+        True, "Check memory and measure all-reduce bandwidth before training.",
         mark=DEBUG_FIELD,
     )
     resize_every: float = runtime_field(
-        60.0, "With `min_workers`: look for room for more ranks every N seconds.", gt=0, le=1e6,
+        60.0, "With `min_workers`: check every N seconds whether more ranks fit.", gt=0, le=1e6,
         mark=DEBUG_FIELD,
     )
     portable_only: bool = runtime_field(
-        False, "Leave DeepSpeed's own form out of checkpoints: half the bytes.",
+        False, "Leave DeepSpeed's own format out of checkpoints: half the size.",
         mark=DEBUG_FIELD,
     )
     activation_checkpointing: bool = runtime_field(
-        False, "Recompute activations in the backward pass: less memory, the same numbers."
+        False, "Recompute activations in the backward pass: less memory, identical results."
     )
 
     @model_validator(mode="before")
@@ -359,12 +366,12 @@ class Pretrain(Stage):
         windows, held_out = open_windows(config, place, vocabulary)
         if config.warmup > 0.1 * config.steps:
             context.info(
-                f"warning: the warmup takes {config.warmup:,} of {config.steps:,} steps;"
-                " more than a tenth usually trains badly (`warmup_steps`)"
+                f"warning: warmup takes {config.warmup:,} of {config.steps:,} steps; expected at"
+                " most a tenth, as more usually trains badly: lower `warmup_steps`"
             )
         context.info(
             f"{config.model.parameters():,} parameters, {windows.shards.tokens:,} tokens in"
-            f" {windows.per_epoch:,} windows, {len(held_out):,} held out; {workers} ranks, ZeRO"
+            f" {windows.per_epoch:,} sequences, {len(held_out):,} held out; {workers} ranks, ZeRO"
             f" {settings.zero}, {settings.precision}"
         )
         train_on_ray(config, place, context, workers, settings.resize_every)
@@ -457,7 +464,7 @@ def _deviation(
 
     found = [told(event) for event in events]
     if config.initial_sha256:
-        found.insert(0, f"begins with given weights ({MODEL} {config.initial_sha256[:12]})")
+        found.insert(0, f"starts from given weights ({MODEL} {config.initial_sha256[:12]})")
     if settings.batch_size != PAPER_BATCH:
         plan = f"{config.steps:,} steps, warmup {config.warmup:,}, lr {config.max_lr:.3g}"
         found.insert(
@@ -564,9 +571,9 @@ def _summarise(
     )
     if unigram and bigram:
         context.info(
-            f"of the same shards: unigram {unigram:.2f}, bigram {bigram:.2f}; the model is at"
-            f" {perplexity / unigram:.1%} of the unigram and {perplexity / bigram:.1%} of the"
-            " bigram perplexity"
+            f"baselines on the same shards: unigram {unigram:.2f}, bigram {bigram:.2f}; perplexity"
+            f" is {perplexity / unigram:.3g}x the unigram's and {perplexity / bigram:.3g}x the"
+            " bigram's"
         )
 
 

@@ -1,6 +1,4 @@
-"""report: one page that says what was learned, from what, and how well; Markdown, charts and
-results.json beside it.
-"""
+"""report: one page on the data, training and results, with Markdown, charts and results.json."""
 
 from __future__ import annotations
 
@@ -14,15 +12,15 @@ from stages.contract import Context, Settings, Stage
 
 class ReportSettings(Settings):
     title: str = Field(
-        "GPT-1", min_length=1, max_length=100, description="The heading of the report."
+        "GPT-1", min_length=1, max_length=100, description="Heading of the report."
     )
     smoothing: float = Field(
         0.75, ge=0, lt=1,
-        description="The share of the past in the smoothed training loss; 0: not smoothed.",
+        description="Weight of past values in the smoothed training loss; 0: no smoothing.",
     )
     sample_steps: int = Field(
         4, ge=2, le=100,
-        description="At how many points of pre-training samples of text are shown, at most.",
+        description="Show text samples from at most N steps of pre-training.",
     )
 
 

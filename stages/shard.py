@@ -1,4 +1,4 @@
-"""shard: books to ids, one Arrow file per part and set, with an index of books."""
+"""shard: tokenize the books into one Arrow file per part and set, with an index of books."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SETS = ("train", "held_out")
 class ShardSettings(Settings):
     baseline_tokens: int = Field(
         20_000_000, ge=1_000, le=500_000_000,
-        description="How many ids of either set the n-gram baselines look at, at most.",
+        description="Maximum number of tokens per set for the n-gram baselines.",
     )
 
 
@@ -47,9 +47,9 @@ class Shard(Stage):
             file.write(json.dumps(figures, indent=2, sort_keys=True).encode() + b"\n")
         context.summary(figures)
         context.info(
-            f"{totals['train_tokens']:,} tokens to train on, {totals['held_out_tokens']:,} held"
-            f" out; {totals['tokens_per_word']:.3f} a word, {totals['tokens_per_byte']:.4f} a byte,"
-            f" {totals['unknown_rate']:.2e} unknown"
+            f"{totals['train_tokens']:,} training tokens, {totals['held_out_tokens']:,} held out;"
+            f" {totals['tokens_per_word']:.3f} tokens per word, {totals['tokens_per_byte']:.4f} per"
+            f" byte, {totals['unknown_rate']:.2e} unknown"
         )
         if figures["unigram_perplexity"] is not None:
             context.info(
@@ -164,7 +164,7 @@ def _encoder(encoder: str, merges: str, sha256: str) -> TextEncoder:
     if vocabulary.sha256 != sha256:
         found = vocabulary.sha256[:12]
         raise UserError(
-            f"{encoder}: the vocabulary {found}, expected {sha256[:12]}; run the vocabulary stage"
+            f"{encoder}: vocabulary {found}, expected {sha256[:12]}; run the vocabulary stage"
             " again."
         )
     return TextEncoder(vocabulary)

@@ -1,6 +1,4 @@
-"""split: held-out books, copies, and the unseen tails of training books, decided once for the
-whole corpus.
-"""
+"""split: choose held-out books, duplicates and held-out tails once for the complete corpus."""
 
 from __future__ import annotations
 
@@ -23,46 +21,48 @@ SETS = ("train", "held_out", "duplicate", "near_duplicate")
 class SplitSettings(Settings):
     held_out: float = Field(
         0.1, gt=0, lt=0.9,
-        description="The share of books held out from training, for validation and tasks; exact for"
-        " fewer than 200 books.",
+        description="Fraction of books held out for validation and tasks; exact below 200 books.",
     )  # fmt: skip
     held_out_tail: float = Field(
         0.05, ge=0, le=0.5,
-        description="Share at the end of each training book that is never trained on.",
+        description="Fraction at the end of each training book that is never trained on.",
     )
     seed: int = Field(
         0, ge=0, le=2**31 - 1,
-        description="Seed of the hash that decides which books are held out.",
+        description="Seed of the hash that selects the held-out books.",
     )
     near_duplicates: bool = Field(
         True,
-        description="Leave out near copies; `false`: only books with exactly the same words.",
+        description="Exclude near copies; `false`: only books with exactly the same words.",
     )
     near_duplicate_threshold: float = Field(
         0.6,
         ge=0.3,
         le=1,
         description=(
-            "A book is a near copy if a longer one has this share of its runs of five words."
+            "A book is a near copy if a longer one contains this fraction of its five-word runs."
         ),
     )
     related_threshold: float = Field(
         0.3, ge=0.05, le=1,
-        description="From this share on two books stay on the same side of the split.",
+        description=(
+            "Two books that share at least this fraction stay on the same side of the split."
+        ),
     )
     num_perm: int = Field(
         128, ge=32, le=1024,
-        description="Permutations of the MinHash; more find shorter stories in larger collections.",
+        description=(
+            "MinHash permutations; more of them find shorter stories in larger collections."
+        ),
     )
 
     @model_validator(mode="after")
     def _ties_before_copies(self) -> Self:
         if self.related_threshold > self.near_duplicate_threshold:
             raise ValueError(
-                f"related_threshold is {self.related_threshold} and near_duplicate_threshold"
-                f" {self.near_duplicate_threshold}; expected related_threshold not above"
-                " near_duplicate_threshold, because a near copy always stays on the side of its"
-                " book"
+                f"related_threshold {self.related_threshold} is above near_duplicate_threshold"
+                f" {self.near_duplicate_threshold}; lower it, because a near copy always stays on"
+                " the side of its book"
             )
         return self
 
@@ -107,7 +107,7 @@ class Split(Stage):
             context.info(
                 f"{figures['not_compared_books']} runs of sentences were not checked for near"
                 " copies: they have no book boundaries, so only runs with exactly the same words"
-                " were skipped"
+                " were excluded"
             )
 
 
@@ -160,13 +160,13 @@ def _figures(rows: Sequence[SplitRow]) -> dict[str, int]:
 
 def _said(figures: Mapping[str, int]) -> str:
     return (
-        f"{counted(figures['train_books'], 'book')} to train on, {figures['held_out_books']} held"
-        f" out ({figures['held_out_characters'] / 1e6:.2f} M characters); left out:"
+        f"{counted(figures['train_books'], 'book')} for training, {figures['held_out_books']} held"
+        f" out ({figures['held_out_characters'] / 1e6:.2f} M characters); excluded:"
         f" {counted(figures['duplicate_books'], 'copy', 'copies')},"
         f" {counted(figures['near_duplicate_books'], 'near copy', 'near copies')}; books that share"
-        f" text with others of their side: {figures['tied_books']}, at most"
-        f" {figures['largest_group_books']} together; {figures['tail_characters'] / 1e6:.2f} M"
-        " characters of unseen tails"
+        f" text with others on their side: {figures['tied_books']} (largest group:"
+        f" {figures['largest_group_books']}); {figures['tail_characters'] / 1e6:.2f} M characters"
+        " of held-out tails"
     )
 
 
@@ -177,8 +177,8 @@ def _far(figures: Mapping[str, int], wanted: float) -> str | None:
     if wanted / 2 <= share <= 1.5 * wanted:
         return None
     return (
-        f"warning: {figures['held_out_books']} of {counted(books, 'book')} held out, {share:.2%}; "
-        f"`held_out` asks for {wanted:.2%}. Another `seed` or more books can bring a nearer share"
+        f"warning: {figures['held_out_books']} of {counted(books, 'book')} held out ({share:.2%});"
+        f" `held_out` asks for {wanted:.2%}. Try another `seed` or add books"
     )
 
 

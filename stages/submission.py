@@ -1,6 +1,4 @@
-"""submission: the test predictions of fine-tuned tasks as files to hand in: GLUE's zip, Story
-Cloze's and RACE's forms.
-"""
+"""submission: write test predictions in the submission formats of GLUE, Story Cloze and RACE."""
 
 from __future__ import annotations
 
@@ -18,10 +16,11 @@ FOLDER = "submission/"
 
 class SubmissionSettings(Settings):
     variant: Literal["full", "no_auxiliary_lm", "no_pretraining", "lstm"] = Field(
-        "full", description="Which variant's predictions."
+        "full", description="Variant whose predictions to submit."
     )
     seed: int | None = Field(
-        None, ge=0, le=2**31 - 1, description="The seed; where not given, each task's best on dev."
+        None, ge=0, le=2**31 - 1,
+        description="Seed to submit; default: each task's best seed on dev."
     )
 
 
@@ -47,7 +46,8 @@ class Submission(Stage):
         if not upstream.get("finetune"):
             seed = "" if settings.seed is None else f" and seed {settings.seed}"
             raise UserError(
-                f"no finetune job has variant {settings.variant}{seed}; nothing could be handed in"
+                f"no finetune job has variant {settings.variant}{seed}, so there is nothing to"
+                " submit; add one to that stage's matrix"
             )
 
     def run(self, settings: SubmissionSettings, context: Context) -> None:
@@ -86,8 +86,8 @@ class Submission(Stage):
         )
         lacking = f"; missing: {', '.join(missing)}" if missing else ""
         context.info(
-            f"{len(glue)} of {len(served)} files for GLUE's server{lacking};"
-            f" {len(found) - len(glue)} others"
+            f"{len(glue)} of {len(served)} GLUE submission files{lacking}; {len(found) - len(glue)}"
+            " other files"
         )
 
 

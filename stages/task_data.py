@@ -1,6 +1,4 @@
-"""task_data: the examples of one task, from the publisher's files or, for the demo tasks, from
-the books themselves.
-"""
+"""task_data: read one task's examples from the publisher's files, or build them from the books."""
 
 from __future__ import annotations
 
@@ -18,31 +16,33 @@ from stages.contract import Context, ExternalFile, Settings, Stage, runtime_fiel
 
 class TaskDataSettings(Settings):
     task: str = Field(
-        description="A task of `gpt1 tasks`, such as `mnli`, or a module of yours (`my.weather`)."
+        description=(
+            "A task listed by `gpt1 tasks`, such as `mnli`, or your own module (`my.weather`)."
+        )
     )
     source: str | None = runtime_field(
         None,
-        "The folder with the publisher's files; not for demo tasks.",
+        "Folder with the publisher's files; demo tasks need none.",
         min_length=1,
     )
     train_rows: int | None = Field(
         None, ge=1, le=10_000_000,
-        description="Use at most N training examples; default: all, or a demo task's own number.",
+        description="Use at most N training examples; default: all, or the demo task's own limit.",
     )
     dev_rows: int | None = Field(
         None, ge=1, le=10_000_000,
-        description="The same for dev examples.",
+        description="Use at most N dev examples.",
     )
     test_rows: int | None = Field(
         None, ge=1, le=10_000_000,
-        description="The same for test examples; a sample cannot be submitted.",
+        description="Use at most N test examples; a sample cannot be submitted.",
     )
     seed: int = Field(
         1, ge=0, le=2**31 - 1,
-        description="Seed of samples, and of every choice of a demo task.",
+        description="Seed for samples and for building demo tasks.",
     )
     passage_words: int | None = Field(
-        None, ge=5, le=1000, description="Words per passage of a demo task."
+        None, ge=5, le=1000, description="Words per passage in a demo task."
     )
     max_books: int = Field(
         200, ge=2, le=100_000,
@@ -93,8 +93,8 @@ class TaskData(Stage):
         task, folder = task_named(settings.task), Path(settings.source).expanduser()
         if not folder.is_dir():
             raise UserError(
-                f"task_data: `source` {settings.source} of task {task.name} is no folder; give the"
-                " folder of its files"
+                f"task_data: `source` {settings.source} of task {task.name} is not a folder; set it"
+                " to the folder with the publisher's files"
             )
         return [
             ExternalFile(f"{split}/{source.path}{inside}", path)
@@ -108,7 +108,7 @@ class TaskData(Stage):
         missing = [kind for kind in ("clean", "split") if settings.demo and not upstream.get(kind)]
         if missing:
             raise UserError(
-                f"task {settings.task!r} is made from the books: add a {missing[0]} stage to"
+                f"task {settings.task!r} is built from the books: add a {missing[0]} stage to"
                 " `needs:`"
             )
 

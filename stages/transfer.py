@@ -1,6 +1,4 @@
-"""transfer: fine-tuning with only the first blocks of the pre-trained model, the others random
-(paper, figure 2 left).
-"""
+"""transfer: fine-tune with only the first N pre-trained blocks (the paper's figure 2, left)."""
 
 from __future__ import annotations
 
@@ -28,7 +26,7 @@ from stages.contract import Context, Stage, paper
 class TransferSettings(TuningSettings):
     num_layers_transferred: int = Field(
         ge=0, le=96, json_schema_extra=paper("figure 2"),
-        description="Blocks taken from the pre-trained model; 0: the embeddings only.",
+        description="Number of pre-trained blocks to keep; 0: the embeddings only.",
     )
 
 
@@ -53,9 +51,8 @@ class Transfer(Stage):
             layers = getattr(model, "layers", None)
             if layers is not None and settings.num_layers_transferred > layers:
                 raise UserError(
-                    f"num_layers_transferred is {settings.num_layers_transferred}, the pre-trained"
-                    f" model has {layers}"
-                    f" layers; expected 0 to {layers}"
+                    f"num_layers_transferred is {settings.num_layers_transferred}, but the"
+                    f" pre-trained model has {layers} layers; expected 0 to {layers}"
                 )
 
     def run(self, settings: TransferSettings, context: Context) -> None:
@@ -75,8 +72,8 @@ class Transfer(Stage):
         gpt = load_pretrained(weights, encoder.vocabulary.size)
         if settings.num_layers_transferred > gpt.config.layers:
             raise UserError(
-                f"num_layers_transferred is {settings.num_layers_transferred}, the pre-trained"
-                f" model has {gpt.config.layers} layers"
+                f"num_layers_transferred is {settings.num_layers_transferred}, but the pre-trained"
+                f" model has {gpt.config.layers} layers; expected 0 to {gpt.config.layers}"
             )
         reset_blocks(gpt, settings.num_layers_transferred, settings.seed)
         inputs = TaskInputs(

@@ -1,6 +1,4 @@
-"""vocabulary: words counted part by part, merges learned on the table of counts, files in the
-published form.
-"""
+"""vocabulary: count words part by part, learn BPE merges, write both in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -32,18 +30,18 @@ FAN_IN = 8
 class VocabularySettings(Settings):
     source: str = runtime_field(
         LEARN,
-        "`learn`, or a published vocabulary: a folder, or `hf://openai-community/openai-gpt`. Its"
-        " files count by content; the other settings are then ignored.",
+        "`learn`, or a published vocabulary (a folder or `hf://openai-community/openai-gpt`),"
+        " fingerprinted by content. The other settings apply only to `learn`.",
         min_length=1,
     )
     num_merges: int = Field(
-        40_000, ge=1, le=200_000, description="Learn at most N merges.",
+        40_000, ge=1, le=200_000, description="Maximum number of BPE merges to learn.",
     )
     limit_alphabet: int = Field(
-        238, ge=1, le=20_000, description="The N most frequent characters get an id.",
+        238, ge=1, le=20_000, description="Keep only the N most frequent characters.",
     )
     min_frequency: int = Field(
-        2, ge=1, le=1_000_000, description="Do not merge pairs that occur less often.",
+        2, ge=1, le=1_000_000, description="Minimum count of a pair to merge.",
     )
 
 
@@ -93,7 +91,7 @@ class VocabularyStage(Stage):
         )
         if figures["merges"] < settings.num_merges:
             context.info(
-                f"fewer merges than asked for: no further pair occurs {settings.min_frequency}"
+                f"fewer merges than `num_merges`: no other pair occurs {settings.min_frequency}"
                 " times"
             )
 
@@ -107,8 +105,8 @@ def _take(context: Context) -> None:
     written = _write(vocabulary, context)
     context.summary({"merges": len(vocabulary.merges), **written})
     context.info(
-        f"a published vocabulary: {vocabulary.size:,} tokens,"
-        f" {len(vocabulary.merges):,} merges"
+        f"using a published vocabulary: {vocabulary.size:,} tokens, {len(vocabulary.merges):,}"
+        " merges"
     )
 
 
@@ -217,8 +215,8 @@ def learn_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
     if not merges:
         raise UserError(
             f"vocabulary: no pair of symbols occurs {settings.min_frequency} times in"
-            f" {sum(counts.values()):,} words, so there is nothing to merge. Give more text or"
-            " lower `minimum_frequency`."
+            f" {sum(counts.values()):,} words, so there is nothing to merge. Add text or lower"
+            " `min_frequency`."
         )
     characters = alphabet(counts, settings.limit_alphabet)
     written = _write(Vocabulary.from_merges(characters, merges), output)

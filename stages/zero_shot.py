@@ -1,6 +1,4 @@
-"""zero_shot: a task scored by the language model alone, at every kept snapshot of pre-training
-(paper, figure 2 right).
-"""
+"""zero_shot: score a task by the language model alone at each snapshot (figure 2, right)."""
 
 from __future__ import annotations
 
@@ -23,14 +21,14 @@ _SNAPSHOT = re.compile(r"step-(\d+)\.safetensors$")
 class ZeroShotSettings(Settings):
     task: str = Field(
         description=(
-            "The task, one of the task_data jobs, such as `race`, `dprd`, `cola` or `sst2`."
+            "Task to score, such as `race`, `dprd`, `cola` or `sst2`; needs a task_data job."
         )
     )
-    model: Literal["gpt", "lstm"] = Field("gpt", description="Which pre-trained model to score.")
+    model: Literal["gpt", "lstm"] = Field("gpt", description="Pre-trained model to score.")
     rows: int | None = Field(
         None, ge=1, le=10_000_000, description="Score at most N dev examples; default: all.",
     )
-    seed: int = Field(1, ge=0, le=2**31 - 1, description="Seed of the sample.")
+    seed: int = Field(1, ge=0, le=2**31 - 1, description="Seed for the sample of examples.")
     batch_size: int = Field(32, ge=1, le=65536, description="Sequences per forward pass.")
 
     @field_validator("task")
@@ -42,7 +40,7 @@ class ZeroShotSettings(Settings):
             raise ValueError(str(error)) from error
         if not task.zero_shot:
             known = ", ".join(other for other, one in TASKS.items() if one.zero_shot)
-            raise ValueError(f"task {name!r} is not scored zero-shot; these are: {known}")
+            raise ValueError(f"task {name!r} has no zero-shot scoring; choose one of: {known}")
         return name
 
 

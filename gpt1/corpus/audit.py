@@ -19,10 +19,10 @@ PUBLISHED = {
     "words": 984_846_357,
     "unique_words": 1_316_420,
 }
-"""SPEC section 3."""
+"""The figures of Zhu et al. (2015)."""
 SENTENCE = (
-    "A paragraph ends a sentence; inside one, so do . ! ? … with closing quotes before white space"
-    " and a capital letter or a digit, but not after Mr., Mrs., Dr. or St."
+    "A sentence ends with its paragraph, or at . ! ? … with closing quotes before white space and a"
+    " capital letter or digit, except after Mr., Mrs., Dr. or St."
 )
 _LONGEST = 120
 """Sentences of more words than this share one row."""
@@ -56,7 +56,7 @@ class Ledger:
     """Steps added one after another; each begins where the last ended."""
 
     def __init__(self, books: int, size: Size) -> None:
-        self.steps = [Step("ingest", "in", "Books as they were read.", books, 0, NONE, books, size)]
+        self.steps = [Step("ingest", "in", "Books as read.", books, 0, NONE, books, size)]
 
     def add(
         self, name: str, kind: str, description: str, change: Size, touched: int, strikes: int = 0,
@@ -98,7 +98,7 @@ def ledger(
     for name in sorted({row["set"] for row in split.values()} - {TRAIN, HELD_OUT}):
         gone = [row for row in kept if split[row["book"]]["set"] == name]
         book.add(
-            name, "copy", f"Books that the split calls `{name}`.", NONE - _sum(gone), len(gone),
+            name, "copy", f"Books marked `{name}` by the split.", NONE - _sum(gone), len(gone),
             len(gone), len(gone),
         )
     out = [row for row in kept if split[row["book"]]["set"] == HELD_OUT]
@@ -108,10 +108,10 @@ def ledger(
     )
     tails = sum(row.get("tail_start") is not None for row in split.values() if row["set"] == TRAIN)
     book.add(
-        "tails", "aside", "Ends of training books that no stage trains on.",
+        "tails", "aside", "Tails of training books, never trained on.",
         trained.size - book.steps[-1].after, tails, tails,
     )
-    book.add("train", "out", "What is trained on.", NONE, trained.books)
+    book.add("train", "out", "Text to train on.", NONE, trained.books)
     return book.steps
 
 

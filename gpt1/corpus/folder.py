@@ -11,8 +11,6 @@ from gpt1.corpus.sources.forms import form_of, hidden
 from gpt1.corpus.sources.listed import Listed, Listing, printable, refused_listed
 from gpt1.errors import UserError
 
-_EXPECTED = "expected a folder or a file with books (`source` of the ingest stage)"
-
 
 def list_path(path: Path) -> Listing:
     """The files of a folder, ordered by name, or one file. UserError when there is nothing there.
@@ -26,7 +24,10 @@ def list_path(path: Path) -> Listing:
             sorted(found.files.values(), key=lambda file: file.name), sorted(found.left_out)
         )
     if not path.exists():
-        raise UserError(f"{path}: no such file or folder; {_EXPECTED}. Fix the path.")
+        raise UserError(
+            f"source: no such file or folder: {path}; expected a folder or file of books. Set the"
+            " path, e.g. --set ingest.source=PATH."
+        )
     return Listing([_file(path, path.name)], [])
 
 

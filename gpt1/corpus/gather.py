@@ -34,17 +34,17 @@ def _chosen(items: Iterable[Ordered], refuse: Refuse, largest: int) -> list[Piec
     before, size = "", 0
     for (book, order, _), piece in items:
         if pieces and order == before:
-            found = f"it would be the same part of the book {book!r} as {pieces[-1].name}"
+            found = f"it has the same place in the book {book!r} as {pieces[-1].name}"
             refuse(
                 Refused(
-                    piece.file, piece.member, "same_name", found, "one text for each name",
-                    "Rename one, if it is another.",
+                    piece.file, piece.member, "same_name", found, "one text per place",
+                    "Rename it if it is a different text.",
                 )
             )
             continue
         size += piece.size
         if pieces and size > largest:
-            found = f"with it the book {book!r} would have {size} bytes"
+            found = f"it would bring the book {book!r} to {size} bytes"
             refuse(
                 Refused(
                     piece.file, piece.member, "too_large", found, f"at most {largest}",

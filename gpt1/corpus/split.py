@@ -103,14 +103,14 @@ def _held_out(books: Counter[str], unique: int, fraction: float, seed: int) -> s
     if unique < 2:
         raise UserError(
             f"split: found {unique} book{'s' if unique != 1 else ''} after cleaning and"
-            " de-duplication; expected at least two, one to train on and one to hold out. Give"
-            " more books."
+            " de-duplication; expected at least two, one to train on and one to hold out. Add"
+            " books."
         )
     if len(books) < 2:
         raise UserError(
             f"split: found {unique} books that all share text with one another; expected at least"
-            " two that do not, one to train on and one to hold out. Give more books, remove what"
-            " they share, raise `near_tie` or switch off `near_duplicates`."
+            " two that do not, one to train on and one to hold out. Add books, remove what they"
+            " share, raise `related_threshold` or turn off `near_duplicates`."
         )
     drawn = sorted(books, key=lambda name: (_draw(seed, name), name))
     total = books.total()

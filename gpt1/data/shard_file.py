@@ -72,13 +72,13 @@ def open_shard(path: Path) -> Shard:
     missing = {"vocabulary", "set", "part"} - metadata.keys()
     if missing or table.column_names != ["ids"] or table["ids"].num_chunks != 1:
         raise UserError(
-            f"{path}: an Arrow file, but no token shard (one column `ids` in one batch, with"
+            f"{path}: an Arrow file, but not a token shard (one column `ids` in one batch, with"
             f" vocabulary, set, part); {_AGAIN}."
         )
     column = table["ids"].chunk(0)
     if column.type not in (pa.uint16(), pa.uint32()) or column.null_count:
         raise UserError(
-            f"{path}: ids of type {column.type}, expected uint16 or uint32 without gaps; {_AGAIN}."
+            f"{path}: ids of type {column.type}, expected uint16 or uint32 without nulls; {_AGAIN}."
         )
     ids = column.to_numpy(zero_copy_only=True)
     return Shard(ids, metadata["vocabulary"], metadata["set"], metadata["part"])

@@ -95,14 +95,14 @@ def _ids_of(
     end = span.start + span.length
     if end > len(shard.ids):
         raise UserError(
-            f"{path}: {len(shard.ids)} ids, expected at least {end} for the book {span.book!r};"
+            f"{path}: {len(shard.ids)} tokens, expected at least {end} for the book {span.book!r};"
             f" {_AGAIN}."
         )
     ids = shard.ids[span.start : end]
     if verify and span.sha256 is not None and (found := ids_sha256(ids)) != span.sha256:
         raise UserError(
             f"{path}: the ids of the book {span.book!r} ({span.start} to {end}) have the sha256"
-            f" {found[:12]}, {books.name} says {span.sha256[:12]}: the file is damaged or of"
+            f" {found[:12]}, {books.name} says {span.sha256[:12]}: the file is damaged or from"
             f" another run; {_AGAIN}."
         )
     return ids

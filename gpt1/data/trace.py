@@ -46,7 +46,7 @@ def book_at(spans: Sequence[BookSpan], offset: int, name: str) -> tuple[BookSpan
     for span in spans:
         if span.start <= offset < span.start + span.length:
             return span, offset - span.start
-    raise UserError(f"{name}: offset {offset} is outside; expected one from 0 to {total - 1}.")
+    raise UserError(f"{name}: offset {offset} is out of range; expected 0 to {total - 1}.")
 
 
 def book_of_set(spans: Sequence[BookSpan], offset: int, name: str) -> tuple[BookSpan, int]:
@@ -59,7 +59,7 @@ def book_of_set(spans: Sequence[BookSpan], offset: int, name: str) -> tuple[Book
             return span, left
         left -= span.length
     raise UserError(
-        f"{name}: offset {offset} is outside; expected one from 0 to"
+        f"{name}: offset {offset} is out of range; expected 0 to"
         f" {sum(span.length for span in spans) - 1}."
     )
 
@@ -76,8 +76,8 @@ def locate(
     chunks = [(found.start(), found.end()) for found in _CHUNK.finditer(text)]
     if not chunks:
         raise UserError(
-            f"the text has {len(text)} characters of white space only, expected {len(ids)} ids"
-            " in it."
+            f"the text has {len(text)} characters, all white space; expected text of {len(ids)}"
+            " tokens."
         )
     known = {-1: 0, len(chunks) - 1: len(ids)}
 

@@ -38,9 +38,9 @@ class Windows:
         self.per_epoch = int(self._first[-1])
         if not self.per_epoch:
             raise UserError(
-                f"no window of {length} tokens fits: the longest of {len(lengths)} books has"
-                f" {int(lengths.max(initial=0))} ids, expected at least {length + 1}. Use a shorter"
-                " context or longer books."
+                f"no sequence of {length} tokens fits: the longest of {len(lengths)} books has"
+                f" {int(lengths.max(initial=0))} tokens, expected at least {length + 1}. Use a"
+                " shorter context or longer books."
             )
         # Two, since a batch can lie across the end of an epoch.
         self.order = lru_cache(maxsize=2)(self._order)

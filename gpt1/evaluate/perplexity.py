@@ -24,8 +24,8 @@ def mean_loss(loss_of: LossOf, windows: np.ndarray, micro_batch: int, ranks: Ran
     """
     if len(windows) == 0:
         raise UserError(
-            "held-out windows: there are none, so no perplexity; hold out more text or use a"
-            " shorter context"
+            "held-out sequences: found none, expected at least one to compute perplexity; hold out"
+            " more text or use a shorter context"
         )
     chunks = [windows[start : start + micro_batch] for start in range(0, len(windows), micro_batch)]
     rounds = -(-len(chunks) // ranks.world)

@@ -69,8 +69,7 @@ def text_score(
         raise UserError(f"--stride {step}: expected 1 to the model's context of {T}")
     if len(ids) < 2:
         raise UserError(
-            f"{name}: {len(ids)} ids after cleaning; at least 2 are needed to judge one; give more"
-            " text"
+            f"{name}: {len(ids)} tokens after cleaning, expected at least 2; give more text"
         )
     device = next(model.parameters()).device  # type: ignore[attr-defined]  # every model is an nn.Module
     starts = [0, *range(step, max(step, len(ids) - 1 - (T - step)), step)]

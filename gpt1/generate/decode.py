@@ -68,8 +68,8 @@ def refuse_empty(prompts: Sequence[Sequence[int]]) -> None:
     for number, prompt in enumerate(prompts, start=1):
         if not prompt:
             raise UserError(
-                f"prompt {number} is empty; the model needs at least one token to go on from: write"
-                " a word"
+                f"prompt {number} is empty; expected at least one token to continue from: write a"
+                " word"
             )
 
 

@@ -17,7 +17,7 @@ LN_EPS = 1e-5
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A GPT of SPEC section 1, or the LSTM of section 5; the defaults are the paper's.
+    """The paper's GPT (section 4.1), or the LSTM of its section 5; the defaults are the paper's.
 
     `embedding_dropout` says what the embedding's dropout acts on: the summed `activation`, or (as
     in the released code) the whole embedding `matrix` once a forward. `special_tokens` counts the
@@ -84,7 +84,7 @@ class ModelConfig:
     def parameters(self) -> int:
         """All parameters; the tied softmax has none of its own.
 
-        116,534,784 for the paper's shape (SPEC section 1).
+        116,534,784 for the paper's shape (section 4.1).
         """
         return (self.rows + self.context) * self.width + self.layers * self.block_parameters()
 

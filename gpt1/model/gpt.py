@@ -1,6 +1,5 @@
-"""The model of Radford et al.
-
-(2018): a post-LN, decoder-only Transformer with a tied softmax (SPEC section 1).
+"""The model of Radford et al. (2018), section 4.1: a post-LN, decoder-only Transformer with a tied
+softmax.
 """
 
 from __future__ import annotations
@@ -97,10 +96,10 @@ class GPT(nn.Module):
 
     Parameters bear the names of the released weights (`tokens_embed`, `positions_embed`,
     `h.0.attn.c_attn`, ...), but linear weights are stored (out, in) as torch does;
-    `gpt1.weights.hf` turns them. They are drawn as SPEC section 1 says, from `generator` when given
-    (else from torch's global one). With `recompute`, training keeps only each block's input and
-    computes the rest again in the backward pass, with the same dropout: the same numbers from less
-    memory, a third more work.
+    `gpt1.weights.hf` transposes them. They are drawn as in section 4.1 of the paper, from
+    `generator` when given (else from torch's global one). With `recompute`, training keeps only
+    each block's input and computes the rest again in the backward pass, with the same dropout: the
+    same numbers from less memory, for a third more work.
     """
 
     def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
@@ -152,7 +151,7 @@ class GPT(nn.Module):
         length = ids.shape[1]
         if length > self.config.context:
             raise UserError(
-                f"model: a sequence of {length} ids is longer than the context of"
+                f"model: a sequence of {length} tokens is longer than the context of"
                 f" {self.config.context}; shorten it"
             )
         x = self._embed(ids)  # (B, T, C)
@@ -198,7 +197,7 @@ class GPT(nn.Module):
 
     def vocabulary_logits(self, hidden: Tensor) -> Tensor:
         """(..., C) -> (..., V): logits of vocabulary tokens alone, for scoring and sampling
-        (SPEC section 6).
+        (section 5 of the paper).
         """
         return self.lm_logits(hidden)[..., : self.config.vocabulary]
 

@@ -1,4 +1,4 @@
-"""Language-modelling losses (SPEC sections 3 and 4)."""
+"""Language-modeling losses (sections 3.1 and 3.2 of the paper)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def per_sequence_loss(losses: Tensor, mask: Tensor) -> Tensor:
     sequence's own targets.
 
     The auxiliary loss of fine-tuning: averaged over one sequence first, then (by the caller) over
-    sequences (SPEC section 4).
+    sequences (docs/explanation/tasks.md).
     """
     mask = mask.to(losses.dtype)
     return (losses * mask).sum(-1) / mask.sum(-1).clamp(min=1)

@@ -1,5 +1,5 @@
-"""The LSTM of the paper's ablation (table 5; SPEC section 5): one layer of 2,048 units in the place
-of the blocks.
+"""The LSTM of the paper's ablation (section 5, table 5): one layer of 2,048 units in place of the
+blocks.
 
 The paper says no more. Ours: everything around the blocks stays (token and position rows, their
 dropout, the tied softmax); the units' outputs are projected to the model's width and normalized as

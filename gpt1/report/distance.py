@@ -9,7 +9,7 @@ from typing import Any
 from gpt1.report.corpus import figure
 from gpt1.report.paper_tables import COLUMNS
 
-PAPER_PARAMETERS = 116_534_784  # the paper, section 4.1
+PAPER_PARAMETERS = 116_534_784  # docs/explanation/faithfulness.md
 PAPER_WORDS = 984_846_357  # BooksCorpus (Zhu et al. 2015)
 TASKS = tuple(dict.fromkeys(task for number in (2, 3, 4) for _, task, _ in COLUMNS[number] if task))
 """The paper's twelve."""

@@ -15,7 +15,7 @@ from gpt1.report.sources import Source, of_kind
 from gpt1.wording import span
 
 THROUGHPUT = "throughput.jsonl"
-PAPER_PETAFLOP_DAYS = 0.96  # SPEC section 3: 1 month on 8 GPUs, 0.96 petaflop/s-days
+PAPER_PETAFLOP_DAYS = 0.96  # OpenAI's article on the paper: 1 month on 8 GPUs, 0.96 petaflop/s-days
 DAY = 86400e15  # floating-point operations in a petaflop/s-day
 
 

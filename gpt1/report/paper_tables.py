@@ -1,4 +1,4 @@
-"""The paper's tables 2 to 5 with its baseline rows (SPEC sections 5 and 7), and our figures
+"""The paper's tables 2 to 5 with its baseline rows, and our figures
 under them.
 """
 

@@ -12,7 +12,7 @@ from gpt1.report.sources import Source, of_kind, only
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 PERPLEXITY = "validation_perplexity"
 PAPER_PERPLEXITY = (
-    18.4  # "on this corpus", SPEC section 3; the paper does not say that it was held out
+    18.4  # "on this corpus", section 4.1; the paper does not say that it was held out
 )
 
 

@@ -84,9 +84,9 @@ def _refuse_small(name: str, train: list[Example], dev: list[Example]) -> None:
     for split, examples, source in (("training", train, "training"), ("dev", dev, "unseen")):
         if len(examples) < FEWEST:
             raise UserError(
-                f"{name}: the corpus gives {len(examples)} {split} examples; at least {FEWEST} are"
-                f" needed, from the {source} text of two books or more: add books, keep longer"
-                " tails (split), or take shorter passages (words)"
+                f"{name}: the corpus gives {len(examples)} {split} examples, expected at least"
+                f" {FEWEST} from the {source} text of two or more books: add books, raise"
+                " `held_out_tail` (split), or lower `passage_words`"
             )
 
 

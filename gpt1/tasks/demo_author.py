@@ -71,7 +71,7 @@ def _choose_labels(train: Pools, dev: Pools, settings: DemoSettings) -> tuple[st
         raise UserError(
             f"demo_author: {len(largest)} authors (books, in a corpus without authors) have both"
             f" training text and passages the model never saw; at least 2, with {FEWEST} such"
-            " passages, are needed: add books, or keep longer tails (split)"
+            " passages, are needed: add books, or raise `held_out_tail` (split)"
         )
     return tuple(sorted(largest[: max(possible, key=worth)]))
 

@@ -30,7 +30,7 @@ def download(task: Task, folder: Path) -> list[Path]:
     expected.
     """
     if task.hub is None:
-        raise UserError(f"{task.title} has no copy that may be downloaded; {where_to_ask(task)}")
+        raise UserError(f"{task.title} has no copy to download; {where_to_ask(task)}")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -43,15 +43,15 @@ def download(task: Task, folder: Path) -> list[Path]:
         found = sorted(path for pattern in patterns for path in place.glob(pattern))
         reason = str(error).strip().split("\n")[0][:200]
         raise UserError(
-            f"{task.title}: {task.hub.repo} could not be fetched from the Hugging Face hub"
+            f"{task.title}: {task.hub.repo} could not be downloaded from the Hugging Face hub"
             f" ({type(error).__name__}: {reason}); connect to the network, or copy"
-            f" {', '.join(patterns)} of that data set into {place} by hand"
+            f" {', '.join(patterns)} of that dataset into {place} by hand"
             + (f" ({len(found)} files are there)" if found else "")
         ) from None
     missing = [pattern for pattern in patterns if not any(place.glob(pattern))]
     if missing:
         raise UserError(
-            f"{task.title}: {task.hub.repo} holds no {missing[0]}; its layout has changed: fetch"
+            f"{task.title}: {task.hub.repo} has no {missing[0]}; its layout has changed: download"
             " the files by hand"
         )
     return sorted(path for pattern in patterns for path in place.glob(pattern))
@@ -60,5 +60,5 @@ def download(task: Task, folder: Path) -> list[Path]:
 def where_to_ask(task: Task) -> str:
     """Where the publisher gives out what may not be downloaded, in words."""
     if task.layout == "demo":
-        return "it is made from the books and needs no file"
+        return "it is built from the books and needs no files"
     return f"ask at {task.asked}" if task.asked else "it has no public source"

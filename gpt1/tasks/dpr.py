@@ -33,15 +33,15 @@ def read_dpr(path: Path, text: str) -> Iterator[Example]:
 def _example(name: str, lines: list[str], where: str) -> Example:
     if len(lines) != 4:
         raise UserError(
-            f"{where}: a block of {len(lines)} lines; sentence, pronoun, candidates, answer were"
-            " expected"
+            f"{where}: a block of {len(lines)} lines; expected sentence, pronoun, candidates,"
+            " answer"
         )
     sentence, pronoun, listed, answer = lines
     candidates = tuple(candidate.strip() for candidate in listed.split(","))
     folded = [candidate.lower() for candidate in candidates]
     if len(candidates) != 2 or answer.lower() not in folded:
         raise UserError(
-            f"{where}: the answer is {answer!r}; one of the two candidates {listed!r} was expected"
+            f"{where}: the answer is {answer!r}; expected one of the two candidates {listed!r}"
         )
     at = _pronoun_at(sentence, pronoun, candidates)
     if at is None:

@@ -16,7 +16,7 @@ from gpt1.tasks.table import Kind
 from gpt1.tasks.transforms import Ids, SpecialIds, Truncation, sequences, whole_length
 
 PADDING = 0
-"""Right padding (SPEC section 2: there is no token for it).
+"""Right padding (there is no token for it).
 
 It lies after the extract token, where causality hides it.
 """

@@ -58,5 +58,5 @@ def _parse(line: str, where: str) -> Example:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{where}: not an example of a task ({error}); make the task data again"
+            f"{where}: not an example of a task ({error}); run the task_data stage again"
         ) from error

@@ -1,4 +1,4 @@
-"""Fine-tuning of one task (SPEC section 4): the shared loop and engine, an evaluation each
+"""Fine-tuning of one task (paper, section 3.2): the shared loop and engine, an evaluation each
 epoch, the best epoch kept.
 """
 
@@ -31,7 +31,7 @@ from gpt1.train.schedule import learning_rate
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """The defaults are the paper's (SPEC section 4).
+    """The defaults are the paper's (section 4.1).
 
     `warmup_ratio` is a share of the steps, and counts where `warmup_steps` is None; a batch is
     computed in `gradient_accumulation_steps` pieces.
@@ -179,7 +179,7 @@ class _Run:
     def after_step(self, done: int, outcome: Outcome) -> None:
         if done % self.config.log_every == 0 or done == self.steps:
             self._point(done, self._training_figures(done, outcome))
-            self.reporter.progress(done, self.steps, "updates")
+            self.reporter.progress(done, self.steps, "steps")
         if done % self.per_epoch == 0:
             self._evaluate(done)
 

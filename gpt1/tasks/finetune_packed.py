@@ -1,11 +1,11 @@
-"""The fine-tuning jobs of a packed folder (`gpt1 pack`), one after the other, without stages:
+"""Run the fine-tuning jobs of a packed folder (`gpt1 pack`) one after another, without stages:
 
 python -m gpt1.tasks.finetune_packed --config FOLDER/finetune.json
 
 FOLDER has finetune.json, tasks/NAME/ and output/, where pre-training leaves its model. Each
-finished job appends a line to output/finetune.jsonl; killed, the same command goes on after it.
-A script that runs several jobs at once calls `read_jobs`, `run_packed` and `append_result`
-(benchmarks/gpu/learn.py does).
+finished job appends a line to output/finetune.jsonl; after an interruption, the same command
+resumes with the next job. A script that runs several jobs at once calls `read_jobs`, `run_packed`
+and `append_result` (benchmarks/gpu/learn.py does).
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def read_jobs(config: Path) -> list[FinetuneJob]:
         document = json.loads(config.read_text(encoding="utf-8"))
         return [FinetuneJob.from_dict(job) for job in document["jobs"]]
     except FileNotFoundError as error:
-        message = f"{config}: no such file; expected the {JOBS_FILE} of a folder by `gpt1 pack`"
+        message = (
+            f"{config}: no such file; expected the {JOBS_FILE} of a folder written by `gpt1 pack`"
+        )
         raise UserError(message) from error
     except (ValueError, KeyError, TypeError) as error:
         message = f"{config}: not the jobs of a packed folder ({error!r}); run `gpt1 pack` again"
@@ -128,7 +130,7 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in lines.splitlines()]
     except ValueError as error:
-        message = f"{file}: a line is not JSON ({error}); remove it, and its job runs again"
+        message = f"{file}: a line is not JSON ({error}); delete it, and its job will run again"
         raise UserError(message) from error
 
 
@@ -174,10 +176,10 @@ def _choose(jobs: Sequence[FinetuneJob], arguments: argparse.Namespace) -> list[
             if value not in known:
                 names = ", ".join(map(str, known))
                 where = f"{arguments.config} has: {names}"
-                raise UserError(f"--{option} {value}: no job has it; {where}")
+                raise UserError(f"--{option} {value}: no such job; {where}")
         found = [job for job in found if not wanted or _facet(job, option) in wanted]
     if not found:
-        raise UserError(f"{arguments.config}: no job fits all options; leave one of them out")
+        raise UserError(f"{arguments.config}: no job matches all options; drop one of them")
     return [
         replace(
             job, max_length=arguments.max_length or job.max_length,
@@ -212,7 +214,7 @@ def _run(arguments: argparse.Namespace) -> None:
     for job, settings in zip(jobs, wanted, strict=True):
         if settings in finished:
             where = f"{OUTPUT}/{RESULTS_FILE}"
-            print(f"{job.name}: in {where} already, with the same settings", flush=True)
+            print(f"{job.name}: already in {where} with the same settings", flush=True)
             continue
         row = run_packed(folder, job, model, device, rows=arguments.rows)
         append_result(folder / OUTPUT / RESULTS_FILE, row)
@@ -222,15 +224,17 @@ def main() -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="FOLDER/finetune.json")
-    parser.add_argument("--model", type=Path, help="instead of FOLDER/output/model.safetensors")
-    parser.add_argument("--task", action="append", help="only this task; repeatable")
-    parser.add_argument("--variant", action="append", help="only this variant; repeatable")
-    parser.add_argument("--seed", action="append", type=int, help="only this seed; repeatable")
-    parser.add_argument("--rows", type=positive_int, help="at most that many training rows, drawn")
-    parser.add_argument("--max-length", type=positive_int, help="another longest sequence, in ids")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), help="another number format")
+    parser.add_argument(
+        "--model", type=Path, help="pre-trained weights (default: output/model.safetensors)"
+    )
+    parser.add_argument("--task", action="append", help="run only this task; repeatable")
+    parser.add_argument("--variant", action="append", help="run only this variant; repeatable")
+    parser.add_argument("--seed", action="append", type=int, help="run only this seed; repeatable")
+    parser.add_argument("--rows", type=positive_int, help="number of training rows to draw")
+    parser.add_argument("--max-length", type=positive_int, help="maximum sequence length in tokens")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), help="compute precision")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--threads", type=positive_int, help="threads on the CPU")
+    parser.add_argument("--threads", type=positive_int, help="number of CPU threads")
     try:
         _run(parser.parse_args())
     except UserError as error:

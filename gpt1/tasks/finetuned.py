@@ -157,12 +157,12 @@ def load_finetuned(gpt: GPT, folder: Path) -> FineTuned:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{config}: not what finetune writes ({error!r}); save the model again"
+            f"{config}: not a file written by finetune ({error!r}); save the model again"
         ) from error
     if not known or gpt.config.special_tokens != SPECIAL_TOKENS:
         raise UserError(
-            f"{config}: does not fit the model next to it ({facts}); the files must come from one"
-            " fine-tuning"
+            f"{config}: does not fit the model next to it ({facts}); the files must come from the"
+            " same fine-tuning job"
         )
     head = TaskHead(task, gpt.config.width, 0.0, regression, torch.Generator())
     try:

@@ -1,5 +1,5 @@
-"""GLUE's score: the mean of nine tasks, where a task with two figures counts with their mean (SPEC
-section 4).
+"""GLUE's score: the mean of nine tasks, where a task with two figures counts with their mean
+(paper, section 4.2).
 
 CoLA: Matthews. SST-2, QNLI, RTE, WNLI: accuracy. MRPC, QQP: mean of F1 and accuracy. STS-B: of
 Pearson and Spearman. MNLI: of matched and mismatched accuracy. The paper's own figures give 72.8.

@@ -1,5 +1,5 @@
-"""The task heads: one linear layer on the last block's output at the extract token (SPEC
-sections 1 and 4).
+"""The task heads: one linear layer on the last block's output at the extract token
+(paper, section 3.2).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Regression = Literal["soft", "mse"]
 SCORES = 6
 """Classes of the soft label of a score from 0 to 5 (STS-B)."""
 HEAD_STD = (
-    0.02  # the linear layer is drawn from N(0, 0.02), as the model of the paper is (SPEC section 1)
+    0.02  # the linear layer is drawn from N(0, 0.02), as the model of the paper is (section 4.1)
 )
 
 
@@ -86,7 +86,7 @@ def _outputs(task: Task, regression: Regression | None) -> int:
 
 def soft_labels(scores: Tensor) -> Tensor:
     """(B,) scores 0 to 5 -> (B, 6): each split linearly over the whole numbers below and above
-    (SPEC section 4).
+    (docs/explanation/tasks.md).
     """
     below = scores.floor().clamp(max=SCORES - 2)
     share = scores - below

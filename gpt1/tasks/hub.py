@@ -50,7 +50,7 @@ def hub_files(task: Task, folder: Path) -> dict[str, list[tuple[str, str, Path]]
             name, part, _ = parts[0]
             missing = root / name / f"{part}-00000-of-00001.parquet"
             raise UserError(
-                f"{task.title}: {missing} is missing; `gpt1 data get {task.name}` fetches it"
+                f"{task.title}: {missing} is missing; download it with `gpt1 data get {task.name}`"
             )
     return found
 
@@ -65,8 +65,8 @@ def _shards(folder: Path, split: str) -> list[Path]:
     wanted = {int(_SHARD.search(path.name)[2]) for path in found}  # type: ignore[index]
     if found and wanted != {len(found)}:
         raise UserError(
-            f"{folder}: {len(found)} shards of {split} where their names say {max(wanted)}; fetch"
-            " the missing ones"
+            f"{folder}: {len(found)} shards of {split}, expected {max(wanted)} by their names;"
+            " download the missing ones"
         )
     return found
 
@@ -123,20 +123,20 @@ def _rows(hub: Hub, task: Task, path: Path) -> Iterator[dict[str, Any]]:
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"{path}: not a complete Parquet file ({reason}); fetch it again"
+            f"{path}: not a complete Parquet file ({reason}); download it again"
         ) from error
 
 
 def _text(value: Any, column: str, where: str) -> str:
     if not isinstance(value, str):
-        raise UserError(f"{where}: {column} is {value!r}; a text was expected")
+        raise UserError(f"{where}: {column} is {value!r}; expected a text")
     return value
 
 
 def _label(task: Task, hub: Hub, value: Any, where: str) -> Label:
     if task.regression:
         if not isinstance(value, int | float) or not math.isfinite(value) or not 0 <= value <= 5:
-            raise UserError(f"{where}: the score is {value!r}; a number from 0 to 5 was expected")
+            raise UserError(f"{where}: the score is {value!r}; expected a number from 0 to 5")
         return float(value)
     text = hub.labels[value] if isinstance(value, int) and 0 <= value < len(hub.labels) else value
     if text not in task.labels:
@@ -152,7 +152,7 @@ def _label(task: Task, hub: Hub, value: Any, where: str) -> Label:
 def _options(task: Task, found: Any, where: str) -> tuple[str, ...]:
     if not isinstance(found, list) or len(found) != task.choices:
         count = len(found) if isinstance(found, list) else 0
-        raise UserError(f"{where}: {count} answers; {task.choices} were expected")
+        raise UserError(f"{where}: {count} answers; expected {task.choices}")
     return tuple(_text(option, "an answer", where) for option in found)
 
 
@@ -160,6 +160,6 @@ def _answer(task: Task, letter: Any, where: str) -> int:
     letters = LETTERS[: task.choices]
     if not isinstance(letter, str) or len(letter) != 1 or letter not in letters:
         raise UserError(
-            f"{where}: the right answer is {letter!r}; one of {', '.join(letters)} was expected"
+            f"{where}: the right answer is {letter!r}; expected one of {', '.join(letters)}"
         )
     return letters.index(letter)

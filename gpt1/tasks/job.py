@@ -101,8 +101,8 @@ class TaskInputs:
         length = max_length or context
         if not SHORTEST <= length <= context:
             raise UserError(
-                f"sequences of {length} ids do not fit: expected {SHORTEST} to the model's context"
-                f" of {context}"
+                f"sequences of {length} tokens do not fit: expected {SHORTEST} to the model's"
+                f" context of {context}; set max_length"
             )
         self._files, self._pieces, self._reporter = files, pieces, reporter
         special = SpecialIds.after(gpt.config.vocabulary)
@@ -121,8 +121,8 @@ class TaskInputs:
         found = EncodedExamples(examples, self._pieces(name, examples), self._form)
         self.cut[name] = found.cut
         if found.cut:
-            cut = f"{found.cut} of {len(examples)} {name} examples were cut"
-            self._reporter.info(f"{cut} to {self._form.length} ids")
+            cut = f"{found.cut} of {len(examples)} {name} examples were truncated"
+            self._reporter.info(f"{cut} to {self._form.length} tokens")
         return found
 
 

@@ -32,8 +32,7 @@ def read_lambada(path: Path, text: str) -> Iterator[Example]:
         before, _, word = passage.strip().rpartition(" ")
         if not before.strip() or not word:
             raise UserError(
-                f"{where}: a passage of at least two words was expected, found"
-                f" {passage.strip()[:40]!r}"
+                f"{where}: expected a passage of at least two words, found {passage.strip()[:40]!r}"
             )
         yield Example(f"{path.stem}-{number}", (before, word), label=1)
 
@@ -42,7 +41,7 @@ def _text_of(line: str, where: str) -> str:
     found = _object(line, where).get("text")
     if not isinstance(found, str):
         raise UserError(
-            f'{where}: no text under `text`; an object such as {{"text": "..."}} was expected'
+            f'{where}: no text under `text`; expected an object such as {{"text": "..."}}'
         )
     return found
 
@@ -51,9 +50,9 @@ def _object(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise UserError(f"{where}: not JSON ({error}); one object a line was expected") from error
+        raise UserError(f"{where}: not JSON ({error}); expected one object per line") from error
     if not isinstance(row, dict):
-        raise UserError(f"{where}: a JSON object was expected")
+        raise UserError(f"{where}: not an object; expected a JSON object")
     return row
 
 
@@ -83,7 +82,7 @@ def _wsc_jsonl(path: Path, text: str) -> Iterator[Example]:
             found = sentence[at : at + len(pronoun)]
         except (KeyError, TypeError) as error:
             raise UserError(
-                f"{where}: text, pronoun, pronoun_loc, options and label were expected ({error!r})"
+                f"{where}: expected text, pronoun, pronoun_loc, options and label ({error!r})"
             ) from error
         if found != pronoun:
             raise UserError(
@@ -104,7 +103,7 @@ def _wsc_xml(path: Path, text: str) -> Iterator[Example]:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
         raise UserError(
-            f"{path}: not XML ({error}); the published WSCollection.xml was expected"
+            f"{path}: not XML ({error}); expected the published WSCollection.xml"
         ) from error
     for number, schema in enumerate(root.iter("schema"), start=1):
         where = f"{path}, schema {number}"
@@ -115,7 +114,7 @@ def _wsc_xml(path: Path, text: str) -> Iterator[Example]:
         letter = re.sub(r"\W", "", _inside(schema, "correctAnswer")).upper()
         if not pronoun or letter not in ("A", "B"):
             raise UserError(
-                f"{where}: text/pron and correctAnswer A or B were expected, found {pronoun!r} and"
+                f"{where}: expected text/pron and correctAnswer A or B, found {pronoun!r} and"
                 f" {letter!r}"
             )
         yield _schema(f"{path.stem}-{number}", before, after, options, "AB".index(letter), where)
@@ -137,6 +136,6 @@ def _schema(name: str, before: str, after: str, options: Any, label: Any, where:
     )
     if not good or label not in (0, 1):
         raise UserError(
-            f"{where}: two options and label 0 or 1 were expected, found {options!r} and {label!r}"
+            f"{where}: expected two options and label 0 or 1, found {options!r} and {label!r}"
         )
     return Example(name, (before.strip(), after.strip()), tuple(options), int(label))

@@ -1,4 +1,4 @@
-"""The official metrics, in per cent, with a baseline and a standard error (SPEC section 4)."""
+"""The official metrics, in percent, with a baseline and a standard error (section 4.2)."""
 
 from __future__ import annotations
 

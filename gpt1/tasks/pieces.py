@@ -69,14 +69,14 @@ def load_pieces(path: Path, examples: Sequence[Example]) -> Pieces:
         found = load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(
-            f"{path}: no ids of a task ({error}); run the encode stage again"
+            f"{path}: not the encoded texts of a task ({error}); run the encode stage again"
         ) from error
     pieces = Pieces(found["ids"], found["starts"], found["texts"])
     wanted = sum(len(example.texts) + len(example.choices) for example in examples)
     if len(pieces.texts) != wanted:
         raise UserError(
-            f"{path.name}: {len(pieces.texts)} texts encoded, the examples have {wanted}; run the"
-            " encode stage again"
+            f"{path.name}: {len(pieces.texts)} texts encoded, expected {wanted} as in the examples;"
+            " run the encode stage again"
         )
     return pieces
 

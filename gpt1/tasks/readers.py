@@ -81,10 +81,12 @@ def source_files(task: Task, folder: Path) -> dict[str, list[tuple[Source, Path]
             found[split] = paths
         elif split != "test":
             inside = f", or the folder around {task.folder}," if task.folder else ""
-            fetched = f" (`gpt1 data get {task.name}` fetches the hub's copy)" if task.hub else ""
+            fetched = (
+                f" (or download the hub's copy with `gpt1 data get {task.name}`)"
+            ) if task.hub else ""
             raise UserError(
-                f"{task.title}: {missing[0]} is missing; give the folder that holds it{inside} as"
-                f" the source{fetched}"
+                f"{task.title}: {missing[0]} is missing; set `source` to the folder that holds"
+                f" it{inside}{fetched}"
             )
     return found
 
@@ -117,8 +119,8 @@ def read_task(task: Task, folder: Path) -> dict[str, Split]:
             examples += reader(_File(task, split, path, source.group, columns, dropped))
         if not examples:
             raise UserError(
-                f"{files[0][1]}: no {split} examples of {task.title} in it; at least one row is"
-                " needed"
+                f"{files[0][1]}: no {split} examples of {task.title} in it; expected at least one"
+                " row"
             )
         splits[split] = Split(examples, dict(dropped))
     return _cloze_dev(splits) if task.layout == "cloze" else splits
@@ -138,7 +140,7 @@ def read_label(task: Task, text: str, where: str) -> Label:
     except ValueError:
         score = math.nan
     if not 0 <= score <= 5:
-        raise UserError(f"{where}: the score is {text!r}; a number from 0 to 5 was expected")
+        raise UserError(f"{where}: the score is {text!r}; expected a number from 0 to 5")
     return score
 
 
@@ -157,7 +159,7 @@ def _tsv(file: _File) -> Iterator[Example]:
             file.dropped["too few columns"] += 1
             continue
         if len(row) < wide or (header and len(row) > wide):
-            raise UserError(f"{where}: {len(row)} columns; {wide} were expected (tab separated)")
+            raise UserError(f"{where}: {len(row)} columns; expected {wide} (tab separated)")
         if file.task.dropped_label and label is not None and row[label] == file.task.dropped_label:
             file.dropped[f"label {file.task.dropped_label}"] += 1
             continue
@@ -197,8 +199,7 @@ def _jsonl(file: _File) -> Iterator[Example]:
         missing = [key for key in wanted if not isinstance(row.get(key), str)]
         if missing:
             raise UserError(
-                f"{where}: no {missing[0]!r} in it; a JSON object with {', '.join(wanted)} was"
-                " expected"
+                f"{where}: no {missing[0]!r} in it; expected a JSON object with {', '.join(wanted)}"
             )
         *texts, label = (row[key] for key in wanted)
         if label == file.task.dropped_label:
@@ -227,25 +228,27 @@ def _race(file: _File) -> Iterator[Example]:
         strange = [key for key in _RACE_KEYS[1:] if not isinstance(passage[key], list)]
         if strange or not isinstance(passage["article"], str):
             raise UserError(
-                f"{path}: {(strange or ['article'])[0]!r} is no {'list' if strange else 'text'}; a"
-                " RACE file was expected"
+                f"{path}: {(strange or ['article'])[0]!r} is no {'list' if strange else 'text'};"
+                " expected a RACE file"
             )
         if not len(passage["questions"]) == len(passage["options"]) == len(passage["answers"]):
             raise UserError(
-                f"{path}: questions, options and answers differ in number; one of each a question"
-                " was expected"
+                f"{path}: questions, options and answers differ in number; expected one of each per"
+                " question"
             )
         for index, question in enumerate(passage["questions"]):
             options, answer = passage["options"][index], passage["answers"][index]
             where = f"{path}, question {index + 1}"
             if not isinstance(options, list) or len(options) != file.task.choices:
                 count = len(options) if isinstance(options, list) else "no"
-                raise UserError(f"{where}: {count} answers; {file.task.choices} were expected")
+                raise UserError(f"{where}: {count} answers; expected {file.task.choices}")
             if not all(isinstance(text, str) for text in (question, *options)):
-                raise UserError(f"{where}: the question or an answer is no text")
+                raise UserError(
+                    f"{where}: the question or an answer is not a text; expected strings"
+                )
             if answer not in ("A", "B", "C", "D"):
                 raise UserError(
-                    f"{where}: the right answer is {answer!r}; A, B, C or D was expected"
+                    f"{where}: the right answer is {answer!r}; expected A, B, C or D"
                 )
             name = f"{file.group}-{path.stem}-{index}"
             yield Example(
@@ -271,10 +274,10 @@ def _cloze(file: _File) -> Iterator[Example]:
     for row in rows:
         where = f"{file.path}, row {rows.line_num}"
         if None in row.values() or None in row:
-            raise UserError(f"{where}: {len(header)} columns were expected (comma separated)")
+            raise UserError(f"{where}: expected {len(header)} columns (comma separated)")
         if row[_CLOZE_ANSWER] not in ("1", "2"):
             raise UserError(
-                f"{where}: {_CLOZE_ANSWER} is {row[_CLOZE_ANSWER]!r}; 1 or 2 was expected"
+                f"{where}: {_CLOZE_ANSWER} is {row[_CLOZE_ANSWER]!r}; expected 1 or 2"
             )
         story = " ".join(row[column] for column in _CLOZE_TEXTS)
         yield Example(
@@ -284,7 +287,7 @@ def _cloze(file: _File) -> Iterator[Example]:
 
 
 def _cloze_dev(splits: dict[str, Split]) -> dict[str, Split]:
-    """The released code's dev set: 374 stories of the one labelled file (SPEC section 4); a fifth
+    """The released code's dev set: 374 stories of the one labeled file; a fifth
     of a shorter file.
     """
     from sklearn.model_selection import train_test_split
@@ -292,7 +295,7 @@ def _cloze_dev(splits: dict[str, Split]) -> dict[str, Split]:
     labelled = splits["train"].examples
     if len(labelled) < 5:
         raise UserError(
-            f"Story Cloze: {len(labelled)} labelled stories; at least 5 are needed for a dev set"
+            f"Story Cloze: {len(labelled)} labeled stories; expected at least 5, to have a dev set"
         )
     size = CLOZE_DEV if len(labelled) > 2 * CLOZE_DEV else len(labelled) // 5
     train, dev = train_test_split(labelled, test_size=size, random_state=CLOZE_SEED)
@@ -305,7 +308,7 @@ def read_text(path: Path) -> str:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path}: not UTF-8 text (byte {error.start}); the published file was expected"
+            f"{path}: not UTF-8 text (byte {error.start}); expected the published file"
         ) from error
 
 
@@ -323,7 +326,7 @@ def _json(text: str, where: str) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{where}: not JSON ({error})") from error
     if not isinstance(row, dict):
-        raise UserError(f"{where}: a JSON object was expected")
+        raise UserError(f"{where}: not an object; expected a JSON object")
     return row
 
 

@@ -1,7 +1,7 @@
 """The table of tasks: everything that differs from one task to the next, and no code.
 
-Kinds, metrics, row counts and the paper's figures: SPEC section 4 (Radford et al. 2018, tables 2 to
-4). The paper's figures are test scores of a server; scores made here are dev scores.
+Kinds, metrics, row counts and the paper's figures are those of Radford et al. 2018, section 4.2,
+tables 2 to 4. The paper's figures are test scores of a server; scores made here are dev scores.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ZERO_SHOT_ONLY: tuple[Kind, ...] = ("referent", "last_word")
 """Kinds without a training objective: a language model scores them as it is."""
 
 ZeroShot = Literal["", "answers", "referents", "acceptability", "sentiment", "last_word"]
-"""How a language model scores a task without fine-tuning (SPEC section 6,
+"""How a language model scores a task without fine-tuning (paper, section 5;
 gpt1/tasks/zero_shot.py); empty: it cannot.
 """
 
@@ -104,7 +104,7 @@ class Task:
     asked: str = ""
     """Where the publisher gives the files out, for tasks without a copy on the hub."""
     best: Mapping[str, float] = field(default_factory=dict)
-    """Best earlier single model in per cent (SPEC section 7), the 1 of figure 2's normalized
+    """Best earlier single model in percent (tables 2 to 4), the 1 of figure 2's normalized
     score.
     """
 
@@ -359,7 +359,7 @@ def _task_of(module: str) -> Task:
         if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
             path = f"{module.replace('.', '/')}.py"
             raise UserError(
-                f"unknown task {module!r}: no file {path} beside the workflow, and no installed"
+                f"unknown task {module!r}: no file {path} next to the workflow, and no installed"
                 " module"
             ) from None
         raise UserError(

@@ -1,5 +1,5 @@
 """A GPT with a task head, and the loss of fine-tuning: task + lambda x language model (paper,
-equation 5; SPEC section 4).
+section 3.2, equation 5).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The four input transforms (paper, figure 1; SPEC section 4): ids of texts in, ids of whole
+"""The four input transforms (paper, section 3.3, figure 1): ids of texts in, ids of whole
 sequences out.
 
 A sequence is `start … extract`; its last id is always the extract token, whatever was cut. Right
@@ -19,7 +19,7 @@ Ids = list[int]
 
 @dataclass(frozen=True)
 class SpecialIds:
-    """The three special tokens, in this order right after the vocabulary (SPEC section 2)."""
+    """The three special tokens, in this order right after the vocabulary."""
 
     start: int
     delimiter: int

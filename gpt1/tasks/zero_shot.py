@@ -1,4 +1,4 @@
-"""Zero-shot scoring (SPEC section 6): no fine-tuning, no special tokens, only the language model.
+"""Zero-shot scoring (paper, section 5): no fine-tuning, no special tokens, only the language model.
 
 - Multiple choice (RACE): the answer with the highest mean log-probability of its tokens, given
   document and question.
@@ -66,7 +66,7 @@ def _pairs(example: Example, task: Task) -> list[tuple[str, str]]:
         return [(texts[0], texts[1])]
     known = ", ".join(name for name, one in TASKS.items() if one.zero_shot)
     raise UserError(
-        f"{task.name}: tasks of kind {task.kind} are not scored zero-shot; these are: {known}"
+        f"{task.name}: tasks of kind {task.kind} have no zero-shot scoring; choose one of: {known}"
     )
 
 

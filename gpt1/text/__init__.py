@@ -1,1 +1,1 @@
-"""Text to ids and back, exactly as SPEC section 2 says."""
+"""Text to ids and back, exactly as in the 2018 code (docs/explanation/tokenization.md)."""

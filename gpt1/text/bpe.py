@@ -19,7 +19,7 @@ def symbols(word: str) -> list[str]:
 
 def pieces(word: str, ranks: Mapping[Merge, int]) -> list[str]:
     """The word cut into pieces: the pair of the lowest rank is merged first, all its occurrences
-    at once (SPEC section 2).
+    at once (docs/explanation/tokenization.md).
     """
     parts = symbols(word)
     if len(parts) > _LONG:

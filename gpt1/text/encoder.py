@@ -80,7 +80,7 @@ class TextEncoder:
         self._chunk_words: ChunkWords | None = None
 
     def encode(self, text: str) -> list[int]:
-        """The ids of `text` by SPEC section 2; a piece that is not in the vocabulary is 0."""
+        """The ids of `text`; a piece that is not in the vocabulary is 0."""
         return self.encode_array(text).ids.tolist()
 
     def encode_array(self, text: str) -> Encoded:

@@ -1,5 +1,5 @@
-"""The first two steps from text to ids: ftfy, then the standardising of OpenAI's code (SPEC
-section 2).
+"""The first two steps from text to ids: ftfy, then the standardizing of OpenAI's code
+(docs/explanation/tokenization.md).
 """
 
 from __future__ import annotations

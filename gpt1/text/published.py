@@ -35,7 +35,7 @@ def _from_folder(folder: Path) -> tuple[Path, Path]:
                 f" {pair[1]}, expected exactly one of each. Keep the two that belong together."
             )
     raise UserError(
-        f"{folder}: no vocabulary there; expected {' with '.join(_FORMS[0])}, or"
+        f"{folder}: no vocabulary in it; expected {' with '.join(_FORMS[0])}, or"
         f" {' with '.join(_FORMS[1])} as on the hub."
     )
 
@@ -56,8 +56,8 @@ def _from_hub(source: str) -> tuple[Path, Path]:
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         detail = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{source}: its {' and '.join(_FORMS[1])} cannot be had ({type(error).__name__}:"
-            f" {detail}); check the name and the network, or download both files and give their"
-            " folder."
+            f"{source}: its {' and '.join(_FORMS[1])} could not be downloaded"
+            f" ({type(error).__name__}: {detail}); check the name and the network, or download both"
+            " files and give their folder."
         ) from error
     return encoder, merges

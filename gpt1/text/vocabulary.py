@@ -1,4 +1,4 @@
-"""The vocabulary: tokens, ids and merges, in the form OpenAI published (SPEC section 2)."""
+"""The vocabulary: tokens, ids and merges, in the form OpenAI published."""
 
 from __future__ import annotations
 

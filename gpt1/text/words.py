@@ -1,4 +1,6 @@
-"""Text to words: ftfy, standardise, spaCy's English tokenizer, lower case (SPEC section 2)."""
+"""Text to words: ftfy, standardize, spaCy's English tokenizer, lower case
+(docs/explanation/tokenization.md).
+"""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Checkpoints(Saving):
                     return found
                 continue
             self.info(
-                f"warning: checkpoint {folder} is passed over: {found}; the one before is used"
+                f"warning: skipped checkpoint {folder}: {found}; using the one before it"
             )
         return None
 

@@ -67,9 +67,9 @@ def read_checkpoint(folder: Path) -> Checkpoint | str:
         expected |= {snapshots / name: digest for name, digest in record["snapshots"].items()}
         found = Checkpoint(folder, record["step"], record["facts"])
         if folder.name != f"step-{found.step:08d}":
-            return f"its {RECORD} is that of step {found.step}"
+            return f"its {RECORD} belongs to step {found.step}"
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        return f"its {RECORD} is no record of a checkpoint ({error!r})"
+        return f"its {RECORD} is not a checkpoint's record ({error!r})"
     for path, digest in expected.items():
         if not path.is_file():
             return f"{path.name} is missing"

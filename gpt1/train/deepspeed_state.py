@@ -86,8 +86,8 @@ def load_own_form(engine: Any, folder: Path) -> None:
     found, _ = engine.load_checkpoint(str(folder), tag=OWN, load_lr_scheduler_states=False)
     if found is None:
         raise UserError(
-            f"{folder}: DeepSpeed finds no checkpoint in it; delete the folder to use the one"
-            " before"
+            f"{folder}: DeepSpeed finds no checkpoint in it; delete the folder to use the"
+            " checkpoint before it"
         )
 
 

@@ -1,7 +1,7 @@
-"""What a training will need before it is begun: parameters and FLOPs by part, memory, steps,
-tokens, epochs, time on a device.
+"""Estimate what a training needs: parameters and FLOPs by part, memory, steps, tokens, epochs and
+time on a device.
 
-`gpt1 describe` asks it for a workflow's settings. Without a workflow:
+`gpt1 describe` does this for a workflow's settings. Without a workflow:
 
 python -m gpt1.train.describe --steps 1000000 --tokens 1000000000 --device "H100"
 """
@@ -19,6 +19,7 @@ from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.train.command_numbers import positive_float, positive_int
 from gpt1.train.peaks import PEAK_TFLOPS, peak_of
+from gpt1.wording import span
 
 DEFAULT_MFU = 0.4
 """Share of the peak assumed where none is given."""
@@ -44,7 +45,7 @@ class Memory:
 
     weights: int
     gradients: int
-    optimiser: int
+    optimizer: int
     activations: int
     logits: int
 
@@ -103,14 +104,14 @@ class Forecast:
 
     def __str__(self) -> str:
         rows = [(part.name, part.parameters, part.flops) for part in self.parts]
-        lines = [f"{'part':<34}{'parameters':>14}{'MFLOP a token':>16}"]
-        for name, parameters, flops in [*rows, ("in all", self.parameters, self.flops_per_token)]:
-            lines.append(f"{name:<34}{parameters:>14,}{flops / 1e6:>16,.1f}")
+        lines = [f"{'part':<34}{'parameters':>14}{'MFLOPs per token':>18}"]
+        for name, parameters, flops in [*rows, ("total", self.parameters, self.flops_per_token)]:
+            lines.append(f"{name:<34}{parameters:>14,}{flops / 1e6:>18,.1f}")
         shown = ", ".join(
             f"{field.name} {size(getattr(self.memory, field.name))}"
             for field in fields(self.memory)
         )
-        lines.append(f"memory of a rank (estimated): {size(self.memory.total)} = {shown}")
+        lines.append(f"memory per rank (estimated): {size(self.memory.total)} = {shown}")
         epochs = (
             f", {self.epochs:,.2f} epochs of {self.corpus_tokens:,}"
             if self.epochs is not None
@@ -122,7 +123,7 @@ class Forecast:
         )
         if self.device and self.seconds is not None:
             where = f"{self.ranks} x {self.device.name} at {self.device.mfu:.0%} of the bf16 peak"
-            lines.append(f"expected time on {where}: {_duration(self.seconds)}")
+            lines.append(f"expected time on {where}: {span(self.seconds)}")
         return "\n".join(lines)
 
 
@@ -178,7 +179,7 @@ def memory(
     return Memory(
         weights=count * size // (ranks if zero == 3 else 1),
         gradients=count * size // (ranks if zero >= 2 else 1),
-        optimiser=states // (ranks if zero else 1), activations=activations,
+        optimizer=states // (ranks if zero else 1), activations=activations,
         logits=rows * model.rows * (8 if loss_chunk else 4 + kept + 4),
     )
 
@@ -194,8 +195,8 @@ def expected_seconds(
     peak = peak_of(device)
     if peak is None:
         raise UserError(
-            f"device: the peak of {device!r} is not known; expected a name with one of"
-            f" {[n for n, _ in PEAK_TFLOPS]}"
+            f"device: the peak FLOP/s of {device!r} is unknown; expected a name that contains one"
+            f" of {[n for n, _ in PEAK_TFLOPS]}"
         )
     return tokens * model.flops_per_token() / (peak * 1e12 * ranks * mfu)
 
@@ -223,14 +224,6 @@ def size(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 5400:
-        return f"{seconds / 60:,.1f} minutes"
-    return (
-        f"{seconds / 3600:,.1f} hours" if seconds < 100 * 3600 else f"{seconds / 86400:,.1f} days"
-    )
-
-
 def main() -> int:
     """The command line; returns its exit status."""
     parser = argparse.ArgumentParser(
@@ -242,9 +235,9 @@ def main() -> int:
     for name, value in (("batch", 64), ("micro-batch", 8), ("steps", 1_000_000), ("ranks", 1)):
         parser.add_argument(f"--{name}", type=positive_int, default=value)
     parser.add_argument("--zero", type=int, choices=(0, 1, 2, 3), default=1)
-    parser.add_argument("--fp32", action="store_true", help="instead of bf16")
-    parser.add_argument("--tokens", type=positive_int, help="tokens of the corpus, for the epochs")
-    parser.add_argument("--device", help="a device's name, for the time")
+    parser.add_argument("--fp32", action="store_true", help="use fp32 instead of bf16")
+    parser.add_argument("--tokens", type=positive_int, help="corpus size, to count epochs")
+    parser.add_argument("--device", help="device name, to estimate the time")
     parser.add_argument("--mfu", type=positive_float, default=DEFAULT_MFU)
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Losses that are no number, or jump: which step it was, and the books that its batch was read
+"""Losses that are not finite, or jump: which step it was, and the books that its batch was read
 from.
 """
 
@@ -46,12 +46,12 @@ def refuse_divergence(
         what = (
             "training diverged"
             if not math.isfinite(loss)
-            else f"it was {before:.4f} before and {rise:g} more is allowed"
+            else f"the mean before it was {before:.4f}, and at most {rise:g} more is allowed"
         )
         raise Diverged(
             f"pretrain: the loss is {loss:.6g} at step {step} of {config.steps}; {what}. Its batch"
-            f" is from the books {shown(books_of(step - 1))}. Look at them, lower max_lr (now"
-            f" {config.max_lr:g}) or make warmup (now {config.warmup}) longer",
+            f" is from the books {shown(books_of(step - 1))}. Check them, lower lr (now"
+            f" {config.max_lr:g}) or raise warmup_steps (now {config.warmup})",
             step,
             loss,
             before,

@@ -1,6 +1,6 @@
-"""What many devices cost beside the computing: traffic between ranks, checkpoints, data.
+"""Estimate what many devices cost on top of compute: traffic, checkpoints and data.
 
-An estimate (docs/explanation/training.md).
+See docs/explanation/training.md.
 
 python -m gpt1.train.estimate --device H100 --ranks 1,8,64 --link 100
 """
@@ -86,8 +86,8 @@ def table(given: argparse.Namespace) -> str:
     """
     model = ModelConfig()
     names = (
-        "devices", "compute, ms an update", "sent, MB", "traffic, ms", "share of computing",
-        "days in all",
+        "devices", "compute, ms per step", "sent, MB", "traffic, ms", "compute share",
+        "total days",
     )
     lines = [f"| {' | '.join(names)} |", "|--:" * len(names) + "|"]
     for count in given.ranks:
@@ -109,18 +109,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", default="H100", help="a device's name")
+    parser.add_argument("--device", default="H100", help="device name")
     parser.add_argument(
-        "--mfu", type=positive_float, default=DEFAULT_MFU, help="share of its peak that is reached"
+        "--mfu", type=positive_float, default=DEFAULT_MFU,
+        help="model FLOPs utilization: the share of the device's peak that is reached",
     )
-    parser.add_argument("--ranks", type=positive_ints, default="1,8,64", help="numbers of devices")
-    parser.add_argument("--a-host", type=positive_int, default=8, help="devices of a host")
+    parser.add_argument("--ranks", type=positive_ints, default="1,8,64", help="device counts")
+    parser.add_argument("--a-host", type=positive_int, default=8, help="devices per host")
     parser.add_argument(
         "--inside", type=positive_float, default=3600.0,
-        help="gigabits a second between the devices of a host",
+        help="Gbit/s between the devices of a host",
     )
     parser.add_argument(
-        "--link", type=positive_float, default=100.0, help="gigabits a second between hosts"
+        "--link", type=positive_float, default=100.0, help="Gbit/s between hosts"
     )
     parser.add_argument("--batch", type=positive_int, default=64)
     parser.add_argument("--steps", type=positive_int, default=1_000_000)
@@ -133,8 +134,8 @@ def main() -> int:
         checkpoint_bytes(ModelConfig().parameters(), portable) / 1e9 for portable in (False, True)
     )
     print(
-        f"a checkpoint has {full:.1f} GB; {half:.1f} GB from a single rank, or with"
-        " `debug: {portable_only: true}`"
+        f"a checkpoint takes {full:.1f} GB; on a single rank or with"
+        f" `debug: {{portable_only: true}}`, {half:.1f} GB"
     )
     return 0
 

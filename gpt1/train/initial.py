@@ -1,4 +1,4 @@
-"""The weights that pre-training begins with: drawn by SPEC section 1, or those of a checkpoint."""
+"""The initial weights of pre-training: drawn as in the paper, or those of a checkpoint."""
 
 from __future__ import annotations
 
@@ -31,26 +31,25 @@ def initial_model(config: PretrainConfig, place: Place, vocabulary: Vocabulary) 
     if digest != config.initial_sha256:
         raise UserError(
             f"init_from: {file} has sha256 {digest}, expected {config.initial_sha256 or 'none'};"
-            " another file is there now, or on this host: restore the one that training"
-            " started with"
+            " the file has changed or differs on this host: restore the one that training started"
+            " with"
         )
     if found.model.config.special_tokens:
         raise UserError(
-            f"init_from: {place.init_from} is a fine-tuned model; give the pre-trained one it was"
+            f"init_from: {place.init_from} is a fine-tuned model; use the pre-trained model it was"
             " made from"
         )
     if found.vocabulary.sha256 != vocabulary.sha256:
         raise UserError(
             f"init_from: {place.init_from} has another vocabulary ({found.vocabulary.size} tokens)"
-            f" than the shards ({vocabulary.size}); let the stage vocabulary take it:"
-            f" vocabulary.source={place.init_from}"
+            f" than the shards ({vocabulary.size}); set vocabulary.source={place.init_from}"
         )
     theirs, ours = found.model.config, config.model
     shapes = [(name, getattr(theirs, name), getattr(ours, name)) for name in SHAPE]
     other = [f"{name} {their}, here {our}" for name, their, our in shapes if their != our]
     if other:
         raise UserError(
-            f"init_from: {place.init_from} is a model of another shape ({'; '.join(other)}); set"
-            " the shape to its own"
+            f"init_from: {place.init_from} has another shape ({'; '.join(other)}); set the model's"
+            " shape to match it"
         )
     return build_model(ours, found.model.state_dict(), place.init_from)

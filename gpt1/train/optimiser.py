@@ -1,5 +1,5 @@
-"""AdamW as SPEC section 3 has it: decoupled decay on matrices and embeddings, none on biases and
-layer norms.
+"""AdamW as in the paper (section 4.1): decoupled decay on matrices and embeddings, none on biases
+and layer norms.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def check_names(module: nn.Module, state: PortableState) -> None:
     names = {name for name, _ in module.named_parameters()}
     if names != state.weights.keys():
         raise UserError(
-            "checkpoint: its weights are of another model; first difference"
+            "checkpoint: its weights belong to another model; first difference"
             f" {min(names ^ state.weights.keys())!r}"
         )
 
@@ -120,8 +120,8 @@ def read_portable(path: Path) -> PortableState:
                 )
     except (OSError, SafetensorError, KeyError) as error:
         raise UserError(
-            f"{path}: no portable training state ({error!r}); a checkpoint made on other ranks or"
-            " another ZeRO stage needs it. Delete the checkpoint to use the one before, or go on"
-            " with the original ranks and stage"
+            f"{path}: no portable training state ({error!r}), which is needed after a change of"
+            " ranks or ZeRO stage. Delete the checkpoint to use the one before it, or resume with"
+            " the original ranks and stage"
         ) from error
     return state

@@ -71,9 +71,9 @@ def check_before_training(
     need = _need(config, place, ranks, zero)
     if need and need.hopeless:
         raise UserError(
-            f"pretrain: the training does not fit into the memory: {told(need)} ({MARGIN:.0%} of"
-            f" the estimate would have to fit). What would help: {'; '.join(could)}; fewer workers"
-            " on a host. `debug: {preflight: false}` skips this check"
+            f"pretrain: training does not fit in memory: {told(need)}; expected at least"
+            f" {MARGIN:.0%} of the estimate to be free. Try {'; '.join(could)}; fewer workers per"
+            " host. `debug: {preflight: false}` skips this check"
         )
     seconds = exchange_seconds(ranks)
     if not ranks.first:
@@ -81,15 +81,15 @@ def check_before_training(
     found = [told(need)] if need else []
     found += [exchanged(seconds, ranks.world)] if seconds else []
     if found:
-        info(f"check before training: {'; '.join(found)}")
+        info(f"preflight: {'; '.join(found)}")
     if need and need.all > need.free:
-        info(f"warning: the memory may not suffice. What would help: {'; '.join(could)}")
+        info(f"warning: training may run out of memory. Try {'; '.join(could)}")
     if seconds and bandwidth(seconds, ranks.world) < SLOW[ranks.device.type]:
         gradients = config.model.parameters() * (2 if config.precision == "bf16" and zero else 4)
         took = gradients / EXCHANGED * seconds
         info(
-            f"warning: slow ranks: the gradients of a step ({size(gradients)}) take about"
-            f" {took:.1f} s; look at the network"
+            f"warning: slow all-reduce: the gradients of a step ({size(gradients)}) take about"
+            f" {took:.1f}s; check the network"
         )
 
 
@@ -139,9 +139,9 @@ def tightest(each: int, hosts: Iterable[tuple[int, int, int]]) -> Need:
 
 def told(need: Need) -> str:
     """One need for people."""
-    copies = f" and {size(need.once)} while a checkpoint is written" if need.once else ""
-    beside = f"; {size(need.all)} for the {need.ranks} ranks of a host" if need.ranks > 1 else ""
-    return f"a rank needs about {size(need.each)}{copies}{beside}; {size(need.free)} are free"
+    copies = f" (+{size(need.once)} per host while checkpointing)" if need.once else ""
+    beside = f", {size(need.all)} for the {need.ranks} ranks of a host" if need.ranks > 1 else ""
+    return f"about {size(need.each)} per rank{copies}{beside}, {size(need.free)} free"
 
 
 def options(config: PretrainConfig, place: Place, ranks: Ranks, zero: int) -> list[str]:
@@ -151,7 +151,7 @@ def options(config: PretrainConfig, place: Place, ranks: Ranks, zero: int) -> li
     for said, other in _changes(config, place, ranks, zero):
         then = expected(config, place, ranks, zero, other).total
         if then < now:
-            found.append((then, f"{said} ({size(then)} a rank)"))
+            found.append((then, f"{said} ({size(then)} per rank)"))
     return [said for _, said in sorted(found)] or ["a smaller model"]
 
 
@@ -159,11 +159,11 @@ def _changes(
     config: PretrainConfig, place: Place, ranks: Ranks, zero: int
 ) -> Iterator[tuple[str, Changes]]:
     if config.micro_batch > 1:
-        yield f"micro_batch 1 instead of {config.micro_batch}", {"micro_batch": 1}
+        yield f"micro_batch_size 1 instead of {config.micro_batch}", {"micro_batch": 1}
     if not place.checkpoint_activations:
-        yield "checkpoint_activations", {"recompute": True}
+        yield "activation_checkpointing", {"recompute": True}
     if not config.loss_chunk:
-        yield "loss_chunk 512", {"loss_chunk": 512}
+        yield "loss_chunk_size 512", {"loss_chunk": 512}
     if zero < 3 and ranks.world > 1:
         yield f"zero 3 instead of {zero}", {"zero": 3}
 
@@ -221,6 +221,6 @@ def bandwidth(seconds: float, world: int) -> float:
 def exchanged(seconds: float, world: int) -> str:
     """One measurement for people."""
     return (
-        f"{size(EXCHANGED)} are summed over {world} ranks in {seconds * 1e3:.1f} ms,"
+        f"{size(EXCHANGED)} all-reduced over {world} ranks in {seconds * 1e3:.1f} ms,"
         f" {bandwidth(seconds, world):.2f} GB/s"
     )

@@ -1,4 +1,4 @@
-"""Pre-training as every rank runs it, under Ray Train or `torchrun`:
+"""Pre-training as each rank runs it, under Ray Train or `torchrun`:
 
 torchrun --nproc-per-node 2 -m gpt1.train.pretrain --config FILE
 """
@@ -176,11 +176,11 @@ def _go_back(watch: Watch, diverged: Diverged, new_module: NewModule) -> int:
         where = (
             f"to step {found.step}"
             if found
-            else "to the beginning, for there is no checkpoint before it"
+            else "to the start, as there is no earlier checkpoint"
         )
         watch.reporter.info(
-            f"warning: {told(event)}; going back {where} ({len(events)} of {watch.config.rollbacks}"
-            " times)"
+            f"warning: {told(event)}; rolling back {where} (rollback {len(events)} of"
+            f" {watch.config.rollbacks})"
         )
     if found is None:
         watch.history = History()
@@ -277,8 +277,8 @@ def _resume(watch: Watch, found: Checkpoint | None) -> int:
     changed = differing(found.facts["config"], watch.config)
     if changed:
         raise UserError(
-            f"{found.folder}: this checkpoint was made with other {', '.join(changed)} (see its"
-            " record.json); use the same, or delete the checkpoints to start over"
+            f"{found.folder}: this checkpoint has different settings: {', '.join(changed)} (see its"
+            " record.json); use the same ones, or delete the checkpoints to start over"
         )
     watch.history = History.from_json(found.history())
     if watch.ranks.first:
@@ -287,7 +287,7 @@ def _resume(watch: Watch, found: Checkpoint | None) -> int:
         moved = (
             ""
             if was == shape
-            else f", made with {was}, now {shape}: the same batches and dropout, other last bits"
+            else f", saved with {was}, now {shape}: same batches and dropout, different last bits"
         )
         watch.reporter.info(f"resuming after step {found.step} from {found.folder.name}{moved}")
         # A killed driver may have taken the last points with it; a point is drawn once.

@@ -32,7 +32,7 @@ class Prompt:
 class PretrainConfig:
     """Everything the result depends on besides the shards.
 
-    Defaults are the paper's (SPEC section 3).
+    Defaults are the paper's (section 4.1).
     """
 
     model: ModelConfig
@@ -166,7 +166,7 @@ def from_json(file: Path) -> tuple[PretrainConfig, Place]:
         ) from error
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(
-            f"{file}: no configuration of pre-training ({error!r}); write it with"
+            f"{file}: not a pre-training configuration ({error!r}); write it with"
             " pretrain_config.to_json"
         ) from error
 

@@ -100,8 +100,8 @@ def _choose(device: Device) -> torch.device:
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
         raise UserError(
-            "device: cuda was asked for, but torch finds none here; set gpus to 0, or install a"
-            " CUDA build of torch"
+            "device: asked for cuda, but torch finds no GPU; set gpus to 0, or install a CUDA build"
+            " of torch"
         )
     if device == "cpu" or not available:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed would take whatever it finds
@@ -121,15 +121,15 @@ def accumulation(batch: int, micro_batch: int, world: int, name: str = "workers"
     """
     if batch % micro_batch:
         raise UserError(
-            f"micro_batch: {micro_batch} does not divide the batch of {batch}; choose a divisor of"
-            f" {batch}"
+            f"micro_batch_size: {micro_batch} does not divide batch_size {batch}; choose a divisor"
+            f" of {batch}"
         )
     micro_batches = batch // micro_batch
     if micro_batches % world:
         fits = [n for n in range(1, micro_batches + 1) if micro_batches % n == 0]
         raise UserError(
-            f"{name}: {world} ranks cannot share {micro_batches} micro-batches (batch {batch} /"
-            f" micro_batch {micro_batch}); use a number of ranks out of {fits}, or another"
-            " micro_batch"
+            f"{name}: {world} ranks cannot share {micro_batches} micro-batches (batch_size {batch}"
+            f" / micro_batch_size {micro_batch}); expected one of {fits}: change {name} or"
+            " micro_batch_size"
         )
     return micro_batches // world

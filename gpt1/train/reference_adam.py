@@ -1,5 +1,5 @@
-"""Adam with decoupled decay as the code of 2018 has it (SPEC section 3), where it differs from
-torch's AdamW.
+"""Adam with decoupled decay as in the 2018 code (docs/explanation/training.md), where it
+differs from torch's AdamW.
 
 With s = rate x sqrt(1 - b2^t) / (1 - b1^t), the scheduled and bias-corrected rate of update t:
 

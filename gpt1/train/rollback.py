@@ -52,8 +52,8 @@ def going_back(
     if len(events) >= config.rollbacks:
         times = ", ".join(f"at step {event['step']}" for event in events)
         raise Diverged(
-            f"{diverged}. Training went back {len(events)} times ({times}), which is all that"
-            " rollbacks allows",
+            f"{diverged}. Training has already rolled back {len(events)} times ({times}), the limit"
+            " set by max_rollbacks",
             diverged.step,
             diverged.loss,
             diverged.before,
@@ -76,7 +76,7 @@ def skipped_in(events: Sequence[dict[str, Any]]) -> list[int]:
 
 def told(event: dict[str, Any]) -> str:
     """One event for people."""
-    loss = "no number" if event["loss"] is None else f"{event['loss']:.4f}"
+    loss = "not finite" if event["loss"] is None else f"{event['loss']:.4f}"
     batches = ", ".join(str(batch) for batch in event["batches"])
     return (
         f"the loss at step {event['step']} was {loss}; skipped batches {batches}, of"

@@ -17,7 +17,7 @@ def learning_rate(
     """The rate of update `step` (0-based) out of `steps`.
 
     It rises linearly from 0 so that update `warmup` (counted from 1) has `max_lr`, then falls along
-    a half cosine (pre-training, SPEC section 3) or a line (fine-tuning, SPEC section 4), and would
+    a half cosine (pre-training) or a line (fine-tuning; both section 4.1 of the paper), and would
     reach 0 at the update after the last. `constant` stays.
     """
     if step < warmup:

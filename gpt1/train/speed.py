@@ -75,7 +75,7 @@ def step_line(
     rate = f"mfu {speed['mfu']:.1%}" if "mfu" in speed else f"{_tflops(speed['tflops'])}"
     return (
         f"step {step}/{steps} | loss {row['loss']:.4f} | lr {row['lr']:.2e} | norm"
-        f" {row['gradient_norm']:.2f} | {speed['tokens_per_second']:,.0f} tok/s | {rate} | ETA"
+        f" {row['gradient_norm']:.2f} | {speed['tokens_per_second']:,.0f} tokens/s | {rate} | ETA"
         f" {clock(seconds)}"
     )
 

@@ -76,7 +76,7 @@ class VaultCheckpoints(Saving):
                 continue
             place = f"{attempt}/{FOLDER}/{_name(step)}"
             self.info(
-                f"warning: checkpoint {place} is passed over: {checkpoint}; the one before is used"
+                f"warning: skipped checkpoint {place}: {checkpoint}; using the one before it"
             )
         return None
 
@@ -163,7 +163,7 @@ class VaultCheckpoints(Saving):
         while (found := self.vault.read(folder, name)) is None:
             if time.monotonic() > deadline:
                 raise TimeoutError(
-                    f"{folder.name}: another rank did not put its share of the checkpoint within"
+                    f"{folder.name}: another rank did not upload its share of the checkpoint within"
                     f" {PATIENCE:g} s"
                 )
             time.sleep(0.1)

@@ -161,8 +161,8 @@ class Watch:
             self.history.write(self.output)  # so that a training that is cut off leaves its curves
             self.reporter.log(done, values)
             self.reporter.info(
-                f"step {done}: held-out perplexity {values['validation_perplexity']:.2f}, "
-                f"{values['validation_bits_per_byte']:.3f} bits a byte, on {count} windows"
+                f"step {done}: held-out perplexity {values['validation_perplexity']:.2f},"
+                f" {values['validation_bits_per_byte']:.3f} bits per byte, on {count} sequences"
             )
             for sample in samples[:1]:
                 self.reporter.info(

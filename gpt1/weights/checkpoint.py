@@ -68,7 +68,7 @@ def check_vocabulary(model: GPT, vocabulary: Vocabulary, where: str) -> None:
         raise UserError(
             f"{where}: the model has {model.config.vocabulary} vocabulary rows,"
             f" {vocabulary.file_names[0]} {vocabulary.size} tokens; this is another model's"
-            " vocabulary: take that of the weights"
+            " vocabulary: use the one saved with the weights"
         )
 
 

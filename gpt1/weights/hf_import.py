@@ -89,7 +89,7 @@ def _config_of(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise UserError(
-            f"{path}: no such file; expected the folder of a model of transformers"
+            f"{path}: no such file; expected the folder of a transformers model"
         ) from error
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error}); download it again") from error
@@ -123,16 +123,16 @@ def _model_config(path: Path, given: Mapping[str, Any], vocabulary: Vocabulary) 
     for name, wanted in _FIXED.items():
         if given.get(name, wanted) != wanted:
             raise UserError(
-                f"{path}: {name} is {given[name]!r}, expected {wanted!r}; that is no GPT-1"
+                f"{path}: {name} is {given[name]!r}, expected {wanted!r}; this is not a GPT-1"
             )
     drops = {name: given.get(name, 0.1) for name in ("attn_pdrop", "embd_pdrop", "resid_pdrop")}
     if len(set(drops.values())) > 1:
-        raise UserError(f"{path}: {drops}; GPT-1 has one dropout for all three: make them equal")
+        raise UserError(f"{path}: {drops}; GPT-1 has a single dropout rate: make them equal")
     rows = given.get("vocab_size", 40_478)
     if type(rows) is not int or rows < vocabulary.size:
         raise UserError(
             f"{path}: vocab_size is {rows}, the vocabulary next to it has {vocabulary.size} tokens;"
-            " another model's vocabulary: use the one of the weights"
+            " another model's vocabulary: use the one saved with the weights"
         )
     try:
         return ModelConfig(
@@ -143,7 +143,7 @@ def _model_config(path: Path, given: Mapping[str, Any], vocabulary: Vocabulary) 
             special_tokens=rows - vocabulary.size, init_std=given.get("initializer_range", 0.02),
         )  # fmt: skip
     except TypeError as error:
-        raise UserError(f"{path}: a size is no number ({error}); download it again") from error
+        raise UserError(f"{path}: a size is not a number ({error}); download it again") from error
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
@@ -180,12 +180,12 @@ def _weight_files(folder: Path) -> list[Path]:
         pickles = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
         if pickles:
             raise UserError(
-                f"{folder}: the weights are there only as {pickles[0]}, a pickle, which can run"
-                f" code and is not read; take the model's {MODEL_FILE}"
+                f"{folder}: the only weights are {pickles[0]}, a pickle, which can run code and is"
+                f" not read; use the model's {MODEL_FILE}"
             )
         raise UserError(
-            f"{path}: no such file; expected the model's weights in it, or {INDEX_FILE} with the"
-            " files it names"
+            f"{path}: no such file; expected the model's weights, or {INDEX_FILE} with the files it"
+            " names"
         )
     try:
         names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))

@@ -1,5 +1,5 @@
 """OpenAI's form of 2018: ten flat .npy files, split by params_shapes.json, with the vocabulary's
-two files (SPEC section 1).
+two files (docs/explanation/weights.md).
 
 Positions come first, then tokens, then twelve arrays a block. Linear weights are [1, in, out]; ours
 are (out, in). The files hold no number of heads and no dropout: a folder we write has our
@@ -66,7 +66,7 @@ def read_openai(folder: Path) -> tuple[GPT, Vocabulary]:
         raise UserError(
             f"{folder / SHAPES_FILE}: the token array has {config.vocabulary} rows,"
             f" {vocabulary.file_names[0]} has {vocabulary.size} tokens; this is another model's"
-            " vocabulary: use the one of the weights"
+            " vocabulary: use the one saved with the weights"
         )
     flat = _read_numbers(folder, sum(math.prod(shape) for shape in shapes))
     weights: dict[str, Tensor] = {}
@@ -89,9 +89,9 @@ def write_openai(folder: Path, model: GPT, vocabulary: Vocabulary) -> list[Path]
     config = model.config
     if config.special_tokens:
         raise UserError(
-            f"export openai: the model has {config.special_tokens} special tokens of fine-tuning,"
-            " for which OpenAI's files have no place; export the pre-trained model, or use `gpt1"
-            " export hf`"
+            f"export openai: the model has {config.special_tokens} fine-tuning special tokens,"
+            " which OpenAI's files cannot hold; export the pre-trained model, or use `gpt1 export"
+            " hf`"
         )
     folder.mkdir(parents=True, exist_ok=True)
     state = model.state_dict()
@@ -135,8 +135,7 @@ def _read_shapes(path: Path) -> list[list[int]]:
         raise UserError(f"{path}: not JSON ({error}); download it again") from error
     if not isinstance(found, list) or not all(_is_shape(shape) for shape in found):
         raise UserError(
-            f"{path}: a list of shapes (lists of positive whole numbers) was expected; download it"
-            " again"
+            f"{path}: expected a list of shapes (lists of positive integers); download it again"
         )
     return found
 
@@ -152,9 +151,8 @@ def _config(folder: Path, shapes: list[list[int]]) -> ModelConfig:
     layers, left_over = divmod(len(shapes) - 2, len(BLOCK))
     if layers < 0 or left_over:
         raise UserError(
-            f"{folder / SHAPES_FILE}: {len(shapes)} arrays; expected 2 + {len(BLOCK)} a layer (146"
-            " for the published model), so an array is missing or one too many; download it"
-            " again"
+            f"{folder / SHAPES_FILE}: {len(shapes)} arrays; expected 2 + {len(BLOCK)} per layer"
+            " (146 for the published model), so an array is missing or extra; download it again"
         )
     if any(len(shape) != 2 for shape in shapes[:2]):
         raise UserError(
@@ -173,9 +171,9 @@ def _config(folder: Path, shapes: list[list[int]]) -> ModelConfig:
             ) from error
     if width % HEAD_WIDTH:
         raise UserError(
-            f"{folder / SHAPES_FILE}: width {width} is no multiple of {HEAD_WIDTH}, the published"
-            f" heads' width, and there is no {CONFIG_FILE} that says how many heads there are; add"
-            " one as `gpt1 export openai` writes it"
+            f"{folder / SHAPES_FILE}: width {width} is not a multiple of {HEAD_WIDTH}, the"
+            f" published head size, and no {CONFIG_FILE} gives the number of heads; add one as"
+            " `gpt1 export openai` writes it"
         )
     return ModelConfig(
         vocabulary=vocabulary, context=context, width=width, layers=layers,
@@ -187,7 +185,7 @@ def _check_shapes(path: Path, shapes: list[list[int]], config: ModelConfig) -> N
     expected, names = array_shapes(config), array_names(config.layers)
     if len(expected) != len(shapes):
         raise UserError(
-            f"{path}: {len(shapes)} arrays, {CONFIG_FILE} beside it asks for {len(expected)};"
+            f"{path}: {len(shapes)} arrays, {CONFIG_FILE} next to it expects {len(expected)};"
             " download both files again"
         )
     for number, (name, found, wanted) in enumerate(zip(names, shapes, expected, strict=True)):
@@ -205,7 +203,7 @@ def _read_numbers(folder: Path, expected: int) -> np.ndarray:
         sizes = ", ".join(f"{len(part):,}" for part in parts)
         raise UserError(
             f"{folder}: params_0.npy … params_9.npy hold {found:,} numbers ({sizes}), {SHAPES_FILE}"
-            f" asks for {expected:,}; one of them is of another model or incomplete: download all"
+            f" expects {expected:,}; one of them is incomplete or from another model: download all"
             " eleven files again"
         )
     return np.concatenate(parts)

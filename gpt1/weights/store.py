@@ -106,8 +106,8 @@ def check_transformer(model: GPT, form: str) -> None:
     if model.config.kind != "gpt":
         kind = model.config.kind.upper()
         raise UserError(
-            f"{form}: the model is an {kind}, and that form holds Transformers alone; export"
-            " another"
+            f"{form}: the model is an {kind}, but this format holds only Transformers; export a"
+            " Transformer"
         )
 
 
@@ -119,7 +119,7 @@ def _read(path: Path, with_weights: bool = False) -> tuple[ModelConfig, dict[str
     file = path / MODEL_FILE if path.is_dir() else path
     if not file.is_file():
         raise UserError(
-            f"{path}: no model weights there; expected a .safetensors file or a folder with"
+            f"{path}: no model weights in it; expected a .safetensors file or a folder with"
             f" {MODEL_FILE}"
         )
     try:
@@ -129,7 +129,7 @@ def _read(path: Path, with_weights: bool = False) -> tuple[ModelConfig, dict[str
             weights = {name: handle.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise UserError(
-            f"{file}: not a complete safetensors file ({error}); make it again"
+            f"{file}: not a complete safetensors file ({error}); create it again"
         ) from error
     if METADATA_KEY not in metadata:
         raise UserError(

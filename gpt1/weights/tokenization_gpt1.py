@@ -56,7 +56,9 @@ class GPT1Tokenizer(PreTrainedTokenizer):
     def __init__(self, vocab_file: str | None, merges_file: str | None, **kwargs: Any) -> None:
         if not vocab_file or not merges_file:
             names = " and ".join(self.vocab_files_names.values())
-            raise ValueError(f"GPT1Tokenizer: {names} must be in the folder; export it again")
+            raise ValueError(
+                f"GPT1Tokenizer: expected {names} in the folder; export the model again"
+            )
         self._ids: dict[str, int] = json.loads(Path(vocab_file).read_text(encoding="utf-8"))
         self._tokens = {number: token for token, number in self._ids.items()}
         merges = Path(merges_file).read_text(encoding="utf-8").split("\n")[1:-1]

@@ -24,7 +24,7 @@ TEXT = ROOT / "tests" / "e2e" / "text.yaml"
 PATIENCE = 450.0  # seconds for what must come, on a machine that others use too
 PROCESS = {"rank": "RayTrainWorker", "trainer": "TrainController"}
 Victims = Sequence[tuple[str, int]]
-SAVED = re.compile(r"stopped on request after step (\d+); a checkpoint is written")
+SAVED = re.compile(r"stopped on request after step (\d+); saved a checkpoint")
 
 
 def below(driver: int, kind: str, dead: Collection[int] = ()) -> list[psutil.Process]:

@@ -63,7 +63,7 @@ def test_a_wrong_command_line(tmp_path: Path, words: str, found: str) -> None:
 
 def test_a_fault_that_is_none_is_refused_before_anything_starts(tmp_path: Path) -> None:
     ended = alone("run", "--file", MINI, "--store", tmp_path, **{VARIABLE: "part.writen@/x"})
-    assert "'part.writen@/x' is no fault" in refused(Ended(ended.returncode, "", ended.stderr))
+    assert "'part.writen@/x' is not a fault" in refused(Ended(ended.returncode, "", ended.stderr))
 
 
 @pytest.mark.slow

@@ -75,5 +75,5 @@ def test_the_points_of_the_code_are_those_that_can_be_named() -> None:
     "value", ["", "part.writen@/m", "part.written", "part.written@m", "part.written:0@/m", "@/m,"]
 )
 def test_a_value_that_names_no_fault_is_an_error(value: str) -> None:
-    with pytest.raises(UserError, match=f"^{VARIABLE}: .* is no fault; expected POINT"):
+    with pytest.raises(UserError, match=f"^{VARIABLE}: .* is not a fault; expected POINT"):
         parse(value)

@@ -1,4 +1,4 @@
-"""A straight, slow reading of SPEC section 2, which imports nothing of `gpt1`: the right ids.
+"""A slow, literal tokenizer that imports nothing of `gpt1` (docs/explanation/tokenization.md).
 
 It follows OpenAI's `text_utils.py` step by step, over complete texts.
 """

@@ -1,4 +1,4 @@
-"""The model against SPEC section 1, and the LSTM of section 5 in the place of its blocks.
+"""The model against section 4.1 of the paper, and the LSTM of section 5 in place of its blocks.
 
 The chunked loss gives the plain one's numbers and gradients, compiled too, in less memory;
 recomputing activations changes no bit.
@@ -87,7 +87,7 @@ def test_no_token_sees_a_later_one_and_states_are_normalized(config: ModelConfig
     assert torch.equal(before[:, :7], after[:, :7])
     assert not torch.allclose(before[:, 11], after[:, 11])
     assert torch.allclose(before.mean(-1), torch.zeros(2, 12), atol=1e-5)
-    with pytest.raises(UserError, match="13 ids"):
+    with pytest.raises(UserError, match="13 tokens"):
         model(torch.zeros(1, 13, dtype=torch.int64))
 
 

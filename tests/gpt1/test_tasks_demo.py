@@ -96,7 +96,7 @@ def test_authors_or_else_books_are_named_and_scored_on_passages_never_seen() -> 
 
 
 def test_small_corpora_are_refused_with_what_to_do() -> None:
-    with pytest.raises(UserError, match=r"0 dev examples; at least 20 are needed.*add books"):
+    with pytest.raises(UserError, match=r"0 dev examples, expected at least 20.*add books"):
         made("demo_choice", DemoBooks(corpus().known, [], corpus(held_out=1).held_out))
     with pytest.raises(UserError, match=r"1 authors \(books, in a corpus without authors\)"):
         made("demo_author", corpus(train=1, held_out=1, authors=False))

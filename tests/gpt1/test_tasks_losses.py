@@ -1,4 +1,4 @@
-"""Fine-tuning: losses against a straight reading of SPEC section 4, and tasks that are learned."""
+"""Fine-tuning: losses against a straight reading of section 3.2, and tasks that are learned."""
 
 import random
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Zero-shot scoring against a straight reading of SPEC section 6, one continuation at a time."""
+"""Zero-shot scoring against a straight reading of section 5, one continuation at a time."""
 
 import pytest
 import torch
@@ -60,7 +60,7 @@ def test_the_text_before_is_cut_from_its_front() -> None:
     items = continuations(example, TASKS["race"], encode, CONTEXT)
     found = [(one.ids, one.scored) for one in items[:2]]
     assert found == [([*range(10, 20), 21, 22], 2), ([*range(9, 20), 23], 1)]
-    with pytest.raises(UserError, match="tasks of kind entailment are not scored zero-shot"):
+    with pytest.raises(UserError, match="tasks of kind entailment have no zero-shot scoring"):
         continuations(Example("1", ("1", "2")), TASKS["rte"], encode, CONTEXT)
 
 

@@ -158,7 +158,7 @@ def test_mutants_leave_the_bound(mutant: dict[str, float], plain: Weights) -> No
 
 
 def test_the_reference_optimiser_is_openai_s_adam_of_2018() -> None:
-    """Against the formulas of SPEC section 3 in float64, over 30 updates at a changing rate."""
+    """Against Adam with decoupled decay in float64, 30 updates at a changing rate."""
     draw = np.random.default_rng(0)
     values = {"matrix": draw.normal(size=(5, 7)), "vector": draw.normal(size=7)}
     module = torch.nn.Module()

@@ -113,10 +113,10 @@ def test_what_cannot_fit_is_refused(place: Place, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(preflight, "WAIT", 0.0)
     huge = ModelConfig(vocabulary=VOCABULARY.size, context=8, width=16_384, layers=96, heads=64)
     config = dataclasses.replace(CONFIG, model=huge)
-    with pytest.raises(UserError, match="does not fit into the memory") as refused:
+    with pytest.raises(UserError, match="does not fit in memory") as refused:
         train_here(config, place)
-    need = r": a rank needs about ([\d.]+) GB"
-    option = r"(?:micro_batch 1|checkpoint_act)[^;]*\(([\d.]+) GB a rank"
+    need = r": about ([\d.]+) GB per rank"
+    option = r"(?:micro_batch_size 1|activation_check)[^;]*\(([\d.]+) GB per rank"
     found = [re.findall(pattern, str(refused.value)) for pattern in (option, need)]
     small, less, most = map(float, (*found[0], *found[1]))
     assert small <= less <= most > 16 * huge.parameters() / 1e9
@@ -189,7 +189,7 @@ def test_each_stage_of_zero_shares_more_and_chunks_save_logits() -> None:
 
     first, second, third = (need(zero=zero) for zero in (1, 2, 3))
     assert first.total > second.total > third.total
-    assert first.optimiser == 12 * PAPER.parameters() // 4
+    assert first.optimizer == 12 * PAPER.parameters() // 4
     assert need(64, 1).logits > 5e9 > 1.5e9 > need(64, 1, loss_chunk=4096).logits
     assert need(recompute=True).activations < first.activations / 4
 
@@ -210,7 +210,7 @@ def test_bytes_of_a_checkpoint(ranks: RankGroup, tmp_path: Path) -> None:
 
 CASES = [
     (describe, "--json --steps 10", 0, '"parameters": 116534784'),
-    (estimate, "--device Foo", 2, "the peak of 'Foo' is not known"),
+    (estimate, "--device Foo", 2, "the peak FLOP/s of 'Foo' is unknown"),
     (describe, "--mfu nan", 2, "--mfu: found 'nan', expected a number above 0"),
     (describe, "--width 10 --heads 3", 2, "width 10 is not divisible by heads 3"),
     (estimate, "--ranks 1,x", 2, "--ranks: found 'x', expected a whole number of at"),

@@ -75,7 +75,7 @@ def test_the_other_batches_keep_their_order(place: Place, tmp_path: Path) -> Non
 def test_any_checkpoint_does_to_go_back_to(every: int, place: Place, tmp_path: Path) -> None:
     """Every seven updates, or none at all: then it begins again."""
     other = changed(place, output=str(tmp_path), checkpoint_every=every)
-    begins = "going back to the beginning" in train_here(GOES_BACK, other).text
+    begins = "rolling back to the start" in train_here(GOES_BACK, other).text
     assert begins == (every == 0)
     assert output_of(other) == output_of(place)
     assert events(other) == events(place)
@@ -95,7 +95,7 @@ def test_after_going_back_the_new_checkpoints_are_kept(place: Place, tmp_path: P
     again = changed(place, output=str(tmp_path), checkpoint_every=1)
     config = dataclasses.replace(GOES_BACK, rollback_batches=4)
     said = train_here(config, changed(again, stop_after=events(place)[0]["step"] + 6)).text
-    assert "going back to the beginning" in said
+    assert "rolling back to the start" in said
     before, step = tiny.checkpoints_of(again)
     assert 1 < step == before + 1 < 10
     assert f"resuming after step {step} " in train_here(config, again).text
@@ -103,7 +103,7 @@ def test_after_going_back_the_new_checkpoints_are_kept(place: Place, tmp_path: P
 
 @pytest.mark.parametrize("back", [2, 0])
 def test_a_rate_that_spoils_all_stops_at_last(back: int, place: Place, tmp_path: Path) -> None:
-    message = "Training went back 2 times" if back else "the loss is nan"
+    message = "already rolled back 2 times" if back else "the loss is nan"
     absurd = dataclasses.replace(GOES_BACK, max_lr=1e38, rollbacks=back, rollback_spike=0.0)
     heard = Heard()
     with pytest.raises(UserError, match=message):

@@ -80,7 +80,7 @@ def test_names_and_orders_against_an_independent_conversion(openai: Path, tmp_pa
     written = write_openai(tmp_path / "again", ours, vocabulary)
     published = {file.name: file.read_bytes() for file in written if file.name != "config.json"}
     assert published == {file.name: file.read_bytes() for file in openai.iterdir()}
-    with pytest.raises(UserError, match="3 special tokens"):
+    with pytest.raises(UserError, match="3 fine-tuning special tokens"):
         write_openai(tmp_path / "again", samples.model(special_tokens=3), samples.vocabulary())
 
 
@@ -109,11 +109,11 @@ def pickled_array(folder: Path) -> None:
 REFUSED_OPENAI: list[tuple[Damage, str]] = [
     (edit(SHAPES, lambda s: [*s[:8], [1, 128, 500], *s[9:]]), r"8 \(h\.0\.mlp\.c_fc\.w.* 512"),
     (edit(SHAPES, lambda s: [s[1], s[0], *s[2:]]), "another model's vocabulary"),
-    (edit(SHAPES, lambda s: s[:-1]), r"25 arrays; expected 2 \+ 12 a layer"),
+    (edit(SHAPES, lambda s: s[:-1]), r"25 arrays; expected 2 \+ 12 per layer"),
     (write(SHAPES, b"[[0, -1]]"), "a list of shapes"),
     (write(SHAPES, b"[[1,"), "not JSON"), (remove(SHAPES), r"params_shapes\.json: no such file"),
     (write("params_4.npy", b"\x93NUMPY"), r"params_4\.npy: not a complete \.npy file"),
-    (numbers(lambda part: part[:-5]), r"hold [\d,]+ numbers .* asks for [\d,]+"),
+    (numbers(lambda part: part[:-5]), r"hold [\d,]+ numbers .* expects [\d,]+"),
     (numbers(lambda part: part.astype(np.float64)), r"params_4\.npy: holds float64"),
     (remove("params_7.npy"), r"params_7\.npy: no such file"),
     (other_vocabulary, r"has \d+ tokens; this is another model's vocabulary"),
@@ -230,14 +230,14 @@ def both(*damages: Damage) -> Damage:
 LM_HEAD = {"lm_head.weight": torch.ones(60, 32)}
 REFUSED: list[tuple[Damage, str]] = [
     (config(model_type="gpt2"), "model_type is 'gpt2'"), (config(afn="relu"), "afn is 'relu'"),
-    (config(attn_pdrop=0.3), "GPT-1 has one dropout"),
+    (config(attn_pdrop=0.3), "GPT-1 has a single dropout"),
     (config(vocab_size=40), "vocab_size is 40, the vocabulary next to it has 60 tokens"),
     (write("config.json", b"{"), "not JSON"), (remove("config.json"), "config.json: no such file"),
     (weights("transformer.h.1.ln_2.bias"), r"'h.1.ln_2.bias': found none, expected shape \[32\]"),
     (weights(x=torch.ones(2)), r"'x': found shape \[2\], expected none"),
     (weights(**LM_HEAD), "lm_head.weight differs"),
     (write(WEIGHTS, b"\x10" * 999), "not a complete safetensors file"),
-    (both(remove(WEIGHTS), plant("pytorch_model.bin")), "only as pytorch_model.bin, a pickle"),
+    (both(remove(WEIGHTS), plant("pytorch_model.bin")), "weights are pytorch_model.bin, a pickle"),
     (remove(WEIGHTS), "no such file"), (plant(WEIGHTS), "not a complete safetensors file"),
     (shard("b.safetensors"), r"b\.safetensors: no such file, and model\.safetensors\.index"),
     (shard("../b.safetensors"), "in the same folder"), (shard("/etc/passwd"), "in the same folder"),
@@ -310,7 +310,7 @@ def test_examples_of_another_kind_and_a_head_of_another_model_are_refused(tmp_pa
         mnli.predict([PAIR, Example("2", ("a",))], TextEncoder(vocabulary).encode)
     save_checkpoint(tmp_path, Checkpoint(mnli.model.gpt, vocabulary, mnli))
     facts = json.loads((tmp_path / "head.json").read_text())
-    fits = "does not fit the model"
+    fits = "does not fit the model next to it"
     other = ({"labels": ["a", "b"]}, r"head\.safetensors: not the head of mnli")
     for change, message in (other, ({"max_length": 99}, fits), ({"regression": 3}, fits)):
         (tmp_path / "head.json").write_text(json.dumps({**facts, **change}))

@@ -22,7 +22,7 @@ def test_without_a_network_one_clear_line(tmp_path: Path) -> None:
     [line] = done.stderr.splitlines()
     assert (done.returncode, line.startswith("gpt1: CoLA: nyu-mll/glue could not")) == (2, True)
     files = ", ".join(f"cola/{split}-*.parquet" for split in ("train", "validation", "test"))
-    assert f"copy {files} of that data set into {tmp_path}" in line
+    assert f"copy {files} of that dataset into {tmp_path}" in line
 
 
 def test_what_may_not_be_downloaded_is_said(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def test_a_given_model_takes_the_place_of_pretrain_and_vocabulary(tmp_path: Path
     file.write_text(GIVEN.replace("FOLDER", str(tmp_path)))
     ours.mkdir()
     write_rte(tmp_path, 32)
-    refused(r"has no model\.safetensors; give a folder that `gpt1 import`", "plan", "--file", file)
+    refused(r"has no model\.safetensors; set it to a folder", "plan", "--file", file)
     save_checkpoint(ours, Checkpoint(samples.model(context=32), samples.vocabulary()))
     assert run_inline(plan_of(file, store)) == ["published", "task_data", "finetune"]
     assert said("predict", "rte", "-t", "a", "-t", "b", "--store", store).startswith("1\t")

@@ -29,7 +29,9 @@ TASKS, VARIANTS = ("rte", "storycloze"), ("full", "no_auxiliary_lm", "no_pretrai
 STORIES = [f"id{n},One.,Two.,Three.,Four.,Good end.,Bad end.,{1 + n % 2}" for n in range(20)]
 STORY = "InputStoryid,InputSentence1,InputSentence2,InputSentence3,InputSentence4,"
 STORY += "RandomFifthSentenceQuiz1,RandomFifthSentenceQuiz2,AnswerRightEnding"
-TUNING = {"layers": 1, "width": 16, "heads": 2, "context": 32, "batch": 8, "lr": 0.01, "epochs": 2}
+TUNING = {
+    "layers": 1, "width": 16, "heads": 2, "context": 32, "batch_size": 8, "lr": 0.01, "epochs": 2,
+}
 
 
 def pack(folder: Path, store: Path, *words: object, file: Path = MINI, **settings: object) -> Ended:
@@ -172,10 +174,10 @@ def test_what_cannot_be_fine_tuned(folder: Path, capsys: pytest.CaptureFixture[s
     shape = ModelConfig(vocabulary=99, context=32, width=16, layers=1, heads=2)
     other = save_model(folder / "other", GPT(shape))
     for path, content, words, message in (
-        (ids, 0, "--task mnli", "mnli: no job has it; "),
-        (ids, 0, "--max-length 49", "sequences of 49 ids do not fit"),
+        (ids, 0, "--task mnli", "mnli: no such job; "),
+        (ids, 0, "--max-length 49", "sequences of 49 tokens do not fit"),
         (ids, 0, f"--model {other}", "the model has 99 vocabulary rows"),
-        (ids, "", "", "no ids of a task"),
+        (ids, "", "", "not the encoded texts of a task"),
         (ids.with_suffix(".jsonl"), None, "", "dev.jsonl: no such file; pack rte again"),
         (output / "finetune.jsonl", "{\n", "--variant no_pretraining", "a line is not JSON"),
         (folder / "finetune.json", '{"jobs": [{"id": 1}]}', "", "not the jobs of a packed folder"),

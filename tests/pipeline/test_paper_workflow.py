@@ -80,7 +80,7 @@ def test_ten_seeds_for_tasks_under_ten_thousand_rows() -> None:
      " weight_decay=0.01 grad_clip=1 classifier_dropout=0.1 dropout=0.1 init_std=0.02"),
 ])  # fmt: skip
 def test_the_papers_numbers_are_in_the_profile(cell: str, numbers: str) -> None:
-    """SPEC sections 1, 3 and 4: a warm-up of 0.2 % is 0.002, and nothing else."""
+    """Section 4.1 of the paper: a warmup of 0.2 % is 0.002, and nothing else."""
     settings = workflow().cells[cell].settings.model_dump()
     for name, number in (pair.split("=") for pair in numbers.split()):
         assert settings[name] == float(number), name

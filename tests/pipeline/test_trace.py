@@ -80,7 +80,7 @@ def test_the_windows_of_a_step(made: Plan, encoder: TextEncoder) -> None:
     files, table = shard.under("train/"), shard.path("books.parquet")
     shards = TokenShards.open([file.path for file in files], table, "train")
     settings = made.entries["pretrain"].cell.settings.model_dump()
-    batch = Windows(shards, settings["context"], settings["seed"]).batch(2, settings["batch"])
+    batch = Windows(shards, settings["context"], settings["seed"]).batch(2, settings["batch_size"])
     [row] = traced(made, "--step", 3, "--sample", 1)
     assert (row["window"], row["sample"]) == (encoder.decode(batch[1].tolist()), 1)
     assert row["token"]["id"] == batch[1][0]

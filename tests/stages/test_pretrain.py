@@ -42,7 +42,7 @@ def test_what_is_not_the_paper_s_is_named_as_a_deviation() -> None:
     )
     assert "250,000 steps, warmup 500" in said(batch_size=256, lr_scaling="sqrt")
     event = {"step": 9, "loss": None, "before": 3.0, "batches": [7, 8], "books": ["Emma"]}
-    skipped = "the loss at step 9 was no number; skipped batches 7, 8, of 'Emma'"
+    skipped = "the loss at step 9 was not finite; skipped batches 7, 8, of 'Emma'"
     assert said(event, max_rollbacks=3, rollback_spike_threshold=2.0) == skipped
 
 

@@ -21,12 +21,12 @@ DEMO = {"task": "demo_choice"}
 RANDOM = {**DEMO, "variant": "no_pretraining"}
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("ingest", {"source": ["embedded", "x"]}, "`embedded` cannot be in a list"),
-    ("ingest", {"chapter_pattern": r"_ch(\d+)$"}, "chapter_pattern is for a folder"),
-    ("ingest", {"source": "x", "chapter_pattern": "("}, "no regular expression"),
+    ("ingest", {"chapter_pattern": r"_ch(\d+)$"}, "chapter_pattern needs a folder"),
+    ("ingest", {"source": "x", "chapter_pattern": "("}, "not a valid regular expression"),
     ("ingest", {"source": "x", "chapter_pattern": "_ch"}, "has 0 groups; expected one"),
     (
         "split", {"related_threshold": 0.8},
-        "related_threshold is 0.8 and near_duplicate_threshold 0.6",
+        "related_threshold 0.8 is above near_duplicate_threshold 0.6",
     ),
     ("pretrain", {"width": 100, "heads": 3}, "width 100 is not divisible by heads 3"),
     ("pretrain", {"micro_batch_size": 7}, "micro_batch_size 7 does not divide batch_size 64"),
@@ -40,26 +40,26 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("task_data", {"task": "rte"}, "needs `source`"),
     ("task_data", {"task": "demo"}, "unknown task 'demo'"),
     ("finetune", {"task": "mnly"}, "did you mean 'mnli'"),
-    ("finetune", {"task": "dprd"}, "scored zero-shot only"),
+    ("finetune", {"task": "dprd"}, "no training objective"),
     (
         "finetune", {"task": "rte", "gradient_accumulation_steps": 5},
         "batch_size 32 is not divisible",
     ),
-    ("zero_shot", {"task": "rte"}, "is not scored zero-shot; these are: cola"),
+    ("zero_shot", {"task": "rte"}, "no zero-shot scoring; choose one of: cola"),
     ("export", {"license": "CC-BY"}, "license"),
 ]
 DATA, MODEL = {"task_data": [DEMO]}, {"pretrain": [{"layers": 4, "context": 64}]}
 TWO, BOTH = {**DATA, "pretrain": [{}, {"seed": 2}]}, {**DATA, **MODEL}
 UNFIT: list[tuple[str, dict[str, Any], Mapping[str, Any], str]] = [
     ("finetune", {**DEMO, "max_length": 128}, BOTH, "max_length 128 .* context of 64"),
-    ("finetune", DEMO, TWO, "2 pretrain jobs fit task 'demo_choice'"),
+    ("finetune", DEMO, TWO, "2 pretrain jobs match task 'demo_choice'"),
     ("finetune", {"task": "rte"}, MODEL, "no task_data job for task 'rte'"),
     ("finetune", RANDOM, BOTH, "set layers, width, heads, context"),
     ("finetune", {**RANDOM, **SHAPE, "width": 30, "heads": 4}, BOTH, "width 30 .* by heads 4"),
     ("finetune", {**RANDOM, **SHAPE, "max_length": 65}, BOTH, "max_length 65 .* context of 64"),
     ("finetune", {**DEMO, "variant": "lstm"}, DATA, "pretrain job with `model: lstm`"),
     ("transfer", {**DEMO, "num_layers_transferred": 5}, BOTH, "transferred is 5, .* has 4 layers"),
-    ("task_data", DEMO, {}, "made from the books: add a clean stage"),
+    ("task_data", DEMO, {}, "built from the books: add a clean stage"),
 ]
 
 
@@ -80,7 +80,7 @@ def test_settings_that_do_not_fit(stage: str, settings: Any, upstream: Any, name
 
 
 def test_folders_that_are_not_there_are_named() -> None:
-    with pytest.raises(UserError, match="no/such/folder of task rte is no folder"):
+    with pytest.raises(UserError, match="no/such/folder of task rte is not a folder"):
         TaskData.external_files(TaskDataSettings(task="rte", source="no/such/folder"))
     with pytest.raises(UserError, match="no/such/weights"):
         PRETRAIN.external_files(PretrainSettings(init_from="no/such/weights"))
@@ -90,7 +90,7 @@ def test_a_number_of_ranks_that_does_not_divide_is_refused() -> None:
     """With room for 6 of 8 ranks no count from 5 to 6 would do, and nothing would be said."""
     settings = PretrainSettings(batch_size=64, micro_batch_size=8)
     _check_ranks(settings, Resources(workers=8, min_workers=4))
-    with pytest.raises(UserError, match=r"min_workers: 5 ranks .*out of \[1, 2, 4, 8\]"):
+    with pytest.raises(UserError, match=r"min_workers: 5 ranks .*one of \[1, 2, 4, 8\]"):
         _check_ranks(settings, Resources(workers=8, min_workers=5))
 
 

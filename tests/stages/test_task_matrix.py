@@ -111,7 +111,7 @@ def test_a_submission_is_the_best_cell_of_each_task(matrix: Plan) -> None:
 def test_sequences_that_do_not_fit_are_refused_or_cut(matrix: Plan, tmp_path: Path) -> None:
     size = made(matrix, "vocabulary").summary["vocabulary"]
     short = random_model(tmp_path / "short", size, {"model": 1}, context=8)
-    with pytest.raises(UserError, match=r"sequences of 8 ids .* 16 to the model's context of 8"):
+    with pytest.raises(UserError, match=r"sequences of 8 tokens .* 16 to the model's context of 8"):
         tune(matrix, FinetuneSettings(task="rte", batch_size=8), [short], tmp_path / "store")
     shape = {**SHAPE, "context": 48, "epochs": 1, "batch_size": 8, "max_length": 16}
     settings = FinetuneSettings(task="rte", variant="no_pretraining", **shape)

@@ -67,6 +67,6 @@ def _stars(text: str) -> Applied:
 
 
 RULE = TextRule(
-    "emphasis", "`_word_`, `*word*`, `=word=` and `~word~` lose their signs; the words stay.",
+    "emphasis", "`_word_`, `*word*`, `=word=` and `~word~` lose their markers; the words stay.",
     strip_emphasis, sentences=True,
 )

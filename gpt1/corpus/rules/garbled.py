@@ -49,6 +49,6 @@ def judge(text: str, on: bool) -> str | None:
 
 
 RULE = BookRule(
-    "garbled", "A text with few letters, many broken characters or impossible words is rejected.",
+    "garbled", "Books with few letters, many broken characters or implausible words are rejected.",
     "garbled", True, judge, sentences=True,
 )

@@ -30,8 +30,7 @@ def mend(text: str) -> Applied:
 
 RULE = TextRule(
     "ftfy",
-    "ftfy fixes mojibake, entities, quotes and ligatures, over the complete text and not line by"
-    " line.",
+    "ftfy fixes mojibake, entities, quotes and ligatures over the complete text, not line by line.",
     mend,
     sentences=True,
 )

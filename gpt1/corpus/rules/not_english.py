@@ -81,7 +81,7 @@ def judge(text: str, threshold: float) -> str | None:
 
 RULE = BookRule(
     "not_english",
-    "A book with a smaller share of English function words is rejected, or with more of another"
+    "Reject a book with a smaller share of English function words, or with more of another"
     " language's; 0 keeps all.",
     "english", 0.25, judge, {"ge": 0, "le": 1}, sentences=True,
 )  # fmt: skip

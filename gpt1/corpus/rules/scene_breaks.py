@@ -33,6 +33,6 @@ def _edits(text: str) -> Iterator[Edit]:
 
 RULE = TextRule(
     "scene_breaks",
-    "Rows of asterisks, dashes or the like become `* * *`, which stays as a scene's end.",
+    "Rows of asterisks, dashes or the like become `* * *`, which marks the end of a scene.",
     unify_scene_breaks,
 )

@@ -12,6 +12,6 @@ def judge(text: str, minimum: int) -> str | None:
 
 
 RULE = BookRule(
-    "too_short", "A book with fewer words after cleaning is rejected; 0 keeps all.",
+    "too_short", "Reject a book with fewer words after cleaning; 0 keeps all.",
     "minimum_words", 200, judge, {"ge": 0, "le": 1_000_000},
 )

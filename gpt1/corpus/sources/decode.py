@@ -91,7 +91,9 @@ def _without_mark(data: bytes, at: int) -> Decoded:
                 continue
             if not _CONTROLS.search(text):
                 return Decoded(text, encoding, "NUL bytes in every other place")
-    raise RefusedError("nul", f"byte {at} is NUL, so this is no text file", "text", f"{_CONVERT}.")
+    raise RefusedError(
+        "nul", f"byte {at} is NUL, so this is not a text file", "text", f"{_CONVERT}."
+    )
 
 
 def _fallen_back(data: bytes, at: int, fallback: str) -> Decoded:
@@ -107,13 +109,13 @@ def _fallen_back(data: bytes, at: int, fallback: str) -> Decoded:
         if _mostly_utf8(data):
             do = f"{_CONVERT}, or set `fallback_encoding: windows-1252`."
             raise RefusedError(
-                "invalid_utf8", f"{found}, though most of its other characters are",
+                "invalid_utf8", f"{found}, but most other bytes are",
                 "valid UTF-8 text", do,
             )
         if not _western(data):
             do = f"{_CONVERT}, or set `fallback_encoding: windows-1252`."
             raise RefusedError(
-                "undecodable", f"{found}, and read as Windows-1252 or Latin-1 it is no prose",
+                "undecodable", f"{found}, and it does not read as prose in Windows-1252 or Latin-1",
                 "UTF-8, UTF-16 or one of those", do,
             )
         if not _HIGH.search(data):

@@ -88,7 +88,7 @@ class _Epub:
             if path in locked:
                 raise RefusedError(
                     "encrypted", f"its page {path} is encrypted", "an EPUB without DRM",
-                    "Take it out.",
+                    "Remove it.",
                 )
             pages.append(html_text(decode(self._bytes(path)).text))
         return "\n\n".join(page for page in pages if page)

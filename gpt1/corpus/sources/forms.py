@@ -16,8 +16,8 @@ _KINDS = {
 }  # fmt: skip
 _NEVER_PACKED = {"epub", "zip", "parquet"}
 LISTED = (
-    ".txt, .md, .epub, .jsonl, .parquet, .zip, .tar, and .txt, .md, .jsonl, .tar with .gz, .bz2,"
-    " .xz or .zst behind"
+    ".txt, .md, .epub, .jsonl, .parquet, .zip or .tar; .txt, .md, .jsonl and .tar also with .gz,"
+    " .bz2, .xz or .zst"
 )
 
 

@@ -53,7 +53,7 @@ def parse_hub(source: str) -> HubPlace:
     owned = len(words) > 1 and "@" not in words[0]
     repository, _, revision = "/".join(words[: 1 + owned]).partition("@")
     if not repository or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository):
-        raise UserError(f"{source}: no repository of the hub; expected {_FORM}.")
+        raise UserError(f"{source}: not a repository on the hub; expected {_FORM}.")
     return HubPlace(
         kind or "model", repository, revision.replace("%2F", "/") or "main",
         "/".join(words[1 + owned :]),
@@ -95,7 +95,7 @@ def download(url: str) -> Path:
         )
     except Exception as error:  # the hub's, the network's or the disk's
         raise UserError(
-            f"{url}: cannot be fetched ({_first_line(error)}); look at the network and run again."
+            f"{url}: cannot be fetched ({_first_line(error)}); check the network and run again."
         ) from error
 
 
@@ -113,9 +113,9 @@ def _from_hub(place: HubPlace) -> tuple[str, dict[str, str]] | None:
     except HfHubHTTPError as error:
         if error.response is not None and error.response.status_code < 500:
             raise UserError(
-                f"{SCHEME}{place.repository}@{place.revision}: the hub refuses it"
-                f" ({_first_line(error)}); expected {_FORM}, and for a private one `hf auth login`"
-                " first."
+                f"{SCHEME}{place.repository}@{place.revision}: the hub refused access"
+                f" ({_first_line(error)}); expected {_FORM}. For a private repository, run `hf auth"
+                " login` first."
             ) from error
         return None
     except HFValidationError as error:
@@ -145,9 +145,8 @@ def _from_cache(place: HubPlace, source: str) -> tuple[str, dict[str, str]]:
     snapshot = folder / "snapshots" / commit
     if not commit or not snapshot.is_dir():
         raise UserError(
-            f"{source}: the hub cannot be reached, and the cache on this machine has no revision"
-            f" {place.revision!r} about it; expected a network, or a folder that `hf download`"
-            " filled."
+            f"{source}: the hub cannot be reached, and the local cache has no revision"
+            f" {place.revision!r}; connect to the network, or fill the cache with `hf download`."
         )
     files = {
         path.relative_to(snapshot).as_posix(): _cached(path)

@@ -125,13 +125,13 @@ def check_size(out: int, packed: int, limits: Limits) -> None:
     """
     if out > SLACK and out > limits.ratio * packed:
         raise RefusedError(
-            "bomb", f"more than {limits.ratio} times its packed size comes out of it",
+            "bomb", f"it expands to more than {limits.ratio} times its compressed size",
             f"at most {limits.ratio} times", "Remove it, or raise `max_ratio` if you trust it.",
         )  # fmt: skip
     if out > limits.archive:
         expected = f"at most {limits.archive}"
         raise RefusedError(
-            "bomb", "more bytes come out of it than the limit", expected,
+            "bomb", "it expands to more bytes than the limit", expected,
             "Split it, or raise `max_archive`.",
         )
 
@@ -139,8 +139,8 @@ def check_size(out: int, packed: int, limits: Limits) -> None:
 def damaged(how: str) -> RefusedError:
     """The refusal of a cut or broken file."""
     return RefusedError(
-        "damaged", f"cut short or damaged ({how.strip().splitlines()[0]})", "a whole file",
-        "Fetch it again.",
+        "damaged", f"cut short or damaged ({how.strip().splitlines()[0]})", "a complete file",
+        "Download it again.",
     )
 
 
@@ -208,7 +208,7 @@ class _Unpacked:
                 if not self._packed and not self._begun:
                     return b""
                 if not self._packed:
-                    raise EOFError("it ends before its end mark")
+                    raise EOFError("it ends before its end marker")
             self._begun = True
             data = self._machine.decompress(self._packed, size)
             self._packed = b""

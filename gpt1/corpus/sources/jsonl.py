@@ -49,17 +49,17 @@ def _row(line: bytes | None, number: int, reading: Reading) -> Row:
         raise no_utf8(line, error) from error
     except (ValueError, RecursionError) as error:
         raise RefusedError(
-            "bad_row", f"no JSON ({error})", "one JSON object a line", "Fix the line."
+            "bad_row", f"not JSON ({error})", "one JSON object per line", "Fix the line."
         ) from error
     if not isinstance(found, dict) or column not in found:
         keys = (
             f"an object with the keys {', '.join(sorted(found)[:10])}"
             if isinstance(found, dict)
-            else "no object"
+            else "not an object"
         )
         raise RefusedError(
             "no_text_column", keys, f"a key {column!r}",
-            "Name the one with the text in `text_column`.",
+            "Set `text_column` to the key with the text.",
         )
     if not isinstance(found[column], str):
         kind = type(found[column]).__name__

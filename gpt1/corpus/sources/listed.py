@@ -39,18 +39,18 @@ class Listing:
 
 _RULES = {
     "loop": (
-        "a link to a folder that is read already", "a tree without loops", "Remove the link",
+        "a link to a folder that was already read", "a tree without loops", "Remove the link",
     ),
     "missing_shard": (
-        "there is no such file", "every shard that the names of the others count", "Fetch it",
+        "there is no such file", "every shard counted in the file names", "Download it",
     ),
-    "not_a_file": ("it is a pipe, a device or a folder", "a file", "Take it out"),
+    "not_a_file": ("it is a pipe, a device or a folder", "a file", "Remove it"),
     "unreadable": (
-        "it cannot be read, or it is a link to nothing", "a readable file",
+        "it cannot be read, or it is a broken link", "a readable file",
         "Fix its permissions or the link",
     ),
     "unreadable_folder": ("it cannot be listed", "a readable folder", "Fix its permissions"),
-    "bad_name": ("a name that is no printable text", "a name in UTF-8", "Rename it"),
+    "bad_name": ("a name with unprintable characters", "a name in UTF-8", "Rename it"),
 }
 
 

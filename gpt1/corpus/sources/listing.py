@@ -55,13 +55,13 @@ def _one(source: str) -> Listing:
     ]
     if not any(form_of(file.name) for file in files):
         others = (
-            f" ({', '.join(listing.left_out[:3])} and the like are no books)"
+            f" (not books: {', '.join(listing.left_out[:3])})"
             if listing.left_out
             else ""
         )
         raise UserError(
-            f"{shown(source)}: the corpus is empty{others}; expected books as {LISTED} (`source` of"
-            " the ingest stage)."
+            f"{shown(source)}: no books in it{others}; expected {LISTED}. Check `source` of the"
+            " ingest stage."
         )
     return Listing([*files, *missing], listing.left_out)
 

@@ -34,7 +34,7 @@ def member_books(member: str, file: str, stream: Callable[[], Any], reading: Rea
         return
     try:
         if form.kind in ("zip", "tar", "parquet"):
-            do = "Unpack the outer one and put this file next to the others."
+            do = "Unpack the outer archive and put this file next to the others."
             raise RefusedError(
                 "nested", f"a {form.kind} file inside an archive",
                 "text, EPUB or JSON lines inside", do,
@@ -50,14 +50,14 @@ def bad_name(member: str) -> RefusedError | None:
     """
     path = PurePosixPath(member.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or (path.parts and path.parts[0].endswith(":")):
-        found = "a name that leads out of the archive"
+        found = "a name that points outside the archive"
         return RefusedError(
             "unsafe_path", found, "a relative name without `..`",
-            "Distrust this archive, or repack it.",
+            "Do not trust this archive, or repack it.",
         )
     if printable(member) != member:
         return RefusedError(
-            "bad_name", "a name that is no printable text", "a name in UTF-8", "Rename it."
+            "bad_name", "a name with unprintable characters", "a name in UTF-8", "Rename it."
         )
     return None
 
@@ -65,8 +65,8 @@ def bad_name(member: str) -> RefusedError | None:
 def unknown_form(file: str, member: str | None) -> Refused:
     """The record of a file that is no book by its name."""
     return Refused(
-        file, member, "unknown_form", "by its name it is no book and no archive of books", LISTED,
-        "Left out.",
+        file, member, "unknown_form", "its name is not that of a book or an archive of books",
+        LISTED, "Skipped.",
     )
 
 

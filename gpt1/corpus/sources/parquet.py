@@ -57,7 +57,7 @@ def _fault(schema: Any, column: str) -> RefusedError | None:
         found = f"its columns are {', '.join(schema.names[:10])}"
         return RefusedError(
             "no_text_column", found, f"a column {column!r}",
-            "Name the one with the text in `text_column`.",
+            "Set `text_column` to the column with the text.",
         )
     kind = schema.field(column).type
     if kinds.is_dictionary(kind):
@@ -65,7 +65,7 @@ def _fault(schema: Any, column: str) -> RefusedError | None:
     if not (kinds.is_string(kind) or kinds.is_large_string(kind)):
         return RefusedError(
             "no_text_column", f"column {column!r} holds {kind}", "strings",
-            "Name the one with the text.",
+            "Set `text_column` to the column with the text.",
         )
     return None
 

@@ -97,6 +97,6 @@ def _remote(file: Listed) -> Iterator[tuple[IO[bytes], int]]:
 
 def _changed(file: Listed) -> UserError:
     return UserError(
-        f"{file.name}: the file changed while it was being read, or is not the one that was listed;"
-        " run the command again when nothing writes to it."
+        f"{file.name}: the file changed since it was listed; run the command again when nothing"
+        " writes to it."
     )

@@ -34,8 +34,8 @@ def file_system(url: str) -> tuple[Any, str]:
         ) from error
     except Exception as error:  # every file system raises its own
         raise UserError(
-            f"{shown(url)}: cannot be opened ({_first_line(error)}); correct the URL or the access"
-            " to it."
+            f"{shown(url)}: cannot be opened ({_first_line(error)}); fix the URL or your access to"
+            " it."
         ) from error
 
 
@@ -58,12 +58,12 @@ def list_url(url: str) -> list[Listed]:
             )  # says why nothing was found: some searches pass over a refused connection
     except Exception as error:  # every file system raises its own
         raise UserError(
-            f"{shown(url)}: cannot be listed ({_first_line(error)}); fix the URL or the access"
-            " to it."
+            f"{shown(url)}: cannot be listed ({_first_line(error)}); fix the URL or your access to"
+            " it."
         ) from error
     if not found:
         raise UserError(
-            f"{shown(url)}: there is nothing; expected a folder or a file with books. Fix the URL."
+            f"{shown(url)}: nothing found; expected a folder or file of books. Fix the URL."
         )
     listed = []
     for path, digest in sorted(found.items()):

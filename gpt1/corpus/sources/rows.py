@@ -1,7 +1,7 @@
 """Rows with a text column, from Parquet or JSON lines: one document a row, or one sentence a row.
 
-The hub's `bookcorpus` is 74,004,228 rows of one sentence (SPEC section 3) without a column that
-says which book a row is from. Such rows become stretches of a fixed number, each a
+The hub's `bookcorpus` is 74,004,228 rows of one sentence without a column that says which book a
+row is from (docs/explanation/corpus.md). Such rows become stretches of a fixed number, each a
 `Book(form="sentences")`. Lost for good are book boundaries, authors, titles, paragraphs and
 chapters: windows run from book to book, no whole book can be held out, copies of books are not
 found as such.
@@ -152,5 +152,5 @@ def _checked(text: str, reading: Reading) -> bytes:
     except UnicodeEncodeError as error:
         raise RefusedError(
             "undecodable", f"character {error.start} is half of a surrogate pair",
-            "text that UTF-8 can hold", "Fix the row.",
+            "text that UTF-8 can encode", "Fix the row.",
         ) from error

@@ -51,7 +51,9 @@ def read_tar(stream: Inflated, file: str, reading: Reading) -> Found:
             vars(archive)["members"].clear()  # else all headers are kept
             for found in _read_member(archive, member, file, reading):
                 if stream.broken and isinstance(found, Refused):
-                    yield replace(found, found=f"{found.found}; what follows it is not read")
+                    yield replace(
+                        found, found=f"{found.found}; the rest of the archive is not read"
+                    )
                     return
                 yield found
         stream.stop_at = None
@@ -69,7 +71,7 @@ def _read_member(
     if member.isdir():
         return
     if not member.isreg() or member.issparse():
-        kind = "a link" if member.issym() or member.islnk() else "no regular file"
+        kind = "a link" if member.issym() or member.islnk() else "not a regular file"
         error = RefusedError(
             "not_a_file", f"it is {kind}", "a file with text in it", "Pack the file itself."
         )

@@ -33,7 +33,7 @@ def check_text(text: str, reading: Reading) -> None:
     at = text.find("\0")
     if at >= 0:
         raise RefusedError(
-            "nul", f"character {at} is NUL, so this is no text", "text", "Fix it, or remove it."
+            "nul", f"character {at} is NUL, so this is not text", "text", "Fix it, or remove it."
         )
     long_line = _long_line(text, reading.limits.line)
     if long_line is not None:
@@ -47,7 +47,7 @@ def check_text(text: str, reading: Reading) -> None:
 def empty() -> RefusedError:
     """The refusal of what holds nothing."""
     return RefusedError(
-        "empty", "it is empty", "the text of a book", "Remove it, or put its text in place."
+        "empty", "it is empty", "the text of a book", "Remove it, or add its text."
     )
 
 

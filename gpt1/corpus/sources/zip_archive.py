@@ -30,7 +30,7 @@ def read_zip(raw: Metered, size: int, file: str, reading: Reading) -> Found:
             continue
         if not _regular(info):
             yield RefusedError(
-                "not_a_file", "it is no regular file", "a file with text in it",
+                "not_a_file", "it is not a regular file", "a file with text in it",
                 "Pack the file itself.",
             ).at(file, info.filename)
             continue

@@ -24,7 +24,7 @@ from tests.gpt1.corpus.forms_of_books import as_files, as_rows, parquet_of, tar_
 Patch = pytest.MonkeyPatch
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SHARD, NOTES = parquet_of(as_rows()), b"some notes\n"
-CHANGED = "the file changed while it was being read"
+CHANGED = "the file changed since it was listed"
 
 
 def names(*sources: object) -> list[str]:
@@ -91,9 +91,9 @@ def test_several_sources_stay_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("source", "message"), [
-    ("nothing", "nothing: no such file or folder"), ("memory://none", "memory://none: "),
-    ("empty", r"the corpus is empty; .*expected books"), ("hf://", "no repository of the hub"),
-    ("other", r"the corpus is empty \(a.csv.*expected books"),
+    ("nothing", "no such file or folder: nothing"), ("memory://none", "memory://none: "),
+    ("empty", "no books in it; expected"), ("hf://", "not a repository on the hub"),
+    ("other", r"no books in it \(not books: a.csv.*expected"),
     ("nope://who:secret@host/books", r"^(?!.*secret).*nope://host.* cannot be opened"),
 ])  # fmt: skip
 def test_what_cannot_be_had(source: str, message: str, tmp_path: Path, monkeypatch: Patch) -> None:
@@ -198,12 +198,12 @@ def test_the_hub_is_listed_pinned_and_offline_its_cache(tmp_path: Path, monkeypa
         assert Hub.asked == [LISTING]
         assert (read_file(shard, 1 << 20), read_file(notes, 100)) == (SHARD, NOTES)
         assert all("/resolve/" in asked for asked in Hub.asked[1:])
-        with pytest.raises(UserError, match="owner/none@main: the hub refuses it"):
+        with pytest.raises(UserError, match="owner/none@main: the hub refused access"):
             names("hf://datasets/owner/none")
     assert shard == Listed(name.format(0), f"{where}/{name.format(0)}", sha256(SHARD))
     assert notes == Listed("notes.md", f"{where}/notes.md", f"git:{git(NOTES)}")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match="the cache on this machine has no revision 'main'"):
+    with pytest.raises(UserError, match="the local cache has no revision 'main'"):
         names("hf://datasets/owner/books")
     write(tmp_path / "datasets--owner--books", {"refs/main": COMMIT.encode()})  # by `hf download`
     assert list_sources(["hf://datasets/owner/books"]).files == files

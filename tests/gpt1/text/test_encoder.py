@@ -1,4 +1,4 @@
-"""Words and ids against the straight reading of SPEC section 2, and OpenAI's ids."""
+"""Words and ids against the straight reading (tests/gpt1/straight_reading.py), and OpenAI's ids."""
 
 import subprocess
 import sys
