@@ -87,7 +87,7 @@ def test_the_windows_of_a_step(made: Plan, encoder: TextEncoder) -> None:
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    ("train 1000000000", "offset 1000000000 is outside; expected one from 0 to"),
+    ("train 1000000000", "offset 1000000000 is out of range; expected 0 to"),
     ("nothing.arrow 0", "nothing.arrow: no such file, set, or shard in "),
     ("books.parquet 0", "set, or shard in"), (f"{TOY} 0", "not in a store"),
     ("train", "expected either a shard and"), ("train 1 --step 2", "or --step"),
