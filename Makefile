@@ -28,7 +28,7 @@ test: install-test ## the quick tests, about three minutes; what is skipped is p
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not chaos" $(ARGS)
 
 test-slow: install-test ## the slow tests, as .ci/run runs them
-	@$(BIN)/python -m pytest -m "slow and not chaos" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "slow and not chaos" $(ARGS)
 
 chaos: install-test ## kills and faults at random moments, long; prints its seed (SEED=... repeats it)
 	@echo "SEED=$(SEED)"
