@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from tests.servers.ray_cluster import Cluster
@@ -32,12 +33,14 @@ def variables_of_each_test() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """No quick test may start Ray."""
+    """No quick test may start Ray. Tests of one file, or of one folder, run in one process."""
     for item in items:
         long = any(item.get_closest_marker(mark) for mark in ("slow", "chaos"))
         fixtures = set(getattr(item, "fixturenames", ()))
         if not long and fixtures & {"golden_run", "ray_head", "documented"}:
             raise pytest.UsageError(f"{item.nodeid} starts Ray, so it needs the mark slow")
+        group = "documented" if "documented" in fixtures else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
@@ -53,13 +56,17 @@ def shared() -> Path:
 def golden_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of an undisturbed run of the small workflow on this machine. To be read only.
 
-    GPT1_GOLDEN_RUN: a store in which it has been run already.
+    The processes of pytest-xdist share it. GPT1_GOLDEN_RUN: a store in which it has been run.
     """
     from tests.e2e.workflow import run_mini
 
-    store = Path(os.environ.get("GPT1_GOLDEN_RUN") or tmp_path_factory.mktemp("golden") / "store")
-    ended = run_mini(store)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    store = Path(os.environ.get("GPT1_GOLDEN_RUN") or folder / "golden" / "store")
+    with FileLock(folder / "golden.lock"):
+        if not (store / "report.html").exists():
+            ended = run_mini(store)
+            assert ended.returncode == 0, ended.stdout + ended.stderr
     return store
 
 
