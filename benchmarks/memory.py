@@ -151,7 +151,7 @@ def main() -> int:
             case.model, micro_batch=case.micro_batch, ranks=1, zero=found["zero"], bf16=case.bf16,
             recompute=case.recompute, loss_chunk=case.loss_chunk, cpu=case.device == "cpu",
         ).total  # fmt: skip
-        copies = 0 if given.cuda else checkpoint_copies(case.model, portable_only=True)
+        copies = 0 if given.cuda else checkpoint_copies(case.model)
         whole = expected + copies
         good = good and found["whole"] >= MARGIN * whole
         print(

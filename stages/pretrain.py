@@ -239,10 +239,6 @@ class PretrainSettings(Settings):
         60.0, "With `min_workers`: check every N seconds whether more ranks fit.", gt=0, le=1e6,
         mark=DEBUG_FIELD,
     )
-    portable_only: bool = runtime_field(
-        False, "Leave DeepSpeed's own format out of checkpoints: half the size.",
-        mark=DEBUG_FIELD,
-    )
     activation_checkpointing: bool = runtime_field(
         False, "Recompute activations in the backward pass: less memory, identical results."
     )
@@ -484,8 +480,8 @@ def _deepspeed(settings: PretrainSettings) -> Path:
 def _saving(settings: PretrainSettings) -> dict[str, Any]:
     """The settings that say when to save and stop, and what memory is spent."""
     same = (
-        "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "keep_every", "portable_only",
-        "preflight", "zero_on_one_rank",
+        "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "keep_every", "preflight",
+        "zero_on_one_rank",
     )
     return {
         **{name: getattr(settings, name) for name in same}, "spike": settings.loss_spike_threshold,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt1.errors import UserError
-from gpt1.train.deepspeed_state import OWN, gather, load_own_form, own_form, read_shape, scatter
+from gpt1.train.deepspeed_state import gather, scatter
 from gpt1.train.engine import Engine, Precision, TorchEngine, Write, clip_gradients
 from gpt1.train.host_memory import keep_freed_memory
 from gpt1.train.optimiser import OptimiserConfig, make_optimiser
@@ -42,11 +42,7 @@ class DeepSpeedEngine(Engine):
     def __init__(
         self, module: nn.Module, optimiser: OptimiserConfig, ranks: Ranks, *, settings: Path,
         seed: int, micro_batch: int, accumulation: int, precision: Precision,
-        portable_only: bool = False,
     ) -> None:
-        """`portable_only` leaves DeepSpeed's own form out of checkpoints: half the bytes, and
-        the resume is as exact.
-        """
         deepspeed = import_deepspeed(ranks.device)
         if ranks.device.type == "cpu":
             keep_freed_memory()
@@ -55,7 +51,6 @@ class DeepSpeedEngine(Engine):
         )
         self.ranks = ranks
         self.device = ranks.device
-        self.portable_only = portable_only
         self.seed = seed
         self.clip = optimiser.clip
         self.stage = int(merged["zero_optimization"]["stage"])
@@ -85,19 +80,12 @@ class DeepSpeedEngine(Engine):
 
     def save(self, folder: Path) -> list[Write]:
         state = gather(self.engine, self.stage, keep=self.ranks.first)
-        writes: list[Write] = (
-            [lambda: write_portable(folder / PORTABLE_FILE, state)] if self.ranks.first else []
-        )
-        return writes if self.portable_only else writes + own_form(self.engine, folder)
+        if not self.ranks.first:
+            return []
+        return [lambda: write_portable(folder / PORTABLE_FILE, state)]
 
     def load(self, folder: Path) -> None:
-        """Take up DeepSpeed's own form where it was written at this number of ranks and stage,
-        else the portable one.
-        """
-        if (folder / OWN).is_dir() and read_shape(folder / OWN) == (self.ranks.world, self.stage):
-            load_own_form(self.engine, folder)
-        else:
-            self._restore(read_portable(folder / PORTABLE_FILE))
+        self._restore(read_portable(folder / PORTABLE_FILE))
 
     def _restore(self, state: PortableState) -> None:
         scatter(self.engine, self.stage, state)
@@ -138,8 +126,7 @@ def autocast_inside(module: nn.Module, device: torch.device) -> None:
 
 def make_engine(
     module: nn.Module, optimiser: OptimiserConfig, ranks: Ranks, *, settings: Path, seed: int,
-    micro_batch: int, accumulation: int, precision: Precision, portable_only: bool = False,
-    zero_on_one_rank: bool = False,
+    micro_batch: int, accumulation: int, precision: Precision, zero_on_one_rank: bool = False,
 ) -> Engine:
     """The engine of these ranks: DeepSpeed's, or torch's where a rank alone has nothing to
     partition or to average.
@@ -155,7 +142,7 @@ def make_engine(
         )
     return DeepSpeedEngine(
         module, optimiser, ranks, settings=settings, seed=seed, micro_batch=micro_batch,
-        accumulation=accumulation, precision=precision, portable_only=portable_only,
+        accumulation=accumulation, precision=precision,
     )  # fmt: skip
 
 

@@ -1,12 +1,8 @@
-"""The state of a DeepSpeed engine in and out: whole (for the portable form) and as each rank's
-own share (DeepSpeed's own form).
-"""
+"""The complete state of a DeepSpeed engine in and out, whatever its ranks and ZeRO stage."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,13 +10,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gpt1.errors import UserError
-from gpt1.train.engine import Write, on_cpu, torch_save
 from gpt1.train.optimiser import MOMENTS
 from gpt1.train.portable import PortableState, check_names, copy_state, restore_state
-
-OWN = "deepspeed"
-SHAPE_FILE = "shape.json"
 
 
 def gather(engine: Any, stage: int, *, keep: bool, moments: bool = True) -> PortableState:
@@ -60,60 +51,6 @@ def scatter(engine: Any, stage: int, state: PortableState) -> None:
             _set_moment(engine, stage, parameter, moment, state.moments[moment][name])
     for values in engine.optimizer.optimizer.state.values():
         values["step"].fill_(state.updates)
-
-
-def own_form(engine: Any, folder: Path) -> list[Write]:
-    """DeepSpeed's own checkpoint of the engine, copied; the calls returned write this rank's
-    files under `folder`/deepspeed.
-    """
-    writes: list[Write] = []
-    (folder / OWN).mkdir(
-        parents=True, exist_ok=True
-    )  # on every host: DeepSpeed makes it on rank 0's alone
-    usual, engine.checkpoint_engine = engine.checkpoint_engine, _deferred(writes)
-    try:
-        engine.save_checkpoint(str(folder), tag=OWN, save_latest=False)
-    finally:
-        engine.checkpoint_engine = usual
-    if dist.get_rank() == 0:
-        shape = {"ranks": dist.get_world_size(), "zero": engine.zero_optimization_stage()}
-        writes.append(lambda: _write_text(folder / OWN / SHAPE_FILE, json.dumps(shape)))
-    return writes
-
-
-def load_own_form(engine: Any, folder: Path) -> None:
-    """The inverse of `own_form`."""
-    found, _ = engine.load_checkpoint(str(folder), tag=OWN, load_lr_scheduler_states=False)
-    if found is None:
-        raise UserError(
-            f"{folder}: DeepSpeed finds no checkpoint in it; delete the folder to use the"
-            " checkpoint before it"
-        )
-
-
-def read_shape(folder: Path) -> tuple[int, int]:
-    """Ranks and ZeRO stage of DeepSpeed's own form in `folder`."""
-    shape = json.loads((folder / SHAPE_FILE).read_text(encoding="utf-8"))
-    return shape["ranks"], shape["zero"]
-
-
-def _deferred(writes: list[Write]) -> Any:
-    """DeepSpeed's writer of checkpoint files, but for the writing: contents are copied and the
-    writing is added to `writes`.
-    """
-    from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
-
-    class Deferred(TorchCheckpointEngine):
-        def save(self, state_dict: Any, path: str) -> None:
-            copy = on_cpu(state_dict)
-            writes.append(lambda: torch_save(copy, Path(path)))
-
-    return Deferred()
-
-
-def _write_text(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8")
-    return path
 
 
 def _updates(engine: Any) -> int:

@@ -197,20 +197,3 @@ def clip_gradients(module: nn.Module, clip: float) -> Tensor:
     return nn.utils.clip_grad_norm_(
         module.parameters(), clip if clip > 0 else float("inf")
     ).detach()
-
-
-def on_cpu(value: Any) -> Any:
-    """A copy of nested dictionaries, lists and tuples whose tensors are copies on the CPU."""
-    if isinstance(value, Tensor):
-        return value.detach().cpu().clone() if value.device.type == "cpu" else value.detach().cpu()
-    if isinstance(value, dict):
-        return type(value)((key, on_cpu(item)) for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return type(value)(on_cpu(item) for item in value)
-    return value
-
-
-def torch_save(state: Any, path: Path) -> Path:
-    """torch.save that returns the path."""
-    torch.save(state, path)
-    return path

@@ -67,11 +67,9 @@ def update(
     return Update(compute, HEADERS * sent * 8 / (gigabits * 1e9))
 
 
-def checkpoint_bytes(parameters: int, portable_only: bool = False, bf16: bool = True) -> int:
-    """Bytes of a checkpoint: weights and two moments in fp32; and DeepSpeed's own form, the same
-    (masters) with the weights.
-    """
-    return parameters * (12 if portable_only else 12 + 12 + (2 if bf16 else 4))
+def checkpoint_bytes(parameters: int) -> int:
+    """Bytes of a checkpoint: weights and two moments in fp32."""
+    return 12 * parameters
 
 
 def data_bytes(tokens: int, vocabulary: int) -> int:
@@ -130,13 +128,7 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    full, half = (
-        checkpoint_bytes(ModelConfig().parameters(), portable) / 1e9 for portable in (False, True)
-    )
-    print(
-        f"a checkpoint takes {full:.1f} GB; on a single rank or with"
-        f" `debug: {{portable_only: true}}`, {half:.1f} GB"
-    )
+    print(f"a checkpoint takes {checkpoint_bytes(ModelConfig().parameters()) / 1e9:.1f} GB")
     return 0
 
 

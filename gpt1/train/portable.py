@@ -120,8 +120,7 @@ def read_portable(path: Path) -> PortableState:
                 )
     except (OSError, SafetensorError, KeyError) as error:
         raise UserError(
-            f"{path}: no portable training state ({error!r}), which is needed after a change of"
-            " ranks or ZeRO stage. Delete the checkpoint to use the one before it, or resume with"
-            " the original ranks and stage"
+            f"{path}: no portable training state ({error!r}), which a resume needs. Delete the"
+            " checkpoint to use the one before it"
         ) from error
     return state

@@ -18,8 +18,9 @@ import torch.distributed as dist
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.train.describe import Memory, memory, size
+from gpt1.train.estimate import checkpoint_bytes
 from gpt1.train.free_memory import free_memory
-from gpt1.train.pretrain_config import Place, PretrainConfig, computes_alone
+from gpt1.train.pretrain_config import Place, PretrainConfig
 from gpt1.train.ranks import Ranks
 
 MARGIN = 0.75
@@ -105,25 +106,21 @@ def expected(
     return memory(config.model, **{**given, **(other or {})})  # type: ignore[arg-type]
 
 
-def checkpoint_copies(model: ModelConfig, portable_only: bool = False) -> int:
-    """Bytes on rank 0's host while a checkpoint is written: weights and moments in fp32, and
-    DeepSpeed's own form of them.
+def checkpoint_copies(model: ModelConfig) -> int:
+    """Bytes on rank 0's host while a checkpoint is written: one copy of the weights and both
+    moments in fp32.
     """
-    return 12 * model.parameters() * (1 if portable_only else 2)
+    return checkpoint_bytes(model.parameters())
 
 
-def copies_here(model: ModelConfig, world: int, beside: int, portable_only: bool = False) -> int:
-    """Bytes on the host of this rank, one of `beside` there and of `world` in all, while a
-    checkpoint is written.
+def copies_here(model: ModelConfig) -> int:
+    """Bytes on the host of this rank while a checkpoint is written: rank 0 alone holds a copy.
 
-    A host without rank 0 holds its ranks' shares of DeepSpeed's own form alone. torchrun numbers
-    the hosts in GROUP_RANK, Ray Train in NODE_RANK, and rank 0 is on the first; where neither did,
-    this may be rank 0's host.
+    torchrun numbers the hosts in GROUP_RANK, Ray Train in NODE_RANK, and rank 0 is on the first;
+    where neither did, this may be rank 0's host.
     """
     host = os.environ.get("GROUP_RANK", os.environ.get("NODE_RANK", "0"))
-    if host == "0":
-        return checkpoint_copies(model, portable_only)
-    return 0 if portable_only else 12 * model.parameters() * beside // world
+    return checkpoint_copies(model) if host == "0" else 0
 
 
 def tightest(each: int, hosts: Iterable[tuple[int, int, int]]) -> Need:
@@ -178,8 +175,7 @@ def _need(config: PretrainConfig, place: Place, ranks: Ranks, zero: int) -> Need
     on_cpu = ranks.device.type == "cpu"
     each = expected(config, place, ranks, zero).total
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if on_cpu else 1
-    portable_only = place.portable_only or computes_alone(ranks.world, place.zero_on_one_rank)
-    once = copies_here(config.model, ranks.world, beside, portable_only) if on_cpu else 0
+    once = copies_here(config.model) if on_cpu else 0
     for again in range(LOOKS):
         free = free_memory(ranks.device)
         rows = ranks.gather(torch.tensor([-1 if free is None else free, beside, once])).tolist()

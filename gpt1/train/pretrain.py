@@ -223,7 +223,7 @@ def _engine(
         module,
         OptimiserConfig(weight_decay=config.weight_decay, clip=config.clip, kind=config.optimizer),
         ranks, settings=_deepspeed_file(place), seed=config.seed, micro_batch=config.micro_batch,
-        accumulation=share, precision=config.precision, portable_only=place.portable_only,
+        accumulation=share, precision=config.precision,
         zero_on_one_rank=place.zero_on_one_rank,
     )
     if place.trace:

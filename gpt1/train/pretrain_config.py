@@ -105,8 +105,6 @@ class Place:
     """Use DeepSpeed and its ZeRO stage on a rank alone too; else a rank alone computes without
     DeepSpeed, as ZeRO 0 does.
     """
-    portable_only: bool = False
-    """Leave DeepSpeed's own form out of checkpoints."""
     checkpoint_activations: bool = False
     """Compute each block's activations again in the backward pass instead of keeping them; the
     numbers stay the same.

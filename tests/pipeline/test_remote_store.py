@@ -11,12 +11,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
+from safetensors.numpy import load_file, save_file
 
 from gpt1.errors import UserError
 from gpt1.train.checkpoint_record import RECORD, sha256
-from gpt1.train.engine import torch_save
 from gpt1.train.ranks import Ranks
 from gpt1.train.saving import Keep
 from gpt1.train.vault_checkpoints import VaultCheckpoints
@@ -188,7 +188,13 @@ def test_a_plan_of_many_artifacts_takes_few_requests(
 
 # Checkpoints of pre-training: they count when complete, and only then, from any host
 
+WEIGHTS = "weights.safetensors"
 SNAPSHOT = "step-00000004.safetensors"
+
+
+def write(file: Path, values: dict[str, Any]) -> Path:
+    save_file(values, file)
+    return file
 
 
 class Host:
@@ -209,10 +215,10 @@ class Host:
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(snapshot)
         for step in steps:
-            tensor = torch.full((100,), step)
+            values = {"x": np.full(100, step)}
             self.checkpoints.save(
                 step, {"ranks": 1}, json.dumps({"at": step}), {SNAPSHOT: sha256(file)},
-                lambda folder, tensor=tensor: [lambda: torch_save(tensor, folder / "weights.pt")],
+                lambda folder, values=values: [lambda: write(folder / WEIGHTS, values)],
             )  # fmt: skip
             self.checkpoints.finish()
 
@@ -223,7 +229,7 @@ class Host:
             return 0, b""
         said = {**found.facts, **json.loads(found.history())}
         assert said == {"ranks": 1, "at": found.step}
-        assert float(torch.load(found.folder / "weights.pt").sum()) == 100 * found.step
+        assert load_file(found.folder / WEIGHTS)["x"].sum() == 100 * found.step
         return found.step, (found.folder.parent.parent / "snapshots" / SNAPSHOT).read_bytes()
 
     def steps(self) -> list[int]:
@@ -237,7 +243,7 @@ def test_the_newest_is_found_from_another_host(s3_store: str, another_host: Move
     assert first.newest()[0] == 0
     first.save(5, 10, 15, 20, 25)
     assert first.steps() == [10, 20, 25]
-    assert not list(first.attempt.rglob("weights.pt")), "what is sent leaves this host's disk"
+    assert not list(first.attempt.rglob(WEIGHTS)), "what is sent leaves this host's disk"
     another_host()
     assert Host(s3_store, first).newest() == (25, b"weights")
     second = Host(s3_store)
@@ -252,7 +258,7 @@ def test_a_harmed_one_is_passed_over(harm: str, s3_store: str, another_host: Mov
     host = Host(s3_store)
     host.save(5, 10)
     step = f"{host.folder}/checkpoints/step-00000010"
-    record, weights = f"{step}/{RECORD}", f"{step}/weights.pt"
+    record, weights = f"{step}/{RECORD}", f"{step}/weights.safetensors"
     data: Any = host.files.read(weights)
     match harm:
         case "half done" | "delete":
@@ -273,7 +279,7 @@ def test_a_harmed_one_is_passed_over(harm: str, s3_store: str, another_host: Mov
 def test_going_back_takes_away_the_course_that_is_given_up(s3_store: str) -> None:
     host = Host(s3_store)
     host.save(7, 8)
-    host.files.write(f"{host.folder}/checkpoints/step-00000009/weights.pt", b"half")
+    host.files.write(f"{host.folder}/checkpoints/step-00000009/weights.safetensors", b"half")
     for back, left in ((7, [7]), (0, [])):
         host.checkpoints.forget_after(back)
         assert host.steps() == left
