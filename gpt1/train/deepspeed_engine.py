@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt1.errors import UserError
-from gpt1.train.deepspeed_state import gather, scatter
+from gpt1.train._deepspeed_private import gather, scatter
 from gpt1.train.engine import Engine, Precision, TorchEngine, Write, clip_gradients
 from gpt1.train.host_memory import keep_freed_memory
 from gpt1.train.optimiser import OptimiserConfig, make_optimiser
