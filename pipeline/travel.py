@@ -54,11 +54,11 @@ class StoreTravel:
         folder.mkdir(parents=True, exist_ok=True)
         return cache.mark_busy(folder)
 
-    def names(self, folder: Path) -> list[str]:
+    def list(self, folder: Path) -> Sequence[str]:
         prefix = f"{self._key(folder)}/"
         return [entry.key.removeprefix(prefix) for entry in self.store.objects.entries(prefix)]
 
-    def send(self, folder: Path, name: str) -> None:
+    def upload(self, folder: Path, name: str) -> None:
         self.store.objects.upload(f"{self._key(folder)}/{name}", folder / name)
 
     def write(self, folder: Path, name: str, data: bytes) -> None:
@@ -68,11 +68,11 @@ class StoreTravel:
         found = self.store.objects.read(f"{self._key(folder)}/{name}")
         return None if found is None else found.data
 
-    def receive(self, folder: Path, name: str, file: Path) -> str | None:
+    def download(self, folder: Path, name: str, file: Path) -> str | None:
         file.parent.mkdir(parents=True, exist_ok=True)
         return self.store.objects.download(f"{self._key(folder)}/{name}", file)
 
-    def forget(self, folder: Path, names: Sequence[str]) -> None:
+    def delete(self, folder: Path, names: Sequence[str]) -> None:
         self.store.objects.remove(f"{self._key(folder)}/{name}" for name in names)
 
     def _key(self, folder: Path) -> str:

@@ -109,7 +109,7 @@ def run_rank(arguments: dict[str, Any]) -> None:
         name = STOPPED if isinstance(error, StoppedError | Stopped) else REFUSAL
         (output / name).write_text(str(error), encoding="utf-8")
         if travel:
-            travel.send(output, name)
+            travel.upload(output, name)
         return
     if travel:
         _send(output, travel, arguments["mark"])
@@ -168,14 +168,14 @@ def _send(output: Path, travel: Travel, mark: str) -> None:
         ]
         for path in [*top, *(output / "snapshots").glob("*.safetensors")]:
             name = path.relative_to(output).as_posix()
-            travel.send(output, name)
+            travel.upload(output, name)
             listed[name] = sha256(path)
     travel.write(output, SENT, json.dumps(listed).encode())
 
 
 def _receive(output: Path, travel: Travel) -> None:
     for name, digest in json.loads(travel.read(output, SENT) or b"{}").items():
-        if travel.receive(output, name, output / name) != digest:
+        if travel.download(output, name, output / name) != digest:
             raise OSError(f"{name} was corrupted in transfer from rank 0")
 
 

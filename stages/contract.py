@@ -17,7 +17,7 @@ from typing import IO, Any, ClassVar, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
-from gpt1.train.vault import Vault
+from gpt1.train.vault import CheckpointStorage
 
 PROVENANCE = (
     "run", "mlflow_run_id", "git_commit", "packages", "started", "finished", "seconds", "resources",
@@ -201,9 +201,9 @@ class Reporter(Protocol):
         ...
 
 
-class Travel(Vault, Protocol):
+class Travel(CheckpointStorage, Protocol):
     """How paths and files of a store that hosts do not share get from one host to another: the
-    paths as `here` says, the files as in a vault. Picklable.
+    paths as `here` says, the files as a checkpoint storage does. Picklable.
     """
 
     def here(self, value: Any) -> Any:

@@ -48,7 +48,7 @@ from gpt1.train.schedule import learning_rate
 from gpt1.train.speed import Speedometer, peak_tflops
 from gpt1.train.trace import Trace
 from gpt1.train.validation import HeldOut
-from gpt1.train.vault import Vault
+from gpt1.train.vault import CheckpointStorage
 from gpt1.train.vault_checkpoints import VaultCheckpoints
 from gpt1.train.watch import Watch
 from gpt1.weights.store import save_weights
@@ -60,11 +60,12 @@ NewModule = Callable[[], LanguageModelling]
 
 
 def pretrain(
-    config: PretrainConfig, place: Place, reporter: Reporter, vault: Vault | None = None
+    config: PretrainConfig, place: Place, reporter: Reporter,
+    storage: CheckpointStorage | None = None,
 ) -> None:
     """Train from the newest whole checkpoint, or from the initial weights, to `config.steps`.
 
-    `vault` keeps the checkpoints where the ranks' hosts share no disk; else they lie in
+    `storage` keeps the checkpoints where the ranks' hosts share no disk; else they lie in
     `place.output`, which all ranks share.
 
     Writes into `place.output`: model.safetensors, config.json, snapshots/, metrics.jsonl,
@@ -92,8 +93,8 @@ def pretrain(
             output / "checkpoints", [Path(path) for path in place.earlier], keep, ranks,
             reporter.info,
         )
-        if vault is None
-        else VaultCheckpoints(output, vault, keep, ranks, reporter.info)
+        if storage is None
+        else VaultCheckpoints(output, storage, keep, ranks, reporter.info)
     )
     speedometer = Speedometer(
         config.model, config.batch * config.model.context, ranks.world, peak_tflops(ranks.device)

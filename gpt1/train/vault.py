@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Protocol
 
 
-class Vault(Protocol):
+class CheckpointStorage(Protocol):
     """`folder` is one of this host; the same folder of another host stands for the same place.
 
     Names are relative to it.
     """
 
-    def names(self, folder: Path) -> list[str]:
+    def list(self, folder: Path) -> Sequence[str]:
         """What was put into the place or below it."""
         ...
 
-    def send(self, folder: Path, name: str) -> None:
+    def upload(self, folder: Path, name: str) -> None:
         """Put the file `name` of the folder, in place of one put before."""
         ...
 
@@ -29,10 +29,10 @@ class Vault(Protocol):
         """What was put as `name`, or None."""
         ...
 
-    def receive(self, folder: Path, name: str, file: Path) -> str | None:
+    def download(self, folder: Path, name: str, file: Path) -> str | None:
         """Write what was put as `name` to a file; its sha256, or None when nothing was put."""
         ...
 
-    def forget(self, folder: Path, names: Sequence[str]) -> None:
+    def delete(self, folder: Path, names: Sequence[str]) -> None:
         """Take things back."""
         ...

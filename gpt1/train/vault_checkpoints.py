@@ -13,6 +13,7 @@ import json
 import re
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 from gpt1 import fault
@@ -28,7 +29,7 @@ from gpt1.train.checkpoint_record import (
 )
 from gpt1.train.ranks import Ranks
 from gpt1.train.saving import LISTING, PATIENCE, Draft, Fits, Keep, Saving, Say, any_fits
-from gpt1.train.vault import Vault
+from gpt1.train.vault import CheckpointStorage
 
 FOLDER = "checkpoints"
 _RECORDS = re.compile(rf"([^/]+)/{FOLDER}/step-(\d+)/{re.escape(RECORD)}")
@@ -40,10 +41,12 @@ class VaultCheckpoints(Saving):
     `output` is this attempt's folder on this host; earlier attempts are those beside it.
     """
 
-    def __init__(self, output: Path, vault: Vault, keep: Keep, ranks: Ranks, info: Say) -> None:
+    def __init__(
+        self, output: Path, storage: CheckpointStorage, keep: Keep, ranks: Ranks, info: Say
+    ) -> None:
         super().__init__(keep, ranks, info)
         self.output = output
-        self.vault = vault
+        self.storage = storage
         self._sent: dict[str, str] = {}
         """Snapshots that lie in the vault, with their sha256: after going back one of the same
         name may be another.
@@ -66,7 +69,7 @@ class VaultCheckpoints(Saving):
         return found
 
     def _newest(self, fits: Fits) -> tuple[str, int] | None:
-        found = [_RECORDS.fullmatch(name) for name in self.vault.names(self.output.parent)]
+        found = [_RECORDS.fullmatch(name) for name in self.storage.list(self.output.parent)]
         places = [(int(match[2]), match[1]) for match in found if match]
         for step, attempt in sorted(places, reverse=True):
             checkpoint = self._fetch(attempt, step)
@@ -83,7 +86,7 @@ class VaultCheckpoints(Saving):
     def _fetch(self, attempt: str, step: int) -> Checkpoint | str:
         """This host's copy of a checkpoint, or why it is not whole."""
         source = self.output.parent / attempt
-        data = self.vault.read(source / FOLDER / _name(step), RECORD)
+        data = self.storage.read(source / FOLDER / _name(step), RECORD)
         if data is None:
             return f"its {RECORD} is missing"
         try:
@@ -112,7 +115,7 @@ class VaultCheckpoints(Saving):
         if file.exists():
             return None
         private = file.with_name(f".fetch-{uuid.uuid4().hex}")
-        found = self.vault.receive(source, name, private)
+        found = self.storage.download(source, name, private)
         if found != digest:
             private.unlink(missing_ok=True)
             return f"{Path(name).name} is " + (
@@ -124,7 +127,7 @@ class VaultCheckpoints(Saving):
     def _open(self, step: int, nonce: str) -> Path:  # noqa: ARG002 (the lists carry it)
         folder = self.output / FOLDER / _name(step)
         if self.ranks.first:
-            self.vault.forget(
+            self.storage.delete(
                 folder, [RECORD]
             )  # of a damaged one of the same step, that was passed over
         return folder
@@ -135,10 +138,10 @@ class VaultCheckpoints(Saving):
             file = list_file(folder, write())
             listed |= file
             for name in file:
-                self.vault.send(folder, name)
+                self.storage.upload(folder, name)
                 (folder / name).unlink()
         if not self.ranks.first:
-            self.vault.write(
+            self.storage.write(
                 folder, f"{LISTING}{draft.nonce}-{self.ranks.rank}", json.dumps(listed).encode()
             )
             return
@@ -147,20 +150,20 @@ class VaultCheckpoints(Saving):
             listed |= self._await_listing(folder, name)
         told = draft.history.encode()
         listed[HISTORY] = {"size": len(told), "sha256": hashlib.sha256(told).hexdigest()}
-        self.vault.write(folder, HISTORY, told)
+        self.storage.write(folder, HISTORY, told)
         for snapshot, digest in sorted(draft.record["snapshots"].items() - self._sent.items()):
-            self.vault.send(self.output, f"snapshots/{snapshot}")
+            self.storage.upload(self.output, f"snapshots/{snapshot}")
             self._sent[snapshot] = digest
         record = {"format": FORMAT, **draft.record, "files": listed}
         fault.point("checkpoint.written")
-        self.vault.write(folder, RECORD, json.dumps(record, indent=2, sort_keys=True).encode())
+        self.storage.write(folder, RECORD, json.dumps(record, indent=2, sort_keys=True).encode())
         fault.point("checkpoint.published")
-        self.vault.forget(folder, listings)
+        self.storage.delete(folder, listings)
         self._forget_old()
 
     def _await_listing(self, folder: Path, name: str) -> Listing:
         deadline = time.monotonic() + PATIENCE
-        while (found := self.vault.read(folder, name)) is None:
+        while (found := self.storage.read(folder, name)) is None:
             if time.monotonic() > deadline:
                 raise TimeoutError(
                     f"{folder.name}: another rank did not upload its share of the checkpoint within"
@@ -184,19 +187,19 @@ class VaultCheckpoints(Saving):
             if later > step:
                 self._forget(later, names)
 
-    def _own(self) -> list[str]:
+    def _own(self) -> Sequence[str]:
         """What this attempt has put, of all its checkpoints."""
-        return self.vault.names(self.output / FOLDER)
+        return self.storage.list(self.output / FOLDER)
 
-    def _forget(self, step: int, names: list[str]) -> None:
+    def _forget(self, step: int, names: Sequence[str]) -> None:
         """Of this attempt's own; the record first, for half a checkpoint must not look whole."""
         of_step = [name for name in names if name.startswith(f"{_name(step)}/")]
-        self.vault.forget(
+        self.storage.delete(
             self.output / FOLDER, sorted(of_step, key=lambda name: not name.endswith(f"/{RECORD}"))
         )
 
 
-def _steps(names: list[str]) -> list[int]:
+def _steps(names: Sequence[str]) -> list[int]:
     """The steps of which there is something, newest first."""
     return sorted(
         {int(match[1]) for name in names if (match := re.match(r"step-(\d+)/", name))}, reverse=True
