@@ -26,8 +26,8 @@ POINTS = {
     "job.written": "a job's process has written its files, but not its record",
     "job.published": "a job's process has written its record",
     "train.step": "a rank or a fine-tuning job has finished a step",
-    "checkpoint.written": "rank 0 has written a checkpoint's files, but not its record",
-    "checkpoint.recorded": "rank 0 has written a checkpoint's record, but not renamed the folder",
+    "checkpoint.written": "rank 0 has written a checkpoint's files, but not its manifest",
+    "checkpoint.recorded": "rank 0 has written a checkpoint's manifest, but published nothing",
     "checkpoint.published": "rank 0 has published a checkpoint, but not deleted older ones",
     "trainer.begun": "Ray Train's controller has connected the ranks; they have not trained",
     "trainer.ended": (

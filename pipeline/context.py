@@ -89,8 +89,12 @@ class StageContext:
         return [
             path
             for attempt in attempts
-            if attempt != self.attempt and (path := attempt / name).exists()
+            if attempt != self.attempt and self._has(path := attempt / name)
         ]
+
+    def _has(self, path: Path) -> bool:
+        """Whether it is on this host, or in a store that hosts do not share."""
+        return path.exists() or (self.travel is not None and bool(self.travel.list(path)))
 
     def info(self, text: str) -> None:
         self.reporter.info(text)

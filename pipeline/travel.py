@@ -58,8 +58,8 @@ class StoreTravel:
         prefix = f"{self._key(folder)}/"
         return [entry.key.removeprefix(prefix) for entry in self.store.objects.entries(prefix)]
 
-    def upload(self, folder: Path, name: str) -> None:
-        self.store.objects.upload(f"{self._key(folder)}/{name}", folder / name)
+    def upload(self, folder: Path, name: str, file: Path) -> None:
+        self.store.objects.upload(f"{self._key(folder)}/{name}", file)
 
     def write(self, folder: Path, name: str, data: bytes) -> None:
         self.store.objects.write(f"{self._key(folder)}/{name}", data)
@@ -68,9 +68,10 @@ class StoreTravel:
         found = self.store.objects.read(f"{self._key(folder)}/{name}")
         return None if found is None else found.data
 
-    def download(self, folder: Path, name: str, file: Path) -> str | None:
+    def download(self, folder: Path, name: str, file: Path) -> Path | None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        return self.store.objects.download(f"{self._key(folder)}/{name}", file)
+        found = self.store.objects.download(f"{self._key(folder)}/{name}", file)
+        return None if found is None else file
 
     def delete(self, folder: Path, names: Sequence[str]) -> None:
         self.store.objects.remove(f"{self._key(folder)}/{name}" for name in names)

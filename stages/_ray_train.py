@@ -109,7 +109,7 @@ def run_rank(arguments: dict[str, Any]) -> None:
         name = STOPPED if isinstance(error, StoppedError | Stopped) else REFUSAL
         (output / name).write_text(str(error), encoding="utf-8")
         if travel:
-            travel.upload(output, name)
+            travel.upload(output, name, output / name)
         return
     if travel:
         _send(output, travel, arguments["mark"])
@@ -156,7 +156,7 @@ def _refusal(output: Path, travel: Travel | None) -> UserError | None:
 
 def _send(output: Path, travel: Travel, mark: str) -> None:
     """Rank 0 lets the driver have what it wrote, where that is on another host."""
-    from gpt1.train.checkpoint_record import sha256
+    from gpt1.train.checkpoint import sha256
     from gpt1.train.ranks import Ranks
 
     if not Ranks.connect().first:
@@ -168,14 +168,17 @@ def _send(output: Path, travel: Travel, mark: str) -> None:
         ]
         for path in [*top, *(output / "snapshots").glob("*.safetensors")]:
             name = path.relative_to(output).as_posix()
-            travel.upload(output, name)
+            travel.upload(output, name, path)
             listed[name] = sha256(path)
     travel.write(output, SENT, json.dumps(listed).encode())
 
 
 def _receive(output: Path, travel: Travel) -> None:
+    from gpt1.train.checkpoint import sha256
+
     for name, digest in json.loads(travel.read(output, SENT) or b"{}").items():
-        if travel.download(output, name, output / name) != digest:
+        file = travel.download(output, name, output / name)
+        if file is None or sha256(file) != digest:
             raise OSError(f"{name} was corrupted in transfer from rank 0")
 
 

@@ -17,7 +17,7 @@ from typing import IO, Any, ClassVar, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
-from gpt1.train.vault import CheckpointStorage
+from gpt1.train.checkpoint import CheckpointStorage
 
 PROVENANCE = (
     "run", "mlflow_run_id", "git_commit", "packages", "started", "finished", "seconds", "resources",

@@ -392,7 +392,7 @@ def _config(
     settings: PretrainSettings, vocabulary: Vocabulary, external_files: Sequence[ExternalFile] = ()
 ) -> PretrainConfig:
     from gpt1.text.encoder import TextEncoder
-    from gpt1.train.checkpoint_record import sha256
+    from gpt1.train.checkpoint import sha256
     from gpt1.train.pretrain_config import PROMPTS, PretrainConfig, Prompt
 
     encoder, initial = TextEncoder(vocabulary), _initial(external_files)
@@ -500,11 +500,7 @@ def _place(settings: PretrainSettings, context: Context) -> Place:
         books=str(shards.path("books.parquet")),
         vocabulary=str(_folder(context.input("vocabulary"))),
         output=str(context.attempt),
-        earlier=(
-            ()
-            if context.travel
-            else tuple(str(path) for path in context.previous_attempts("checkpoints"))
-        ),
+        earlier=tuple(str(path) for path in context.previous_attempts("checkpoints")),
         deepspeed=str(context.external_files[0].path),
         **_saving(settings),
         init_from=str(initial.path.parent) if initial else "",

@@ -22,13 +22,9 @@ SECONDS = 600
 
 
 MUTANTS: dict[str, tuple[str, ...]] = {
-    "a record written before its files": (
-        "gpt1/train/checkpoint.py", "        private, listed = draft.folder, Listing()\n",
-        "        private, listed = draft.folder, Listing()\n"
-        "        write_record(private, draft.record, listed)\n"
-        '        private = private.rename(self.own / f"step-{draft.step:08d}")\n',
-        "gpt1/test_train_resume.py",
-    ),
+    "a checkpoint taken unchecked": (
+        "gpt1/train/checkpoint.py", "if found != expected:", "if False:",
+        "pipeline/test_checkpoints.py"),
     "a lease never released": (
         "pipeline/lease.py", "word.remove()", "pass", "pipeline/test_store_contract.py"),
     "a part taken unchecked": (

@@ -1,8 +1,20 @@
-"""The complete state of a DeepSpeed engine in and out, whatever its ranks and ZeRO stage."""
+"""What DeepSpeed's public calls cannot do: a training's complete state in and out, at ZeRO 1 to 3.
+
+It depends on attributes that another version of DeepSpeed may lack, so the version is checked. The
+public `safe_get_*` and `safe_set_*` do most of the work. What is missing in 0.19.8:
+
+- ZeRO 1 and 2 with two parameter groups: the moments of the second are not found (`_link_moments`).
+- Before the first update there are no moments to set (`_make_moments`).
+- A full set raises under ZeRO 3 where the ranks do not divide a parameter (`_local`).
+- Setting the fp32 masters leaves the module's weights as they were (`_set_weight`).
+- The optimizer's number of updates cannot be set (`scatter`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,47 +22,74 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gpt1.errors import UserError
+from gpt1.train.checkpoint import WEIGHTS, TrainingState
+from gpt1.train.engine import Values, copy_to_cpu, shape_of
 from gpt1.train.optimiser import MOMENTS
-from gpt1.train.portable import PortableState, check_names, copy_state, restore_state
+
+TESTED = ("0.19.8",)
+"""The versions of DeepSpeed with which tests/gpt1/test_train_resume.py has passed."""
 
 
-def gather(engine: Any, stage: int, *, keep: bool, moments: bool = True) -> PortableState:
-    """The whole state, on the CPU.
+def import_deepspeed(device: torch.device) -> Any:
+    """DeepSpeed, quiet, and on a CPU without the operator that it would compile for a minute
+    (and that needs a compiler).
+
+    Raises UserError for a version that was not tested.
+    """
+    import deepspeed
+    import deepspeed.ops
+    from deepspeed.utils import logger
+
+    version = deepspeed.__version__.partition("+")[0]
+    if version not in TESTED:
+        raise UserError(
+            f"deepspeed: found version {version}, expected {' or '.join(TESTED)}, the only ones"
+            f" tested; run `pip install deepspeed=={TESTED[-1]}`, or train on one rank, which does"
+            " not use it"
+        )
+    warnings.filterwarnings(
+        "ignore", category=FutureWarning, module=r"torch\.distributed"
+    )  # DeepSpeed's calls, a line each
+    logger.setLevel(logging.ERROR)
+    if device.type == "cpu":
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def gather(engine: Any, stage: int, *, keep: bool, parts: Sequence[str]) -> TrainingState:
+    """The complete state, on the CPU: those of its `parts`.
 
     All ranks must call it; those that do not `keep` it get an empty one.
     """
-    if stage == 0:
-        return copy_state(engine.module, engine.optimizer) if keep else PortableState()
-    state = PortableState(_updates(engine))
+    state = TrainingState(_updates(engine))
     _link_moments(engine, stage)
     for name, parameter in engine.module.named_parameters():
-        for part in ("weights", *MOMENTS) if moments else ("weights",):
-            whole = _whole(parameter, part)
+        for part in parts:
+            complete = _gather(parameter, part)
             if keep:
-                target = state.weights if part == "weights" else state.moments[part]
-                target[name] = whole.detach().to("cpu", torch.float32, copy=True).contiguous()
+                state.add(part, name, copy_to_cpu(complete))
     return state
 
 
 @torch.no_grad()
-def scatter(engine: Any, stage: int, state: PortableState) -> None:
-    """Give every rank its share of a whole state.
+def scatter(
+    engine: Any, stage: int, updates: int, values: Iterable[tuple[str, Values]]
+) -> None:
+    """Give every rank its share of a complete state: of each parameter's `values`.
 
     All ranks must call it, with the same state, at the beginning or between updates: whatever
     weights and moments were there, spoiled ones too, are overwritten.
     """
-    if stage == 0:
-        restore_state(engine.module, engine.optimizer, state)
-        return
-    check_names(engine.module, state)
     _make_moments(engine, stage)
     _link_moments(engine, stage)
-    for name, parameter in engine.module.named_parameters():
-        _set_weight(engine, stage, parameter, state.weights[name])
+    parameters = dict(engine.module.named_parameters())
+    for name, tensors in values:
+        _set_weight(engine, stage, parameters[name], tensors[WEIGHTS])
         for moment in MOMENTS:
-            _set_moment(engine, stage, parameter, moment, state.moments[moment][name])
-    for values in engine.optimizer.optimizer.state.values():
-        values["step"].fill_(state.updates)
+            _set_moment(engine, stage, parameters[name], moment, tensors[moment])
+    for state in engine.optimizer.optimizer.state.values():
+        state["step"].fill_(updates)
 
 
 def _updates(engine: Any) -> int:
@@ -58,15 +97,15 @@ def _updates(engine: Any) -> int:
     return round(float(values["step"])) if values else 0
 
 
-def _whole(parameter: nn.Parameter, part: str) -> Tensor:
+def _gather(parameter: nn.Parameter, part: str) -> Tensor:
     from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
-    whole = (
+    complete = (
         safe_get_full_fp32_param(parameter)
-        if part == "weights"
+        if part == WEIGHTS
         else safe_get_full_optimizer_state(parameter, part)
     )
-    return whole.view(getattr(parameter, "ds_shape", parameter.shape))
+    return complete.view(shape_of(parameter))
 
 
 def _flat_shares(engine: Any, stage: int) -> Iterator[Tensor]:

@@ -1,145 +1,527 @@
-"""Checkpoints that are either whole or do not count, written beside the training.
+"""Checkpoints of a training: complete, or skipped.
 
-Each rank's thread writes, syncs and hashes its files in a private folder and leaves a list. When
-all lists are there, rank 0's thread writes the record, last, and renames the folder. A folder
-without a record, or whose files differ from it, is passed over with a warning.
+There is one form for every number of ranks and every ZeRO stage. ATTEMPT/checkpoints/step-NNNNNNNN/
+holds
+
+    state.safetensors   fp32 weights and both moments by parameter name, and the number of updates
+    history.json        what the training has reported so far
+    manifest.json       step, facts, size and sha256 of both files and of the snapshots they need
+                        (ATTEMPT/snapshots/), and the sha256 of the manifest's own content
+
+States of a checkpoint:
+
+    gathered    all ranks have passed their shares to rank 0, which has a copy; training continues
+    written     the writer thread of rank 0 has written both files in a private folder
+    recorded    the manifest is in the private folder, too
+    published   the storage has the files, synced, and last the manifest: from now on it counts
+    deleted     by the RetentionPolicy or by `delete_after`, the manifest first
+
+A process that dies in between leaves files without a manifest; the next checkpoint of that step
+replaces them. A reader takes the newest checkpoint whose every byte is as recorded.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import re
 import shutil
-import time
-import uuid
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Protocol
+
+from safetensors import SafetensorError, safe_open
 
 from gpt1 import fault
-from gpt1.train.checkpoint_record import (
-    HISTORY,
-    Checkpoint,
-    Listing,
-    list_file,
-    read_checkpoint,
-    sync,
-    write_record,
-    write_synced,
-)
-from gpt1.train.ranks import Ranks
-from gpt1.train.saving import LISTING, PATIENCE, Draft, Fits, Keep, Saving, Say, any_fits
+from gpt1.paths import leads_out
 
-PRIVATE = ".writing-"
+if TYPE_CHECKING:  # the stages' contract imports this file, and must not import torch
+    from torch import Tensor
+
+    from gpt1.train.ranks import Ranks
+
+CHECKPOINTS, SNAPSHOTS = "checkpoints", "snapshots"
+STATE, HISTORY, MANIFEST = "state.safetensors", "history.json", "manifest.json"
+FORMAT = 1
+WEIGHTS = "weights"
+PRIVATE = ".private-"
+_FILE = re.compile(r"step-(\d{8,})/([^/]+)")
+_METADATA = "gpt1_training"
 
 
-class Checkpoints(Saving):
-    """The checkpoints of one run: its `own` folder, to which it writes, and those of
-    `previous_attempts` attempts, which it only reads.
+class DamagedCheckpoint(Exception):
+    """Why a checkpoint does not count; the text follows its name."""
+
+
+# What a checkpoint holds
+
+
+@dataclass
+class TrainingState:
+    """What an update changes: `weights` and, by moment, `moments`, fp32 on the CPU under the
+    parameters' names, and the number of `updates` that the optimizer counted. Random state and
+    data position follow from the step (docs/explanation/training.md).
+    """
+
+    updates: int = 0
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    moments: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    def add(self, part: str, name: str, value: Tensor) -> None:
+        """Add the weights (`part` is WEIGHTS) or a moment of the parameter `name`."""
+        (self.weights if part == WEIGHTS else self.moments.setdefault(part, {}))[name] = value
+
+    def get(self, part: str, name: str) -> Tensor:
+        """What `add` added. Raises KeyError."""
+        return (self.weights if part == WEIGHTS else self.moments[part])[name]
+
+
+def write_state(file: Path, state: TrainingState) -> None:
+    """Write `state`; tensors are named `weights/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`."""
+    from gpt1.weights.store import write_tensors
+
+    tensors = {
+        f"{part}/{name}": tensor
+        for part, values in {WEIGHTS: state.weights, **state.moments}.items()
+        for name, tensor in values.items()
+    }
+    write_tensors(file, tensors, {_METADATA: json.dumps({"updates": state.updates})})
+
+
+def read_state(file: Path) -> TrainingState:
+    """The state in a file. Raises DamagedCheckpoint when it is none."""
+    try:
+        with safe_open(file, framework="pt") as handle:
+            state = TrainingState(json.loads(handle.metadata()[_METADATA])["updates"])
+            for key in handle.keys():  # noqa: SIM118
+                part, _, name = key.partition("/")
+                state.add(part, name, handle.get_tensor(key))
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise DamagedCheckpoint(f"{file.name} is not a training state ({error!r})") from None
+    return state
+
+
+@dataclass(frozen=True)
+class CheckpointFacts:
+    """The training that wrote a checkpoint: its configuration as JSON values, the number of ranks,
+    the ZeRO stage in force, and the name of its run.
+    """
+
+    config: Mapping[str, Any]
+    ranks: int
+    zero: int
+    run: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint. `history` is as it was saved; `state` is on rank 0 only."""
+
+    folder: Path
+    step: int
+    facts: CheckpointFacts
+    history: str
+    state: TrainingState | None = None
+
+
+# The manifest
+
+
+@dataclass(frozen=True)
+class FileDigest:
+    """Size in bytes and SHA-256 (hexadecimal) of a file."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What manifest.json records."""
+
+    step: int
+    facts: CheckpointFacts
+    files: Mapping[str, FileDigest]
+    snapshots: Mapping[str, FileDigest]
+
+    def to_bytes(self) -> bytes:
+        """As JSON, with the sha256 of its content."""
+        content = {"format": FORMAT, **asdict(self)}
+        signed = {**content, "sha256": content_sha256(content)}
+        return json.dumps(signed, indent=2, sort_keys=True).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Manifest:
+        """The inverse of `to_bytes`. Raises DamagedCheckpoint for anything else."""
+        try:
+            content = json.loads(data.decode())
+        except (ValueError, RecursionError) as error:
+            raise DamagedCheckpoint(f"{MANIFEST} cannot be read ({error})") from None
+        if not isinstance(content, dict) or content.pop("sha256", None) != content_sha256(content):
+            raise DamagedCheckpoint(f"{MANIFEST} is damaged (its content has another sha256)")
+        if content.get("format") != FORMAT:
+            found = content.get("format")
+            raise DamagedCheckpoint(f"{MANIFEST}: its format is {found!r}, expected {FORMAT}")
+        names = {"format": int, "step": int, "facts": dict, "files": dict, "snapshots": dict}
+        _check_fields(content, names, "it")
+        facts = {"config": dict, "ranks": int, "zero": int, "run": str}
+        found = cls(
+            content["step"], CheckpointFacts(**_check_fields(content["facts"], facts, "facts")),
+            _digests(content["files"]), _digests(content["snapshots"]),
+        )  # fmt: skip
+        if found.files.keys() != {STATE, HISTORY}:
+            raise DamagedCheckpoint(f"{MANIFEST} lists {', '.join(found.files) or 'no file'}")
+        return found
+
+
+def content_sha256(content: Mapping[str, Any]) -> str:
+    """Of JSON values, independent of spaces and of the order of keys."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _digests(listed: Mapping[str, object]) -> dict[str, FileDigest]:
+    outside = [name for name in listed if leads_out(name) or "/" in name]
+    if outside:
+        raise DamagedCheckpoint(f"{MANIFEST} names {outside[0]!r}, which is outside its folder")
+    types = {"size": int, "sha256": str}
+    return {
+        name: FileDigest(**_check_fields(entry, types, name)) for name, entry in listed.items()
+    }
+
+
+def _check_fields(value: object, types: Mapping[str, type], where: str) -> dict[str, Any]:
+    """`value`, where it is a JSON object with these fields alone, of exactly these types."""
+    found = {name: type(one) for name, one in value.items()} if isinstance(value, dict) else None
+    if not isinstance(value, dict) or found != types:
+        expected = ", ".join(f"{name} ({kind.__name__})" for name, kind in types.items())
+        raise DamagedCheckpoint(f"{MANIFEST}: {where} is not an object of {expected}")
+    return value
+
+
+# Where checkpoints are kept
+
+
+class CheckpointStorage(Protocol):
+    """Files that all ranks' hosts can reach. A folder is named by its path on this host; names are
+    relative to it. Each call replaces or reads a file completely.
+    """
+
+    def list(self, folder: Path) -> Sequence[str]:
+        """The names of all files below a folder."""
+        ...
+
+    def upload(self, folder: Path, name: str, file: Path) -> None:
+        """Store `file` as `name`, safe from a power cut. It may be moved there."""
+        ...
+
+    def download(self, folder: Path, name: str, file: Path) -> Path | None:
+        """Write what is stored as `name` to `file`, and return it; or the stored file itself,
+        where it is on this host. None when there is no such name.
+        """
+        ...
+
+    def read(self, folder: Path, name: str) -> bytes | None:
+        """What is stored as `name`, or None."""
+        ...
+
+    def write(self, folder: Path, name: str, data: bytes) -> None:
+        """Store bytes as `name`."""
+        ...
+
+    def delete(self, folder: Path, names: Sequence[str]) -> None:
+        """Delete files, in this order."""
+        ...
+
+
+class FolderStorage:
+    """The storage of hosts that share a disk: the folders themselves."""
+
+    def list(self, folder: Path) -> Sequence[str]:
+        return [
+            path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+        ]
+
+    def upload(self, folder: Path, name: str, file: Path) -> None:
+        _sync(file)
+        if file == folder / name:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        file.replace(folder / name)
+        _sync(folder)
+        _sync(folder.parent)
+
+    def download(self, folder: Path, name: str, file: Path) -> Path | None:  # noqa: ARG002
+        return folder / name if (folder / name).is_file() else None
+
+    def read(self, folder: Path, name: str) -> bytes | None:
+        try:
+            return (folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(self, folder: Path, name: str, data: bytes) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        private = folder / f"{PRIVATE}{name}"
+        private.write_bytes(data)
+        self.upload(folder, name, private)
+
+    def delete(self, folder: Path, names: Sequence[str]) -> None:
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+        with suppress(OSError):  # there are other files in it
+            folder.rmdir()
+
+
+# Saving and loading
+
+
+@dataclass(frozen=True)
+class RetentionPolicy:
+    """Which checkpoints of an attempt are kept: the `newest` ones, and those whose step is a
+    multiple of `every` (0: no others).
+    """
+
+    newest: int = 2
+    every: int = 0
+
+
+Fits = Callable[[Checkpoint], bool]
+
+
+class CheckpointManager:
+    """The checkpoints of one training. All ranks have one and make the same calls.
+
+    Rank 0 alone reads and writes. It writes to `output`/checkpoints; `earlier` are the checkpoints
+    folders of earlier attempts, oldest first, which it only reads. At most one checkpoint is in
+    flight: the next call waits for it, and raises what the writer thread raised.
     """
 
     def __init__(
-        self, own: Path, earlier: Sequence[Path], keep: Keep, ranks: Ranks, info: Say
+        self, output: Path, earlier: Sequence[Path], retention: RetentionPolicy, ranks: Ranks,
+        info: Callable[[str], None], storage: CheckpointStorage | None = None,
     ) -> None:
-        super().__init__(keep, ranks, info)
-        self.own = own
-        self.folders = [*earlier, own]
+        self.output = output
+        self.folder = output / CHECKPOINTS
+        self.folders = [*earlier, self.folder]
+        self.retention = retention
+        self.ranks = ranks
+        self.info = info
+        self.storage = storage or FolderStorage()
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._in_flight: Future[None] | None = None
+        self._uploaded: dict[str, str] = {}
+        """Snapshots in the storage, with their sha256: after a rollback, one of the same name may
+        have other weights.
+        """
         if ranks.first:
-            own.mkdir(parents=True, exist_ok=True)
-            for left_over in own.glob(f"{PRIVATE}*"):
+            output.mkdir(parents=True, exist_ok=True)
+            for left_over in output.glob(f"{PRIVATE}*"):
                 shutil.rmtree(left_over, ignore_errors=True)
 
-    def newest(self, fits: Fits = any_fits) -> Checkpoint | None:
-        """The newest whole checkpoint of all folders that `fits`, the same on every rank.
+    def save(
+        self, step: int, facts: CheckpointFacts, history: str, snapshots: Mapping[str, str],
+        gather: Callable[[], TrainingState | None],
+    ) -> None:
+        """Begin the checkpoint after `step` updates; returns when the state has been copied.
 
-        Its files' hashes have been checked.
+        `gather` is called on every rank, once the checkpoint before is complete, and returns the
+        state on rank 0. `snapshots` (name -> sha256) are the files of `output`/snapshots without
+        which the checkpoint is not complete.
         """
-        return self.ranks.from_first(self._newest(fits) if self.ranks.first else None)
-
-    def _newest(self, fits: Fits) -> Checkpoint | None:
-        for folder in sorted_candidates(self.folders):
-            found = read_checkpoint(folder)
-            if isinstance(found, Checkpoint):
-                if fits(found):
-                    return found
-                continue
-            self.info(
-                f"warning: skipped checkpoint {folder}: {found}; using the one before it"
+        self.wait()
+        state = gather()
+        if state is not None:
+            self._in_flight = self._writer.submit(
+                self._write, step, facts, history, dict(snapshots), state
             )
+
+    def wait(self) -> None:
+        """Wait until the checkpoint in flight is complete."""
+        self.ranks.all_make(self._settle)
+
+    def latest(self, fits: Fits = lambda _: True) -> Checkpoint | None:
+        """The newest complete checkpoint that `fits`, which is asked on rank 0, without a state.
+
+        Its snapshots are put into `output`/snapshots. Damaged ones are skipped with a warning.
+        """
+        found = self.ranks.all_make(lambda: self._latest(fits) if self.ranks.first else None)
+        known: Checkpoint | None = self.ranks.from_first(found and replace(found, state=None))
+        return found or known
+
+    def delete_after(self, step: int) -> None:
+        """Training goes back to `step`: delete this attempt's later checkpoints.
+
+        They would be the newest, and the RetentionPolicy would delete each new one at once.
+        """
+        self.wait()
+        if self.ranks.first:
+            for later, names in self._list(self.folder).items():
+                if later > step:
+                    self._delete(later, names)
+        self.ranks.barrier()
+
+    def _settle(self) -> None:
+        if self._in_flight is not None:
+            in_flight, self._in_flight = self._in_flight, None
+            in_flight.result()
+
+    def _write(
+        self, step: int, facts: CheckpointFacts, history: str, snapshots: Mapping[str, str],
+        state: TrainingState,
+    ) -> None:
+        """From `gathered` to `published`; runs in the writer thread."""
+        target = self.folder / step_name(step)
+        with TemporaryDirectory(dir=self.output, prefix=PRIVATE) as name:
+            private = Path(name)
+            write_state(private / STATE, state)
+            (private / HISTORY).write_text(history, encoding="utf-8")
+            files = {file: describe_file(private / file) for file in (STATE, HISTORY)}
+            fault.point("checkpoint.written")
+            sizes = {
+                file: FileDigest((self.output / SNAPSHOTS / file).stat().st_size, sha256)
+                for file, sha256 in snapshots.items()
+            }
+            manifest = Manifest(step, facts, files, sizes)
+            (private / MANIFEST).write_bytes(manifest.to_bytes())
+            fault.point("checkpoint.recorded")
+            self._upload_snapshots(snapshots)
+            # A damaged checkpoint of the same step must not lend its manifest to new files.
+            self.storage.delete(target, [MANIFEST])
+            for file in (STATE, HISTORY, MANIFEST):
+                self.storage.upload(target, file, private / file)
+        fault.point("checkpoint.published")
+        self._delete_old(step)
+
+    def _upload_snapshots(self, snapshots: Mapping[str, str]) -> None:
+        folder = self.output / SNAPSHOTS
+        for name, sha256 in snapshots.items():
+            if self._uploaded.get(name) != sha256:
+                self.storage.upload(folder, name, folder / name)
+                self._uploaded[name] = sha256
+
+    def _delete_old(self, newest: int) -> None:
+        """Later steps than `newest` are damaged: training resumed from before them."""
+        found = {step: names for step, names in self._list(self.folder).items() if step <= newest}
+        complete = sorted(step for step, names in found.items() if MANIFEST in names)
+        every = self.retention.every
+        kept = {step for step in complete if every and step % every == 0}
+        kept.update(complete[-self.retention.newest :])
+        for step in found.keys() - kept:
+            self._delete(step, found[step])
+
+    def _delete(self, step: int, names: Sequence[str]) -> None:
+        """The manifest first: what is deleted in part must not look complete."""
+        last_first = sorted(names, key=lambda name: name != MANIFEST)
+        self.storage.delete(self.folder / step_name(step), last_first)
+
+    def _list(self, folder: Path) -> dict[int, list[str]]:
+        """The names of the files of each step there."""
+        found = defaultdict(list)
+        for match in map(_FILE.fullmatch, self.storage.list(folder)):
+            if match:
+                found[int(match[1])].append(match[2])
+        return found
+
+    def _latest(self, fits: Fits) -> Checkpoint | None:
+        # Of one step, that of the latest attempt first.
+        steps = [
+            (step, age) for age, folder in enumerate(self.folders) for step in self._list(folder)
+        ]
+        for step, age in sorted(steps, reverse=True):
+            folder = self.folders[age] / step_name(step)
+            try:
+                found = self._read(folder, fits)
+            except DamagedCheckpoint as damage:
+                self.info(
+                    f"warning: skipped checkpoint {folder}: {damage}; using the one before it"
+                )
+                continue
+            if found is not None:
+                return found
         return None
 
-    def _open(self, step: int, nonce: str) -> Path:
-        return self.own / f"{PRIVATE}{step:08d}-{nonce}"
+    def _read(self, folder: Path, fits: Fits) -> Checkpoint | None:
+        """The checkpoint there, if it fits. Raises DamagedCheckpoint."""
+        manifest = Manifest.from_bytes(self._read_small(folder, MANIFEST))
+        if folder.name != step_name(manifest.step):
+            raise DamagedCheckpoint(f"its {MANIFEST} belongs to step {manifest.step}")
+        history = self._read_small(folder, HISTORY)
+        digest = FileDigest(len(history), hashlib.sha256(history).hexdigest())
+        _compare(HISTORY, digest, manifest.files[HISTORY])
+        found = Checkpoint(folder, manifest.step, manifest.facts, history.decode())
+        if not fits(found):
+            return None
+        with TemporaryDirectory(dir=self.output, prefix=PRIVATE) as private:
+            state = self._fetch(folder, STATE, manifest.files[STATE], Path(private))
+            found = replace(found, state=read_state(state))
+            for name, expected in manifest.snapshots.items():
+                source = folder.parent.parent / SNAPSHOTS
+                self._copy_snapshot(source, name, expected, Path(private))
+        return found
 
-    def _write(self, draft: Draft) -> None:
-        private, listed = draft.folder, Listing()
-        for write in draft.writes:
-            listed |= list_file(private, write())
-        if not self.ranks.first:
-            write_synced(private / f"{LISTING}{self.ranks.rank}", json.dumps(listed))
+    def _read_small(self, folder: Path, name: str) -> bytes:
+        try:
+            data = self.storage.read(folder, name)
+        except OSError as error:
+            raise DamagedCheckpoint(f"{name} cannot be read ({error.strerror})") from None
+        if data is None:
+            raise DamagedCheckpoint(f"{name} is missing")
+        return data
+
+    def _fetch(self, folder: Path, name: str, expected: FileDigest, private: Path) -> Path:
+        """A file of this host with the recorded content. Raises DamagedCheckpoint."""
+        file = self.storage.download(folder, name, private / name)
+        if file is None:
+            raise DamagedCheckpoint(f"{name} is missing")
+        try:
+            found = describe_file(file)
+        except OSError as error:
+            raise DamagedCheckpoint(f"{name} cannot be read ({error.strerror})") from None
+        _compare(name, found, expected)
+        return file
+
+    def _copy_snapshot(self, source: Path, name: str, expected: FileDigest, private: Path) -> None:
+        """Let this attempt have the snapshot of an earlier one, or of this one on another host."""
+        own = self.output / SNAPSHOTS / name
+        if own.is_file() and describe_file(own) == expected:
             return
-        for rank in range(1, self.ranks.world):
-            listed |= _await_listing(private / f"{LISTING}{rank}")
-        (private / HISTORY).write_text(draft.history, encoding="utf-8")
-        fault.point("checkpoint.written")
-        write_record(private, draft.record, listed)
-        fault.point("checkpoint.recorded")
-        _publish(private, self.own / f"step-{draft.step:08d}")
-        fault.point("checkpoint.published")
-        self._forget_old()
-
-    def _forget_old(self) -> None:
-        for folder in sorted_candidates([self.own])[self.keep.newest :]:
-            if self.keep.every and step_of(folder) % self.keep.every == 0:
-                continue
-            _forget(folder)
-
-    def _forget_after(self, step: int) -> None:
-        for folder in sorted_candidates([self.own]):
-            if step_of(folder) > step:
-                _forget(folder)
+        file = self._fetch(source, name, expected, private)
+        own.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, own)
 
 
-def sorted_candidates(folders: Sequence[Path]) -> list[Path]:
-    """All published checkpoint folders, newest step first; of one step, that of the latest
-    attempt first.
-    """
-    found = []
-    for age, folder in enumerate(folders):
-        names = (
-            path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit()
-        )
-        found += [(step_of(path), age, path) for path in names]
-    return [path for _, _, path in sorted(found, reverse=True)]
+def step_name(step: int) -> str:
+    """The name of the folder of the checkpoint after `step` updates."""
+    return f"step-{step:08d}"
 
 
-def step_of(folder: Path) -> int:
-    """The step in a checkpoint folder's name."""
-    return int(folder.name.removeprefix("step-"))
+def describe_file(file: Path) -> FileDigest:
+    """Size and sha256 of a file."""
+    return FileDigest(file.stat().st_size, sha256(file))
 
 
-def _await_listing(file: Path) -> Listing:
-    deadline = time.monotonic() + PATIENCE
-    while not file.exists():
-        if time.monotonic() > deadline:
-            raise TimeoutError(
-                f"{file}: another rank did not write its share of the checkpoint within"
-                f" {PATIENCE:g} s"
-            )
-        time.sleep(0.005)
-    listed: Listing = json.loads(file.read_text(encoding="utf-8"))
-    file.unlink()
-    return listed
+def sha256(file: Path) -> str:
+    """The hex digest of a file."""
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _forget(folder: Path) -> None:
-    doomed = folder.with_name(
-        f"{PRIVATE}{uuid.uuid4().hex[:8]}"
-    )  # renamed first: half a checkpoint must not look whole
-    folder.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+def _compare(name: str, found: FileDigest, expected: FileDigest) -> None:
+    if found != expected:
+        raise DamagedCheckpoint(f"{name} is damaged (its size or sha256 is not the recorded one)")
 
 
-def _publish(private: Path, final: Path) -> None:
-    if final.exists():  # a damaged one of the same step, that was passed over
-        _forget(final)
-    private.rename(final)
-    sync(final.parent)
+def _sync(path: Path) -> None:
+    """Make sure that the contents of a file or folder are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

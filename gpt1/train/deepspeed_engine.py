@@ -5,9 +5,8 @@ CPUs (gloo).
 from __future__ import annotations
 
 import json
-import logging
 import os
-import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,22 @@ import torch
 from torch import Tensor, nn
 
 from gpt1.errors import UserError
-from gpt1.train._deepspeed_private import gather, scatter
-from gpt1.train.engine import Engine, Precision, TorchEngine, Write, clip_gradients
+from gpt1.train._deepspeed_private import gather, import_deepspeed, scatter
+from gpt1.train.checkpoint import WEIGHTS, TrainingState
+from gpt1.train.engine import (
+    PARTS,
+    Engine,
+    Precision,
+    TorchEngine,
+    Values,
+    check_parameters,
+    clip_gradients,
+    copy_state,
+    restore_state,
+    shape_of,
+)
 from gpt1.train.host_memory import keep_freed_memory
 from gpt1.train.optimiser import OptimiserConfig, make_optimiser
-from gpt1.train.portable import PORTABLE_FILE, PortableState, read_portable, write_portable
 from gpt1.train.pretrain_config import DEEPSPEED_FOLDER, computes_alone
 from gpt1.train.ranks import Ranks
 
@@ -76,19 +86,37 @@ class DeepSpeedEngine(Engine):
                 name: p.detach().float().cpu().clone() for name, p in self.module.named_parameters()
             }
         # the fp32 masters: parameters themselves are bf16, or spread over the ranks
-        return gather(self.engine, self.stage, keep=True, moments=False).weights
+        return gather(self.engine, self.stage, keep=True, parts=(WEIGHTS,)).weights
 
-    def save(self, folder: Path) -> list[Write]:
-        state = gather(self.engine, self.stage, keep=self.ranks.first)
-        if not self.ranks.first:
-            return []
-        return [lambda: write_portable(folder / PORTABLE_FILE, state)]
+    def copy_state(self) -> TrainingState | None:
+        if not self.plain:
+            state = gather(self.engine, self.stage, keep=self.ranks.first, parts=PARTS)
+            return state if self.ranks.first else None
+        return copy_state(self.module, self.engine.optimizer) if self.ranks.first else None
 
-    def load(self, folder: Path) -> None:
-        self._restore(read_portable(folder / PORTABLE_FILE))
+    def load_state(self, state: TrainingState | None) -> None:
+        first = state if self.ranks.first else None
+        self.ranks.all_make(lambda: check_parameters(self.module, first) if first else None)
+        updates = self.ranks.from_first(first.updates if first else 0)
+        values = self._broadcast(first)
+        if self.plain:
+            restore_state(self.module, self.engine.optimizer, updates, values)
+        else:
+            scatter(self.engine, self.stage, updates, values)
 
-    def _restore(self, state: PortableState) -> None:
-        scatter(self.engine, self.stage, state)
+    def _broadcast(self, state: TrainingState | None) -> Iterator[tuple[str, Values]]:
+        """Rank 0's state on every rank, one parameter at a time: only rank 0 needs the memory for
+        all of it.
+        """
+        for name, parameter in self.module.named_parameters():
+            shape = shape_of(parameter)
+            yield (
+                name,
+                {
+                    part: self.ranks.broadcast(state.get(part, name) if state else None, shape)
+                    for part in PARTS
+                },
+            )
 
     def _forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
         return self.engine(*inputs)
@@ -193,20 +221,3 @@ def _read_settings(file: Path) -> dict[str, Any]:
     if stage not in (0, 1, 2, 3):
         raise UserError(f"{file}: zero_optimization.stage is {stage!r}, expected 0, 1, 2 or 3")
     return settings
-
-
-def import_deepspeed(device: torch.device) -> Any:
-    """DeepSpeed, quiet, and on a CPU without the operator that it would compile for a minute
-    (and that needs a compiler).
-    """
-    import deepspeed
-    import deepspeed.ops
-    from deepspeed.utils import logger
-
-    warnings.filterwarnings(
-        "ignore", category=FutureWarning, module=r"torch\.distributed"
-    )  # DeepSpeed's calls, a line each
-    logger.setLevel(logging.ERROR)
-    if device.type == "cpu":
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    return deepspeed

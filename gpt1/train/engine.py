@@ -6,31 +6,25 @@ Two engines with one interface: DeepSpeed's (any number of ranks) and plain torc
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from gpt1.errors import UserError
+from gpt1.train.checkpoint import WEIGHTS, TrainingState
 from gpt1.train.host_memory import keep_freed_memory
-from gpt1.train.optimiser import OptimiserConfig, make_optimiser
-from gpt1.train.portable import (
-    PORTABLE_FILE,
-    PortableState,
-    copy_state,
-    initial_state,
-    read_portable,
-    restore_state,
-    write_portable,
-)
+from gpt1.train.optimiser import MOMENTS, OptimiserConfig, make_optimiser
 from gpt1.train.random_state import seed_micro_batch
 
 Precision = Literal["fp32", "bf16"]
-Write = Callable[[], Path]
-"""Writes a file and returns its path."""
+PARTS = (WEIGHTS, *MOMENTS)
+"""What the state of a training has for each parameter."""
+Values = Mapping[str, Tensor]
+"""A parameter's complete fp32 tensors, by part."""
 
 
 @dataclass(frozen=True)
@@ -97,23 +91,15 @@ class Engine(ABC):
         """The module's parameters in fp32, whole, on the CPU. All ranks must call it."""
 
     @abstractmethod
-    def save(self, folder: Path) -> list[Write]:
-        """Copy what a resume needs; the calls returned write it into the existing `folder`, each
-        a file, and may be made later and in another thread. All ranks must call it.
-        """
+    def copy_state(self) -> TrainingState | None:
+        """A copy of the complete state on rank 0, None on the others. All ranks must call it."""
 
     @abstractmethod
-    def load(self, folder: Path) -> None:
-        """Take up what `save` wrote. All ranks must call it."""
-
-    def begin_anew(self, weights: Mapping[str, Tensor]) -> None:
-        """Take `weights` (fp32, complete, by parameter), without moments, as before the first
-        update. All ranks must call it.
+    def load_state(self, state: TrainingState | None) -> None:
+        """Continue from rank 0's `state`; those of the other ranks are ignored. All ranks must
+        call it, at the beginning or between updates. Raises UserError, on all ranks, when it is of
+        another model.
         """
-        self._restore(initial_state(weights))
-
-    @abstractmethod
-    def _restore(self, state: PortableState) -> None: ...
 
     @abstractmethod
     def _forward(self, inputs: tuple[Tensor, ...]) -> Tensor: ...
@@ -156,15 +142,17 @@ class TorchEngine(Engine):
             name: p.detach().float().cpu().clone() for name, p in self.module.named_parameters()
         }
 
-    def save(self, folder: Path) -> list[Write]:
-        state = copy_state(self.module, self.optimiser)
-        return [lambda: write_portable(folder / PORTABLE_FILE, state)]
+    def copy_state(self) -> TrainingState:
+        return copy_state(self.module, self.optimiser)
 
-    def load(self, folder: Path) -> None:
-        self._restore(read_portable(folder / PORTABLE_FILE))
-
-    def _restore(self, state: PortableState) -> None:
-        restore_state(self.module, self.optimiser, state)
+    def load_state(self, state: TrainingState | None) -> None:
+        if state is None:
+            raise ValueError("a rank alone has no other rank's state to load")
+        check_parameters(self.module, state)
+        values = (
+            (name, {part: state.get(part, name) for part in PARTS}) for name in state.weights
+        )
+        restore_state(self.module, self.optimiser, state.updates, values)
 
     def _forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
         with self._autocast():
@@ -197,3 +185,75 @@ def clip_gradients(module: nn.Module, clip: float) -> Tensor:
     return nn.utils.clip_grad_norm_(
         module.parameters(), clip if clip > 0 else float("inf")
     ).detach()
+
+
+def copy_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingState:
+    """Copy to the CPU the state of a torch optimizer over `module`'s own, complete parameters.
+
+    Before the first update there are no moments.
+    """
+    first = next(iter(optimizer.state.values()), None)
+    state = TrainingState(round(float(first["step"])) if first else 0)
+    for name, parameter in module.named_parameters():
+        state.add(WEIGHTS, name, copy_to_cpu(parameter))
+        for moment in MOMENTS if first else ():
+            state.add(moment, name, copy_to_cpu(optimizer.state[parameter][moment]))
+    return state
+
+
+@torch.no_grad()
+def restore_state(
+    module: nn.Module, optimizer: torch.optim.Optimizer, updates: int,
+    values: Iterable[tuple[str, Values]],
+) -> None:
+    """The inverse of `copy_state`, from each parameter's `values`."""
+    # An update without gradient at rate 0: the optimizer allocates its moments.
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+    parameters = dict(module.named_parameters())
+    for name, tensors in values:
+        parameter = parameters[name]
+        parameter.copy_(tensors[WEIGHTS])
+        optimizer.state[parameter]["step"].fill_(updates)
+        for moment in MOMENTS:
+            optimizer.state[parameter][moment].copy_(tensors[moment])
+
+
+def initial_state(weights: Mapping[str, Tensor]) -> TrainingState:
+    """The state before the first update: `weights` (fp32, complete, by parameter), and moments of
+    zeros.
+    """
+    state = TrainingState()
+    for name, tensor in weights.items():
+        state.add(WEIGHTS, name, tensor.detach())
+        for moment in MOMENTS:
+            state.add(moment, name, torch.zeros_like(tensor))
+    return state
+
+
+def check_parameters(module: nn.Module, state: TrainingState) -> None:
+    """Raise UserError unless `state` has the names and shapes of `module`'s parameters."""
+    expected = {name: shape_of(parameter) for name, parameter in module.named_parameters()}
+    for part in PARTS:
+        tensors = state.weights if part == WEIGHTS else state.moments.get(part, {})
+        found = {name: tensor.shape for name, tensor in tensors.items()}
+        if found != expected:
+            wrong = min(n for n in {*found, *expected} if found.get(n) != expected.get(n))
+            raise UserError(
+                f"checkpoint: its {part} are those of another model; first difference {wrong!r};"
+                " delete the checkpoints to start over"
+            )
+
+
+def shape_of(parameter: nn.Parameter) -> torch.Size:
+    """Of the complete parameter: ZeRO 3 empties it and keeps its shape in `ds_shape`."""
+    return torch.Size(getattr(parameter, "ds_shape", parameter.shape))
+
+
+def copy_to_cpu(tensor: Tensor) -> Tensor:
+    """A copy in fp32."""
+    return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()

@@ -7,7 +7,7 @@ from pathlib import Path
 from gpt1.errors import UserError
 from gpt1.model.gpt import GPT
 from gpt1.text.vocabulary import Vocabulary
-from gpt1.train.checkpoint_record import sha256
+from gpt1.train.checkpoint import sha256
 from gpt1.train.pretrain_config import Place, PretrainConfig
 from gpt1.train.random_state import generator
 

@@ -6,7 +6,6 @@ torchrun --nproc-per-node 2 -m gpt1.train.pretrain --config FILE
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -21,11 +20,16 @@ from gpt1.errors import UserError
 from gpt1.model.loss import LanguageModelling
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.ahead import Ahead
-from gpt1.train.checkpoint import Checkpoints
-from gpt1.train.checkpoint_record import Checkpoint
+from gpt1.train.checkpoint import (
+    Checkpoint,
+    CheckpointFacts,
+    CheckpointManager,
+    CheckpointStorage,
+    RetentionPolicy,
+)
 from gpt1.train.deepspeed_engine import make_engine, stage_in_force
 from gpt1.train.divergence import Diverged
-from gpt1.train.engine import Engine, MicroBatch
+from gpt1.train.engine import Engine, MicroBatch, initial_state
 from gpt1.train.history import History, write_lines
 from gpt1.train.initial import initial_model
 from gpt1.train.interrupt import Requests, Stopped
@@ -43,13 +47,10 @@ from gpt1.train.pretrain_config import (
 from gpt1.train.ranks import Ranks, accumulation
 from gpt1.train.reporter import PrintReporter, Reporter
 from gpt1.train.rollback import batch_of, going_back, same_batches, skipped_in, told
-from gpt1.train.saving import Keep
 from gpt1.train.schedule import learning_rate
 from gpt1.train.speed import Speedometer, peak_tflops
 from gpt1.train.trace import Trace
 from gpt1.train.validation import HeldOut
-from gpt1.train.vault import CheckpointStorage
-from gpt1.train.vault_checkpoints import VaultCheckpoints
 from gpt1.train.watch import Watch
 from gpt1.weights.store import save_weights
 
@@ -65,7 +66,7 @@ def pretrain(
 ) -> None:
     """Train from the newest whole checkpoint, or from the initial weights, to `config.steps`.
 
-    `storage` keeps the checkpoints where the ranks' hosts share no disk; else they lie in
+    `storage` keeps the checkpoints where the ranks' hosts share no disk; else they are in
     `place.output`, which all ranks share.
 
     Writes into `place.output`: model.safetensors, config.json, snapshots/, metrics.jsonl,
@@ -87,15 +88,10 @@ def pretrain(
     new_module = partial(ranks.all_make, partial(_new_module, config, place, vocabulary))
     engine = _engine(new_module(), config, place, ranks, share)
     output = Path(place.output)
-    keep = Keep(place.keep_checkpoints, place.keep_every)
-    checkpoints = (
-        Checkpoints(
-            output / "checkpoints", [Path(path) for path in place.earlier], keep, ranks,
-            reporter.info,
-        )
-        if storage is None
-        else VaultCheckpoints(output, storage, keep, ranks, reporter.info)
-    )
+    checkpoints = CheckpointManager(
+        output, [Path(path) for path in place.earlier],
+        RetentionPolicy(place.keep_checkpoints, place.keep_every), ranks, reporter.info, storage,
+    )  # fmt: skip
     speedometer = Speedometer(
         config.model, config.batch * config.model.context, ranks.world, peak_tflops(ranks.device)
     )
@@ -108,7 +104,7 @@ def pretrain(
             speedometer, requests,
             lambda step: books_of(windows, watch.batch_of(step), config.batch), place.spike,
         )  # fmt: skip
-        start = _resume(watch, checkpoints.newest())
+        start = _resume(watch, checkpoints.latest())
         speedometer.start(start)
         try:
             _train(watch, windows, start, new_module)
@@ -162,17 +158,17 @@ def _go_back(watch: Watch, diverged: Diverged, new_module: NewModule) -> int:
     """
     event = going_back(diverged, watch.history.skipped, watch.config, watch.books_of)
     events = [*watch.history.skipped, event]
-    watch.checkpoints.finish()
+    watch.checkpoints.wait()
     watch.forget()
 
     def fits(checkpoint: Checkpoint) -> bool:
-        skipped = skipped_in(History.from_json(checkpoint.history()).skipped)
+        skipped = skipped_in(History.from_json(checkpoint.history).skipped)
         return checkpoint.step <= event["first"] and same_batches(
             checkpoint.step, skipped, skipped_in(events)
         )
 
-    found = watch.checkpoints.newest(fits)
-    watch.checkpoints.forget_after(found.step if found else 0)
+    found = watch.checkpoints.latest(fits)
+    watch.checkpoints.delete_after(found.step if found else 0)
     if watch.ranks.first:
         where = (
             f"to step {found.step}"
@@ -185,7 +181,7 @@ def _go_back(watch: Watch, diverged: Diverged, new_module: NewModule) -> int:
         )
     if found is None:
         watch.history = History()
-        watch.engine.begin_anew(dict(new_module().named_parameters()))
+        watch.engine.load_state(initial_state(dict(new_module().named_parameters())))
     start = _resume(watch, found)
     watch.history.skipped = events
     watch.speedometer.start(start)
@@ -243,19 +239,8 @@ def _new_module(config: PretrainConfig, place: Place, vocabulary: Vocabulary) ->
     )
 
 
-def _facts(config: PretrainConfig, place: Place, ranks: Ranks, engine: Engine) -> dict[str, object]:
-    """What a checkpoint says of itself beside its step.
-
-    To be taken up its `config` must agree; `zero` is the stage in force.
-    """
-    random = {
-        "seed": config.seed,
-        "drawn_from": ["seed", "step", "index of the micro-batch in the global batch"],
-    }
-    return {
-        "config": asdict(config), "ranks": ranks.world, "zero": engine.stage, "run": place.run,
-        "random": random,
-    }
+def _facts(config: PretrainConfig, place: Place, ranks: Ranks, engine: Engine) -> CheckpointFacts:
+    return CheckpointFacts(asdict(config), ranks.world, engine.stage, place.run)
 
 
 def _share_of(windows: Windows, watch: Watch) -> Callable[[int], Sequence[MicroBatch]]:
@@ -275,16 +260,17 @@ def _resume(watch: Watch, found: Checkpoint | None) -> int:
     """Take up a checkpoint; returns the number of updates made so far."""
     if found is None:
         return 0
-    changed = differing(found.facts["config"], watch.config)
+    changed = differing(found.facts.config, watch.config)
     if changed:
         raise UserError(
             f"{found.folder}: this checkpoint has different settings: {', '.join(changed)} (see its"
-            " record.json); use the same ones, or delete the checkpoints to start over"
+            " manifest.json); use the same ones, or delete the checkpoints to start over"
         )
-    watch.history = History.from_json(found.history())
+    watch.history = History.from_json(found.history)
     if watch.ranks.first:
-        shape = {name: watch.facts[name] for name in ("ranks", "zero")}
-        was = {name: found.facts[name] for name in shape}
+        was, shape = (
+            {"ranks": facts.ranks, "zero": facts.zero} for facts in (found.facts, watch.facts)
+        )
         moved = (
             ""
             if was == shape
@@ -294,27 +280,14 @@ def _resume(watch: Watch, found: Checkpoint | None) -> int:
         # A killed driver may have taken the last points with it; a point is drawn once.
         for step, values in watch.history.recent():
             watch.reporter.log(step, values)
-        _take_snapshots(found, watch.output / "snapshots", watch.history)
-    watch.engine.load(found.folder)
+    watch.engine.load_state(found.state)
     return found.step
-
-
-def _take_snapshots(found: Checkpoint, target: Path, history: History) -> None:
-    """Copy the snapshots of an earlier attempt into this one; their hashes were checked with the
-    checkpoint.
-    """
-    source = found.folder.parent.parent / "snapshots"
-    if source == target:
-        return
-    target.mkdir(parents=True, exist_ok=True)
-    for name in history.snapshots:
-        shutil.copyfile(source / name, target / name)
 
 
 def _settle(watch: Watch) -> None:
     """Let what the ranks have under way together end."""
     watch.requests.settle()
-    watch.checkpoints.finish()
+    watch.checkpoints.wait()
 
 
 def _finish(watch: Watch) -> None:

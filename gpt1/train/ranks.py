@@ -76,6 +76,18 @@ class Ranks:
         dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
 
+    def broadcast(self, tensor: Tensor | None, shape: torch.Size) -> Tensor:
+        """Rank 0's `tensor`, of this shape, in fp32 on every rank's device. The others pass
+        None.
+        """
+        here = (
+            torch.empty(shape, device=self.device)
+            if tensor is None
+            else tensor.to(self.device, torch.float32).contiguous()
+        )
+        dist.broadcast(here, src=0)
+        return here
+
     def all_make(self, make: Callable[[], Made]) -> Made:
         """What `make` returns here.
 

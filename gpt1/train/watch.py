@@ -16,8 +16,7 @@ from torch import Tensor
 from gpt1.generate import Sampling, generate
 from gpt1.model.gpt import GPT
 from gpt1.text.vocabulary import Vocabulary
-from gpt1.train.checkpoint import Checkpoints
-from gpt1.train.checkpoint_record import sha256, sync
+from gpt1.train.checkpoint import CheckpointFacts, CheckpointManager, sha256
 from gpt1.train.divergence import BooksOf, refuse_divergence
 from gpt1.train.engine import Engine, Outcome
 from gpt1.train.history import History
@@ -30,7 +29,6 @@ from gpt1.train.rollback import batch_of, skipped_in
 from gpt1.train.schedule import learning_rate
 from gpt1.train.speed import Speedometer, step_line
 from gpt1.train.validation import HeldOut
-from gpt1.train.vault_checkpoints import VaultCheckpoints
 from gpt1.weights.store import save_weights
 
 PREFIX = "gpt."  # the model's name inside LanguageModelling
@@ -49,9 +47,9 @@ class Watch:
     held_out: HeldOut
     vocabulary: Vocabulary
     history: History
-    checkpoints: Checkpoints | VaultCheckpoints
+    checkpoints: CheckpointManager
     checkpoint_every: int
-    facts: Mapping[str, Any]
+    facts: CheckpointFacts
     output: Path
     reporter: Reporter
     speedometer: Speedometer
@@ -196,14 +194,14 @@ class Watch:
         if self.ranks.first:
             file = self.output / "snapshots" / f"step-{done:08d}.safetensors"
             save_weights(file, weights, self.config.model)
-            sync(file)
             self.history.snapshots[file.name] = sha256(file)
 
     def checkpoint(self, done: int) -> None:
         """Begin a checkpoint of everything a resume needs, as of now."""
         self.requests.saved()
         self.checkpoints.save(
-            done, self.facts, self.history.to_json(), self.history.snapshots, self.engine.save
+            done, self.facts, self.history.to_json(), self.history.snapshots,
+            self.engine.copy_state,
         )
 
     def batch_of(self, step: int) -> int:

@@ -82,7 +82,7 @@ def kill_when(store: Path, ready: Callable[[], bool], *words: str) -> None:
 
 def checkpoints(store: Path) -> list[int]:
     """Steps of the complete checkpoints of pre-training, over all attempts."""
-    found = store.glob("pretrain/*/*/checkpoints/step-*/record.json")
+    found = store.glob("pretrain/*/*/checkpoints/step-*/manifest.json")
     return sorted(int(path.parent.name.removeprefix("step-")) for path in found)
 
 

@@ -24,6 +24,7 @@ from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.train import describe, estimate, preflight
+from gpt1.train._deepspeed_private import import_deepspeed
 from gpt1.train.describe import memory, parts
 from gpt1.train.estimate import checkpoint_bytes, data_bytes
 from gpt1.train.free_memory import free_memory, of_groups
@@ -192,6 +193,14 @@ def test_each_stage_of_zero_shares_more_and_chunks_save_logits() -> None:
     assert first.optimizer == 12 * PAPER.parameters() // 4
     assert need(64, 1).logits > 5e9 > 1.5e9 > need(64, 1, loss_chunk=4096).logits
     assert need(recompute=True).activations < first.activations / 4
+
+
+def test_an_untested_deepspeed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import deepspeed
+
+    monkeypatch.setattr(deepspeed, "__version__", "0.20.1+cpu")
+    with pytest.raises(UserError, match=r"found version 0\.20\.1, expected 0\.19\.8.* pip install"):
+        import_deepspeed(torch.device("cpu"))
 
 
 @pytest.mark.slow

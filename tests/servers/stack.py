@@ -53,7 +53,7 @@ class Stack:
 
     def checkpoint(self) -> int:
         """The step of the newest complete checkpoint of pre-training; 0 when there is none."""
-        keys = [key for key in self.keys("/checkpoints/") if key.endswith("/record.json")]
+        keys = [key for key in self.keys("/checkpoints/") if key.endswith("/manifest.json")]
         return max((int(key.split("/")[-2].removeprefix("step-")) for key in keys), default=0)
 
     def copy(self, target: Path, part: str = "") -> Path:

@@ -1,6 +1,5 @@
 """The pretrain stage on a real Ray: two DeepSpeed ranks, from shards of real books."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from hashlib import sha256
@@ -10,6 +9,7 @@ import pytest
 
 from gpt1.errors import UserError
 from gpt1.text.vocabulary import Vocabulary
+from gpt1.train.checkpoint import Manifest
 from gpt1.weights.store import load_model
 from pipeline.plan import Plan, State
 from stages.pretrain import STAGE, PretrainSettings, _config, _deviation
@@ -102,11 +102,11 @@ def test_another_number_of_workers_resumes_from_it(trained: Plan, tmp_path: Path
 def test_what_a_rank_refuses_reaches_the_user_as_one_line(trained: Plan, tmp_path: Path) -> None:
     """A checkpoint of other settings: only the ranks find out."""
     plan, checkpoints = with_one_worker(trained, tmp_path)
-    for record in checkpoints.glob("*/record.json"):
-        values = json.loads(record.read_text())
-        values["facts"]["config"]["clip"] = 9.0
-        record.write_text(json.dumps(values))
-    with pytest.raises(UserError, match=r"made with other clip ") as error:
+    for file in checkpoints.glob("*/manifest.json"):
+        manifest = Manifest.from_bytes(file.read_bytes())
+        manifest.facts.config["clip"] = 9.0
+        file.write_bytes(manifest.to_bytes())
+    with pytest.raises(UserError, match=r"different settings: clip ") as error:
         run_inline(plan)
     assert "\n" not in str(error.value)
 
