@@ -173,7 +173,7 @@ def newest(cluster: Cluster, store: str) -> int:
     keys: list[str] = []
     with suppress(BotoCoreError, ClientError, OSError):
         keys = cluster.keys(f"{store}/pretrain/")
-    found = [re.search(r"/step-(\d+)/record\.json$", key) for key in keys]
+    found = [re.search(r"/step-(\d+)/manifest\.json$", key) for key in keys]
     return max((int(match[1]) for match in found if match), default=0)
 
 
