@@ -355,7 +355,7 @@ class Pretrain(Stage):
 
     def run(self, settings: PretrainSettings, context: Context) -> None:
         from gpt1.text.vocabulary import Vocabulary
-        from gpt1.train.pretrain import open_windows
+        from gpt1.train.pretrain import open_sequences
         from stages._ray_train import train_on_ray
 
         vocabulary = Vocabulary.load(_folder(context.input("vocabulary")))
@@ -363,20 +363,20 @@ class Pretrain(Stage):
         place = _place(settings, context)
         workers = context.resources.workers or 1
         _check_ranks(settings, context.resources)
-        windows, held_out = open_windows(config, place, vocabulary)
+        sampler, held_out = open_sequences(config, place, vocabulary)
         if config.warmup > 0.1 * config.steps:
             context.info(
                 f"warning: warmup takes {config.warmup:,} of {config.steps:,} steps; expected at"
                 " most a tenth, as more usually trains badly: lower `warmup_steps`"
             )
         context.info(
-            f"{config.model.parameters():,} parameters, {windows.shards.tokens:,} tokens in"
-            f" {windows.per_epoch:,} sequences, {len(held_out):,} held out; {workers} ranks, ZeRO"
+            f"{config.model.parameters():,} parameters, {sampler.shards.tokens:,} tokens in"
+            f" {sampler.per_epoch:,} sequences, {len(held_out):,} held out; {workers} ranks, ZeRO"
             f" {settings.zero}, {settings.precision}"
         )
         train_on_ray(config, place, context, workers, settings.resize_every)
         _declare(context)
-        _summarise(settings, context, windows.per_epoch, config)
+        _summarise(settings, context, sampler.per_epoch, config)
 
 
 def _check_ranks(settings: PretrainSettings, resources: Resources) -> None:
@@ -538,7 +538,7 @@ def _declare(context: Context) -> None:
 
 
 def _summarise(
-    settings: PretrainSettings, context: Context, windows: int, config: PretrainConfig
+    settings: PretrainSettings, context: Context, per_epoch: int, config: PretrainConfig
 ) -> None:
     import json
 
@@ -559,7 +559,7 @@ def _summarise(
         "train_loss": rows[-1]["loss"], "unigram_perplexity": unigram, "bigram_perplexity": bigram,
         "of_unigram": perplexity / unigram if unigram else None,
         "parameters": config.model.parameters(), "steps": config.steps,
-        "tokens": samples * settings.context, "epochs": samples / windows,
+        "tokens": samples * settings.context, "epochs": samples / per_epoch,
         **_deviation(settings, config, events),
     }
     if events:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
+from gpt1.data.sequences import SequenceSampler
 from gpt1.data.shards import TokenShards
-from gpt1.data.windows import Windows
 from gpt1.errors import UserError
 from gpt1.model.loss import LanguageModelling
 from gpt1.text.vocabulary import Vocabulary
@@ -79,7 +79,7 @@ def pretrain(
     ranks = Ranks.connect(place.device, place.threads)
     share = accumulation(config.batch, config.micro_batch, ranks.world)
     vocabulary = Vocabulary.load(Path(place.vocabulary))
-    windows, held_out = open_windows(config, place, vocabulary)
+    sampler, held_out = open_sequences(config, place, vocabulary)
     if place.preflight:
         stage = stage_in_force(_deepspeed_file(place), ranks, place.zero_on_one_rank)
         check_before_training(config, place, ranks, stage, reporter.info)
@@ -105,12 +105,12 @@ def pretrain(
             config, engine, ranks, held_out, vocabulary, History(), checkpoints,
             place.checkpoint_every, _facts(config, place, ranks, engine), output, reporter,
             speedometer, requests,
-            lambda step: books_of(windows, watch.batch_of(step), config.batch), place.spike,
+            lambda step: books_of(sampler, watch.batch_of(step), config.batch), place.spike,
         )  # fmt: skip
         start = _resume(watch, checkpoints.newest())
         speedometer.start(start)
         try:
-            _train(watch, windows, start, new_module)
+            _train(watch, sampler, start, new_module)
         except Stopped:
             _settle(watch)
             raise
@@ -118,20 +118,20 @@ def pretrain(
         _finish(watch)
 
 
-def books_of(windows: Windows, batch: int, size: int) -> list[str]:
-    """The books that a batch of `size` windows was read from, each once, in the order of its
-    windows.
+def books_of(sampler: SequenceSampler, batch: int, size: int) -> list[str]:
+    """The books that a batch of `size` sequences was read from, each once, in the order of its
+    sequences.
     """
-    spans = windows.shards.spans
+    spans = sampler.shards.spans
     return list(
         dict.fromkeys(
-            spans[windows.place(sample)[0]].book
+            spans[sampler.locate(sample)[0]].book
             for sample in range(batch * size, (batch + 1) * size)
         )
     )
 
 
-def _train(watch: Watch, windows: Windows, start: int, new_module: NewModule) -> None:
+def _train(watch: Watch, sampler: SequenceSampler, start: int, new_module: NewModule) -> None:
     """To the end, going back where the loss diverges and the configuration has it so."""
     config = watch.config
     rate = partial(
@@ -140,7 +140,7 @@ def _train(watch: Watch, windows: Windows, start: int, new_module: NewModule) ->
     )
     while True:
         try:
-            batches = _share_of(windows, watch)
+            batches = _share_of(sampler, watch)
             train(
                 watch.engine, batches, rate, steps=config.steps, start=start,
                 after_step=watch.after_step,
@@ -191,10 +191,10 @@ def _go_back(watch: Watch, diverged: Diverged, new_module: NewModule) -> int:
     return start
 
 
-def open_windows(
+def open_sequences(
     config: PretrainConfig, place: Place, vocabulary: Vocabulary
-) -> tuple[Windows, HeldOut]:
-    """The training windows, and the held-out ones.
+) -> tuple[SequenceSampler, HeldOut]:
+    """The training sequences, and the held-out ones.
 
     Raises UserError where shards and vocabulary do not belong together, or no book of a set is as
     long as a window.
@@ -209,7 +209,7 @@ def open_windows(
         shards = TokenShards.open(
             [Path(path) for path in paths], Path(place.books), name, vocabulary.sha256
         )
-        sets[name] = Windows(shards, config.model.context, config.seed)
+        sets[name] = SequenceSampler(shards, config.model.context, config.seed)
     return sets["train"], HeldOut.of(sets["held_out"], vocabulary)
 
 
@@ -257,13 +257,13 @@ def _facts(config: PretrainConfig, place: Place, ranks: Ranks, engine: Engine) -
     }
 
 
-def _share_of(windows: Windows, watch: Watch) -> Callable[[int], Sequence[MicroBatch]]:
+def _share_of(sampler: SequenceSampler, watch: Watch) -> Callable[[int], Sequence[MicroBatch]]:
     """This rank's micro-batches of a step: rank, rank + world, ... of the global batch."""
     config, ranks, size = watch.config, watch.ranks, watch.config.micro_batch
     skipped = skipped_in(watch.history.skipped)
 
     def micro_batches(step: int) -> list[MicroBatch]:
-        ids = torch.from_numpy(windows.batch(batch_of(step, skipped), config.batch))  # (batch, T+1)
+        ids = torch.from_numpy(sampler.batch(batch_of(step, skipped), config.batch))  # (batch, T+1)
         indices = range(ranks.rank, config.batch // size, ranks.world)
         return [MicroBatch(index, (ids[index * size : (index + 1) * size],)) for index in indices]
 

@@ -28,7 +28,7 @@ from pipeline.store import Store
 
 if TYPE_CHECKING:
     from gpt1.data.books_table import BookSpan
-    from gpt1.data.windows import Windows
+    from gpt1.data.sequences import SequenceSampler
 
 _WIDTH = 200
 
@@ -36,7 +36,7 @@ _WIDTH = 200
 @dataclass(frozen=True)
 class Found:
     """One id to be traced: the book it lies in, its index there, and how many ids are asked for
-    (a window, or one).
+    (a sequence, or one).
     """
 
     span: BookSpan
@@ -131,26 +131,26 @@ def _trace_step(found: RunArtifacts, step: int, sample: int | None) -> list[dict
             f"--sample {sample}: expected a sequence of {record['cell']}'s batch, 0 to {batch - 1}"
         )
     origin = Origin.of(found.store, input_record(found.store, record, "shard"))
-    windows, tracer = _windows(origin, settings), _Tracer(origin)
+    sampler, tracer = _sampler(origin, settings), _Tracer(origin)
     rows = []
     for number in range(batch) if sample is None else [sample]:
-        book, start = windows.place((step - 1) * batch + number)
+        book, start = sampler.locate((step - 1) * batch + number)
         rows.append(
-            tracer.row(Found(windows.shards.spans[book], start, windows.length + 1, number))
+            tracer.row(Found(sampler.shards.spans[book], start, sampler.length + 1, number))
         )
     return rows
 
 
-def _windows(origin: Origin, settings: Mapping[str, Any]) -> Windows:
-    """The windows of a pre-training, as training makes them."""
+def _sampler(origin: Origin, settings: Mapping[str, Any]) -> SequenceSampler:
+    """The sequences of a pre-training, as training makes them."""
+    from gpt1.data.sequences import SequenceSampler
     from gpt1.data.shards import TokenShards
-    from gpt1.data.windows import Windows
 
     paths = [file.path for file in origin.shard.under("train/")]
     shards = TokenShards.open(
         paths, origin.shard.path("books.parquet"), "train", origin.vocabulary.summary["sha256"]
     )
-    return Windows(shards, int(settings["context"]), int(settings["seed"]))
+    return SequenceSampler(shards, int(settings["context"]), int(settings["seed"]))
 
 
 class _Tracer:
@@ -173,7 +173,7 @@ class _Tracer:
         }
 
     def row(self, found: Found) -> dict[str, Any]:
-        """All there is to say of one id or window."""
+        """All there is to say of one id or sequence."""
         from gpt1.data.shard_file import open_shard
         from gpt1.data.trace import locate
 
