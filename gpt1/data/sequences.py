@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from gpt1.data.mixing import keyed
+from gpt1.data.hashing import keyed
 from gpt1.data.shards import TokenShards
 from gpt1.errors import UserError
 

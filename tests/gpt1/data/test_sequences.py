@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpt1.data.books_table import BookSpan, write_spans
-from gpt1.data.mixing import splitmix64
+from gpt1.data.hashing import splitmix64
 from gpt1.data.sequences import SequenceSampler
 from gpt1.data.shard_file import id_type, ids_sha256, open_shard, write_shard
 from gpt1.data.shards import TokenShards
