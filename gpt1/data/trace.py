@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gpt1.data.books_table import BookSpan
+from gpt1.data.document_index import DocumentSpan
 from gpt1.errors import UserError
 from gpt1.text.bpe import END
 from gpt1.text.normalise import fix, standardise
@@ -37,7 +37,7 @@ class Passage:
         return f"{before}{mark[0]}{text[self.start : self.end]}{mark[1]}{after}"
 
 
-def book_at(spans: Sequence[BookSpan], offset: int, name: str) -> tuple[BookSpan, int]:
+def book_at(spans: Sequence[DocumentSpan], offset: int, name: str) -> tuple[DocumentSpan, int]:
     """The book that holds the id at `offset` of a shard whose spans these are, and its index there.
 
     UserError for one outside.
@@ -49,7 +49,7 @@ def book_at(spans: Sequence[BookSpan], offset: int, name: str) -> tuple[BookSpan
     raise UserError(f"{name}: offset {offset} is out of range; expected 0 to {total - 1}.")
 
 
-def book_of_set(spans: Sequence[BookSpan], offset: int, name: str) -> tuple[BookSpan, int]:
+def book_of_set(spans: Sequence[DocumentSpan], offset: int, name: str) -> tuple[DocumentSpan, int]:
     """The book that holds the id at `offset` of a whole set, book after book in the order of
     books.parquet, and its index there.
     """

@@ -27,7 +27,7 @@ from pipeline.origin import Origin, input_record, record_of_book, record_with, s
 from pipeline.store import Store
 
 if TYPE_CHECKING:
-    from gpt1.data.books_table import BookSpan
+    from gpt1.data.document_index import DocumentSpan
     from gpt1.data.sequences import SequenceSampler
 
 _WIDTH = 200
@@ -39,7 +39,7 @@ class Found:
     (a sequence, or one).
     """
 
-    span: BookSpan
+    span: DocumentSpan
     index: int
     length: int = 1
     sample: int | None = None
@@ -112,8 +112,8 @@ def _trace_offset(artifacts: Callable[[], RunArtifacts], shard: str, offset: int
     return _Tracer(origin).row(Found(*book_at(spans, offset, name)))
 
 
-def _spans(origin: Origin, chosen: str) -> list[BookSpan]:
-    from gpt1.data.books_table import read_spans
+def _spans(origin: Origin, chosen: str) -> list[DocumentSpan]:
+    from gpt1.data.document_index import read_spans
 
     return [span for span in read_spans(origin.shard.path("books.parquet")) if span.set == chosen]
 
@@ -201,7 +201,7 @@ class _Tracer:
             "rules": (cleaned or {}).get("rules"),
         }  # fmt: skip
 
-    def _text(self, span: BookSpan) -> str:
+    def _text(self, span: DocumentSpan) -> str:
         """The text the ids were made from: the clean book up to its unseen tail."""
         from gpt1.corpus.parts import read_books
 

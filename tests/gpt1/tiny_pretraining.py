@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpt1.data.books_table import BookSpan, write_spans
+from gpt1.data.document_index import DocumentSpan, write_spans
 from gpt1.data.shard_file import id_type, write_shard
 from gpt1.model.config import ModelConfig
 from gpt1.text.vocabulary import Vocabulary
@@ -53,7 +53,7 @@ def write_data(folder: Path, poison: int = 0) -> Place:
         for n, length in enumerate(lengths):
             name = POISON if n == 3 else f"{chosen}{n}"
             place = ("part-0000", chosen, int(starts[n]), length)
-            spans.append(BookSpan(name, "a title", None, "a file", *place))
+            spans.append(DocumentSpan(name, "a title", None, "a file", *place))
         file = folder / chosen / "part-0000.arrow"
         file.parent.mkdir(parents=True)
         with file.open("wb") as handle:

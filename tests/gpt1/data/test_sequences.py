@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt1.data.books_table import BookSpan, write_spans
+from gpt1.data.document_index import DocumentSpan, write_spans
 from gpt1.data.hashing import splitmix64
 from gpt1.data.sequences import SequenceSampler
 from gpt1.data.shard_file import id_type, ids_sha256, open_shard, write_shard
@@ -20,12 +20,12 @@ ABOUT = {"vocabulary": "v" * 64, "set": "train", "part": "part-0000"}
 
 def corpus(folder: Path, lengths: Sequence[int], dtype: type[np.integer] = np.uint16) -> list[Path]:
     """Two parts with books in turn; an id is its book's number times 1,000 plus its position."""
-    spans, ids = list[BookSpan](), [np.zeros(0, dtype), np.zeros(0, dtype)]
+    spans, ids = list[DocumentSpan](), [np.zeros(0, dtype), np.zeros(0, dtype)]
     for number, length in enumerate(lengths):
         part, book = number % 2, np.arange(number * 1000, number * 1000 + length, dtype=dtype)
         at = ("s", f"part-000{part}", "train", len(ids[part]), length, ids_sha256(book))
         ids[part] = np.concatenate([ids[part], book])
-        spans.append(BookSpan(f"book {number}", "t", None, *at))
+        spans.append(DocumentSpan(f"book {number}", "t", None, *at))
     paths = [folder / f"part-000{part}.arrow" for part in range(2)]
     for path, array in zip(paths, ids, strict=True):
         with path.open("wb") as file:
