@@ -22,7 +22,7 @@ KNOWN_CYCLES = {
      "pipeline.travel"),
 }  # fmt: skip
 KNOWN_REPEATED = [
-    "Checkpoint", "Encoded", "Entry", "Form", "Found", "Hub", "Outcome", "Part", "Passage",
+    "Checkpoint", "Encoded", "Entry", "Form", "Found", "Hub", "Outcome", "Part",
     "PrintReporter", "Reporter", "Shard", "Size", "Source", "Split",
 ]  # fmt: skip
 

@@ -86,8 +86,8 @@ def trace(
 
 
 def _trace_offset(artifacts: Callable[[], RunArtifacts], shard: str, offset: int) -> dict[str, Any]:
+    from gpt1.data.provenance import book_at, book_of_set
     from gpt1.data.shard_file import open_shard
-    from gpt1.data.trace import book_at, book_of_set
 
     file = Path(shard)
     if file.is_file():
@@ -174,8 +174,8 @@ class _Tracer:
 
     def row(self, found: Found) -> dict[str, Any]:
         """All there is to say of one id or sequence."""
+        from gpt1.data.provenance import locate
         from gpt1.data.shard_file import open_shard
-        from gpt1.data.trace import locate
 
         span = found.span
         name = f"{span.set}/{span.part}.arrow"
