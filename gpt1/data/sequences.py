@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from gpt1.data.hashing import keyed
+from gpt1.data.hashing import hash64
 from gpt1.data.shards import TokenShards
 from gpt1.errors import UserError
 
@@ -50,14 +50,14 @@ class SequenceSampler:
         """The sequences' indices (per_epoch,) in the order of one epoch: sorted by a hash of
         (seed, epoch, index).
         """
-        hashes = keyed((self.seed, _ORDER, epoch), np.arange(self.per_epoch, dtype=np.uint64))
+        hashes = hash64((self.seed, _ORDER, epoch), np.arange(self.per_epoch, dtype=np.uint64))
         return np.argsort(hashes, kind="stable")
 
     def _offsets(self, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         """Where each book's first sequence begins in an epoch (books,), from 0 to what is left
         over.
         """
-        hashes = keyed((self.seed, _OFFSET, epoch), np.arange(len(self._counts), dtype=np.uint64))
+        hashes = hash64((self.seed, _OFFSET, epoch), np.arange(len(self._counts), dtype=np.uint64))
         return (hashes % (self._slack + 1).astype(np.uint64)).astype(np.int64)
 
     def locate(self, sample: int) -> tuple[int, int]:

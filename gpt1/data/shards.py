@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from gpt1.data.document_index import DocumentSpan, read_spans
-from gpt1.data.shard_file import Ids, Shard, ids_sha256, open_shard
+from gpt1.data.shard_file import Ids, MappedShard, ids_sha256, open_shard
 from gpt1.errors import UserError
 
 _AGAIN = "run the shard stage again"
@@ -69,7 +69,7 @@ class TokenShards:
         return iter(self._ids)
 
 
-def _refuse_foreign(path: Path, shard: Shard, set: str, vocabulary: str) -> None:
+def _refuse_foreign(path: Path, shard: MappedShard, set: str, vocabulary: str) -> None:
     if shard.set != set:
         raise UserError(
             f"{path}: a shard of the set {shard.set!r}, expected {set!r}; give the files of that"
@@ -83,7 +83,7 @@ def _refuse_foreign(path: Path, shard: Shard, set: str, vocabulary: str) -> None
 
 
 def _ids_of(
-    span: DocumentSpan, books: Path, parts: Mapping[str, tuple[Path, Shard]], verify: bool
+    span: DocumentSpan, books: Path, parts: Mapping[str, tuple[Path, MappedShard]], verify: bool
 ) -> Ids:
     """The ids (n,) of a book, mapped from its file."""
     if span.part not in parts:

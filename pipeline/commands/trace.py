@@ -34,7 +34,7 @@ _WIDTH = 200
 
 
 @dataclass(frozen=True)
-class Found:
+class TracedTokens:
     """One id to be traced: the book it lies in, its index there, and how many ids are asked for
     (a sequence, or one).
     """
@@ -98,7 +98,7 @@ def _trace_offset(artifacts: Callable[[], RunArtifacts], shard: str, offset: int
         store, record = found.store, found.choose("shard", ("shard",))
     origin = Origin.of(store, record)
     if spans := _spans(origin, name):
-        return _Tracer(origin).row(Found(*book_of_set(spans, offset, name)))
+        return _Tracer(origin).row(TracedTokens(*book_of_set(spans, offset, name)))
     if name not in origin.shard.files or not name.endswith(".arrow"):
         known = sorted(
             file.name for file in origin.shard.files.values() if file.name.endswith(".arrow")
@@ -109,7 +109,7 @@ def _trace_offset(artifacts: Callable[[], RunArtifacts], shard: str, offset: int
         )
     opened = open_shard(origin.shard.path(name))
     spans = [span for span in _spans(origin, opened.set) if span.part == opened.part]
-    return _Tracer(origin).row(Found(*book_at(spans, offset, name)))
+    return _Tracer(origin).row(TracedTokens(*book_at(spans, offset, name)))
 
 
 def _spans(origin: Origin, chosen: str) -> list[DocumentSpan]:
@@ -136,7 +136,7 @@ def _trace_step(found: RunArtifacts, step: int, sample: int | None) -> list[dict
     for number in range(batch) if sample is None else [sample]:
         book, start = sampler.locate((step - 1) * batch + number)
         rows.append(
-            tracer.row(Found(sampler.shards.spans[book], start, sampler.length + 1, number))
+            tracer.row(TracedTokens(sampler.shards.spans[book], start, sampler.length + 1, number))
         )
     return rows
 
@@ -172,7 +172,7 @@ class _Tracer:
             row.book: row.tail_start for row in read_split(origin.split.path("split.parquet"))
         }
 
-    def row(self, found: Found) -> dict[str, Any]:
+    def row(self, found: TracedTokens) -> dict[str, Any]:
         """All there is to say of one id or sequence."""
         from gpt1.data.provenance import locate
         from gpt1.data.shard_file import open_shard
