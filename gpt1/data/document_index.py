@@ -25,8 +25,9 @@ _SCHEMA = pa.schema(
 class DocumentSpan:
     """`length` ids from `start` in the file `<set>/<part>.arrow` are this book's.
 
-    `sha256` is that of the ids' bytes, as they lie in the file; `cleaning` names the file of the
-    clean stage with the record of what was done to the book. None: not recorded.
+    `sha256` is that of the ids' bytes, as they lie in the file: the book's content id, from which
+    the order of training follows. `cleaning` names the file of the clean stage with the record of
+    what was done to the book; None: not recorded.
     """
 
     book: str
@@ -37,7 +38,7 @@ class DocumentSpan:
     set: str
     start: int
     length: int
-    sha256: str | None = None
+    sha256: str
     cleaning: str | None = None
 
 

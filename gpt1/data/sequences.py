@@ -1,23 +1,30 @@
-"""Training sequences: contiguous runs of T inputs with their T targets, in an order that is a pure
-function of (seed, epoch).
+"""Training sequences: T consecutive inputs with their T targets, in an order that is a pure
+function of (seed, epoch) and the books' content.
 
-At book boundaries: a sequence lies within one book. A book of n ids gives k = floor((n - 1) / T)
-sequences of T inputs, each read with the id that follows (T + 1 ids). The remaining (n - 1) - k T
-ids are skipped: each epoch the book's sequences begin at an offset drawn from 0 to that remainder,
-a hash of (seed, epoch, book). A book of no more than T ids gives no sequence.
+A sequence lies within one book. A book of n ids gives k = floor((n - 1) / T) sequences of T inputs,
+each read with the id that follows (T + 1 ids). The remaining (n - 1) - k T ids are skipped: each
+epoch the book's sequences begin at an offset from 0 to that remainder, a hash of (seed, epoch,
+content id). A book of no more than T ids gives no sequence.
+
+The order of an epoch is the argsort of a hash of (seed, epoch, content id, index of the sequence in
+its book). The content id is the sha256 of the book's ids, which books.parquet holds. So neither
+place nor offset of a sequence depends on the other books: with a book more or less, all other
+sequences keep their offsets and their relative order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
 
-from gpt1.data.hashing import hash64
+from gpt1.data.hashing import hash64, splitmix64
 from gpt1.data.shards import TokenShards
 from gpt1.errors import UserError
 
 Batch = np.ndarray[tuple[int, int], np.dtype[np.int64]]
+Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
 _ORDER, _OFFSET = 1, 2
 
 
@@ -35,6 +42,9 @@ class SequenceSampler:
         self._counts = np.maximum(lengths - 1, 0) // length  # (books,)
         self._slack = np.maximum(lengths - 1, 0) - self._counts * length  # (books,)
         self._first = np.concatenate([[0], np.cumsum(self._counts)])  # (books + 1,)
+        # 64 of the 256 bits: of a million books two agree with a probability of 3e-8, and then
+        # only share their offsets.
+        self._contents = np.array([int(span.sha256[:16], 16) for span in shards.spans], np.uint64)
         self.per_epoch = int(self._first[-1])
         if not self.per_epoch:
             raise UserError(
@@ -46,18 +56,21 @@ class SequenceSampler:
         self.order = lru_cache(maxsize=2)(self._order)
         self.offsets = lru_cache(maxsize=2)(self._offsets)
 
-    def _order(self, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """The sequences' indices (per_epoch,) in the order of one epoch: sorted by a hash of
-        (seed, epoch, index).
+    def _order(self, epoch: int) -> Indices:
+        """The sequences' numbers (per_epoch,), counted book after book, in the order of one epoch.
+
+        Equal hashes, as of two books with the same ids, keep the order of books.parquet.
         """
-        hashes = hash64((self.seed, _ORDER, epoch), np.arange(self.per_epoch, dtype=np.uint64))
+        books = hash64((self.seed, _ORDER, epoch), self._contents)  # (books,)
+        within = np.arange(self.per_epoch) - np.repeat(self._first[:-1], self._counts)
+        hashes = splitmix64(np.repeat(books, self._counts) ^ within.astype(np.uint64))
         return np.argsort(hashes, kind="stable")
 
-    def _offsets(self, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def _offsets(self, epoch: int) -> Indices:
         """Where each book's first sequence begins in an epoch (books,), from 0 to what is left
         over.
         """
-        hashes = hash64((self.seed, _OFFSET, epoch), np.arange(len(self._counts), dtype=np.uint64))
+        hashes = hash64((self.seed, _OFFSET, epoch), self._contents)
         return (hashes % (self._slack + 1).astype(np.uint64)).astype(np.int64)
 
     def locate(self, sample: int) -> tuple[int, int]:
@@ -65,25 +78,27 @@ class SequenceSampler:
         counted from the start of training.
         """
         epoch, position = divmod(sample, self.per_epoch)
-        sequence = int(self.order(epoch)[position])
-        book, start = self._within(sequence)
+        book, start = self._within(int(self.order(epoch)[position]))
         return book, int(self.offsets(epoch)[book]) + start
 
-    def batch(self, step: int, batch_size: int) -> Batch:
-        """The global batch of one step, (B, T + 1): samples step * B … step * B + B - 1; inputs
-        are [:, :-1], targets [:, 1:].
+    def batch(self, step: int, batch_size: int, rows: Iterable[int] | None = None) -> Batch:
+        """The global batch of one step, (B, T + 1): samples step * B to step * B + B - 1; inputs
+        are [:, :-1], targets [:, 1:]. With `rows`, only those of it are read, (len(rows), T + 1).
         """
-        first = step * batch_size
-        return self._read([self.locate(sample) for sample in range(first, first + batch_size)])
+        chosen = range(batch_size) if rows is None else rows
+        return self._read([self.locate(step * batch_size + row) for row in chosen])
 
-    def validation(self, limit: int | None = None) -> Batch:
-        """Every sequence at offset 0, in the order of the books, (n, T + 1); with `limit`, that
-        many of them, evenly spread.
+    def books_of(self, step: int, batch_size: int) -> list[str]:
+        """The ids of the books that the batch of a step was read from, each once, in the order of
+        its sequences.
         """
-        chosen = range(self.per_epoch)
-        if limit is not None and limit < self.per_epoch:
-            chosen = [index * self.per_epoch // limit for index in range(limit)]  # type: ignore[assignment]
-        return self._read([self._within(sequence) for sequence in chosen])
+        samples = range(step * batch_size, (step + 1) * batch_size)
+        books = (self.shards.spans[self.locate(sample)[0]].book for sample in samples)
+        return list(dict.fromkeys(books))
+
+    def validation(self) -> Batch:
+        """Every sequence at offset 0, in the order of the books, (n, T + 1)."""
+        return self._read([self._within(sequence) for sequence in range(self.per_epoch)])
 
     def _within(self, sequence: int) -> tuple[int, int]:
         """The book of a sequence, and its start there at offset 0."""

@@ -99,7 +99,7 @@ def _ids_of(
             f" {_AGAIN}."
         )
     ids = shard.ids[span.start : end]
-    if verify and span.sha256 is not None and (found := ids_sha256(ids)) != span.sha256:
+    if verify and (found := ids_sha256(ids)) != span.sha256:
         raise UserError(
             f"{path}: the ids of the book {span.book!r} ({span.start} to {end}) have the sha256"
             f" {found[:12]}, {books.name} says {span.sha256[:12]}: the file is damaged or from"
