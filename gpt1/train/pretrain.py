@@ -104,13 +104,12 @@ def pretrain(
         watch = Watch(
             config, engine, ranks, held_out, vocabulary, History(), checkpoints,
             place.checkpoint_every, _facts(config, place, ranks, engine), output, reporter,
-            speedometer, requests,
-            lambda step: books_of(sampler, watch.batch_of(step), config.batch), place.spike,
+            speedometer, requests, sampler, place.spike,
         )  # fmt: skip
         start = _resume(watch, checkpoints.newest())
         speedometer.start(start)
         try:
-            _train(watch, sampler, start, new_module)
+            _train(watch, start, new_module)
         except Stopped:
             _settle(watch)
             raise
@@ -118,20 +117,7 @@ def pretrain(
         _finish(watch)
 
 
-def books_of(sampler: SequenceSampler, batch: int, size: int) -> list[str]:
-    """The books that a batch of `size` sequences was read from, each once, in the order of its
-    sequences.
-    """
-    spans = sampler.shards.spans
-    return list(
-        dict.fromkeys(
-            spans[sampler.locate(sample)[0]].book
-            for sample in range(batch * size, (batch + 1) * size)
-        )
-    )
-
-
-def _train(watch: Watch, sampler: SequenceSampler, start: int, new_module: NewModule) -> None:
+def _train(watch: Watch, start: int, new_module: NewModule) -> None:
     """To the end, going back where the loss diverges and the configuration has it so."""
     config = watch.config
     rate = partial(
@@ -140,9 +126,8 @@ def _train(watch: Watch, sampler: SequenceSampler, start: int, new_module: NewMo
     )
     while True:
         try:
-            batches = _share_of(sampler, watch)
             train(
-                watch.engine, batches, rate, steps=config.steps, start=start,
+                watch.engine, _batches(watch), rate, steps=config.steps, start=start,
                 after_step=watch.after_step,
             )
         except Diverged as diverged:
@@ -257,17 +242,28 @@ def _facts(config: PretrainConfig, place: Place, ranks: Ranks, engine: Engine) -
     }
 
 
-def _share_of(sampler: SequenceSampler, watch: Watch) -> Callable[[int], Sequence[MicroBatch]]:
-    """This rank's micro-batches of a step: rank, rank + world, ... of the global batch."""
-    config, ranks, size = watch.config, watch.ranks, watch.config.micro_batch
-    skipped = skipped_in(watch.history.skipped)
+def _batches(watch: Watch) -> Callable[[int], Sequence[MicroBatch]]:
+    """This rank's micro-batches of each step, read ahead."""
+    config, ranks, skipped = watch.config, watch.ranks, skipped_in(watch.history.skipped)
+    return Ahead(
+        lambda step: read_share(watch.sampler, batch_of(step, skipped), config, ranks),
+        config.steps, pin=ranks.device.type == "cuda",
+    )
 
-    def micro_batches(step: int) -> list[MicroBatch]:
-        ids = torch.from_numpy(sampler.batch(batch_of(step, skipped), config.batch))  # (batch, T+1)
-        indices = range(ranks.rank, config.batch // size, ranks.world)
-        return [MicroBatch(index, (ids[index * size : (index + 1) * size],)) for index in indices]
 
-    return Ahead(micro_batches, config.steps, pin=ranks.device.type == "cuda")
+def read_share(
+    sampler: SequenceSampler, batch: int, config: PretrainConfig, ranks: Ranks
+) -> list[MicroBatch]:
+    """This rank's micro-batches rank, rank + world, ... of a global batch, given by its number.
+
+    No other sequences are read.
+    """
+    size, share = config.micro_batch, []
+    for index in range(ranks.rank, config.batch // size, ranks.world):
+        rows = range(index * size, (index + 1) * size)
+        ids = torch.from_numpy(sampler.batch(batch, config.batch, rows))  # (micro_batch, T + 1)
+        share.append(MicroBatch(index, (ids,)))
+    return share
 
 
 def _resume(watch: Watch, found: Checkpoint | None) -> int:

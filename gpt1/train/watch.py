@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpt1.data.sequences import SequenceSampler
 from gpt1.generate import Sampling, generate
 from gpt1.model.gpt import GPT
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.checkpoint import Checkpoints
 from gpt1.train.checkpoint_record import sha256, sync
-from gpt1.train.divergence import BooksOf, refuse_divergence
+from gpt1.train.divergence import refuse_divergence
 from gpt1.train.engine import Engine, Outcome
 from gpt1.train.history import History
 from gpt1.train.interrupt import Requests, Stopped
@@ -56,7 +57,7 @@ class Watch:
     reporter: Reporter
     speedometer: Speedometer
     requests: Requests
-    books_of: BooksOf
+    sampler: SequenceSampler
     spike: float = 0.0
     """Nats by which a step's loss may exceed the mean of the steps before; 0: by any."""
     _losses: list[Tensor] = field(default_factory=list)
@@ -209,6 +210,10 @@ class Watch:
     def batch_of(self, step: int) -> int:
         """The batch, in the order of the data, that the 0-based `step` is made from."""
         return batch_of(step, skipped_in(self.history.skipped))
+
+    def books_of(self, step: int) -> list[str]:
+        """The books that the batch of the 0-based `step` was read from."""
+        return self.sampler.books_of(self.batch_of(step), self.config.batch)
 
     def forget(self) -> None:
         """Training goes back: losses not looked at yet count no more."""

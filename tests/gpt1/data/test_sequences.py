@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from gpt1.data.document_index import DocumentSpan, write_spans
 from gpt1.data.hashing import splitmix64
@@ -14,6 +15,10 @@ from gpt1.data.sequences import SequenceSampler
 from gpt1.data.shard_file import id_type, ids_sha256, open_shard, write_shard
 from gpt1.data.shards import TokenShards
 from gpt1.errors import UserError
+from gpt1.model.config import ModelConfig
+from gpt1.train.pretrain import read_share
+from gpt1.train.pretrain_config import PretrainConfig
+from gpt1.train.ranks import Ranks
 
 ABOUT = {"vocabulary": "v" * 64, "set": "train", "part": "part-0000"}
 
@@ -102,6 +107,24 @@ def test_a_batch_is_a_slice_of_one_sequence_of_samples(tmp_path: Path) -> None:
         batch = made.batch(step, size)
         assert (batch.shape, batch.dtype) == ((size, 9), np.int64)
         assert (batch == samples[step * size : (step + 1) * size]).all()
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_ranks_read_disjoint_shares_of_a_batch(
+    world: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing else. The batch is the last of an epoch and the first of the next."""
+    made, step = sampler_of(tmp_path, [200, 77], 8), 33 // 8
+    config = PretrainConfig(ModelConfig(), steps=9, batch=8, micro_batch=2)
+    batch, read, reading = made.batch(step, 8), list[int](), made.locate
+    monkeypatch.setattr(made, "locate", lambda sample: read.append(sample) or reading(sample))
+    found: dict[int, list[list[int]]] = {}
+    for rank in range(world):
+        share = read_share(made, step, config, Ranks(rank, world, torch.device("cpu")))
+        assert len(share) == 4 // world
+        found |= {one.index: one.inputs[0].tolist() for one in share}
+    assert [row for index in range(4) for row in found[index]] == batch.tolist()
+    assert sorted(read) == [*range(step * 8, step * 8 + 8)]
 
 
 def test_validation_reads_all_sequences_at_offset_zero(tmp_path: Path) -> None:
