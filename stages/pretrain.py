@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from stages._checkpoint_files import MODEL, checkpoint_files
 from stages.contract import (
@@ -125,6 +125,13 @@ class PretrainSettings(Settings):
     )
     seed: int = Field(
         0, ge=0, le=2**31 - 1, description="Seed for weights, data order, dropout and samples."
+    )
+    exclude_books: tuple[str, ...] = Field(
+        (),
+        description=(
+            "IDs of training books (in books.parquet) that do not count in the loss. The batches"
+            " stay the same, so runs with and without a book form an exact pair."
+        ),
     )
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="Compute precision; weights stay in fp32."
@@ -253,6 +260,11 @@ class PretrainSettings(Settings):
         return set_together(
             values, "reference_2018", optimizer="reference", embedding_dropout="matrix"
         )
+
+    @field_validator("exclude_books", mode="after")
+    @classmethod
+    def _in_one_order(cls, books: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(set(books)))  # the fingerprint must not depend on it
 
     @model_validator(mode="after")
     def _fits(self) -> PretrainSettings:
@@ -404,6 +416,7 @@ def _config(
     same = (
         "schedule", "weight_decay", "seed", "precision", "log_every", "validate_every",
         "snapshot_every", "sample_tokens", "optimizer", "pad_vocabulary", "compile",
+        "exclude_books",
     )
     renamed = {
         "batch": "batch_size", "micro_batch": "micro_batch_size", "clip": "grad_clip",
@@ -456,15 +469,18 @@ def _plan(settings: PretrainSettings) -> dict[str, Any]:
 def _deviation(
     settings: PretrainSettings, config: PretrainConfig, events: Sequence[dict[str, Any]] = ()
 ) -> dict[str, str]:
-    """What the record says where the batch is not the paper's, weights were given, or batches
-    were left out (`events` of skipped.jsonl).
+    """What the record says where the batch is not the paper's, weights were given, or books or
+    batches were left out (`events` of skipped.jsonl).
     """
+    from gpt1.train.divergence import shown
     from gpt1.train.rollback import told
     from gpt1.train.schedule import PAPER_BATCH
 
     found = [told(event) for event in events]
     if config.initial_sha256:
         found.insert(0, f"starts from given weights ({MODEL} {config.initial_sha256[:12]})")
+    if books := config.exclude_books:
+        found.insert(0, f"{len(books)} books excluded from the loss: {shown(books)}")
     if settings.batch_size != PAPER_BATCH:
         plan = f"{config.steps:,} steps, warmup {config.warmup:,}, lr {config.max_lr:.3g}"
         found.insert(
@@ -556,7 +572,8 @@ def _summarise(
     figures: dict[str, Any] = {
         "validation_perplexity": perplexity, "validation_loss": rows[-1]["validation_loss"],
         "validation_bits_per_byte": rows[-1]["validation_bits_per_byte"],
-        "train_loss": rows[-1]["loss"], "unigram_perplexity": unigram, "bigram_perplexity": bigram,
+        "train_loss": next((row["loss"] for row in reversed(rows) if "loss" in row), None),
+        "unigram_perplexity": unigram, "bigram_perplexity": bigram,
         "of_unigram": perplexity / unigram if unigram else None,
         "parameters": config.model.parameters(), "steps": config.steps,
         "tokens": samples * settings.context, "epochs": samples / per_epoch,

@@ -14,7 +14,8 @@ sequences keep their offsets and their relative order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -25,16 +26,22 @@ from gpt1.errors import UserError
 
 Batch = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
+Weights = np.ndarray[tuple[int], np.dtype[np.float32]]
 _ORDER, _OFFSET = 1, 2
 
 
 class SequenceSampler:
     """Sequences of length T over the shards of one set.
 
-    Resuming needs one integer, the step; the number of ranks plays no part.
+    Resuming needs one integer, the step; the number of ranks plays no part. The books whose ids are
+    in `exclude_books` stay in the batches, but do not count in the loss (`loss_weights`).
+
+    Raises UserError when no sequence fits, or when a book to exclude is not in the set.
     """
 
-    def __init__(self, shards: TokenShards, length: int, seed: int = 0) -> None:
+    def __init__(
+        self, shards: TokenShards, length: int, seed: int = 0, exclude_books: Collection[str] = ()
+    ) -> None:
         self.shards = shards
         self.length = length
         self.seed = seed
@@ -52,6 +59,7 @@ class SequenceSampler:
                 f" {int(lengths.max(initial=0))} tokens, expected at least {length + 1}. Use a"
                 " shorter context or longer books."
             )
+        self._excluded = _find_books(exclude_books, [span.book for span in shards.spans])
         # Two, since a batch can lie across the end of an epoch.
         self.order = lru_cache(maxsize=2)(self._order)
         self.offsets = lru_cache(maxsize=2)(self._offsets)
@@ -88,12 +96,36 @@ class SequenceSampler:
         chosen = range(batch_size) if rows is None else rows
         return self._read([self.locate(step * batch_size + row) for row in chosen])
 
+    def excludes(self, sample: int) -> bool:
+        """Whether that sample is of an excluded book."""
+        return bool(self._excluded) and self.locate(sample)[0] in self._excluded
+
+    def loss_weights(self, step: int, batch_size: int) -> Weights | None:
+        """The factor (B,) of each sequence's loss in the mean over the global batch of a step: 0
+        for those of excluded books, B / kept for the kept ones. None when all are kept, so that
+        nothing is multiplied.
+        """
+        if not self._excluded:
+            return None
+        samples = range(step * batch_size, (step + 1) * batch_size)
+        excluded = np.array([self.excludes(sample) for sample in samples])
+        if not excluded.any():
+            return None
+        kept = batch_size - int(excluded.sum())
+        return np.where(excluded, 0.0, batch_size / max(kept, 1)).astype(np.float32)
+
+    def has_loss(self, step: int, batch_size: int) -> bool:
+        """Whether any sequence of a step's batch counts in the loss."""
+        weights = self.loss_weights(step, batch_size)
+        return weights is None or bool(weights.any())
+
     def books_of(self, step: int, batch_size: int) -> list[str]:
-        """The ids of the books that the batch of a step was read from, each once, in the order of
-        its sequences.
+        """The ids of the books whose sequences count in the loss of a step, each once, in the order
+        of the batch.
         """
         samples = range(step * batch_size, (step + 1) * batch_size)
-        books = (self.shards.spans[self.locate(sample)[0]].book for sample in samples)
+        kept = (sample for sample in samples if not self.excludes(sample))
+        books = (self.shards.spans[self.locate(sample)[0]].book for sample in kept)
         return list(dict.fromkeys(books))
 
     def validation(self) -> Batch:
@@ -110,3 +142,21 @@ class SequenceSampler:
         for row, (book, start) in enumerate(places):
             out[row] = self.shards.book(book)[start : start + self.length + 1]
         return out
+
+
+def _find_books(wanted: Collection[str], books: list[str]) -> frozenset[int]:
+    """The indices of the books with these ids."""
+    index_of = {book: index for index, book in enumerate(books)}
+    for book in wanted:
+        if book not in index_of:
+            near = ", ".join(map(repr, difflib.get_close_matches(book, books, cutoff=0.0)))
+            raise UserError(
+                f"pretrain.exclude_books: {book!r} is none of the {len(books)} training books in"
+                f" books.parquet; the nearest ids are {near}. Correct the id or remove it."
+            )
+    if len(index_of) == len(set(wanted)):
+        raise UserError(
+            f"pretrain.exclude_books: all {len(books)} training books are excluded, expected at"
+            " least one to train on. Remove some ids."
+        )
+    return frozenset(index_of[book] for book in wanted)

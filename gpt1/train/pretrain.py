@@ -181,8 +181,8 @@ def open_sequences(
 ) -> tuple[SequenceSampler, HeldOut]:
     """The training sequences, and the held-out ones.
 
-    Raises UserError where shards and vocabulary do not belong together, or no book of a set is as
-    long as a window.
+    Raises UserError where shards and vocabulary do not belong together, no book of a set is as long
+    as a sequence, or a book to exclude is not in the training set.
     """
     if vocabulary.size != config.model.vocabulary:
         raise UserError(
@@ -194,7 +194,8 @@ def open_sequences(
         shards = TokenShards.open(
             [Path(path) for path in paths], Path(place.books), name, vocabulary.sha256
         )
-        sets[name] = SequenceSampler(shards, config.model.context, config.seed)
+        excluded = config.exclude_books if name == "train" else ()
+        sets[name] = SequenceSampler(shards, config.model.context, config.seed, excluded)
     return sets["train"], HeldOut.of(sets["held_out"], vocabulary)
 
 
@@ -256,13 +257,16 @@ def read_share(
 ) -> list[MicroBatch]:
     """This rank's micro-batches rank, rank + world, ... of a global batch, given by its number.
 
-    No other sequences are read.
+    No other sequences are read. Where the batch has sequences of excluded books, each micro-batch
+    has its sequences' loss weights too, which follow from the order alone: all ranks agree.
     """
     size, share = config.micro_batch, []
+    weights = sampler.loss_weights(batch, config.batch)
     for index in range(ranks.rank, config.batch // size, ranks.world):
         rows = range(index * size, (index + 1) * size)
         ids = torch.from_numpy(sampler.batch(batch, config.batch, rows))  # (micro_batch, T + 1)
-        share.append(MicroBatch(index, (ids,)))
+        more = () if weights is None else (torch.from_numpy(weights[rows.start : rows.stop]),)
+        share.append(MicroBatch(index, (ids, *more)))
     return share
 
 

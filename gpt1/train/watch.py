@@ -107,8 +107,8 @@ class Watch:
         row = self.history.row(
             done,
             {
-                "loss": self.history.take_loss(), "lr": rate,
-                "gradient_norm": float(outcome.gradient_norm),
+                **({"loss": self.history.take_loss()} if self.history.pending else {}),
+                "lr": rate, "gradient_norm": float(outcome.gradient_norm),
             },
         )
         if skipped := self.batch_of(done - 1) - (done - 1):
@@ -136,7 +136,11 @@ class Watch:
         refuse_divergence(
             means, done, self.config, self.books_of, self.history.last("loss"), self.spike
         )
-        self.history.pending += means
+        self.history.pending += [
+            mean
+            for step, mean in enumerate(means, done - len(means))
+            if self.sampler.has_loss(self.batch_of(step), self.config.batch)
+        ]
 
     def _validate(self, done: int, limit: int) -> None:
         values, count = self.held_out.measure(

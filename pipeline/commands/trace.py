@@ -35,14 +35,15 @@ _WIDTH = 200
 
 @dataclass(frozen=True)
 class TracedTokens:
-    """One id to be traced: the book it lies in, its index there, and how many ids are asked for
-    (a sequence, or one).
+    """One id to be traced: the book it lies in, its index there, how many ids are asked for (a
+    sequence, or one), and whether the sequence is of a book excluded from the loss.
     """
 
     span: DocumentSpan
     index: int
     length: int = 1
     sample: int | None = None
+    excluded: bool = False
 
 
 def trace(
@@ -134,10 +135,12 @@ def _trace_step(found: RunArtifacts, step: int, sample: int | None) -> list[dict
     sampler, tracer = _sampler(origin, settings), _Tracer(origin)
     rows = []
     for number in range(batch) if sample is None else [sample]:
-        book, start = sampler.locate((step - 1) * batch + number)
-        rows.append(
-            tracer.row(TracedTokens(sampler.shards.spans[book], start, sampler.length + 1, number))
+        drawn = (step - 1) * batch + number
+        book, start = sampler.locate(drawn)
+        tokens = TracedTokens(
+            sampler.shards.spans[book], start, sampler.length + 1, number, sampler.excludes(drawn)
         )
+        rows.append(tracer.row(tokens))
     return rows
 
 
@@ -150,7 +153,8 @@ def _sampler(origin: Origin, settings: Mapping[str, Any]) -> SequenceSampler:
     shards = TokenShards.open(
         paths, origin.shard.path("books.parquet"), "train", origin.vocabulary.summary["sha256"]
     )
-    return SequenceSampler(shards, int(settings["context"]), int(settings["seed"]))
+    excluded = settings.get("exclude_books", ())
+    return SequenceSampler(shards, int(settings["context"]), int(settings["seed"]), excluded)
 
 
 class _Tracer:
@@ -189,7 +193,8 @@ class _Tracer:
         taken = ids[found.index : found.index + found.length]
         cleaned = record_of_book(self._origin.clean, span.part, span.book)
         return {
-            **({"sample": found.sample} if found.sample is not None else {}), "book": span.book,
+            **({"sample": found.sample} if found.sample is not None else {}),
+            **({"excluded": True} if found.excluded else {}), "book": span.book,
             "title": span.title, "author": span.author, "source": span.source, "set": span.set,
             "shard": name, "offset": span.start + found.index,
             "token": {"id": ids[found.index], "text": tokens[ids[found.index]]},
@@ -239,6 +244,7 @@ def _lines(row: Mapping[str, Any]) -> str:
     )
     said: Sequence[tuple[str, Any]] = [
         ("sample", row.get("sample")),
+        ("loss", "none: pretrain.exclude_books has this book" if row.get("excluded") else None),
         (
             "book",
             (
