@@ -15,7 +15,7 @@ sequences keep their offsets and their relative order.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -59,7 +59,7 @@ class SequenceSampler:
                 f" {int(lengths.max(initial=0))} tokens, expected at least {length + 1}. Use a"
                 " shorter context or longer books."
             )
-        self._excluded = _find_books(exclude_books, [span.book for span in shards.spans])
+        self._excluded = _mask_of(exclude_books, [span.book for span in shards.spans])  # (books,)
         # Two, since a batch can lie across the end of an epoch.
         self.order = lru_cache(maxsize=2)(self._order)
         self.offsets = lru_cache(maxsize=2)(self._offsets)
@@ -96,37 +96,38 @@ class SequenceSampler:
         chosen = range(batch_size) if rows is None else rows
         return self._read([self.locate(step * batch_size + row) for row in chosen])
 
-    def excludes(self, sample: int) -> bool:
-        """Whether that sample is of an excluded book."""
-        return bool(self._excluded) and self.locate(sample)[0] in self._excluded
+    def kept(self, step: int, batch_size: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Which sequences (B,) of a step's batch count in the loss: all but the excluded books'."""
+        return ~self._excluded[self._books_at(step, batch_size)]
 
     def loss_weights(self, step: int, batch_size: int) -> Weights | None:
         """The factor (B,) of each sequence's loss in the mean over the global batch of a step: 0
         for those of excluded books, B / kept for the kept ones. None when all are kept, so that
         nothing is multiplied.
         """
-        if not self._excluded:
+        kept = self.kept(step, batch_size)
+        if kept.all():
             return None
-        samples = range(step * batch_size, (step + 1) * batch_size)
-        excluded = np.array([self.excludes(sample) for sample in samples])
-        if not excluded.any():
-            return None
-        kept = batch_size - int(excluded.sum())
-        return np.where(excluded, 0.0, batch_size / max(kept, 1)).astype(np.float32)
-
-    def has_loss(self, step: int, batch_size: int) -> bool:
-        """Whether any sequence of a step's batch counts in the loss."""
-        weights = self.loss_weights(step, batch_size)
-        return weights is None or bool(weights.any())
+        weight = batch_size / max(int(kept.sum()), 1)
+        return np.where(kept, weight, 0.0).astype(np.float32)
 
     def books_of(self, step: int, batch_size: int) -> list[str]:
         """The ids of the books whose sequences count in the loss of a step, each once, in the order
         of the batch.
         """
-        samples = range(step * batch_size, (step + 1) * batch_size)
-        kept = (sample for sample in samples if not self.excludes(sample))
-        books = (self.shards.spans[self.locate(sample)[0]].book for sample in kept)
-        return list(dict.fromkeys(books))
+        books = self._books_at(step, batch_size)[self.kept(step, batch_size)]
+        return list(dict.fromkeys(self.shards.spans[book].book for book in books))
+
+    def _books_at(self, step: int, batch_size: int) -> Indices:
+        """The books' indices (B,) of the sequences of a step's batch."""
+        epochs, positions = np.divmod(
+            np.arange(step * batch_size, (step + 1) * batch_size), self.per_epoch
+        )
+        sequences = [
+            self.order(epoch)[positions[epochs == epoch]]
+            for epoch in range(int(epochs[0]), int(epochs[-1]) + 1)
+        ]
+        return np.searchsorted(self._first, np.concatenate(sequences), side="right") - 1
 
     def validation(self) -> Batch:
         """Every sequence at offset 0, in the order of the books, (n, T + 1)."""
@@ -144,19 +145,21 @@ class SequenceSampler:
         return out
 
 
-def _find_books(wanted: Collection[str], books: list[str]) -> frozenset[int]:
-    """The indices of the books with these ids."""
-    index_of = {book: index for index, book in enumerate(books)}
-    for book in wanted:
-        if book not in index_of:
+def _mask_of(
+    exclude_books: Collection[str], books: Sequence[str]
+) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Which of `books` are to be excluded, (books,)."""
+    for book in exclude_books:
+        if book not in books:
             near = ", ".join(map(repr, difflib.get_close_matches(book, books, cutoff=0.0)))
             raise UserError(
                 f"pretrain.exclude_books: {book!r} is none of the {len(books)} training books in"
                 f" books.parquet; the nearest ids are {near}. Correct the id or remove it."
             )
-    if len(index_of) == len(set(wanted)):
+    mask = np.isin(np.array(books), sorted(exclude_books))
+    if mask.all():
         raise UserError(
             f"pretrain.exclude_books: all {len(books)} training books are excluded, expected at"
             " least one to train on. Remove some ids."
         )
-    return frozenset(index_of[book] for book in wanted)
+    return mask

@@ -139,7 +139,7 @@ class Watch:
         self.history.pending += [
             mean
             for step, mean in enumerate(means, done - len(means))
-            if self.sampler.has_loss(self.batch_of(step), self.config.batch)
+            if self.sampler.kept(self.batch_of(step), self.config.batch).any()
         ]
 
     def _validate(self, done: int, limit: int) -> None:

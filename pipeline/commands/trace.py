@@ -133,12 +133,11 @@ def _trace_step(found: RunArtifacts, step: int, sample: int | None) -> list[dict
         )
     origin = Origin.of(found.store, input_record(found.store, record, "shard"))
     sampler, tracer = _sampler(origin, settings), _Tracer(origin)
-    rows = []
+    kept, rows = sampler.kept(step - 1, batch), []
     for number in range(batch) if sample is None else [sample]:
-        drawn = (step - 1) * batch + number
-        book, start = sampler.locate(drawn)
+        book, start = sampler.locate((step - 1) * batch + number)
         tokens = TracedTokens(
-            sampler.shards.spans[book], start, sampler.length + 1, number, sampler.excludes(drawn)
+            sampler.shards.spans[book], start, sampler.length + 1, number, not kept[number]
         )
         rows.append(tracer.row(tokens))
     return rows

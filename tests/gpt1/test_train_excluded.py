@@ -23,9 +23,8 @@ from tests.gpt1 import tiny_pretraining as tiny
 from tests.gpt1.rank_group import RankGroup
 from tests.gpt1.tiny_pretraining import CONFIG, NEEDS_COMPILER, changed, output_of
 
-BOOKS = ("train0", "train1")
 SHAPE = dataclasses.replace(CONFIG.model, dropout=0.0)
-EXCLUDING = dataclasses.replace(CONFIG, model=SHAPE, exclude_books=BOOKS)
+EXCLUDING = dataclasses.replace(CONFIG, model=SHAPE, exclude_books=("train0", "train1"))
 STEP = 3
 Gradient = dict[str, Tensor]
 
@@ -44,43 +43,21 @@ def model() -> GPT:
     return GPT(SHAPE, torch.Generator().manual_seed(5))
 
 
-def plain(place: Place) -> tuple[float, Gradient]:
-    """Loss and gradient of the batch without those sequences, in a plain computation."""
-    sampler, gpt = sampler_of(place), model()
-    weights = sampler.loss_weights(STEP, CONFIG.batch)
-    assert weights is not None
-    assert 0 in weights.reshape(-1, CONFIG.micro_batch).sum(1), "a micro-batch counts nothing"
-    assert 1 < np.count_nonzero(weights) < CONFIG.batch
-    ids = torch.from_numpy(sampler.batch(STEP, CONFIG.batch)[weights > 0])
-    loss = F.cross_entropy(gpt.lm_logits(gpt(ids[:, :-1])).flatten(0, 1), ids[:, 1:].flatten())
-    loss.backward()
-    return float(loss.detach()), {f"gpt.{name}": p.grad for name, p in gpt.named_parameters()}  # type: ignore
-
-
 def gradient_of(place: Place, chunk: int = 0, compiled: bool = False) -> tuple[float, Gradient]:
     """The mean of the micro-batches' losses, and of their gradients, over all ranks (gloo)."""
     ranks, module = Ranks.connect("cpu", threads=1), LanguageModelling(model(), chunk)
     if compiled:
         module.compile_for_training(one_graph=True)
-    losses = []
-    for one in read_share(sampler_of(place), STEP, EXCLUDING, ranks):
-        losses.append(module(*one.inputs))
-        losses[-1].backward()
-    gathered = ranks.gather(torch.stack(losses).detach())  # (world, A)
+    share = read_share(sampler_of(place), STEP, EXCLUDING, ranks)
+    losses = torch.stack([module(*one.inputs) for one in share])
+    losses.sum().backward()
+    gathered = ranks.gather(losses.detach())  # (world, A)
     parts = {name: ranks.gather(p.grad).sum(0) for name, p in module.named_parameters()}  # type: ignore
     return float(gathered.mean()), {name: g / gathered.numel() for name, g in parts.items()}
 
 
-def agrees(place: Place, found: tuple[float, Gradient]) -> None:
-    loss, gradient = plain(place)
-    assert found[0] == pytest.approx(loss, abs=1e-6)
-    assert gradient.keys() == found[1].keys()
-    for name, tensor in gradient.items():
-        assert torch.allclose(found[1][name], tensor, rtol=0, atol=1e-6), name
-
-
 def step_of(place: Place, stage: int) -> tuple[float, float]:
-    """A step's loss and gradient norm by DeepSpeed's engine, on each rank."""
+    """A step's loss and gradient norm by DeepSpeed's engine."""
     ranks = Ranks.connect("cpu", threads=1)
     share = accumulation(CONFIG.batch, CONFIG.micro_batch, ranks.world)
     engine = make_engine(
@@ -89,6 +66,23 @@ def step_of(place: Place, stage: int) -> tuple[float, float]:
     )  # fmt: skip
     outcome = engine.step(STEP, read_share(sampler_of(place), STEP, EXCLUDING, ranks), 1e-3)
     return float(ranks.gather(outcome.losses).mean()), float(outcome.gradient_norm)
+
+
+def agrees(place: Place, *found: tuple[float, Gradient]) -> tuple[float, float]:
+    """With a plain computation on the batch without those sequences: its loss and norm."""
+    sampler, gpt = sampler_of(place), model()
+    kept = sampler.kept(STEP, CONFIG.batch)
+    assert 1 < np.count_nonzero(kept) < CONFIG.batch
+    assert not kept.reshape(-1, CONFIG.micro_batch).any(1).all(), "a micro-batch counts nothing"
+    ids = torch.from_numpy(sampler.batch(STEP, CONFIG.batch)[kept])
+    loss = F.cross_entropy(gpt.lm_logits(gpt(ids[:, :-1])).flatten(0, 1), ids[:, 1:].flatten())
+    loss.backward()
+    for one, gradient in found:
+        assert one == pytest.approx(loss.item(), abs=1e-6)
+        for name, parameter in gpt.named_parameters():
+            assert torch.allclose(gradient[f"gpt.{name}"], parameter.grad, rtol=0, atol=1e-6), name
+    norms = torch.stack([parameter.grad.norm() for parameter in gpt.parameters()])
+    return loss.item(), norms.norm().item()
 
 
 COMPILED = pytest.param(24, True, marks=[pytest.mark.slow, NEEDS_COMPILER])
@@ -103,14 +97,10 @@ def test_the_gradient_is_that_of_the_batch_without_them(
 
 @pytest.mark.slow
 def test_so_is_that_of_two_ranks_with_every_zero_stage(ranks: RankGroup, place: Place) -> None:
-    for chunk in (0, 5):
-        for found in ranks.call(gradient_of, place, chunk):
-            agrees(place, found)
-    loss, gradient = plain(place)
-    norm = float(torch.stack([tensor.norm() for tensor in gradient.values()]).norm())
+    expected = agrees(place, *ranks.call(gradient_of, place), *ranks.call(gradient_of, place, 5))
     for stage in range(4):
         for found in ranks.call(step_of, place, stage):
-            assert found == pytest.approx((loss, norm), rel=1e-5)
+            assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_book_that_is_never_read_changes_no_bit(tmp_path: Path) -> None:
@@ -127,7 +117,7 @@ def test_a_batch_of_excluded_books_alone_has_neither_loss_nor_gradient(place: Pl
     config = dataclasses.replace(EXCLUDING, batch=2, micro_batch=1, log_every=1, prompts=())
     tiny.train_here(config, place)
     sampler, rows = sampler_of(place), [row for row in tiny.rows_of(place) if "lr" in row]
-    kept = [sampler.has_loss(step, 2) for step in range(30)]
+    kept = [bool(sampler.kept(step, 2).any()) for step in range(30)]
     assert 2 < sum(kept) < 30
     assert ["loss" in row for row in rows] == [row["gradient_norm"] > 0 for row in rows] == kept
     again = changed(place, output=f"{place.output}-again")
