@@ -37,10 +37,10 @@ import numpy as np
 import torch
 
 from gpt1.corpus.embedded import embedded_files
-from gpt1.data.books_table import BookSpan
-from gpt1.data.shard_file import id_type, open_shard, write_shard
+from gpt1.data.document_index import DocumentSpan
+from gpt1.data.sequences import SequenceSampler
+from gpt1.data.shard_file import id_type, ids_sha256, open_shard, write_shard
 from gpt1.data.shards import TokenShards
-from gpt1.data.windows import Windows
 from gpt1.model.config import ModelConfig
 from gpt1.train.ahead import Ahead
 from gpt1.train.engine import MicroBatch
@@ -113,10 +113,11 @@ def measure_loader(
             handle, ids.astype(id_type(40_478)),
             {"vocabulary": "-", "set": "train", "part": "part-0000"},
         )
-    span = BookSpan("all", "all", None, "all", "part-0000", "train", 0, len(ids))
-    windows = Windows(TokenShards([open_shard(file).ids], [span], "-"), context)
+    place = ("part-0000", "train", 0, len(ids), ids_sha256(ids))
+    span = DocumentSpan("all", "all", None, "all", *place)
+    sampler = SequenceSampler(TokenShards([open_shard(file).ids], [span], "-"), context)
     loader = Ahead(
-        lambda step: [MicroBatch(0, (torch.from_numpy(windows.batch(step, batch)),))], steps=10**9
+        lambda step: [MicroBatch(0, (torch.from_numpy(sampler.batch(step, batch)),))], steps=10**9
     )
     loader(0)
     began, step = time.perf_counter(), 1

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from stages._checkpoint_files import MODEL, checkpoint_files
 from stages.contract import (
@@ -125,6 +125,13 @@ class PretrainSettings(Settings):
     )
     seed: int = Field(
         0, ge=0, le=2**31 - 1, description="Seed for weights, data order, dropout and samples."
+    )
+    exclude_books: tuple[str, ...] = Field(
+        (),
+        description=(
+            "IDs of training books (in books.parquet) that do not count in the loss. The batches"
+            " stay the same, so runs with and without a book form an exact pair."
+        ),
     )
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="Compute precision; weights stay in fp32."
@@ -250,6 +257,11 @@ class PretrainSettings(Settings):
             values, "reference_2018", optimizer="reference", embedding_dropout="matrix"
         )
 
+    @field_validator("exclude_books", mode="after")
+    @classmethod
+    def _in_one_order(cls, books: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(set(books)))  # the fingerprint must not depend on it
+
     @model_validator(mode="after")
     def _fits(self) -> PretrainSettings:
         if self.model == "gpt" and self.width % self.heads:
@@ -351,7 +363,7 @@ class Pretrain(Stage):
 
     def run(self, settings: PretrainSettings, context: Context) -> None:
         from gpt1.text.vocabulary import Vocabulary
-        from gpt1.train.pretrain import open_windows
+        from gpt1.train.pretrain import open_sequences
         from stages._ray_train import train_on_ray
 
         vocabulary = Vocabulary.load(_folder(context.input("vocabulary")))
@@ -359,20 +371,20 @@ class Pretrain(Stage):
         place = _place(settings, context)
         workers = context.resources.workers or 1
         _check_ranks(settings, context.resources)
-        windows, held_out = open_windows(config, place, vocabulary)
+        sampler, held_out = open_sequences(config, place, vocabulary)
         if config.warmup > 0.1 * config.steps:
             context.info(
                 f"warning: warmup takes {config.warmup:,} of {config.steps:,} steps; expected at"
                 " most a tenth, as more usually trains badly: lower `warmup_steps`"
             )
         context.info(
-            f"{config.model.parameters():,} parameters, {windows.shards.tokens:,} tokens in"
-            f" {windows.per_epoch:,} sequences, {len(held_out):,} held out; {workers} ranks, ZeRO"
+            f"{config.model.parameters():,} parameters, {sampler.shards.tokens:,} tokens in"
+            f" {sampler.per_epoch:,} sequences, {len(held_out):,} held out; {workers} ranks, ZeRO"
             f" {settings.zero}, {settings.precision}"
         )
         train_on_ray(config, place, context, workers, settings.resize_every)
         _declare(context)
-        _summarise(settings, context, windows.per_epoch, config)
+        _summarise(settings, context, sampler.per_epoch, config)
 
 
 def _check_ranks(settings: PretrainSettings, resources: Resources) -> None:
@@ -400,6 +412,7 @@ def _config(
     same = (
         "schedule", "weight_decay", "seed", "precision", "log_every", "validate_every",
         "snapshot_every", "sample_tokens", "optimizer", "pad_vocabulary", "compile",
+        "exclude_books",
     )
     renamed = {
         "batch": "batch_size", "micro_batch": "micro_batch_size", "clip": "grad_clip",
@@ -452,15 +465,18 @@ def _plan(settings: PretrainSettings) -> dict[str, Any]:
 def _deviation(
     settings: PretrainSettings, config: PretrainConfig, events: Sequence[dict[str, Any]] = ()
 ) -> dict[str, str]:
-    """What the record says where the batch is not the paper's, weights were given, or batches
-    were left out (`events` of skipped.jsonl).
+    """What the record says where the batch is not the paper's, weights were given, or books or
+    batches were left out (`events` of skipped.jsonl).
     """
+    from gpt1.train.divergence import shown
     from gpt1.train.rollback import told
     from gpt1.train.schedule import PAPER_BATCH
 
     found = [told(event) for event in events]
     if config.initial_sha256:
         found.insert(0, f"starts from given weights ({MODEL} {config.initial_sha256[:12]})")
+    if books := config.exclude_books:
+        found.insert(0, f"{len(books)} books excluded from the loss: {shown(books)}")
     if settings.batch_size != PAPER_BATCH:
         plan = f"{config.steps:,} steps, warmup {config.warmup:,}, lr {config.max_lr:.3g}"
         found.insert(
@@ -530,7 +546,7 @@ def _declare(context: Context) -> None:
 
 
 def _summarise(
-    settings: PretrainSettings, context: Context, windows: int, config: PretrainConfig
+    settings: PretrainSettings, context: Context, per_epoch: int, config: PretrainConfig
 ) -> None:
     import json
 
@@ -548,10 +564,11 @@ def _summarise(
     figures: dict[str, Any] = {
         "validation_perplexity": perplexity, "validation_loss": rows[-1]["validation_loss"],
         "validation_bits_per_byte": rows[-1]["validation_bits_per_byte"],
-        "train_loss": rows[-1]["loss"], "unigram_perplexity": unigram, "bigram_perplexity": bigram,
+        "train_loss": next((row["loss"] for row in reversed(rows) if "loss" in row), None),
+        "unigram_perplexity": unigram, "bigram_perplexity": bigram,
         "of_unigram": perplexity / unigram if unigram else None,
         "parameters": config.model.parameters(), "steps": config.steps,
-        "tokens": samples * settings.context, "epochs": samples / windows,
+        "tokens": samples * settings.context, "epochs": samples / per_epoch,
         **_deviation(settings, config, events),
     }
     if events:

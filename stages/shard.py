@@ -109,7 +109,7 @@ def encode_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
     import numpy as np
 
     from gpt1.corpus.parts import read_books
-    from gpt1.data.books_table import BookSpan, write_spans
+    from gpt1.data.document_index import DocumentSpan, write_spans
     from gpt1.data.shard_file import id_type, ids_sha256, write_shard
 
     encoder = _encoder(arguments["encoder"], arguments["merges"], arguments["vocabulary"])
@@ -117,7 +117,7 @@ def encode_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
     name = arguments["name"]
     rows = {book: (chosen, end) for book, chosen, end in arguments["rows"]}
     pieces: dict[str, list[Any]] = {chosen: [] for chosen in SETS}
-    spans: list[BookSpan] = []
+    spans: list[DocumentSpan] = []
     summary = {"words": 0, "bytes": 0, "unknown": 0, **{f"{chosen}_tokens": 0 for chosen in SETS}}
     for book in read_books(Path(arguments["path"])):
         if book.id not in rows:
@@ -128,7 +128,7 @@ def encode_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
         ids: Any = encoded.ids.astype(id_type(vocabulary.size), copy=False)
         pieces[chosen].append(ids)
         spans.append(
-            BookSpan(
+            DocumentSpan(
                 book.id, book.title, book.author, book.source, name, chosen,
                 start=summary[f"{chosen}_tokens"], length=len(ids), sha256=ids_sha256(ids),
                 cleaning=f"records/{name}.jsonl",
@@ -187,7 +187,7 @@ def baseline_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, 
 
 def _ids_of(arguments: Mapping[str, Any], chosen: str) -> list[Any]:
     """The ids of each book of a set, in the order of the parts."""
-    from gpt1.data.books_table import read_spans
+    from gpt1.data.document_index import read_spans
     from gpt1.data.shard_file import open_shard
 
     shards = {
@@ -205,7 +205,7 @@ def _books(encoded: list[Artifact]) -> bytes:
     """books.parquet: the parts' tables, one after another."""
     import io
 
-    from gpt1.data.books_table import read_spans, write_spans
+    from gpt1.data.document_index import read_spans, write_spans
 
     out = io.BytesIO()
     write_spans(

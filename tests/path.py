@@ -95,15 +95,15 @@ def prepare_book(folder: Path) -> Work:
     )  # fmt: skip
 
     def work() -> None:
+        from gpt1.data.sequences import SequenceSampler
         from gpt1.data.shards import TokenShards
-        from gpt1.data.windows import Windows
 
         plan = plan_of(workflow, folder / "store")
         run_inline(plan)
         shard = artifact(plan, "shard")
         files = [file.path for file in shard.under("train/")]
         shards = TokenShards.open(files, shard.path("books.parquet"), "train")
-        Windows(shards, 8, seed=0).batch(0, 2)
+        SequenceSampler(shards, 8, seed=0).batch(0, 2)
 
     return work
 

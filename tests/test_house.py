@@ -22,8 +22,8 @@ KNOWN_CYCLES = {
      "pipeline.travel"),
 }  # fmt: skip
 KNOWN_REPEATED = [
-    "Checkpoint", "Encoded", "Entry", "Form", "Found", "Hub", "Outcome", "Part", "Passage",
-    "PrintReporter", "Reporter", "Shard", "Size", "Source", "Split",
+    "Checkpoint", "Encoded", "Entry", "Form", "Hub", "Outcome", "Part",
+    "PrintReporter", "Reporter", "Size", "Source", "Split",
 ]  # fmt: skip
 
 

@@ -73,7 +73,7 @@ def unpack_shard(piece: Path, work: Path, name: str, about: dict[str, Any]) -> i
 
 def use_shards(packed: Path, train: list[str]) -> None:
     """Make run.json and books.parquet name these training shards alone."""
-    from gpt1.data.books_table import copy_spans
+    from gpt1.data.document_index import copy_spans
 
     parts = {Path(name).stem for name in train}
     copy_spans(packed / "all_books.parquet", packed / "books.parquet", parts)

@@ -59,9 +59,10 @@ GROUPS = {
 
 SET_BY_YOU = {
     "pretrain": (
-        "for another batch size or seed, given weights, short GPU memory, a loss that diverges",
-        "lr_scaling seed zero max_rollbacks skip_batches rollback_spike_threshold init_from"
-        " loss_spike_threshold activation_checkpointing",
+        "for another batch size or seed, a training without some books, given weights, short GPU"
+        " memory, a loss that diverges",
+        "lr_scaling seed exclude_books zero max_rollbacks skip_batches rollback_spike_threshold"
+        " init_from loss_spike_threshold activation_checkpointing",
     ),
     "finetune": (
         "to save memory or time, or to keep other outputs",

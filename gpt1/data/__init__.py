@@ -1,1 +1,1 @@
-"""Token shards, training windows over them, and n-gram baselines."""
+"""Token shards, training sequences over them, and n-gram baselines."""

@@ -43,7 +43,7 @@ def write_shard(file: IO[bytes], ids: Ids, metadata: Mapping[str, str]) -> None:
 
 
 @dataclass(frozen=True)
-class Shard:
+class MappedShard:
     """A shard opened for reading: `ids` (n,) lies in the file, not in memory."""
 
     ids: Ids
@@ -52,7 +52,7 @@ class Shard:
     part: str
 
 
-def open_shard(path: Path) -> Shard:
+def open_shard(path: Path) -> MappedShard:
     """Map a shard into memory.
 
     UserError names the file when it is missing, damaged or something else.
@@ -81,4 +81,4 @@ def open_shard(path: Path) -> Shard:
             f"{path}: ids of type {column.type}, expected uint16 or uint32 without nulls; {_AGAIN}."
         )
     ids = column.to_numpy(zero_copy_only=True)
-    return Shard(ids, metadata["vocabulary"], metadata["set"], metadata["part"])
+    return MappedShard(ids, metadata["vocabulary"], metadata["set"], metadata["part"])

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from gpt1.data.books_table import BookSpan, read_spans
-from gpt1.data.shard_file import Ids, Shard, ids_sha256, open_shard
+from gpt1.data.document_index import DocumentSpan, read_spans
+from gpt1.data.shard_file import Ids, MappedShard, ids_sha256, open_shard
 from gpt1.errors import UserError
 
 _AGAIN = "run the shard stage again"
 
 
 class TokenShards:
-    """The books of one set (`train` or `held_out`), in the order of the table of books.
+    """The books of one set (`train` or `held_out`), in the order of books.parquet.
 
     The ids stay in the files.
     """
 
     def __init__(
-        self, ids: Sequence[Ids], spans: Sequence[BookSpan], vocabulary_sha256: str
+        self, ids: Sequence[Ids], spans: Sequence[DocumentSpan], vocabulary_sha256: str
     ) -> None:
         self._ids = ids
         self.spans = list(spans)
@@ -69,7 +69,7 @@ class TokenShards:
         return iter(self._ids)
 
 
-def _refuse_foreign(path: Path, shard: Shard, set: str, vocabulary: str) -> None:
+def _refuse_foreign(path: Path, shard: MappedShard, set: str, vocabulary: str) -> None:
     if shard.set != set:
         raise UserError(
             f"{path}: a shard of the set {shard.set!r}, expected {set!r}; give the files of that"
@@ -83,7 +83,7 @@ def _refuse_foreign(path: Path, shard: Shard, set: str, vocabulary: str) -> None
 
 
 def _ids_of(
-    span: BookSpan, books: Path, parts: Mapping[str, tuple[Path, Shard]], verify: bool
+    span: DocumentSpan, books: Path, parts: Mapping[str, tuple[Path, MappedShard]], verify: bool
 ) -> Ids:
     """The ids (n,) of a book, mapped from its file."""
     if span.part not in parts:
@@ -99,7 +99,7 @@ def _ids_of(
             f" {_AGAIN}."
         )
     ids = shard.ids[span.start : end]
-    if verify and span.sha256 is not None and (found := ids_sha256(ids)) != span.sha256:
+    if verify and (found := ids_sha256(ids)) != span.sha256:
         raise UserError(
             f"{path}: the ids of the book {span.book!r} ({span.start} to {end}) have the sha256"
             f" {found[:12]}, {books.name} says {span.sha256[:12]}: the file is damaged or from"

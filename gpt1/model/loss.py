@@ -9,10 +9,13 @@ from torch import Tensor, nn
 from gpt1.model.chunked_loss import chunked_mean_loss
 from gpt1.model.gpt import GPT
 
+EXCLUDED = -100  # torch's default `ignore_index`
+"""A target that counts neither in the loss nor in the gradient."""
+
 
 def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
     """(..., V) logits and (...) int64 targets -> (...) cross-entropies in nats, computed in
-    fp32.
+    fp32; 0 for a target that is EXCLUDED.
     """
     flat = F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), reduction="none")
     return flat.view(targets.shape)
@@ -62,18 +65,30 @@ class LanguageModelling(nn.Module):
         for part in (self.gpt,) if one_graph else self.gpt.h:
             part.compile()
 
-    def forward(self, windows: Tensor) -> Tensor:
-        """(B, T+1) int64 ids -> the scalar mean over all B x T targets."""
+    def forward(self, windows: Tensor, weights: Tensor | None = None) -> Tensor:
+        """(B, T+1) int64 ids -> the scalar mean over all B x T targets.
+
+        With `weights` (B,) each sequence's losses are multiplied by its own before that mean, and
+        sequences of weight 0 are excluded: they give neither loss nor gradient. The others must
+        have one weight.
+        """
         if self.compiled and not self.training:
             # Held-out batches come in many sizes, each of which would be compiled for longer than
             # it is computed.
             with torch.compiler.set_stance("force_eager"):
-                return self._loss(windows)
-        return self._loss(windows)
+                return self._loss(windows, weights)
+        return self._loss(windows, weights)
 
-    def _loss(self, windows: Tensor) -> Tensor:
+    def _loss(self, windows: Tensor, weights: Tensor | None) -> Tensor:
+        hidden, targets = self.gpt(windows[:, :-1]), windows[:, 1:]  # (B, T, C), (B, T)
+        if weights is not None:
+            targets = targets.masked_fill(weights[:, None] == 0, EXCLUDED)
         if not self.chunk and not self.pad and not self.compiled:
-            return window_losses(self.gpt, windows).mean()
-        hidden = self.gpt(windows[:, :-1]).flatten(0, 1)  # (B x T, C)
-        matrix, targets = self.gpt.take_softmax_matrix(), windows[:, 1:].flatten()
-        return chunked_mean_loss(hidden, matrix, targets, self.chunk, self.pad, self.compiled)
+            losses = token_losses(self.gpt.lm_logits(hidden), targets)  # (B, T)
+            return (losses if weights is None else losses * weights[:, None]).mean()
+        loss = chunked_mean_loss(
+            hidden.flatten(0, 1), self.gpt.take_softmax_matrix(), targets.flatten(), self.chunk,
+            self.pad, self.compiled,
+        )
+        # The chunked mean is over the targets that count, B x T x (share of kept sequences).
+        return loss if weights is None else loss * weights.mean()

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
+from gpt1.data.sequences import SequenceSampler
 from gpt1.data.shards import TokenShards
-from gpt1.data.windows import Windows
 from gpt1.errors import UserError
 from gpt1.model.loss import LanguageModelling
 from gpt1.text.vocabulary import Vocabulary
@@ -81,7 +81,7 @@ def pretrain(
     ranks = Ranks.connect(place.device, place.threads)
     share = accumulation(config.batch, config.micro_batch, ranks.world)
     vocabulary = Vocabulary.load(Path(place.vocabulary))
-    windows, held_out = open_windows(config, place, vocabulary)
+    sampler, held_out = open_sequences(config, place, vocabulary)
     if place.preflight:
         stage = stage_in_force(_deepspeed_file(place), ranks, place.zero_on_one_rank)
         check_before_training(config, place, ranks, stage, reporter.info)
@@ -101,13 +101,12 @@ def pretrain(
         watch = Watch(
             config, engine, ranks, held_out, vocabulary, History(), checkpoints,
             place.checkpoint_every, _facts(config, place, ranks, engine), output, reporter,
-            speedometer, requests,
-            lambda step: books_of(windows, watch.batch_of(step), config.batch), place.spike,
+            speedometer, requests, sampler, place.spike,
         )  # fmt: skip
         start = _resume(watch, checkpoints.latest())
         speedometer.start(start)
         try:
-            _train(watch, windows, start, new_module)
+            _train(watch, start, new_module)
         except Stopped:
             _settle(watch)
             raise
@@ -115,20 +114,7 @@ def pretrain(
         _finish(watch)
 
 
-def books_of(windows: Windows, batch: int, size: int) -> list[str]:
-    """The books that a batch of `size` windows was read from, each once, in the order of its
-    windows.
-    """
-    spans = windows.shards.spans
-    return list(
-        dict.fromkeys(
-            spans[windows.place(sample)[0]].book
-            for sample in range(batch * size, (batch + 1) * size)
-        )
-    )
-
-
-def _train(watch: Watch, windows: Windows, start: int, new_module: NewModule) -> None:
+def _train(watch: Watch, start: int, new_module: NewModule) -> None:
     """To the end, going back where the loss diverges and the configuration has it so."""
     config = watch.config
     rate = partial(
@@ -137,9 +123,8 @@ def _train(watch: Watch, windows: Windows, start: int, new_module: NewModule) ->
     )
     while True:
         try:
-            batches = _share_of(windows, watch)
             train(
-                watch.engine, batches, rate, steps=config.steps, start=start,
+                watch.engine, _batches(watch), rate, steps=config.steps, start=start,
                 after_step=watch.after_step,
             )
         except Diverged as diverged:
@@ -188,13 +173,13 @@ def _go_back(watch: Watch, diverged: Diverged, new_module: NewModule) -> int:
     return start
 
 
-def open_windows(
+def open_sequences(
     config: PretrainConfig, place: Place, vocabulary: Vocabulary
-) -> tuple[Windows, HeldOut]:
-    """The training windows, and the held-out ones.
+) -> tuple[SequenceSampler, HeldOut]:
+    """The training sequences, and the held-out ones.
 
-    Raises UserError where shards and vocabulary do not belong together, or no book of a set is as
-    long as a window.
+    Raises UserError where shards and vocabulary do not belong together, no book of a set is as long
+    as a sequence, or a book to exclude is not in the training set.
     """
     if vocabulary.size != config.model.vocabulary:
         raise UserError(
@@ -206,7 +191,8 @@ def open_windows(
         shards = TokenShards.open(
             [Path(path) for path in paths], Path(place.books), name, vocabulary.sha256
         )
-        sets[name] = Windows(shards, config.model.context, config.seed)
+        excluded = config.exclude_books if name == "train" else ()
+        sets[name] = SequenceSampler(shards, config.model.context, config.seed, excluded)
     return sets["train"], HeldOut.of(sets["held_out"], vocabulary)
 
 
@@ -243,17 +229,31 @@ def _facts(config: PretrainConfig, place: Place, ranks: Ranks, engine: Engine) -
     return CheckpointFacts(asdict(config), ranks.world, engine.stage, place.run)
 
 
-def _share_of(windows: Windows, watch: Watch) -> Callable[[int], Sequence[MicroBatch]]:
-    """This rank's micro-batches of a step: rank, rank + world, ... of the global batch."""
-    config, ranks, size = watch.config, watch.ranks, watch.config.micro_batch
-    skipped = skipped_in(watch.history.skipped)
+def _batches(watch: Watch) -> Callable[[int], Sequence[MicroBatch]]:
+    """This rank's micro-batches of each step, read ahead."""
+    config, ranks, skipped = watch.config, watch.ranks, skipped_in(watch.history.skipped)
+    return Ahead(
+        lambda step: read_share(watch.sampler, batch_of(step, skipped), config, ranks),
+        config.steps, pin=ranks.device.type == "cuda",
+    )
 
-    def micro_batches(step: int) -> list[MicroBatch]:
-        ids = torch.from_numpy(windows.batch(batch_of(step, skipped), config.batch))  # (batch, T+1)
-        indices = range(ranks.rank, config.batch // size, ranks.world)
-        return [MicroBatch(index, (ids[index * size : (index + 1) * size],)) for index in indices]
 
-    return Ahead(micro_batches, config.steps, pin=ranks.device.type == "cuda")
+def read_share(
+    sampler: SequenceSampler, batch: int, config: PretrainConfig, ranks: Ranks
+) -> list[MicroBatch]:
+    """This rank's micro-batches rank, rank + world, ... of a global batch, given by its number.
+
+    No other sequences are read. Where the batch has sequences of excluded books, each micro-batch
+    has its sequences' loss weights too, which follow from the order alone: all ranks agree.
+    """
+    size, share = config.micro_batch, []
+    weights = sampler.loss_weights(batch, config.batch)
+    for index in range(ranks.rank, config.batch // size, ranks.world):
+        rows = range(index * size, (index + 1) * size)
+        ids = torch.from_numpy(sampler.batch(batch, config.batch, rows))  # (micro_batch, T + 1)
+        more = () if weights is None else (torch.from_numpy(weights[rows.start : rows.stop]),)
+        share.append(MicroBatch(index, (ids, *more)))
+    return share
 
 
 def _resume(watch: Watch, found: Checkpoint | None) -> int:

@@ -63,6 +63,8 @@ class PretrainConfig:
     """
     compile: bool = False
     """torch.compile of the model and the loss."""
+    exclude_books: tuple[str, ...] = ()
+    """Ids of training books whose sequences stay in the batches but do not count in the loss."""
     initial_sha256: str = ""
     """Of the weights training begins with; empty: random ones."""
     rollbacks: int = 0
@@ -147,6 +149,7 @@ def from_json(file: Path) -> tuple[PretrainConfig, Place]:
         values["prompts"] = tuple(
             Prompt(prompt["text"], tuple(prompt["ids"])) for prompt in values.get("prompts", ())
         )
+        values["exclude_books"] = tuple(values.get("exclude_books", ()))
         for name in ("train", "held_out", "earlier"):
             place[name] = tuple(str(file.parent / path) for path in place.get(name, ()))
         single = [
@@ -187,9 +190,9 @@ def differing(saved: Mapping[str, Any], now: PretrainConfig) -> list[str]:
         **_defaults(PretrainConfig), **saved,
         "model": {**_defaults(ModelConfig), **saved.get("model", {})},
     }
-    theirs["prompts"], ours["prompts"] = (
-        len(values["prompts"]) for values in (theirs, ours)
-    )  # samples change no weight
+    for values in (theirs, ours):  # in JSON a tuple is a list
+        values["exclude_books"] = list(values["exclude_books"])
+        values["prompts"] = len(values["prompts"])  # samples change no weight
     passing = {
         "model", "rollbacks", "rollback_batches", "rollback_spike",
     }  # what was left out so far stands in the history

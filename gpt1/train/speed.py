@@ -73,8 +73,9 @@ def step_line(
         else 0.0
     )
     rate = f"mfu {speed['mfu']:.1%}" if "mfu" in speed else f"{_tflops(speed['tflops'])}"
+    loss = f"{row['loss']:.4f}" if "loss" in row else "none (books excluded)"
     return (
-        f"step {step}/{steps} | loss {row['loss']:.4f} | lr {row['lr']:.2e} | norm"
+        f"step {step}/{steps} | loss {loss} | lr {row['lr']:.2e} | norm"
         f" {row['gradient_norm']:.2f} | {speed['tokens_per_second']:,.0f} tokens/s | {rate} | ETA"
         f" {clock(seconds)}"
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpt1.data.windows import Windows
+from gpt1.data.sequences import SequenceSampler
 from gpt1.evaluate.perplexity import LossOf, mean_loss, spread
 from gpt1.text.bpe import END
 from gpt1.text.vocabulary import Vocabulary
@@ -30,14 +30,14 @@ class HeldOut:
     """(V,): UTF-8 bytes of each token as text, a space for the end of a word."""
 
     @classmethod
-    def of(cls, windows: Windows, vocabulary: Vocabulary) -> HeldOut:
+    def of(cls, sampler: SequenceSampler, vocabulary: Vocabulary) -> HeldOut:
         """All validation windows of a set."""
-        counts = [max(length - 1, 0) // windows.length for length in windows.shards.lengths]
+        counts = [max(length - 1, 0) // sampler.length for length in sampler.shards.lengths]
         starts = np.concatenate([[0], np.cumsum(counts)])
-        named = zip(windows.shards.spans, starts, counts, strict=False)
+        named = zip(sampler.shards.spans, starts, counts, strict=False)
         books = [(span.book, int(start)) for span, start, count in named if count]
         sizes = np.array([len(token.replace(END, " ").encode()) for token in vocabulary.tokens])
-        return cls(windows.validation(), books, sizes)
+        return cls(sampler.validation(), books, sizes)
 
     def __len__(self) -> int:
         return len(self.windows)

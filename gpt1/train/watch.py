@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpt1.data.sequences import SequenceSampler
 from gpt1.generate import Sampling, generate
 from gpt1.model.gpt import GPT
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.checkpoint import CheckpointFacts, CheckpointManager, sha256
-from gpt1.train.divergence import BooksOf, refuse_divergence
+from gpt1.train.divergence import refuse_divergence
 from gpt1.train.engine import Engine, Outcome
 from gpt1.train.history import History
 from gpt1.train.interrupt import Requests, Stopped
@@ -54,7 +55,7 @@ class Watch:
     reporter: Reporter
     speedometer: Speedometer
     requests: Requests
-    books_of: BooksOf
+    sampler: SequenceSampler
     spike: float = 0.0
     """Nats by which a step's loss may exceed the mean of the steps before; 0: by any."""
     _losses: list[Tensor] = field(default_factory=list)
@@ -104,8 +105,8 @@ class Watch:
         row = self.history.row(
             done,
             {
-                "loss": self.history.take_loss(), "lr": rate,
-                "gradient_norm": float(outcome.gradient_norm),
+                **({"loss": self.history.take_loss()} if self.history.pending else {}),
+                "lr": rate, "gradient_norm": float(outcome.gradient_norm),
             },
         )
         if skipped := self.batch_of(done - 1) - (done - 1):
@@ -133,7 +134,11 @@ class Watch:
         refuse_divergence(
             means, done, self.config, self.books_of, self.history.last("loss"), self.spike
         )
-        self.history.pending += means
+        self.history.pending += [
+            mean
+            for step, mean in enumerate(means, done - len(means))
+            if self.sampler.kept(self.batch_of(step), self.config.batch).any()
+        ]
 
     def _validate(self, done: int, limit: int) -> None:
         values, count = self.held_out.measure(
@@ -207,6 +212,10 @@ class Watch:
     def batch_of(self, step: int) -> int:
         """The batch, in the order of the data, that the 0-based `step` is made from."""
         return batch_of(step, skipped_in(self.history.skipped))
+
+    def books_of(self, step: int) -> list[str]:
+        """The books that the batch of the 0-based `step` was read from."""
+        return self.sampler.books_of(self.batch_of(step), self.config.batch)
 
     def forget(self) -> None:
         """Training goes back: losses not looked at yet count no more."""

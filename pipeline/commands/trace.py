@@ -27,22 +27,23 @@ from pipeline.origin import Origin, input_record, record_of_book, record_with, s
 from pipeline.store import Store
 
 if TYPE_CHECKING:
-    from gpt1.data.books_table import BookSpan
-    from gpt1.data.windows import Windows
+    from gpt1.data.document_index import DocumentSpan
+    from gpt1.data.sequences import SequenceSampler
 
 _WIDTH = 200
 
 
 @dataclass(frozen=True)
-class Found:
-    """One id to be traced: the book it lies in, its index there, and how many ids are asked for
-    (a window, or one).
+class TracedTokens:
+    """One id to be traced: the book it lies in, its index there, how many ids are asked for (a
+    sequence, or one), and whether the sequence is of a book excluded from the loss.
     """
 
-    span: BookSpan
+    span: DocumentSpan
     index: int
     length: int = 1
     sample: int | None = None
+    excluded: bool = False
 
 
 def trace(
@@ -86,8 +87,8 @@ def trace(
 
 
 def _trace_offset(artifacts: Callable[[], RunArtifacts], shard: str, offset: int) -> dict[str, Any]:
+    from gpt1.data.provenance import book_at, book_of_set
     from gpt1.data.shard_file import open_shard
-    from gpt1.data.trace import book_at, book_of_set
 
     file = Path(shard)
     if file.is_file():
@@ -98,7 +99,7 @@ def _trace_offset(artifacts: Callable[[], RunArtifacts], shard: str, offset: int
         store, record = found.store, found.choose("shard", ("shard",))
     origin = Origin.of(store, record)
     if spans := _spans(origin, name):
-        return _Tracer(origin).row(Found(*book_of_set(spans, offset, name)))
+        return _Tracer(origin).row(TracedTokens(*book_of_set(spans, offset, name)))
     if name not in origin.shard.files or not name.endswith(".arrow"):
         known = sorted(
             file.name for file in origin.shard.files.values() if file.name.endswith(".arrow")
@@ -109,11 +110,11 @@ def _trace_offset(artifacts: Callable[[], RunArtifacts], shard: str, offset: int
         )
     opened = open_shard(origin.shard.path(name))
     spans = [span for span in _spans(origin, opened.set) if span.part == opened.part]
-    return _Tracer(origin).row(Found(*book_at(spans, offset, name)))
+    return _Tracer(origin).row(TracedTokens(*book_at(spans, offset, name)))
 
 
-def _spans(origin: Origin, chosen: str) -> list[BookSpan]:
-    from gpt1.data.books_table import read_spans
+def _spans(origin: Origin, chosen: str) -> list[DocumentSpan]:
+    from gpt1.data.document_index import read_spans
 
     return [span for span in read_spans(origin.shard.path("books.parquet")) if span.set == chosen]
 
@@ -131,26 +132,28 @@ def _trace_step(found: RunArtifacts, step: int, sample: int | None) -> list[dict
             f"--sample {sample}: expected a sequence of {record['cell']}'s batch, 0 to {batch - 1}"
         )
     origin = Origin.of(found.store, input_record(found.store, record, "shard"))
-    windows, tracer = _windows(origin, settings), _Tracer(origin)
-    rows = []
+    sampler, tracer = _sampler(origin, settings), _Tracer(origin)
+    kept, rows = sampler.kept(step - 1, batch), []
     for number in range(batch) if sample is None else [sample]:
-        book, start = windows.place((step - 1) * batch + number)
-        rows.append(
-            tracer.row(Found(windows.shards.spans[book], start, windows.length + 1, number))
+        book, start = sampler.locate((step - 1) * batch + number)
+        tokens = TracedTokens(
+            sampler.shards.spans[book], start, sampler.length + 1, number, not kept[number]
         )
+        rows.append(tracer.row(tokens))
     return rows
 
 
-def _windows(origin: Origin, settings: Mapping[str, Any]) -> Windows:
-    """The windows of a pre-training, as training makes them."""
+def _sampler(origin: Origin, settings: Mapping[str, Any]) -> SequenceSampler:
+    """The sequences of a pre-training, as training makes them."""
+    from gpt1.data.sequences import SequenceSampler
     from gpt1.data.shards import TokenShards
-    from gpt1.data.windows import Windows
 
     paths = [file.path for file in origin.shard.under("train/")]
     shards = TokenShards.open(
         paths, origin.shard.path("books.parquet"), "train", origin.vocabulary.summary["sha256"]
     )
-    return Windows(shards, int(settings["context"]), int(settings["seed"]))
+    excluded = settings.get("exclude_books", ())
+    return SequenceSampler(shards, int(settings["context"]), int(settings["seed"]), excluded)
 
 
 class _Tracer:
@@ -172,10 +175,10 @@ class _Tracer:
             row.book: row.tail_start for row in read_split(origin.split.path("split.parquet"))
         }
 
-    def row(self, found: Found) -> dict[str, Any]:
-        """All there is to say of one id or window."""
+    def row(self, found: TracedTokens) -> dict[str, Any]:
+        """All there is to say of one id or sequence."""
+        from gpt1.data.provenance import locate
         from gpt1.data.shard_file import open_shard
-        from gpt1.data.trace import locate
 
         span = found.span
         name = f"{span.set}/{span.part}.arrow"
@@ -189,7 +192,8 @@ class _Tracer:
         taken = ids[found.index : found.index + found.length]
         cleaned = record_of_book(self._origin.clean, span.part, span.book)
         return {
-            **({"sample": found.sample} if found.sample is not None else {}), "book": span.book,
+            **({"sample": found.sample} if found.sample is not None else {}),
+            **({"excluded": True} if found.excluded else {}), "book": span.book,
             "title": span.title, "author": span.author, "source": span.source, "set": span.set,
             "shard": name, "offset": span.start + found.index,
             "token": {"id": ids[found.index], "text": tokens[ids[found.index]]},
@@ -201,7 +205,7 @@ class _Tracer:
             "rules": (cleaned or {}).get("rules"),
         }  # fmt: skip
 
-    def _text(self, span: BookSpan) -> str:
+    def _text(self, span: DocumentSpan) -> str:
         """The text the ids were made from: the clean book up to its unseen tail."""
         from gpt1.corpus.parts import read_books
 
@@ -239,6 +243,7 @@ def _lines(row: Mapping[str, Any]) -> str:
     )
     said: Sequence[tuple[str, Any]] = [
         ("sample", row.get("sample")),
+        ("loss", "none: pretrain.exclude_books has this book" if row.get("excluded") else None),
         (
             "book",
             (

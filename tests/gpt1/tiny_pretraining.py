@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpt1.data.books_table import BookSpan, write_spans
-from gpt1.data.shard_file import id_type, write_shard
+from gpt1.data.document_index import DocumentSpan, write_spans
+from gpt1.data.shard_file import id_type, ids_sha256, write_shard
 from gpt1.model.config import ModelConfig
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.interrupt import Stopped
@@ -52,8 +52,9 @@ def write_data(folder: Path, poison: int = 0) -> Place:
         starts = np.cumsum([0, *lengths])
         for n, length in enumerate(lengths):
             name = POISON if n == 3 else f"{chosen}{n}"
-            place = ("part-0000", chosen, int(starts[n]), length)
-            spans.append(BookSpan(name, "a title", None, "a file", *place))
+            book = ids[starts[n] : starts[n] + length].astype(id_type(VOCABULARY.size))
+            place = ("part-0000", chosen, int(starts[n]), length, ids_sha256(book))
+            spans.append(DocumentSpan(name, "a title", None, "a file", *place))
         file = folder / chosen / "part-0000.arrow"
         file.parent.mkdir(parents=True)
         with file.open("wb") as handle:

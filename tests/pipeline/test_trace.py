@@ -9,18 +9,20 @@ import pytest
 
 from gpt1.corpus.parts import read_books
 from gpt1.corpus.split_table import read_split
-from gpt1.data.books_table import read_spans
+from gpt1.data.document_index import read_spans
+from gpt1.data.sequences import SequenceSampler
 from gpt1.data.shards import TokenShards
-from gpt1.data.windows import Windows
 from gpt1.text.encoder import TextEncoder
 from gpt1.text.normalise import fix, standardise
 from gpt1.text.vocabulary import Vocabulary
+from pipeline.last_run import RunArtifacts
 from pipeline.plan import Plan
 from tests.e2e.workflow import MINI
 from tests.pipeline.inline import TOY, artifact, plan_of
 from tests.pipeline.inprocess import gpt1, refused
 
 pytestmark = pytest.mark.slow
+Monkey = pytest.MonkeyPatch
 
 
 @pytest.fixture(scope="module")
@@ -75,15 +77,31 @@ def test_file_name_and_set_lead_to_the_same_place(made: Plan) -> None:
     assert [row["rules"]] == [line["rules"] for line in lines if line["book"] == third.book]
 
 
-def test_the_windows_of_a_step(made: Plan, encoder: TextEncoder) -> None:
+def test_the_sequences_of_a_step(made: Plan, encoder: TextEncoder) -> None:
     shard = artifact(made, "shard")
     files, table = shard.under("train/"), shard.path("books.parquet")
     shards = TokenShards.open([file.path for file in files], table, "train")
     settings = made.entries["pretrain"].cell.settings.model_dump()
-    batch = Windows(shards, settings["context"], settings["seed"]).batch(2, settings["batch_size"])
+    sampler = SequenceSampler(shards, settings["context"], settings["seed"])
+    batch = sampler.batch(2, settings["batch_size"])
     [row] = traced(made, "--step", 3, "--sample", 1)
     assert (row["window"], row["sample"]) == (encoder.decode(batch[1].tolist()), 1)
     assert row["token"]["id"] == batch[1][0]
+
+
+def test_sequences_of_an_excluded_book_are_marked(made: Plan, monkeypatch: Monkey) -> None:
+    """The record of a run that excludes a book, of which the third step has a sequence."""
+    choose, book = RunArtifacts.choose, traced(made, "--step", 3, "--sample", 1)[0]["book"]
+
+    def excluding(self: RunArtifacts, name: str, stages: tuple[str, ...]) -> dict[str, Any]:
+        record = choose(self, name, stages)
+        return {**record, "settings": {**record["settings"], "exclude_books": [book]}}
+
+    monkeypatch.setattr(RunArtifacts, "choose", excluding)
+    rows = traced(made, "--step", 3)
+    assert [row.get("excluded", False) for row in rows] == [row["book"] == book for row in rows]
+    printed = gpt1("trace", "--step", 3, "--sample", 1, "--store", made.store.root).out
+    assert "loss    none: pretrain.exclude_books has this book" in printed
 
 
 @pytest.mark.parametrize(("words", "message"), [

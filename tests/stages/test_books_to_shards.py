@@ -11,7 +11,7 @@ from huggingface_hub import constants
 from gpt1.corpus.parts import read_rows
 from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
 from gpt1.corpus.size import Size
-from gpt1.data.books_table import read_spans
+from gpt1.data.document_index import read_spans
 from gpt1.data.shard_file import ids_sha256
 from gpt1.data.shards import TokenShards
 from gpt1.errors import UserError

@@ -1,4 +1,4 @@
-"""books.parquet: where each book lies in the shards."""
+"""The document index, books.parquet: where each book is in the shards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from gpt1.errors import UserError
 
-_BOOKS = pa.schema(
+_SCHEMA = pa.schema(
     [
         ("book", pa.string()), ("title", pa.string()), ("author", pa.string()),
         ("source", pa.string()), ("part", pa.string()), ("set", pa.string()), ("start", pa.int64()),
@@ -22,11 +22,12 @@ _BOOKS = pa.schema(
 
 
 @dataclass(frozen=True)
-class BookSpan:
+class DocumentSpan:
     """`length` ids from `start` in the file `<set>/<part>.arrow` are this book's.
 
-    `sha256` is that of the ids' bytes, as they lie in the file; `cleaning` names the file of the
-    clean stage with the record of what was done to the book. None: not recorded.
+    `sha256` is that of the ids' bytes, as they lie in the file: the book's content id, from which
+    the order of training follows. `cleaning` names the file of the clean stage with the record of
+    what was done to the book; None: not recorded.
     """
 
     book: str
@@ -37,30 +38,30 @@ class BookSpan:
     set: str
     start: int
     length: int
-    sha256: str | None = None
+    sha256: str
     cleaning: str | None = None
 
 
-def write_spans(file: IO[bytes], spans: Sequence[BookSpan]) -> None:
+def write_spans(file: IO[bytes], spans: Sequence[DocumentSpan]) -> None:
     """Write the table in the order given."""
-    table = pa.Table.from_pylist([vars(span) for span in spans], schema=_BOOKS)
+    table = pa.Table.from_pylist([vars(span) for span in spans], schema=_SCHEMA)
     pq.write_table(table, file, compression="zstd", compression_level=3, write_page_checksum=True)
 
 
-def read_spans(path: Path) -> Iterator[BookSpan]:
+def read_spans(path: Path) -> Iterator[DocumentSpan]:
     """The rows of a table written by `write_spans`.
 
     UserError when the file is missing or damaged.
     """
     try:
-        rows = pq.read_table(path, schema=_BOOKS, page_checksum_verification=True).to_pylist()
+        rows = pq.read_table(path, schema=_SCHEMA, page_checksum_verification=True).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise UserError(
             f"{path}: cannot be read as the table of books ({str(error).splitlines()[0]}); run the"
             " shard stage again."
         ) from error
     for row in rows:
-        yield BookSpan(**row)
+        yield DocumentSpan(**row)
 
 
 def copy_spans(source: Path, target: Path, parts: Collection[str]) -> None:

@@ -1,4 +1,4 @@
-"""Shards and windows: what is read, in which order, and what is refused."""
+"""Shards and sequences: what is read, in which order, and what is refused."""
 
 import io
 from collections.abc import Sequence
@@ -7,25 +7,34 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from gpt1.data.books_table import BookSpan, write_spans
-from gpt1.data.mixing import splitmix64
+from gpt1.data.document_index import DocumentSpan, write_spans
+from gpt1.data.hashing import splitmix64
+from gpt1.data.sequences import SequenceSampler
 from gpt1.data.shard_file import id_type, ids_sha256, open_shard, write_shard
 from gpt1.data.shards import TokenShards
-from gpt1.data.windows import Windows
 from gpt1.errors import UserError
+from gpt1.model.config import ModelConfig
+from gpt1.train.pretrain import read_share
+from gpt1.train.pretrain_config import PretrainConfig
+from gpt1.train.ranks import Ranks
 
 ABOUT = {"vocabulary": "v" * 64, "set": "train", "part": "part-0000"}
 
 
-def corpus(folder: Path, lengths: Sequence[int], dtype: type[np.integer] = np.uint16) -> list[Path]:
+def corpus(
+    folder: Path, lengths: Sequence[int], dtype: type[np.integer] = np.uint16, left_out: int = -1
+) -> list[Path]:
     """Two parts with books in turn; an id is its book's number times 1,000 plus its position."""
-    spans, ids = list[BookSpan](), [np.zeros(0, dtype), np.zeros(0, dtype)]
+    spans, ids = list[DocumentSpan](), [np.zeros(0, dtype), np.zeros(0, dtype)]
     for number, length in enumerate(lengths):
+        if number == left_out:
+            continue
         part, book = number % 2, np.arange(number * 1000, number * 1000 + length, dtype=dtype)
         at = ("s", f"part-000{part}", "train", len(ids[part]), length, ids_sha256(book))
         ids[part] = np.concatenate([ids[part], book])
-        spans.append(BookSpan(f"book {number}", "t", None, *at))
+        spans.append(DocumentSpan(f"book {number}", "t", None, *at))
     paths = [folder / f"part-000{part}.arrow" for part in range(2)]
     for path, array in zip(paths, ids, strict=True):
         with path.open("wb") as file:
@@ -35,9 +44,11 @@ def corpus(folder: Path, lengths: Sequence[int], dtype: type[np.integer] = np.ui
     return paths
 
 
-def windows(folder: Path, lengths: Sequence[int], length: int, seed: int = 0) -> Windows:
-    paths = corpus(folder, lengths)
-    return Windows(TokenShards.open(paths, folder / "books.parquet", "train"), length, seed)
+def sampler_of(
+    folder: Path, lengths: Sequence[int], length: int, seed: int = 0, left_out: int = -1
+) -> SequenceSampler:
+    paths = corpus(folder, lengths, left_out=left_out)
+    return SequenceSampler(TokenShards.open(paths, folder / "books.parquet", "train"), length, seed)
 
 
 def test_splitmix64_is_the_published_one() -> None:
@@ -47,8 +58,8 @@ def test_splitmix64_is_the_published_one() -> None:
     assert splitmix64(states).tolist() == wanted
 
 
-def test_an_epoch_reads_each_window_once_and_none_crosses_a_book(tmp_path: Path) -> None:
-    made = windows(tmp_path, [100, 33, 9, 8, 1, 250], 8)
+def test_an_epoch_reads_each_sequence_once_and_none_crosses_a_book(tmp_path: Path) -> None:
+    made = sampler_of(tmp_path, [100, 33, 9, 8, 1, 250], 8)
     assert made.per_epoch == 12 + 4 + 1 + 31
     for epoch in range(3):
         batch = made.batch(epoch, made.per_epoch)
@@ -58,26 +69,39 @@ def test_an_epoch_reads_each_window_once_and_none_crosses_a_book(tmp_path: Path)
 
 
 def test_offsets_differ_between_epochs_and_stay_within_the_rest(tmp_path: Path) -> None:
-    made = windows(tmp_path, [1 + 8 * 3 + 7, 8 * 2 + 1], 8)
+    made = sampler_of(tmp_path, [1 + 8 * 3 + 7, 8 * 2 + 1], 8)
     offsets = np.array([made.offsets(epoch) for epoch in range(200)])
     assert [set(column.tolist()) for column in offsets.T] == [set(range(8)), {0}]
 
 
+def test_a_book_less_moves_no_other_sequence(tmp_path: Path) -> None:
+    """Offsets and relative order stay; each id tells its book and its place there."""
+    lengths = [100, 33, 19, 8, 1, 250, 77]
+    for seed, left_out in product(range(3), (0, 2, 5)):
+        made = sampler_of(tmp_path, lengths, 8, seed)
+        epochs = [made.batch(epoch, made.per_epoch) for epoch in range(3)]
+        less = sampler_of(tmp_path, lengths, 8, seed, left_out)
+        for epoch, batch in enumerate(epochs):
+            others = batch[batch[:, 0] // 1000 != left_out]
+            assert 0 < len(others) < len(batch)
+            assert np.array_equal(less.batch(epoch, less.per_epoch), others)
+
+
 def test_the_order_is_a_permutation_of_its_own_in_each_epoch_and_seed(tmp_path: Path) -> None:
-    made, other = (windows(tmp_path, [900, 900], 8, seed) for seed in (0, 1))
+    made, other = (sampler_of(tmp_path, [900, 900], 8, seed) for seed in (0, 1))
     orders = [tuple(order.tolist()) for order in (made.order(0), made.order(1), other.order(0))]
     assert all(sorted(order) == list(range(made.per_epoch)) for order in orders)
     assert len(set(orders)) == 3
 
 
 def test_the_order_is_the_same_for_ever(tmp_path: Path) -> None:
-    made = windows(tmp_path, [100, 100], 10, seed=5)
-    assert made.order(3).tolist() == [14, 11, 9, 10, 2, 16, 6, 15, 7, 4, 13, 12, 3, 17, 1, 8, 5, 0]
-    assert made.offsets(3).tolist() == [7, 3]
+    made = sampler_of(tmp_path, [100, 100], 10, seed=5)
+    assert made.order(3).tolist() == [5, 13, 2, 6, 16, 12, 0, 8, 15, 7, 10, 14, 4, 3, 1, 9, 17, 11]
+    assert made.offsets(3).tolist() == [8, 5]
 
 
 def test_a_batch_is_a_slice_of_one_sequence_of_samples(tmp_path: Path) -> None:
-    made = windows(tmp_path, [200, 77], 8)
+    made = sampler_of(tmp_path, [200, 77], 8)
     samples = np.array([made.batch(sample, 1)[0] for sample in range(2500)])
     for size, step in product((*range(1, 40, 3), 33, 34), (*range(4), 31, 59)):
         batch = made.batch(step, size)
@@ -85,15 +109,32 @@ def test_a_batch_is_a_slice_of_one_sequence_of_samples(tmp_path: Path) -> None:
         assert (batch == samples[step * size : (step + 1) * size]).all()
 
 
-def test_validation_reads_all_windows_at_offset_zero(tmp_path: Path) -> None:
-    made = windows(tmp_path, [20, 17], 8)
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_ranks_read_disjoint_shares_of_a_batch(
+    world: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing else. The batch is the last of an epoch and the first of the next."""
+    made, step = sampler_of(tmp_path, [200, 77], 8), 33 // 8
+    config = PretrainConfig(ModelConfig(), steps=9, batch=8, micro_batch=2)
+    batch, read, reading = made.batch(step, 8), list[int](), made.locate
+    monkeypatch.setattr(made, "locate", lambda sample: read.append(sample) or reading(sample))
+    found: dict[int, list[list[int]]] = {}
+    for rank in range(world):
+        share = read_share(made, step, config, Ranks(rank, world, torch.device("cpu")))
+        assert len(share) == 4 // world
+        found |= {one.index: one.inputs[0].tolist() for one in share}
+    assert [row for index in range(4) for row in found[index]] == batch.tolist()
+    assert sorted(read) == [*range(step * 8, step * 8 + 8)]
+
+
+def test_validation_reads_all_sequences_at_offset_zero(tmp_path: Path) -> None:
+    made = sampler_of(tmp_path, [20, 17], 8)
     assert made.validation()[:, 0].tolist() == [0, 8, 1000, 1008]
-    assert made.validation(limit=2)[:, 0].tolist() == [0, 1000]
 
 
-def test_no_window_fits(tmp_path: Path) -> None:
+def test_no_sequence_fits(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="longest of 2 books has 8 tokens, expected at least 9"):
-        windows(tmp_path, [8, 3], 8)
+        sampler_of(tmp_path, [8, 3], 8)
 
 
 def test_wide_ids(tmp_path: Path) -> None:

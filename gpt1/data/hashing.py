@@ -22,7 +22,7 @@ def splitmix64(values: U64) -> U64:
         return mixed ^ (mixed >> np.uint64(31))
 
 
-def keyed(keys: tuple[int, ...], values: U64) -> U64:
+def hash64(keys: tuple[int, ...], values: U64) -> U64:
     """A hash of each value (n,) under some keys, for instance (seed, epoch)."""
     state = np.zeros(1, dtype=np.uint64)
     for key in keys:

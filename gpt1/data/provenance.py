@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gpt1.data.books_table import BookSpan
+from gpt1.data.document_index import DocumentSpan
 from gpt1.errors import UserError
 from gpt1.text.bpe import END
 from gpt1.text.normalise import fix, standardise
@@ -17,7 +17,7 @@ _TRIES = 6
 
 
 @dataclass(frozen=True)
-class Passage:
+class TextSpan:
     """Where an id lies in a text: the characters `start` to `end`.
 
     `exact`: the ids up to there were found again in the text up to there. Where ftfy or standardise
@@ -37,7 +37,7 @@ class Passage:
         return f"{before}{mark[0]}{text[self.start : self.end]}{mark[1]}{after}"
 
 
-def book_at(spans: Sequence[BookSpan], offset: int, name: str) -> tuple[BookSpan, int]:
+def book_at(spans: Sequence[DocumentSpan], offset: int, name: str) -> tuple[DocumentSpan, int]:
     """The book that holds the id at `offset` of a shard whose spans these are, and its index there.
 
     UserError for one outside.
@@ -49,7 +49,7 @@ def book_at(spans: Sequence[BookSpan], offset: int, name: str) -> tuple[BookSpan
     raise UserError(f"{name}: offset {offset} is out of range; expected 0 to {total - 1}.")
 
 
-def book_of_set(spans: Sequence[BookSpan], offset: int, name: str) -> tuple[BookSpan, int]:
+def book_of_set(spans: Sequence[DocumentSpan], offset: int, name: str) -> tuple[DocumentSpan, int]:
     """The book that holds the id at `offset` of a whole set, book after book in the order of
     books.parquet, and its index there.
     """
@@ -67,7 +67,7 @@ def book_of_set(spans: Sequence[BookSpan], offset: int, name: str) -> tuple[Book
 def locate(
     text: str, ids: Sequence[int], index: int, encode: Callable[[str], Sequence[int]],
     tokens: Sequence[str],
-) -> Passage:
+) -> TextSpan:
     """Where in `text` the id `ids[index]` comes from; `ids` are the whole text's.
 
     Looks for the first white-space-separated chunk up to which the text has more than `index` ids,
@@ -92,16 +92,16 @@ def locate(
     exact = here[: index + 1] == list(ids[: index + 1])
     space = chunks[at - 1][1] if at else 0
     if tokens[ids[index]] == NEWLINE_TOKEN:
-        return Passage(space, start, exact)
+        return TextSpan(space, start, exact)
     before = here[count(at - 1) : index] if exact else []
     within = _within(
         text[start:end],
         [tokens[number] for number in [*before, ids[index]] if tokens[number] != NEWLINE_TOKEN],
     )
     return (
-        Passage(start + within[0], start + within[1], exact)
+        TextSpan(start + within[0], start + within[1], exact)
         if within
-        else Passage(start, end, exact)
+        else TextSpan(start, end, exact)
     )
 
 
