@@ -21,6 +21,7 @@ from gpt1.train.interrupt import Stopped
 from gpt1.train.pretrain import pretrain
 from gpt1.train.pretrain_config import DEEPSPEED_FOLDER, Place, PretrainConfig, Prompt
 from gpt1.train.reporter import PrintReporter
+from gpt1.train.vault import Vault
 from tests.gpt1.rank_group import RankGroup
 
 MERGES = [("t", "h"), ("th", "e</w>"), ("b", "e</w>"), ("a", "t</w>")]
@@ -114,11 +115,14 @@ class Heard(PrintReporter):
         return "\n".join(self.lines)
 
 
-def train_here(config: PretrainConfig, place: Place, at_update: AtUpdate | None = None) -> Heard:
+def train_here(
+    config: PretrainConfig, place: Place, at_update: AtUpdate | None = None,
+    vault: Vault | None = None,
+) -> Heard:  # fmt: skip
     """Pre-train in this process, to the end or to where it is asked to stop."""
     heard = Heard(at_update)
     try:
-        pretrain(config, place, heard)
+        pretrain(config, place, heard, vault)
     except Stopped as stopped:
         heard.info(str(stopped))
     return heard

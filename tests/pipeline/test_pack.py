@@ -21,14 +21,11 @@ from pipeline.plan import Selection
 from tests.conftest import ROOT
 from tests.e2e.workflow import MINI
 from tests.gpt1.test_train_alone import FEW, run_with
-from tests.pipeline.inline import artifact, plan_of, run_inline, write_rte
+from tests.pipeline.inline import artifact, plan_of, run_inline, write_rte, write_stories
 from tests.pipeline.inprocess import Ended, gpt1
 
 pytestmark = pytest.mark.slow
 TASKS, VARIANTS = ("rte", "storycloze"), ("full", "no_auxiliary_lm", "no_pretraining")
-STORIES = [f"id{n},One.,Two.,Three.,Four.,Good end.,Bad end.,{1 + n % 2}" for n in range(20)]
-STORY = "InputStoryid,InputSentence1,InputSentence2,InputSentence3,InputSentence4,"
-STORY += "RandomFifthSentenceQuiz1,RandomFifthSentenceQuiz2,AnswerRightEnding"
 TUNING = {
     "layers": 1, "width": 16, "heads": 2, "context": 32, "batch_size": 8, "lr": 0.01, "epochs": 2,
 }
@@ -106,9 +103,7 @@ def work(golden_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("work")
     for name in ("RTE", "QNLI"):
         write_rte(folder / "data", name=name)
-    for part in ("val", "test"):
-        name = f"data/cloze_test_{part}__spring2016 - cloze_test_ALL_{part}.csv"
-        (folder / name).write_text("\n".join([STORY, *STORIES, ""]))
+    write_stories(folder / "data")
     shutil.copytree(golden_run, folder / "store")
     file = write_workflow(folder / "workflow.yaml", TASKS)
     run_inline(plan_of(file, folder / "store", selection=Selection(("encode",))))

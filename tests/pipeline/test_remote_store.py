@@ -1,10 +1,8 @@
 """What belongs to S3 alone; test_store_contract.py has what all stores promise."""
 
-from __future__ import annotations
-
-import json
+import dataclasses
 import os
-import pickle
+import re
 import signal
 import threading
 from collections import Counter
@@ -12,18 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from gpt1.errors import UserError
-from gpt1.train.checkpoint_record import RECORD, sha256
-from gpt1.train.engine import torch_save
-from gpt1.train.ranks import Ranks
-from gpt1.train.saving import Keep
-from gpt1.train.vault_checkpoints import VaultCheckpoints
+from gpt1.train.pretrain_config import Place, PretrainConfig
 from pipeline import cache, objects
 from pipeline.objects import Objects
 from pipeline.plan import Plan, State
 from pipeline.store import Store
+from tests.gpt1 import tiny_pretraining as tiny
+from tests.gpt1.test_train_rollback import GOES_BACK, events
+from tests.gpt1.tiny_pretraining import CONFIG, changed, output_of, train_here
 from tests.pipeline.conftest import S3, VALUE, Move, Patch, publish, published
 from tests.pipeline.inline import TOY, plan_of, run_inline, write_numbers
 from tests.servers.process import free_port
@@ -188,109 +184,84 @@ def test_a_plan_of_many_artifacts_takes_few_requests(
 
 # Checkpoints of pre-training: they count when complete, and only then, from any host
 
-SNAPSHOT = "step-00000004.safetensors"
+
+def train(
+    url: str, like: Place, config: PretrainConfig, stop_after: int = 0, attempt: str = ""
+) -> tuple[str, str]:
+    """Train with checkpoints in that store; the attempt, and what was said.
+
+    Without a stop the outputs are those of `like`, a training undisturbed on one disk.
+    """
+    store = Store.at(url)
+    attempt = attempt or store.new_attempt("pretrain", "print").name
+    output = store.root / "pretrain" / "print" / attempt
+    place = changed(like, output=str(output), stop_after=stop_after)
+    said = train_here(config, place, vault=store.travel).text
+    assert stop_after or output_of(place) == output_of(like)
+    return attempt, said
 
 
-class Host:
-    """A host at work on an attempt of its own, or on that of `other`, with a cache of its own."""
-
-    def __init__(self, url: str, other: Host | None = None) -> None:
-        store = Store.at(url)
-        self.travel: Any = pickle.loads(pickle.dumps(other.travel)) if other else store.travel
-        place = other.attempt if other else store.new_attempt("pretrain", "print")
-        self.attempt: Path = self.travel.here(place)
-        self.files, self.said = Objects.at(url), list[str]()
-        self.folder = f"pretrain/print/{self.attempt.name}"
-        rest = Keep(2, 10), Ranks.connect("cpu"), self.said.append
-        self.checkpoints = VaultCheckpoints(self.attempt, self.travel, *rest)
-
-    def save(self, *steps: int, snapshot: bytes = b"weights") -> None:
-        file = self.attempt / "snapshots" / SNAPSHOT
-        file.parent.mkdir(exist_ok=True)
-        file.write_bytes(snapshot)
-        for step in steps:
-            tensor = torch.full((100,), step)
-            self.checkpoints.save(
-                step, {"ranks": 1}, json.dumps({"at": step}), {SNAPSHOT: sha256(file)},
-                lambda folder, tensor=tensor: [lambda: torch_save(tensor, folder / "weights.pt")],
-            )  # fmt: skip
-            self.checkpoints.finish()
-
-    def newest(self) -> tuple[int, bytes]:
-        """The step of the newest checkpoint that counts, after a look at it, and its snapshot."""
-        found = self.checkpoints.newest()
-        if found is None:
-            return 0, b""
-        said = {**found.facts, **json.loads(found.history())}
-        assert said == {"ranks": 1, "at": found.step}
-        assert float(torch.load(found.folder / "weights.pt").sum()) == 100 * found.step
-        return found.step, (found.folder.parent.parent / "snapshots" / SNAPSHOT).read_bytes()
-
-    def steps(self) -> list[int]:
-        """The steps of which this attempt has anything in the store."""
-        keys = (entry.key for entry in self.files.entries(f"{self.folder}/checkpoints/"))
-        return sorted({int(key.split("/")[-2].removeprefix("step-")) for key in keys})
+def kept(url: str, attempt: str) -> list[int]:
+    """The steps of which an attempt has anything in the store."""
+    entries = Objects.at(url).entries(f"pretrain/print/{attempt}/checkpoints/")
+    return sorted({int(entry.key.split("/")[-2].removeprefix("step-")) for entry in entries})
 
 
-def test_the_newest_is_found_from_another_host(s3_store: str, another_host: Move) -> None:
-    first = Host(s3_store)
-    assert first.newest()[0] == 0
-    first.save(5, 10, 15, 20, 25)
-    assert first.steps() == [10, 20, 25]
-    assert not list(first.attempt.rglob("weights.pt")), "what is sent leaves this host's disk"
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    made = changed(tiny.write_data(tmp_path_factory.mktemp("alone")), keep_checkpoints=3)
+    train_here(SHORT, made)
+    return made
+
+
+SHORT, STEP = dataclasses.replace(CONFIG, steps=14), "checkpoints/step-00000012"
+
+
+@pytest.mark.parametrize(("name", "harm"), [
+    ("", ""), (f"{STEP}/record.json", "delete"), (f"{STEP}/record.json", "half"),
+    (f"{STEP}/portable.safetensors", "delete"), (f"{STEP}/portable.safetensors", "flip"),
+    ("snapshots/step-00000010.safetensors", "flip"),
+])  # fmt: skip
+def test_another_host_resumes_from_the_newest_whole_one(
+    name: str, harm: str, alone: Place, s3_store: str, another_host: Move
+) -> None:
+    """One without its record is no checkpoint; a harmed one is named, and made again it counts."""
+    attempt, _ = train(s3_store, alone, SHORT, stop_after=12)
+    assert kept(s3_store, attempt) == [6, 9, 12]
+    left = Store.at(s3_store).root.rglob("portable.safetensors")
+    assert not list(left), "what is sent leaves this host's disk"
+    there, key = Objects.at(s3_store), f"pretrain/print/{attempt}/{name}"
+    data: Any = there.read(key).data if name else b""
+    if harm == "delete":
+        there.remove([key])
+    elif harm:
+        there.write(key, data[:99] if harm == "half" else data[:-1] + bytes([data[-1] ^ 1]))
     another_host()
-    assert Host(s3_store, first).newest() == (25, b"weights")
-    second = Host(s3_store)
-    assert second.newest()[0] == 25
-    second.save(30)
-    second.checkpoints.forget_after(0)
-    assert (first.steps(), second.steps()) == ([10, 20, 25], []), "an earlier attempt's stay"
-
-
-@pytest.mark.parametrize("harm", ["half done", "flip", "delete", "half a record"])
-def test_a_harmed_one_is_passed_over(harm: str, s3_store: str, another_host: Move) -> None:
-    host = Host(s3_store)
-    host.save(5, 10)
-    step = f"{host.folder}/checkpoints/step-00000010"
-    record, weights = f"{step}/{RECORD}", f"{step}/weights.pt"
-    data: Any = host.files.read(weights)
-    match harm:
-        case "half done" | "delete":
-            host.files.remove([record if harm == "half done" else weights])
-        case "flip":
-            host.files.write(weights, data.data[:-1] + bytes([data.data[-1] ^ 1]))
-        case "half a record":
-            host.files.write(record, b'{"files": ')
+    step, silent = 9 if harm else 12, (name, harm) in (("", ""), (f"{STEP}/record.json", "delete"))
+    _, said = train(s3_store, alone, SHORT, 12 - step or 1, attempt)
+    assert (f"resuming after step {step} " in said, "skipped" not in said) == (True, silent)
+    assert silent or name.rpartition("/")[2] in said
     another_host()
-    again = Host(s3_store, host)
-    assert again.newest()[0] == 5
-    warned = ["step-00000010: " in line for line in again.said]
-    assert warned == ([] if harm == "half done" else [True])
-    again.save(10)
-    assert again.newest()[0] == 10
+    _, said = train(s3_store, alone, SHORT)
+    assert f"resuming after step {12 if harm else 13} " in said
+    assert "skipped" not in said
 
 
-def test_going_back_takes_away_the_course_that_is_given_up(s3_store: str) -> None:
-    host = Host(s3_store)
-    host.save(7, 8)
-    host.files.write(f"{host.folder}/checkpoints/step-00000009/weights.pt", b"half")
-    for back, left in ((7, [7]), (0, [])):
-        host.checkpoints.forget_after(back)
-        assert host.steps() == left
-    host.save(1, 2, 3)
-    assert host.steps() == [2, 3]
-
-
-def test_a_snapshot_is_sent_again_and_checked(s3_store: str, another_host: Move) -> None:
-    """After going back, a step's weights are others."""
-    host = Host(s3_store)
-    host.save(5)
-    host.save(6, 7, snapshot=b"Weights")
+def test_going_back_takes_away_the_course_that_is_given_up(
+    s3_store: str, tmp_path: Path, another_host: Move
+) -> None:
+    """Of its own attempt alone. The weights of a step are others then, and so is its snapshot."""
+    config = dataclasses.replace(GOES_BACK, snapshot_every=16, rollback_batches=4)
+    like = changed(tiny.write_data(tmp_path, poison=9), checkpoint_every=2)
+    train_here(config, like)
+    first = Store.at(s3_store).new_attempt("pretrain", "print").name
+    late = f"pretrain/print/{first}/checkpoints/step-00000039/portable.safetensors"
+    Objects.at(s3_store).write(late, b"half of one")
+    _, said = train(s3_store, like, config, events(like)[0]["step"] + 20, first)
+    [step] = map(int, re.findall(r"stopped on request after step (\d+)", said))
+    assert (kept(s3_store, first)[-1] == step > 16, "to the start" in said) == (True, True)
     another_host()
-    again = Host(s3_store, host)
-    assert (again.newest(), again.said) == ((7, b"Weights"), [])
-    host.files.write(f"{host.folder}/snapshots/{SNAPSHOT}", b"wEights")
-    another_host()
-    again = Host(s3_store, host)
-    assert again.newest()[0] == 0
-    assert SNAPSHOT in again.said[-1]
+    before = kept(s3_store, first)
+    second, said = train(s3_store, like, config)
+    assert (f"resuming after step {step} " in said, "skipped checkpoint" in said) == (True, False)
+    assert (kept(s3_store, first), kept(s3_store, second)) == (before, [38, 40])
