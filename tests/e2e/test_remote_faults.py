@@ -64,7 +64,7 @@ def curve(running: Stack) -> list[tuple[int, float]]:
     client = MlflowClient(running.mlflow)
     [experiment] = [found for found in client.search_experiments() if found.name == "gpt1"]
     runs = client.search_runs([experiment.experiment_id], "tags.`gpt1.cell` = 'pretrain'")
-    [run] = [run for run in runs if run.data.params["steps"] == str(LONG)]
+    [run] = [run for run in runs if run.data.params["max_steps"] == str(LONG)]
     assert run.info.status == "KILLED"
-    points = client.get_metric_history(run.info.run_id, "loss")
+    points = client.get_metric_history(run.info.run_id, "train/loss")
     return [(point.step, point.timestamp / 1000) for point in points]
