@@ -29,7 +29,7 @@ def test_mlflow_away_for_a_minute_stops_nothing_and_then_has_every_point_once(
     """In a training that outlasts the minute and is stopped; `track sync` sends what is left."""
     log = tmp_path / "log"
     every = {"validate_every": 1000, "snapshot_every": LONG, "checkpoint_every": 100}
-    settings = {"steps": LONG, **every}
+    settings = {"max_steps": LONG, **every}
     words = [word for key, n in settings.items() for word in ("--set", f"pretrain.{key}={n}")]
     run = cluster.begin(log, *cluster.submit("--file", MINI, *words, "pretrain"))
 
