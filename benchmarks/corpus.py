@@ -91,7 +91,8 @@ def _run(
         "ingest": {"with": {"source": str(source), "num_partitions": 64}, **workers},
         "clean": {"needs": ["ingest"], **workers},
         "split": {
-            "needs": ["clean"], "with": {"held_out": 0.01, "held_out_tail": 0.02, "seed": 1}, **workers,
+            "needs": ["clean"], **workers,
+            "with": {"held_out": 0.01, "held_out_tail": 0.02, "seed": 1},
         },
         "vocabulary": {"needs": ["clean", "split"], "with": {"num_merges": 40_000}, **workers},
         "shard": {"needs": ["clean", "split", "vocabulary"], **workers},
