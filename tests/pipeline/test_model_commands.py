@@ -176,16 +176,16 @@ def test_a_name_means_a_cell_of_the_last_run(copy: Path) -> None:
 
 REFUSED = {
     "generate pretrian": "no such folder, and no job 'pretrian' in .*; expected one of pretrain",
-    "export hf pretrain --out out --license MIT": "license 'MIT': expected .*such as mit",
+    "export hf pretrain --out out --license MIT": "license 'MIT': .*such as mit",
     "generate pretrain@11": "step-00000011.safetensors was not kept .*snapshots: 60, 120",
     "generate --device tpu": "expected auto, cpu, or cuda",
-    "predict mnli -t a -t b": "no fine-tuned cell of 'mnli' is made .tasks with weights: demo_",
+    "predict mnli -t a -t b": "no finished fine-tuned job of 'mnli' .tasks with weights: demo_",
     "predict rtee -t a": "did you mean 'rte'",
     "predict demo_choice -t a": "demo_choice, example 1: ",
     "predict rte": "expected one example with --text",
-    "predict rte -t a --model pretrain": "this model is not fine-tuned, expected rte",
+    "predict rte -t a --model pretrain": "this model is not fine-tuned, expected one for rte",
     "perplexity README.md --stride 99": "--stride 99: expected 1 to the model's context of 32",
-    f"export openai {FIRST} --out x": "3 special tokens",
+    f"export openai {FIRST} --out x": "3 fine-tuning special tokens",
 }
 
 

@@ -75,7 +75,7 @@ def test_a_pack_that_breaks_off(golden_run: Path, tmp_path: Path, broken: Any) -
 def test_what_is_not_made_not_named_or_there_is_said(golden_run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "full" / "file").mkdir(parents=True)
-    models, paper = "are: pretrain[model=gpt], pretrain[model=lstm]", ROOT / "workflow.yaml"
+    models, paper = "known: pretrain[model=gpt], pretrain[model=lstm]", ROOT / "workflow.yaml"
     for folder, store, file, message in (
         ("packed", "empty", MINI, "run `gpt1 run shard`"), ("packed", "empty", paper, models),
         ("packed", "nowhere", MINI, "no store"), ("full", golden_run, MINI, "is not empty"),

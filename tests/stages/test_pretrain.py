@@ -106,7 +106,7 @@ def test_what_a_rank_refuses_reaches_the_user_as_one_line(trained: Plan, tmp_pat
         values = json.loads(record.read_text())
         values["facts"]["config"]["clip"] = 9.0
         record.write_text(json.dumps(values))
-    with pytest.raises(UserError, match=r"made with other clip ") as error:
+    with pytest.raises(UserError, match=r"has different settings: clip ") as error:
         run_inline(plan)
     assert "\n" not in str(error.value)
 
