@@ -78,7 +78,7 @@ def test_what_is_not_made_not_named_or_there_is_said(golden_run: Path, tmp_path:
     models, paper = "known: pretrain[model=gpt], pretrain[model=lstm]", ROOT / "workflow.yaml"
     for folder, store, file, message in (
         ("packed", "empty", MINI, "run `gpt1 run shard`"), ("packed", "empty", paper, models),
-        ("packed", "nowhere", MINI, "no store"), ("full", golden_run, MINI, "is not empty"),
+        ("packed", "nowhere", MINI, "no such store"), ("full", golden_run, MINI, "is not empty"),
     ):
         ended = pack(tmp_path / folder, tmp_path / store, file=file)
         assert (ended.status, message in ended.err) == (2, True), ended
