@@ -28,7 +28,7 @@ test: install-test ## run the quick tests (about 3 minutes); skipped tests are l
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not chaos" $(ARGS)
 
 test-slow: install-test ## run the slow tests, as .ci/run does
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "slow and not chaos" $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "slow and not chaos" $(ARGS)
 
 chaos: install-test ## run the chaos tests: kills and faults at random moments; prints its seed (SEED=... repeats it)
 	@echo "SEED=$(SEED)"

@@ -88,12 +88,13 @@ def _run(
     """
     workers = {"resources": {"workers": cores}}
     stages: dict[str, Any] = {
-        "ingest": {"with": {"source": str(source), "parts": 64}, **workers},
+        "ingest": {"with": {"source": str(source), "num_partitions": 64}, **workers},
         "clean": {"needs": ["ingest"], **workers},
         "split": {
-            "needs": ["clean"], "with": {"held_out": 0.01, "tail": 0.02, "seed": 1}, **workers,
+            "needs": ["clean"], **workers,
+            "with": {"held_out": 0.01, "held_out_tail": 0.02, "seed": 1},
         },
-        "vocabulary": {"needs": ["clean", "split"], "with": {"merges": 40_000}, **workers},
+        "vocabulary": {"needs": ["clean", "split"], "with": {"num_merges": 40_000}, **workers},
         "shard": {"needs": ["clean", "split", "vocabulary"], **workers},
     }
     workflow = scratch / "corpus.yaml"

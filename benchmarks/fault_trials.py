@@ -221,7 +221,7 @@ def _points(cluster: Cluster) -> Points:
     """The curves of the one MLflow run of a training, but for speeds."""
     with _runs(cluster) as (client, runs):
         assert [run.info.status for run in runs] == ["FINISHED"], f"runs of the training: {runs}"
-        kept = re.compile("loss$|lr$|gradient_norm$|.*validation")
+        kept = re.compile(".*(train/(loss|lr|grad_norm)$|val/)")
         names = [name for name in runs[0].data.metrics if kept.match(name)]
         histories = {name: client.get_metric_history(runs[0].info.run_id, name) for name in names}
     return {

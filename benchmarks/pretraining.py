@@ -1,7 +1,7 @@
 """What a finished run taught its model, to keep: the curve, held-out perplexity, samples and
 zero-shot scores of a store.
 
-    python benchmarks/pretraining.py --store STORE [--cell pretrain] --out FOLDER
+    python benchmarks/pretraining.py --store STORE [--job pretrain] --out FOLDER
 
 Writes FOLDER/README.md with charts beside it. Computes nothing anew: every figure is what the
 workflow left in the store, and the page names the settings, the commit and the machine of the run.
@@ -26,7 +26,7 @@ from gpt1.report.pretraining import METRICS, samples  # noqa: E402
 from gpt1.report.sources import Source, of_kind, only  # noqa: E402
 from pipeline.store import Store  # noqa: E402
 
-CHARTS = ("perplexity", "loss", "zero-shot", "zero-shot-normalised")
+CHARTS = ("perplexity", "loss", "zero-shot", "zero-shot-normalized")
 SAMPLED = 4
 """Moments of pre-training whose samples are kept."""
 
@@ -37,10 +37,10 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--store", type=Path, required=True)
-    parser.add_argument("--cell", default="pretrain", help="the name of the pre-training cell")
+    parser.add_argument("--job", default="pretrain", help="the name of the pre-training job")
     parser.add_argument("--out", type=Path, required=True, help="a folder, made if need be")
     words = parser.parse_args()
-    record, sources = read(words.store, words.cell)
+    record, sources = read(words.store, words.job)
     words.out.mkdir(parents=True, exist_ok=True)
     drawn = []
     for chart in charts(sources, gather(sources), smoothing=0.9):
@@ -63,8 +63,8 @@ def read(folder: Path, cell: str) -> tuple[dict[str, Any], list[Source]]:
             ", ".join(sorted({record["cell"] for record in store.records("pretrain")})) or "none"
         )
         raise UserError(
-            f"{folder}: no finished cell {cell!r}; finished pre-training cells: {known}; name one"
-            " with --cell"
+            f"{folder}: no finished cell {cell!r}; finished pre-training jobs: {known}; name one"
+            " with --job"
         )
     record = max(found, key=lambda one: one["finished"])
     shard = [
@@ -96,7 +96,7 @@ def page(
         f"# Pre-training: `{model.cell}`",
         "",
         (
-            f"`python benchmarks/pretraining.py --store STORE --cell '{words.cell}' --out"
+            f"`python benchmarks/pretraining.py --store STORE --job '{words.job}' --out"
             f" {words.out.as_posix()}` writes this page from the store."
         ),
         "",

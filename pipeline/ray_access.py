@@ -247,11 +247,7 @@ def _ask(place: str, token: str | None = None) -> tuple[Any, str]:
 
 
 def _refused(where: str, token: str | None) -> str:
-    found = (
-        "requires a token, but none was sent"
-        if token is None
-        else "rejected the token"
-    )
+    found = "requires a token, but none was sent" if token is None else "rejected the token"
     return f"{where}: the Ray cluster {found}; {GIVE_TOKEN}"
 
 

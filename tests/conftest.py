@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,14 +34,12 @@ def variables_of_each_test() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """No quick test may start Ray. Tests of one file, or of one folder, run in one process."""
+    """No quick test may start Ray."""
     for item in items:
         long = any(item.get_closest_marker(mark) for mark in ("slow", "chaos"))
         fixtures = set(getattr(item, "fixturenames", ()))
         if not long and fixtures & {"golden_run", "ray_head", "documented"}:
             raise pytest.UsageError(f"{item.nodeid} starts Ray, so it needs the mark slow")
-        group = "documented" if "documented" in fixtures else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +51,12 @@ def shared() -> Path:
     return folder
 
 
+def shared_by_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of pytest-xdist have."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 @pytest.fixture(scope="session")
 def golden_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of an undisturbed run of the small workflow on this machine. To be read only.
@@ -60,8 +65,7 @@ def golden_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     from tests.e2e.workflow import run_mini
 
-    base = tmp_path_factory.getbasetemp()
-    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = shared_by_processes(tmp_path_factory)
     store = Path(os.environ.get("GPT1_GOLDEN_RUN") or folder / "golden" / "store")
     with FileLock(folder / "golden.lock"):
         if not (store / "report.html").exists():
@@ -101,6 +105,11 @@ def documented(golden_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
     if given := os.environ.get("GPT1_DOCUMENTED"):
         return Path(given)
-    folder = tmp_path_factory.mktemp("documented")
-    make(folder, golden_run)
+    made = shared_by_processes(tmp_path_factory) / "documented"
+    with FileLock(made.with_suffix(".lock")):
+        if not made.exists():
+            made.mkdir()
+            make(made, golden_run)
+    folder = tmp_path_factory.mktemp("documented") / "folder"
+    shutil.copytree(made, folder, symlinks=True)
     return folder

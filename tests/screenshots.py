@@ -69,7 +69,7 @@ def of_mlflow(store: Path) -> None:
         run = f"experiments/{experiment.experiment_id}/runs"
         for name, place, text in (
             ("mlflow-runs", "", "Run Name"),
-            ("mlflow-curves", f"{run}/{ids['pretrain']}/model-metrics", "validation_perplexity"),
+            ("mlflow-curves", f"{run}/{ids['pretrain']}/model-metrics", "val/perplexity"),
             ("mlflow-system", f"{run}/{ids['pretrain']}/system-metrics", "cpu_utilization"),
             ("mlflow-matrix", f"{run}/{ids['finetune']}", "Description"),
             ("mlflow-registry", "models/gpt1", "newest"),

@@ -29,7 +29,7 @@ def pack(
     ],
     cell: Annotated[
         str | None,
-        typer.Option("--cell", help="pretrain job to pack, if there are several."),
+        typer.Option("--job", help="pretrain job to pack, if there are several."),
     ] = None,
     file: FileToRead = None,
     profile: Profile = None,
@@ -172,7 +172,7 @@ def _choose(workflow: Workflow, name: str | None) -> Cell:
         return next(iter(cells.values()))
     found = f"no pretrain job {name!r}" if name else f"{len(cells)} pretrain jobs"
     known = ", ".join(cells) or "none"
-    raise UserError(f"{workflow.file}: found {found}; choose one with --cell (known: {known})")
+    raise UserError(f"{workflow.file}: found {found}; choose one with --job (known: {known})")
 
 
 def _upstream(cell: Cell, kind: str, made: dict[str, Artifact]) -> Artifact:

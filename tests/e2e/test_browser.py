@@ -90,7 +90,7 @@ def test_mlflow_shows_runs_curves_artifacts_and_models(documented: Path) -> None
         pretrain, report = (
             f"{start}/{ids[name]}" for name in ("pretrain/pretrain", "report/report")
         )
-        shows(f"{pretrain}/model-metrics", "validation_perplexity", "over_tokens")
+        shows(f"{pretrain}/model-metrics", "val/perplexity", "over_tokens")
         shows(f"{pretrain}/system-metrics", "cpu_utilization_percentage")
         shows(f"{pretrain}/artifacts", "record.json")
         shows(f"{report}/artifacts/outputs/figures/perplexity.svg", "perplexity.svg")

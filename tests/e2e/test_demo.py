@@ -50,4 +50,4 @@ def test_the_report_needs_nothing_else_and_can_be_kept(store: Path, tmp_path: Pa
     for chart in ("perplexity", "loss", "zero-shot"):
         assert f"]({chart}.svg)" in kept
         assert (tmp_path / "kept" / f"{chart}.svg").is_file()
-    assert subprocess.run([*script, "--cell", "x", "--out", tmp_path / "no"]).returncode == 2
+    assert subprocess.run([*script, "--job", "x", "--out", tmp_path / "no"]).returncode == 2

@@ -82,9 +82,9 @@ def test_a_file_that_is_not_text_stops_a_strict_run_and_the_other_parts_stay(
     assert ended.status == 2, ended.out + ended.err
     assert "picture.txt" in ended.err
     assert "Traceback" not in ended.out + ended.err
-    made = records(store, "ingest.num_partitions")
+    made = records(store, "ingest.parts")
     assert made
     (books / "picture.txt").unlink()
     assert gpt1(*words, cluster=ray_head).status == 0
-    after = records(store, "ingest.num_partitions")
+    after = records(store, "ingest.parts")
     assert {name: after[name] for name in made} == made

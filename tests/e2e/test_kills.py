@@ -24,6 +24,7 @@ from tests.servers.ray_cluster import Cluster
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.chaos
 def test_killed_three_times_the_result_is_the_same(
     golden_run: Path, ray_head: Cluster, tmp_path: Path
 ) -> None:

@@ -69,7 +69,7 @@ def test_a_local_run_listens_on_loopback_alone_and_refuses_strangers(
         log = (tmp_path / "log").read_text()
         assert driver.returncode == 0, log
         assert [status for status, _ in strangers] == [2, 2]
-        assert "asks for a token" in strangers[0][1]
+        assert "requires a token" in strangers[0][1]
         assert "rejected the token" in strangers[1][1]
         open_ports = {one.port for one in seen if not one.loopback}
         by_ranks = {one.port for one in seen if "RayTrainWorker" in one.process}

@@ -29,7 +29,7 @@ def test_mlflow_away_for_a_minute_stops_nothing_and_then_has_every_point_once(
     """In a training that outlasts the minute and is stopped; `track sync` sends what is left."""
     log = tmp_path / "log"
     every = {"validate_every": 1000, "snapshot_every": LONG, "checkpoint_every": 100}
-    settings = {"steps": LONG, **every}
+    settings = {"max_steps": LONG, **every}
     words = [word for key, n in settings.items() for word in ("--set", f"pretrain.{key}={n}")]
     run = cluster.begin(log, *cluster.submit("--file", MINI, *words, "pretrain"))
 
@@ -64,7 +64,7 @@ def curve(running: Stack) -> list[tuple[int, float]]:
     client = MlflowClient(running.mlflow)
     [experiment] = [found for found in client.search_experiments() if found.name == "gpt1"]
     runs = client.search_runs([experiment.experiment_id], "tags.`gpt1.cell` = 'pretrain'")
-    [run] = [run for run in runs if run.data.params["steps"] == str(LONG)]
+    [run] = [run for run in runs if run.data.params["max_steps"] == str(LONG)]
     assert run.info.status == "KILLED"
-    points = client.get_metric_history(run.info.run_id, "loss")
+    points = client.get_metric_history(run.info.run_id, "train/loss")
     return [(point.step, point.timestamp / 1000) for point in points]

@@ -69,7 +69,7 @@ def project(tmp_path: Path) -> Path:
         assert old in stage
         stage = stage.replace(old, new, 1)
     write(folder, {**FILES, **SHADOWS, "my/longest_words.py": stage, "my/weather.py": task})
-    stages = {"ingest": {"with": {"source": str(folder / "books"), "parts": 1}}}
+    stages = {"ingest": {"with": {"source": str(folder / "books"), "num_partitions": 1}}}
     stages |= {
         "clean": {"needs": ["ingest"]},
         **yaml.safe_load(entry),

@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -136,21 +135,6 @@ def test_an_export_is_the_model_in_transformers(tmp_path: Path) -> None:
     assert theirs.lm_head.weight.data_ptr() == theirs.transformer.tokens_embed.weight.data_ptr()
     for found in (theirs.config, theirs.generation_config):
         assert {found.bos_token_id, found.eos_token_id, found.pad_token_id} == {0}
-
-
-@pytest.mark.parametrize("form", ["hf", "openai"])
-@pytest.mark.parametrize("shape", [{}, {"embedding_dropout": "matrix", "dropout": 0.0}])
-def test_there_and_back_is_byte_identical(shape: dict[str, Any], form: str, tmp_path: Path) -> None:
-    model, vocabulary = samples.model(init_std=0.05, **shape), samples.vocabulary()
-    first = save_checkpoint(tmp_path / "first", Checkpoint(model, vocabulary))
-    if form == "hf":
-        export(tmp_path / "there", model, vocabulary, "card")
-    else:
-        write_openai(tmp_path / "there", model, vocabulary)
-    back = (read_hf if form == "hf" else read_openai)(tmp_path / "there")
-    second = save_checkpoint(tmp_path / "second", Checkpoint(*back))
-    names = [[(file.name, file.read_bytes()) for file in files] for files in (first, second)]
-    assert names[0] == names[1]
 
 
 def tokenizer(**changes: object) -> Damage:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gpt1.train.vault import Vault
 
 from gpt1.data.document_index import DocumentSpan, write_spans
 from gpt1.data.shard_file import id_type, ids_sha256, write_shard
@@ -115,11 +116,14 @@ class Heard(PrintReporter):
         return "\n".join(self.lines)
 
 
-def train_here(config: PretrainConfig, place: Place, at_update: AtUpdate | None = None) -> Heard:
+def train_here(
+    config: PretrainConfig, place: Place, at_update: AtUpdate | None = None,
+    vault: Vault | None = None,
+) -> Heard:  # fmt: skip
     """Pre-train in this process, to the end or to where it is asked to stop."""
     heard = Heard(at_update)
     try:
-        pretrain(config, place, heard)
+        pretrain(config, place, heard, vault)
     except Stopped as stopped:
         heard.info(str(stopped))
     return heard

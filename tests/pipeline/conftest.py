@@ -2,13 +2,9 @@
 
 import os
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import ThreadingHTTPServer
 from pathlib import Path
-from socketserver import BaseRequestHandler
 from typing import Any
 
 import pytest
@@ -61,15 +57,6 @@ def until(condition: Callable[[], object], seconds: float = 300) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
-
-
-@contextmanager
-def serving(handler: Callable[..., BaseRequestHandler]) -> Iterator[str]:
-    """HOST:PORT of a server of this process that answers by `handler`."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 def publish(

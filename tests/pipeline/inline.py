@@ -31,6 +31,16 @@ def write_rte(folder: Path, count: int = 24, name: str = "RTE") -> None:
         (folder / name / f"{split}.tsv").write_text(text)
 
 
+def write_stories(folder: Path) -> None:
+    """The two labeled files of Story Cloze, of twenty stories."""
+    header = "InputStoryid," + "".join(f"InputSentence{n}," for n in range(1, 5))
+    header += "RandomFifthSentenceQuiz1,RandomFifthSentenceQuiz2,AnswerRightEnding"
+    rows = [f"id{n},One.,Two.,Three.,Four.,Good end.,Bad end.,{1 + n % 2}" for n in range(20)]
+    for part in ("val", "test"):
+        name = f"cloze_test_{part}__spring2016 - cloze_test_ALL_{part}.csv"
+        (folder / name).write_text("\n".join([header, *rows, ""]))
+
+
 def plan_of(
     file: Path, store: Path | str, *assignments: str, profile: str | None = None,
     selection: Selection | None = None,

@@ -36,7 +36,7 @@ def store(tmp_path: Path, books: Path, request: pytest.FixtureRequest) -> Any:
 
 LOOKS: dict[str, Callable[[Ended], bool]] = {
     "plan --json": lambda ended: {one["state"] for one in ended.json()["cells"]} == {"done"},
-    "status --explain": lambda ended: ended.out.count("making it again: ") == 19,
+    "status --explain": lambda ended: ended.out.count("rerun cost: ") == 19,
     "graph": lambda ended: "finetune x4" in ended.out and "split" in ended.out,
     "path pretrain": lambda ended: Path(ended.out.strip(), "model.safetensors").is_file(),
     "describe --json": lambda ended: [one["steps"] for one in ended.json()] == [120],

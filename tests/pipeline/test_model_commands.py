@@ -17,6 +17,7 @@ from gpt1.text.encoder import TextEncoder
 from gpt1.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from gpt1.weights.openai import write_openai
 from pipeline.last_run import LAST_RUN
+from tests.e2e.workflow import records
 from tests.gpt1 import weight_samples as samples
 from tests.pipeline.inline import plan_of, run_inline, write_rte
 from tests.pipeline.inprocess import gpt1, refused
@@ -40,11 +41,13 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("umask", [0o022, 0o077])
-def test_all_forms_and_back_give_the_same_bytes(umask: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("umask", "shape"), [(0o022, {}), (0o077, {"embedding_dropout": "matrix", "dropout": 0.0})]
+)
+def test_all_forms_and_back_give_the_same_bytes(umask: int, shape: Any, tmp_path: Path) -> None:
     """What is written may be read by whom the umask allows, and is never written over."""
     openai, ours, again, hf, back = (tmp_path / name for name in ("o", "ours", "again", "hf", "b"))
-    write_openai(openai, samples.model(), samples.vocabulary())
+    write_openai(openai, samples.model(init_std=0.05, **shape), samples.vocabulary())
     before = os.umask(umask)
     try:
         said("import", "openai", openai, "--out", ours)
@@ -124,11 +127,6 @@ def copy(golden_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(golden_run, tmp_path / "store"))
 
 
-def record_of(store: Path, cell: str) -> dict[str, Any]:
-    found = [json.loads(path.read_text()) for path in store.glob("*/*/record.json")]
-    return {record["cell"]: record for record in found}[cell]
-
-
 def add(store: Path, record: dict[str, Any], name: str, **changed: object) -> str:
     """Add this record with some things changed; its place."""
     folder = store / record["stage"] / name
@@ -147,7 +145,7 @@ def set_cells(store: Path, *cells: tuple[str, str]) -> None:
 @pytest.mark.parametrize(("cell", "scores"), [("pretrain", ["seed=1"]), ("pretrain@60", [])])
 def test_the_card_of_a_cell(cell: str, scores: list[str], copy: Path) -> None:
     """It has its settings and its own scores."""
-    add(copy, record_of(copy, FIRST), "older", cell="finetune[task=demo_choice,seed=9]")
+    add(copy, records(copy)[f"finetune/{FIRST}"], "older", cell="finetune[task=demo_choice,seed=9]")
     said("export", "hf", cell, "--license", "mit", "--out", copy / "out", "--store", copy)
     card, settings = (copy / "out" / "README.md").read_text(), r"`lr` \| 0.003 "
     assert re.search(rf"license: mit(.|\n)*{settings}(.|\n)*commit \| [0-9a-f]{{7}}", card)
@@ -156,7 +154,7 @@ def test_the_card_of_a_cell(cell: str, scores: list[str], copy: Path) -> None:
 
 @pytest.mark.slow
 def test_a_name_means_a_cell_of_the_last_run(copy: Path) -> None:
-    store, pretrain = ("--store", copy), record_of(copy, "pretrain")
+    store, pretrain = ("--store", copy), records(copy)["pretrain/pretrain"]
     before = said(*DRAWS, *store)
     words = ("export", "hf", "finetune", "--out", copy / "out", *store)
     refused(r"'finetune' matches 4 jobs; choose one of finetune\[task=demo_", *words)
@@ -178,16 +176,16 @@ def test_a_name_means_a_cell_of_the_last_run(copy: Path) -> None:
 
 REFUSED = {
     "generate pretrian": "no such folder, and no job 'pretrian' in .*; expected one of pretrain",
-    "export hf pretrain --out out --license MIT": "license 'MIT': expected .*such as mit",
+    "export hf pretrain --out out --license MIT": "license 'MIT': .*such as mit",
     "generate pretrain@11": "step-00000011.safetensors was not kept .*snapshots: 60, 120",
     "generate --device tpu": "expected auto, cpu, or cuda",
-    "predict mnli -t a -t b": "no fine-tuned cell of 'mnli' is made .tasks with weights: demo_",
+    "predict mnli -t a -t b": "no finished fine-tuned job of 'mnli' .tasks with weights: demo_",
     "predict rtee -t a": "did you mean 'rte'",
     "predict demo_choice -t a": "demo_choice, example 1: ",
     "predict rte": "expected one example with --text",
-    "predict rte -t a --model pretrain": "this model is not fine-tuned, expected rte",
+    "predict rte -t a --model pretrain": "this model is not fine-tuned, expected one for rte",
     "perplexity README.md --stride 99": "--stride 99: expected 1 to the model's context of 32",
-    f"export openai {FIRST} --out x": "3 special tokens",
+    f"export openai {FIRST} --out x": "3 fine-tuning special tokens",
 }
 
 

@@ -21,14 +21,11 @@ from pipeline.plan import Selection
 from tests.conftest import ROOT
 from tests.e2e.workflow import MINI
 from tests.gpt1.test_train_alone import FEW, run_with
-from tests.pipeline.inline import artifact, plan_of, run_inline, write_rte
+from tests.pipeline.inline import artifact, plan_of, run_inline, write_rte, write_stories
 from tests.pipeline.inprocess import Ended, gpt1
 
 pytestmark = pytest.mark.slow
 TASKS, VARIANTS = ("rte", "storycloze"), ("full", "no_auxiliary_lm", "no_pretraining")
-STORIES = [f"id{n},One.,Two.,Three.,Four.,Good end.,Bad end.,{1 + n % 2}" for n in range(20)]
-STORY = "InputStoryid,InputSentence1,InputSentence2,InputSentence3,InputSentence4,"
-STORY += "RandomFifthSentenceQuiz1,RandomFifthSentenceQuiz2,AnswerRightEnding"
 TUNING = {
     "layers": 1, "width": 16, "heads": 2, "context": 32, "batch_size": 8, "lr": 0.01, "epochs": 2,
 }
@@ -78,10 +75,10 @@ def test_a_pack_that_breaks_off(golden_run: Path, tmp_path: Path, broken: Any) -
 def test_what_is_not_made_not_named_or_there_is_said(golden_run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "full" / "file").mkdir(parents=True)
-    models, paper = "are: pretrain[model=gpt], pretrain[model=lstm]", ROOT / "workflow.yaml"
+    models, paper = "known: pretrain[model=gpt], pretrain[model=lstm]", ROOT / "workflow.yaml"
     for folder, store, file, message in (
         ("packed", "empty", MINI, "run `gpt1 run shard`"), ("packed", "empty", paper, models),
-        ("packed", "nowhere", MINI, "no store"), ("full", golden_run, MINI, "is not empty"),
+        ("packed", "nowhere", MINI, "no such store"), ("full", golden_run, MINI, "is not empty"),
     ):
         ended = pack(tmp_path / folder, tmp_path / store, file=file)
         assert (ended.status, message in ended.err) == (2, True), ended
@@ -106,9 +103,7 @@ def work(golden_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("work")
     for name in ("RTE", "QNLI"):
         write_rte(folder / "data", name=name)
-    for part in ("val", "test"):
-        name = f"data/cloze_test_{part}__spring2016 - cloze_test_ALL_{part}.csv"
-        (folder / name).write_text("\n".join([STORY, *STORIES, ""]))
+    write_stories(folder / "data")
     shutil.copytree(golden_run, folder / "store")
     file = write_workflow(folder / "workflow.yaml", TASKS)
     run_inline(plan_of(file, folder / "store", selection=Selection(("encode",))))

@@ -22,8 +22,9 @@ from pipeline.ray_auth import auth_mode, user_token
 from pipeline.submit import jobs
 from tests.conftest import ROOT
 from tests.e2e.workflow import MINI
-from tests.pipeline.conftest import Patch, serving
+from tests.pipeline.conftest import Patch
 from tests.pipeline.inprocess import gpt1
+from tests.servers.process import serving
 
 TOKEN = "t" * 32
 MODE, VALUE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"

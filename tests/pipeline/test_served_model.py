@@ -94,7 +94,7 @@ def test_registered_once_and_loaded_from_the_registry(exported: Path, tmp_path: 
 def test_requests_that_cannot_be_answered_say_why(exported: Path) -> None:
     answerer = Answerer.load(exported)
     for row, parameters, message in (
-        ({"other": 1}, {}, "row 1: neither `prompt` nor `text`"),
+        ({"other": 1}, {}, "row 1: has neither `prompt` nor `text`"),
         ({"prompt": "a"}, {"token": 3}, "unknown parameters"),
         ({"text": "a"}, {}, "rte, example 1: 1 texts, expected 2"),
     ):

@@ -21,9 +21,9 @@ from pipeline.store import Store
 from pipeline.tracking import UPLOAD_LIMIT, Tracker, sync
 from pipeline.ui import serve
 from tests.conftest import ROOT
-from tests.pipeline.conftest import Move, Patch, serving, until
+from tests.pipeline.conftest import Move, Patch, until
 from tests.servers.mlflow import mlflow_server
-from tests.servers.process import answers, free_port, running, wait_until
+from tests.servers.process import answers, free_port, running, serving, wait_until
 
 
 @pytest.fixture(autouse=True)

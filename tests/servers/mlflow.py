@@ -48,7 +48,7 @@ def recorded(uri: str) -> dict[str, Any]:
             name, data = run.info.run_id, run.data
             listed = [*client.list_artifacts(name), *client.list_artifacts(name, "outputs")]
             figures = {key: x for key, x in data.metrics.items() if not key.startswith(TIMED)}
-            curve = [(one.step, one.value) for one in client.get_metric_history(name, "loss")]
+            curve = [(one.step, one.value) for one in client.get_metric_history(name, "train/loss")]
             files = sorted(item.path for item in listed)
             found[data.tags["gpt1.cell"]] = (run.info.status, data.params, files, figures, curve)
     return found

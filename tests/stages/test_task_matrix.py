@@ -10,7 +10,7 @@ from gpt1.errors import UserError
 from pipeline.plan import Plan, State
 from stages.finetune import FinetuneSettings
 from stages.task_data import TaskData, TaskDataSettings
-from tests.pipeline.inline import plan_of, run_inline
+from tests.pipeline.inline import plan_of, run_inline, write_stories
 from tests.stages.runs import document, lines, made, run_stage
 from tests.stages.test_finetune import SHAPE, random_model, tune
 
@@ -21,9 +21,9 @@ CELL = "finetune[task={},lr={},epochs=1]"
 def write_tasks(folder: Path) -> None:
     """RTE, MNLI and Story Cloze as their publishers give them, small."""
 
-    def table(name: str, header: str, rows: list[str], separator: str = "\t") -> None:
+    def table(name: str, header: str, rows: list[str]) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text("\n".join([header.replace(" ", separator), *rows]) + "\n")
+        (folder / name).write_text("\n".join([header.replace(" ", "\t"), *rows]) + "\n")
 
     header, rte = "index sentence1 sentence2", ("not_entailment", "entailment", "entailment")
     rows = [f"{n}\tThe wind rose {n} times over the moor.\tIt was calm." for n in range(24)]
@@ -35,11 +35,7 @@ def write_tasks(folder: Path) -> None:
         table(f"MNLI/{split}.tsv", f"{header} gold_label", three)
     for name, n in (("RTE/test", 5), ("MNLI/test_matched", 3), ("MNLI/test_mismatched", 4)):
         table(f"{name}.tsv", header, rows[:n])
-    columns = "InputStoryid " + " ".join(f"InputSentence{n}" for n in range(1, 5))
-    columns += " RandomFifthSentenceQuiz1 RandomFifthSentenceQuiz2 AnswerRightEnding"
-    stories = [f"id{n},One.,Two.,Three.,Four.,Good end.,Bad end.,{1 + n % 2}" for n in range(20)]
-    for part in ("val", "test"):
-        table(f"cloze_test_{part}__spring2016 - cloze_test_ALL_{part}.csv", columns, stories, ",")
+    write_stories(folder)
 
 
 def plan_matrix(folder: Path, *settings: str) -> Plan:

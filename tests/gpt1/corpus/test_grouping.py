@@ -1,6 +1,6 @@
 """Which files are one book, in which order, and which of two texts for one place stays."""
 
-from gpt1.corpus.book import bucket, words_in
+from gpt1.corpus.book import words_in
 from gpt1.corpus.embedded import CHAPTERS, FALLBACK, embedded_files
 from gpt1.corpus.gather import gather
 from gpt1.corpus.grouping import placed, shelf_of
@@ -44,11 +44,6 @@ def test_of_two_texts_for_one_place_the_first_stays() -> None:
     found = [(item.file, item.rule) for item in refused]
     assert found == [("a.txt", "same_name"), ("b_ch1.txt", "same_name"), ("b_ch2.txt", "too_large")]
     assert book.text == "words"
-
-
-def test_buckets_are_the_same_for_ever() -> None:
-    books = ("homer/Homer_Iliad", "homer/Homer_Odyssey", "ä")
-    assert [bucket(book, 16) for book in books] == [4, 14, 12]
 
 
 def test_words_are_counted_in_slices_that_cut_words_and_gaps() -> None:

@@ -3,10 +3,7 @@
 import hashlib
 import json
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,6 +17,7 @@ from gpt1.corpus.sources.listing import list_sources
 from gpt1.corpus.sources.place import opened, read_file
 from gpt1.errors import UserError
 from tests.gpt1.corpus.forms_of_books import as_files, as_rows, parquet_of, tar_of, write
+from tests.servers.process import serving
 
 Patch = pytest.MonkeyPatch
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -169,18 +167,9 @@ class Hub(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
 
-@contextmanager
-def serving() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-
-
 def test_one_file_and_a_server_that_ends() -> None:
-    with serving() as url:
-        [file] = list_sources([f"{url}/Emma.txt"]).files
+    with serving(Hub) as there:
+        [file] = list_sources([f"http://{there}/Emma.txt"]).files
         assert (file.name, read_file(file, 100)) == ("Emma.txt", b"Emma Woodhouse")
     with pytest.raises(UserError, match=r"Emma\.txt"):
         read_file(file, 100)
@@ -190,9 +179,9 @@ def test_the_hub_is_listed_pinned_and_offline_its_cache(tmp_path: Path, monkeypa
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     name, where = "data/train-0000{}-of-00002.parquet", f"hf://datasets/owner/books@{COMMIT}"
-    with serving() as url:
-        monkeypatch.setattr(constants, "ENDPOINT", url)
-        template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    with serving(Hub) as there:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://{there}")
+        template = f"http://{there}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         shard, _, notes = files = list_sources(["hf://datasets/owner/books"]).files
         assert Hub.asked == [LISTING]

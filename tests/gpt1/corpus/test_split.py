@@ -1,13 +1,10 @@
-"""The split: copies, held-out books, tails."""
+"""The split: held-out books, tails; test_near.py has copies."""
 
 from dataclasses import replace
 from itertools import pairwise
 
-import pytest
-
 from gpt1.corpus.signatures import Signature
 from gpt1.corpus.split import decide, tail_start
-from gpt1.errors import UserError
 
 NEW = Signature("new", "part-0001", "book", "new", 1, 5, None)
 
@@ -51,21 +48,6 @@ def test_a_small_corpus_changes_by_one_book_when_one_is_added() -> None:
 
 def test_the_order_of_books_does_not_matter() -> None:
     assert decide(signatures(50), 0.3, 1) == decide(signatures(50)[::-1], 0.3, 1)
-
-
-def test_copies_never_sit_on_both_sides() -> None:
-    books = signatures(40)
-    copies = [replace(item, book=f"z {item.book}", part="part-0001") for item in books]
-    rows = {row.book: row for row in decide([*copies, *books], 0.5, 3)}
-    found = {name: (row.set, row.copy_of) for name, row in rows.items() if name.startswith("z")}
-    assert found == {f"z {item.book}": ("duplicate", item.book) for item in books}
-    tails = {(row.set, row.tail_start) for row in rows.values()}
-    assert tails == {("duplicate", None), ("held_out", None), ("train", 900)}
-
-
-def test_one_book_is_too_few() -> None:
-    with pytest.raises(UserError, match="found 1 book after"):
-        decide([*signatures(1), replace(signatures(1)[0], book="copy")], 0.1, 0)
 
 
 def test_a_tail_begins_at_a_paragraph() -> None:

@@ -158,25 +158,22 @@ def flipped(data: bytes) -> bytes:
 FIRST = r"part-0000\.arrow: "
 
 
-def test_foreign_shards_are_named_and_refused(tmp_path: Path) -> None:
-    paths = corpus(tmp_path, [500, 400, 300])
+def test_foreign_and_damaged_shards_are_named_and_refused(tmp_path: Path) -> None:
+    paths, books = corpus(tmp_path, [500, 400, 300]), tmp_path / "books.parquet"
     for parts, kind, vocabulary, message in (
         (2, "train", "w" * 64, FIRST + "made with the vocabulary v+, expected w+"),
         (1, "train", None, r"'book 1' is in train/part-0001\.arrow, which is missing"),
         (2, "held_out", None, FIRST + "a shard of the set 'train', expected 'held_out'"),
     ):
         with pytest.raises(UserError, match=message):
-            TokenShards.open(paths[:parts], tmp_path / "books.parquet", kind, vocabulary)
-
-
-def test_damaged_shards_are_named_and_refused(tmp_path: Path) -> None:
+            TokenShards.open(paths[:parts], books, kind, vocabulary)
     for spoil, name, message in (
         (shorter, "books.parquet", r"books\.parquet: cannot be read"),
         (shorter, "part-0000.arrow", FIRST + "not a complete Arrow file"),
         (other, "part-0000.arrow", FIRST + "10 tokens, expected at least 500"),
         (flipped, "part-0000.arrow", FIRST + r"the ids of the book 'book 2' "),
     ):
-        paths, books = corpus(tmp_path, [500, 400, 300]), tmp_path / "books.parquet"
+        corpus(tmp_path, [500, 400, 300])
         (tmp_path / name).write_bytes(spoil((tmp_path / name).read_bytes()))
         with pytest.raises(UserError, match=message):
             TokenShards.open(paths, books, "train")
