@@ -17,7 +17,7 @@ from gpt1.model.gpt import GPT
 from gpt1.model.loss import LanguageModelling
 from gpt1.train.deepspeed_engine import DeepSpeedEngine
 from gpt1.train.engine import MicroBatch
-from gpt1.train.optimiser import OptimiserConfig
+from gpt1.train.optimizer import OptimizerConfig
 from gpt1.train.pretrain_config import DEEPSPEED_FOLDER
 from gpt1.train.random_state import generator
 from gpt1.train.ranks import Ranks
@@ -41,7 +41,7 @@ def main() -> None:
     stage, updates = int(sys.argv[1]), int(sys.argv[2])
     ranks = Ranks.connect("cpu", threads=1)
     engine = DeepSpeedEngine(
-        LanguageModelling(GPT(SHAPE, generator("weights", 0))), OptimiserConfig(), ranks, seed=0,
+        LanguageModelling(GPT(SHAPE, generator("weights", 0))), OptimizerConfig(), ranks, seed=0,
         micro_batch=1, accumulation=2, settings=DEEPSPEED_FOLDER / f"zero{stage}.json",
         precision="fp32",
     )  # fmt: skip

@@ -29,7 +29,7 @@ from gpt1.train import engine as engine_module
 from gpt1.train.deepspeed_engine import make_engine
 from gpt1.train.describe import memory
 from gpt1.train.engine import MicroBatch
-from gpt1.train.optimiser import OptimiserConfig
+from gpt1.train.optimizer import OptimizerConfig
 from gpt1.train.preflight import MARGIN, checkpoint_copies
 from gpt1.train.pretrain_config import DEEPSPEED_FOLDER
 from gpt1.train.ranks import Ranks
@@ -93,7 +93,7 @@ def measure(case: Case) -> dict[str, int]:
     model = GPT(case.model, torch.Generator().manual_seed(0))
     model.recompute = case.recompute
     engine = make_engine(
-        LanguageModelling(model, case.loss_chunk), OptimiserConfig(), ranks,
+        LanguageModelling(model, case.loss_chunk), OptimizerConfig(), ranks,
         settings=DEEPSPEED_FOLDER / "zero1.json", seed=0, micro_batch=case.micro_batch,
         accumulation=1, precision="bf16" if case.bf16 else "fp32",
     )  # fmt: skip

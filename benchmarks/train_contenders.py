@@ -23,7 +23,7 @@ from gpt1.model.gpt import GPT
 from gpt1.model.loss import LanguageModelling
 from gpt1.train.deepspeed_engine import make_engine
 from gpt1.train.engine import MicroBatch
-from gpt1.train.optimiser import OptimiserConfig, parameter_groups
+from gpt1.train.optimizer import OptimizerConfig, parameter_groups
 from gpt1.train.pretrain_config import DEEPSPEED_FOLDER
 from gpt1.train.ranks import Ranks
 
@@ -61,7 +61,7 @@ class Ours(Contender):
             module.compile_for_training(one_graph=about["zero"] is None)
         stage = about["zero"]
         self.engine = make_engine(
-            module, OptimiserConfig(), ranks, settings=DEEPSPEED_FOLDER / f"zero{stage or 0}.json",
+            module, OptimizerConfig(), ranks, settings=DEEPSPEED_FOLDER / f"zero{stage or 0}.json",
             seed=0, micro_batch=about["batch"], accumulation=1, precision=about["precision"],
             zero_on_one_rank=stage is not None,
         )  # fmt: skip
@@ -86,7 +86,7 @@ class Plain(Contender):
         )
         if about["compile"]:
             self.module.compile()
-        self.optimiser = torch.optim.AdamW(parameter_groups(self.module, 0.01), lr=RATE, fused=True)
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.module, 0.01), lr=RATE, fused=True)
 
     def forward(self, windows: Tensor) -> Tensor:
         windows = windows.to(self.device, non_blocking=True)
@@ -100,8 +100,8 @@ class Plain(Contender):
         self.module.train()
         self.forward(windows).backward()
         nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
 
     @torch.no_grad()
     def loss(self, windows: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from gpt1.tasks.transforms import SPECIAL_TOKENS
 from gpt1.train.ahead import Ahead
 from gpt1.train.engine import MicroBatch, Outcome, Precision, TorchEngine
 from gpt1.train.loop import train
-from gpt1.train.optimiser import OptimiserConfig
+from gpt1.train.optimizer import OptimizerConfig
 from gpt1.train.random_state import generator
 from gpt1.train.reporter import Reporter
 from gpt1.train.schedule import learning_rate
@@ -214,9 +214,9 @@ def finetune(
     `model` ends with its weights.
     """
     batches = _Batches(data, config)
-    optimiser = OptimiserConfig(weight_decay=config.weight_decay, clip=config.grad_clip)
+    optimizer = OptimizerConfig(weight_decay=config.weight_decay, clip=config.grad_clip)
     engine = TorchEngine(
-        model, optimiser, seed=config.seed, accumulation=config.gradient_accumulation_steps,
+        model, optimizer, seed=config.seed, accumulation=config.gradient_accumulation_steps,
         precision=config.precision, device=device,
     )
     run = _Run(engine, model, data, config, batches.per_epoch, reporter)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from gpt1.errors import UserError
 from gpt1.train.checkpoint import WEIGHTS, TrainingState
 from gpt1.train.engine import Values, copy_to_cpu, shape_of
-from gpt1.train.optimiser import MOMENTS
+from gpt1.train.optimizer import MOMENTS
 
 TESTED = ("0.19.8",)
 """The versions of DeepSpeed with which tests/gpt1/test_train_resume.py has passed."""
@@ -109,16 +109,16 @@ def _gather(parameter: nn.Parameter, part: str) -> Tensor:
 
 
 def _flat_shares(engine: Any, stage: int) -> Iterator[Tensor]:
-    optimiser = engine.optimizer
+    optimizer = engine.optimizer
     yield from (
-        optimiser.fp32_partitioned_groups_flat
+        optimizer.fp32_partitioned_groups_flat
         if stage == 3
-        else optimiser.single_partition_of_fp32_groups
+        else optimizer.single_partition_of_fp32_groups
     )
 
 
 def _make_moments(engine: Any, stage: int) -> None:
-    """Let the optimiser make its moments, by an update without gradient at rate 0, which changes
+    """Let the optimizer make its moments, by an update without gradient at rate 0, which changes
     no weight.
     """
     for group in engine.optimizer.param_groups:

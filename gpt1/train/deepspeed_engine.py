@@ -29,7 +29,7 @@ from gpt1.train.engine import (
     shape_of,
 )
 from gpt1.train.host_memory import keep_freed_memory
-from gpt1.train.optimiser import OptimiserConfig, make_optimiser
+from gpt1.train.optimizer import OptimizerConfig, make_optimizer
 from gpt1.train.pretrain_config import DEEPSPEED_FOLDER, computes_alone
 from gpt1.train.ranks import Ranks
 
@@ -50,19 +50,19 @@ class DeepSpeedEngine(Engine):
     """A module under `deepspeed.initialize`, with torch's AdamW and our own schedule."""
 
     def __init__(
-        self, module: nn.Module, optimiser: OptimiserConfig, ranks: Ranks, *, settings: Path,
+        self, module: nn.Module, optimizer: OptimizerConfig, ranks: Ranks, *, settings: Path,
         seed: int, micro_batch: int, accumulation: int, precision: Precision,
     ) -> None:
         deepspeed = import_deepspeed(ranks.device)
         if ranks.device.type == "cpu":
             keep_freed_memory()
         merged = merge_settings(
-            settings, ranks.world, micro_batch, accumulation, precision, optimiser.clip
+            settings, ranks.world, micro_batch, accumulation, precision, optimizer.clip
         )
         self.ranks = ranks
         self.device = ranks.device
         self.seed = seed
-        self.clip = optimiser.clip
+        self.clip = optimizer.clip
         self.stage = int(merged["zero_optimization"]["stage"])
         self.plain = (
             self.stage == 0
@@ -75,7 +75,7 @@ class DeepSpeedEngine(Engine):
         for name, value in ALONE.items():
             os.environ.setdefault(name, value)
         self.engine, *_ = deepspeed.initialize(
-            model=module.to(ranks.device), optimizer=make_optimiser(module, optimiser),
+            model=module.to(ranks.device), optimizer=make_optimizer(module, optimizer),
             config=merged, dist_init_required=False,
         )
         self.module = self.engine.module
@@ -153,7 +153,7 @@ def autocast_inside(module: nn.Module, device: torch.device) -> None:
 
 
 def make_engine(
-    module: nn.Module, optimiser: OptimiserConfig, ranks: Ranks, *, settings: Path, seed: int,
+    module: nn.Module, optimizer: OptimizerConfig, ranks: Ranks, *, settings: Path, seed: int,
     micro_batch: int, accumulation: int, precision: Precision, zero_on_one_rank: bool = False,
 ) -> Engine:
     """The engine of these ranks: DeepSpeed's, or torch's where a rank alone has nothing to
@@ -165,11 +165,11 @@ def make_engine(
     if computes_alone(ranks.world, zero_on_one_rank):
         _read_settings(settings)
         return TorchEngine(
-            module, optimiser, seed=seed, accumulation=accumulation, precision=precision,
+            module, optimizer, seed=seed, accumulation=accumulation, precision=precision,
             device=ranks.device,
         )
     return DeepSpeedEngine(
-        module, optimiser, ranks, settings=settings, seed=seed, micro_batch=micro_batch,
+        module, optimizer, ranks, settings=settings, seed=seed, micro_batch=micro_batch,
         accumulation=accumulation, precision=precision,
     )  # fmt: skip
 

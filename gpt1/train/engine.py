@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gpt1.errors import UserError
 from gpt1.train.checkpoint import WEIGHTS, TrainingState
 from gpt1.train.host_memory import keep_freed_memory
-from gpt1.train.optimiser import MOMENTS, OptimiserConfig, make_optimiser
+from gpt1.train.optimizer import MOMENTS, OptimizerConfig, make_optimizer
 from gpt1.train.random_state import seed_micro_batch
 
 Precision = Literal["fp32", "bf16"]
@@ -46,7 +46,7 @@ class Outcome:
 
 
 class Engine(ABC):
-    """A module whose forward returns a scalar loss, its optimiser, and the device they are on.
+    """A module whose forward returns a scalar loss, its optimizer, and the device they are on.
 
     The loss of a step is the mean over all micro-batches of the global batch.
     """
@@ -124,7 +124,7 @@ class TorchEngine(Engine):
     stage = 0
 
     def __init__(
-        self, module: nn.Module, optimiser: OptimiserConfig, *, seed: int, accumulation: int = 1,
+        self, module: nn.Module, optimizer: OptimizerConfig, *, seed: int, accumulation: int = 1,
         precision: Precision = "fp32", device: torch.device | None = None,
     ) -> None:
         self.device = device or torch.device("cpu")
@@ -134,8 +134,8 @@ class TorchEngine(Engine):
         self.seed = seed
         self.precision = precision
         self.accumulation = accumulation
-        self.clip = optimiser.clip
-        self.optimiser = make_optimiser(module, optimiser)
+        self.clip = optimizer.clip
+        self.optimizer = make_optimizer(module, optimizer)
 
     def weights(self) -> dict[str, Tensor]:
         return {
@@ -143,7 +143,7 @@ class TorchEngine(Engine):
         }
 
     def copy_state(self) -> TrainingState:
-        return copy_state(self.module, self.optimiser)
+        return copy_state(self.module, self.optimizer)
 
     def load_state(self, state: TrainingState | None) -> None:
         if state is None:
@@ -152,7 +152,7 @@ class TorchEngine(Engine):
         values = (
             (name, {part: state.get(part, name) for part in PARTS}) for name in state.weights
         )
-        restore_state(self.module, self.optimiser, state.updates, values)
+        restore_state(self.module, self.optimizer, state.updates, values)
 
     def _forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
         with self._autocast():
@@ -168,12 +168,12 @@ class TorchEngine(Engine):
 
     def _update(self) -> Tensor:
         norm = clip_gradients(self.module, self.clip)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         return norm
 
     def _set_learning_rate(self, rate: float) -> None:
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = rate
 
 

@@ -34,7 +34,7 @@ from gpt1.train.history import History, write_lines
 from gpt1.train.initial import initial_model
 from gpt1.train.interrupt import Requests, Stopped
 from gpt1.train.loop import train
-from gpt1.train.optimiser import OptimiserConfig
+from gpt1.train.optimizer import OptimizerConfig
 from gpt1.train.preflight import check_before_training
 from gpt1.train.pretrain_config import (
     DEEPSPEED_FOLDER,
@@ -204,7 +204,7 @@ def _engine(
         module.compile_for_training(one_graph=computes_alone(ranks.world, place.zero_on_one_rank))
     engine = make_engine(
         module,
-        OptimiserConfig(weight_decay=config.weight_decay, clip=config.clip, kind=config.optimizer),
+        OptimizerConfig(weight_decay=config.weight_decay, clip=config.clip, kind=config.optimizer),
         ranks, settings=_deepspeed_file(place), seed=config.seed, micro_batch=config.micro_batch,
         accumulation=share, precision=config.precision,
         zero_on_one_rank=place.zero_on_one_rank,

@@ -20,7 +20,7 @@ from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT, attend_in_steps
 from gpt1.model.loss import LanguageModelling, per_sequence_loss, window_losses
 from gpt1.train.engine import MicroBatch, Precision, TorchEngine
-from gpt1.train.optimiser import OptimiserConfig
+from gpt1.train.optimizer import OptimizerConfig
 from gpt1.weights.hf import export
 from gpt1.weights.openai import write_openai
 from gpt1.weights.store import load_config, load_model, save_model
@@ -181,7 +181,7 @@ def test_missing_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_an_lstm_learns_is_saved_and_writes(precision: Precision, tmp_path: Path) -> None:
     windows, module = (torch.arange(13) * 3 % 30).repeat(4, 1), LanguageModelling(small(LSTM))
-    engine = TorchEngine(module, OptimiserConfig(), seed=0, precision=precision)
+    engine = TorchEngine(module, OptimizerConfig(), seed=0, precision=precision)
     batch = [MicroBatch(0, (windows,))]
     losses = [float(engine.step(n, batch, 1e-2).losses) for n in range(60)]
     assert losses[-1] < 0.3 * losses[0]

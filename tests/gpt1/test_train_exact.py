@@ -16,7 +16,7 @@ from gpt1.model.loss import LanguageModelling
 from gpt1.train.deepspeed_engine import DeepSpeedEngine
 from gpt1.train.engine import Engine, MicroBatch, TorchEngine
 from gpt1.train.loop import train
-from gpt1.train.optimiser import OptimiserConfig, make_optimiser
+from gpt1.train.optimizer import OptimizerConfig, make_optimizer
 from gpt1.train.ranks import Ranks, accumulation
 from gpt1.weights.hf import TRANSPOSED, hf_config, hf_weights
 from tests.gpt1.rank_group import RankGroup
@@ -68,7 +68,7 @@ def alone(dropout: float = 0.0, fused: bool = False, **values: float) -> Trained
     module = module_of(dropout, fused)
     if fused:
         module.compile_for_training(one_graph=True)
-    config = OptimiserConfig(**{"clip": CLIP, **values})
+    config = OptimizerConfig(**{"clip": CLIP, **values})
     return trained(TorchEngine(module, config, seed=7, accumulation=BATCH // MICRO_BATCH))
 
 
@@ -77,7 +77,7 @@ def on_a_rank(settings: str, dropout: float, fused: bool) -> Trained:
     ranks = Ranks.connect("cpu", threads=1)
     share = accumulation(BATCH, MICRO_BATCH, ranks.world)
     engine = DeepSpeedEngine(
-        module_of(dropout, fused), OptimiserConfig(clip=CLIP), ranks, settings=Path(settings),
+        module_of(dropout, fused), OptimizerConfig(clip=CLIP), ranks, settings=Path(settings),
         seed=7, micro_batch=MICRO_BATCH, accumulation=share, precision="fp32",
     )  # fmt: skip
     return trained(engine, ranks.rank, ranks.world)
@@ -164,7 +164,7 @@ def test_the_reference_optimiser_is_openai_s_adam_of_2018() -> None:
     module = torch.nn.Module()
     for name, value in values.items():
         module.register_parameter(name, torch.nn.Parameter(torch.from_numpy(value.copy())))
-    adam = make_optimiser(module, OptimiserConfig(kind="reference", weight_decay=0.1, eps=1e-3))
+    adam = make_optimizer(module, OptimizerConfig(kind="reference", weight_decay=0.1, eps=1e-3))
     moments = {name: np.zeros((2, *value.shape)) for name, value in values.items()}
     for t in range(1, 31):
         rate = 0.01 * (1 - t / 40)

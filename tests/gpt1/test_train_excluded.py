@@ -15,7 +15,7 @@ from gpt1.errors import UserError
 from gpt1.model.gpt import GPT
 from gpt1.model.loss import LanguageModelling
 from gpt1.train.deepspeed_engine import make_engine
-from gpt1.train.optimiser import OptimiserConfig
+from gpt1.train.optimizer import OptimizerConfig
 from gpt1.train.pretrain import read_share
 from gpt1.train.pretrain_config import Place
 from gpt1.train.ranks import Ranks, accumulation
@@ -61,7 +61,7 @@ def step_of(place: Place, stage: int) -> tuple[float, float]:
     ranks = Ranks.connect("cpu", threads=1)
     share = accumulation(CONFIG.batch, CONFIG.micro_batch, ranks.world)
     engine = make_engine(
-        LanguageModelling(model()), OptimiserConfig(clip=0.0), ranks, seed=0, accumulation=share,
+        LanguageModelling(model()), OptimizerConfig(clip=0.0), ranks, seed=0, accumulation=share,
         settings=Path(tiny.zero(stage)), micro_batch=CONFIG.micro_batch, precision="fp32",
     )  # fmt: skip
     outcome = engine.step(STEP, read_share(sampler_of(place), STEP, EXCLUDING, ranks), 1e-3)

@@ -17,7 +17,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")  # both kinds call them so
 
 
 @dataclass(frozen=True)
-class OptimiserConfig:
+class OptimizerConfig:
     """Adam's figures. `clip` bounds the global norm of the gradient (0: no clipping).
 
     `kind` is torch's fused `adamw`, or the `reference`: Adam as OpenAI's code of 2018 has it.
@@ -46,7 +46,7 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     return [group for group in groups if group["params"]]
 
 
-def make_optimiser(module: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
+def make_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     """torch's fused AdamW, or the reference.
 
     Its learning rate is set before every update by the engine.
