@@ -42,7 +42,7 @@ from gpt1.data.sequences import SequenceSampler
 from gpt1.data.shard_file import id_type, ids_sha256, open_shard, write_shard
 from gpt1.data.shards import TokenShards
 from gpt1.model.config import ModelConfig
-from gpt1.train.ahead import Ahead
+from gpt1.train.prefetcher import Prefetcher
 from gpt1.train.engine import MicroBatch
 from gpt1.train.speed import peak_tflops
 
@@ -116,7 +116,7 @@ def measure_loader(
     place = ("part-0000", "train", 0, len(ids), ids_sha256(ids))
     span = DocumentSpan("all", "all", None, "all", *place)
     sampler = SequenceSampler(TokenShards([open_shard(file).ids], [span], "-"), context)
-    loader = Ahead(
+    loader = Prefetcher(
         lambda step: [MicroBatch(0, (torch.from_numpy(sampler.batch(step, batch)),))], steps=10**9
     )
     loader(0)

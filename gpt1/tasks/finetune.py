@@ -20,7 +20,7 @@ from gpt1.tasks.metrics import Score, score
 from gpt1.tasks.table import Task
 from gpt1.tasks.task_model import TaskModel
 from gpt1.tasks.transforms import SPECIAL_TOKENS
-from gpt1.train.ahead import Ahead
+from gpt1.train.prefetcher import Prefetcher
 from gpt1.train.engine import MicroBatch, Outcome, Precision, TorchEngine
 from gpt1.train.loop import train
 from gpt1.train.optimizer import OptimizerConfig
@@ -220,7 +220,7 @@ def finetune(
         precision=config.precision, device=device,
     )
     run = _Run(engine, model, data, config, batches.per_epoch, reporter)
-    ahead = Ahead(batches, run.steps, pin=device.type == "cuda")
+    ahead = Prefetcher(batches, run.steps, pin=device.type == "cuda")
     train(engine, ahead, run.rate, steps=run.steps, after_step=run.after_step)
     model.load_state_dict(run.result.weights)
     return run.result

@@ -19,7 +19,7 @@ from gpt1.data.shards import TokenShards
 from gpt1.errors import UserError
 from gpt1.model.loss import LanguageModelling
 from gpt1.text.vocabulary import Vocabulary
-from gpt1.train.ahead import Ahead
+from gpt1.train.prefetcher import Prefetcher
 from gpt1.train.checkpoint import (
     Checkpoint,
     CheckpointFacts,
@@ -232,7 +232,7 @@ def _facts(config: PretrainConfig, place: Place, ranks: Ranks, engine: Engine) -
 def _batches(watch: Watch) -> Callable[[int], Sequence[MicroBatch]]:
     """This rank's micro-batches of each step, read ahead."""
     config, ranks, skipped = watch.config, watch.ranks, skipped_in(watch.history.skipped)
-    return Ahead(
+    return Prefetcher(
         lambda step: read_share(watch.sampler, batch_of(step, skipped), config, ranks),
         config.steps, pin=ranks.device.type == "cuda",
     )

@@ -15,7 +15,7 @@ longer than some steps to be felt.
 """
 
 
-class Ahead:
+class Prefetcher:
     """The same micro-batches as `make` gives, made by a thread up to DEPTH steps ahead; pinned, so
     that copying them to a GPU waits for nothing. Which step is asked for does not matter: what was
     made for another is thrown away.
