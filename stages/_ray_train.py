@@ -92,7 +92,7 @@ def run_rank(arguments: dict[str, Any]) -> None:
     So is a stop on request (a file `stop` in the attempt's folder): Ray must not start the ranks
     again.
     """
-    from gpt1.train.interrupt import Stopped
+    from gpt1.train.stop_signal import Stopped
     from gpt1.train.pretrain import pretrain
 
     travel: Travel | None = arguments["travel"]

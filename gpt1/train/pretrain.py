@@ -32,7 +32,7 @@ from gpt1.train.divergence import Diverged
 from gpt1.train.engine import Engine, MicroBatch, initial_state
 from gpt1.train.history import History, write_lines
 from gpt1.train.initial import initial_model
-from gpt1.train.interrupt import Requests, Stopped
+from gpt1.train.stop_signal import StopSignal, Stopped
 from gpt1.train.loop import train
 from gpt1.train.optimizer import OptimizerConfig
 from gpt1.train.preflight import check_before_training
@@ -75,7 +75,7 @@ def pretrain(
     however often training was killed.
 
     Raises Stopped, on all ranks after the same step and with a whole checkpoint, when that was
-    asked for (gpt1.train.interrupt). Raises UserError for what the user can mend: shards of another
+    asked for (gpt1.train.stop_signal). Raises UserError for what the user can mend: shards of another
     vocabulary, too little text or memory, a diverging loss.
     """
     ranks = Ranks.connect(place.device, place.threads)
@@ -95,9 +95,9 @@ def pretrain(
     speedometer = Speedometer(
         config.model, config.batch * config.model.context, ranks.world, peak_tflops(ranks.device)
     )
-    with Requests(
+    with StopSignal(
         ranks, output, place.checkpoint_minutes, place.stop_after, asked=reporter.should_stop
-    ) as requests:
+    ) as stop_signal:
         watch = Watch(
             config, engine, ranks, held_out, vocabulary, History(), checkpoints,
             place.checkpoint_every, _facts(config, place, ranks, engine), output, reporter,
@@ -286,7 +286,7 @@ def _resume(watch: Watch, found: Checkpoint | None) -> int:
 
 def _settle(watch: Watch) -> None:
     """Let what the ranks have under way together end."""
-    watch.requests.settle()
+    watch.stop_signal.settle()
     watch.checkpoints.wait()
 
 

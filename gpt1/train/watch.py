@@ -21,7 +21,7 @@ from gpt1.train.checkpoint import CheckpointFacts, CheckpointManager, sha256
 from gpt1.train.divergence import refuse_divergence
 from gpt1.train.engine import Engine, Outcome
 from gpt1.train.history import History
-from gpt1.train.interrupt import Requests, Stopped
+from gpt1.train.stop_signal import StopSignal, Stopped
 from gpt1.train.pretrain_config import PretrainConfig
 from gpt1.train.random_state import generator
 from gpt1.train.ranks import Ranks
@@ -54,7 +54,7 @@ class Watch:
     output: Path
     reporter: Reporter
     speedometer: Speedometer
-    requests: Requests
+    stop_signal: StopSignal
     sampler: SequenceSampler
     spike: float = 0.0
     """Nats by which a step's loss may exceed the mean of the steps before; 0: by any."""
@@ -80,7 +80,7 @@ class Watch:
             self._aside(self._snapshot, done)
         if last:
             self._aside(self._validate_books, done)
-        asked = self.requests.agreed()
+        asked = self.stop_signal.poll()
         if last or asked.stop or asked.save or due(done, self.checkpoint_every):
             self._aside(self.checkpoint, done)
         if asked.stop and not last:
@@ -203,7 +203,7 @@ class Watch:
 
     def checkpoint(self, done: int) -> None:
         """Begin a checkpoint of everything a resume needs, as of now."""
-        self.requests.saved()
+        self.stop_signal.saved()
         self.checkpoints.save(
             done, self.facts, self.history.to_json(), self.history.snapshots,
             self.engine.copy_state,

@@ -18,7 +18,7 @@ from gpt1.data.document_index import DocumentSpan, write_spans
 from gpt1.data.shard_file import id_type, ids_sha256, write_shard
 from gpt1.model.config import ModelConfig
 from gpt1.text.vocabulary import Vocabulary
-from gpt1.train.interrupt import Stopped
+from gpt1.train.stop_signal import Stopped
 from gpt1.train.pretrain import pretrain
 from gpt1.train.pretrain_config import DEEPSPEED_FOLDER, Place, PretrainConfig, Prompt
 from gpt1.train.reporter import PrintReporter

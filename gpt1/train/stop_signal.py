@@ -39,14 +39,14 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True)
-class Asked:
+class Poll:
     """What all ranks agree on."""
 
     stop: bool
     save: bool
 
 
-class Requests:
+class StopSignal:
     """SIGTERM to any rank (where training runs in a process's main thread), a file `stop` in the
     output folder, `asked` (looked at once a step, on rank 0) or `stop_after` updates in this run
     stop training; every `minutes` (0: never) a checkpoint is due.
@@ -66,7 +66,7 @@ class Requests:
         self._pending: tuple[Any, torch.Tensor] | None = None
         self._before: Any = None
 
-    def __enter__(self) -> Requests:
+    def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._on_signal)
         if self.ranks.first:
@@ -84,7 +84,7 @@ class Requests:
         """A checkpoint was begun just now."""
         self._saved = self.clock()
 
-    def agreed(self) -> Asked:
+    def poll(self) -> Poll:
         """What the ranks had seen by the end of the step before (a single rank: by now).
 
         All ranks must call it once a step.
@@ -105,9 +105,9 @@ class Requests:
         """Wait for the exchange under way. All ranks must call it before they end."""
         self._take()
 
-    def _take(self) -> Asked:
+    def _take(self) -> Poll:
         if self._pending is None:
-            return Asked(False, False)
+            return Poll(False, False)
         work, flags = self._pending
         work.wait()
         self._pending = None
@@ -126,5 +126,5 @@ class Requests:
         return torch.tensor([stop, save], dtype=torch.int32)
 
 
-def _asked(flags: torch.Tensor) -> Asked:
-    return Asked(bool(flags[0]), bool(flags[1]))
+def _asked(flags: torch.Tensor) -> Poll:
+    return Poll(bool(flags[0]), bool(flags[1]))
