@@ -40,7 +40,7 @@ from gpt1.data.shard_file import open_shard  # noqa: E402
 from gpt1.model.config import ModelConfig  # noqa: E402
 from gpt1.train.pretrain_config import from_json  # noqa: E402
 from gpt1.train.ranks import Ranks  # noqa: E402
-from gpt1.train.speed import peak_tflops  # noqa: E402
+from gpt1.train.throughput import peak_tflops  # noqa: E402
 
 OURS: dict[str, Any] = {
     "kind": "ours", "compile": True, "zero": None, "loss_chunk": 8192, "pad": 64,

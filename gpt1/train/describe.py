@@ -18,7 +18,7 @@ from typing import Any
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.train.command_numbers import positive_float, positive_int
-from gpt1.train.peaks import PEAK_TFLOPS, peak_of
+from gpt1.train.flops import PEAK_TFLOPS, peak_of
 from gpt1.wording import span
 
 DEFAULT_MFU = 0.4

@@ -48,7 +48,7 @@ from gpt1.train.ranks import Ranks, accumulation
 from gpt1.train.reporter import PrintReporter, Reporter
 from gpt1.train.rollback import batch_of, going_back, same_batches, skipped_in, told
 from gpt1.train.schedule import learning_rate
-from gpt1.train.speed import Speedometer, peak_tflops
+from gpt1.train.throughput import ThroughputMeter, peak_tflops
 from gpt1.train.trace import Trace
 from gpt1.train.validation import HeldOut
 from gpt1.train.watch import Watch
@@ -92,7 +92,7 @@ def pretrain(
         output, [Path(path) for path in place.earlier],
         RetentionPolicy(place.keep_checkpoints, place.keep_every), ranks, reporter.info, storage,
     )  # fmt: skip
-    speedometer = Speedometer(
+    throughput = ThroughputMeter(
         config.model, config.batch * config.model.context, ranks.world, peak_tflops(ranks.device)
     )
     with StopSignal(
@@ -101,10 +101,10 @@ def pretrain(
         watch = Watch(
             config, engine, ranks, held_out, vocabulary, History(), checkpoints,
             place.checkpoint_every, _facts(config, place, ranks, engine), output, reporter,
-            speedometer, requests, sampler, place.spike,
+            throughput, requests, sampler, place.spike,
         )  # fmt: skip
         start = _resume(watch, checkpoints.latest())
-        speedometer.start(start)
+        throughput.start(start)
         try:
             _train(watch, start, new_module)
         except Stopped:
@@ -169,7 +169,7 @@ def _go_back(watch: Watch, diverged: Diverged, new_module: NewModule) -> int:
         watch.engine.load_state(initial_state(dict(new_module().named_parameters())))
     start = _resume(watch, found)
     watch.history.skipped = events
-    watch.speedometer.start(start)
+    watch.throughput.start(start)
     return start
 
 

@@ -28,7 +28,7 @@ from gpt1.train.ranks import Ranks
 from gpt1.train.reporter import Reporter
 from gpt1.train.rollback import batch_of, skipped_in
 from gpt1.train.schedule import learning_rate
-from gpt1.train.speed import Speedometer, step_line
+from gpt1.train.throughput import ThroughputMeter, step_line
 from gpt1.train.validation import HeldOut
 from gpt1.weights.store import save_weights
 
@@ -53,7 +53,7 @@ class Watch:
     facts: CheckpointFacts
     output: Path
     reporter: Reporter
-    speedometer: Speedometer
+    throughput: ThroughputMeter
     stop_signal: StopSignal
     sampler: SequenceSampler
     spike: float = 0.0
@@ -90,10 +90,10 @@ class Watch:
         """`work` with the weights after `done` updates, once it is known that no loss before
         them diverged.
         """
-        self.speedometer.pause()
+        self.throughput.pause()
         self._reduce(done)
         work(done, *more)
-        self.speedometer.resume()
+        self.throughput.resume()
 
     def _log(self, done: int, outcome: Outcome) -> None:
         config = self.config
@@ -111,7 +111,7 @@ class Watch:
         )
         if skipped := self.batch_of(done - 1) - (done - 1):
             row["skipped_batches"] = skipped
-        speed = self.speedometer.read(done)
+        speed = self.throughput.read(done)
         self._speeds.append({"step": done, **speed})
         if self.ranks.first:
             line = step_line(done, config.steps, row, speed, config.batch * config.model.context)
@@ -227,7 +227,7 @@ class Watch:
 
     @property
     def speeds(self) -> list[dict[str, float]]:
-        """Readings of the speedometer in this process; they differ from run to run."""
+        """Readings of the throughput in this process; they differ from run to run."""
         return self._speeds
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from gpt1.model.config import ModelConfig
-from gpt1.train.peaks import peak_of
+from gpt1.train.flops import peak_of
 
 
 def peak_tflops(device: torch.device) -> float | None:
@@ -21,7 +21,7 @@ def peak_tflops(device: torch.device) -> float | None:
 
 
 @dataclass
-class Speedometer:
+class ThroughputMeter:
     """Measures between calls of `read`; time spent between `pause` and `resume` (validation,
     checkpoints) does not count.
     """
