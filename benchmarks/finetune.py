@@ -40,7 +40,7 @@ from gpt1.tasks.task_model import TaskModel
 from gpt1.tasks.transforms import SpecialIds
 from gpt1.text.encoder import TextEncoder
 from gpt1.text.vocabulary import Vocabulary
-from gpt1.train.random_state import generator
+from gpt1.train.rng import generator
 from gpt1.weights.hf import hf_config, hf_weights
 
 BATCH, RATE = 32, 6.25e-5

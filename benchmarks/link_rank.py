@@ -19,7 +19,7 @@ from gpt1.train.deepspeed_engine import DeepSpeedEngine
 from gpt1.train.engine import MicroBatch
 from gpt1.train.optimizer import OptimizerConfig
 from gpt1.train.pretrain_config import DEEPSPEED_FOLDER
-from gpt1.train.random_state import generator
+from gpt1.train.rng import generator
 from gpt1.train.ranks import Ranks
 
 SHAPE = ModelConfig(vocabulary=8000, context=16, width=256, layers=2, heads=4)

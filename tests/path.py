@@ -112,7 +112,7 @@ def prepare_job(folder: Path) -> Work:
     """The work of `job`."""
     from gpt1.model.config import ModelConfig
     from gpt1.model.gpt import GPT
-    from gpt1.train.random_state import generator
+    from gpt1.train.rng import generator
     from gpt1.weights.store import save_model
 
     model, task = folder / "model", folder / "RTE"

@@ -24,7 +24,7 @@ from gpt1.train.prefetcher import Prefetcher
 from gpt1.train.engine import MicroBatch, Outcome, Precision, TorchEngine
 from gpt1.train.loop import train
 from gpt1.train.optimizer import OptimizerConfig
-from gpt1.train.random_state import generator
+from gpt1.train.rng import generator
 from gpt1.train.reporter import Reporter
 from gpt1.train.schedule import learning_rate
 

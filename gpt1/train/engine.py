@@ -18,7 +18,7 @@ from gpt1.errors import UserError
 from gpt1.train.checkpoint import WEIGHTS, TrainingState
 from gpt1.train.host_memory import keep_freed_memory
 from gpt1.train.optimizer import MOMENTS, OptimizerConfig, make_optimizer
-from gpt1.train.random_state import seed_micro_batch
+from gpt1.train.rng import seed_micro_batch
 
 Precision = Literal["fp32", "bf16"]
 PARTS = (WEIGHTS, *MOMENTS)

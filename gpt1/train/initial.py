@@ -9,7 +9,7 @@ from gpt1.model.gpt import GPT
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.checkpoint import sha256
 from gpt1.train.pretrain_config import Place, PretrainConfig
-from gpt1.train.random_state import generator
+from gpt1.train.rng import generator
 
 SHAPE = ("kind", "layers", "width", "heads", "context", "units")
 

@@ -49,7 +49,7 @@ from gpt1.train.reporter import PrintReporter, Reporter
 from gpt1.train.rollback import batch_of, going_back, same_batches, skipped_in, told
 from gpt1.train.schedule import learning_rate
 from gpt1.train.throughput import ThroughputMeter, peak_tflops
-from gpt1.train.trace import Trace
+from gpt1.train.determinism_log import DeterminismLog
 from gpt1.train.validation import HeldOut
 from gpt1.train.watch import Watch
 from gpt1.weights.store import save_weights
@@ -210,7 +210,7 @@ def _engine(
         zero_on_one_rank=place.zero_on_one_rank,
     )
     if place.trace:
-        engine.observer = Trace(Path(place.output) / "trace", ranks.rank, ranks.device)
+        engine.observer = DeterminismLog(Path(place.output) / "trace", ranks.rank, ranks.device)
     return engine
 
 

@@ -23,7 +23,7 @@ from gpt1.train.engine import Engine, Outcome
 from gpt1.train.history import History
 from gpt1.train.stop_signal import StopSignal, Stopped
 from gpt1.train.pretrain_config import PretrainConfig
-from gpt1.train.random_state import generator
+from gpt1.train.rng import generator
 from gpt1.train.ranks import Ranks
 from gpt1.train.reporter import Reporter
 from gpt1.train.rollback import batch_of, skipped_in

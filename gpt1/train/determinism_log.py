@@ -11,7 +11,7 @@ import torch
 from gpt1.train.engine import MicroBatch
 
 
-class Trace:
+class DeterminismLog:
     """Writes a line a micro-batch: step, its place in the global batch, and sha256 of its ids and
     of the state that the random generator of the device was in after it (the seed before it and the
     numbers drawn, so the dropout masks, fix that state).
