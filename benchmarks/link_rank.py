@@ -20,7 +20,7 @@ from gpt1.train.engine import MicroBatch
 from gpt1.train.optimizer import OptimizerConfig
 from gpt1.train.pretrain_config import DEEPSPEED_FOLDER
 from gpt1.train.rng import generator
-from gpt1.train.ranks import Ranks
+from gpt1.train.dist import DistContext
 
 SHAPE = ModelConfig(vocabulary=8000, context=16, width=256, layers=2, heads=4)
 """Many parameters and little to compute, so that the traffic shows."""
@@ -39,7 +39,7 @@ def sent() -> int:
 def main() -> None:
     """Two updates to warm up, then those that count; one line of JSON."""
     stage, updates = int(sys.argv[1]), int(sys.argv[2])
-    ranks = Ranks.connect("cpu", threads=1)
+    ranks = DistContext.connect("cpu", threads=1)
     engine = DeepSpeedEngine(
         LanguageModelling(GPT(SHAPE, generator("weights", 0))), OptimizerConfig(), ranks, seed=0,
         micro_batch=1, accumulation=2, settings=DEEPSPEED_FOLDER / f"zero{stage}.json",
@@ -56,7 +56,7 @@ def main() -> None:
     ranks.barrier()
     seconds, bytes_ = (time.monotonic() - began) / updates, (sent() - before) / updates
     print(json.dumps({"rank": ranks.rank, "seconds": seconds, "sent": bytes_}), flush=True)
-    ranks.leave()
+    ranks.destroy()
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from gpt1.train.engine import MicroBatch
 from gpt1.train.optimizer import OptimizerConfig
 from gpt1.train.preflight import MARGIN, checkpoint_copies
 from gpt1.train.pretrain_config import DEEPSPEED_FOLDER
-from gpt1.train.ranks import Ranks
+from gpt1.train.dist import DistContext
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def measure(case: Case) -> dict[str, int]:
     """Bytes: of the steps, and of the steps and a checkpoint together. In this process, once."""
     if case.give_back:
         engine_module.keep_freed_memory = lambda: False
-    ranks = Ranks.connect("cuda" if case.device == "cuda" else "cpu", threads=2)
+    ranks = DistContext.connect("cuda" if case.device == "cuda" else "cpu", threads=2)
     before = largest(ranks.device)
     model = GPT(case.model, torch.Generator().manual_seed(0))
     model.recompute = case.recompute

@@ -25,7 +25,7 @@ from gpt1.train.deepspeed_engine import make_engine
 from gpt1.train.engine import MicroBatch
 from gpt1.train.optimizer import OptimizerConfig, parameter_groups
 from gpt1.train.pretrain_config import DEEPSPEED_FOLDER
-from gpt1.train.ranks import Ranks
+from gpt1.train.dist import DistContext
 
 MARK = "@"
 RATE = 1e-4
@@ -53,7 +53,7 @@ class Ours(Contender):
     stage.
     """
 
-    def __init__(self, shape: ModelConfig, about: dict[str, Any], ranks: Ranks) -> None:
+    def __init__(self, shape: ModelConfig, about: dict[str, Any], ranks: DistContext) -> None:
         model = initial(shape)
         model.recompute = about["recompute"]
         module = LanguageModelling(model, about["loss_chunk"], about["pad"])
@@ -136,7 +136,7 @@ def plain(shape: ModelConfig, about: dict[str, Any], device: torch.device) -> Pl
     return Plain(module, about, device)
 
 
-def make(about: dict[str, Any], ranks: Ranks) -> Contender:
+def make(about: dict[str, Any], ranks: DistContext) -> Contender:
     """The contender that `about` describes; on GPUs fp32 products may be TF32."""
     shape = ModelConfig(**about["shape"])
     torch.backends.cuda.matmul.allow_tf32 = True
@@ -149,7 +149,7 @@ def make(about: dict[str, Any], ranks: Ranks) -> Contender:
 
 def serve(about: dict[str, Any]) -> None:
     """Answer commands until `end`."""
-    ranks = Ranks.connect(about["device"], about["threads"])
+    ranks = DistContext.connect(about["device"], about["threads"])
     windows = torch.load(about["windows"])  # (N, B, T+1)
     if about["device"] == "cuda":
         windows = windows.pin_memory()

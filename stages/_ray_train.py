@@ -157,9 +157,9 @@ def _refusal(output: Path, travel: Travel | None) -> UserError | None:
 def _send(output: Path, travel: Travel, mark: str) -> None:
     """Rank 0 lets the driver have what it wrote, where that is on another host."""
     from gpt1.train.checkpoint import sha256
-    from gpt1.train.ranks import Ranks
+    from gpt1.train.dist import DistContext
 
-    if not Ranks.connect().first:
+    if not DistContext.connect().first:
         return
     listed: dict[str, str] = {}
     if travel.mark(output) != mark:

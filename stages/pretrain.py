@@ -391,7 +391,7 @@ def _check_ranks(settings: PretrainSettings, resources: Resources) -> None:
     """UserError where the most or the least ranks cannot share the micro-batches: with such a
     least it might wait for ever.
     """
-    from gpt1.train.ranks import accumulation
+    from gpt1.train.dist import accumulation
 
     accumulation(settings.batch_size, settings.micro_batch_size, resources.workers or 1)
     if resources.min_workers is not None:

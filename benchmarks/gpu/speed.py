@@ -39,7 +39,7 @@ import torch  # noqa: E402
 from gpt1.data.shard_file import open_shard  # noqa: E402
 from gpt1.model.config import ModelConfig  # noqa: E402
 from gpt1.train.pretrain_config import from_json  # noqa: E402
-from gpt1.train.ranks import Ranks  # noqa: E402
+from gpt1.train.dist import DistContext  # noqa: E402
 from gpt1.train.throughput import peak_tflops  # noqa: E402
 
 OURS: dict[str, Any] = {
@@ -135,7 +135,7 @@ def measure(options: argparse.Namespace, about: dict[str, Any]) -> dict[str, Any
 
     config, place = from_json(options.packed / "run.json")
     shape: ModelConfig = config.model
-    ranks = Ranks.connect(options.device, threads=None if options.device == "cuda" else 1)
+    ranks = DistContext.connect(options.device, threads=None if options.device == "cuda" else 1)
     settings = {
         **about, "shape": shape.to_dict(), "precision": options.precision, "recompute": False,
         "batch": options.batch,

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from gpt1.errors import UserError
-from gpt1.train.ranks import Ranks
+from gpt1.train.dist import DistContext
 
 LossOf = Callable[[tuple[Tensor, ...]], Tensor]
 
 
-def mean_loss(loss_of: LossOf, windows: np.ndarray, micro_batch: int, ranks: Ranks) -> float:
+def mean_loss(loss_of: LossOf, windows: np.ndarray, micro_batch: int, ranks: DistContext) -> float:
     """The mean loss in nats over all targets of `windows` (N, T+1).
 
     `loss_of` takes (B, T+1) ids and returns the scalar mean over its windows. Rank r computes

@@ -44,7 +44,7 @@ from gpt1.paths import leads_out
 if TYPE_CHECKING:  # the stages' contract imports this file, and must not import torch
     from torch import Tensor
 
-    from gpt1.train.ranks import Ranks
+    from gpt1.train.dist import DistContext
 
 CHECKPOINTS, SNAPSHOTS = "checkpoints", "snapshots"
 STATE, HISTORY, MANIFEST = "state.safetensors", "history.json", "manifest.json"
@@ -304,7 +304,7 @@ class CheckpointManager:
     """
 
     def __init__(
-        self, output: Path, earlier: Sequence[Path], retention: RetentionPolicy, ranks: Ranks,
+        self, output: Path, earlier: Sequence[Path], retention: RetentionPolicy, ranks: DistContext,
         info: Callable[[str], None], storage: CheckpointStorage | None = None,
     ) -> None:
         self.output = output
@@ -320,7 +320,7 @@ class CheckpointManager:
         """Snapshots in the storage, with their sha256: after a rollback, one of the same name may
         have other weights.
         """
-        if ranks.first:
+        if ranks.is_main:
             output.mkdir(parents=True, exist_ok=True)
             for left_over in output.glob(f"{PRIVATE}*"):
                 shutil.rmtree(left_over, ignore_errors=True)
@@ -344,15 +344,15 @@ class CheckpointManager:
 
     def wait(self) -> None:
         """Wait until the checkpoint in flight is complete."""
-        self.ranks.all_make(self._settle)
+        self.ranks.run_on_all_ranks(self._settle)
 
     def latest(self, fits: Fits = lambda _: True) -> Checkpoint | None:
         """The newest complete checkpoint that `fits`, which is asked on rank 0, without a state.
 
         Its snapshots are put into `output`/snapshots. Damaged ones are skipped with a warning.
         """
-        found = self.ranks.all_make(lambda: self._latest(fits) if self.ranks.first else None)
-        known: Checkpoint | None = self.ranks.from_first(found and replace(found, state=None))
+        found = self.ranks.run_on_all_ranks(lambda: self._latest(fits) if self.ranks.is_main else None)
+        known: Checkpoint | None = self.ranks.broadcast_object(found and replace(found, state=None))
         return found or known
 
     def delete_after(self, step: int) -> None:
@@ -361,7 +361,7 @@ class CheckpointManager:
         They would be the newest, and the RetentionPolicy would delete each new one at once.
         """
         self.wait()
-        if self.ranks.first:
+        if self.ranks.is_main:
             for later, names in self._list(self.folder).items():
                 if later > step:
                     self._delete(later, names)

@@ -31,7 +31,7 @@ from gpt1.train.engine import (
 from gpt1.train.host_memory import keep_freed_memory
 from gpt1.train.optimizer import OptimizerConfig, make_optimizer
 from gpt1.train.pretrain_config import DEEPSPEED_FOLDER, computes_alone
-from gpt1.train.ranks import Ranks
+from gpt1.train.dist import DistContext
 
 COMPUTED = (
     "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps",
@@ -50,7 +50,7 @@ class DeepSpeedEngine(Engine):
     """A module under `deepspeed.initialize`, with torch's AdamW and our own schedule."""
 
     def __init__(
-        self, module: nn.Module, optimizer: OptimizerConfig, ranks: Ranks, *, settings: Path,
+        self, module: nn.Module, optimizer: OptimizerConfig, ranks: DistContext, *, settings: Path,
         seed: int, micro_batch: int, accumulation: int, precision: Precision,
     ) -> None:
         deepspeed = import_deepspeed(ranks.device)
@@ -90,14 +90,14 @@ class DeepSpeedEngine(Engine):
 
     def copy_state(self) -> TrainingState | None:
         if not self.plain:
-            state = gather(self.engine, self.stage, keep=self.ranks.first, parts=PARTS)
-            return state if self.ranks.first else None
-        return copy_state(self.module, self.engine.optimizer) if self.ranks.first else None
+            state = gather(self.engine, self.stage, keep=self.ranks.is_main, parts=PARTS)
+            return state if self.ranks.is_main else None
+        return copy_state(self.module, self.engine.optimizer) if self.ranks.is_main else None
 
     def load_state(self, state: TrainingState | None) -> None:
-        first = state if self.ranks.first else None
-        self.ranks.all_make(lambda: check_parameters(self.module, first) if first else None)
-        updates = self.ranks.from_first(first.updates if first else 0)
+        first = state if self.ranks.is_main else None
+        self.ranks.run_on_all_ranks(lambda: check_parameters(self.module, first) if first else None)
+        updates = self.ranks.broadcast_object(first.updates if first else 0)
         values = self._broadcast(first)
         if self.plain:
             restore_state(self.module, self.engine.optimizer, updates, values)
@@ -153,7 +153,7 @@ def autocast_inside(module: nn.Module, device: torch.device) -> None:
 
 
 def make_engine(
-    module: nn.Module, optimizer: OptimizerConfig, ranks: Ranks, *, settings: Path, seed: int,
+    module: nn.Module, optimizer: OptimizerConfig, ranks: DistContext, *, settings: Path, seed: int,
     micro_batch: int, accumulation: int, precision: Precision, zero_on_one_rank: bool = False,
 ) -> Engine:
     """The engine of these ranks: DeepSpeed's, or torch's where a rank alone has nothing to
@@ -192,7 +192,7 @@ def merge_settings(
     return settings
 
 
-def stage_in_force(file: Path, ranks: Ranks, zero_on_one_rank: bool = False) -> int:
+def stage_in_force(file: Path, ranks: DistContext, zero_on_one_rank: bool = False) -> int:
     """The ZeRO stage that a training with these settings computes by.
 
     Raises UserError as `merge_settings` does.

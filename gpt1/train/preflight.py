@@ -21,7 +21,7 @@ from gpt1.train.describe import Memory, memory, size
 from gpt1.train.estimate import checkpoint_bytes
 from gpt1.train.free_memory import free_memory
 from gpt1.train.pretrain_config import Place, PretrainConfig
-from gpt1.train.ranks import Ranks
+from gpt1.train.dist import DistContext
 
 MARGIN = 0.75
 """A training is refused only where so much of the estimate does not fit: on CPUs it takes 0.96
@@ -60,7 +60,7 @@ class Need:
 
 
 def check_before_training(
-    config: PretrainConfig, place: Place, ranks: Ranks, zero: int, info: Callable[[str], None]
+    config: PretrainConfig, place: Place, ranks: DistContext, zero: int, info: Callable[[str], None]
 ) -> None:
     """Raise UserError, on all ranks, when the training cannot fit; say on rank 0 what it needs and
     how fast the ranks exchange.
@@ -77,7 +77,7 @@ def check_before_training(
             " host. `debug: {preflight: false}` skips this check"
         )
     seconds = exchange_seconds(ranks)
-    if not ranks.first:
+    if not ranks.is_main:
         return
     found = [told(need)] if need else []
     found += [exchanged(seconds, ranks.world)] if seconds else []
@@ -95,7 +95,7 @@ def check_before_training(
 
 
 def expected(
-    config: PretrainConfig, place: Place, ranks: Ranks, zero: int, other: Changes | None = None
+    config: PretrainConfig, place: Place, ranks: DistContext, zero: int, other: Changes | None = None
 ) -> Memory:
     """The estimate for one rank; `other` replaces arguments of gpt1.train.describe.memory."""
     given = {
@@ -141,7 +141,7 @@ def told(need: Need) -> str:
     return f"about {size(need.each)} per rank{copies}{beside}, {size(need.free)} free"
 
 
-def options(config: PretrainConfig, place: Place, ranks: Ranks, zero: int) -> list[str]:
+def options(config: PretrainConfig, place: Place, ranks: DistContext, zero: int) -> list[str]:
     """What makes a rank need less, with the bytes it would need then, the most first."""
     now = expected(config, place, ranks, zero).total
     found = []
@@ -153,7 +153,7 @@ def options(config: PretrainConfig, place: Place, ranks: Ranks, zero: int) -> li
 
 
 def _changes(
-    config: PretrainConfig, place: Place, ranks: Ranks, zero: int
+    config: PretrainConfig, place: Place, ranks: DistContext, zero: int
 ) -> Iterator[tuple[str, Changes]]:
     if config.micro_batch > 1:
         yield f"micro_batch_size 1 instead of {config.micro_batch}", {"micro_batch": 1}
@@ -165,7 +165,7 @@ def _changes(
         yield f"zero 3 instead of {zero}", {"zero": 3}
 
 
-def _need(config: PretrainConfig, place: Place, ranks: Ranks, zero: int) -> Need | None:
+def _need(config: PretrainConfig, place: Place, ranks: DistContext, zero: int) -> Need | None:
     """What is needed and what is free where it is tightest, the same on every rank; None where a
     rank cannot tell.
 
@@ -188,7 +188,7 @@ def _need(config: PretrainConfig, place: Place, ranks: Ranks, zero: int) -> Need
     return need
 
 
-def exchange_seconds(ranks: Ranks) -> float | None:
+def exchange_seconds(ranks: DistContext) -> float | None:
     """Seconds of one all-reduce of EXCHANGED bytes among all ranks, the best of some; None for a
     rank alone.
     """

@@ -44,7 +44,7 @@ from gpt1.train.pretrain_config import (
     differing,
     from_json,
 )
-from gpt1.train.ranks import Ranks, accumulation
+from gpt1.train.dist import DistContext, accumulation
 from gpt1.train.reporter import PrintReporter, Reporter
 from gpt1.train.rollback import batch_of, going_back, same_batches, skipped_in, told
 from gpt1.train.schedule import learning_rate
@@ -78,14 +78,14 @@ def pretrain(
     asked for (gpt1.train.stop_signal). Raises UserError for what the user can mend: shards of another
     vocabulary, too little text or memory, a diverging loss.
     """
-    ranks = Ranks.connect(place.device, place.threads)
+    ranks = DistContext.connect(place.device, place.threads)
     share = accumulation(config.batch, config.micro_batch, ranks.world)
     vocabulary = Vocabulary.load(Path(place.vocabulary))
     sampler, held_out = open_sequences(config, place, vocabulary)
     if place.preflight:
         stage = stage_in_force(_deepspeed_file(place), ranks, place.zero_on_one_rank)
         check_before_training(config, place, ranks, stage, reporter.info)
-    new_module = partial(ranks.all_make, partial(_new_module, config, place, vocabulary))
+    new_module = partial(ranks.run_on_all_ranks, partial(_new_module, config, place, vocabulary))
     engine = _engine(new_module(), config, place, ranks, share)
     output = Path(place.output)
     checkpoints = CheckpointManager(
@@ -154,7 +154,7 @@ def _go_back(watch: Watch, diverged: Diverged, new_module: NewModule) -> int:
 
     found = watch.checkpoints.latest(fits)
     watch.checkpoints.delete_after(found.step if found else 0)
-    if watch.ranks.first:
+    if watch.ranks.is_main:
         where = (
             f"to step {found.step}"
             if found
@@ -197,7 +197,7 @@ def open_sequences(
 
 
 def _engine(
-    module: LanguageModelling, config: PretrainConfig, place: Place, ranks: Ranks, share: int
+    module: LanguageModelling, config: PretrainConfig, place: Place, ranks: DistContext, share: int
 ) -> Engine:
     module.gpt.recompute = place.checkpoint_activations
     if config.compile:
@@ -225,7 +225,7 @@ def _new_module(config: PretrainConfig, place: Place, vocabulary: Vocabulary) ->
     )
 
 
-def _facts(config: PretrainConfig, place: Place, ranks: Ranks, engine: Engine) -> CheckpointFacts:
+def _facts(config: PretrainConfig, place: Place, ranks: DistContext, engine: Engine) -> CheckpointFacts:
     return CheckpointFacts(asdict(config), ranks.world, engine.stage, place.run)
 
 
@@ -267,7 +267,7 @@ def _resume(watch: Watch, found: Checkpoint | None) -> int:
             " manifest.json); use the same ones, or delete the checkpoints to start over"
         )
     watch.history = History.from_json(found.history)
-    if watch.ranks.first:
+    if watch.ranks.is_main:
         was, shape = (
             {"ranks": facts.ranks, "zero": facts.zero} for facts in (found.facts, watch.facts)
         )
@@ -292,7 +292,7 @@ def _settle(watch: Watch) -> None:
 
 def _finish(watch: Watch) -> None:
     weights = watch.model_weights()
-    if watch.ranks.first:
+    if watch.ranks.is_main:
         save_weights(watch.output, weights, watch.config.model)
         watch.history.write(watch.output)
         write_lines(watch.output / BOOKS_FILE, watch.history.books)
@@ -314,9 +314,9 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except Stopped as stopped:
-        if Ranks.connect().first:
+        if DistContext.connect().first:
             print(stopped)
-    Ranks.connect().leave()
+    DistContext.connect().destroy()
     return 0
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from gpt1.train.ranks import Ranks
+from gpt1.train.dist import DistContext
 
 STOP_FILE = "stop"
 
@@ -53,7 +53,7 @@ class StopSignal:
     """
 
     def __init__(
-        self, ranks: Ranks, output: Path, minutes: float = 0.0, stop_after: int = 0,
+        self, ranks: DistContext, output: Path, minutes: float = 0.0, stop_after: int = 0,
         clock: Callable[[], float] = time.monotonic, asked: Callable[[], bool] = lambda: False,
     ) -> None:
         self.ranks, self.file, self.minutes, self.left, self.clock = (
@@ -69,7 +69,7 @@ class StopSignal:
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._on_signal)
-        if self.ranks.first:
+        if self.ranks.is_main:
             self.file.unlink(missing_ok=True)  # of a run before: the request was heard
         return self
 
@@ -119,7 +119,7 @@ class StopSignal:
         Rank 0's clock, file and count are the ones that matter.
         """
         stop, save = self._terminated.is_set(), False
-        if self.ranks.first:
+        if self.ranks.is_main:
             self.left -= 1
             stop = stop or self.left == 0 or self.file.exists() or self._asked()
             save = self.minutes > 0 and self.clock() - self._saved >= 60 * self.minutes

@@ -13,7 +13,7 @@ from gpt1.data.sequences import SequenceSampler
 from gpt1.evaluate.perplexity import LossOf, mean_loss, spread
 from gpt1.text.bpe import END
 from gpt1.text.vocabulary import Vocabulary
-from gpt1.train.ranks import Ranks
+from gpt1.train.dist import DistContext
 
 LARGEST = 700.0  # nats, so that a perplexity is a finite number
 
@@ -51,7 +51,7 @@ class HeldOut:
         chosen = self.windows[spread(len(self.windows), limit)]
         return self._figures(mean_loss(loss_of, chosen, micro_batch, ranks), chosen), len(chosen)
 
-    def by_book(self, loss_of: LossOf, micro_batch: int, ranks: Ranks) -> list[dict[str, Any]]:
+    def by_book(self, loss_of: LossOf, micro_batch: int, ranks: DistContext) -> list[dict[str, Any]]:
         """The same for each book alone, on all its windows. All ranks must call it."""
         ends = [*(start for _, start in self.books), len(self.windows)]
         rows = []

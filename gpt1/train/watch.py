@@ -24,7 +24,7 @@ from gpt1.train.history import History
 from gpt1.train.stop_signal import StopSignal, Stopped
 from gpt1.train.pretrain_config import PretrainConfig
 from gpt1.train.rng import generator
-from gpt1.train.ranks import Ranks
+from gpt1.train.dist import DistContext
 from gpt1.train.reporter import Reporter
 from gpt1.train.rollback import batch_of, skipped_in
 from gpt1.train.schedule import learning_rate
@@ -113,7 +113,7 @@ class Watch:
             row["skipped_batches"] = skipped
         speed = self.throughput.read(done)
         self._speeds.append({"step": done, **speed})
-        if self.ranks.first:
+        if self.ranks.is_main:
             line = step_line(done, config.steps, row, speed, config.batch * config.model.context)
             self.reporter.progress(done, config.steps, "steps", line)
             self.reporter.log(
@@ -160,7 +160,7 @@ class Watch:
         self.history.row(done, values)
         samples = self._samples(done)
         self.history.samples += samples
-        if self.ranks.first:
+        if self.ranks.is_main:
             self.history.write(self.output)  # so that a training that is cut off leaves its curves
             self.reporter.log(done, values)
             self.reporter.info(
@@ -178,7 +178,7 @@ class Watch:
         if not config.prompts or not config.sample_tokens:
             return []
         weights = self.model_weights()
-        if not self.ranks.first:
+        if not self.ranks.is_main:
             return []
         model = model_from(weights, config)
         sampling = Sampling(config.temperature, config.top_k)
@@ -196,7 +196,7 @@ class Watch:
     def _snapshot(self, done: int) -> None:
         """Weights alone, for curves over training (figure 2, right)."""
         weights = self.model_weights()
-        if self.ranks.first:
+        if self.ranks.is_main:
             file = self.output / "snapshots" / f"step-{done:08d}.safetensors"
             save_weights(file, weights, self.config.model)
             self.history.snapshots[file.name] = sha256(file)

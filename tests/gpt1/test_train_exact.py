@@ -17,7 +17,7 @@ from gpt1.train.deepspeed_engine import DeepSpeedEngine
 from gpt1.train.engine import Engine, MicroBatch, TorchEngine
 from gpt1.train.loop import train
 from gpt1.train.optimizer import OptimizerConfig, make_optimizer
-from gpt1.train.ranks import Ranks, accumulation
+from gpt1.train.dist import DistContext, accumulation
 from gpt1.weights.hf import TRANSPOSED, hf_config, hf_weights
 from tests.gpt1.rank_group import RankGroup
 from tests.gpt1.tiny_pretraining import NEEDS_COMPILER, zero
@@ -74,7 +74,7 @@ def alone(dropout: float = 0.0, fused: bool = False, **values: float) -> Trained
 
 def on_a_rank(settings: str, dropout: float, fused: bool) -> Trained:
     """The same as a rank of DeepSpeed."""
-    ranks = Ranks.connect("cpu", threads=1)
+    ranks = DistContext.connect("cpu", threads=1)
     share = accumulation(BATCH, MICRO_BATCH, ranks.world)
     engine = DeepSpeedEngine(
         module_of(dropout, fused), OptimizerConfig(clip=CLIP), ranks, settings=Path(settings),

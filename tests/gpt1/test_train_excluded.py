@@ -18,7 +18,7 @@ from gpt1.train.deepspeed_engine import make_engine
 from gpt1.train.optimizer import OptimizerConfig
 from gpt1.train.pretrain import read_share
 from gpt1.train.pretrain_config import Place
-from gpt1.train.ranks import Ranks, accumulation
+from gpt1.train.dist import DistContext, accumulation
 from tests.gpt1 import tiny_pretraining as tiny
 from tests.gpt1.rank_group import RankGroup
 from tests.gpt1.tiny_pretraining import CONFIG, NEEDS_COMPILER, changed, output_of
@@ -45,7 +45,7 @@ def model() -> GPT:
 
 def gradient_of(place: Place, chunk: int = 0, compiled: bool = False) -> tuple[float, Gradient]:
     """The mean of the micro-batches' losses, and of their gradients, over all ranks (gloo)."""
-    ranks, module = Ranks.connect("cpu", threads=1), LanguageModelling(model(), chunk)
+    ranks, module = DistContext.connect("cpu", threads=1), LanguageModelling(model(), chunk)
     if compiled:
         module.compile_for_training(one_graph=True)
     share = read_share(sampler_of(place), STEP, EXCLUDING, ranks)
@@ -58,7 +58,7 @@ def gradient_of(place: Place, chunk: int = 0, compiled: bool = False) -> tuple[f
 
 def step_of(place: Place, stage: int) -> tuple[float, float]:
     """A step's loss and gradient norm by DeepSpeed's engine."""
-    ranks = Ranks.connect("cpu", threads=1)
+    ranks = DistContext.connect("cpu", threads=1)
     share = accumulation(CONFIG.batch, CONFIG.micro_batch, ranks.world)
     engine = make_engine(
         LanguageModelling(model()), OptimizerConfig(clip=0.0), ranks, seed=0, accumulation=share,

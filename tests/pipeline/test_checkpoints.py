@@ -30,7 +30,7 @@ from gpt1.train.checkpoint import (
     sha256,
     step_name,
 )
-from gpt1.train.ranks import Ranks
+from gpt1.train.dist import DistContext
 from pipeline.store import Store
 from tests.pipeline.conftest import Move
 
@@ -47,7 +47,7 @@ class Host:
         self.storage, self.attempt, self.said = storage, attempt, list[str]()
         self.folder = attempt / "checkpoints"
         self.checkpoints = CheckpointManager(
-            attempt, earlier or [], RetentionPolicy(2, 10), Ranks.connect("cpu"),
+            attempt, earlier or [], RetentionPolicy(2, 10), DistContext.connect("cpu"),
             self.said.append, storage,
         )  # fmt: skip
 
@@ -189,10 +189,10 @@ class Damage:
     """Files of the checkpoints of steps 5 and 10, which a second attempt reads."""
 
     def __init__(self, new_host: NewHost) -> None:
-        self.first = new_host()
-        self.first.save(5)
-        self.first.save(10, snapshot=b"weights")
-        self.second = new_host(earlier=self.first)
+        self.is_main = new_host()
+        self.is_main.save(5)
+        self.is_main.save(10, snapshot=b"weights")
+        self.second = new_host(earlier=self.is_main)
         [self.source] = self.second.checkpoints.folders[:1]
         self.kept = {(folder, name): self.read(folder, name) for folder, name in self.places()}
 

@@ -18,7 +18,7 @@ from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.train.pretrain import read_share
 from gpt1.train.pretrain_config import PretrainConfig
-from gpt1.train.ranks import Ranks
+from gpt1.train.dist import DistContext
 
 ABOUT = {"vocabulary": "v" * 64, "set": "train", "part": "part-0000"}
 

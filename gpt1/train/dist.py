@@ -20,7 +20,7 @@ Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
-class Ranks:
+class DistContext:
     """This process among `world`; every method must be called by all of them in the same order."""
 
     rank: int
@@ -28,7 +28,7 @@ class Ranks:
     device: torch.device
 
     @classmethod
-    def connect(cls, device: Device = "auto", threads: int | None = None) -> Ranks:
+    def connect(cls, device: Device = "auto", threads: int | None = None) -> DistContext:
         """Join the group that the launcher described (torchrun or Ray Train set RANK, WORLD_SIZE,
         ...), or be a group of one.
 
@@ -46,7 +46,7 @@ class Ranks:
         return cls(dist.get_rank(), dist.get_world_size(), chosen)
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is rank 0, the one that writes and speaks."""
         return self.rank == 0
 
@@ -54,7 +54,7 @@ class Ranks:
         """Wait until all are here."""
         dist.barrier()
 
-    def leave(self) -> None:
+    def destroy(self) -> None:
         """End the group, before the process ends: a rank that goes with gloo's threads alive may
         be aborted.
         """
@@ -70,7 +70,7 @@ class Ranks:
         dist.all_gather(parts, here)
         return torch.stack(parts).cpu()
 
-    def from_first(self, value: Any) -> Any:
+    def broadcast_object(self, value: Any) -> Any:
         """Rank 0's `value` (picklable), on every rank."""
         box = [value]
         dist.broadcast_object_list(box, src=0, device=self.device)
@@ -88,7 +88,7 @@ class Ranks:
         dist.broadcast(here, src=0)
         return here
 
-    def all_make(self, make: Callable[[], Made]) -> Made:
+    def run_on_all_ranks(self, make: Callable[[], Made]) -> Made:
         """What `make` returns here.
 
         A UserError on one rank is raised on all of them: the others would wait for that rank.
