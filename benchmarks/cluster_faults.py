@@ -19,12 +19,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.fault_trials import EVERY, FAULTS, STEPS, Fault, Outcome, calm, trial
+from benchmarks.fault_trials import EVERY, FAULTS, STEPS, Fault, StepOutput, calm, trial
 from tests.cluster.cluster import cluster
 from tests.cluster.world import why_not
 
 
-def row(fault: Fault, outcome: Outcome) -> str:
+def row(fault: Fault, outcome: StepOutput) -> str:
     """One line of the table."""
     statuses = ", ".join(map(str, outcome.statuses))
     recovered = "-" if outcome.recovered is None else f"{outcome.recovered:.0f}"

@@ -38,7 +38,7 @@ class Fault:
 
 
 @dataclass
-class Outcome:
+class StepOutput:
     """What came of a training. Times in seconds."""
 
     fault: str
@@ -121,9 +121,9 @@ def calm(cluster: Cluster, folder: Path) -> Calm:
     return Calm(outputs(cluster.copied(CALM, folder / CALM)), _points(cluster), seconds)
 
 
-def trial(cluster: Cluster, fault: Fault, calm: Calm, folder: Path) -> Outcome:
+def trial(cluster: Cluster, fault: Fault, calm: Calm, folder: Path) -> StepOutput:
     """One training with one fault. What hangs is trouble; all nodes then start again."""
-    outcome = Outcome(fault.name)
+    outcome = StepOutput(fault.name)
     try:
         _try(cluster, fault, calm, folder, outcome)
     except (AssertionError, subprocess.TimeoutExpired) as error:
@@ -134,7 +134,7 @@ def trial(cluster: Cluster, fault: Fault, calm: Calm, folder: Path) -> Outcome:
     return outcome
 
 
-def _try(cluster: Cluster, fault: Fault, calm: Calm, folder: Path, outcome: Outcome) -> None:
+def _try(cluster: Cluster, fault: Fault, calm: Calm, folder: Path, outcome: StepOutput) -> None:
     cluster.wait_for_nodes()
     _set_aside(cluster)
     cluster.copy_store(CALM, fault.name, without="pretrain")
@@ -158,7 +158,7 @@ def _try(cluster: Cluster, fault: Fault, calm: Calm, folder: Path, outcome: Outc
         outcome.trouble = _trouble(cluster, fault, calm, folder)
 
 
-def _watch(cluster: Cluster, outcome: Outcome) -> None:
+def _watch(cluster: Cluster, outcome: StepOutput) -> None:
     """Note when the next new checkpoint is there."""
     began = time.monotonic()
     with suppress(AssertionError):

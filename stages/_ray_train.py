@@ -13,7 +13,7 @@ from gpt1.errors import StoppedError, UserError
 from stages._ray_claims import claims_released
 
 if TYPE_CHECKING:
-    from gpt1.train.pretrain_config import Place, PretrainConfig
+    from gpt1.train.pretrain_config import RuntimeConfig, PretrainConfig
     from stages.contract import Context, Reporter, Travel
 
 RESTARTS = 3
@@ -23,7 +23,7 @@ SENT = ".sent.json"
 
 
 def train_on_ray(
-    config: PretrainConfig, place: Place, context: Context, workers: int, resize_every: float
+    config: PretrainConfig, place: RuntimeConfig, context: Context, workers: int, resize_every: float
 ) -> None:
     """Run `gpt1.train.pretrain.pretrain` on `workers` ranks of the Ray cluster this process is
     connected to.
@@ -134,13 +134,13 @@ def _gather(reporter: Reporter) -> bool:
     return to_stop[0]
 
 
-def _here(place: Place, travel: Travel) -> Place:
+def _here(place: RuntimeConfig, travel: Travel) -> RuntimeConfig:
     """`place` with this host's paths; DeepSpeed's settings come with the code, which may lie
     elsewhere too.
     """
     from gpt1.train.pretrain_config import DEEPSPEED_FOLDER
 
-    here: Place = travel.here(place)
+    here: RuntimeConfig = travel.here(place)
     return replace(here, deepspeed=str(DEEPSPEED_FOLDER / Path(here.deepspeed).name))
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gpt1.model.config import ModelConfig
     from gpt1.text.vocabulary import Vocabulary
     from gpt1.train.describe import Device, Forecast
-    from gpt1.train.pretrain_config import Place, PretrainConfig
+    from gpt1.train.pretrain_config import RuntimeConfig, PretrainConfig
 
 INITIAL = "init_from/"
 
@@ -351,10 +351,10 @@ class Pretrain(Stage):
         and the folder `vocabulary`, in which the output will lie too, beside run.json.
         """
         from gpt1.text.vocabulary import Vocabulary
-        from gpt1.train.pretrain_config import Place, to_json
+        from gpt1.train.pretrain_config import RuntimeConfig, to_json
 
         external_files = cls.external_files(settings)
-        place = Place(
+        place = RuntimeConfig(
             tuple(train), tuple(held_out), "books.parquet", vocabulary.name, vocabulary.name,
             deepspeed=external_files[0].name, init_from=INITIAL if settings.init_from else "",
             **_saving(settings),
@@ -505,12 +505,12 @@ def _saving(settings: PretrainSettings) -> dict[str, Any]:
     }
 
 
-def _place(settings: PretrainSettings, context: Context) -> Place:
+def _place(settings: PretrainSettings, context: Context) -> RuntimeConfig:
     from gpt1.train.pretrain_config import Place
 
     shards = context.input("shard")
     initial = _initial(context.external_files)
-    return Place(
+    return RuntimeConfig(
         train=tuple(str(file.path) for file in shards.under("train/")),
         held_out=tuple(str(file.path) for file in shards.under("held_out/")),
         books=str(shards.path("books.parquet")),

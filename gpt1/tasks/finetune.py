@@ -21,7 +21,7 @@ from gpt1.tasks.table import Task
 from gpt1.tasks.task_model import TaskModel
 from gpt1.tasks.transforms import SPECIAL_TOKENS
 from gpt1.train.prefetcher import Prefetcher
-from gpt1.train.engine import MicroBatch, Outcome, Precision, TorchEngine
+from gpt1.train.engine import MicroBatch, StepOutput, Precision, TorchEngine
 from gpt1.train.loop import train
 from gpt1.train.optimizer import OptimizerConfig
 from gpt1.train.rng import generator
@@ -176,14 +176,14 @@ class _Run:
             step, max_lr=self.config.lr, warmup=warmup, steps=self.steps, schedule="linear"
         )
 
-    def after_step(self, done: int, outcome: Outcome) -> None:
+    def after_step(self, done: int, outcome: StepOutput) -> None:
         if done % self.config.log_every == 0 or done == self.steps:
             self._point(done, self._training_figures(done, outcome))
             self.reporter.progress(done, self.steps, "steps")
         if done % self.per_epoch == 0:
             self._evaluate(done)
 
-    def _training_figures(self, done: int, outcome: Outcome) -> dict[str, float]:
+    def _training_figures(self, done: int, outcome: StepOutput) -> dict[str, float]:
         assert self.model.parts is not None
         task, lm = (float(part) for part in self.model.parts)
         return {

@@ -36,7 +36,7 @@ class MicroBatch:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StepOutput:
     """The losses (A,) of this rank's A micro-batches and the gradient's norm () before clipping,
     both still on the device: reading them waits for it.
     """
@@ -59,7 +59,7 @@ class Engine(ABC):
     observer: Callable[[int, MicroBatch], None] | None = None
     """Told the step and each micro-batch after its forward and backward."""
 
-    def step(self, step: int, micro_batches: Sequence[MicroBatch], learning_rate: float) -> Outcome:
+    def step(self, step: int, micro_batches: Sequence[MicroBatch], learning_rate: float) -> StepOutput:
         """One update (0-based `step`) from this rank's micro-batches, whose number must be the
         same every time.
         """
@@ -75,7 +75,7 @@ class Engine(ABC):
             )
             if self.observer:
                 self.observer(step, micro_batch)
-        return Outcome(torch.stack(losses), self._update())
+        return StepOutput(torch.stack(losses), self._update())
 
     @torch.no_grad()
     def evaluate(self, inputs: tuple[Tensor, ...]) -> Tensor:

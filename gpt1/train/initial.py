@@ -8,13 +8,13 @@ from gpt1.errors import UserError
 from gpt1.model.gpt import GPT
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.checkpoint import sha256
-from gpt1.train.pretrain_config import Place, PretrainConfig
+from gpt1.train.pretrain_config import RuntimeConfig, PretrainConfig
 from gpt1.train.rng import generator
 
 SHAPE = ("kind", "layers", "width", "heads", "context", "units")
 
 
-def initial_model(config: PretrainConfig, place: Place, vocabulary: Vocabulary) -> GPT:
+def initial_model(config: PretrainConfig, place: RuntimeConfig, vocabulary: Vocabulary) -> GPT:
     """The model before the first update, in fp32 on the CPU.
 
     Raises UserError when the checkpoint in `place.init_from` is not whole, not that of

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from gpt1 import fault
-from gpt1.train.engine import Engine, MicroBatch, Outcome
+from gpt1.train.engine import Engine, MicroBatch, StepOutput
 
 MicroBatches = Callable[[int], Sequence[MicroBatch]]
 LearningRate = Callable[[int], float]
-AfterStep = Callable[[int, Outcome], None]
+AfterStep = Callable[[int, StepOutput], None]
 
 
 def train(

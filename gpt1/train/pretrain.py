@@ -38,7 +38,7 @@ from gpt1.train.optimizer import OptimizerConfig
 from gpt1.train.preflight import check_before_training
 from gpt1.train.pretrain_config import (
     DEEPSPEED_FOLDER,
-    Place,
+    RuntimeConfig,
     PretrainConfig,
     computes_alone,
     differing,
@@ -61,7 +61,7 @@ NewModule = Callable[[], LanguageModelling]
 
 
 def pretrain(
-    config: PretrainConfig, place: Place, reporter: Reporter,
+    config: PretrainConfig, place: RuntimeConfig, reporter: Reporter,
     storage: CheckpointStorage | None = None,
 ) -> None:
     """Train from the newest whole checkpoint, or from the initial weights, to `config.steps`.
@@ -174,7 +174,7 @@ def _go_back(watch: Watch, diverged: Diverged, new_module: NewModule) -> int:
 
 
 def open_sequences(
-    config: PretrainConfig, place: Place, vocabulary: Vocabulary
+    config: PretrainConfig, place: RuntimeConfig, vocabulary: Vocabulary
 ) -> tuple[SequenceSampler, HeldOut]:
     """The training sequences, and the held-out ones.
 
@@ -197,7 +197,7 @@ def open_sequences(
 
 
 def _engine(
-    module: LanguageModelling, config: PretrainConfig, place: Place, ranks: DistContext, share: int
+    module: LanguageModelling, config: PretrainConfig, place: RuntimeConfig, ranks: DistContext, share: int
 ) -> Engine:
     module.gpt.recompute = place.checkpoint_activations
     if config.compile:
@@ -214,18 +214,18 @@ def _engine(
     return engine
 
 
-def _deepspeed_file(place: Place) -> Path:
+def _deepspeed_file(place: RuntimeConfig) -> Path:
     return Path(place.deepspeed) if place.deepspeed else DEEPSPEED_FOLDER / "zero1.json"
 
 
-def _new_module(config: PretrainConfig, place: Place, vocabulary: Vocabulary) -> LanguageModelling:
+def _new_module(config: PretrainConfig, place: RuntimeConfig, vocabulary: Vocabulary) -> LanguageModelling:
     """The model with its initial weights, on the CPU."""
     return LanguageModelling(
         initial_model(config, place, vocabulary), config.loss_chunk, config.pad_vocabulary
     )
 
 
-def _facts(config: PretrainConfig, place: Place, ranks: DistContext, engine: Engine) -> CheckpointFacts:
+def _facts(config: PretrainConfig, place: RuntimeConfig, ranks: DistContext, engine: Engine) -> CheckpointFacts:
     return CheckpointFacts(asdict(config), ranks.world, engine.stage, place.run)
 
 

@@ -78,7 +78,7 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True)
-class Place:
+class RuntimeConfig:
     """Where data lies and results go, how often to save, what memory is spent: nothing here
     changes the result, but for `deepspeed`'s ZeRO stage, which changes the order of sums.
     """
@@ -132,12 +132,12 @@ class Place:
     threads: int | None = None
 
 
-def to_json(config: PretrainConfig, place: Place) -> str:
+def to_json(config: PretrainConfig, place: RuntimeConfig) -> str:
     """Both as one JSON document, for `torchrun -m gpt1.train.pretrain --config FILE`."""
     return json.dumps({"config": asdict(config), "place": asdict(place)}, indent=2) + "\n"
 
 
-def from_json(file: Path) -> tuple[PretrainConfig, Place]:
+def from_json(file: Path) -> tuple[PretrainConfig, RuntimeConfig]:
     """The inverse of `to_json`; paths that are not absolute are taken from the file's folder.
 
     Raises UserError for a missing file, bad JSON, or unknown or missing keys.
@@ -158,8 +158,8 @@ def from_json(file: Path) -> tuple[PretrainConfig, Place]:
             if place.get(name)
         ]
         place |= {name: str(file.parent / place[name]) for name in single}
-        return PretrainConfig(**_known(file, PretrainConfig, values)), Place(
-            **_known(file, Place, place)
+        return PretrainConfig(**_known(file, PretrainConfig, values)), RuntimeConfig(
+            **_known(file, RuntimeConfig, place)
         )
     except FileNotFoundError as error:
         raise UserError(

@@ -19,7 +19,7 @@ from gpt1.model.gpt import GPT
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.checkpoint import CheckpointFacts, CheckpointManager, sha256
 from gpt1.train.divergence import refuse_divergence
-from gpt1.train.engine import Engine, Outcome
+from gpt1.train.engine import Engine, StepOutput
 from gpt1.train.history import History
 from gpt1.train.stop_signal import StopSignal, Stopped
 from gpt1.train.pretrain_config import PretrainConfig
@@ -62,7 +62,7 @@ class Watch:
     """Losses of steps since the last reduction, each (A,), still on the device."""
     _speeds: list[dict[str, float]] = field(default_factory=list)
 
-    def after_step(self, done: int, outcome: Outcome) -> None:
+    def after_step(self, done: int, outcome: StepOutput) -> None:
         """`done` updates have been made.
 
         Order matters: a checkpoint holds all that its step has had to say.
@@ -95,7 +95,7 @@ class Watch:
         work(done, *more)
         self.throughput.resume()
 
-    def _log(self, done: int, outcome: Outcome) -> None:
+    def _log(self, done: int, outcome: StepOutput) -> None:
         config = self.config
         self._reduce(done)
         rate = learning_rate(

@@ -30,11 +30,11 @@ Gradient = dict[str, Tensor]
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def place(tmp_path: Path) -> RuntimeConfig:
     return tiny.write_data(tmp_path)
 
 
-def sampler_of(place: Place) -> SequenceSampler:
+def sampler_of(place: RuntimeConfig) -> SequenceSampler:
     shards = TokenShards.open([Path(place.train[0])], Path(place.books), "train")
     return SequenceSampler(shards, SHAPE.context, CONFIG.seed, EXCLUDING.exclude_books)
 
@@ -43,7 +43,7 @@ def model() -> GPT:
     return GPT(SHAPE, torch.Generator().manual_seed(5))
 
 
-def gradient_of(place: Place, chunk: int = 0, compiled: bool = False) -> tuple[float, Gradient]:
+def gradient_of(place: RuntimeConfig, chunk: int = 0, compiled: bool = False) -> tuple[float, Gradient]:
     """The mean of the micro-batches' losses, and of their gradients, over all ranks (gloo)."""
     ranks, module = DistContext.connect("cpu", threads=1), LanguageModelling(model(), chunk)
     if compiled:
@@ -56,7 +56,7 @@ def gradient_of(place: Place, chunk: int = 0, compiled: bool = False) -> tuple[f
     return float(gathered.mean()), {name: g / gathered.numel() for name, g in parts.items()}
 
 
-def step_of(place: Place, stage: int) -> tuple[float, float]:
+def step_of(place: RuntimeConfig, stage: int) -> tuple[float, float]:
     """A step's loss and gradient norm by DeepSpeed's engine."""
     ranks = DistContext.connect("cpu", threads=1)
     share = accumulation(CONFIG.batch, CONFIG.micro_batch, ranks.world)
@@ -68,7 +68,7 @@ def step_of(place: Place, stage: int) -> tuple[float, float]:
     return float(ranks.gather(outcome.losses).mean()), float(outcome.gradient_norm)
 
 
-def agrees(place: Place, *found: tuple[float, Gradient]) -> tuple[float, float]:
+def agrees(place: RuntimeConfig, *found: tuple[float, Gradient]) -> tuple[float, float]:
     """With a plain computation on the batch without those sequences: its loss and norm."""
     sampler, gpt = sampler_of(place), model()
     kept = sampler.kept(STEP, CONFIG.batch)
@@ -96,7 +96,7 @@ def test_the_gradient_is_that_of_the_batch_without_them(
 
 
 @pytest.mark.slow
-def test_so_is_that_of_two_ranks_with_every_zero_stage(ranks: RankGroup, place: Place) -> None:
+def test_so_is_that_of_two_ranks_with_every_zero_stage(ranks: RankGroup, place: RuntimeConfig) -> None:
     expected = agrees(place, *ranks.call(gradient_of, place), *ranks.call(gradient_of, place, 5))
     for stage in range(4):
         for found in ranks.call(step_of, place, stage):
@@ -112,7 +112,7 @@ def test_a_book_that_is_never_read_changes_no_bit(tmp_path: Path) -> None:
     assert output_of(other) == output_of(place)
 
 
-def test_a_batch_of_excluded_books_alone_has_neither_loss_nor_gradient(place: Place) -> None:
+def test_a_batch_of_excluded_books_alone_has_neither_loss_nor_gradient(place: RuntimeConfig) -> None:
     """And a killed run resumes to the same bytes."""
     config = dataclasses.replace(EXCLUDING, batch=2, micro_batch=1, log_every=1, prompts=())
     tiny.train_here(config, place)
@@ -132,6 +132,6 @@ def test_a_batch_of_excluded_books_alone_has_neither_loss_nor_gradient(place: Pl
     (("held_out0",), "'held_out0' is none of the 3"),
     (("train0", "train1", "train2"), "all 3 training books are excluded"),
 ])  # fmt: skip
-def test_unknown_books_are_refused(books: tuple[str, ...], message: str, place: Place) -> None:
+def test_unknown_books_are_refused(books: tuple[str, ...], message: str, place: RuntimeConfig) -> None:
     with pytest.raises(UserError, match=message):
         tiny.train_here(dataclasses.replace(CONFIG, exclude_books=books), place)

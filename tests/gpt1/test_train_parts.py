@@ -28,7 +28,7 @@ from gpt1.train._deepspeed_private import import_deepspeed
 from gpt1.train.describe import memory, parts
 from gpt1.train.estimate import checkpoint_bytes, data_bytes
 from gpt1.train.free_memory import free_memory, of_groups
-from gpt1.train.pretrain_config import Place, PretrainConfig
+from gpt1.train.pretrain_config import RuntimeConfig, PretrainConfig
 from gpt1.train.schedule import Schedule, learning_rate
 from gpt1.weights.checkpoint import Checkpoint, save_checkpoint
 from gpt1.weights.store import load_model
@@ -40,7 +40,7 @@ COSINE = 0.5 * (1 + math.cos(math.pi / 4))
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def place(tmp_path: Path) -> RuntimeConfig:
     return tiny.write_data(tmp_path)
 
 
@@ -59,7 +59,7 @@ WRONG = {BATCH: "train_batch_size", '{"zero_optimization": {"stage": 4}}': "expe
 
 
 @pytest.mark.parametrize(("text", "named"), [*WRONG.items(), ("{", "JSON"), (None, "missing")])
-def test_wrong_settings_files_are_refused(text: str | None, named: str, place: Place) -> None:
+def test_wrong_settings_files_are_refused(text: str | None, named: str, place: RuntimeConfig) -> None:
     """By a rank alone too, which makes no use of them."""
     file = Path(place.books).with_name("zero.json")
     if text:
@@ -88,7 +88,7 @@ def test_memory_left_in_a_group(files: dict[str, str], free: list[int], tmp_path
     assert 0 < (free_memory(torch.device("cpu")) or 0) <= psutil.virtual_memory().total
 
 
-def test_what_cannot_fit_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_fit_is_refused(place: RuntimeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "WAIT", 0.0)
     huge = ModelConfig(vocabulary=VOCABULARY.size, context=8, width=16_384, layers=96, heads=64)
     config = dataclasses.replace(CONFIG, model=huge)
@@ -110,7 +110,7 @@ def given_weights(folder: Path, model: GPT, vocabulary: Vocabulary = VOCABULARY)
 
 
 def test_training_begins_with_given_weights_and_refuses_others(
-    place: Place, tmp_path: Path
+    place: RuntimeConfig, tmp_path: Path
 ) -> None:
     model, folder = GPT(CONFIG.model), tmp_path / "given"
     config, place = given_weights(folder, model), changed(place, init_from=str(folder))
@@ -130,14 +130,14 @@ def test_training_begins_with_given_weights_and_refuses_others(
         train_here(given_weights(folder, other, vocabulary), again)
 
 
-def begins_from(folders: list[str], config: PretrainConfig, place: Place) -> Heard:
+def begins_from(folders: list[str], config: PretrainConfig, place: RuntimeConfig) -> Heard:
     """Called on every rank, each of which has a folder of its own."""
     return train_here(config, changed(place, init_from=folders[int(os.environ["RANK"])]))
 
 
 @pytest.mark.slow
 def test_a_rank_without_them_ends_the_others(
-    ranks: RankGroup, place: Place, tmp_path: Path
+    ranks: RankGroup, place: RuntimeConfig, tmp_path: Path
 ) -> None:
     """Rank 1's host has no such folder."""
     config = given_weights(tmp_path / "given", GPT(CONFIG.model))

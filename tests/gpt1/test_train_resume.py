@@ -28,20 +28,20 @@ LOGGED, VALIDATED = [*range(5, 31, 5)], [*range(4, 29, 4), 30]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def place(tmp_path_factory: pytest.TempPathFactory) -> RuntimeConfig:
     """An undisturbed run of one rank, dropout on, with the checkpoints of steps 24, 27 and 30."""
     made = changed(tiny.write_data(tmp_path_factory.mktemp("alone")), keep_checkpoints=3)
     train_here(CONFIG, made)
     return made
 
 
-def attempt(place: Place, folder: Path, *before: Place, **values: Any) -> Place:
+def attempt(place: RuntimeConfig, folder: Path, *before: RuntimeConfig, **values: Any) -> RuntimeConfig:
     """The same training with an output folder of its own, which may read earlier checkpoints."""
     earlier = tuple(str(Path(one.output) / "checkpoints") for one in before)
     return changed(place, **{"output": str(folder), "earlier": earlier, **values})
 
 
-def test_outputs_are_complete_and_logged_again_at_the_end(place: Place, tmp_path: Path) -> None:
+def test_outputs_are_complete_and_logged_again_at_the_end(place: RuntimeConfig, tmp_path: Path) -> None:
     """Who listened may have died with what was logged before a checkpoint."""
     rows, output = tiny.rows_of(place), Path(place.output)
     assert [row["step"] for row in rows if "loss" in row] == LOGGED
@@ -59,7 +59,7 @@ def test_outputs_are_complete_and_logged_again_at_the_end(place: Place, tmp_path
 
 
 @torch.no_grad()
-def test_held_out_figures_are_those_of_the_saved_weights_over_each_book(place: Place) -> None:
+def test_held_out_figures_are_those_of_the_saved_weights_over_each_book(place: RuntimeConfig) -> None:
     """At the end all windows of 8 tokens, 5 and 9 of them; before it 5 spread over all."""
     digest = tiny.VOCABULARY.sha256
     shards = TokenShards.open([Path(place.held_out[0])], Path(place.books), "held_out", digest)
@@ -83,13 +83,13 @@ def test_held_out_figures_are_those_of_the_saved_weights_over_each_book(place: P
 
 @pytest.mark.parametrize("kills", [[1, 2], [4], [7, 5, 11], [29], [30]])
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
-def test_killed(kills: list[int], precision: Precision, place: Place, tmp_path: Path) -> None:
+def test_killed(kills: list[int], precision: Precision, place: RuntimeConfig, tmp_path: Path) -> None:
     """It resumes to the same bytes. Each number counts one attempt's updates, in its own folder."""
     config = dataclasses.replace(CONFIG, precision=precision)
     usual = place if precision == "fp32" else attempt(place, tmp_path / "usual")
     if precision == "bf16":
         train_here(config, usual)
-    attempts: list[Place] = []
+    attempts: list[RuntimeConfig] = []
     for update in kills:
         attempts.append(attempt(place, tmp_path / str(len(attempts)), *attempts))
         with pytest.raises(tiny.Killed):
@@ -99,7 +99,7 @@ def test_killed(kills: list[int], precision: Precision, place: Place, tmp_path: 
     assert output_of(last) == output_of(usual)
 
 
-def stopped_after(said: str, place: Place) -> int:
+def stopped_after(said: str, place: RuntimeConfig) -> int:
     """The step after which a training stopped on request, of which it has a checkpoint."""
     [step] = map(int, re.findall(r"stopped on request after step (\d+)", said))
     assert checkpoints_of(place) == [step]
@@ -107,7 +107,7 @@ def stopped_after(said: str, place: Place) -> int:
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "file", "reporter", "stop_after"])
-def test_asked_to_stop_it_makes_a_checkpoint(how: str, place: Place, tmp_path: Path) -> None:
+def test_asked_to_stop_it_makes_a_checkpoint(how: str, place: RuntimeConfig, tmp_path: Path) -> None:
     """No checkpoint is due: the one there is, was made for the request."""
 
     def ask(update: int) -> bool:
@@ -134,7 +134,7 @@ PLACES: list[tuple[Values, list[int]]] = [
 
 
 @pytest.mark.parametrize(("values", "kept"), PLACES)
-def test_placement(values: Values, kept: list[int], place: Place, tmp_path: Path) -> None:
+def test_placement(values: Values, kept: list[int], place: RuntimeConfig, tmp_path: Path) -> None:
     """It changes no output."""
     other = attempt(place, tmp_path, **values)
     train_here(CONFIG, other)
@@ -153,7 +153,7 @@ def half(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
-def test_damaged(place: Place, tmp_path: Path) -> None:
+def test_damaged(place: RuntimeConfig, tmp_path: Path) -> None:
     """It is skipped, and what is wrong is named; what earlier attempts left is only read."""
     shutil.copytree(place.output, tmp_path / "damaged")
     damaged = attempt(place, tmp_path / "damaged")
@@ -170,7 +170,7 @@ def test_damaged(place: Place, tmp_path: Path) -> None:
     assert "skipped checkpoint" not in train_here(CONFIG, damaged).text, "made again, it counts"
 
 
-def test_other_settings_are_refused_by_name(place: Place, tmp_path: Path) -> None:
+def test_other_settings_are_refused_by_name(place: RuntimeConfig, tmp_path: Path) -> None:
     """But for those of going back, which change only what follows."""
     again, model = attempt(place, tmp_path, place), dataclasses.replace(CONFIG.model, dropout=0.2)
     for named, values in (("clip", {"clip": 0.5}), ("model.dropout", {"model": model})):
@@ -181,7 +181,7 @@ def test_other_settings_are_refused_by_name(place: Place, tmp_path: Path) -> Non
 
 
 @pytest.fixture(scope="module")
-def pair(ranks: RankGroup, tmp_path_factory: pytest.TempPathFactory) -> Place:
+def pair(ranks: RankGroup, tmp_path_factory: pytest.TempPathFactory) -> RuntimeConfig:
     """An undisturbed run of two ranks."""
     made = tiny.write_data(tmp_path_factory.mktemp("pair"))
     tiny.train_on(ranks, CONFIG, made)
@@ -189,7 +189,7 @@ def pair(ranks: RankGroup, tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 @pytest.mark.slow
-def test_sigterm_to_one_rank_stops_all(pair: Place, ranks: RankGroup, tmp_path: Path) -> None:
+def test_sigterm_to_one_rank_stops_all(pair: RuntimeConfig, ranks: RankGroup, tmp_path: Path) -> None:
     """After the same step."""
     again = attempt(pair, tmp_path, checkpoint_every=0, trace=True)
     ranks.begin(tiny.train_here, CONFIG, again)
@@ -212,7 +212,7 @@ SHORT = dataclasses.replace(CONFIG, steps=12, validate_every=6, snapshot_every=6
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("stage", range(4))
 def test_every_stage_resumes_to_the_same_bytes(
-    stage: int, precision: Precision, pair: Place, ranks: RankGroup, tmp_path: Path
+    stage: int, precision: Precision, pair: RuntimeConfig, ranks: RankGroup, tmp_path: Path
 ) -> None:
     config = dataclasses.replace(SHORT, precision=precision)
     usual = attempt(pair, tmp_path / "usual", deepspeed=tiny.zero(stage), checkpoint_every=0)

@@ -10,7 +10,7 @@ import pytest
 
 from gpt1.errors import UserError
 from gpt1.train import pretrain
-from gpt1.train.pretrain_config import Place, to_json
+from gpt1.train.pretrain_config import RuntimeConfig, to_json
 from tests.gpt1 import tiny_pretraining as tiny
 from tests.gpt1.rank_group import RankGroup
 from tests.gpt1.tiny_pretraining import CONFIG, POISON, Heard, changed, curve, output_of, train_here
@@ -23,23 +23,23 @@ GOES_BACK = dataclasses.replace(STOPS, rollbacks=9, rollback_spike=SPIKE)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def place(tmp_path_factory: pytest.TempPathFactory) -> RuntimeConfig:
     """A run of one rank that went back, undisturbed, with a checkpoint every three updates."""
     made = changed(tiny.write_data(tmp_path_factory.mktemp("poisoned"), poison=9), trace=True)
     train_here(GOES_BACK, made)
     return made
 
 
-def events(place: Place) -> list[dict[str, Any]]:
+def events(place: RuntimeConfig) -> list[dict[str, Any]]:
     return tiny.rows_of(place, "skipped.jsonl")
 
 
-def skipped(place: Place) -> list[int]:
+def skipped(place: RuntimeConfig) -> list[int]:
     return sorted(batch for event in events(place) for batch in event["batches"])
 
 
 def test_without_roll_back_it_stops_and_names_the_books(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    place: RuntimeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     file = tmp_path / "run.json"
     file.write_text(to_json(STOPS, changed(place, output=str(tmp_path), spike=SPIKE)))
@@ -49,7 +49,7 @@ def test_without_roll_back_it_stops_and_names_the_books(
     assert all(text in said for text in (f"at step {step} of 40", repr(POISON)))
 
 
-def test_going_back_leaves_out_the_noise_and_says_so(place: Place) -> None:
+def test_going_back_leaves_out_the_noise_and_says_so(place: RuntimeConfig) -> None:
     found = events(place)
     assert 2 <= len(found) <= 4
     assert all(POISON in one["books"] and one["loss"] > one["before"] + SPIKE for one in found)
@@ -60,7 +60,7 @@ def test_going_back_leaves_out_the_noise_and_says_so(place: Place) -> None:
     assert all(later < before + SPIKE for before, later in itertools.pairwise(losses))
 
 
-def test_the_other_batches_keep_their_order(place: Place, tmp_path: Path) -> None:
+def test_the_other_batches_keep_their_order(place: RuntimeConfig, tmp_path: Path) -> None:
     """Compared with a training too slow to diverge, which leaves out nothing."""
     left_out, plain = skipped(place), changed(place, output=str(tmp_path))
     train_here(dataclasses.replace(STOPS, steps=40 + len(left_out), max_lr=1e-9), plain)
@@ -72,7 +72,7 @@ def test_the_other_batches_keep_their_order(place: Place, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("every", [7, 0])
-def test_any_checkpoint_does_to_go_back_to(every: int, place: Place, tmp_path: Path) -> None:
+def test_any_checkpoint_does_to_go_back_to(every: int, place: RuntimeConfig, tmp_path: Path) -> None:
     """Every seven updates, or none at all: then it begins again."""
     other = changed(place, output=str(tmp_path), checkpoint_every=every)
     begins = "rolling back to the start" in train_here(GOES_BACK, other).text
@@ -81,7 +81,7 @@ def test_any_checkpoint_does_to_go_back_to(every: int, place: Place, tmp_path: P
     assert events(other) == events(place)
 
 
-def test_killed_after_going_back_it_resumes_to_the_same_bytes(place: Place, tmp_path: Path) -> None:
+def test_killed_after_going_back_it_resumes_to_the_same_bytes(place: RuntimeConfig, tmp_path: Path) -> None:
     again = changed(place, output=str(tmp_path))
     with pytest.raises(tiny.Killed):
         train_here(GOES_BACK, again, tiny.killed_in(events(place)[0]["step"] + 1))
@@ -90,7 +90,7 @@ def test_killed_after_going_back_it_resumes_to_the_same_bytes(place: Place, tmp_
     assert events(again) == events(place)
 
 
-def test_after_going_back_the_new_checkpoints_are_kept(place: Place, tmp_path: Path) -> None:
+def test_after_going_back_the_new_checkpoints_are_kept(place: RuntimeConfig, tmp_path: Path) -> None:
     """All that was kept is too late to go back to: it begins again, stops, and resumes there."""
     again = changed(place, output=str(tmp_path), checkpoint_every=1)
     config = dataclasses.replace(GOES_BACK, rollback_batches=4)
@@ -102,7 +102,7 @@ def test_after_going_back_the_new_checkpoints_are_kept(place: Place, tmp_path: P
 
 
 @pytest.mark.parametrize("back", [2, 0])
-def test_a_rate_that_spoils_all_stops_at_last(back: int, place: Place, tmp_path: Path) -> None:
+def test_a_rate_that_spoils_all_stops_at_last(back: int, place: RuntimeConfig, tmp_path: Path) -> None:
     message = "already rolled back 2 times" if back else "the loss is nan"
     absurd = dataclasses.replace(GOES_BACK, max_lr=1e38, rollbacks=back, rollback_spike=0.0)
     heard = Heard()
@@ -115,7 +115,7 @@ def test_a_rate_that_spoils_all_stops_at_last(back: int, place: Place, tmp_path:
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "every"), [(1, 7), (3, 0)])
 def test_two_ranks_leave_out_the_same_batches(
-    stage: int, every: int, place: Place, ranks: RankGroup, tmp_path: Path
+    stage: int, every: int, place: RuntimeConfig, ranks: RankGroup, tmp_path: Path
 ) -> None:
     both = changed(place, output=str(tmp_path / "both"), deepspeed=tiny.zero(stage))
     other = changed(both, output=str(tmp_path / "other"), checkpoint_every=every)

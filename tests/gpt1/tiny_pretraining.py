@@ -20,7 +20,7 @@ from gpt1.model.config import ModelConfig
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.stop_signal import Stopped
 from gpt1.train.pretrain import pretrain
-from gpt1.train.pretrain_config import DEEPSPEED_FOLDER, Place, PretrainConfig, Prompt
+from gpt1.train.pretrain_config import DEEPSPEED_FOLDER, RuntimeConfig, PretrainConfig, Prompt
 from gpt1.train.reporter import PrintReporter
 from tests.gpt1.rank_group import RankGroup
 
@@ -37,7 +37,7 @@ AtUpdate = Callable[[int], bool]
 NEEDS_COMPILER = pytest.mark.skipif(not shutil.which("g++"), reason="no g++ to compile with")
 
 
-def write_data(folder: Path, poison: int = 0) -> Place:
+def write_data(folder: Path, poison: int = 0) -> RuntimeConfig:
     """Three training books and two held out, each a noisy walk over the ids that can be learned.
 
     `poison`: length of a fourth training book, of random ids, which a model of the walk finds very
@@ -66,13 +66,13 @@ def write_data(folder: Path, poison: int = 0) -> Place:
     VOCABULARY.save(folder / "vocabulary")
     shard = "part-0000.arrow"
     names = {name: str(folder / name) for name in ("vocabulary", "output")}
-    return Place(
+    return RuntimeConfig(
         train=(str(folder / "train" / shard),), held_out=(str(folder / "held_out" / shard),),
         books=str(folder / "books.parquet"), **names, checkpoint_every=3, device="cpu", threads=1,
     )  # fmt: skip
 
 
-def changed(place: Place, **values: Any) -> Place:
+def changed(place: RuntimeConfig, **values: Any) -> RuntimeConfig:
     """The same place but for `values`."""
     return dataclasses.replace(place, **values)
 
@@ -117,7 +117,7 @@ class Heard(PrintReporter):
 
 
 def train_here(
-    config: PretrainConfig, place: Place, at_update: AtUpdate | None = None,
+    config: PretrainConfig, place: RuntimeConfig, at_update: AtUpdate | None = None,
     vault: Vault | None = None,
 ) -> Heard:  # fmt: skip
     """Pre-train in this process, to the end or to where it is asked to stop."""
@@ -129,7 +129,7 @@ def train_here(
     return heard
 
 
-def train_on(ranks: RankGroup, config: PretrainConfig, place: Place) -> str:
+def train_on(ranks: RankGroup, config: PretrainConfig, place: RuntimeConfig) -> str:
     """Pre-train on these ranks; returns what rank 0 said. Raises RankError."""
     return str(ranks.call(train_here, config, place)[0].text)
 
@@ -139,7 +139,7 @@ def zero(stage: int) -> str:
     return str(DEEPSPEED_FOLDER / f"zero{stage}.json")
 
 
-def output_of(place: Place) -> dict[str, bytes]:
+def output_of(place: RuntimeConfig) -> dict[str, bytes]:
     """The deterministic outputs of the training there, by name."""
     output = Path(place.output)
     names = ["model.safetensors", "config.json", "metrics.jsonl", "samples.jsonl", "samples.md"]
@@ -148,23 +148,23 @@ def output_of(place: Place) -> dict[str, bytes]:
     return {str(file.relative_to(output)): file.read_bytes() for file in files}
 
 
-def rows_of(place: Place, file: str = "metrics.jsonl") -> list[dict[str, Any]]:
+def rows_of(place: RuntimeConfig, file: str = "metrics.jsonl") -> list[dict[str, Any]]:
     """The rows of an output in JSON lines."""
     return [json.loads(line) for line in (Path(place.output) / file).read_text().splitlines()]
 
 
-def curve(place: Place, name: str) -> list[float]:
+def curve(place: RuntimeConfig, name: str) -> list[float]:
     """A metric's values in the order of the steps."""
     return [row[name] for row in rows_of(place) if name in row]
 
 
-def traces(place: Place) -> list[dict[str, Any]]:
+def traces(place: RuntimeConfig) -> list[dict[str, Any]]:
     """What all ranks computed, in the order of steps and micro-batches."""
     files = (Path(place.output) / "trace").glob("rank-*.jsonl")
     rows = [row for file in files for row in rows_of(place, f"trace/{file.name}")]
     return sorted(rows, key=lambda row: (row["step"], row["index"]))
 
 
-def checkpoints_of(place: Place) -> list[int]:
+def checkpoints_of(place: RuntimeConfig) -> list[int]:
     """The steps of its checkpoints."""
     return sorted(int(path.name[5:]) for path in Path(place.output).glob("checkpoints/step-*"))
