@@ -28,11 +28,11 @@ from gpt1.model.loss import LanguageModelling
 from gpt1.train import engine as engine_module
 from gpt1.train.deepspeed_engine import make_engine
 from gpt1.train.describe import memory
+from gpt1.train.dist import DistContext
 from gpt1.train.engine import MicroBatch
 from gpt1.train.optimizer import OptimizerConfig
 from gpt1.train.preflight import MARGIN, checkpoint_copies
 from gpt1.train.pretrain_config import DEEPSPEED_FOLDER
-from gpt1.train.dist import DistContext
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,8 @@ from gpt1.data.sequences import SequenceSampler
 from gpt1.data.shard_file import id_type, ids_sha256, open_shard, write_shard
 from gpt1.data.shards import TokenShards
 from gpt1.model.config import ModelConfig
-from gpt1.train.prefetcher import Prefetcher
 from gpt1.train.engine import MicroBatch
+from gpt1.train.prefetcher import Prefetcher
 from gpt1.train.throughput import peak_tflops
 
 BAR, LOADER_BAR, HF_BAR, MFU_BAR = 0.97, 5e6, 1.5, 0.5

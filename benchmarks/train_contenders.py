@@ -22,10 +22,10 @@ from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.model.loss import LanguageModelling
 from gpt1.train.deepspeed_engine import make_engine
+from gpt1.train.dist import DistContext
 from gpt1.train.engine import MicroBatch
 from gpt1.train.optimizer import OptimizerConfig, parameter_groups
 from gpt1.train.pretrain_config import DEEPSPEED_FOLDER
-from gpt1.train.dist import DistContext
 
 MARK = "@"
 RATE = 1e-4

@@ -13,7 +13,7 @@ from gpt1.errors import StoppedError, UserError
 from stages._ray_claims import claims_released
 
 if TYPE_CHECKING:
-    from gpt1.train.pretrain_config import RuntimeConfig, PretrainConfig
+    from gpt1.train.pretrain_config import PretrainConfig, RuntimeConfig
     from stages.contract import Context, Reporter, Travel
 
 RESTARTS = 3
@@ -23,7 +23,8 @@ SENT = ".sent.json"
 
 
 def train_on_ray(
-    config: PretrainConfig, place: RuntimeConfig, context: Context, workers: int, resize_every: float
+    config: PretrainConfig, place: RuntimeConfig, context: Context, workers: int,
+    resize_every: float,
 ) -> None:
     """Run `gpt1.train.pretrain.pretrain` on `workers` ranks of the Ray cluster this process is
     connected to.
@@ -92,8 +93,8 @@ def run_rank(arguments: dict[str, Any]) -> None:
     So is a stop on request (a file `stop` in the attempt's folder): Ray must not start the ranks
     again.
     """
-    from gpt1.train.stop_signal import Stopped
     from gpt1.train.pretrain import pretrain
+    from gpt1.train.stop_signal import Stopped
 
     travel: Travel | None = arguments["travel"]
     place = _here(arguments["place"], travel) if travel else arguments["place"]

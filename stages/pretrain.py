@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gpt1.model.config import ModelConfig
     from gpt1.text.vocabulary import Vocabulary
     from gpt1.train.describe import Device, Forecast
-    from gpt1.train.pretrain_config import RuntimeConfig, PretrainConfig
+    from gpt1.train.pretrain_config import PretrainConfig, RuntimeConfig
 
 INITIAL = "init_from/"
 
@@ -506,7 +506,7 @@ def _saving(settings: PretrainSettings) -> dict[str, Any]:
 
 
 def _place(settings: PretrainSettings, context: Context) -> RuntimeConfig:
-    from gpt1.train.pretrain_config import Place
+    from gpt1.train.pretrain_config import RuntimeConfig
 
     shards = context.input("shard")
     initial = _initial(context.external_files)

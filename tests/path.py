@@ -67,6 +67,7 @@ def is_import(frame: FrameType | None) -> bool:
 def prepare_step(folder: Path) -> Work:
     """The work of `step`."""
     from gpt1.train.interrupt import Stopped
+
     from gpt1.train.pretrain import pretrain
     from gpt1.train.reporter import PrintReporter
 

@@ -38,8 +38,8 @@ import torch  # noqa: E402
 
 from gpt1.data.shard_file import open_shard  # noqa: E402
 from gpt1.model.config import ModelConfig  # noqa: E402
-from gpt1.train.pretrain_config import from_json  # noqa: E402
 from gpt1.train.dist import DistContext  # noqa: E402
+from gpt1.train.pretrain_config import from_json  # noqa: E402
 from gpt1.train.throughput import peak_tflops  # noqa: E402
 
 OURS: dict[str, Any] = {

@@ -20,12 +20,12 @@ from gpt1.tasks.metrics import Score, score
 from gpt1.tasks.table import Task
 from gpt1.tasks.task_model import TaskModel
 from gpt1.tasks.transforms import SPECIAL_TOKENS
-from gpt1.train.prefetcher import Prefetcher
-from gpt1.train.engine import MicroBatch, StepOutput, Precision, TorchEngine
+from gpt1.train.engine import MicroBatch, Precision, StepOutput, TorchEngine
 from gpt1.train.loop import train
 from gpt1.train.optimizer import OptimizerConfig
-from gpt1.train.rng import generator
+from gpt1.train.prefetcher import Prefetcher
 from gpt1.train.reporter import Reporter
+from gpt1.train.rng import generator
 from gpt1.train.schedule import learning_rate
 
 

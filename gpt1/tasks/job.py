@@ -20,8 +20,8 @@ from gpt1.tasks.metrics import Score, score
 from gpt1.tasks.pieces import Pieces
 from gpt1.tasks.task_model import TaskModel
 from gpt1.tasks.transforms import SHORTEST, SpecialIds, Truncation
-from gpt1.train.rng import generator
 from gpt1.train.reporter import Reporter
+from gpt1.train.rng import generator
 from gpt1.weights.store import load_model
 
 Variant = Literal["full", "no_auxiliary_lm", "no_pretraining", "lstm"]

@@ -351,7 +351,9 @@ class CheckpointManager:
 
         Its snapshots are put into `output`/snapshots. Damaged ones are skipped with a warning.
         """
-        found = self.ranks.run_on_all_ranks(lambda: self._latest(fits) if self.ranks.is_main else None)
+        found = self.ranks.run_on_all_ranks(
+            lambda: self._latest(fits) if self.ranks.is_main else None
+        )
         known: Checkpoint | None = self.ranks.broadcast_object(found and replace(found, state=None))
         return found or known
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gpt1.errors import UserError
 from gpt1.train._deepspeed_private import gather, import_deepspeed, scatter
 from gpt1.train.checkpoint import WEIGHTS, TrainingState
+from gpt1.train.dist import DistContext
 from gpt1.train.engine import (
     PARTS,
     Engine,
@@ -31,7 +32,6 @@ from gpt1.train.engine import (
 from gpt1.train.host_memory import keep_freed_memory
 from gpt1.train.optimizer import OptimizerConfig, make_optimizer
 from gpt1.train.pretrain_config import DEEPSPEED_FOLDER, computes_alone
-from gpt1.train.dist import DistContext
 
 COMPUTED = (
     "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps",

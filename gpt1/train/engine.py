@@ -59,7 +59,9 @@ class Engine(ABC):
     observer: Callable[[int, MicroBatch], None] | None = None
     """Told the step and each micro-batch after its forward and backward."""
 
-    def step(self, step: int, micro_batches: Sequence[MicroBatch], learning_rate: float) -> StepOutput:
+    def step(
+        self, step: int, micro_batches: Sequence[MicroBatch], learning_rate: float
+    ) -> StepOutput:
         """One update (0-based `step`) from this rank's micro-batches, whose number must be the
         same every time.
         """

@@ -18,10 +18,10 @@ import torch.distributed as dist
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.train.describe import Memory, memory, size
+from gpt1.train.dist import DistContext
 from gpt1.train.estimate import checkpoint_bytes
 from gpt1.train.free_memory import free_memory
-from gpt1.train.pretrain_config import RuntimeConfig, PretrainConfig
-from gpt1.train.dist import DistContext
+from gpt1.train.pretrain_config import PretrainConfig, RuntimeConfig
 
 MARGIN = 0.75
 """A training is refused only where so much of the estimate does not fit: on CPUs it takes 0.96
@@ -60,7 +60,8 @@ class Need:
 
 
 def check_before_training(
-    config: PretrainConfig, place: RuntimeConfig, ranks: DistContext, zero: int, info: Callable[[str], None]
+    config: PretrainConfig, place: RuntimeConfig, ranks: DistContext, zero: int,
+    info: Callable[[str], None],
 ) -> None:
     """Raise UserError, on all ranks, when the training cannot fit; say on rank 0 what it needs and
     how fast the ranks exchange.
@@ -95,7 +96,8 @@ def check_before_training(
 
 
 def expected(
-    config: PretrainConfig, place: RuntimeConfig, ranks: DistContext, zero: int, other: Changes | None = None
+    config: PretrainConfig, place: RuntimeConfig, ranks: DistContext, zero: int,
+    other: Changes | None = None,
 ) -> Memory:
     """The estimate for one rank; `other` replaces arguments of gpt1.train.describe.memory."""
     given = {
@@ -141,7 +143,9 @@ def told(need: Need) -> str:
     return f"about {size(need.each)} per rank{copies}{beside}, {size(need.free)} free"
 
 
-def options(config: PretrainConfig, place: RuntimeConfig, ranks: DistContext, zero: int) -> list[str]:
+def options(
+    config: PretrainConfig, place: RuntimeConfig, ranks: DistContext, zero: int
+) -> list[str]:
     """What makes a rank need less, with the bytes it would need then, the most first."""
     now = expected(config, place, ranks, zero).total
     found = []
@@ -165,7 +169,9 @@ def _changes(
         yield f"zero 3 instead of {zero}", {"zero": 3}
 
 
-def _need(config: PretrainConfig, place: RuntimeConfig, ranks: DistContext, zero: int) -> Need | None:
+def _need(
+    config: PretrainConfig, place: RuntimeConfig, ranks: DistContext, zero: int
+) -> Need | None:
     """What is needed and what is free where it is tightest, the same on every rank; None where a
     rank cannot tell.
 

@@ -19,7 +19,6 @@ from gpt1.data.shards import TokenShards
 from gpt1.errors import UserError
 from gpt1.model.loss import LanguageModelling
 from gpt1.text.vocabulary import Vocabulary
-from gpt1.train.prefetcher import Prefetcher
 from gpt1.train.checkpoint import (
     Checkpoint,
     CheckpointFacts,
@@ -28,28 +27,29 @@ from gpt1.train.checkpoint import (
     RetentionPolicy,
 )
 from gpt1.train.deepspeed_engine import make_engine, stage_in_force
+from gpt1.train.determinism_log import DeterminismLog
+from gpt1.train.dist import DistContext, accumulation
 from gpt1.train.divergence import Diverged
 from gpt1.train.engine import Engine, MicroBatch, initial_state
 from gpt1.train.history import History, write_lines
 from gpt1.train.initial import initial_model
-from gpt1.train.stop_signal import StopSignal, Stopped
 from gpt1.train.loop import train
 from gpt1.train.optimizer import OptimizerConfig
+from gpt1.train.prefetcher import Prefetcher
 from gpt1.train.preflight import check_before_training
 from gpt1.train.pretrain_config import (
     DEEPSPEED_FOLDER,
-    RuntimeConfig,
     PretrainConfig,
+    RuntimeConfig,
     computes_alone,
     differing,
     from_json,
 )
-from gpt1.train.dist import DistContext, accumulation
 from gpt1.train.reporter import PrintReporter, Reporter
 from gpt1.train.rollback import batch_of, going_back, same_batches, skipped_in, told
 from gpt1.train.schedule import learning_rate
+from gpt1.train.stop_signal import Stopped, StopSignal
 from gpt1.train.throughput import ThroughputMeter, peak_tflops
-from gpt1.train.determinism_log import DeterminismLog
 from gpt1.train.validation import HeldOut
 from gpt1.train.watch import Watch
 from gpt1.weights.store import save_weights
@@ -75,7 +75,7 @@ def pretrain(
     however often training was killed.
 
     Raises Stopped, on all ranks after the same step and with a whole checkpoint, when that was
-    asked for (gpt1.train.stop_signal). Raises UserError for what the user can mend: shards of another
+    asked for (gpt1.train.stop_signal). Raises UserError for what the user can fix: shards of another
     vocabulary, too little text or memory, a diverging loss.
     """
     ranks = DistContext.connect(place.device, place.threads)
@@ -101,7 +101,7 @@ def pretrain(
         watch = Watch(
             config, engine, ranks, held_out, vocabulary, History(), checkpoints,
             place.checkpoint_every, _facts(config, place, ranks, engine), output, reporter,
-            throughput, requests, sampler, place.spike,
+            throughput, stop_signal, sampler, place.spike,
         )  # fmt: skip
         start = _resume(watch, checkpoints.latest())
         throughput.start(start)
@@ -197,7 +197,8 @@ def open_sequences(
 
 
 def _engine(
-    module: LanguageModelling, config: PretrainConfig, place: RuntimeConfig, ranks: DistContext, share: int
+    module: LanguageModelling, config: PretrainConfig, place: RuntimeConfig, ranks: DistContext,
+    share: int,
 ) -> Engine:
     module.gpt.recompute = place.checkpoint_activations
     if config.compile:
@@ -218,14 +219,18 @@ def _deepspeed_file(place: RuntimeConfig) -> Path:
     return Path(place.deepspeed) if place.deepspeed else DEEPSPEED_FOLDER / "zero1.json"
 
 
-def _new_module(config: PretrainConfig, place: RuntimeConfig, vocabulary: Vocabulary) -> LanguageModelling:
+def _new_module(
+    config: PretrainConfig, place: RuntimeConfig, vocabulary: Vocabulary
+) -> LanguageModelling:
     """The model with its initial weights, on the CPU."""
     return LanguageModelling(
         initial_model(config, place, vocabulary), config.loss_chunk, config.pad_vocabulary
     )
 
 
-def _facts(config: PretrainConfig, place: RuntimeConfig, ranks: DistContext, engine: Engine) -> CheckpointFacts:
+def _facts(
+    config: PretrainConfig, place: RuntimeConfig, ranks: DistContext, engine: Engine
+) -> CheckpointFacts:
     return CheckpointFacts(asdict(config), ranks.world, engine.stage, place.run)
 
 
@@ -239,7 +244,7 @@ def _batches(watch: Watch) -> Callable[[int], Sequence[MicroBatch]]:
 
 
 def read_share(
-    sampler: SequenceSampler, batch: int, config: PretrainConfig, ranks: Ranks
+    sampler: SequenceSampler, batch: int, config: PretrainConfig, ranks: DistContext
 ) -> list[MicroBatch]:
     """This rank's micro-batches rank, rank + world, ... of a global batch, given by its number.
 

@@ -43,7 +43,7 @@ class HeldOut:
         return len(self.windows)
 
     def measure(
-        self, loss_of: LossOf, limit: int, micro_batch: int, ranks: Ranks
+        self, loss_of: LossOf, limit: int, micro_batch: int, ranks: DistContext
     ) -> tuple[dict[str, float], int]:
         """Loss (nats a token), perplexity and bits a byte on `limit` windows, evenly spread (0:
         all); and how many there were.
@@ -51,7 +51,9 @@ class HeldOut:
         chosen = self.windows[spread(len(self.windows), limit)]
         return self._figures(mean_loss(loss_of, chosen, micro_batch, ranks), chosen), len(chosen)
 
-    def by_book(self, loss_of: LossOf, micro_batch: int, ranks: DistContext) -> list[dict[str, Any]]:
+    def by_book(
+        self, loss_of: LossOf, micro_batch: int, ranks: DistContext
+    ) -> list[dict[str, Any]]:
         """The same for each book alone, on all its windows. All ranks must call it."""
         ends = [*(start for _, start in self.books), len(self.windows)]
         rows = []

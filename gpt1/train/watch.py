@@ -18,16 +18,16 @@ from gpt1.generate import Sampling, generate
 from gpt1.model.gpt import GPT
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.checkpoint import CheckpointFacts, CheckpointManager, sha256
+from gpt1.train.dist import DistContext
 from gpt1.train.divergence import refuse_divergence
 from gpt1.train.engine import Engine, StepOutput
 from gpt1.train.history import History
-from gpt1.train.stop_signal import StopSignal, Stopped
 from gpt1.train.pretrain_config import PretrainConfig
-from gpt1.train.rng import generator
-from gpt1.train.dist import DistContext
 from gpt1.train.reporter import Reporter
+from gpt1.train.rng import generator
 from gpt1.train.rollback import batch_of, skipped_in
 from gpt1.train.schedule import learning_rate
+from gpt1.train.stop_signal import Stopped, StopSignal
 from gpt1.train.throughput import ThroughputMeter, step_line
 from gpt1.train.validation import HeldOut
 from gpt1.weights.store import save_weights
@@ -44,7 +44,7 @@ class Watch:
 
     config: PretrainConfig
     engine: Engine
-    ranks: Ranks
+    ranks: DistContext
     held_out: HeldOut
     vocabulary: Vocabulary
     history: History

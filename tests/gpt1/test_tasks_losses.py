@@ -21,8 +21,8 @@ from gpt1.tasks.heads import soft_labels
 from gpt1.tasks.table import TASKS, Task
 from gpt1.tasks.task_model import TaskModel
 from gpt1.tasks.transforms import SpecialIds, sequences
-from gpt1.train.rng import generator
 from gpt1.train.reporter import PrintReporter
+from gpt1.train.rng import generator
 from tests.gpt1 import weight_samples as samples
 
 VOCABULARY, CONTEXT = 60, 48

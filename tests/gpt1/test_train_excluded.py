@@ -15,10 +15,10 @@ from gpt1.errors import UserError
 from gpt1.model.gpt import GPT
 from gpt1.model.loss import LanguageModelling
 from gpt1.train.deepspeed_engine import make_engine
+from gpt1.train.dist import DistContext, accumulation
 from gpt1.train.optimizer import OptimizerConfig
 from gpt1.train.pretrain import read_share
-from gpt1.train.pretrain_config import Place
-from gpt1.train.dist import DistContext, accumulation
+from gpt1.train.pretrain_config import RuntimeConfig
 from tests.gpt1 import tiny_pretraining as tiny
 from tests.gpt1.rank_group import RankGroup
 from tests.gpt1.tiny_pretraining import CONFIG, NEEDS_COMPILER, changed, output_of
@@ -43,7 +43,9 @@ def model() -> GPT:
     return GPT(SHAPE, torch.Generator().manual_seed(5))
 
 
-def gradient_of(place: RuntimeConfig, chunk: int = 0, compiled: bool = False) -> tuple[float, Gradient]:
+def gradient_of(
+    place: RuntimeConfig, chunk: int = 0, compiled: bool = False
+) -> tuple[float, Gradient]:
     """The mean of the micro-batches' losses, and of their gradients, over all ranks (gloo)."""
     ranks, module = DistContext.connect("cpu", threads=1), LanguageModelling(model(), chunk)
     if compiled:
@@ -90,13 +92,15 @@ COMPILED = pytest.param(24, True, marks=[pytest.mark.slow, NEEDS_COMPILER])
 
 @pytest.mark.parametrize(("chunk", "compiled"), [(0, False), (5, False), COMPILED])
 def test_the_gradient_is_that_of_the_batch_without_them(
-    chunk: int, compiled: bool, place: Place
+    chunk: int, compiled: bool, place: RuntimeConfig
 ) -> None:
     agrees(place, gradient_of(place, chunk, compiled))
 
 
 @pytest.mark.slow
-def test_so_is_that_of_two_ranks_with_every_zero_stage(ranks: RankGroup, place: RuntimeConfig) -> None:
+def test_so_is_that_of_two_ranks_with_every_zero_stage(
+    ranks: RankGroup, place: RuntimeConfig
+) -> None:
     expected = agrees(place, *ranks.call(gradient_of, place), *ranks.call(gradient_of, place, 5))
     for stage in range(4):
         for found in ranks.call(step_of, place, stage):
@@ -112,7 +116,9 @@ def test_a_book_that_is_never_read_changes_no_bit(tmp_path: Path) -> None:
     assert output_of(other) == output_of(place)
 
 
-def test_a_batch_of_excluded_books_alone_has_neither_loss_nor_gradient(place: RuntimeConfig) -> None:
+def test_a_batch_of_excluded_books_alone_has_neither_loss_nor_gradient(
+    place: RuntimeConfig
+) -> None:
     """And a killed run resumes to the same bytes."""
     config = dataclasses.replace(EXCLUDING, batch=2, micro_batch=1, log_every=1, prompts=())
     tiny.train_here(config, place)
@@ -132,6 +138,8 @@ def test_a_batch_of_excluded_books_alone_has_neither_loss_nor_gradient(place: Ru
     (("held_out0",), "'held_out0' is none of the 3"),
     (("train0", "train1", "train2"), "all 3 training books are excluded"),
 ])  # fmt: skip
-def test_unknown_books_are_refused(books: tuple[str, ...], message: str, place: RuntimeConfig) -> None:
+def test_unknown_books_are_refused(
+    books: tuple[str, ...], message: str, place: RuntimeConfig
+) -> None:
     with pytest.raises(UserError, match=message):
         tiny.train_here(dataclasses.replace(CONFIG, exclude_books=books), place)

@@ -28,7 +28,7 @@ from gpt1.train._deepspeed_private import import_deepspeed
 from gpt1.train.describe import memory, parts
 from gpt1.train.estimate import checkpoint_bytes, data_bytes
 from gpt1.train.free_memory import free_memory, of_groups
-from gpt1.train.pretrain_config import RuntimeConfig, PretrainConfig
+from gpt1.train.pretrain_config import PretrainConfig, RuntimeConfig
 from gpt1.train.schedule import Schedule, learning_rate
 from gpt1.weights.checkpoint import Checkpoint, save_checkpoint
 from gpt1.weights.store import load_model
@@ -59,7 +59,9 @@ WRONG = {BATCH: "train_batch_size", '{"zero_optimization": {"stage": 4}}': "expe
 
 
 @pytest.mark.parametrize(("text", "named"), [*WRONG.items(), ("{", "JSON"), (None, "missing")])
-def test_wrong_settings_files_are_refused(text: str | None, named: str, place: RuntimeConfig) -> None:
+def test_wrong_settings_files_are_refused(
+    text: str | None, named: str, place: RuntimeConfig
+) -> None:
     """By a rank alone too, which makes no use of them."""
     file = Path(place.books).with_name("zero.json")
     if text:

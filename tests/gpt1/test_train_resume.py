@@ -18,7 +18,7 @@ from gpt1.data.shards import TokenShards
 from gpt1.errors import UserError
 from gpt1.model.loss import window_losses
 from gpt1.train.engine import Precision
-from gpt1.train.pretrain_config import Place
+from gpt1.train.pretrain_config import RuntimeConfig
 from gpt1.weights.store import load_model
 from tests.gpt1 import tiny_pretraining as tiny
 from tests.gpt1.rank_group import RankGroup
@@ -35,13 +35,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> RuntimeConfig:
     return made
 
 
-def attempt(place: RuntimeConfig, folder: Path, *before: RuntimeConfig, **values: Any) -> RuntimeConfig:
+def attempt(
+    place: RuntimeConfig, folder: Path, *before: RuntimeConfig, **values: Any
+) -> RuntimeConfig:
     """The same training with an output folder of its own, which may read earlier checkpoints."""
     earlier = tuple(str(Path(one.output) / "checkpoints") for one in before)
     return changed(place, **{"output": str(folder), "earlier": earlier, **values})
 
 
-def test_outputs_are_complete_and_logged_again_at_the_end(place: RuntimeConfig, tmp_path: Path) -> None:
+def test_outputs_are_complete_and_logged_again_at_the_end(
+    place: RuntimeConfig, tmp_path: Path
+) -> None:
     """Who listened may have died with what was logged before a checkpoint."""
     rows, output = tiny.rows_of(place), Path(place.output)
     assert [row["step"] for row in rows if "loss" in row] == LOGGED
@@ -59,7 +63,9 @@ def test_outputs_are_complete_and_logged_again_at_the_end(place: RuntimeConfig, 
 
 
 @torch.no_grad()
-def test_held_out_figures_are_those_of_the_saved_weights_over_each_book(place: RuntimeConfig) -> None:
+def test_held_out_figures_are_those_of_the_saved_weights_over_each_book(
+    place: RuntimeConfig
+) -> None:
     """At the end all windows of 8 tokens, 5 and 9 of them; before it 5 spread over all."""
     digest = tiny.VOCABULARY.sha256
     shards = TokenShards.open([Path(place.held_out[0])], Path(place.books), "held_out", digest)
@@ -83,7 +89,9 @@ def test_held_out_figures_are_those_of_the_saved_weights_over_each_book(place: R
 
 @pytest.mark.parametrize("kills", [[1, 2], [4], [7, 5, 11], [29], [30]])
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
-def test_killed(kills: list[int], precision: Precision, place: RuntimeConfig, tmp_path: Path) -> None:
+def test_killed(
+    kills: list[int], precision: Precision, place: RuntimeConfig, tmp_path: Path
+) -> None:
     """It resumes to the same bytes. Each number counts one attempt's updates, in its own folder."""
     config = dataclasses.replace(CONFIG, precision=precision)
     usual = place if precision == "fp32" else attempt(place, tmp_path / "usual")
@@ -107,7 +115,9 @@ def stopped_after(said: str, place: RuntimeConfig) -> int:
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "file", "reporter", "stop_after"])
-def test_asked_to_stop_it_makes_a_checkpoint(how: str, place: RuntimeConfig, tmp_path: Path) -> None:
+def test_asked_to_stop_it_makes_a_checkpoint(
+    how: str, place: RuntimeConfig, tmp_path: Path
+) -> None:
     """No checkpoint is due: the one there is, was made for the request."""
 
     def ask(update: int) -> bool:
@@ -189,7 +199,9 @@ def pair(ranks: RankGroup, tmp_path_factory: pytest.TempPathFactory) -> RuntimeC
 
 
 @pytest.mark.slow
-def test_sigterm_to_one_rank_stops_all(pair: RuntimeConfig, ranks: RankGroup, tmp_path: Path) -> None:
+def test_sigterm_to_one_rank_stops_all(
+    pair: RuntimeConfig, ranks: RankGroup, tmp_path: Path
+) -> None:
     """After the same step."""
     again = attempt(pair, tmp_path, checkpoint_every=0, trace=True)
     ranks.begin(tiny.train_here, CONFIG, again)

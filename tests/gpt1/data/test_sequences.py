@@ -16,9 +16,9 @@ from gpt1.data.shard_file import id_type, ids_sha256, open_shard, write_shard
 from gpt1.data.shards import TokenShards
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
+from gpt1.train.dist import DistContext
 from gpt1.train.pretrain import read_share
 from gpt1.train.pretrain_config import PretrainConfig
-from gpt1.train.dist import DistContext
 
 ABOUT = {"vocabulary": "v" * 64, "set": "train", "part": "part-0000"}
 
@@ -120,7 +120,7 @@ def test_ranks_read_disjoint_shares_of_a_batch(
     monkeypatch.setattr(made, "locate", lambda sample: read.append(sample) or reading(sample))
     found: dict[int, list[list[int]]] = {}
     for rank in range(world):
-        share = read_share(made, step, config, Ranks(rank, world, torch.device("cpu")))
+        share = read_share(made, step, config, DistContext(rank, world, torch.device("cpu")))
         assert len(share) == 4 // world
         found |= {one.index: one.inputs[0].tolist() for one in share}
     assert [row for index in range(4) for row in found[index]] == batch.tolist()
