@@ -160,7 +160,7 @@ def _send(output: Path, travel: Travel, mark: str) -> None:
     from gpt1.train.checkpoint import sha256
     from gpt1.train.dist import DistContext
 
-    if not DistContext.connect().first:
+    if not DistContext.connect().is_main:
         return
     listed: dict[str, str] = {}
     if travel.mark(output) != mark:

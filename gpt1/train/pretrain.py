@@ -74,9 +74,9 @@ def pretrain(
     to run; the other files' bytes depend on config, shards, number of ranks and threads alone,
     however often training was killed.
 
-    Raises Stopped, on all ranks after the same step and with a whole checkpoint, when that was
-    asked for (gpt1.train.stop_signal). Raises UserError for what the user can fix: shards of another
-    vocabulary, too little text or memory, a diverging loss.
+    Raises Stopped, on all ranks after the same step and with a complete checkpoint, on request
+    (gpt1.train.stop_signal). Raises UserError for shards of another vocabulary, too little text or
+    memory, or a diverged loss.
     """
     ranks = DistContext.connect(place.device, place.threads)
     share = accumulation(config.batch, config.micro_batch, ranks.world)
@@ -319,7 +319,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except Stopped as stopped:
-        if DistContext.connect().first:
+        if DistContext.connect().is_main:
             print(stopped)
     DistContext.connect().destroy()
     return 0
