@@ -363,7 +363,7 @@ class Pretrain(Stage):
 
     def run(self, settings: PretrainSettings, context: Context) -> None:
         from gpt1.text.vocabulary import Vocabulary
-        from gpt1.train.pretrain import open_sequences
+        from gpt1.train.pretrain import open_data
         from stages._ray_train import train_on_ray
 
         vocabulary = Vocabulary.load(_folder(context.input("vocabulary")))
@@ -371,20 +371,20 @@ class Pretrain(Stage):
         place = _place(settings, context)
         workers = context.resources.workers or 1
         _check_ranks(settings, context.resources)
-        sampler, held_out = open_sequences(config, place, vocabulary)
+        data = open_data(config, place)
         if config.warmup > 0.1 * config.steps:
             context.info(
                 f"warning: warmup takes {config.warmup:,} of {config.steps:,} steps; expected at"
                 " most a tenth, as more usually trains badly: lower `warmup_steps`"
             )
         context.info(
-            f"{config.model.parameters():,} parameters, {sampler.shards.tokens:,} tokens in"
-            f" {sampler.per_epoch:,} sequences, {len(held_out):,} held out; {workers} ranks, ZeRO"
-            f" {settings.zero}, {settings.precision}"
+            f"{config.model.parameters():,} parameters, {data.train.shards.tokens:,} tokens in"
+            f" {data.train.per_epoch:,} sequences, {len(data.held_out):,} held out; {workers}"
+            f" ranks, ZeRO {settings.zero}, {settings.precision}"
         )
         train_on_ray(config, place, context, workers, settings.resize_every)
         _declare(context)
-        _summarise(settings, context, sampler.per_epoch, config)
+        _summarise(settings, context, data.train.per_epoch, config)
 
 
 def _check_ranks(settings: PretrainSettings, resources: Resources) -> None:

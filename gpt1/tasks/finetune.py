@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,12 +22,11 @@ from gpt1.tasks.table import Task
 from gpt1.tasks.task_model import TaskModel
 from gpt1.tasks.transforms import SPECIAL_TOKENS
 from gpt1.train.engine import MicroBatch, Precision, StepOutput, TorchEngine
-from gpt1.train.loop import train
 from gpt1.train.optimizer import OptimizerConfig
-from gpt1.train.prefetcher import Prefetcher
 from gpt1.train.reporter import Reporter
 from gpt1.train.rng import generator
 from gpt1.train.schedule import learning_rate
+from gpt1.train.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -154,40 +154,45 @@ def score_predictions(
     return score(data.task, [example.label for example in examples], found, groups, seed)
 
 
-class _Run:
-    """What happens beside the updates: curves, progress, evaluation, keeping the best epoch."""
+class Finetuner(Trainer):
+    """Fine-tunes a model, evaluates it after each epoch and keeps the best one."""
 
     def __init__(
-        self, engine: TorchEngine, model: TaskModel, data: TaskSet, config: FinetuneConfig,
-        per_epoch: int, reporter: Reporter,
+        self, model: TaskModel, data: TaskSet, config: FinetuneConfig, device: torch.device,
+        reporter: Reporter,
     ) -> None:
-        self.engine, self.model, self.data, self.config, self.reporter = (
-            engine, model, data, config, reporter,
+        self.model, self.data, self.config, self.reporter = model, data, config, reporter
+        batches = _Batches(data, config)
+        engine = TorchEngine(
+            model, OptimizerConfig(weight_decay=config.weight_decay, clip=config.grad_clip),
+            seed=config.seed, accumulation=config.gradient_accumulation_steps,
+            precision=config.precision, device=device,
+        )  # fmt: skip
+        self.per_epoch = batches.per_epoch
+        steps = self.per_epoch * config.epochs
+        warmup = config.warmup_steps
+        if warmup is None:
+            warmup = round(config.warmup_ratio * steps)
+        rate = partial(
+            learning_rate, max_lr=config.lr, warmup=warmup, steps=steps, schedule="linear"
         )
-        self.per_epoch, self.steps = per_epoch, per_epoch * config.epochs
+        super().__init__(engine, batches, rate, steps)
         self.result = Result()
 
-    def rate(self, step: int) -> float:
-        """The learning rate of an update (0-based)."""
-        warmup = self.config.warmup_steps
-        if warmup is None:
-            warmup = round(self.config.warmup_ratio * self.steps)
-        return learning_rate(
-            step, max_lr=self.config.lr, warmup=warmup, steps=self.steps, schedule="linear"
-        )
-
-    def after_step(self, done: int, outcome: StepOutput) -> None:
+    def after_step(self, output: StepOutput) -> None:
+        """Log, and evaluate at the end of an epoch."""
+        done = self.step
         if done % self.config.log_every == 0 or done == self.steps:
-            self._point(done, self._training_figures(done, outcome))
+            self._point(done, self._training_figures(done, output))
             self.reporter.progress(done, self.steps, "steps")
         if done % self.per_epoch == 0:
             self._evaluate(done)
 
-    def _training_figures(self, done: int, outcome: StepOutput) -> dict[str, float]:
+    def _training_figures(self, done: int, output: StepOutput) -> dict[str, float]:
         assert self.model.parts is not None
         task, lm = (float(part) for part in self.model.parts)
         return {
-            "loss": float(outcome.losses.mean()), "task_loss": task, "lm_loss": lm,
+            "loss": float(output.losses.mean()), "task_loss": task, "lm_loss": lm,
             "lr": self.rate(done - 1),
         }
 
@@ -213,14 +218,7 @@ def finetune(
     """Train all parameters of `model`, evaluate on dev after each epoch, return the best epoch;
     `model` ends with its weights.
     """
-    batches = _Batches(data, config)
-    optimizer = OptimizerConfig(weight_decay=config.weight_decay, clip=config.grad_clip)
-    engine = TorchEngine(
-        model, optimizer, seed=config.seed, accumulation=config.gradient_accumulation_steps,
-        precision=config.precision, device=device,
-    )
-    run = _Run(engine, model, data, config, batches.per_epoch, reporter)
-    ahead = Prefetcher(batches, run.steps, pin=device.type == "cuda")
-    train(engine, ahead, run.rate, steps=run.steps, after_step=run.after_step)
-    model.load_state_dict(run.result.weights)
-    return run.result
+    finetuner = Finetuner(model, data, config, device, reporter)
+    finetuner.train()
+    model.load_state_dict(finetuner.result.weights)
+    return finetuner.result

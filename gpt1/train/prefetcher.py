@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from gpt1.train.engine import MicroBatch
-from gpt1.train.loop import MicroBatches
 
 DEPTH = 4
 """Steps read ahead: a device is given work well before it needs it, so a slow read must last
@@ -21,7 +20,9 @@ class Prefetcher:
     made for another is thrown away.
     """
 
-    def __init__(self, make: MicroBatches, steps: int, pin: bool = False) -> None:
+    def __init__(
+        self, make: Callable[[int], Sequence[MicroBatch]], steps: int, pin: bool = False
+    ) -> None:
         self._make, self._steps, self._pin = make, steps, pin
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self._next: deque[tuple[int, Future[Sequence[MicroBatch]]]] = deque()
@@ -34,6 +35,17 @@ class Prefetcher:
         for ahead in range(first, max(step + 1, min(step + 1 + DEPTH, self._steps))):
             self._next.append((ahead, self._thread.submit(self._prepare, ahead)))
         return self._next.popleft()[1].result()
+
+    def discard(self) -> None:
+        """Forget what was read ahead: `make` gives other batches now."""
+        for _, batch in self._next:
+            batch.cancel()
+        self._next.clear()
+
+    def close(self) -> None:
+        """End the thread."""
+        self.discard()
+        self._thread.shutdown()
 
     def _prepare(self, step: int) -> Sequence[MicroBatch]:
         made = self._make(step)

@@ -1,75 +1,413 @@
-"""Pre-training as each rank runs it, under Ray Train or `torchrun`:
+"""Pre-training as every rank runs it, under Ray Train or `torchrun`:
 
 torchrun --nproc-per-node 2 -m gpt1.train.pretrain --config FILE
+
+    train         from the newest checkpoint, or the initial weights, to the last step
+    train_step    micro-batches in, an optimizer step, losses out (gpt1.train.trainer)
+    after_step    log, validate, sample, snapshot and checkpoint where they are due
+    roll_back     to a checkpoint before a diverged loss, skipping batches
+
+What is due depends on the step alone, so all ranks decide alike. A checkpoint comes last, so that
+it holds everything its step has reported.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from gpt1.data.sequences import SequenceSampler
 from gpt1.data.shards import TokenShards
 from gpt1.errors import UserError
+from gpt1.generate import Sampling, generate
+from gpt1.model.gpt import GPT
 from gpt1.model.loss import LanguageModelling
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.checkpoint import (
+    SNAPSHOTS,
     Checkpoint,
     CheckpointFacts,
     CheckpointManager,
     CheckpointStorage,
     RetentionPolicy,
+    sha256,
 )
 from gpt1.train.deepspeed_engine import make_engine, stage_in_force
 from gpt1.train.determinism_log import DeterminismLog
 from gpt1.train.dist import DistContext, accumulation
-from gpt1.train.divergence import Diverged
-from gpt1.train.engine import Engine, MicroBatch, initial_state
+from gpt1.train.divergence import Diverged, refuse_divergence
+from gpt1.train.engine import Engine, MicroBatch, StepOutput, initial_state
 from gpt1.train.history import History, write_lines
 from gpt1.train.initial import initial_model
-from gpt1.train.loop import train
 from gpt1.train.optimizer import OptimizerConfig
-from gpt1.train.prefetcher import Prefetcher
 from gpt1.train.preflight import check_before_training
 from gpt1.train.pretrain_config import (
-    DEEPSPEED_FOLDER,
     PretrainConfig,
     RuntimeConfig,
     computes_alone,
+    deepspeed_file,
     differing,
     from_json,
 )
 from gpt1.train.reporter import PrintReporter, Reporter
+from gpt1.train.rng import generator
 from gpt1.train.rollback import batch_of, going_back, same_batches, skipped_in, told
 from gpt1.train.schedule import learning_rate
 from gpt1.train.stop_signal import Stopped, StopSignal
-from gpt1.train.throughput import ThroughputMeter, peak_tflops
+from gpt1.train.throughput import ThroughputMeter, peak_tflops, step_line
+from gpt1.train.trainer import Trainer
 from gpt1.train.validation import HeldOut
-from gpt1.train.watch import Watch
 from gpt1.weights.store import save_weights
 
 BOOKS_FILE = "held_out_books.jsonl"
 THROUGHPUT_FILE = "throughput.jsonl"
-NewModule = Callable[[], LanguageModelling]
-"""Makes the model with its initial weights."""
+PREFIX = "gpt."  # the model's name inside LanguageModelling
+
+
+@dataclass(frozen=True)
+class PretrainData:
+    """What pre-training reads."""
+
+    train: SequenceSampler
+    held_out: HeldOut
+    vocabulary: Vocabulary
+
+
+class Pretrainer(Trainer):
+    """Pre-trains one model on all ranks.
+
+    Without a `storage`, checkpoints are in `runtime.output`, which all ranks share.
+    """
+
+    def __init__(
+        self, config: PretrainConfig, runtime: RuntimeConfig, ranks: DistContext,
+        data: PretrainData, reporter: Reporter, storage: CheckpointStorage | None = None,
+    ) -> None:
+        self.config, self.runtime, self.ranks = config, runtime, ranks
+        self.data, self.reporter = data, reporter
+        self.output = Path(runtime.output)
+        engine = self._build_engine()
+        rate = partial(
+            learning_rate, max_lr=config.max_lr, warmup=config.warmup, steps=config.steps,
+            schedule=config.schedule,
+        )
+        super().__init__(engine, self.read_micro_batches, rate, config.steps)
+        self.checkpoints = CheckpointManager(
+            self.output, [Path(path) for path in runtime.earlier],
+            RetentionPolicy(runtime.keep_checkpoints, runtime.keep_every), ranks, reporter.info,
+            storage,
+        )  # fmt: skip
+        self.facts = CheckpointFacts(asdict(config), ranks.world, engine.stage, runtime.run)
+        self.stop_signal = StopSignal(
+            ranks, self.output, runtime.checkpoint_minutes, runtime.stop_after,
+            asked=reporter.should_stop,
+        )
+        self.throughput = ThroughputMeter(
+            config.model, config.batch * config.model.context, ranks.world,
+            peak_tflops(ranks.device),
+        )
+        self.history = History()
+        self._losses: list[Tensor] = []
+        """Losses of the steps since the last look, each (A,), still on the device."""
+        self._speeds: list[dict[str, float]] = []
+
+    def train(self) -> None:
+        """Train from the newest checkpoint to the last step, and write the results.
+
+        Raises Stopped, on all ranks after the same step, when a checkpoint has been saved on
+        request; Diverged where a loss diverges and no rollback is left.
+        """
+        with self.stop_signal:
+            self.load(self.checkpoints.latest())
+            try:
+                while self.step < self.steps:
+                    try:
+                        self.after_step(self.train_step())
+                    except Diverged as diverged:
+                        self.roll_back(diverged)
+            except Stopped:
+                self._settle()
+                raise
+            self._settle()
+        self.write_results()
+
+    def after_step(self, output: StepOutput) -> None:
+        """Report, validate and save what is due.
+
+        Raises Diverged, and Stopped after a checkpoint when all ranks have agreed to stop.
+        """
+        config, step, last = self.config, self.step, self.step == self.steps
+        self._losses.append(output.losses)
+        if last or step % config.log_every == 0:
+            self.check_losses()
+            self.log(output)
+        validate, snapshot = (
+            is_due(step, every) for every in (config.validate_every, config.snapshot_every)
+        )
+        request = self.stop_signal.poll()
+        save = request.stop or request.save or is_due(step, self.runtime.checkpoint_every)
+        if last or validate or snapshot or save:
+            with self.throughput.paused():
+                self.check_losses()
+                if last or validate:
+                    self.validate()
+                if snapshot:
+                    self.snapshot()
+                if last or save:
+                    self.checkpoint()
+        if request.stop and not last:
+            raise Stopped(step)
+
+    def check_losses(self) -> None:
+        """Read the steps' losses from the device and add their means to the history.
+
+        A mean is summed in the order of the micro-batches, whatever the number of ranks.
+        Raises Diverged.
+        """
+        if not self._losses:
+            return
+        gathered = self.ranks.gather(torch.stack(self._losses).double())  # (world, S, A)
+        rows = gathered.permute(1, 2, 0).flatten(1)  # (S, A x world), by index of the micro-batch
+        means = [math.fsum(losses) / len(losses) for losses in rows.tolist()]
+        self._losses.clear()
+        before = self.history.last("loss")
+        refuse_divergence(
+            means, self.step, self.config, self.books_of, before, self.runtime.spike
+        )
+        self.history.pending += [
+            mean
+            for step, mean in enumerate(means, self.step - len(means))
+            if self.data.train.kept(self.batch_of(step), self.config.batch).any()
+        ]
+
+    def log(self, output: StepOutput) -> None:
+        """Add a row of metrics, and show it."""
+        config, step = self.config, self.step
+        values = {"lr": self.rate(step - 1), "gradient_norm": float(output.gradient_norm)}
+        loss = {"loss": self.history.take_loss()} if self.history.pending else {}
+        row = self.history.row(step, {**loss, **values})
+        if skipped := self.batch_of(step - 1) - (step - 1):
+            row["skipped_batches"] = skipped
+        speed = self.throughput.read(step)
+        self._speeds.append({"step": step, **speed})
+        if self.ranks.is_main:
+            line = step_line(step, self.steps, row, speed, config.batch * config.model.context)
+            self.reporter.progress(step, self.steps, "steps", line)
+            shown = {name: value for name, value in {**row, **speed}.items() if name != "step"}
+            self.reporter.log(step, shown)
+
+    def validate(self) -> None:
+        """Loss on `validate_windows` held-out sequences; at the end on all, book by book.
+
+        Raises Diverged: the last step may have spoiled the weights.
+        """
+        config, held_out, evaluate = self.config, self.data.held_out, self.engine.evaluate
+        if self.step == self.steps:
+            self.history.books = held_out.by_book(evaluate, config.micro_batch, self.ranks)
+            values, count = held_out.whole(self.history.books), len(held_out)
+        else:
+            values, count = held_out.measure(
+                evaluate, config.validate_windows, config.micro_batch, self.ranks
+            )
+        refuse_divergence([values["validation_loss"]], self.step, config, self.books_of)
+        self.history.row(self.step, values)
+        samples = self.sample()
+        self.history.samples += samples
+        if not self.ranks.is_main:
+            return
+        self.history.write(self.output)  # so that a killed training leaves its curves
+        self.reporter.log(self.step, values)
+        self.reporter.info(
+            f"step {self.step}: held-out perplexity {values['validation_perplexity']:.2f},"
+            f" {values['validation_bits_per_byte']:.3f} bits per byte, on {count} sequences"
+        )
+        for sample in samples[:1]:
+            text = " / ".join(sample["text"].splitlines())
+            self.reporter.info(f"  {sample['prompt']} > {text}")
+
+    def sample(self) -> list[dict[str, Any]]:
+        """Texts that continue the prompts; rank 0 writes them, with the weights of all ranks."""
+        config = self.config
+        if not config.prompts or not config.sample_tokens:
+            return []
+        weights = self.model_weights()
+        if not self.ranks.is_main:
+            return []
+        with torch.device("meta"):
+            model = GPT(config.model)
+        model.load_state_dict(weights, assign=True)
+        sampling = Sampling(config.temperature, config.top_k)
+        texts = []
+        for number, prompt in enumerate(config.prompts):
+            random = generator("sample", config.seed, self.step, number)
+            ids = generate(model, prompt.ids, config.sample_tokens, sampling, random)
+            text = self.data.vocabulary.decode(ids)
+            texts.append({"step": self.step, "prompt": prompt.text, "text": text})
+        return texts
+
+    def snapshot(self) -> None:
+        """Keep the weights alone, for curves over training (paper, figure 2 right)."""
+        weights = self.model_weights()
+        if self.ranks.is_main:
+            file = self.output / SNAPSHOTS / f"step-{self.step:08d}.safetensors"
+            save_weights(file, weights, self.config.model)
+            self.history.snapshots[file.name] = sha256(file)
+
+    def checkpoint(self) -> None:
+        """Begin a checkpoint of everything that a resume needs."""
+        self.stop_signal.saved()
+        self.checkpoints.save(
+            self.step, self.facts, self.history.to_json(), self.history.snapshots,
+            self.engine.copy_state,
+        )
+
+    def load(self, found: Checkpoint | None) -> None:
+        """Continue from a checkpoint; None: from the initial weights, which the engine has.
+
+        Raises UserError where it is of other settings.
+        """
+        self.step = 0
+        if found is not None:
+            if changed := differing(found.facts.config, self.config):
+                raise UserError(
+                    f"{found.folder}: this checkpoint has different settings: {', '.join(changed)}"
+                    " (see its manifest.json); use the same ones, or delete the checkpoints to"
+                    " start over"
+                )
+            self.step, self.history = found.step, History.from_json(found.history)
+            if self.ranks.is_main:
+                self._report_resume(found)
+            self.engine.load_state(found.state)
+        self.throughput.start(self.step)
+
+    def roll_back(self, diverged: Diverged) -> None:
+        """Continue from the newest checkpoint before the batches to skip, or from the start.
+
+        All ranks come here after the same step. Later checkpoints record the rollback; a run that
+        is killed before the next one diverges and rolls back again. Raises `diverged` where no
+        rollback is allowed, or none is left.
+        """
+        event = going_back(diverged, self.history.skipped, self.config, self.books_of)
+        events = [*self.history.skipped, event]
+        self.checkpoints.wait()
+        self._losses.clear()
+
+        def fits(checkpoint: Checkpoint) -> bool:
+            skipped = skipped_in(History.from_json(checkpoint.history).skipped)
+            return checkpoint.step <= event["first"] and same_batches(
+                checkpoint.step, skipped, skipped_in(events)
+            )
+
+        found = self.checkpoints.latest(fits)
+        self.checkpoints.delete_after(found.step if found else 0)
+        if self.ranks.is_main:
+            where = f"to step {found.step}" if found else "to the start, as there is no earlier"
+            self.reporter.info(
+                f"warning: {told(event)}; rolling back {where}{'' if found else ' checkpoint'}"
+                f" (rollback {len(events)} of {self.config.rollbacks})"
+            )
+        if found is None:
+            self.history = History()
+            weights = dict(self.initial_module().named_parameters())
+            self.engine.load_state(initial_state(weights))
+        self.load(found)
+        self.history.skipped = events
+        self.batches.discard()
+
+    def write_results(self) -> None:
+        """Write the model, and what training has reported."""
+        weights = self.model_weights()
+        if self.ranks.is_main:
+            save_weights(self.output, weights, self.config.model)
+            self.history.write(self.output)
+            write_lines(self.output / BOOKS_FILE, self.history.books)
+            write_lines(self.output / THROUGHPUT_FILE, self._speeds)
+        self.ranks.barrier()
+
+    def read_micro_batches(self, step: int) -> list[MicroBatch]:
+        """This rank's share of the 0-based `step`'s global batch."""
+        return read_share(self.data.train, self.batch_of(step), self.config, self.ranks)
+
+    def batch_of(self, step: int) -> int:
+        """The batch, in the order of the data, that the 0-based `step` is made from."""
+        return batch_of(step, skipped_in(self.history.skipped))
+
+    def books_of(self, step: int) -> list[str]:
+        """The books that the batch of the 0-based `step` was read from."""
+        return self.data.train.books_of(self.batch_of(step), self.config.batch)
+
+    def model_weights(self) -> dict[str, Tensor]:
+        """The model's weights in fp32 under its own names, on every rank."""
+        return {name.removeprefix(PREFIX): tensor for name, tensor in self.engine.weights().items()}
+
+    def initial_module(self) -> LanguageModelling:
+        """The model with its initial weights, on the CPU. All ranks must call it."""
+        config = self.config
+
+        def make() -> LanguageModelling:
+            model = initial_model(config, self.runtime, self.data.vocabulary)
+            return LanguageModelling(model, config.loss_chunk, config.pad_vocabulary)
+
+        return self.ranks.run_on_all_ranks(make)
+
+    def _build_engine(self) -> Engine:
+        config, runtime, ranks = self.config, self.runtime, self.ranks
+        module = self.initial_module()
+        module.gpt.recompute = runtime.checkpoint_activations
+        if config.compile:
+            alone = computes_alone(ranks.world, runtime.zero_on_one_rank)
+            module.compile_for_training(one_graph=alone)
+        optimizer = OptimizerConfig(
+            weight_decay=config.weight_decay, clip=config.clip, kind=config.optimizer
+        )
+        engine = make_engine(
+            module, optimizer, ranks, settings=deepspeed_file(runtime), seed=config.seed,
+            micro_batch=config.micro_batch, precision=config.precision,
+            accumulation=accumulation(config.batch, config.micro_batch, ranks.world),
+            zero_on_one_rank=runtime.zero_on_one_rank,
+        )  # fmt: skip
+        if runtime.trace:
+            engine.observer = DeterminismLog(self.output / "trace", ranks.rank, ranks.device)
+        return engine
+
+    def _report_resume(self, found: Checkpoint) -> None:
+        was, now = (
+            {"ranks": facts.ranks, "zero": facts.zero} for facts in (found.facts, self.facts)
+        )
+        changed = f", saved with {was}, now {now}: same batches and dropout, different last bits"
+        self.reporter.info(
+            f"resuming after step {found.step} from {found.folder.name}"
+            f"{'' if was == now else changed}"
+        )
+        # A killed driver may have taken the last points with it; a point is drawn once.
+        for step, values in self.history.recent():
+            self.reporter.log(step, values)
+
+    def _settle(self) -> None:
+        """End what the ranks have under way together."""
+        self.batches.close()
+        self.stop_signal.settle()
+        self.checkpoints.wait()
 
 
 def pretrain(
-    config: PretrainConfig, place: RuntimeConfig, reporter: Reporter,
+    config: PretrainConfig, runtime: RuntimeConfig, reporter: Reporter,
     storage: CheckpointStorage | None = None,
 ) -> None:
-    """Train from the newest whole checkpoint, or from the initial weights, to `config.steps`.
+    """Train from the newest complete checkpoint, or from the initial weights, to `config.steps`.
 
     `storage` keeps the checkpoints where the ranks' hosts share no disk; else they are in
-    `place.output`, which all ranks share.
+    `runtime.output`, which all ranks share.
 
-    Writes into `place.output`: model.safetensors, config.json, snapshots/, metrics.jsonl,
+    Writes into `runtime.output`: model.safetensors, config.json, snapshots/, metrics.jsonl,
     samples.jsonl, samples.md, held_out_books.jsonl and throughput.jsonl. The last differs from run
     to run; the other files' bytes depend on config, shards, number of ranks and threads alone,
     however often training was killed.
@@ -78,169 +416,35 @@ def pretrain(
     (gpt1.train.stop_signal). Raises UserError for shards of another vocabulary, too little text or
     memory, or a diverged loss.
     """
-    ranks = DistContext.connect(place.device, place.threads)
-    share = accumulation(config.batch, config.micro_batch, ranks.world)
-    vocabulary = Vocabulary.load(Path(place.vocabulary))
-    sampler, held_out = open_sequences(config, place, vocabulary)
-    if place.preflight:
-        stage = stage_in_force(_deepspeed_file(place), ranks, place.zero_on_one_rank)
-        check_before_training(config, place, ranks, stage, reporter.info)
-    new_module = partial(ranks.run_on_all_ranks, partial(_new_module, config, place, vocabulary))
-    engine = _engine(new_module(), config, place, ranks, share)
-    output = Path(place.output)
-    checkpoints = CheckpointManager(
-        output, [Path(path) for path in place.earlier],
-        RetentionPolicy(place.keep_checkpoints, place.keep_every), ranks, reporter.info, storage,
-    )  # fmt: skip
-    throughput = ThroughputMeter(
-        config.model, config.batch * config.model.context, ranks.world, peak_tflops(ranks.device)
-    )
-    with StopSignal(
-        ranks, output, place.checkpoint_minutes, place.stop_after, asked=reporter.should_stop
-    ) as stop_signal:
-        watch = Watch(
-            config, engine, ranks, held_out, vocabulary, History(), checkpoints,
-            place.checkpoint_every, _facts(config, place, ranks, engine), output, reporter,
-            throughput, stop_signal, sampler, place.spike,
-        )  # fmt: skip
-        start = _resume(watch, checkpoints.latest())
-        throughput.start(start)
-        try:
-            _train(watch, start, new_module)
-        except Stopped:
-            _settle(watch)
-            raise
-        _settle(watch)
-        _finish(watch)
+    ranks = DistContext.connect(runtime.device, runtime.threads)
+    data = open_data(config, runtime)
+    if runtime.preflight:
+        zero = stage_in_force(deepspeed_file(runtime), ranks, runtime.zero_on_one_rank)
+        check_before_training(config, runtime, ranks, zero, reporter.info)
+    Pretrainer(config, runtime, ranks, data, reporter, storage).train()
 
 
-def _train(watch: Watch, start: int, new_module: NewModule) -> None:
-    """To the end, going back where the loss diverges and the configuration has it so."""
-    config = watch.config
-    rate = partial(
-        learning_rate, max_lr=config.max_lr, warmup=config.warmup, steps=config.steps,
-        schedule=config.schedule,
-    )
-    while True:
-        try:
-            train(
-                watch.engine, _batches(watch), rate, steps=config.steps, start=start,
-                after_step=watch.after_step,
-            )
-        except Diverged as diverged:
-            start = _go_back(watch, diverged, new_module)
-        else:
-            return
-
-
-def _go_back(watch: Watch, diverged: Diverged, new_module: NewModule) -> int:
-    """Take up the newest checkpoint before the batches that are to be left out, or begin anew;
-    returns its number of updates.
-
-    Raises `diverged` where that is not, or no longer, allowed. All ranks come here after the same
-    step. The event is told by the checkpoints that follow; a run that is killed before the first of
-    them comes to the same loss again, and goes back again.
-    """
-    event = going_back(diverged, watch.history.skipped, watch.config, watch.books_of)
-    events = [*watch.history.skipped, event]
-    watch.checkpoints.wait()
-    watch.forget()
-
-    def fits(checkpoint: Checkpoint) -> bool:
-        skipped = skipped_in(History.from_json(checkpoint.history).skipped)
-        return checkpoint.step <= event["first"] and same_batches(
-            checkpoint.step, skipped, skipped_in(events)
-        )
-
-    found = watch.checkpoints.latest(fits)
-    watch.checkpoints.delete_after(found.step if found else 0)
-    if watch.ranks.is_main:
-        where = (
-            f"to step {found.step}"
-            if found
-            else "to the start, as there is no earlier checkpoint"
-        )
-        watch.reporter.info(
-            f"warning: {told(event)}; rolling back {where} (rollback {len(events)} of"
-            f" {watch.config.rollbacks})"
-        )
-    if found is None:
-        watch.history = History()
-        watch.engine.load_state(initial_state(dict(new_module().named_parameters())))
-    start = _resume(watch, found)
-    watch.history.skipped = events
-    watch.throughput.start(start)
-    return start
-
-
-def open_sequences(
-    config: PretrainConfig, place: RuntimeConfig, vocabulary: Vocabulary
-) -> tuple[SequenceSampler, HeldOut]:
-    """The training sequences, and the held-out ones.
+def open_data(config: PretrainConfig, runtime: RuntimeConfig) -> PretrainData:
+    """The training sequences, the held-out ones, and their vocabulary.
 
     Raises UserError where shards and vocabulary do not belong together, no book of a set is as long
     as a sequence, or a book to exclude is not in the training set.
     """
+    vocabulary = Vocabulary.load(Path(runtime.vocabulary))
     if vocabulary.size != config.model.vocabulary:
         raise UserError(
-            f"model: vocabulary is {config.model.vocabulary}, but {place.vocabulary} has"
+            f"model: vocabulary is {config.model.vocabulary}, but {runtime.vocabulary} has"
             f" {vocabulary.size} tokens"
         )
-    sets = {}
-    for name, paths in (("train", place.train), ("held_out", place.held_out)):
-        shards = TokenShards.open(
-            [Path(path) for path in paths], Path(place.books), name, vocabulary.sha256
-        )
-        excluded = config.exclude_books if name == "train" else ()
-        sets[name] = SequenceSampler(shards, config.model.context, config.seed, excluded)
-    return sets["train"], HeldOut.of(sets["held_out"], vocabulary)
 
+    def sequences(name: str, paths: tuple[str, ...], excluded: tuple[str, ...]) -> SequenceSampler:
+        files, books = [Path(path) for path in paths], Path(runtime.books)
+        shards = TokenShards.open(files, books, name, vocabulary.sha256)
+        return SequenceSampler(shards, config.model.context, config.seed, excluded)
 
-def _engine(
-    module: LanguageModelling, config: PretrainConfig, place: RuntimeConfig, ranks: DistContext,
-    share: int,
-) -> Engine:
-    module.gpt.recompute = place.checkpoint_activations
-    if config.compile:
-        module.compile_for_training(one_graph=computes_alone(ranks.world, place.zero_on_one_rank))
-    engine = make_engine(
-        module,
-        OptimizerConfig(weight_decay=config.weight_decay, clip=config.clip, kind=config.optimizer),
-        ranks, settings=_deepspeed_file(place), seed=config.seed, micro_batch=config.micro_batch,
-        accumulation=share, precision=config.precision,
-        zero_on_one_rank=place.zero_on_one_rank,
-    )
-    if place.trace:
-        engine.observer = DeterminismLog(Path(place.output) / "trace", ranks.rank, ranks.device)
-    return engine
-
-
-def _deepspeed_file(place: RuntimeConfig) -> Path:
-    return Path(place.deepspeed) if place.deepspeed else DEEPSPEED_FOLDER / "zero1.json"
-
-
-def _new_module(
-    config: PretrainConfig, place: RuntimeConfig, vocabulary: Vocabulary
-) -> LanguageModelling:
-    """The model with its initial weights, on the CPU."""
-    return LanguageModelling(
-        initial_model(config, place, vocabulary), config.loss_chunk, config.pad_vocabulary
-    )
-
-
-def _facts(
-    config: PretrainConfig, place: RuntimeConfig, ranks: DistContext, engine: Engine
-) -> CheckpointFacts:
-    return CheckpointFacts(asdict(config), ranks.world, engine.stage, place.run)
-
-
-def _batches(watch: Watch) -> Callable[[int], Sequence[MicroBatch]]:
-    """This rank's micro-batches of each step, read ahead."""
-    config, ranks, skipped = watch.config, watch.ranks, skipped_in(watch.history.skipped)
-    return Prefetcher(
-        lambda step: read_share(watch.sampler, batch_of(step, skipped), config, ranks),
-        config.steps, pin=ranks.device.type == "cuda",
-    )
+    train = sequences("train", runtime.train, config.exclude_books)
+    held_out = HeldOut.of(sequences("held_out", runtime.held_out, ()), vocabulary)
+    return PretrainData(train, held_out, vocabulary)
 
 
 def read_share(
@@ -261,48 +465,9 @@ def read_share(
     return share
 
 
-def _resume(watch: Watch, found: Checkpoint | None) -> int:
-    """Take up a checkpoint; returns the number of updates made so far."""
-    if found is None:
-        return 0
-    changed = differing(found.facts.config, watch.config)
-    if changed:
-        raise UserError(
-            f"{found.folder}: this checkpoint has different settings: {', '.join(changed)} (see its"
-            " manifest.json); use the same ones, or delete the checkpoints to start over"
-        )
-    watch.history = History.from_json(found.history)
-    if watch.ranks.is_main:
-        was, shape = (
-            {"ranks": facts.ranks, "zero": facts.zero} for facts in (found.facts, watch.facts)
-        )
-        moved = (
-            ""
-            if was == shape
-            else f", saved with {was}, now {shape}: same batches and dropout, different last bits"
-        )
-        watch.reporter.info(f"resuming after step {found.step} from {found.folder.name}{moved}")
-        # A killed driver may have taken the last points with it; a point is drawn once.
-        for step, values in watch.history.recent():
-            watch.reporter.log(step, values)
-    watch.engine.load_state(found.state)
-    return found.step
-
-
-def _settle(watch: Watch) -> None:
-    """Let what the ranks have under way together end."""
-    watch.stop_signal.settle()
-    watch.checkpoints.wait()
-
-
-def _finish(watch: Watch) -> None:
-    weights = watch.model_weights()
-    if watch.ranks.is_main:
-        save_weights(watch.output, weights, watch.config.model)
-        watch.history.write(watch.output)
-        write_lines(watch.output / BOOKS_FILE, watch.history.books)
-        write_lines(watch.output / THROUGHPUT_FILE, watch.speeds)
-    watch.ranks.barrier()
+def is_due(step: int, every: int) -> bool:
+    """Whether something that happens every `every` steps (0: never) happens after `step`."""
+    return every > 0 and step % every == 0
 
 
 def main() -> int:

@@ -172,6 +172,11 @@ def from_json(file: Path) -> tuple[PretrainConfig, RuntimeConfig]:
         ) from error
 
 
+def deepspeed_file(runtime: RuntimeConfig) -> Path:
+    """DeepSpeed's settings."""
+    return Path(runtime.deepspeed) if runtime.deepspeed else DEEPSPEED_FOLDER / "zero1.json"
+
+
 def computes_alone(ranks: int, zero_on_one_rank: bool) -> bool:
     """Whether a training on this number of ranks does without DeepSpeed: it computes as ZeRO 0
     does, whatever stage is set.

@@ -5,6 +5,8 @@ the time that is left.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -22,8 +24,8 @@ def peak_tflops(device: torch.device) -> float | None:
 
 @dataclass
 class ThroughputMeter:
-    """Measures between calls of `read`; time spent between `pause` and `resume` (validation,
-    checkpoints) does not count.
+    """Measures between calls of `read`; time spent `paused` (validation, checkpoints) does not
+    count.
     """
 
     model: ModelConfig
@@ -34,18 +36,18 @@ class ThroughputMeter:
     def __post_init__(self) -> None:
         self._since = time.monotonic()
         self._paused = 0.0
-        self._pause_began = 0.0
         self._step: int | None = None
 
     def start(self, step: int) -> None:
         """Measuring begins after `step` updates."""
         self._step, self._since, self._paused = step, time.monotonic(), 0.0
 
-    def pause(self) -> None:
-        self._pause_began = time.monotonic()
-
-    def resume(self) -> None:
-        self._paused += time.monotonic() - self._pause_began
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What takes place inside does not count."""
+        began = time.monotonic()
+        yield
+        self._paused += time.monotonic() - began
 
     def read(self, step: int) -> dict[str, float]:
         """tokens/s, TFLOP/s of all ranks together, and mfu where the peak is known, since the

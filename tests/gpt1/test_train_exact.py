@@ -16,8 +16,8 @@ from gpt1.model.loss import LanguageModelling
 from gpt1.train.deepspeed_engine import DeepSpeedEngine
 from gpt1.train.dist import DistContext, accumulation
 from gpt1.train.engine import Engine, MicroBatch, TorchEngine
-from gpt1.train.loop import train
 from gpt1.train.optimizer import OptimizerConfig, make_optimizer
+from gpt1.train.trainer import Trainer
 from gpt1.weights.hf import TRANSPOSED, hf_config, hf_weights
 from tests.gpt1.rank_group import RankGroup
 from tests.gpt1.tiny_pretraining import NEEDS_COMPILER, zero
@@ -49,11 +49,9 @@ def micro_batches(step: int) -> list[MicroBatch]:
 
 
 def trained(engine: Engine, rank: int = 0, world: int = 1) -> Trained:
-    norms: list[float] = []
-    train(
-        engine, lambda step: micro_batches(step)[rank::world], lambda _: RATE, steps=STEPS,
-        after_step=lambda _, outcome: norms.append(float(outcome.gradient_norm)),
-    )  # fmt: skip
+    trainer = Trainer(engine, lambda step: micro_batches(step)[rank::world], lambda _: RATE, STEPS)
+    norms = [float(trainer.train_step().gradient_norm) for _ in range(STEPS)]
+    trainer.batches.close()
     return engine.weights(), norms
 
 
