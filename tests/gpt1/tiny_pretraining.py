@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpt1.train.vault import Vault
 
 from gpt1.data.document_index import DocumentSpan, write_spans
 from gpt1.data.shard_file import id_type, ids_sha256, write_shard
 from gpt1.model.config import ModelConfig
 from gpt1.text.vocabulary import Vocabulary
+from gpt1.train.checkpoint import CheckpointStorage
 from gpt1.train.pretrain import pretrain
 from gpt1.train.pretrain_config import DEEPSPEED_FOLDER, PretrainConfig, Prompt, RuntimeConfig
 from gpt1.train.reporter import PrintReporter
@@ -118,12 +118,12 @@ class Heard(PrintReporter):
 
 def train_here(
     config: PretrainConfig, place: RuntimeConfig, at_update: AtUpdate | None = None,
-    vault: Vault | None = None,
+    storage: CheckpointStorage | None = None,
 ) -> Heard:  # fmt: skip
     """Pre-train in this process, to the end or to where it is asked to stop."""
     heard = Heard(at_update)
     try:
-        pretrain(config, place, heard, vault)
+        pretrain(config, place, heard, storage)
     except Stopped as stopped:
         heard.info(str(stopped))
     return heard
