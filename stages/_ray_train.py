@@ -75,7 +75,8 @@ def train_on_ray(
         ),
     )
     if isinstance(trainer, ElasticTrainer) and least is not None:
-        trainer.counts = counts_that_share(config.batch // config.micro_batch, least, workers)
+        shares = config.batch_size // config.micro_batch_size
+        trainer.counts = counts_that_share(shares, least, workers)
     with claims_released():
         trainer.fit()
     refused = _refusal(attempt, travel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -334,7 +335,7 @@ class Pretrain(Stage):
         zero = 0 if computes_alone(ranks, settings.zero_on_one_rank) else settings.zero
         return describe(
             _model(settings, vocabulary), batch=settings.batch_size,
-            micro_batch=settings.micro_batch_size, steps=_plan(settings)["steps"], ranks=ranks,
+            micro_batch=settings.micro_batch_size, steps=_plan(settings)["max_steps"], ranks=ranks,
             zero=zero, bf16=settings.precision == "bf16",
             recompute=settings.activation_checkpointing, loss_chunk=settings.loss_chunk_size,
             corpus_tokens=corpus_tokens, device=device,
@@ -372,10 +373,10 @@ class Pretrain(Stage):
         workers = context.resources.workers or 1
         _check_ranks(settings, context.resources)
         data = open_data(config, place)
-        if config.warmup > 0.1 * config.steps:
+        if config.warmup_steps > 0.1 * config.max_steps:
             context.info(
-                f"warning: warmup takes {config.warmup:,} of {config.steps:,} steps; expected at"
-                " most a tenth, as more usually trains badly: lower `warmup_steps`"
+                f"warning: warmup takes {config.warmup_steps:,} of {config.max_steps:,} steps;"
+                " expected at most a tenth, as more usually trains badly: lower `warmup_steps`"
             )
         context.info(
             f"{config.model.parameters():,} parameters, {data.train.shards.tokens:,} tokens in"
@@ -408,25 +409,19 @@ def _config(
     from gpt1.train.pretrain_config import PROMPTS, PretrainConfig, Prompt
 
     encoder, initial = TextEncoder(vocabulary), _initial(external_files)
-    given = settings.model_dump()
-    same = (
-        "schedule", "weight_decay", "seed", "precision", "log_every", "validate_every",
-        "snapshot_every", "sample_tokens", "optimizer", "pad_vocabulary", "compile",
-        "exclude_books",
-    )
-    renamed = {
-        "batch": "batch_size", "micro_batch": "micro_batch_size", "clip": "grad_clip",
-        "validate_windows": "validate_sequences", "loss_chunk": "loss_chunk_size",
-        "rollbacks": "max_rollbacks", "rollback_batches": "skip_batches",
-        "rollback_spike": "rollback_spike_threshold",
-    }
-    return PretrainConfig(
-        _model(settings, vocabulary.size), **{name: given[name] for name in same},
-        **{name: given[setting] for name, setting in renamed.items()}, **_plan(settings),
-        initial_sha256=(initial.digest or sha256(initial.path)) if initial else "",
-        temperature=settings.sample_temperature, top_k=settings.sample_top_k,
-        prompts=tuple(Prompt(text, tuple(encoder.encode(text))) for text in PROMPTS),
-    )
+    values = {
+        **_same_fields(settings, PretrainConfig), **_plan(settings),
+        "model": _model(settings, vocabulary.size),
+        "initial_sha256": (initial.digest or sha256(initial.path)) if initial else "",
+        "prompts": tuple(Prompt(text, tuple(encoder.encode(text))) for text in PROMPTS),
+    }  # fmt: skip
+    return PretrainConfig(**values)
+
+
+def _same_fields(settings: PretrainSettings, config: type) -> dict[str, Any]:
+    """The settings that are fields of the library's configuration."""
+    names = {field.name for field in fields(config)} & type(settings).model_fields.keys()
+    return {name: getattr(settings, name) for name in names}
 
 
 def _initial(external_files: Sequence[ExternalFile]) -> ExternalFile | None:
@@ -452,11 +447,13 @@ def _model(settings: PretrainSettings, vocabulary: int) -> ModelConfig:
 
 
 def _plan(settings: PretrainSettings) -> dict[str, Any]:
-    """steps, warmup and max_lr of this batch size."""
+    """max_steps, warmup_steps and lr of this batch size."""
     from gpt1.train.schedule import PAPER_BATCH, scale_to_batch
 
     if settings.lr_scaling == "none" or settings.batch_size == PAPER_BATCH:
-        return {"steps": settings.max_steps, "warmup": settings.warmup, "max_lr": settings.lr}
+        return {
+            "max_steps": settings.max_steps, "warmup_steps": settings.warmup, "lr": settings.lr,
+        }
     return scale_to_batch(
         settings.batch_size, steps=settings.max_steps, warmup=settings.warmup, max_lr=settings.lr
     )
@@ -478,7 +475,7 @@ def _deviation(
     if books := config.exclude_books:
         found.insert(0, f"{len(books)} books excluded from the loss: {shown(books)}")
     if settings.batch_size != PAPER_BATCH:
-        plan = f"{config.steps:,} steps, warmup {config.warmup:,}, lr {config.max_lr:.3g}"
+        plan = f"{config.max_steps:,} steps, warmup {config.warmup_steps:,}, lr {config.lr:.3g}"
         found.insert(
             0,
             f"batch_size {settings.batch_size} instead of the paper's {PAPER_BATCH}: {plan}"
@@ -495,14 +492,11 @@ def _deepspeed(settings: PretrainSettings) -> Path:
 
 def _saving(settings: PretrainSettings) -> dict[str, Any]:
     """The settings that say when to save and stop, and what memory is spent."""
-    same = (
-        "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "keep_every", "preflight",
-        "zero_on_one_rank",
-    )
-    return {
-        **{name: getattr(settings, name) for name in same}, "spike": settings.loss_spike_threshold,
-        "checkpoint_activations": settings.activation_checkpointing,
-    }
+    from gpt1.train.pretrain_config import RuntimeConfig
+
+    same = _same_fields(settings, RuntimeConfig)
+    del same["init_from"]  # a relative one meant something where the plan was made
+    return same
 
 
 def _place(settings: PretrainSettings, context: Context) -> RuntimeConfig:
@@ -560,14 +554,14 @@ def _summarise(
         rows[-1]["validation_perplexity"], baseline["unigram_perplexity"],
         baseline["bigram_perplexity"],
     )
-    samples = config.steps * config.batch
+    samples = config.max_steps * config.batch_size
     figures: dict[str, Any] = {
         "validation_perplexity": perplexity, "validation_loss": rows[-1]["validation_loss"],
         "validation_bits_per_byte": rows[-1]["validation_bits_per_byte"],
         "train_loss": next((row["loss"] for row in reversed(rows) if "loss" in row), None),
         "unigram_perplexity": unigram, "bigram_perplexity": bigram,
         "of_unigram": perplexity / unigram if unigram else None,
-        "parameters": config.model.parameters(), "steps": config.steps,
+        "parameters": config.model.parameters(), "steps": config.max_steps,
         "tokens": samples * settings.context, "epochs": samples / per_epoch,
         **_deviation(settings, config, events),
     }

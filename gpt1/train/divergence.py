@@ -36,7 +36,8 @@ def refuse_divergence(
     `rollback_spike` is such a bound too, where the configuration allows going back.
     """
     rise = min(
-        (nats for nats in (spike, config.rollback_spike if config.rollbacks else 0.0) if nats),
+        (nats for nats in (spike,
+        config.rollback_spike_threshold if config.max_rollbacks else 0.0) if nats),
         default=math.inf,
     )
     bound = before + rise if before is not None else math.inf
@@ -49,9 +50,9 @@ def refuse_divergence(
             else f"the mean before it was {before:.4f}, and at most {rise:g} more is allowed"
         )
         raise Diverged(
-            f"pretrain: the loss is {loss:.6g} at step {step} of {config.steps}; {what}. Its batch"
-            f" is from the books {shown(books_of(step - 1))}. Check them, lower lr (now"
-            f" {config.max_lr:g}) or raise warmup_steps (now {config.warmup})",
+            f"pretrain: the loss is {loss:.6g} at step {step} of {config.max_steps}; {what}. Its"
+            f" batch is from the books {shown(books_of(step - 1))}. Check them, lower lr (now"
+            f" {config.lr:g}) or raise warmup_steps (now {config.warmup_steps})",
             step,
             loss,
             before,

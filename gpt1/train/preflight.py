@@ -101,9 +101,9 @@ def expected(
 ) -> Memory:
     """The estimate for one rank; `other` replaces arguments of gpt1.train.describe.memory."""
     given = {
-        "micro_batch": config.micro_batch, "ranks": ranks.world, "zero": zero,
-        "bf16": config.precision == "bf16", "recompute": place.checkpoint_activations,
-        "loss_chunk": config.loss_chunk, "cpu": ranks.device.type == "cpu",
+        "micro_batch": config.micro_batch_size, "ranks": ranks.world, "zero": zero,
+        "bf16": config.precision == "bf16", "recompute": place.activation_checkpointing,
+        "loss_chunk": config.loss_chunk_size, "cpu": ranks.device.type == "cpu",
     }  # fmt: skip
     return memory(config.model, **{**given, **(other or {})})  # type: ignore[arg-type]
 
@@ -159,11 +159,11 @@ def options(
 def _changes(
     config: PretrainConfig, place: RuntimeConfig, ranks: DistContext, zero: int
 ) -> Iterator[tuple[str, Changes]]:
-    if config.micro_batch > 1:
-        yield f"micro_batch_size 1 instead of {config.micro_batch}", {"micro_batch": 1}
-    if not place.checkpoint_activations:
+    if config.micro_batch_size > 1:
+        yield f"micro_batch_size 1 instead of {config.micro_batch_size}", {"micro_batch": 1}
+    if not place.activation_checkpointing:
         yield "activation_checkpointing", {"recompute": True}
-    if not config.loss_chunk:
+    if not config.loss_chunk_size:
         yield "loss_chunk_size 512", {"loss_chunk": 512}
     if zero < 3 and ranks.world > 1:
         yield f"zero 3 instead of {zero}", {"zero": 3}

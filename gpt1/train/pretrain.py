@@ -96,10 +96,10 @@ class Pretrainer(Trainer):
         self.output = Path(runtime.output)
         engine = self._build_engine()
         rate = partial(
-            learning_rate, max_lr=config.max_lr, warmup=config.warmup, steps=config.steps,
+            learning_rate, max_lr=config.lr, warmup=config.warmup_steps, steps=config.max_steps,
             schedule=config.schedule,
         )
-        super().__init__(engine, self.read_micro_batches, rate, config.steps)
+        super().__init__(engine, self.read_micro_batches, rate, config.max_steps)
         self.checkpoints = CheckpointManager(
             self.output, [Path(path) for path in runtime.earlier],
             RetentionPolicy(runtime.keep_checkpoints, runtime.keep_every), ranks, reporter.info,
@@ -111,7 +111,7 @@ class Pretrainer(Trainer):
             asked=reporter.should_stop,
         )
         self.throughput = ThroughputMeter(
-            config.model, config.batch * config.model.context, ranks.world,
+            config.model, config.batch_size * config.model.context, ranks.world,
             peak_tflops(ranks.device),
         )
         self.history = History()
@@ -180,12 +180,12 @@ class Pretrainer(Trainer):
         self._losses.clear()
         before = self.history.last("loss")
         refuse_divergence(
-            means, self.step, self.config, self.books_of, before, self.runtime.spike
+            means, self.step, self.config, self.books_of, before, self.runtime.loss_spike_threshold
         )
         self.history.pending += [
             mean
             for step, mean in enumerate(means, self.step - len(means))
-            if self.data.train.kept(self.batch_of(step), self.config.batch).any()
+            if self.data.train.kept(self.batch_of(step), self.config.batch_size).any()
         ]
 
     def log(self, output: StepOutput) -> None:
@@ -199,7 +199,7 @@ class Pretrainer(Trainer):
         speed = self.throughput.read(step)
         self._speeds.append({"step": step, **speed})
         if self.ranks.is_main:
-            line = step_line(step, self.steps, row, speed, config.batch * config.model.context)
+            line = step_line(step, self.steps, row, speed, config.batch_size * config.model.context)
             self.reporter.progress(step, self.steps, "steps", line)
             shown = {name: value for name, value in {**row, **speed}.items() if name != "step"}
             self.reporter.log(step, shown)
@@ -211,11 +211,11 @@ class Pretrainer(Trainer):
         """
         config, held_out, evaluate = self.config, self.data.held_out, self.engine.evaluate
         if self.step == self.steps:
-            self.history.books = held_out.by_book(evaluate, config.micro_batch, self.ranks)
+            self.history.books = held_out.by_book(evaluate, config.micro_batch_size, self.ranks)
             values, count = held_out.whole(self.history.books), len(held_out)
         else:
             values, count = held_out.measure(
-                evaluate, config.validate_windows, config.micro_batch, self.ranks
+                evaluate, config.validate_sequences, config.micro_batch_size, self.ranks
             )
         refuse_divergence([values["validation_loss"]], self.step, config, self.books_of)
         self.history.row(self.step, values)
@@ -244,7 +244,7 @@ class Pretrainer(Trainer):
         with torch.device("meta"):
             model = GPT(config.model)
         model.load_state_dict(weights, assign=True)
-        sampling = Sampling(config.temperature, config.top_k)
+        sampling = Sampling(config.sample_temperature, config.sample_top_k)
         texts = []
         for number, prompt in enumerate(config.prompts):
             random = generator("sample", config.seed, self.step, number)
@@ -312,7 +312,7 @@ class Pretrainer(Trainer):
             where = f"to step {found.step}" if found else "to the start, as there is no earlier"
             self.reporter.info(
                 f"warning: {told(event)}; rolling back {where}{'' if found else ' checkpoint'}"
-                f" (rollback {len(events)} of {self.config.rollbacks})"
+                f" (rollback {len(events)} of {self.config.max_rollbacks})"
             )
         if found is None:
             self.history = History()
@@ -342,7 +342,7 @@ class Pretrainer(Trainer):
 
     def books_of(self, step: int) -> list[str]:
         """The books that the batch of the 0-based `step` was read from."""
-        return self.data.train.books_of(self.batch_of(step), self.config.batch)
+        return self.data.train.books_of(self.batch_of(step), self.config.batch_size)
 
     def model_weights(self) -> dict[str, Tensor]:
         """The model's weights in fp32 under its own names, on every rank."""
@@ -354,24 +354,24 @@ class Pretrainer(Trainer):
 
         def make() -> LanguageModelling:
             model = initial_model(config, self.runtime, self.data.vocabulary)
-            return LanguageModelling(model, config.loss_chunk, config.pad_vocabulary)
+            return LanguageModelling(model, config.loss_chunk_size, config.pad_vocabulary)
 
         return self.ranks.run_on_all_ranks(make)
 
     def _build_engine(self) -> Engine:
         config, runtime, ranks = self.config, self.runtime, self.ranks
         module = self.initial_module()
-        module.gpt.recompute = runtime.checkpoint_activations
+        module.gpt.recompute = runtime.activation_checkpointing
         if config.compile:
             alone = computes_alone(ranks.world, runtime.zero_on_one_rank)
             module.compile_for_training(one_graph=alone)
         optimizer = OptimizerConfig(
-            weight_decay=config.weight_decay, clip=config.clip, kind=config.optimizer
+            weight_decay=config.weight_decay, clip=config.grad_clip, kind=config.optimizer
         )
         engine = make_engine(
             module, optimizer, ranks, settings=deepspeed_file(runtime), seed=config.seed,
-            micro_batch=config.micro_batch, precision=config.precision,
-            accumulation=accumulation(config.batch, config.micro_batch, ranks.world),
+            micro_batch=config.micro_batch_size, precision=config.precision,
+            accumulation=accumulation(config.batch_size, config.micro_batch_size, ranks.world),
             zero_on_one_rank=runtime.zero_on_one_rank,
         )  # fmt: skip
         if runtime.trace:
@@ -455,11 +455,11 @@ def read_share(
     No other sequences are read. Where the batch has sequences of excluded books, each micro-batch
     has its sequences' loss weights too, which follow from the order alone: all ranks agree.
     """
-    size, share = config.micro_batch, []
-    weights = sampler.loss_weights(batch, config.batch)
-    for index in range(ranks.rank, config.batch // size, ranks.world):
+    size, share = config.micro_batch_size, []
+    weights = sampler.loss_weights(batch, config.batch_size)
+    for index in range(ranks.rank, config.batch_size // size, ranks.world):
         rows = range(index * size, (index + 1) * size)
-        ids = torch.from_numpy(sampler.batch(batch, config.batch, rows))  # (micro_batch, T + 1)
+        ids = torch.from_numpy(sampler.batch(batch, config.batch_size, rows))  # (m, T + 1)
         more = () if weights is None else (torch.from_numpy(weights[rows.start : rows.stop]),)
         share.append(MicroBatch(index, (ids, *more)))
     return share

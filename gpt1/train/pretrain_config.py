@@ -36,26 +36,26 @@ class PretrainConfig:
     """
 
     model: ModelConfig
-    steps: int
-    batch: int = 64
-    micro_batch: int = 8
-    max_lr: float = 2.5e-4
-    warmup: int = 2000
+    max_steps: int
+    batch_size: int = 64
+    micro_batch_size: int = 8
+    lr: float = 2.5e-4
+    warmup_steps: int = 2000
     schedule: Schedule = "cosine"
     weight_decay: float = 0.01
-    clip: float = 1.0
+    grad_clip: float = 1.0
     seed: int = 0
     precision: Literal["fp32", "bf16"] = "fp32"
     log_every: int = 10
     validate_every: int = 1000
-    validate_windows: int = 256
+    validate_sequences: int = 256
     snapshot_every: int = 0
     prompts: tuple[Prompt, ...] = ()
     sample_tokens: int = 60
-    temperature: float = 0.8
-    top_k: int = 40
+    sample_temperature: float = 0.8
+    sample_top_k: int = 40
     optimizer: Literal["adamw", "reference"] = "adamw"
-    loss_chunk: int = 0
+    loss_chunk_size: int = 0
     """Positions whose logits exist at one time; 0: all of a micro-batch."""
     pad_vocabulary: int = 0
     """The softmax computes a multiple of so many columns, the added ones masked; 0: as many as
@@ -67,11 +67,11 @@ class PretrainConfig:
     """Ids of training books whose sequences stay in the batches but do not count in the loss."""
     initial_sha256: str = ""
     """Of the weights training begins with; empty: random ones."""
-    rollbacks: int = 0
+    max_rollbacks: int = 0
     """How often training may go back before a diverged loss and leave batches out; 0: it stops."""
-    rollback_batches: int = 2
+    skip_batches: int = 2
     """Batches left out then: the last ones up to that of the diverged loss."""
-    rollback_spike: float = 0.0
+    rollback_spike_threshold: float = 0.0
     """Nats above the mean of the steps before that count as diverged; 0: only a loss that is no
     number does.
     """
@@ -107,13 +107,13 @@ class RuntimeConfig:
     """Use DeepSpeed and its ZeRO stage on a rank alone too; else a rank alone computes without
     DeepSpeed, as ZeRO 0 does.
     """
-    checkpoint_activations: bool = False
+    activation_checkpointing: bool = False
     """Compute each block's activations again in the backward pass instead of keeping them; the
     numbers stay the same.
     """
     stop_after: int = 0
     """Stop, with a checkpoint, after so many updates of this process; 0: at the end."""
-    spike: float = 0.0
+    loss_spike_threshold: float = 0.0
     """Stop when a step's loss is more than so many nats above the mean of the steps before; 0:
     only when it is no number. It decides nothing but whether to stop; what training goes back
     for is the configuration's.
@@ -199,7 +199,7 @@ def differing(saved: Mapping[str, Any], now: PretrainConfig) -> list[str]:
         values["exclude_books"] = list(values["exclude_books"])
         values["prompts"] = len(values["prompts"])  # samples change no weight
     passing = {
-        "model", "rollbacks", "rollback_batches", "rollback_spike",
+        "model", "max_rollbacks", "skip_batches", "rollback_spike_threshold",
     }  # what was left out so far stands in the history
     found = [name for name in ours if name not in passing and theirs.get(name) != ours[name]]
     return found + [

@@ -45,11 +45,11 @@ def going_back(
 
     Raises Diverged where the configuration allows no (further) going back.
     """
-    spike = config.rollback_spike
+    spike = config.rollback_spike_threshold
     jumped = bool(spike) and diverged.before is not None and diverged.loss > diverged.before + spike
-    if not config.rollbacks or not (jumped or not math.isfinite(diverged.loss)):
+    if not config.max_rollbacks or not (jumped or not math.isfinite(diverged.loss)):
         raise diverged
-    if len(events) >= config.rollbacks:
+    if len(events) >= config.max_rollbacks:
         times = ", ".join(f"at step {event['step']}" for event in events)
         raise Diverged(
             f"{diverged}. Training has already rolled back {len(events)} times ({times}), the limit"
@@ -59,7 +59,7 @@ def going_back(
             diverged.before,
         ) from diverged
     skipped = skipped_in(events)
-    first = max(0, diverged.step - config.rollback_batches)
+    first = max(0, diverged.step - config.skip_batches)
     steps = range(first, diverged.step)
     return {
         "step": diverged.step, "loss": diverged.loss if math.isfinite(diverged.loss) else None,

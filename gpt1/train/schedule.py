@@ -41,6 +41,6 @@ def scale_to_batch(batch: int, *, steps: int, warmup: int, max_lr: float) -> dic
     factor = batch / PAPER_BATCH
     fewer = max(1, round(steps / factor))
     return {
-        "steps": fewer, "warmup": min(round(warmup / factor), fewer - 1),
-        "max_lr": max_lr * math.sqrt(factor),
+        "max_steps": fewer, "warmup_steps": min(round(warmup / factor), fewer - 1),
+        "lr": max_lr * math.sqrt(factor),
     }

@@ -10,7 +10,8 @@ from tests.gpt1.rank_group import RankGroup
 from tests.gpt1.tiny_pretraining import CONFIG, changed, curve, traces
 
 LONG = dataclasses.replace(
-    CONFIG, steps=60, max_lr=2e-3, warmup=0, schedule="constant", log_every=1, validate_every=30,
+    CONFIG, max_steps=60, lr=2e-3, warmup_steps=0, schedule="constant", log_every=1,
+    validate_every=30,
     snapshot_every=0, prompts=(),
 )  # fmt: skip
 FEW = [(1, 1), (2, 2), (2, 3), (2, 1), (0, 2), (1, 3)]
@@ -40,7 +41,7 @@ def test_ranks_mixed(legs: list[tuple[int, int]], ranks: RankGroup, tmp_path: Pa
             assert f"now {{'ranks': {world or 1}, 'zero': {in_force}}}" in said
     theirs = traces(undisturbed)
     assert traces(place) == theirs, "another batch or other dropout"
-    assert len({row["random"] for row in theirs}) == len(theirs) == LONG.steps * 4
+    assert len({row["random"] for row in theirs}) == len(theirs) == LONG.max_steps * 4
     for name in ("loss", "validation_loss"):
         usual = curve(undisturbed, name)
         assert curve(place, name) == pytest.approx(usual, rel=0, abs=1e-4)

@@ -61,10 +61,10 @@ def gradient_of(
 def step_of(place: RuntimeConfig, stage: int) -> tuple[float, float]:
     """A step's loss and gradient norm by DeepSpeed's engine."""
     ranks = DistContext.connect("cpu", threads=1)
-    share = accumulation(CONFIG.batch, CONFIG.micro_batch, ranks.world)
+    share = accumulation(CONFIG.batch_size, CONFIG.micro_batch_size, ranks.world)
     engine = make_engine(
         LanguageModelling(model()), OptimizerConfig(clip=0.0), ranks, seed=0, accumulation=share,
-        settings=Path(tiny.zero(stage)), micro_batch=CONFIG.micro_batch, precision="fp32",
+        settings=Path(tiny.zero(stage)), micro_batch=CONFIG.micro_batch_size, precision="fp32",
     )  # fmt: skip
     outcome = engine.step(STEP, read_share(sampler_of(place), STEP, EXCLUDING, ranks), 1e-3)
     return float(ranks.gather(outcome.losses).mean()), float(outcome.gradient_norm)
@@ -73,10 +73,11 @@ def step_of(place: RuntimeConfig, stage: int) -> tuple[float, float]:
 def agrees(place: RuntimeConfig, *found: tuple[float, Gradient]) -> tuple[float, float]:
     """With a plain computation on the batch without those sequences: its loss and norm."""
     sampler, gpt = sampler_of(place), model()
-    kept = sampler.kept(STEP, CONFIG.batch)
-    assert 1 < np.count_nonzero(kept) < CONFIG.batch
-    assert not kept.reshape(-1, CONFIG.micro_batch).any(1).all(), "a micro-batch counts nothing"
-    ids = torch.from_numpy(sampler.batch(STEP, CONFIG.batch)[kept])
+    kept = sampler.kept(STEP, CONFIG.batch_size)
+    assert 1 < np.count_nonzero(kept) < CONFIG.batch_size
+    counts = kept.reshape(-1, CONFIG.micro_batch_size).any(1)
+    assert not counts.all(), "a micro-batch counts nothing"
+    ids = torch.from_numpy(sampler.batch(STEP, CONFIG.batch_size)[kept])
     loss = F.cross_entropy(gpt.lm_logits(gpt(ids[:, :-1])).flatten(0, 1), ids[:, 1:].flatten())
     loss.backward()
     for one, gradient in found:
@@ -109,7 +110,7 @@ def test_so_is_that_of_two_ranks_with_every_zero_stage(
 
 def test_a_book_that_is_never_read_changes_no_bit(tmp_path: Path) -> None:
     """It is shorter than a sequence, so every batch is as without the setting."""
-    place, config = tiny.write_data(tmp_path, poison=5), dataclasses.replace(CONFIG, steps=10)
+    place, config = tiny.write_data(tmp_path, poison=5), dataclasses.replace(CONFIG, max_steps=10)
     other = changed(place, output=str(tmp_path / "other"))
     tiny.train_here(config, place)
     tiny.train_here(dataclasses.replace(config, exclude_books=(tiny.POISON,)), other)
@@ -120,7 +121,9 @@ def test_a_batch_of_excluded_books_alone_has_neither_loss_nor_gradient(
     place: RuntimeConfig
 ) -> None:
     """And a killed run resumes to the same bytes."""
-    config = dataclasses.replace(EXCLUDING, batch=2, micro_batch=1, log_every=1, prompts=())
+    config = dataclasses.replace(
+        EXCLUDING, batch_size=2, micro_batch_size=1, log_every=1, prompts=()
+    )
     tiny.train_here(config, place)
     sampler, rows = sampler_of(place), [row for row in tiny.rows_of(place) if "lr" in row]
     kept = [bool(sampler.kept(step, 2).any()) for step in range(30)]

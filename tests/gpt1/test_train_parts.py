@@ -108,7 +108,7 @@ def given_weights(folder: Path, model: GPT, vocabulary: Vocabulary = VOCABULARY)
     shutil.rmtree(folder, ignore_errors=True)
     save_checkpoint(folder, Checkpoint(model, vocabulary))
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    return dataclasses.replace(CONFIG, steps=1, warmup=0, max_lr=1e-12, initial_sha256=digest)
+    return dataclasses.replace(CONFIG, max_steps=1, warmup_steps=0, lr=1e-12, initial_sha256=digest)
 
 
 def test_training_begins_with_given_weights_and_refuses_others(
@@ -187,7 +187,7 @@ def test_an_untested_deepspeed_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 def test_bytes_of_a_checkpoint(ranks: RankGroup, tmp_path: Path) -> None:
     """Of a real one, by two ranks under ZeRO 1; headers and names are small."""
     model = ModelConfig(vocabulary=VOCABULARY.size, context=8, width=256, layers=2, heads=2)
-    config = dataclasses.replace(CONFIG, model=model, steps=1, warmup=0, prompts=())
+    config = dataclasses.replace(CONFIG, model=model, max_steps=1, warmup_steps=0, prompts=())
     place = tiny.write_data(tmp_path)
     tiny.train_on(ranks, config, place)
     size = sum(file.stat().st_size for file in Path(place.output).glob("checkpoints/*/*"))

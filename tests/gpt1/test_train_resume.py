@@ -183,10 +183,10 @@ def test_damaged(place: RuntimeConfig, tmp_path: Path) -> None:
 def test_other_settings_are_refused_by_name(place: RuntimeConfig, tmp_path: Path) -> None:
     """But for those of going back, which change only what follows."""
     again, model = attempt(place, tmp_path, place), dataclasses.replace(CONFIG.model, dropout=0.2)
-    for named, values in (("clip", {"clip": 0.5}), ("model.dropout", {"model": model})):
+    for named, values in (("grad_clip", {"grad_clip": 0.5}), ("model.dropout", {"model": model})):
         with pytest.raises(UserError, match=f"different settings: {named} .see its manifest.json"):
             train_here(dataclasses.replace(CONFIG, **values), again)
-    other = dataclasses.replace(CONFIG, rollbacks=1)
+    other = dataclasses.replace(CONFIG, max_rollbacks=1)
     assert "resuming after step 30 " in train_here(other, again).text
 
 
@@ -211,13 +211,13 @@ def test_sigterm_to_one_rank_stops_all(
         time.sleep(0.002)
     os.kill(ranks.processes[1].pid or 0, signal.SIGTERM)
     step = stopped_after(ranks.results()[0].text, again)
-    assert 1 <= step < CONFIG.steps
+    assert 1 <= step < CONFIG.max_steps
     assert {row["step"] for row in tiny.traces(again)} == set(range(step))
     assert f"resuming after step {step} " in tiny.train_on(ranks, CONFIG, again)
     assert output_of(again) == output_of(pair)
 
 
-SHORT = dataclasses.replace(CONFIG, steps=12, validate_every=6, snapshot_every=6, log_every=4)
+SHORT = dataclasses.replace(CONFIG, max_steps=12, validate_every=6, snapshot_every=6, log_every=4)
 
 
 @pytest.mark.slow

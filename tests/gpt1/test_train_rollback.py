@@ -17,9 +17,9 @@ from tests.gpt1.tiny_pretraining import CONFIG, POISON, Heard, changed, curve, o
 
 SPIKE = 0.4
 """Nats. The noise raises a batch's loss by 0.7 to 1.0, the other batches differ by 0.1."""
-STOPS = dataclasses.replace(CONFIG, batch=4, steps=40, max_lr=4e-2, snapshot_every=20)
+STOPS = dataclasses.replace(CONFIG, batch_size=4, max_steps=40, lr=4e-2, snapshot_every=20)
 Capture = pytest.CaptureFixture[str]
-GOES_BACK = dataclasses.replace(STOPS, rollbacks=9, rollback_spike=SPIKE)
+GOES_BACK = dataclasses.replace(STOPS, max_rollbacks=9, rollback_spike_threshold=SPIKE)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_going_back_leaves_out_the_noise_and_says_so(place: RuntimeConfig) -> No
 def test_the_other_batches_keep_their_order(place: RuntimeConfig, tmp_path: Path) -> None:
     """Compared with a training too slow to diverge, which leaves out nothing."""
     left_out, plain = skipped(place), changed(place, output=str(tmp_path))
-    train_here(dataclasses.replace(STOPS, steps=40 + len(left_out), max_lr=1e-9), plain)
+    train_here(dataclasses.replace(STOPS, max_steps=40 + len(left_out), lr=1e-9), plain)
     kept = [row["batch"] for row in tiny.traces(plain) if row["step"] not in left_out]
     # in the order of time: a step that was made again comes again, and the last one counts
     rows = tiny.rows_of(place, "trace/rank-00000.jsonl")
@@ -99,7 +99,7 @@ def test_after_going_back_the_new_checkpoints_are_kept(
 ) -> None:
     """All that was kept is too late to go back to: it begins again, stops, and resumes there."""
     again = changed(place, output=str(tmp_path), checkpoint_every=1)
-    config = dataclasses.replace(GOES_BACK, rollback_batches=4)
+    config = dataclasses.replace(GOES_BACK, skip_batches=4)
     said = train_here(config, changed(again, stop_after=events(place)[0]["step"] + 6)).text
     assert "rolling back to the start" in said
     before, step = tiny.checkpoints_of(again)
@@ -112,7 +112,9 @@ def test_a_rate_that_spoils_all_stops_at_last(
     back: int, place: RuntimeConfig, tmp_path: Path
 ) -> None:
     message = "already rolled back 2 times" if back else "the loss is nan"
-    absurd = dataclasses.replace(GOES_BACK, max_lr=1e38, rollbacks=back, rollback_spike=0.0)
+    absurd = dataclasses.replace(
+        GOES_BACK, lr=1e38, max_rollbacks=back, rollback_spike_threshold=0.0
+    )
     heard = Heard()
     with pytest.raises(UserError, match=message):
         pretrain.pretrain(absurd, changed(place, output=str(tmp_path)), heard)

@@ -28,8 +28,9 @@ MERGES = [("t", "h"), ("th", "e</w>"), ("b", "e</w>"), ("a", "t</w>")]
 VOCABULARY = Vocabulary.from_merges(list("abcdeht"), MERGES)
 CONFIG = PretrainConfig(
     model=ModelConfig(vocabulary=VOCABULARY.size, context=8, width=16, layers=2, heads=2),
-    steps=30, batch=8, micro_batch=2, max_lr=1e-2, warmup=2, log_every=5, validate_every=4,
-    validate_windows=5, snapshot_every=10, sample_tokens=5,
+    max_steps=30, batch_size=8, micro_batch_size=2, lr=1e-2, warmup_steps=2, log_every=5,
+    validate_every=4,
+    validate_sequences=5, snapshot_every=10, sample_tokens=5,
     prompts=(Prompt("the be", (1, 2)), Prompt("a", (3,))),
 )  # fmt: skip
 POISON = "noise"

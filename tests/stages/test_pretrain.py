@@ -104,9 +104,9 @@ def test_what_a_rank_refuses_reaches_the_user_as_one_line(trained: Plan, tmp_pat
     plan, checkpoints = with_one_worker(trained, tmp_path)
     for file in checkpoints.glob("*/manifest.json"):
         manifest = Manifest.from_bytes(file.read_bytes())
-        manifest.facts.config["clip"] = 9.0
+        manifest.facts.config["grad_clip"] = 9.0
         file.write_bytes(manifest.to_bytes())
-    with pytest.raises(UserError, match=r"different settings: clip ") as error:
+    with pytest.raises(UserError, match=r"different settings: grad_clip ") as error:
         run_inline(plan)
     assert "\n" not in str(error.value)
 

@@ -115,7 +115,7 @@ def test_ranks_read_disjoint_shares_of_a_batch(
 ) -> None:
     """And nothing else. The batch is the last of an epoch and the first of the next."""
     made, step = sampler_of(tmp_path, [200, 77], 8), 33 // 8
-    config = PretrainConfig(ModelConfig(), steps=9, batch=8, micro_batch=2)
+    config = PretrainConfig(ModelConfig(), max_steps=9, batch_size=8, micro_batch_size=2)
     batch, read, reading = made.batch(step, 8), list[int](), made.locate
     monkeypatch.setattr(made, "locate", lambda sample: read.append(sample) or reading(sample))
     found: dict[int, list[list[int]]] = {}
