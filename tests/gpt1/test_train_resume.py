@@ -139,7 +139,7 @@ PLACES: list[tuple[Values, list[int]]] = [
     ({"checkpoint_every": 5, "keep_checkpoints": 1, "trace": True}, [30]),
     ({"keep_checkpoints": 1, "keep_every": 12, "preflight": False}, [12, 24, 30]),
     ({"checkpoint_every": 0, "checkpoint_minutes": 1e-9, "keep_checkpoints": 3}, [28, 29, 30]),
-    ({"checkpoint_activations": True, "spike": 9.0}, [24, 27, 30]),
+    ({"activation_checkpointing": True, "loss_spike_threshold": 9.0}, [24, 27, 30]),
 ]
 
 
