@@ -42,7 +42,8 @@ def test_without_roll_back_it_stops_and_names_the_books(
     place: RuntimeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     file = tmp_path / "run.json"
-    file.write_text(to_json(STOPS, changed(place, output=str(tmp_path), loss_spike_threshold=SPIKE)))
+    stops = changed(place, output=str(tmp_path), loss_spike_threshold=SPIKE)
+    file.write_text(to_json(STOPS, stops))
     monkeypatch.setattr(sys, "argv", ["pretrain", "--config", str(file)])
     assert pretrain.main() == 2
     said, step = capsys.readouterr().err, events(place)[0]["step"]
