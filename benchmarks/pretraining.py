@@ -104,7 +104,7 @@ def page(
             f"{settings['model']}, {settings['layers']} layers, width {settings['width']},"
             f" {settings['heads']} heads, context {settings['context']}, dropout"
             f" {settings['dropout']:g}, {facts['parameters']:,} parameters; batch"
-            f" {settings['batch']}, max_lr {settings['max_lr']:g}, {facts['steps']:,} updates,"
+            f" {settings['batch_size']}, lr {settings['lr']:g}, {facts['steps']:,} steps,"
             f" {facts['tokens']:,} tokens ({facts['epochs']:.3f} epochs of"
             f" {shard.fact('train_tokens'):,}); {settings['precision']}, ZeRO {settings['zero']}."
         ),

@@ -63,13 +63,13 @@ def golden_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     The processes of pytest-xdist share it. GPT1_GOLDEN_RUN: a store in which it has been run.
     """
-    from tests.e2e.workflow import run_mini
+    from tests.e2e.workflow import MINI, gpt1
 
     folder = shared_by_processes(tmp_path_factory)
     store = Path(os.environ.get("GPT1_GOLDEN_RUN") or folder / "golden" / "store")
     with FileLock(folder / "golden.lock"):
         if not (store / "report.html").exists():
-            ended = run_mini(store)
+            ended = gpt1("run", "--file", MINI, "--store", store)
             assert ended.returncode == 0, ended.stdout + ended.stderr
     return store
 
@@ -99,12 +99,10 @@ def code_of_exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def documented(golden_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that the documentation's commands name, and the store of a small run.
 
-    GPT1_DOCUMENTED names one that an earlier session made.
+    Each process has a copy of its own, which it may change.
     """
     from tests.e2e.documented import make
 
-    if given := os.environ.get("GPT1_DOCUMENTED"):
-        return Path(given)
     made = shared_by_processes(tmp_path_factory) / "documented"
     with FileLock(made.with_suffix(".lock")):
         if not made.exists():

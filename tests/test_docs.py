@@ -204,7 +204,7 @@ def where_it_runs(file: Path, name: str) -> str:
     before, found, _ = file.read_text(encoding="utf-8").partition(f"\ndef {name}(")
     assert found, f"{file}: no {name}"
     of_file = "".join(re.findall(r"^pytestmark = .*(?:\n.+)*", before, re.MULTILINE))
-    marks = re.findall(r"mark\.(chaos|slow)", of_file + before.rpartition("\n\n\n")[2])
+    marks = re.findall(r"mark\.(chaos|slow)", of_file + (before + "\n").rpartition("\n\n\n")[2])
     return "make chaos" if "chaos" in marks else ".ci/run" if marks else "make test"
 
 

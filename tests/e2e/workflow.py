@@ -40,11 +40,6 @@ def begin(log: Path, *words: str | Path, **about: str) -> subprocess.Popen[bytes
         )
 
 
-def run_mini(store: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """`gpt1 run` of the small workflow."""
-    return gpt1("run", "--file", MINI, "--store", store, *words)
-
-
 def records(store: Path, kind: str = "*") -> dict[str, Record]:
     """All published records by cell (parts have the names of their parts), of one kind of stage."""
     found = [json.loads(path.read_text()) for path in sorted(store.glob(f"{kind}/*/record.json"))]
