@@ -22,7 +22,7 @@ KNOWN_CYCLES = {
      "pipeline.travel"),
 }  # fmt: skip
 KNOWN_REPEATED = [
-    "Checkpoint", "Encoded", "Entry", "Form", "Hub", "Outcome", "Part",
+    "Checkpoint", "Encoded", "Entry", "Form", "Hub", "Part",
     "PrintReporter", "Reporter", "Size", "Source", "Split",
 ]  # fmt: skip
 
