@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
+from gpt1.wording import counted
 from stages._checkpoint_files import MODEL, checkpoint_files
 from stages.contract import (
     CODE_OF_2018,
@@ -211,8 +212,8 @@ class PretrainSettings(Settings):
     )
     init_from: str = runtime_field(
         "",
-        "Start from the weights in this checkpoint folder (from `gpt1 import` or `gpt1 pack`),"
-        " fingerprinted by content. Empty: random weights.",
+        "Start from the weights in this folder (from `gpt1 import`, `gpt1 export hf`, or the"
+        " `output/` of a packed training), fingerprinted by content. Empty: random weights.",
     )
     checkpoint_every: int = runtime_field(
         1_000, "Save a checkpoint every N steps; 0: only at the end.", ge=0, le=10_000_000
@@ -356,6 +357,7 @@ class Pretrain(Stage):
     def run(self, settings: PretrainSettings, context: Context) -> None:
         from gpt1.text.vocabulary import Vocabulary
         from gpt1.train.pretrain import open_windows
+        from gpt1.train.pretrain_config import computes_alone
         from stages._ray_train import train_on_ray
 
         vocabulary = Vocabulary.load(_folder(context.input("vocabulary")))
@@ -369,10 +371,12 @@ class Pretrain(Stage):
                 f"warning: warmup takes {config.warmup:,} of {config.steps:,} steps; expected at"
                 " most a tenth, as more usually trains badly: lower `warmup_steps`"
             )
+        alone = computes_alone(workers, settings.zero_on_one_rank)
         context.info(
             f"{config.model.parameters():,} parameters, {windows.shards.tokens:,} tokens in"
-            f" {windows.per_epoch:,} sequences, {len(held_out):,} held out; {workers} ranks, ZeRO"
-            f" {settings.zero}, {settings.precision}"
+            f" {windows.per_epoch:,} sequences, {len(held_out):,} held out;"
+            f" {counted(workers, 'rank')}, {'plain torch' if alone else f'ZeRO {settings.zero}'},"
+            f" {settings.precision}"
         )
         train_on_ray(config, place, context, workers, settings.resize_every)
         _declare(context)
