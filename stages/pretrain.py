@@ -463,10 +463,10 @@ def _deviation(
     """What the record says where the batch is not the paper's, weights were given, or batches
     were left out (`events` of skipped.jsonl).
     """
-    from gpt1.train.rollback import told
+    from gpt1.train.rollback import describe_rollback
     from gpt1.train.schedule import PAPER_BATCH
 
-    found = [told(event) for event in events]
+    found = [describe_rollback(event) for event in events]
     if config.initial_sha256:
         found.insert(0, f"starts from given weights ({MODEL} {config.initial_sha256[:12]})")
     if settings.batch_size != PAPER_BATCH:

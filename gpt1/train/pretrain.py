@@ -42,7 +42,7 @@ from gpt1.train.pretrain_config import (
 )
 from gpt1.train.ranks import Ranks, accumulation
 from gpt1.train.reporter import PrintReporter, Reporter
-from gpt1.train.rollback import batch_of, going_back, same_batches, skipped_in, told
+from gpt1.train.rollback import batch_of, describe_rollback, going_back, same_batches, skipped_in
 from gpt1.train.saving import Keep
 from gpt1.train.schedule import learning_rate
 from gpt1.train.speed import Speedometer, peak_tflops
@@ -179,7 +179,7 @@ def _go_back(watch: Watch, diverged: Diverged, new_module: NewModule) -> int:
             else "to the start, as there is no earlier checkpoint"
         )
         watch.reporter.info(
-            f"warning: {told(event)}; rolling back {where} (rollback {len(events)} of"
+            f"warning: {describe_rollback(event)}; rolling back {where} (rollback {len(events)} of"
             f" {watch.config.rollbacks})"
         )
     if found is None:

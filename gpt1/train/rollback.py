@@ -75,7 +75,7 @@ def skipped_in(events: Sequence[dict[str, Any]]) -> list[int]:
     return sorted(batch for event in events for batch in event["batches"])
 
 
-def told(event: dict[str, Any]) -> str:
+def describe_rollback(event: dict[str, Any]) -> str:
     """One event for people."""
     loss = "not finite" if event["loss"] is None else f"{event['loss']:.4f}"
     batches = ", ".join(str(batch) for batch in event["batches"])
