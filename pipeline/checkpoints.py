@@ -83,8 +83,8 @@ def kept(task: str, found: RunArtifacts) -> str:
         or "none"
     )
     raise UserError(
-        f"{found.name}: {what} (tasks with weights: {tasks}); keep weights with `gpt1 run finetune"
-        " --set finetune.keep_model=true`, or choose a folder or job with --model"
+        f"{found.name}: {what} (tasks with weights: {tasks}); rerun finetune with that run's"
+        " options and --set finetune.keep_model=true, or choose a folder or job with --model"
     )
 
 

@@ -26,5 +26,6 @@ def checkpoint_files(folder: str, setting: str, under: str = "") -> list[Externa
     if not any(file.path.name == MODEL for file in found):
         raise UserError(
             f"{setting} {folder} has no {MODEL}; set it to a folder written by `gpt1 import`"
+            " or `gpt1 export hf`, or to the `output/` of a packed training"
         )
     return found

@@ -60,8 +60,8 @@ class Clean(Stage):
         if not totals.get("books"):
             raise UserError(
                 f"clean: every book was rejected ({_listed(rejected) or 'there were none'});"
-                " expected to keep at least one. Lower `minimum_words`, turn off the rule, or use"
-                " other books."
+                " expected to keep at least one. Lower `minimum_words` (too_short) or `english`"
+                " (not_english), set `garbled: false`, or use other books."
             )
         context.summary({**totals, "rules": rules, "rejected": rejected})
         context.info(

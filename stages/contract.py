@@ -32,7 +32,7 @@ registry ("" for none).
 
 
 class Settings(BaseModel):
-    """What stands under a stage's `with:`.
+    """The settings under a stage's `with:`.
 
     Every field is semantic (it enters the fingerprint) unless made by `runtime_field`. Fields
     marked DEBUG_FIELD are written under `debug:`; the model itself is flat.
@@ -63,7 +63,8 @@ def paper(where: str) -> dict[str, Any]:
 def runtime_field(
     default: Any, description: str, *, mark: Mapping[str, Any] | None = None, **limits: Any
 ) -> Any:
-    """A field that says where or how fast, never what: it does not enter the fingerprint.
+    """A field that does not enter the fingerprint itself: where or how fast, a path (the files'
+    content enters), or `reference_2018` (the settings it selects enter).
 
     `mark`: DEBUG_FIELD or CODE_OF_2018.
     """
@@ -95,12 +96,12 @@ class Resources:
 class ExternalFile:
     """A file from outside the store.
 
-    `name` is its identity (relative, the same on every machine), `path` where it lies here.
+    `name` is its identity (relative, the same on every machine), `path` its place on this machine.
 
-    `digest` stands for its content. Where a stage's `external_files` gives none, the plan takes the
-    sha256 of the bytes, so that the stage is handed one in any case; a remote file's is what its
-    server says of the content, for planning downloads nothing. `url`: where it lies if that is no
-    path of this machine (then `path` is only a name).
+    `digest` identifies its content. If a stage's `external_files` gives none, the plan computes the
+    sha256 of the bytes, so the stage always gets one. A remote file has what its server reports
+    (an ETag, a revision), because planning downloads nothing. `url` is the address of a remote
+    file; its `path` is then only a name.
     """
 
     name: str

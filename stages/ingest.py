@@ -312,8 +312,8 @@ def _sum_up(
             f"{stretches} of the books are runs of one-sentence rows; lost: {LOST}"
         )
     if refused:
-        told = ", ".join(f"{rule} {number}" for rule, number in refused.items())
-        context.info(f"{sum(refused.values())} refused ({told}); see refused/: {_first(first)}")
+        by_rule = ", ".join(f"{rule} {number}" for rule, number in refused.items())
+        context.info(f"{sum(refused.values())} refused ({by_rule}); see refused/: {_first(first)}")
 
 
 def _first(words: Sequence[str], most: int = 3) -> str:

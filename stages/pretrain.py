@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from gpt1.wording import counted
 from stages._checkpoint_files import MODEL, checkpoint_files
 from stages.contract import (
     CODE_OF_2018,
@@ -219,8 +220,8 @@ class PretrainSettings(Settings):
     )
     init_from: str = runtime_field(
         "",
-        "Start from the weights in this checkpoint folder (from `gpt1 import` or `gpt1 pack`),"
-        " fingerprinted by content. Empty: random weights.",
+        "Start from the weights in this folder (from `gpt1 import`, `gpt1 export hf`, or the"
+        " `output/` of a packed training), fingerprinted by content. Empty: random weights.",
     )
     checkpoint_every: int = runtime_field(
         1_000, "Save a checkpoint every N steps; 0: only at the end.", ge=0, le=10_000_000
@@ -365,6 +366,7 @@ class Pretrain(Stage):
     def run(self, settings: PretrainSettings, context: Context) -> None:
         from gpt1.text.vocabulary import Vocabulary
         from gpt1.train.pretrain import open_data
+        from gpt1.train.pretrain_config import computes_alone
         from stages._ray_train import train_on_ray
 
         vocabulary = Vocabulary.load(_folder(context.input("vocabulary")))
@@ -378,10 +380,12 @@ class Pretrain(Stage):
                 f"warning: warmup takes {config.warmup_steps:,} of {config.max_steps:,} steps;"
                 " expected at most a tenth, as more usually trains badly: lower `warmup_steps`"
             )
+        alone = computes_alone(workers, settings.zero_on_one_rank)
         context.info(
             f"{config.model.parameters():,} parameters, {data.train.shards.tokens:,} tokens in"
-            f" {data.train.per_epoch:,} sequences, {len(data.held_out):,} held out; {workers}"
-            f" ranks, ZeRO {settings.zero}, {settings.precision}"
+            f" {data.train.per_epoch:,} sequences, {len(data.held_out):,} held out;"
+            f" {counted(workers, 'rank')}, {'plain torch' if alone else f'ZeRO {settings.zero}'},"
+            f" {settings.precision}"
         )
         train_on_ray(config, place, context, workers, settings.resize_every)
         _declare(context)
@@ -466,10 +470,10 @@ def _deviation(
     batches were left out (`events` of skipped.jsonl).
     """
     from gpt1.train.divergence import shown
-    from gpt1.train.rollback import told
+    from gpt1.train.rollback import describe_rollback
     from gpt1.train.schedule import PAPER_BATCH
 
-    found = [told(event) for event in events]
+    found = [describe_rollback(event) for event in events]
     if config.initial_sha256:
         found.insert(0, f"starts from given weights ({MODEL} {config.initial_sha256[:12]})")
     if books := config.exclude_books:

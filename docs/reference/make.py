@@ -30,8 +30,9 @@ STAGE_KEYS = """## Keys of a stage
 - `with`: its settings, listed below by kind.
 - `matrix`: lists of values for settings: one job for each combination.
 - `include`: additional matrices of the same settings, whose combinations are added to `matrix`.
-- `resources`: `workers` (default: as many as fit), and `cpus` and `gpus` for each. `min_workers`:
-  the smallest number of ranks to start or continue training with while nodes are missing.
+- `resources`: `workers` (default: as many as fit; `pretrain`: 1), and `cpus` and `gpus` for each.
+  `min_workers`: the smallest number of ranks to start or continue training with while nodes are
+  missing.
 - `retries`: how often to retry a failed job (not after a wrong input or setting).
 - `timeout`: the time limit of one attempt, such as `90s`, `30m`, `2h`.
 - `wait`: how long to wait for a cluster that is large enough; default: fail at once.
@@ -45,8 +46,9 @@ INTRODUCTION = """## Settings by kind of stage
 In parentheses: type, limits, default, and where the value comes from: a section, table or figure of
 Radford et al. 2018 (`paper 4.1`), the code released with it (`code of 2018`; `reference_2018`
 selects all its alternatives), the common `stages` of `workflow.yaml`, or profiles. (r) marks
-runtime settings: where or how fast, never what; they do not enter the fingerprint. Keys under
-`debug:` are one level deeper: `--set pretrain.debug.log_every=1`."""
+settings that do not enter the fingerprint themselves: where or how fast a stage runs, paths (their
+content enters), and `reference_2018` (the settings it selects enter). Keys under `debug:` are one
+level deeper: `--set pretrain.debug.log_every=1`."""
 
 GROUPS = {
     "pretrain": {
@@ -142,11 +144,11 @@ def sources(workflow: dict[str, Any], kind: str, name: str, field: FieldInfo) ->
 
 def _neighbors(stage: Any) -> str:
     words = [
-        ("Needs", stage.requires), ("takes also", stage.optional_inputs),
-        ("can stand for", stage.provides),
+        ("Needs", stage.requires), ("Optional inputs:", stage.optional_inputs),
+        ("Can replace", stage.provides),
     ]
     said = [f"{word} {', '.join(f'`{name}`' for name in names)}" for word, names in words if names]
-    return f" Version {stage.version}. " + (f"{'; '.join(said)}." if said else "")
+    return f" Version {stage.version}. " + (f"{'. '.join(said)}." if said else "")
 
 
 def _setting(

@@ -73,14 +73,14 @@ def check_before_training(
     need = _need(config, place, ranks, zero)
     if need and need.hopeless:
         raise UserError(
-            f"pretrain: training does not fit in memory: {told(need)}; expected at least"
+            f"pretrain: training does not fit in memory: {describe_need(need)}; expected at least"
             f" {MARGIN:.0%} of the estimate to be free. Try {'; '.join(could)}; fewer workers per"
             " host. `debug: {preflight: false}` skips this check"
         )
     seconds = exchange_seconds(ranks)
     if not ranks.is_main:
         return
-    found = [told(need)] if need else []
+    found = [describe_need(need)] if need else []
     found += [exchanged(seconds, ranks.world)] if seconds else []
     if found:
         info(f"preflight: {'; '.join(found)}")
@@ -136,7 +136,7 @@ def tightest(each: int, hosts: Iterable[tuple[int, int, int]]) -> Need:
     )
 
 
-def told(need: Need) -> str:
+def describe_need(need: Need) -> str:
     """One need for people."""
     copies = f" (+{size(need.once)} per host while checkpointing)" if need.once else ""
     beside = f", {size(need.all)} for the {need.ranks} ranks of a host" if need.ranks > 1 else ""

@@ -59,7 +59,7 @@ from gpt1.train.pretrain_config import (
 )
 from gpt1.train.reporter import PrintReporter, Reporter
 from gpt1.train.rng import generator
-from gpt1.train.rollback import batch_of, going_back, same_batches, skipped_in, told
+from gpt1.train.rollback import batch_of, describe_rollback, going_back, same_batches, skipped_in
 from gpt1.train.schedule import learning_rate
 from gpt1.train.stop_signal import Stopped, StopSignal
 from gpt1.train.throughput import ThroughputMeter, peak_tflops, step_line
@@ -309,10 +309,14 @@ class Pretrainer(Trainer):
         found = self.checkpoints.latest(fits)
         self.checkpoints.delete_after(found.step if found else 0)
         if self.ranks.is_main:
-            where = f"to step {found.step}" if found else "to the start, as there is no earlier"
+            where = (
+                f"to step {found.step}"
+                if found
+                else "to the start, as there is no earlier checkpoint"
+            )
             self.reporter.info(
-                f"warning: {told(event)}; rolling back {where}{'' if found else ' checkpoint'}"
-                f" (rollback {len(events)} of {self.config.max_rollbacks})"
+                f"warning: {describe_rollback(event)}; rolling back {where} (rollback"
+                f" {len(events)} of {self.config.max_rollbacks})"
             )
         if found is None:
             self.history = History()

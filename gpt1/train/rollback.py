@@ -16,6 +16,7 @@ from typing import Any
 
 from gpt1.train.divergence import BooksOf, Diverged, shown
 from gpt1.train.pretrain_config import PretrainConfig
+from gpt1.wording import counted
 
 
 def batch_of(step: int, skipped: Sequence[int]) -> int:
@@ -52,8 +53,8 @@ def going_back(
     if len(events) >= config.max_rollbacks:
         times = ", ".join(f"at step {event['step']}" for event in events)
         raise Diverged(
-            f"{diverged}. Training has already rolled back {len(events)} times ({times}), the limit"
-            " set by max_rollbacks",
+            f"{diverged}. Training has already rolled back {counted(len(events), 'time')}"
+            f" ({times}), the limit set by max_rollbacks",
             diverged.step,
             diverged.loss,
             diverged.before,
@@ -74,7 +75,7 @@ def skipped_in(events: Sequence[dict[str, Any]]) -> list[int]:
     return sorted(batch for event in events for batch in event["batches"])
 
 
-def told(event: dict[str, Any]) -> str:
+def describe_rollback(event: dict[str, Any]) -> str:
     """One event for people."""
     loss = "not finite" if event["loss"] is None else f"{event['loss']:.4f}"
     batches = ", ".join(str(batch) for batch in event["batches"])

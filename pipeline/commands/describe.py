@@ -129,7 +129,7 @@ def _vocabulary(cell: Cell, workflow: Workflow, made: Mapping[str, Artifact]) ->
     upstream = workflow.cells[cell.inputs["vocabulary"][0]]
     if upstream.id in made:
         size = int(made[upstream.id].summary["vocabulary"])
-        return size, f"{size:,} tokens, learned"
+        return size, f"{size:,} tokens, from the finished stage {upstream.id}"
     stage: Any = upstream.stage
     if not hasattr(stage, "expected_size"):
         raise UserError(

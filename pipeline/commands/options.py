@@ -109,7 +109,7 @@ def store_words(store: Store) -> list[str]:
     return [] if store.root == Path("store").resolve() else ["--store", store.where]
 
 
-WORKFLOW_HELP = "Workflow file. Without it, --profile, and --set: those of the last run."
+WORKFLOW_HELP = "Workflow file. Default, without --profile and --set: the last run's options."
 StoreOption = Annotated[
     str,
     typer.Option(

@@ -1,5 +1,6 @@
 """What people see in a browser: the report without network, and MLflow over every stage."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,9 @@ QUESTIONS = (
     "Did it learn?", "How far from the paper?", "Where did the data come from?",
     "What ran, what was cached?", "How long, how costly?",
 )  # fmt: skip
-OF_MLFLOW = "/ajax-api/2.0/mlflow/users/current"
-"""MLflow's pages ask for this address, which its server does not have without users."""
+OF_MLFLOW = re.compile("/ajax-api/2.0/mlflow/users/current|ResizeObserver loop.*/static-files/")
+"""MLflow's pages ask for an address that its server does not have without users, and their
+charts may take longer than a frame to resize, which the browser mentions when it is busy."""
 
 
 def report(store: Path) -> str:
@@ -95,4 +97,4 @@ def test_mlflow_shows_runs_curves_artifacts_and_models(documented: Path) -> None
         shows(f"{pretrain}/artifacts", "record.json")
         shows(f"{report}/artifacts/outputs/figures/perplexity.svg", "perplexity.svg")
         shows(f"{runs.partition('#/')[0]}#/models/gpt1", "newest", "demo")
-    assert [text for text in said if OF_MLFLOW not in text] == []
+    assert [text for text in said if not OF_MLFLOW.search(text)] == []
