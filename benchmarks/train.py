@@ -37,10 +37,8 @@ import numpy as np
 import torch
 
 from gpt1.corpus.embedded import embedded_files
-from gpt1.data.document_index import DocumentSpan
 from gpt1.data.sequences import SequenceSampler
-from gpt1.data.shard_file import id_type, ids_sha256, open_shard, write_shard
-from gpt1.data.shards import TokenShards
+from gpt1.data.shards import DocumentSpan, TokenShards, id_type, ids_sha256, open_shard, write_shard
 from gpt1.model.config import ModelConfig
 from gpt1.train.engine import MicroBatch
 from gpt1.train.prefetcher import Prefetcher

@@ -109,8 +109,7 @@ def encode_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
     import numpy as np
 
     from gpt1.corpus.parts import read_books
-    from gpt1.data.document_index import DocumentSpan, write_spans
-    from gpt1.data.shard_file import id_type, ids_sha256, write_shard
+    from gpt1.data.shards import DocumentSpan, id_type, ids_sha256, write_shard, write_spans
 
     encoder = _encoder(arguments["encoder"], arguments["merges"], arguments["vocabulary"])
     vocabulary = encoder.vocabulary
@@ -187,8 +186,7 @@ def baseline_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, 
 
 def _ids_of(arguments: Mapping[str, Any], chosen: str) -> list[Any]:
     """The ids of each book of a set, in the order of the parts."""
-    from gpt1.data.document_index import read_spans
-    from gpt1.data.shard_file import open_shard
+    from gpt1.data.shards import open_shard, read_spans
 
     shards = {
         shard.part: shard
@@ -205,7 +203,7 @@ def _books(encoded: list[Artifact]) -> bytes:
     """books.parquet: the parts' tables, one after another."""
     import io
 
-    from gpt1.data.document_index import read_spans, write_spans
+    from gpt1.data.shards import read_spans, write_spans
 
     out = io.BytesIO()
     write_spans(

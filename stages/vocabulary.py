@@ -57,7 +57,7 @@ class VocabularyStage(Stage):
     def external_files(cls, settings: VocabularySettings) -> list[ExternalFile]:
         if settings.source == LEARN:
             return []
-        from gpt1.text.published import vocabulary_files
+        from gpt1.text.vocabulary import vocabulary_files
 
         encoder, merges = vocabulary_files(settings.source)
         return [ExternalFile("encoder", encoder), ExternalFile("merges", merges)]

@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 
-from gpt1.data.shard_file import ids_sha256, open_shard  # noqa: E402
+from gpt1.data.shards import ids_sha256, open_shard  # noqa: E402
 from gpt1.errors import UserError  # noqa: E402
 
 HERE = Path(__file__).resolve().parent

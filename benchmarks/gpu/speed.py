@@ -36,7 +36,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from gpt1.data.shard_file import open_shard  # noqa: E402
+from gpt1.data.shards import open_shard  # noqa: E402
 from gpt1.model.config import ModelConfig  # noqa: E402
 from gpt1.train.dist import DistContext  # noqa: E402
 from gpt1.train.pretrain_config import from_json  # noqa: E402

@@ -57,7 +57,7 @@ def unpack_shard(piece: Path, work: Path, name: str, about: dict[str, Any]) -> i
     """Write one shard as it was; return its number of ids."""
     import numpy as np
 
-    from gpt1.data.shard_file import ids_sha256, write_shard
+    from gpt1.data.shards import ids_sha256, write_shard
 
     packed = (piece / "ids" / f"{name}.xz").read_bytes()
     ranks = np.frombuffer(lzma.decompress(packed), np.uint16)
@@ -73,7 +73,7 @@ def unpack_shard(piece: Path, work: Path, name: str, about: dict[str, Any]) -> i
 
 def use_shards(packed: Path, train: list[str]) -> None:
     """Make run.json and books.parquet name these training shards alone."""
-    from gpt1.data.document_index import copy_spans
+    from gpt1.data.shards import copy_spans
 
     parts = {Path(name).stem for name in train}
     copy_spans(packed / "all_books.parquet", packed / "books.parquet", parts)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpt1.data.shard_file import Ids
+from gpt1.data.shards import Ids
 
 Numbers = np.ndarray[tuple[int], np.dtype[np.int64]]
 _AT_ONCE = 4_000_000

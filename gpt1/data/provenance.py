@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gpt1.data.document_index import DocumentSpan
+from gpt1.data.shards import DocumentSpan
 from gpt1.errors import UserError
 from gpt1.text.bpe import END
 from gpt1.text.normalise import fix, standardise

@@ -1,15 +1,157 @@
-"""All shards of one set, book by book."""
+"""Token shards, and the document index that says where each book is in them.
+
+A shard is an uncompressed Arrow IPC file with one column of ids, mapped into memory when read. The
+index is books.parquet.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from typing import IO
 
-from gpt1.data.document_index import DocumentSpan, read_spans
-from gpt1.data.shard_file import Ids, MappedShard, ids_sha256, open_shard
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from gpt1.errors import UserError
 
+Ids = np.ndarray[tuple[int], np.dtype[np.uint16 | np.uint32]]
 _AGAIN = "run the shard stage again"
+_SCHEMA = pa.schema(
+    [
+        ("book", pa.string()), ("title", pa.string()), ("author", pa.string()),
+        ("source", pa.string()), ("part", pa.string()), ("set", pa.string()), ("start", pa.int64()),
+        ("length", pa.int64()), ("sha256", pa.string()), ("cleaning", pa.string()),
+    ]
+)
+
+# Shards
+
+
+def id_type(vocabulary_size: int) -> type[np.uint16] | type[np.uint32]:
+    """uint16 while every id fits, else uint32."""
+    return np.uint16 if vocabulary_size <= 1 << 16 else np.uint32
+
+
+def ids_sha256(ids: Ids) -> str:
+    """The sha256 of ids (n,), as they lie in a shard (about a second for a gigabyte)."""
+    return sha256(np.ascontiguousarray(ids).data).hexdigest()
+
+
+def write_shard(file: IO[bytes], ids: Ids, metadata: Mapping[str, str]) -> None:
+    """Write ids (n,) as one record batch.
+
+    `metadata` needs `vocabulary` (its sha256), `set` and `part`.
+    """
+    column = pa.array(ids)
+    schema = pa.schema(
+        [pa.field("ids", column.type, nullable=False)], metadata=dict(sorted(metadata.items()))
+    )
+    with pa.ipc.new_file(file, schema) as writer:
+        writer.write_batch(pa.record_batch([column], schema=schema))
+
+
+@dataclass(frozen=True)
+class MappedShard:
+    """A shard opened for reading: `ids` (n,) lies in the file, not in memory."""
+
+    ids: Ids
+    vocabulary: str
+    set: str
+    part: str
+
+
+def open_shard(path: Path) -> MappedShard:
+    """Map a shard into memory.
+
+    UserError names the file when it is missing, damaged or something else.
+    """
+    try:
+        # The arrays keep the mapping alive.
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        metadata = {
+            key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()
+        }
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such shard; {_AGAIN}.") from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: not a complete Arrow file ({str(error).splitlines()[0]}); {_AGAIN}."
+        ) from error
+    missing = {"vocabulary", "set", "part"} - metadata.keys()
+    if missing or table.column_names != ["ids"] or table["ids"].num_chunks != 1:
+        raise UserError(
+            f"{path}: an Arrow file, but not a token shard (one column `ids` in one batch, with"
+            f" vocabulary, set, part); {_AGAIN}."
+        )
+    column = table["ids"].chunk(0)
+    if column.type not in (pa.uint16(), pa.uint32()) or column.null_count:
+        raise UserError(
+            f"{path}: ids of type {column.type}, expected uint16 or uint32 without nulls; {_AGAIN}."
+        )
+    ids = column.to_numpy(zero_copy_only=True)
+    return MappedShard(ids, metadata["vocabulary"], metadata["set"], metadata["part"])
+
+
+# The document index
+
+
+@dataclass(frozen=True)
+class DocumentSpan:
+    """`length` ids from `start` in the file `<set>/<part>.arrow` are this book's.
+
+    `sha256` is that of the ids' bytes, as they lie in the file: the book's content id, from which
+    the order of training follows. `cleaning` names the file of the clean stage with the record of
+    what was done to the book; None: not recorded.
+    """
+
+    book: str
+    title: str
+    author: str | None
+    source: str
+    part: str
+    set: str
+    start: int
+    length: int
+    sha256: str
+    cleaning: str | None = None
+
+
+def write_spans(file: IO[bytes], spans: Sequence[DocumentSpan]) -> None:
+    """Write the table in the order given."""
+    table = pa.Table.from_pylist([vars(span) for span in spans], schema=_SCHEMA)
+    pq.write_table(table, file, compression="zstd", compression_level=3, write_page_checksum=True)
+
+
+def read_spans(path: Path) -> Iterator[DocumentSpan]:
+    """The rows of a table written by `write_spans`.
+
+    UserError when the file is missing or damaged.
+    """
+    try:
+        rows = pq.read_table(path, schema=_SCHEMA, page_checksum_verification=True).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(
+            f"{path}: cannot be read as the table of books ({str(error).splitlines()[0]}); run the"
+            " shard stage again."
+        ) from error
+    for row in rows:
+        yield DocumentSpan(**row)
+
+
+def copy_spans(source: Path, target: Path, parts: Collection[str]) -> None:
+    """Write to `target` the books of `source` that are held out or in these `parts` of the
+    training text.
+    """
+    kept = [span for span in read_spans(source) if span.set != "train" or span.part in parts]
+    with target.open("wb") as file:
+        write_spans(file, kept)
+
+
+# A set
 
 
 class TokenShards:

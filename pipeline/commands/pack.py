@@ -77,7 +77,7 @@ def pack(
 def _fill(
     folder: Path, cell: Cell, shards: Artifact, vocabulary: Artifact, parts: int | None
 ) -> None:
-    from gpt1.data.document_index import copy_spans
+    from gpt1.data.shards import copy_spans
 
     train, held_out = shards.under("train/")[:parts], shards.under("held_out/")
     for part in (*train, *held_out):

@@ -27,8 +27,8 @@ from pipeline.origin import Origin, input_record, record_of_book, record_with, s
 from pipeline.store import Store
 
 if TYPE_CHECKING:
-    from gpt1.data.document_index import DocumentSpan
     from gpt1.data.sequences import SequenceSampler
+    from gpt1.data.shards import DocumentSpan
 
 _WIDTH = 200
 
@@ -88,7 +88,7 @@ def trace(
 
 def _trace_offset(artifacts: Callable[[], RunArtifacts], shard: str, offset: int) -> dict[str, Any]:
     from gpt1.data.provenance import book_at, book_of_set
-    from gpt1.data.shard_file import open_shard
+    from gpt1.data.shards import open_shard
 
     file = Path(shard)
     if file.is_file():
@@ -114,7 +114,7 @@ def _trace_offset(artifacts: Callable[[], RunArtifacts], shard: str, offset: int
 
 
 def _spans(origin: Origin, chosen: str) -> list[DocumentSpan]:
-    from gpt1.data.document_index import read_spans
+    from gpt1.data.shards import read_spans
 
     return [span for span in read_spans(origin.shard.path("books.parquet")) if span.set == chosen]
 
@@ -178,7 +178,7 @@ class _Tracer:
     def row(self, found: TracedTokens) -> dict[str, Any]:
         """All there is to say of one id or sequence."""
         from gpt1.data.provenance import locate
-        from gpt1.data.shard_file import open_shard
+        from gpt1.data.shards import open_shard
 
         span = found.span
         name = f"{span.set}/{span.part}.arrow"

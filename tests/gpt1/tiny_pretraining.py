@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpt1.data.document_index import DocumentSpan, write_spans
-from gpt1.data.shard_file import id_type, ids_sha256, write_shard
+from gpt1.data.shards import DocumentSpan, id_type, ids_sha256, write_shard, write_spans
 from gpt1.model.config import ModelConfig
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.checkpoint import CheckpointStorage

@@ -9,9 +9,8 @@ import pytest
 
 from gpt1.corpus.parts import read_books
 from gpt1.corpus.split_table import read_split
-from gpt1.data.document_index import read_spans
 from gpt1.data.sequences import SequenceSampler
-from gpt1.data.shards import TokenShards
+from gpt1.data.shards import TokenShards, read_spans
 from gpt1.text.encoder import TextEncoder
 from gpt1.text.normalise import fix, standardise
 from gpt1.text.vocabulary import Vocabulary

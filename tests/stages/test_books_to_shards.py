@@ -11,9 +11,7 @@ from huggingface_hub import constants
 from gpt1.corpus.parts import read_rows
 from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
 from gpt1.corpus.size import Size
-from gpt1.data.document_index import read_spans
-from gpt1.data.shard_file import ids_sha256
-from gpt1.data.shards import TokenShards
+from gpt1.data.shards import TokenShards, ids_sha256, read_spans
 from gpt1.errors import UserError
 from gpt1.text.encoder import TextEncoder
 from gpt1.text.learn import learn_merges

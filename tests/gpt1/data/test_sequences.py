@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from gpt1.data.document_index import DocumentSpan, write_spans
-from gpt1.data.hashing import splitmix64
-from gpt1.data.sequences import SequenceSampler
-from gpt1.data.shard_file import id_type, ids_sha256, open_shard, write_shard
-from gpt1.data.shards import TokenShards
+from gpt1.data.sequences import SequenceSampler, splitmix64
+from gpt1.data.shards import (
+    DocumentSpan,
+    TokenShards,
+    id_type,
+    ids_sha256,
+    open_shard,
+    write_shard,
+    write_spans,
+)
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.train.dist import DistContext

@@ -8,8 +8,7 @@ from tokenizers import Tokenizer
 from gpt1.errors import UserError
 from gpt1.text.encoder import TextEncoder
 from gpt1.text.learn import learn_merges
-from gpt1.text.published import vocabulary_files
-from gpt1.text.vocabulary import Vocabulary, alphabet
+from gpt1.text.vocabulary import Vocabulary, alphabet, vocabulary_files
 from gpt1.text.words import count_words, words
 from tests.gpt1.real_books import embedded
 
