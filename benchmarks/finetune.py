@@ -30,6 +30,7 @@ import torch
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
+from gpt1.rng import generator
 from gpt1.tasks.encoded import Encoded, EncodedExamples, Form, make_batch
 from gpt1.tasks.files import sample
 from gpt1.tasks.finetune import FinetuneConfig, TaskSet, finetune, make_task_model
@@ -40,7 +41,6 @@ from gpt1.tasks.task_model import TaskModel
 from gpt1.tasks.transforms import SpecialIds
 from gpt1.text.encoder import TextEncoder
 from gpt1.text.vocabulary import Vocabulary
-from gpt1.train.rng import generator
 from gpt1.weights.hf import hf_config, hf_weights
 
 BATCH, RATE = 32, 6.25e-5

@@ -13,14 +13,12 @@ from pathlib import Path
 import torch
 
 from gpt1.model.config import ModelConfig
-from gpt1.model.gpt import GPT
-from gpt1.model.loss import LanguageModelling
+from gpt1.model.gpt import GPT, LanguageModelling
+from gpt1.rng import generator
 from gpt1.train.deepspeed_engine import DeepSpeedEngine
 from gpt1.train.dist import DistContext
-from gpt1.train.engine import MicroBatch
-from gpt1.train.optimizer import OptimizerConfig
+from gpt1.train.engine import MicroBatch, OptimizerConfig
 from gpt1.train.pretrain_config import DEEPSPEED_FOLDER
-from gpt1.train.rng import generator
 
 SHAPE = ModelConfig(vocabulary=8000, context=16, width=256, layers=2, heads=4)
 """Many parameters and little to compute, so that the traffic shows."""

@@ -23,14 +23,12 @@ from pathlib import Path
 import torch
 
 from gpt1.model.config import ModelConfig
-from gpt1.model.gpt import GPT
-from gpt1.model.loss import LanguageModelling
+from gpt1.model.gpt import GPT, LanguageModelling
 from gpt1.train import engine as engine_module
 from gpt1.train.deepspeed_engine import make_engine
 from gpt1.train.describe import memory
 from gpt1.train.dist import DistContext
-from gpt1.train.engine import MicroBatch
-from gpt1.train.optimizer import OptimizerConfig
+from gpt1.train.engine import MicroBatch, OptimizerConfig
 from gpt1.train.preflight import MARGIN, checkpoint_copies
 from gpt1.train.pretrain_config import DEEPSPEED_FOLDER
 
@@ -51,7 +49,7 @@ class Case:
     device: str = "cpu"
     give_back: bool = False
     """Freed memory goes back to the kernel, as glibc has it, instead of staying with the process
-    (gpt1/train/host_memory.py).
+    (gpt1/train/engine.py).
     """
 
     @property

@@ -41,8 +41,8 @@ from gpt1.data.sequences import SequenceSampler
 from gpt1.data.shards import DocumentSpan, TokenShards, id_type, ids_sha256, open_shard, write_shard
 from gpt1.model.config import ModelConfig
 from gpt1.train.engine import MicroBatch
-from gpt1.train.prefetcher import Prefetcher
-from gpt1.train.throughput import peak_tflops
+from gpt1.train.metrics import peak_tflops
+from gpt1.train.trainer import Prefetcher
 
 BAR, LOADER_BAR, HF_BAR, MFU_BAR = 0.97, 5e6, 1.5, 0.5
 OTHERS = ("hugging face", "plain sdpa")

@@ -19,12 +19,10 @@ from plain_gpt import PlainGPT
 from torch import Tensor, nn
 
 from gpt1.model.config import ModelConfig
-from gpt1.model.gpt import GPT
-from gpt1.model.loss import LanguageModelling
+from gpt1.model.gpt import GPT, LanguageModelling
 from gpt1.train.deepspeed_engine import make_engine
 from gpt1.train.dist import DistContext
-from gpt1.train.engine import MicroBatch
-from gpt1.train.optimizer import OptimizerConfig, parameter_groups
+from gpt1.train.engine import MicroBatch, OptimizerConfig, parameter_groups
 from gpt1.train.pretrain_config import DEEPSPEED_FOLDER
 
 MARK = "@"

@@ -94,8 +94,8 @@ def run_rank(arguments: dict[str, Any]) -> None:
     So is a stop on request (a file `stop` in the attempt's folder): Ray must not start the ranks
     again.
     """
+    from gpt1.train.dist import Stopped
     from gpt1.train.pretrain import pretrain
-    from gpt1.train.stop_signal import Stopped
 
     travel: Travel | None = arguments["travel"]
     place = _here(arguments["place"], travel) if travel else arguments["place"]

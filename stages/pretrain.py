@@ -469,8 +469,7 @@ def _deviation(
     """What the record says where the batch is not the paper's, weights were given, or books or
     batches were left out (`events` of skipped.jsonl).
     """
-    from gpt1.train.divergence import shown
-    from gpt1.train.rollback import describe_rollback
+    from gpt1.train.divergence import describe_rollback, shown
     from gpt1.train.schedule import PAPER_BATCH
 
     found = [describe_rollback(event) for event in events]

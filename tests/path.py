@@ -66,9 +66,9 @@ def is_import(frame: FrameType | None) -> bool:
 
 def prepare_step(folder: Path) -> Work:
     """The work of `step`."""
+    from gpt1.train.dist import Stopped
     from gpt1.train.pretrain import pretrain
-    from gpt1.train.reporter import PrintReporter
-    from gpt1.train.stop_signal import Stopped
+    from gpt1.train.trainer import PrintReporter
 
     place = changed(write_data(folder), stop_after=1)
 
@@ -112,7 +112,7 @@ def prepare_job(folder: Path) -> Work:
     """The work of `job`."""
     from gpt1.model.config import ModelConfig
     from gpt1.model.gpt import GPT
-    from gpt1.train.rng import generator
+    from gpt1.rng import generator
     from gpt1.weights.store import save_model
 
     model, task = folder / "model", folder / "RTE"

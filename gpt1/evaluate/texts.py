@@ -16,7 +16,7 @@ import torch
 
 from gpt1.errors import UserError
 from gpt1.generate.reader import LanguageModel
-from gpt1.model.loss import token_losses
+from gpt1.model.gpt import token_losses
 
 
 @dataclass(frozen=True)

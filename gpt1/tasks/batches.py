@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from gpt1.train.rng import generator
+from gpt1.rng import generator
 
 POOL = 64
 """At most so many batches are sorted by length together.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gpt1.errors import UserError
 from gpt1.model.gpt import GPT
+from gpt1.rng import generator
 from gpt1.tasks.batches import epoch_batches
 from gpt1.tasks.encoded import Encoded, evaluation_batches, make_batch
 from gpt1.tasks.heads import Regression, TaskHead
@@ -21,12 +22,9 @@ from gpt1.tasks.metrics import Score, score
 from gpt1.tasks.table import Task
 from gpt1.tasks.task_model import TaskModel
 from gpt1.tasks.transforms import SPECIAL_TOKENS
-from gpt1.train.engine import MicroBatch, Precision, StepOutput, TorchEngine
-from gpt1.train.optimizer import OptimizerConfig
-from gpt1.train.reporter import Reporter
-from gpt1.train.rng import generator
+from gpt1.train.engine import MicroBatch, OptimizerConfig, Precision, StepOutput, TorchEngine
 from gpt1.train.schedule import learning_rate
-from gpt1.train.trainer import Trainer
+from gpt1.train.trainer import Reporter, Trainer
 
 
 @dataclass(frozen=True)

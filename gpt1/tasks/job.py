@@ -12,6 +12,7 @@ import torch
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
+from gpt1.rng import generator
 from gpt1.tasks.encoded import EncodedExamples, Form
 from gpt1.tasks.example import Example
 from gpt1.tasks.files import TaskFiles
@@ -20,8 +21,7 @@ from gpt1.tasks.metrics import Score, score
 from gpt1.tasks.pieces import Pieces
 from gpt1.tasks.task_model import TaskModel
 from gpt1.tasks.transforms import SHORTEST, SpecialIds, Truncation
-from gpt1.train.reporter import Reporter
-from gpt1.train.rng import generator
+from gpt1.train.trainer import Reporter
 from gpt1.weights.store import load_model
 
 Variant = Literal["full", "no_auxiliary_lm", "no_pretraining", "lstm"]

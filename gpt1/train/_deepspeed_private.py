@@ -24,8 +24,7 @@ from torch import Tensor, nn
 
 from gpt1.errors import UserError
 from gpt1.train.checkpoint import WEIGHTS, TrainingState
-from gpt1.train.engine import Values, copy_to_cpu, shape_of
-from gpt1.train.optimizer import MOMENTS
+from gpt1.train.engine import MOMENTS, Values, copy_to_cpu, shape_of
 
 TESTED = ("0.19.8",)
 """The versions of DeepSpeed with which tests/gpt1/test_train_resume.py has passed."""

@@ -20,17 +20,18 @@ from gpt1.train.dist import DistContext
 from gpt1.train.engine import (
     PARTS,
     Engine,
+    OptimizerConfig,
     Precision,
     TorchEngine,
     Values,
     check_parameters,
     clip_gradients,
     copy_state,
+    keep_freed_memory,
+    make_optimizer,
     restore_state,
     shape_of,
 )
-from gpt1.train.host_memory import keep_freed_memory
-from gpt1.train.optimizer import OptimizerConfig, make_optimizer
 from gpt1.train.pretrain_config import DEEPSPEED_FOLDER, computes_alone
 
 COMPUTED = (

@@ -5,6 +5,8 @@ Two engines with one interface: DeepSpeed's (any number of ranks) and plain torc
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -15,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from gpt1.errors import UserError
+from gpt1.rng import seed_micro_batch
 from gpt1.train.checkpoint import WEIGHTS, TrainingState
-from gpt1.train.host_memory import keep_freed_memory
-from gpt1.train.optimizer import MOMENTS, OptimizerConfig, make_optimizer
-from gpt1.train.rng import seed_micro_batch
+from gpt1.train.reference_adam import ReferenceAdam
 
 Precision = Literal["fp32", "bf16"]
+MOMENTS = ("exp_avg", "exp_avg_sq")  # of both kinds of optimizer
 PARTS = (WEIGHTS, *MOMENTS)
 """What the state of a training has for each parameter."""
 Values = Mapping[str, Tensor]
@@ -259,3 +261,70 @@ def shape_of(parameter: nn.Parameter) -> torch.Size:
 def copy_to_cpu(tensor: Tensor) -> Tensor:
     """A copy in fp32."""
     return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
+
+
+# The optimizer
+
+
+Kind = Literal["adamw", "reference"]
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam's figures. `clip` bounds the global norm of the gradient (0: no clipping).
+
+    `kind` is torch's fused `adamw`, or the `reference`: Adam as OpenAI's code of 2018 has it.
+    """
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    kind: Kind = "adamw"
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups: parameters of two or more dimensions with decay, the others without.
+
+    An empty group is left out.
+    """
+    # ZeRO 3 empties parameters and keeps their true shape in ds_shape
+    dimensions = [
+        (p, len(getattr(p, "ds_shape", p.shape))) for p in module.parameters() if p.requires_grad
+    ]
+    groups = [
+        {"params": [p for p, n in dimensions if n >= 2], "weight_decay": weight_decay},
+        {"params": [p for p, n in dimensions if n < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def make_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """torch's fused AdamW, or the reference.
+
+    Its learning rate is set before every update by the engine.
+    """
+    groups = parameter_groups(module, config.weight_decay)
+    if config.kind == "reference":
+        return ReferenceAdam(groups, betas=config.betas, eps=config.eps)
+    return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, eps=config.eps, fused=True)
+
+
+# Memory of CPU training
+
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
+NEVER = 2**31 - 1
+
+
+def keep_freed_memory() -> bool:
+    """Keep freed blocks in this process from now on; False where the C library is not glibc, and
+    nothing was done.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:  # musl has none
+        return False
+    return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, NEVER))

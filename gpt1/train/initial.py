@@ -6,10 +6,10 @@ from pathlib import Path
 
 from gpt1.errors import UserError
 from gpt1.model.gpt import GPT
+from gpt1.rng import generator
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.checkpoint import sha256
 from gpt1.train.pretrain_config import PretrainConfig, RuntimeConfig
-from gpt1.train.rng import generator
 
 SHAPE = ("kind", "layers", "width", "heads", "context", "units")
 

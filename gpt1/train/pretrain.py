@@ -28,8 +28,8 @@ from gpt1.data.sequences import SequenceSampler
 from gpt1.data.shards import TokenShards
 from gpt1.errors import UserError
 from gpt1.generate import Sampling, generate
-from gpt1.model.gpt import GPT
-from gpt1.model.loss import LanguageModelling
+from gpt1.model.gpt import GPT, LanguageModelling
+from gpt1.rng import generator
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.checkpoint import (
     SNAPSHOTS,
@@ -42,12 +42,19 @@ from gpt1.train.checkpoint import (
 )
 from gpt1.train.deepspeed_engine import make_engine, stage_in_force
 from gpt1.train.determinism_log import DeterminismLog
-from gpt1.train.dist import DistContext, accumulation
-from gpt1.train.divergence import Diverged, refuse_divergence
-from gpt1.train.engine import Engine, MicroBatch, StepOutput, initial_state
-from gpt1.train.history import History, write_lines
+from gpt1.train.dist import DistContext, Stopped, StopSignal, accumulation
+from gpt1.train.divergence import (
+    Diverged,
+    batch_of,
+    describe_rollback,
+    going_back,
+    refuse_divergence,
+    same_batches,
+    skipped_in,
+)
+from gpt1.train.engine import Engine, MicroBatch, OptimizerConfig, StepOutput, initial_state
 from gpt1.train.initial import initial_model
-from gpt1.train.optimizer import OptimizerConfig
+from gpt1.train.metrics import History, ThroughputMeter, peak_tflops, step_line, write_lines
 from gpt1.train.preflight import check_before_training
 from gpt1.train.pretrain_config import (
     PretrainConfig,
@@ -57,13 +64,8 @@ from gpt1.train.pretrain_config import (
     differing,
     from_json,
 )
-from gpt1.train.reporter import PrintReporter, Reporter
-from gpt1.train.rng import generator
-from gpt1.train.rollback import batch_of, describe_rollback, going_back, same_batches, skipped_in
 from gpt1.train.schedule import learning_rate
-from gpt1.train.stop_signal import Stopped, StopSignal
-from gpt1.train.throughput import ThroughputMeter, peak_tflops, step_line
-from gpt1.train.trainer import Trainer
+from gpt1.train.trainer import PrintReporter, Reporter, Trainer
 from gpt1.train.validation import HeldOut
 from gpt1.weights.store import save_weights
 
@@ -417,7 +419,7 @@ def pretrain(
     however often training was killed.
 
     Raises Stopped, on all ranks after the same step and with a complete checkpoint, on request
-    (gpt1.train.stop_signal). Raises UserError for shards of another vocabulary, too little text or
+    (gpt1.train.dist). Raises UserError for shards of another vocabulary, too little text or
     memory, or a diverged loss.
     """
     ranks = DistContext.connect(runtime.device, runtime.threads)

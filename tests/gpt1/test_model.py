@@ -17,10 +17,8 @@ from gpt1.errors import UserError
 from gpt1.generate import Sampling, generate
 from gpt1.model.chunked_loss import chunked_mean_loss
 from gpt1.model.config import ModelConfig
-from gpt1.model.gpt import GPT, attend_in_steps
-from gpt1.model.loss import LanguageModelling, per_sequence_loss, window_losses
-from gpt1.train.engine import MicroBatch, Precision, TorchEngine
-from gpt1.train.optimizer import OptimizerConfig
+from gpt1.model.gpt import GPT, LanguageModelling, attend_in_steps, per_sequence_loss, window_losses
+from gpt1.train.engine import MicroBatch, OptimizerConfig, Precision, TorchEngine
 from gpt1.weights.hf import export
 from gpt1.weights.openai import write_openai
 from gpt1.weights.store import load_config, load_model, save_model

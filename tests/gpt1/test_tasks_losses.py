@@ -14,6 +14,7 @@ from torch import Tensor
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
+from gpt1.rng import generator
 from gpt1.tasks import finetune as tuning
 from gpt1.tasks.encoded import Encoded, make_batch
 from gpt1.tasks.finetune import FinetuneConfig, TaskSet, make_task_model
@@ -21,8 +22,7 @@ from gpt1.tasks.heads import soft_labels
 from gpt1.tasks.table import TASKS, Task
 from gpt1.tasks.task_model import TaskModel
 from gpt1.tasks.transforms import SpecialIds, sequences
-from gpt1.train.reporter import PrintReporter
-from gpt1.train.rng import generator
+from gpt1.train.trainer import PrintReporter
 from tests.gpt1 import weight_samples as samples
 
 VOCABULARY, CONTEXT = 60, 48

@@ -11,12 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpt1.model.config import ModelConfig
-from gpt1.model.gpt import GPT
-from gpt1.model.loss import LanguageModelling
+from gpt1.model.gpt import GPT, LanguageModelling
 from gpt1.train.deepspeed_engine import DeepSpeedEngine
 from gpt1.train.dist import DistContext, accumulation
-from gpt1.train.engine import Engine, MicroBatch, TorchEngine
-from gpt1.train.optimizer import OptimizerConfig, make_optimizer
+from gpt1.train.engine import Engine, MicroBatch, OptimizerConfig, TorchEngine, make_optimizer
 from gpt1.train.trainer import Trainer
 from gpt1.weights.hf import TRANSPOSED, hf_config, hf_weights
 from tests.gpt1.rank_group import RankGroup

@@ -12,11 +12,10 @@ from torch import Tensor
 from gpt1.data.sequences import SequenceSampler
 from gpt1.data.shards import TokenShards
 from gpt1.errors import UserError
-from gpt1.model.gpt import GPT
-from gpt1.model.loss import LanguageModelling
+from gpt1.model.gpt import GPT, LanguageModelling
 from gpt1.train.deepspeed_engine import make_engine
 from gpt1.train.dist import DistContext, accumulation
-from gpt1.train.optimizer import OptimizerConfig
+from gpt1.train.engine import OptimizerConfig
 from gpt1.train.pretrain import read_share
 from gpt1.train.pretrain_config import RuntimeConfig
 from tests.gpt1 import tiny_pretraining as tiny

@@ -16,7 +16,7 @@ import torch
 
 from gpt1.data.shards import TokenShards
 from gpt1.errors import UserError
-from gpt1.model.loss import window_losses
+from gpt1.model.gpt import window_losses
 from gpt1.train.engine import Precision
 from gpt1.train.pretrain_config import RuntimeConfig
 from gpt1.weights.store import load_model

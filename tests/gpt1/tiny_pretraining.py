@@ -17,10 +17,10 @@ from gpt1.data.shards import DocumentSpan, id_type, ids_sha256, write_shard, wri
 from gpt1.model.config import ModelConfig
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.checkpoint import CheckpointStorage
+from gpt1.train.dist import Stopped
 from gpt1.train.pretrain import pretrain
 from gpt1.train.pretrain_config import DEEPSPEED_FOLDER, PretrainConfig, Prompt, RuntimeConfig
-from gpt1.train.reporter import PrintReporter
-from gpt1.train.stop_signal import Stopped
+from gpt1.train.trainer import PrintReporter
 from tests.gpt1.rank_group import RankGroup
 
 MERGES = [("t", "h"), ("th", "e</w>"), ("b", "e</w>"), ("a", "t</w>")]

@@ -9,8 +9,8 @@ import pytest
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
+from gpt1.rng import generator
 from gpt1.tasks.example import read_examples
-from gpt1.train.rng import generator
 from gpt1.weights.store import load_model, save_model
 from pipeline.plan import Plan
 from stages.contract import Artifact

@@ -7,10 +7,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
+
+from gpt1.model.config import ModelConfig
+from gpt1.train.flops import peak_of
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.jsonl"
@@ -34,7 +41,7 @@ class History:
     books: list[dict[str, Any]] = field(default_factory=list)
     """Held-out figures by book, once the training is at its end."""
     skipped: list[dict[str, Any]] = field(default_factory=list)
-    """Each time training went back: which batches it left out, and why (gpt1.train.rollback)."""
+    """Each time training went back: which batches it left out, and why (gpt1.train.divergence)."""
 
     def row(self, step: int, values: Mapping[str, float]) -> dict[str, Any]:
         """Add `values` to the row of `step`; rows come in the order of their steps."""
@@ -104,3 +111,85 @@ def _one_line(text: str) -> str:
     """Line breaks become strokes, and Markdown's own characters lose their meaning."""
     stroked = " / ".join(line.strip() for line in text.splitlines())
     return "".join("\\" + c if c in "\\`*_[]<>#|" else c for c in stroked)
+
+
+# Throughput
+
+
+def peak_tflops(device: torch.device) -> float | None:
+    """The dense bf16 peak of a CUDA device; None where it is not in the table, and on CPUs."""
+    if device.type != "cuda":
+        return None
+    return peak_of(torch.cuda.get_device_name(device))
+
+
+@dataclass
+class ThroughputMeter:
+    """Measures between calls of `read`; time spent `paused` (validation, checkpoints) does not
+    count.
+    """
+
+    model: ModelConfig
+    tokens_per_step: int
+    world: int
+    peak: float | None
+
+    def __post_init__(self) -> None:
+        self._since = time.monotonic()
+        self._paused = 0.0
+        self._step: int | None = None
+
+    def start(self, step: int) -> None:
+        """Measuring begins after `step` updates."""
+        self._step, self._since, self._paused = step, time.monotonic(), 0.0
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What takes place inside does not count."""
+        began = time.monotonic()
+        yield
+        self._paused += time.monotonic() - began
+
+    def read(self, step: int) -> dict[str, float]:
+        """tokens/s, TFLOP/s of all ranks together, and mfu where the peak is known, since the
+        last reading.
+        """
+        seconds = max(time.monotonic() - self._since - self._paused, 1e-9)
+        tokens = (step - (self._step or 0)) * self.tokens_per_step / seconds
+        self.start(step)
+        values = {
+            "tokens_per_second": tokens,
+            "tflops": tokens * self.model.flops_per_token() / 1e12,
+        }
+        if self.peak:
+            values["mfu"] = values["tflops"] / (self.peak * self.world)
+        return values
+
+
+def step_line(
+    step: int, steps: int, row: dict[str, float], speed: dict[str, float], tokens_per_step: int
+) -> str:
+    """The line one watches: step, loss, lr, gradient norm, tokens/s, TFLOP/s or MFU, time left."""
+    seconds = (
+        (steps - step) * tokens_per_step / speed["tokens_per_second"]
+        if speed["tokens_per_second"]
+        else 0.0
+    )
+    rate = f"mfu {speed['mfu']:.1%}" if "mfu" in speed else f"{_tflops(speed['tflops'])}"
+    loss = f"{row['loss']:.4f}" if "loss" in row else "none (books excluded)"
+    return (
+        f"step {step}/{steps} | loss {loss} | lr {row['lr']:.2e} | norm"
+        f" {row['gradient_norm']:.2f} | {speed['tokens_per_second']:,.0f} tokens/s | {rate} | ETA"
+        f" {clock(seconds)}"
+    )
+
+
+def clock(seconds: float) -> str:
+    """1:02:03 or 2:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _tflops(value: float) -> str:
+    return f"{value:.1f} TFLOP/s" if value >= 1 else f"{value * 1000:.1f} GFLOP/s"
