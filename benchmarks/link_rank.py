@@ -15,10 +15,10 @@ import torch
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT, LanguageModelling
 from gpt1.rng import generator
+from gpt1.train.config import DEEPSPEED_FOLDER
 from gpt1.train.deepspeed_engine import DeepSpeedEngine
 from gpt1.train.dist import DistContext
 from gpt1.train.engine import MicroBatch, OptimizerConfig
-from gpt1.train.pretrain_config import DEEPSPEED_FOLDER
 
 SHAPE = ModelConfig(vocabulary=8000, context=16, width=256, layers=2, heads=4)
 """Many parameters and little to compute, so that the traffic shows."""

@@ -25,12 +25,12 @@ import torch
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT, LanguageModelling
 from gpt1.train import engine as engine_module
+from gpt1.train.config import DEEPSPEED_FOLDER
 from gpt1.train.deepspeed_engine import make_engine
 from gpt1.train.describe import memory
 from gpt1.train.dist import DistContext
 from gpt1.train.engine import MicroBatch, OptimizerConfig
 from gpt1.train.preflight import MARGIN, checkpoint_copies
-from gpt1.train.pretrain_config import DEEPSPEED_FOLDER
 
 
 @dataclass(frozen=True)

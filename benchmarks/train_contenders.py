@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT, LanguageModelling
+from gpt1.train.config import DEEPSPEED_FOLDER
 from gpt1.train.deepspeed_engine import make_engine
 from gpt1.train.dist import DistContext
 from gpt1.train.engine import MicroBatch, OptimizerConfig, parameter_groups
-from gpt1.train.pretrain_config import DEEPSPEED_FOLDER
 
 MARK = "@"
 RATE = 1e-4

@@ -8,10 +8,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel
-
-from stages.contract import field_marks
-
 FINGERPRINT_LENGTH = 24  # hexadecimal digits: 96 bits, short enough for a folder's name
 
 
@@ -44,15 +40,3 @@ def digest(value: Any) -> str:
 def fingerprint(value: Any) -> str:
     """The shortened `digest` that names an artifact's folder."""
     return digest(value)[:FINGERPRINT_LENGTH]
-
-
-def semantic(settings: BaseModel) -> dict[str, Any]:
-    """The settings that decide what comes out: none of `runtime_field`."""
-    chosen: dict[str, Any] = {}
-    dumped = settings.model_dump(mode="json")
-    for name, field in type(settings).model_fields.items():
-        if field_marks(field).get("runtime"):
-            continue
-        value = getattr(settings, name)
-        chosen[name] = semantic(value) if isinstance(value, BaseModel) else dumped[name]
-    return chosen

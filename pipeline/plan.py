@@ -10,7 +10,7 @@ from typing import Any
 
 from gpt1.errors import UserError
 from gpt1.wording import counted
-from pipeline.canonical import fingerprint, semantic
+from pipeline.canonical import fingerprint
 from pipeline.cells import Cell, Workflow
 from pipeline.digests import Digests
 from pipeline.document import nearest
@@ -101,7 +101,7 @@ def identity_of(
     `inputs`: fingerprints by kind; `files`: digests of outside files by name.
     """
     return {
-        "stage": cell.uses, "version": cell.stage.version, "with": semantic(cell.settings),
+        "stage": cell.uses, "version": cell.stage.version, "with": cell.settings.semantic(),
         "inputs": {kind: sorted(prints) for kind, prints in inputs.items()}, "files": dict(files),
     }  # fmt: skip
 

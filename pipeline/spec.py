@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from gpt1.errors import UserError
+from gpt1.settings import field_marks
 from pipeline.document import Document, KeyPath, nearest
-from stages.contract import field_marks
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 

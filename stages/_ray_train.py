@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from gpt1.errors import StoppedError, UserError
 from stages._ray_claims import claims_released
 
 if TYPE_CHECKING:
-    from gpt1.train.pretrain_config import PretrainConfig, RuntimeConfig
+    from gpt1.train.config import PretrainConfig, RuntimeConfig
     from stages.contract import Context, Reporter, Travel
 
 RESTARTS = 3
@@ -23,10 +22,9 @@ SENT = ".sent.json"
 
 
 def train_on_ray(
-    config: PretrainConfig, place: RuntimeConfig, context: Context, workers: int,
-    resize_every: float,
+    config: PretrainConfig, place: RuntimeConfig, context: Context, workers: int
 ) -> None:
-    """Run `gpt1.train.pretrain.pretrain` on `workers` ranks of the Ray cluster this process is
+    """Run `gpt1.train.trainer.pretrain` on `workers` ranks of the Ray cluster this process is
     connected to.
 
     A lost rank restarts all of them, at most three times, from the newest whole checkpoint. With
@@ -52,7 +50,6 @@ def train_on_ray(
     if least is not None:
         number = {
             "num_workers": (least, workers),
-            "elastic_resize_monitor_interval_s": resize_every,
         }
     kind: type[TorchTrainer] = TorchTrainer if least is None else ElasticTrainer
     trainer = kind(
@@ -95,10 +92,10 @@ def run_rank(arguments: dict[str, Any]) -> None:
     again.
     """
     from gpt1.train.dist import Stopped
-    from gpt1.train.pretrain import pretrain
+    from gpt1.train.trainer import pretrain
 
     travel: Travel | None = arguments["travel"]
-    place = _here(arguments["place"], travel) if travel else arguments["place"]
+    place = travel.here(arguments["place"]) if travel else arguments["place"]
     to_stop = _gather(arguments["reporter"])
     output = Path(place.output)
     if _refusal(output, travel) is not None:
@@ -134,16 +131,6 @@ def _gather(reporter: Reporter) -> bool:
     to_stop = [dist.get_rank() == 0 and reporter.should_stop()]
     dist.broadcast_object_list(to_stop, src=0)
     return to_stop[0]
-
-
-def _here(place: RuntimeConfig, travel: Travel) -> RuntimeConfig:
-    """`place` with this host's paths; DeepSpeed's settings come with the code, which may lie
-    elsewhere too.
-    """
-    from gpt1.train.pretrain_config import DEEPSPEED_FOLDER
-
-    here: RuntimeConfig = travel.here(place)
-    return replace(here, deepspeed=str(DEEPSPEED_FOLDER / Path(here.deepspeed).name))
 
 
 def _refusal(output: Path, travel: Travel | None) -> UserError | None:

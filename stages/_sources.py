@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 from gpt1.paths import FILE, is_url, path_of_uri
 from gpt1.report.sources import Source
-from stages.contract import Artifact, OutputFile, field_marks
+from gpt1.settings import field_marks
+from stages.contract import Artifact, OutputFile
 
 
 class _Paths(Mapping[str, Path]):

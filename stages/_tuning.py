@@ -10,18 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from gpt1.errors import UserError
+from gpt1.settings import CODE_OF_2018, DEBUG_FIELD, paper, runtime_field, set_together
 from gpt1.tasks.table import ZERO_SHOT_ONLY, task_named
 from gpt1.tasks.transforms import SHORTEST
-from stages.contract import (
-    CODE_OF_2018,
-    DEBUG_FIELD,
-    Artifact,
-    Context,
-    Settings,
-    paper,
-    runtime_field,
-    set_together,
-)
+from stages.contract import Artifact, Context, Settings
 
 if TYPE_CHECKING:
     import torch

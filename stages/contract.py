@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, ClassVar, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.fields import FieldInfo
-
+from gpt1.settings import Settings as Settings  # re-exported: a part of the contract
+from gpt1.settings import runtime_field as runtime_field
 from gpt1.train.checkpoint import CheckpointStorage
 
 PROVENANCE = (
@@ -29,52 +28,6 @@ MODELS = "models"
 """Key of a stage's summary: output folders that hold a whole model -> its name in the model
 registry ("" for none).
 """
-
-
-class Settings(BaseModel):
-    """The settings under a stage's `with:`.
-
-    Every field is semantic (it enters the fingerprint) unless made by `runtime_field`. Fields
-    marked DEBUG_FIELD are written under `debug:`; the model itself is flat.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-def set_together(values: Any, flag: str, **defaults: Any) -> Any:
-    """`values` of a model before they are checked, with `defaults` where `flag` is set."""
-    return {**defaults, **values} if isinstance(values, dict) and values.get(flag) else values
-
-
-DEBUG_FIELD: dict[str, Any] = {"debug": True}
-"""For `json_schema_extra`: written under `debug:` in workflow.yaml, as no user needs to set it."""
-
-CODE_OF_2018: dict[str, Any] = {"source": "code of 2018"}
-"""For `json_schema_extra`: the value is that of the code released with the paper, or the setting
-chooses between that code's way and ours.
-"""
-
-
-def paper(where: str) -> dict[str, Any]:
-    """For `json_schema_extra`: the section, table or figure of the paper that states the value."""
-    return {"source": f"paper {where}"}
-
-
-def runtime_field(
-    default: Any, description: str, *, mark: Mapping[str, Any] | None = None, **limits: Any
-) -> Any:
-    """A field that does not enter the fingerprint itself: where or how fast, a path (the files'
-    content enters), or `reference_2018` (the settings it selects enter).
-
-    `mark`: DEBUG_FIELD or CODE_OF_2018.
-    """
-    extra = {"runtime": True, **(mark or {})}
-    return Field(default, description=description, json_schema_extra=extra, **limits)
-
-
-def field_marks(field: FieldInfo) -> Mapping[str, Any]:
-    """The marks of a settings field: `runtime`, `debug`, `source`."""
-    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
 
 
 @dataclass(frozen=True)

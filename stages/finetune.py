@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from pydantic import Field
 
 from gpt1.errors import UserError
+from gpt1.settings import paper
 from gpt1.tasks.transforms import SHORTEST
 from stages._tuning import (
     TuningSettings,
@@ -23,7 +24,7 @@ from stages._tuning import (
     write_lines,
     write_outcome,
 )
-from stages.contract import Context, Stage, paper
+from stages.contract import Context, Stage
 
 if TYPE_CHECKING:
     from gpt1.tasks.files import TaskFiles

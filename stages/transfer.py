@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from gpt1.errors import UserError
+from gpt1.settings import paper
 from stages._tuning import (
     TuningSettings,
     check_inputs,
@@ -20,7 +21,7 @@ from stages._tuning import (
     tuning_config,
     write_outcome,
 )
-from stages.contract import Context, Stage, paper
+from stages.contract import Context, Stage
 
 
 class TransferSettings(TuningSettings):

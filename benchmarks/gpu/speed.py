@@ -38,9 +38,9 @@ import torch  # noqa: E402
 
 from gpt1.data.shards import open_shard  # noqa: E402
 from gpt1.model.config import ModelConfig  # noqa: E402
+from gpt1.train.config import from_json  # noqa: E402
 from gpt1.train.dist import DistContext  # noqa: E402
 from gpt1.train.metrics import peak_tflops  # noqa: E402
-from gpt1.train.pretrain_config import from_json  # noqa: E402
 
 OURS: dict[str, Any] = {
     "kind": "ours", "compile": True, "zero": None, "loss_chunk": 8192, "pad": 64,

@@ -16,7 +16,7 @@ import yaml
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from stages.contract import field_marks
+from gpt1.settings import field_marks
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent

@@ -22,8 +22,8 @@ from gpt1.tasks.metrics import Score, score
 from gpt1.tasks.table import Task
 from gpt1.tasks.task_model import TaskModel
 from gpt1.tasks.transforms import SPECIAL_TOKENS
+from gpt1.train.config import learning_rate
 from gpt1.train.engine import MicroBatch, OptimizerConfig, Precision, StepOutput, TorchEngine
-from gpt1.train.schedule import learning_rate
 from gpt1.train.trainer import Reporter, Trainer
 
 

@@ -346,6 +346,10 @@ class CheckpointManager:
         """Wait until the checkpoint in flight is complete."""
         self.ranks.run_on_all_ranks(self._settle)
 
+    def close(self) -> None:
+        """End the writer thread, when it has written what it was given."""
+        self._writer.shutdown()
+
     def latest(self, fits: Fits = lambda _: True) -> Checkpoint | None:
         """The newest complete checkpoint that `fits`, which is asked on rank 0, without a state.
 

@@ -4,10 +4,8 @@ CPUs (gloo).
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -16,13 +14,12 @@ from torch import Tensor, nn
 from gpt1.errors import UserError
 from gpt1.train._deepspeed_private import gather, import_deepspeed, scatter
 from gpt1.train.checkpoint import WEIGHTS, TrainingState
+from gpt1.train.config import PretrainConfig
 from gpt1.train.dist import DistContext
 from gpt1.train.engine import (
     PARTS,
     Engine,
     OptimizerConfig,
-    Precision,
-    TorchEngine,
     Values,
     check_parameters,
     clip_gradients,
@@ -31,12 +28,6 @@ from gpt1.train.engine import (
     make_optimizer,
     restore_state,
     shape_of,
-)
-from gpt1.train.pretrain_config import DEEPSPEED_FOLDER, computes_alone
-
-COMPUTED = (
-    "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps",
-    "gradient_clipping", "bf16",
 )
 
 # DeepSpeed reads these, and asks for MPI where one is missing. No launcher has set them where a
@@ -51,34 +42,39 @@ class DeepSpeedEngine(Engine):
     """A module under `deepspeed.initialize`, with torch's AdamW and our own schedule."""
 
     def __init__(
-        self, module: nn.Module, optimizer: OptimizerConfig, ranks: DistContext, *, settings: Path,
-        seed: int, micro_batch: int, accumulation: int, precision: Precision,
+        self, module: nn.Module, optimizer: OptimizerConfig, config: PretrainConfig,
+        ranks: DistContext, accumulation: int,
     ) -> None:
         deepspeed = import_deepspeed(ranks.device)
         if ranks.device.type == "cpu":
             keep_freed_memory()
-        merged = merge_settings(
-            settings, ranks.world, micro_batch, accumulation, precision, optimizer.clip
-        )
         self.ranks = ranks
         self.device = ranks.device
-        self.seed = seed
+        self.seed = config.seed
         self.clip = optimizer.clip
-        self.stage = int(merged["zero_optimization"]["stage"])
+        self.stage = config.zero
         self.plain = (
             self.stage == 0
         )  # then DeepSpeed only averages gradients; clipping and its norm are left to us
-        if precision == "bf16" and self.plain:
+        if config.precision == "bf16" and self.plain:
             # stage 0 keeps no fp32 masters beside bf16 weights and would drift, so there the
             # weights stay fp32 and torch casts
             autocast_inside(module, ranks.device)
-        self.exact = self.plain or (precision == "fp32" and self.stage < 3)
+        self.exact = self.plain or (config.precision == "fp32" and self.stage < 3)
         for name, value in ALONE.items():
             os.environ.setdefault(name, value)
-        self.engine, *_ = deepspeed.initialize(
-            model=module.to(ranks.device), optimizer=make_optimizer(module, optimizer),
-            config=merged, dist_init_required=False,
-        )
+        try:
+            self.engine, *_ = deepspeed.initialize(
+                model=module.to(ranks.device), optimizer=make_optimizer(module, optimizer),
+                config=deepspeed_config(config, accumulation), dist_init_required=False,
+            )
+        except (ValueError, AssertionError) as error:  # pydantic's are ValueErrors
+            if not config.deepspeed:
+                raise
+            raise UserError(
+                f"deepspeed: DeepSpeed refuses its configuration with {config.deepspeed}"
+                f" ({error}); correct these overrides"
+            ) from error
         self.module = self.engine.module
 
     def weights(self) -> dict[str, Tensor]:
@@ -153,72 +149,28 @@ def autocast_inside(module: nn.Module, device: torch.device) -> None:
     module.forward = cast
 
 
-def make_engine(
-    module: nn.Module, optimizer: OptimizerConfig, ranks: DistContext, *, settings: Path, seed: int,
-    micro_batch: int, accumulation: int, precision: Precision, zero_on_one_rank: bool = False,
-) -> Engine:
-    """The engine of these ranks: DeepSpeed's, or torch's where a rank alone has nothing to
-    partition or to average.
+def deepspeed_config(config: PretrainConfig, accumulation: int) -> dict[str, Any]:
+    """DeepSpeed's configuration: ours, with the overrides of the setting `deepspeed`.
 
-    There every ZeRO stage would compute the same and only copy; `zero_on_one_rank` asks for
-    DeepSpeed all the same, whose settings may move the optimizer to the host's memory.
+    Batch sizes follow from the number of ranks, and stage 0 clips nothing: that is left to us.
     """
-    if computes_alone(ranks.world, zero_on_one_rank):
-        _read_settings(settings)
-        return TorchEngine(
-            module, optimizer, seed=seed, accumulation=accumulation, precision=precision,
-            device=ranks.device,
-        )
-    return DeepSpeedEngine(
-        module, optimizer, ranks, settings=settings, seed=seed, micro_batch=micro_batch,
-        accumulation=accumulation, precision=precision,
-    )  # fmt: skip
+    ours = {
+        "zero_optimization": {"stage": config.zero},
+        "train_micro_batch_size_per_gpu": config.micro_batch_size,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": config.grad_clip if config.zero else 0.0,
+        "bf16": {"enabled": config.precision == "bf16" and config.zero > 0},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": None,
+        "wall_clock_breakdown": False,
+    }
+    return merge(ours, config.deepspeed)
 
 
-def merge_settings(
-    file: Path, world: int, micro_batch: int, accumulation: int, precision: Precision, clip: float
-) -> dict[str, Any]:
-    """DeepSpeed's settings: those of `file`, with the fields that follow from our own filled in.
-
-    In the file those fields are absent or "auto"; anything else raises UserError, for it would
-    silently train something else.
-    """
-    settings = _read_settings(file)
-    stage = settings["zero_optimization"]["stage"]
-    settings["train_micro_batch_size_per_gpu"] = micro_batch
-    settings["gradient_accumulation_steps"] = accumulation
-    settings["train_batch_size"] = micro_batch * accumulation * world
-    settings["gradient_clipping"] = 0.0 if stage == 0 else clip
-    settings["bf16"] = {"enabled": precision == "bf16" and stage > 0}
-    return settings
-
-
-def stage_in_force(file: Path, ranks: DistContext, zero_on_one_rank: bool = False) -> int:
-    """The ZeRO stage that a training with these settings computes by.
-
-    Raises UserError as `merge_settings` does.
-    """
-    stage = int(_read_settings(file)["zero_optimization"]["stage"])
-    return 0 if computes_alone(ranks.world, zero_on_one_rank) else stage
-
-
-def _read_settings(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise UserError(
-            f"{file}: DeepSpeed's settings are missing; expected one of the files of"
-            f" {DEEPSPEED_FOLDER}"
-        )
-    try:
-        settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file}: not valid JSON ({error}); fix the file") from error
-    for name in COMPUTED:
-        if settings.get(name, "auto") != "auto":
-            raise UserError(
-                f"{file}: {name} is {settings[name]!r}; it follows from the stage's settings, so"
-                ' write "auto"'
-            )
-    stage = settings.get("zero_optimization", {}).get("stage")
-    if stage not in (0, 1, 2, 3):
-        raise UserError(f"{file}: zero_optimization.stage is {stage!r}, expected 0, 1, 2 or 3")
-    return settings
+def merge(ours: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, objects within them merged too; `overrides` count."""
+    found = dict(ours)
+    for key, value in overrides.items():
+        both = isinstance(value, Mapping) and isinstance(ours.get(key), Mapping)
+        found[key] = merge(ours[key], value) if both else value
+    return found

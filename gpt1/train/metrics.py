@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.jsonl"
 SAMPLES_PAGE = "samples.md"
 SKIPPED_FILE = "skipped.jsonl"
+MOST_ROWS = 20_000
 
 
 @dataclass
@@ -41,11 +42,23 @@ class History:
     books: list[dict[str, Any]] = field(default_factory=list)
     """Held-out figures by book, once the training is at its end."""
     skipped: list[dict[str, Any]] = field(default_factory=list)
-    """Each time training went back: which batches it left out, and why (gpt1.train.divergence)."""
+    """Each rollback: which batches it skipped, and why (gpt1.train.divergence)."""
+
+    def batch_of(self, step: int) -> int:
+        """The batch, in the order of the data, that the 0-based `step` is made from."""
+        return batch_of(step, skipped_in(self.skipped))
 
     def row(self, step: int, values: Mapping[str, float]) -> dict[str, Any]:
-        """Add `values` to the row of `step`; rows come in the order of their steps."""
+        """Add `values` to the row of `step`; rows come in the order of their steps.
+
+        Every second row is dropped when there are MOST_ROWS, but for those of a validation: the
+        history is in each checkpoint, and older points may be sparser.
+        """
         if not self.rows or self.rows[-1]["step"] != step:
+            if len(self.rows) >= MOST_ROWS:
+                self.rows = [
+                    row for n, row in enumerate(self.rows) if n % 2 or "validation_loss" in row
+                ]
             self.rows.append({"step": step})
         self.rows[-1].update(values)
         return self.rows[-1]
@@ -85,6 +98,23 @@ class History:
         if self.skipped:
             write_lines(folder / SKIPPED_FILE, self.skipped)
         (folder / SAMPLES_PAGE).write_text(_page(self.samples), encoding="utf-8")
+
+
+def batch_of(step: int, skipped: Sequence[int]) -> int:
+    """The batch (0-based, in the order of the data) of the 0-based `step`: the step-th of those
+    not `skipped` (ascending).
+    """
+    batch = step
+    for out in skipped:
+        if out > batch:
+            break
+        batch += 1
+    return batch
+
+
+def skipped_in(events: Sequence[dict[str, Any]]) -> list[int]:
+    """The batches skipped by all rollbacks, ascending."""
+    return sorted(batch for event in events for batch in event["batches"])
 
 
 def write_lines(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -17,11 +17,11 @@ import torch.distributed as dist
 
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
+from gpt1.train.config import PretrainConfig
 from gpt1.train.describe import Memory, memory, size
 from gpt1.train.dist import DistContext
 from gpt1.train.estimate import checkpoint_bytes
 from gpt1.train.free_memory import free_memory
-from gpt1.train.pretrain_config import PretrainConfig, RuntimeConfig
 
 MARGIN = 0.75
 """A training is refused only where so much of the estimate does not fit: on CPUs it takes 0.96
@@ -60,8 +60,7 @@ class Need:
 
 
 def check_before_training(
-    config: PretrainConfig, place: RuntimeConfig, ranks: DistContext, zero: int,
-    info: Callable[[str], None],
+    config: PretrainConfig, model: ModelConfig, ranks: DistContext, info: Callable[[str], None]
 ) -> None:
     """Raise UserError, on all ranks, when the training cannot fit; say on rank 0 what it needs and
     how fast the ranks exchange.
@@ -69,8 +68,9 @@ def check_before_training(
     `zero` is the ZeRO stage in force. Where the system does not say how much memory is free,
     nothing is refused.
     """
-    could = options(config, place, ranks, zero)
-    need = _need(config, place, ranks, zero)
+    zero = config.zero_stage(ranks.world)
+    could = options(config, model, ranks, zero)
+    need = _need(config, model, ranks, zero)
     if need and need.hopeless:
         raise UserError(
             f"pretrain: training does not fit in memory: {describe_need(need)}; expected at least"
@@ -87,7 +87,7 @@ def check_before_training(
     if need and need.all > need.free:
         info(f"warning: training may run out of memory. Try {'; '.join(could)}")
     if seconds and bandwidth(seconds, ranks.world) < SLOW[ranks.device.type]:
-        gradients = config.model.parameters() * (2 if config.precision == "bf16" and zero else 4)
+        gradients = model.parameters() * (2 if config.precision == "bf16" and zero else 4)
         took = gradients / EXCHANGED * seconds
         info(
             f"warning: slow all-reduce: the gradients of a step ({size(gradients)}) take about"
@@ -96,16 +96,16 @@ def check_before_training(
 
 
 def expected(
-    config: PretrainConfig, place: RuntimeConfig, ranks: DistContext, zero: int,
+    config: PretrainConfig, model: ModelConfig, ranks: DistContext, zero: int,
     other: Changes | None = None,
 ) -> Memory:
     """The estimate for one rank; `other` replaces arguments of gpt1.train.describe.memory."""
     given = {
         "micro_batch": config.micro_batch_size, "ranks": ranks.world, "zero": zero,
-        "bf16": config.precision == "bf16", "recompute": place.activation_checkpointing,
+        "bf16": config.precision == "bf16", "recompute": config.activation_checkpointing,
         "loss_chunk": config.loss_chunk_size, "cpu": ranks.device.type == "cpu",
     }  # fmt: skip
-    return memory(config.model, **{**given, **(other or {})})  # type: ignore[arg-type]
+    return memory(model, **{**given, **(other or {})})  # type: ignore[arg-type]
 
 
 def checkpoint_copies(model: ModelConfig) -> int:
@@ -144,24 +144,24 @@ def describe_need(need: Need) -> str:
 
 
 def options(
-    config: PretrainConfig, place: RuntimeConfig, ranks: DistContext, zero: int
+    config: PretrainConfig, model: ModelConfig, ranks: DistContext, zero: int
 ) -> list[str]:
     """What makes a rank need less, with the bytes it would need then, the most first."""
-    now = expected(config, place, ranks, zero).total
+    now = expected(config, model, ranks, zero).total
     found = []
-    for said, other in _changes(config, place, ranks, zero):
-        then = expected(config, place, ranks, zero, other).total
+    for said, other in _changes(config, ranks, zero):
+        then = expected(config, model, ranks, zero, other).total
         if then < now:
             found.append((then, f"{said} ({size(then)} per rank)"))
     return [said for _, said in sorted(found)] or ["a smaller model"]
 
 
 def _changes(
-    config: PretrainConfig, place: RuntimeConfig, ranks: DistContext, zero: int
+    config: PretrainConfig, ranks: DistContext, zero: int
 ) -> Iterator[tuple[str, Changes]]:
     if config.micro_batch_size > 1:
         yield f"micro_batch_size 1 instead of {config.micro_batch_size}", {"micro_batch": 1}
-    if not place.activation_checkpointing:
+    if not config.activation_checkpointing:
         yield "activation_checkpointing", {"recompute": True}
     if not config.loss_chunk_size:
         yield "loss_chunk_size 512", {"loss_chunk": 512}
@@ -170,7 +170,7 @@ def _changes(
 
 
 def _need(
-    config: PretrainConfig, place: RuntimeConfig, ranks: DistContext, zero: int
+    config: PretrainConfig, model: ModelConfig, ranks: DistContext, zero: int
 ) -> Need | None:
     """What is needed and what is free where it is tightest, the same on every rank; None where a
     rank cannot tell.
@@ -179,9 +179,9 @@ def _need(
     before it gives up.
     """
     on_cpu = ranks.device.type == "cpu"
-    each = expected(config, place, ranks, zero).total
+    each = expected(config, model, ranks, zero).total
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if on_cpu else 1
-    once = copies_here(config.model) if on_cpu else 0
+    once = copies_here(model) if on_cpu else 0
     for again in range(LOOKS):
         free = free_memory(ranks.device)
         rows = ranks.gather(torch.tensor([-1 if free is None else free, beside, once])).tolist()

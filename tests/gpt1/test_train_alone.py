@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from gpt1.train.pretrain_config import to_json
 from tests.conftest import ROOT
-from tests.gpt1.tiny_pretraining import CONFIG, write_data
+from tests.gpt1.tiny_pretraining import CONFIG, write_data, write_json
 
-FEW = "torch,numpy,safetensors,pyarrow"
+FEW = "torch,numpy,safetensors,pyarrow,pydantic"
 
 
 def run_with(packages: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -24,7 +23,7 @@ def test_a_rank_alone_pre_trains_without_deepspeed(launcher: str, tmp_path: Path
     assert "No module named deepspeed" in run_with(FEW, "deepspeed").stderr
     place = write_data(tmp_path)
     file = tmp_path / "run.json"
-    file.write_text(to_json(CONFIG, place))
+    write_json(file, CONFIG, place)
     done = run_with(FEW, *launcher.split(), "gpt1.train.pretrain", "--config", file)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (Path(place.output) / "model.safetensors").is_file()

@@ -1,18 +1,17 @@
 """One training on changing ranks and ZeRO stages: the same batches, dropout and loss."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 
 from tests.gpt1 import tiny_pretraining as tiny
 from tests.gpt1.rank_group import RankGroup
-from tests.gpt1.tiny_pretraining import CONFIG, changed, curve, traces
+from tests.gpt1.tiny_pretraining import CONFIG, changed, curve, traces, with_settings
 
-LONG = dataclasses.replace(
+LONG = with_settings(
     CONFIG, max_steps=60, lr=2e-3, warmup_steps=0, schedule="constant", log_every=1,
     validate_every=30,
-    snapshot_every=0, prompts=(),
+    snapshot_every=0, sample_tokens=0,
 )  # fmt: skip
 FEW = [(1, 1), (2, 2), (2, 3), (2, 1), (0, 2), (1, 3)]
 MANY = [(1, 1), (2, 2), (4, 3), (2, 1), (4, 2), (1, 3)]
@@ -26,7 +25,7 @@ def test_ranks_mixed(legs: list[tuple[int, int]], ranks: RankGroup, tmp_path: Pa
     tiny.train_on(ranks, LONG, undisturbed)
     place = changed(undisturbed, output=str(tmp_path / "moved"))
     for number, (world, stage) in enumerate(legs):
-        leg = changed(place, deepspeed=tiny.zero(stage), stop_after=10 * (number < len(legs) - 1))
+        leg = changed(place, zero=stage, stop_after=10 * (number < len(legs) - 1))
         if world == 1:
             said = tiny.train_here(LONG, leg).text
         elif world == 2:

@@ -1,8 +1,6 @@
 """Training against a plain torch loop over transformers' model, the optimizer against numpy."""
 
 import dataclasses
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,13 +10,13 @@ from torch import Tensor
 
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT, LanguageModelling
-from gpt1.train.deepspeed_engine import DeepSpeedEngine
-from gpt1.train.dist import DistContext, accumulation
+from gpt1.train.config import PretrainConfig
+from gpt1.train.dist import DistContext
 from gpt1.train.engine import Engine, MicroBatch, OptimizerConfig, TorchEngine, make_optimizer
-from gpt1.train.trainer import Trainer
+from gpt1.train.trainer import Trainer, make_engine
 from gpt1.weights.hf import TRANSPOSED, hf_config, hf_weights
 from tests.gpt1.rank_group import RankGroup
-from tests.gpt1.tiny_pretraining import NEEDS_COMPILER, zero
+from tests.gpt1.tiny_pretraining import NEEDS_COMPILER
 
 SHAPE = ModelConfig(vocabulary=97, context=16, width=48, layers=3, heads=4, dropout=0.0)
 BATCH, MICRO_BATCH, STEPS, RATE = 8, 2, 50, 1e-3
@@ -68,14 +66,19 @@ def alone(dropout: float = 0.0, fused: bool = False, **values: float) -> Trained
     return trained(TorchEngine(module, config, seed=7, accumulation=BATCH // MICRO_BATCH))
 
 
-def on_a_rank(settings: str, dropout: float, fused: bool) -> Trained:
-    """The same as a rank of DeepSpeed."""
+def on_a_rank(stage: int, dropout: float, fused: bool) -> Trained:
+    """The same as a rank of DeepSpeed.
+
+    ZeRO 3 keeps small parameters undivided unless a setting forbids it; no matrix of the paper's is
+    small.
+    """
     ranks = DistContext.connect("cpu", threads=1)
-    share = accumulation(BATCH, MICRO_BATCH, ranks.world)
-    engine = DeepSpeedEngine(
-        module_of(dropout, fused), OptimizerConfig(clip=CLIP), ranks, settings=Path(settings),
-        seed=7, micro_batch=MICRO_BATCH, accumulation=share, precision="fp32",
-    )  # fmt: skip
+    divided = {"stage3_param_persistence_threshold": 0}
+    config = PretrainConfig(
+        batch_size=BATCH, micro_batch_size=MICRO_BATCH, grad_clip=CLIP, seed=7, zero=stage,
+        deepspeed={"zero_optimization": divided} if fused else {},
+    )
+    engine = make_engine(module_of(dropout, fused), config, ranks)
     return trained(engine, ranks.rank, ranks.world)
 
 
@@ -129,21 +132,14 @@ def test_fifty_steps_give_the_weights_of_a_plain_loop_over_transformers_model(
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", range(4))
 def test_so_do_two_ranks_of_every_zero_stage(
-    stage: int, plain: Weights, ranks: RankGroup, tmp_path: Path
+    stage: int, plain: Weights, ranks: RankGroup
 ) -> None:
-    """With dropout they give the weights of a rank alone: its numbers are drawn by micro-batch.
-
-    ZeRO 3 keeps small parameters undivided unless a setting forbids it; no matrix of the paper's is
-    small.
-    """
-    settings, file = json.loads(Path(zero(stage)).read_text()), tmp_path / "zero.json"
-    settings["zero_optimization"]["stage3_param_persistence_threshold"] = 0
-    file.write_text(json.dumps(settings))
-    for path, fused in ((zero(stage), False), (str(file), True)):
-        ours, norms = ranks.call(on_a_rank, path, 0.0, fused)[0]
+    """With dropout they give the weights of a rank alone: its numbers are drawn by micro-batch."""
+    for fused in (False, True):
+        ours, norms = ranks.call(on_a_rank, stage, 0.0, fused)[0]
         assert min(norms) > CLIP
         assert largest_error(ours, plain) < BOUND
-    with_dropout, _ = ranks.call(on_a_rank, zero(stage), 0.1, False)[0]
+    with_dropout, _ = ranks.call(on_a_rank, stage, 0.1, False)[0]
     assert largest_error(with_dropout, alone(dropout=0.1)[0]) < BOUND
     assert largest_error(with_dropout, plain) > 100 * BOUND
 

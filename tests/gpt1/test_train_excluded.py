@@ -13,27 +13,32 @@ from gpt1.data.sequences import SequenceSampler
 from gpt1.data.shards import TokenShards
 from gpt1.errors import UserError
 from gpt1.model.gpt import GPT, LanguageModelling
-from gpt1.train.deepspeed_engine import make_engine
-from gpt1.train.dist import DistContext, accumulation
-from gpt1.train.engine import OptimizerConfig
-from gpt1.train.pretrain import read_share
-from gpt1.train.pretrain_config import RuntimeConfig
+from gpt1.train.dist import DistContext
+from gpt1.train.trainer import make_engine, read_share
 from tests.gpt1 import tiny_pretraining as tiny
 from tests.gpt1.rank_group import RankGroup
-from tests.gpt1.tiny_pretraining import CONFIG, NEEDS_COMPILER, changed, output_of
+from tests.gpt1.tiny_pretraining import (
+    CONFIG,
+    MODEL,
+    NEEDS_COMPILER,
+    Place,
+    changed,
+    output_of,
+    with_settings,
+)
 
-SHAPE = dataclasses.replace(CONFIG.model, dropout=0.0)
-EXCLUDING = dataclasses.replace(CONFIG, model=SHAPE, exclude_books=("train0", "train1"))
+SHAPE = dataclasses.replace(MODEL, dropout=0.0)
+EXCLUDING = with_settings(CONFIG, dropout=0.0, exclude_books=("train0", "train1"))
 STEP = 3
 Gradient = dict[str, Tensor]
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> RuntimeConfig:
+def place(tmp_path: Path) -> Place:
     return tiny.write_data(tmp_path)
 
 
-def sampler_of(place: RuntimeConfig) -> SequenceSampler:
+def sampler_of(place: Place) -> SequenceSampler:
     shards = TokenShards.open([Path(place.train[0])], Path(place.books), "train")
     return SequenceSampler(shards, SHAPE.context, CONFIG.seed, EXCLUDING.exclude_books)
 
@@ -43,7 +48,7 @@ def model() -> GPT:
 
 
 def gradient_of(
-    place: RuntimeConfig, chunk: int = 0, compiled: bool = False
+    place: Place, chunk: int = 0, compiled: bool = False
 ) -> tuple[float, Gradient]:
     """The mean of the micro-batches' losses, and of their gradients, over all ranks (gloo)."""
     ranks, module = DistContext.connect("cpu", threads=1), LanguageModelling(model(), chunk)
@@ -57,19 +62,16 @@ def gradient_of(
     return float(gathered.mean()), {name: g / gathered.numel() for name, g in parts.items()}
 
 
-def step_of(place: RuntimeConfig, stage: int) -> tuple[float, float]:
+def step_of(place: Place, stage: int) -> tuple[float, float]:
     """A step's loss and gradient norm by DeepSpeed's engine."""
     ranks = DistContext.connect("cpu", threads=1)
-    share = accumulation(CONFIG.batch_size, CONFIG.micro_batch_size, ranks.world)
-    engine = make_engine(
-        LanguageModelling(model()), OptimizerConfig(clip=0.0), ranks, seed=0, accumulation=share,
-        settings=Path(tiny.zero(stage)), micro_batch=CONFIG.micro_batch_size, precision="fp32",
-    )  # fmt: skip
+    config = with_settings(CONFIG, grad_clip=0.0, zero=stage)
+    engine = make_engine(LanguageModelling(model()), config, ranks)
     outcome = engine.step(STEP, read_share(sampler_of(place), STEP, EXCLUDING, ranks), 1e-3)
     return float(ranks.gather(outcome.losses).mean()), float(outcome.gradient_norm)
 
 
-def agrees(place: RuntimeConfig, *found: tuple[float, Gradient]) -> tuple[float, float]:
+def agrees(place: Place, *found: tuple[float, Gradient]) -> tuple[float, float]:
     """With a plain computation on the batch without those sequences: its loss and norm."""
     sampler, gpt = sampler_of(place), model()
     kept = sampler.kept(STEP, CONFIG.batch_size)
@@ -92,14 +94,14 @@ COMPILED = pytest.param(24, True, marks=[pytest.mark.slow, NEEDS_COMPILER])
 
 @pytest.mark.parametrize(("chunk", "compiled"), [(0, False), (5, False), COMPILED])
 def test_the_gradient_is_that_of_the_batch_without_them(
-    chunk: int, compiled: bool, place: RuntimeConfig
+    chunk: int, compiled: bool, place: Place
 ) -> None:
     agrees(place, gradient_of(place, chunk, compiled))
 
 
 @pytest.mark.slow
 def test_so_is_that_of_two_ranks_with_every_zero_stage(
-    ranks: RankGroup, place: RuntimeConfig
+    ranks: RankGroup, place: Place
 ) -> None:
     expected = agrees(place, *ranks.call(gradient_of, place), *ranks.call(gradient_of, place, 5))
     for stage in range(4):
@@ -109,19 +111,20 @@ def test_so_is_that_of_two_ranks_with_every_zero_stage(
 
 def test_a_book_that_is_never_read_changes_no_bit(tmp_path: Path) -> None:
     """It is shorter than a sequence, so every batch is as without the setting."""
-    place, config = tiny.write_data(tmp_path, poison=5), dataclasses.replace(CONFIG, max_steps=10)
+    place, config = tiny.write_data(tmp_path, poison=5), with_settings(CONFIG, max_steps=10)
     other = changed(place, output=str(tmp_path / "other"))
     tiny.train_here(config, place)
-    tiny.train_here(dataclasses.replace(config, exclude_books=(tiny.POISON,)), other)
+    tiny.train_here(with_settings(config, exclude_books=(tiny.POISON,)), other)
     assert output_of(other) == output_of(place)
 
 
 def test_a_batch_of_excluded_books_alone_has_neither_loss_nor_gradient(
-    place: RuntimeConfig
+    place: Place
 ) -> None:
     """And a killed run resumes to the same bytes."""
-    config = dataclasses.replace(
-        EXCLUDING, batch_size=2, micro_batch_size=1, log_every=1, prompts=()
+    config = with_settings(
+        EXCLUDING, batch_size=2, micro_batch_size=1, log_every=1,
+        sample_tokens=0,
     )
     tiny.train_here(config, place)
     sampler, rows = sampler_of(place), [row for row in tiny.rows_of(place) if "lr" in row]
@@ -141,7 +144,7 @@ def test_a_batch_of_excluded_books_alone_has_neither_loss_nor_gradient(
     (("train0", "train1", "train2"), "all 3 training books are excluded"),
 ])  # fmt: skip
 def test_unknown_books_are_refused(
-    books: tuple[str, ...], message: str, place: RuntimeConfig
+    books: tuple[str, ...], message: str, place: Place
 ) -> None:
     with pytest.raises(UserError, match=message):
-        tiny.train_here(dataclasses.replace(CONFIG, exclude_books=books), place)
+        tiny.train_here(with_settings(CONFIG, exclude_books=books), place)

@@ -25,22 +25,30 @@ from gpt1.model.gpt import GPT
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.train import describe, estimate, preflight
 from gpt1.train._deepspeed_private import import_deepspeed
+from gpt1.train.config import Schedule, from_json, learning_rate
 from gpt1.train.describe import memory, parts
 from gpt1.train.estimate import checkpoint_bytes, data_bytes
 from gpt1.train.free_memory import free_memory, of_groups
-from gpt1.train.pretrain_config import PretrainConfig, RuntimeConfig
-from gpt1.train.schedule import Schedule, learning_rate
 from gpt1.weights.checkpoint import Checkpoint, save_checkpoint
 from gpt1.weights.store import load_model
 from tests.gpt1 import tiny_pretraining as tiny
 from tests.gpt1.rank_group import RankError, RankGroup
-from tests.gpt1.tiny_pretraining import CONFIG, VOCABULARY, Heard, changed, train_here
+from tests.gpt1.tiny_pretraining import (
+    CONFIG,
+    MODEL,
+    VOCABULARY,
+    Heard,
+    Place,
+    changed,
+    train_here,
+    with_settings,
+)
 
 COSINE = 0.5 * (1 + math.cos(math.pi / 4))
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> RuntimeConfig:
+def place(tmp_path: Path) -> Place:
     return tiny.write_data(tmp_path)
 
 
@@ -54,20 +62,29 @@ def test_rate_rises_and_falls(schedule: Schedule, quarter: float) -> None:
     assert rate(24, warmup=0, steps=99) == pytest.approx(2 * quarter)
 
 
-BATCH = '{"zero_optimization": {"stage": 1}, "train_batch_size": 32}'
-WRONG = {BATCH: "train_batch_size", '{"zero_optimization": {"stage": 4}}': "expected 0, 1, 2 or 3"}
+WRONG = [
+    ('{"config": {"deepspeed": {"bf16": {}}}}', "bf16, which follows from precision"),
+    ('{"config": {"deepspeed": {"zero_optimization": {"stage": 2}}}}', "without stage; set zero"),
+    ('{"config": {"zero": 4}}', "config.zero: Input should be 0, 1, 2 or 3"),
+    ('{"config": {}, "runtime": {"train": [], "places": 1}}', r"unknown keys \['places'\]"),
+    ("{", "not a pre-training configuration"), (None, "no such file"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "named"), [*WRONG.items(), ("{", "JSON"), (None, "missing")])
-def test_wrong_settings_files_are_refused(
-    text: str | None, named: str, place: RuntimeConfig
-) -> None:
-    """By a rank alone too, which makes no use of them."""
-    file = Path(place.books).with_name("zero.json")
+@pytest.mark.parametrize(("text", "named"), WRONG)
+def test_wrong_files_are_refused(text: str | None, named: str, tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
     if text:
         file.write_text(text)
     with pytest.raises(UserError, match=named):
-        train_here(CONFIG, changed(place, deepspeed=str(file)))
+        from_json(file)
+
+
+@pytest.mark.slow
+def test_deepspeed_s_refusal_names_the_override(ranks: RankGroup, place: Place) -> None:
+    wrong = changed(place, deepspeed={"zero_optimization": {"overlap": True}})
+    with pytest.raises(RankError, match=r"UserError: deepspeed: DeepSpeed refuses .*overlap"):
+        tiny.train_on(ranks, CONFIG, wrong)
 
 
 # Version 2: the process's group has no limit of its own, the one above has. Version 1: a container.
@@ -90,12 +107,11 @@ def test_memory_left_in_a_group(files: dict[str, str], free: list[int], tmp_path
     assert 0 < (free_memory(torch.device("cpu")) or 0) <= psutil.virtual_memory().total
 
 
-def test_what_cannot_fit_is_refused(place: RuntimeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_fit_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "WAIT", 0.0)
     huge = ModelConfig(vocabulary=VOCABULARY.size, context=8, width=16_384, layers=96, heads=64)
-    config = dataclasses.replace(CONFIG, model=huge)
     with pytest.raises(UserError, match="does not fit in memory") as refused:
-        train_here(config, place)
+        train_here(CONFIG, changed(place, width=16_384, layers=96, heads=64))
     need = r": about ([\d.]+) GB per rank"
     option = r"(?:micro_batch_size 1|activation_check)[^;]*\(([\d.]+) GB per rank"
     found = [re.findall(pattern, str(refused.value)) for pattern in (option, need)]
@@ -103,49 +119,52 @@ def test_what_cannot_fit_is_refused(place: RuntimeConfig, monkeypatch: pytest.Mo
     assert small <= less <= most > 16 * huge.parameters() / 1e9
 
 
-def given_weights(folder: Path, model: GPT, vocabulary: Vocabulary = VOCABULARY) -> PretrainConfig:
-    """A configuration that begins with these weights, which are written there."""
+SMALL = with_settings(CONFIG, max_steps=1, warmup_steps=0, lr=1e-12)
+
+
+def given_weights(folder: Path, model: GPT, vocabulary: Vocabulary = VOCABULARY) -> dict[str, str]:
+    """What says to begin with these weights, which are written there."""
     shutil.rmtree(folder, ignore_errors=True)
     save_checkpoint(folder, Checkpoint(model, vocabulary))
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    return dataclasses.replace(CONFIG, max_steps=1, warmup_steps=0, lr=1e-12, initial_sha256=digest)
+    return {"initial": str(folder), "initial_sha256": digest}
 
 
 def test_training_begins_with_given_weights_and_refuses_others(
-    place: RuntimeConfig, tmp_path: Path
+    place: Place, tmp_path: Path
 ) -> None:
-    model, folder = GPT(CONFIG.model), tmp_path / "given"
-    config, place = given_weights(folder, model), changed(place, init_from=str(folder))
-    train_here(config, place)
+    model, folder = GPT(MODEL), tmp_path / "given"
+    first = given_weights(folder, model)
+    train_here(SMALL, changed(place, **first))
     begun = load_model(Path(place.output)).state_dict()
     for name, tensor in model.state_dict().items():
         assert torch.allclose(tensor, begun[name], atol=1e-9), name
     vocabulary = Vocabulary.from_merges(list("abcdehx"), [("a", "b"), ("b", "a")])
-    wider = GPT(dataclasses.replace(CONFIG.model, width=32))
-    other = GPT(dataclasses.replace(CONFIG.model, vocabulary=vocabulary.size))
-    again, digest = changed(place, output=str(tmp_path / "again")), config.initial_sha256
+    wider = GPT(dataclasses.replace(MODEL, width=32))
+    other = GPT(dataclasses.replace(MODEL, vocabulary=vocabulary.size))
+    again, digest = changed(place, output=str(tmp_path / "again")), first["initial_sha256"]
     with pytest.raises(UserError, match=r"another shape .width 32, here 16"):
-        train_here(given_weights(folder, wider), again)
+        train_here(SMALL, changed(again, **given_weights(folder, wider)))
     with pytest.raises(UserError, match=rf"model\.safetensors has sha256 \w+, expected {digest}"):
-        train_here(config, again)
+        train_here(SMALL, changed(again, **first))
     with pytest.raises(UserError, match="another vocabulary"):
-        train_here(given_weights(folder, other, vocabulary), again)
+        train_here(SMALL, changed(again, **given_weights(folder, other, vocabulary)))
 
 
-def begins_from(folders: list[str], config: PretrainConfig, place: RuntimeConfig) -> Heard:
+def begins_from(folders: list[str], place: Place) -> Heard:
     """Called on every rank, each of which has a folder of its own."""
-    return train_here(config, changed(place, init_from=folders[int(os.environ["RANK"])]))
+    return train_here(SMALL, changed(place, initial=folders[int(os.environ["RANK"])]))
 
 
 @pytest.mark.slow
 def test_a_rank_without_them_ends_the_others(
-    ranks: RankGroup, place: RuntimeConfig, tmp_path: Path
+    ranks: RankGroup, place: Place, tmp_path: Path
 ) -> None:
     """Rank 1's host has no such folder."""
-    config = given_weights(tmp_path / "given", GPT(CONFIG.model))
+    begun = changed(place, **given_weights(tmp_path / "given", GPT(MODEL)))
     folders = [str(tmp_path / name) for name in ("given", "missing")]
     with pytest.raises(RankError) as refused:
-        ranks.call(begins_from, folders, config, place)
+        ranks.call(begins_from, folders, begun)
     for said in refused.value.args:
         assert said.startswith(f"UserError: rank 1: {folders[1]}: no such folder")
 
@@ -187,9 +206,8 @@ def test_an_untested_deepspeed_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 def test_bytes_of_a_checkpoint(ranks: RankGroup, tmp_path: Path) -> None:
     """Of a real one, by two ranks under ZeRO 1; headers and names are small."""
     model = ModelConfig(vocabulary=VOCABULARY.size, context=8, width=256, layers=2, heads=2)
-    config = dataclasses.replace(CONFIG, model=model, max_steps=1, warmup_steps=0, prompts=())
-    place = tiny.write_data(tmp_path)
-    tiny.train_on(ranks, config, place)
+    place = changed(tiny.write_data(tmp_path), width=256, sample_tokens=0)
+    tiny.train_on(ranks, SMALL, place)
     size = sum(file.stat().st_size for file in Path(place.output).glob("checkpoints/*/*"))
     assert size == pytest.approx(checkpoint_bytes(model.parameters()), rel=0.02)
     assert 0 < Path(place.train[0]).stat().st_size - data_bytes(360, VOCABULARY.size) < 2000

@@ -1,6 +1,5 @@
 """Killed, stopped and resumed, pre-training ends in the same bytes."""
 
-import dataclasses
 import math
 import os
 import re
@@ -18,33 +17,38 @@ from gpt1.data.shards import TokenShards
 from gpt1.errors import UserError
 from gpt1.model.gpt import window_losses
 from gpt1.train.engine import Precision
-from gpt1.train.pretrain_config import RuntimeConfig
 from gpt1.weights.store import load_model
 from tests.gpt1 import tiny_pretraining as tiny
 from tests.gpt1.rank_group import RankGroup
-from tests.gpt1.tiny_pretraining import CONFIG, changed, checkpoints_of, output_of, train_here
+from tests.gpt1.tiny_pretraining import (
+    CONFIG,
+    Place,
+    changed,
+    checkpoints_of,
+    output_of,
+    train_here,
+    with_settings,
+)
 
 LOGGED, VALIDATED = [*range(5, 31, 5)], [*range(4, 29, 4), 30]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> RuntimeConfig:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """An undisturbed run of one rank, dropout on, with the checkpoints of steps 24, 27 and 30."""
     made = changed(tiny.write_data(tmp_path_factory.mktemp("alone")), keep_checkpoints=3)
     train_here(CONFIG, made)
     return made
 
 
-def attempt(
-    place: RuntimeConfig, folder: Path, *before: RuntimeConfig, **values: Any
-) -> RuntimeConfig:
+def attempt(place: Place, folder: Path, *before: Place, **values: Any) -> Place:
     """The same training with an output folder of its own, which may read earlier checkpoints."""
     earlier = tuple(str(Path(one.output) / "checkpoints") for one in before)
     return changed(place, **{"output": str(folder), "earlier": earlier, **values})
 
 
 def test_outputs_are_complete_and_logged_again_at_the_end(
-    place: RuntimeConfig, tmp_path: Path
+    place: Place, tmp_path: Path
 ) -> None:
     """Who listened may have died with what was logged before a checkpoint."""
     rows, output = tiny.rows_of(place), Path(place.output)
@@ -64,7 +68,7 @@ def test_outputs_are_complete_and_logged_again_at_the_end(
 
 @torch.no_grad()
 def test_held_out_figures_are_those_of_the_saved_weights_over_each_book(
-    place: RuntimeConfig
+    place: Place
 ) -> None:
     """At the end all windows of 8 tokens, 5 and 9 of them; before it 5 spread over all."""
     digest = tiny.VOCABULARY.sha256
@@ -90,14 +94,14 @@ def test_held_out_figures_are_those_of_the_saved_weights_over_each_book(
 @pytest.mark.parametrize("kills", [[1, 2], [4], [7, 5, 11], [29], [30]])
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_killed(
-    kills: list[int], precision: Precision, place: RuntimeConfig, tmp_path: Path
+    kills: list[int], precision: Precision, place: Place, tmp_path: Path
 ) -> None:
     """It resumes to the same bytes. Each number counts one attempt's updates, in its own folder."""
-    config = dataclasses.replace(CONFIG, precision=precision)
+    config = with_settings(CONFIG, precision=precision)
     usual = place if precision == "fp32" else attempt(place, tmp_path / "usual")
     if precision == "bf16":
         train_here(config, usual)
-    attempts: list[RuntimeConfig] = []
+    attempts: list[Place] = []
     for update in kills:
         attempts.append(attempt(place, tmp_path / str(len(attempts)), *attempts))
         with pytest.raises(tiny.Killed):
@@ -107,7 +111,7 @@ def test_killed(
     assert output_of(last) == output_of(usual)
 
 
-def stopped_after(said: str, place: RuntimeConfig) -> int:
+def stopped_after(said: str, place: Place) -> int:
     """The step after which a training stopped on request, of which it has a checkpoint."""
     [step] = map(int, re.findall(r"stopped on request after step (\d+)", said))
     assert checkpoints_of(place) == [step]
@@ -116,7 +120,7 @@ def stopped_after(said: str, place: RuntimeConfig) -> int:
 
 @pytest.mark.parametrize("how", ["SIGTERM", "file", "reporter", "stop_after"])
 def test_asked_to_stop_it_makes_a_checkpoint(
-    how: str, place: RuntimeConfig, tmp_path: Path
+    how: str, place: Place, tmp_path: Path
 ) -> None:
     """No checkpoint is due: the one there is, was made for the request."""
 
@@ -144,7 +148,7 @@ PLACES: list[tuple[Values, list[int]]] = [
 
 
 @pytest.mark.parametrize(("values", "kept"), PLACES)
-def test_placement(values: Values, kept: list[int], place: RuntimeConfig, tmp_path: Path) -> None:
+def test_placement(values: Values, kept: list[int], place: Place, tmp_path: Path) -> None:
     """It changes no output."""
     other = attempt(place, tmp_path, **values)
     train_here(CONFIG, other)
@@ -163,7 +167,7 @@ def half(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
-def test_damaged(place: RuntimeConfig, tmp_path: Path) -> None:
+def test_damaged(place: Place, tmp_path: Path) -> None:
     """It is skipped, and what is wrong is named; what earlier attempts left is only read."""
     shutil.copytree(place.output, tmp_path / "damaged")
     damaged = attempt(place, tmp_path / "damaged")
@@ -180,18 +184,19 @@ def test_damaged(place: RuntimeConfig, tmp_path: Path) -> None:
     assert "skipped checkpoint" not in train_here(CONFIG, damaged).text, "made again, it counts"
 
 
-def test_other_settings_are_refused_by_name(place: RuntimeConfig, tmp_path: Path) -> None:
+def test_other_settings_are_refused_by_name(place: Place, tmp_path: Path) -> None:
     """But for those of going back, which change only what follows."""
-    again, model = attempt(place, tmp_path, place), dataclasses.replace(CONFIG.model, dropout=0.2)
-    for named, values in (("grad_clip", {"grad_clip": 0.5}), ("model.dropout", {"model": model})):
+    again = attempt(place, tmp_path, place)
+    others = {"grad_clip": 0.5, "dropout": 0.2, "deepspeed": {"steps_per_print": 1}}
+    for named, value in others.items():
         with pytest.raises(UserError, match=f"different settings: {named} .see its manifest.json"):
-            train_here(dataclasses.replace(CONFIG, **values), again)
-    other = dataclasses.replace(CONFIG, max_rollbacks=1)
+            train_here(CONFIG, changed(again, **{named: value}))
+    other = with_settings(CONFIG, max_rollbacks=1)
     assert "resuming after step 30 " in train_here(other, again).text
 
 
 @pytest.fixture(scope="module")
-def pair(ranks: RankGroup, tmp_path_factory: pytest.TempPathFactory) -> RuntimeConfig:
+def pair(ranks: RankGroup, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """An undisturbed run of two ranks."""
     made = tiny.write_data(tmp_path_factory.mktemp("pair"))
     tiny.train_on(ranks, CONFIG, made)
@@ -200,7 +205,7 @@ def pair(ranks: RankGroup, tmp_path_factory: pytest.TempPathFactory) -> RuntimeC
 
 @pytest.mark.slow
 def test_sigterm_to_one_rank_stops_all(
-    pair: RuntimeConfig, ranks: RankGroup, tmp_path: Path
+    pair: Place, ranks: RankGroup, tmp_path: Path
 ) -> None:
     """After the same step."""
     again = attempt(pair, tmp_path, checkpoint_every=0, trace=True)
@@ -217,17 +222,17 @@ def test_sigterm_to_one_rank_stops_all(
     assert output_of(again) == output_of(pair)
 
 
-SHORT = dataclasses.replace(CONFIG, max_steps=12, validate_every=6, snapshot_every=6, log_every=4)
+SHORT = with_settings(CONFIG, max_steps=12, validate_every=6, snapshot_every=6, log_every=4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("stage", range(4))
 def test_every_stage_resumes_to_the_same_bytes(
-    stage: int, precision: Precision, pair: RuntimeConfig, ranks: RankGroup, tmp_path: Path
+    stage: int, precision: Precision, pair: Place, ranks: RankGroup, tmp_path: Path
 ) -> None:
-    config = dataclasses.replace(SHORT, precision=precision)
-    usual = attempt(pair, tmp_path / "usual", deepspeed=tiny.zero(stage), checkpoint_every=0)
+    config = with_settings(SHORT, precision=precision)
+    usual = attempt(pair, tmp_path / "usual", zero=stage, checkpoint_every=0)
     tiny.train_on(ranks, config, usual)
     other = attempt(usual, tmp_path / "other")
     tiny.train_on(ranks, config, changed(other, stop_after=7))

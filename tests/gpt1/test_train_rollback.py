@@ -1,6 +1,5 @@
 """A book of noise makes the loss jump: training names it, or goes back and leaves it out."""
 
-import dataclasses
 import itertools
 import sys
 from pathlib import Path
@@ -10,47 +9,56 @@ import pytest
 
 from gpt1.errors import UserError
 from gpt1.train import pretrain
-from gpt1.train.pretrain_config import RuntimeConfig, to_json
 from tests.gpt1 import tiny_pretraining as tiny
 from tests.gpt1.rank_group import RankGroup
-from tests.gpt1.tiny_pretraining import CONFIG, POISON, Heard, changed, curve, output_of, train_here
+from tests.gpt1.tiny_pretraining import (
+    CONFIG,
+    POISON,
+    Heard,
+    Place,
+    changed,
+    curve,
+    output_of,
+    train_here,
+    with_settings,
+)
 
 SPIKE = 0.4
 """Nats. The noise raises a batch's loss by 0.7 to 1.0, the other batches differ by 0.1."""
-STOPS = dataclasses.replace(CONFIG, batch_size=4, max_steps=40, lr=4e-2, snapshot_every=20)
+STOPS = with_settings(CONFIG, batch_size=4, max_steps=40, lr=4e-2, snapshot_every=20)
 Capture = pytest.CaptureFixture[str]
-GOES_BACK = dataclasses.replace(STOPS, max_rollbacks=9, rollback_spike_threshold=SPIKE)
+GOES_BACK = with_settings(STOPS, max_rollbacks=9, loss_spike_threshold=SPIKE)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> RuntimeConfig:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A run of one rank that went back, undisturbed, with a checkpoint every three updates."""
     made = changed(tiny.write_data(tmp_path_factory.mktemp("poisoned"), poison=9), trace=True)
     train_here(GOES_BACK, made)
     return made
 
 
-def events(place: RuntimeConfig) -> list[dict[str, Any]]:
+def events(place: Place) -> list[dict[str, Any]]:
     return tiny.rows_of(place, "skipped.jsonl")
 
 
-def skipped(place: RuntimeConfig) -> list[int]:
+def skipped(place: Place) -> list[int]:
     return sorted(batch for event in events(place) for batch in event["batches"])
 
 
 def test_without_roll_back_it_stops_and_names_the_books(
-    place: RuntimeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     file = tmp_path / "run.json"
     stops = changed(place, output=str(tmp_path), loss_spike_threshold=SPIKE)
-    file.write_text(to_json(STOPS, stops))
+    tiny.write_json(file, STOPS, stops)
     monkeypatch.setattr(sys, "argv", ["pretrain", "--config", str(file)])
     assert pretrain.main() == 2
     said, step = capsys.readouterr().err, events(place)[0]["step"]
     assert all(text in said for text in (f"at step {step} of 40", repr(POISON)))
 
 
-def test_going_back_leaves_out_the_noise_and_says_so(place: RuntimeConfig) -> None:
+def test_going_back_leaves_out_the_noise_and_says_so(place: Place) -> None:
     found = events(place)
     assert 2 <= len(found) <= 4
     assert all(POISON in one["books"] and one["loss"] > one["before"] + SPIKE for one in found)
@@ -61,10 +69,10 @@ def test_going_back_leaves_out_the_noise_and_says_so(place: RuntimeConfig) -> No
     assert all(later < before + SPIKE for before, later in itertools.pairwise(losses))
 
 
-def test_the_other_batches_keep_their_order(place: RuntimeConfig, tmp_path: Path) -> None:
+def test_the_other_batches_keep_their_order(place: Place, tmp_path: Path) -> None:
     """Compared with a training too slow to diverge, which leaves out nothing."""
     left_out, plain = skipped(place), changed(place, output=str(tmp_path))
-    train_here(dataclasses.replace(STOPS, max_steps=40 + len(left_out), lr=1e-9), plain)
+    train_here(with_settings(STOPS, max_steps=40 + len(left_out), lr=1e-9), plain)
     kept = [row["batch"] for row in tiny.traces(plain) if row["step"] not in left_out]
     # in the order of time: a step that was made again comes again, and the last one counts
     rows = tiny.rows_of(place, "trace/rank-00000.jsonl")
@@ -74,7 +82,7 @@ def test_the_other_batches_keep_their_order(place: RuntimeConfig, tmp_path: Path
 
 @pytest.mark.parametrize("every", [7, 0])
 def test_any_checkpoint_does_to_go_back_to(
-    every: int, place: RuntimeConfig, tmp_path: Path
+    every: int, place: Place, tmp_path: Path
 ) -> None:
     """Every seven updates, or none at all: then it begins again."""
     other = changed(place, output=str(tmp_path), checkpoint_every=every)
@@ -85,7 +93,7 @@ def test_any_checkpoint_does_to_go_back_to(
 
 
 def test_killed_after_going_back_it_resumes_to_the_same_bytes(
-    place: RuntimeConfig, tmp_path: Path
+    place: Place, tmp_path: Path
 ) -> None:
     again = changed(place, output=str(tmp_path))
     with pytest.raises(tiny.Killed):
@@ -96,11 +104,11 @@ def test_killed_after_going_back_it_resumes_to_the_same_bytes(
 
 
 def test_after_going_back_the_new_checkpoints_are_kept(
-    place: RuntimeConfig, tmp_path: Path
+    place: Place, tmp_path: Path
 ) -> None:
     """All that was kept is too late to go back to: it begins again, stops, and resumes there."""
     again = changed(place, output=str(tmp_path), checkpoint_every=1)
-    config = dataclasses.replace(GOES_BACK, skip_batches=4)
+    config = with_settings(GOES_BACK, skip_batches=4)
     said = train_here(config, changed(again, stop_after=events(place)[0]["step"] + 6)).text
     assert "rolling back to the start" in said
     before, step = tiny.checkpoints_of(again)
@@ -110,15 +118,15 @@ def test_after_going_back_the_new_checkpoints_are_kept(
 
 @pytest.mark.parametrize("back", [2, 0])
 def test_a_rate_that_spoils_all_stops_at_last(
-    back: int, place: RuntimeConfig, tmp_path: Path
+    back: int, place: Place, tmp_path: Path
 ) -> None:
     message = "already rolled back 2 times" if back else "the loss is nan"
-    absurd = dataclasses.replace(
-        GOES_BACK, lr=1e38, max_rollbacks=back, rollback_spike_threshold=0.0
-    )
+    values = {"lr": 1e38, "max_rollbacks": back, "loss_spike_threshold": 0.0}
     heard = Heard()
     with pytest.raises(UserError, match=message):
-        pretrain.pretrain(absurd, changed(place, output=str(tmp_path)), heard)
+        pretrain.pretrain(
+            with_settings(GOES_BACK, **values), changed(place, output=str(tmp_path)), heard
+        )
     assert heard.text.count("the loss at step") == back
     assert not (tmp_path / "model.safetensors").exists()
 
@@ -126,9 +134,9 @@ def test_a_rate_that_spoils_all_stops_at_last(
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "every"), [(1, 7), (3, 0)])
 def test_two_ranks_leave_out_the_same_batches(
-    stage: int, every: int, place: RuntimeConfig, ranks: RankGroup, tmp_path: Path
+    stage: int, every: int, place: Place, ranks: RankGroup, tmp_path: Path
 ) -> None:
-    both = changed(place, output=str(tmp_path / "both"), deepspeed=tiny.zero(stage))
+    both = changed(place, output=str(tmp_path / "both"), zero=stage)
     other = changed(both, output=str(tmp_path / "other"), checkpoint_every=every)
     for one in (both, other):
         tiny.train_on(ranks, GOES_BACK, one)

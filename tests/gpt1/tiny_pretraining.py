@@ -4,40 +4,52 @@ It runs in this process (`train_here`) or on ranks that stay (`train_on`).
 """
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from gpt1.data.shards import DocumentSpan, id_type, ids_sha256, write_shard, write_spans
-from gpt1.model.config import ModelConfig
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.checkpoint import CheckpointStorage
+from gpt1.train.config import PretrainConfig, Prompt, RuntimeConfig, to_json
 from gpt1.train.dist import Stopped
-from gpt1.train.pretrain import pretrain
-from gpt1.train.pretrain_config import DEEPSPEED_FOLDER, PretrainConfig, Prompt, RuntimeConfig
-from gpt1.train.trainer import PrintReporter
+from gpt1.train.engine import MicroBatch
+from gpt1.train.trainer import PrintReporter, open_pretrainer
 from tests.gpt1.rank_group import RankGroup
 
 MERGES = [("t", "h"), ("th", "e</w>"), ("b", "e</w>"), ("a", "t</w>")]
 VOCABULARY = Vocabulary.from_merges(list("abcdeht"), MERGES)
 CONFIG = PretrainConfig(
-    model=ModelConfig(vocabulary=VOCABULARY.size, context=8, width=16, layers=2, heads=2),
-    max_steps=30, batch_size=8, micro_batch_size=2, lr=1e-2, warmup_steps=2, log_every=5,
-    validate_every=4,
-    validate_sequences=5, snapshot_every=10, sample_tokens=5,
-    prompts=(Prompt("the be", (1, 2)), Prompt("a", (3,))),
-)  # fmt: skip
+    context=8, width=16, layers=2, heads=2, max_steps=30, batch_size=8, micro_batch_size=2,
+    lr=1e-2, warmup_steps=2, log_every=5, validate_every=4, validate_sequences=5,
+    snapshot_every=10, sample_tokens=5, checkpoint_every=3,
+)
+MODEL = CONFIG.shape(VOCABULARY.size)
+PROMPTS = (Prompt("the be", (1, 2)), Prompt("a", (3,)))
 POISON = "noise"
 AtUpdate = Callable[[int], bool]
 NEEDS_COMPILER = pytest.mark.skipif(not shutil.which("g++"), reason="no g++ to compile with")
 
 
-def write_data(folder: Path, poison: int = 0) -> RuntimeConfig:
+@dataclass(frozen=True)
+class Place(RuntimeConfig):
+    """Where a test trains. `settings` replace those of its configuration; `trace`: see
+    `DeterminismLog`.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    trace: bool = False
+
+
+def write_data(folder: Path, poison: int = 0) -> Place:
     """Three training books and two held out, each a noisy walk over the ids that can be learned.
 
     `poison`: length of a fourth training book, of random ids, which a model of the walk finds very
@@ -66,15 +78,47 @@ def write_data(folder: Path, poison: int = 0) -> RuntimeConfig:
     VOCABULARY.save(folder / "vocabulary")
     shard = "part-0000.arrow"
     names = {name: str(folder / name) for name in ("vocabulary", "output")}
-    return RuntimeConfig(
+    return Place(
         train=(str(folder / "train" / shard),), held_out=(str(folder / "held_out" / shard),),
-        books=str(folder / "books.parquet"), **names, checkpoint_every=3, device="cpu", threads=1,
-    )  # fmt: skip
+        books=str(folder / "books.parquet"), **names, prompts=PROMPTS, device="cpu", threads=1,
+    )
 
 
-def changed(place: RuntimeConfig, **values: Any) -> RuntimeConfig:
-    """The same place but for `values`."""
-    return dataclasses.replace(place, **values)
+def changed(place: Place, **values: Any) -> Place:
+    """The same place but for `values`, of its own or of the settings."""
+    fields = {one.name for one in dataclasses.fields(Place)}
+    own = {name: value for name, value in values.items() if name in fields}
+    settings = {name: value for name, value in values.items() if name not in fields}
+    return dataclasses.replace(place, settings={**place.settings, **settings}, **own)
+
+
+def with_settings(config: PretrainConfig, **values: Any) -> PretrainConfig:
+    """The same configuration but for `values`."""
+    return config.model_copy(update=values)
+
+
+def write_json(file: Path, config: PretrainConfig, place: Place) -> None:
+    """The file that torchrun trains from."""
+    runtime = {one.name: getattr(place, one.name) for one in dataclasses.fields(RuntimeConfig)}
+    file.write_text(to_json(with_settings(config, **place.settings), RuntimeConfig(**runtime)))
+
+
+class DeterminismLog:
+    """What a rank computes: a line a micro-batch of step, place in the global batch, and hashes of
+    its ids and of the random state after it, which follows from the seed and the numbers drawn.
+    """
+
+    def __init__(self, folder: Path, rank: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = (folder / f"rank-{rank:05d}.jsonl").open("a", encoding="utf-8")
+
+    def __call__(self, step: int, micro_batch: MicroBatch) -> None:
+        state = torch.get_rng_state()
+        values = {"batch": micro_batch.inputs, "random": (state,)}
+        row = {name: [one.numpy().tobytes() for one in these] for name, these in values.items()}
+        hashed = {name: hashlib.sha256(b"".join(row[name])).hexdigest()[:16] for name in row}
+        self._file.write(json.dumps({"step": step, "index": micro_batch.index, **hashed}) + "\n")
+        self._file.flush()
 
 
 class Killed(Exception):
@@ -117,29 +161,30 @@ class Heard(PrintReporter):
 
 
 def train_here(
-    config: PretrainConfig, place: RuntimeConfig, at_update: AtUpdate | None = None,
+    config: PretrainConfig, place: Place, at_update: AtUpdate | None = None,
     storage: CheckpointStorage | None = None,
-) -> Heard:  # fmt: skip
+) -> Heard:
     """Pre-train in this process, to the end or to where it is asked to stop."""
     heard = Heard(at_update)
+    pretrainer = open_pretrainer(with_settings(config, **place.settings), place, heard, storage)
+    if place.trace:
+        log = DeterminismLog(Path(place.output) / "trace", pretrainer.ranks.rank)
+        pretrainer.engine.observer = log
     try:
-        pretrain(config, place, heard, storage)
+        pretrainer.train()
     except Stopped as stopped:
         heard.info(str(stopped))
+    finally:
+        pretrainer.checkpoints.close()  # a real kill would end its thread
     return heard
 
 
-def train_on(ranks: RankGroup, config: PretrainConfig, place: RuntimeConfig) -> str:
+def train_on(ranks: RankGroup, config: PretrainConfig, place: Place) -> str:
     """Pre-train on these ranks; returns what rank 0 said. Raises RankError."""
     return str(ranks.call(train_here, config, place)[0].text)
 
 
-def zero(stage: int) -> str:
-    """DeepSpeed's settings of that ZeRO stage."""
-    return str(DEEPSPEED_FOLDER / f"zero{stage}.json")
-
-
-def output_of(place: RuntimeConfig) -> dict[str, bytes]:
+def output_of(place: Place) -> dict[str, bytes]:
     """The deterministic outputs of the training there, by name."""
     output = Path(place.output)
     names = ["model.safetensors", "config.json", "metrics.jsonl", "samples.jsonl", "samples.md"]
@@ -148,23 +193,23 @@ def output_of(place: RuntimeConfig) -> dict[str, bytes]:
     return {str(file.relative_to(output)): file.read_bytes() for file in files}
 
 
-def rows_of(place: RuntimeConfig, file: str = "metrics.jsonl") -> list[dict[str, Any]]:
+def rows_of(place: Place, file: str = "metrics.jsonl") -> list[dict[str, Any]]:
     """The rows of an output in JSON lines."""
     return [json.loads(line) for line in (Path(place.output) / file).read_text().splitlines()]
 
 
-def curve(place: RuntimeConfig, name: str) -> list[float]:
+def curve(place: Place, name: str) -> list[float]:
     """A metric's values in the order of the steps."""
     return [row[name] for row in rows_of(place) if name in row]
 
 
-def traces(place: RuntimeConfig) -> list[dict[str, Any]]:
+def traces(place: Place) -> list[dict[str, Any]]:
     """What all ranks computed, in the order of steps and micro-batches."""
     files = (Path(place.output) / "trace").glob("rank-*.jsonl")
     rows = [row for file in files for row in rows_of(place, f"trace/{file.name}")]
     return sorted(rows, key=lambda row: (row["step"], row["index"]))
 
 
-def checkpoints_of(place: RuntimeConfig) -> list[int]:
+def checkpoints_of(place: Place) -> list[int]:
     """The steps of its checkpoints."""
     return sorted(int(path.name[5:]) for path in Path(place.output).glob("checkpoints/step-*"))

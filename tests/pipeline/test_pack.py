@@ -14,7 +14,7 @@ import yaml
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.tasks import finetune_packed
-from gpt1.train.pretrain_config import from_json
+from gpt1.train.config import from_json
 from gpt1.weights.checkpoint import load_checkpoint
 from gpt1.weights.store import save_model
 from pipeline.plan import Selection
@@ -48,7 +48,8 @@ def test_the_folder_trains(golden_run: Path, tmp_path: Path) -> None:
     pack(tmp_path / "packed", golden_run, max_steps=12, warmup_steps=2)
     folder = Path(shutil.move(tmp_path / "packed", tmp_path / "moved"))
     trained = train(folder)
-    assert trained.config == from_json(folder / "run.json")[0].model
+    config = from_json(folder / "run.json")[0]
+    assert trained.config == config.shape(trained.config.vocabulary)
     assert '"step": 12' in (folder / "output" / "metrics.jsonl").read_text().splitlines()[-1]
 
     still: Any = {"max_steps": 1, "warmup_steps": 0, "lr": 1e-12, "init_from": folder / "output"}

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from gpt1.errors import UserError
-from pipeline.canonical import semantic
 from pipeline.workflow import read
 from tests.conftest import ROOT
 from tests.pipeline.inline import TOY
@@ -84,8 +83,8 @@ def test_debug_settings_are_one_level_deeper_and_change_nothing_else(tmp_path: P
     first = read(write(tmp_path, written)).cells["pretrain"].settings
     given = ["pretrain.debug.log_every=5", "pretrain.debug.preflight=false"]
     second = read(PRETRAIN, None, given).cells["pretrain"].settings
-    plain = semantic(read(PRETRAIN).cells["pretrain"].settings)
-    assert semantic(first) == semantic(second) == {**plain, "log_every": 5}
+    plain = read(PRETRAIN).cells["pretrain"].settings.semantic()
+    assert first.semantic() == second.semantic() == {**plain, "log_every": 5}
     assert second.model_dump()["preflight"] is False
 
 

@@ -1,5 +1,6 @@
 """The pretrain stage on a real Ray: two DeepSpeed ranks, from shards of real books."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from hashlib import sha256
@@ -10,9 +11,10 @@ import pytest
 from gpt1.errors import UserError
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.checkpoint import Manifest
+from gpt1.train.config import PretrainConfig, RuntimeConfig
 from gpt1.weights.store import load_model
 from pipeline.plan import Plan, State
-from stages.pretrain import STAGE, PretrainSettings, _config, _deviation
+from stages.pretrain import INITIAL, STAGE, _deviation
 from tests.pipeline.inline import plan_of, run_inline
 from tests.servers.ray_cluster import Cluster
 from tests.stages.runs import digests, lines, made, run
@@ -25,16 +27,17 @@ STEPS = 300
 
 def test_files_from_outside_count_by_content(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"weights")
-    settings = PretrainSettings(zero=2, init_from=str(tmp_path))
-    files = STAGE.external_files(settings)
-    assert (files[0].name, files[0].path.is_file()) == ("deepspeed/zero2.json", True)
-    assert _config(settings, TINY, files).initial_sha256 == sha256(b"weights").hexdigest()
+    TINY.save(tmp_path / "vocabulary")
+    settings = PretrainConfig(init_from=str(tmp_path))
+    assert [file.name for file in STAGE.external_files(settings)] == [f"{INITIAL}model.safetensors"]
+    run = json.loads(STAGE.packed(settings, tmp_path / "vocabulary", [], []))["runtime"]
+    assert run["initial_sha256"] == sha256(b"weights").hexdigest()
 
 
 def test_what_is_not_the_paper_s_is_named_as_a_deviation() -> None:
     def said(*events: dict, **settings: object) -> str:
-        chosen = PretrainSettings.model_validate(settings)
-        return _deviation(chosen, _config(chosen, TINY), events).get("deviation", "")
+        chosen = PretrainConfig.model_validate(settings)
+        return _deviation(chosen, RuntimeConfig((), (), "", "", ""), events).get("deviation", "")
 
     assert said() == ""
     assert said(batch_size=256).startswith(
@@ -43,7 +46,7 @@ def test_what_is_not_the_paper_s_is_named_as_a_deviation() -> None:
     assert "250,000 steps, warmup 500" in said(batch_size=256, lr_scaling="sqrt")
     event = {"step": 9, "loss": None, "before": 3.0, "batches": [7, 8], "books": ["Emma"]}
     skipped = "the loss at step 9 was not finite; skipped batches 7, 8, of 'Emma'"
-    assert said(event, max_rollbacks=3, rollback_spike_threshold=2.0) == skipped
+    assert said(event, max_rollbacks=3, loss_spike_threshold=2.0) == skipped
 
 
 @pytest.fixture(scope="module")

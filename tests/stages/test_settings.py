@@ -9,10 +9,12 @@ from pydantic import ValidationError
 
 from docs.reference.make import SET_BY_YOU, sources
 from gpt1.errors import UserError
+from gpt1.settings import field_marks
+from gpt1.train.config import PretrainConfig
 from pipeline.kinds import load_stage
-from stages.contract import Resources, field_marks
+from stages.contract import Resources
 from stages.pretrain import STAGE as PRETRAIN
-from stages.pretrain import PretrainSettings, _check_ranks
+from stages.pretrain import _check_ranks
 from stages.task_data import TaskData, TaskDataSettings
 from tests.conftest import ROOT
 
@@ -36,7 +38,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("pretrain", {"zero": 4}, "0, 1, 2 or 3"),
     ("pretrain", {"layer": 3}, "layer"),
-    ("pretrain", {"rollback_spike_threshold": 1.0}, "nothing without max_rollbacks"),
+    ("pretrain", {"deepspeed": {"train_batch_size": 8}}, "follows from batch_size"),
     ("task_data", {"task": "rte"}, "needs `source`"),
     ("task_data", {"task": "demo"}, "unknown task 'demo'"),
     ("finetune", {"task": "mnly"}, "did you mean 'mnli'"),
@@ -83,12 +85,12 @@ def test_folders_that_are_not_there_are_named() -> None:
     with pytest.raises(UserError, match="no/such/folder of task rte is not a folder"):
         TaskData.external_files(TaskDataSettings(task="rte", source="no/such/folder"))
     with pytest.raises(UserError, match="no/such/weights"):
-        PRETRAIN.external_files(PretrainSettings(init_from="no/such/weights"))
+        PRETRAIN.external_files(PretrainConfig(init_from="no/such/weights"))
 
 
 def test_a_number_of_ranks_that_does_not_divide_is_refused() -> None:
     """With room for 6 of 8 ranks no count from 5 to 6 would do, and nothing would be said."""
-    settings = PretrainSettings(batch_size=64, micro_batch_size=8)
+    settings = PretrainConfig(batch_size=64, micro_batch_size=8)
     _check_ranks(settings, Resources(workers=8, min_workers=4))
     with pytest.raises(UserError, match=r"min_workers: 5 ranks .*one of \[1, 2, 4, 8\]"):
         _check_ranks(settings, Resources(workers=8, min_workers=5))

@@ -20,10 +20,9 @@ from gpt1.data.shards import (
     write_spans,
 )
 from gpt1.errors import UserError
-from gpt1.model.config import ModelConfig
+from gpt1.train.config import PretrainConfig
 from gpt1.train.dist import DistContext
-from gpt1.train.pretrain import read_share
-from gpt1.train.pretrain_config import PretrainConfig
+from gpt1.train.trainer import read_share
 
 ABOUT = {"vocabulary": "v" * 64, "set": "train", "part": "part-0000"}
 
@@ -120,7 +119,7 @@ def test_ranks_read_disjoint_shares_of_a_batch(
 ) -> None:
     """And nothing else. The batch is the last of an epoch and the first of the next."""
     made, step = sampler_of(tmp_path, [200, 77], 8), 33 // 8
-    config = PretrainConfig(ModelConfig(), max_steps=9, batch_size=8, micro_batch_size=2)
+    config = PretrainConfig(batch_size=8, micro_batch_size=2)
     batch, read, reading = made.batch(step, 8), list[int](), made.locate
     monkeypatch.setattr(made, "locate", lambda sample: read.append(sample) or reading(sample))
     found: dict[int, list[list[int]]] = {}

@@ -1,0 +1,71 @@
+"""What a settings model is made of: the base class, and the marks of its fields.
+
+A settings model is a library's configuration and, at the same time, what stands under a stage's
+`with:` in workflow.yaml: names, defaults, limits and descriptions are written once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+
+class Settings(BaseModel):
+    """The settings under a stage's `with:`.
+
+    Every field is semantic (it enters the fingerprint) unless made by `runtime_field`. Fields
+    marked DEBUG_FIELD are written under `debug:`; the model itself is flat.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def semantic(self) -> dict[str, Any]:
+        """The settings that decide what comes out, as JSON values."""
+        dumped = self.model_dump(mode="json")
+        chosen: dict[str, Any] = {}
+        for name, field in type(self).model_fields.items():
+            marks, value = field_marks(field), getattr(self, name)
+            if not marks.get("runtime") or getattr(self, marks.get("unless", ""), False):
+                chosen[name] = value.semantic() if isinstance(value, Settings) else dumped[name]
+        return chosen
+
+
+def set_together(values: Any, flag: str, **defaults: Any) -> Any:
+    """`values` of a model before they are checked, with `defaults` where `flag` is set."""
+    return {**defaults, **values} if isinstance(values, dict) and values.get(flag) else values
+
+
+DEBUG_FIELD: dict[str, Any] = {"debug": True}
+"""For `json_schema_extra`: written under `debug:` in workflow.yaml, as no user needs to set it."""
+
+CODE_OF_2018: dict[str, Any] = {"source": "code of 2018"}
+"""For `json_schema_extra`: the value is that of the code released with the paper, or the setting
+chooses between that code's way and ours.
+"""
+
+
+def paper(where: str) -> dict[str, Any]:
+    """For `json_schema_extra`: the section, table or figure of the paper that states the value."""
+    return {"source": f"paper {where}"}
+
+
+def runtime_field(
+    default: Any, description: str, *, mark: Mapping[str, Any] | None = None, unless: str = "",
+    **limits: Any,
+) -> Any:
+    """A field that does not enter the fingerprint itself: where or how fast, a path (the files'
+    content enters), or `reference_2018` (the settings it selects enter).
+
+    `mark`: DEBUG_FIELD or CODE_OF_2018. `unless` names another setting: while that is set, the
+    field does enter.
+    """
+    extra = {"runtime": True, **({"unless": unless} if unless else {}), **(mark or {})}
+    return Field(default, description=description, json_schema_extra=extra, **limits)
+
+
+def field_marks(field: FieldInfo) -> Mapping[str, Any]:
+    """The marks of a settings field: `runtime`, `unless`, `debug`, `source`."""
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}

@@ -1,0 +1,435 @@
+"""Pre-training: its settings, and where its data and results are.
+
+No torch: a plan reads settings.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from gpt1.errors import UserError
+from gpt1.model.config import ModelConfig
+from gpt1.settings import (
+    CODE_OF_2018,
+    DEBUG_FIELD,
+    Settings,
+    paper,
+    runtime_field,
+    set_together,
+)
+
+PAPER_BATCH = 64
+PROMPTS = ("it was a dark and stormy night", "she looked at him and said", "the old man")
+"""The beginnings of samples of text."""
+FOLLOWS_FROM = {
+    "train_batch_size": "batch_size", "train_micro_batch_size_per_gpu": "micro_batch_size",
+    "gradient_accumulation_steps": "micro_batch_size", "gradient_clipping": "grad_clip",
+    "bf16": "precision", "fp16": "precision", "optimizer": "optimizer", "scheduler": "schedule",
+}
+"""Keys of DeepSpeed's configuration, and the setting that each follows from."""
+Schedule = Literal["cosine", "linear", "constant"]
+
+
+class PretrainConfig(Settings):
+    """The settings of pre-training, of `gpt1.train.pretrain` and of the stage `pretrain`.
+
+    The defaults are the paper's (section 4.1; the schedule of figure 2).
+    """
+
+    model: Literal["gpt", "lstm"] = Field(
+        "gpt", json_schema_extra=paper("table 5"),
+        description="The Transformer, or the one-layer LSTM of the paper's ablation, which ignores"
+        " `layers` and `heads`.",
+    )
+    units: int = Field(
+        2048, ge=8, le=16_384, json_schema_extra=paper("table 5"), description="LSTM units.",
+    )
+    layers: int = Field(
+        12, ge=1, le=96, json_schema_extra=paper("4.1"), description="Number of blocks.",
+    )
+    width: int = Field(
+        768, ge=8, le=16_384, json_schema_extra=paper("4.1"),
+        description="Hidden size; a multiple of `heads`.",
+    )
+    heads: int = Field(
+        12, ge=1, le=256, json_schema_extra=paper("4.1"), description="Attention heads per block.",
+    )
+    context: int = Field(
+        512, ge=2, le=8_192, json_schema_extra=paper("4.1"),
+        description="Tokens per training sequence, and the model's context.",
+    )
+    dropout: float = Field(
+        0.1, ge=0, lt=1, json_schema_extra=paper("4.1"),
+        description="Dropout on embeddings, attention weights and sublayer outputs.",
+    )
+    embedding_dropout: Literal["activation", "matrix"] = Field(
+        "activation", json_schema_extra=CODE_OF_2018,
+        description="Apply dropout to the summed embeddings, or to the embedding matrix as in the"
+        " 2018 code.",
+    )
+    init_std: float = Field(
+        0.02, gt=0, lt=1, json_schema_extra=paper("4.1"),
+        description="Standard deviation of weight initialization; narrow models need more.",
+    )
+    batch_size: int = Field(
+        64, ge=1, le=65_536, json_schema_extra=paper("4.1"),
+        description="Sequences per step, over all ranks.",
+    )
+    lr_scaling: Literal["none", "sqrt"] = Field(
+        "none",
+        description="When `batch_size` is not 64: `none` keeps steps, warmup and learning rate;"
+        " `sqrt` keeps the tokens and multiplies the rate by sqrt(batch_size/64).",
+    )
+    micro_batch_size: int = Field(
+        8, ge=1, le=65_536, description="Sequences per forward pass; must divide `batch_size`.",
+    )
+    max_steps: int = Field(
+        1_000_000, ge=1, le=100_000_000, json_schema_extra=paper("figure 2"),
+        description="Number of optimizer steps.",
+    )
+    lr: float = Field(
+        2.5e-4, gt=0, le=1, json_schema_extra=paper("4.1"),
+        description="Peak learning rate, after the warmup.",
+    )
+    warmup_steps: int | None = Field(
+        None, ge=0, le=10_000_000, json_schema_extra=paper("4.1"),
+        description="Linear warmup steps; default: set by `warmup_ratio`.",
+    )
+    warmup_ratio: float = Field(
+        0.002, ge=0, lt=1, json_schema_extra=paper("4.1"),
+        description="Warmup as a fraction of `max_steps`.",
+    )
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", json_schema_extra=paper("4.1"),
+        description="Learning-rate schedule after the warmup.",
+    )
+    weight_decay: float = Field(
+        0.01, ge=0, le=1, json_schema_extra=paper("4.1"),
+        description="Decoupled weight decay for tensors with two or more dimensions.",
+    )
+    optimizer: Literal["adamw", "reference"] = Field(
+        "adamw", json_schema_extra=CODE_OF_2018,
+        description="torch's fused AdamW, or the Adam of the 2018 code.",
+    )
+    grad_clip: float = Field(
+        1.0, ge=0, le=1_000, json_schema_extra=CODE_OF_2018,
+        description="Maximum gradient norm (0 disables clipping).",
+    )
+    seed: int = Field(
+        0, ge=0, le=2**31 - 1, description="Seed for weights, data order, dropout and samples.",
+    )
+    exclude_books: tuple[str, ...] = Field(
+        (),
+        description="IDs of training books (in books.parquet) that do not count in the loss. The"
+        " batches stay the same, so runs with and without a book form an exact pair.",
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="Compute precision; weights stay in fp32.",
+    )
+    zero: Literal[0, 1, 2, 3] = Field(
+        1, description="DeepSpeed's ZeRO stage on several ranks; changes the last bits of results.",
+    )
+    deepspeed: dict[str, Any] = Field(
+        {},
+        description="Overrides of DeepSpeed's configuration on several ranks, such as"
+        " `{zero_optimization: {overlap_comm: false}}`.",
+    )
+    loss_chunk_size: int = Field(
+        0, ge=0, le=2**24,
+        description="Compute logits for this many positions at a time to save memory; 0: all at"
+        " once. Changes the last bits of results.",
+    )
+    pad_vocabulary: int = Field(
+        0, ge=0, le=4_096,
+        description="Pad the softmax with masked tokens to a multiple of N (64 for GPUs); 0: no"
+        " padding.",
+    )
+    compile: bool = Field(
+        False, description="Use torch.compile: faster on GPUs; changes the last bits of results.",
+    )
+    zero_on_one_rank: bool = Field(
+        False, json_schema_extra=DEBUG_FIELD,
+        description="Use DeepSpeed on a single rank too, instead of plain torch.",
+    )
+    log_every: int = Field(
+        10, ge=1, le=1_000_000, json_schema_extra=DEBUG_FIELD,
+        description="Log metrics every N steps; the loss is averaged over them.",
+    )
+    validate_every: int = Field(
+        2_000, ge=0, le=10_000_000,
+        description="Validate and sample text every N steps; 0: only at the end.",
+    )
+    validate_sequences: int = Field(
+        512, ge=0, le=10_000_000,
+        description="Held-out sequences per validation, evenly spaced; 0: all. The last validation"
+        " uses all.",
+    )
+    sample_tokens: int = Field(
+        60, ge=0, le=4_096, description="Tokens per text sample; 0: no samples.",
+    )
+    sample_temperature: float = Field(
+        0.8, ge=0, le=10, json_schema_extra=DEBUG_FIELD,
+        description="Sampling temperature; 0: greedy.",
+    )
+    sample_top_k: int = Field(
+        40, ge=0, le=1_000_000, json_schema_extra=DEBUG_FIELD,
+        description="Sample from the k most likely tokens; 0: from all.",
+    )
+    snapshot_every: int = Field(
+        0, ge=0, le=10_000_000,
+        description="Keep a snapshot of the weights every N steps; 0: only the final weights.",
+    )
+    max_rollbacks: int = Field(
+        0, ge=0, le=1_000,
+        description="Maximum number of rollbacks: after a diverged loss, go back to an earlier"
+        " checkpoint and skip batches (recorded as a deviation); 0: stop instead.",
+    )
+    skip_batches: int = Field(
+        2, ge=2, le=100_000,
+        description="Batches to skip after a rollback, ending with the one whose loss diverged.",
+    )
+    reference_2018: bool = runtime_field(
+        False, "Match the 2018 code: `optimizer: reference`, `embedding_dropout: matrix`.",
+        mark=CODE_OF_2018,
+    )
+    init_from: str = runtime_field(
+        "", "Start from the weights in this folder (from `gpt1 import`, `gpt1 export hf`, or the"
+        " `output/` of a packed training), fingerprinted by content. Empty: random weights.",
+    )
+    checkpoint_every: int = runtime_field(
+        1_000, "Save a checkpoint every N steps; 0: only at the end.", ge=0, le=10_000_000,
+    )
+    checkpoint_minutes: float = runtime_field(
+        0.0, "Also save a checkpoint every N minutes; 0: by steps only.", ge=0, le=100_000,
+    )
+    keep_checkpoints: int = runtime_field(2, "Keep the N newest checkpoints.", ge=1, le=1_000)
+    keep_every: int = runtime_field(
+        0, "Also keep every checkpoint at a multiple of N steps; 0: none.",
+        ge=0, le=10_000_000, mark=DEBUG_FIELD,
+    )
+    loss_spike_threshold: float = runtime_field(
+        0.0, "A loss that exceeds the recent mean by this many nats has diverged; 0: only NaN and"
+        " infinity have. Training then rolls back (`max_rollbacks`), or stops and names the books"
+        " of the batch.",
+        ge=0, unless="max_rollbacks",
+    )
+    preflight: bool = runtime_field(
+        True, "Check memory and measure all-reduce bandwidth before training.", mark=DEBUG_FIELD,
+    )
+    activation_checkpointing: bool = runtime_field(
+        False, "Recompute activations in the backward pass: less memory, identical results.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_in_2018(cls, values: Any) -> Any:
+        return set_together(
+            values, "reference_2018", optimizer="reference", embedding_dropout="matrix"
+        )
+
+    @field_validator("exclude_books")
+    @classmethod
+    def _in_one_order(cls, books: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(set(books)))  # the fingerprint must not depend on it
+
+    @field_validator("deepspeed")
+    @classmethod
+    def _overrides(cls, given: dict[str, Any]) -> dict[str, Any]:
+        for key, setting in FOLLOWS_FROM.items():
+            if key in given:
+                raise ValueError(f"found {key}, which follows from {setting}; set that instead")
+        zero = given.get("zero_optimization", {})
+        if not isinstance(zero, dict) or "stage" in zero:
+            raise ValueError(
+                f"found zero_optimization {zero!r}, expected an object without stage; set zero"
+            )
+        return given
+
+    @model_validator(mode="after")
+    def _fits(self) -> PretrainConfig:
+        if self.model == "gpt" and self.width % self.heads:
+            raise ValueError(
+                f"width {self.width} is not divisible by heads {self.heads}; choose a multiple of"
+                f" {self.heads}"
+            )
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"micro_batch_size {self.micro_batch_size} does not divide batch_size"
+                f" {self.batch_size}; choose a divisor of {self.batch_size}"
+            )
+        if self.warmup >= self.max_steps:
+            raise ValueError(
+                f"warmup_steps {self.warmup} must be less than max_steps {self.max_steps}; lower"
+                " warmup_steps or raise max_steps"
+            )
+        return self
+
+    @property
+    def warmup(self) -> int:
+        """The warmup in steps."""
+        if self.warmup_steps is not None:
+            return self.warmup_steps
+        return round(self.warmup_ratio * self.max_steps)
+
+    def scaled(self) -> PretrainConfig:
+        """With `lr_scaling` applied to steps, warmup and rate.
+
+        `sqrt`, a deviation from the paper: the number of tokens stays that of a batch of 64, and
+        the rate grows with the root of the batch (Malladi et al. 2022, for Adam).
+        """
+        if self.lr_scaling == "none" or self.batch_size == PAPER_BATCH:
+            return self
+        factor = self.batch_size / PAPER_BATCH
+        steps = max(1, round(self.max_steps / factor))
+        values = {
+            "max_steps": steps, "warmup_steps": min(round(self.warmup / factor), steps - 1),
+            "lr": self.lr * math.sqrt(factor), "lr_scaling": "none",
+        }  # fmt: skip
+        return self.model_copy(update=values)
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of the 0-based `step`."""
+        return learning_rate(
+            step, max_lr=self.lr, warmup=self.warmup, steps=self.max_steps, schedule=self.schedule
+        )
+
+    def shape(self, vocabulary: int) -> ModelConfig:
+        """The model over a vocabulary of so many tokens."""
+        same = {
+            name: getattr(self, name)
+            for name in ("width", "context", "dropout", "embedding_dropout", "init_std")
+        }
+        if self.model == "lstm":
+            return ModelConfig(
+                vocabulary, kind="lstm", units=self.units, layers=1, heads=1, **same
+            )
+        return ModelConfig(vocabulary, layers=self.layers, heads=self.heads, **same)
+
+    def zero_stage(self, ranks: int) -> int:
+        """The ZeRO stage in force: a rank alone does without DeepSpeed and computes as ZeRO 0
+        does, unless `zero_on_one_rank`.
+        """
+        return self.zero if ranks > 1 or self.zero_on_one_rank else 0
+
+    def uses_deepspeed(self, ranks: int) -> bool:
+        """Whether DeepSpeed computes the steps of so many ranks, and not plain torch."""
+        return ranks > 1 or self.zero_on_one_rank
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The beginning of a sample, as text and as ids of the vocabulary."""
+
+    text: str
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """Where the data and results of a training are; paths that all its ranks can read."""
+
+    train: tuple[str, ...]
+    """Token shards of the training set."""
+    held_out: tuple[str, ...]
+    """Token shards of the held-out set."""
+    books: str
+    """books.parquet of the shards."""
+    vocabulary: str
+    """Folder with the vocabulary's two files."""
+    output: str
+    """Folder for the outputs, and for `checkpoints/`; shared by all ranks."""
+    earlier: tuple[str, ...] = ()
+    """`checkpoints` folders of earlier attempts at the same training, oldest first; only read."""
+    initial: str = ""
+    """Folder of the weights that training begins with; empty: random ones."""
+    initial_sha256: str = ""
+    """Of those weights' file."""
+    prompts: tuple[Prompt, ...] = ()
+    run: str = ""
+    """Name of the run in the records (the tracker's), kept in each checkpoint."""
+    stop_after: int = 0
+    """Stop, with a checkpoint, after so many steps of this process; 0: at the end."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = None
+
+
+def to_json(config: PretrainConfig, runtime: RuntimeConfig) -> str:
+    """Both as one JSON document, for `torchrun -m gpt1.train.pretrain --config FILE`."""
+    document = {"config": config.model_dump(mode="json"), "runtime": asdict(runtime)}
+    return json.dumps(document, indent=2) + "\n"
+
+
+def from_json(file: Path) -> tuple[PretrainConfig, RuntimeConfig]:
+    """The inverse of `to_json`; paths that are not absolute are taken from the file's folder.
+
+    Raises UserError for a missing file, bad JSON, or unknown, missing or impossible values.
+    """
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        config, values = PretrainConfig(**document["config"]), dict(document["runtime"])
+        for name in ("train", "held_out", "earlier"):
+            values[name] = tuple(str(file.parent / path) for path in values.get(name, ()))
+        for name in ("books", "vocabulary", "output", "initial"):
+            if values.get(name):
+                values[name] = str(file.parent / values[name])
+        values["prompts"] = tuple(
+            Prompt(prompt["text"], tuple(prompt["ids"])) for prompt in values.get("prompts", ())
+        )
+        return config, RuntimeConfig(**_known(file, values))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{file}: no such file; expected a JSON document with `config` and `runtime`"
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, ("config", *first["loc"])))
+        raise UserError(f"{file}: {where}: {first['msg']}; correct it") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{file}: not a pre-training configuration ({error!r}); run `gpt1 pack` again"
+        ) from error
+
+
+def _known(file: Path, values: dict[str, Any]) -> dict[str, Any]:
+    expected = [field.name for field in fields(RuntimeConfig)]
+    if unknown := sorted(values.keys() - set(expected)):
+        raise UserError(f"{file}: unknown keys {unknown}; expected {expected}")
+    return values
+
+
+ROLLBACK = {"max_rollbacks", "skip_batches", "loss_spike_threshold"}
+"""Settings that a resumed training may change: what was skipped so far is in the history."""
+
+
+def differing(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The names of the settings (`PretrainConfig.semantic` and what else decides the result) in
+    which a checkpoint differs from `now`.
+    """
+    names = [name for name in {**saved, **now} if name not in ROLLBACK]
+    return [name for name in names if saved.get(name) != now.get(name)]
+
+
+def learning_rate(
+    step: int, *, max_lr: float, warmup: int, steps: int, schedule: Schedule
+) -> float:
+    """The rate of update `step` (0-based) out of `steps`.
+
+    It rises linearly from 0 so that update `warmup` (counted from 1) has `max_lr`, then falls along
+    a half cosine (pre-training) or a line (fine-tuning; both section 4.1 of the paper), and would
+    reach 0 at the update after the last. `constant` stays.
+    """
+    if step < warmup:
+        return max_lr * (step + 1) / warmup
+    if schedule == "constant":
+        return max_lr
+    progress = (step - warmup + 1) / (steps - warmup + 1)  # in (0, 1)
+    if schedule == "linear":
+        return max_lr * (1 - progress)
+    return max_lr * 0.5 * (1 + math.cos(math.pi * progress))
