@@ -15,10 +15,10 @@ import torch
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT, LanguageModelling
 from gpt1.rng import generator
-from gpt1.train.config import DEEPSPEED_FOLDER
-from gpt1.train.deepspeed_engine import DeepSpeedEngine
+from gpt1.train.config import PretrainConfig
 from gpt1.train.dist import DistContext
-from gpt1.train.engine import MicroBatch, OptimizerConfig
+from gpt1.train.engine import MicroBatch
+from gpt1.train.trainer import make_engine
 
 SHAPE = ModelConfig(vocabulary=8000, context=16, width=256, layers=2, heads=4)
 """Many parameters and little to compute, so that the traffic shows."""
@@ -38,11 +38,9 @@ def main() -> None:
     """Two updates to warm up, then those that count; one line of JSON."""
     stage, updates = int(sys.argv[1]), int(sys.argv[2])
     ranks = DistContext.connect("cpu", threads=1)
-    engine = DeepSpeedEngine(
-        LanguageModelling(GPT(SHAPE, generator("weights", 0))), OptimizerConfig(), ranks, seed=0,
-        micro_batch=1, accumulation=2, settings=DEEPSPEED_FOLDER / f"zero{stage}.json",
-        precision="fp32",
-    )  # fmt: skip
+    config = PretrainConfig(batch_size=2 * ranks.world, micro_batch_size=1, zero=stage)
+    module = LanguageModelling(GPT(SHAPE, generator("weights", 0)))
+    engine = make_engine(module, config, ranks)
     ids = torch.arange(SHAPE.context + 1)[None]
     batch = [MicroBatch(index, (ids,)) for index in range(2)]
     for step in range(2):

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT, LanguageModelling
-from gpt1.train.config import DEEPSPEED_FOLDER
-from gpt1.train.deepspeed_engine import make_engine
+from gpt1.train.config import PretrainConfig
 from gpt1.train.dist import DistContext
-from gpt1.train.engine import MicroBatch, OptimizerConfig, parameter_groups
+from gpt1.train.engine import MicroBatch, parameter_groups
+from gpt1.train.trainer import make_engine
 
 MARK = "@"
 RATE = 1e-4
@@ -57,12 +57,12 @@ class Ours(Contender):
         module = LanguageModelling(model, about["loss_chunk"], about["pad"])
         if about["compile"]:
             module.compile_for_training(one_graph=about["zero"] is None)
-        stage = about["zero"]
-        self.engine = make_engine(
-            module, OptimizerConfig(), ranks, settings=DEEPSPEED_FOLDER / f"zero{stage or 0}.json",
-            seed=0, micro_batch=about["batch"], accumulation=1, precision=about["precision"],
-            zero_on_one_rank=stage is not None,
+        config = PretrainConfig(
+            batch_size=about["batch"], micro_batch_size=about["batch"],
+            precision=about["precision"], zero=about["zero"] or 0,
+            zero_on_one_rank=about["zero"] is not None,
         )  # fmt: skip
+        self.engine = make_engine(module, config, ranks)
         self.done = 0
 
     def step(self, windows: Tensor) -> None:

@@ -44,6 +44,7 @@ from gpt1.tasks.finetune_packed import (  # noqa: E402
     run_packed,
 )
 from gpt1.tasks.job import FinetuneJob  # noqa: E402
+from gpt1.train.config import PretrainConfig  # noqa: E402
 from gpt1.weights.store import MODEL_FILE, load_config  # noqa: E402
 
 LARGEST_FIRST = ("sst2", "qqp", "mnli", "qnli", "cola", "stsb", "mrpc", "rte")
@@ -119,16 +120,18 @@ def plan(options: argparse.Namespace, speed: float) -> int:
     """Set the steps of run.json by the speed in tokens per second; return their number."""
     file = options.packed / "run.json"
     document = json.loads(file.read_text())
-    config, place = document["config"], document["place"]
-    warmup = config["warmup"] / config["steps"]
-    tokens = config["batch"] * config["model"]["context"]
+    config = document["config"]
+    given = PretrainConfig(**config).scaled()
+    warmup = given.warmup / given.max_steps
+    tokens = given.batch_size * given.context
     steps = max(options.validations, int(SHARE * speed * options.pretrain / tokens))
     every = -(-steps // options.validations)
     config |= {
-        "steps": steps, "warmup": min(steps - 1, max(1, round(warmup * steps))),
+        "max_steps": steps, "warmup_steps": min(steps - 1, max(1, round(warmup * steps))),
         "validate_every": every, "snapshot_every": every, "log_every": min(20, every),
+        "preflight": False, "checkpoint_every": 0,
     }  # fmt: skip
-    place |= {"device": options.device, "preflight": False, "checkpoint_every": 0, "threads": None}
+    document["runtime"] |= {"device": options.device, "threads": None}
     file.write_text(json.dumps(document, indent=2) + "\n")
     return steps
 

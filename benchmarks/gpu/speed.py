@@ -37,7 +37,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from gpt1.data.shards import open_shard  # noqa: E402
-from gpt1.model.config import ModelConfig  # noqa: E402
+from gpt1.text.vocabulary import Vocabulary  # noqa: E402
 from gpt1.train.config import from_json  # noqa: E402
 from gpt1.train.dist import DistContext  # noqa: E402
 from gpt1.train.metrics import peak_tflops  # noqa: E402
@@ -133,15 +133,15 @@ def measure(options: argparse.Namespace, about: dict[str, Any]) -> dict[str, Any
     """Train in this process; the median of three rounds counts. With `profile`: kernels instead."""
     from train_contenders import make
 
-    config, place = from_json(options.packed / "run.json")
-    shape: ModelConfig = config.model
+    config, runtime = from_json(options.packed / "run.json")
+    shape = config.shape(Vocabulary.load(Path(runtime.vocabulary)).size)
     ranks = DistContext.connect(options.device, threads=None if options.device == "cuda" else 1)
     settings = {
         **about, "shape": shape.to_dict(), "precision": options.precision, "recompute": False,
         "batch": options.batch,
     }  # fmt: skip
     contender = make(settings, ranks)
-    batches = list(read_batches(Path(place.train[0]), shape.context, options.batch, 8))
+    batches = list(read_batches(Path(runtime.train[0]), shape.context, options.batch, 8))
     if options.device == "cuda":
         batches = [batch.pin_memory() for batch in batches]
     before, began = float(contender.loss(batches[0])), time.perf_counter()

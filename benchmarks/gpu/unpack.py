@@ -78,7 +78,7 @@ def use_shards(packed: Path, train: list[str]) -> None:
     parts = {Path(name).stem for name in train}
     copy_spans(packed / "all_books.parquet", packed / "books.parquet", parts)
     run = json.loads((packed / "run.json").read_text())
-    run["place"]["train"] = train
+    run["runtime"]["train"] = train
     (packed / "run.json").write_text(json.dumps(run, indent=2) + "\n")
 
 

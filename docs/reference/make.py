@@ -62,9 +62,9 @@ GROUPS = {
 SET_BY_YOU = {
     "pretrain": (
         "for another batch size or seed, a training without some books, given weights, short GPU"
-        " memory, a loss that diverges",
-        "lr_scaling seed exclude_books zero max_rollbacks skip_batches rollback_spike_threshold"
-        " init_from loss_spike_threshold activation_checkpointing",
+        " memory, a loss that diverges, another use of DeepSpeed",
+        "lr_scaling seed exclude_books zero deepspeed max_rollbacks skip_batches init_from"
+        " loss_spike_threshold activation_checkpointing",
     ),
     "finetune": (
         "to save memory or time, or to keep other outputs",

@@ -389,20 +389,23 @@ class CheckpointManager:
             write_state(private / STATE, state)
             (private / HISTORY).write_text(history, encoding="utf-8")
             files = {file: describe_file(private / file) for file in (STATE, HISTORY)}
-            fault.point("checkpoint.written")
+            if fault.ARMED:
+                fault.point("checkpoint.written")
             sizes = {
                 file: FileDigest((self.output / SNAPSHOTS / file).stat().st_size, sha256)
                 for file, sha256 in snapshots.items()
             }
             manifest = Manifest(step, facts, files, sizes)
             (private / MANIFEST).write_bytes(manifest.to_bytes())
-            fault.point("checkpoint.recorded")
+            if fault.ARMED:
+                fault.point("checkpoint.recorded")
             self._upload_snapshots(snapshots)
             # A damaged checkpoint of the same step must not lend its manifest to new files.
             self.storage.delete(target, [MANIFEST])
             for file in (STATE, HISTORY, MANIFEST):
                 self.storage.upload(target, file, private / file)
-        fault.point("checkpoint.published")
+        if fault.ARMED:
+            fault.point("checkpoint.published")
         self._delete_old(step)
 
     def _upload_snapshots(self, snapshots: Mapping[str, str]) -> None:
