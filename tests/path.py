@@ -67,8 +67,7 @@ def is_import(frame: FrameType | None) -> bool:
 def prepare_step(folder: Path) -> Work:
     """The work of `step`."""
     from gpt1.train.dist import Stopped
-    from gpt1.train.trainer import pretrain
-    from gpt1.train.trainer import PrintReporter
+    from gpt1.train.trainer import PrintReporter, pretrain
 
     place = changed(write_data(folder), stop_after=1)
 
