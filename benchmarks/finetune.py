@@ -31,9 +31,10 @@ from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.rng import generator
+from gpt1.tasks.config import FinetuneConfig
 from gpt1.tasks.encoded import Encoded, EncodedExamples, Form, make_batch
 from gpt1.tasks.files import sample
-from gpt1.tasks.finetune import FinetuneConfig, TaskSet, finetune, make_task_model
+from gpt1.tasks.finetune import TaskSet, finetune, make_task_model
 from gpt1.tasks.pieces import encode_pieces
 from gpt1.tasks.readers import read_task
 from gpt1.tasks.table import TASKS
@@ -138,7 +139,8 @@ def load(name: str, count: int) -> tuple[TaskSet, int]:
 def settings(lm_weight: float) -> FinetuneConfig:
     """One epoch, as the paper trains."""
     return FinetuneConfig(
-        seed=1, lr=RATE, epochs=1, batch_size=BATCH, lm_weight=lm_weight, log_every=10_000
+        task="sst2", seed=1, lr=RATE, epochs=1, batch_size=BATCH, lm_weight=lm_weight,
+        log_every=10_000,
     )
 
 

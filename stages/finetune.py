@@ -9,9 +9,9 @@ from pydantic import Field
 
 from gpt1.errors import UserError
 from gpt1.settings import paper
+from gpt1.tasks.config import FinetuneConfig
 from gpt1.tasks.transforms import SHORTEST
 from stages._tuning import (
-    TuningSettings,
     check_inputs,
     is_model,
     load_encoder,
@@ -20,7 +20,6 @@ from stages._tuning import (
     prediction_rows,
     prepare,
     same_task,
-    tuning_config,
     write_lines,
     write_outcome,
 )
@@ -39,7 +38,7 @@ Variant = Literal["full", "no_auxiliary_lm", "no_pretraining", "lstm"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 
-class FinetuneSettings(TuningSettings):
+class FinetuneSettings(FinetuneConfig):
     variant: Variant = Field(
         "full", json_schema_extra=paper("table 5"),
         description=(
@@ -165,10 +164,10 @@ class Finetune(Stage):
         if settings.variant == "no_pretraining":
             given = {name: getattr(settings, name) for name in (*SHAPE, "dropout", "init_std")}
             shape = ModelConfig(vocabulary=vocabulary, **given)
+        own = settings.model_dump(include=set(FinetuneConfig.model_fields))
         return FinetuneJob(
-            cell, settings.task, settings.variant, vocabulary, tuning_config(settings),
-            settings.max_length, settings.truncation, settings.predict_test, shape,
-        )  # fmt: skip
+            cell, FinetuneConfig(**own), settings.variant, vocabulary, settings.predict_test, shape
+        )
 
     def run(self, settings: FinetuneSettings, context: Context) -> None:
         from gpt1.tasks.job import load_pretrained, random_model, run_job

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from gpt1.errors import UserError
 from gpt1.settings import paper
+from gpt1.tasks.config import FinetuneConfig
 from stages._tuning import (
-    TuningSettings,
     check_inputs,
     is_model,
     load_encoder,
@@ -18,13 +18,12 @@ from stages._tuning import (
     pieces_of,
     prepare,
     same_task,
-    tuning_config,
     write_outcome,
 )
 from stages.contract import Context, Stage
 
 
-class TransferSettings(TuningSettings):
+class TransferSettings(FinetuneConfig):
     num_layers_transferred: int = Field(
         ge=0, le=96, json_schema_extra=paper("figure 2"),
         description="Number of pre-trained blocks to keep; 0: the embeddings only.",
@@ -81,8 +80,7 @@ class Transfer(Stage):
             files, pieces_of(context, encoder), gpt, context,
             max_length=settings.max_length, truncation=settings.truncation,
         )  # fmt: skip
-        data = inputs.training()
-        config = tuning_config(settings)
+        data, config = inputs.training(), settings
         model = make_task_model(gpt, data, config)
         result = finetune(model, data, config, device, context)
         seen = data.train[: len(data.dev)]

@@ -211,7 +211,7 @@ def ordered(jobs: list[FinetuneJob]) -> list[FinetuneJob]:
     """Order jobs by seed, then the long tasks first, then both variants of a task together."""
     rank = {task: place for place, task in enumerate(LARGEST_FIRST)}
     return sorted(
-        jobs, key=lambda job: (job.config.seed, rank.get(job.task, len(rank)), job.variant)
+        jobs, key=lambda job: (job.config.seed, rank.get(job.config.task, len(rank)), job.variant)
     )
 
 

@@ -16,40 +16,16 @@ from gpt1.errors import UserError
 from gpt1.model.gpt import GPT
 from gpt1.rng import generator
 from gpt1.tasks.batches import epoch_batches
+from gpt1.tasks.config import FinetuneConfig
 from gpt1.tasks.encoded import Encoded, evaluation_batches, make_batch
-from gpt1.tasks.heads import Regression, TaskHead
+from gpt1.tasks.heads import TaskHead
 from gpt1.tasks.metrics import Score, score
 from gpt1.tasks.table import Task
 from gpt1.tasks.task_model import TaskModel
 from gpt1.tasks.transforms import SPECIAL_TOKENS
 from gpt1.train.config import learning_rate
-from gpt1.train.engine import MicroBatch, OptimizerConfig, Precision, StepOutput, TorchEngine
+from gpt1.train.engine import MicroBatch, OptimizerConfig, StepOutput, TorchEngine
 from gpt1.train.trainer import Reporter, Trainer
-
-
-@dataclass(frozen=True)
-class FinetuneConfig:
-    """The defaults are the paper's (section 4.1).
-
-    `warmup_ratio` is a share of the steps, and counts where `warmup_steps` is None; a batch is
-    computed in `gradient_accumulation_steps` pieces.
-    """
-
-    seed: int = 1
-    lr: float = 6.25e-5
-    epochs: int = 3
-    batch_size: int = 32
-    gradient_accumulation_steps: int = 1
-    warmup_steps: int | None = None
-    warmup_ratio: float = 0.002
-    lm_weight: float = 0.5
-    classifier_dropout: float = 0.1
-    weight_decay: float = 0.01
-    grad_clip: float = 1.0
-    regression: Regression = "soft"
-    precision: Precision = "fp32"
-    log_every: int = 10
-    group_by_length: bool = True
 
 
 @dataclass(frozen=True)
@@ -168,12 +144,10 @@ class Finetuner(Trainer):
         )  # fmt: skip
         self.per_epoch = batches.per_epoch
         steps = self.per_epoch * config.epochs
-        warmup = config.warmup_steps
-        if warmup is None:
-            warmup = round(config.warmup_ratio * steps)
         rate = partial(
-            learning_rate, max_lr=config.lr, warmup=warmup, steps=steps, schedule="linear"
-        )
+            learning_rate, max_lr=config.lr, warmup=config.warmup(steps), steps=steps,
+            schedule="linear",
+        )  # fmt: skip
         super().__init__(engine, batches, rate, steps)
         self.result = Result()
 

@@ -74,13 +74,13 @@ def run_packed(
     values, scores in per cent. Raises UserError where files are missing or do not fit together.
     """
     begun = time.perf_counter()
-    settings = _settings(job, rows, model)
-    data = folder / TASKS_FOLDER / job.task
+    settings, config = _settings(job, rows, model), job.config
+    data = folder / TASKS_FOLDER / config.task
     train, dev, test = (data / f"{split}.jsonl" for split in ("train", "dev", "test"))
     try:
         files = load_task(data / TASK_FILE, train, dev, test if test.exists() else None)
     except FileNotFoundError as error:
-        message = f"{error.filename}: no such file; pack {job.task} again, or choose other tasks"
+        message = f"{error.filename}: no such file; pack {config.task} again, or choose other tasks"
         raise UserError(message) from error
     packed = files.train
     places = sample_places(len(packed), rows, ROWS_SEED, "train")
@@ -99,11 +99,11 @@ def run_packed(
     assert score is not None
     reporter.info(score_line(job.name, score))
     return {
-        "job": job.id, "task": job.task, "variant": job.variant, "seed": job.config.seed,
+        "job": job.id, "task": config.task, "variant": job.variant, "seed": config.seed,
         **score.to_dict(), "best_epoch": found.result.best_epoch, "train_rows": len(files.train),
         "train_rows_in_source": files.facts["rows_in_source"]["train"], "dev_rows": len(files.dev),
         "test": found.test_score.to_dict() if found.test_score else None, "cut": dict(found.cut),
-        "max_length": job.max_length or gpt.config.context, "precision": job.config.precision,
+        "max_length": config.max_length or gpt.config.context, "precision": config.precision,
         "seconds": round(time.perf_counter() - begun, 3),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "settings": settings,
@@ -180,18 +180,14 @@ def _choose(jobs: Sequence[FinetuneJob], arguments: argparse.Namespace) -> list[
         found = [job for job in found if not wanted or _facet(job, option) in wanted]
     if not found:
         raise UserError(f"{arguments.config}: no job matches all options; drop one of them")
-    return [
-        replace(
-            job, max_length=arguments.max_length or job.max_length,
-            config=replace(job.config, precision=arguments.precision or job.config.precision),
-        )
-        for job in found
-    ]
+    given = {"max_length": arguments.max_length, "precision": arguments.precision}
+    own = {setting: value for setting, value in given.items() if value}
+    return [replace(job, config=job.config.model_copy(update=own)) for job in found]
 
 
 def _facet(job: FinetuneJob, name: str) -> str | int:
     """What --task, --variant and --seed choose by."""
-    return job.config.seed if name == "seed" else getattr(job, name)
+    return job.variant if name == "variant" else getattr(job.config, name)
 
 
 def _device(name: str) -> torch.device:

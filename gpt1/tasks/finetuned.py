@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 
 from gpt1.errors import UserError
 from gpt1.model.gpt import GPT
+from gpt1.tasks.config import Regression
 from gpt1.tasks.encoded import EncodedExamples, Form, evaluation_batches
 from gpt1.tasks.example import Example
-from gpt1.tasks.heads import Regression, TaskHead
+from gpt1.tasks.heads import TaskHead
 from gpt1.tasks.pieces import encode_pieces
 from gpt1.tasks.table import Task, definition, recorded_task
 from gpt1.tasks.task_model import TaskModel

@@ -4,15 +4,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gpt1.tasks.config import Regression
 from gpt1.tasks.table import Kind, Task
 
-Regression = Literal["soft", "mse"]
 SCORES = 6
 """Classes of the soft label of a score from 0 to 5 (STS-B)."""
 HEAD_STD = (

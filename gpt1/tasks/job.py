@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +13,11 @@ from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.rng import generator
+from gpt1.tasks.config import FinetuneConfig
 from gpt1.tasks.encoded import EncodedExamples, Form
 from gpt1.tasks.example import Example
 from gpt1.tasks.files import TaskFiles
-from gpt1.tasks.finetune import FinetuneConfig, Result, TaskSet, finetune, make_task_model, predict
+from gpt1.tasks.finetune import Result, TaskSet, finetune, make_task_model, predict
 from gpt1.tasks.metrics import Score, score
 from gpt1.tasks.pieces import Pieces
 from gpt1.tasks.task_model import TaskModel
@@ -35,13 +36,9 @@ class FinetuneJob:
     """All settings of a job. `id` is the workflow's cell, `vocabulary` the number of its tokens."""
 
     id: str
-    task: str
+    config: FinetuneConfig
     variant: Variant
     vocabulary: int
-    config: FinetuneConfig
-    max_length: int | None = None
-    """Ids of the longest sequence; None: the model's context."""
-    truncation: Truncation = "longest_first"
     predict_test: bool = True
     shape: ModelConfig | None = None
     """The model of the variant no_pretraining."""
@@ -50,13 +47,13 @@ class FinetuneJob:
     def name(self) -> str:
         """`rte seed 1 no_pretraining`; the variant `full` goes without saying."""
         variant = "" if self.variant == "full" else f" {self.variant}"
-        return f"{self.task} seed {self.config.seed}{variant}"
+        return f"{self.config.task} seed {self.config.seed}{variant}"
 
     @property
     def training(self) -> FinetuneConfig:
         """The configuration that the variant trains with."""
         lm_weight = 0.0 if self.variant == "no_auxiliary_lm" else self.config.lm_weight
-        return replace(self.config, lm_weight=lm_weight)
+        return self.config.model_copy(update={"lm_weight": lm_weight})
 
     @property
     def pretrained(self) -> bool:
@@ -65,7 +62,8 @@ class FinetuneJob:
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dictionary, for JSON."""
-        return asdict(self)
+        shape = None if self.shape is None else self.shape.to_dict()
+        return {**vars(self), "config": self.config.model_dump(mode="json"), "shape": shape}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FinetuneJob:
@@ -149,8 +147,9 @@ def run_job(
 ) -> JobResult:
     """Fine-tune `gpt`, which it changes; score it on dev and, where there is one, the test set."""
     config = job.training
-    length, truncation = job.max_length, job.truncation
-    inputs = TaskInputs(files, pieces, gpt, reporter, max_length=length, truncation=truncation)
+    inputs = TaskInputs(
+        files, pieces, gpt, reporter, max_length=config.max_length, truncation=config.truncation
+    )
     data = inputs.training()
     model = make_task_model(gpt, data, config)
     result = finetune(model, data, config, device, reporter)

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,8 +15,9 @@ from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.rng import generator
 from gpt1.tasks import finetune as tuning
+from gpt1.tasks.config import FinetuneConfig
 from gpt1.tasks.encoded import Encoded, make_batch
-from gpt1.tasks.finetune import FinetuneConfig, TaskSet, make_task_model
+from gpt1.tasks.finetune import TaskSet, make_task_model
 from gpt1.tasks.heads import soft_labels
 from gpt1.tasks.table import TASKS, Task
 from gpt1.tasks.task_model import TaskModel
@@ -47,7 +47,7 @@ def in_float64() -> Iterator[None]:
 
 def model_for(task: Task, dropout: float = 0.0, **settings: Any) -> TaskModel:
     gpt = samples.model(1, VOCABULARY, context=CONTEXT, dropout=0.0)
-    config = FinetuneConfig(seed=1, classifier_dropout=dropout, **settings)
+    config = FinetuneConfig(task=task.name, classifier_dropout=dropout, **settings)
     model = make_task_model(gpt, TaskSet(task, [], []), config).double()
     with torch.no_grad():  # larger than at the start, so that mistakes show
         for parameter in model.parameters():
@@ -149,7 +149,7 @@ def test_soft_labels_and_their_expectation() -> None:
 
 
 CPU = torch.device("cpu")
-CONFIG = FinetuneConfig(seed=3, lr=3e-3, epochs=4, batch_size=16, log_every=5)
+CONFIG = FinetuneConfig(task="sst2", seed=3, lr=3e-3, epochs=4, batch_size=16, log_every=5)
 
 
 def tiny() -> GPT:
@@ -176,15 +176,15 @@ def task_set(name: str) -> TaskSet:
     return TaskSet(TASKS[name], train, dev, ("a", "b") * 40)
 
 
-def tuned(name: str, config: FinetuneConfig = CONFIG) -> tuple[Any, tuning.Result]:
-    data = task_set(name)
+def tuned(name: str, **settings: Any) -> tuple[Any, tuning.Result]:
+    data, config = task_set(name), CONFIG.model_copy(update=settings)
     model = make_task_model(tiny(), data, config)
     return model, tuning.finetune(model, data, config, CPU, PrintReporter())
 
 
 @pytest.mark.parametrize("name", ["sst2", "rte", "mrpc", "storycloze"])
 def test_every_kind_learns(name: str) -> None:
-    found = tuned(name, replace(CONFIG, epochs=8))[1].score
+    found = tuned(name, epochs=8)[1].score
     assert found is not None
     assert found.values["accuracy"] > 95
     assert {"accuracy/a", "accuracy/b"} <= found.values.keys()
@@ -194,7 +194,7 @@ def test_the_best_epoch_is_kept_with_the_same_bits_every_time() -> None:
     (model, first), (_, again) = tuned("rte"), tuned("rte")
     assert (first.curve, first.predictions) == (again.curve, again.predictions)
     assert all(torch.equal(first.weights[name], again.weights[name]) for name in first.weights)
-    assert tuned("rte", replace(CONFIG, seed=4, epochs=1))[1].curve != first.curve
+    assert tuned("rte", seed=4, epochs=1)[1].curve != first.curve
     reached = [point["dev_accuracy"] for point in first.curve if "dev_accuracy" in point]
     assert len(reached) == CONFIG.epochs
     assert first.score is not None
@@ -204,14 +204,14 @@ def test_the_best_epoch_is_kept_with_the_same_bits_every_time() -> None:
 
 
 def test_the_schedule_is_warm_up_and_a_line_to_zero() -> None:
-    curve = tuned("rte", replace(CONFIG, epochs=2, warmup_ratio=0.1, log_every=1))[1].curve
+    curve = tuned("rte", epochs=2, warmup_ratio=0.1, log_every=1)[1].curve
     rates = [point["lr"] for point in curve if "lr" in point]
     assert (len(rates), rates.index(max(rates))) == (15 * 2, round(0.1 * 30) - 1)
     assert max(rates) == pytest.approx(CONFIG.lr)
     falls = [before - after for before, after in pairwise(rates[3:])]
     assert max(falls) - min(falls) < 1e-9 < rates[-1] < CONFIG.lr / 20
     with pytest.raises(UserError, match="240 training examples do not fill one batch of 500"):
-        tuned("rte", replace(CONFIG, batch_size=500))
+        tuned("rte", batch_size=500)
 
 
 def test_only_the_blocks_not_transferred_are_drawn_again() -> None:

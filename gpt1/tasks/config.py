@@ -1,0 +1,134 @@
+"""The settings of fine-tuning. No torch: a plan reads settings."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from gpt1.errors import UserError
+from gpt1.settings import (
+    CODE_OF_2018,
+    DEBUG_FIELD,
+    Settings,
+    paper,
+    runtime_field,
+    set_together,
+)
+from gpt1.tasks.table import ZERO_SHOT_ONLY, task_named
+from gpt1.tasks.transforms import SHORTEST, Truncation
+
+Precision = Literal["fp32", "bf16"]
+Regression = Literal["soft", "mse"]
+
+
+class FinetuneConfig(Settings):
+    """Settings of fine-tuning on one task, shared by the stages `finetune` and `transfer`.
+
+    The defaults are the paper's (section 4.1).
+    """
+
+    task: str = Field(description="Task to fine-tune on; needs a task_data job.")
+    seed: int = Field(
+        1, ge=0, le=2**31 - 1,
+        description="Seed for the head, special tokens, dropout and example order.",
+    )
+    lr: float = Field(
+        6.25e-5, gt=0, le=0.1, json_schema_extra=paper("4.1"),
+        description="Peak learning rate; it decays linearly to 0.",
+    )
+    epochs: int = Field(
+        3, ge=1, le=1000, json_schema_extra=paper("4.1"),
+        description="Passes over the training examples; dev is scored after each.",
+    )
+    batch_size: int = Field(
+        32, ge=1, le=4096, json_schema_extra=paper("4.1"),
+        description="Examples per step; an incomplete last batch is dropped.",
+    )
+    gradient_accumulation_steps: int = Field(
+        1, ge=1, le=4096,
+        description="Split each batch into this many micro-batches to save memory."
+    )
+    warmup_steps: int | None = Field(
+        None, ge=0, le=10_000_000,
+        description="Linear warmup steps; default: set by `warmup_ratio`.",
+    )
+    warmup_ratio: float = Field(
+        0.002, ge=0, lt=1, json_schema_extra=paper("4.1"),
+        description="Warmup as a fraction of all steps.",
+    )
+    lm_weight: float = Field(
+        0.5, ge=0, le=10, json_schema_extra=paper("4.1"),
+        description="Weight of the auxiliary language-model loss.",
+    )
+    classifier_dropout: float = Field(
+        0.1, ge=0, lt=1, json_schema_extra=paper("4.1"),
+        description="Dropout before the task's linear layer.",
+    )
+    weight_decay: float = Field(
+        0.01, ge=0, le=1, json_schema_extra=paper("4.1"),
+        description="Decoupled weight decay for matrices and embeddings.",
+    )
+    grad_clip: float = Field(
+        1.0, ge=0, le=1000, json_schema_extra=CODE_OF_2018,
+        description="Maximum gradient norm (0 disables clipping).",
+    )
+    max_length: int | None = Field(
+        None, ge=SHORTEST, le=8_192,
+        description="Maximum sequence length in tokens; default: the model's context."
+    )
+    truncation: Truncation = Field(
+        "longest_first", json_schema_extra=CODE_OF_2018,
+        description="Truncate the longest text first, or each text to a fixed length as in the 2018"
+        " code.",
+    )
+    regression: Regression = Field(
+        "soft", json_schema_extra=CODE_OF_2018,
+        description="STS-B: soft labels over six classes, or one output trained with MSE.",
+    )
+    precision: Precision = Field(
+        "fp32", description="Compute precision; weights and optimizer state stay in fp32."
+    )
+    group_by_length: bool = Field(
+        True, json_schema_extra=CODE_OF_2018,
+        description="Batch examples of similar length (faster); `false`: as in the 2018 code.",
+    )
+    log_every: int = Field(
+        10, ge=1, le=100_000, json_schema_extra=DEBUG_FIELD,
+        description="Log metrics every N steps.",
+    )
+    reference_2018: bool = runtime_field(
+        False, "Match the 2018 code: `truncation: fixed`, `group_by_length: false`.",
+        mark=CODE_OF_2018,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_in_2018(cls, values: Any) -> Any:
+        return set_together(values, "reference_2018", truncation="fixed", group_by_length=False)
+
+    @field_validator("task")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            task = task_named(name)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        if task.kind in ZERO_SHOT_ONLY:
+            raise ValueError(
+                f"task {name!r} has no training objective; use it in a zero_shot stage"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _pieces(self) -> Self:
+        if self.batch_size % self.gradient_accumulation_steps:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not divisible by gradient_accumulation_steps"
+                f" {self.gradient_accumulation_steps}; choose a divisor of {self.batch_size}"
+            )
+        return self
+
+    def warmup(self, steps: int) -> int:
+        """The warmup in steps, of so many."""
+        return round(self.warmup_ratio * steps) if self.warmup_steps is None else self.warmup_steps
