@@ -23,16 +23,15 @@ SENT = ".sent.json"
 
 
 def train_on_ray(
-    config: PretrainConfig, place: RuntimeConfig, context: Context, workers: int,
-    resize_every: float,
+    config: PretrainConfig, place: RuntimeConfig, context: Context, workers: int
 ) -> None:
     """Run `gpt1.train.pretrain.pretrain` on `workers` ranks of the Ray cluster this process is
     connected to.
 
-    A lost rank restarts all of them, at most three times, from the newest whole checkpoint. With
-    `min_workers` there are as many ranks as there is room for, which is looked at every
-    `resize_every` seconds too. Raises what a rank raised: UserError as it is, anything else inside
-    Ray's TrainingFailedError.
+    A lost rank restarts all of them, at most three times, from the newest complete checkpoint. With
+    `min_workers` Ray Train chooses the number of ranks: as many as there is room for, counted again
+    every 60 seconds. Raises what a rank raised: UserError as it is, anything else inside Ray's
+    TrainingFailedError.
     """
     os.environ.setdefault(
         "RAY_TRAIN_ENABLE_STATE_TRACKING", "0"
@@ -41,21 +40,13 @@ def train_on_ray(
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.config import LoggingConfig
 
-    from stages._ray_elastic import ElasticTrainer, counts_that_share
-
     resources = context.resources
     each = {"CPU": resources.cpus, **({"GPU": resources.gpus} if resources.gpus else {})}
     travel, attempt = context.travel, context.attempt
     quiet: dict[str, Any] = {"logging_config": LoggingConfig(log_level="WARNING")}
     least = resources.min_workers
-    number: dict[str, Any] = {"num_workers": workers}
-    if least is not None:
-        number = {
-            "num_workers": (least, workers),
-            "elastic_resize_monitor_interval_s": resize_every,
-        }
-    kind: type[TorchTrainer] = TorchTrainer if least is None else ElasticTrainer
-    trainer = kind(
+    ranks: Any = workers if least is None else (least, workers)
+    trainer = TorchTrainer(
         run_rank,
         train_loop_config={
             "config": config, "place": place, "reporter": context.reporter, "travel": travel,
@@ -63,7 +54,7 @@ def train_on_ray(
         },
         torch_config=_torch_config("nccl" if resources.gpus else "gloo"),
         scaling_config=ScalingConfig(
-            use_gpu=bool(resources.gpus), resources_per_worker=each, **number
+            num_workers=ranks, use_gpu=bool(resources.gpus), resources_per_worker=each
         ),
         run_config=RunConfig(
             name="ray",
@@ -74,9 +65,6 @@ def train_on_ray(
             **quiet,
         ),
     )
-    if isinstance(trainer, ElasticTrainer) and least is not None:
-        shares = config.batch_size // config.micro_batch_size
-        trainer.counts = counts_that_share(shares, least, workers)
     with claims_released():
         trainer.fit()
     refused = _refusal(attempt, travel)

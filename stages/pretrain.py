@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from math import lcm
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from gpt1.errors import UserError
 from gpt1.wording import counted
 from stages._checkpoint_files import MODEL, checkpoint_files
 from stages.contract import (
@@ -244,10 +246,6 @@ class PretrainSettings(Settings):
         True, "Check memory and measure all-reduce bandwidth before training.",
         mark=DEBUG_FIELD,
     )
-    resize_every: float = runtime_field(
-        60.0, "With `min_workers`: check every N seconds whether more ranks fit.", gt=0, le=1e6,
-        mark=DEBUG_FIELD,
-    )
     activation_checkpointing: bool = runtime_field(
         False, "Recompute activations in the backward pass: less memory, identical results."
     )
@@ -321,6 +319,26 @@ class Pretrain(Stage):
         )
         return [ExternalFile(f"deepspeed/{file.name}", file), *given]
 
+    @classmethod
+    def check_resources(cls, settings: PretrainSettings, resources: Resources) -> None:
+        """A micro-batch is never split, so every number of ranks that Ray may choose must divide
+        the micro-batches.
+        """
+        batch, size = settings.batch_size, settings.micro_batch_size
+        micro_batches, most = batch // size, resources.workers or 1
+        if micro_batches % most:
+            from gpt1.train.dist import accumulation  # imports torch, which a plan can do without
+
+            accumulation(batch, size, most)  # raises
+        ranks = range(resources.min_workers or most, most + 1)
+        if wrong := [number for number in ranks if micro_batches % number]:
+            raise UserError(
+                f"min_workers: Ray may train on any number of ranks from {ranks[0]} to {most}, but"
+                f" {wrong[-1]} cannot share {micro_batches} micro-batches (batch_size {batch} /"
+                f" micro_batch_size {size}); expected min_workers from {wrong[-1] + 1} to {most},"
+                f" or a multiple of {lcm(*ranks)} micro-batches"
+            )
+
     @staticmethod
     def forecast(
         settings: PretrainSettings, resources: Resources, vocabulary: int,
@@ -373,7 +391,6 @@ class Pretrain(Stage):
         config = _config(settings, vocabulary, context.external_files)
         place = _place(settings, context)
         workers = context.resources.workers or 1
-        _check_ranks(settings, context.resources)
         data = open_data(config, place)
         if config.warmup_steps > 0.1 * config.max_steps:
             context.info(
@@ -387,22 +404,9 @@ class Pretrain(Stage):
             f" {counted(workers, 'rank')}, {'plain torch' if alone else f'ZeRO {settings.zero}'},"
             f" {settings.precision}"
         )
-        train_on_ray(config, place, context, workers, settings.resize_every)
+        train_on_ray(config, place, context, workers)
         _declare(context)
         _summarise(settings, context, data.train.per_epoch, config)
-
-
-def _check_ranks(settings: PretrainSettings, resources: Resources) -> None:
-    """UserError where the most or the least ranks cannot share the micro-batches: with such a
-    least it might wait for ever.
-    """
-    from gpt1.train.dist import accumulation
-
-    accumulation(settings.batch_size, settings.micro_batch_size, resources.workers or 1)
-    if resources.min_workers is not None:
-        accumulation(
-            settings.batch_size, settings.micro_batch_size, resources.min_workers, "min_workers"
-        )
 
 
 def _config(
