@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt1 import fault
 from gpt1.errors import StoppedError, UserError
-from stages._ray_claims import claims_released
+from stages._ray_private import placement_group_cleanup
 
 if TYPE_CHECKING:
     from gpt1.train.pretrain_config import PretrainConfig, RuntimeConfig
@@ -65,7 +65,7 @@ def train_on_ray(
             **quiet,
         ),
     )
-    with claims_released():
+    with placement_group_cleanup(context.info):
         trainer.fit()
     refused = _refusal(attempt, travel)
     if refused is not None:
