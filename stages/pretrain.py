@@ -404,7 +404,7 @@ class Pretrain(Stage):
             f" {counted(workers, 'rank')}, {'plain torch' if alone else f'ZeRO {settings.zero}'},"
             f" {settings.precision}"
         )
-        train_on_ray(config, place, context, workers)
+        train_on_ray(config, place, context)
         _declare(context)
         _summarise(settings, context, data.train.per_epoch, config)
 
