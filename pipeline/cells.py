@@ -128,9 +128,16 @@ def expand(
                 raise UserError(
                     f"{document.where(('stages', node, 'with'))}: {cell_id}: {error}"
                 ) from None
+            resources = Resources(**spec.resources.model_dump())
+            try:
+                stage.check_resources(settings, resources)
+            except UserError as error:
+                raise UserError(
+                    f"{document.where(('stages', node, 'resources'))}: {cell_id}: {error}"
+                ) from None
             cells[cell_id] = Cell(
-                cell_id, node, kind, stage, settings, Resources(**spec.resources.model_dump()),
-                spec.retries, spec.timeout, spec.wait, axes, inputs,
+                cell_id, node, kind, stage, settings, resources, spec.retries, spec.timeout,
+                spec.wait, axes, inputs,
             )  # fmt: skip
     return cells
 

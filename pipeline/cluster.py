@@ -41,7 +41,6 @@ def connect(address: str | None, code: UserCode = NONE) -> str:
     Workers import `code`. Returns a few words about the cluster.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
     quiet: dict[str, Any] = {
         "log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True,
     }

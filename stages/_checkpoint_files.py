@@ -18,14 +18,13 @@ def checkpoint_files(folder: str, setting: str, under: str = "") -> list[Externa
     UserError, which names the `setting`, where there are no weights.
     """
     path = Path(folder).expanduser().absolute()
-    found = [
-        ExternalFile(f"{under}{file.name}", file)
-        for pattern in FILES
-        for file in sorted(path.glob(pattern))
-    ]
-    if not any(file.path.name == MODEL for file in found):
+    if not (path / MODEL).is_file():
         raise UserError(
             f"{setting} {folder} has no {MODEL}; set it to a folder written by `gpt1 import`"
             " or `gpt1 export hf`, or to the `output/` of a packed training"
         )
-    return found
+    return [
+        ExternalFile(f"{under}{file.name}", file)
+        for pattern in FILES
+        for file in sorted(path.glob(pattern))
+    ]

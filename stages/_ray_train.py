@@ -1,209 +1,166 @@
-"""Run pre-training on Ray Train, which places, connects and restarts the ranks."""
+"""Run pre-training on Ray Train, which places, connects and restarts the ranks.
+
+    stage       `train_on_ray` starts the trainer and waits for what rank 0 returns
+    controller  Ray Train's actor, on the stage's host: it connects the ranks by torch, and restarts
+                all of them when one is lost, from the newest complete checkpoint
+    ranks       `Rank.run`, once each, and again after every restart
+
+Ray Train would restart a rank that raises a UserError, which would then raise it again. So the rank
+writes the reason into the attempt's folder and returns it; after a restart for another cause, ranks
+that find this file return its reason at once. Where rank 0 has another folder than the stage, it
+uploads its files and returns their digests; the stage downloads and checks them.
+"""
 
 from __future__ import annotations
 
-import json
 import os
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import psutil
+import ray
+import torch.distributed as dist
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from gpt1 import fault
 from gpt1.errors import StoppedError, UserError
-from stages._ray_claims import claims_released
-
-if TYPE_CHECKING:
-    from gpt1.train.config import PretrainConfig, RuntimeConfig
-    from stages.contract import Context, Reporter, Travel
+from gpt1.train.checkpoint import FolderStorage, sha256
+from gpt1.train.config import PretrainConfig, RuntimeConfig
+from gpt1.train.dist import Stopped
+from gpt1.train.trainer import pretrain
+from stages._ray_private import placement_group_cleanup
+from stages.contract import Context, Reporter, Travel
 
 RESTARTS = 3
-REFUSAL, STOPPED = "refused.txt", "stopped.txt"
-SENT = ".sent.json"
-"""What rank 0 sent to the driver: name -> sha256; nothing where both have the same folder."""
+REFUSED = "refused.txt"
+TorchBackend: Any = TorchConfig().backend_cls
 
 
-def train_on_ray(
-    config: PretrainConfig, place: RuntimeConfig, context: Context, workers: int
-) -> None:
+def train_on_ray(config: PretrainConfig, place: RuntimeConfig, context: Context) -> None:
     """Run `gpt1.train.trainer.pretrain` on `workers` ranks of the Ray cluster this process is
     connected to.
 
-    A lost rank restarts all of them, at most three times, from the newest whole checkpoint. With
-    `min_workers` there are as many ranks as there is room for, which is looked at every
-    `resize_every` seconds too. Raises what a rank raised: UserError as it is, anything else inside
-    Ray's TrainingFailedError.
+    A lost rank restarts all of them, at most three times, from the newest complete checkpoint. With
+    `min_workers` Ray Train chooses the number of ranks: as many as there is room for, counted again
+    every 60 seconds. Raises a rank's UserError as it is, anything else inside Ray's
+    TrainingFailedError.
     """
-    os.environ.setdefault(
-        "RAY_TRAIN_ENABLE_STATE_TRACKING", "0"
-    )  # for the dashboard, and it needs one
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
-    from ray.train.v2.api.config import LoggingConfig
-
-    from stages._ray_elastic import ElasticTrainer, counts_that_share
-
-    resources = context.resources
-    each = {"CPU": resources.cpus, **({"GPU": resources.gpus} if resources.gpus else {})}
-    travel, attempt = context.travel, context.attempt
-    quiet: dict[str, Any] = {"logging_config": LoggingConfig(log_level="WARNING")}
-    least = resources.min_workers
-    number: dict[str, Any] = {"num_workers": workers}
-    if least is not None:
-        number = {
-            "num_workers": (least, workers),
-        }
-    kind: type[TorchTrainer] = TorchTrainer if least is None else ElasticTrainer
-    trainer = kind(
-        run_rank,
-        train_loop_config={
-            "config": config, "place": place, "reporter": context.reporter, "travel": travel,
-            "mark": travel.mark(attempt) if travel else "",
-        },
-        torch_config=_torch_config("nccl" if resources.gpus else "gloo"),
+    resources, travel, attempt = context.resources, context.travel, context.attempt
+    most, least = resources.workers or 1, resources.min_workers
+    workers: Any = most if least is None else (least, most)
+    mark = travel.mark(attempt) if travel else ""
+    run: Any = Rank(config, place, context.reporter, travel, mark).run
+    trainer = TorchTrainer(
+        run,
+        torch_config=RankConfig(),
         scaling_config=ScalingConfig(
-            use_gpu=bool(resources.gpus), resources_per_worker=each, **number
+            num_workers=workers, use_gpu=bool(resources.gpus),
+            resources_per_worker={"CPU": resources.cpus, "GPU": resources.gpus},
         ),
         run_config=RunConfig(
             name="ray",
-            storage_path=str(
-                attempt
-            ),  # Ray Train's own notes, on the driver's host; our checkpoints do not go through it
+            storage_path=str(attempt),  # for Ray Train's own notes; our checkpoints are elsewhere
             failure_config=FailureConfig(max_failures=RESTARTS),
-            **quiet,
         ),
     )
-    if isinstance(trainer, ElasticTrainer) and least is not None:
-        shares = config.batch_size // config.micro_batch_size
-        trainer.counts = counts_that_share(shares, least, workers)
-    with claims_released():
-        trainer.fit()
-    refused = _refusal(attempt, travel)
-    if refused is not None:
-        raise refused
+    with placement_group_cleanup(context.info):
+        result: Any = trainer.fit()  # Ray's annotations are those of Ray Train's first version
+    returned: UserError | dict[str, str] = result.return_value
+    if isinstance(returned, UserError):
+        raise returned
     if travel:
-        _receive(attempt, travel)
+        for name, digest in returned.items():
+            file = travel.download(attempt, name, attempt / name)
+            if file is None or sha256(file) != digest:
+                raise OSError(f"{name} was corrupted in transfer from rank 0")
 
 
-def run_rank(arguments: dict[str, Any]) -> None:
-    """What each rank runs.
+@dataclass(frozen=True)
+class Rank:
+    """What each rank runs, and with what."""
 
-    A UserError would come again at every restart, so it is left in a file, and all ranks end.
+    config: PretrainConfig
+    place: RuntimeConfig
+    reporter: Reporter
+    travel: Travel | None
+    mark: str
+    """Of the attempt's folder on the stage's host, where there is a `travel`."""
 
-    So is a stop on request (a file `stop` in the attempt's folder): Ray must not start the ranks
-    again.
-    """
-    from gpt1.train.dist import Stopped
-    from gpt1.train.trainer import pretrain
-
-    travel: Travel | None = arguments["travel"]
-    place = travel.here(arguments["place"]) if travel else arguments["place"]
-    to_stop = _gather(arguments["reporter"])
-    output = Path(place.output)
-    if _refusal(output, travel) is not None:
-        return
-    try:
+    def run(self) -> UserError | dict[str, str]:
+        """Train; returns why it ended early, or what rank 0 uploaded (name -> sha256)."""
+        travel = self.travel
+        place = travel.here(self.place) if travel else self.place
+        output, to_stop = Path(place.output), self._meet()
+        if (reason := (travel or FolderStorage()).read(output, REFUSED)) is not None:
+            return UserError(reason.decode())
         if to_stop:
-            raise StoppedError("stopped on request before training; run the same command to resume")
-        pretrain(arguments["config"], place, arguments["reporter"], travel)
-    except (UserError, Stopped) as error:
-        name = STOPPED if isinstance(error, StoppedError | Stopped) else REFUSAL
-        (output / name).write_text(str(error), encoding="utf-8")
-        if travel:
-            travel.upload(output, name, output / name)
-        return
-    if travel:
-        _send(output, travel, arguments["mark"])
+            return StoppedError(
+                "stopped on request before training; run the same command to resume"
+            )
+        try:
+            pretrain(self.config, place, self.reporter, travel)
+        except (StoppedError, Stopped) as error:
+            return StoppedError(str(error))
+        except UserError as error:
+            (output / REFUSED).write_text(str(error), encoding="utf-8")
+            if travel:
+                travel.upload(output, REFUSED, output / REFUSED)
+            return UserError(str(error))
+        return self._upload(output)
+
+    def _meet(self) -> bool:
+        """Rank 0 reports where the ranks are; returns, on every rank, whether it was asked to stop
+        before they came.
+        """
+        main = dist.get_rank() == 0
+        asked = main and self.reporter.should_stop()
+        found: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(found, (ray.util.get_node_ip_address(), asked))
+        if main:
+            counts = Counter(address for address, _ in found)
+            places = ", ".join(f"{address} ({count})" for address, count in counts.items())
+            self.reporter.info(f"{len(found)} ranks on {places}")
+        return bool(found[0][1])
+
+    def _upload(self, output: Path) -> dict[str, str]:
+        travel, sent = self.travel, dict[str, str]()
+        if travel and dist.get_rank() == 0 and travel.mark(output) != self.mark:
+            files = [path for path in output.glob("[!.]*") if path.is_file()]
+            for path in [*files, *output.glob("snapshots/*.safetensors")]:
+                name = path.relative_to(output).as_posix()
+                travel.upload(output, name, path)
+                sent[name] = sha256(path)
+        return sent
 
 
-def _gather(reporter: Reporter) -> bool:
-    """Rank 0 says on which nodes the ranks are; returns, on every rank, whether it has been
-    asked to stop before they came.
-    """
-    import ray
-    import torch.distributed as dist
-
-    found: list[str] = [""] * dist.get_world_size()
-    dist.all_gather_object(found, ray.util.get_node_ip_address())
-    if dist.get_rank() == 0:
-        places = ", ".join(
-            f"{address} ({found.count(address)})" for address in dict.fromkeys(found)
-        )
-        reporter.info(f"{len(found)} ranks on {places}")
-    to_stop = [dist.get_rank() == 0 and reporter.should_stop()]
-    dist.broadcast_object_list(to_stop, src=0)
-    return to_stop[0]
-
-
-def _refusal(output: Path, travel: Travel | None) -> UserError | None:
-    """Why the ranks have ended before their time."""
-    for name, kind in ((STOPPED, StoppedError), (REFUSAL, UserError)):
-        if (output / name).exists():
-            return kind((output / name).read_text(encoding="utf-8"))
-        if travel and (sent := travel.read(output, name)) is not None:
-            return kind(sent.decode())
-    return None
-
-
-def _send(output: Path, travel: Travel, mark: str) -> None:
-    """Rank 0 lets the driver have what it wrote, where that is on another host."""
-    from gpt1.train.checkpoint import sha256
-    from gpt1.train.dist import DistContext
-
-    if not DistContext.connect().is_main:
-        return
-    listed: dict[str, str] = {}
-    if travel.mark(output) != mark:
-        top = [
-            path for path in output.iterdir() if path.is_file() and not path.name.startswith(".")
-        ]
-        for path in [*top, *(output / "snapshots").glob("*.safetensors")]:
-            name = path.relative_to(output).as_posix()
-            travel.upload(output, name, path)
-            listed[name] = sha256(path)
-    travel.write(output, SENT, json.dumps(listed).encode())
-
-
-def _receive(output: Path, travel: Travel) -> None:
-    from gpt1.train.checkpoint import sha256
-
-    for name, digest in json.loads(travel.read(output, SENT) or b"{}").items():
-        file = travel.download(output, name, output / name)
-        if file is None or sha256(file) != digest:
-            raise OSError(f"{name} was corrupted in transfer from rank 0")
-
-
-def _torch_config(backend: str) -> Any:
-    """Ray Train's way to connect the ranks, over the interface that has the node's address in the
+class RankBackend(TorchBackend):
+    """Ray Train's connection of the ranks, over the interface that has the node's address in the
     cluster.
 
-    Left to itself gloo takes the address that the host's name stands for, which on many hosts is
-    the loopback's.
+    By itself gloo takes the address of the host's name, which on many hosts is the loopback's.
     """
-    from ray.train.torch import TorchConfig
-    from ray.train.torch.config import _TorchBackend
 
-    class Backend(_TorchBackend):
-        def on_start(self, worker_group: Any, backend_config: Any) -> None:
-            worker_group.execute(name_interface)
-            super().on_start(worker_group, backend_config)
-            fault.point("trainer.begun")
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        worker_group.execute(name_interface)
+        super().on_start(worker_group, backend_config)
+        fault.point("trainer.begun")
 
-        def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
-            super().on_shutdown(worker_group, backend_config)
-            fault.point("trainer.ended")
+    def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
+        super().on_shutdown(worker_group, backend_config)
+        fault.point("trainer.ended")
 
-    class Config(TorchConfig):
-        @property
-        def backend_cls(self) -> type[Backend]:
-            return Backend
 
-    return Config(backend=backend)
+class RankConfig(TorchConfig):
+    @property
+    def backend_cls(self) -> type[RankBackend]:
+        return RankBackend
 
 
 def name_interface() -> None:
-    """Tell gloo and NCCL the interface of this node's address, unless somebody has named one."""
-    import psutil
-    import ray
-
+    """Set the interface of this node's address for gloo and NCCL, unless the user has set one."""
     address = ray.util.get_node_ip_address()
     for name, found in psutil.net_if_addrs().items():
         if any(one.address == address for one in found):

@@ -35,8 +35,8 @@ class Resources:
     """What one stage may use: `workers` processes of `cpus` cores and `gpus` devices each. None: as
     many workers as fit.
 
-    `min_workers`: a gang may begin, and go on, with so many while there is no room for all. None:
-    it needs all.
+    `min_workers`: a gang may start, and continue, with any number from this to `workers` while
+    there is no room for all. None: it needs all.
     """
 
     workers: int | None = None
@@ -286,6 +286,13 @@ class Stage(ABC):
     @classmethod  # noqa: B027 (most need none)
     def check(cls, settings: Any, upstream: Mapping[str, Sequence[Any]]) -> None:
         """Raise UserError when `settings` do not fit those of the upstream cells (by kind).
+
+        Called before anything starts.
+        """
+
+    @classmethod  # noqa: B027 (most need none)
+    def check_resources(cls, settings: Any, resources: Resources) -> None:
+        """Raise UserError when `settings` cannot be computed with `resources`.
 
         Called before anything starts.
         """

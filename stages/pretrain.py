@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from math import lcm
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpt1.errors import UserError
 from gpt1.train.config import PAPER_BATCH, PROMPTS, PretrainConfig, Prompt, RuntimeConfig, to_json
 from gpt1.wording import counted
 from stages._checkpoint_files import MODEL, checkpoint_files
@@ -37,6 +39,26 @@ class Pretrain(Stage):
         if not settings.init_from:
             return []
         return checkpoint_files(settings.init_from, "pretrain: `init_from`", under=INITIAL)
+
+    @classmethod
+    def check_resources(cls, settings: PretrainConfig, resources: Resources) -> None:
+        """A micro-batch is never split, so every number of ranks that Ray may choose must divide
+        the micro-batches.
+        """
+        batch, size = settings.batch_size, settings.micro_batch_size
+        micro_batches, most = batch // size, resources.workers or 1
+        if micro_batches % most:
+            from gpt1.train.dist import accumulation  # imports torch, which a plan can do without
+
+            accumulation(batch, size, most)  # raises
+        ranks = range(resources.min_workers or most, most + 1)
+        if wrong := [number for number in ranks if micro_batches % number]:
+            raise UserError(
+                f"min_workers: Ray may train on any number of ranks from {ranks[0]} to {most}, but"
+                f" {wrong[-1]} cannot share {micro_batches} micro-batches (batch_size {batch} /"
+                f" micro_batch_size {size}); expected min_workers from {wrong[-1] + 1} to {most},"
+                f" or a multiple of {lcm(*ranks)} micro-batches"
+            )
 
     @staticmethod
     def forecast(
@@ -86,7 +108,6 @@ class Pretrain(Stage):
         vocabulary = Vocabulary.load(_folder(context.input("vocabulary")))
         runtime = _runtime(vocabulary, context)
         workers = context.resources.workers or 1
-        _check_ranks(settings, context.resources)
         config, data = settings.scaled(), open_data(settings, runtime)
         if config.warmup > 0.1 * config.max_steps:
             context.info(
@@ -100,22 +121,9 @@ class Pretrain(Stage):
             f" {data.validation.per_epoch:,} held out; {counted(workers, 'rank')}, {engine},"
             f" {config.precision}"
         )
-        train_on_ray(settings, runtime, context, workers)
+        train_on_ray(settings, runtime, context)
         _declare(context)
         _summarize(settings, runtime, context, data)
-
-
-def _check_ranks(settings: PretrainConfig, resources: Resources) -> None:
-    """UserError where the most or the least ranks cannot share the micro-batches: with such a
-    least it might wait for ever.
-    """
-    from gpt1.train.dist import accumulation
-
-    accumulation(settings.batch_size, settings.micro_batch_size, resources.workers or 1)
-    if resources.min_workers is not None:
-        accumulation(
-            settings.batch_size, settings.micro_batch_size, resources.min_workers, "min_workers"
-        )
 
 
 def _prompts(vocabulary: Vocabulary) -> tuple[Prompt, ...]:

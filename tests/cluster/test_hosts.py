@@ -57,10 +57,11 @@ def test_after_a_fault_bytes_and_points_are_those_of_an_undisturbed_training(
 
 @pytest.mark.usefixtures("undisturbed")
 def test_one_of_two_hosts_goes_and_comes_back(hosts: Cluster, tmp_path: Path) -> None:
-    """Training continues with the other, and takes the first in again."""
-    changed = (
-        "max_steps=2400", "batch_size=64", "resources.min_workers=1", "debug.resize_every=10",
-    )
+    """Training continues with the other, and takes the first in again.
+
+    Ray Train looks for it once a minute, in which one rank makes some 700 steps.
+    """
+    changed = ("max_steps=4000", "batch_size=64", "resources.min_workers=1")
     settings = [word for text in changed for word in ("--set", f"pretrain.{text}")]
     hosts.copy_store(CALM, "elastic", without="pretrain")
     hosts.hosts["two"].power_off()
@@ -87,4 +88,4 @@ def test_one_of_two_hosts_goes_and_comes_back(hosts: Cluster, tmp_path: Path) ->
     [file] = hosts.copied("elastic", tmp_path / "there").glob("pretrain/*/*/metrics.jsonl")
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     steps = [row["step"] for row in rows if "loss" in row]
-    assert steps == list(range(10, 2401, 10)), "a step is lost or doubled"
+    assert steps == list(range(10, 4001, 10)), "a step is lost or doubled"

@@ -78,6 +78,11 @@ PRETRAIN = ROOT / "tests" / "stages" / "pretrain_workflow.yaml"
 SHAPE = "      {layers: 1"
 
 
+def test_ranks_that_cannot_share_a_batch_are_refused_by_the_plan() -> None:
+    with pytest.raises(UserError, match=r"yaml:21: pretrain: workers: 2 ranks cannot share 3 mic"):
+        read(PRETRAIN, None, ["pretrain.batch_size=12"])
+
+
 def test_debug_settings_are_one_level_deeper_and_change_nothing_else(tmp_path: Path) -> None:
     written = PRETRAIN.read_text().replace(SHAPE, "      {debug: {log_every: 5}, layers: 1")
     first = read(write(tmp_path, written)).cells["pretrain"].settings

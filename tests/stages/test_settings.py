@@ -14,7 +14,6 @@ from gpt1.train.config import PretrainConfig
 from pipeline.kinds import load_stage
 from stages.contract import Resources
 from stages.pretrain import STAGE as PRETRAIN
-from stages.pretrain import _check_ranks
 from stages.task_data import TaskData, TaskDataSettings
 from tests.conftest import ROOT
 
@@ -89,11 +88,15 @@ def test_folders_that_are_not_there_are_named() -> None:
 
 
 def test_a_number_of_ranks_that_does_not_divide_is_refused() -> None:
-    """With room for 6 of 8 ranks no count from 5 to 6 would do, and nothing would be said."""
-    settings = PretrainConfig(batch_size=64, micro_batch_size=8)
-    _check_ranks(settings, Resources(workers=8, min_workers=4))
-    with pytest.raises(UserError, match=r"min_workers: 5 ranks .*one of \[1, 2, 4, 8\]"):
-        _check_ranks(settings, Resources(workers=8, min_workers=5))
+    """With `min_workers` Ray takes any number that there is room for."""
+    settings = PretrainConfig(batch_size=96, micro_batch_size=8)
+    for workers, least in ((4, None), (4, 4), (4, 1), (4, 3), (1, 1)):
+        PRETRAIN.check_resources(settings, Resources(workers=workers, min_workers=least))
+    with pytest.raises(UserError, match=r"workers: 8 ranks .*one of \[1, 2, 3, 4, 6, 12\]"):
+        PRETRAIN.check_resources(settings, Resources(workers=8))
+    named = r"from 3 to 6, but 5 cannot .* from 6 to 6, or a multiple of 60 micro-batches"
+    with pytest.raises(UserError, match=named):
+        PRETRAIN.check_resources(settings, Resources(workers=6, min_workers=3))
 
 
 @pytest.mark.parametrize("kind", ["pretrain", "finetune", "transfer"])
