@@ -31,11 +31,12 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from safetensors import SafetensorError, safe_open
 
 from gpt1 import fault
@@ -48,7 +49,6 @@ if TYPE_CHECKING:  # the stages' contract imports this file, and must not import
 
 CHECKPOINTS, SNAPSHOTS = "checkpoints", "snapshots"
 STATE, HISTORY, MANIFEST = "state.safetensors", "history.json", "manifest.json"
-FORMAT = 1
 WEIGHTS = "weights"
 PRIVATE = ".private-"
 _FILE = re.compile(r"step-(\d{8,})/([^/]+)")
@@ -108,18 +108,6 @@ def read_state(file: Path) -> TrainingState:
 
 
 @dataclass(frozen=True)
-class CheckpointFacts:
-    """The training that wrote a checkpoint: its configuration as JSON values, the number of ranks,
-    the ZeRO stage in force, and the name of its run.
-    """
-
-    config: Mapping[str, Any]
-    ranks: int
-    zero: int
-    run: str
-
-
-@dataclass(frozen=True)
 class Checkpoint:
     """A complete checkpoint. `history` is as it was saved; `state` is on rank 0 only."""
 
@@ -133,26 +121,48 @@ class Checkpoint:
 # The manifest
 
 
-@dataclass(frozen=True)
-class FileDigest:
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class CheckpointFacts(_Record):
+    """The training that wrote a checkpoint: its configuration as JSON values, the number of ranks,
+    the ZeRO stage in force, and the name of its run.
+    """
+
+    config: dict[str, Any]
+    ranks: int
+    zero: int
+    run: str
+
+
+class FileDigest(_Record):
     """Size in bytes and SHA-256 (hexadecimal) of a file."""
 
     size: int
     sha256: str
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(_Record):
     """What manifest.json records."""
 
+    format: Literal[1] = 1
     step: int
     facts: CheckpointFacts
-    files: Mapping[str, FileDigest]
-    snapshots: Mapping[str, FileDigest]
+    files: dict[str, FileDigest]
+    snapshots: dict[str, FileDigest]
+
+    @field_validator("files", "snapshots")
+    @classmethod
+    def _inside(cls, listed: dict[str, FileDigest]) -> dict[str, FileDigest]:
+        for name in listed:
+            if leads_out(name) or "/" in name:
+                raise ValueError(f"{name!r} is outside its folder")
+        return listed
 
     def to_bytes(self) -> bytes:
         """As JSON, with the sha256 of its content."""
-        content = {"format": FORMAT, **asdict(self)}
+        content = self.model_dump()
         signed = {**content, "sha256": content_sha256(content)}
         return json.dumps(signed, indent=2, sort_keys=True).encode()
 
@@ -165,16 +175,12 @@ class Manifest:
             raise DamagedCheckpoint(f"{MANIFEST} cannot be read ({error})") from None
         if not isinstance(content, dict) or content.pop("sha256", None) != content_sha256(content):
             raise DamagedCheckpoint(f"{MANIFEST} is damaged (its content has another sha256)")
-        if content.get("format") != FORMAT:
-            found = content.get("format")
-            raise DamagedCheckpoint(f"{MANIFEST}: its format is {found!r}, expected {FORMAT}")
-        names = {"format": int, "step": int, "facts": dict, "files": dict, "snapshots": dict}
-        _check_fields(content, names, "it")
-        facts = {"config": dict, "ranks": int, "zero": int, "run": str}
-        found = cls(
-            content["step"], CheckpointFacts(**_check_fields(content["facts"], facts, "facts")),
-            _digests(content["files"]), _digests(content["snapshots"]),
-        )  # fmt: skip
+        try:
+            found = cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise DamagedCheckpoint(f"{MANIFEST}: {where}: {first['msg']}") from None
         if found.files.keys() != {STATE, HISTORY}:
             raise DamagedCheckpoint(f"{MANIFEST} lists {', '.join(found.files) or 'no file'}")
         return found
@@ -184,25 +190,6 @@ def content_sha256(content: Mapping[str, Any]) -> str:
     """Of JSON values, independent of spaces and of the order of keys."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _digests(listed: Mapping[str, object]) -> dict[str, FileDigest]:
-    outside = [name for name in listed if leads_out(name) or "/" in name]
-    if outside:
-        raise DamagedCheckpoint(f"{MANIFEST} names {outside[0]!r}, which is outside its folder")
-    types = {"size": int, "sha256": str}
-    return {
-        name: FileDigest(**_check_fields(entry, types, name)) for name, entry in listed.items()
-    }
-
-
-def _check_fields(value: object, types: Mapping[str, type], where: str) -> dict[str, Any]:
-    """`value`, where it is a JSON object with these fields alone, of exactly these types."""
-    found = {name: type(one) for name, one in value.items()} if isinstance(value, dict) else None
-    if not isinstance(value, dict) or found != types:
-        expected = ", ".join(f"{name} ({kind.__name__})" for name, kind in types.items())
-        raise DamagedCheckpoint(f"{MANIFEST}: {where} is not an object of {expected}")
-    return value
 
 
 # Where checkpoints are kept
@@ -383,19 +370,19 @@ class CheckpointManager:
         state: TrainingState,
     ) -> None:
         """From `gathered` to `published`; runs in the writer thread."""
-        target = self.folder / step_name(step)
-        with TemporaryDirectory(dir=self.output, prefix=PRIVATE) as name:
-            private = Path(name)
+        target, kept = self.folder / step_name(step), self.output / SNAPSHOTS
+        with TemporaryDirectory(dir=self.output, prefix=PRIVATE) as folder:
+            private = Path(folder)
             write_state(private / STATE, state)
             (private / HISTORY).write_text(history, encoding="utf-8")
             files = {file: describe_file(private / file) for file in (STATE, HISTORY)}
             if fault.ARMED:
                 fault.point("checkpoint.written")
             sizes = {
-                file: FileDigest((self.output / SNAPSHOTS / file).stat().st_size, sha256)
-                for file, sha256 in snapshots.items()
+                name: FileDigest(size=(kept / name).stat().st_size, sha256=sha256)
+                for name, sha256 in snapshots.items()
             }
-            manifest = Manifest(step, facts, files, sizes)
+            manifest = Manifest(step=step, facts=facts, files=files, snapshots=sizes)
             (private / MANIFEST).write_bytes(manifest.to_bytes())
             if fault.ARMED:
                 fault.point("checkpoint.recorded")
@@ -462,7 +449,7 @@ class CheckpointManager:
         if folder.name != step_name(manifest.step):
             raise DamagedCheckpoint(f"its {MANIFEST} belongs to step {manifest.step}")
         history = self._read_small(folder, HISTORY)
-        digest = FileDigest(len(history), hashlib.sha256(history).hexdigest())
+        digest = FileDigest(size=len(history), sha256=hashlib.sha256(history).hexdigest())
         _compare(HISTORY, digest, manifest.files[HISTORY])
         found = Checkpoint(folder, manifest.step, manifest.facts, history.decode())
         if not fits(found):
@@ -513,7 +500,7 @@ def step_name(step: int) -> str:
 
 def describe_file(file: Path) -> FileDigest:
     """Size and sha256 of a file."""
-    return FileDigest(file.stat().st_size, sha256(file))
+    return FileDigest(size=file.stat().st_size, sha256=sha256(file))
 
 
 def sha256(file: Path) -> str:

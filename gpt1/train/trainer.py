@@ -232,7 +232,9 @@ class Pretrainer(Trainer):
             **config.semantic(), "vocabulary": data.vocabulary.sha256,
             "initial_sha256": runtime.initial_sha256,
         }  # fmt: skip
-        self.facts = CheckpointFacts(decides, ranks.world, engine.stage, runtime.run)
+        self.facts = CheckpointFacts(
+            config=decides, ranks=ranks.world, zero=engine.stage, run=runtime.run
+        )
         self.stop_signal = StopSignal(
             ranks, self.output, config.checkpoint_minutes, runtime.stop_after,
             asked=reporter.should_stop,
