@@ -28,7 +28,7 @@ from stages.contract import (
 if TYPE_CHECKING:
     from gpt1.model.config import ModelConfig
     from gpt1.text.vocabulary import Vocabulary
-    from gpt1.train.describe import Device, Forecast
+    from gpt1.train.cost_model import Device, Forecast
     from gpt1.train.pretrain_config import PretrainConfig, RuntimeConfig
 
 INITIAL = "init_from/"
@@ -327,9 +327,9 @@ class Pretrain(Stage):
         corpus_tokens: int | None = None, device: Device | None = None,
     ) -> Forecast:
         """What the training will need, for a `vocabulary` of so many tokens
-        (gpt1.train.describe).
+        (gpt1.train.cost_model).
         """
-        from gpt1.train.describe import describe
+        from gpt1.train.cost_model import describe
         from gpt1.train.pretrain_config import computes_alone
 
         ranks = resources.workers or 1
@@ -339,7 +339,7 @@ class Pretrain(Stage):
             micro_batch=settings.micro_batch_size, steps=_plan(settings)["max_steps"], ranks=ranks,
             zero=zero, bf16=settings.precision == "bf16",
             recompute=settings.activation_checkpointing, loss_chunk=settings.loss_chunk_size,
-            corpus_tokens=corpus_tokens, device=device,
+            cpu=device is None and not resources.gpus, corpus_tokens=corpus_tokens, device=device,
         )  # fmt: skip
 
     @classmethod

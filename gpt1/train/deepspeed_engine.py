@@ -26,10 +26,10 @@ from gpt1.train.engine import (
     check_parameters,
     clip_gradients,
     copy_state,
+    keep_freed_memory,
     restore_state,
     shape_of,
 )
-from gpt1.train.host_memory import keep_freed_memory
 from gpt1.train.optimizer import OptimizerConfig, make_optimizer
 from gpt1.train.pretrain_config import DEEPSPEED_FOLDER, computes_alone
 

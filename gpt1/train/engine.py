@@ -5,6 +5,8 @@ Two engines with one interface: DeepSpeed's (any number of ranks) and plain torc
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -16,7 +18,6 @@ from torch import Tensor, nn
 
 from gpt1.errors import UserError
 from gpt1.train.checkpoint import WEIGHTS, TrainingState
-from gpt1.train.host_memory import keep_freed_memory
 from gpt1.train.optimizer import MOMENTS, OptimizerConfig, make_optimizer
 from gpt1.train.rng import seed_micro_batch
 
@@ -25,6 +26,8 @@ PARTS = (WEIGHTS, *MOMENTS)
 """What the state of a training has for each parameter."""
 Values = Mapping[str, Tensor]
 """A parameter's complete fp32 tensors, by part."""
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
+NEVER = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,23 @@ class TorchEngine(Engine):
     def _set_learning_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+
+
+def keep_freed_memory() -> bool:
+    """Keep the memory that a CPU step frees in this process, for the next step.
+
+    glibc gives large blocks back to the kernel, so every step would have its activations mapped and
+    zeroed anew, page by page. Two of its switches (mallopt(3)) leave them with the process, whose
+    largest size grows (gpt1.train.cost_model.memory). Returns False where the C library is not
+    glibc, and nothing was done.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:  # musl has none
+        return False
+    return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, NEVER))
 
 
 def clip_gradients(module: nn.Module, clip: float) -> Tensor:

@@ -9,38 +9,38 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
-from gpt1.train.describe import Memory, memory, size
+from gpt1.train.cost_model import checkpoint_bytes, memory, size
 from gpt1.train.dist import DistContext
-from gpt1.train.estimate import checkpoint_bytes
-from gpt1.train.free_memory import free_memory
 from gpt1.train.pretrain_config import PretrainConfig, RuntimeConfig
 
 MARGIN = 0.75
-"""A training is refused only where so much of the estimate does not fit: on CPUs it takes 0.96
-to 1.31 of it (benchmarks/memory.py), on GPUs that is not known.
+"""A training is refused only where so much of the estimate does not fit: on CPUs it takes 0.85
+to 1.15 of it (benchmarks/memory.py), on GPUs that is not known.
 """
 LOOKS, WAIT = 6, 3.0  # times, and seconds between them
 EXCHANGED = 16 << 20  # bytes, about a bucket of gradients
 ROUNDS = 3
-Changes = Mapping[str, int | bool]
-SLOW = {
-    "cpu": 0.1,
-    "cuda": 2.0,
-}  # GB/s: gigabit Ethernet, and a GPU without NVLink or a fast network
+SLOW = {"cpu": 0.1, "cuda": 2.0}
+"""GB/s: gigabit Ethernet, and a GPU without NVLink or a fast network."""
+GROUPS = Path("/sys/fs/cgroup")
+Given = dict[str, Any]
+"""Arguments of gpt1.train.cost_model.memory."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that `ranks` which share a memory need: `each` of them, and `once` beside; and how many
-    are `free`.
+    """Bytes that `ranks` which share a memory need: `each` of them, and `once` for the copy of a
+    checkpoint; and how many are `free`.
     """
 
     each: int
@@ -49,14 +49,20 @@ class Need:
     free: int
 
     @property
-    def all(self) -> int:
+    def total(self) -> int:
         """Of all of them together."""
         return self.each * self.ranks + self.once
 
     @property
-    def hopeless(self) -> bool:
+    def is_hopeless(self) -> bool:
         """Whether even MARGIN of it is more than what is free."""
-        return self.all * MARGIN > self.free
+        return self.total * MARGIN > self.free
+
+    def __str__(self) -> str:
+        copy = f" (+{size(self.once)} per host while checkpointing)" if self.once else ""
+        all_ranks = f", {size(self.total)} for the {self.ranks} ranks of a host"
+        several = all_ranks if self.ranks > 1 else ""
+        return f"about {size(self.each)} per rank{copy}{several}, {size(self.free)} free"
 
 
 def check_before_training(
@@ -69,137 +75,90 @@ def check_before_training(
     `zero` is the ZeRO stage in force. Where the system does not say how much memory is free,
     nothing is refused.
     """
-    could = options(config, place, ranks, zero)
-    need = _need(config, place, ranks, zero)
-    if need and need.hopeless:
-        raise UserError(
-            f"pretrain: training does not fit in memory: {describe_need(need)}; expected at least"
-            f" {MARGIN:.0%} of the estimate to be free. Try {'; '.join(could)}; fewer workers per"
-            " host. `debug: {preflight: false}` skips this check"
-        )
-    seconds = exchange_seconds(ranks)
-    if not ranks.is_main:
-        return
-    found = [describe_need(need)] if need else []
-    found += [exchanged(seconds, ranks.world)] if seconds else []
-    if found:
-        info(f"preflight: {'; '.join(found)}")
-    if need and need.all > need.free:
-        info(f"warning: training may run out of memory. Try {'; '.join(could)}")
-    if seconds and bandwidth(seconds, ranks.world) < SLOW[ranks.device.type]:
-        gradients = config.model.parameters() * (2 if config.precision == "bf16" and zero else 4)
-        took = gradients / EXCHANGED * seconds
-        info(
-            f"warning: slow all-reduce: the gradients of a step ({size(gradients)}) take about"
-            f" {took:.1f}s; check the network"
-        )
-
-
-def expected(
-    config: PretrainConfig, place: RuntimeConfig, ranks: DistContext, zero: int,
-    other: Changes | None = None,
-) -> Memory:
-    """The estimate for one rank; `other` replaces arguments of gpt1.train.describe.memory."""
     given = {
         "micro_batch": config.micro_batch_size, "ranks": ranks.world, "zero": zero,
         "bf16": config.precision == "bf16", "recompute": place.activation_checkpointing,
         "loss_chunk": config.loss_chunk_size, "cpu": ranks.device.type == "cpu",
     }  # fmt: skip
-    return memory(config.model, **{**given, **(other or {})})  # type: ignore[arg-type]
+    need = _find_need(config.model, ranks, given)
+    advice = "; ".join(_list_savings(config.model, given))
+    if need and need.is_hopeless:
+        raise UserError(
+            f"pretrain: training does not fit in memory: {need}; expected at least {MARGIN:.0%} of"
+            f" the estimate to be free. Try {advice}; fewer workers per host. `debug: {{preflight:"
+            " false}` skips this check"
+        )
+    if need and ranks.is_main:
+        info(f"preflight: {need}")
+        if need.total > need.free:
+            info(f"warning: training may run out of memory. Try {advice}")
+    if ranks.world > 1:
+        for line in _describe_exchange(_time_all_reduce(ranks), config.model, ranks, given):
+            info(line)
 
 
-def checkpoint_copies(model: ModelConfig) -> int:
-    """Bytes on rank 0's host while a checkpoint is written: one copy of the weights and both
-    moments in fp32.
-    """
-    return checkpoint_bytes(model.parameters())
-
-
-def copies_here(model: ModelConfig) -> int:
-    """Bytes on the host of this rank while a checkpoint is written: rank 0 alone holds a copy.
-
-    torchrun numbers the hosts in GROUP_RANK, Ray Train in NODE_RANK, and rank 0 is on the first;
-    where neither did, this may be rank 0's host.
-    """
-    host = os.environ.get("GROUP_RANK", os.environ.get("NODE_RANK", "0"))
-    return checkpoint_copies(model) if host == "0" else 0
-
-
-def tightest(each: int, hosts: Iterable[tuple[int, int, int]]) -> Need:
-    """The need that is least covered, where every rank needs `each`.
-
-    A host: bytes that are free, its ranks, bytes needed once.
-    """
-    return min(
-        (Need(each, ranks, once, free) for free, ranks, once in hosts),
-        key=lambda need: need.free / need.all,
+def _describe_exchange(
+    seconds: float, model: ModelConfig, ranks: DistContext, given: Given
+) -> Iterator[str]:
+    """What an all-reduce of EXCHANGED bytes took, and a warning where it is slow; on rank 0."""
+    if not ranks.is_main:
+        return
+    # As NCCL's tests count it: an all-reduce moves 2 (n - 1) / n of the bytes
+    rate = 2 * (ranks.world - 1) / ranks.world * EXCHANGED / seconds / 1e9
+    yield (
+        f"preflight: {size(EXCHANGED)} all-reduced over {ranks.world} ranks in"
+        f" {seconds * 1e3:.1f} ms, {rate:.2f} GB/s"
     )
+    if rate < SLOW[ranks.device.type]:
+        gradients = model.parameters() * (2 if given["bf16"] and given["zero"] else 4)
+        yield (
+            f"warning: slow all-reduce: the gradients of a step ({size(gradients)}) take about"
+            f" {gradients / EXCHANGED * seconds:.1f}s; check the network"
+        )
 
 
-def describe_need(need: Need) -> str:
-    """One need for people."""
-    copies = f" (+{size(need.once)} per host while checkpointing)" if need.once else ""
-    beside = f", {size(need.all)} for the {need.ranks} ranks of a host" if need.ranks > 1 else ""
-    return f"about {size(need.each)} per rank{copies}{beside}, {size(need.free)} free"
-
-
-def options(
-    config: PretrainConfig, place: RuntimeConfig, ranks: DistContext, zero: int
-) -> list[str]:
+def _list_savings(model: ModelConfig, given: Given) -> list[str]:
     """What makes a rank need less, with the bytes it would need then, the most first."""
-    now = expected(config, place, ranks, zero).total
-    found = []
-    for said, other in _changes(config, place, ranks, zero):
-        then = expected(config, place, ranks, zero, other).total
-        if then < now:
-            found.append((then, f"{said} ({size(then)} per rank)"))
-    return [said for _, said in sorted(found)] or ["a smaller model"]
+    changes: dict[str, Given] = {
+        f"micro_batch_size 1 instead of {given['micro_batch']}": {"micro_batch": 1},
+        "activation_checkpointing": {"recompute": True},
+        "loss_chunk_size 512": {"loss_chunk": given["loss_chunk"] or 512},
+        f"zero 3 instead of {given['zero']}": {"zero": 3 if given["ranks"] > 1 else given["zero"]},
+    }
+    now = memory(model, **given).total
+    then = [(memory(model, **{**given, **other}).total, name) for name, other in changes.items()]
+    found = [f"{name} ({size(need)} per rank)" for need, name in sorted(then) if need < now]
+    return found or ["a smaller model"]
 
 
-def _changes(
-    config: PretrainConfig, place: RuntimeConfig, ranks: DistContext, zero: int
-) -> Iterator[tuple[str, Changes]]:
-    if config.micro_batch_size > 1:
-        yield f"micro_batch_size 1 instead of {config.micro_batch_size}", {"micro_batch": 1}
-    if not place.activation_checkpointing:
-        yield "activation_checkpointing", {"recompute": True}
-    if not config.loss_chunk_size:
-        yield "loss_chunk_size 512", {"loss_chunk": 512}
-    if zero < 3 and ranks.world > 1:
-        yield f"zero 3 instead of {zero}", {"zero": 3}
-
-
-def _need(
-    config: PretrainConfig, place: RuntimeConfig, ranks: DistContext, zero: int
-) -> Need | None:
-    """What is needed and what is free where it is tightest, the same on every rank; None where a
-    rank cannot tell.
+def _find_need(model: ModelConfig, ranks: DistContext, given: Given) -> Need | None:
+    """The need that is least covered, the same on every rank; None where a rank cannot tell.
 
     Ranks that were killed a moment ago may still hold their memory: so it looks again for a while
     before it gives up.
     """
     on_cpu = ranks.device.type == "cpu"
-    each = expected(config, place, ranks, zero).total
-    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if on_cpu else 1
-    once = copies_here(config.model) if on_cpu else 0
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if on_cpu else 1
+    # Rank 0 alone holds the copy of a checkpoint. torchrun numbers the hosts in GROUP_RANK, Ray
+    # Train in NODE_RANK, and rank 0 is on the first; where neither did, this may be its host.
+    host = os.environ.get("GROUP_RANK", os.environ.get("NODE_RANK", "0"))
+    once = checkpoint_bytes(model.parameters()) if on_cpu and host == "0" else 0
     for again in range(LOOKS):
+        time.sleep(WAIT if again else 0)
         free = free_memory(ranks.device)
-        rows = ranks.gather(torch.tensor([-1 if free is None else free, beside, once])).tolist()
+        rows = ranks.gather(torch.tensor([-1 if free is None else free, sharing, once])).tolist()
         if any(free < 0 for free, _, _ in rows):
             return None
-        need = tightest(each, rows)
-        if not need.hopeless:
-            return need
-        time.sleep(WAIT if again < LOOKS - 1 else 0)
+        each = memory(model, **given).total
+        needs = [Need(each, beside, copy, free) for free, beside, copy in rows]
+        need = min(needs, key=lambda need: need.free / need.total)
+        if not need.is_hopeless:
+            break
     return need
 
 
-def exchange_seconds(ranks: DistContext) -> float | None:
-    """Seconds of one all-reduce of EXCHANGED bytes among all ranks, the best of some; None for a
-    rank alone.
-    """
-    if ranks.world == 1:
-        return None
+def _time_all_reduce(ranks: DistContext) -> float:
+    """Seconds of one all-reduce of EXCHANGED bytes among all ranks, the best of some."""
     numbers = torch.zeros(EXCHANGED // 4, device=ranks.device)
     took = []
     for _ in range(1 + ROUNDS):
@@ -213,16 +172,45 @@ def exchange_seconds(ranks: DistContext) -> float | None:
     return float(ranks.gather(torch.tensor(best, dtype=torch.float32)).max())
 
 
-def bandwidth(seconds: float, world: int) -> float:
-    """GB/s through each rank's link, as NCCL's tests count it: an all-reduce moves 2 (n - 1) / n
-    of the bytes.
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can still be taken on a CUDA device, or of a CPU's memory; None where the
+    system does not say.
     """
-    return 2 * (world - 1) / world * EXCHANGED / seconds / 1e9
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    host = _read_rows(Path("/proc/meminfo"))
+    found = [host["MemAvailable:"] * 1024] if "MemAvailable:" in host else []
+    return min([*found, *read_groups(Path("/proc/self/cgroup"), GROUPS)], default=None)
 
 
-def exchanged(seconds: float, world: int) -> str:
-    """One measurement for people."""
-    return (
-        f"{size(EXCHANGED)} all-reduced over {world} ranks in {seconds * 1e3:.1f} ms,"
-        f" {bandwidth(seconds, world):.2f} GB/s"
-    )
+def read_groups(file: Path, groups: Path) -> Iterator[int]:
+    """Bytes left in each control group that bounds this process (containers, Kubernetes, Slurm),
+    by version 1 or 2; files that the kernel can drop count as free.
+
+    `file` names the process's groups (cgroups(7)), `groups` is where they are mounted. In a
+    container a group's own name may lie outside of what is mounted; then the mounted root is the
+    group.
+    """
+    for line in file.read_text().splitlines() if file.is_file() else ():
+        _, controllers, name = line.split(":", 2)
+        if controllers == "":
+            root, limit, used = groups, "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            root, limit, used = groups / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        folder = root / name.lstrip("/")
+        for place in [folder, *folder.parents]:
+            files = (place / limit, place / used)
+            if place.is_relative_to(root) and all(map(Path.is_file, files)):
+                bound, taken = (one.read_text().strip() for one in files)
+                rows = _read_rows(place / "memory.stat")
+                cache = rows.get("total_inactive_file", rows.get("inactive_file", 0))
+                if bound.isdigit():
+                    yield int(bound) - int(taken) + cache
+
+
+def _read_rows(file: Path) -> dict[str, int]:
+    """Lines of a name and a number."""
+    lines = file.read_text().splitlines() if file.is_file() else ()
+    return {line.split()[0]: int(line.split()[1]) for line in lines}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from gpt1.model.config import ModelConfig
-from gpt1.train.flops import peak_of
+from gpt1.train.cost_model import peak_of
 
 
 def peak_tflops(device: torch.device) -> float | None:
