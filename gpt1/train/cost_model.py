@@ -176,6 +176,7 @@ def parts(model: ModelConfig, length: int | None = None) -> list[Part]:
 
 # Memory of a rank
 
+
 def memory(
     model: ModelConfig, *, micro_batch: int, ranks: int, zero: int, bf16: bool,
     recompute: bool = False, loss_chunk: int = 0, cpu: bool = False,
@@ -191,19 +192,23 @@ def memory(
     count, kept = model.parameters(), 2 if bf16 else 4
     rows, positions = model.rows * model.width, micro_batch * model.context
     states = _states(count, ranks, zero, bf16)
+    # Without ZeRO bf16 is an autocast, which copies the matrices; recomputation those of a block.
+    copies = 2 * (rows if recompute else count) if bf16 and not zero else 0
     block = positions * _kept_by_block(model, kept, cpu)
     stream = positions * model.width * kept  # what goes from block to block
+    # The backward pass of a block makes a gradient for each tensor that it kept, but for the
+    # workspace of oneDNN's LSTM. With recomputation the first pass has such tables, too.
+    passing = block if model.kind == "gpt" else block - positions * 15 * model.units * kept
+    working = passing * (2 if recompute else 1) if cpu else 0
     # With recomputation the input of each block, and one block at a time.
     blocks = model.layers * stream + block if recompute else model.layers * block
     embedding = stream + positions * model.width * (4 if cpu else 1)  # the noise of its dropout
     if model.embedding_dropout == "matrix":  # the noise and the product are as large as the rows
         embedding += (rows + model.context * model.width) * (4 + (4 if cpu else 1))
-    # The backward pass of a block makes a gradient for each tensor that it kept.
-    working = block if cpu else 0
     # The tied rows get a gradient as softmax and one as embedding, and then their sum.
     gradients = states["gradients"] + 4 * rows
     return Memory(
-        weights=states["weights"], gradients=gradients, optimizer=states["optimizer"],
+        weights=states["weights"] + copies, gradients=gradients, optimizer=states["optimizer"],
         activations=blocks + embedding + working,
         logits=_logits(model, positions, loss_chunk, kept, cpu),
     )
@@ -212,15 +217,12 @@ def memory(
 def _states(count: int, ranks: int, zero: int, bf16: bool) -> dict[str, int]:
     """Bytes of weights, gradients and optimizer.
 
-    Without ZeRO bf16 is an autocast, which copies the matrices. DeepSpeed's ranks reduce gradients
-    from a copy, BUCKET parameters at a time. ZeRO 1 to 3 have fp32 masters and gradients beside
-    Adam's two moments, and bf16 weights; ZeRO 3 gathers up to LIVE weights and keeps them.
+    DeepSpeed's ranks reduce gradients from a copy, BUCKET parameters at a time. ZeRO 1 to 3 have
+    fp32 masters and gradients beside Adam's two moments, and bf16 weights; ZeRO 3 gathers up to
+    LIVE weights and keeps them.
     """
     size = 2 if bf16 and zero else 4
-    if zero == 3:
-        weights = size * (count // ranks + min(count, LIVE))
-    else:
-        weights = count * (size + (2 if bf16 and not zero else 0))
+    weights = size * (count // ranks + min(count, LIVE) if zero == 3 else count)
     copied = size * min(count, BUCKET) if zero or ranks > 1 else 0
     return {
         "weights": weights,
@@ -239,7 +241,9 @@ def _kept_by_block(model: ModelConfig, kept: int, cpu: bool) -> int:
     noise, their product).
     """
     if model.kind == "lstm":
-        return (6 * model.units + 2 * model.width) * kept
+        # cuDNN keeps the gates and the states; oneDNN has a workspace of 15 U, and two outputs.
+        units = 17 * model.units + 4 * model.width if cpu else 6 * model.units + 2 * model.width
+        return units * kept
     if not model.dropout:
         return 16 * model.width * kept
     if not cpu:
