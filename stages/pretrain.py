@@ -16,7 +16,7 @@ from stages.contract import Artifact, Context, ExternalFile, Resources, Stage
 
 if TYPE_CHECKING:
     from gpt1.text.vocabulary import Vocabulary
-    from gpt1.train.describe import Device, Forecast
+    from gpt1.train.cost_model import Device, Forecast
     from gpt1.train.trainer import PretrainData
 
 INITIAL = "init_from/"
@@ -66,9 +66,9 @@ class Pretrain(Stage):
         corpus_tokens: int | None = None, device: Device | None = None,
     ) -> Forecast:
         """What the training will need, for a `vocabulary` of so many tokens
-        (gpt1.train.describe).
+        (gpt1.train.cost_model).
         """
-        from gpt1.train.describe import describe
+        from gpt1.train.cost_model import describe
 
         config, ranks = settings.scaled(), resources.workers or 1
         return describe(
@@ -76,7 +76,7 @@ class Pretrain(Stage):
             micro_batch=config.micro_batch_size, steps=config.max_steps, ranks=ranks,
             zero=config.zero_stage(ranks), bf16=config.precision == "bf16",
             recompute=config.activation_checkpointing, loss_chunk=config.loss_chunk_size,
-            corpus_tokens=corpus_tokens, device=device,
+            cpu=device is None and not resources.gpus, corpus_tokens=corpus_tokens, device=device,
         )  # fmt: skip
 
     @classmethod

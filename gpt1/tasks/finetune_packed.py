@@ -30,7 +30,7 @@ from gpt1.tasks.job import FinetuneJob, load_pretrained, random_model, run_job
 from gpt1.tasks.metrics import score_line
 from gpt1.tasks.pieces import Pieces, load_pieces, select_pieces
 from gpt1.train.checkpoint import sha256
-from gpt1.train.command_numbers import positive_int
+from gpt1.train.cost_model import positive_int
 from gpt1.train.trainer import PrintReporter, Reporter
 from gpt1.weights.store import MODEL_FILE
 

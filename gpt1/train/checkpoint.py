@@ -36,7 +36,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from gpt1 import fault
@@ -152,14 +152,6 @@ class Manifest(_Record):
     files: dict[str, FileDigest]
     snapshots: dict[str, FileDigest]
 
-    @field_validator("files", "snapshots")
-    @classmethod
-    def _inside(cls, listed: dict[str, FileDigest]) -> dict[str, FileDigest]:
-        for name in listed:
-            if leads_out(name) or "/" in name:
-                raise ValueError(f"{name!r} is outside its folder")
-        return listed
-
     def to_bytes(self) -> bytes:
         """As JSON, with the sha256 of its content."""
         content = self.model_dump()
@@ -181,6 +173,9 @@ class Manifest(_Record):
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise DamagedCheckpoint(f"{MANIFEST}: {where}: {first['msg']}") from None
+        for name in found.snapshots:
+            if leads_out(name) or "/" in name:
+                raise DamagedCheckpoint(f"{MANIFEST} names {name!r}, which is outside its folder")
         if found.files.keys() != {STATE, HISTORY}:
             raise DamagedCheckpoint(f"{MANIFEST} lists {', '.join(found.files) or 'no file'}")
         return found

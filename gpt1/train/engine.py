@@ -23,6 +23,8 @@ from gpt1.train.reference_adam import ReferenceAdam
 
 Precision = Literal["fp32", "bf16"]
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of both kinds of optimizer
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
+NEVER = 2**31 - 1
 PARTS = (WEIGHTS, *MOMENTS)
 """What the state of a training has for each parameter."""
 Values = Mapping[str, Tensor]
@@ -310,15 +312,12 @@ def make_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, eps=config.eps, fused=True)
 
 
-# Memory of CPU training
-
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
-NEVER = 2**31 - 1
-
-
 def keep_freed_memory() -> bool:
-    """Keep freed blocks in this process from now on; False where the C library is not glibc, and
+    """Keep the memory that a CPU step frees in this process, for the next step.
+
+    glibc gives large blocks back to the kernel, so every step would have its activations mapped and
+    zeroed anew, page by page. Two of its switches (mallopt(3)) leave them with the process, whose
+    largest size grows (gpt1.train.memory). Returns False where the C library is not glibc, and
     nothing was done.
     """
     if not sys.platform.startswith("linux"):

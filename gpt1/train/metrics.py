@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from gpt1.model.config import ModelConfig
-from gpt1.train.flops import peak_of
+from gpt1.train.cost_model import peak_of
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.jsonl"

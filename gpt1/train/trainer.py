@@ -63,8 +63,8 @@ from gpt1.train.engine import (
     initial_state,
 )
 from gpt1.train.initial import load_initial
+from gpt1.train.memory import check_before_training
 from gpt1.train.metrics import History, ThroughputMeter, peak_tflops, step_line, write_lines
-from gpt1.train.preflight import check_before_training
 from gpt1.train.validation import HeldOut
 from gpt1.weights.store import save_weights
 

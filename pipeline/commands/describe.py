@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpt1.errors import UserError
-from gpt1.train.describe import DEFAULT_MFU, Device
+from gpt1.train.cost_model import DEFAULT_MFU, Device
 from pipeline.cells import Cell, Workflow
 from pipeline.commands.options import (
     Assignments,
@@ -25,7 +25,7 @@ from pipeline.store import Store
 from stages.contract import Artifact
 
 if TYPE_CHECKING:
-    from gpt1.train.describe import Forecast
+    from gpt1.train.cost_model import Forecast
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def describe(
     mfu: Annotated[
         float,
         typer.Option(
-            "--mfu", min=0.001, max=1.0, help="Fraction of the GPU's bf16 peak to assume."
+            "--mfu", min=0.001, max=1.0,
+            help="Fraction to assume of the GPU's peak in the profile's precision.",
         ),
     ] = DEFAULT_MFU,
     as_json: Json = False,
