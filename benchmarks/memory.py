@@ -141,7 +141,9 @@ def measure(case: Case) -> dict[str, int]:
     engine = train(case, ranks, UPDATES)
     steps = largest(ranks.device) - before
     write_checkpoint(engine, case)
-    return {"steps": steps, "whole": largest(ranks.device) - before, "zero": engine.stage}
+    whole = largest(ranks.device) - before
+    ranks.destroy()
+    return {"steps": steps, "whole": whole, "zero": engine.stage}
 
 
 def forget_largest(device: torch.device) -> int:

@@ -73,7 +73,7 @@ def memory(
     """
     count, kept = model.parameters(), 2 if bf16 else 4
     rows, positions = model.rows * model.width, micro_batch * model.context
-    states = _states(count, ranks, zero, bf16)
+    states = _states(count, ranks, zero, bf16, cpu)
     # Without ZeRO bf16 is an autocast, which copies the matrices; recomputation those of a block.
     copies = 2 * (rows if recompute else count) if bf16 and not zero else 0
     block = positions * _kept_by_block(model, kept, cpu)
@@ -96,16 +96,20 @@ def memory(
     )
 
 
-def _states(count: int, ranks: int, zero: int, bf16: bool) -> dict[str, int]:
+def _states(count: int, ranks: int, zero: int, bf16: bool, cpu: bool) -> dict[str, int]:
     """Bytes of weights, gradients and optimizer.
 
-    DeepSpeed's ranks reduce gradients from a copy, BUCKET parameters at a time. ZeRO 1 to 3 have
-    fp32 masters and gradients beside Adam's two moments, and bf16 weights; ZeRO 3 gathers up to
-    LIVE weights and keeps them.
+    With ZeRO, DeepSpeed's ranks reduce gradients from a copy, BUCKET parameters at a time, for
+    which gloo, between CPUs, has another. They have fp32 masters and gradients beside Adam's two
+    moments, and bf16 weights. ZeRO 3 gathers up to LIVE weights and keeps them, on CPUs beside the
+    complete weights that it began with and gloo's copy of what it gathers.
     """
     size = 2 if bf16 and zero else 4
-    weights = size * (count // ranks + min(count, LIVE) if zero == 3 else count)
-    copied = size * min(count, BUCKET) if zero or ranks > 1 else 0
+    weights = size * count
+    if zero == 3:
+        weights = size * (count // ranks + min(count, LIVE) + (2 * count if cpu else 0))
+    copies = 2 if cpu and ranks > 1 else 1
+    copied = (copies if zero else 0) * size * min(count, BUCKET)
     return {
         "weights": weights,
         "gradients": count * size // (ranks if zero >= 2 else 1) + copied,

@@ -286,7 +286,7 @@ FORGED = [
     ({"files": {}}, "lists no file"),
     ({"files": {STATE: {"size": "1", "sha256": "0"}}}, f"{STATE}.size: Input should"),
     ({"files": {"../../x": DIGEST}}, r"lists \.\./\.\./x"),
-    ({"snapshots": {"/etc/hosts": DIGEST}}, "'/etc/hosts' is outside"),
+    ({"snapshots": {"/etc/hosts": DIGEST}}, "names '/etc/hosts', which is outside"),
 ]
 
 
