@@ -66,10 +66,9 @@ def is_import(frame: FrameType | None) -> bool:
 
 def prepare_step(folder: Path) -> Work:
     """The work of `step`."""
-    from gpt1.train.interrupt import Stopped
-
     from gpt1.train.pretrain import pretrain
     from gpt1.train.reporter import PrintReporter
+    from gpt1.train.stop_signal import Stopped
 
     place = changed(write_data(folder), stop_after=1)
 
