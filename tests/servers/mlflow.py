@@ -32,7 +32,11 @@ def ui(store: Path, log: Path, cwd: Path = ROOT) -> Iterator[str]:
     """The address of `gpt1 ui` over a store."""
     there = f"http://127.0.0.1:{(port := free_port())}"
     command = [sys.executable, "-m", "pipeline.cli", "ui", "--store", store, "--port", port]
-    with running(command, log, cwd=cwd, ready=lambda: get(f"{there}/health")):
+
+    def ready() -> bool:
+        return "MLflow shows" in log.read_text() and get(f"{there}/health") is not None
+
+    with running(command, log, cwd=cwd, ready=ready):
         yield there
 
 
