@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from filelock import FileLock
+
+from gpt1.errors import UserError
 
 if TYPE_CHECKING:
     from tests.servers.ray_cluster import Cluster
@@ -20,6 +22,23 @@ ROOT = Path(__file__).resolve().parents[1]
 # In a shell's background SIGINT is ignored, also in what the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def write(folder: Path, files: Mapping[str, str | bytes]) -> Path:
+    """Write files below a folder, by their names in it; the folder."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return folder
+
+
+def refuses(message: str, function: Callable[..., object], *given: Any, **named: Any) -> str:
+    """What a call says that raises UserError: one line, in which this expression is found."""
+    with pytest.raises(UserError, match=message) as caught:
+        function(*given, **named)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 @pytest.fixture(autouse=True)
@@ -63,14 +82,13 @@ def golden_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     The processes of pytest-xdist share it. GPT1_GOLDEN_RUN: a store in which it has been run.
     """
-    from tests.e2e.workflow import MINI, gpt1
+    from tests.e2e.workflow import MINI, done
 
     folder = shared_by_processes(tmp_path_factory)
     store = Path(os.environ.get("GPT1_GOLDEN_RUN") or folder / "golden" / "store")
     with FileLock(folder / "golden.lock"):
         if not (store / "report.html").exists():
-            ended = gpt1("run", "--file", MINI, "--store", store)
-            assert ended.returncode == 0, ended.stdout + ended.stderr
+            done("run", "--file", MINI, "--store", store)
     return store
 
 

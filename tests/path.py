@@ -25,7 +25,7 @@ from types import FrameType
 
 import yaml
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, write
 from tests.gpt1.tiny_pretraining import CONFIG, VOCABULARY, changed, write_data
 from tests.pipeline.inline import artifact, make, plan_of, run_inline
 
@@ -82,9 +82,7 @@ def prepare_step(folder: Path) -> Work:
 def prepare_book(folder: Path) -> Work:
     """The work of `book`."""
     books = folder / "books"
-    books.mkdir()
-    for number in range(4):
-        (books / f"book {number}.txt").write_text(prose(number))
+    write(books, {f"book {number}.txt": prose(number) for number in range(4)})
     workflow = write_workflow(
         folder,
         ingest={"with": {"source": str(books), "num_partitions": 1}}, clean={"needs": ["ingest"]},
@@ -118,10 +116,9 @@ def prepare_job(folder: Path) -> Work:
     config = ModelConfig(VOCABULARY.size, context=16, width=16, layers=2, heads=2)
     save_model(model, GPT(config, generator("weights", 0)))
     VOCABULARY.save(model)
-    task.mkdir()
     rows = "1\tthe bed\ta bed\tentailment\n2\tthe bed\ta bed\tnot_entailment\n" * 4
-    for split in ("train", "dev"):
-        (task / f"{split}.tsv").write_text("index\tsentence1\tsentence2\tlabel\n" + rows)
+    table = "index\tsentence1\tsentence2\tlabel\n" + rows
+    write(task, {"train.tsv": table, "dev.tsv": table})
     rte, needs = {"task": "rte"}, ["given", "task_data", "encode"]
     workflow = write_workflow(
         folder, given={"with": {"checkpoint": str(model)}},
@@ -147,9 +144,7 @@ def prose(seed: int) -> str:
 
 def write_workflow(folder: Path, **stages: object) -> Path:
     """A workflow of these stages."""
-    file = folder / "workflow.yaml"
-    file.write_text(yaml.safe_dump({"stages": stages}))
-    return file
+    return write(folder, {"workflow.yaml": yaml.safe_dump({"stages": stages})}) / "workflow.yaml"
 
 
 PATHS = {"step": prepare_step, "book": prepare_book, "job": prepare_job}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
+import re
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tests.browser import SIZE, chromium, page, save
 from tests.conftest import ROOT
-from tests.servers.process import free_port
+from tests.servers.mlflow import ui
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -35,16 +36,8 @@ def of_report(store: Path) -> None:
 @contextmanager
 def mlflow(store: Path) -> Iterator[str]:
     """`gpt1 ui` of a store; the address it prints, that of the list of runs."""
-    words = ["-m", "pipeline.cli", "ui", "--store", str(store), "--port", str(free_port())]
-    server = subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        said = server.stdout.readline()
-        assert " at http://" in said, "the server did not come up"
-        yield said.partition(" at ")[2].split()[0]
-    finally:
-        server.terminate()
-        server.wait(timeout=60)
+    with tempfile.TemporaryDirectory() as name, ui(store, log := Path(name, "log")):
+        yield re.findall(r" at (http://\S+)", log.read_text())[0]
 
 
 def close_what_mlflow_opens(opened: Page) -> None:

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from docs.reference.make import pages
 from pipeline.cli import app
 from tests.conftest import ROOT
-from tests.e2e.workflow import gpt1
+from tests.e2e.workflow import done
 
 PAGES = sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
 BLOCK = r"(?s)^```(\w*)\n(.*?)^```$"
@@ -138,10 +138,10 @@ def test_what_is_not_gpt1_has_these_commands_and_options(line: str) -> None:
     program, *words = shlex.split(line)
     script = words[:2] if words[0] == "-m" else words[:1]
     command = ["make", "-n", *words] if program == "make" else [sys.executable, *script, "--help"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert shown.returncode == 0, shown.stderr
     asked = [word for word in words if program == "python" and word.startswith("--")]
-    assert [word for word in asked if word not in done.stdout] == []
+    assert [word for word in asked if word not in shown.stdout] == []
 
 
 def follow(page: Path, folder: Path) -> bool:
@@ -189,11 +189,10 @@ def test_every_command_of_a_page_runs(
     for line in to_run(page):
         words, runs = shlex.split(line)[1:], line.startswith("gpt1 run ")
         if runs and follows:  # on a Ray of its own, whose processes have this working directory
-            ended = gpt1(*words, cwd=tmp_path, RAY_AUTH_MODE="token")
-            assert ended.returncode == 0, ended.stdout + ended.stderr
+            done(*words, cwd=tmp_path, RAY_AUTH_MODE="token")
             continue
-        done = CliRunner().invoke(app, [*words, "--dry-run"] if runs else words)
-        assert done.exit_code == 0, f"{line}: {done.output[-2000:]} {done.exception!r}"
+        ended = CliRunner().invoke(app, [*words, "--dry-run"] if runs else words)
+        assert ended.exit_code == 0, f"{line}: {ended.output[-2000:]} {ended.exception!r}"
     if page.name == "stage.md":
         [longest] = (tmp_path / "store").glob("my.longest_words/*/*/words.txt")
         assert len(longest.read_text().split()) == 20

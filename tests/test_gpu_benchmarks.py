@@ -104,17 +104,13 @@ def test_the_committed_trials_are_what_the_readme_says() -> None:
         assert [one for one in (*figures, f"{ours / plain:.2f}") if one not in text] == [], page
 
 
-@pytest.mark.parametrize(
-    ("ours", "plain", "passes"),
-    [
-        ({}, {}, True), ({}, {"compile": False}, False),
-        ({"name": "gpt1, an experiment"}, {}, False), ({"tokens_per_second": 90.0}, {}, False),
-        ({"mfu": 0.49}, {}, False), ({"loss_after": 6.3}, {}, False),
-    ],
-)  # fmt: skip
-def test_the_verdict_is_on_what_pre_training_runs_against_compiled_loops(
-    ours: dict[str, Any], plain: dict[str, Any], passes: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("ours", "plain", "passes"), [
+    ({}, {}, True), ({}, {"compile": False}, False),
+    ({"name": "gpt1, an experiment"}, {}, False), ({"tokens_per_second": 90.0}, {}, False),
+    ({"mfu": 0.49}, {}, False), ({"loss_after": 6.3}, {}, False),
+])  # fmt: skip
+def test_the_verdict(ours: Any, plain: Any, passes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is on what pre-training runs, against compiled loops."""
     monkeypatch.syspath_prepend(ROOT / GPU)
     measured = {"compile": True, "loss_before": 6.0, "loss_after": 5.9, "device": "a GPU"}
     figures = [("ours", 120.0, 0.51), ("plain sdpa", 100.0, 0.43)]

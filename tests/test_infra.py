@@ -38,15 +38,12 @@ def test_shell_scripts(script: Path) -> None:
     assert os.access(script, os.X_OK)
 
 
-@pytest.mark.parametrize(
-    ("command", "more", "message"),
-    [
-        ("ray/node.sh", {}, "found '', expected head or worker"),
-        ("ray/node.sh worker", {"RAY_AUTH_MODE": "token"}, "HEAD is not set"),
-        ("ray/node.sh head", {}, "RAY_AUTH_MODE is not set"),
-        ("mlflow/serve.sh", {}, "STORE_URI is not set; expected postgresql+psycopg2://"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("command", "more", "message"), [
+    ("ray/node.sh", {}, "found '', expected head or worker"),
+    ("ray/node.sh worker", {"RAY_AUTH_MODE": "token"}, "HEAD is not set"),
+    ("ray/node.sh head", {}, "RAY_AUTH_MODE is not set"),
+    ("mlflow/serve.sh", {}, "STORE_URI is not set; expected postgresql+psycopg2://"),
+])  # fmt: skip
 def test_a_script_says_what_it_lacks(command: str, more: dict[str, str], message: str) -> None:
     """What they do with all they need: tests/cluster."""
     script, *words = command.split()
@@ -56,10 +53,11 @@ def test_a_script_says_what_it_lacks(command: str, more: dict[str, str], message
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_node_sh_leaves_nothing_behind_when_it_is_stopped(
-    sent: signal.Signals, tmp_path: Path
-) -> None:
-    """With a stand-in for Ray, which ends when it is asked to and leaves a process in its group."""
+def test_node_sh_leaves_nothing_behind(sent: signal.Signals, tmp_path: Path) -> None:
+    """When it is stopped.
+
+    With a stand-in for Ray, which ends when it is asked to and leaves a process in its group.
+    """
     ray, up = tmp_path / "ray", tmp_path / "up"
     ray.write_text(
         f"#!/bin/bash\ntrap 'exit 0' TERM\nsleep 300 &\necho $$ >{up}.new; mv {up}.new {up}\nwait\n"

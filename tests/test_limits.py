@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, write
 
 TESTS = """
 import time
@@ -17,19 +17,15 @@ def test_that_is_skipped(): pytest.skip("no chromium here")
 MODULE = "import pytest\npytest.skip('no Ray here', allow_module_level=True)\n"
 
 
-@pytest.mark.parametrize(
-    ("limit", "allowed", "status", "said"),
-    [
-        ("100", "no .* here # not needed", 0, "slowest"),
-        ("0.2", "no .* here # not needed", 1, "more than its 0.2 s"),
-        ("100", "no chromium # no screen", 1, "module.py: skipped, which is not allowed: no Ray"),
-        ("100", "no Ray # elsewhere", 1, "skipped: skipped, which is not allowed: no chromium"),
-        ("100", "no .* here", 4, "does not say why"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("limit", "allowed", "status", "said"), [
+    ("100", "no .* here # not needed", 0, "slowest"),
+    ("0.2", "no .* here # not needed", 1, "more than its 0.2 s"),
+    ("100", "no chromium # no screen", 1, "module.py: skipped, which is not allowed: no Ray"),
+    ("100", "no Ray # elsewhere", 1, "skipped: skipped, which is not allowed: no chromium"),
+    ("100", "no .* here", 4, "does not say why"),
+])  # fmt: skip
 def test_a_run_fails(limit: str, allowed: str, status: int, said: str, tmp_path: Path) -> None:
-    for name, text in {"test_it.py": TESTS, "test_module.py": MODULE, "allowed": allowed}.items():
-        (tmp_path / name).write_text(text)
+    write(tmp_path, {"test_it.py": TESTS, "test_module.py": MODULE, "allowed": allowed})
     options = "-p tests.limits -p no:cacheprovider --rootdir . --allowed-skips allowed --limit"
     command = [sys.executable, "-m", "pytest", *options.split(), limit]
     environment = {"PYTHONPATH": str(ROOT), "PATH": ""}

@@ -61,16 +61,13 @@ def run(*words: str | Path, cwd: Path, **environment: str) -> subprocess.Complet
 KILLED = "python3 -m venv --without-pip .venv; touch .venv/.installing"
 
 
-@pytest.mark.parametrize(
-    ("before", "stub", "gigabytes", "said"),
-    [
-        ("", "*version_info*) echo 3.9; exit", "1", "is 3.9, expected Python 3.11 or 3.12"),
-        ("", "*ensurepip*) exit 1", "1", "apt install python3.*-venv"),
-        ("chmod -x python-stub", "x) ", "1", "expected Python 3.11 or 3.12"),
-        ("", "x) ", "900000", "expected about 900000 GB"),
-        (KILLED, "x) ", "900000", "not enough disk"),  # a killed installation is not built upon
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("before", "stub", "gigabytes", "said"), [
+    ("", "*version_info*) echo 3.9; exit", "1", "is 3.9, expected Python 3.11 or 3.12"),
+    ("", "*ensurepip*) exit 1", "1", "apt install python3.*-venv"),
+    ("chmod -x python-stub", "x) ", "1", "expected Python 3.11 or 3.12"),
+    ("", "x) ", "900000", "expected about 900000 GB"),
+    (KILLED, "x) ", "900000", "not enough disk"),  # a killed installation is not built upon
+])  # fmt: skip
 def test_set_up_refuses(before: str, stub: str, gigabytes: str, said: str, clone: Path) -> None:
     """In one line."""
     file = clone / "python-stub"

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -25,7 +24,7 @@ from tests.cluster.host import Host
 from tests.cluster.network import NET, Network
 from tests.cluster.world import World, child_of
 from tests.conftest import ROOT
-from tests.servers.process import PATIENCE, answers, get
+from tests.servers.process import PATIENCE, answers, get, wait_until
 
 BUCKET = "gpt1"
 ADDRESSES = {"head": 1, "one": 2, "two": 3, "desk": 4, "servers": 10}
@@ -155,19 +154,15 @@ class Cluster:
 
     def _wait_for_port(self, port: int, process: subprocess.Popen[bytes]) -> None:
         def ready() -> bool:
-            assert process.poll() is None, f"{process.args} has ended: see {self.logs}"
             with self.hosts["desk"].network():
                 return answers(port, self.hosts["servers"].address)
 
-        wait(ready, f"port {port}", PATIENCE)
+        wait_until(ready, f"port {port} (see {self.logs})", process)
 
 
 def wait(ready: Callable[[], object], what: str, patience: float = 600) -> None:
     """Wait. AssertionError when it takes too long."""
-    deadline = time.monotonic() + patience
-    while not ready():
-        assert time.monotonic() < deadline, f"waited {patience:g} s for {what}"
-        time.sleep(0.2)
+    wait_until(ready, what, patience=patience, every=0.2)
 
 
 @contextmanager

@@ -8,23 +8,17 @@ from pathlib import Path
 import yaml
 
 from gpt1.weights.openai import write_openai
-from tests.conftest import ROOT
-from tests.e2e.workflow import MINI
-from tests.e2e.workflow import gpt1 as gpt1_alone
+from tests.conftest import ROOT, write
+from tests.e2e.workflow import MINI, done
 from tests.gpt1 import weight_samples as samples
-from tests.pipeline.inprocess import gpt1
+from tests.pipeline.inline import write_rte
+from tests.pipeline.inprocess import said
 
 TASKS = ["demo_author", "rte", "race", "my.weather"]
 PROFILES = ("demo", "one-gpu", "paper")
 OPTIONS = [["one day", "never", "in May", "at night"]] * 20
-PASSAGE = {
-    "article": "One day it rained.", "questions": ["When did it rain?"] * 20, "answers": ["A"] * 20,
-    "id": "1.txt", "options": OPTIONS,
-}  # fmt: skip
-RTE = [
-    f"{n}\tIt rained on day {n}.\tIt was {('dry', 'wet')[n % 2]}.\t{('not_', '')[n % 2]}entailment"
-    for n in range(40)
-]
+PASSAGE = {"article": "One day it rained.", "questions": ["When did it rain?"] * 20, "id": "1.txt"}
+PASSAGE |= {"options": OPTIONS, "answers": ["A"] * 20}
 WEATHER = [f"It rains on day {n}.\tyes\nHe reads on day {n}.\tno" for n in range(20)]
 FILES = {
     "book.txt": "She said that it was a dark night.\n",
@@ -37,8 +31,6 @@ FILES |= {
     for split in ("train", "dev", "test") for group in ("middle", "high")
 }  # fmt: skip
 for SPLIT in ("train", "dev"):
-    HEAD = "index\tsentence1\tsentence2\tlabel"
-    FILES[f"data/RTE/{SPLIT}.tsv"] = "\n".join([HEAD, *RTE]) + "\n"
     FILES[f"data/weather/{SPLIT}.tsv"] = "\n".join(["sentence\tlabel", *WEATHER]) + "\n"
 
 
@@ -46,18 +38,13 @@ def make(folder: Path, golden: Path) -> None:
     """Write what the pages name; the store has the golden run and one with more tasks."""
     page = (ROOT / "docs" / "how-to" / "task.md").read_text()
     [task] = re.findall(r'```python\n(""".*?)```', page, re.DOTALL)
-    for name, text in {**FILES, "my/weather.py": task, "workflow.yaml": _workflow()}.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
+    write(folder, {**FILES, "my/weather.py": task, "workflow.yaml": _workflow()})
+    write_rte(folder / "data", 40)
     shutil.copytree(golden, folder / "store", symlinks=True)
     write_openai(folder / "openai-files", samples.model(), samples.vocabulary())
-    for command in (
-        "import openai openai-files --out one",
-        "export hf one --out transformers-model",
-    ):
-        assert gpt1(*command.split(), cwd=folder).status == 0, command
-    ended = gpt1_alone("run", "--profile", "demo", cwd=folder)
-    assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr
+    for words in ("import openai openai-files --out one", "export hf one --out transformers-model"):
+        said(*words.split(), cwd=folder)
+    done("run", "--profile", "demo", cwd=folder)
 
 
 def _workflow() -> str:

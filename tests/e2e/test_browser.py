@@ -28,8 +28,7 @@ def report(store: Path) -> str:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_first_screen_answers_without_network(documented: Path, scheme: str) -> None:
-    said: list[str] = []
-    fetched: list[str] = []
+    said, fetched = list[str](), list[str]()
     with page(scheme, offline=True, said=said) as opened:
         opened.on("request", lambda request: fetched.append(request.url))
         opened.goto(report(documented / "store"))
@@ -45,10 +44,8 @@ def test_the_first_screen_answers_without_network(documented: Path, scheme: str)
     assert [url for url in fetched if not url.startswith(("file:", "data:"))] == []
 
 
-def test_printed_it_is_light_and_the_keyboard_reaches_everything(
-    documented: Path, tmp_path: Path
-) -> None:
-    """Printing unfolds what was folded, black on white."""
+def test_on_paper_and_by_keyboard(documented: Path, tmp_path: Path) -> None:
+    """The keyboard reaches everything. Printing unfolds what was folded, black on white."""
     with page("dark", offline=True) as opened:
         opened.goto(report(documented / "store"))
         opened.keyboard.press("Tab")
@@ -89,9 +86,7 @@ def test_mlflow_shows_runs_curves_artifacts_and_models(documented: Path) -> None
         opened.get_by_text("Child runs").first.wait_for()
         opened.get_by_role("link", name="finetune", exact=True).first.click()
         opened.get_by_role("cell", name="rte").first.wait_for()
-        pretrain, report = (
-            f"{start}/{ids[name]}" for name in ("pretrain/pretrain", "report/report")
-        )
+        pretrain, report = (f"{start}/{ids[f'{name}/{name}']}" for name in ("pretrain", "report"))
         shows(f"{pretrain}/model-metrics", "val/perplexity", "over_tokens")
         shows(f"{pretrain}/system-metrics", "cpu_utilization_percentage")
         shows(f"{pretrain}/artifacts", "record.json")

@@ -16,7 +16,7 @@ import pytest
 
 from tests.chaos_seed import draw_for
 from tests.conftest import ROOT
-from tests.e2e.workflow import MINI, begin, checkpoints, copy_without, gpt1, outputs, records
+from tests.e2e.workflow import MINI, begin, checkpoints, copy_without, done, outputs, records
 from tests.servers.process import wait_until
 
 pytestmark = pytest.mark.chaos
@@ -37,16 +37,10 @@ def below(driver: int, kind: str, dead: Collection[int] = ()) -> list[psutil.Pro
     return found
 
 
-def finish(*words: str | Path) -> None:
-    """Run to the end, undisturbed."""
-    ended = gpt1("run", *words, timeout=1200)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-
-
 def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
     """Of the driver of the text stages, a quarter while it starts; no finished part is redone."""
     draw, log = draw_for("text"), tmp_path / "log"
-    finish("--file", TEXT, "--store", tmp_path / "calm")
+    done("run", "--file", TEXT, "--store", tmp_path / "calm")
     calm, round_, kills = outputs(tmp_path / "calm"), 0, 0
     while kills < 20:
         round_ += 1
@@ -107,7 +101,7 @@ def test_ten_kills_at_random_moments_leave_no_trace_in_the_weights(
     changed = ("max_steps=800", "checkpoint_every=5", "retries=3")
     settings = [word for text in changed for word in ("--set", f"pretrain.{text}")]
     words = ("pretrain", "--file", MINI, *settings, "--store")
-    finish(*words, copy_without(golden_run, tmp_path / "calm", "pretrain"))
+    done("run", *words, copy_without(golden_run, tmp_path / "calm", "pretrain"))
     copy_without(golden_run, store, "pretrain")
     moments = sorted(draw.sample(range(10, 600, 5), 10))
     for kinds in ("rank trainer driver", "trainer rank rank driver", "rank rank trainer"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.e2e.workflow import gpt1, records
+from tests.e2e.workflow import done, records
 
 pytestmark = pytest.mark.chaos
 WORDS = ("--file", ROOT / "workflow.yaml", "--profile", "demo", "--store")
@@ -19,8 +19,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """GPT1_DEMO_STORE: a store in which the demo has been run already."""
     given = os.environ.get("GPT1_DEMO_STORE")
     folder = Path(given) if given else tmp_path_factory.mktemp("demo") / "store"
-    ended = gpt1("run", *WORDS, folder, timeout=1500)
-    assert ended.returncode == 0, ended.stdout[-4000:] + ended.stderr
+    done("run", *WORDS, folder, timeout=1500)
     return folder
 
 
@@ -36,12 +35,7 @@ def test_it_learned(store: Path) -> None:
     assert sum(margin >= 0 for margin in margins) >= 3
 
 
-def test_the_report_needs_nothing_else_and_can_be_kept(store: Path, tmp_path: Path) -> None:
-    page = (store / "report.html").read_text(encoding="utf-8")
-    assert "<svg" in page
-    page = page.replace("http://www.w3.org/", "").replace("https://www.w3.org/", "")
-    for external_files in ("http://", "https://", 'src="/', "<script", str(store)):
-        assert external_files not in page, external_files
+def test_its_figures_can_be_kept(store: Path, tmp_path: Path) -> None:
     script = [sys.executable, ROOT / "benchmarks" / "pretraining.py", "--store", store]
     subprocess.run([*script, "--out", tmp_path / "kept"], check=True)
     kept = (tmp_path / "kept" / "README.md").read_text(encoding="utf-8")

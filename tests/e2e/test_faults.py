@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import pytest
 
-from gpt1.errors import UserError
 from gpt1.fault import POINTS, VARIABLE, parse
-from tests.conftest import ROOT
+from tests.conftest import ROOT, refuses
 from tests.e2e.workflow import MINI, copy_without, outputs, records
 from tests.e2e.workflow import gpt1 as alone
 from tests.pipeline.inprocess import gpt1
@@ -23,15 +22,12 @@ class Case(NamedTuple):
     statuses: tuple[int, ...]
 
 
+SAVING = "checkpoint.written:1 checkpoint.recorded:1 checkpoint.published:1"
 CELLS = "finetune/finetune[task=demo_author,"
 CASES = {
     "part": Case("clean", "part.written:2 part.published:3", (0,)),
     "job": Case(CELLS, "train.step:2 job.written:1 job.published:1", (0,)),
-    "rank": Case(
-        "pretrain",
-        "checkpoint.written:1 checkpoint.recorded:1 checkpoint.published:1 train.step:30",
-        (0,),
-    ),
+    "rank": Case("pretrain", f"{SAVING} train.step:30", (0,)),
     "trainer": Case("pretrain", "trainer.begun:1 trainer.ended:1", (1, 0)),
     "driver": Case(CELLS, "driver.begun:1 driver.between:1", (-9, -9, 0)),
 }
@@ -71,9 +67,9 @@ def test_the_points_of_the_code_are_those_that_can_be_named() -> None:
     assert set(re.findall(r'fault\.point\("(.*)"\)', text)) == {*POINTS}
 
 
-@pytest.mark.parametrize(
-    "value", ["", "part.writen@/m", "part.written", "part.written@m", "part.written:0@/m", "@/m,"]
-)
+WRONG = ["", "part.writen@/m", "part.written", "part.written@m", "part.written:0@/m", "@/m,"]
+
+
+@pytest.mark.parametrize("value", WRONG)
 def test_a_value_that_names_no_fault_is_an_error(value: str) -> None:
-    with pytest.raises(UserError, match=f"^{VARIABLE}: .* is not a fault; expected POINT"):
-        parse(value)
+    refuses(f"^{VARIABLE}: .* is not a fault; expected POINT", parse, value)

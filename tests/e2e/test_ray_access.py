@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from tests.e2e.workflow import MINI, begin, copy_without
+from tests.e2e.workflow import gpt1 as alone
 from tests.listening import Listener, environments, listeners
 from tests.servers.ray_cluster import Cluster, ray_cluster
 
@@ -28,12 +29,10 @@ def nothing_of_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-def gpt1(folder: Path, about: Mapping[str, str], *words: str | Path) -> tuple[int, str]:
+def gpt1(about: Mapping[str, str], *words: str | Path) -> tuple[int, str]:
     """Run it and wait: its exit status, and all it has printed."""
-    out = folder / "out"
-    out.unlink(missing_ok=True)
-    status = begin(out, *words, **about).wait(timeout=600)
-    return status, out.read_text()
+    ended = alone(*words, timeout=600, **about)
+    return ended.returncode, ended.stdout + ended.stderr
 
 
 def files_with(text: str, *folders: Path) -> list[Path]:
@@ -42,10 +41,11 @@ def files_with(text: str, *folders: Path) -> list[Path]:
     return [path for path in files if text.encode() in path.read_bytes()]
 
 
-def test_a_local_run_listens_on_loopback_alone_and_refuses_strangers(
-    golden_run: Path, tmp_path: Path
-) -> None:
-    """With two ranks. torch's store for the ranks to meet has no setting for its interface."""
+def test_a_local_run_refuses_strangers(golden_run: Path, tmp_path: Path) -> None:
+    """It listens on loopback alone.
+
+    With two ranks. torch's store for the ranks to meet has no setting for its interface.
+    """
     mark, seen, tokens = secrets.token_hex(8), set[Listener](), set[str]()
     store = copy_without(golden_run, tmp_path / "store", "pretrain")
     strangers: list[tuple[int, str]] = []
@@ -64,7 +64,7 @@ def test_a_local_run_listens_on_loopback_alone_and_refuses_strangers(
                 address = ("--address", f"127.0.0.1:{ports[0]}")
                 for token in ({}, WITH_TOKEN):
                     strange = (*words, tmp_path / "strange", *address)
-                    strangers.append(gpt1(tmp_path, {**there, **token}, *strange))
+                    strangers.append(gpt1({**there, **token}, *strange))
             time.sleep(0.1)
         log = (tmp_path / "log").read_text()
         assert driver.returncode == 0, log
@@ -85,11 +85,11 @@ def test_a_local_run_listens_on_loopback_alone_and_refuses_strangers(
 
 def test_a_cluster_without_a_token_is_warned_of(ray_head: Cluster, tmp_path: Path) -> None:
     work = ("--file", MINI, "--store", tmp_path / "store", "ingest")
-    status, said = gpt1(tmp_path, {}, "run", "--address", ray_head.gcs, *work)
+    status, said = gpt1({}, "run", "--address", ray_head.gcs, *work)
     assert (status, said.count("no authentication")) == (0, 1), said
     # What Ray would prefer to the address that it is given.
     elsewhere = {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1", "RAY_ADDRESS": "127.0.0.1:1"}
-    status, said = gpt1(tmp_path, elsewhere, "submit", "--address", ray_head.address, *work)
+    status, said = gpt1(elsewhere, "submit", "--address", ray_head.address, *work)
     assert (status, said.count("no authentication")) == (0, 1), said
 
 
@@ -97,15 +97,15 @@ def test_a_cluster_with_a_token_takes_those_who_have_it(tmp_path: Path) -> None:
     work = ("--file", MINI, "--store", tmp_path / "store")
     with ray_cluster(tmp_path / "ray.log", WITH_TOKEN) as cluster:
         job, attach = ("--address", cluster.address), ("--address", cluster.gcs)
-        sent = gpt1(tmp_path, WITH_TOKEN, "submit", *job, *work, "ingest")
+        sent = gpt1(WITH_TOKEN, "submit", *job, *work, "ingest")
         assert (sent[0], sent[1].count("no authentication")) == (0, 0), sent[1]
-        attached = gpt1(tmp_path, WITH_TOKEN, "run", *attach, *work, "clean")
+        attached = gpt1(WITH_TOKEN, "run", *attach, *work, "clean")
         assert (attached[0], attached[1].count("no authentication")) == (0, 0), attached[1]
         headers = {"Authorization": f"Bearer {TOKEN}"}
         listed = requests.get(f"{cluster.address}/api/jobs/", headers=headers, timeout=30).json()
         assert TOKEN not in str(listed)
         [name] = [found["submission_id"] for found in listed if found["submission_id"]]
-        assert gpt1(tmp_path, WITH_TOKEN, "logs", *job, name)[0] == 0
+        assert gpt1(WITH_TOKEN, "logs", *job, name)[0] == 0
         assert files_with(TOKEN, tmp_path / "store", cluster.folder) == []
         commands = [
             ("submit", *job, *work), ("jobs", *job), ("logs", *job, name), ("stop", *job, name),
@@ -113,9 +113,7 @@ def test_a_cluster_with_a_token_takes_those_who_have_it(tmp_path: Path) -> None:
         ]  # fmt: skip
         tries = [(about, words) for about in ({}, WRONG_TOKEN) for words in commands]
         outs = [tmp_path / f"out{number}" for number in range(len(tries))]
-        begun = [
-            begin(out, *words, **about) for out, (about, words) in zip(outs, tries, strict=True)
-        ]
+        begun = [begin(out, *words, **how) for out, (how, words) in zip(outs, tries, strict=True)]
         assert [process.wait(timeout=600) for process in begun] == [2] * len(tries)
         for out in outs:
             [line] = out.read_text().splitlines()

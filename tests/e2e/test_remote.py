@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import write
 from tests.e2e.workflow import MINI, Record, last_steps, outputs, records
 from tests.servers.mlflow import recorded, ui
 from tests.servers.postgres import programs
@@ -67,9 +68,7 @@ def story(cluster: Stack, tmp_path_factory: pytest.TempPathFactory) -> Story:
     second.wait(timeout=120)
     reached = cluster.checkpoint()
     before = records(cluster.copy(folder / "before", "/record.json"))
-    own = folder / "home"
-    own.mkdir()
-    (own / "mine.yaml").write_text(MINI.read_text())
+    own = write(folder / "home", {"mine.yaml": MINI.read_text()})
     me = {"HOME": str(own), "GPT1_CACHE": str(own / "cache"), "LOGNAME": "other", "USER": "other"}
     words = ("run", "pretrain", CELL, "--file", "mine.yaml", "--store", cluster.store)
     elsewhere = cluster.gpt1(*words, cwd=own, **me)
@@ -77,9 +76,8 @@ def story(cluster: Stack, tmp_path_factory: pytest.TempPathFactory) -> Story:
     return Story(logs[1].read_text(), other, reached, before, stopped, elsewhere, last)
 
 
-def test_two_at_once_are_one_job_and_a_killed_submitter_leaves_it_at_work(
-    cluster: Stack, story: Story
-) -> None:
+def test_two_at_once_are_one_job(cluster: Stack, story: Story) -> None:
+    """And a killed submitter leaves it at work."""
     address = ("--address", cluster.ray.address)
     jobs = json.loads(cluster.gpt1("jobs", *address, "--json").stdout)
     assert [job["status"] for job in jobs] == ["STOPPED", "FAILED", "SUCCEEDED"]
@@ -92,10 +90,11 @@ def test_two_at_once_are_one_job_and_a_killed_submitter_leaves_it_at_work(
     assert re.search(r"by run \d{8}-\d{6}-\w+ \(process \d+ on \S+,", story.other.stdout)
 
 
-def test_pretraining_and_a_cell_go_on_from_elsewhere(
-    cluster: Stack, story: Story, tmp_path: Path
-) -> None:
-    """As another user, from another home, with addresses alone, in a Ray of its own."""
+def test_it_continues_elsewhere(cluster: Stack, story: Story, tmp_path: Path) -> None:
+    """Pre-training and a cell.
+
+    As another user, from another home, with addresses alone, in a Ray of its own.
+    """
     assert story.elsewhere.returncode == 0, story.elsewhere.stdout + story.elsewhere.stderr
     assert f"resuming after step {story.reached} " in story.elsewhere.stdout
     assert f"stopped on request after step {story.reached};" in story.followed

@@ -2,15 +2,14 @@
 
 import json
 import sqlite3
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.conftest import ROOT
-from tests.e2e.workflow import gpt1, outputs
-from tests.servers.process import free_port, running, wait_until
+from tests.conftest import ROOT, write
+from tests.e2e.workflow import done, outputs
+from tests.servers.mlflow import ui
 from tests.servers.ray_cluster import Cluster
 from tests.test_docs import BLOCK, search
 
@@ -46,20 +45,13 @@ class Counter:
 SHADOWS = {"polars/notes.txt": "", "numpy/__init__.py": "raise RuntimeError('not this one')"}
 
 
-def write(folder: Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """The how-to pages' stage and task; the stage uses helpers in every kind of Ray's processes."""
     folder = tmp_path / "project"
     pages = [search(BLOCK, ROOT / "docs" / "how-to" / name) for name in ("stage.md", "task.md")]
-    (stage, entry), (task, task_entry) = (
-        [code for kind, code in found if kind in ("python", "yaml")] for found in pages
-    )
+    codes = [[code for kind, code in found if kind in ("python", "yaml")] for found in pages]
+    (stage, entry), (task, task_entry) = codes
     words = "        words: set[str] = set()\n"
     for old, new in (
         ("import Context,", "import Context, Part,"),
@@ -70,11 +62,7 @@ def project(tmp_path: Path) -> Path:
         stage = stage.replace(old, new, 1)
     write(folder, {**FILES, **SHADOWS, "my/longest_words.py": stage, "my/weather.py": task})
     stages = {"ingest": {"with": {"source": str(folder / "books"), "num_partitions": 1}}}
-    stages |= {
-        "clean": {"needs": ["ingest"]},
-        **yaml.safe_load(entry),
-        **yaml.safe_load(task_entry),
-    }
+    stages |= {"clean": {"needs": ["ingest"]}, **yaml.safe_load(entry + task_entry)}
     stages["task_data"]["with"]["source"] = str(folder / "data")
     document = {"name": "mine", "stages": stages}
     (folder / "workflow.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
@@ -88,33 +76,25 @@ def made(store: Path) -> dict[str, str]:
     return found
 
 
-def test_a_run_uses_them_in_every_process_and_the_working_directory_shadows_nothing(
-    project: Path, tmp_path: Path
-) -> None:
+def test_a_run_uses_them_in_every_process(project: Path, tmp_path: Path) -> None:
+    """And the working directory shadows nothing."""
     elsewhere, store = tmp_path / "elsewhere", tmp_path / "store"
     write(elsewhere, SHADOWS)
-    ran = gpt1("run", "--file", project / "workflow.yaml", "--store", store, cwd=elsewhere)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    done("run", "--file", project / "workflow.yaml", "--store", store, cwd=elsewhere)
     made(store)
     with sqlite3.connect(store / "mlflow.db") as base:
         rows = base.execute("select status from runs").fetchall()
     assert rows == [("FINISHED",)] * 6  # of the workflow, its four cells and the matrix
-    log = tmp_path / "ui.log"
-    serve = ("-m", "pipeline.cli", "ui", "--store", store, "--port", free_port())
-    with running([sys.executable, *serve], log, cwd=elsewhere) as ui:
-        wait_until(lambda: "MLflow shows" in log.read_text(), "gpt1 ui", ui, log)
+    with ui(store, tmp_path / "ui.log", cwd=elsewhere):
+        pass
 
 
-def test_a_job_brings_them_from_any_folder(
-    project: Path, ray_head: Cluster, tmp_path: Path
-) -> None:
+def test_a_job_brings_them_along(project: Path, ray_head: Cluster, tmp_path: Path) -> None:
     here, there, file = tmp_path / "here", tmp_path / "there", project / "workflow.yaml"
     submit = ("submit", "--address", ray_head.address, "--store")
-    own = gpt1(*submit, here, cwd=project)
-    assert own.returncode == 0, own.stdout + own.stderr
+    done(*submit, here, cwd=project)
     (project / "my" / "counting.py").write_text("TWO = 2  # the same\n")
-    other = gpt1(*submit, there, "--file", file, cwd=ROOT)
-    assert other.returncode == 0, other.stdout + other.stderr
+    done(*submit, there, "--file", file, cwd=ROOT)
     assert made(here) == made(there)
-    planned = json.loads(gpt1("plan", "--json", "--store", here, "--file", file).stdout)
+    planned = json.loads(done("plan", "--json", "--store", here, "--file", file))
     assert [cell["cell"] for cell in planned["cells"] if cell["notes"]] == ["longest_words"]

@@ -5,12 +5,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.conftest import ROOT
-from tests.servers.process import wait_until
 
 MINI = ROOT / "tests" / "e2e" / "mini.yaml"
 Record = dict[str, Any]
@@ -29,6 +27,13 @@ def gpt1(
     return subprocess.run(
         command(*words), cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout
     )
+
+
+def done(*words: str | Path, **about: Any) -> str:
+    """Run what must end well, and wait; what it prints."""
+    ended = gpt1(*words, **about)
+    assert ended.returncode == 0, ended.stdout[-4000:] + ended.stderr
+    return ended.stdout
 
 
 def begin(log: Path, *words: str | Path, **about: str) -> subprocess.Popen[bytes]:
@@ -64,15 +69,6 @@ def copy_without(golden: Path, store: Path, *missing: str) -> Path:
         if f"{record['stage']}/{record['cell']}".startswith(missing):
             shutil.rmtree(path.parent)
     return store
-
-
-def kill_when(store: Path, ready: Callable[[], bool], *words: str) -> None:
-    """Start the small workflow and `kill -9` its driver as soon as `ready` says so."""
-    log = store.parent / "killed.log"
-    driver = begin(log, "run", "--file", MINI, "--store", store, *words)
-    wait_until(ready, "something to kill", driver, log, 300, every=0.01)
-    driver.kill()
-    driver.wait()
 
 
 def checkpoints(store: Path) -> list[int]:

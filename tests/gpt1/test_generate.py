@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from gpt1.errors import UserError
 from gpt1.generate import BeamSearch, Sampling, beam_search, choose, generate_batch, restrict
 from gpt1.model.gpt import GPT
 from gpt1.weights.hf import hf_config, hf_weights
+from tests.conftest import refuses
 from tests.gpt1 import weight_samples as samples
 
 GREEDY = Sampling(temperature=0)
@@ -60,14 +60,15 @@ def test_a_text_ends_at_the_stop_token_and_each_token_is_reported() -> None:
     free = generate_batch(model, PROMPTS, 30, GREEDY, draws())
     stop = free[1][3]
     reported: list[list[int]] = [[] for _ in PROMPTS]
-    found = generate_batch(
-        model, PROMPTS, 30, GREEDY, draws(), {stop}, lambda row, token: reported[row].append(token)
-    )
+
+    def report(row: int, token: int) -> None:
+        reported[row].append(token)
+
+    found = generate_batch(model, PROMPTS, 30, GREEDY, draws(), {stop}, report)
     assert found == [ids[: ids.index(stop) + 1] if stop in ids else ids for ids in free]
     assert reported == found
     assert model.training  # as it was
-    with pytest.raises(UserError, match="prompt 2 is empty"):
-        generate_batch(model, [[1], []], 3, GREEDY, draws(2))
+    refuses("prompt 2 is empty", generate_batch, model, [[1], []], 3, GREEDY, draws(2))
 
 
 def test_restricting_keeps_the_best_and_sampling_follows_the_probabilities() -> None:
@@ -85,9 +86,10 @@ def test_restricting_keeps_the_best_and_sampling_follows_the_probabilities() -> 
     assert drawn.count(1) / 2000 == pytest.approx(0.5, abs=0.05)
 
 
-@pytest.mark.parametrize(
-    ("width", "penalty", "early"), [(4, 1.0, False), (4, 0.0, True), (5, 2.0, False)]
-)
+BEAMS = [(4, 1.0, False), (4, 0.0, True), (5, 2.0, False)]
+
+
+@pytest.mark.parametrize(("width", "penalty", "early"), BEAMS)
 def test_beams_are_those_of_transformers(width: int, penalty: float, early: bool) -> None:
     """With a token that ends a text, and a context that no text outgrows.
 

@@ -4,10 +4,10 @@ import json
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import sysconfig
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from gpt1.tasks.table import task_named
 from gpt1.text.encoder import TextEncoder
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.weights.hf import TOKENIZER, export
+from tests.conftest import write
 from tests.gpt1 import weight_samples as samples
 from tests.gpt1.real_books import learned_vocabulary, shared_books
 from tests.gpt1.text.hostile import random_texts, texts
@@ -111,8 +112,7 @@ def environment(folder: Path, *packages: str, see_ours: bool = False) -> Path:
 
 def books_and_glue(shared: Path, here: Path, size: int) -> list[str]:
     """About `size` bytes of books, and the texts of all GLUE dev sets."""
-    with tarfile.open(shared / "data" / "tasks" / "glue.tar.xz") as archive:
-        archive.extractall(here, filter="data")
+    shutil.unpack_archive(shared / "data/tasks/glue.tar.xz", here, filter="data")
     sets = [read_task(task_named(name), here)["dev"].examples for name in FIGURES]
     glue = [text for examples in sets for example in examples for text in example.texts]
     return [*shared_books(shared, size), *glue]
@@ -209,14 +209,13 @@ def test_lm_evals_log_likelihoods_are_our_own(tmp_path: Path) -> None:
     rows = [json.dumps({"context": one, "continuation": other}) for one, other in DOCUMENTS]
     file = tmp_path / "documents.jsonl"
     file.write_text("\n".join(rows) + "\n")
-    (tmp_path / "tasks").mkdir()
     task = {
         "dataset_kwargs": {"data_files": {"test": str(file)}}, "target_delimiter": "",
         "task": "books", "dataset_path": "json", "test_split": "test",
         "output_type": "loglikelihood", "doc_to_text": "{{context}}",
         "doc_to_target": "{{continuation}}", "metric_list": [{"metric": "acc"}],
     }  # fmt: skip
-    (tmp_path / "tasks" / "books.yaml").write_text(json.dumps(task))  # JSON is YAML
+    write(tmp_path, {"tasks/books.yaml": json.dumps(task)})  # JSON is YAML
     arguments = f"pretrained={tmp_path / 'hf'},trust_remote_code=True,dtype=float32"
     command = [
         python, "-m", "lm_eval", "--model", "hf", "--model_args", arguments, "--tasks", "books",

@@ -22,6 +22,7 @@ from gpt1.train.engine import MicroBatch, OptimizerConfig, Precision, TorchEngin
 from gpt1.weights.hf import export
 from gpt1.weights.openai import write_openai
 from gpt1.weights.store import load_config, load_model, save_model
+from tests.conftest import refuses
 from tests.gpt1 import weight_samples as samples
 from tests.gpt1.tiny_pretraining import NEEDS_COMPILER
 
@@ -60,8 +61,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 def test_impossible_shapes_are_refused(wrong: dict[str, Any], named: str) -> None:
     config = dataclasses.replace(SMALL, special_tokens=3)
     assert ModelConfig.from_dict(config.to_dict()) == config
-    with pytest.raises(UserError, match=named):
-        ModelConfig.from_dict(config.to_dict() | wrong)
+    refuses(named, ModelConfig.from_dict, config.to_dict() | wrong)
 
 
 def test_initial_weights_follow_the_paper() -> None:
@@ -85,8 +85,7 @@ def test_no_token_sees_a_later_one_and_states_are_normalized(config: ModelConfig
     assert torch.equal(before[:, :7], after[:, :7])
     assert not torch.allclose(before[:, 11], after[:, 11])
     assert torch.allclose(before.mean(-1), torch.zeros(2, 12), atol=1e-5)
-    with pytest.raises(UserError, match="13 tokens"):
-        model(torch.zeros(1, 13, dtype=torch.int64))
+    refuses("13 tokens", model, torch.zeros(1, 13, dtype=torch.int64))
 
 
 def test_attention_in_steps_is_the_fused_kernel_s() -> None:
@@ -163,17 +162,14 @@ def test_a_model_comes_back_as_it_was(target: str, tmp_path: Path) -> None:
 
 
 def test_missing_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no model weights"):
-        load_model(tmp_path)
+    refuses("no model weights", load_model, tmp_path)
     file = save_model(tmp_path, small())
     file.write_bytes(file.read_bytes()[:-9])
-    with pytest.raises(UserError, match="safetensors file"):
-        load_model(tmp_path)
+    refuses("safetensors file", load_model, tmp_path)
     wrong = small()
     wrong.config = dataclasses.replace(SMALL, layers=1)
     save_model(tmp_path, wrong)
-    with pytest.raises(UserError, match=r"h\.1"):
-        load_model(tmp_path)
+    refuses(r"h\.1", load_model, tmp_path)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -1,7 +1,7 @@
 """Readers: the real files where they are, small files in each publisher's layout, and the hub's."""
 
 import json
-import tarfile
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gpt1.errors import UserError
 from gpt1.tasks.readers import read_task
 from gpt1.tasks.table import TASKS, task_named
+from tests.conftest import refuses, write
 
 
 @pytest.fixture(scope="session")
 def glue(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("glue")
-    with tarfile.open(shared / "data" / "tasks" / "glue.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
+    shutil.unpack_archive(shared / "data/tasks/glue.tar.xz", folder, filter="data")
     return folder
 
 
@@ -48,8 +47,7 @@ def test_sampled_sets_and_known_rows(glue: Path) -> None:
 
 @pytest.mark.slow
 def test_race_has_the_official_rows(shared: Path, tmp_path: Path) -> None:
-    with tarfile.open(shared / "data" / "tasks" / "RACE.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
+    shutil.unpack_archive(shared / "data/tasks/RACE.tar.xz", tmp_path, filter="data")
     found = read_task(TASKS["race"], tmp_path)
     assert {split: len(found[split].examples) for split in found} == dict(TASKS["race"].rows)
 
@@ -131,9 +129,7 @@ def publish(folder: Path, layout: str, content: str | bytes) -> None:
     """Write `content` into a file for each split, under all names that publishers have for one."""
     for split in ("train", "dev", "val", "test"):
         for group in ("middle", "high"):
-            path = folder / FILES[layout].format(split).format(group)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+            write(folder, {FILES[layout].format(split).format(group): content})
 
 
 @pytest.mark.parametrize(("layout", "content", "found"), PUBLISHED)
@@ -154,10 +150,8 @@ def test_each_layout_is_read(layout: str, content: str, found: Found, tmp_path: 
 RTE = "index\tsentence1\tsentence2\t{}\n0\tA.\tB.\t{}\n"
 
 def test_an_unknown_task_and_a_missing_file_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="did you mean 'demo_choice'"):
-        task_named("demo_choise")
-    with pytest.raises(UserError, match=r"train\.tsv is missing"):
-        read_task(TASKS["mrpc"], tmp_path)
+    refuses("did you mean 'demo_choice'", task_named, "demo_choise")
+    refuses(r"train\.tsv is missing", read_task, TASKS["mrpc"], tmp_path)
 
 
 Rows = Sequence[Mapping[str, Any]]
@@ -208,9 +202,7 @@ def test_every_copy_on_the_hub_is_read(task: str, tmp_path: Path) -> None:
         assert test.dropped == {"label -": 1}
 
 
-def test_shards_are_read_in_order_none_may_miss_and_the_publishers_come_first(
-    tmp_path: Path,
-) -> None:
+def test_all_shards_are_read_in_order_and_the_publishers_come_first(tmp_path: Path) -> None:
     rows = [hub_row("rte", sentence1=f"Number {n}.") for n in range(6)]
     _, second = write_shards(tmp_path / "rte", "train", rows, 2)
     write_shards(tmp_path / "rte", "validation", rows)
@@ -219,8 +211,7 @@ def test_shards_are_read_in_order_none_may_miss_and_the_publishers_come_first(
     assert numbers == [f"Number {n}." for n in (0, 2, 4, 1, 3, 5)]
     assert "test" not in found
     second.unlink()
-    with pytest.raises(UserError, match="1 shards of train, expected 2"):
-        read_task(TASKS["rte"], tmp_path)
+    refuses("1 shards of train, expected 2", read_task, TASKS["rte"], tmp_path)
     publish(tmp_path, "rte", RTE.format("label", "entailment"))
     assert read_task(TASKS["rte"], tmp_path)["dev"].examples[0].label == 0
 
@@ -260,21 +251,16 @@ def test_a_fault_is_named(layout: str, content: Any, message: str, tmp_path: Pat
         write_copy(tmp_path, layout, [hub_row(layout), hub_row(layout, **content)])
     else:
         publish(tmp_path, layout, content)
-    with pytest.raises(UserError, match=message):
-        read_task(TASKS[layout.split()[0]], tmp_path)
+    refuses(message, read_task, TASKS[layout.split()[0]], tmp_path)
 
 
 def test_a_wrong_column_a_damaged_file_and_a_missing_split(tmp_path: Path) -> None:
     [train] = write_shards(tmp_path / "rte", "train", [{"sentence1": "A.", "gold": 1}])
     [dev] = write_shards(tmp_path / "rte", "validation", [hub_row("rte")])
-
-    def refused(message: str) -> None:
-        with pytest.raises(UserError, match=message):
-            read_task(TASKS["rte"], tmp_path)
-
-    refused("no column 'sentence2'; columns found: sentence1, gold")
+    reading = (read_task, TASKS["rte"], tmp_path)
+    refuses("no column 'sentence2'; columns found: sentence1, gold", *reading)
     train.write_bytes(b"PAR1 and nothing else")
-    refused(rf"{train.name}: not a complete Parquet file .*download it again")
+    refuses(rf"{train.name}: not a complete Parquet file .*download it again", *reading)
     write_shards(tmp_path / "rte", "train", [hub_row("rte")])
     dev.unlink()
-    refused(rf"{dev.name} is missing; download it with `gpt1 data get rte`")
+    refuses(rf"{dev.name} is missing; download it with `gpt1 data get rte`", *reading)

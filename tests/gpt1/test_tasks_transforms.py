@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt1.errors import UserError
 from gpt1.tasks.batches import epoch_batches
 from gpt1.tasks.encoded import EncodedExamples, Form, make_batch
 from gpt1.tasks.example import Example
 from gpt1.tasks.pieces import encode_pieces, load_pieces, pieces_bytes
 from gpt1.tasks.transforms import SpecialIds, pair, sequences, share_room, single
+from tests.conftest import refuses
 
 PUBLISHED = SpecialIds.after(40478)
 S, D, E = 40478, 40479, 40480
@@ -88,8 +88,7 @@ def test_what_does_not_fit_is_cut_counted_and_keeps_its_extract_token(tmp_path: 
     examples = [Example("0", ("5 " * 100,), label=1), Example("1", ("5 6",), label=0)]
     file = tmp_path / "train.safetensors"
     file.write_bytes(pieces_bytes(encode_pieces(examples, lambda text: [*map(int, text.split())])))
-    with pytest.raises(UserError, match=r"2 texts encoded, expected 1 .*; run the encode"):
-        load_pieces(file, examples[:1])
+    refuses(r"2 texts encoded, expected 1 .*; run the encode", load_pieces, file, examples[:1])
     form = Form("classification", PUBLISHED, 20)
     kept = EncodedExamples(examples, load_pieces(file, examples), form)
     assert (kept.cut, kept[0].sequences) == (1, [[S, *[5] * 18, E]])

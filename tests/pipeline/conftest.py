@@ -13,6 +13,7 @@ from pipeline import objects
 from pipeline.parts import Outputs
 from pipeline.store import Store
 from stages.contract import Artifact
+from tests.pipeline.inline import write_numbers
 from tests.servers.process import s3_server
 
 BUCKET = "store-bucket"
@@ -51,12 +52,10 @@ def another_host(tmp_path: Path, monkeypatch: Patch) -> Move:
     return lambda: monkeypatch.setenv("GPT1_CACHE", str(tmp_path / f"cache-{time.time_ns()}"))
 
 
-def until(condition: Callable[[], object], seconds: float = 300) -> None:
-    """Wait."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+@pytest.fixture
+def numbers(tmp_path: Path) -> Path:
+    """A source for the toy workflow."""
+    return write_numbers(tmp_path / "numbers")
 
 
 def publish(

@@ -9,26 +9,25 @@ from pipeline.plan import Entry, Plan, Selection, make_plan
 from pipeline.store import Store
 from pipeline.workflow import read
 from stages.contract import Artifact
-from tests.conftest import ROOT
+from tests.conftest import ROOT, write
 
 TOY = ROOT / "tests" / "pipeline" / "toy" / "workflow.yaml"
 
 
 def write_numbers(folder: Path, count: int = 3) -> Path:
     """A source for the toy workflow: files 1.txt, 2.txt, ..., with these numbers in them."""
-    folder.mkdir()
-    for number in range(1, count + 1):
-        (folder / f"{number}.txt").write_text(str(number))
-    return folder
+    return write(folder, {f"{number}.txt": str(number) for number in range(1, count + 1)})
+
+
+MOOR = "The wind rose {} times over the moor.\tIt was calm."
 
 
 def write_rte(folder: Path, count: int = 24, name: str = "RTE") -> None:
     """Examples of the task, or of one with the same columns."""
-    (folder / name).mkdir(parents=True)
-    lines = [f"{n}\tWind {n}.\tCalm.\t{'' if n % 3 else 'not_'}entailment" for n in range(count)]
-    for split in ("train", "dev"):
-        text = "\n".join(["index\tsentence1\tsentence2\tlabel", *lines, ""])
-        (folder / name / f"{split}.tsv").write_text(text)
+    labels = ("not_entailment", "entailment", "entailment")
+    lines = [f"{n}\t{MOOR.format(n)}\t{labels[n % 3]}" for n in range(count)]
+    text = "\n".join(["index\tsentence1\tsentence2\tlabel", *lines, ""])
+    write(folder / name, {"train.tsv": text, "dev.tsv": text})
 
 
 def write_stories(folder: Path) -> None:
@@ -36,9 +35,8 @@ def write_stories(folder: Path) -> None:
     header = "InputStoryid," + "".join(f"InputSentence{n}," for n in range(1, 5))
     header += "RandomFifthSentenceQuiz1,RandomFifthSentenceQuiz2,AnswerRightEnding"
     rows = [f"id{n},One.,Two.,Three.,Four.,Good end.,Bad end.,{1 + n % 2}" for n in range(20)]
-    for part in ("val", "test"):
-        name = f"cloze_test_{part}__spring2016 - cloze_test_ALL_{part}.csv"
-        (folder / name).write_text("\n".join([header, *rows, ""]))
+    name = "cloze_test_{0}__spring2016 - cloze_test_ALL_{0}.csv"
+    write(folder, dict.fromkeys(map(name.format, ("val", "test")), "\n".join([header, *rows, ""])))
 
 
 def plan_of(
@@ -58,15 +56,13 @@ def run_inline(plan: Plan, run: str = "") -> list[str]:
     return [entry.cell.id for entry in plan.to_run]
 
 
-def make(plan: Plan, entry: Entry, run: str = "", mlflow_run_id: str | None = None) -> None:
+def make(plan: Plan, entry: Entry, run: str = "") -> None:
     """Make one cell, whose inputs are made."""
     cell, settings = entry.cell, entry.cell.settings.model_dump(mode="json")
-    job = Job(
-        plan.store, cell.uses, cell.id, entry.fingerprint, entry.identity, settings,
-        tuple(artifact(plan, need) for need in cell.needs), tuple(entry.external_files),
-        cell.resources, run, mlflow_run_id, cluster=False,
-    )
-    run_cell(job, PrintReporter(cell.id))
+    inputs = tuple(artifact(plan, need) for need in cell.needs)
+    given = (settings, inputs, tuple(entry.external_files), cell.resources, run)
+    identity = (plan.store, cell.uses, cell.id, entry.fingerprint, entry.identity)
+    run_cell(Job(*identity, *given, cluster=False), PrintReporter(cell.id))
 
 
 def artifact(plan: Plan, cell: str) -> Artifact:

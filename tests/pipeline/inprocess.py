@@ -55,6 +55,13 @@ def gpt1(
     return Ended(status, out.getvalue(), err.getvalue())
 
 
+def said(*words: object, **options: Any) -> str:
+    """Run what must end well; what it prints."""
+    ended = gpt1(*words, **options)
+    assert ended.status == 0, ended
+    return ended.out
+
+
 def refused(message: str, *words: object, **options: Any) -> str:
     """Run what is a user's mistake, of which `message` (an expression) must be said; what is."""
     ended = gpt1(*words, **options)

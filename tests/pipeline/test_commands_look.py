@@ -11,7 +11,7 @@ from pipeline.cli import app
 from pipeline.commands.panels import PANELS
 from pipeline.plan import Selection
 from tests.conftest import ROOT
-from tests.pipeline.inline import TOY, plan_of, run_inline, write_numbers
+from tests.pipeline.inline import TOY, plan_of, run_inline
 from tests.pipeline.inprocess import Ended, gpt1, refused
 
 FIRST, SECOND, THIRD, FOURTH = (f"2026010{day}-000000-{day * 4}" for day in "1234")
@@ -20,17 +20,12 @@ CHANGED, SAME = dict.fromkeys(CELLS, "changed"), dict.fromkeys(CELLS, "same")
 
 
 @pytest.fixture
-def books(tmp_path: Path) -> Path:
-    return write_numbers(tmp_path / "numbers")
-
-
-@pytest.fixture
-def store(tmp_path: Path, books: Path, request: pytest.FixtureRequest) -> Any:
+def store(tmp_path: Path, numbers: Path, request: pytest.FixtureRequest) -> Any:
     """Two runs: all of the toy workflow, then again with another setting of its first stage."""
     on_s3 = getattr(request, "param", False)
     store = request.getfixturevalue("s3_store") if on_s3 else tmp_path / "store"
-    run_inline(plan_of(TOY, store, f"numbers.source={books}"), FIRST)
-    run_inline(plan_of(TOY, store, f"numbers.source={books}", "numbers.add=5"), SECOND)
+    run_inline(plan_of(TOY, store, f"numbers.source={numbers}"), FIRST)
+    run_inline(plan_of(TOY, store, f"numbers.source={numbers}", "numbers.add=5"), SECOND)
     return store
 
 
@@ -80,21 +75,21 @@ ANOTHER, NONE = (FOURTH, "numbers.add=9", Selection()), ("", "numbers.add=0", Se
     ([FEW, ANOTHER], (SECOND, FOURTH, CHANGED)), ([FORCED], (SECOND, THIRD, SAME)),
     ([FORCED, NONE], (THIRD, FIRST, {**CHANGED, CELLS[1]: "only in the second run"})),
 ])  # fmt: skip
-def test_diff_of_the_last_run(later: Any, compared: Any, store: Path, books: Path) -> None:
+def test_diff_of_the_last_run(later: Any, compared: Any, store: Path, numbers: Path) -> None:
     """It is compared with the newest that has the same stages, also if it made few or nothing."""
     for run, assignment, selection in later:
-        words = (f"numbers.source={books}", assignment)
+        words = (f"numbers.source={numbers}", assignment)
         run_inline(plan_of(TOY, store, *words, selection=selection), run)
     assert runs("--store", store) == compared
 
 
-def test_diff_of_runs_that_are_named(store: Path, books: Path) -> None:
-    run_inline(plan_of(TOY, store, f"numbers.source={books}", profile="tripled"), THIRD)
+def test_diff_of_runs_that_are_named(store: Path, numbers: Path) -> None:
+    run_inline(plan_of(TOY, store, f"numbers.source={numbers}", profile="tripled"), THIRD)
     first, second = (f"only in the {number} run" for number in ("first", "second"))
     how = {"numbers": "changed", **dict.fromkeys(CELLS[1:], first), "total[factor=3]": second}
     assert runs(FIRST, "20260103", "--store", store) == (FIRST, THIRD, how)
     assert runs(SECOND, SECOND, "--store", store)[2] == SAME
-    options = ("--file", TOY, "--set", f"numbers.source={books}", "--store", store)
+    options = ("--file", TOY, "--set", f"numbers.source={numbers}", "--store", store)
     assert runs(*options)[:2] == (THIRD, FIRST)
     refused("found a second run and --file", "diff", FIRST, SECOND, *options)
     refused(FIRST, "diff", "2026", "--store", store)
@@ -102,8 +97,8 @@ def test_diff_of_runs_that_are_named(store: Path, books: Path) -> None:
 
 
 @pytest.mark.parametrize("store", [False, True], ids=["here", "s3"], indirect=True)
-def test_diff_says_what_changed(store: Any, books: Path) -> None:
-    made = plan_of(TOY, store, f"numbers.source={books}", "numbers.add=5")
+def test_diff_says_what_changed(store: Any, numbers: Path) -> None:
+    made = plan_of(TOY, store, f"numbers.source={numbers}", "numbers.add=5")
     changed = "input tests.pipeline.toy.numbers changed"
     for words in ((), (FIRST, SECOND)):
         rows = gpt1("diff", *words, "--store", store, "--json").json()["cells"]

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from pipeline.machine import watched
-from tests.pipeline.conftest import until
+from tests.servers.process import wait_until
 
 
 def test_points_come_while_the_block_lasts_and_end_with_it() -> None:
@@ -15,7 +15,7 @@ def test_points_come_while_the_block_lasts_and_end_with_it() -> None:
         pass
     with watched(into, first=0.01, period=0.05):
         assert not kept
-        until(lambda: len(kept) >= 2)
+        wait_until(lambda: len(kept) >= 2, "two points")
     count, (last, found) = len(kept), kept[-1]
     time.sleep(0.2)
     assert len(kept) == count

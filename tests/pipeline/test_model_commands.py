@@ -17,20 +17,15 @@ from gpt1.text.encoder import TextEncoder
 from gpt1.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from gpt1.weights.openai import write_openai
 from pipeline.last_run import LAST_RUN
+from tests.conftest import write
 from tests.e2e.workflow import records
 from tests.gpt1 import weight_samples as samples
 from tests.pipeline.inline import plan_of, run_inline, write_rte
-from tests.pipeline.inprocess import gpt1, refused
+from tests.pipeline.inprocess import refused, said
 
 TEXT = "the mouse ate the lot, then the cat ate the mouse.\nthe end.\n"
 FIRST = "finetune[task=demo_choice,seed=1]"  # the one of its task with weights
 DRAWS = ("generate", "-p", "the cat", "-n", 12, "--temperature", 2)
-
-
-def said(*words: object) -> str:
-    ended = gpt1(*words)
-    assert ended.status == 0, ended
-    return ended.out
 
 
 def rows(*words: object) -> list[dict[str, Any]]:
@@ -129,10 +124,10 @@ def copy(golden_run: Path, tmp_path: Path) -> Path:
 
 def add(store: Path, record: dict[str, Any], name: str, **changed: object) -> str:
     """Add this record with some things changed; its place."""
-    folder = store / record["stage"] / name
-    folder.mkdir()
-    (folder / "record.json").write_text(json.dumps({**record, "fingerprint": name, **changed}))
-    return folder.relative_to(store).as_posix()
+    place = f"{record['stage']}/{name}"
+    changed = {**record, "fingerprint": name, **changed}
+    write(store, {f"{place}/record.json": json.dumps(changed)})
+    return place
 
 
 def set_cells(store: Path, *cells: tuple[str, str]) -> None:

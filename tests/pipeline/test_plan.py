@@ -6,16 +6,11 @@ from typing import Any
 
 import pytest
 
-from gpt1.errors import UserError
 from pipeline.plan import Plan, Selection
-from tests.pipeline.inline import TOY, artifact, plan_of, run_inline, write_numbers
+from tests.conftest import refuses, write
+from tests.pipeline.inline import TOY, artifact, plan_of, run_inline
 
 NUMBERS, ONE, TWO = "numbers", "total[factor=1]", "total[factor=2]"
-
-
-@pytest.fixture
-def numbers(tmp_path: Path) -> Path:
-    return write_numbers(tmp_path / "numbers")
 
 
 @pytest.fixture
@@ -67,8 +62,7 @@ def test_placement_changes_nothing(done: Path, tmp_path: Path) -> None:
 
 
 def test_a_changed_file_is_named_and_costs_one_part(done: Path) -> None:
-    (done / "2.txt").write_text("20")
-    (done / "4.txt").write_text("4")
+    write(done, {"2.txt": "20", "4.txt": "4"})
     changed = plan(done)
     assert state(changed) == ("stale", ["file 2.txt: changed", "file 4.txt: added"])
     run_inline(changed)
@@ -78,8 +72,7 @@ def test_a_changed_file_is_named_and_costs_one_part(done: Path) -> None:
 
 def test_a_failure_is_remembered_and_finished_parts_stay(numbers: Path) -> None:
     (numbers / "3.txt").write_text("three")
-    with pytest.raises(UserError, match=r"3\.txt: expected a number"):
-        run_inline(plan(numbers))
+    refuses(r"3\.txt: expected a number", run_inline, plan(numbers))
     assert state(plan(numbers)) == ("failed", ["3.txt: expected a number, found 'three'"])
     (numbers / "3.txt").write_text("3")
     run_inline(plan(numbers))
@@ -116,8 +109,7 @@ def test_selection(selection: dict[str, Any], chosen: Any, numbers: Path) -> Non
     if "force" in selection:
         run_inline(plan(numbers))
     if isinstance(chosen, str):
-        with pytest.raises(UserError, match=chosen):
-            plan(numbers, selection=Selection(**selection))
+        refuses(chosen, plan, numbers, selection=Selection(**selection))
     else:
         assert to_run(plan(numbers, selection=Selection(**selection))) == chosen
 

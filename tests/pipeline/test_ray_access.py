@@ -1,27 +1,26 @@
 """Wrong addresses, tokens and folders: one line and exit status 2, before Ray's client waits."""
 
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import BaseRequestHandler
+from typing import Any
 from unittest.mock import patch
 
 import grpc
 import pytest
 
-from gpt1.errors import UserError
 from pipeline import ray_access
 from pipeline.ray_access import check_job_server, prepare, temporary_folder
 from pipeline.ray_auth import auth_mode, user_token
 from pipeline.submit import jobs
-from tests.conftest import ROOT
+from tests.conftest import refuses, write
 from tests.e2e.workflow import MINI
+from tests.e2e.workflow import gpt1 as alone
 from tests.pipeline.conftest import Patch
 from tests.pipeline.inprocess import gpt1
 from tests.servers.process import serving
@@ -86,13 +85,9 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("check", "message", "addresses"), REFUSED)
-def test_a_wrong_address_is_refused(
-    check: Callable[[str], object], message: str, addresses: list[str]
-) -> None:
+def test_a_wrong_address_is_refused(check: Any, message: str, addresses: list[str]) -> None:
     for address in addresses:
-        with pytest.raises(UserError, match=message) as caught:
-            check(address)
-        assert "secret" not in str(caught.value)
+        assert "secret" not in refuses(message, check, address)
 
 
 def test_an_address_where_something_else_than_ray_answers_is_refused(monkeypatch: Patch) -> None:
@@ -104,18 +99,15 @@ def test_an_address_where_something_else_than_ray_answers_is_refused(monkeypatch
     grpc_server.start()
     with http_server() as http, slow_server() as mute:
         for address in (http.removeprefix("http://"), mute, f"127.0.0.1:{port}"):
-            with pytest.raises(UserError, match=r"answers at 127\.0\.0\.1") as caught:
-                prepare(address)
-            assert str(caught.value).isprintable()
+            assert refuses(r"answers at 127\.0\.0\.1", prepare, address).isprintable()
     grpc_server.stop(None)
 
 
 @pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200 OK\r\nA: ", b"HTTP/1.0 200 OK\r\n\r\n"])
 def test_a_server_that_answers_slowly_is_not_waited_for(first: bytes) -> None:
     begun = time.monotonic()
-    refused = pytest.raises(UserError, match="no Ray cluster answers")
-    with slow_server(first, b"x" if first else b"") as slow, refused:
-        check_job_server(f"http://{slow}")
+    with slow_server(first, b"x" if first else b"") as slow:
+        refuses("no Ray cluster answers", check_job_server, f"http://{slow}")
     assert time.monotonic() - begun < 30
 
 
@@ -123,11 +115,10 @@ def test_a_server_that_is_not_rays_is_refused() -> None:
     for status, body in (
         (200, b"{}"), (200, b"\x1b[2J\xff" * 10000), (404, b""), (500, b'{"ray_version": "2"}'),
     ):  # fmt: skip
-        wrong = pytest.raises(UserError, match=f"status {status}")
-        with http_server(status, body) as address, wrong:
-            check_job_server(address)
-    with http_server() as address, pytest.raises(UserError, match="cannot list"):
-        jobs(address)
+        with http_server(status, body) as address:
+            refuses(f"status {status}", check_job_server, address)
+    with http_server() as address:
+        refuses("cannot list", jobs, address)
 
 
 def test_a_token_is_sent_where_one_is_asked_for(tmp_path: Path) -> None:
@@ -140,8 +131,7 @@ def test_a_token_is_sent_where_one_is_asked_for(tmp_path: Path) -> None:
             (VALUE, "another", "rejected the token"),
         ):
             os.environ[name] = value
-            with pytest.raises(UserError, match=message):
-                check_job_server(address)
+            refuses(message, check_job_server, address)
         del os.environ[VALUE]
         (tmp_path / "token").write_text(f"{TOKEN}\n")
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(tmp_path / "token")
@@ -152,8 +142,7 @@ def test_a_token_is_sent_where_one_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_local_run_has_a_token_of_its_own_and_writes_none(tmp_path: Path) -> None:
-    (tmp_path / ".ray").mkdir()
-    (tmp_path / ".ray" / "auth_token").write_text("of the home folder")
+    write(tmp_path, {".ray/auth_token": "of the home folder"})
     tokens = set()
     for wish in ("", "", "token"):  # the last is a user's, and none is there
         os.environ.update({MODE: wish, VALUE: ""})
@@ -184,19 +173,14 @@ def test_a_local_run_obeys_the_users_mode_and_token(tmp_path: Path) -> None:
 
 def test_a_wrong_mode_or_token_is_refused_and_not_shown(tmp_path: Path) -> None:
     os.environ[MODE] = "tokens"
-    with pytest.raises(UserError, match="RAY_AUTH_MODE=tokens: expected token or disabled"):
-        auth_mode()
-    (tmp_path / "empty").touch()
-    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
-    (tmp_path / "lines").write_text("one-secret\ntwo-secret\n")
-    files = [str(tmp_path / name) for name in ("empty", "bytes", "lines", "missing", ".")]
+    refuses("RAY_AUTH_MODE=tokens: expected token or disabled", auth_mode)
+    wrong = {"empty": b"", "bytes": b"\xff\xfe", "lines": b"one-secret\ntwo-secret\n"}
+    files = [str(write(tmp_path, wrong) / name) for name in (*wrong, "missing", ".")]
     tokens = ["one-secret\ntwo", "secret-€", "secret-\udcff"]
     for value in (*files, *tokens):
         name = VALUE if value in tokens else "RAY_AUTH_TOKEN_PATH"
         os.environ[name] = value
-        with pytest.raises(UserError, match=name) as refused:
-            user_token()
-        assert "secret" not in str(refused.value)
+        assert "secret" not in refuses(name, user_token)
 
 
 @pytest.mark.parametrize("name", ["RAY_TMPDIR", "TMPDIR"])
@@ -204,8 +188,7 @@ def test_a_folder_in_which_ray_cannot_work_is_refused(name: str, tmp_path: Path)
     (tmp_path / "file").touch()
     for folder in ("relative", f"/tmp/{'x' * 60}", str(tmp_path / "file"), "/proc/nosuch"):
         os.environ[name] = folder
-        with pytest.raises(UserError, match="Ray's temporary folder"):
-            prepare(None)
+        refuses("Ray's temporary folder", prepare, None)
     os.environ[name] = f"/tmp/gpt1-{os.getpid()}/not-yet"
     assert temporary_folder()[1] == ""
 
@@ -215,18 +198,12 @@ def test_a_folder_in_which_ray_cannot_work_is_refused(name: str, tmp_path: Path)
 
 def test_a_users_module_may_import_ray(tmp_path: Path) -> None:
     """Ray reads its environment at import, which `run` does to the user's modules first of all."""
-    (tmp_path / "my").mkdir()
     look = '{constants.ENABLE_RAY_CLUSTER} {os.environ.get("RAY_AUTH_MODE")}'
-    (tmp_path / "my" / "one.py").write_text(
-        "import os; import ray._private.ray_constants as constants\n"
-        f"from gpt1.errors import UserError; raise UserError(f'{look}')"
-    )
-    (tmp_path / "workflow.yaml").write_text("stages: {one: {uses: my.one}}")
+    module = "import os; import ray._private.ray_constants as constants\n"
+    module += f"from gpt1.errors import UserError; raise UserError(f'{look}')"
+    write(tmp_path, {"my/one.py": module, "workflow.yaml": "stages: {one: {uses: my.one}}"})
     for words, said in ((["run"], "False token"), (["run", "--address", "h:1"], "True None")):
-        ended = subprocess.run(
-            [sys.executable, "-m", "pipeline.cli", *words, "--store", "store"], cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-        )  # fmt: skip
+        ended = alone(*words, "--store", "store", cwd=tmp_path)
         assert (ended.returncode, ended.stderr.endswith(f": {said}\n")) == (2, True), ended.stderr
 
 

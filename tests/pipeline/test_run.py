@@ -1,18 +1,16 @@
 """The command `gpt1 run` on a real Ray with small stages: every way a run can end."""
 
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
-import mlflow
-import psutil
 import pytest
 
 from tests.e2e.workflow import begin
 from tests.e2e.workflow import records as records_of
 from tests.pipeline.inline import TOY, write_numbers
 from tests.pipeline.inprocess import Ended, gpt1
+from tests.pipeline.test_tracking import runs
 from tests.servers.process import wait_until
 from tests.servers.ray_cluster import Cluster
 
@@ -38,9 +36,7 @@ def records(folder: Path) -> dict[str, Any]:
 
 
 def mlflow_runs(folder: Path) -> dict[str, Any]:
-    client = mlflow.MlflowClient(f"sqlite:///{folder / 'store' / 'mlflow.db'}")
-    places = [one.experiment_id for one in client.search_experiments()]
-    return {found.info.run_name: found for found in client.search_runs(places)}
+    return runs(f"sqlite:///{folder / 'store' / 'mlflow.db'}", "mlflow.runName")
 
 
 def statuses(folder: Path) -> list[str]:
@@ -54,10 +50,10 @@ def test_all_is_made_once_and_shown_in_mlflow(made: tuple[Path, Ended]) -> None:
     again = gpt1(*words(folder)).out
     assert ("nothing to run" in again, "Ray" in again) == (True, False)
     assert records(folder) == before
-    runs = mlflow_runs(folder)
-    parent = next(found for name, found in runs.items() if name.startswith("toy "))
-    job, group = runs["total[factor=2]"], runs["total"]
-    for found, above in ((job, group), (group, parent), (runs["numbers"], parent)):
+    shown = mlflow_runs(folder)
+    parent = next(found for name, found in shown.items() if name.startswith("toy "))
+    job, group = shown["total[factor=2]"], shown["total"]
+    for found, above in ((job, group), (group, parent), (shown["numbers"], parent)):
         assert found.data.tags["mlflow.parentRunId"] == above.info.run_id
     assert statuses(folder) == ["FINISHED"] * 5
     assert (job.data.metrics["total"], job.data.params["factor"]) == (42, "2.0")
@@ -101,8 +97,10 @@ def test_how_a_run_ends(ending: str, tmp_path: Path, ray_head: Cluster) -> None:
     (write_numbers(tmp_path / "bad") / "3.txt").write_text("three")
     ended = gpt1(*words(tmp_path, *assignments), cluster=ray_head)
     assert (ended.status, statuses(tmp_path)) == (status, runs), ended
-    cells = sorted(cell for cell in records(tmp_path) if not cell.endswith(".txt"))
+    kept = sorted(records(tmp_path))
+    cells = [cell for cell in kept if not cell.endswith(".txt")]
     assert done in (cells, len(cells))
+    assert bool(kept) == (ending != "no GPU"), "finished parts stay"
     printed = ended.err + ended.out
     assert (said in printed, "Traceback" in printed) == (True, False), ended
 
@@ -124,15 +122,3 @@ def test_two_runs_on_one_store_and_a_killed_driver(tmp_path: Path, ray_head: Clu
     parts = after["numbers"]["parts"]
     assert (parts["reused"] >= len(made) >= 2, parts["reused"] + parts["made"]) == (True, 6)
     assert statuses(tmp_path) == ["FINISHED"] * 5 + ["KILLED"]
-
-
-def test_an_interrupt_leaves_nothing_running(tmp_path: Path) -> None:
-    """Nor what `run` has started without --address: a cluster of its own."""
-    write_numbers(tmp_path / "numbers")
-    log = tmp_path / "log"
-    process = begin(log, *words(tmp_path, "total.sleep=120", "total.factor=2"))
-    wait_until(lambda: "factor 2" in log.read_text(), "a stage", process, log)
-    process.send_signal(signal.SIGINT)
-    assert (process.wait(90), "the same command" in log.read_text()) == (130, True)
-    assert not list((tmp_path / "store").glob("*/*/lease.json"))
-    assert not [p for p in psutil.process_iter(["ppid"]) if p.info["ppid"] == process.pid]

@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 import requests
 
-from gpt1.errors import UserError
 from gpt1.serve import Answerer
 from gpt1.tasks.table import task_named
 from gpt1.weights.hf import export
 from pipeline.recorder import default_uri
 from pipeline.registry import write_mlflow_model
 from pipeline.tracking import Tracker
+from tests.conftest import refuses
 from tests.gpt1 import weight_samples as samples
 from tests.pipeline.conftest import Patch
 from tests.servers.mlflow import ui
-from tests.servers.process import answers, free_port, running, wait_until
+from tests.servers.process import answers, free_port, running
 
 pytestmark = pytest.mark.slow
 ODD = "a%20b?c #d"  # a legal name, and no part of an address as it is
@@ -41,9 +41,7 @@ def post(port: int, rows: list[dict[str, Any]], **parameters: int) -> Any:
 
 
 @pytest.mark.chaos
-def test_a_served_model_answers_over_http(
-    exported: Path, tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_it_answers_over_http(exported: Path, tmp_path: Path, monkeypatch: Patch) -> None:
     """In another folder and without gpt1 on the path: the model brings its code."""
     folder, port = write_mlflow_model(tmp_path / "a %b?c;d" / "model", exported), free_port()
     assert not list(folder.rglob("*.pkl"))
@@ -51,8 +49,8 @@ def test_a_served_model_answers_over_http(
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
     words = f"-m mlflow models serve --env-manager local --host 127.0.0.1 --port {port} --model-uri"
     command, log = [sys.executable, *words.split(), folder.as_uri()], tmp_path / "log"
-    with running(command, log, {"MLFLOW_DISABLE_TELEMETRY": "true"}, cwd=tmp_path) as server:
-        wait_until(lambda: answers(port), "the model's server", server, log)
+    silent = {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    with running(command, log, silent, tmp_path, lambda: answers(port)):
         ours = Answerer.load(exported)
         prompts = [{"prompt": "the cat"}, {"prompt": "a mouse ate"}]
         expected = ours.answer(prompts, {"tokens": 8, "seed": 5})
@@ -98,5 +96,4 @@ def test_requests_that_cannot_be_answered_say_why(exported: Path) -> None:
         ({"prompt": "a"}, {"token": 3}, "unknown parameters"),
         ({"text": "a"}, {}, "rte, example 1: 1 texts, expected 2"),
     ):
-        with pytest.raises(UserError, match=message):
-            answerer.answer([row], parameters)
+        refuses(message, answerer.answer, [row], parameters)

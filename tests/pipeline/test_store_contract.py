@@ -15,12 +15,13 @@ from typing import Any
 import psutil
 import pytest
 
-from gpt1.errors import UserError
 from pipeline.lease import HeldError, Leases
 from pipeline.objects import Objects
 from pipeline.parts import Outputs
 from pipeline.store import Failure, Store
-from tests.pipeline.conftest import VALUE, WHEN, Move, Patch, publish, published, until
+from tests.conftest import refuses
+from tests.pipeline.conftest import VALUE, WHEN, Move, Patch, publish, published
+from tests.servers.process import wait_until
 
 FORK = multiprocessing.get_context("fork")
 WRITERS = 6
@@ -217,8 +218,7 @@ def test_a_record_that_names_a_file_elsewhere_is_refused(store: Store) -> None:
     for change in planted:
         put(store, "stage/print/record.json", json.dumps({**record, **change}).encode())
         for view in (store, store.seen(["stage"])):
-            with pytest.raises(UserError, match=r"/print/record\.json"):
-                view.artifact("stage", "print")
+            refuses(r"/print/record\.json", view.artifact, "stage", "print")
 
 
 # Attempts, what is left in them, and what is shown
@@ -327,14 +327,12 @@ def test_a_holder_keeps_all_its_leases_alive(store: Store, monkeypatch: Patch) -
         return [(store.lease(stage, "1").read() or {})["beat"] for stage in ("a", "b")]
 
     taken, before = take(store, "run", "a", "b"), max(beats())
-    until(lambda: min(beats()) > before + 1.5)
+    wait_until(lambda: min(beats()) > before + 1.5, "heartbeats")
     taken.release()
 
 
 @pytest.mark.parametrize(("dead", "stages"), [(False, "a"), (True, "a"), (True, "abc")])
-def test_of_many_who_want_leases_one_has_them(
-    dead: bool, stages: str, store: Store, monkeypatch: Patch
-) -> None:
+def test_one_of_many_has_it(dead: bool, stages: str, store: Store, monkeypatch: Patch) -> None:
     """Of several leases too no two have some each; there all may refuse each other."""
     for stage in stages if dead else "":
         plant(store, stage)

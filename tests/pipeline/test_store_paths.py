@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from gpt1.errors import UserError
 from gpt1.paths import path_of_uri
 from pipeline.commands.model import export_mlflow
 from pipeline.document import scalar
 from pipeline.store import Store
+from tests.conftest import refuses
 from tests.pipeline.inline import TOY, write_numbers
-from tests.pipeline.inprocess import gpt1, refused
+from tests.pipeline.inprocess import refused, said
 from tests.pipeline.test_tracking import client, runs
 from tests.servers.mlflow import ui
 from tests.servers.ray_cluster import Cluster
@@ -41,20 +41,13 @@ def shown(store: Path, folder: Path) -> dict[str, tuple[str, dict[str, bytes]]]:
 
 
 @pytest.mark.slow
-def test_a_store_with_an_odd_name_runs_is_shown_and_moves(
-    ray_head: Cluster, tmp_path: Path
-) -> None:
+def test_a_store_with_an_odd_name_runs_and_moves(ray_head: Cluster, tmp_path: Path) -> None:
     numbers, workflow, old, new = (tmp_path / f"{ODD}{kind}" for kind in ("1", "2.yaml", "3", "4"))
     write_numbers(numbers, 1)
     shutil.copy(TOY, workflow)
 
-    def done(*words: str | Path) -> str:
-        ended = gpt1(*words, cluster=ray_head if words[0] == "run" else None)
-        assert ended.status == 0, ended
-        return ended.out
-
-    words = ["--file", workflow, "--set", f"numbers.source={numbers}"]
-    done("run", *words, "--store", old)
+    words = ["run", "--file", workflow, "--set", f"numbers.source={numbers}", "--store"]
+    said(*words, old, cluster=ray_head)
     before = shown(old, tmp_path)
     made = {name.partition(" ")[0]: found for name, found in before.items()}
     assert set(made) == {"toy", "numbers", "total", "total[factor=1]", "total[factor=2]"}
@@ -63,14 +56,13 @@ def test_a_store_with_an_odd_name_runs_is_shown_and_moves(
     assert f"#/runs/{json.loads(made['numbers'][1]['record.json'])['mlflow_run_id']}" in note
 
     old.rename(new)
-    again = ["run", *words, "--store", new]
-    assert "nothing to run" in done(*again)
-    done(*again, "--set", "numbers.add=1")
+    assert "nothing to run" in said(*words, new)
+    said(*words, new, "--set", "numbers.add=1", cluster=ray_head)
     after = shown(new, tmp_path)
     assert before.items() <= after.items()
     # Twice (1 + 1), of the second run.
     assert b"4\n" in [files.get("outputs/total.txt") for _, files in after.values()]
-    assert "0 records sent, 0 left" in done("track", "sync", "--store", new)
+    assert "0 records sent, 0 left" in said("track", "sync", "--store", new)
     assert not old.exists()
 
 
@@ -81,8 +73,7 @@ def test_addresses_of_files_are_paths_quoted_and_paths_are_no_yaml() -> None:
     assert path_of_uri("file:///data/a b?c#d") == Path("/data/a b?c#d")
     assert path_of_uri("file://localhost/data") == Path("/data")
     for wrong in ("file://data", "file://", "file:///a%00b"):
-        with pytest.raises(UserError, match="expected an absolute path"):
-            path_of_uri(wrong)
+        refuses("expected an absolute path", path_of_uri, wrong)
     yaml: dict[str, Any] = {
         "books #1": "books #1", "'quoted #1'": "quoted #1", "s3://bucket/a: b": "s3://bucket/a: b",
         "1e-3": 1e-3, "[a, b]": ["a", "b"], "true": True, "x": "x", "": None,
@@ -96,17 +87,15 @@ def test_where_a_store_or_a_model_can_and_cannot_be(tmp_path: Path) -> None:
         ("file://store", "absolute path"), (f"{tmp_path}/a\udcff", "not UTF-8"),
         (tmp_path / "file" / "store", "cannot be used as a store"),
     ):  # fmt: skip
-        with pytest.raises(UserError, match=message):
-            Store.at(wrong)
+        refuses(message, Store.at, wrong)
     assert Store.at(f"{tmp_path}/a://b").root.name == "b"
     assert Store.at(f"file://{tmp_path}/a%20store").root == (tmp_path / "a store").resolve()
     for name in ("a%20b", "h#f"):
-        with pytest.raises(UserError, match="MLflow cannot load"):
-            export_mlflow("pretrain", tmp_path / name)
+        refuses("MLflow cannot load", export_mlflow, "pretrain", tmp_path / name)
         assert not (tmp_path / name).exists()
 
 
 @pytest.mark.parametrize("words", ["status --store", "generate", "diff --store"])
 def test_a_name_that_no_file_can_have_is_one_line(words: str, tmp_path: Path) -> None:
-    said = refused("File name too long", *words.split(), "a" * 300, GPT1_STORE=str(tmp_path))
-    assert len(said.splitlines()) == 1, said
+    told = refused("File name too long", *words.split(), "a" * 300, GPT1_STORE=str(tmp_path))
+    assert len(told.splitlines()) == 1, told

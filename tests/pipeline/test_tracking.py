@@ -20,8 +20,8 @@ from pipeline.recorder import UID, default_uri
 from pipeline.store import Store
 from pipeline.tracking import UPLOAD_LIMIT, Tracker, sync
 from pipeline.ui import serve
-from tests.conftest import ROOT
-from tests.pipeline.conftest import Move, Patch, until
+from tests.conftest import ROOT, refuses, write
+from tests.pipeline.conftest import Move, Patch
 from tests.servers.mlflow import mlflow_server
 from tests.servers.process import answers, free_port, running, serving, wait_until
 
@@ -61,8 +61,7 @@ def files_of(store: Path, run: Any) -> set[str]:
 
 def test_a_run_with_everything(tmp_path: Path) -> None:
     store, said, uid = tmp_path / "a store", list[str](), 'run/pre[\'a="b"]'
-    (tmp_path / "note.md").write_text("hello")
-    (tmp_path / "big.bin").touch()
+    write(tmp_path, {"note.md": "hello", "big.bin": b""})
     os.truncate(tmp_path / "big.bin", UPLOAD_LIMIT + 1)
     tracker = Tracker(store, info=said.append)
     tracker.start("run", "workflow", tags={"long": "x" * 9000}, time=1000.0)
@@ -148,8 +147,7 @@ def test_what_waited_is_sent_from_a_moved_store(tmp_path: Path, monkeypatch: Pat
     old, new, said = tmp_path / "old", tmp_path / "new", list[str]()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{free_port()}")
     tracker = Tracker(old, info=said.append)
-    old.mkdir(exist_ok=True)
-    (old / "note.md").write_text("hello")
+    write(old, {"note.md": "hello"})
     tracker.start("a", "a", time=1.0)
     tracker.artifact("a", old / "note.md")
     for step in range(100):
@@ -172,7 +170,7 @@ def test_what_waited_is_sent_from_a_moved_store(tmp_path: Path, monkeypatch: Pat
     (new / "mlflow.db").rmdir()
     again = Tracker(new)  # makes the data base
     again.start("b", "b")
-    until(lambda: again.run_id("b") is not None)
+    wait_until(lambda: again.run_id("b") is not None, "a run")
     again.close()
     assert sync(new, timeout=300).left == 0
     found = runs(default_uri(new))
@@ -269,8 +267,7 @@ def test_a_dead_hosts_points_are_sent_from_another(
 
 
 def test_nothing_to_show_and_a_port_in_use(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no runs recorded"):
-        serve(tmp_path)
+    refuses("no runs recorded", serve, tmp_path)
     (tmp_path / "mlflow.db").touch()
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(UserError, match="--port"):
         serve(tmp_path, port=other.getsockname()[1])
@@ -283,11 +280,11 @@ def test_the_ui_shows_a_run_and_killed_leaves_no_process(tmp_path: Path) -> None
     assert tracker.close(300) == 0
     command = [sys.executable, "-m", "pipeline.cli", "ui", "--store", tmp_path, "--port", port]
 
-    def serves(process: psutil.Process) -> bool:
-        return str(port) in (process.info["cmdline"] or [])
+    def has_ended() -> bool:
+        words = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+        return not answers(port) and not any(str(port) in each for each in words)
 
-    with running(command, tmp_path / "log") as process:
-        wait_until(lambda: answers(port), "gpt1 ui", process, tmp_path / "log")
+    with running(command, tmp_path / "log", ready=lambda: answers(port)) as process:
         assert list(runs(f"http://127.0.0.1:{port}")) == ["run"]
         process.kill()
-        until(lambda: not answers(port) and not any(map(serves, psutil.process_iter(["cmdline"]))))
+        wait_until(has_ended, "its end")

@@ -49,11 +49,9 @@ def compare(running: Stack, words: list[str], folder: Path, alone: Path) -> int:
     with ui(alone, folder / "ui.log") as uri:
         here = recorded(uri)
     files = outputs(running.copy(folder / "copy", "/record.json"))
-    same = [
-        _compared("output files", "sha256", files, outputs(alone)),
-        _compared("MLflow's runs", "settings, files, figures", recorded(running.mlflow), here),
-    ]
-    return int(not all(same))
+    same = _compared("output files", "sha256", files, outputs(alone))
+    same &= _compared("MLflow's runs", "settings, files, figures", recorded(running.mlflow), here)
+    return int(not same)
 
 
 def _run(environment: Mapping[str, str], *words: str | Path) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import ROOT
-from tests.servers.process import free_port, get, running, wait_until
+from tests.servers.process import free_port, get, running
 
 TIMED = ("seconds", "tokens_per_second", "tflops", "mfu", "system/")
 """How the names of figures begin that differ from run to run."""
@@ -22,19 +22,22 @@ def mlflow_server(
         **environment, "MLFLOW_BACKEND_STORE_URI": data_base, "PORT": str(port), "WORKERS": "1",
         "MLFLOW_ARTIFACTS_DESTINATION": artifacts, "PYTHON": sys.executable,
     }  # fmt: skip
-    with running([ROOT / "infra" / "mlflow" / "serve.sh"], log, variables) as process:
-        wait_until(lambda: get(f"http://127.0.0.1:{port}/health"), "MLflow", process, log)
-        yield f"http://127.0.0.1:{port}"
+    there, command = f"http://127.0.0.1:{port}", [ROOT / "infra" / "mlflow" / "serve.sh"]
+    with running(command, log, variables, ready=lambda: get(f"{there}/health")):
+        yield there
 
 
 @contextmanager
-def ui(store: Path, log: Path) -> Iterator[str]:
+def ui(store: Path, log: Path, cwd: Path = ROOT) -> Iterator[str]:
     """The address of `gpt1 ui` over a store."""
-    port = free_port()
+    there = f"http://127.0.0.1:{(port := free_port())}"
     command = [sys.executable, "-m", "pipeline.cli", "ui", "--store", store, "--port", port]
-    with running(command, log) as process:
-        wait_until(lambda: get(f"http://127.0.0.1:{port}/health"), "gpt1 ui", process, log)
-        yield f"http://127.0.0.1:{port}"
+
+    def ready() -> bool:
+        return "MLflow shows" in log.read_text() and get(f"{there}/health") is not None
+
+    with running(command, log, cwd=cwd, ready=ready):
+        yield there
 
 
 def recorded(uri: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.servers.process import free_port, running, wait_until
+from tests.servers.process import free_port, running
 
 USER = "gpt1"
 
@@ -44,7 +44,6 @@ def postgres(found: Path, log: Path) -> Iterator[str]:
         def created() -> bool:
             return subprocess.run(create, env=known, capture_output=True).returncode == 0
 
-        with running(serve, log, cwd=Path("/")) as process:
-            wait_until(created, "PostgreSQL", process, log)
+        with running(serve, log, cwd=Path("/"), ready=created):
             # SQLAlchemy's own choice of a driver is another one, which is not installed.
             yield f"postgresql+psycopg2://{USER}:{password}@127.0.0.1:{port}/mlflow"

@@ -42,14 +42,14 @@ def get(url: str, timeout: float = 5) -> bytes | None:
 
 
 def wait_until(
-    ready: Callable[[], object], what: str, process: subprocess.Popen[bytes], log: Path,
-    patience: float = PATIENCE, every: float = 0.1,
+    ready: Callable[[], object], what: str, process: subprocess.Popen[bytes] | None = None,
+    log: Path | None = None, patience: float = PATIENCE, every: float = 0.1,
 ) -> None:  # fmt: skip
     """Wait; AssertionError with the end of the log when the process ends, or takes too long."""
     deadline = time.monotonic() + patience
     while not ready():
-        said = log.read_text(errors="replace")[-3000:] if log.exists() else ""
-        assert process.poll() is None, f"{what}: the process has ended: {said}"
+        said = log.read_text(errors="replace")[-3000:] if log and log.exists() else ""
+        assert process is None or process.poll() is None, f"{what}: the process has ended: {said}"
         assert time.monotonic() < deadline, f"{what}: not in {patience:g} s: {said}"
         time.sleep(every)
 
@@ -57,22 +57,24 @@ def wait_until(
 @contextmanager
 def running(
     command: Sequence[str | Path | int], log: Path, environment: Mapping[str, str] | None = None,
-    cwd: Path = ROOT, grace: float = 5.0,
+    cwd: Path = ROOT, ready: Callable[[], object] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:  # fmt: skip
-    """A process until the block ends; then all of its group is ended, in `grace` seconds."""
+    """A process, once it is `ready`, until the block ends; then all of its group is ended."""
     words, variables = [str(word) for word in command], {**os.environ, **(environment or {})}
     with log.open("ab") as out:
         process = subprocess.Popen(
             words, stdout=out, stderr=out, cwd=cwd, env=variables, process_group=0
         )
     try:
+        if ready:
+            wait_until(ready, " ".join(words), process, log)
         yield process
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGCONT)
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=grace)
+                process.wait(timeout=5)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -91,6 +93,6 @@ def serving(handler: Callable[..., BaseRequestHandler]) -> Iterator[str]:
 def s3_server(log: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """moto's S3 server: its address, and its process, to be paused with SIGSTOP."""
     port = free_port()
-    with running([sys.executable, "-m", "tests.servers.s3", port], log) as process:
-        wait_until(lambda: answers(port), "the S3 server", process, log)
+    command = [sys.executable, "-m", "tests.servers.s3", port]
+    with running(command, log, ready=lambda: answers(port)) as process:
         yield f"http://127.0.0.1:{port}", process

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.servers.process import free_port, running, wait_until
+from tests.servers.process import free_port, running
 
 RAY = Path(sys.executable).parent / "ray"
 PORTS = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port")
@@ -39,8 +39,7 @@ def ray_cluster(
     ]  # fmt: skip
     variables = {"RAY_AUTH_MODE": "disabled", **(environment or {})}
     try:
-        with running(command, log, variables, cwd=folder) as head:
-            wait_until(lambda: "Ray runtime started" in log.read_text(), "Ray", head, log)
+        with running(command, log, variables, folder, lambda: "runtime started" in log.read_text()):
             address, gcs = (f"127.0.0.1:{ports[name]}" for name in ("dashboard-port", "port"))
             yield Cluster(f"http://{address}", gcs, folder)
     finally:

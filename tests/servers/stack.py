@@ -2,7 +2,7 @@
 
 import secrets
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,9 +27,6 @@ class Stack:
     ray: Cluster
     environment: Mapping[str, str]
     logs: Path
-    start_mlflow: Callable[[], str]
-    """Start MLflow's server again, at its address, after `stop_mlflow`."""
-    stop_mlflow: Callable[[], None]
     store: str = f"s3://{BUCKET}/store"
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
@@ -85,21 +82,13 @@ def stack(folder: Path, cpus: int = 2) -> Iterator[Stack]:
         address, process = servers.enter_context(s3_server(folder / "s3.log"))
         base["AWS_ENDPOINT_URL"] = address
         client(base).create_bucket(Bucket=BUCKET)
-        tracking, port = servers.enter_context(ExitStack()), free_port()
-
-        def start_mlflow() -> str:
-            artifacts = f"s3://{BUCKET}/mlflow"
-            server = mlflow_server(folder / "mlflow.log", kept, artifacts, base, port)
-            return tracking.enter_context(server)
-
-        mlflow = start_mlflow()
+        log, artifacts = folder / "mlflow.log", f"s3://{BUCKET}/mlflow"
+        mlflow = servers.enter_context(mlflow_server(log, kept, artifacts, base, free_port()))
         ours = {**base, "MLFLOW_TRACKING_URI": mlflow, "GPT1_CACHE": str(folder / "cache")}
         node = {**ours, "GPT1_CACHE": str(folder / "node-cache")}
         ray = servers.enter_context(ray_cluster(folder / "ray.log", node, cpus, folder / "ray"))
-        yield Stack(
-            process, mlflow, kept, ray, ours, folder, start_mlflow, tracking.close,
-            secrets=(key, planted, *password),
-        )  # fmt: skip
+        hidden = (key, planted, *password)
+        yield Stack(process, mlflow, kept, ray, ours, folder, secrets=hidden)
 
 
 def client(environment: Mapping[str, str]) -> Any:

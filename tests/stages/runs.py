@@ -15,6 +15,7 @@ from pipeline.events import PrintReporter
 from pipeline.plan import Plan, Selection
 from pipeline.store import Store
 from stages.contract import Artifact, ExternalFile, OutputFile, Resources, Settings
+from tests.conftest import write
 from tests.pipeline.inline import artifact, plan_of, run_inline
 
 WORKFLOW = Path(__file__).parent / "text_workflow.yaml"
@@ -46,10 +47,8 @@ def run_stage(
     """Run the stage of these settings, each time as another job, and return what it published."""
     target, fingerprint = Store.at(store), f"{next(_numbers):032x}"
     kind = type(settings).__module__.removeprefix("stages.")
-    job = Job(
-        target, kind, kind, fingerprint, {}, settings.model_dump(mode="json"), tuple(inputs),
-        tuple(external_files), Resources(), run, cluster=False,
-    )  # fmt: skip
+    given = (settings.model_dump(mode="json"), tuple(inputs), tuple(external_files), Resources())
+    job = Job(target, kind, kind, fingerprint, {}, *given, run, cluster=False)
     run_cell(job, PrintReporter(kind))
     found = target.artifact(kind, fingerprint)
     assert found is not None
@@ -118,7 +117,4 @@ def library(folder: Path, backwards: bool = False) -> Path:
     files["french.txt"] = "\n\n".join(FRENCH.format(n) for n in range(60))
     files["leaflet.txt"] = "too short"
     files["figures.txt"] = "| 12 | 34.5 | 17 % |\n\n" * 400
-    for name in sorted(files, reverse=backwards):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(files[name])
-    return folder
+    return write(folder, {name: files[name] for name in sorted(files, reverse=backwards)})

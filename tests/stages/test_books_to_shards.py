@@ -1,6 +1,5 @@
 """What clean, split, vocabulary, shard and audit publish: texts, records, ids and figures."""
 
-import shutil
 from collections import Counter
 from itertools import pairwise, product
 from pathlib import Path
@@ -21,6 +20,7 @@ from pipeline.parts import Outputs
 from pipeline.plan import Plan
 from stages.clean import SAMPLES, STAGE
 from stages.shard import encode_part
+from tests.conftest import refuses, write
 from tests.pipeline.inline import plan_of
 from tests.stages import runs
 from tests.stages.conftest import SHELF
@@ -158,22 +158,18 @@ def test_the_tree_of_counts_gives_the_merges_of_one_count(tmp_path: Path) -> Non
 
 def test_a_published_vocabulary(shared: Path, tmp_path: Path, monkeypatch: Monkey) -> None:
     """Of a folder, and, by content the same, of the hub, which is what is in a cache."""
-    folder, store, source = (tmp_path / name for name in ("books", "store", "published"))
-    shutil.copytree(shared / "gpt1_bpe", source)
+    folder, store, source = tmp_path / "books", tmp_path / "store", shared / "gpt1_bpe"
     plan = run_text(store, library(folder), *SHELF, f"vocabulary.source={source}")
     assert vocabulary_of(plan).sha256 == Vocabulary.load(source).sha256
     assert (runs.parts(plan, "vocabulary"), made(plan, "shard").summary["unknown"]) == ((0, 0), 0)
-    snapshot = tmp_path / "hub" / "models--openai-community--openai-gpt" / "snapshots" / COMMIT
-    refs = snapshot.parents[1] / "refs"
-    for new in (snapshot, refs):
-        new.mkdir(parents=True)
-    (refs / "main").write_text(COMMIT)
-    (source / "encoder_bpe_40000.json").rename(snapshot / "vocab.json")
-    (source / "vocab_40000.bpe").rename(snapshot / "merges.txt")
+    names = {"vocab.json": "encoder_bpe_40000.json", "merges.txt": "vocab_40000.bpe"}
+    files = {f"snapshots/{COMMIT}/{to}": (source / name).read_bytes() for to, name in names.items()}
+    hub = tmp_path / "hub" / "models--openai-community--openai-gpt"
+    write(hub, {"refs/main": COMMIT.encode(), **files})
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    hub = (f"ingest.source={folder}", *SHELF, "vocabulary.source=hf://openai-community/openai-gpt")
-    assert not plan_of(WORKFLOW, store, *hub).entries["vocabulary"].run
+    words = (f"ingest.source={folder}", *SHELF)
+    words += ("vocabulary.source=hf://openai-community/openai-gpt",)
+    assert not plan_of(WORKFLOW, store, *words).entries["vocabulary"].run
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
-    with pytest.raises(UserError, match=r"openai-gpt: its vocab\.json and merges\.txt"):
-        plan_of(WORKFLOW, store, *hub)
+    refuses(r"openai-gpt: its vocab\.json and merges\.txt", plan_of, WORKFLOW, store, *words)

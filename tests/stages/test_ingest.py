@@ -9,14 +9,14 @@ import pytest
 from gpt1.errors import UserError
 from pipeline.plan import Plan
 from stages.contract import Artifact
+from tests.conftest import refuses, write
 from tests.gpt1.corpus import forms_of_books as forms
-from tests.gpt1.corpus.forms_of_books import BOOKS, packed, parquet_of, tar_of, write, zip_of
+from tests.gpt1.corpus.forms_of_books import BOOKS, packed, parquet_of, tar_of, zip_of
 from tests.pipeline.inline import plan_of, run_inline
 from tests.stages.runs import books, digests, lines, made, parts
 
-LIBRARY = {
-    f"author {n % 3}/book_{n}.txt": f"Book {n} has words.\n".encode() * 20 for n in range(24)
-}
+BOOK = "author {}/book_{}.txt"
+LIBRARY = {BOOK.format(n % 3, n): f"Book {n} has words.\n".encode() * 20 for n in range(24)}
 FILES, ROWS, EMMA = forms.as_files(), forms.as_rows(), BOOKS["Jane Austen/Emma"]
 MIXTURE = {
     **{f"loose/{name}": data for name, data in FILES.items()},
@@ -30,11 +30,9 @@ MIXTURE = {
 OUTSIDE = "../../out.txt"
 HOSTILE = {
     "cut.txt.gz": (packed(b"some words " * 500, ".gz")[:-30], None, "damaged"),
-    "bomb.tar.bz2": (packed(tar_of({"b.txt": bytes(40 << 20)}), ".bz2"), "b.txt", "bomb"),
     "way.tar": (tar_of({OUTSIDE: b"words", "in.txt": b"inside"}), OUTSIDE, "unsafe_path"),
     "long.txt": (b"x" * 5000, None, "long_line"),
-    "invalid.txt": ("“Ça”".encode()[:-1], None, "invalid_utf8"), "nul.txt": (b"a\0b", None, "nul"),
-    "empty.txt": (b"", None, "empty"),
+    "nul.txt": (b"a\0b", None, "nul"), "empty.txt": (b"", None, "empty"),
     "train-00002-of-00003.parquet": (parquet_of([{"words": "x"}]), None, "no_text_column"),
     "broken.epub": (b"PK", None, "damaged"),
     "twice.tar": (tar_of({"a.txt": b"1", "a.md": b"2"}), "a.txt", "same_name"),
@@ -109,9 +107,8 @@ def test_nothing_readable_at_all_is_an_error_with_the_files(tmp_path: Path) -> N
 def test_a_list_of_sources_and_sentences_say_what_is_lost(tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [{"text": f"this is sentence {n} ."} for n in range(450)]
     write(tmp_path, {"s/x.parquet": parquet_of(rows, 100), "two.zip": zip_of({"b.txt": b"second"})})
-    found, _ = ingest(
-        tmp_path, f"source=[{tmp_path / 's'}, {tmp_path / 'two.zip'}]", "sentences_per_document=200"
-    )
+    source = f"source=[{tmp_path / 's'}, {tmp_path / 'two.zip'}]"
+    found, _ = ingest(tmp_path, source, "sentences_per_document=200")
     assert (found.summary["books"], found.summary["stretches_of_sentences"]) == (4, 3)
     assert "book boundaries" in found.summary["lost"]
     assert sum(len(text.split("\n")) for text in texts(found).values()) == 451
@@ -132,8 +129,7 @@ def test_a_file_that_changes_after_the_plan_is_named(tmp_path: Path) -> None:
     corpus = write(tmp_path / "corpus", LIBRARY)
     plan = plan_ingest(tmp_path, f"source={corpus}")
     write(corpus, {"author 0/book_0.txt": b"changed since the plan"})
-    with pytest.raises(UserError, match=r"author 0/book_0\.txt: the file changed"):
-        run_inline(plan)
+    refuses(r"author 0/book_0\.txt: the file changed", run_inline, plan)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from pipeline.kinds import load_stage
 from stages.contract import Resources
 from stages.pretrain import STAGE as PRETRAIN
 from stages.task_data import TaskData, TaskDataSettings
-from tests.conftest import ROOT
+from tests.conftest import ROOT, refuses
 
 SHAPE = {"layers": 2, "width": 32, "heads": 2, "context": 64}
 DEMO = {"task": "demo_choice"}
@@ -25,16 +25,10 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("ingest", {"chapter_pattern": r"_ch(\d+)$"}, "chapter_pattern needs a folder"),
     ("ingest", {"source": "x", "chapter_pattern": "("}, "not a valid regular expression"),
     ("ingest", {"source": "x", "chapter_pattern": "_ch"}, "has 0 groups; expected one"),
-    (
-        "split", {"related_threshold": 0.8},
-        "related_threshold 0.8 is above near_duplicate_threshold 0.6",
-    ),
+    ("split", {"related_threshold": 0.8}, "threshold 0.8 is above near_duplicate_threshold 0.6"),
     ("pretrain", {"width": 100, "heads": 3}, "width 100 is not divisible by heads 3"),
     ("pretrain", {"micro_batch_size": 7}, "micro_batch_size 7 does not divide batch_size 64"),
-    (
-        "pretrain", {"max_steps": 9, "warmup_steps": 9},
-        "warmup_steps 9 must be less than max_steps 9",
-    ),
+    ("pretrain", {"max_steps": 9, "warmup_steps": 9}, "warmup_steps 9 must be less than max_s"),
     ("pretrain", {"zero": 4}, "0, 1, 2 or 3"),
     ("pretrain", {"layer": 3}, "layer"),
     ("pretrain", {"deepspeed": {"train_batch_size": 8}}, "follows from batch_size"),
@@ -42,10 +36,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("task_data", {"task": "demo"}, "unknown task 'demo'"),
     ("finetune", {"task": "mnly"}, "did you mean 'mnli'"),
     ("finetune", {"task": "dprd"}, "no training objective"),
-    (
-        "finetune", {"task": "rte", "gradient_accumulation_steps": 5},
-        "batch_size 32 is not divisible",
-    ),
+    ("finetune", {"task": "rte", "gradient_accumulation_steps": 5}, "32 is not divisible"),
     ("zero_shot", {"task": "rte"}, "no zero-shot scoring; choose one of: cola"),
     ("export", {"license": "CC-BY"}, "license"),
 ]
@@ -76,8 +67,7 @@ def test_settings_that_do_not_fit(stage: str, settings: Any, upstream: Any, name
         return load_stage(kind).settings_model.model_validate(values)
 
     before = {kind: [model(kind, one) for one in cells] for kind, cells in upstream.items()}
-    with pytest.raises(UserError, match=named):
-        load_stage(stage).check(model(stage, settings), before)
+    refuses(named, load_stage(stage).check, model(stage, settings), before)
 
 
 def test_folders_that_are_not_there_are_named() -> None:
@@ -108,8 +98,5 @@ def test_every_setting_has_one_reason_to_be_there(kind: str) -> None:
     fields, by_you = load_stage(kind).settings_model.model_fields, SET_BY_YOU[kind][1].split()
     assert set(by_you) <= fields.keys()
     for name, field in fields.items():
-        reasons = [
-            bool(sources(workflow, kind, name, field)), bool(field_marks(field).get("debug")),
-            name in by_you,
-        ]
-        assert reasons.count(True) == 1, f"{kind}.{name}: {reasons}"
+        reasons = [sources(workflow, kind, name, field), field_marks(field).get("debug")]
+        assert sum(map(bool, [*reasons, name in by_you])) == 1, f"{kind}.{name}: {reasons}"

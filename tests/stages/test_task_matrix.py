@@ -10,7 +10,8 @@ from gpt1.errors import UserError
 from pipeline.plan import Plan, State
 from stages.finetune import FinetuneSettings
 from stages.task_data import TaskData, TaskDataSettings
-from tests.pipeline.inline import plan_of, run_inline, write_stories
+from tests.conftest import write
+from tests.pipeline.inline import MOOR, plan_of, run_inline, write_rte, write_stories
 from tests.stages.runs import document, lines, made, run_stage
 from tests.stages.test_finetune import SHAPE, random_model, tune
 
@@ -22,15 +23,12 @@ def write_tasks(folder: Path) -> None:
     """RTE, MNLI and Story Cloze as their publishers give them, small."""
 
     def table(name: str, header: str, rows: list[str]) -> None:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text("\n".join([header.replace(" ", "\t"), *rows]) + "\n")
+        write(folder, {name: "\n".join([header.replace(" ", "\t"), *rows, ""])})
 
-    header, rte = "index sentence1 sentence2", ("not_entailment", "entailment", "entailment")
-    rows = [f"{n}\tThe wind rose {n} times over the moor.\tIt was calm." for n in range(24)]
-    mnli = ("entailment", "neutral", "contradiction")
-    two, three = ([f"{r}\t{one[n % 3]}" for n, r in enumerate(rows)] for one in (rte, mnli))
-    for split in ("train", "dev"):
-        table(f"RTE/{split}.tsv", f"{header} label", two)
+    header, mnli = "index sentence1 sentence2", ("entailment", "neutral", "contradiction")
+    rows = [f"{n}\t{MOOR.format(n)}" for n in range(24)]
+    three = [f"{row}\t{mnli[n % 3]}" for n, row in enumerate(rows)]
+    write_rte(folder)
     for split in ("train", "dev_matched", "dev_mismatched"):
         table(f"MNLI/{split}.tsv", f"{header} gold_label", three)
     for name, n in (("RTE/test", 5), ("MNLI/test_matched", 3), ("MNLI/test_mismatched", 4)):
@@ -118,9 +116,7 @@ def test_sequences_that_do_not_fit_are_refused_or_cut(matrix: Plan, tmp_path: Pa
 def test_published_files_become_a_sample(tmp_path: Path) -> None:
     write_tasks(tmp_path / "data")
     settings = TaskDataSettings(task="rte", source=str(tmp_path / "data"), train_rows=10)
-    found = run_stage(
-        settings, [], tmp_path / "store", external_files=TaskData.external_files(settings)
-    )
+    found = run_stage(settings, [], tmp_path / "store", TaskData.external_files(settings))
     facts = document(found, "task.json")
     assert facts["rows"] == {"train": 10, "dev": 24, "test": 5}
     assert (facts["rows_in_source"]["train"], facts["sample"]) == (24, True)

@@ -131,15 +131,6 @@ def as_rows(books: Mapping[str, bytes] = BYTES) -> list[dict[str, Any]]:
     return [{"id": id, "title": name, "author": by, "text": books[id]} for id, by, name in parts]
 
 
-def write(folder: Path, files: Mapping[str, bytes]) -> Path:
-    """The files below a folder."""
-    for name, data in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    return folder
-
-
 def found_in(file: Listed, reading: Reading = SMALL) -> Found:
     """The texts of a file by the ids of their books, and what is refused, as ingest reads it."""
     form = form_of(file.name)

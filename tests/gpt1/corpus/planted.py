@@ -57,10 +57,9 @@ def first_volume(text: str, draw: random.Random) -> str:
     return "\n\n".join(paragraphs[: int(len(paragraphs) * draw.uniform(0.4, 0.6))])
 
 
-_PLANTS = (other_line_breaks, other_quotes, missing_chapter, other_spelling, poor_scan)
-KINDS: dict[str, Plant] = {
-    plant.__name__: plant for plant in (*_PLANTS, licence_around, first_volume)
-}
+_CHANGES = (other_line_breaks, other_quotes, missing_chapter, other_spelling, poor_scan)
+_PLANTS: tuple[Plant, ...] = (*_CHANGES, licence_around, first_volume)
+KINDS = {plant.__name__: plant for plant in _PLANTS}
 EXACT = ("other_line_breaks", "other_quotes")
 """The kinds that change no word."""
 

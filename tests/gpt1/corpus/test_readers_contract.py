@@ -9,6 +9,7 @@ import pytest
 
 from gpt1.corpus.sources.html_text import html_text
 from gpt1.corpus.sources.listing import list_sources
+from tests.conftest import write
 from tests.gpt1.corpus import forms_of_books as forms
 from tests.gpt1.corpus.forms_of_books import SMALL, packed, page, read, rules
 
@@ -62,7 +63,7 @@ FAULTS = {
 def in_folder(folder: Path, files: Files) -> tuple[dict[str, str], list[tuple[str, str]]]:
     """Texts by author and title, and place and rule of each refusal."""
     texts, refused = dict[str, str](), list[tuple[str, str]]()
-    for file in list_sources([str(forms.write(folder, files))]).files:
+    for file in list_sources([str(write(folder, files))]).files:
         pieces, others = forms.found_in(file, READING)
         refused += [(f"{file.name}, {member}", rule) for member, rule in rules(others)]
         for book, piece in pieces.items():

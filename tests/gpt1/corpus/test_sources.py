@@ -16,7 +16,8 @@ from gpt1.corpus.sources.listed import Listed, refusal
 from gpt1.corpus.sources.listing import list_sources
 from gpt1.corpus.sources.place import opened, read_file
 from gpt1.errors import UserError
-from tests.gpt1.corpus.forms_of_books import as_files, as_rows, parquet_of, tar_of, write
+from tests.conftest import refuses, write
+from tests.gpt1.corpus.forms_of_books import as_files, as_rows, parquet_of, tar_of
 from tests.servers.process import serving
 
 Patch = pytest.MonkeyPatch
@@ -84,32 +85,37 @@ def test_several_sources_stay_apart(tmp_path: Path) -> None:
     write(tmp_path, dict.fromkeys(("one/a.txt", "two/a.txt", "also/one/a.txt"), b"w"))
     one, two, also = (tmp_path / name for name in ("one", "two", "also/one"))
     assert names(two, f"file://{one}") == ["one/a.txt", "two/a.txt"]
-    with pytest.raises(UserError, match=r"both have a file called one/a\.txt"):
-        names(one, also)
+    refuses(r"both have a file called one/a\.txt", names, one, also)
 
 
-@pytest.mark.parametrize(("source", "message"), [
-    ("nothing", "no such file or folder: nothing"), ("memory://none", "memory://none: "),
-    ("empty", "no books in it; expected"), ("hf://", "not a repository on the hub"),
+NOWHERE = [
+    "hf://datasets/../../etc", "ftp://127.0.0.1:1/x", "http://127.0.0.1:1/x", "reference://x",
+    "zip://::/etc/hostname", "zip://..::file:///no/such", "ftp://", "tar://", "github://",
+    "local:///no",
+]  # fmt: skip
+NO_SOURCES = [
+    ("/no/such/place", "no such file or folder: /no/such/place"), ("hf://", "not a repository on"),
+    ("memory://none", "memory://none: "), ("empty", "no books in it; expected"),
     ("other", r"no books in it \(not books: a.csv.*expected"),
     ("nope://who:secret@host/books", r"^(?!.*secret).*nope://host.* cannot be opened"),
-])  # fmt: skip
+    *((source, source[:5]) for source in NOWHERE),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("source", "message"), NO_SOURCES)
 def test_what_cannot_be_had(source: str, message: str, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.chdir(write(tmp_path, {"other/a.csv": b"x"}))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=message):
-        names(source)
+    refuses(message, names, source)
 
 
 def test_a_file_that_changes_stops_the_run(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("before")
-    with pytest.raises(UserError, match=CHANGED):
-        read_file(Listed("a.txt", str(path), sha256(b"other")), 100)
+    refuses(CHANGED, read_file, Listed("a.txt", str(path), sha256(b"other")), 100)
     with pytest.raises(UserError, match=CHANGED), opened(Listed("a", str(path))) as (stream, _):
         path.write_text(f"after, and longer than {stream.read(2)!r}")
-    with pytest.raises(UserError, match="cannot be read"):
-        read_file(Listed("gone.txt", str(tmp_path / "gone.txt")), 100)
+    refuses("cannot be read", read_file, Listed("gone.txt", str(tmp_path / "gone.txt")), 100)
 
 
 def test_a_folder_behind_a_url() -> None:
@@ -121,8 +127,7 @@ def test_a_folder_behind_a_url() -> None:
     assert listing.left_out == ["notes.csv"]
     assert {file.name: read_file(file, 1 << 20) for file in listing.files} == books
     system.pipe("/corpus/Homer/Iliad.txt", b"other words")
-    with pytest.raises(UserError, match=rf"Homer/Iliad\.txt: {CHANGED}"):
-        read_file(listing.files[1], 1 << 20)
+    refuses(rf"Homer/Iliad\.txt: {CHANGED}", read_file, listing.files[1], 1 << 20)
     assert list_sources(["memory://corpus"]).files[1].digest != listing.files[1].digest
     system.rm("/corpus", recursive=True)
 
@@ -171,8 +176,7 @@ def test_one_file_and_a_server_that_ends() -> None:
     with serving(Hub) as there:
         [file] = list_sources([f"http://{there}/Emma.txt"]).files
         assert (file.name, read_file(file, 100)) == ("Emma.txt", b"Emma Woodhouse")
-    with pytest.raises(UserError, match=r"Emma\.txt"):
-        read_file(file, 100)
+    refuses(r"Emma\.txt", read_file, file, 100)
 
 
 def test_the_hub_is_listed_pinned_and_offline_its_cache(tmp_path: Path, monkeypatch: Patch) -> None:
@@ -187,17 +191,14 @@ def test_the_hub_is_listed_pinned_and_offline_its_cache(tmp_path: Path, monkeypa
         assert Hub.asked == [LISTING]
         assert (read_file(shard, 1 << 20), read_file(notes, 100)) == (SHARD, NOTES)
         assert all("/resolve/" in asked for asked in Hub.asked[1:])
-        with pytest.raises(UserError, match="owner/none@main: the hub refused access"):
-            names("hf://datasets/owner/none")
+        refuses("owner/none@main: the hub refused access", names, "hf://datasets/owner/none")
     assert shard == Listed(name.format(0), f"{where}/{name.format(0)}", sha256(SHARD))
     assert notes == Listed("notes.md", f"{where}/notes.md", f"git:{git(NOTES)}")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match="the local cache has no revision 'main'"):
-        names("hf://datasets/owner/books")
+    refuses("the local cache has no revision 'main'", names, "hf://datasets/owner/books")
     write(tmp_path / "datasets--owner--books", {"refs/main": COMMIT.encode()})  # by `hf download`
     assert list_sources(["hf://datasets/owner/books"]).files == files
     assert refused("hf://datasets/owner/books") == {name.format(1): "missing_shard"}
     assert (read_file(shard, 1 << 20), names(f"{where}/notes.md")) == (SHARD, ["notes.md"])
     next(tmp_path.rglob(f"blobs/{git(NOTES)}")).write_bytes(b"other notes")
-    with pytest.raises(UserError, match=rf"notes\.md: {CHANGED}"):
-        read_file(notes, 100)
+    refuses(rf"notes\.md: {CHANGED}", read_file, notes, 100)

@@ -66,8 +66,9 @@ def test_known_ids_of_the_published_vocabulary(published: Pair) -> None:
     assert encoder.encode("The n't... very positive, negative.") == negative
 
 
-def test_hostile_text(learned: Pair) -> None:
-    for text in HOSTILE:
+def test_hostile_texts_and_real_books(learned: Pair) -> None:
+    books = [*embedded("brontes")[:4], *embedded("homer")[20:24], *embedded("problemC")[24:26]]
+    for text in (*HOSTILE, *books):
         same(text, learned)
 
 
@@ -101,11 +102,6 @@ def test_exceptions_beside_one_another(learned: Pair) -> None:
         cut = rule[: draw.randint(1, 9)]
         lines += [f"{draw.choice(rules)} {cut}:{draw.choice(rules)}=x {rule}"]
     same("\n".join(lines), learned)
-
-
-def test_embedded_books(learned: Pair) -> None:
-    for text in [*embedded("brontes")[:4], *embedded("homer")[20:24], *embedded("problemC")[24:26]]:
-        same(text, learned)
 
 
 @pytest.mark.slow

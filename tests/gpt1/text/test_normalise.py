@@ -27,16 +27,13 @@ def test_any_text(text: str) -> None:
     assert all(block.endswith("\n") for block in found[:-1])
 
 
-def test_many_texts() -> None:
-    for text in random_texts(1, 8_000):
+def test_many_texts_and_code_points_beside_others() -> None:
+    codes = map(chr, [*COMMON, *range(0xFEF0, 0x10010)])
+    beside = (place.replace("{}", sign) for sign in codes for place in PLACES)
+    for text in (*random_texts(1, 8_000), *beside):
         assert fix(text) == ftfy.fix_text(text)
 
 
-def test_code_points_beside_others() -> None:
-    for code in [*COMMON, *range(0xFEF0, 0x10010)]:
-        for place in PLACES:
-            text = place.replace("{}", chr(code))
-            assert fix(text) == ftfy.fix_text(text)
 @pytest.mark.slow
 def test_all_code_points() -> None:
     for text in sweep(code_points(rare=49)):

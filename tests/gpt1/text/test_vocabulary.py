@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from gpt1.errors import UserError
 from gpt1.text.encoder import TextEncoder
 from gpt1.text.learn import learn_merges
 from gpt1.text.vocabulary import Vocabulary, alphabet, vocabulary_files
 from gpt1.text.words import count_words, words
+from tests.conftest import refuses
 from tests.gpt1.real_books import embedded
 
 MERGES = [("b", "c</w>"), ("a", "bc</w>"), ("a", "b"), ("ab", "c</w>")]
@@ -66,8 +66,7 @@ def test_the_tokenizer_file_computes_our_ids_on_our_words(shared: Path) -> None:
 def test_sources_that_cannot_be_had(tmp_path: Path) -> None:
     wanted = {"hf://gpt": "expected hf://owner/name", "hf://a b/c": "a b/c"}
     for source, message in {**wanted, "/no": "no such folder", str(tmp_path): "no voc"}.items():
-        with pytest.raises(UserError, match=message):
-            vocabulary_files(source)
+        refuses(message, vocabulary_files, source)
 
 
 BPE, JSON = "vocab_4.bpe", "encoder_bpe_4.json"
@@ -96,6 +95,5 @@ def test_broken_files_are_refused(case: tuple[str, bytes, bytes, str], tmp_path:
     data = path.read_bytes()
     assert old in data
     path.write_bytes(data.replace(old, new, 1)) if old else path.unlink()
-    with pytest.raises(UserError, match=message) as caught:
-        Vocabulary.load(tmp_path)
-    assert not old or str(path) in str(caught.value) or "ab" in message
+    said = refuses(message, Vocabulary.load, tmp_path)
+    assert not old or str(path) in said or "ab" in message
