@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from gpt1.errors import UserError
 from pipeline.workflow import read
 from tests.conftest import ROOT, refuses
 from tests.pipeline.inline import TOY
