@@ -15,6 +15,7 @@ from gpt1.errors import UserError
 from gpt1.model.chunked_loss import chunked_mean_loss
 from gpt1.model.config import LN_EPS, ModelConfig
 from gpt1.model.lstm import LSTMBlock
+from gpt1.model.padding import Padding
 
 
 class Attention(nn.Module):
@@ -22,39 +23,66 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.heads = config.heads
+        self.heads, self.width = config.heads, config.width
         self.dropout = config.dropout
         self.c_attn = nn.Linear(config.width, 3 * config.width)
         self.c_proj = nn.Linear(config.width, config.width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
-        B, T, C = x.shape
-        q, k, v = (
-            self.c_attn(x).view(B, T, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
-        )  # three of (B, nh, T, hs)
-        # scores are scaled by 1/sqrt(hs); dropout acts on the probabilities
+    def forward(self, x: Tensor, padding: Padding | None = None, last: bool = False) -> Tensor:
+        """(B, T, C) -> (B, T, C); see `GPT.forward` for `padding` and `last`."""
+        if padding is None:
+            return self.c_proj(self._attend(*self._split_heads(self.c_attn(x))))
+        if not last:
+            q, k, v = self._split_heads(padding.restore(self.c_attn(x)))
+            return self.c_proj(padding.remove(self._attend(q, k, v)))
+        (to_q, to_kv), (q_bias, kv_bias) = (
+            part.split((self.width, 2 * self.width))
+            for part in (self.c_attn.weight, self.c_attn.bias)
+        )
+        query = F.linear(x[padding.last], to_q, q_bias)  # (B, C)
+        (q,) = self._split_heads(query[:, None])  # (B, nh, 1, hs)
+        k, v = self._split_heads(padding.restore(F.linear(x, to_kv, kv_bias)))
+        seen = padding.real[:, None, None]  # (B, 1, 1, T)
+        return self.c_proj(self._attend(q, k, v, seen).squeeze(1))
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        """(B, T, n C) -> (n, B, nh, T, hs)."""
+        B, T, _ = x.shape
+        return x.view(B, T, -1, self.heads, self.width // self.heads).permute(2, 0, 3, 1, 4)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Three of (B, nh, T, hs) -> (B, T, C), the heads side by side.
+
+        Scores are scaled by 1/sqrt(hs); dropout acts on the probabilities. `seen`: as of
+        `attend_in_steps`.
+        """
         dropout = self.dropout if self.training else 0.0
-        if dropout and x.device.type == "cpu":
-            y = attend_in_steps(q, k, v, dropout)
+        if dropout and q.device.type == "cpu":
+            y = attend_in_steps(q, k, v, dropout, seen)
         else:
             y = F.scaled_dot_product_attention(
-                q, k, v, dropout_p=dropout, is_causal=True
+                q, k, v, attn_mask=seen, dropout_p=dropout, is_causal=seen is None
             )  # (B, nh, T, hs)
-        y = y.transpose(1, 2).reshape(B, T, C)  # (B, T, C), the heads side by side
-        return self.c_proj(y)
+        return y.transpose(1, 2).flatten(2)
 
 
-def attend_in_steps(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-    """Causal attention of (B, nh, T, hs) with dropout on the probabilities, in plain steps.
+def attend_in_steps(
+    q: Tensor, k: Tensor, v: Tensor, dropout: float, seen: Tensor | None = None
+) -> Tensor:
+    """Attention of (B, nh, T, hs) with dropout on the probabilities, in plain steps.
 
-    For CPUs: there torch has no fused kernel with dropout, and its substitute takes up to twice as
-    long (benchmarks/train.py).
+    Causal, or to the positions that are `seen` (B, 1, Tq, T), bool. For CPUs: there torch has no
+    fused kernel with dropout, and its substitute takes up to twice as long (benchmarks/train.py).
     """
-    B, heads, T, size = q.shape
-    future = torch.full((T, T), float("-inf"), dtype=q.dtype, device=q.device).triu(1)
+    (B, heads, T, size), lowest = q.shape, float("-inf")
+    if seen is None:
+        hidden = torch.full((T, T), lowest, dtype=q.dtype, device=q.device).triu(1)
+        hidden = hidden.expand(B * heads, T, T)
+    else:
+        hidden = torch.zeros_like(seen, dtype=q.dtype).masked_fill_(~seen, lowest)
+        hidden = hidden.expand(B, heads, T, -1).flatten(0, 1)
     q, k, v = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)  # (B x nh, T, hs)
-    scores = torch.baddbmm(future.expand(B * heads, T, T), q, k.transpose(1, 2), alpha=size**-0.5)
+    scores = torch.baddbmm(hidden, q, k.transpose(1, 2), alpha=size**-0.5)
     return torch.bmm(F.dropout(scores.softmax(-1), dropout), v).view(B, heads, T, size)
 
 
@@ -82,11 +110,13 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.width, eps=LN_EPS)
         self.drop = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
+    def forward(self, x: Tensor, padding: Padding | None = None, last: bool = False) -> Tensor:
+        """(B, T, C) -> (B, T, C); see `GPT.forward` for `padding` and `last`."""
         # Autocast leaves what a layer norm gives in fp32: kept in the type of the products, 3 %
         # faster on an H200, 1.3 GB less.
-        a = self.attn(x)
+        a = self.attn(x, padding, last)
+        if last and padding is not None:
+            x = x[padding.last]  # (B, C)
         n = self.ln_1(x + self.drop(a)).to(a.dtype)
         m = self.mlp(n)
         return self.ln_2(n + self.drop(m)).to(m.dtype)
@@ -144,10 +174,12 @@ class GPT(nn.Module):
                     1.0  # gates lie in the order input, forget, cell, output
                 )
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, padding: Padding | None = None, last: bool = False) -> Tensor:
         """(B, T) int64 ids -> (B, T, C) hidden states of the last block.
 
-        Raises UserError when T exceeds the context.
+        With `padding`, (R, C): padded positions are left out of the work. With `last` as well,
+        (B, C): the last block is computed for each sequence's last position alone. The states are
+        the same, up to rounding. Raises UserError when T exceeds the context.
         """
         length = ids.shape[1]
         if length > self.config.context:
@@ -155,29 +187,33 @@ class GPT(nn.Module):
                 f"model: a sequence of {length} tokens is longer than the context of"
                 f" {self.config.context}; shorten it"
             )
-        x = self._embed(ids)  # (B, T, C)
+        if padding is None:
+            x = self._embed(ids, slice(length))  # (B, T, C)
+        else:
+            x = self._embed(padding.remove(ids), padding.places % length)  # (R, C)
         for block in self.h:
+            inputs = (x, padding, last and block is self.h[-1])
             x = (
-                checkpoint(block, x, use_reentrant=False)
+                checkpoint(block, *inputs, use_reentrant=False)
                 if self.recompute and self.training
-                else block(x)
+                else block(*inputs)
             )
         return x
 
-    def _embed(self, ids: Tensor) -> Tensor:
-        """The sum of token and position rows, with the embedding's dropout: (B, T) -> (B, T, C)."""
-        T = ids.shape[1]
-        tokens, positions = (
-            self.tokens_embed.weight,
-            self.positions_embed.weight,
-        )  # (V, C), (context, C)
+    def _embed(self, ids: Tensor, positions: Tensor | slice) -> Tensor:
+        """The sum of token and position rows, with the embedding's dropout: (...) -> (..., C).
+
+        `positions` are those of the ids in their sequences.
+        """
+        tokens = self.tokens_embed.weight  # (V, C)
+        places = self.positions_embed.weight  # (context, C)
         if self.config.embedding_dropout == "activation":
-            return self.drop(F.embedding(ids, tokens) + positions[:T])
+            return self.drop(F.embedding(ids, tokens) + places[positions])
         # The released code has tokens and positions in one matrix and drops it once a forward; the
         # softmax uses the dropped rows.
-        tokens, positions = self.drop(tokens), self.drop(positions)
+        tokens, places = self.drop(tokens), self.drop(places)
         self._softmax_matrix = tokens if self.training else None
-        return F.embedding(ids, tokens) + positions[:T]
+        return F.embedding(ids, tokens) + places[positions]
 
     def lm_logits(self, hidden: Tensor) -> Tensor:
         """(..., C) -> (..., V + special): logits over all rows, by the tied token rows, without

@@ -12,6 +12,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from gpt1.model.config import LN_EPS, ModelConfig
+from gpt1.model.padding import Padding
 
 
 class LSTMBlock(nn.Module):
@@ -24,7 +25,10 @@ class LSTMBlock(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.ln = nn.LayerNorm(config.width, eps=LN_EPS)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, C); the state begins at 0."""
-        states, _ = self.lstm(x)  # (B, T, U)
+    def forward(self, x: Tensor, padding: Padding | None = None, last: bool = False) -> Tensor:
+        """(B, T, C) -> (B, T, C), the state begins at 0; `padding`, `last`: see `GPT`."""
+        states, _ = self.lstm(x if padding is None else padding.restore(x))  # (B, T, U)
+        if padding is not None:
+            states = padding.remove(states)  # (R, U)
+            states = states[padding.last] if last else states
         return self.ln(self.drop(self.c_proj(states)))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt1.model.gpt import GPT, per_sequence_loss, token_losses
+from gpt1.model.padding import Padding
 from gpt1.tasks.heads import TaskHead
 
 
@@ -24,33 +25,30 @@ class TaskModel(nn.Module):
 
     def forward(self, ids: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
         """ids (N, T), lengths (N,), labels (B,) -> the scalar loss of the batch."""
-        hidden = self.gpt(ids)  # (N, T, C)
-        task = self.head.loss(self.head(_extract(hidden, lengths)), labels)
         if self.lm_weight == 0:
+            task = self.head.loss(self.outputs(ids, lengths), labels)
             self.parts = (task.detach(), torch.zeros_like(task))
             return task
-        lm = self._lm_losses(hidden, ids, lengths).mean()
+        padding = Padding.after(lengths, ids.shape[1])
+        hidden = self.gpt(ids, padding)  # (R, C)
+        task = self.head.loss(self.head(hidden[padding.last]), labels)
+        lm = self._lm_losses(hidden, ids, padding).mean()
         self.parts = (task.detach(), lm.detach())
         return task + self.lm_weight * lm
 
     def outputs(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """ids (N, T), lengths (N,) -> the head's outputs (B, K)."""
-        return self.head(_extract(self.gpt(ids), lengths))
-
-    def _lm_losses(self, hidden: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
-        """(N,): each sequence's mean over its own targets, all but its first id, delimiter and
-        extract token included.
+        """ids (N, T), lengths (N,) -> the head's outputs (B, K), from the state at each sequence's
+        last id, its extract token.
         """
-        T = ids.shape[1]
-        mask = (
-            torch.arange(1, T, device=ids.device) < lengths[:, None]
-        )  # (N, T-1): target t is not padding
-        # Logits are computed for real targets only: they are the dearest part of a small model.
-        found = token_losses(self.gpt.lm_logits(hidden[:, :-1][mask]), ids[:, 1:][mask])
+        return self.head(self.gpt(ids, Padding.after(lengths, ids.shape[1]), last=True))
+
+    def _lm_losses(self, hidden: Tensor, ids: Tensor, padding: Padding) -> Tensor:
+        """(R, C) -> (N,): each sequence's mean over its own targets, all but its first id,
+        delimiter and extract token included.
+        """
+        mask = padding.real[:, 1:]  # (N, T-1): target t is not padding
+        predicts = torch.ones(len(hidden), dtype=torch.bool, device=ids.device)
+        predicts[padding.last] = False
+        found = token_losses(self.gpt.lm_logits(hidden[predicts]), ids[:, 1:][mask])
         losses = found.new_zeros(mask.shape).masked_scatter(mask, found)
         return per_sequence_loss(losses, mask)
-
-
-def _extract(hidden: Tensor, lengths: Tensor) -> Tensor:
-    """(N, T, C) -> (N, C): the state at each sequence's last id, its extract token."""
-    return hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1]

@@ -99,6 +99,9 @@ def test_attention_in_steps_is_the_fused_kernel_s() -> None:
     expected = (weights @ v.flatten(0, 1)).view(2, 4, 12, 8)
     torch.manual_seed(0)
     assert torch.allclose(attend_in_steps(q, k, v, 0.4), expected, atol=1e-6)
+    seen = torch.arange(12) < torch.tensor([[[[5]]], [[[12]]]])  # (2, 1, 1, 12): two lengths
+    fused = F.scaled_dot_product_attention(q[:, :, :1], k, v, attn_mask=seen)
+    assert torch.allclose(attend_in_steps(q[:, :, :1], k, v, 0.0, seen), fused, atol=1e-6)
 
 
 def test_matrix_dropout_drops_one_matrix_for_look_up_and_softmax() -> None:

@@ -45,8 +45,8 @@ def in_float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-def model_for(task: Task, dropout: float = 0.0, **settings: Any) -> TaskModel:
-    gpt = samples.model(1, VOCABULARY, context=CONTEXT, dropout=0.0)
+def model_for(task: Task, dropout: float = 0.0, kind: str = "gpt", **settings: Any) -> TaskModel:
+    gpt = samples.model(1, VOCABULARY, context=CONTEXT, dropout=0.0, kind=kind, units=40)
     config = FinetuneConfig(task=task.name, classifier_dropout=dropout, **settings)
     model = make_task_model(gpt, TaskSet(task, [], []), config).double()
     with torch.no_grad():  # larger than at the start, so that mistakes show
@@ -63,9 +63,9 @@ def encoded(task: Task, labels: Sequence[float]) -> list[Encoded]:
     ]
 
 
-def loss_of(model: TaskModel, examples: list[Encoded], task: Task) -> float:
+def loss_of(model: TaskModel, examples: list[Encoded], task: Task) -> Tensor:
     ids, lengths, labels = make_batch(examples, task.regression)
-    return float(model(ids, lengths, labels.double() if task.regression else labels).detach())
+    return model(ids, lengths, labels.double() if task.regression else labels)
 
 
 def states(gpt: GPT, sequence: Sequence[int]) -> Tensor:
@@ -111,21 +111,32 @@ LOSSES: list[tuple[str, list[float], dict[str, Any]]] = [
     ("cola", [0, 1, 1, 0], {}), ("snli", [2, 0, 1, 2], {}), ("mrpc", [1, 0, 0, 1], {}),
     ("race", [3, 0, 2, 1], {}), ("stsb", SCORES, {}), ("rte", [0, 1, 1, 0], {"lm_weight": 0.0}),
     ("stsb", SCORES, {"lm_weight": 0.0, "regression": "mse"}),
+    ("cola", [0, 1, 1, 0], {"kind": "lstm"}),
+    ("rte", [0, 1, 1, 0], {"lm_weight": 0.0, "kind": "lstm"}),
 ]
 
 
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize(("name", "labels", "settings"), LOSSES)
 def test_task_and_auxiliary_loss(name: str, labels: list[float], settings: dict[str, Any]) -> None:
-    """And a batch has the mean of its examples alone: padding and company change nothing."""
+    """With their gradients; and a batch has the mean of its examples alone: padding and company
+    change nothing.
+    """
     task = TASKS[name]
     model, examples = model_for(task, **settings), encoded(task, labels)
-    rows = [example.sequences for example in examples]
-    auxiliary = 0.0 if settings else 0.5 * straight_auxiliary(model.gpt, rows)
-    expected = float((straight_loss(model, rows, labels) + auxiliary).detach())
-    assert loss_of(model, examples, task) == pytest.approx(expected, abs=1e-6)
-    alone = [loss_of(model, [example], task) for example in examples]
-    assert loss_of(model, examples[::-1], task) == pytest.approx(sum(alone) / 4, abs=1e-6)
+    rows, parameters = [example.sequences for example in examples], list(model.parameters())
+    expected = straight_loss(model, rows, labels)
+    if settings.get("lm_weight") != 0:
+        expected = expected + 0.5 * straight_auxiliary(model.gpt, rows)
+    found = loss_of(model, examples, task)
+    assert float(found.detach()) == pytest.approx(float(expected.detach()), abs=1e-6)
+    gradients = (torch.autograd.grad(loss, parameters) for loss in (found, expected))
+    for own, straight in zip(*gradients, strict=True):
+        assert torch.allclose(own, straight, atol=1e-6)  # the losses are fp32
+    with torch.no_grad():
+        alone = [float(loss_of(model, [example], task)) for example in examples]
+        turned = float(loss_of(model, examples[::-1], task))
+    assert turned == pytest.approx(sum(alone) / 4, abs=1e-6)
 
 
 @pytest.mark.usefixtures("in_float64")
