@@ -1,4 +1,4 @@
-"""The traffic of gpt1/train/cost_model.py against two ranks on two hosts (network namespaces)
+"""The traffic of benchmarks/scaling.py against two ranks on two hosts (network namespaces)
 whose link is bounded with `tc`.
 
     python benchmarks/link.py [--quick]        needs root and iproute2
@@ -22,7 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.link_rank import SHAPE
-from gpt1.train.cost_model import HEADERS, sent_bytes
+from benchmarks.scaling import HEADERS, sent_bytes
 from tests.cluster.host import Host
 from tests.cluster.network import NET, Network
 from tests.cluster.world import World, why_not

@@ -61,9 +61,6 @@ class StoreTravel:
     def upload(self, folder: Path, name: str, file: Path) -> None:
         self.store.objects.upload(f"{self._key(folder)}/{name}", file)
 
-    def write(self, folder: Path, name: str, data: bytes) -> None:
-        self.store.objects.write(f"{self._key(folder)}/{name}", data)
-
     def read(self, folder: Path, name: str) -> bytes | None:
         found = self.store.objects.read(f"{self._key(folder)}/{name}")
         return None if found is None else found.data

@@ -30,7 +30,6 @@ from gpt1.tasks.job import FinetuneJob, load_pretrained, random_model, run_job
 from gpt1.tasks.metrics import score_line
 from gpt1.tasks.pieces import Pieces, load_pieces, select_pieces
 from gpt1.train.checkpoint import sha256
-from gpt1.train.cost_model import positive_int
 from gpt1.train.trainer import PrintReporter, Reporter
 from gpt1.weights.store import MODEL_FILE
 
@@ -183,6 +182,13 @@ def _choose(jobs: Sequence[FinetuneJob], arguments: argparse.Namespace) -> list[
     given = {"max_length": arguments.max_length, "precision": arguments.precision}
     own = {setting: value for setting, value in given.items() if value}
     return [replace(job, config=job.config.model_copy(update=own)) for job in found]
+
+
+def positive_int(text: str) -> int:
+    """A whole number of at least 1. argparse.ArgumentTypeError for anything else."""
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number of at least 1")
+    return int(text)
 
 
 def _facet(job: FinetuneJob, name: str) -> str | int:

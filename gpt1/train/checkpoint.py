@@ -213,10 +213,6 @@ class CheckpointStorage(Protocol):
         """What is stored as `name`, or None."""
         ...
 
-    def write(self, folder: Path, name: str, data: bytes) -> None:
-        """Store bytes as `name`."""
-        ...
-
     def delete(self, folder: Path, names: Sequence[str]) -> None:
         """Delete files, in this order."""
         ...
@@ -247,12 +243,6 @@ class FolderStorage:
             return (folder / name).read_bytes()
         except FileNotFoundError:
             return None
-
-    def write(self, folder: Path, name: str, data: bytes) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        private = folder / f"{PRIVATE}{name}"
-        private.write_bytes(data)
-        self.upload(folder, name, private)
 
     def delete(self, folder: Path, names: Sequence[str]) -> None:
         for name in names:

@@ -18,6 +18,7 @@ import torch
 
 from gpt1.model.config import ModelConfig
 from gpt1.train.cost_model import peak_of
+from gpt1.wording import span
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.jsonl"
@@ -210,15 +211,8 @@ def step_line(
     return (
         f"step {step}/{steps} | loss {loss} | lr {row['lr']:.2e} | norm"
         f" {row['gradient_norm']:.2f} | {speed['tokens_per_second']:,.0f} tokens/s | {rate} | ETA"
-        f" {clock(seconds)}"
+        f" {span(seconds)}"
     )
-
-
-def clock(seconds: float) -> str:
-    """1:02:03 or 2:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def _tflops(value: float) -> str:

@@ -9,8 +9,6 @@ import math
 import os
 import re
 import shutil
-import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +20,10 @@ from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.text.vocabulary import Vocabulary
-from gpt1.train import cost_model
 from gpt1.train import memory as memory_room
 from gpt1.train._deepspeed_private import import_deepspeed
 from gpt1.train.config import Schedule, from_json, learning_rate
-from gpt1.train.cost_model import data_bytes, expected_seconds, parts
+from gpt1.train.cost_model import expected_seconds, parts
 from gpt1.train.memory import Memory, checkpoint_bytes, free_memory, memory, read_groups
 from gpt1.weights.checkpoint import Checkpoint, save_checkpoint
 from gpt1.weights.store import load_model
@@ -249,23 +246,3 @@ def test_bytes_of_a_checkpoint(ranks: RankGroup, tmp_path: Path) -> None:
     tiny.train_on(ranks, SMALL, place)
     size = sum(file.stat().st_size for file in Path(place.output).glob("checkpoints/*/*"))
     assert size == pytest.approx(checkpoint_bytes(model.parameters()), rel=0.02)
-    assert 0 < Path(place.train[0]).stat().st_size - data_bytes(360, VOCABULARY.size) < 2000
-
-
-CASES = [
-    ("--ranks 1,8", 0, "| 8 | "),
-    ("--device Foo", 2, "the peak FLOP/s of 'Foo' is unknown"),
-    ("--mfu nan", 2, "--mfu: found 'nan', expected a number above 0"),
-    ("--ranks 1,x", 2, "--ranks: found 'x', expected a whole number of at"),
-]
-
-
-@pytest.mark.parametrize(("given", "status", "said"), CASES)
-def test_the_command_line(
-    given: str, status: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["cost_model", *given.split()])
-    with suppress(SystemExit):  # of argparse, which ends with 2
-        assert cost_model.main() == status
-    printed = capsys.readouterr()
-    assert said in (printed.err if status else printed.out)
