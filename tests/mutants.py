@@ -31,8 +31,8 @@ MUTANTS: dict[str, tuple[str, ...]] = {
         "pipeline/context.py", "if seen.damage(found) if found", "if False if found",
         "pipeline/test_plan.py"),
     "order that depends on ranks": (
-        "gpt1/train/pretrain.py", "range(ranks.rank, config.batch // size, ranks.world)",
-        "range(config.batch // size // ranks.world)", "gpt1/test_train_elastic.py"),
+        "gpt1/train/trainer.py", "range(ranks.rank, config.batch_size // size, ranks.world)",
+        "range(config.batch_size // size // ranks.world)", "gpt1/test_train_elastic.py"),
     "dropout not seeded": (
         "gpt1/train/engine.py", "seed_micro_batch(self.seed, step, micro_batch.index)", "pass",
         "gpt1/test_train_resume.py"),
