@@ -316,7 +316,7 @@ class PretrainConfig(Settings):
         """The ZeRO stage in force: a rank alone does without DeepSpeed and computes as ZeRO 0
         does, unless `zero_on_one_rank`.
         """
-        return self.zero if ranks > 1 or self.zero_on_one_rank else 0
+        return self.zero if self.uses_deepspeed(ranks) else 0
 
     def uses_deepspeed(self, ranks: int) -> bool:
         """Whether DeepSpeed computes the steps of so many ranks, and not plain torch."""
@@ -404,15 +404,19 @@ def _known(file: Path, values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-ROLLBACK = {"max_rollbacks", "skip_batches", "loss_spike_threshold"}
-"""Settings that a resumed training may change: what was skipped so far is in the history."""
+MAY_CHANGE = {
+    "zero", "zero_on_one_rank", "deepspeed", "max_rollbacks", "skip_batches", "loss_spike_threshold",
+}  # fmt: skip
+"""Settings that a resumed training may change: those of DeepSpeed change only the order of sums,
+and what was skipped so far is in the history.
+"""
 
 
 def differing(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The names of the settings (`PretrainConfig.semantic` and what else decides the result) in
     which a checkpoint differs from `now`.
     """
-    names = [name for name in {**saved, **now} if name not in ROLLBACK]
+    names = [name for name in {**saved, **now} if name not in MAY_CHANGE]
     return [name for name in names if saved.get(name) != now.get(name)]
 
 
