@@ -405,7 +405,8 @@ def _known(file: Path, values: dict[str, Any]) -> dict[str, Any]:
 
 
 MAY_CHANGE = {
-    "zero", "zero_on_one_rank", "deepspeed", "max_rollbacks", "skip_batches", "loss_spike_threshold",
+    "zero", "zero_on_one_rank", "deepspeed",
+    "max_rollbacks", "skip_batches", "loss_spike_threshold",
 }  # fmt: skip
 """Settings that a resumed training may change: those of DeepSpeed change only the order of sums,
 and what was skipped so far is in the history.
