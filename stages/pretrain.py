@@ -45,19 +45,16 @@ class Pretrain(Stage):
         """A micro-batch is never split, so every number of ranks that Ray may choose must divide
         the micro-batches.
         """
-        batch, size = settings.batch_size, settings.micro_batch_size
-        micro_batches, most = batch // size, resources.workers or 1
-        if micro_batches % most:
-            from gpt1.train.dist import accumulation  # imports torch, which a plan can do without
-
-            accumulation(batch, size, most)  # raises
+        most = resources.workers or 1
+        micro_batches = settings.accumulation(most) * most
         ranks = range(resources.min_workers or most, most + 1)
         if wrong := [number for number in ranks if micro_batches % number]:
             raise UserError(
                 f"min_workers: Ray may train on any number of ranks from {ranks[0]} to {most}, but"
-                f" {wrong[-1]} cannot share {micro_batches} micro-batches (batch_size {batch} /"
-                f" micro_batch_size {size}); expected min_workers from {wrong[-1] + 1} to {most},"
-                f" or a multiple of {lcm(*ranks)} micro-batches"
+                f" {wrong[-1]} cannot share {micro_batches} micro-batches (batch_size"
+                f" {settings.batch_size} / micro_batch_size {settings.micro_batch_size}); expected"
+                f" min_workers from {wrong[-1] + 1} to {most}, or a multiple of {lcm(*ranks)}"
+                " micro-batches"
             )
 
     @staticmethod

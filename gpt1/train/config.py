@@ -312,6 +312,20 @@ class PretrainConfig(Settings):
             )
         return ModelConfig(vocabulary, layers=self.layers, heads=self.heads, **same)
 
+    def accumulation(self, ranks: int) -> int:
+        """Micro-batches that each of so many ranks computes in a step: the global batch is fixed,
+        and a micro-batch is never split. Raises UserError for a number that does not divide them.
+        """
+        micro_batches = self.batch_size // self.micro_batch_size
+        if micro_batches % ranks:
+            fits = [n for n in range(1, micro_batches + 1) if micro_batches % n == 0]
+            raise UserError(
+                f"workers: {ranks} ranks cannot share {micro_batches} micro-batches (batch_size"
+                f" {self.batch_size} / micro_batch_size {self.micro_batch_size}); expected one of"
+                f" {fits}: change workers or micro_batch_size"
+            )
+        return micro_batches // ranks
+
     def zero_stage(self, ranks: int) -> int:
         """The ZeRO stage in force: a rank alone does without DeepSpeed and computes as ZeRO 0
         does, unless `zero_on_one_rank`.

@@ -128,29 +128,6 @@ def _choose(device: Device) -> torch.device:
     return torch.device("cuda", index)
 
 
-def accumulation(batch: int, micro_batch: int, world: int) -> int:
-    """Micro-batches a rank computes in one step.
-
-    The global batch is fixed and a micro-batch is never split.
-
-    Raises UserError when `micro_batch` x `world` does not divide `batch`.
-    """
-    if batch % micro_batch:
-        raise UserError(
-            f"micro_batch_size: {micro_batch} does not divide batch_size {batch}; choose a divisor"
-            f" of {batch}"
-        )
-    micro_batches = batch // micro_batch
-    if micro_batches % world:
-        fits = [n for n in range(1, micro_batches + 1) if micro_batches % n == 0]
-        raise UserError(
-            f"workers: {world} ranks cannot share {micro_batches} micro-batches (batch_size {batch}"
-            f" / micro_batch_size {micro_batch}); expected one of {fits}: change workers or"
-            " micro_batch_size"
-        )
-    return micro_batches // world
-
-
 # Requests to stop and to save
 
 

@@ -46,7 +46,7 @@ from gpt1.train.checkpoint import (
 )
 from gpt1.train.config import PretrainConfig, RuntimeConfig, differing
 from gpt1.train.deepspeed_engine import DeepSpeedEngine
-from gpt1.train.dist import DistContext, Stopped, StopSignal, accumulation
+from gpt1.train.dist import DistContext, Stopped, StopSignal
 from gpt1.train.divergence import (
     Diverged,
     describe_rollback,
@@ -532,7 +532,7 @@ def make_engine(module: LanguageModelling, config: PretrainConfig, ranks: DistCo
 
     Raises UserError where the ranks cannot share a batch, or DeepSpeed is another than tested.
     """
-    share = accumulation(config.batch_size, config.micro_batch_size, ranks.world)
+    share = config.accumulation(ranks.world)
     optimizer = OptimizerConfig(
         weight_decay=config.weight_decay, clip=config.grad_clip, kind=config.optimizer
     )
