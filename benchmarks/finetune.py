@@ -1,7 +1,7 @@
 """Fine-tuning speed: examples a second against transformers' Trainer, with the same weights,
 examples and batch size, in one run.
 
-    python benchmarks/finetune.py [--quick] [--task sst2|cola] [--rounds 3]
+    python benchmarks/finetune.py [--quick] [--task sst2|cola] [--rounds 2]
 
 The Trainer trains OpenAIGPTForSequenceClassification twice: with its default (random batches,
 padded to each batch's longest) and with its grouping by length. Ours trains the same classifier
@@ -138,7 +138,7 @@ def load(name: str, count: int) -> tuple[TaskSet, int]:
 
 
 def settings(lm_weight: float) -> FinetuneConfig:
-    """One epoch, as the paper trains."""
+    """One epoch with the paper's settings."""
     return FinetuneConfig(
         task="sst2", seed=1, lr=RATE, epochs=1, batch_size=BATCH, lm_weight=lm_weight,
         log_every=10_000,

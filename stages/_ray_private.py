@@ -40,7 +40,8 @@ def placement_group_cleanup(info: Callable[[str], None]) -> Iterator[None]:
 
     def watch() -> None:
         while not over.wait(INTERVAL):
-            remove_orphaned_groups()
+            with contextlib.suppress(Exception):  # of a cluster that does not answer now
+                remove_orphaned_groups()
 
     watcher = threading.Thread(target=watch, name="placement groups", daemon=True)
     watcher.start()
@@ -49,7 +50,8 @@ def placement_group_cleanup(info: Callable[[str], None]) -> Iterator[None]:
     finally:
         over.set()
         watcher.join()
-        remove_orphaned_groups()
+        with contextlib.suppress(Exception):  # which would hide how the training ended
+            remove_orphaned_groups()
 
 
 def remove_orphaned_groups() -> None:

@@ -75,5 +75,11 @@ def _semantic(artifact: Artifact) -> dict[str, Any]:
     place in a report.
     """
     fields = importlib.import_module(_module(artifact.stage)).STAGE.settings_model.model_fields
-    placed = {name for name, field in fields.items() if field_marks(field).get("runtime")}
-    return {name: value for name, value in artifact.settings.items() if name not in placed}
+    marks = {name: field_marks(field) for name, field in fields.items()}
+    settings = artifact.settings
+    placed = {
+        name
+        for name, mark in marks.items()
+        if mark.get("runtime") and not settings.get(mark.get("unless", ""))
+    }
+    return {name: value for name, value in settings.items() if name not in placed}

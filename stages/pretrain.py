@@ -178,7 +178,6 @@ def _runtime(vocabulary: Vocabulary, context: Context) -> RuntimeConfig:
         initial=str(weights.path.parent) if weights else "",
         initial_sha256=_sha256(weights) if weights else "",
         prompts=_prompts(vocabulary),
-        run=context.attempt.parent.name,  # the fingerprint, by which the tracker knows the run
         device="cuda" if context.resources.gpus else "cpu",
         threads=max(1, int(context.resources.cpus)),
     )

@@ -11,7 +11,7 @@ seed. Each finished job appends a row to RESULTS/finetune.jsonl; the log and the
 pre-training are copied to RESULTS, up to its last validation where time ended it; fine-tuning
 starts from its last snapshot then. If time ends, what is there is the result. compare.py makes the
 table. What an earlier pre-training left in FOLDER/output is removed. Needs torch, numpy,
-safetensors and pyarrow.
+safetensors, pyarrow and pydantic.
 """
 
 from __future__ import annotations
@@ -128,6 +128,7 @@ def plan(options: argparse.Namespace, speed: float) -> int:
     every = -(-steps // options.validations)
     config |= {
         "max_steps": steps, "warmup_steps": min(steps - 1, max(1, round(warmup * steps))),
+        "lr": given.lr, "lr_scaling": "none",
         "validate_every": every, "snapshot_every": every, "log_every": min(20, every),
         "preflight": False, "checkpoint_every": 0,
     }  # fmt: skip

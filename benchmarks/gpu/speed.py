@@ -9,8 +9,8 @@ the order of CONTENDERS until `--limit` seconds are over, and each one's row is 
 RESULTS/speed.jsonl when it is measured. Rows of ours with a comma are experiments or settings that
 the product does not choose by itself; the row `gpt1` is what pre-training runs. Then the fastest of
 ours is profiled (profile.json: milliseconds of a step by kind of kernel). Needs torch, numpy,
-safetensors and pyarrow; contenders whose library is missing (transformers, DeepSpeed) say so in
-their row.
+safetensors, pyarrow and pydantic; contenders whose library is missing (transformers, DeepSpeed)
+say so in their row.
 
 Losses without dropout are compared before and after. Exit status 1 below the bar: the row `gpt1` at
 least 1.1 times the best other contender, a compiled one among them, and 50 % model FLOPs

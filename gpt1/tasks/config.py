@@ -17,8 +17,8 @@ from gpt1.settings import (
 )
 from gpt1.tasks.table import ZERO_SHOT_ONLY, task_named
 from gpt1.tasks.transforms import SHORTEST, Truncation
+from gpt1.train.config import Precision
 
-Precision = Literal["fp32", "bf16"]
 Regression = Literal["soft", "mse"]
 
 

@@ -144,6 +144,11 @@ class Finetuner(Trainer):
         )  # fmt: skip
         self.per_epoch = batches.per_epoch
         steps = self.per_epoch * config.epochs
+        if config.warmup(steps) >= steps:
+            raise UserError(
+                f"warmup_steps: {config.warmup(steps)} must be less than the {steps} steps of"
+                f" {data.task.name}; lower it, or raise epochs"
+            )
         rate = partial(
             learning_rate, max_lr=config.lr, warmup=config.warmup(steps), steps=steps,
             schedule="linear",

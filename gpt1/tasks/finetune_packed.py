@@ -58,7 +58,8 @@ def read_jobs(config: Path) -> list[FinetuneJob]:
         )
         raise UserError(message) from error
     except (ValueError, KeyError, TypeError) as error:
-        message = f"{config}: not the jobs of a packed folder ({error!r}); run `gpt1 pack` again"
+        reason = " ".join(str(error).split())
+        message = f"{config}: not the jobs of a packed folder ({reason}); run `gpt1 pack` again"
         raise UserError(message) from error
 
 

@@ -67,7 +67,7 @@ class FinetuneJob:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FinetuneJob:
-        """The inverse of `to_dict`. Raises KeyError, TypeError or UserError for other keys."""
+        """The inverse of `to_dict`. KeyError, TypeError, ValueError or UserError for others."""
         shape = ModelConfig.from_dict(values["shape"]) if values["shape"] else None
         return cls(**{**values, "config": FinetuneConfig(**values["config"]), "shape": shape})
 

@@ -40,6 +40,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from gpt1 import fault
+from gpt1.errors import UserError
 from gpt1.paths import leads_out
 
 if TYPE_CHECKING:  # the stages' contract imports this file, and must not import torch
@@ -127,13 +128,12 @@ class _Record(BaseModel):
 
 class CheckpointFacts(_Record):
     """The training that wrote a checkpoint: its configuration as JSON values, the number of ranks,
-    the ZeRO stage in force, and the name of its run.
+    and the ZeRO stage in force.
     """
 
     config: dict[str, Any]
     ranks: int
     zero: int
-    run: str
 
 
 class FileDigest(_Record):
@@ -228,12 +228,10 @@ class FolderStorage:
 
     def upload(self, folder: Path, name: str, file: Path) -> None:
         _sync(file)
-        if file == folder / name:
-            return
         folder.mkdir(parents=True, exist_ok=True)
         file.replace(folder / name)
-        _sync(folder)
-        _sync(folder.parent)
+        for place in (folder, folder.parent, folder.parent.parent):
+            _sync(place)
 
     def download(self, folder: Path, name: str, file: Path) -> Path | None:  # noqa: ARG002
         return folder / name if (folder / name).is_file() else None
@@ -348,7 +346,13 @@ class CheckpointManager:
     def _settle(self) -> None:
         if self._in_flight is not None:
             in_flight, self._in_flight = self._in_flight, None
-            in_flight.result()
+            try:
+                in_flight.result()
+            except (OSError, SafetensorError) as error:
+                raise UserError(
+                    f"{self.folder}: a checkpoint could not be written ({error}); make room, then"
+                    " run the same command to resume from the one before it"
+                ) from error
 
     def _write(
         self, step: int, facts: CheckpointFacts, history: str, snapshots: Mapping[str, str],

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.dataclasses import dataclass
 
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
@@ -34,6 +35,12 @@ FOLLOWS_FROM = {
     "bf16": "precision", "fp16": "precision", "optimizer": "optimizer", "scheduler": "schedule",
 }
 """Keys of DeepSpeed's configuration, and the setting that each follows from."""
+OVERRIDES = (
+    "zero_optimization", "aio", "comms_logger", "flops_profiler", "gradient_predivide_factor",
+    "memory_breakdown", "prescale_gradients", "steps_per_print", "wall_clock_breakdown",
+)
+"""Keys that a user may override; DeepSpeed ignores a key that it does not know."""
+Precision = Literal["fp32", "bf16"]
 Schedule = Literal["cosine", "linear", "constant"]
 
 
@@ -106,7 +113,7 @@ class PretrainConfig(Settings):
         0.002, ge=0, lt=1, json_schema_extra=paper("4.1"),
         description="Warmup as a fraction of `max_steps`.",
     )
-    schedule: Literal["cosine", "linear", "constant"] = Field(
+    schedule: Schedule = Field(
         "cosine", json_schema_extra=paper("4.1"),
         description="Learning-rate schedule after the warmup.",
     )
@@ -130,7 +137,7 @@ class PretrainConfig(Settings):
         description="IDs of training books (in books.parquet) that do not count in the loss. The"
         " batches stay the same, so runs with and without a book form an exact pair.",
     )
-    precision: Literal["fp32", "bf16"] = Field(
+    precision: Precision = Field(
         "fp32", description="Compute precision; weights stay in fp32.",
     )
     zero: Literal[0, 1, 2, 3] = Field(
@@ -191,9 +198,9 @@ class PretrainConfig(Settings):
         description="Maximum number of rollbacks: after a diverged loss, go back to an earlier"
         " checkpoint and skip batches (recorded as a deviation); 0: stop instead.",
     )
-    skip_batches: int = Field(
-        2, ge=2, le=100_000,
-        description="Batches to skip after a rollback, ending with the one whose loss diverged.",
+    skip_batches: int = runtime_field(
+        2, "Batches to skip after a rollback, ending with the one whose loss diverged.",
+        ge=2, le=100_000, unless="max_rollbacks",
     )
     reference_2018: bool = runtime_field(
         False, "Match the 2018 code: `optimizer: reference`, `embedding_dropout: matrix`.",
@@ -242,9 +249,10 @@ class PretrainConfig(Settings):
     @field_validator("deepspeed")
     @classmethod
     def _overrides(cls, given: dict[str, Any]) -> dict[str, Any]:
-        for key, setting in FOLLOWS_FROM.items():
-            if key in given:
+        for key in given.keys() - set(OVERRIDES):
+            if setting := FOLLOWS_FROM.get(key):
                 raise ValueError(f"found {key}, which follows from {setting}; set that instead")
+            raise ValueError(f"found {key!r}, expected keys among {', '.join(OVERRIDES)}")
         zero = given.get("zero_optimization", {})
         if not isinstance(zero, dict) or "stage" in zero:
             raise ValueError(
@@ -337,7 +345,7 @@ class PretrainConfig(Settings):
         return ranks > 1 or self.zero_on_one_rank
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Prompt:
     """The beginning of a sample, as text and as ids of the vocabulary."""
 
@@ -345,7 +353,7 @@ class Prompt:
     ids: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class RuntimeConfig:
     """Where the data and results of a training are; paths that all its ranks can read."""
 
@@ -366,8 +374,6 @@ class RuntimeConfig:
     initial_sha256: str = ""
     """Of those weights' file."""
     prompts: tuple[Prompt, ...] = ()
-    run: str = ""
-    """Name of the run in the records (the tracker's), kept in each checkpoint."""
     stop_after: int = 0
     """Stop, with a checkpoint, after so many steps of this process; 0: at the end."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -385,45 +391,38 @@ def from_json(file: Path) -> tuple[PretrainConfig, RuntimeConfig]:
 
     Raises UserError for a missing file, bad JSON, or unknown, missing or impossible values.
     """
+    where = "config"
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
-        config, values = PretrainConfig(**document["config"]), dict(document["runtime"])
-        for name in ("train", "held_out", "earlier"):
-            values[name] = tuple(str(file.parent / path) for path in values.get(name, ()))
-        for name in ("books", "vocabulary", "output", "initial"):
-            if values.get(name):
-                values[name] = str(file.parent / values[name])
-        values["prompts"] = tuple(
-            Prompt(prompt["text"], tuple(prompt["ids"])) for prompt in values.get("prompts", ())
-        )
-        return config, RuntimeConfig(**_known(file, values))
-    except FileNotFoundError as error:
+        config = PretrainConfig(**document["config"])
+        where = "runtime"
+        runtime = RuntimeConfig(**document["runtime"])
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise UserError(
             f"{file}: no such file; expected a JSON document with `config` and `runtime`"
         ) from error
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, ("config", *first["loc"])))
-        raise UserError(f"{file}: {where}: {first['msg']}; correct it") from error
+        key = ".".join(map(str, (where, *first["loc"])))
+        raise UserError(f"{file}: {key}: {first['msg']}; correct it") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{file}: not a pre-training configuration ({error!r}); run `gpt1 pack` again"
         ) from error
-
-
-def _known(file: Path, values: dict[str, Any]) -> dict[str, Any]:
-    expected = [field.name for field in fields(RuntimeConfig)]
-    if unknown := sorted(values.keys() - set(expected)):
-        raise UserError(f"{file}: unknown keys {unknown}; expected {expected}")
-    return values
+    places: dict[str, Any] = {}
+    for name in ("train", "held_out", "earlier"):
+        places[name] = tuple(str(file.parent / path) for path in getattr(runtime, name))
+    for name in ("books", "vocabulary", "output", "initial"):
+        path = getattr(runtime, name)
+        places[name] = path and str(file.parent / path)
+    return config, replace(runtime, **places)
 
 
 MAY_CHANGE = {
-    "zero", "zero_on_one_rank", "deepspeed",
-    "max_rollbacks", "skip_batches", "loss_spike_threshold",
+    "zero", "zero_on_one_rank", "max_rollbacks", "skip_batches", "loss_spike_threshold",
 }  # fmt: skip
-"""Settings that a resumed training may change: those of DeepSpeed change only the order of sums,
-and what was skipped so far is in the history.
+"""Settings that a resumed training may change: the ZeRO stage changes only the order of sums, and
+what was skipped so far is in the history.
 """
 
 
@@ -431,8 +430,10 @@ def differing(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The names of the settings (`PretrainConfig.semantic` and what else decides the result) in
     which a checkpoint differs from `now`.
     """
-    names = [name for name in {**saved, **now} if name not in MAY_CHANGE]
-    return [name for name in names if saved.get(name) != now.get(name)]
+    defaults = PretrainConfig.model_validate({}).semantic()
+    known = {**defaults, **saved}  # a setting that a later version has: its default
+    names = [name for name in {**known, **now} if name not in MAY_CHANGE]
+    return [name for name in names if known.get(name) != now.get(name)]
 
 
 def learning_rate(

@@ -45,7 +45,7 @@ class DeepSpeedEngine(Engine):
         self, module: nn.Module, optimizer: OptimizerConfig, config: PretrainConfig,
         ranks: DistContext, accumulation: int,
     ) -> None:
-        deepspeed = import_deepspeed(ranks.device)
+        deepspeed = ranks.run_on_all_ranks(lambda: import_deepspeed(ranks.device))
         if ranks.device.type == "cpu":
             keep_freed_memory()
         self.ranks = ranks
@@ -68,12 +68,13 @@ class DeepSpeedEngine(Engine):
                 model=module.to(ranks.device), optimizer=make_optimizer(module, optimizer),
                 config=deepspeed_config(config, accumulation), dist_init_required=False,
             )
-        except (ValueError, AssertionError) as error:  # pydantic's are ValueErrors
+        except Exception as error:  # of many types
             if not config.deepspeed:
                 raise
+            reason = " ".join(str(error).split())
             raise UserError(
                 f"deepspeed: DeepSpeed refuses its configuration with {config.deepspeed}"
-                f" ({error}); correct these overrides"
+                f" ({reason}); correct these overrides"
             ) from error
         self.module = self.engine.module
 

@@ -166,9 +166,8 @@ class StopSignal:
         self, ranks: DistContext, output: Path, minutes: float = 0.0, stop_after: int = 0,
         clock: Callable[[], float] = time.monotonic, asked: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.ranks, self.file, self.minutes, self.left, self.clock = (
-            ranks, output / STOP_FILE, minutes, stop_after, clock,
-        )
+        self.ranks, self.file, self.minutes, self.clock = ranks, output / STOP_FILE, minutes, clock
+        self.stop_after = self.left = stop_after
         self._asked = asked
         self._saved = clock()
         self._terminated = threading.Event()
@@ -231,7 +230,7 @@ class StopSignal:
         stop, save = self._terminated.is_set(), False
         if self.ranks.is_main:
             self.left -= 1
-            stop = stop or self.left == 0 or self.file.exists() or self._asked()
+            stop = stop or self.file.exists() or self._asked() or self.left <= 0 < self.stop_after
             save = self.minutes > 0 and self.clock() - self._saved >= 60 * self.minutes
         return torch.tensor([stop, save], dtype=torch.int32)
 

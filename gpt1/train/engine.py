@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from gpt1.errors import UserError
 from gpt1.rng import seed_micro_batch
 from gpt1.train.checkpoint import WEIGHTS, TrainingState
+from gpt1.train.config import Precision
 from gpt1.train.reference_adam import ReferenceAdam
 
-Precision = Literal["fp32", "bf16"]
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of both kinds of optimizer
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 NEVER = 2**31 - 1

@@ -15,6 +15,7 @@ it holds everything its step has reported.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -201,6 +202,12 @@ class PretrainData:
     validation: SequenceSampler
     vocabulary: Vocabulary
 
+    @property
+    def sha256(self) -> str:
+        """Of the books' content, in their order."""
+        books = [*self.train.shards.spans, *self.validation.shards.spans]
+        return hashlib.sha256("".join(book.sha256 for book in books).encode()).hexdigest()
+
     @cached_property
     def held_out(self) -> HeldOut:
         """The held-out sequences, book by book."""
@@ -229,12 +236,10 @@ class Pretrainer(Trainer):
             storage,
         )  # fmt: skip
         decides = {
-            **config.semantic(), "vocabulary": data.vocabulary.sha256,
+            **config.semantic(), "vocabulary": data.vocabulary.sha256, "data": data.sha256,
             "initial_sha256": runtime.initial_sha256,
         }  # fmt: skip
-        self.facts = CheckpointFacts(
-            config=decides, ranks=ranks.world, zero=engine.stage, run=runtime.run
-        )
+        self.facts = CheckpointFacts(config=decides, ranks=ranks.world, zero=engine.stage)
         self.stop_signal = StopSignal(
             ranks, self.output, config.checkpoint_minutes, runtime.stop_after,
             asked=reporter.should_stop,
@@ -261,7 +266,7 @@ class Pretrainer(Trainer):
                         self.after_step(self.train_step())
                     except Diverged as diverged:
                         self.roll_back(diverged)
-            except Stopped:
+            except (Stopped, Diverged):  # which all ranks raise together
                 self._settle()
                 raise
             self._settle()
@@ -571,7 +576,7 @@ def open_pretrainer(
 ) -> Pretrainer:
     """Connect the ranks, open the data, check that the training fits. Raises: see `pretrain`."""
     ranks = DistContext.connect(runtime.device, runtime.threads)
-    data = open_data(config, runtime)
+    data = ranks.run_on_all_ranks(lambda: open_data(config, runtime))
     if config.preflight:
         check_before_training(config, config.shape(data.vocabulary.size), ranks, reporter.info)
     return Pretrainer(config, runtime, ranks, data, reporter, storage)

@@ -62,7 +62,9 @@ WRONG = [
     ('{"config": {"deepspeed": {"bf16": {}}}}', "bf16, which follows from precision"),
     ('{"config": {"deepspeed": {"zero_optimization": {"stage": 2}}}}', "without stage; set zero"),
     ('{"config": {"zero": 4}}', "config.zero: Input should be 0, 1, 2 or 3"),
-    ('{"config": {}, "runtime": {"train": [], "places": 1}}', r"unknown keys \['places'\]"),
+    ('{"config": {}, "runtime": {"books": ""}}', "runtime.train: Field required"),
+    ('{"config": {}, "runtime": {"train": "a"}}', "runtime.train: Input should be a valid tuple"),
+    ('{"config": {"deepspeed": {"bf61": {}}}}', "found 'bf61', expected keys among"),
     ("{", "not a pre-training configuration"), (None, "no such file"),
 ]  # fmt: skip
 

@@ -36,7 +36,7 @@ from pipeline.store import Store
 from tests.pipeline.conftest import Move
 
 SNAPSHOT = "step-00000010.safetensors"
-FACTS = CheckpointFacts(config={"a": 1.0, "books": ["café"]}, ranks=2, zero=1, run="run")
+FACTS = CheckpointFacts(config={"a": 1.0, "books": ["café"]}, ranks=2, zero=1)
 
 
 class Host:
