@@ -47,9 +47,7 @@ def model() -> GPT:
     return GPT(SHAPE, torch.Generator().manual_seed(5))
 
 
-def gradient_of(
-    place: Place, chunk: int = 0, compiled: bool = False
-) -> tuple[float, Gradient]:
+def gradient_of(place: Place, chunk: int = 0, compiled: bool = False) -> tuple[float, Gradient]:
     """The mean of the micro-batches' losses, and of their gradients, over all ranks (gloo)."""
     ranks, module = DistContext.connect("cpu", threads=1), LanguageModelling(model(), chunk)
     if compiled:
@@ -100,9 +98,7 @@ def test_the_gradient_is_that_of_the_batch_without_them(
 
 
 @pytest.mark.slow
-def test_so_is_that_of_two_ranks_with_every_zero_stage(
-    ranks: RankGroup, place: Place
-) -> None:
+def test_so_is_that_of_two_ranks_with_every_zero_stage(ranks: RankGroup, place: Place) -> None:
     expected = agrees(place, *ranks.call(gradient_of, place), *ranks.call(gradient_of, place, 5))
     for stage in range(4):
         for found in ranks.call(step_of, place, stage):
@@ -118,9 +114,7 @@ def test_a_book_that_is_never_read_changes_no_bit(tmp_path: Path) -> None:
     assert output_of(other) == output_of(place)
 
 
-def test_a_batch_of_excluded_books_alone_has_neither_loss_nor_gradient(
-    place: Place
-) -> None:
+def test_a_batch_of_excluded_books_alone_has_neither_loss_nor_gradient(place: Place) -> None:
     """And a killed run resumes to the same bytes."""
     config = with_settings(
         EXCLUDING, batch_size=2, micro_batch_size=1, log_every=1,
@@ -143,8 +137,6 @@ def test_a_batch_of_excluded_books_alone_has_neither_loss_nor_gradient(
     (("held_out0",), "'held_out0' is none of the 3"),
     (("train0", "train1", "train2"), "all 3 training books are excluded"),
 ])  # fmt: skip
-def test_unknown_books_are_refused(
-    books: tuple[str, ...], message: str, place: Place
-) -> None:
+def test_unknown_books_are_refused(books: tuple[str, ...], message: str, place: Place) -> None:
     with pytest.raises(UserError, match=message):
         tiny.train_here(with_settings(CONFIG, exclude_books=books), place)

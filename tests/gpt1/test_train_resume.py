@@ -47,9 +47,7 @@ def attempt(place: Place, folder: Path, *before: Place, **values: Any) -> Place:
     return changed(place, **{"output": str(folder), "earlier": earlier, **values})
 
 
-def test_outputs_are_complete_and_logged_again_at_the_end(
-    place: Place, tmp_path: Path
-) -> None:
+def test_outputs_are_complete_and_logged_again_at_the_end(place: Place, tmp_path: Path) -> None:
     """Who listened may have died with what was logged before a checkpoint."""
     rows, output = tiny.rows_of(place), Path(place.output)
     assert [row["step"] for row in rows if "loss" in row] == LOGGED
@@ -67,9 +65,7 @@ def test_outputs_are_complete_and_logged_again_at_the_end(
 
 
 @torch.no_grad()
-def test_held_out_figures_are_those_of_the_saved_weights_over_each_book(
-    place: Place
-) -> None:
+def test_held_out_figures_are_those_of_the_saved_weights_over_each_book(place: Place) -> None:
     """At the end all windows of 8 tokens, 5 and 9 of them; before it 5 spread over all."""
     digest = tiny.VOCABULARY.sha256
     shards = TokenShards.open([Path(place.held_out[0])], Path(place.books), "held_out", digest)
@@ -93,9 +89,7 @@ def test_held_out_figures_are_those_of_the_saved_weights_over_each_book(
 
 @pytest.mark.parametrize("kills", [[1, 2], [4], [7, 5, 11], [29], [30]])
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
-def test_killed(
-    kills: list[int], precision: Precision, place: Place, tmp_path: Path
-) -> None:
+def test_killed(kills: list[int], precision: Precision, place: Place, tmp_path: Path) -> None:
     """It resumes to the same bytes. Each number counts one attempt's updates, in its own folder."""
     config = with_settings(CONFIG, precision=precision)
     usual = place if precision == "fp32" else attempt(place, tmp_path / "usual")
@@ -119,9 +113,7 @@ def stopped_after(said: str, place: Place) -> int:
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "file", "reporter", "stop_after"])
-def test_asked_to_stop_it_makes_a_checkpoint(
-    how: str, place: Place, tmp_path: Path
-) -> None:
+def test_asked_to_stop_it_makes_a_checkpoint(how: str, place: Place, tmp_path: Path) -> None:
     """No checkpoint is due: the one there is, was made for the request."""
 
     def ask(update: int) -> bool:
@@ -204,9 +196,7 @@ def pair(ranks: RankGroup, tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 @pytest.mark.slow
-def test_sigterm_to_one_rank_stops_all(
-    pair: Place, ranks: RankGroup, tmp_path: Path
-) -> None:
+def test_sigterm_to_one_rank_stops_all(pair: Place, ranks: RankGroup, tmp_path: Path) -> None:
     """After the same step."""
     again = attempt(pair, tmp_path, checkpoint_every=0, trace=True)
     ranks.begin(tiny.train_here, CONFIG, again)

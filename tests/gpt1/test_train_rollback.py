@@ -81,9 +81,7 @@ def test_the_other_batches_keep_their_order(place: Place, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("every", [7, 0])
-def test_any_checkpoint_does_to_go_back_to(
-    every: int, place: Place, tmp_path: Path
-) -> None:
+def test_any_checkpoint_does_to_go_back_to(every: int, place: Place, tmp_path: Path) -> None:
     """Every seven updates, or none at all: then it begins again."""
     other = changed(place, output=str(tmp_path), checkpoint_every=every)
     begins = "rolling back to the start" in train_here(GOES_BACK, other).text
@@ -92,9 +90,7 @@ def test_any_checkpoint_does_to_go_back_to(
     assert events(other) == events(place)
 
 
-def test_killed_after_going_back_it_resumes_to_the_same_bytes(
-    place: Place, tmp_path: Path
-) -> None:
+def test_killed_after_going_back_it_resumes_to_the_same_bytes(place: Place, tmp_path: Path) -> None:
     again = changed(place, output=str(tmp_path))
     with pytest.raises(tiny.Killed):
         train_here(GOES_BACK, again, tiny.killed_in(events(place)[0]["step"] + 1))
@@ -103,9 +99,7 @@ def test_killed_after_going_back_it_resumes_to_the_same_bytes(
     assert events(again) == events(place)
 
 
-def test_after_going_back_the_new_checkpoints_are_kept(
-    place: Place, tmp_path: Path
-) -> None:
+def test_after_going_back_the_new_checkpoints_are_kept(place: Place, tmp_path: Path) -> None:
     """All that was kept is too late to go back to: it begins again, stops, and resumes there."""
     again = changed(place, output=str(tmp_path), checkpoint_every=1)
     config = with_settings(GOES_BACK, skip_batches=4)
@@ -117,9 +111,7 @@ def test_after_going_back_the_new_checkpoints_are_kept(
 
 
 @pytest.mark.parametrize("back", [2, 0])
-def test_a_rate_that_spoils_all_stops_at_last(
-    back: int, place: Place, tmp_path: Path
-) -> None:
+def test_a_rate_that_spoils_all_stops_at_last(back: int, place: Place, tmp_path: Path) -> None:
     message = "already rolled back 2 times" if back else "the loss is nan"
     values = {"lr": 1e38, "max_rollbacks": back, "loss_spike_threshold": 0.0}
     heard = Heard()
