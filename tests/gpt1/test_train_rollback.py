@@ -82,9 +82,13 @@ def test_any_checkpoint_does_to_go_back_to(every: int, place: Place, tmp_path: P
     assert output_of(other) == output_of(place)
 
 
-def test_killed_after_going_back_it_resumes_to_the_same_bytes(place: Place, tmp_path: Path) -> None:
+@pytest.mark.parametrize("later", [1, 9])
+def test_killed_after_going_back_it_resumes_to_the_same_bytes(
+    later: int, place: Place, tmp_path: Path
+) -> None:
+    """Before the next checkpoint, which records what was left out, and after it."""
     again = changed(place, output=str(tmp_path))
-    tiny.train_until_killed(again, events(place)[0]["step"] + 1)
+    tiny.train_until_killed(again, events(place)[0]["step"] + later)
     assert "resuming after step" in train_here(again).text
     assert output_of(again) == output_of(place)
 
