@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.gpt1.tiny_pretraining import CONFIG, write_data, write_json
+from tests.gpt1.tiny_pretraining import write_data, write_json
 
 FEW = "torch,numpy,safetensors,pyarrow,pydantic"
 
@@ -23,7 +23,7 @@ def test_a_rank_alone_pre_trains_without_deepspeed(launcher: str, tmp_path: Path
     assert "No module named deepspeed" in run_with(FEW, "deepspeed").stderr
     place = write_data(tmp_path)
     file = tmp_path / "run.json"
-    write_json(file, CONFIG, place)
+    write_json(file, place)
     done = run_with(FEW, *launcher.split(), "gpt1.train.pretrain", "--config", file)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (Path(place.output) / "model.safetensors").is_file()

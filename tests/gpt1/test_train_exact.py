@@ -131,9 +131,7 @@ def test_fifty_steps_give_the_weights_of_a_plain_loop_over_transformers_model(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", range(4))
-def test_so_do_two_ranks_of_every_zero_stage(
-    stage: int, plain: Weights, ranks: RankGroup
-) -> None:
+def test_so_do_two_ranks_of_every_zero_stage(stage: int, plain: Weights, ranks: RankGroup) -> None:
     """With dropout they give the weights of a rank alone: its numbers are drawn by micro-batch."""
     for fused in (False, True):
         ours, norms = ranks.call(on_a_rank, stage, 0.0, fused)[0]

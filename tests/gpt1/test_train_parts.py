@@ -29,16 +29,7 @@ from gpt1.weights.checkpoint import Checkpoint, save_checkpoint
 from gpt1.weights.store import load_model
 from tests.gpt1 import tiny_pretraining as tiny
 from tests.gpt1.rank_group import RankError, RankGroup
-from tests.gpt1.tiny_pretraining import (
-    CONFIG,
-    MODEL,
-    VOCABULARY,
-    Heard,
-    Place,
-    changed,
-    train_here,
-    with_settings,
-)
+from tests.gpt1.tiny_pretraining import MODEL, VOCABULARY, Heard, Place, changed, train_here
 
 COSINE = 0.5 * (1 + math.cos(math.pi / 4))
 
@@ -82,7 +73,7 @@ def test_wrong_files_are_refused(text: str | None, named: str, tmp_path: Path) -
 def test_deepspeed_s_refusal_names_the_override(ranks: RankGroup, place: Place) -> None:
     wrong = changed(place, deepspeed={"zero_optimization": {"overlap": True}})
     with pytest.raises(RankError, match=r"UserError: deepspeed: DeepSpeed refuses .*overlap"):
-        tiny.train_on(ranks, CONFIG, wrong)
+        tiny.train_on(ranks, wrong)
 
 
 # Version 2: the process's group has no limit of its own, the one above has. Version 1: a container.
@@ -109,7 +100,7 @@ def test_what_cannot_fit_is_refused(place: Place, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(memory_room, "WAIT", 0.0)
     huge = ModelConfig(vocabulary=VOCABULARY.size, context=8, width=16_384, layers=96, heads=64)
     with pytest.raises(UserError, match="does not fit in memory") as refused:
-        train_here(CONFIG, changed(place, width=16_384, layers=96, heads=64))
+        train_here(changed(place, width=16_384, layers=96, heads=64))
     need = r": about ([\d.]+) GB per rank"
     option = r"(?:micro_batch_size 1|activation_check)[^;]*\(([\d.]+) GB per rank"
     found = [re.findall(pattern, str(refused.value)) for pattern in (option, need)]
@@ -117,7 +108,7 @@ def test_what_cannot_fit_is_refused(place: Place, monkeypatch: pytest.MonkeyPatc
     assert small <= less <= most > 16 * huge.parameters() / 1e9
 
 
-SMALL = with_settings(CONFIG, max_steps=1, warmup_steps=0, lr=1e-12)
+SHORT = {"max_steps": 1, "warmup_steps": 0, "lr": 1e-12}
 
 
 def given_weights(folder: Path, model: GPT, vocabulary: Vocabulary = VOCABULARY) -> dict[str, str]:
@@ -131,9 +122,9 @@ def given_weights(folder: Path, model: GPT, vocabulary: Vocabulary = VOCABULARY)
 def test_training_begins_with_given_weights_and_refuses_others(
     place: Place, tmp_path: Path
 ) -> None:
-    model, folder = GPT(MODEL), tmp_path / "given"
+    model, folder, place = GPT(MODEL), tmp_path / "given", changed(place, **SHORT)
     first = given_weights(folder, model)
-    train_here(SMALL, changed(place, **first))
+    train_here(changed(place, **first))
     begun = load_model(Path(place.output)).state_dict()
     for name, tensor in model.state_dict().items():
         assert torch.allclose(tensor, begun[name], atol=1e-9), name
@@ -142,16 +133,16 @@ def test_training_begins_with_given_weights_and_refuses_others(
     other = GPT(dataclasses.replace(MODEL, vocabulary=vocabulary.size))
     again, digest = changed(place, output=str(tmp_path / "again")), first["initial_sha256"]
     with pytest.raises(UserError, match=r"another shape .width 32, here 16"):
-        train_here(SMALL, changed(again, **given_weights(folder, wider)))
+        train_here(changed(again, **given_weights(folder, wider)))
     with pytest.raises(UserError, match=rf"model\.safetensors has sha256 \w+, expected {digest}"):
-        train_here(SMALL, changed(again, **first))
+        train_here(changed(again, **first))
     with pytest.raises(UserError, match="another vocabulary"):
-        train_here(SMALL, changed(again, **given_weights(folder, other, vocabulary)))
+        train_here(changed(again, **given_weights(folder, other, vocabulary)))
 
 
 def begins_from(folders: list[str], place: Place) -> Heard:
     """Called on every rank, each of which has a folder of its own."""
-    return train_here(SMALL, changed(place, initial=folders[int(os.environ["RANK"])]))
+    return train_here(changed(place, initial=folders[int(os.environ["RANK"])]))
 
 
 @pytest.mark.slow
@@ -159,7 +150,7 @@ def test_a_rank_without_them_ends_the_others(
     ranks: RankGroup, place: Place, tmp_path: Path
 ) -> None:
     """Rank 1's host has no such folder."""
-    begun = changed(place, **given_weights(tmp_path / "given", GPT(MODEL)))
+    begun = changed(place, **SHORT, **given_weights(tmp_path / "given", GPT(MODEL)))
     folders = [str(tmp_path / name) for name in ("given", "missing")]
     with pytest.raises(RankError) as refused:
         ranks.call(begins_from, folders, begun)
@@ -244,7 +235,7 @@ def test_an_untested_deepspeed_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 def test_bytes_of_a_checkpoint(ranks: RankGroup, tmp_path: Path) -> None:
     """Of a real one, by two ranks under ZeRO 1; headers and names are small."""
     model = ModelConfig(vocabulary=VOCABULARY.size, context=8, width=256, layers=2, heads=2)
-    place = changed(tiny.write_data(tmp_path), width=256, sample_tokens=0)
-    tiny.train_on(ranks, SMALL, place)
+    place = changed(tiny.write_data(tmp_path), width=256, sample_tokens=0, **SHORT)
+    tiny.train_on(ranks, place)
     size = sum(file.stat().st_size for file in Path(place.output).glob("checkpoints/*/*"))
     assert size == pytest.approx(checkpoint_bytes(model.parameters()), rel=0.02)

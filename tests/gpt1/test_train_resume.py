@@ -20,15 +20,7 @@ from gpt1.train.engine import Precision
 from gpt1.weights.store import load_model
 from tests.gpt1 import tiny_pretraining as tiny
 from tests.gpt1.rank_group import RankGroup
-from tests.gpt1.tiny_pretraining import (
-    CONFIG,
-    Place,
-    changed,
-    checkpoints_of,
-    output_of,
-    train_here,
-    with_settings,
-)
+from tests.gpt1.tiny_pretraining import Place, changed, checkpoints_of, output_of, train_here
 
 LOGGED, VALIDATED = [*range(5, 31, 5)], [*range(4, 29, 4), 30]
 
@@ -37,7 +29,7 @@ LOGGED, VALIDATED = [*range(5, 31, 5)], [*range(4, 29, 4), 30]
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """An undisturbed run of one rank, dropout on, with the checkpoints of steps 24, 27 and 30."""
     made = changed(tiny.write_data(tmp_path_factory.mktemp("alone")), keep_checkpoints=3)
-    train_here(CONFIG, made)
+    train_here(made)
     return made
 
 
@@ -47,9 +39,7 @@ def attempt(place: Place, folder: Path, *before: Place, **values: Any) -> Place:
     return changed(place, **{"output": str(folder), "earlier": earlier, **values})
 
 
-def test_outputs_are_complete_and_logged_again_at_the_end(
-    place: Place, tmp_path: Path
-) -> None:
+def test_outputs_are_complete_and_logged_again_at_the_end(place: Place, tmp_path: Path) -> None:
     """Who listened may have died with what was logged before a checkpoint."""
     rows, output = tiny.rows_of(place), Path(place.output)
     assert [row["step"] for row in rows if "loss" in row] == LOGGED
@@ -59,7 +49,7 @@ def test_outputs_are_complete_and_logged_again_at_the_end(
     assert last.read_bytes() == (output / "model.safetensors").read_bytes()
     assert rows[-1]["validation_perplexity"] < 0.8 * rows[0]["validation_perplexity"], "it learns"
     again = attempt(place, tmp_path, place)
-    heard = train_here(CONFIG, again)
+    heard = train_here(again)
     assert "resuming after step 30 " in heard.text
     for name, steps in (("loss", LOGGED), ("validation_loss", VALIDATED)):
         assert [step for step, values in heard.points if name in values] == steps
@@ -67,9 +57,7 @@ def test_outputs_are_complete_and_logged_again_at_the_end(
 
 
 @torch.no_grad()
-def test_held_out_figures_are_those_of_the_saved_weights_over_each_book(
-    place: Place
-) -> None:
+def test_held_out_figures_are_those_of_the_saved_weights_over_each_book(place: Place) -> None:
     """At the end all windows of 8 tokens, 5 and 9 of them; before it 5 spread over all."""
     digest = tiny.VOCABULARY.sha256
     shards = TokenShards.open([Path(place.held_out[0])], Path(place.books), "held_out", digest)
@@ -93,21 +81,18 @@ def test_held_out_figures_are_those_of_the_saved_weights_over_each_book(
 
 @pytest.mark.parametrize("kills", [[1, 2], [4], [7, 5, 11], [29], [30]])
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
-def test_killed(
-    kills: list[int], precision: Precision, place: Place, tmp_path: Path
-) -> None:
+def test_killed(kills: list[int], precision: Precision, place: Place, tmp_path: Path) -> None:
     """It resumes to the same bytes. Each number counts one attempt's updates, in its own folder."""
-    config = with_settings(CONFIG, precision=precision)
-    usual = place if precision == "fp32" else attempt(place, tmp_path / "usual")
+    usual = place
     if precision == "bf16":
-        train_here(config, usual)
+        usual = attempt(place, tmp_path / "usual", precision=precision)
+        train_here(usual)
     attempts: list[Place] = []
     for update in kills:
-        attempts.append(attempt(place, tmp_path / str(len(attempts)), *attempts))
-        with pytest.raises(tiny.Killed):
-            train_here(config, attempts[-1], tiny.killed_in(update))
-    last = attempt(place, tmp_path / "last", *attempts)
-    assert ("resuming after step" in train_here(config, last).text) == (sum(kills) > 3)
+        attempts.append(attempt(usual, tmp_path / str(len(attempts)), *attempts))
+        tiny.train_until_killed(attempts[-1], update)
+    last = attempt(usual, tmp_path / "last", *attempts)
+    assert ("resuming after step" in train_here(last).text) == (sum(kills) > 3)
     assert output_of(last) == output_of(usual)
 
 
@@ -119,9 +104,7 @@ def stopped_after(said: str, place: Place) -> int:
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "file", "reporter", "stop_after"])
-def test_asked_to_stop_it_makes_a_checkpoint(
-    how: str, place: Place, tmp_path: Path
-) -> None:
+def test_asked_to_stop_it_makes_a_checkpoint(how: str, place: Place, tmp_path: Path) -> None:
     """No checkpoint is due: the one there is, was made for the request."""
 
     def ask(update: int) -> bool:
@@ -132,9 +115,9 @@ def test_asked_to_stop_it_makes_a_checkpoint(
         return update == 7 and how == "reporter"
 
     again = attempt(place, tmp_path, checkpoint_every=0, stop_after=7 if how == "stop_after" else 0)
-    step = stopped_after(train_here(CONFIG, again, ask).text, again)
+    step = stopped_after(train_here(again, ask).text, again)
     assert step in (7, 8)
-    assert f"resuming after step {step} " in train_here(CONFIG, changed(again, stop_after=0)).text
+    assert f"resuming after step {step} " in train_here(changed(again, stop_after=0)).text
     assert output_of(again) == output_of(place)
 
 
@@ -151,7 +134,7 @@ PLACES: list[tuple[Values, list[int]]] = [
 def test_placement(values: Values, kept: list[int], place: Place, tmp_path: Path) -> None:
     """It changes no output."""
     other = attempt(place, tmp_path, **values)
-    train_here(CONFIG, other)
+    train_here(other)
     assert output_of(other) == output_of(place)
     assert checkpoints_of(other) == kept
 
@@ -175,13 +158,13 @@ def test_damaged(place: Place, tmp_path: Path) -> None:
     half(tmp_path / "damaged" / "checkpoints" / "step-00000027" / "state.safetensors")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "damaged").rglob("*")}
     again = attempt(place, tmp_path / "again", damaged)
-    warned = [line for line in train_here(CONFIG, again).lines if "skipped checkpoint" in line]
+    warned = [line for line in train_here(again).lines if "skipped checkpoint" in line]
     assert ["step-00000030" in line for line in warned] == [True, False]
     assert "state.safetensors is damaged" in warned[0]
     assert output_of(again) == output_of(place)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "damaged").rglob("*")}
-    assert "resuming after step 24 " in train_here(CONFIG, damaged).text
-    assert "skipped checkpoint" not in train_here(CONFIG, damaged).text, "made again, it counts"
+    assert "resuming after step 24 " in train_here(damaged).text
+    assert "skipped checkpoint" not in train_here(damaged).text, "made again, it counts"
 
 
 def test_other_settings_are_refused_by_name(place: Place, tmp_path: Path) -> None:
@@ -190,39 +173,36 @@ def test_other_settings_are_refused_by_name(place: Place, tmp_path: Path) -> Non
     others = {"grad_clip": 0.5, "dropout": 0.2, "seed": 9}
     for named, value in others.items():
         with pytest.raises(UserError, match=f"different settings: {named} .see its manifest.json"):
-            train_here(CONFIG, changed(again, **{named: value}))
-    other = with_settings(CONFIG, max_rollbacks=1, zero=2)
-    assert "resuming after step 30 " in train_here(other, again).text
+            train_here(changed(again, **{named: value}))
+    assert "resuming after step 30 " in train_here(changed(again, max_rollbacks=1, zero=2)).text
 
 
 @pytest.fixture(scope="module")
 def pair(ranks: RankGroup, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """An undisturbed run of two ranks."""
     made = tiny.write_data(tmp_path_factory.mktemp("pair"))
-    tiny.train_on(ranks, CONFIG, made)
+    tiny.train_on(ranks, made)
     return made
 
 
 @pytest.mark.slow
-def test_sigterm_to_one_rank_stops_all(
-    pair: Place, ranks: RankGroup, tmp_path: Path
-) -> None:
+def test_sigterm_to_one_rank_stops_all(pair: Place, ranks: RankGroup, tmp_path: Path) -> None:
     """After the same step."""
     again = attempt(pair, tmp_path, checkpoint_every=0, trace=True)
-    ranks.begin(tiny.train_here, CONFIG, again)
+    ranks.begin(tiny.train_here, again)
     deadline = time.monotonic() + 60
     while len(tiny.traces(again)) < 8:
         assert time.monotonic() < deadline
         time.sleep(0.002)
     os.kill(ranks.processes[1].pid or 0, signal.SIGTERM)
     step = stopped_after(ranks.results()[0].text, again)
-    assert 1 <= step < CONFIG.max_steps
+    assert 1 <= step < pair.config.max_steps
     assert {row["step"] for row in tiny.traces(again)} == set(range(step))
-    assert f"resuming after step {step} " in tiny.train_on(ranks, CONFIG, again)
+    assert f"resuming after step {step} " in tiny.train_on(ranks, again)
     assert output_of(again) == output_of(pair)
 
 
-SHORT = with_settings(CONFIG, max_steps=12, validate_every=6, snapshot_every=6, log_every=4)
+SHORT = {"max_steps": 12, "validate_every": 6, "snapshot_every": 6, "log_every": 4}
 
 
 @pytest.mark.slow
@@ -231,11 +211,11 @@ SHORT = with_settings(CONFIG, max_steps=12, validate_every=6, snapshot_every=6, 
 def test_every_stage_resumes_to_the_same_bytes(
     stage: int, precision: Precision, pair: Place, ranks: RankGroup, tmp_path: Path
 ) -> None:
-    config = with_settings(SHORT, precision=precision)
-    usual = attempt(pair, tmp_path / "usual", zero=stage, checkpoint_every=0)
-    tiny.train_on(ranks, config, usual)
+    settings = {**SHORT, "precision": precision, "zero": stage, "checkpoint_every": 0}
+    usual = attempt(pair, tmp_path / "usual", **settings)
+    tiny.train_on(ranks, usual)
     other = attempt(usual, tmp_path / "other")
-    tiny.train_on(ranks, config, changed(other, stop_after=7))
+    tiny.train_on(ranks, changed(other, stop_after=7))
     [step] = checkpoints_of(other)
-    assert f"resuming after step {step} " in tiny.train_on(ranks, config, other)
+    assert f"resuming after step {step} " in tiny.train_on(ranks, other)
     assert output_of(other) == output_of(usual)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ import torch
 
 from gpt1.data.shards import DocumentSpan, id_type, ids_sha256, write_shard, write_spans
 from gpt1.text.vocabulary import Vocabulary
-from gpt1.train.checkpoint import CheckpointStorage
 from gpt1.train.config import PretrainConfig, Prompt, RuntimeConfig, to_json
 from gpt1.train.dist import Stopped
 from gpt1.train.engine import MicroBatch
@@ -41,11 +40,9 @@ NEEDS_COMPILER = pytest.mark.skipif(not shutil.which("g++"), reason="no g++ to c
 
 @dataclass(frozen=True)
 class Place(RuntimeConfig):
-    """Where a test trains. `settings` replace those of its configuration; `trace`: see
-    `DeterminismLog`.
-    """
+    """What a test trains, and where. `trace`: see `DeterminismLog`."""
 
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    config: PretrainConfig = CONFIG
     trace: bool = False
 
 
@@ -85,22 +82,17 @@ def write_data(folder: Path, poison: int = 0) -> Place:
 
 
 def changed(place: Place, **values: Any) -> Place:
-    """The same place but for `values`, of its own or of the settings."""
-    fields = {one.name for one in dataclasses.fields(Place)}
-    own = {name: value for name, value in values.items() if name in fields}
-    settings = {name: value for name, value in values.items() if name not in fields}
-    return dataclasses.replace(place, settings={**place.settings, **settings}, **own)
+    """The same but for `values`, of its own or of its settings."""
+    names = values.keys() & PretrainConfig.model_fields.keys()
+    settings = {name: values.pop(name) for name in names}
+    config = place.config.model_copy(update=settings)
+    return dataclasses.replace(place, config=config, **values)
 
 
-def with_settings(config: PretrainConfig, **values: Any) -> PretrainConfig:
-    """The same configuration but for `values`."""
-    return config.model_copy(update=values)
-
-
-def write_json(file: Path, config: PretrainConfig, place: Place) -> None:
+def write_json(file: Path, place: Place) -> None:
     """The file that torchrun trains from."""
     runtime = {one.name: getattr(place, one.name) for one in dataclasses.fields(RuntimeConfig)}
-    file.write_text(to_json(with_settings(config, **place.settings), RuntimeConfig(**runtime)))
+    file.write_text(to_json(place.config, RuntimeConfig(**runtime)))
 
 
 class DeterminismLog:
@@ -123,17 +115,6 @@ class DeterminismLog:
 
 class Killed(Exception):
     """Ends a training in this process as a kill does: at once, without a checkpoint."""
-
-
-def killed_in(update: int) -> AtUpdate:
-    """Raises Killed in an update, counted from where the training was taken up."""
-
-    def at_update(now: int) -> bool:
-        if now == update:
-            raise Killed
-        return False
-
-    return at_update
 
 
 class Heard(PrintReporter):
@@ -160,13 +141,10 @@ class Heard(PrintReporter):
         return "\n".join(self.lines)
 
 
-def train_here(
-    config: PretrainConfig, place: Place, at_update: AtUpdate | None = None,
-    storage: CheckpointStorage | None = None,
-) -> Heard:
+def train_here(place: Place, at_update: AtUpdate | None = None) -> Heard:
     """Pre-train in this process, to the end or to where it is asked to stop."""
     heard = Heard(at_update)
-    pretrainer = open_pretrainer(with_settings(config, **place.settings), place, heard, storage)
+    pretrainer = open_pretrainer(place.config, place, heard)
     if place.trace:
         log = DeterminismLog(Path(place.output) / "trace", pretrainer.ranks.rank)
         pretrainer.engine.observer = log
@@ -179,9 +157,21 @@ def train_here(
     return heard
 
 
-def train_on(ranks: RankGroup, config: PretrainConfig, place: Place) -> str:
+def train_until_killed(place: Place, update: int) -> None:
+    """Pre-train in this process to an update, counted from where the training is taken up."""
+
+    def at_update(now: int) -> bool:
+        if now == update:
+            raise Killed
+        return False
+
+    with pytest.raises(Killed):
+        train_here(place, at_update)
+
+
+def train_on(ranks: RankGroup, place: Place) -> str:
     """Pre-train on these ranks; returns what rank 0 said. Raises RankError."""
-    return str(ranks.call(train_here, config, place)[0].text)
+    return str(ranks.call(train_here, place)[0].text)
 
 
 def output_of(place: Place) -> dict[str, bytes]:
@@ -189,7 +179,7 @@ def output_of(place: Place) -> dict[str, bytes]:
     output = Path(place.output)
     names = ["model.safetensors", "config.json", "metrics.jsonl", "samples.jsonl", "samples.md"]
     files = [output / name for name in [*names, "held_out_books.jsonl"]]
-    files += sorted((output / "snapshots").iterdir())
+    files += [*output.glob("skipped.jsonl"), *(output / "snapshots").iterdir()]
     return {str(file.relative_to(output)): file.read_bytes() for file in files}
 
 

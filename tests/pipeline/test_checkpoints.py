@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from gpt1.errors import UserError
 from gpt1.train.checkpoint import (
     HISTORY,
     MANIFEST,
@@ -76,6 +77,19 @@ class Host:
             return 0, b""
         check(found)
         return found.step, snapshot.read_bytes() if snapshot.exists() else b""
+
+    def put(self, folder: Path, name: str, data: bytes | None) -> None:
+        """Store bytes, in a folder without the syncs of `upload`; None: delete the file."""
+        if data is None:
+            self.storage.delete(folder, [name])
+        elif isinstance(self.storage, FolderStorage):
+            folder.mkdir(exist_ok=True)
+            (folder / name).write_bytes(data)
+        else:
+            with NamedTemporaryFile() as file:
+                file.write(data)
+                file.flush()
+                self.storage.upload(folder, name, Path(file.name))
 
     def steps(self) -> list[int]:
         """The steps of which this attempt has anything."""
@@ -140,22 +154,10 @@ def test_the_latest_is_found_from_another_host(new_host: NewHost) -> None:
     assert (first.steps(), second.steps()) == ([10, 20, 25], []), "an earlier attempt's stay"
 
 
-def put(storage: CheckpointStorage, folder: Path, name: str, data: bytes) -> None:
-    """Store bytes; in a folder without the syncs of `upload`."""
-    if isinstance(storage, FolderStorage):
-        folder.mkdir(exist_ok=True)
-        (folder / name).write_bytes(data)
-        return
-    with NamedTemporaryFile() as file:
-        file.write(data)
-        file.flush()
-        storage.upload(folder, name, Path(file.name))
-
-
 def test_going_back_deletes_the_course_that_is_given_up(new_host: NewHost) -> None:
     host = new_host()
     host.save(7, 8)
-    put(host.storage, host.folder / step_name(9), STATE, b"half")
+    host.put(host.folder / step_name(9), STATE, b"half")
     for back, left in ((7, [7]), (0, [])):
         host.checkpoints.delete_after(back)
         assert host.steps() == left
@@ -176,7 +178,7 @@ def test_a_damaged_one_is_made_again_and_never_counts_as_new(new_host: NewHost) 
     host = new_host()
     host.save(2, 3, 4)
     for step in (3, 4):
-        put(host.storage, host.folder / step_name(step), STATE, b"damaged")
+        host.put(host.folder / step_name(step), STATE, b"damaged")
     again = new_host(host)
     assert again.latest() == (0, b"")
     again.save(3)
@@ -187,7 +189,7 @@ def test_a_damaged_one_is_made_again_and_never_counts_as_new(new_host: NewHost) 
 def test_what_the_writer_raised_is_raised_by_the_next_call(new_host: NewHost) -> None:
     host = new_host()
     host.checkpoints.save(5, FACTS, "{}", {"missing.safetensors": "0" * 64}, TrainingState)
-    with pytest.raises(FileNotFoundError, match="missing"):
+    with pytest.raises(UserError, match="could not be written .*missing"):
         host.checkpoints.wait()
     host.save(6)
     assert host.latest()[0] == 6
@@ -202,10 +204,10 @@ class Damage:
     """Files of the checkpoints of steps 5 and 10, which a second attempt reads."""
 
     def __init__(self, new_host: NewHost) -> None:
-        self.is_main = new_host()
-        self.is_main.save(5)
-        self.is_main.save(10, snapshot=b"weights")
-        self.second = new_host(earlier=self.is_main)
+        first = new_host()
+        first.save(5)
+        first.save(10, snapshot=b"weights")
+        self.second = new_host(earlier=first)
         [self.source] = self.second.checkpoints.folders[:1]
         self.kept = {(folder, name): self.read(folder, name) for folder, name in self.places()}
 
@@ -217,12 +219,6 @@ class Damage:
     def read(self, folder: Path, name: str) -> bytes:
         return self.second.storage.read(folder, name) or b""
 
-    def put(self, folder: Path, name: str, data: bytes | None) -> None:
-        if data is None:
-            self.second.storage.delete(folder, [name])
-        else:
-            put(self.second.storage, folder, name, data)
-
     def latest(self) -> tuple[int, list[str]]:
         """The step of what is found, checked to the bit, and the warnings."""
         self.second.said.clear()
@@ -233,9 +229,9 @@ class Damage:
 
     def skips(self, folder: Path, name: str, data: bytes | None) -> str:
         """What is said of a file that has these bytes; empty where they change nothing."""
-        self.put(folder, name, data)
+        self.second.put(folder, name, data)
         step, said = self.latest()
-        self.put(folder, name, self.kept[folder, name])
+        self.second.put(folder, name, self.kept[folder, name])
         if step == 10:
             assert said == []
             return ""
@@ -278,12 +274,12 @@ def test_cut_missing_and_exchanged_files(damage: Damage) -> None:
     for (folder, name), (other, _) in zip(damage.places(10), damage.places(5)[:3], strict=False):
         ours, theirs = damage.kept[folder, name], damage.read(other, name)
         assert name in damage.skips(folder, name, theirs)
-        damage.put(folder, name, theirs)
-        damage.put(other, name, ours)
+        damage.second.put(folder, name, theirs)
+        damage.second.put(other, name, ours)
         step, said = damage.latest()
         assert (step, len(said)) == (0, 2), "both have a file of the other"
-        damage.put(folder, name, ours)
-        damage.put(other, name, theirs)
+        damage.second.put(folder, name, ours)
+        damage.second.put(other, name, theirs)
 
 
 DIGEST = {"size": 1, "sha256": "0"}
