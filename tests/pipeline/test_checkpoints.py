@@ -189,7 +189,7 @@ def test_a_damaged_one_is_made_again_and_never_counts_as_new(new_host: NewHost) 
 def test_what_the_writer_raised_is_raised_by_the_next_call(new_host: NewHost) -> None:
     host = new_host()
     host.checkpoints.save(5, FACTS, "{}", {"missing.safetensors": "0" * 64}, TrainingState)
-    with pytest.raises(UserError, match="could not be written .*missing"):
+    with pytest.raises(UserError, match=r"could not be written .*missing"):
         host.checkpoints.wait()
     host.save(6)
     assert host.latest()[0] == 6
