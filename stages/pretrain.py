@@ -73,7 +73,8 @@ class Pretrain(Stage):
             micro_batch=config.micro_batch_size, steps=config.max_steps, ranks=ranks,
             zero=config.zero_stage(ranks), bf16=config.precision == "bf16",
             recompute=config.activation_checkpointing, loss_chunk=config.loss_chunk_size,
-            cpu=device is None and not resources.gpus, corpus_tokens=corpus_tokens, device=device,
+            compiled=config.compile, cpu=device is None and not resources.gpus,
+            corpus_tokens=corpus_tokens, device=device,
         )  # fmt: skip
 
     @classmethod

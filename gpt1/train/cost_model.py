@@ -104,15 +104,15 @@ class Forecast:
 
 def describe(
     model: ModelConfig, *, batch: int, micro_batch: int, steps: int, ranks: int = 1, zero: int = 1,
-    bf16: bool = True, recompute: bool = False, loss_chunk: int = 0, cpu: bool = False,
-    corpus_tokens: int | None = None, device: Device | None = None,
+    bf16: bool = True, recompute: bool = False, loss_chunk: int = 0, compiled: bool = False,
+    cpu: bool = False, corpus_tokens: int | None = None, device: Device | None = None,
 ) -> Forecast:
     """All of it. UserError for a device whose peak is not known."""
     from gpt1.train.memory import memory  # imports torch, which a plan can do without
 
     need = memory(
         model, micro_batch=micro_batch, ranks=ranks, zero=zero, bf16=bf16, recompute=recompute,
-        loss_chunk=loss_chunk, cpu=cpu,
+        loss_chunk=loss_chunk, compiled=compiled, cpu=cpu,
     )  # fmt: skip
     tokens = steps * batch * model.context
     seconds = (

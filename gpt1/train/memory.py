@@ -61,7 +61,7 @@ class Memory:
 
 def memory(
     model: ModelConfig, *, micro_batch: int, ranks: int, zero: int, bf16: bool,
-    recompute: bool = False, loss_chunk: int = 0, cpu: bool = False,
+    recompute: bool = False, loss_chunk: int = 0, compiled: bool = False, cpu: bool = False,
 ) -> Memory:
     """Bytes on each of `ranks` under ZeRO stage `zero`, on a GPU or a `cpu`.
 
@@ -92,7 +92,7 @@ def memory(
     return Memory(
         weights=states["weights"] + copies, gradients=gradients, optimizer=states["optimizer"],
         activations=blocks + embedding + working,
-        logits=_logits(model, positions, loss_chunk, kept, cpu),
+        logits=_logits(model, positions, loss_chunk, kept, compiled, cpu),
     )
 
 
@@ -137,17 +137,20 @@ def _kept_by_block(model: ModelConfig, kept: int, cpu: bool) -> int:
     return (18 * model.width + 3 * model.heads * model.context) * kept
 
 
-def _logits(model: ModelConfig, positions: int, loss_chunk: int, kept: int, cpu: bool) -> int:
+def _logits(
+    model: ModelConfig, positions: int, loss_chunk: int, kept: int, compiled: bool, cpu: bool
+) -> int:
     """Bytes of the loss: tables of logits, and with chunks what the chunks share.
 
     All positions at a time: fp32 log-probabilities and two gradients of their size. Chunks: fp32
     logits and their gradient (chunked_loss.py). On a CPU one table more, which is freed before the
     peak: the logits, or with chunks an intermediate of logsumexp. bf16 tables are half as large:
-    on a CPU they fit into freed blocks, on a GPU chunks have two of them at the peak.
+    on a CPU they fit into freed blocks, on a GPU chunks have two of them at the peak, unless the
+    loss is compiled, which makes the gradient from them at once.
     """
     if not loss_chunk:
         return positions * model.rows * (16 if cpu else 12)
-    tables = 12 if cpu or kept == 2 else 8
+    tables = 12 if cpu or (kept == 2 and not compiled) else 8
     # The gradient of the rows: the sum over chunks, one chunk's, and with bf16 cast rows.
     rows = model.rows * model.width * (4 + kept + (2 if kept == 2 else 0))
     hidden = 2 * positions * model.width * kept  # the gradient, and what it is scaled to
@@ -209,7 +212,8 @@ def check_before_training(
         "micro_batch": config.micro_batch_size, "ranks": ranks.world,
         "zero": config.zero_stage(ranks.world),
         "bf16": config.precision == "bf16", "recompute": config.activation_checkpointing,
-        "loss_chunk": config.loss_chunk_size, "cpu": ranks.device.type == "cpu",
+        "loss_chunk": config.loss_chunk_size, "compiled": config.compile,
+        "cpu": ranks.device.type == "cpu",
     }  # fmt: skip
     need = _find_need(model, ranks, given)
     advice = "; ".join(_list_savings(model, given))
