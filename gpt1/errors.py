@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something a user can mend: a file, a key, a row.
+    """Something a user can correct: a file, a key, a row.
 
     The message names what was found, where, what was expected and what to do. The command line
     prints it as it is, without a traceback, and ends with exit status 2. Anything else that is

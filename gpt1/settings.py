@@ -1,6 +1,6 @@
 """What a settings model is made of: the base class, and the marks of its fields.
 
-A settings model is a library's configuration and, at the same time, what stands under a stage's
+A settings model is a library's configuration and, at the same time, what is written under a stage's
 `with:` in workflow.yaml: names, defaults, limits and descriptions are written once.
 """
 

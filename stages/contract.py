@@ -169,8 +169,8 @@ class Travel(CheckpointStorage, Protocol):
         ...
 
     def mark(self, folder: Path) -> str:
-        """What tells this host's folder from another host's that stands for the same; it keeps
-        what is in it, while we live.
+        """Return an ID for this host's copy of `folder`, and protect it from cache eviction until
+        this process exits.
         """
         ...
 

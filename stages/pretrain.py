@@ -25,7 +25,7 @@ INITIAL = "init_from/"
 class Pretrain(Stage):
     """One model.
 
-    Its checkpoints lie in the attempt's `checkpoints/`, where later attempts find them.
+    Its checkpoints are in the attempt's `checkpoints/`, where later attempts find them.
     """
 
     settings_model = PretrainConfig
@@ -62,7 +62,7 @@ class Pretrain(Stage):
         settings: PretrainConfig, resources: Resources, vocabulary: int,
         corpus_tokens: int | None = None, device: Device | None = None,
     ) -> Forecast:
-        """What the training will need, for a `vocabulary` of so many tokens
+        """What the training will need, for a `vocabulary` of this many tokens
         (gpt1.train.cost_model).
         """
         from gpt1.train.cost_model import describe
@@ -85,7 +85,7 @@ class Pretrain(Stage):
         """run.json for torchrun (docs/explanation/training.md).
 
         `train` and `held_out` are the shards, with books.parquet, the external files by their
-        names, and the folder `vocabulary`, in which the output will be too, beside run.json.
+        names, and the folder `vocabulary`, in which the output will be too, next to run.json.
         """
         from gpt1.text.vocabulary import Vocabulary
 

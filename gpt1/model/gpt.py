@@ -147,7 +147,7 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Draw all weights anew: matrices and embeddings N(0, init_std) at any depth, biases 0,
+        """Draw all weights: matrices and embeddings N(0, init_std) at any depth, biases 0,
         layer norms 1 and 0.
         """
         for module in self.modules():

@@ -130,5 +130,5 @@ class FinetuneConfig(Settings):
         return self
 
     def warmup(self, steps: int) -> int:
-        """The warmup in steps, of so many."""
+        """The warmup in steps, of a training of `steps`."""
         return round(self.warmup_ratio * steps) if self.warmup_steps is None else self.warmup_steps

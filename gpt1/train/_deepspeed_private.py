@@ -164,7 +164,7 @@ def _set_moment(
 
 
 def _local(parameter: Any, value: Tensor, device: torch.device) -> Tensor:
-    """This rank's share of a whole value under ZeRO 3: equal shares, the last padded."""
+    """This rank's share of a complete value under ZeRO 3: equal shares, the last padded."""
     share = parameter.ds_tensor.numel()
     flat = value.flatten()
     padded = F.pad(flat, (0, share * dist.get_world_size() - flat.numel()))

@@ -309,7 +309,7 @@ class PretrainConfig(Settings):
         )
 
     def shape(self, vocabulary: int) -> ModelConfig:
-        """The model over a vocabulary of so many tokens."""
+        """The model for a vocabulary of this many tokens."""
         same = {
             name: getattr(self, name)
             for name in ("width", "context", "dropout", "embedding_dropout", "init_std")
@@ -321,7 +321,7 @@ class PretrainConfig(Settings):
         return ModelConfig(vocabulary, layers=self.layers, heads=self.heads, **same)
 
     def accumulation(self, ranks: int) -> int:
-        """Micro-batches that each of so many ranks computes in a step: the global batch is fixed,
+        """Micro-batches that each of the `ranks` computes in a step: the global batch is fixed,
         and a micro-batch is never split. Raises UserError for a number that does not divide them.
         """
         micro_batches = self.batch_size // self.micro_batch_size
@@ -341,7 +341,7 @@ class PretrainConfig(Settings):
         return self.zero if self.uses_deepspeed(ranks) else 0
 
     def uses_deepspeed(self, ranks: int) -> bool:
-        """Whether DeepSpeed computes the steps of so many ranks, and not plain torch."""
+        """Whether DeepSpeed trains this number of ranks, and not plain torch."""
         return ranks > 1 or self.zero_on_one_rank
 
 
@@ -375,7 +375,7 @@ class RuntimeConfig:
     """Of those weights' file."""
     prompts: tuple[Prompt, ...] = ()
     stop_after: int = 0
-    """Stop, with a checkpoint, after so many steps of this process; 0: at the end."""
+    """Stop, with a checkpoint, after N steps of this process; 0: at the end."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = None
 

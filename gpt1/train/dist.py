@@ -52,7 +52,7 @@ class DistContext:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is rank 0, the one that writes and speaks."""
+        """Whether this is rank 0, which alone writes and reports."""
         return self.rank == 0
 
     def barrier(self) -> None:
@@ -179,7 +179,7 @@ class StopSignal:
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._on_signal)
         if self.ranks.is_main:
-            self.file.unlink(missing_ok=True)  # of a run before: the request was heard
+            self.file.unlink(missing_ok=True)  # of an earlier run, which has stopped
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -24,7 +24,7 @@ BooksOf = Callable[[int], Sequence[str]]
 
 
 class Diverged(UserError):
-    """The `loss` of a `step` (counted from 1) is no finite number, or lies too far above
+    """The `loss` of a `step` (counted from 1) is not finite, or too far above
     `before`, the mean of the steps before (None: there were none).
     """
 

@@ -94,7 +94,7 @@ class Engine(ABC):
 
     @abstractmethod
     def weights(self) -> dict[str, Tensor]:
-        """The module's parameters in fp32, whole, on the CPU. All ranks must call it."""
+        """The complete parameters in fp32, on the CPU. All ranks must call it."""
 
     @abstractmethod
     def copy_state(self) -> TrainingState | None:
@@ -315,8 +315,8 @@ def make_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Op
 def keep_freed_memory() -> bool:
     """Keep the memory that a CPU step frees in this process, for the next step.
 
-    glibc gives large blocks back to the kernel, so every step would have its activations mapped and
-    zeroed anew, page by page. Two of its switches (mallopt(3)) leave them with the process, whose
+    glibc gives large blocks back to the kernel, so every step would map and zero its activations
+    again, page by page. Two of its switches (mallopt(3)) leave them with the process, whose
     largest size grows (gpt1.train.memory). Returns False where the C library is not glibc, and
     nothing was done.
     """

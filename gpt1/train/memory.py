@@ -100,9 +100,9 @@ def _states(count: int, ranks: int, zero: int, bf16: bool, cpu: bool) -> dict[st
     """Bytes of weights, gradients and optimizer.
 
     With ZeRO, DeepSpeed's ranks reduce gradients from a copy, BUCKET parameters at a time, for
-    which gloo, between CPUs, has another. They have fp32 masters and gradients beside Adam's two
-    moments, and bf16 weights. ZeRO 3 gathers up to LIVE weights and keeps them, on CPUs beside the
-    complete weights that it began with and gloo's copy of what it gathers.
+    which gloo, between CPUs, has another. They have fp32 masters and gradients, Adam's two moments,
+    and bf16 weights. ZeRO 3 gathers up to LIVE weights and keeps them; on CPUs it also has the
+    complete weights that it began with, and gloo's copy of what it gathers.
     """
     size = 2 if bf16 and zero else 4
     weights = size * count
@@ -285,7 +285,7 @@ def _find_need(model: ModelConfig, ranks: DistContext, given: Given) -> Need | N
         if any(free < 0 for free, _, _ in rows):
             return None
         each = memory(model, **given).total
-        needs = [Need(each, beside, copy, free) for free, beside, copy in rows]
+        needs = [Need(each, number, copy, free) for free, number, copy in rows]
         need = min(needs, key=lambda need: need.free / need.total)
         if not need.is_hopeless:
             break
@@ -323,7 +323,7 @@ def read_groups(file: Path, groups: Path) -> Iterator[int]:
     by version 1 or 2; files that the kernel can drop count as free.
 
     `file` names the process's groups (cgroups(7)), `groups` is where they are mounted. In a
-    container a group's own name may lie outside of what is mounted; then the mounted root is the
+    container a group's own name may be outside of what is mounted; then the mounted root is the
     group.
     """
     for line in file.read_text().splitlines() if file.is_file() else ():

@@ -1,6 +1,6 @@
 """What training has had to say so far.
 
-It is saved in every checkpoint, so that a resumed run's files are whole and identical.
+It is saved in every checkpoint, so that a resumed run's files are complete and identical.
 """
 
 from __future__ import annotations
