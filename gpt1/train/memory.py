@@ -79,9 +79,11 @@ def memory(
     block = positions * _kept_by_block(model, kept, cpu)
     stream = positions * model.width * kept  # what goes from block to block
     # The backward pass of a block makes a gradient for each tensor that it kept, but for the
-    # workspace of oneDNN's LSTM. With recomputation the first pass has such tables, too.
+    # workspace of oneDNN's LSTM. With recomputation the first pass has such tables, too; those of
+    # the logits, which come next, take their place.
     passing = block if model.kind == "gpt" else block - positions * 15 * model.units * kept
-    working = passing * (2 if recompute else 1) if cpu else 0
+    logits = _logits(model, positions, loss_chunk, kept, compiled, cpu)
+    working = passing + (max(passing - logits, 0) if recompute else 0) if cpu else 0
     # With recomputation the input of each block, and one block at a time.
     blocks = model.layers * stream + block if recompute else model.layers * block
     embedding = stream + positions * model.width * (4 if cpu else 1)  # the noise of its dropout
@@ -91,8 +93,7 @@ def memory(
     gradients = states["gradients"] + 4 * rows
     return Memory(
         weights=states["weights"] + copies, gradients=gradients, optimizer=states["optimizer"],
-        activations=blocks + embedding + working,
-        logits=_logits(model, positions, loss_chunk, kept, compiled, cpu),
+        activations=blocks + embedding + working, logits=logits,
     )
 
 
