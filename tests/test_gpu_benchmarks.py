@@ -61,7 +61,7 @@ def test_a_rehearsal_on_a_cpu(shared: Path, tmp_path: Path) -> None:
     path = os.pathsep.join(map(str, (work / "site", code)))
     run(THERE, there / "piece-1" / "unpack.py", there / "piece-1", work, cwd=gpu)
     shards = [name for name in read(packed / "shards.json") if name.startswith("train/")]
-    assert 0 < len(read(packed / "run.json")["place"]["train"]) < len(shards)
+    assert 0 < len(read(packed / "run.json")["runtime"]["train"]) < len(shards)
     speed = run(
         THERE, code / GPU / "speed.py", "--packed", packed, "--out", results, "--device", "cpu",
         "--precision", "bf16", "--batch", "4", "--steps", "2", "--limit", "500",
@@ -76,7 +76,7 @@ def test_a_rehearsal_on_a_cpu(shared: Path, tmp_path: Path) -> None:
     for number in range(2, len(prepared["pieces"]) + 1):
         piece = there / f"piece-{number}"
         run(THERE, code / GPU / "unpack.py", piece, work, cwd=gpu, path=path)
-    assert read(packed / "run.json")["place"]["train"] == sorted(shards)
+    assert read(packed / "run.json")["runtime"]["train"] == sorted(shards)
     learned = run(
         THERE, code / GPU / "learn.py", "--packed", packed, "--tokens-per-second", "2000",
         "--device", "cpu", "--pretrain", "8", "--starting", "120", "--limit", "420",
