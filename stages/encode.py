@@ -5,25 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from gpt1.errors import UserError
-from gpt1.tasks.table import task_named
+from gpt1.tasks.config import TaskName
 from stages._tuning import load_encoder, load_task_data, same_task
 from stages.contract import Context, Settings, Stage
 
 
 class EncodeSettings(Settings):
-    task: str = Field(description="Task to encode; needs a task_data job.")
-
-    @field_validator("task")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        try:
-            task_named(name)
-        except UserError as error:
-            raise ValueError(str(error)) from error
-        return name
+    task: TaskName = Field(description="Task to encode; needs a task_data job.")
 
 
 class Encode(Stage):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import Field
 
 from gpt1.errors import UserError
 from gpt1.settings import paper
-from gpt1.tasks.config import FinetuneConfig
+from gpt1.tasks.config import FinetuneConfig, Variant
 from gpt1.tasks.transforms import SHORTEST
 from stages._tuning import (
     check_inputs,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 SHAPE = ("layers", "width", "heads", "context")
 
 
-Variant = Literal["full", "no_auxiliary_lm", "no_pretraining", "lstm"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 

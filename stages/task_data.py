@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from gpt1.errors import UserError
+from gpt1.tasks.config import TaskName
 from gpt1.tasks.example import Example
 from gpt1.tasks.table import Task, task_named
 from stages.contract import Context, ExternalFile, Settings, Stage, runtime_field
 
 
 class TaskDataSettings(Settings):
-    task: str = Field(
+    task: TaskName = Field(
         description=(
             "A task listed by `gpt1 tasks`, such as `mnli`, or your own module (`my.weather`)."
         )
@@ -48,15 +49,6 @@ class TaskDataSettings(Settings):
         200, ge=2, le=100_000,
         description="A demo task reads at most N training and N held-out books.",
     )
-
-    @field_validator("task")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        try:
-            task_named(name)
-        except UserError as error:
-            raise ValueError(str(error)) from error
-        return name
 
     @model_validator(mode="after")
     def _has_source(self) -> Self:

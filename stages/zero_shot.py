@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from gpt1.errors import UserError
+from gpt1.tasks.config import TaskName
 from gpt1.tasks.table import TASKS, task_named
 from stages._tuning import load_encoder, load_task_data, prepare, same_task
 from stages.contract import Artifact, Context, Settings, Stage
@@ -19,7 +20,7 @@ _SNAPSHOT = re.compile(r"step-(\d+)\.safetensors$")
 
 
 class ZeroShotSettings(Settings):
-    task: str = Field(
+    task: TaskName = Field(
         description=(
             "Task to score, such as `race`, `dprd`, `cola` or `sst2`; needs a task_data job."
         )
@@ -33,12 +34,8 @@ class ZeroShotSettings(Settings):
 
     @field_validator("task")
     @classmethod
-    def _known(cls, name: str) -> str:
-        try:
-            task = task_named(name)
-        except UserError as error:
-            raise ValueError(str(error)) from error
-        if not task.zero_shot:
+    def _has_zero_shot(cls, name: str) -> str:
+        if not task_named(name).zero_shot:
             known = ", ".join(other for other, one in TASKS.items() if one.zero_shot)
             raise ValueError(f"task {name!r} has no zero-shot scoring; choose one of: {known}")
         return name

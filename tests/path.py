@@ -67,13 +67,13 @@ def is_import(frame: FrameType | None) -> bool:
 def prepare_step(folder: Path) -> Work:
     """The work of `step`."""
     from gpt1.train.dist import Stopped
-    from gpt1.train.trainer import PrintReporter, pretrain
+    from gpt1.train.trainer import ConsoleReporter, pretrain
 
     place = changed(write_data(folder), stop_after=1)
 
     def work() -> None:
         with suppress(Stopped):
-            pretrain(CONFIG, place, PrintReporter())
+            pretrain(CONFIG, place, ConsoleReporter())
         assert list(Path(place.output).glob("checkpoints/step-*1/*")), "no checkpoint was made"
 
     return work

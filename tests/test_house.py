@@ -22,8 +22,7 @@ KNOWN_CYCLES = {
      "pipeline.travel"),
 }  # fmt: skip
 KNOWN_REPEATED = [
-    "Checkpoint", "Encoded", "Entry", "Form", "Hub", "Part",
-    "PrintReporter", "Reporter", "Size", "Source", "Split",
+    "Checkpoint", "Encoded", "Entry", "Form", "Hub", "Reporter", "Size", "Source", "Split",
 ]  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Training sequences: T consecutive inputs with their T targets, in an order that is a pure
 function of (seed, epoch) and the books' content.
 
-A sequence lies within one book. A book of n ids gives k = floor((n - 1) / T) sequences of T inputs,
+A sequence is within one book. A book of n ids gives k = floor((n - 1) / T) sequences of T inputs,
 each read with the id that follows (T + 1 ids). The remaining (n - 1) - k T ids are skipped: each
 epoch the book's sequences begin at an offset from 0 to that remainder, a hash of (seed, epoch,
 content id). A book of no more than T ids gives no sequence.
@@ -62,7 +62,7 @@ class SequenceSampler:
                 " shorter context or longer books."
             )
         self._excluded = _mask_of(exclude_books, [span.book for span in shards.spans])  # (books,)
-        # Two, since a batch can lie across the end of an epoch.
+        # Two, since a batch can span the end of an epoch.
         self.order = lru_cache(maxsize=2)(self._order)
         self.offsets = lru_cache(maxsize=2)(self._offsets)
 

@@ -37,7 +37,7 @@ def id_type(vocabulary_size: int) -> type[np.uint16] | type[np.uint32]:
 
 
 def ids_sha256(ids: Ids) -> str:
-    """The sha256 of ids (n,), as they lie in a shard (about a second for a gigabyte)."""
+    """The sha256 of ids (n,), as they are in a shard (about a second for a gigabyte)."""
     return sha256(np.ascontiguousarray(ids).data).hexdigest()
 
 
@@ -56,7 +56,7 @@ def write_shard(file: IO[bytes], ids: Ids, metadata: Mapping[str, str]) -> None:
 
 @dataclass(frozen=True)
 class MappedShard:
-    """A shard opened for reading: `ids` (n,) lies in the file, not in memory."""
+    """A shard opened for reading: `ids` (n,) is mapped from the file, not in memory."""
 
     ids: Ids
     vocabulary: str
@@ -103,7 +103,7 @@ def open_shard(path: Path) -> MappedShard:
 class DocumentSpan:
     """`length` ids from `start` in the file `<set>/<part>.arrow` are this book's.
 
-    `sha256` is that of the ids' bytes, as they lie in the file: the book's content id, from which
+    `sha256` is that of the ids' bytes, as they are in the file: the book's content id, from which
     the order of training follows. `cleaning` names the file of the clean stage with the record of
     what was done to the book; None: not recorded.
     """

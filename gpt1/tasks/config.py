@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from gpt1.errors import UserError
 from gpt1.settings import (
@@ -20,6 +20,20 @@ from gpt1.tasks.transforms import SHORTEST, Truncation
 from gpt1.train.config import Precision
 
 Regression = Literal["soft", "mse"]
+Variant = Literal["full", "no_auxiliary_lm", "no_pretraining", "lstm"]
+"""The rows of the paper's table 5."""
+
+
+def _check_name(name: str) -> str:
+    try:
+        task_named(name)
+    except UserError as error:
+        raise ValueError(str(error)) from error
+    return name
+
+
+TaskName = Annotated[str, AfterValidator(_check_name)]
+"""A setting that names a task of gpt1.tasks.table."""
 
 
 class FinetuneConfig(Settings):
@@ -28,7 +42,7 @@ class FinetuneConfig(Settings):
     The defaults are the paper's (section 4.1).
     """
 
-    task: str = Field(description="Task to fine-tune on; needs a task_data job.")
+    task: TaskName = Field(description="Task to fine-tune on; needs a task_data job.")
     seed: int = Field(
         1, ge=0, le=2**31 - 1,
         description="Seed for the head, special tokens, dropout and example order.",
@@ -109,12 +123,8 @@ class FinetuneConfig(Settings):
 
     @field_validator("task")
     @classmethod
-    def _known(cls, name: str) -> str:
-        try:
-            task = task_named(name)
-        except UserError as error:
-            raise ValueError(str(error)) from error
-        if task.kind in ZERO_SHOT_ONLY:
+    def _has_objective(cls, name: str) -> str:
+        if task_named(name).kind in ZERO_SHOT_ONLY:
             raise ValueError(
                 f"task {name!r} has no training objective; use it in a zero_shot stage"
             )

@@ -30,7 +30,7 @@ from gpt1.tasks.job import FinetuneJob, load_pretrained, random_model, run_job
 from gpt1.tasks.metrics import score_line
 from gpt1.tasks.pieces import Pieces, load_pieces, select_pieces
 from gpt1.train.checkpoint import sha256
-from gpt1.train.trainer import PrintReporter, Reporter
+from gpt1.train.trainer import ConsoleReporter, Reporter
 from gpt1.weights.store import MODEL_FILE
 
 JOBS_FILE = "finetune.json"
@@ -154,7 +154,7 @@ def _digest(weights: Path, changed: int) -> str:  # noqa: ARG001
     return sha256(weights)
 
 
-class _Reporter(PrintReporter):
+class _Reporter(ConsoleReporter):
     """Prints a job's lines, and every `PROGRESS_SECONDS` how far it is."""
 
     def __init__(self, name: str) -> None:

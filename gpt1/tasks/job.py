@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -13,7 +13,7 @@ from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.rng import generator
-from gpt1.tasks.config import FinetuneConfig
+from gpt1.tasks.config import FinetuneConfig, Variant
 from gpt1.tasks.encoded import EncodedExamples, Form
 from gpt1.tasks.example import Example
 from gpt1.tasks.files import TaskFiles
@@ -25,8 +25,6 @@ from gpt1.tasks.transforms import SHORTEST, SpecialIds, Truncation
 from gpt1.train.trainer import Reporter
 from gpt1.weights.store import load_model
 
-Variant = Literal["full", "no_auxiliary_lm", "no_pretraining", "lstm"]
-"""The rows of the paper's table 5."""
 PiecesOf = Callable[[str, Sequence[Example]], Pieces]
 """Returns the ids of a split's texts, given the split's name and its examples."""
 

@@ -28,7 +28,7 @@ DEFAULT_MFU = 0.4
 
 
 @dataclass(frozen=True)
-class Part:
+class ModelPart:
     """A part of the model: its parameters and the FLOPs of training on one token (forward and
     backward).
     """
@@ -53,7 +53,7 @@ class Forecast:
     `epochs` is None where the corpus is not known, `seconds` where no device is named.
     """
 
-    parts: Sequence[Part]
+    parts: Sequence[ModelPart]
     memory: Memory
     parameters: int
     flops_per_token: float
@@ -85,7 +85,7 @@ class Forecast:
         }
 
     def __str__(self) -> str:
-        total = Part("total", self.parameters, self.flops_per_token)
+        total = ModelPart("total", self.parameters, self.flops_per_token)
         lines = [f"{'part':<34}{'parameters':>14}{'MFLOPs per token':>18}"]
         for part in (*self.parts, total):
             lines.append(f"{part.name:<34}{part.parameters:>14,}{part.flops / 1e6:>18,.1f}")
@@ -127,7 +127,7 @@ def describe(
 # Parts and FLOPs
 
 
-def parts(model: ModelConfig, length: int | None = None) -> list[Part]:
+def parts(model: ModelConfig, length: int | None = None) -> list[ModelPart]:
     """The parts, whose parameters and FLOPs add up to `parameters()` and `flops_per_token()`.
 
     The usual estimate counts 6 FLOPs a parameter, also of position rows, which are in no product,
@@ -138,10 +138,10 @@ def parts(model: ModelConfig, length: int | None = None) -> list[Part]:
     attention = model.flops_per_token(length) - 6 * model.parameters()
     kind = "block" if model.kind == "gpt" else "LSTM layer"
     return [
-        Part("token rows and softmax (tied)", tokens, 6.0 * tokens),
-        Part("position rows", positions, 6.0 * positions),
-        Part(f"{model.layers} x {kind}", blocks, 6.0 * blocks),
-        Part("attention scores", 0, attention),
+        ModelPart("token rows and softmax (tied)", tokens, 6.0 * tokens),
+        ModelPart("position rows", positions, 6.0 * positions),
+        ModelPart(f"{model.layers} x {kind}", blocks, 6.0 * blocks),
+        ModelPart("attention scores", 0, attention),
     ]
 
 

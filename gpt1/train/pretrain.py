@@ -12,7 +12,7 @@ from pathlib import Path
 from gpt1.errors import UserError
 from gpt1.train.config import from_json
 from gpt1.train.dist import DistContext, Stopped
-from gpt1.train.trainer import PrintReporter, pretrain
+from gpt1.train.trainer import ConsoleReporter, pretrain
 
 
 def main() -> int:
@@ -24,7 +24,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     try:
-        pretrain(*from_json(arguments.config), PrintReporter())
+        pretrain(*from_json(arguments.config), ConsoleReporter())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -178,7 +178,7 @@ class Reporter(Protocol):
         ...
 
 
-class PrintReporter:
+class ConsoleReporter:
     """Prints lines and progress notes: for `torchrun` and tests."""
 
     def info(self, text: str) -> None:

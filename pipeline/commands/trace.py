@@ -35,7 +35,7 @@ _WIDTH = 200
 
 @dataclass(frozen=True)
 class TracedTokens:
-    """One id to be traced: the book it lies in, its index there, how many ids are asked for (a
+    """One id to be traced: the book it is in, its index there, how many ids are asked for (a
     sequence, or one), and whether the sequence is of a book excluded from the loss.
     """
 

@@ -22,7 +22,7 @@ from gpt1.tasks.heads import soft_labels
 from gpt1.tasks.table import TASKS, Task
 from gpt1.tasks.task_model import TaskModel
 from gpt1.tasks.transforms import SpecialIds, sequences
-from gpt1.train.trainer import PrintReporter
+from gpt1.train.trainer import ConsoleReporter
 from tests.gpt1 import weight_samples as samples
 
 VOCABULARY, CONTEXT = 60, 48
@@ -190,7 +190,7 @@ def task_set(name: str) -> TaskSet:
 def tuned(name: str, **settings: Any) -> tuple[Any, tuning.Result]:
     data, config = task_set(name), CONFIG.model_copy(update=settings)
     model = make_task_model(tiny(), data, config)
-    return model, tuning.finetune(model, data, config, CPU, PrintReporter())
+    return model, tuning.finetune(model, data, config, CPU, ConsoleReporter())
 
 
 @pytest.mark.parametrize("name", ["sst2", "rte", "mrpc", "storycloze"])

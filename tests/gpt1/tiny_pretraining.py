@@ -21,7 +21,7 @@ from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.config import PretrainConfig, Prompt, RuntimeConfig, to_json
 from gpt1.train.dist import Stopped
 from gpt1.train.engine import MicroBatch
-from gpt1.train.trainer import PrintReporter, open_pretrainer
+from gpt1.train.trainer import ConsoleReporter, open_pretrainer
 from tests.gpt1.rank_group import RankGroup
 
 MERGES = [("t", "h"), ("th", "e</w>"), ("b", "e</w>"), ("a", "t</w>")]
@@ -117,7 +117,7 @@ class Killed(Exception):
     """Ends a training in this process as a kill does: at once, without a checkpoint."""
 
 
-class Heard(PrintReporter):
+class Heard(ConsoleReporter):
     """Keeps what a training says. `at_update`, called in each update, may ask to stop, or raise."""
 
     def __init__(self, at_update: AtUpdate | None = None) -> None:
