@@ -223,6 +223,8 @@ def test_the_schedule_is_warm_up_and_a_line_to_zero() -> None:
     assert max(falls) - min(falls) < 1e-9 < rates[-1] < CONFIG.lr / 20
     with pytest.raises(UserError, match="240 training examples do not fill one batch of 500"):
         tuned("rte", batch_size=500)
+    with pytest.raises(UserError, match="warmup_steps: 60 must be less than the 60 steps"):
+        tuned("rte", warmup_steps=60)
 
 
 def test_only_the_blocks_not_transferred_are_drawn_again() -> None:

@@ -21,6 +21,7 @@ from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.train import memory as memory_room
+from gpt1.train import metrics
 from gpt1.train._deepspeed_private import import_deepspeed
 from gpt1.train.config import Schedule, from_json, learning_rate
 from gpt1.train.cost_model import expected_seconds, parts
@@ -239,3 +240,15 @@ def test_bytes_of_a_checkpoint(ranks: RankGroup, tmp_path: Path) -> None:
     tiny.train_on(ranks, place)
     size = sum(file.stat().st_size for file in Path(place.output).glob("checkpoints/*/*"))
     assert size == pytest.approx(checkpoint_bytes(model.parameters()), rel=0.02)
+
+
+def test_a_long_history_gets_sparser(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in every checkpoint. Validations and the newest rows stay."""
+    monkeypatch.setattr(metrics, "MOST_ROWS", 10)
+    history = metrics.History()
+    for step in range(1, 101):
+        history.row(step, {"validation_loss" if step % 40 == 0 else "loss": 1.0})
+    steps = [row["step"] for row in history.rows]
+    assert len(steps) <= 10
+    assert {40, 80, 99, 100} <= set(steps)
+    assert steps == sorted(steps)

@@ -175,6 +175,9 @@ def test_other_settings_are_refused_by_name(place: Place, tmp_path: Path) -> Non
         with pytest.raises(UserError, match=f"different settings: {named} .see its manifest.json"):
             train_here(changed(again, **{named: value}))
     assert "resuming after step 30 " in train_here(changed(again, max_rollbacks=1, zero=2)).text
+    books = attempt(tiny.write_data(tmp_path / "other", poison=9), tmp_path / "more", place)
+    with pytest.raises(UserError, match=r"different settings: data .see its manifest\.json"):
+        train_here(books)
 
 
 @pytest.fixture(scope="module")
