@@ -24,7 +24,7 @@ from gpt1.report.facts import gather  # noqa: E402
 from gpt1.report.figures import charts  # noqa: E402
 from gpt1.report.pretraining import METRICS, samples  # noqa: E402
 from gpt1.report.sources import Source, of_kind, only  # noqa: E402
-from pipeline.store import Store  # noqa: E402
+from pipeline.store.base import Store  # noqa: E402
 
 CHARTS = ("perplexity", "loss", "zero-shot", "zero-shot-normalized")
 SAMPLED = 4

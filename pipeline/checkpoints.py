@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from gpt1.errors import UserError
 from gpt1.wording import counted
 from pipeline.last_run import Record, RunArtifacts
-from pipeline.store import Store
+from pipeline.store.base import Store
 from stages.contract import Artifact
 
 if TYPE_CHECKING:

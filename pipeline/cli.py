@@ -42,11 +42,11 @@ from pipeline.commands.pack import pack
 from pipeline.commands.path import path
 from pipeline.commands.trace import trace
 from pipeline.last_run import remember
-from pipeline.lease import HeldError
-from pipeline.plan import Entry, Plan, Selection, State, make_plan
+from pipeline.planning.planner import Entry, Plan, Selection, State, make_plan
 from pipeline.ray_access import prepare, set_environment
-from pipeline.store import Store
-from pipeline.user_code import ROOT
+from pipeline.store.base import Store
+from pipeline.store.lease import HeldError
+from pipeline.workflow.user_code import ROOT
 
 INVALID, HELD, INTERRUPTED = 2, 3, 130
 REPORT = "report.html"
@@ -67,7 +67,7 @@ Address = Annotated[str | None, typer.Option("--address", help=CLUSTER, envvar="
 
 
 def _print_version(asked: bool) -> None:
-    from pipeline.provenance import git_commit
+    from pipeline.planning.provenance import git_commit
 
     if asked:
         commit = f", commit {found}" if (found := git_commit()) else ""
@@ -193,7 +193,7 @@ def status(
     it took."""
     made = make_plan(read_workflow(file, profile, assignments, store), Store.at(store))
     if explain and not as_json:
-        from pipeline.commands.explain import explained
+        from pipeline.planning.cost import explained
 
         print("\n".join(explained(made)))
         return

@@ -14,8 +14,8 @@ from ray.job_config import JobConfig
 
 from gpt1 import fault
 from gpt1.errors import UserError
-from pipeline.cells import Cell
-from pipeline.user_code import NONE, ROOT, UserCode, sent
+from pipeline.workflow.expand import Cell
+from pipeline.workflow.user_code import NONE, ROOT, UserCode, sent
 
 OBJECT_STORE = 256 << 20  # bytes; parts go through files, so little passes through Ray's own store
 

@@ -14,12 +14,12 @@ from typing import IO, Any
 
 from gpt1 import fault
 from gpt1.errors import StoppedError, UserError
-from pipeline.canonical import canonical
-from pipeline.kinds import kinds_of, load_stage
 from pipeline.parts import Outputs, PartTask, make_part, part_tasks, run_tasks
-from pipeline.plan import PARTS_FILE
-from pipeline.provenance import provenance
-from pipeline.store import Store
+from pipeline.planning.fingerprint import canonical
+from pipeline.planning.planner import PARTS_FILE
+from pipeline.planning.provenance import provenance
+from pipeline.store.base import Store
+from pipeline.workflow.stages import kinds_of, load_stage
 from stages.contract import Artifact, ExternalFile, Part, PartFunction, Reporter, Resources
 
 

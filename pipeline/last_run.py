@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from gpt1.errors import UserError
-from pipeline.kinds import kinds_of
-from pipeline.plan import Plan
-from pipeline.store import Store
+from pipeline.planning.planner import Plan
+from pipeline.store.base import Store
+from pipeline.workflow.stages import kinds_of
 
 Record = dict[str, Any]
 

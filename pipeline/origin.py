@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt1.errors import UserError
-from pipeline.store import Store
+from pipeline.store.base import Store
 from stages.contract import Artifact
 
 _PARTS = "shard.parts"

@@ -26,10 +26,10 @@ from typing import Any
 import psutil
 
 from gpt1.errors import UserError
-from pipeline.files import read_json, replace
-from pipeline.lease import alive, machine
-from pipeline.objects import Entry, Objects
-from pipeline.words import ObjectWord
+from pipeline.store.atomic import read_json, replace
+from pipeline.store.lease import alive, machine
+from pipeline.store.objects import Entry, Objects
+from pipeline.store.words import ObjectWord
 
 EVERY = 3.0  # seconds between two looks for new lines
 BEAT = 15.0

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from gpt1 import fault
-from pipeline.canonical import canonical, fingerprint
-from pipeline.files import HashingWriter, file_sha256
-from pipeline.provenance import provenance
-from pipeline.store import Store
+from pipeline.planning.fingerprint import canonical, fingerprint
+from pipeline.planning.provenance import provenance
+from pipeline.store.atomic import HashingWriter, file_sha256
+from pipeline.store.base import Store
 from stages.contract import OutputFile, Part, PartFunction, Travel
 
 

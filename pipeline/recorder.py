@@ -23,9 +23,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import read_json, replace
 from pipeline.outbox import Entry, Outbox
-from pipeline.store import Store
+from pipeline.store.atomic import read_json, replace
+from pipeline.store.base import Store
 
 EXPERIMENT = "gpt1"
 TRAINING = "workflowType=machine_learning"  # in an address of MLflow's pages: those for training

@@ -12,11 +12,11 @@ from itertools import accumulate
 from typing import Any
 
 from gpt1.wording import number, span
-from pipeline.cells import Cell
-from pipeline.plan import Entry, Plan
-from pipeline.provenance import git_commit, package_versions, user_name
-from pipeline.store import RECORD, Store
+from pipeline.planning.planner import Entry, Plan
+from pipeline.planning.provenance import git_commit, package_versions, user_name
+from pipeline.store.base import RECORD, Store
 from pipeline.tracking import LONGEST_TAG, Status, Tracker
+from pipeline.workflow.expand import Cell
 from stages.contract import MODELS, Artifact
 
 RUN_ID_LENGTH = 32

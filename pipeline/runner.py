@@ -23,10 +23,10 @@ from pipeline.display import Display
 from pipeline.ending import QUIET, SAVING, Ending
 from pipeline.events import HubReporter, start_hub
 from pipeline.last_run import remember
-from pipeline.lease import Leases
 from pipeline.machine import watched
-from pipeline.plan import Entry, Plan, other_inputs
+from pipeline.planning.planner import Entry, Plan, other_inputs
 from pipeline.records import Records
+from pipeline.store.lease import Leases
 from pipeline.tracking import Status
 from stages.contract import Artifact
 

@@ -23,7 +23,7 @@ from pipeline.addresses import without_password
 from pipeline.ending import CLOSING, SAVING
 from pipeline.last_run import SUBMITTED_FILE
 from pipeline.ray_access import check_job_server, warn_of_open
-from pipeline.user_code import NONE, ROOT, UserCode
+from pipeline.workflow.user_code import NONE, ROOT, UserCode
 
 SENT = ("pipeline", "stages", "gpt1")
 """The folders of code that travel, and the user's modules; data, environments and stores never

@@ -20,7 +20,7 @@ from gpt1.paths import FILE, path_of_uri
 from gpt1.wording import span
 from pipeline.outbox import Outbox
 from pipeline.recorder import Recorder, brief, default_uri, locked
-from pipeline.store import Store
+from pipeline.store.base import Store
 
 UPLOAD_LIMIT = 10_000_000  # bytes; larger files are recorded by reference
 LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG, LONGEST_DIGEST = (

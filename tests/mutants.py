@@ -26,7 +26,7 @@ MUTANTS: dict[str, tuple[str, ...]] = {
         "gpt1/train/checkpoint.py", "if found != expected:", "if False:",
         "pipeline/test_checkpoints.py"),
     "a lease never released": (
-        "pipeline/lease.py", "word.remove()", "pass", "pipeline/test_store_contract.py"),
+        "pipeline/store/lease.py", "word.remove()", "pass", "pipeline/test_store_contract.py"),
     "a part taken unchecked": (
         "pipeline/context.py", "if seen.damage(found) if found", "if False if found",
         "pipeline/test_plan.py"),

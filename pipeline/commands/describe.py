@@ -11,7 +11,6 @@ import typer
 
 from gpt1.errors import UserError
 from gpt1.train.cost_model import DEFAULT_MFU, Device
-from pipeline.cells import Cell, Workflow
 from pipeline.commands.options import (
     Assignments,
     FileToRead,
@@ -20,8 +19,9 @@ from pipeline.commands.options import (
     StoreOption,
     read_workflow,
 )
-from pipeline.plan import make_plan
-from pipeline.store import Store
+from pipeline.planning.planner import make_plan
+from pipeline.store.base import Store
+from pipeline.workflow.expand import Cell, Workflow
 from stages.contract import Artifact
 
 if TYPE_CHECKING:

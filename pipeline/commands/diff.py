@@ -20,8 +20,8 @@ from pipeline.commands.options import (
     StoreOption,
     read_artifacts,
 )
-from pipeline.plan import changes
-from pipeline.store import Store
+from pipeline.planning.planner import changes
+from pipeline.store.base import Store
 
 Record = Mapping[str, Any]
 SAME = "same"

@@ -15,11 +15,11 @@ import typer
 from typer.models import OptionInfo
 
 from gpt1.errors import UserError
-from pipeline.cells import Workflow
 from pipeline.last_run import RunArtifacts, describe_options, last_run, places
-from pipeline.plan import Selection, make_plan
-from pipeline.store import Store
-from pipeline.workflow import read
+from pipeline.planning.planner import Selection, make_plan
+from pipeline.store.base import Store
+from pipeline.workflow.expand import Workflow
+from pipeline.workflow.load import read
 
 WORKFLOW = Path("workflow.yaml")
 
@@ -43,7 +43,7 @@ def _raw(context: typer.Context) -> dict[str, Any]:
     """The workflow as it is written; nothing where it cannot be read, because completion has
     nobody to tell.
     """
-    from pipeline.document import load
+    from pipeline.workflow.yaml_source import load
 
     try:
         return dict(load(context.params.get("file") or WORKFLOW).data)

@@ -16,7 +16,7 @@ from pipeline.commands.options import Assignments, FileToRead, Profile, StoreOpt
 from stages._tuning import read_task_data
 
 if TYPE_CHECKING:
-    from pipeline.cells import Cell, Workflow
+    from pipeline.workflow.expand import Cell, Workflow
     from stages.contract import Artifact
 
 RUN_FILE, OUTPUT = "run.json", "output"

@@ -18,10 +18,10 @@ from pipeline.commands.options import (
     run_command,
     stages,
 )
-from pipeline.document import nearest
 from pipeline.last_run import Record, RunArtifacts, last_run
-from pipeline.plan import Selection, State, make_plan
-from pipeline.store import Store
+from pipeline.planning.planner import Selection, State, make_plan
+from pipeline.store.base import Store
+from pipeline.workflow.yaml_source import nearest
 
 
 def path(

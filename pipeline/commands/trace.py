@@ -24,7 +24,7 @@ from pipeline.commands.options import (
 )
 from pipeline.last_run import RunArtifacts
 from pipeline.origin import Origin, input_record, record_of_book, record_with, store_of
-from pipeline.store import Store
+from pipeline.store.base import Store
 
 if TYPE_CHECKING:
     from gpt1.data.sequences import SequenceSampler

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from pipeline import objects
 from pipeline.parts import Outputs
-from pipeline.store import Store
+from pipeline.store import objects
+from pipeline.store.base import Store
 from stages.contract import Artifact
 from tests.pipeline.inline import write_numbers
 from tests.servers.process import s3_server

@@ -5,9 +5,9 @@ from pathlib import Path
 from pipeline.context import Job, run_cell
 from pipeline.events import PrintReporter
 from pipeline.last_run import remember
-from pipeline.plan import Entry, Plan, Selection, make_plan
-from pipeline.store import Store
-from pipeline.workflow import read
+from pipeline.planning.planner import Entry, Plan, Selection, make_plan
+from pipeline.store.base import Store
+from pipeline.workflow.load import read
 from stages.contract import Artifact
 from tests.conftest import ROOT, write
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pipeline.cli
-from pipeline import user_code
+from pipeline.workflow import user_code
 from tests.servers.ray_cluster import Cluster
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.canonical import digest
+from pipeline.planning.fingerprint import digest
 from stages.contract import Settings, runtime_field
 
 number = st.integers() | st.floats(allow_nan=False, allow_infinity=False)

@@ -33,7 +33,7 @@ from gpt1.train.checkpoint import (
     step_name,
 )
 from gpt1.train.dist import DistContext
-from pipeline.store import Store
+from pipeline.store.base import Store
 from tests.pipeline.conftest import Move
 
 SNAPSHOT = "step-00000010.safetensors"

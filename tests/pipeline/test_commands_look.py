@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.cli import app
 from pipeline.commands.panels import PANELS
-from pipeline.plan import Selection
+from pipeline.planning.planner import Selection
 from tests.conftest import ROOT
 from tests.pipeline.inline import TOY, plan_of, run_inline
 from tests.pipeline.inprocess import Ended, gpt1, refused

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.last_run import LAST_RUN, remember
-from pipeline.plan import Plan
+from pipeline.planning.planner import Plan
 from tests.pipeline.inline import TOY, plan_of, run_inline, write_numbers
 from tests.pipeline.inprocess import gpt1, refused
 

@@ -17,7 +17,7 @@ from gpt1.tasks import finetune_packed
 from gpt1.train.config import from_json
 from gpt1.weights.checkpoint import load_checkpoint
 from gpt1.weights.store import save_model
-from pipeline.plan import Selection
+from pipeline.planning.planner import Selection
 from tests.conftest import ROOT
 from tests.e2e.workflow import MINI
 from tests.gpt1.test_train_alone import FEW, run_with

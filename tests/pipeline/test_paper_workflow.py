@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gpt1.tasks.table import TASKS
-from pipeline.workflow import Workflow, read
+from pipeline.workflow.load import Workflow, read
 from tests.conftest import ROOT
 
 GPT, LSTM = "pretrain[model=gpt]", "pretrain[model=lstm]"

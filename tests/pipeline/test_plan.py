@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.plan import Plan, Selection
+from pipeline.planning.planner import Plan, Selection
 from tests.conftest import refuses, write
 from tests.pipeline.inline import TOY, artifact, plan_of, run_inline
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import cache, objects
-from pipeline.objects import Objects
-from pipeline.plan import Plan, State
-from pipeline.store import Store
+from pipeline.planning.planner import Plan, State
+from pipeline.store import cache, objects
+from pipeline.store.base import Store
+from pipeline.store.objects import Objects
 from tests.conftest import refuses
 from tests.pipeline.conftest import S3, VALUE, Move, Patch, publish, published
 from tests.pipeline.inline import TOY, plan_of, run_inline

@@ -15,10 +15,10 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline.lease import HeldError, Leases
-from pipeline.objects import Objects
 from pipeline.parts import Outputs
-from pipeline.store import Failure, Store
+from pipeline.store.base import Failure, Store
+from pipeline.store.lease import HeldError, Leases
+from pipeline.store.objects import Objects
 from tests.conftest import refuses
 from tests.pipeline.conftest import VALUE, WHEN, Move, Patch, publish, published
 from tests.servers.process import wait_until
@@ -280,7 +280,7 @@ def plant(store: Store, stage: str = "stage", **holder: Any) -> None:
 
 def expire(monkeypatch: Patch) -> None:
     """From now on a holder on another machine counts as gone."""
-    monkeypatch.setattr("pipeline.lease.EXPIRY", 0.0)
+    monkeypatch.setattr("pipeline.store.lease.EXPIRY", 0.0)
 
 
 def test_a_lease_keeps_others_out_and_names_the_holder(store: Store) -> None:
@@ -321,7 +321,7 @@ def test_a_holder_counts_as_long_as_it_lives(store: Store, monkeypatch: Patch) -
 
 
 def test_a_holder_keeps_all_its_leases_alive(store: Store, monkeypatch: Patch) -> None:
-    monkeypatch.setattr("pipeline.lease.HEARTBEAT", 0.2)
+    monkeypatch.setattr("pipeline.store.lease.HEARTBEAT", 0.2)
 
     def beats() -> list[float]:
         return [(store.lease(stage, "1").read() or {})["beat"] for stage in ("a", "b")]

@@ -9,8 +9,8 @@ import pytest
 
 from gpt1.paths import path_of_uri
 from pipeline.commands.model import export_mlflow
-from pipeline.document import scalar
-from pipeline.store import Store
+from pipeline.store.base import Store
+from pipeline.workflow.yaml_source import scalar
 from tests.conftest import refuses
 from tests.pipeline.inline import TOY, write_numbers
 from tests.pipeline.inprocess import refused, said

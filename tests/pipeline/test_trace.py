@@ -15,7 +15,7 @@ from gpt1.text.encoder import TextEncoder
 from gpt1.text.normalise import fix, standardise
 from gpt1.text.vocabulary import Vocabulary
 from pipeline.last_run import RunArtifacts
-from pipeline.plan import Plan
+from pipeline.planning.planner import Plan
 from tests.e2e.workflow import MINI
 from tests.pipeline.inline import TOY, artifact, plan_of
 from tests.pipeline.inprocess import gpt1, refused

@@ -17,7 +17,7 @@ import pytest
 
 from gpt1.errors import UserError
 from pipeline.recorder import UID, default_uri
-from pipeline.store import Store
+from pipeline.store.base import Store
 from pipeline.tracking import UPLOAD_LIMIT, Tracker, sync
 from pipeline.ui import serve
 from tests.conftest import ROOT, refuses, write
@@ -240,7 +240,8 @@ def test_a_dead_hosts_points_are_sent_from_another(
     """The second continues the run and logs again what it knows; the first comes back last."""
     data_base, home = f"sqlite:///{tmp_path / 'mlflow.db'}", os.environ["GPT1_CACHE"]
     code = (
-        "import os, sys; from pipeline.store import Store; from pipeline.tracking import Tracker\n"
+        "import os, sys; from pipeline.store.base import Store\n"
+        "from pipeline.tracking import Tracker\n"
         "tracker = Tracker(Store.at(sys.argv[1]), 'http://127.0.0.1:9')\n"
         "tracker.start('run', 'workflow')\n"
         "for step in (10, 20): tracker.metrics('run', step, {'loss': float(step)}, step)\n"

@@ -14,12 +14,12 @@ import pytest
 import yaml
 
 from gpt1.tasks.table import definition, recorded_task, task_named
-from pipeline.imports import closure, imported_by, module_file
-from pipeline.kinds import stage_kinds
-from pipeline.provenance import _hash, code_hash
+from pipeline.planning.provenance import _hash, code_hash
 from pipeline.submit import SENT_USER_CODE, Order, _pack
-from pipeline.user_code import NONE, ROOT, VARIABLE, UserCode, install
-from pipeline.workflow import read
+from pipeline.workflow.imports import closure, imported_by, module_file
+from pipeline.workflow.load import read
+from pipeline.workflow.stages import stage_kinds
+from pipeline.workflow.user_code import NONE, ROOT, VARIABLE, UserCode, install
 from tests.conftest import refuses
 from tests.conftest import write as write_files
 from tests.pipeline.inprocess import gpt1

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gpt1.errors import UserError
-from pipeline.workflow import read
+from pipeline.workflow.load import read
 from tests.conftest import ROOT, refuses
 from tests.pipeline.inline import TOY
 

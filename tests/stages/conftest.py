@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.plan import Plan
+from pipeline.planning.planner import Plan
 from tests.stages.report_samples import Workshop
 from tests.stages.runs import WORKFLOW, library, run
 

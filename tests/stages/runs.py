@@ -12,8 +12,8 @@ from gpt1.corpus.split import SplitRow
 from gpt1.corpus.split_table import read_split
 from pipeline.context import Job, run_cell
 from pipeline.events import PrintReporter
-from pipeline.plan import Plan, Selection
-from pipeline.store import Store
+from pipeline.planning.planner import Plan, Selection
+from pipeline.store.base import Store
 from stages.contract import Artifact, ExternalFile, OutputFile, Resources, Settings
 from tests.conftest import write
 from tests.pipeline.inline import artifact, plan_of, run_inline

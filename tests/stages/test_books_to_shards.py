@@ -17,7 +17,7 @@ from gpt1.text.learn import learn_merges
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.text.words import count_words
 from pipeline.parts import Outputs
-from pipeline.plan import Plan
+from pipeline.planning.planner import Plan
 from stages.clean import SAMPLES, STAGE
 from stages.shard import encode_part
 from tests.conftest import refuses, write

@@ -12,7 +12,7 @@ from gpt1.model.gpt import GPT
 from gpt1.rng import generator
 from gpt1.tasks.example import read_examples
 from gpt1.weights.store import load_model, save_model
-from pipeline.plan import Plan
+from pipeline.planning.planner import Plan
 from stages.contract import Artifact
 from stages.finetune import FinetuneSettings
 from stages.transfer import TransferSettings

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gpt1.errors import UserError
-from pipeline.plan import Plan
+from pipeline.planning.planner import Plan
 from stages.contract import Artifact
 from tests.conftest import refuses, write
 from tests.gpt1.corpus import forms_of_books as forms

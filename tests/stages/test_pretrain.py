@@ -13,7 +13,7 @@ from gpt1.text.vocabulary import Vocabulary
 from gpt1.train.checkpoint import Manifest
 from gpt1.train.config import PretrainConfig, RuntimeConfig
 from gpt1.weights.store import load_model
-from pipeline.plan import Plan, State
+from pipeline.planning.planner import Plan, State
 from stages.pretrain import INITIAL, STAGE, _deviation
 from tests.pipeline.inline import plan_of, run_inline
 from tests.servers.ray_cluster import Cluster

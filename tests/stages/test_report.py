@@ -16,7 +16,7 @@ from gpt1.report.distance import share
 from gpt1.tasks.glue import FIGURES
 from gpt1.tasks.table import TASKS
 from gpt1.wording import number, short, span
-from pipeline.plan import Plan
+from pipeline.planning.planner import Plan
 from stages.contract import Artifact
 from stages.report import ReportSettings
 from tests.conftest import ROOT

@@ -11,7 +11,7 @@ from docs.reference.make import SET_BY_YOU, sources
 from gpt1.errors import UserError
 from gpt1.settings import field_marks
 from gpt1.train.config import PretrainConfig
-from pipeline.kinds import load_stage
+from pipeline.workflow.stages import load_stage
 from stages.contract import Resources
 from stages.pretrain import STAGE as PRETRAIN
 from stages.task_data import TaskData, TaskDataSettings

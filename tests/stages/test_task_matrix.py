@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gpt1.errors import UserError
-from pipeline.plan import Plan, State
+from pipeline.planning.planner import Plan, State
 from stages.finetune import FinetuneSettings
 from stages.task_data import TaskData, TaskDataSettings
 from tests.conftest import write

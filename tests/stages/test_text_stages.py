@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.context import StageContext
-from pipeline.plan import Plan
+from pipeline.planning.planner import Plan
 from tests.conftest import refuses, write
 from tests.stages import runs
 from tests.stages.conftest import SHELF

@@ -16,19 +16,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import cache
-from pipeline.cache import Item
-from pipeline.files import parse_json, replace
-from pipeline.objects import SCHEME, Objects
+from pipeline.store import cache
+from pipeline.store.cache import Item
+from pipeline.store.atomic import parse_json, replace
+from pipeline.store.objects import SCHEME, Objects
 from pipeline.outbox_mirror import OutboxMirror
-from pipeline.remote_file import RemoteFile
-from pipeline.store import LEASE, PARTS, RECORD, WITHDRAWN, Store, _record, artifact_of, valid
-from pipeline.travel import StoreTravel
-from pipeline.words import ObjectWord, Word
+from pipeline.store.remote_file import RemoteFile
+from pipeline.store.base import LEASE, PARTS, RECORD, WITHDRAWN, Store, _record, artifact_of, valid
+from pipeline.store.travel import StoreTravel
+from pipeline.store.words import ObjectWord, Word
 from stages.contract import Artifact, OutputFile, Travel
 
 if TYPE_CHECKING:
-    from pipeline.seen_store import SeenStore
+    from pipeline.store.seen_store import SeenStore
 
 BEGUN = "begun.json"
 AT_ONCE = 16  # requests under way at one time
@@ -186,7 +186,7 @@ class RemoteStore(Store):
         return self.seen(()).history()
 
     def seen(self, kinds: Iterable[str]) -> SeenStore:
-        from pipeline.seen_store import SeenStore
+        from pipeline.store.seen_store import SeenStore
 
         del kinds  # listed when they are first asked for
         return SeenStore(self.objects)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from gpt1.errors import UserError
 from gpt1.settings import field_marks
-from pipeline.document import Document, KeyPath, nearest
+from pipeline.workflow.yaml_source import Document, KeyPath, nearest
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 

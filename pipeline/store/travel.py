@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import cache
-from pipeline.cache import Item
+from pipeline.store import cache
+from pipeline.store.cache import Item
 
 if TYPE_CHECKING:
-    from pipeline.remote_store import RemoteStore
+    from pipeline.store.remote_store import RemoteStore
 
 
 @dataclass(frozen=True)

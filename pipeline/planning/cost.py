@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gpt1.wording import counted, span
-from pipeline.plan import Entry, Plan
+from pipeline.planning.planner import Entry, Plan
 
 
 @dataclass(frozen=True)

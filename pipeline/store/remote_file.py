@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cache import Item
+from pipeline.store.cache import Item
 from stages.contract import OutputFile
 
 if TYPE_CHECKING:
-    from pipeline.remote_store import RemoteStore
+    from pipeline.store.remote_store import RemoteStore
 
 
 class RemoteFile(OutputFile):

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.files import create_once, parse_json, replace
-from pipeline.objects import Objects
+from pipeline.store.atomic import create_once, parse_json, replace
+from pipeline.store.objects import Objects
 
 Data = dict[str, Any]
 BEATS = "beats"

@@ -7,8 +7,8 @@ import importlib
 from pathlib import Path
 
 from gpt1.errors import UserError
-from pipeline.document import nearest
-from pipeline.imports import is_dotted
+from pipeline.workflow.imports import is_dotted
+from pipeline.workflow.yaml_source import nearest
 from stages.contract import Stage
 
 
@@ -18,7 +18,7 @@ def stage_kinds() -> tuple[str, ...]:
 
     A name with dots is a module of somebody else's.
     """
-    folder = Path(__file__).resolve().parents[1] / "stages"
+    folder = Path(__file__).resolve().parents[2] / "stages"
     return tuple(sorted(path.stem for path in folder.glob("[!_]*.py") if path.stem != "contract"))
 
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from gpt1.errors import UserError
-from pipeline.files import file_sha256, read_json
-from pipeline.files import replace as replace_file
+from pipeline.store.atomic import file_sha256, read_json
+from pipeline.store.atomic import replace as replace_file
 from stages.contract import ExternalFile
 
 

@@ -14,9 +14,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from pipeline.imports import closure, is_dotted, module_file
-from pipeline.kinds import module_of
-from pipeline.user_code import PROJECT, ROOT, UserCode, installed
+from pipeline.workflow.imports import closure, is_dotted, module_file
+from pipeline.workflow.stages import module_of
+from pipeline.workflow.user_code import PROJECT, ROOT, UserCode, installed
 
 PACKAGES = ("deepspeed", "ftfy", "mlflow", "numpy", "pyarrow", "ray", "spacy", "torch")
 

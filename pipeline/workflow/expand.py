@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from gpt1.errors import UserError
-from pipeline.document import Document, KeyPath, nearest
-from pipeline.kinds import kinds_of, load_stage
-from pipeline.spec import StageSpec, debug_keys, flatten_debug, parse
-from pipeline.user_code import NONE, UserCode
+from pipeline.workflow.schema import StageSpec, debug_keys, flatten_debug, parse
+from pipeline.workflow.stages import kinds_of, load_stage
+from pipeline.workflow.user_code import NONE, UserCode
+from pipeline.workflow.yaml_source import Document, KeyPath, nearest
 from stages.contract import Resources, Settings, Stage
 
 

@@ -9,9 +9,9 @@ from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
-from pipeline.files import parse_json, replace
-from pipeline.remote_store import RemoteStore
-from pipeline.store import PARTS, RECORD, WITHDRAWN, valid
+from pipeline.store.atomic import parse_json, replace
+from pipeline.store.remote_store import RemoteStore
+from pipeline.store.base import PARTS, RECORD, WITHDRAWN, valid
 
 
 class SeenStore(RemoteStore):

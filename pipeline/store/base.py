@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from gpt1.errors import UserError
 from gpt1.paths import FILE, is_url, leads_out, path_of_uri
-from pipeline.files import create_once, read_json, replace, sync_folder
-from pipeline.words import FileWord, Word
+from pipeline.store.atomic import create_once, read_json, replace, sync_folder
+from pipeline.store.words import FileWord, Word
 from stages.contract import PROVENANCE, Artifact, OutputFile, Travel
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Store:
         """
         text = str(where)
         if text.startswith("s3:/"):
-            from pipeline.remote_store import RemoteStore
+            from pipeline.store.remote_store import RemoteStore
 
             return RemoteStore.reached(text)
         if is_url(text) and not text.startswith(FILE):

@@ -10,12 +10,12 @@ from typing import Any
 
 from gpt1.errors import UserError
 from gpt1.wording import counted
-from pipeline.canonical import fingerprint
-from pipeline.cells import Cell, Workflow
-from pipeline.digests import Digests
-from pipeline.document import nearest
-from pipeline.provenance import code_hash
-from pipeline.store import Store
+from pipeline.planning.file_hashes import Digests
+from pipeline.planning.fingerprint import fingerprint
+from pipeline.planning.provenance import code_hash
+from pipeline.store.base import Store
+from pipeline.workflow.expand import Cell, Workflow
+from pipeline.workflow.yaml_source import nearest
 from stages.contract import Artifact, ExternalFile
 
 PARTS_FILE = "parts.json"

@@ -26,9 +26,9 @@ from types import ModuleType
 from typing import Any
 
 from gpt1.errors import UserError
-from pipeline.imports import closure, imported_by, module_file
+from pipeline.workflow.imports import closure, imported_by, module_file
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PROJECT = frozenset({"gpt1", "stages", "pipeline"})
 VARIABLE = "GPT1_USER_CODE"
 """Of a run's workers, and of a submitted job: the user's modules as JSON."""

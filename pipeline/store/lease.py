@@ -20,7 +20,7 @@ import psutil
 
 from gpt1.errors import UserError
 from gpt1.wording import span
-from pipeline.words import Word
+from pipeline.store.words import Word
 
 HEARTBEAT = 5.0  # seconds
 EXPIRY = 60.0  # seconds without a heartbeat after which the holder counts as gone

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from gpt1.errors import UserError
-from pipeline.cells import Workflow, expand, ordered
-from pipeline.document import Document, KeyPath, load, nearest, scalar
-from pipeline.imports import is_dotted
-from pipeline.spec import SPEC_KEYS, ProfileSpec, StageSpec, parse
-from pipeline.user_code import find_user_code, install
+from pipeline.workflow.expand import Workflow, expand, ordered
+from pipeline.workflow.imports import is_dotted
+from pipeline.workflow.schema import SPEC_KEYS, ProfileSpec, StageSpec, parse
+from pipeline.workflow.user_code import find_user_code, install
+from pipeline.workflow.yaml_source import Document, KeyPath, load, nearest, scalar
 
 
 def read(file: Path, profile: str | None = None, assignments: Sequence[str] = ()) -> Workflow:
