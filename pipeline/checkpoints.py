@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from gpt1.errors import UserError
 from gpt1.wording import counted
-from pipeline.last_run import Record, RunArtifacts
+from pipeline.last_run import RunArtifacts
 from pipeline.store.base import Store
+from pipeline.store.record import ArtifactRecord
+from pipeline.store.snapshot import StoreSnapshot
 from stages.contract import Artifact
 
 if TYPE_CHECKING:
@@ -51,10 +53,10 @@ def find(where: str, artifacts: Callable[[], RunArtifacts]) -> Found:
         raise UserError(
             f"{where}: no such folder, and {error}; or give a checkpoint folder"
         ) from None
-    artifact = found.store.to_artifact(record)
+    artifact, store = record.artifact(), found.store
     if artifact.stage == "export":
-        return Found(load_checkpoint(artifact.path("hf/config.json").parent), (), where)
-    return Found(_load(found.store, record, artifact, step), _sources(found, record, step), where)
+        return Found(load_checkpoint(store.fetch_folder(artifact, "hf/config.json")), (), where)
+    return Found(_load(store, record, artifact, step), _sources(found, record, step), where)
 
 
 def kept(task: str, found: RunArtifacts) -> str:
@@ -63,13 +65,13 @@ def kept(task: str, found: RunArtifacts) -> str:
     UserError when none has.
     """
     records = [record for cell in found.of_kind(("finetune",)) if (record := found.record(cell))]
-    of_task = [record for record in records if record["settings"]["task"] == task]
-    with_weights = [record for record in of_task if HEAD_CONFIG in record["files"]]
+    of_task = [record for record in records if record.settings["task"] == task]
+    with_weights = [record for record in of_task if HEAD_CONFIG in record.files]
     if with_weights:
         return str(
             min(
-                with_weights, key=lambda record: record["settings"].get("variant", "full") != "full"
-            )["cell"]
+                with_weights, key=lambda record: record.settings.get("variant", "full") != "full"
+            ).cell
         )
     what = f"no finished fine-tuned job of {task!r}"
     if of_task:
@@ -77,7 +79,7 @@ def kept(task: str, found: RunArtifacts) -> str:
     tasks = (
         ", ".join(
             sorted(
-                {record["settings"]["task"] for record in records if HEAD_CONFIG in record["files"]}
+                {record.settings["task"] for record in records if HEAD_CONFIG in record.files}
             )
         )
         or "none"
@@ -88,7 +90,7 @@ def kept(task: str, found: RunArtifacts) -> str:
     )
 
 
-def _load(store: Store, record: Record, artifact: Artifact, step: str) -> Checkpoint:
+def _load(store: Store, record: ArtifactRecord, artifact: Artifact, step: str) -> Checkpoint:
     from gpt1.tasks.finetuned import load_finetuned
     from gpt1.weights.checkpoint import Checkpoint, check_vocabulary
     from gpt1.weights.store import load_model
@@ -104,33 +106,36 @@ def _load(store: Store, record: Record, artifact: Artifact, step: str) -> Checkp
             f"{artifact.cell}: {name} was not kept (finetune keeps it with `keep_model: true`);"
             f" snapshots: {snapshots or 'none'}"
         )
-    model, vocabulary = load_model(artifact.path(name)), _vocabulary(store, record, artifact)
+    model = load_model(store.fetch(artifact.file(name)))
+    vocabulary = _vocabulary(store, record, artifact)
     check_vocabulary(model, vocabulary, artifact.cell)
     tuned = None
     if artifact.stage == "finetune":
-        tuned = load_finetuned(model, artifact.path(name).parent)
+        tuned = load_finetuned(model, store.fetch_folder(artifact, name))
     return Checkpoint(model.eval(), vocabulary, tuned)
 
 
-def _vocabulary(store: Store, record: Record, artifact: Artifact) -> Vocabulary:
+def _vocabulary(store: Store, record: ArtifactRecord, artifact: Artifact) -> Vocabulary:
     """The artifact's own, else that of the cell it was made from."""
     from gpt1.text.vocabulary import Vocabulary
 
     inputs = [
         store.artifact(kind, print_)
-        for print_ in record["inputs"].values()
+        for print_ in record.inputs.values()
         for kind in ("vocabulary", "given")
     ]
     for item in (artifact, *inputs):
         encoder = item.under("encoder_bpe_") if item else []
         if item and encoder:
-            return Vocabulary.read(encoder[0].path, item.under("vocab_")[0].path)
+            return Vocabulary.read(
+                store.fetch(encoder[0]), store.fetch(item.under("vocab_")[0])
+            )
     raise UserError(
         f"{artifact.cell}: its vocabulary is no longer in the store; rerun the vocabulary stage"
     )
 
 
-def _sources(found: RunArtifacts, own: Record, step: str) -> list[Source]:
+def _sources(found: RunArtifacts, own: ArtifactRecord, step: str) -> list[Source]:
     """What a card tells of: the cell, those it was made from, their audit and, of a language model,
     its scores on tasks.
 
@@ -141,27 +146,28 @@ def _sources(found: RunArtifacts, own: Record, step: str) -> list[Source]:
     from stages.export import STAGE
 
     store, places = found.store, set(found.cells.values())
+    snapshot = StoreSnapshot(store)
     kinds = (*STAGE.requires, *STAGE.optional_inputs, "given")
     records = {
-        record["fingerprint"]: record for kind in kinds for record in store.records(kind)
-    } | {own["fingerprint"]: own}
+        record.fingerprint: record for kind in kinds for record in snapshot.records(kind)
+    } | {own.fingerprint: own}
     behind: list[str] = []
-    waiting = [own["fingerprint"]]
+    waiting = [own.fingerprint]
     while waiting:
         if (fingerprint := waiting.pop()) in records and fingerprint not in behind:
             behind.append(fingerprint)
-            waiting += records[fingerprint]["inputs"].values()
-    scored = ("finetune", "zero_shot") if own["stage"] != "finetune" else ()
+            waiting += records[fingerprint].inputs.values()
+    scored = ("finetune", "zero_shot") if own.stage != "finetune" else ()
     behind += [
-        record["fingerprint"]
+        record.fingerprint
         for record in records.values()
-        if f"{record['stage']}/{record['fingerprint']}" in places
+        if f"{record.stage}/{record.fingerprint}" in places
         and (
-            (record["stage"] == "audit" and set(behind) >= set(record["inputs"].values()))
-            or (record["stage"] in scored and own["fingerprint"] in record["inputs"].values())
+            (record.stage == "audit" and set(behind) >= set(record.inputs.values()))
+            or (record.stage in scored and own.fingerprint in record.inputs.values())
         )
     ]
-    sources = [source_of(store.to_artifact(records[fingerprint])) for fingerprint in behind]
+    sources = [source_of(records[fingerprint].artifact(), store.fetch) for fingerprint in behind]
     if step:
         sources = [
             replace(sources[0], summary={}, files={}),

@@ -19,8 +19,25 @@ from pipeline.planning.fingerprint import canonical
 from pipeline.planning.planner import PARTS_FILE
 from pipeline.planning.provenance import provenance
 from pipeline.store.base import Store
+from pipeline.store.record import (
+    PARTS,
+    ArtifactRecord,
+    DamagedArtifact,
+    content_digest,
+    recorded,
+)
+from pipeline.store.snapshot import StoreSnapshot
 from pipeline.workflow.stages import kinds_of, load_stage
-from stages.contract import Artifact, ExternalFile, Part, PartFunction, Reporter, Resources
+from stages.contract import (
+    Artifact,
+    ExternalFile,
+    Part,
+    PartFunction,
+    Reporter,
+    Resources,
+    StoreAccess,
+    StoredFile,
+)
 
 
 @dataclass(frozen=True)
@@ -52,9 +69,9 @@ class StageContext:
         self.resources = job.resources
         self.external_files: Sequence[ExternalFile] = job.external_files
         self.reporter = reporter
-        self.travel = job.store.travel
+        self.store: StoreAccess = job.store
         self.attempt = job.store.new_attempt(job.uses, job.fingerprint)
-        self._outputs = Outputs(self.attempt)
+        self._outputs = Outputs(job.store, self.attempt)
         self._summary: dict[str, Any] = {}
         self._parts = {"made": 0, "reused": 0}
         self._started = time.time()
@@ -70,6 +87,12 @@ class StageContext:
 
     def inputs(self, kind: str | None = None) -> list[Artifact]:
         return [item for item in self._job.inputs if kind is None or kind in kinds_of(item.stage)]
+
+    def fetch(self, file: StoredFile) -> Path:
+        return self._job.store.fetch(file)
+
+    def fetch_folder(self, artifact: Artifact, name: str) -> Path:
+        return self._job.store.fetch_folder(artifact, name)
 
     def open(self, name: str) -> AbstractContextManager[IO[bytes]]:
         return self._outputs.open(name)
@@ -89,12 +112,10 @@ class StageContext:
         return [
             path
             for attempt in attempts
-            if attempt != self.attempt and self._has(path := attempt / name)
+            if attempt != self.attempt and (
+                (path := attempt / name).exists() or self.store.storage.list(path)
+            )
         ]
-
-    def _has(self, path: Path) -> bool:
-        """Whether it is on this host, or in a store that hosts do not share."""
-        return path.exists() or (self.travel is not None and bool(self.travel.list(path)))
 
     def info(self, text: str) -> None:
         self.reporter.info(text)
@@ -109,11 +130,11 @@ class StageContext:
         return self.reporter.should_stop()
 
     def map_parts(self, function: PartFunction, parts: Sequence[Part]) -> list[Artifact]:
-        job, kind = self._job, f"{self._job.uses}.parts"
+        job, kind = self._job, self._job.uses + PARTS
         tasks = part_tasks(job.store, job.uses, load_stage(job.uses).version, function, list(parts))
         job.store.leave(self.attempt, PARTS_FILE, [task.key for task in tasks])
-        seen = self._seen(kind, tasks)
-        missing = [task for task in tasks if not self._published(seen, kind, task.key)]
+        made = self._made(kind, tasks)
+        missing = [task for task in tasks if task.key not in made]
         done = len(tasks) - len(missing)
         self._parts["reused"] += done
         if done and missing:
@@ -134,45 +155,42 @@ class StageContext:
             for task in missing:
                 make_part(task)
                 one_more()
-        seen = self._seen(kind, tasks) if missing else seen
-        return [self._part(seen, kind, task.key) for task in tasks]
+        made = self._made(kind, tasks) if missing else made
+        return [made[task.key] for task in tasks]
 
     def publish(self) -> bool:
         """Hash what was declared and publish. False when another attempt was first."""
-        job = self._job
+        job, files = self._job, self._outputs.close()
         finished = time.time()
-        about = {
-            "cell": job.cell, "identity": job.identity, "settings": job.settings,
-            "summary": self._summary, "run": job.run,
-            "inputs": {item.cell: item.fingerprint for item in job.inputs},
-            "input_digests": {item.fingerprint: item.digest for item in job.inputs},
-            "parts": self._parts, "attempt": self.attempt.name, "resources": asdict(job.resources),
-            "mlflow_run_id": job.mlflow_run_id, "started": self._started, "finished": finished,
-            "seconds": finished - self._started, **provenance(job.uses, job.settings.get("task")),
-        }  # fmt: skip
-        return job.store.publish(job.uses, job.fingerprint, self._outputs.close(), about)
+        record = ArtifactRecord(
+            stage=job.uses, fingerprint=job.fingerprint, attempt=self.attempt.name, cell=job.cell,
+            digest=content_digest(files), files=recorded(files), identity=dict(job.identity),
+            settings=dict(job.settings), summary=self._summary, run=job.run,
+            inputs={item.cell: item.fingerprint for item in job.inputs},
+            input_digests={item.fingerprint: item.digest for item in job.inputs},
+            parts=self._parts, resources=asdict(job.resources), mlflow_run_id=job.mlflow_run_id,
+            started=self._started, finished=finished, seconds=finished - self._started,
+            **provenance(job.uses, job.settings.get("task")),
+        )  # fmt: skip
+        return job.store.publish(record)
 
-    def _seen(self, kind: str, tasks: Sequence[PartTask]) -> Store:
-        """The store as it is now, for reading many parts."""
-        seen = self._job.store.seen([kind])
-        seen.read_ahead(kind, [task.key for task in tasks])
-        return seen
-
-    def _published(self, seen: Store, kind: str, key: str) -> bool:
-        """Whether a part is there and complete; one that is damaged, or whose record is, is
-        withdrawn, to be made again.
+    def _made(self, kind: str, tasks: Sequence[PartTask]) -> dict[str, Artifact]:
+        """The parts that are in the store, by key. Raises DamagedArtifact for those that are not
+        as their records say, or whose records cannot be read.
         """
-        found = seen.artifact(kind, key)
-        if seen.damage(found) if found is not None else seen.unreadable(kind, key):
-            self._job.store.withdraw(kind, key)
-            return False
-        return found is not None
-
-    def _part(self, seen: Store, kind: str, key: str) -> Artifact:
-        found = seen.artifact(kind, key)
-        if found is None:
-            raise RuntimeError(f"{self.cell}: part {key} ran but is not in the store")
-        return found
+        snapshot, made = StoreSnapshot(self._job.store), dict[str, Artifact]()
+        snapshot.prefetch(kind, [task.key for task in tasks])
+        damage: dict[str, str] = {}
+        for task in tasks:
+            last = snapshot.last_record(kind, task.key)
+            if last.problem:
+                damage[f"{kind}/{task.key}/"] = last.problem
+            if last.record:
+                damage |= snapshot.damage(last.record)
+                made[task.key] = last.record.artifact()
+        if damage:
+            raise DamagedArtifact(f"{kind}: {next(iter(damage.values()))}", tuple(damage))
+        return made
 
 
 def run_cell(job: Job, reporter: Reporter) -> None:

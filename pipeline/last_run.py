@@ -14,14 +14,12 @@ import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gpt1.errors import UserError
 from pipeline.planning.planner import Plan
 from pipeline.store.base import Store
+from pipeline.store.record import ArtifactRecord
 from pipeline.workflow.stages import kinds_of
-
-Record = dict[str, Any]
 
 LAST_RUN = "last_run.json"
 SUBMITTED_FILE = "GPT1_SUBMITTED_FILE"
@@ -66,7 +64,7 @@ class RunArtifacts:
     cells: Mapping[str, str]
     name: str
 
-    def record(self, cell: str) -> Record | None:
+    def record(self, cell: str) -> ArtifactRecord | None:
         """The record of a cell; None while it is not made."""
         kind, _, fingerprint = self.cells[cell].rpartition("/")
         return self.store.record(kind, fingerprint)
@@ -75,7 +73,7 @@ class RunArtifacts:
         """The cells of these kinds of stage."""
         return [cell for cell, place in self.cells.items() if place.rpartition("/")[0] in kinds]
 
-    def choose(self, wanted: str, kinds: Collection[str]) -> Record:
+    def choose(self, wanted: str, kinds: Collection[str]) -> ArtifactRecord:
         """The record of the cell of `kinds` that `wanted` names: by its id, its stage, or the kind
         whose place it takes.
 
@@ -101,10 +99,10 @@ class RunArtifacts:
         found = (
             made
             if len(fits) == 1
-            else [record for record in made if record["settings"].get("model") != "lstm"]
+            else [record for record in made if record.settings.get("model") != "lstm"]
         )
         if len(found) > 1:
-            names = ", ".join(record["cell"] for record in found)
+            names = ", ".join(record.cell for record in found)
             raise UserError(f"{wanted!r} matches {len(found)} jobs; choose one of {names}")
         if not found:
             raise UserError(

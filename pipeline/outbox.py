@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.outbox_runs import Entry, Run, due, fold
-from pipeline.store.atomic import read_json, replace
+from pipeline.store.atomic import read_json, replace_file, to_json
 
 STAMP = "%Y%m%dT%H%M%S"  # UTC, of whole seconds
 
@@ -126,7 +126,7 @@ class Outbox:
 
     def ack(self, session: str, offset: int) -> None:
         """The server has everything before `offset`."""
-        replace(self.folder / f"{session}.ack", offset)
+        replace_file(self.folder / f"{session}.ack", to_json(offset))
 
     def acknowledged(self, session: str) -> int:
         """The acknowledged offset, in bytes."""
@@ -165,7 +165,8 @@ class Outbox:
         for session in done:
             fold(ledger, session, _parse(self._bytes(session, 0)))
         if done:
-            replace(self.folder / "ledger.json", {uid: asdict(run) for uid, run in ledger.items()})
+            found = {uid: asdict(run) for uid, run in ledger.items()}
+            replace_file(self.folder / "ledger.json", to_json(found))
         for session in done:
             (self.folder / f"{session}.jsonl").unlink(missing_ok=True)
             (self.folder / f"{session}.ack").unlink(missing_ok=True)

@@ -26,10 +26,11 @@ from typing import Any
 import psutil
 
 from gpt1.errors import UserError
-from pipeline.store.atomic import read_json, replace
-from pipeline.store.lease import alive, machine
-from pipeline.store.objects import Entry, Objects
-from pipeline.store.words import ObjectWord
+from pipeline.store.atomic import parse_json, read_json, replace_file, to_json
+from pipeline.store.cache import host_id
+from pipeline.store.lease import EXPIRY
+from pipeline.store.objects import ListedObject
+from pipeline.store.s3 import S3Objects
 
 EVERY = 3.0  # seconds between two looks for new lines
 BEAT = 15.0
@@ -44,7 +45,7 @@ class OutboxMirror:
     `pull` first, then `start`, then `stop`.
     """
 
-    def __init__(self, objects: Objects, folder: Path) -> None:
+    def __init__(self, objects: S3Objects, folder: Path) -> None:
         self._objects = objects
         self._folder = folder
         self._pieces: dict[str, tuple[int, int]] = {}
@@ -59,7 +60,7 @@ class OutboxMirror:
 
     def pull(self) -> None:
         """Have here what dead drivers of other hosts left."""
-        listed: dict[str, list[Entry]] = {}
+        listed: dict[str, list[ListedObject]] = {}
         for entry in self._objects.entries(f"{FOLDER}/"):
             session, _, name = entry.key.removeprefix(f"{FOLDER}/").rpartition("/")
             if session and name:
@@ -108,7 +109,7 @@ class OutboxMirror:
         if time.monotonic() - self._beat > BEAT:
             me = psutil.Process()
             word = {
-                "host": socket.gethostname(), "machine": machine(), "pid": me.pid,
+                "host": socket.gethostname(), "machine": host_id(), "pid": me.pid,
                 "started": me.create_time(),
             }
             self._write(f"{self._session}/{ALIVE}", word)
@@ -164,15 +165,14 @@ class OutboxMirror:
         if found is None:
             return
         here = read_json(self._folder / "ledger.json") or {}
-        replace(self._folder / "ledger.json", newest(here, json.loads(found.data)))
+        replace_file(self._folder / "ledger.json", to_json(newest(here, json.loads(found))))
 
     def _pull_session(self, session: str, keys: list[str]) -> None:
-        holder = ObjectWord(self._objects, f"{FOLDER}/{session}/{ALIVE}").read()
-        if holder is not None and alive(holder):
+        if self._is_alive(f"{FOLDER}/{session}/{ALIVE}"):
             return
         file = self._folder / f"{session}.jsonl"
         pieces = {
-            int(Path(key).stem): blob.data for key in keys if (blob := self._objects.read(key))
+            int(Path(key).stem): data for key in keys if (data := self._objects.read(key))
         }
         size = max((start + len(data) for start, data in pieces.items()), default=0)
         if size and (not file.exists() or file.stat().st_size < size):
@@ -184,9 +184,24 @@ class OutboxMirror:
             private.replace(file)
         ack = self._objects.read(f"{FOLDER}/{session}/ack.json")
         here = read_json(self._folder / f"{session}.ack")
-        if ack is not None and int(ack.data) > (here if isinstance(here, int) else 0):
-            replace(self._folder / f"{session}.ack", int(ack.data))
+        if ack is not None and int(ack) > (here if isinstance(here, int) else 0):
+            replace_file(self._folder / f"{session}.ack", to_json(int(ack)))
         self._pieces[session] = max(pieces, default=0), size
+
+    def _is_alive(self, key: str) -> bool:
+        """Whether a session's process lives: on this host it is looked up, elsewhere the age of
+        its last word decides, by the server's clock.
+        """
+        found = parse_json(self._objects.read(key))
+        if not isinstance(found, dict):
+            return False
+        if (found.get("host"), found.get("machine")) == (socket.gethostname(), host_id()):
+            try:
+                return abs(psutil.Process(found["pid"]).create_time() - found["started"]) < 1
+            except (psutil.NoSuchProcess, KeyError):
+                return False
+        age = self._objects.age(key)
+        return age is not None and age < EXPIRY
 
     def _write(self, name: str, data: Any) -> None:
         self._objects.write(f"{FOLDER}/{name}", json.dumps(data).encode())

@@ -13,19 +13,22 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from gpt1 import fault
+from gpt1.files import file_sha256
 from pipeline.planning.fingerprint import canonical, fingerprint
 from pipeline.planning.provenance import provenance
-from pipeline.store.atomic import HashingWriter, file_sha256
+from pipeline.store.atomic import HashingWriter
 from pipeline.store.base import Store
-from stages.contract import OutputFile, Part, PartFunction, Travel
+from pipeline.store.record import PARTS, ArtifactRecord, content_digest, recorded
+from stages.contract import Part, PartFunction, StoredFile
 
 
 class Outputs:
     """The files of one attempt, hashed while they are written."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, store: Store, folder: Path) -> None:
         self.folder = folder
-        self.files: dict[str, OutputFile] = {}
+        self._key = store.key(folder)
+        self.files: dict[str, StoredFile] = {}
         self._declared: dict[str, bool] = {}
 
     @contextlib.contextmanager
@@ -36,7 +39,7 @@ class Outputs:
             yield cast(IO[bytes], writer)
         finally:
             writer.close()
-        self.add(OutputFile(name, self.folder / name, writer.size, writer.sha256))
+        self.add(StoredFile(name, f"{self._key}/{name}", writer.size, writer.sha256))
 
     def declare(self, name: str, volatile: bool) -> Path:
         """A path for a file that other code writes; hashed by `close`."""
@@ -45,20 +48,21 @@ class Outputs:
         self._declared[name] = volatile
         return path
 
-    def add(self, file: OutputFile) -> None:
+    def add(self, file: StoredFile) -> None:
         """Take in a file that is already hashed."""
         if file.name in self.files:
             raise ValueError(f"output {file.name!r} is written twice")
         self.files[file.name] = file
 
-    def close(self) -> dict[str, OutputFile]:
+    def close(self) -> dict[str, StoredFile]:
         """All files, the declared ones hashed.
 
         FileNotFoundError for one that was declared and not written.
         """
         for name, volatile in self._declared.items():
             path = self.folder / name
-            self.add(OutputFile(name, path, path.stat().st_size, file_sha256(path), volatile))
+            size, sha256 = path.stat().st_size, file_sha256(path)
+            self.add(StoredFile(name, f"{self._key}/{name}", size, sha256, volatile))
         self._declared.clear()
         return self.files
 
@@ -83,8 +87,6 @@ class PartTask:
     module: str
     function: str
     part: Part
-    travel: Travel | None = None
-    """Makes the paths among the part's arguments those of the host that works on it."""
 
 
 def part_key(stage: str, version: int, function: PartFunction, part: Part) -> str:
@@ -105,35 +107,31 @@ def part_tasks(
             f"{function.__qualname__} must be a function at the top level of its module"
         )
     module, name = function.__module__, function.__name__
-    travel = store.travel
     return [
-        PartTask(store, stage, part_key(stage, version, function, part), module, name, part, travel)
+        PartTask(store, stage, part_key(stage, version, function, part), module, name, part)
         for part in parts
     ]
 
 
 def make_part(task: PartTask) -> None:
     """Make and publish one part; runs on a worker."""
-    kind = f"{task.stage}.parts"
+    kind = task.stage + PARTS
     started = time.time()
     attempt = task.store.new_attempt(kind, task.key)
-    outputs = Outputs(attempt)
+    outputs = Outputs(task.store, attempt)
     function: Callable[..., Mapping[str, Any] | None] = getattr(
         importlib.import_module(task.module), task.function
     )
-    arguments = (
-        task.part.arguments if task.travel is None else task.travel.here(task.part.arguments)
-    )
-    summary = function(arguments, outputs) or {}
-    about = {
-        "cell": task.part.name, "settings": {}, "summary": canonical(summary),
-        "identity": canonical(dict(task.part.identity)), "attempt": attempt.name,
-        "started": started, "finished": time.time(), "seconds": time.time() - started,
-        **provenance(task.stage),
-    }  # fmt: skip
+    summary = function(task.store.localize(task.part.arguments), outputs) or {}
     files = outputs.close()
+    record = ArtifactRecord(
+        stage=kind, fingerprint=task.key, attempt=attempt.name, cell=task.part.name,
+        digest=content_digest(files), files=recorded(files), summary=canonical(summary),
+        identity=canonical(dict(task.part.identity)), run=task.store.run, started=started,
+        finished=time.time(), seconds=time.time() - started, **provenance(task.stage),
+    )  # fmt: skip
     fault.point("part.written")
-    task.store.publish(kind, task.key, files, about)
+    task.store.publish(record)
     fault.point("part.published")
 
 

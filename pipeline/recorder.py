@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.outbox import Entry, Outbox
-from pipeline.store.atomic import read_json, replace
+from pipeline.store.atomic import read_json, replace_file, to_json
 from pipeline.store.base import Store
 
 EXPERIMENT = "gpt1"
@@ -113,7 +113,7 @@ class Recorder:
                 self._attempt("metrics", uid, self._metrics, rest)
         finally:
             if self.ids != known:
-                replace(self._map, self.ids)
+                replace_file(self._map, to_json(self.ids))
 
     def _attempt(self, do: str, uid: str, action: Callable[[Any], None], argument: Any) -> None:
         """What the server refuses for good is said once and dropped, so that it does not hold up
@@ -172,7 +172,7 @@ class Recorder:
         other = f"{EXPERIMENT} {found.experiment_id}"
         client.rename_experiment(found.experiment_id, other)
         self.ids.clear()
-        replace(self._map, self.ids)
+        replace_file(self._map, to_json(self.ids))
         self._say(
             f"MLflow experiment {EXPERIMENT} keeps its files in {found.artifact_location}, outside"
             f" the store; renamed it to {other!r}, and new runs go to a new experiment"

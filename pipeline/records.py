@@ -14,7 +14,9 @@ from typing import Any
 from gpt1.wording import number, span
 from pipeline.planning.planner import Entry, Plan
 from pipeline.planning.provenance import git_commit, package_versions, user_name
-from pipeline.store.base import RECORD, Store
+from pipeline.store.base import Store
+from pipeline.store.record import ArtifactRecord, record_name
+from pipeline.store.snapshot import StoreSnapshot
 from pipeline.tracking import LONGEST_TAG, Status, Tracker
 from pipeline.workflow.expand import Cell
 from stages.contract import MODELS, Artifact
@@ -67,7 +69,7 @@ class Records:
         self._open: set[str] = set()
         self._wait = RUN_ID_WAIT
         self._tracker = Tracker(plan.store, info=info)
-        self._tracker.close_left_open(keep={_uid(plan.seen, entry) for entry in plan.to_run})
+        self._tracker.close_left_open(keep={_uid(plan.snapshot, entry) for entry in plan.to_run})
         workflow = plan.workflow
         tags = {
             "gpt1.kind": "workflow", "gpt1.profile": workflow.profile or "",
@@ -126,49 +128,44 @@ class Records:
                 self._uid(entry), step * settings["batch_size"] * settings["context"], curves, when
             )
 
-    def made(self, entry: Entry, artifact: Artifact, record: Mapping[str, Any]) -> None:
+    def made(self, entry: Entry, artifact: Artifact, record: ArtifactRecord) -> None:
         """Close the run of a cell with what it made: own small files as files, everything by
         reference.
         """
-        uid, when = self._uid(entry), float(record.get("finished", time.time()))
+        uid, when = self._uid(entry), record.finished
         numbers = self._figure(entry, artifact.summary)
-        self._tracker.metrics(
-            uid, 0, {**numbers, "seconds": float(record.get("seconds", 0.0))}, when
-        )
+        self._tracker.metrics(uid, 0, {**numbers, "seconds": record.seconds}, when)
         store = self._plan.store
         for file in artifact.files.values():
-            if store.owns(artifact, file):
+            if file.key.startswith(f"{entry.job}/"):  # not those of its parts
                 inner = file.name.rpartition("/")[0]
                 self._tracker.artifact(
-                    uid, store.file_address(file), f"outputs/{inner}".rstrip("/"), file.size
+                    uid, store.address(file.key), f"outputs/{inner}".rstrip("/"), file.size
                 )
-        self._tracker.document(uid, RECORD, record)
+        self._tracker.document(uid, record_name(1), record.model_dump(mode="json"))
         files = [
-            {"name": file.name, "uri": store.file_address(file), "size": file.size,
+            {"name": file.name, "uri": store.address(file.key), "size": file.size,
                 "sha256": file.sha256}
             for file in artifact.files.values()
         ]  # fmt: skip
         self._tracker.references(uid, files)
-        for name, digest in sorted(record.get("inputs", {}).items()):
-            content = record["input_digests"][digest]
-            source = store.address(store.folder(self._uses[digest], digest))
+        for name, digest in sorted(record.inputs.items()):
+            content = record.input_digests[digest]
+            source = store.address(f"{self._uses[digest]}/{digest}")
             self._tracker.dataset(uid, name, content[:32], source, entry.cell.uses)
         for name, sha256 in list(entry.identity["files"].items())[:20]:
             self._tracker.dataset(uid, name, sha256[:32], f"source:{name}", "source")
         for model, name in artifact.summary.get(MODELS, {}).items():
             inside = artifact.under(f"{model}/")[0]
-            folder = store.file_address(inside).rpartition("/")[0]
+            folder = store.address(inside.key).rpartition("/")[0]
             aliases = [NEWEST, self._plan.workflow.profile or self._plan.workflow.name]
             self._tracker.model(uid, name, folder, f"{artifact.fingerprint}/{model}", aliases)
-        self._made[entry.cell.id] = (
-            str(record.get("mlflow_run_id") or ""),
-            float(record.get("seconds", 0.0)),
-        )
+        self._made[entry.cell.id] = (record.mlflow_run_id or "", record.seconds)
         note = cell_note(record, store, self._uses)
         self._tracker.tags(
             uid,
             {
-                "gpt1.digest": artifact.digest, "gpt1.parts": str(record.get("parts", {})),
+                "gpt1.digest": artifact.digest, "gpt1.parts": str(record.parts),
                 NOTE: note,
             },
         )
@@ -184,9 +181,10 @@ class Records:
 
     def cached(self, entry: Entry) -> None:
         """A cell that is not run again: the parent links to the run that made it."""
-        record = self._plan.seen.record(entry.cell.uses, entry.fingerprint) or {}
-        self._cached[entry.cell.id] = str(record.get("mlflow_run_id") or record.get("run", ""))
-        self._figure(entry, record.get("summary", {}))
+        record = entry.last.record
+        if record is not None:
+            self._cached[entry.cell.id] = record.mlflow_run_id or record.run
+            self._figure(entry, record.summary)
 
     def _figure(self, entry: Entry, summary: Mapping[str, Any]) -> dict[str, float]:
         """The numbers of a summary.
@@ -274,11 +272,11 @@ class Records:
         return self._uids[entry.cell.id]
 
 
-def _uid(store: Store, entry: Entry) -> str:
+def _uid(store: Store | StoreSnapshot, entry: Entry) -> str:
     """The same for every try at one artifact; another once the artifact has been withdrawn (a
     forced rerun).
     """
-    withdrawn = store.withdrawn(entry.cell.uses, entry.fingerprint)
+    withdrawn = store.last_record(entry.cell.uses, entry.fingerprint).withdrawn
     return f"{entry.cell.uses}-{entry.fingerprint}" + (f"-{withdrawn}" if withdrawn else "")
 
 
@@ -327,7 +325,7 @@ def _plain(value: Any) -> Any:
     return value if known else str(value)
 
 
-def cell_note(record: Mapping[str, Any], store: Store, uses: Mapping[str, str]) -> str:
+def cell_note(record: ArtifactRecord, store: Store, uses: Mapping[str, str]) -> str:
     """The description of a cell's run: its figures, and links to the runs that made its inputs.
 
     `uses`: the kind of stage by fingerprint. A cell's name does not tell it where the entry has
@@ -335,14 +333,14 @@ def cell_note(record: Mapping[str, Any], store: Store, uses: Mapping[str, str]) 
     """
     figures = [
         f"| {name} | {number(value)} |"
-        for name, value in record.get("summary", {}).items()
+        for name, value in record.summary.items()
         if isinstance(value, int | float)
     ]
     lines = ["| metric | |", "|---|---|", *figures, ""] if figures else []
-    for cell, print_ in sorted(record.get("inputs", {}).items()):
-        made = store.record(uses[print_], print_) or {}
-        lines.append(f"- input: {_link(cell, str(made.get('mlflow_run_id') or ''))}")
-    return "\n".join([*lines, "", f"fingerprint: `{record.get('fingerprint')}`"])
+    for cell, print_ in sorted(record.inputs.items()):
+        made = store.record(uses[print_], print_)
+        lines.append(f"- input: {_link(cell, (made and made.mlflow_run_id) or '')}")
+    return "\n".join([*lines, "", f"fingerprint: `{record.fingerprint}`"])
 
 
 def _link(cell: str, run_id: str) -> str:

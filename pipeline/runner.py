@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -26,7 +26,10 @@ from pipeline.last_run import remember
 from pipeline.machine import watched
 from pipeline.planning.planner import Entry, Plan, other_inputs
 from pipeline.records import Records
-from pipeline.store.lease import Leases
+from pipeline.repair import LIMIT, Repairs, needed
+from pipeline.store import cache
+from pipeline.store.lease import HeldError, Leases
+from pipeline.store.record import DamagedArtifact
 from pipeline.tracking import Status
 from stages.contract import Artifact
 
@@ -72,8 +75,11 @@ class Outcome:
 class Runner:
     """One run of a plan."""
 
-    def __init__(self, plan: Plan, run: str, address: str | None, display: Display) -> None:
-        self.plan = plan
+    def __init__(
+        self, plan: Plan, run: str, address: str | None, display: Display,
+        repair_limit: float = LIMIT,
+    ) -> None:
+        self.plan = replace(plan, store=plan.store.for_run(run))
         self.run_name = run
         self.address = address
         self.display = display
@@ -82,6 +88,8 @@ class Runner:
         self._waiting: dict[str, Entry] = {}
         self._running: dict[Any, Try] = {}
         self._tries: dict[str, int] = {}
+        self._leases = Leases(self.plan.store, run, self._note)
+        self._repairs = Repairs(self.plan, repair_limit)
         self._ending = Ending(
             lambda: any(
                 attempt.entry.cell.stage.gang_scheduled for attempt in self._running.values()
@@ -97,15 +105,15 @@ class Runner:
         SIGTERM or Ctrl-C: KeyboardInterrupt, after what trains has made a checkpoint; the second
         time at once.
         """
-        leases = Leases(self.run_name)
         store = self.plan.store
-        leases.take([store.lease(entry.cell.uses, entry.fingerprint) for entry in self.plan.to_run])
         with (
             ExitStack() as closing
         ):  # in the end from the last to the first, each whatever becomes of the others
+            closing.callback(cache.end_run, store.root, self.run_name)
             closing.callback(ray.shutdown)
+            closing.callback(self._leases.release)
+            self._leases.take([entry.job for entry in self.plan.to_run])
             closing.enter_context(self._ending)
-            closing.callback(leases.release)
             fault.point("driver.begun")
             remember(self.plan)
             records = Records(self.plan, self.run_name, self._note)
@@ -127,6 +135,7 @@ class Runner:
             self._listen()
             self._collect()
             self._stop_overdue()
+            self._stop_lost()
             self._end_if_asked()
         self._listen()
         if self._ending.asked and (self._waiting or self._cut_off):
@@ -203,8 +212,9 @@ class Runner:
         """What was done when the plan was made stays, unless an input has been made again since,
         with other content.
         """
-        if not entry.run and entry.artifact is not None:
-            reason = other_inputs(self.plan.seen, entry.cell, entry.fingerprint, self._artifacts)
+        if not entry.run and entry.artifact is not None and entry.last.record is not None:
+            made = {need: self._artifacts[need] for need in entry.cell.needs}
+            reason = other_inputs(entry.last.record, made)
             if reason is None:
                 self._take_as_is(entry, entry.artifact)
                 return
@@ -213,11 +223,15 @@ class Runner:
 
     def _start(self, entry: Entry) -> None:
         cell, store = entry.cell, self.plan.store
-        there = entry.artifact is not None or self.plan.seen.unreadable(
-            cell.uses, entry.fingerprint
-        )
-        if there and self._tries.get(cell.id, 0) == 0:
-            store.withdraw(cell.uses, entry.fingerprint)
+        try:
+            self._leases.take([entry.job])  # of one that became stale during the run
+        except HeldError as error:
+            self._give_up(entry, str(error))
+            return
+        if self._tries.get(cell.id, 0) == 0 and (entry.last.record or entry.last.problem):
+            if entry.last.problem:
+                self.display.cell_line(cell.id, f"{entry.last.problem}; it is set aside")
+            store.withdraw(cell.uses, entry.fingerprint, "; ".join(entry.reasons))
         number = self._tries[cell.id] = self._tries.get(cell.id, 0) + 1
         inputs = tuple(self._artifacts[need] for need in cell.needs)
         job = Job(
@@ -276,22 +290,50 @@ class Runner:
                 self._failed(attempt, error)
             else:
                 self._listen()
-                self._made(attempt.entry)
+                self._made(attempt)
 
-    def _made(self, entry: Entry) -> None:
-        record = self.plan.store.record(entry.cell.uses, entry.fingerprint)
-        if record is None:
-            raise RuntimeError(f"{entry.cell.id} finished but published nothing")
-        artifact = self.plan.store.to_artifact(record)
-        self._artifacts[entry.cell.id] = artifact
+    def _made(self, attempt: Try) -> None:
+        entry = attempt.entry
+        last = self.plan.store.last_record(entry.cell.uses, entry.fingerprint)
+        if last.record is None:
+            what = last.problem or "its record is gone"
+            self._failed(attempt, DamagedArtifact(f"{entry.cell.id}: {what}", (f"{entry.job}/",)))
+            return
+        before = entry.artifact
+        entry.last, entry.artifact, entry.run = last, last.record.artifact(), False
+        self._artifacts[entry.cell.id] = entry.artifact
         self.outcome.made.append(entry.cell.id)
-        self.display.cell_done(entry.cell.id, record.get("seconds", 0.0), _summary_line(artifact))
-        self.records.made(entry, artifact, record)
+        self.display.cell_done(
+            entry.cell.id, last.record.seconds, _summary_line(entry.artifact)
+        )
+        self.records.made(entry, entry.artifact, last.record)
+        if before is not None and before.digest != entry.artifact.digest:
+            self._look_again(entry)
         fault.point("driver.between")
+
+    def _look_again(self, entry: Entry) -> None:
+        """An artifact was made again with other content: what was taken as it is may be stale."""
+        for other in self.plan.entries.values():
+            if entry.cell.id in other.cell.needs and other.cell.id in self._artifacts:
+                self._take_back(other)
+                self._waiting[other.cell.id] = other
+
+    def _take_back(self, entry: Entry) -> None:
+        """It counts as not done."""
+        self._artifacts.pop(entry.cell.id, None)
+        for done in (self.outcome.cached, self.outcome.made):
+            if entry.cell.id in done:
+                done.remove(entry.cell.id)
 
     def _failed(self, attempt: Try, error: Exception) -> None:
         cell = attempt.entry.cell
         cause = getattr(error, "cause", None) or error
+        if isinstance(cause, DamagedArtifact) and not self._ending.asked:
+            try:
+                self._repair(attempt.entry, cause)
+                return
+            except UserError as refusal:
+                cause = refusal
         lines = str(cause).strip().splitlines() or [type(cause).__name__]
         text = lines[0] if isinstance(cause, UserError) else f"{type(cause).__name__}: {lines[0]}"
         if (
@@ -312,6 +354,43 @@ class Runner:
             self.display.cell_failed(cell.id, text)
             self.records.failed(attempt.entry, text)
 
+    def _repair(self, reader: Entry, damage: DamagedArtifact) -> None:
+        """Make again what is damaged, then the job that found it. UserError when that cannot be."""
+        repair = self._repairs.decide(reader, damage, self._artifacts)
+        under_way = {attempt.entry.cell.id for attempt in self._running.values()}
+        again = [
+            entry
+            for entry in repair.entries
+            if entry.cell.id not in {*under_way, *self._waiting, reader.cell.id}
+        ]
+        self.display.cell_line(reader.cell.id, f"damaged: {str(damage).partition(';')[0]}")
+        for entry in again:
+            what = f"a damaged file is made again (about {span(repair.seconds)})"
+            self.display.cell_line(entry.cell.id, what)
+            entry.run, entry.reasons = True, ["a file was damaged"]
+            self._take_back(entry)
+        for record in repair.records:
+            stage, _, fingerprint = record.partition("/")
+            self.plan.store.withdraw(stage, fingerprint, str(damage))
+        have = {*self._artifacts, *self._waiting, *under_way}
+        for entry in [*again, reader]:
+            for other in needed(entry, self.plan, have):
+                other.run = True
+                self._waiting[other.cell.id] = other
+            self._tries[entry.cell.id] = 0
+            self._waiting[entry.cell.id] = entry
+
+    def _stop_lost(self) -> None:
+        lost = self._leases.lost
+        for reference, attempt in list(self._running.items()):
+            if attempt.entry.job in lost:
+                who = lost[attempt.entry.job]
+                self._cancel([reference], f"{who} has taken this job over", ours=False)
+
+    def _give_up(self, entry: Entry, why: str) -> None:
+        self.outcome.failed[entry.cell.id] = why
+        self.display.cell_failed(entry.cell.id, why)
+
     def _stop_overdue(self) -> None:
         for reference, attempt in list(self._running.items()):
             limit = attempt.entry.cell.timeout
@@ -320,7 +399,9 @@ class Runner:
                 del self._running[reference]
                 self._failed(attempt, TimeoutError(f"exceeded its timeout of {span(limit)}"))
 
-    def _cancel(self, references: Iterable[Any], why: str = "interrupted") -> None:
+    def _cancel(
+        self, references: Iterable[Any], why: str = "interrupted", ours: bool = True
+    ) -> None:
         entries = []
         for reference in list(references):
             ray.cancel(reference, force=True)
@@ -331,7 +412,7 @@ class Runner:
             self.display.cell_ended(entry.cell.id, why)
             self.records.failed(entry, why, "KILLED")
         with suppress(UserError):  # a store out of reach keeps no cell alive
-            for entry in entries:
+            for entry in entries if ours else ():
                 self._leave_word(entry, why)
 
     def _leave_word(self, entry: Entry, why: str) -> None:

@@ -19,8 +19,10 @@ from gpt1.errors import UserError
 from gpt1.paths import FILE, path_of_uri
 from gpt1.wording import span
 from pipeline.outbox import Outbox
+from pipeline.outbox_mirror import OutboxMirror
 from pipeline.recorder import Recorder, brief, default_uri, locked
 from pipeline.store.base import Store
+from pipeline.store.s3 import S3Objects
 
 UPLOAD_LIMIT = 10_000_000  # bytes; larger files are recorded by reference
 LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG, LONGEST_DIGEST = (
@@ -47,14 +49,17 @@ class Tracker:
     def __init__(
         self, store: Path | Store, uri: str | None = None, info: Callable[[str], None] | None = None
     ) -> None:
-        store = store if isinstance(store, Store) else Store(store.absolute())
+        store = store if isinstance(store, Store) else Store.at(store)
         self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(store.root)
         self._root = store.root
         self.trouble: str | None = None
         """Why nothing is being sent; None when all is well."""
         self._away = "MLflow"
         self._say = info or (lambda _: None)
-        self._mirror = store.outbox_mirror(store.root / "outbox")
+        objects = store.objects
+        self._mirror = (
+            OutboxMirror(objects, store.root / "outbox") if isinstance(objects, S3Objects) else None
+        )
         if self._mirror:
             self._mirror.pull()
         self._outbox = Outbox(store.root / "outbox")

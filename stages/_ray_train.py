@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +28,37 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from gpt1 import fault
 from gpt1.errors import StoppedError, UserError
-from gpt1.train.checkpoint import FolderStorage, sha256
+from gpt1.files import file_sha256
 from gpt1.train.config import PretrainConfig, RuntimeConfig
 from gpt1.train.dist import Stopped
 from gpt1.train.trainer import pretrain
 from stages._ray_private import placement_group_cleanup
-from stages.contract import Context, Reporter, Travel
+from stages.contract import Context, Reporter, StoreAccess
 
 RESTARTS = 3
 REFUSED = "refused.txt"
 TorchBackend: Any = TorchConfig().backend_cls
 
 
-def train_on_ray(config: PretrainConfig, place: RuntimeConfig, context: Context) -> None:
+def on_this_host(
+    runtime: RuntimeConfig, files: Mapping[str, Any], store: StoreAccess
+) -> RuntimeConfig:
+    """`runtime` with the paths of its `files` (by field), fetched and checked. Raises
+    DamagedArtifact.
+    """
+    paths = store.localize(files)
+    train, held_out, earlier = (
+        tuple(map(str, paths[name])) for name in ("train", "held_out", "earlier")
+    )
+    return replace(
+        runtime, train=train, held_out=held_out, earlier=earlier, books=str(paths["books"]),
+        vocabulary=str(paths["vocabulary"][0].parent), output=str(paths["output"]),
+    )  # fmt: skip
+
+
+def train_on_ray(
+    config: PretrainConfig, runtime: RuntimeConfig, files: Mapping[str, Any], context: Context
+) -> None:
     """Run `gpt1.train.trainer.pretrain` on `workers` ranks of the Ray cluster this process is
     connected to.
 
@@ -48,11 +67,11 @@ def train_on_ray(config: PretrainConfig, place: RuntimeConfig, context: Context)
     every 60 seconds. Raises a rank's UserError as it is, anything else inside Ray's
     TrainingFailedError.
     """
-    resources, travel, attempt = context.resources, context.travel, context.attempt
+    resources, store, attempt = context.resources, context.store, context.attempt
     most, least = resources.workers or 1, resources.min_workers
     workers: Any = most if least is None else (least, most)
-    mark = travel.mark(attempt) if travel else ""
-    run: Any = Rank(config, place, context.reporter, travel, mark).run
+    mark = "" if store.shared else store.pin(attempt)
+    run: Any = Rank(config, runtime, files, context.reporter, store, mark).run
     trainer = TorchTrainer(
         run,
         torch_config=RankConfig(),
@@ -71,11 +90,10 @@ def train_on_ray(config: PretrainConfig, place: RuntimeConfig, context: Context)
     returned: UserError | dict[str, str] = result.return_value
     if isinstance(returned, UserError):
         raise returned
-    if travel:
-        for name, digest in returned.items():
-            file = travel.download(attempt, name, attempt / name)
-            if file is None or sha256(file) != digest:
-                raise OSError(f"{name} was corrupted in transfer from rank 0")
+    for name, digest in returned.items():
+        file = store.storage.download(attempt, name, attempt / name)
+        if file is None or file_sha256(file) != digest:
+            raise OSError(f"{name} was corrupted in transfer from rank 0")
 
 
 @dataclass(frozen=True)
@@ -83,56 +101,62 @@ class Rank:
     """What each rank runs, and with what."""
 
     config: PretrainConfig
-    place: RuntimeConfig
+    runtime: RuntimeConfig
+    files: Mapping[str, Any]
     reporter: Reporter
-    travel: Travel | None
+    store: StoreAccess
     mark: str
-    """Of the attempt's folder on the stage's host, where there is a `travel`."""
+    """Of the attempt's folder on the stage's host, where hosts do not share the store."""
 
     def run(self) -> UserError | dict[str, str]:
         """Train; returns why it ended early, or what rank 0 uploaded (name -> sha256)."""
-        travel = self.travel
-        place = travel.here(self.place) if travel else self.place
-        output, to_stop = Path(place.output), self._meet()
-        if (reason := (travel or FolderStorage()).read(output, REFUSED)) is not None:
+        damage, storage = None, self.store.storage
+        try:
+            runtime = on_this_host(self.runtime, self.files, self.store)
+        except UserError as error:  # a damaged file; all ranks must learn of it
+            damage = error
+        to_stop, damage = self._meet(damage)
+        if damage is not None:
+            return damage
+        output = Path(runtime.output)
+        if (reason := storage.read(output, REFUSED)) is not None:
             return UserError(reason.decode())
         if to_stop:
             return StoppedError(
                 "stopped on request before training; run the same command to resume"
             )
         try:
-            pretrain(self.config, place, self.reporter, travel)
+            pretrain(self.config, runtime, self.reporter, None if self.store.shared else storage)
         except (StoppedError, Stopped) as error:
             return StoppedError(str(error))
         except UserError as error:
             (output / REFUSED).write_text(str(error), encoding="utf-8")
-            if travel:
-                travel.upload(output, REFUSED, output / REFUSED)
+            storage.upload(output, REFUSED, output / REFUSED)
             return UserError(str(error))
         return self._upload(output)
 
-    def _meet(self) -> bool:
+    def _meet(self, damage: UserError | None) -> tuple[bool, UserError | None]:
         """Rank 0 reports where the ranks are; returns, on every rank, whether it was asked to stop
-        before they came.
+        before they came, and the first `damage` that one of them found.
         """
         main = dist.get_rank() == 0
         asked = main and self.reporter.should_stop()
         found: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(found, (ray.util.get_node_ip_address(), asked))
+        dist.all_gather_object(found, (ray.util.get_node_ip_address(), asked, damage))
         if main:
-            counts = Counter(address for address, _ in found)
+            counts = Counter(address for address, _, _ in found)
             places = ", ".join(f"{address} ({count})" for address, count in counts.items())
             self.reporter.info(f"{len(found)} ranks on {places}")
-        return bool(found[0][1])
+        return bool(found[0][1]), next((one for _, _, one in found if one), None)
 
     def _upload(self, output: Path) -> dict[str, str]:
-        travel, sent = self.travel, dict[str, str]()
-        if travel and dist.get_rank() == 0 and travel.mark(output) != self.mark:
+        store, sent = self.store, dict[str, str]()
+        if not store.shared and dist.get_rank() == 0 and store.pin(output) != self.mark:
             files = [path for path in output.glob("[!.]*") if path.is_file()]
             for path in [*files, *output.glob("snapshots/*.safetensors")]:
                 name = path.relative_to(output).as_posix()
-                travel.upload(output, name, path)
-                sent[name] = sha256(path)
+                store.storage.upload(output, name, path)
+                sent[name] = file_sha256(path)
         return sent
 
 

@@ -11,19 +11,18 @@ from urllib.parse import urlsplit
 from gpt1.paths import FILE, is_url, path_of_uri
 from gpt1.report.sources import Source
 from gpt1.settings import field_marks
-from stages.contract import Artifact, OutputFile
+from stages._tuning import Fetch
+from stages.contract import Artifact, StoredFile
 
 
-class _Paths(Mapping[str, Path]):
-    """The paths of files by name: a remote store fetches one when its path is asked for, and few
-    are read.
-    """
+class _Fetched(Mapping[str, Path]):
+    """The paths of files by name, each fetched when it is asked for: few are read."""
 
-    def __init__(self, files: Mapping[str, OutputFile]) -> None:
-        self._files = files
+    def __init__(self, files: Mapping[str, StoredFile], fetch: Fetch) -> None:
+        self._files, self._fetch = files, fetch
 
     def __getitem__(self, name: str) -> Path:
-        return self._files[name].path
+        return self._fetch(self._files[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
@@ -32,10 +31,12 @@ class _Paths(Mapping[str, Path]):
         return len(self._files)
 
 
-def source_of(artifact: Artifact) -> Source:
+def source_of(artifact: Artifact, fetch: Fetch) -> Source:
     """The published files, settings and figures of a cell, without paths of this machine."""
-    files = _Paths({name: file for name, file in artifact.files.items() if not file.volatile})
-    volatile = _Paths({name: file for name, file in artifact.files.items() if file.volatile})
+    files, volatile = (
+        _Fetched({n: f for n, f in artifact.files.items() if f.volatile is kind}, fetch)
+        for kind in (False, True)
+    )
     settings, origin = _semantic(artifact), _origin(artifact.settings)
     return Source(
         artifact.stage, artifact.cell, artifact.fingerprint, artifact.digest, settings,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt1.errors import UserError
 from gpt1.tasks.config import FinetuneConfig
 from gpt1.tasks.transforms import SHORTEST
-from stages.contract import Artifact, Context
+from stages.contract import Artifact, Context, StoredFile
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from gpt1.tasks.job import PiecesOf
     from gpt1.tasks.metrics import Score
     from gpt1.text.encoder import TextEncoder
+
+Fetch = Callable[[StoredFile], Path]
 
 
 def check_inputs(settings: FinetuneConfig, upstream: Mapping[str, Sequence[Any]]) -> None:
@@ -64,28 +67,34 @@ def is_model(kind: str, upstream: Any, model: str) -> bool:
     return kind != "pretrain" or getattr(upstream, "model", "gpt") == model
 
 
-def load_encoder(vocabulary: Artifact) -> TextEncoder:
-    """The encoder of a vocabulary artifact."""
+def load_encoder(context: Context) -> TextEncoder:
+    """The encoder of the vocabulary this one takes."""
     from gpt1.text.encoder import TextEncoder
     from gpt1.text.vocabulary import Vocabulary
 
-    [encoder], [merges] = vocabulary.under("encoder_bpe_"), vocabulary.under("vocab_")
-    return TextEncoder(Vocabulary.read(encoder.path, merges.path))
+    files = [
+        context.fetch(file)
+        for prefix in ("encoder_bpe_", "vocab_")
+        for file in context.input("vocabulary").under(prefix)
+    ]
+    return TextEncoder(Vocabulary.read(*files))
 
 
 def load_task_data(context: Context) -> TaskFiles:
     """The examples of the task_data cell this one takes."""
-    return read_task_data(context.input("task_data"))
+    return read_task_data(context.fetch, context.input("task_data"))
 
 
-def read_task_data(data: Artifact) -> TaskFiles:
+def read_task_data(fetch: Fetch, data: Artifact) -> TaskFiles:
     """The examples of a task_data artifact."""
     from gpt1.tasks.files import TASK_FILE, load_task
 
     train, test = (
-        data.path(name) if name in data.files else None for name in ("train.jsonl", "test.jsonl")
+        fetch(data.file(name)) if name in data.files else None
+        for name in ("train.jsonl", "test.jsonl")
     )
-    return load_task(data.path(TASK_FILE), train, data.path("dev.jsonl"), test)
+    dev = fetch(data.file("dev.jsonl"))
+    return load_task(fetch(data.file(TASK_FILE)), train, dev, test)
 
 
 def prepare(context: Context) -> torch.device:
@@ -109,7 +118,9 @@ def pieces_of(context: Context, encoder: TextEncoder) -> PiecesOf:
     kept = context.inputs("encode")
     if not kept:
         return lambda _, examples: encode_pieces(examples, encoder.encode)
-    return lambda name, examples: load_pieces(kept[0].path(f"{name}.safetensors"), examples)
+    return lambda name, examples: load_pieces(
+        context.fetch(kept[0].file(f"{name}.safetensors")), examples
+    )
 
 
 def write_outcome(

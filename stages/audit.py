@@ -40,13 +40,14 @@ class Audit(Stage):
 
         cleaned = context.input("clean")
         split = {
-            row["book"]: row for row in read_rows(context.input("split").path("split.parquet"))
+            row["book"]: row
+            for row in read_rows(context.fetch(context.input("split").file("split.parquet")))
         }
         made = context.map_parts(audit_part, _parts(cleaned, split))
-        trained = _merged(made)
-        records = [row for file in cleaned.under("records/") for row in _rows(file.path)]
+        trained = _merged(context, made)
+        records = [row for file in cleaned.under("records/") for row in _rows(context.fetch(file))]
         samples = _samples(
-            [row for file in cleaned.under("samples/") for row in _rows(file.path)],
+            [row for file in cleaned.under("samples/") for row in _rows(context.fetch(file))],
             settings.samples,
         )
         steps = ledger(records, split, trained, cleaned.settings)
@@ -85,7 +86,7 @@ def _parts(cleaned: Artifact, split: Mapping[str, Mapping[str, Any]]) -> list[Pa
         parts.append(
             Part(
                 name, identity,
-                {**identity, "path": str(file.path), "record_path": str(record.path)},
+                {**identity, "path": file, "record_path": record},
             )
         )
     return parts
@@ -111,7 +112,7 @@ def audit_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
     return {"books": counts.books, "size": counts.size.dict(), "lengths": lengths}
 
 
-def _merged(made: Sequence[Artifact]) -> Any:
+def _merged(context: Context, made: Sequence[Artifact]) -> Any:
     from gpt1.corpus.audit_counts import Counts
     from gpt1.corpus.size import Size
 
@@ -122,17 +123,17 @@ def _merged(made: Sequence[Artifact]) -> Any:
         total.lengths.update(
             {int(words): number for words, number in part.summary["lengths"].items()}
         )
-        for words, counts in _words(part):
+        for words, counts in _words(context, part):
             for word, number in zip(words, counts, strict=True):
                 total.words[word] += number
     return total
 
 
-def _words(part: Artifact) -> Iterator[tuple[list[str], list[int]]]:
+def _words(context: Context, part: Artifact) -> Iterator[tuple[list[str], list[int]]]:
     import pyarrow.parquet as pq
 
     for file in part.under("words/"):
-        table = pq.read_table(file.path)
+        table = pq.read_table(context.fetch(file))
         yield table.column("word").to_pylist(), table.column("count").to_pylist()
 
 

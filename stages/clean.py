@@ -50,7 +50,7 @@ class Clean(Stage):
         for file in context.input("ingest").under("books/"):
             name = PurePosixPath(file.name).stem
             identity = {"name": name, "books": file.sha256, "rules": settings.model_dump()}
-            parts.append(Part(name, identity, {**identity, "path": str(file.path)}))
+            parts.append(Part(name, identity, {**identity, "path": file}))
         made = context.map_parts(clean_part, parts)
         for part in made:
             context.add_files_of(part)

@@ -64,17 +64,25 @@ class ExternalFile:
 
 
 @dataclass(frozen=True)
-class OutputFile:
-    """A file of a published artifact.
+class StoredFile:
+    """A file of a published artifact, wherever it is: `Context.fetch` gives its path on this host.
 
-    Volatile files (timings, logs) are kept but are no part of the content digest.
+    `key` is its place in the store. Volatile files (timings, logs) are kept but are no part of the
+    content digest.
     """
 
     name: str
-    path: Path
+    key: str
     size: int
     sha256: str
     volatile: bool = False
+
+
+@dataclass(frozen=True)
+class StoredFolder:
+    """A folder of an attempt, wherever it is: `StoreAccess.localize` gives its path on a host."""
+
+    key: str
 
 
 @dataclass(frozen=True)
@@ -87,17 +95,17 @@ class Artifact:
     digest: str
     settings: Mapping[str, Any]
     summary: Mapping[str, Any]
-    files: Mapping[str, OutputFile] = field(repr=False)
+    files: Mapping[str, StoredFile] = field(repr=False)
     provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """Where it comes from: the record's MADE_BY. For people to read; it must decide nothing."""
+    """Where it comes from: the record's PROVENANCE. For people to read; it must decide nothing."""
 
-    def path(self, name: str) -> Path:
+    def file(self, name: str) -> StoredFile:
         """The file called `name`; KeyError names what there is."""
         if name not in self.files:
             raise KeyError(f"{self.cell} has no file {name!r}; it has {sorted(self.files)}")
-        return self.files[name].path
+        return self.files[name]
 
-    def under(self, prefix: str) -> list[OutputFile]:
+    def under(self, prefix: str) -> list[StoredFile]:
         """The files whose names start with `prefix`, in the order of their names."""
         return [self.files[name] for name in sorted(self.files) if name.startswith(prefix)]
 
@@ -121,8 +129,9 @@ class Part:
     """One unit of a part-wise stage.
 
     `identity` is everything the output depends on beside the stage's name and version and the
-    function's name: digests of inputs, settings, seeds. `arguments` go to the function as they are
-    and may hold paths, which are no part of the identity.
+    function's name: digests of inputs, settings, seeds. `arguments` go to the function, with each
+    StoredFile in them as its path on the host that makes the part; they are no part of the
+    identity.
     """
 
     name: str
@@ -155,20 +164,32 @@ class Reporter(Protocol):
         ...
 
 
-class Travel(CheckpointStorage, Protocol):
-    """How paths and files of a store that hosts do not share get from one host to another: the
-    paths as `here` says, the files as a checkpoint storage does. Picklable.
-    """
+class StoreAccess(Protocol):
+    """The store, for processes of a stage on any host. Picklable."""
 
-    def here(self, value: Any) -> Any:
-        """`value` (strings, lists, tuples, mappings, data classes) with every path of the store
-        made one of this host.
+    @property
+    def shared(self) -> bool:
+        """Whether all hosts see the same folders."""
+        ...
 
-        Files of published artifacts are fetched; a folder of an attempt under way is made.
+    @property
+    def storage(self) -> CheckpointStorage:
+        """For files of attempts, by their folder's path on this host."""
+        ...
+
+    def folder(self, path: Path) -> StoredFolder:
+        """A folder of an attempt, by its path on this host."""
+        ...
+
+    def localize(self, value: Any) -> Any:
+        """`value` (lists, tuples, mappings, and what they hold) with every StoredFile and
+        StoredFolder in it as a path of this host.
+
+        Files are fetched and checked as by `Context.fetch`; folders are made.
         """
         ...
 
-    def mark(self, folder: Path) -> str:
+    def pin(self, folder: Path) -> str:
         """Return an ID for this host's copy of `folder`, and protect it from cache eviction until
         this process exits.
         """
@@ -189,11 +210,8 @@ class Context(Reporter, Output, Protocol):
     resources: Resources
     external_files: Sequence[ExternalFile]
     reporter: Reporter
-    travel: Travel | None
-    """For a stage whose processes on other hosts use paths: how these get there.
-
-    None where all hosts see the same folders.
-    """
+    store: StoreAccess
+    """For a stage whose processes on other hosts use files of the store."""
 
     def input(self, kind: str) -> Artifact:
         """The one artifact of that kind of stage; RuntimeError when there is none or more than
@@ -203,6 +221,19 @@ class Context(Reporter, Output, Protocol):
 
     def inputs(self, kind: str | None = None) -> list[Artifact]:
         """All artifacts of that kind of stage (None: of every kind), ordered by cell."""
+        ...
+
+    def fetch(self, file: StoredFile) -> Path:
+        """The path of a file on this host. Its sha256 is checked, once a run and host.
+
+        Raises DamagedArtifact, which no stage should catch: the run makes the artifact again.
+        """
+        ...
+
+    def fetch_folder(self, artifact: Artifact, name: str) -> Path:
+        """The folder on this host that holds the file called `name` of an artifact and all others
+        that were written beside it.
+        """
         ...
 
     def output(self, name: str, volatile: bool = False) -> Path:
@@ -296,6 +327,13 @@ class Stage(ABC):
 
         Called before anything starts.
         """
+
+    @classmethod
+    def share_left(cls, settings: Any, files: Sequence[str]) -> float:  # noqa: ARG003
+        """Of the work of a job whose attempts have these files (ATTEMPT/NAME), the share that
+        making it again takes, with what earlier attempts left.
+        """
+        return 1.0
 
     @abstractmethod
     def run(self, settings: Any, context: Context) -> None:

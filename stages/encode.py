@@ -38,7 +38,7 @@ class Encode(Stage):
     def run(self, settings: EncodeSettings, context: Context) -> None:
         from gpt1.tasks.pieces import encode_pieces, pieces_bytes
 
-        encoder, files = load_encoder(context.input("vocabulary")), load_task_data(context)
+        encoder, files = load_encoder(context), load_task_data(context)
         counts = {}
         for name, examples in (("train", files.train), ("dev", files.dev), ("test", files.test)):
             if not examples:

@@ -81,13 +81,13 @@ class Export(Stage):
         from gpt1.weights.checkpoint import Checkpoint
         from gpt1.weights.store import load_model
 
+        learned = context.input("vocabulary")
         vocabulary = Vocabulary.load(
-            context.input("vocabulary").under("encoder_bpe_")[0].path.parent
+            context.fetch_folder(learned, learned.under("encoder_bpe_")[0].name)
         )
-        found = Checkpoint(
-            load_model(context.input("pretrain").path("model.safetensors")), vocabulary
-        )
-        behind = [source_of(item) for item in context.inputs()]
+        weights = context.fetch(context.input("pretrain").file("model.safetensors"))
+        found = Checkpoint(load_model(weights), vocabulary)
+        behind = [source_of(item, context.fetch) for item in context.inputs()]
         files, models = (
             _write(context, settings, "hf", "", found, behind),
             {"hf": settings.registry_name},
@@ -95,12 +95,12 @@ class Export(Stage):
         common = [source for source in behind if source.kind not in ("finetune", "zero_shot")]
         for cell in context.inputs("finetune") if settings.include_finetuned else []:
             if HEAD_CONFIG in cell.files:
-                gpt = load_model(cell.path("model.safetensors"))
-                tuned = Checkpoint(
-                    gpt, vocabulary, load_finetuned(gpt, cell.path(HEAD_CONFIG).parent)
-                )
+                kept = context.fetch_folder(cell, HEAD_CONFIG)
+                gpt = load_model(kept / "model.safetensors")
+                tuned = Checkpoint(gpt, vocabulary, load_finetuned(gpt, kept))
                 folder, task = f"tuned/{_plain(cell.cell)}", f"-{cell.settings['task']}"
-                files += _write(context, settings, folder, task, tuned, [*common, source_of(cell)])
+                sources = [*common, source_of(cell, context.fetch)]
+                files += _write(context, settings, folder, task, tuned, sources)
                 models[folder] = settings.registry_name + task
         context.summary(
             {

@@ -173,10 +173,10 @@ class Finetune(Stage):
         from gpt1.tasks.metrics import score_line
 
         device = prepare(context)
-        encoder, files = load_encoder(context.input("vocabulary")), load_task_data(context)
+        encoder, files = load_encoder(context), load_task_data(context)
         job = self.job(settings, context.cell, encoder.vocabulary.size)
         if job.pretrained:
-            weights = context.input("pretrain").path("model.safetensors")
+            weights = context.fetch(context.input("pretrain").file("model.safetensors"))
             gpt = load_pretrained(weights, job.vocabulary)
         else:
             gpt = random_model(job)

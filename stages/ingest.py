@@ -187,7 +187,8 @@ class Ingest(Stage):
         loose = [file for file in files if not _many(file)]
         made = context.map_parts(
             ingest_part,
-            _book_parts(settings, loose, dict(zip([f.name for f in many], spools, strict=True))),
+            _book_parts(
+                context, settings, loose, dict(zip([f.name for f in many], spools, strict=True))),
         )
         for part in made:
             context.add_files_of(part)
@@ -197,7 +198,7 @@ class Ingest(Stage):
                     json.dumps(vars(found), ensure_ascii=False, sort_keys=True).encode() + b"\n"
                 )
             for spool in spools:
-                out.write(spool.path("refused.jsonl").read_bytes())
+                out.write(context.fetch(spool.file("refused.jsonl")).read_bytes())
         _sum_up(
             context, made, [*spools, *made], Counter(item.rule for item in refused),
             [item.sentence() for item in refused],
@@ -243,14 +244,16 @@ def _spool_parts(settings: IngestSettings, context: Context, files: Sequence[Lis
 
 
 def _book_parts(
-    settings: IngestSettings, loose: Sequence[Listed], spools: Mapping[str, Artifact]
+    context: Context, settings: IngestSettings, loose: Sequence[Listed],
+    spools: Mapping[str, Artifact],
 ) -> list[Part]:
     pattern = CHAPTERS if settings.embedded else settings.chapter_pattern
     alone: list[list[Listed]] = [[] for _ in range(settings.num_partitions)]
     for file in loose:
         alone[bucket(shelf_of(file.name, pattern).book, settings.num_partitions)].append(file)
     indexes = {
-        name: json.loads(spool.path("index.json").read_bytes()) for name, spool in spools.items()
+        name: json.loads(context.fetch(spool.file("index.json")).read_bytes())
+        for name, spool in spools.items()
     }
     parts = []
     for number, files in enumerate(alone):
@@ -266,7 +269,7 @@ def _book_parts(
         elsewhere = {
             "where": {file.name: file.where for file in files}, "on_error": settings.on_error,
             "runs": [
-                [str(spools[name].path("spool.arrow")), index["runs"]]
+                [spools[name].file("spool.arrow"), index["runs"]]
                 for name, index in found.items()
             ],
         }  # fmt: skip

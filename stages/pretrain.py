@@ -12,7 +12,7 @@ from gpt1.errors import UserError
 from gpt1.train.config import PAPER_BATCH, PROMPTS, PretrainConfig, Prompt, RuntimeConfig, to_json
 from gpt1.wording import counted
 from stages._checkpoint_files import MODEL, checkpoint_files
-from stages.contract import Artifact, Context, ExternalFile, Resources, Stage
+from stages.contract import Context, ExternalFile, Resources, Stage
 
 if TYPE_CHECKING:
     from gpt1.text.vocabulary import Vocabulary
@@ -101,10 +101,12 @@ class Pretrain(Stage):
     def run(self, settings: PretrainConfig, context: Context) -> None:
         from gpt1.text.vocabulary import Vocabulary
         from gpt1.train.trainer import open_data
-        from stages._ray_train import train_on_ray
+        from stages._ray_train import on_this_host, train_on_ray
 
-        vocabulary = Vocabulary.load(_folder(context.input("vocabulary")))
-        runtime = _runtime(vocabulary, context)
+        files = _files(context)
+        vocabulary = Vocabulary.load(context.fetch(files["vocabulary"][0]).parent)
+        anywhere = _runtime(vocabulary, context)
+        runtime = on_this_host(anywhere, files, context.store)
         workers = context.resources.workers or 1
         config, data = settings.scaled(), open_data(settings, runtime)
         if config.warmup > 0.1 * config.max_steps:
@@ -119,7 +121,7 @@ class Pretrain(Stage):
             f" {data.validation.per_epoch:,} held out; {counted(workers, 'rank')}, {engine},"
             f" {config.precision}"
         )
-        train_on_ray(settings, runtime, context)
+        train_on_ray(settings, anywhere, files, context)
         _declare(context)
         _summarize(settings, runtime, context, data)
 
@@ -139,9 +141,9 @@ def _initial(external_files: Sequence[ExternalFile]) -> ExternalFile | None:
 
 
 def _sha256(weights: ExternalFile) -> str:
-    from gpt1.train.checkpoint import sha256
+    from gpt1.files import file_sha256
 
-    return weights.digest or sha256(weights.path)
+    return weights.digest or file_sha256(weights.path)
 
 
 def _deviation(
@@ -167,26 +169,29 @@ def _deviation(
     return {"deviation": "; ".join(found)} if found else {}
 
 
+def _files(context: Context) -> dict[str, Any]:
+    """What the ranks read, and where they write: the fields of RuntimeConfig of these names."""
+    shards, vocabulary = context.input("shard"), context.input("vocabulary")
+    return {
+        "train": shards.under("train/"), "held_out": shards.under("held_out/"),
+        "books": shards.file("books.parquet"),
+        "vocabulary": [*vocabulary.under("encoder_bpe_"), *vocabulary.under("vocab_")],
+        "output": context.store.folder(context.attempt),
+        "earlier": [context.store.folder(p) for p in context.previous_attempts("checkpoints")],
+    }  # fmt: skip
+
+
 def _runtime(vocabulary: Vocabulary, context: Context) -> RuntimeConfig:
-    shards, weights = context.input("shard"), _initial(context.external_files)
+    """The same on all hosts: without what `_files` lists."""
+    weights = _initial(context.external_files)
     return RuntimeConfig(
-        train=tuple(str(file.path) for file in shards.under("train/")),
-        held_out=tuple(str(file.path) for file in shards.under("held_out/")),
-        books=str(shards.path("books.parquet")),
-        vocabulary=str(_folder(context.input("vocabulary"))),
-        output=str(context.attempt),
-        earlier=tuple(str(path) for path in context.previous_attempts("checkpoints")),
+        train=(), held_out=(), books="", vocabulary="", output="",
         initial=str(weights.path.parent) if weights else "",
         initial_sha256=_sha256(weights) if weights else "",
         prompts=_prompts(vocabulary),
         device="cuda" if context.resources.gpus else "cpu",
         threads=max(1, int(context.resources.cpus)),
     )
-
-
-def _folder(vocabulary: Artifact) -> Path:
-    """The folder that holds both files of the vocabulary."""
-    return vocabulary.under("encoder_bpe_")[0].path.parent
 
 
 def _declare(context: Context) -> None:

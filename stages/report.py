@@ -46,7 +46,7 @@ class Report(Stage):
         from gpt1.report.pretraining import samples
         from gpt1.report.sources import only
 
-        sources = [source_of(artifact) for artifact in context.inputs()]
+        sources = [source_of(artifact, context.fetch) for artifact in context.inputs()]
         facts, making = gather(sources), making_facts(sources, context.run)
         shown = charts(sources, facts, settings.smoothing)
         timed = [chart for chart in (throughput(sources),) if chart.lines]

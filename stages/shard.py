@@ -38,7 +38,7 @@ class Shard(Stage):
         encoded = context.map_parts(encode_part, _parts(context, vocabulary))
         totals = _totals(encoded)
         with context.open("books.parquet") as file:
-            file.write(_books(encoded))
+            file.write(_books(context, encoded))
         for part in encoded:
             for name in _shard_names(part):
                 context.add_files_of(_only(part, name))
@@ -67,8 +67,8 @@ class Shard(Stage):
             "shards": {file.name: file.sha256 for file in files}, "limit": settings.baseline_tokens,
             "vocabulary": size,
         }
-        spans = [str(file.path) for part in encoded for file in part.under("spans/")]
-        arguments = {**identity, "paths": [str(file.path) for file in files], "spans": spans}
+        spans = [file for part in encoded for file in part.under("spans/")]
+        arguments = {**identity, "paths": files, "spans": spans}
         [made] = context.map_parts(baseline_part, [Part("baseline", identity, arguments)])
         return dict(made.summary)
 
@@ -79,8 +79,8 @@ def _parts(context: Context, vocabulary: Artifact) -> list[Part]:
     """
     from gpt1.corpus.split_table import read_split, rows_by_part
 
-    rows = rows_by_part(read_split(context.input("split").path("split.parquet")))
-    encoder, merges = (vocabulary.under(prefix)[0].path for prefix in ("encoder_bpe_", "vocab_"))
+    rows = rows_by_part(read_split(context.fetch(context.input("split").file("split.parquet"))))
+    encoder, merges = (vocabulary.under(prefix)[0] for prefix in ("encoder_bpe_", "vocab_"))
     parts = []
     for file in context.input("clean").under("books/"):
         name = PurePosixPath(file.name).stem
@@ -96,8 +96,7 @@ def _parts(context: Context, vocabulary: Artifact) -> list[Part]:
                 name,
                 identity,
                 {
-                    **identity, "path": str(file.path), "encoder": str(encoder),
-                    "merges": str(merges),
+                    **identity, "path": file, "encoder": encoder, "merges": merges,
                 },
             )
         )
@@ -199,7 +198,7 @@ def _ids_of(arguments: Mapping[str, Any], chosen: str) -> list[Any]:
     return [shards[span.part].ids[span.start : span.start + span.length] for span in spans]
 
 
-def _books(encoded: list[Artifact]) -> bytes:
+def _books(context: Context, encoded: list[Artifact]) -> bytes:
     """books.parquet: the parts' tables, one after another."""
     import io
 
@@ -212,7 +211,7 @@ def _books(encoded: list[Artifact]) -> bytes:
             span
             for part in encoded
             for file in part.under("spans/")
-            for span in read_spans(file.path)
+            for span in read_spans(context.fetch(file))
         ],
     )
     return out.getvalue()

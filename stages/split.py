@@ -86,7 +86,7 @@ class Split(Stage):
             item
             for part in made
             for file in part.files.values()
-            for item in read_signatures(file.path)
+            for item in read_signatures(context.fetch(file))
         ]
         near = (
             NearRules(settings.near_duplicate_threshold, settings.related_threshold)
@@ -120,7 +120,7 @@ def _parts(settings: SplitSettings, clean: Artifact) -> list[Part]:
             "name": name, "books": file.sha256, "tail": settings.held_out_tail,
             "permutations": permutations,
         }
-        parts.append(Part(name, identity, {**identity, "path": str(file.path)}))
+        parts.append(Part(name, identity, {**identity, "path": file}))
     return parts
 
 

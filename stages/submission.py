@@ -53,12 +53,14 @@ class Submission(Stage):
     def run(self, settings: SubmissionSettings, context: Context) -> None:
         from gpt1.tasks.submission import GLUE_FILES, glue_zip, missing_from_glue
 
-        chosen = _best(context.inputs("finetune"))
+        chosen = _best(context)
         found: dict[str, bytes] = {}
         without = []
         for task, (cell, _) in chosen.items():
             files = cell.under(FOLDER)
-            found |= {file.name.removeprefix(FOLDER): file.path.read_bytes() for file in files}
+            found |= {
+                file.name.removeprefix(FOLDER): context.fetch(file).read_bytes() for file in files
+            }
             if not files:
                 without.append(task)
         served = {name for files in GLUE_FILES.values() for name in files.values()}
@@ -91,11 +93,11 @@ class Submission(Stage):
         )
 
 
-def _best(cells: Sequence[Artifact]) -> dict[str, tuple[Artifact, float]]:
+def _best(context: Context) -> dict[str, tuple[Artifact, float]]:
     """Of each task the cell with the best dev score, and that score in per cent."""
     best: dict[str, tuple[Artifact, float]] = {}
-    for cell in cells:
-        scores = json.loads(cell.path("scores.json").read_text(encoding="utf-8"))
+    for cell in context.inputs("finetune"):
+        scores = json.loads(context.fetch(cell.file("scores.json")).read_bytes())
         value = float(scores["values"][scores["metric"]])
         if scores["task"] not in best or value > best[scores["task"]][1]:
             best[scores["task"]] = (cell, value)

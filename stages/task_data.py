@@ -188,7 +188,7 @@ def _demo_books(settings: TaskDataSettings, context: Context) -> Any:
     from gpt1.tasks.demo import DemoBooks
     from gpt1.tasks.passages import Region
 
-    rows = read_split(context.input("split").path("split.parquet"))
+    rows = read_split(context.fetch(context.input("split").file("split.parquet")))
     chosen = {
         row.book: row
         for kind in ("train", "held_out")
@@ -201,7 +201,7 @@ def _demo_books(settings: TaskDataSettings, context: Context) -> Any:
     for file in context.input("clean").under("books/"):
         if Path(file.name).stem not in parts:
             continue
-        for book in read_books(file.path):
+        for book in read_books(context.fetch(file)):
             row = chosen.get(book.id)
             if row is None:
                 continue

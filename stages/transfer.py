@@ -67,8 +67,8 @@ class Transfer(Stage):
         from gpt1.tasks.metrics import score_line
 
         device = prepare(context)
-        encoder, files = load_encoder(context.input("vocabulary")), load_task_data(context)
-        weights = context.input("pretrain").path("model.safetensors")
+        encoder, files = load_encoder(context), load_task_data(context)
+        weights = context.fetch(context.input("pretrain").file("model.safetensors"))
         gpt = load_pretrained(weights, encoder.vocabulary.size)
         if settings.num_layers_transferred > gpt.config.layers:
             raise UserError(

@@ -16,6 +16,7 @@ from stages.contract import (
     Part,
     Settings,
     Stage,
+    StoredFile,
     runtime_field,
 )
 
@@ -79,7 +80,7 @@ class VocabularyStage(Stage):
         context.info(f"{words:,} words counted; learning up to {settings.num_merges:,} merges")
         asked = settings.model_dump(exclude={"source"})
         identity = {"counts": _digests(tables), "settings": asked}
-        arguments = {"paths": _paths(tables), "settings": asked, "reporter": context.reporter}
+        arguments = {"paths": _files(tables), "settings": asked, "reporter": context.reporter}
         [learned] = context.map_parts(learn_part, [Part("merges", identity, arguments)])
         context.add_files_of(learned)
         figures = learned.summary
@@ -132,13 +133,13 @@ def _parts(context: Context) -> list[Part]:
     """
     from gpt1.corpus.split_table import read_split, rows_by_part
 
-    rows = rows_by_part(read_split(context.input("split").path("split.parquet")))
+    rows = rows_by_part(read_split(context.fetch(context.input("split").file("split.parquet"))))
     parts = []
     for file in context.input("clean").under("books/"):
         name = PurePosixPath(file.name).stem
         train = [[row.book, row.tail_start] for row in rows.get(name, []) if row.set == "train"]
         identity = {"name": name, "books": file.sha256, "train": train}
-        parts.append(Part(name, identity, {**identity, "path": str(file.path)}))
+        parts.append(Part(name, identity, {**identity, "path": file}))
     return parts
 
 
@@ -152,7 +153,7 @@ def _merged(context: Context, tables: list[Artifact]) -> list[Artifact]:
         groups = [tables[at : at + FAN_IN] for at in range(0, len(tables), FAN_IN)]
         parts = [
             Part(
-                f"level-{level}-{number:04d}", {"counts": _digests(group)}, {"paths": _paths(group)}
+                f"level-{level}-{number:04d}", {"counts": _digests(group)}, {"paths": _files(group)}
             )
             for number, group in enumerate(groups)
         ]
@@ -164,8 +165,8 @@ def _digests(tables: Sequence[Artifact]) -> list[str]:
     return [file.sha256 for table in tables for file in table.files.values()]
 
 
-def _paths(tables: Sequence[Artifact]) -> list[str]:
-    return [str(file.path) for table in tables for file in table.files.values()]
+def _files(tables: Sequence[Artifact]) -> list[StoredFile]:
+    return [file for table in tables for file in table.files.values()]
 
 
 def count_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from gpt1.errors import UserError
 from gpt1.tasks.config import TaskName
 from gpt1.tasks.table import TASKS, task_named
 from stages._tuning import load_encoder, load_task_data, prepare, same_task
-from stages.contract import Artifact, Context, Settings, Stage
+from stages.contract import Context, Settings, Stage
 
 _SNAPSHOT = re.compile(r"step-(\d+)\.safetensors$")
 
@@ -68,9 +68,9 @@ class ZeroShot(Stage):
         from gpt1.tasks.zero_shot import normalized, zero_shot_score
 
         device = prepare(context)
-        encoder, files = load_encoder(context.input("vocabulary")), load_task_data(context)
+        encoder, files = load_encoder(context), load_task_data(context)
         examples = sample(files.dev, settings.rows, settings.seed, "dev")
-        models = _models(context.input("pretrain"))
+        models = _models(context)
         curve: list[dict[str, Any]] = []
         for number, (step, path) in enumerate(models):
             gpt = load_pretrained(path, encoder.vocabulary.size)
@@ -113,19 +113,20 @@ class ZeroShot(Stage):
         context.info(score_line(f"{settings.task} zero-shot", score))
 
 
-def _models(pretrain: Artifact) -> list[tuple[int, Path]]:
+def _models(context: Context) -> list[tuple[int, Path]]:
     """Step and file of each snapshot and of the final model, which takes the place of a snapshot
     of the same step.
     """
+    pretrain = context.input("pretrain")
     found = {
-        int(match[1]): file.path
+        int(match[1]): context.fetch(file)
         for file in pretrain.under("snapshots/")
         if (match := _SNAPSHOT.search(file.name))
     }
     # The summary's steps: `lr_scaling: sqrt` makes other ones than the settings say. A given
     # model does not say how long it was trained, and its one point stands at 0.
     found[int(pretrain.summary.get("steps", pretrain.settings.get("max_steps", 0)))] = (
-        pretrain.path("model.safetensors")
+        context.fetch(pretrain.file("model.safetensors"))
     )
     return sorted(found.items())
 

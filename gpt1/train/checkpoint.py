@@ -24,11 +24,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -41,6 +40,7 @@ from safetensors import SafetensorError, safe_open
 
 from gpt1 import fault
 from gpt1.errors import UserError
+from gpt1.files import file_sha256, sync
 from gpt1.paths import leads_out
 
 if TYPE_CHECKING:  # the stages' contract imports this file, and must not import torch
@@ -227,11 +227,11 @@ class FolderStorage:
         ]
 
     def upload(self, folder: Path, name: str, file: Path) -> None:
-        _sync(file)
+        sync(file)
         folder.mkdir(parents=True, exist_ok=True)
         file.replace(folder / name)
         for place in (folder, folder.parent, folder.parent.parent):
-            _sync(place)
+            sync(place)
 
     def download(self, folder: Path, name: str, file: Path) -> Path | None:  # noqa: ARG002
         return folder / name if (folder / name).is_file() else None
@@ -487,26 +487,17 @@ def step_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
+def newest_step(files: Iterable[str]) -> int:
+    """The step of the newest checkpoint among the files of one attempt or more; 0 if none is."""
+    found = re.compile(rf"(?:.*/)?{CHECKPOINTS}/step-(\d+)/{MANIFEST}")
+    return max((int(match[1]) for file in files if (match := found.fullmatch(file))), default=0)
+
+
 def describe_file(file: Path) -> FileDigest:
     """Size and sha256 of a file."""
-    return FileDigest(size=file.stat().st_size, sha256=sha256(file))
-
-
-def sha256(file: Path) -> str:
-    """The hex digest of a file."""
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    return FileDigest(size=file.stat().st_size, sha256=file_sha256(file))
 
 
 def _compare(name: str, found: FileDigest, expected: FileDigest) -> None:
     if found != expected:
         raise DamagedCheckpoint(f"{name} is damaged (its size or sha256 is not the recorded one)")
-
-
-def _sync(path: Path) -> None:
-    """Make sure that the contents of a file or folder are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

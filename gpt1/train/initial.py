@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from gpt1.errors import UserError
+from gpt1.files import file_sha256
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.text.vocabulary import Vocabulary
-from gpt1.train.checkpoint import sha256
 from gpt1.train.config import RuntimeConfig
 from gpt1.weights.checkpoint import load_checkpoint
 from gpt1.weights.store import MODEL_FILE, build_model
@@ -24,7 +24,7 @@ def load_initial(ours: ModelConfig, runtime: RuntimeConfig, vocabulary: Vocabula
     """
     file = Path(runtime.initial) / MODEL_FILE
     found = load_checkpoint(file.parent)
-    digest = sha256(file)
+    digest = file_sha256(file)
     if digest != runtime.initial_sha256:
         raise UserError(
             f"init_from: {file} has sha256 {digest}, expected {runtime.initial_sha256 or 'none'};"

@@ -32,6 +32,7 @@ from gpt1 import fault
 from gpt1.data.sequences import SequenceSampler
 from gpt1.data.shards import TokenShards
 from gpt1.errors import UserError
+from gpt1.files import file_sha256
 from gpt1.generate import Sampling, generate
 from gpt1.model.gpt import GPT, LanguageModelling
 from gpt1.rng import generator
@@ -43,7 +44,6 @@ from gpt1.train.checkpoint import (
     CheckpointManager,
     CheckpointStorage,
     RetentionPolicy,
-    sha256,
 )
 from gpt1.train.config import PretrainConfig, RuntimeConfig, differing
 from gpt1.train.deepspeed_engine import DeepSpeedEngine
@@ -400,7 +400,7 @@ class Pretrainer(Trainer):
         if self.ranks.is_main:
             file = self.output / SNAPSHOTS / f"step-{self.step:08d}.safetensors"
             save_weights(file, weights, self.model)
-            self.history.snapshots[file.name] = sha256(file)
+            self.history.snapshots[file.name] = file_sha256(file)
 
     def checkpoint(self) -> None:
         """Begin a checkpoint of everything that a resume needs."""

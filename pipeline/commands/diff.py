@@ -22,8 +22,9 @@ from pipeline.commands.options import (
 )
 from pipeline.planning.planner import changes
 from pipeline.store.base import Store
+from pipeline.store.record import ArtifactRecord
+from pipeline.store.snapshot import StoreSnapshot
 
-Record = Mapping[str, Any]
 SAME = "same"
 
 
@@ -50,11 +51,11 @@ def diff(
 
     A run covers the jobs it ran and the cached jobs they depend on.
     """
-    records: list[Record] = sorted(
-        Store.existing(store).history(), key=lambda record: record.get("finished", 0.0)
+    records: list[ArtifactRecord] = sorted(
+        StoreSnapshot(Store.existing(store)).history(), key=lambda record: record.finished
     )
-    names = sorted({str(record["run"]) for record in records if record.get("run")})
-    new: Mapping[str, Record]
+    names = sorted({record.run for record in records if record.run})
+    new: Mapping[str, ArtifactRecord]
     if after is None:
         found = read_artifacts(file, profile, assignments, store)
         new = {cell: record for cell in found.cells if (record := found.record(cell))}
@@ -62,7 +63,7 @@ def diff(
             raise UserError(
                 f"diff: no job of {found.name} is done; give two of these runs: {_known(names)}"
             )
-        second = str(max(new.values(), key=lambda record: record["finished"])["run"])
+        second = max(new.values(), key=lambda record: record.finished).run
     elif file or profile or assignments:
         raise UserError(
             "diff: found a second run and --file, --profile, or --set; give one or the other"
@@ -96,7 +97,9 @@ def diff(
     print(f"same: {', '.join(same) or 'nothing'}")
 
 
-def compare(before: Mapping[str, Record], after: Mapping[str, Record]) -> list[dict[str, Any]]:
+def compare(
+    before: Mapping[str, ArtifactRecord], after: Mapping[str, ArtifactRecord]
+) -> list[dict[str, Any]]:
     """A row a cell.
 
     `how`: same, changed, only in one of the runs; `changes`: in words, settings and inputs before
@@ -115,7 +118,7 @@ def compare(before: Mapping[str, Record], after: Mapping[str, Record]) -> list[d
             )
             continue
         lines = (
-            [*changes(old["identity"], new["identity"]), *_results(old, new)]
+            [*changes(old.identity, new.identity), *_results(old, new)]
             if old is not new
             else []
         )
@@ -123,16 +126,16 @@ def compare(before: Mapping[str, Record], after: Mapping[str, Record]) -> list[d
     return rows
 
 
-def _results(old: Record, new: Record) -> list[str]:
+def _results(old: ArtifactRecord, new: ArtifactRecord) -> list[str]:
     lines = []
-    if old.get("code") != new.get("code"):
-        lines.append(f"code: {old.get('git_commit')} -> {new.get('git_commit')}")
-    if old["digest"] != new["digest"]:
-        mine, other = old.get("summary", {}), new.get("summary", {})
+    if old.code != new.code:
+        lines.append(f"code: {old.git_commit} -> {new.git_commit}")
+    if old.digest != new.digest:
+        mine, other = old.summary, new.summary
         figures = [_change(key, mine.get(key), other.get(key)) for key in sorted({*mine, *other})]
         lines += [line for line in figures if line] or ["content changed"]
-    if lines and old.get("seconds") is not None and new.get("seconds") is not None:
-        lines += filter(None, [_change("took", span(old["seconds"]), span(new["seconds"]))])
+    if lines:
+        lines += filter(None, [_change("took", span(old.seconds), span(new.seconds))])
     return lines
 
 
@@ -143,19 +146,19 @@ def _change(name: str, old: Any, new: Any) -> str | None:
     return f"{name}: {number(old)} -> {number(new)}"
 
 
-def cells_of(run: str, records: list[Record]) -> dict[str, Record]:
+def cells_of(run: str, records: list[ArtifactRecord]) -> dict[str, ArtifactRecord]:
     """What `run` made, and everything that was made from, by cell."""
-    by_print: dict[str, list[Record]] = {}
+    by_print: dict[str, list[ArtifactRecord]] = {}
     for record in records:
-        by_print.setdefault(record["fingerprint"], []).append(record)
-    found = {str(record["cell"]): record for record in records if record.get("run") == run}
+        by_print.setdefault(record.fingerprint, []).append(record)
+    found = {record.cell: record for record in records if record.run == run}
     waiting = list(found.values())
     while waiting:
         record = waiting.pop()
-        for cell, print_ in record.get("inputs", {}).items():
+        for cell, print_ in record.inputs.items():
             if cell not in found and print_ in by_print:
-                digest = record.get("input_digests", {}).get(print_)
-                same = [one for one in by_print[print_] if one["digest"] == digest] or by_print[
+                digest = record.input_digests.get(print_)
+                same = [one for one in by_print[print_] if one.digest == digest] or by_print[
                     print_
                 ]
                 found[cell] = same[-1]
@@ -174,7 +177,7 @@ def _run(wanted: str, names: list[str]) -> str:
 
 
 def _with_stages_of(
-    cells: Mapping[str, Record], run: str, names: list[str], records: list[Record]
+    cells: Mapping[str, ArtifactRecord], run: str, names: list[str], records: list[ArtifactRecord]
 ) -> str | None:
     """The newest other run that has all stages of `cells`, those of `run`; None where there is
     none.

@@ -13,7 +13,8 @@ from gpt1.errors import UserError
 from pipeline.commands.describe import made_artifacts
 from pipeline.commands.new_folder import new_folder
 from pipeline.commands.options import Assignments, FileToRead, Profile, StoreOption, read_workflow
-from stages._tuning import read_task_data
+from pipeline.store.base import Store
+from stages._tuning import Fetch, read_task_data
 
 if TYPE_CHECKING:
     from pipeline.workflow.expand import Cell, Workflow
@@ -47,13 +48,13 @@ def pack(
     """Pack pre-training and fine-tuning, with their inputs, to run on a machine without Ray."""
     workflow = read_workflow(file, profile, assignments, store)
     chosen = _choose(workflow, cell)
-    made = made_artifacts(workflow, store)
+    made, fetch = made_artifacts(workflow, store), Store.existing(store).fetch
     shards, vocabulary = (_upstream(chosen, kind, made) for kind in ("shard", "vocabulary"))
     jobs = [] if tasks is False else _finetune_cells(workflow, chosen, made, required=tasks is True)
     with new_folder(to, str(to)) as folder:
-        _fill(folder, chosen, shards, vocabulary, parts)
+        _fill(fetch, folder, chosen, shards, vocabulary, parts)
         if jobs:
-            _fill_tasks(folder, jobs, int(vocabulary.summary["vocabulary"]), made)
+            _fill_tasks(fetch, folder, jobs, int(vocabulary.summary["vocabulary"]), made)
     there = len(shards.under("train/"))
     less = f" ({min(parts, there)} of {there} parts of the training text)" if parts else ""
     config, tasks_config, model = (
@@ -75,19 +76,19 @@ def pack(
 
 
 def _fill(
-    folder: Path, cell: Cell, shards: Artifact, vocabulary: Artifact, parts: int | None
+    fetch: Fetch, folder: Path, cell: Cell, shards: Artifact, vocabulary: Artifact,
+    parts: int | None,
 ) -> None:
     from gpt1.data.shards import copy_spans
 
     train, held_out = shards.under("train/")[:parts], shards.under("held_out/")
     for part in (*train, *held_out):
-        _copy(part.path, folder / part.name)
+        _copy(fetch(part), folder / part.name)
     parts_of_text = {Path(part.name).stem for part in train}
-    copy_spans(shards.path("books.parquet"), folder / "books.parquet", parts_of_text)
+    copy_spans(fetch(shards.file("books.parquet")), folder / "books.parquet", parts_of_text)
     for found in (*vocabulary.under("encoder_bpe_"), *vocabulary.under("vocab_")):
-        _copy(
-            found.path, folder / OUTPUT / found.path.name
-        )  # beside the weights to come: together they are a checkpoint
+        # Beside the weights to come: together they are a checkpoint
+        _copy(fetch(found), folder / OUTPUT / found.name)
     for external_files in cell.stage.external_files(cell.settings):
         _copy(external_files.path, folder / external_files.name)
     names = [part.name for part in train], [part.name for part in held_out]
@@ -126,7 +127,7 @@ def _finetune_cells(
 
 
 def _fill_tasks(
-    folder: Path, cells: list[Cell], vocabulary: int, made: dict[str, Artifact],
+    fetch: Fetch, folder: Path, cells: list[Cell], vocabulary: int, made: dict[str, Artifact],
 ) -> None:
     """Write the tasks' examples and ids, test sets with public labels, and the jobs' settings."""
     from gpt1.tasks.finetune_packed import JOBS_FILE, TASKS_FOLDER, jobs_json
@@ -136,7 +137,7 @@ def _fill_tasks(
         task, data, ids = _task(cell), cell.inputs["task_data"][0], cell.inputs["encode"][0]
         if task not in packed:
             packed[task] = data, ids
-            _copy_task(made[data], made[ids], folder / TASKS_FOLDER / task)
+            _copy_task(fetch, made[data], made[ids], folder / TASKS_FOLDER / task)
         elif packed[task] != (data, ids):
             both = " and ".join(sorted({*packed[task], data, ids}))
             raise UserError(
@@ -146,12 +147,13 @@ def _fill_tasks(
     (folder / JOBS_FILE).write_text(jobs_json(jobs), encoding="utf-8")
 
 
-def _copy_task(data: Artifact, ids: Artifact, target: Path) -> None:
-    labelled = read_task_data(data).test_labelled
+def _copy_task(fetch: Fetch, data: Artifact, ids: Artifact, target: Path) -> None:
+    labelled = read_task_data(fetch, data).test_labelled
     for split in ("train", "dev", "test") if labelled else ("train", "dev"):
-        _copy(data.path(f"{split}.jsonl"), target / f"{split}.jsonl")
-        _copy(ids.path(f"{split}.safetensors"), target / f"{split}.safetensors")
-    _copy(data.path("task.json"), target / "task.json")
+        _copy(fetch(data.file(f"{split}.jsonl")), target / f"{split}.jsonl")
+        tokens = f"{split}.safetensors"
+        _copy(fetch(ids.file(tokens)), target / tokens)
+    _copy(fetch(data.file("task.json")), target / "task.json")
 
 
 def _task(cell: Cell) -> str:

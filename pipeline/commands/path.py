@@ -18,9 +18,10 @@ from pipeline.commands.options import (
     run_command,
     stages,
 )
-from pipeline.last_run import Record, RunArtifacts, last_run
+from pipeline.last_run import RunArtifacts, last_run
 from pipeline.planning.planner import Selection, State, make_plan
 from pipeline.store.base import Store
+from pipeline.store.record import ArtifactRecord
 from pipeline.workflow.yaml_source import nearest
 
 
@@ -50,11 +51,7 @@ def path(
             found = ", ".join(dict.fromkeys([entry.state, *entry.reasons]))
             what = f"{entry.cell.id}: expected done, found {found}"
             raise UserError(f"{plan.store.where}: {what}; run it: {command}")
-    records = {
-        entry.cell.id: plan.seen.record(entry.cell.uses, entry.fingerprint) or {}
-        for entry in chosen
-    }
-    _say({cell: _folder(record, plan.store) for cell, record in records.items()})
+    _say({e.cell.id: _folder(e.last.record, plan.store) for e in chosen if e.last.record})
 
 
 def _workflow_is_lost(store: str) -> bool:
@@ -76,8 +73,8 @@ def _made(found: RunArtifacts, stage: str) -> dict[str, str]:
     return {cell: _folder(record, found.store) for cell, record in records.items() if record}
 
 
-def _folder(record: Record, store: Store) -> str:
-    return f"{store.where}/{record['stage']}/{record['fingerprint']}/{record['attempt']}"
+def _folder(record: ArtifactRecord, store: Store) -> str:
+    return f"{store.where}/{record.stage}/{record.fingerprint}/{record.attempt}"
 
 
 def _say(folders: Mapping[str, str]) -> None:

@@ -108,7 +108,7 @@ def _trace_offset(artifacts: Callable[[], RunArtifacts], shard: str, offset: int
             f"{shard}: no such file, set, or shard in {store.root}; expected one of: train,"
             f" held_out, {', '.join(known[:6])} …"
         )
-    opened = open_shard(origin.shard.path(name))
+    opened = open_shard(origin.store.fetch(origin.shard.file(name)))
     spans = [span for span in _spans(origin, opened.set) if span.part == opened.part]
     return _Tracer(origin).row(TracedTokens(*book_at(spans, offset, name)))
 
@@ -116,20 +116,21 @@ def _trace_offset(artifacts: Callable[[], RunArtifacts], shard: str, offset: int
 def _spans(origin: Origin, chosen: str) -> list[DocumentSpan]:
     from gpt1.data.shards import read_spans
 
-    return [span for span in read_spans(origin.shard.path("books.parquet")) if span.set == chosen]
+    file = origin.store.fetch(origin.shard.file("books.parquet"))
+    return [span for span in read_spans(file) if span.set == chosen]
 
 
 def _trace_step(found: RunArtifacts, step: int, sample: int | None) -> list[dict[str, Any]]:
     record = found.choose("pretrain", ("pretrain",))
-    settings: Mapping[str, Any] = record["settings"]
+    settings: Mapping[str, Any] = record.settings
     if not 1 <= step <= settings["max_steps"]:
         raise UserError(
-            f"--step {step}: expected a step of {record['cell']}, 1 to {settings['max_steps']}"
+            f"--step {step}: expected a step of {record.cell}, 1 to {settings['max_steps']}"
         )
     batch = int(settings["batch_size"])
     if sample is not None and not 0 <= sample < batch:
         raise UserError(
-            f"--sample {sample}: expected a sequence of {record['cell']}'s batch, 0 to {batch - 1}"
+            f"--sample {sample}: expected a sequence of {record.cell}'s batch, 0 to {batch - 1}"
         )
     origin = Origin.of(found.store, input_record(found.store, record, "shard"))
     sampler, tracer = _sampler(origin, settings), _Tracer(origin)
@@ -148,9 +149,11 @@ def _sampler(origin: Origin, settings: Mapping[str, Any]) -> SequenceSampler:
     from gpt1.data.sequences import SequenceSampler
     from gpt1.data.shards import TokenShards
 
-    paths = [file.path for file in origin.shard.under("train/")]
+    fetch = origin.store.fetch
+    paths = [fetch(file) for file in origin.shard.under("train/")]
     shards = TokenShards.open(
-        paths, origin.shard.path("books.parquet"), "train", origin.vocabulary.summary["sha256"]
+        paths, fetch(origin.shard.file("books.parquet")), "train",
+        origin.vocabulary.summary["sha256"],
     )
     excluded = settings.get("exclude_books", ())
     return SequenceSampler(shards, int(settings["context"]), int(settings["seed"]), excluded)
@@ -164,16 +167,15 @@ class _Tracer:
         from gpt1.text.encoder import TextEncoder
         from gpt1.text.vocabulary import Vocabulary
 
-        self._origin = origin
+        self._origin, self._store, fetch = origin, origin.store, origin.store.fetch
         self._encoder = TextEncoder(
             Vocabulary.read(
-                origin.vocabulary.under("encoder_bpe_")[0].path,
-                origin.vocabulary.under("vocab_")[0].path,
+                fetch(origin.vocabulary.under("encoder_bpe_")[0]),
+                fetch(origin.vocabulary.under("vocab_")[0]),
             )
         )
-        self._ends = {
-            row.book: row.tail_start for row in read_split(origin.split.path("split.parquet"))
-        }
+        split = fetch(origin.split.file("split.parquet"))
+        self._ends = {row.book: row.tail_start for row in read_split(split)}
 
     def row(self, found: TracedTokens) -> dict[str, Any]:
         """All there is to say of one id or sequence."""
@@ -183,14 +185,14 @@ class _Tracer:
         span = found.span
         name = f"{span.set}/{span.part}.arrow"
         ids = (
-            open_shard(self._origin.shard.path(name))
+            open_shard(self._store.fetch(self._origin.shard.file(name)))
             .ids[span.start : span.start + span.length]
             .tolist()
         )
         text, tokens = self._text(span), self._encoder.vocabulary.tokens
         place = locate(text, ids, found.index, self._encoder.encode, tokens)
         taken = ids[found.index : found.index + found.length]
-        cleaned = record_of_book(self._origin.clean, span.part, span.book)
+        cleaned = record_of_book(self._store, self._origin.clean, span.part, span.book)
         return {
             **({"sample": found.sample} if found.sample is not None else {}),
             **({"excluded": True} if found.excluded else {}), "book": span.book,
@@ -201,7 +203,7 @@ class _Tracer:
                 "to": place.end, "exact": place.exact},
             "text": place.around(text, _WIDTH),
             **({"window": self._encoder.decode(taken)} if found.length > 1 else {}),
-            "ingest": record_of_book(self._origin.ingest, span.part, span.book),
+            "ingest": record_of_book(self._store, self._origin.ingest, span.part, span.book),
             "rules": (cleaned or {}).get("rules"),
         }  # fmt: skip
 
@@ -209,7 +211,8 @@ class _Tracer:
         """The text the ids were made from: the clean book up to its unseen tail."""
         from gpt1.corpus.parts import read_books
 
-        for book in read_books(self._origin.clean.path(f"books/{span.part}.parquet")):
+        file = self._store.fetch(self._origin.clean.file(f"books/{span.part}.parquet"))
+        for book in read_books(file):
             if book.id == span.book:
                 return book.text[: self._ends[book.id]]
         raise UserError(

@@ -4,31 +4,46 @@ a second look is quick.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from gpt1.errors import UserError
-from pipeline.store.atomic import file_sha256, read_json
-from pipeline.store.atomic import replace as replace_file
+from gpt1.files import file_sha256
+from pipeline.store.atomic import read_signed, replace_file, sign, to_json
+from pipeline.store.base import UNREADABLE
 from stages.contract import ExternalFile
 
 
-class Digests:
-    """sha256 of outside files, with a memory in the store."""
+class FileHashes:
+    """sha256 of outside files, with a memory in a file; what is wrong there costs a second look."""
 
-    def __init__(self, cache: Path) -> None:
-        self._path = cache
-        found = read_json(cache)
-        self._known: dict[str, list[object]] = found if isinstance(found, dict) else {}
+    def __init__(self, memory: Path) -> None:
+        self._path = memory
+        self._known: dict[str, Any] = {}
         self._changed = False
+        with suppress(OSError):
+            data = memory.read_bytes()
+            found = read_signed(data)
+            if found is None:
+                aside = memory.with_name(f"{UNREADABLE}-{memory.name}")
+                memory.replace(aside)
+                said = f"gpt1: {memory} is damaged; it is set aside as {aside.name}"
+                print(said, file=sys.stderr)
+            else:
+                self._known = found["files"]
 
-    def known(self, files: Sequence[ExternalFile]) -> list[ExternalFile]:
+    def resolve(self, files: Sequence[ExternalFile]) -> list[ExternalFile]:
         """The files, each with its digest: the one it came with, or the sha256.
 
         UserError for a file that cannot be read.
         """
+        if not files:
+            return []
         with ThreadPoolExecutor(4) as pool:
             digests = pool.map(self._one, files)
             return [
@@ -38,18 +53,19 @@ class Digests:
     def save(self) -> None:
         """Keep what was learned; losing it costs time only."""
         if self._changed:
-            replace_file(self._path, self._known)
+            with suppress(OSError):
+                replace_file(self._path, sign(to_json({"files": self._known})))
 
     def _one(self, file: ExternalFile) -> str:
         if file.digest is not None:
             return file.digest
         try:
             status = file.path.stat()
-            mark: list[object] = [status.st_size, status.st_mtime_ns, status.st_ino]
+            mark = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
             key = str(file.path.absolute())
-            known = self._known.get(key)
-            if known is not None and known[:3] == mark:
-                return str(known[3])
+            match self._known.get(key):
+                case [*before, str(sha256)] if before == mark:
+                    return sha256
             sha256 = file_sha256(file.path)
         except OSError as error:
             raise UserError(f"{file.path}: cannot be read ({error.strerror})") from None

@@ -10,10 +10,12 @@ from typing import Any
 
 from gpt1.errors import UserError
 from gpt1.wording import counted
-from pipeline.planning.file_hashes import Digests
+from pipeline.planning.file_hashes import FileHashes
 from pipeline.planning.fingerprint import fingerprint
 from pipeline.planning.provenance import code_hash
-from pipeline.store.base import Store
+from pipeline.store.base import LastRecord, Store
+from pipeline.store.record import PARTS, ArtifactRecord, record_number
+from pipeline.store.snapshot import StoreSnapshot
 from pipeline.workflow.expand import Cell, Workflow
 from pipeline.workflow.yaml_source import nearest
 from stages.contract import Artifact, ExternalFile
@@ -42,12 +44,19 @@ class Entry:
     external_files: Sequence[ExternalFile]
     state: State
     reasons: list[str]
-    run: bool
+    last: LastRecord
+    """What the store has."""
+    run: bool = False
     """Whether this run is to make it."""
-    artifact: Artifact | None = None
     cost: float | None = None
     """Seconds that the last making of this cell, or of one most like it, took."""
     notes: list[str] = field(default_factory=list)
+    artifact: Artifact | None = None
+
+    @property
+    def job(self) -> str:
+        """Its folder in the store, and the name of its lease."""
+        return f"{self.cell.uses}/{self.fingerprint}"
 
 
 @dataclass(frozen=True)
@@ -68,8 +77,8 @@ class Plan:
     workflow: Workflow
     store: Store
     entries: Mapping[str, Entry]
-    seen: Store
-    """The store as it was when the plan was made: for reading what is done, quickly."""
+    snapshot: StoreSnapshot
+    """The store as it was when the plan was made."""
 
     @property
     def to_run(self) -> list[Entry]:
@@ -82,15 +91,16 @@ def make_plan(workflow: Workflow, store: Store, selection: Selection = Selection
     Reads records only, runs nothing. UserError for outside files that cannot be read.
     """
     chosen = _chosen(workflow, selection)
-    digests = Digests(store.root / "cache" / "digests.json")
-    seen = store.seen({cell.uses for cell in workflow.cells.values()})
+    hashes = FileHashes(store.root / "cache" / "file-hashes.json")
+    snapshot = StoreSnapshot(store)
     entries: dict[str, Entry] = {}
+    alike = _Alike(snapshot)
     for cell in workflow.cells.values():
-        entries[cell.id] = _entry(cell, seen, entries, digests, selection)
-    digests.save()
+        entries[cell.id] = _entry(cell, snapshot, alike, entries, hashes, selection)
+    hashes.save()
     for entry in entries.values():
         _decide(entry, entries, chosen, selection)
-    return Plan(workflow, store, entries, seen)
+    return Plan(workflow, store, entries, snapshot)
 
 
 def identity_of(
@@ -146,87 +156,102 @@ def _file_changes(before: Mapping[str, str], after: Mapping[str, str], most: int
 
 
 def _entry(
-    cell: Cell, store: Store, entries: Mapping[str, Entry], digests: Digests, selection: Selection
+    cell: Cell, snapshot: StoreSnapshot, alike: _Alike, entries: Mapping[str, Entry],
+    hashes: FileHashes, selection: Selection,
 ) -> Entry:
-    external_files = digests.known(cell.stage.external_files(cell.settings))
+    external_files = hashes.resolve(cell.stage.external_files(cell.settings))
     inputs = {kind: [entries[i].fingerprint for i in ids] for kind, ids in cell.inputs.items()}
     identity = identity_of(cell, inputs, {file.name: str(file.digest) for file in external_files})
     print_ = fingerprint(identity)
-    state, reasons, artifact = _state(cell, store, print_, identity, entries)
-    entry = Entry(cell, print_, identity, external_files, state, reasons, False, artifact)
-    record = store.record(cell.uses, print_) or _most_like(cell, store, identity)
-    entry.cost = record.get("seconds") if record else None
-    task = getattr(cell.settings, "task", None)
-    if (
-        artifact is not None
-        and record is not None
-        and record.get("code") != code_hash(cell.uses, task)
-    ):
-        entry.notes.append("the code has changed since it ran (--code rerun reruns it)")
-        if selection.rerun_changed_code:
-            entry.state, entry.reasons = State.STALE, ["code changed"]
+    last = snapshot.last_record(cell.uses, print_)
+    record, like = last.record, None
+    if record is not None:
+        damage = next(iter(snapshot.damage(record).values()), None)
+        made = {need: entries[need].artifact for need in cell.needs}
+        reason = damage or other_inputs(record, made)
+        state, reasons = (State.STALE, [reason]) if reason else (State.DONE, [])
+    elif last.problem:
+        state, reasons = State.STALE, [last.problem]
+    else:
+        like = alike.nearest(cell, identity)
+        state, reasons = _unpublished(cell, snapshot, print_, identity, like)
+    entry = Entry(cell, print_, identity, external_files, state, reasons, last)
+    known = record or like
+    entry.cost = known.seconds if known else None
+    if record is not None:
+        entry.artifact = record.artifact()
+        if record.code != code_hash(cell.uses, getattr(cell.settings, "task", None)):
+            entry.notes.append("the code has changed since it ran (--code rerun reruns it)")
+            if selection.rerun_changed_code:
+                entry.state, entry.reasons = State.STALE, ["code changed"]
     return entry
 
 
-def _state(
-    cell: Cell, store: Store, print_: str, identity: Mapping[str, Any], entries: Mapping[str, Entry]
-) -> tuple[State, list[str], Artifact | None]:
-    artifact = store.artifact(cell.uses, print_)
-    if artifact is not None:
-        reason = store.damage(artifact) or other_inputs(
-            store, cell, print_, {i: e.artifact for i, e in entries.items()}
-        )
-        return (State.STALE, [reason], artifact) if reason else (State.DONE, [], artifact)
-    attempts = store.attempts(cell.uses, print_)
+def _unpublished(
+    cell: Cell, snapshot: StoreSnapshot, print_: str, identity: Mapping[str, Any],
+    like: ArtifactRecord | None,
+) -> tuple[State, list[str]]:
+    """The state of a cell that has no record, and why."""
+    attempts = snapshot.attempts(cell.uses, print_)
     if attempts:
-        failure, parts = store.failure(attempts[-1]), _parts_made(store, cell, attempts)
+        failure, parts = (
+            snapshot.store.failure(attempts[-1]), _parts_made(snapshot, cell, attempts)
+        )
         if failure is not None:
             reason = failure.error.splitlines()[0]
-            if failure.stopped:
-                return State.STOPPED, [reason, *parts], None
-            return State.FAILED, [reason], None
-        tries = counted(len(attempts), "unfinished attempt")
-        return State.PARTIAL, parts or [tries], None
-    like = _most_like(cell, store, identity)
+            stopped = State.STOPPED, [reason, *parts]
+            return stopped if failure.stopped else (State.FAILED, [reason])
+        return State.PARTIAL, parts or [counted(len(attempts), "unfinished attempt")]
     if like is None:
-        return State.NEW, ["new"], None
-    return State.STALE, changes(like["identity"], identity), None
+        return State.NEW, ["new"]
+    return State.STALE, changes(like.identity, identity)
 
 
-def other_inputs(
-    store: Store, cell: Cell, print_: str, made: Mapping[str, Artifact | None]
-) -> str | None:
-    """Whether an input has been made again with other content than the one the artifact `print_`
-    was made from.
+def other_inputs(record: ArtifactRecord, made: Mapping[str, Artifact | None]) -> str | None:
+    """Whether an input, of those that are made, has other content than the one that the record's
+    artifact was made from.
     """
-    recorded = (store.record(cell.uses, print_) or {}).get("input_digests", {})
-    for need in cell.needs:
-        now = made.get(need)
-        if now is not None and recorded.get(now.fingerprint, now.digest) != now.digest:
-            return f"input {need} has new content"
+    for need, now in made.items():
+        if now is not None:
+            before = record.input_digests.get(now.fingerprint, now.digest)
+            if before != now.digest:
+                return f"input {need} has new content"
     return None
 
 
-def _parts_made(store: Store, cell: Cell, attempts: Sequence[Path]) -> list[str]:
+def _parts_made(snapshot: StoreSnapshot, cell: Cell, attempts: Sequence[Path]) -> list[str]:
     """How far a part-wise stage has come, as a reason; none for another stage."""
     listed = next(
-        (found for path in reversed(attempts) if (found := store.left(path, PARTS_FILE))), None
+        (found for path in reversed(attempts) if (found := snapshot.store.left(path, PARTS_FILE))),
+        None,
     )
-    if not listed:
+    if not isinstance(listed, list):
         return []
-    made = sum(store.published(f"{cell.uses}.parts", key) for key in listed)
+    parts = snapshot.files(f"{cell.uses}{PARTS}")
+    made = sum(any(map(record_number, parts.get(str(key), ()))) for key in listed)
     return [f"{made} of {len(listed)} parts are done"]
 
 
-def _most_like(cell: Cell, store: Store, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The record of this cell that differs least from what is wanted now (the newest of those)."""
-    records = [record for record in store.records(cell.uses) if record.get("cell") == cell.id]
-    if not records:
-        return None
-    return min(
-        records,
-        key=lambda record: (len(changes(record["identity"], identity)), -record.get("finished", 0)),
-    )
+class _Alike:
+    """The records of each cell: what a stale one is compared with."""
+
+    def __init__(self, snapshot: StoreSnapshot) -> None:
+        self._snapshot = snapshot
+        self._records: dict[str, dict[str, list[ArtifactRecord]]] = {}
+
+    def nearest(self, cell: Cell, identity: Mapping[str, Any]) -> ArtifactRecord | None:
+        """The record of this cell that differs least from what is wanted now (the newest of
+        those).
+        """
+        if cell.uses not in self._records:
+            found = self._records[cell.uses] = {}
+            for record in self._snapshot.records(cell.uses):
+                found.setdefault(record.cell, []).append(record)
+        return min(
+            self._records[cell.uses].get(cell.id, ()),
+            key=lambda record: (len(changes(record.identity, identity)), -record.finished),
+            default=None,
+        )
 
 
 def _chosen(workflow: Workflow, selection: Selection) -> set[str]:

@@ -1,4 +1,4 @@
-"""Files written so that they are whole or absent, and hashed while they are written."""
+"""Files that are complete or absent, also after a power cut, and JSON that carries its own sha256."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ import io
 import json
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-CHUNK = 1 << 20
+from gpt1.files import sync
+
+PRIVATE = ".private-"
+"""How the names of files begin that a process has not finished."""
+_SIGNATURE = b',\n "sha256": "'
 
 
 class HashingWriter(io.BufferedIOBase):
@@ -51,66 +57,74 @@ class HashingWriter(io.BufferedIOBase):
         return self._hash.hexdigest()
 
 
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the entries of `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def create_once(path: Path, data: Any) -> bool:
-    """Create a JSON file, whole, if there is none; False (and nothing changed) if there is one.
-
-    Atomic also between machines.
+def create_file(path: Path, data: bytes) -> bool:
+    """Create a file if there is none; False, and nothing changed, if there is one. Atomic also
+    between machines that share the folder.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    private = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        _write_json(private, data)
-        os.link(private, path)
-    except FileExistsError:
-        return False
-    finally:
-        private.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    with _private(path, data) as private:
+        try:
+            os.link(private, path)
+        except FileExistsError:
+            return False
+    sync(path.parent)
     return True
 
 
-def replace(path: Path, data: Any) -> None:
-    """Write a JSON file, replacing one that is there, whole at every moment."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    private = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    _write_json(private, data)
-    private.replace(path)
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file; one that is there is replaced at once."""
+    with _private(path, data) as private:
+        private.replace(path)
+
+
+def to_json(data: Any) -> bytes:
+    """For people to read, too."""
+    return (json.dumps(data, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode()
+
+
+def parse_json(data: bytes | None) -> Any | None:
+    """What bytes say in JSON; None when they are missing or damaged."""
+    try:
+        return None if data is None else json.loads(data)
+    except (ValueError, RecursionError):
+        return None
 
 
 def read_json(path: Path) -> Any | None:
-    """The data of a JSON file; None when it is missing or not whole."""
+    """The same of a file."""
     try:
         return parse_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
 
 
-def parse_json(data: bytes) -> Any | None:
-    """What bytes say in JSON; None when they are damaged."""
+def sign(json_object: bytes) -> bytes:
+    """A JSON object (not an empty one) with a last key `sha256`, that of all bytes before it."""
+    body = json_object.rstrip().removesuffix(b"}").rstrip()
+    return body + _SIGNATURE + hashlib.sha256(body).hexdigest().encode() + b'"\n}\n'
+
+
+def unsign(data: bytes) -> bytes | None:
+    """The JSON object without that key; None when a byte is another one than was signed."""
+    body = data.rpartition(_SIGNATURE)[0]
+    return body + b"\n}" if body and sign(body + b"}") == data else None
+
+
+def read_signed(data: bytes) -> dict[str, Any] | None:
+    """The values of a signed JSON object; None when it is damaged."""
+    body = unsign(data)
+    return None if body is None else dict(json.loads(body))
+
+
+@contextmanager
+def _private(path: Path, data: bytes) -> Iterator[Path]:
+    """A file beside `path` that holds the data; it is gone in the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    private = path.with_name(f"{PRIVATE}{uuid.uuid4().hex}")
     try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _write_json(path: Path, data: Any) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(data, file, ensure_ascii=False, indent=1, sort_keys=True)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
+        with private.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield private
+    finally:
+        private.unlink(missing_ok=True)

@@ -3,48 +3,46 @@
     STORE/<stage>/<fingerprint>/<attempt>/...   the files of one try
     STORE/<stage>/<fingerprint>/record.json     created once: the attempt that won and its files
     STORE/<stage>.parts/<key>/...               the same for the parts of a part-wise stage
+    STORE/leases/<stage>/<fingerprint>/...      who is making it (lease.py)
 
 Work is done in an attempt nobody else knows of. Publishing is one create-if-absent of the record,
 so a late writer loses the race and harms nothing, and a reader sees all of an artifact or none of
-it.
+it. Nobody reads a file without having compared it with its record: see `Store.fetch`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from gpt1.errors import UserError
-from gpt1.paths import FILE, is_url, leads_out, path_of_uri
-from pipeline.store.atomic import create_once, read_json, replace, sync_folder
-from pipeline.store.words import FileWord, Word
-from stages.contract import PROVENANCE, Artifact, OutputFile, Travel
+from gpt1.paths import FILE, is_url, path_of_uri
+from gpt1.train.checkpoint import CheckpointStorage
+from pipeline.store import cache
+from pipeline.store.atomic import parse_json, to_json
+from pipeline.store.local import OTHER, LocalObjects
+from pipeline.store.objects import Objects
+from pipeline.store.record import (
+    PARTS,
+    ArtifactRecord,
+    DamagedArtifact,
+    UnreadableRecord,
+    record_name,
+)
+from stages.contract import Artifact, StoredFile, StoredFolder
 
-if TYPE_CHECKING:
-    from pipeline.outbox_mirror import OutboxMirror
-
-RECORD = "record.json"
-FAILURE = "failure.json"
-LEASE = "lease.json"
-WITHDRAWN = "withdrawn-"
-PARTS = ".parts"
-"""How the kinds of parts end."""
-RECORD_VERSION = 1
-
-
-def content_digest(files: Mapping[str, OutputFile]) -> str:
-    """One digest over the names and hashes of all files that are not volatile."""
-    hashed = hashlib.sha256()
-    for name in sorted(files):
-        if not files[name].volatile:
-            hashed.update(f"{name}\0{files[name].sha256}\n".encode())
-    return hashed.hexdigest()
+BEGUN, FAILURE = "begun.json", "failure.json"
+UNREADABLE = "unreadable"
+RESERVED = {"beats", "cache", "leases", "locks", "mlflow-artifacts", "outbox"}
+"""Folders of a store that are no kinds of stages."""
+AT_ONCE = 16  # requests under way at one time
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -56,238 +54,132 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Store:
-    """A store in a folder of this machine or of a shared file system; RemoteStore keeps one behind
-    an address.
-
-    Whatever a path is asked for, it is one of this host below `root`.
+class LastRecord:
+    """The last record of an artifact: how many there are, the record where it counts, and the
+    problem where it cannot be read.
     """
 
-    root: Path
+    number: int = 0
+    record: ArtifactRecord | None = None
+    problem: str = ""
+
+    @property
+    def withdrawn(self) -> int:
+        """How many do not count any more."""
+        return self.number - 1 if self.record or self.problem else self.number
+
+
+def read_record(data: bytes | None, number: int, stage: str, fingerprint: str) -> LastRecord:
+    """What the bytes of the last record say."""
+    if data is None:
+        return LastRecord()
+    try:
+        record = ArtifactRecord.from_bytes(data, stage, fingerprint)
+    except UnreadableRecord as why:
+        return LastRecord(number, None, f"its {record_name(number)} cannot be read: {why}")
+    return LastRecord(number, None if record.withdrawn else record)
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store, in a folder or behind an address. Whatever a path is asked for, it is one of this
+    host.
+    """
+
+    objects: Objects
+    run: str = ""
+    """Files are checked once for all processes of this run on a host; without one, once in each
+    process.
+    """
 
     @staticmethod
     def at(where: Path | str) -> Store:
-        """The store at a path, file://path or s3://bucket/folder; a folder is made if need be.
+        """The store at a path, file://path or s3://bucket/folder; a folder is made when something
+        is written.
 
         UserError when it cannot be used.
         """
         text = str(where)
         if text.startswith("s3:/"):
-            from pipeline.store.remote_store import RemoteStore
+            from pipeline.store.s3 import S3Objects
 
-            return RemoteStore.reached(text)
+            return Store(S3Objects.at(text))
         if is_url(text) and not text.startswith(FILE):
             raise UserError(
                 f"{text}: cannot be used as a store; expected a folder, file://FOLDER or"
                 " s3://BUCKET/FOLDER"
             )
-        path = path_of_uri(text) if text.startswith(FILE) else Path(where)
-        try:
-            str(path).encode()
-            path.mkdir(parents=True, exist_ok=True)
-        except UnicodeEncodeError:
-            raise UserError(
-                f"{path!r}: cannot be used as a store (not UTF-8); choose another folder with"
-                " --store"
-            ) from None
-        except OSError as error:
-            raise UserError(
-                f"{path}: cannot be used as a store ({error.strerror}); choose another folder with"
-                " --store"
-            ) from None
-        if not os.access(path, os.W_OK):
-            raise UserError(
-                f"{path}: cannot be used as a store (not writable); choose another folder with"
-                " --store"
-            )
-        return Store(path.resolve())
+        return Store(LocalObjects.at(path_of_uri(text) if text.startswith(FILE) else Path(where)))
 
     @staticmethod
     def existing(where: Path | str) -> Store:
-        """The same, and nothing is made. UserError when there is none."""
-        text = str(where)
-        path = path_of_uri(text) if text.startswith(FILE) else Path(where)
-        if not text.startswith("s3:/") and not path.is_dir():
+        """The same. UserError when there is none."""
+        store = Store.at(where)
+        if not store.root.is_dir():
             raise UserError(f"{where}: no such store; choose one with --store")
-        return Store.at(where)
+        return store
+
+    def for_run(self, run: str) -> Store:
+        """The same for the processes of a run. UserError when nothing can be written to it."""
+        store = replace(self, run=run)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            cache.begin_run(self.root, run)
+        except OSError as error:
+            raise UserError(
+                f"{self.where}: cannot be used as a store ({error.strerror}); {OTHER}"
+            ) from None
+        return store
 
     @property
     def where(self) -> str:
         """The store's address, as it is given with --store."""
-        return str(self.root)
+        return self.objects.url
 
     @property
-    def travel(self) -> Travel | None:
-        """How paths and files of the store get to other hosts; None where all of them see the
-        same folder.
-        """
-        return None
+    def root(self) -> Path:
+        """This host's folder."""
+        return self.objects.root
 
-    def folder(self, stage: str, fingerprint: str) -> Path:
-        """Where the attempts at an artifact lie."""
-        return self.root / stage / fingerprint
+    @property
+    def shared(self) -> bool:
+        return self.objects.shared
+
+    # Attempts
 
     def new_attempt(self, stage: str, fingerprint: str) -> Path:
         """A private folder for one try; names sort by the time of their making."""
         seconds, rest = divmod(time.time_ns(), 10**9)
         when = time.strftime("%Y%m%d-%H%M%S", time.gmtime(seconds))
         name = f"{when}.{rest // 1000:06d}-{secrets.token_hex(3)}"
-        attempt = self.folder(stage, fingerprint) / name
+        attempt = self.root / stage / fingerprint / name
         attempt.mkdir(parents=True)
+        if not self.shared:
+            self.pin(attempt)
+        if not stage.endswith(PARTS):  # nobody looks for unfinished tries at a part
+            self.leave(attempt, BEGUN, {"when": time.time(), "run": self.run})
         return attempt
 
     def attempts(self, stage: str, fingerprint: str) -> list[Path]:
         """All attempts, oldest first."""
-        folder = self.folder(stage, fingerprint)
-        return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-
-    def address(self, path: Path) -> str:
-        """The URL of a file or folder of the store."""
-        return path.as_uri()
-
-    def file_address(self, file: OutputFile) -> str:
-        """The URL of an artifact's file, which need not be fetched for it."""
-        return self.address(file.path)
-
-    def owns(self, artifact: Artifact, file: OutputFile) -> bool:
-        """Whether the artifact's own attempt made the file; False for one of a part that it
-        includes.
-        """
-        return file.path.is_relative_to(self.folder(artifact.stage, artifact.fingerprint))
-
-    def local(self, address: str) -> Path:
-        """The path on this host of what an address names, or a path (relative: of the store),
-        fetched if need be. LookupError when it is gone, UserError when the store cannot be
-        asked.
-        """
-        path = path_of_uri(address) if address.startswith(FILE) else self.root / address
-        if not path.exists():
-            raise LookupError(f"{address} is gone")
-        return path
-
-    def publish(
-        self, stage: str, fingerprint: str, files: Mapping[str, OutputFile],
-        about: Mapping[str, Any],
-    ) -> bool:
-        """Make the files the artifact.
-
-        False when another writer was first; then nothing has changed.
-        """
-        listed = {
-            name: {
-                "path": str(file.path.relative_to(self.root)), "size": file.size,
-                "sha256": file.sha256, "volatile": file.volatile,
-            }
-            for name, file in files.items()
-        }  # fmt: skip
-        record = _record(stage, fingerprint, files, listed, about)
-        for folder in {file.path.parent for file in files.values()}:
-            sync_folder(folder)
-        return create_once(self.folder(stage, fingerprint) / RECORD, record)
-
-    def record(self, stage: str, fingerprint: str) -> dict[str, Any] | None:
-        """The record of a published artifact, or None."""
-        return valid(read_json(self.folder(stage, fingerprint) / RECORD))
-
-    def published(self, stage: str, fingerprint: str) -> bool:
-        """Whether there is a record, readable or not."""
-        return (self.folder(stage, fingerprint) / RECORD).exists()
-
-    def unreadable(self, stage: str, fingerprint: str) -> bool:
-        """Whether there is a record that cannot be read.
-
-        It keeps others from publishing, until it is withdrawn.
-        """
-        return self.published(stage, fingerprint) and self.record(stage, fingerprint) is None
-
-    def artifact(self, stage: str, fingerprint: str) -> Artifact | None:
-        """The published artifact, or None."""
-        record = self.record(stage, fingerprint)
-        return None if record is None else self.to_artifact(record)
-
-    def to_artifact(self, record: Mapping[str, Any]) -> Artifact:
-        """What stages see of a record."""
-        files = {
-            name: OutputFile(
-                name, self.root / entry["path"], entry["size"], entry["sha256"], entry["volatile"]
-            )
-            for name, entry in record["files"].items()
-        }
-        return artifact_of(record, files)
-
-    def damage(self, artifact: Artifact) -> str | None:
-        """The first file that is missing or has another size than recorded, as a reason; None
-        when all is well.
-        """
-        for file in artifact.files.values():
-            try:
-                size = file.path.stat().st_size
-            except OSError:
-                return f"file {file.name} is missing from the store"
-            if size != file.size:
-                return (
-                    f"file {file.name} has {size} bytes in the store, but {file.size} in its record"
-                )
-        return None
-
-    def withdraw(self, stage: str, fingerprint: str) -> None:
-        """Take back a record (a forced rerun, or a damaged artifact).
-
-        Its files stay; the record is kept under another name.
-        """
-        record = self.folder(stage, fingerprint) / RECORD
-        if record.exists():
-            record.rename(record.with_name(f"{WITHDRAWN}{time.time_ns()}.json"))
-
-    def withdrawn(self, stage: str, fingerprint: str) -> int:
-        """How many records of it were taken back."""
-        return len(list(self.folder(stage, fingerprint).glob(f"{WITHDRAWN}*.json")))
-
-    def records(self, stage: str) -> Iterator[dict[str, Any]]:
-        """All records of one kind of stage."""
-        folder = self.root / stage
-        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-            record = self.record(stage, path.name)
-            if record is not None:
-                yield record
-
-    def history(self) -> Iterator[dict[str, Any]]:
-        """All records of all stages (of no parts), those too that were taken back."""
-        for path in sorted(
-            [*self.root.glob(f"*/*/{RECORD}"), *self.root.glob(f"*/*/{WITHDRAWN}*.json")]
-        ):
-            if (
-                not path.parent.parent.name.endswith(PARTS)
-                and (record := valid(read_json(path))) is not None
-            ):
-                yield record
-
-    def seen(self, kinds: Iterable[str]) -> Store:
-        """The same for reading much at once: a remote store answers from one listing of each of
-        these kinds, made now.
-        """
-        del kinds
-        return self
-
-    def read_ahead(self, kind: str, fingerprints: Sequence[str]) -> None:
-        """Read these records together, where that is quicker than one by one."""
-
-    def lease(self, stage: str, fingerprint: str) -> Word:
-        """Where one who makes an artifact says so."""
-        return FileWord(self.folder(stage, fingerprint) / LEASE)
+        folder = f"{stage}/{fingerprint}/"
+        keys = [entry.key.removeprefix(folder) for entry in self.objects.entries(folder)]
+        names = {key.partition("/")[0] for key in keys if "/" in key}
+        return [self.root / folder / name for name in sorted(names)]
 
     def leave(self, attempt: Path, name: str, data: Any) -> None:
-        """Leave word (JSON) in an attempt, or at the top of the store, for who comes after."""
-        replace(attempt / name, data)
+        """Leave JSON in an attempt, or at the top of the store, for who comes after."""
+        self.objects.write(self.key(attempt / name), to_json(data))
 
     def left(self, attempt: Path, name: str) -> Any | None:
-        """The word of that name, or None."""
-        return read_json(attempt / name)
+        """What was left there; None when it is missing or cannot be read."""
+        return parse_json(self.objects.read(self.key(attempt / name)))
 
     def fail(self, attempt: Path, error: str, user: bool, stopped: bool = False) -> None:
-        """Leave word in an attempt of why it failed; `stopped`: because it was asked to end."""
-        word = {"error": error, "user_error": user, "stopped": stopped, "when": time.time()}
-        self.leave(attempt, FAILURE, word)
+        """Leave in an attempt why it failed; `stopped`: because it was asked to end."""
+        said = {"error": error, "user_error": user, "stopped": stopped, "when": time.time()}
+        self.leave(attempt, FAILURE, said)
+        cache.release(attempt)
 
     def failure(self, attempt: Path) -> Failure | None:
         """Why an attempt failed; None when it did not, or was killed before it could say."""
@@ -296,74 +188,198 @@ class Store:
             return None
         return Failure(str(found["error"]), bool(found.get("stopped")))
 
-    def outbox_mirror(self, folder: Path) -> OutboxMirror | None:
-        """What keeps a copy of the outbox on this host in the store; None where the outbox lies
-        in the store itself.
-        """
-        del folder
-        return None
+    # Records
 
-    def show(self, file: OutputFile, name: str) -> None:
+    def last_record(self, stage: str, fingerprint: str) -> LastRecord:
+        """The last record of an artifact, as it is now."""
+        last = LastRecord()
+        while True:
+            number = last.number + 1
+            data = self.objects.read(f"{stage}/{fingerprint}/{record_name(number)}")
+            if data is None:
+                return last
+            last = read_record(data, number, stage, fingerprint)
+            if last.record or last.problem:
+                return last
+
+    def record(self, stage: str, fingerprint: str) -> ArtifactRecord | None:
+        """The record of a published artifact, or None."""
+        return self.last_record(stage, fingerprint).record
+
+    def artifact(self, stage: str, fingerprint: str) -> Artifact | None:
+        """The published artifact, or None."""
+        record = self.record(stage, fingerprint)
+        return None if record is None else record.artifact()
+
+    def publish(self, record: ArtifactRecord) -> bool:
+        """Make the files of an attempt, and those of parts, the artifact.
+
+        False when another attempt was first; then nothing has changed.
+        """
+        folder = f"{record.stage}/{record.fingerprint}"
+        last = self.last_record(record.stage, record.fingerprint)
+        won = not (last.record or last.problem)
+        if won:
+            own = f"{folder}/{record.attempt}/"
+            self.all(
+                lambda file: self.objects.upload(file.key, self.root / file.key, file.sha256),
+                [file for file in record.files.values() if file.key.startswith(own)],
+            )
+            key = f"{folder}/{record_name(last.number + 1)}"
+            won = self.objects.create(key, record.to_bytes())
+        cache.release(self.root / folder / record.attempt)
+        return won
+
+    def withdraw(self, stage: str, fingerprint: str, why: str) -> None:
+        """Take back the record that counts (a forced rerun, or damage). Its files stay.
+
+        A record that cannot be read is set aside under a name that says so.
+        """
+        last = self.last_record(stage, fingerprint)
+        key = f"{stage}/{fingerprint}/{record_name(last.number)}"
+        if last.problem and (data := self.objects.read(key)) is not None:
+            self.objects.write(f"{stage}/{fingerprint}/{UNREADABLE}-{last.number}.json", data)
+        if last.record or last.problem:
+            empty = ArtifactRecord(
+                stage=stage, fingerprint=fingerprint, attempt="", cell="", digest="", files={}
+            )
+            gone = (last.record or empty).model_copy(update={"withdrawn": why})
+            self.objects.write(key, gone.to_bytes())
+
+    # Files
+
+    def key(self, path: Path) -> str:
+        """The key of what is at a path below `root`."""
+        return path.relative_to(self.root).as_posix()
+
+    def path(self, file: StoredFile) -> Path:
+        """Where a file is, or will be, on this host."""
+        return self.root / file.key
+
+    def fetch(self, file: StoredFile) -> Path:
+        """The path of a file on this host, where it is as its record says: its sha256 is taken
+        once a run and host (of a process that belongs to no run, once).
+
+        Raises DamagedArtifact when it is missing or has other content.
+        """
+        path, known = self.path(file), cache.Checked(self.root, self.run, file)
+        if not known:
+            with cache.locked(self.root, file.key):
+                if not known:
+                    self._check(file)
+                    known.remember()
+        if not self.shared:
+            cache.touch(path)
+        return path
+
+    def _check(self, file: StoredFile) -> None:
+        try:
+            found = self.objects.obtain(file.key, file.sha256)
+            state = "is missing" if found is None else f"has sha256 {found[:12]}"
+        except PermissionError as error:
+            raise UserError(
+                f"{self.path(file)}: {error.strerror}; let this account read the store"
+            ) from None
+        except OSError as error:
+            found, state = None, f"cannot be read ({error.strerror})"
+        if found != file.sha256:
+            raise DamagedArtifact(
+                f"{file.key}: the file {state}, but its record says {file.sha256[:12]};"
+                " `gpt1 run` makes it again",
+                (file.key,),
+            )
+
+    def fetch_folder(self, artifact: Artifact, name: str) -> Path:
+        """The folder on this host with the file of that name and those beside it."""
+        folder = artifact.file(name).key.rpartition("/")[0]
+        beside = [f for f in artifact.files.values() if f.key.rpartition("/")[0] == folder]
+        return self.all(self.fetch, beside)[0].parent
+
+    def folder(self, path: Path) -> StoredFolder:
+        return StoredFolder(self.key(path))
+
+    def localize(self, value: Any) -> Any:
+        files: list[StoredFile] = []
+        _walk(value, lambda found: files.append(found) or found)  # type: ignore[func-returns-value]
+        paths = dict(zip(files, self.all(self.fetch, files), strict=True))
+        return _walk(value, paths.__getitem__, self._folder)
+
+    def _folder(self, folder: StoredFolder) -> Path:
+        path = self.root / folder.key
+        if not self.shared:
+            self.pin(path)
+        return path
+
+    def pin(self, folder: Path) -> str:
+        folder.mkdir(parents=True, exist_ok=True)
+        return cache.pin(folder)
+
+    @property
+    def storage(self) -> CheckpointStorage:
+        return self.objects.storage
+
+    def address(self, key: str) -> str:
+        """The URL of a file, or of a folder."""
+        return self.objects.address(key)
+
+    def local(self, address: str) -> Path:
+        """The path on this host of what an address names, or a path (relative: of the store): a
+        file of an artifact, a folder of one, or another file of a folder.
+
+        LookupError when it is gone or damaged, UserError when the store cannot be asked.
+        """
+        path = self.root / address.removeprefix(self.address("x")[:-1])
+        if address.startswith(FILE):
+            path = path_of_uri(address)
+        if path.is_relative_to(self.root):
+            stage, fingerprint, *_ = [*self.key(path).split("/"), ""]
+            record = self.record(stage, fingerprint)
+            files = list(record.artifact().files.values()) if record else []
+            try:
+                self.all(self.fetch, [f for f in files if self.path(f).is_relative_to(path)])
+            except DamagedArtifact as damage:
+                raise LookupError(str(damage)) from None
+        if not path.exists():
+            raise LookupError(f"{address} is gone")
+        return path
+
+    def show(self, file: StoredFile, name: str) -> None:
         """Let `name`, at the top of the store, show a file of an artifact."""
+        path = self.fetch(file)
+        if not self.shared:
+            self.objects.upload(name, path, file.sha256)
+            return
         private = self.root / f".{name}-{secrets.token_hex(4)}"
-        private.symlink_to(os.path.relpath(file.path, self.root))
+        private.symlink_to(file.key)
         private.replace(self.root / name)
 
     def shown(self, name: str) -> str | None:
         """Where `name` at the top of the store is to be seen; None when nothing was shown."""
-        return str(self.root / name) if (self.root / name).exists() else None
+        if self.shared:
+            return str(self.root / name) if (self.root / name).exists() else None
+        return self.address(name) if self.objects.read(name) is not None else None
+
+    @staticmethod
+    def all(action: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+        """`action` of every item, several at a time; the first exception is raised."""
+        items = list(items)
+        if len(items) < 2:
+            return [action(item) for item in items]
+        with ThreadPoolExecutor(min(AT_ONCE, len(items))) as pool:
+            return list(pool.map(action, items))
 
 
-def _record(
-    stage: str, fingerprint: str, files: Mapping[str, OutputFile], listed: Mapping[str, Any],
-    about: Mapping[str, Any],
-) -> dict[str, Any]:
-    return {
-        "record_version": RECORD_VERSION, "stage": stage, "fingerprint": fingerprint,
-        "digest": content_digest(files), "files": listed, **about,
-    }  # fmt: skip
-
-
-def valid(record: Any) -> dict[str, Any] | None:
-    """A record as it was read, if it is a complete one of this version; None counts as absent.
-
-    UserError where it names a file outside the folders of its own stage: others may write to a
-    shared store.
-    """
-    if (
-        not _has(record, "record_version", "stage", "fingerprint", "digest", "files")
-        or record["record_version"] != RECORD_VERSION
-    ):
-        return None
-    stage, files = record["stage"], record["files"]
-    if not _has(files) or not all(
-        _has(entry, "path", "size", "sha256", "volatile") for entry in files.values()
-    ):
-        return None
-    paths = [entry["path"] for entry in files.values()]
-    wrong = [name for name in (stage, *files, *paths) if leads_out(name)]
-    wrong = wrong or [
-        path
-        for path in paths
-        if path.split("/")[0] not in (stage, f"{stage.removesuffix(PARTS)}{PARTS}")
-    ]
-    if wrong:
-        where = f"{stage}/{record['fingerprint']}/{RECORD}"
-        raise UserError(
-            f"{where}: found the file {wrong[0]!r}, expected one below {stage}/; delete the record"
-            " if you did not write it"
-        )
-    return record
-
-
-def _has(data: Any, *keys: str) -> bool:
-    return isinstance(data, dict) and data.keys() >= set(keys)
-
-
-def artifact_of(record: Mapping[str, Any], files: Mapping[str, OutputFile]) -> Artifact:
-    """What stages see of a record."""
-    return Artifact(
-        record["stage"], record.get("cell", ""), record["fingerprint"], record["digest"],
-        record.get("settings", {}), record.get("summary", {}), files,
-        {name: record.get(name) for name in PROVENANCE},
-    )  # fmt: skip
+def _walk(
+    value: Any, file: Callable[[StoredFile], Any],
+    folder: Callable[[StoredFolder], Any] = lambda found: found,
+) -> Any:
+    """`value` with `file` of each StoredFile in it, and `folder` of each StoredFolder."""
+    if isinstance(value, StoredFile):
+        return file(value)
+    if isinstance(value, StoredFolder):
+        return folder(value)
+    if isinstance(value, Mapping):
+        return {key: _walk(inner, file, folder) for key, inner in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_walk(inner, file, folder) for inner in value)
+    return value

@@ -1,9 +1,10 @@
-"""The cache of a host: files of remote stores, each fetched once, checked by its sha256, shared by
-all processes, bounded in size.
+"""What a host keeps of a store: copies of a bucket's files, and which files have been checked.
 
     GPT1_CACHE/<store>/<key of the object>   GPT1_CACHE: ~/.cache/gpt1 if it is not set
+    ROOT/cache/checked/<run>-<host>/...      one file for each that was checked in a run on a host
+    ROOT/locks/...                           held while a file is fetched or checked
 
-A file appears whole or not at all. When the files have more than GPT1_CACHE_GB together, those that
+A copy appears whole or not at all. When copies have more than GPT1_CACHE_GB together, those that
 were used longest ago go; files used within GRACE seconds, and those of attempts under way (a folder
 whose `.busy` file is locked), stay.
 """
@@ -11,92 +12,157 @@ whose `.busy` file is locked), stay.
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import os
+import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from gpt1.errors import UserError
+from pipeline.store.atomic import replace_file
+from stages.contract import StoredFile
 
 BOUND = 50.0  # GB, where GPT1_CACHE_GB says nothing
 GRACE = 600.0  # seconds; who was given a path must have time to open it
+LONGEST_RUN = 7 * 86_400.0  # seconds after which a run's notes of what it checked are deleted
 LOCKS = 256
 BUSY = ".busy"
+CHECKED = "cache/checked"
 KEPT = ("locks", "outbox", "cache", "mlflow-artifacts")
 """Folders of a store that are no copies of what it holds; nor are the files beside them."""
 _fetched_since_look: dict[Path, float] = {}
 _busy: dict[Path, IO[bytes]] = {}
+_checked: dict[tuple[Path, str], str] = {}
 
 
-class GoneError(UserError):
-    """A store no longer has a file as its record says; a server that does not answer is no such
-    case.
+@functools.cache
+def host_id() -> str:
+    """What tells this host's processes from those of a host, or a container, of the same name."""
+    try:
+        return (
+            f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}"
+            f" {Path('/proc/self/ns/pid').readlink()}"
+        )
+    except OSError:
+        return ""
+
+
+# Files that have been checked
+
+
+def begin_run(root: Path, run: str) -> None:
+    """Make a run's place for notes, and delete those of old runs. OSError when none can be made."""
+    replace_file(_place(root, run) / "begun", b"")
+    for folder in (root / CHECKED).iterdir():
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime > LONGEST_RUN:
+                shutil.rmtree(folder)
+
+
+def end_run(root: Path, run: str) -> None:
+    """Delete a run's notes."""
+    for folder in (root / CHECKED).glob(f"{run}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Checked:
+    """Whether a file of this host has been found as its record says, in this run.
+
+    A file that was written since then counts as not checked.
     """
 
+    def __init__(self, root: Path, run: str, file: StoredFile) -> None:
+        self._path, self._file, self._run = root / file.key, file, run
+        name = hashlib.sha256(file.key.encode()).hexdigest()[:32]
+        self._note = _place(root, run) / name if run else None
 
-@dataclass(frozen=True)
-class Item:
-    """A file as its record has it."""
+    def __bool__(self) -> bool:
+        mark = self._mark()
+        if mark is None:
+            return False
+        if _checked.get((self._path, self._run)) == mark:
+            return True
+        with suppress(OSError):
+            if self._note is not None and self._note.read_text() == mark:
+                _checked[self._path, self._run] = mark
+                return True
+        return False
 
-    key: str
-    size: int
-    sha256: str
+    def remember(self) -> None:
+        """It is."""
+        mark = self._mark()
+        if mark is not None:
+            _checked[self._path, self._run] = mark
+            with suppress(OSError):  # a store that is full, or read only: the next process checks
+                if self._note is not None:
+                    self._note.parent.mkdir(parents=True, exist_ok=True)
+                    self._note.write_text(mark)
+
+    def _mark(self) -> str | None:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        found = f"{self._file.sha256} {status.st_ino} {status.st_mtime_ns} {status.st_size}"
+        return found if status.st_size == self._file.size else None
+
+
+def _place(root: Path, run: str) -> Path:
+    host = hashlib.sha256(host_id().encode()).hexdigest()[:12]
+    return root / CHECKED / f"{run}-{host}"
+
+
+# Copies of a bucket's files
 
 
 def cache_root(store: str) -> Path:
-    """The folder of this host for the files of a store.
-
-    UserError when GPT1_CACHE cannot be written.
-    """
-    base = Path(os.environ.get("GPT1_CACHE") or Path.home() / ".cache" / "gpt1").absolute()
+    """The folder of this host for a bucket's store."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    root = base / hashlib.sha256(f"{endpoint} {store}".encode()).hexdigest()[:16]
+    return _base() / hashlib.sha256(f"{endpoint} {store}".encode()).hexdigest()[:16]
+
+
+def make_root(store: str) -> None:
+    """Make that folder. UserError when GPT1_CACHE cannot be written."""
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        cache_root(store).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"{base}: cannot be used as the cache ({error.strerror}); set GPT1_CACHE to another"
+            f"{_base()}: cannot be used as the cache ({error.strerror}); set GPT1_CACHE to another"
             " folder"
         ) from None
-    return root
 
 
-def fetch(root: Path, item: Item, download: Callable[[str, Path], str | None]) -> Path:
-    """The file of this host for an item, downloaded if need be.
+def _base() -> Path:
+    return Path(os.environ.get("GPT1_CACHE") or Path.home() / ".cache" / "gpt1").absolute()
 
-    GoneError when it is gone, or is not what its record says.
-    """
-    target = root / item.key
-    if there(root, item):
-        return target
-    with _locked(root, item.key):
-        if there(root, item):
-            return target
-        target.parent.mkdir(parents=True, exist_ok=True)
-        private = target.with_name(f".fetch-{uuid.uuid4().hex}")
-        try:
-            found = download(item.key, private)
-            if found != item.sha256:
-                state = "is missing from the store"
-                if found is not None:
-                    state = f"has sha256 {found[:12]}"
-                raise GoneError(
-                    f"{item.key}: {state}, its record says {item.sha256[:12]}; rerun its stage with"
-                    " `gpt1 run STAGE --force`"
-                )
+
+@contextmanager
+def fetching(root: Path, target: Path) -> Iterator[Path]:
+    """A private path for a copy, which becomes `target` if it is there when the block ends."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    private, size = target.with_name(f".fetch-{uuid.uuid4().hex}"), 0
+    try:
+        yield private
+        if private.exists():
+            size = private.stat().st_size
             private.replace(target)
-        finally:
-            private.unlink(missing_ok=True)
-    _make_room(root, item.size)
-    return target
+    finally:
+        private.unlink(missing_ok=True)
+    _make_room(root, size)
 
 
-def mark_busy(folder: Path) -> str:
+def touch(path: Path) -> None:
+    """The copy counts as used now."""
+    with suppress(OSError):
+        os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
+
+
+def pin(folder: Path) -> str:
     """Keep the files of an attempt from being evicted until `release`, or the end of this
     process; a token of this very folder.
     """
@@ -147,8 +213,8 @@ def evict(root: Path, most: float, grace: float = GRACE) -> int:
             with suppress(OSError):
                 status = path.stat()
                 used += status.st_size
-                if now - status.st_mtime > grace and name != BUSY and folder not in busy:
-                    files.append((status.st_mtime, status.st_size, path))
+                if now - status.st_atime > grace and name != BUSY and folder not in busy:
+                    files.append((status.st_atime, status.st_size, path))
     gone = 0
     for _, size, path in sorted(files):
         if used - gone <= most:
@@ -168,20 +234,8 @@ def _make_room(root: Path, size: int) -> None:
         _fetched_since_look[base] = since
         return
     _fetched_since_look[base] = 0.0
-    with suppress(BlockingIOError), _locked(base, "room", wait=False):
+    with suppress(BlockingIOError), locked(base, "room", wait=False):
         evict(base, most)
-
-
-def there(root: Path, item: Item) -> bool:
-    """Whether this host has the file; it counts as used now."""
-    target = root / item.key
-    try:
-        if target.stat().st_size != item.size:
-            return False
-        os.utime(target)
-    except OSError:
-        return False
-    return True
 
 
 def _is_busy(file: Path) -> bool:
@@ -196,10 +250,23 @@ def _is_busy(file: Path) -> bool:
 
 
 @contextmanager
-def _locked(root: Path, key: str, wait: bool = True) -> Iterator[None]:
-    folder = root / "locks"
-    folder.mkdir(exist_ok=True)
+def locked(root: Path, key: str, wait: bool = True) -> Iterator[None]:
+    """One process of this host at a time. Where there are no locks, or nothing can be written,
+    several may do the same.
+    """
     number = int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) % LOCKS
-    with (folder / f"{number:02x}").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    with suppress(FileExistsError):
+        (root / "locks").mkdir(exist_ok=True)
+    try:
+        file = (root / "locks" / f"{number:02x}").open("a")
+    except OSError:
+        yield
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass
         yield

@@ -1,133 +1,277 @@
-"""Leases: a word to others that an artifact is being made.
+"""Leases: which run is making an artifact, so that no other one does the same work.
 
-They only save doubled work; correctness rests on publishing.
+    leases/<stage>/<fingerprint>/000017.json   the holder; the highest number counts
+    beats/<token>                              a number that the holder raises every HEARTBEAT
+    locks/drivers/<token>                      locked by the holder's process, on its host
+
+A lease is taken by creating the next number if there is none, which one of many does:
+
+    free        there is no number, or the last one says `released`
+    held        its holder lives: on its own host the holder's lock decides at once; from elsewhere,
+                `beats/` must change within EXPIRY of the observer's clock, whatever other clocks say
+    abandoned   its holder is dead, or the number cannot be read: the next one takes over
+
+Several are taken together or not at all, one run at a time (GUARD), so of two runs that want the
+same jobs one always has all of them. A holder that finds a higher number than its own has lost the
+job. Leases only save doubled work; correctness rests on publishing.
 """
 
 from __future__ import annotations
 
-import functools
+import fcntl
+import os
 import secrets
 import socket
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import psutil
+from typing import IO
 
 from gpt1.errors import UserError
 from gpt1.wording import span
-from pipeline.store.words import Word
+from pipeline.store.atomic import read_signed, sign, to_json
+from pipeline.store.base import UNREADABLE, Store
+from pipeline.store.cache import host_id
 
 HEARTBEAT = 5.0  # seconds
-EXPIRY = 60.0  # seconds without a heartbeat after which the holder counts as gone
-AT_ONCE = 16  # leases taken or given back at one time: a store may be far
+EXPIRY = 60.0  # seconds without a heartbeat after which a holder on another host counts as dead
+LOOK = 0.2  # seconds between two looks at a holder
+LEASES, BEATS, DRIVERS = "leases", "beats", "locks/drivers"
+GUARD = "all"
+"""The lease of whoever is taking leases."""
 
 
 class HeldError(Exception):
     """Another run holds what this one wants; the command ends with exit status 3."""
 
 
+@dataclass(frozen=True)
+class Holder:
+    """What a lease says."""
+
+    run: str
+    host: str
+    host_id: str
+    pid: int
+    token: str
+    released: bool = False
+
+    def to_bytes(self) -> bytes:
+        return sign(to_json(asdict(self)))
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Holder | None:
+        """None when it cannot be read."""
+        found = read_signed(data)
+        return None if found is None else Holder(**found)
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The last number of a job, and who has it; `holder` is None where it cannot be read."""
+
+    number: int = 0
+    holder: Holder | None = None
+
+
 class Leases:
-    """The leases of one run: taken together, kept alive by one thread, given back together."""
+    """The leases of one run: taken together, kept alive by one thread, given back together.
 
-    def __init__(self, run: str) -> None:
-        me = psutil.Process()
-        self._word = {
-            "run": run, "host": socket.gethostname(), "pid": me.pid, "started": me.create_time(),
-            "machine": machine(), "token": secrets.token_hex(8),
-        }  # fmt: skip
-        self._held: list[Word] = []
+    `info` gets a line when something is waited for, or set aside.
+    """
+
+    def __init__(self, store: Store, run: str, info: Callable[[str], None] = lambda _: None) -> None:
+        self._store, self._objects, self._info = store, store.objects, info
+        token = secrets.token_hex(8)
+        self._me = Holder(run, socket.gethostname(), host_id(), os.getpid(), token)
+        self._held: dict[str, int] = {}
+        self._lost: dict[str, str] = {}
+        self._beats = 0
+        self._lock: IO[bytes] | None = None
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._beat, name="leases", daemon=True)
+        self._watched: dict[str, tuple[bytes | None, float]] = {}
+        self._dead: set[str] = set()
 
-    def take(self, words: Sequence[Word]) -> None:
-        """Take a lease at each of these words of a store, or none and raise HeldError."""
-        if (
-            words and self._thread is None
-        ):  # from the first on: taking many from a slow store must not outlast their expiry
-            self._thread = threading.Thread(target=self._beat, daemon=True)
-            self._thread.start()
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            taken = list(pool.map(self._take_one, words))
-        self._held += [word for word, mine in zip(words, taken, strict=True) if mine]
-        refused = next((word for word, mine in zip(words, taken, strict=True) if not mine), None)
-        if refused is None:
+    @property
+    def lost(self) -> dict[str, str]:
+        """Jobs that another run has taken over, and by whom."""
+        return dict(self._lost)
+
+    def take(self, jobs: Sequence[str]) -> None:
+        """Take the leases of these jobs (STAGE/FINGERPRINT), those that are not held yet; or none
+        of them, and raise HeldError.
+        """
+        new = [job for job in jobs if job not in self._held]
+        if not new:
             return
-        holder = refused.read() or {}
-        self.release()
-        raise HeldError(
-            f"{refused.about} is locked by run {holder.get('run')} (process {holder.get('pid')}"
-            f" on {holder.get('host')}, last heartbeat"
-            f" {span(time.time() - holder.get('beat', 0))} ago); wait for it to end, stop it, or"
-            " use another --store"
-        )
+        if self._lock is None:  # first: who takes many from a slow store must not look dead
+            self._begin()
+        while self._take(GUARD):
+            time.sleep(LOOK)
+        try:
+            known = self._numbers(f"{LEASES}/")
+            found = self._store.all(lambda job: self._take(job, job not in known), new)
+        finally:
+            self._give_back([GUARD])
+        refused = [(job, holder) for job, holder in zip(new, found, strict=True) if holder]
+        if refused:
+            self._give_back([job for job, holder in zip(new, found, strict=True) if not holder])
+            job, holder = refused[0]
+            raise HeldError(
+                f"{job.rpartition('/')[0]} is locked by run {holder.run} (process {holder.pid} on"
+                f" {holder.host}, which is alive); wait for it to end, stop it, or use another"
+                " --store"
+            )
 
     def release(self) -> None:
         """Give all leases back."""
         self._stop.set()
-        if self._thread:
-            self._thread.join()
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(self._give_back, self._held))
-        self._held.clear()
+        if self._lock is None:
+            return
+        self._thread.join()
+        self._give_back(list(self._held))
+        with suppress(OSError, UserError):
+            self._objects.remove([f"{BEATS}/{self._me.token}"])
+        self._lock.close()
+        _lock_file(self._store.root, self._me).unlink(missing_ok=True)
 
-    def _give_back(self, word: Word) -> None:
-        if (word.read() or {}).get("token") == self._word["token"]:
-            word.remove()
+    def _begin(self) -> None:
+        file = _lock_file(self._store.root, self._me)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = file.open("wb")
+        with suppress(OSError):  # a file system without locks: from elsewhere, and here, beats tell
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._write_beat()
+        self._thread.start()
 
-    def _take_one(self, word: Word) -> bool:
-        for _ in range(3):
-            if word.create(self._now()):
-                return True
-            holder = word.read()
-            if holder is None:
-                continue
-            if alive(holder):
-                return False
-            if word.seize(self._now()):
-                return True
-        return False
+    def _take(self, job: str, is_new: bool = False) -> Holder | None:
+        """Take one; returns the holder, when there is a living one. `is_new`: there was none."""
+        said = False
+        while True:
+            last, is_new = Lease() if is_new else self._look(job), False
+            alive = self._is_alive(last)
+            if alive is None:  # not known yet
+                if not said and last.holder:
+                    self._info(
+                        f"{job} is locked by run {last.holder.run} on {last.holder.host}; waiting"
+                        f" up to {span(EXPIRY)} to see whether it is alive"
+                    )
+                    said = True
+                time.sleep(LOOK)
+            elif alive:
+                return last.holder
+            elif self._objects.create(_key(job, last.number + 1), self._me.to_bytes()):
+                self._held[job] = last.number + 1
+                self._tidy(job, last)
+                return None
 
-    def _now(self) -> dict[str, Any]:
-        return {**self._word, "beat": time.time()}
+    def _tidy(self, job: str, last: Lease) -> None:
+        """Delete the number that was taken over; one that cannot be read is set aside."""
+        with suppress(OSError, UserError):
+            key = _key(job, last.number)
+            if last.number and last.holder is None:
+                data = self._objects.read(key) or b""
+                aside = key.replace(".json", f"-{UNREADABLE}")
+                self._objects.write(aside, data)
+                self._info(f"{key} cannot be read; it is set aside as {aside}")
+            if last.number:
+                self._objects.remove([key])
+
+    def _look(self, job: str) -> Lease:
+        """Who has a job, as it is now."""
+        while True:
+            number = max(self._numbers(f"{LEASES}/{job}/").values(), default=0)
+            data = self._objects.read(_key(job, number)) if number else None
+            if data is not None:
+                return Lease(number, Holder.from_bytes(data))
+            if not number:
+                return Lease()  # else it was taken over between the two: look again
+
+    def _numbers(self, prefix: str) -> dict[str, int]:
+        """The last number of each job whose leases are below `prefix`."""
+        found: dict[str, int] = {}
+        for entry in self._objects.entries(prefix):
+            job, _, name = entry.key.removeprefix(f"{LEASES}/").rpartition("/")
+            if name.removesuffix(".json").isdecimal():
+                found[job] = max(found.get(job, 0), int(name.removesuffix(".json")))
+        return found
+
+    def _is_alive(self, lease: Lease) -> bool | None:
+        """Whether a lease is held; None while that is not known."""
+        holder = lease.holder
+        if holder is None or holder.released or holder.token in self._dead:
+            return False
+        alive = None
+        if holder.host_id == self._me.host_id:
+            alive = _is_locked(_lock_file(self._store.root, holder))
+        if alive is None:
+            beat, now = self._objects.read(f"{BEATS}/{holder.token}"), time.monotonic()
+            first, since = self._watched.setdefault(holder.token, (beat, now))
+            if beat != first:
+                self._watched.pop(holder.token, None)
+                alive = True
+            elif now - since > EXPIRY:
+                alive = False
+        if alive is False:
+            self._dead.add(holder.token)
+        return alive
+
+    def _give_back(self, jobs: Iterable[str]) -> None:
+        released = replace(self._me, released=True).to_bytes()
+
+        def give(job: str) -> None:
+            with suppress(OSError, UserError):  # a store out of reach: our lock and beats end
+                self._objects.write(_key(job, self._held.pop(job)), released)
+
+        self._store.all(give, [job for job in jobs if job not in self._lost])
 
     def _beat(self) -> None:
+        last = checked = _now()
         while not self._stop.wait(HEARTBEAT):
-            for word in {word.pulse: word for word in self._held}.values():
-                with suppress(
-                    OSError, UserError
-                ):  # a store out of reach: the next beat may find it
-                    word.refresh(self._now())
+            with suppress(OSError, UserError):  # a store out of reach: the next beat may find it
+                if _now() - last > EXPIRY / 2 or _now() - checked > EXPIRY:
+                    self._find_lost()
+                    checked = _now()
+                self._write_beat()
+                last = _now()
+
+    def _write_beat(self) -> None:
+        self._beats += 1
+        self._objects.write(f"{BEATS}/{self._me.token}", str(self._beats).encode())
+
+    def _find_lost(self) -> None:
+        """Find the jobs that have a higher number than ours."""
+        numbers = self._numbers(f"{LEASES}/")
+        for job, number in list(self._held.items()):
+            if numbers.get(job, number) > number:
+                holder = self._look(job).holder
+                self._lost[job] = f"run {holder.run} on {holder.host}" if holder else "another run"
 
 
-def alive(holder: dict[str, Any]) -> bool:
-    """Whether the holder of a lease still lives: on this machine its process is looked up,
-    elsewhere its heartbeat decides.
-    """
-    here = (
-        holder.get("host") == socket.gethostname() and holder.get("machine", machine()) == machine()
-    )
-    if here and holder.get("pid"):
-        try:
-            return abs(psutil.Process(holder["pid"]).create_time() - holder["started"]) < 1
-        except (psutil.NoSuchProcess, KeyError):
-            return False
-    return time.time() - float(holder.get("beat", 0)) < EXPIRY
+def _now() -> float:
+    """Seconds of a clock that nobody sets, and that runs while the machine sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-@functools.cache
-def machine() -> str:
-    """What tells this machine's processes from those of a machine, or a container, of the same
-    name.
-    """
+def _key(job: str, number: int) -> str:
+    return f"{LEASES}/{job}/{number:06d}.json"
+
+
+def _lock_file(root: Path, holder: Holder) -> Path:
+    return root / DRIVERS / holder.token
+
+
+def _is_locked(lock: Path) -> bool | None:
+    """On a holder's host, whether its process lives; None where its lock is not to be seen."""
     try:
-        return (
-            f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}"
-            f" {Path('/proc/self/ns/pid').readlink()}"
-        )
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
     except OSError:
-        return ""
+        return None
+    return False

@@ -1,5 +1,4 @@
-"""Objects in a bucket of an S3 server: the few calls a store needs, each patient with a server that
-is slow or away.
+"""Objects in a bucket of an S3 server; each call is patient with a server that is slow or away.
 
 Address and secrets come from the environment alone, as boto3 reads it (AWS_ENDPOINT_URL,
 AWS_ACCESS_KEY_ID, AWS_PROFILE, ...).
@@ -13,14 +12,20 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from gpt1.errors import UserError
+from gpt1.files import file_sha256
+from gpt1.train.checkpoint import CheckpointStorage
 from gpt1.wording import span
+from pipeline.store import cache
+from pipeline.store.objects import ListedObject
 
 SCHEME = "s3://"
 NO_BUCKET = "no such bucket; create it, or choose another --store"
@@ -36,47 +41,28 @@ BUSY = {
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One line of a listing."""
-
-    key: str
-    size: int
-    etag: str
-
-
-@dataclass(frozen=True)
-class Blob:
-    """A small object: its bytes, its mark for `swap`, and how many seconds ago it was written,
-    by the server's own clock.
-    """
-
-    data: bytes
-    etag: str
-    age: float
-
-
-@dataclass(frozen=True)
-class Objects:
+class S3Objects:
     """The objects below `prefix` of a bucket; keys are relative to it.
 
-    Picklable. Every method raises UserError when the server refuses, or has not answered for
-    PATIENCE seconds.
+    Every method raises UserError when the server refuses, or has not answered for PATIENCE seconds.
     """
 
     bucket: str
     prefix: str = ""
+    shared = False
 
     @staticmethod
-    def at(url: str) -> Objects:
+    def at(url: str) -> S3Objects:
         """The objects below s3://bucket/prefix, which is taken as it is: `%20`, `?` and `#` are
-        parts of keys.
+        parts of keys. One of the two slashes may be missing: a path object has made one of them.
 
         UserError when there is no such bucket, no permission, or no answer.
         """
-        parts = re.fullmatch(r"s3://([A-Za-z0-9._-]+)(?:/(.*))?", url, re.DOTALL)
+        parts = re.fullmatch(r"s3:/+([A-Za-z0-9._-]+)(?:/(.*))?", url, re.DOTALL)
         if parts is None:
             raise UserError(f"{url}: expected s3://bucket/folder")
-        found = Objects(parts[1], (parts[2] or "").strip("/"))
+        found = S3Objects(parts[1], (parts[2] or "").strip("/"))
+        cache.make_root(found.url)
         found._ask(
             "access the bucket", lambda client: client.head_bucket(Bucket=found.bucket),
             FIRST_PATIENCE,
@@ -85,51 +71,64 @@ class Objects:
 
     @property
     def url(self) -> str:
-        """s3://bucket/prefix."""
         return f"{SCHEME}{self.bucket}/{self.prefix}".rstrip("/")
 
+    @property
+    def root(self) -> Path:
+        return cache.cache_root(self.url)
+
+    @property
+    def storage(self) -> CheckpointStorage:
+        return S3Storage(self)
+
     def address(self, key: str) -> str:
-        """The URL of an object."""
         return f"{self.url}/{key}"
 
-    def read(self, key: str) -> Blob | None:
-        """A small object, or None."""
+    def read(self, key: str) -> bytes | None:
+        def get(client: Any) -> bytes:
+            return bytes(client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read())
 
-        def get(client: Any) -> Blob:
-            found = client.get_object(Bucket=self.bucket, Key=self._key(key))
+        return self._or_none(f"read {key}", get)
+
+    def age(self, key: str) -> float | None:
+        """How many seconds ago an object was written, by the server's own clock; None when there
+        is none.
+        """
+
+        def get(client: Any) -> float:
+            found = client.head_object(Bucket=self.bucket, Key=self._key(key))
             now = parsedate_to_datetime(found["ResponseMetadata"]["HTTPHeaders"]["date"])
-            return Blob(
-                found["Body"].read(), found["ETag"],
-                max(0.0, (now - found["LastModified"]).total_seconds()),
-            )
+            return max(0.0, (now - found["LastModified"]).total_seconds())
 
         return self._or_none(f"read {key}", get)
 
     def write(self, key: str, data: bytes) -> None:
-        """Write an object, in place of one that is there."""
         self._ask(
             f"write {key}",
             lambda client: client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data),
         )
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write an object if there is none; False (and nothing changed) if there is another one.
+        """One conditional request."""
+        from botocore.exceptions import ClientError
 
-        One conditional request.
-        """
-        return self._conditional(key, data, IfNoneMatch="*")
-
-    def swap(self, key: str, data: bytes, etag: str) -> bool:
-        """Write an object in place of the one with this mark; False (and nothing changed) if
-        another one is there by now.
-        """
-        return self._conditional(key, data, IfMatch=etag)
+        try:
+            self._ask(
+                f"write {key}",
+                lambda client: client.put_object(
+                    Bucket=self.bucket, Key=self._key(key), Body=data, IfNoneMatch="*"
+                ),
+            )
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] not in (404, 412):
+                raise
+            # The first answer may have been lost and the write done: then what is there is ours,
+            # which no other writer can make.
+            return self.read(key) == data
+        return True
 
     def upload(self, key: str, file: Path, sha256: str | None = None) -> None:
-        """Make a file an object.
-
-        The server compares what arrives with its sha256, or in pieces with their checksums.
-        """
+        """The server compares what arrives with its sha256, or in pieces with their checksums."""
         if file.stat().st_size > WHOLE:
             self._ask(
                 f"write {key}",
@@ -169,30 +168,40 @@ class Objects:
         with file.open("wb") as out:
             return self._or_none(f"read {key}", get)
 
-    def entries(self, prefix: str = "", most: int | None = None) -> list[Entry]:
-        """All objects whose keys start with `prefix` (at most `most` of them), in the order of
-        their keys: a request a thousand.
-        """
-        found: list[Entry] = []
-        start, cut = self._key(""), {"MaxKeys": most} if most else {}
-        more: dict[str, str] = {}
+    def obtain(self, key: str, sha256: str) -> str | None:
+        target = self.root / key
+        with suppress(OSError):
+            if file_sha256(target) == sha256:
+                return sha256
+        with cache.fetching(self.root, target) as private:
+            found = self.download(key, private)
+            if found != sha256:
+                private.unlink()
+        return found
+
+    def sha256(self, key: str) -> str | None:
+        with NamedTemporaryFile(dir=self.root, prefix=".fetch-") as scratch:
+            return self.download(key, Path(scratch.name))
+
+    def entries(self, prefix: str) -> list[ListedObject]:
+        """A request a thousand."""
+        found: list[ListedObject] = []
+        start, more = self._key(""), dict[str, str]()
         while True:
             page = self._ask(
                 f"list {prefix}",
-                functools.partial(self._page, {"Prefix": self._key(prefix), **more, **cut}),
+                functools.partial(self._page, {"Prefix": self._key(prefix), **more}),
             )
             found += [
-                Entry(item["Key"][len(start) :], item["Size"], item["ETag"])
+                ListedObject(item["Key"][len(start) :], item["Size"], item["ETag"])
                 for item in page.get("Contents", [])
             ]
-            if not page.get("IsTruncated") or most:
+            if not page.get("IsTruncated"):
                 return found
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
     def folders(self) -> list[str]:
-        """The first steps of all keys that have more than one, in order: a request a thousand of
-        them.
-        """
+        """A request a thousand of them."""
         found: list[str] = []
         start, more = self._key(""), dict[str, str]()
         while True:
@@ -208,7 +217,6 @@ class Objects:
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
     def remove(self, keys: Iterable[str]) -> None:
-        """Delete objects; those that are not there count as deleted."""
         for key in keys:
             self._ask(f"delete {key}", functools.partial(self._remove, key))
 
@@ -220,25 +228,6 @@ class Objects:
 
     def _key(self, key: str) -> str:
         return f"{self.prefix}/{key}" if self.prefix else key
-
-    def _conditional(self, key: str, data: bytes, **condition: str) -> bool:
-        from botocore.exceptions import ClientError
-
-        try:
-            self._ask(
-                f"write {key}",
-                lambda client: client.put_object(
-                    Bucket=self.bucket, Key=self._key(key), Body=data, **condition
-                ),
-            )
-        except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] not in (404, 412):
-                raise
-            # The first answer may have been lost and the write done: then what is there is ours,
-            # which no other writer can make.
-            there = self.read(key)
-            return there is not None and there.data == data
-        return True
 
     def _or_none(self, what: str, call: Callable[[Any], Any]) -> Any:
         from botocore.exceptions import ClientError
@@ -285,6 +274,34 @@ class Objects:
                 ) from None
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
+
+
+@dataclass(frozen=True)
+class S3Storage:
+    """The storage of checkpoints in a bucket."""
+
+    objects: S3Objects
+
+    def list(self, folder: Path) -> Sequence[str]:
+        prefix = f"{self._key(folder)}/"
+        return [entry.key.removeprefix(prefix) for entry in self.objects.entries(prefix)]
+
+    def upload(self, folder: Path, name: str, file: Path) -> None:
+        self.objects.upload(f"{self._key(folder)}/{name}", file)
+
+    def read(self, folder: Path, name: str) -> bytes | None:
+        return self.objects.read(f"{self._key(folder)}/{name}")
+
+    def download(self, folder: Path, name: str, file: Path) -> Path | None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        found = self.objects.download(f"{self._key(folder)}/{name}", file)
+        return None if found is None else file
+
+    def delete(self, folder: Path, names: Sequence[str]) -> None:
+        self.objects.remove(f"{self._key(folder)}/{name}" for name in names)
+
+    def _key(self, folder: Path) -> str:
+        return folder.relative_to(self.objects.root).as_posix()
 
 
 def _refusal(error: Any) -> str | None:
