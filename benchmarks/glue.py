@@ -133,7 +133,7 @@ def read(store: Path, cells: Sequence[Mapping[str, Any]]) -> Scores:
             (store / "finetune" / cell["fingerprint"] / "record.json").read_text(encoding="utf-8")
         )
         scores = json.loads(
-            (store / record["files"]["scores.json"]["path"]).read_text(encoding="utf-8")
+            (store / record["files"]["scores.json"]["key"]).read_text(encoding="utf-8")
         )
         found[scores["task"], scores["variant"], scores["seed"]] = scores
     return found

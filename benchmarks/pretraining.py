@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -25,6 +24,8 @@ from gpt1.report.figures import charts  # noqa: E402
 from gpt1.report.pretraining import METRICS, samples  # noqa: E402
 from gpt1.report.sources import Source, of_kind, only  # noqa: E402
 from pipeline.store.base import Store  # noqa: E402
+from pipeline.store.record import ArtifactRecord  # noqa: E402
+from pipeline.store.snapshot import StoreSnapshot  # noqa: E402
 
 CHARTS = ("perplexity", "loss", "zero-shot", "zero-shot-normalized")
 SAMPLED = 4
@@ -52,46 +53,44 @@ def main() -> int:
     return 0
 
 
-def read(folder: Path, cell: str) -> tuple[dict[str, Any], list[Source]]:
+def read(folder: Path, cell: str) -> tuple[ArtifactRecord, list[Source]]:
     """The newest record of `cell`; and as sources that cell, the shards it read and the
     zero-shot cells that scored it.
     """
-    store = Store.at(folder)
-    found = [record for record in store.records("pretrain") if record["cell"] == cell]
+    store = Store.existing(folder)
+    snapshot = StoreSnapshot(store)
+    found = [record for record in snapshot.records("pretrain") if record.cell == cell]
     if not found:
-        known = (
-            ", ".join(sorted({record["cell"] for record in store.records("pretrain")})) or "none"
-        )
+        known = ", ".join(sorted({r.cell for r in snapshot.records("pretrain")})) or "none"
         raise UserError(
             f"{folder}: no finished cell {cell!r}; finished pre-training jobs: {known}; name one"
             " with --job"
         )
-    record = max(found, key=lambda one: one["finished"])
-    shard = [
-        one for one in store.records("shard") if one["fingerprint"] in record["inputs"].values()
-    ]
+    record = max(found, key=lambda one: one.finished)
+    read = record.inputs.values()
+    shard = [one for one in snapshot.records("shard") if one.fingerprint in read]
     scored = [
-        one for one in store.records("zero_shot") if record["fingerprint"] in one["inputs"].values()
+        one for one in snapshot.records("zero_shot") if record.fingerprint in one.inputs.values()
     ]
     return record, [_source(store, one) for one in (*shard, record, *scored)]
 
 
-def _source(store: Store, record: Mapping[str, Any]) -> Source:
-    made = store.to_artifact(record)
-    files = {name: file.path for name, file in made.files.items()}
+def _source(store: Store, record: ArtifactRecord) -> Source:
+    made = record.artifact()
+    files = {name: store.fetch(file) for name, file in made.files.items()}
     return Source(
         made.stage, made.cell, made.fingerprint, made.digest, made.settings, made.summary, files
     )
 
 
 def page(
-    words: argparse.Namespace, record: Mapping[str, Any], sources: Sequence[Source],
+    words: argparse.Namespace, record: ArtifactRecord, sources: Sequence[Source],
     drawn: Sequence[tuple[str, str]],
 ) -> str:
     """The README.md."""
     model, shard = only(sources, "pretrain"), only(sources, "shard")
     settings, facts = model.settings, model.summary
-    resources, packages = record["resources"], record["packages"]
+    resources, packages = record.resources, record.packages
     lines = [
         f"# Pre-training: `{model.cell}`",
         "",
@@ -110,8 +109,8 @@ def page(
         ),
         (
             f"{resources['workers']} ranks of {resources['cpus']:g} CPUs and {resources['gpus']:g}"
-            f" GPUs ({record['machine']}); the stage took {record['seconds'] / 60:.0f} minutes."
-            f" Commit {str(record['git_commit'])[:12]}; Python {packages['python']}, torch"
+            f" GPUs ({record.machine}); the stage took {record.seconds / 60:.0f} minutes."
+            f" Commit {str(record.git_commit)[:12]}; Python {packages['python']}, torch"
             f" {packages['torch']}, DeepSpeed {packages['deepspeed']}, Ray {packages['ray']}."
         ),
         "",

@@ -122,9 +122,10 @@ def file_entries(path: Path, names: Renamed) -> dict[str, Entry] | None:
 
 def newest_records(store: Path) -> dict[str, dict[str, Any]]:
     """The record of each job that was finished last."""
-    paths = [p for p in store.glob("*/*/record.json") if not p.parts[-3].endswith(".parts")]
+    paths = [p for p in store.glob("*/*/record*.json") if not p.parts[-3].endswith(".parts")]
     records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    return {r["cell"]: r for r in sorted(records, key=lambda record: record["finished"])}
+    live = [record for record in records if not record.get("withdrawn")]
+    return {r["cell"]: r for r in sorted(live, key=lambda record: record["finished"])}
 
 
 def digests(store: Path, names: Renamed) -> Digests:
@@ -134,7 +135,7 @@ def digests(store: Path, names: Renamed) -> Digests:
         files = found.setdefault(names.jobs.get(job, job), {})
         files["summary"] = json_entries(record["summary"], names)
         for name, file in sorted(record["files"].items()):
-            entries = None if file["volatile"] else file_entries(store / file["path"], names)
+            entries = None if file["volatile"] else file_entries(store / file["key"], names)
             if entries is not None:
                 files[name] = entries
     return found

@@ -27,7 +27,7 @@ import yaml
 
 from tests.conftest import ROOT, write
 from tests.gpt1.tiny_pretraining import CONFIG, VOCABULARY, changed, write_data
-from tests.pipeline.inline import artifact, make, plan_of, run_inline
+from tests.pipeline.inline import artifact, make, output, plan_of, run_inline
 
 FOLDERS = ("gpt1", "stages")
 NOT_COUNTED = ("/errors.py", "/__init__.py")
@@ -98,8 +98,8 @@ def prepare_book(folder: Path) -> Work:
         plan = plan_of(workflow, folder / "store")
         run_inline(plan)
         shard = artifact(plan, "shard")
-        files = [file.path for file in shard.under("train/")]
-        shards = TokenShards.open(files, shard.path("books.parquet"), "train")
+        files = [Path(file.key) for file in shard.under("train/")]
+        shards = TokenShards.open(files, output(shard, "books.parquet"), "train")
         SequenceSampler(shards, 8, seed=0).batch(0, 2)
 
     return work

@@ -33,7 +33,7 @@ def digests(store: Path, names: golden.Renamed, **changed: Any) -> golden.Digest
     (pretrain / "metrics.jsonl").write_text(json.dumps({"loss": changed.get("loss", 2.5)}))
     for folder in (shard, pretrain):
         paths = {path.name: str(path.relative_to(store)) for path in folder.iterdir()}
-        files = {name: {"path": path, "volatile": False} for name, path in paths.items()}
+        files = {name: {"key": path, "volatile": False} for name, path in paths.items()}
         record = {"cell": folder.parts[-3], "finished": 1.0, "files": files}
         record["summary"] = {key: 2, "run": str(store)}
         (folder.parent / "record.json").write_text(json.dumps(record))

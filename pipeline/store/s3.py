@@ -79,7 +79,7 @@ class S3Objects:
 
     @property
     def storage(self) -> CheckpointStorage:
-        return S3Storage(self)
+        return S3Storage(self, self.root)
 
     def address(self, key: str) -> str:
         return f"{self.url}/{key}"
@@ -278,9 +278,12 @@ class S3Objects:
 
 @dataclass(frozen=True)
 class S3Storage:
-    """The storage of checkpoints in a bucket."""
+    """The storage of checkpoints in a bucket. A folder's path is one of this host, or of the host
+    (with `root`) where this was made.
+    """
 
     objects: S3Objects
+    root: Path
 
     def list(self, folder: Path) -> Sequence[str]:
         prefix = f"{self._key(folder)}/"
@@ -301,7 +304,8 @@ class S3Storage:
         self.objects.remove(f"{self._key(folder)}/{name}" for name in names)
 
     def _key(self, folder: Path) -> str:
-        return folder.relative_to(self.objects.root).as_posix()
+        root = self.root if folder.is_relative_to(self.root) else self.objects.root
+        return folder.relative_to(root).as_posix()
 
 
 def _refusal(error: Any) -> str | None:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from pipeline.parts import Outputs
-from pipeline.store import objects
+from pipeline.store import s3 as objects
 from pipeline.store.base import Store
+from pipeline.store.record import ArtifactRecord, content_digest, recorded
 from stages.contract import Artifact
 from tests.pipeline.inline import write_numbers
 from tests.servers.process import s3_server
@@ -64,15 +65,19 @@ def publish(
 ) -> bool:
     """Write VALUE, and WHEN, which is volatile, in an attempt, wait at the gate, and publish."""
     attempt = store.new_attempt(stage, fingerprint)
-    outputs = Outputs(attempt)
+    outputs = Outputs(store, attempt)
     with outputs.open(VALUE) as file:
         file.write(value.encode())
     outputs.declare(WHEN, volatile=True).write_text(attempt.name)
     made = outputs.close()
     if gate is not None:
         gate.wait()
-    record = {"attempt": attempt.name, "cell": "cell", "summary": {"value": value}}
-    return store.publish(stage, fingerprint, made, record)
+    return store.publish(
+        ArtifactRecord(
+            stage=stage, fingerprint=fingerprint, attempt=attempt.name, cell="cell",
+            digest=content_digest(made), files=recorded(made), summary={"value": value},
+        )
+    )
 
 
 def published(store: Store, fingerprint: str = "print", stage: str = "stage") -> Artifact:

@@ -1,5 +1,6 @@
 """Runs a workflow cell by cell in this process: the real stages, contexts and store, no cluster."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.context import Job, run_cell
@@ -7,6 +8,7 @@ from pipeline.events import PrintReporter
 from pipeline.last_run import remember
 from pipeline.planning.planner import Entry, Plan, Selection, make_plan
 from pipeline.store.base import Store
+from pipeline.store.record import DamagedArtifact
 from pipeline.workflow.load import read
 from stages.contract import Artifact
 from tests.conftest import ROOT, write
@@ -50,22 +52,44 @@ def run_inline(plan: Plan, run: str = "") -> list[str]:
     """Make what the plan says; the cells that were made, in order."""
     remember(plan)
     for entry in plan.to_run:
-        if entry.artifact is not None:
-            plan.store.withdraw(entry.cell.uses, entry.fingerprint)
-        make(plan, entry, run)
+        plan.store.withdraw(entry.cell.uses, entry.fingerprint, "; ".join(entry.reasons))
+        try:
+            make(plan, entry, run)
+        except DamagedArtifact as damage:  # parts, which a run makes again
+            for key in damage.keys:
+                plan.store.withdraw(*key.split("/")[:2], str(damage))
+            make(plan, entry, run)
     return [entry.cell.id for entry in plan.to_run]
 
 
 def make(plan: Plan, entry: Entry, run: str = "") -> None:
     """Make one cell, whose inputs are made."""
     cell, settings = entry.cell, entry.cell.settings.model_dump(mode="json")
-    inputs = tuple(artifact(plan, need) for need in cell.needs)
+    inputs = tuple(stored(plan, need) for need in cell.needs)
     given = (settings, inputs, tuple(entry.external_files), cell.resources, run)
     identity = (plan.store, cell.uses, cell.id, entry.fingerprint, entry.identity)
     run_cell(Job(*identity, *given, cluster=False), PrintReporter(cell.id))
 
 
 def artifact(plan: Plan, cell: str) -> Artifact:
+    """What is made of this cell, to be read by `output`."""
+    return placed(plan.store, stored(plan, cell))
+
+
+def placed(store: Store, found: Artifact) -> Artifact:
+    """The artifact with absolute paths as keys, with which each store finds its files."""
+    files = {
+        name: replace(file, key=str(store.root / file.key)) for name, file in found.files.items()
+    }
+    return replace(found, files=files)
+
+
+def output(found: Artifact, name: str) -> Path:
+    """The file of that name."""
+    return Path(found.file(name).key)
+
+
+def stored(plan: Plan, cell: str) -> Artifact:
     """What is made of this cell."""
     entry = plan.entries[cell]
     found = plan.store.artifact(entry.cell.uses, entry.fingerprint)

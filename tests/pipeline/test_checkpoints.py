@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from gpt1.errors import UserError
+from gpt1.files import file_sha256
 from gpt1.train.checkpoint import (
     HISTORY,
     MANIFEST,
@@ -29,11 +30,11 @@ from gpt1.train.checkpoint import (
     RetentionPolicy,
     TrainingState,
     content_sha256,
-    sha256,
     step_name,
 )
 from gpt1.train.dist import DistContext
 from pipeline.store.base import Store
+from stages.contract import StoredFolder
 from tests.pipeline.conftest import Move
 
 SNAPSHOT = "step-00000010.safetensors"
@@ -59,7 +60,7 @@ class Host:
         if snapshot:
             file.parent.mkdir(exist_ok=True)
             file.write_bytes(snapshot)
-            needed = {SNAPSHOT: sha256(file)}
+            needed = {SNAPSHOT: file_sha256(file)}
         for step in steps:
             state = TrainingState(step)
             for part in ("weights", "exp_avg", "exp_avg_sq"):
@@ -128,10 +129,13 @@ def new_host(request: pytest.FixtureRequest, tmp_path: Path) -> NewHost:
     def on_s3(other: Host | None = None, earlier: Host | None = None) -> Host:
         another_host()
         store, source = Store.at(url), other or earlier
-        carried: Any = pickle.loads(pickle.dumps(source.storage if source else store.travel))
-        attempt = carried.here(other.attempt) if other else store.new_attempt("pretrain", "print")
-        read = [carried.here(earlier.folder)] if earlier else None
-        return Host(store.travel or FolderStorage(), attempt, read)
+        storage: Any = pickle.loads(pickle.dumps(source.storage if source else store.storage))
+
+        def here(path: Path) -> Any:
+            return store.localize(StoredFolder(path.relative_to(storage.root).as_posix()))
+
+        attempt = here(other.attempt) if other else store.new_attempt("pretrain", "print")
+        return Host(store.storage, attempt, [here(earlier.folder)] if earlier else None)
 
     if request.param == "folder":
         return in_folder

@@ -107,7 +107,8 @@ def test_diff_says_what_changed(store: Any, numbers: Path) -> None:
             [changed, "total: 12 -> 42"],
         ]
         # What was taken back had been made all the same.
-        made.store.withdraw(made.entries["numbers"].cell.uses, made.entries["numbers"].fingerprint)
+        entry = made.entries["numbers"]
+        made.store.withdraw(entry.cell.uses, entry.fingerprint, "a test")
 
 
 def test_help_teaches_and_every_command_has_a_place() -> None:

@@ -104,7 +104,7 @@ def test_what_was_asked_to_end_is_stopped() -> None:
     plan = tripled()
     run_inline(plan)
     for entry in plan.entries.values():
-        (plan.store.folder(entry.cell.uses, entry.fingerprint) / "record.json").unlink()
+        (plan.store.root / entry.job / "record.json").unlink()
         [attempt] = plan.store.attempts(entry.cell.uses, entry.fingerprint)
         plan.store.fail(attempt, "interrupted", user=True, stopped=True)
     cells = gpt1("status", "--json", *OPTIONS).json()["cells"]

@@ -21,7 +21,7 @@ from pipeline.planning.planner import Selection
 from tests.conftest import ROOT
 from tests.e2e.workflow import MINI
 from tests.gpt1.test_train_alone import FEW, run_with
-from tests.pipeline.inline import artifact, plan_of, run_inline, write_rte, write_stories
+from tests.pipeline.inline import artifact, output, plan_of, run_inline, write_rte, write_stories
 from tests.pipeline.inprocess import Ended, gpt1
 
 pytestmark = pytest.mark.slow
@@ -118,7 +118,7 @@ def folder(work: Path, tmp_path: Path) -> Path:
     folder = (tmp_path / "here").rename(tmp_path / "there")
     made = artifact(plan_of(work / "workflow.yaml", work / "store"), "pretrain")
     for name in ("model.safetensors", "config.json"):
-        shutil.copy(made.path(name), folder / "output" / name)
+        shutil.copy(output(made, name), folder / "output" / name)
     return folder
 
 
@@ -139,7 +139,7 @@ def test_the_scores_are_the_stages_with_few_packages(work: Path, folder: Path) -
     assert [(row["task"], row["variant"]) for row in rows] == expected
     same = ("metric", "values", "baseline", "standard_error", "best_epoch", "train_rows", "test")
     for row in rows:
-        scores = json.loads(artifact(plan, row["job"]).path("scores.json").read_text())
+        scores = json.loads(output(artifact(plan, row["job"]), "scores.json").read_text())
         assert {key: row[key] for key in same} == {key: scores[key] for key in same}, row["job"]
         assert row["cut"] == {split: scores["cut"][split] for split in row["cut"]}
         assert f"{row['metric']} {row['values'][row['metric']]:.1f} (" in done.stdout

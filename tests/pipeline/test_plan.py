@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.planning.planner import Plan, Selection
 from tests.conftest import refuses, write
-from tests.pipeline.inline import TOY, artifact, plan_of, run_inline
+from tests.pipeline.inline import TOY, artifact, output, plan_of, run_inline
 
 NUMBERS, ONE, TWO = "numbers", "total[factor=1]", "total[factor=2]"
 
@@ -41,7 +41,7 @@ def record(made: Plan) -> dict[str, Any]:
 
 def record_file(made: Plan) -> Path:
     entry = made.entries[NUMBERS]
-    return made.store.folder(entry.cell.uses, entry.fingerprint) / "record.json"
+    return made.store.root / entry.job / "record.json"
 
 
 def test_a_changed_setting_names_old_and_new_and_spares_what_comes_before(done: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_killed_try_counts_its_parts(done: Path) -> None:
 
 
 def test_damage_makes_stale_and_a_rerun_with_the_same_content_spares_the_rest(done: Path) -> None:
-    artifact(plan(done), NUMBERS).path("1.txt.value").unlink()
+    output(artifact(plan(done), NUMBERS), "1.txt.value").unlink()
     damaged = plan(done)
     assert state(damaged) == ("stale", ["file 1.txt.value is missing from the store"])
     assert run_inline(damaged) == [NUMBERS]
@@ -93,8 +93,10 @@ def test_damage_makes_stale_and_a_rerun_with_the_same_content_spares_the_rest(do
 
 
 def test_an_input_with_other_content_makes_stale(done: Path) -> None:
-    other = json.dumps({**record(plan(done)), "digest": "0" * 64})
-    record_file(plan(done)).write_text(other)
+    there = plan(done).entries[NUMBERS].last.record
+    assert there is not None
+    other = there.model_copy(update={"digest": "0" * 64})
+    record_file(plan(done)).write_bytes(other.to_bytes())
     assert state(plan(done), ONE) == ("stale", ["input numbers has new content"])
 
 

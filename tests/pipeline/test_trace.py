@@ -17,7 +17,7 @@ from gpt1.text.vocabulary import Vocabulary
 from pipeline.last_run import RunArtifacts
 from pipeline.planning.planner import Plan
 from tests.e2e.workflow import MINI
-from tests.pipeline.inline import TOY, artifact, plan_of
+from tests.pipeline.inline import TOY, artifact, output, plan_of
 from tests.pipeline.inprocess import gpt1, refused
 
 pytestmark = pytest.mark.slow
@@ -39,11 +39,11 @@ def traced(made: Plan, *words: object) -> list[dict[str, Any]]:
 
 
 def test_every_kind_of_token_is_found_in_its_book(made: Plan, encoder: TextEncoder) -> None:
-    spans = read_spans(artifact(made, "shard").path("books.parquet"))
+    spans = read_spans(output(artifact(made, "shard"), "books.parquet"))
     span = min((span for span in spans if span.set == "train"), key=lambda span: span.length)
     files = artifact(made, "clean").under("books/")
-    [book] = [book for file in files for book in read_books(file.path) if book.id == span.book]
-    rows = read_split(artifact(made, "split").path("split.parquet"))
+    [book] = [book for file in files for book in read_books(Path(file.key)) if book.id == span.book]
+    rows = read_split(output(artifact(made, "split"), "split.parquet"))
     text = book.text[: {row.book: row.tail_start for row in rows}[book.id]]
     ids = encoder.encode(text)
     places = np.random.default_rng(1).integers(0, span.length, 8).tolist()
@@ -63,23 +63,24 @@ def test_every_kind_of_token_is_found_in_its_book(made: Plan, encoder: TextEncod
 
 def test_file_name_and_set_lead_to_the_same_place(made: Plan) -> None:
     shard = artifact(made, "shard")
-    spans = read_spans(shard.path("books.parquet"))
+    spans = read_spans(output(shard, "books.parquet"))
     first, second, third, *_ = [span for span in spans if span.set == "train"]
     name, offset = f"train/{third.part}.arrow", third.start + 7
     [row] = traced(made, name, offset)
     assert traced(made, "train", first.length + second.length + 7) == [row]
     # The file is in a store, which need not be named.
-    assert gpt1("trace", shard.path(name), offset, "--json", "--store", "nowhere").json() == [row]
+    elsewhere = ("--json", "--store", "nowhere")
+    assert gpt1("trace", output(shard, name), offset, *elsewhere).json() == [row]
     assert (row["book"], row["in_book"]["token"]) == (third.book, 7)
-    records = [file.path.read_text() for file in artifact(made, "clean").under("records/")]
+    records = [Path(file.key).read_text() for file in artifact(made, "clean").under("records/")]
     lines = [json.loads(line) for line in "".join(records).splitlines()]
     assert [row["rules"]] == [line["rules"] for line in lines if line["book"] == third.book]
 
 
 def test_the_sequences_of_a_step(made: Plan, encoder: TextEncoder) -> None:
     shard = artifact(made, "shard")
-    files, table = shard.under("train/"), shard.path("books.parquet")
-    shards = TokenShards.open([file.path for file in files], table, "train")
+    files, table = shard.under("train/"), output(shard, "books.parquet")
+    shards = TokenShards.open([Path(file.key) for file in files], table, "train")
     settings = made.entries["pretrain"].cell.settings.model_dump()
     sampler = SequenceSampler(shards, settings["context"], settings["seed"])
     batch = sampler.batch(2, settings["batch_size"])

@@ -10,13 +10,14 @@ from gpt1.corpus.book import Book
 from gpt1.corpus.parts import read_books
 from gpt1.corpus.split import SplitRow
 from gpt1.corpus.split_table import read_split
+from gpt1.files import file_sha256
 from pipeline.context import Job, run_cell
 from pipeline.events import PrintReporter
 from pipeline.planning.planner import Plan, Selection
 from pipeline.store.base import Store
-from stages.contract import Artifact, ExternalFile, OutputFile, Resources, Settings
+from stages.contract import Artifact, ExternalFile, Resources, Settings, StoredFile
 from tests.conftest import write
-from tests.pipeline.inline import artifact, plan_of, run_inline
+from tests.pipeline.inline import artifact, output, placed, plan_of, run_inline
 
 WORKFLOW = Path(__file__).parent / "text_workflow.yaml"
 PROSE = "The old man went down to the sea, and he was gone until the evening of day {} in year {}."
@@ -52,13 +53,16 @@ def run_stage(
     run_cell(job, PrintReporter(kind))
     found = target.artifact(kind, fingerprint)
     assert found is not None
-    return found
+    return placed(target, found)
 
 
 def given(folder: Path, stage: str, cell: str = "", **about: Any) -> Artifact:
     """A published artifact with the files of `folder`; `about` is its settings and summary."""
     paths = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}
-    files = {n: OutputFile(n, path, path.stat().st_size, "0" * 64) for n, path in paths.items()}
+    files = {
+        n: StoredFile(n, str(p.absolute()), p.stat().st_size, file_sha256(p))
+        for n, p in paths.items()
+    }
     cell, about = cell or stage, {"settings": {}, "summary": {}, **about}
     return Artifact(stage, cell, f"{len(cell):02x}" * 16, "ab" * 32, files=files, **about)
 
@@ -67,7 +71,7 @@ def parts(plan: Plan, stage: str) -> tuple[int, int]:
     """How many parts were made and reused."""
     record = plan.store.record(stage, plan.entries[stage].fingerprint)
     assert record is not None
-    return record["parts"]["made"], record["parts"]["reused"]
+    return record.parts["made"], record.parts["reused"]
 
 
 def digests(artifact: Artifact) -> dict[str, str]:
@@ -77,24 +81,24 @@ def digests(artifact: Artifact) -> dict[str, str]:
 
 def lines(artifact: Artifact, prefix: str) -> list[dict[str, Any]]:
     """The objects of all JSON Lines files whose names begin so."""
-    texts = [file.path.read_text() for file in artifact.under(prefix)]
+    texts = [Path(file.key).read_text() for file in artifact.under(prefix)]
     return [json.loads(line) for text in texts for line in text.splitlines()]
 
 
 def document(artifact: Artifact, name: str) -> Any:
     """A JSON file."""
-    return json.loads(artifact.path(name).read_text())
+    return json.loads(output(artifact, name).read_text())
 
 
 def books(artifact: Artifact) -> dict[str, Book]:
     """All books by id."""
-    found = [book for file in artifact.under("books/") for book in read_books(file.path)]
+    found = [book for file in artifact.under("books/") for book in read_books(Path(file.key))]
     return {book.id: book for book in found}
 
 
 def split_rows(plan: Plan) -> dict[str, SplitRow]:
     """The table of the split by book."""
-    return {row.book: row for row in read_split(made(plan, "split").path("split.parquet"))}
+    return {row.book: row for row in read_split(output(made(plan, "split"), "split.parquet"))}
 
 
 def training_texts(plan: Plan) -> list[str]:

@@ -18,10 +18,11 @@ from gpt1.text.vocabulary import Vocabulary
 from gpt1.text.words import count_words
 from pipeline.parts import Outputs
 from pipeline.planning.planner import Plan
+from pipeline.store.base import Store
 from stages.clean import SAMPLES, STAGE
 from stages.shard import encode_part
 from tests.conftest import refuses, write
-from tests.pipeline.inline import plan_of
+from tests.pipeline.inline import output, plan_of
 from tests.stages import runs
 from tests.stages.conftest import SHELF
 from tests.stages.runs import WORKFLOW, books, document, library, lines, made, run_text
@@ -33,17 +34,18 @@ COMMIT = "bd8f1b4d0a1e8e9c9d6f0a7b6c5d4e3f2a1b0c9d"
 
 
 def vocabulary_of(plan: Plan) -> Vocabulary:
-    return Vocabulary.load(made(plan, "vocabulary").under("vocab_")[0].path.parent)
+    return Vocabulary.load(Path(made(plan, "vocabulary").under("vocab_")[0].key).parent)
 
 
 def test_what_is_rejected_is_kept_with_rule_and_evidence(shelf: Shelf) -> None:
     clean = made(shelf[1], "clean")
-    rows = {row["id"]: row for file in clean.under("rejected/") for row in read_rows(file.path)}
+    files = [Path(file.key) for file in clean.under("rejected/")]
+    rows = {row["id"]: row for file in files for row in read_rows(file)}
     rules = {"leaflet": "too_short", "french": "not_english", "figures": "garbled"}
     assert {name: row["rule"] for name, row in rows.items()} == rules
     assert "French" in rows["french"]["evidence"]
     assert rows["figures"]["text"] == (shelf[0] / "figures.txt").read_text()
-    spans = read_spans(made(shelf[1], "shard").path("books.parquet"))
+    spans = read_spans(output(made(shelf[1], "shard"), "books.parquet"))
     table = {span.book: (span.title, span.author) for span in spans}
     assert table["author 1/book_1"] == ("book 1", "author 1")
     assert table.keys() & {"zz", *rows} == set()
@@ -98,10 +100,10 @@ def test_the_embedded_books(embedded: Plan) -> None:
 def test_shards_hold_the_ids_of_the_split_texts(embedded: Plan) -> None:
     encoder = TextEncoder(vocabulary_of(embedded))
     clean, shard = made(embedded, "clean"), made(embedded, "shard")
-    table, rows, texts = shard.path("books.parquet"), runs.split_rows(embedded), books(clean)
+    table, rows, texts = output(shard, "books.parquet"), runs.split_rows(embedded), books(clean)
     assert {span.book for span in read_spans(table)} == texts.keys()
     for chosen in ("train", "held_out"):
-        paths = [file.path for file in shard.under(f"{chosen}/")]
+        paths = [Path(file.key) for file in shard.under(f"{chosen}/")]
         shards = TokenShards.open(paths, table, chosen, encoder.vocabulary.sha256)
         assert {span.book for span in shards.spans} == {n for n in rows if rows[n].set == chosen}
         assert shards.tokens == shard.summary[f"{chosen}_tokens"]
@@ -109,14 +111,15 @@ def test_shards_hold_the_ids_of_the_split_texts(embedded: Plan) -> None:
             book, ids = texts[span.book], shards.book(index)
             assert ids.tolist() == encoder.encode(book.text[: rows[span.book].tail_start])
             assert (span.sha256, span.source) == (ids_sha256(ids), book.source)
-            assert f'"{span.book}"' in clean.path(str(span.cleaning)).read_text()
+            assert f'"{span.book}"' in output(clean, str(span.cleaning)).read_text()
 
 
 def test_a_part_refuses_another_vocabulary(tmp_path: Path) -> None:
     encoder, merges = map(str, Vocabulary.from_merges(["a", "b"], [("a", "b")]).save(tmp_path))
     arguments = {"encoder": encoder, "merges": merges, "name": "part-0000", "rows": []}
+    outputs = Outputs(Store.at(tmp_path), tmp_path / "attempt")
     with pytest.raises(UserError, match=r"encoder_bpe_1\.json: "):
-        encode_part({**arguments, "vocabulary": "0" * 64}, Outputs(tmp_path / "attempt"))
+        encode_part({**arguments, "vocabulary": "0" * 64}, outputs)
 
 
 def test_the_audit_leads_from_what_came_in_to_what_is_trained_on(shelf: Shelf) -> None:
@@ -143,7 +146,7 @@ def test_the_audit_counts_the_training_texts(shelf: Shelf) -> None:
     assert sum(n["sentences"] for n in found["sentences"]["distribution"]) == total.sentences
     words = Counter(word.strip('",.') for text in texts for word in text.lower().split())
     assert {row["word"]: row["count"] for row in found["words"][:20]}.items() <= words.items()
-    page = audit.path("audit.html").read_text().replace("http://www.w3.org/", "")
+    page = output(audit, "audit.html").read_text().replace("http://www.w3.org/", "")
     assert all(text in page for text in ("<svg", "Produced by Somebody", "984,846,357"))
     assert not [one for one in ("http://", "https://", 'src="', "<script") if one in page]
 

@@ -12,9 +12,10 @@ from gpt1.tasks.table import task_named
 from gpt1.weights.checkpoint import Checkpoint, save_checkpoint
 from gpt1.weights.hf import export
 from stages._sources import source_of
-from stages.contract import Artifact
+from stages.contract import Artifact, StoredFile
 from stages.export import ExportSettings
 from tests.gpt1 import weight_samples as samples
+from tests.pipeline.inline import output
 from tests.stages.report_samples import Workshop
 from tests.stages.runs import given, run_stage
 
@@ -28,7 +29,7 @@ def test_the_folder_is_the_model_in_transformers_form_and_a_card(tmp_path: Path)
     summary = {"validation_perplexity": 12.5, "steps": 1000, "epochs": None}
     inputs = [given(ours, stage, summary=summary) for stage in ("pretrain", "vocabulary")]
     settings = ExportSettings(license="cc-by-4.0", registry_name="mine")
-    folder = run_stage(settings, inputs, tmp_path / "store").path("hf/config.json").parent
+    folder = output(run_stage(settings, inputs, tmp_path / "store"), "hf/config.json").parent
     for file in export(tmp_path / "exported", samples.model(), vocabulary, ""):
         same = (folder / file.name).read_bytes() == file.read_bytes()
         assert same or file.name == "README.md"
@@ -43,8 +44,13 @@ def values(card: huggingface_hub.ModelCard) -> dict[tuple[str, str], float]:
     return {(one.dataset_type, one.metric_name): one.metric_value for one in found}
 
 
+def read(file: StoredFile) -> Path:
+    return Path(file.key)
+
+
 def card(artifacts: list[Artifact], **publication: str) -> huggingface_hub.ModelCard:
-    about = (samples.model().config, samples.vocabulary(), [*map(source_of, artifacts)], None)
+    sources = [source_of(one, read) for one in artifacts]
+    about = (samples.model().config, samples.vocabulary(), sources, None)
     return Card(model_card(*about, Publication(**publication)))
 
 
@@ -109,7 +115,7 @@ def test_a_card_without_records_invents_nothing(work: Workshop) -> None:
 def test_a_fine_tuned_model_has_its_own_score_and_a_title_of_one_line(work: Workshop) -> None:
     tuned = samples.tuned(task_named("rte"))
     cell = work.scored({"task": "rte", "seed": 3}, 60.0)
-    behind = [source_of(one) for one in (*work.corpus(), work.pretrain(), cell)]
+    behind = [source_of(one, read) for one in (*work.corpus(), work.pretrain(), cell)]
     about = (tuned.model.gpt.config, samples.vocabulary(), behind)
     found = Card(model_card(*about, tuned))
     assert found.data.pipeline_tag == "text-classification"

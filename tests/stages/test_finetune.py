@@ -17,6 +17,7 @@ from stages.contract import Artifact
 from stages.finetune import FinetuneSettings
 from stages.transfer import TransferSettings
 from stages.zero_shot import ZeroShotSettings
+from tests.pipeline.inline import output
 from tests.stages.runs import digests, document, given, lines, made, run_stage
 
 SMALL: dict[str, Any] = {"epochs": 2, "batch_size": 16, "lr": 1e-3, "log_every": 2}
@@ -56,7 +57,7 @@ def run(embedded: Plan, pretrained: Artifact, tmp_path: Path) -> Callable[..., A
 @pytest.mark.parametrize("task", DEMO)
 def test_every_kind_is_fine_tuned(task: str, embedded: Plan, run: Callable[..., Artifact]) -> None:
     data = made(embedded, f"task_data[task={task}]")
-    train, dev = (list(read_examples(data.path(f"{name}.jsonl"))) for name in ("train", "dev"))
+    train, dev = (list(read_examples(output(data, f"{name}.jsonl"))) for name in ("train", "dev"))
     assert document(data, "task.json")["rows"] == {"train": len(train), "dev": len(dev)}
     assert {example.group for example in dev} <= {"held_out", "tail"}
     found = run(FinetuneSettings(task=task, keep_model=True, **SMALL))
@@ -64,7 +65,7 @@ def test_every_kind_is_fine_tuned(task: str, embedded: Plan, run: Callable[..., 
     right = sum(row["label"] == row["prediction"] for row in rows)
     assert scores["values"]["accuracy"] == pytest.approx(100 * right / len(rows))
     assert (scores["n"], found.summary["accuracy"]) == (len(dev), scores["values"]["accuracy"])
-    assert load_model(found.path("model.safetensors")).config.special_tokens == 3
+    assert load_model(output(found, "model.safetensors")).config.special_tokens == 3
     assert found.files.keys() >= WEIGHTS
 
 

@@ -12,7 +12,7 @@ from stages.contract import Artifact
 from tests.conftest import refuses, write
 from tests.gpt1.corpus import forms_of_books as forms
 from tests.gpt1.corpus.forms_of_books import BOOKS, packed, parquet_of, tar_of, zip_of
-from tests.pipeline.inline import plan_of, run_inline
+from tests.pipeline.inline import output, plan_of, run_inline
 from tests.stages.runs import books, digests, lines, made, parts
 
 BOOK = "author {}/book_{}.txt"
@@ -64,7 +64,7 @@ def test_a_mixture_of_all_forms_gives_each_book_once(tmp_path: Path) -> None:
     assert texts(found) == expected | {"x": EMMA.strip()}
     counts = [found.summary[name] for name in ("books", "authors", "refused", "encodings")]
     assert counts == [22, 3, {}, {"utf-8": 21, "epub": 1}]
-    assert found.path("left_out.txt").read_text() == "books.csv\n"
+    assert output(found, "left_out.txt").read_text() == "books.csv\n"
     records = {row["book"]: row for row in lines(found, "records/")}
     assert records.keys() == texts(found).keys()
     [piece] = records["books.zip/Homer/Iliad"]["files"]

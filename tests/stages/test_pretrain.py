@@ -15,7 +15,7 @@ from gpt1.train.config import PretrainConfig, RuntimeConfig
 from gpt1.weights.store import load_model
 from pipeline.planning.planner import Plan, State
 from stages.pretrain import INITIAL, STAGE, _deviation
-from tests.pipeline.inline import plan_of, run_inline
+from tests.pipeline.inline import output, plan_of, run_inline
 from tests.servers.ray_cluster import Cluster
 from tests.stages.runs import digests, lines, made, run
 
@@ -66,7 +66,7 @@ def test_it_learns_and_records_how_well(trained: Plan) -> None:
     unigram = made(trained, "shard").summary["unigram_perplexity"]
     assert summary["of_unigram"] == pytest.approx(summary[name] / unigram)
     assert summary["of_unigram"] < 0.9
-    model = load_model(pretrain.path("model.safetensors"))
+    model = load_model(output(pretrain, "model.safetensors"))
     counts = (STEPS * 16 * 16, model.config.parameters())
     assert (summary["tokens"], summary["parameters"]) == counts
     assert lines(pretrain, "metrics.jsonl")[-1][name] == summary[name]
@@ -125,6 +125,6 @@ def test_it_begins_with_given_weights(trained: Plan, tmp_path: Path, monkeypatch
     plan = run(WORKFLOW, trained.store.root, *still, stages=("pretrain",))
     absolute = plan_of(WORKFLOW, trained.store.root, *still, f"pretrain.init_from={tmp_path}/given")
     assert absolute.entries["pretrain"].state is State.DONE
-    weights = (one.path("model.safetensors") for one in (made(plan, "pretrain"), first))
+    weights = (output(one, "model.safetensors") for one in (made(plan, "pretrain"), first))
     begun, before = (load_model(path).state_dict() for path in weights)
     assert not [name for name in begun if (begun[name] - before[name]).abs().max() >= 1e-9]

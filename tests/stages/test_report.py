@@ -21,7 +21,7 @@ from stages.contract import Artifact
 from stages.report import ReportSettings
 from tests.conftest import ROOT
 from tests.e2e.workflow import MINI
-from tests.pipeline.inline import plan_of
+from tests.pipeline.inline import output, plan_of
 from tests.stages.report_samples import Workshop
 from tests.stages.runs import document, lines, made, run_stage
 
@@ -39,7 +39,7 @@ def results(artifact: Artifact) -> dict[str, Any]:
 
 def page(artifact: Artifact) -> tuple[str, set[str]]:
     """The page's text and the ids of its elements; it fetches nothing and runs nothing."""
-    html = artifact.path("report.html").read_text()
+    html = output(artifact, "report.html").read_text()
     links = re.findall(r'\b(?:xlink:href|href|src)="([^"]*)"', html)
     assert [link for link in links if not link.startswith(("#", "data:"))] == []
     assert not re.search(r"<(?:script|iframe|object)|@import|url\((?!#)", html)
@@ -50,7 +50,7 @@ def page(artifact: Artifact) -> tuple[str, set[str]]:
 
 def boxes(artifact: Artifact) -> list[list[str | None]]:
     """The texts of each box in the picture of the workflow."""
-    drawn = ElementTree.parse(artifact.path("figures/workflow.svg"))
+    drawn = ElementTree.parse(output(artifact, "figures/workflow.svg"))
     return [[one.text for one in group.iter(f"{SVG}text")] for group in drawn.iter(f"{SVG}g")]
 
 
@@ -92,7 +92,7 @@ def test_every_figure_is_that_of_the_records(golden: Plan) -> None:
 def test_every_section_is_there_and_no_path(golden: Plan, golden_run: Path) -> None:
     """tests/e2e/test_faults.py compares its bytes with those of a report made again elsewhere."""
     whole = made(golden, "report")
-    text = "".join(file.path.read_text() for file in whole.files.values())
+    text = "".join(Path(file.key).read_text() for file in whole.files.values())
     assert not [path for path in (golden_run, ROOT) if str(path) in text]
     assert page(whole)[1] >= SECTIONS
     assert {box[0] for box in boxes(whole) if box} >= {"ingest", "finetune x4", "transfer x3"}
@@ -127,7 +127,7 @@ def test_what_cannot_be_compared_and_what_is_secret(work: Workshop, tmp_path: Pa
     expected = ["without saying that it was held", "Mine & <yours>", "QNLI in its second version"]
     expected += ["she looked at him & said <b>", "s3://bucket/books, The folder or file 'mine.zip'"]
     assert not [words for words in expected if words not in text]
-    files = "".join(file.path.read_text() for file in artifact.files.values())
+    files = "".join(Path(file.key).read_text() for file in artifact.files.values())
     assert not [word for word in ("secret", "token=1", "/home/me") if word in files]
 
 
@@ -172,7 +172,7 @@ def test_the_paper_s_tables_with_our_medians(work: Workshop, tmp_path: Path) -> 
     assert tables[4]["ours"][0]["values"][-1] is None  # nine tasks make a GLUE score, two do not
     rows = {row["name"]: row["values"][-1] for row in tables[5]["ours"]}
     assert rows == pytest.approx({"ours, full": 57.0, "ours, no_pretraining": 51.0})
-    assert "| paper's GPT | 82.1 | 81.4 | 89.9 |" in artifact.path("report.md").read_text()
+    assert "| paper's GPT | 82.1 | 81.4 | 89.9 |" in output(artifact, "report.md").read_text()
     nine = report(tmp_path, [of_paper(work, task, 1, 0.0) for task in FIGURES])
     glue = next(table for table in results(nine)["tables"] if table["number"] == 4)
     assert glue["ours"][0]["values"][-1] == pytest.approx(72.8, abs=0.05)

@@ -11,7 +11,7 @@ from pipeline.planning.planner import Plan, State
 from stages.finetune import FinetuneSettings
 from stages.task_data import TaskData, TaskDataSettings
 from tests.conftest import write
-from tests.pipeline.inline import MOOR, plan_of, run_inline, write_rte, write_stories
+from tests.pipeline.inline import MOOR, output, plan_of, run_inline, write_rte, write_stories
 from tests.stages.runs import document, lines, made, run_stage
 from tests.stages.test_finetune import SHAPE, random_model, tune
 
@@ -90,14 +90,14 @@ def test_the_test_set_is_predicted_and_scored_where_its_labels_are_public(matrix
 def test_a_submission_is_the_best_cell_of_each_task(matrix: Plan) -> None:
     submission = made(matrix, "submission")
     about = document(submission, "submission.json")
-    archive = zipfile.ZipFile(submission.path("glue.zip"))
+    archive = zipfile.ZipFile(output(submission, "glue.zip"))
     files = {name: archive.read(name) for name in archive.namelist()}
     assert list(files) == about["in_glue_zip"]
     counts = {name: len(data.splitlines()) - 1 for name, data in files.items()}
     assert counts == {"MNLI-m.tsv": 3, "MNLI-mm.tsv": 4, "RTE.tsv": 5}
     chosen = made(matrix, about["cells"]["rte"]["cell"])
-    assert files["RTE.tsv"] == chosen.path("submission/RTE.tsv").read_bytes()
-    assert submission.path("StoryCloze.csv").read_text().startswith("InputStoryid,Answer")
+    assert files["RTE.tsv"] == output(chosen, "submission/RTE.tsv").read_bytes()
+    assert output(submission, "StoryCloze.csv").read_text().startswith("InputStoryid,Answer")
     values = [scores(matrix, CELL.format("rte", lr))["values"]["accuracy"] for lr in (0.001, 0.01)]
     assert about["cells"]["rte"]["dev"] == chosen.summary["accuracy"] == max(values)
 

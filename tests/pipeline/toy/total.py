@@ -30,7 +30,7 @@ class Total(Stage):
                 os.kill(os.getpid(), 9)
             raise ZeroDivisionError("failing on purpose")
         numbers = context.input("tests.pipeline.toy.numbers")
-        values = [int(file.path.read_text()) for file in numbers.under("")]
+        values = [int(context.fetch(file).read_text()) for file in numbers.under("")]
         total = sum(values) * settings.factor
         with context.open("total.txt") as file:
             file.write(f"{total:g}\n".encode())
