@@ -35,6 +35,14 @@ def short(value: Any) -> str:
     return number(value)
 
 
+def size(value: int) -> str:
+    """Bytes, in thousands: 812 B, 4.2 kB, 1.31 GB."""
+    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if value >= limit:
+            return f"{value / limit:.3g} {unit}"
+    return f"{value} B"
+
+
 def points(value: Any) -> str:
     """A score in per cent, with one decimal."""
     return MISSING if value is None else f"{value:.1f}"

@@ -11,6 +11,7 @@ import shlex
 import sys
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,11 +42,13 @@ from pipeline.commands.options import (
 from pipeline.commands.pack import pack
 from pipeline.commands.path import path
 from pipeline.commands.trace import trace
+from pipeline.commands.verify import gc, verify
 from pipeline.last_run import remember
 from pipeline.planning.planner import Entry, Plan, Selection, State, make_plan
 from pipeline.ray_access import prepare, set_environment
 from pipeline.store.base import Store
 from pipeline.store.lease import HeldError
+from pipeline.store.record import DamagedArtifact
 from pipeline.workflow.user_code import ROOT
 
 INVALID, HELD, INTERRUPTED = 2, 3, 130
@@ -58,7 +61,7 @@ app = typer.Typer(
 )  # fmt: skip
 track = typer.Typer(help="Send pending MLflow records.", no_args_is_help=True)
 app.add_typer(track, name="track")
-for command in (trace, describe, pack, path, diff.diff, doctor.doctor, init):
+for command in (trace, describe, verify, gc, pack, path, diff.diff, doctor.doctor, init):
     app.command()(command)
 task_commands.add(app)
 
@@ -95,18 +98,31 @@ def run(options: RunOptions, address: Address = None) -> None:
     """
     if not options.dry_run:
         set_environment(address)
+    limit = options.repair_seconds
     plan = make_plan(options.read(), Store.at(options.store), options.selection())
+    _check_report(plan)
     if options.dry_run:
         _print_plan(plan)
         return
     if not plan.to_run:
-        remember(plan)
+        with suppress(OSError):  # a store that is read only has all one asked for
+            remember(plan)
         _print_done(plan)
         return
-    raise typer.Exit(_run(plan, prepare(address)))
+    raise typer.Exit(_run(plan, prepare(address), limit))
 
 
-def _run(plan: Plan, address: str | None) -> int:
+def _check_report(plan: Plan) -> None:
+    """A report that is shown as it is, and is damaged, is made again."""
+    for entry in plan.entries.values():
+        if entry.cell.uses == "report" and entry.state is State.DONE and entry.artifact:
+            try:
+                plan.store.fetch(entry.artifact.file(REPORT))
+            except DamagedArtifact as damage:
+                entry.state, entry.reasons, entry.run = State.STALE, [str(damage)], True
+
+
+def _run(plan: Plan, address: str | None, repair_limit: float) -> int:
     from pipeline.display import Display
     from pipeline.runner import Runner
 
@@ -114,7 +130,7 @@ def _run(plan: Plan, address: str | None) -> int:
     display = Display(len(plan.entries))
     began = time.monotonic()
     try:
-        outcome = Runner(plan, name, address, display).run()
+        outcome = Runner(plan, name, address, display, repair_limit).run()
     except KeyboardInterrupt:
         print("gpt1: interrupted; run the same command to resume", file=sys.stderr)
         return INTERRUPTED

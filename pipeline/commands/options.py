@@ -20,6 +20,7 @@ from pipeline.planning.planner import Selection, make_plan
 from pipeline.store.base import Store
 from pipeline.workflow.expand import Workflow
 from pipeline.workflow.load import read
+from pipeline.workflow.schema import seconds
 
 WORKFLOW = Path("workflow.yaml")
 
@@ -172,9 +173,25 @@ class RunOptions:
         typer.Option("--code", help="If a stage's code has changed since it ran: warn or rerun."),
     ] = "warn"
 
+    repair_limit: Annotated[
+        str,
+        typer.Option(
+            "--repair-limit",
+            help="Longest work to make damaged artifacts again without being asked: 30m, 2h.",
+        ),
+    ] = "1h"
+
     def __post_init__(self) -> None:
         if self.code not in ("warn", "rerun"):
             raise UserError(f"--code {self.code}: expected warn or rerun")
+
+    @property
+    def repair_seconds(self) -> float:
+        """The limit. UserError when it is no duration."""
+        try:
+            return float(seconds(self.repair_limit))
+        except ValueError as error:
+            raise UserError(f"--repair-limit {self.repair_limit}: {error}") from None
 
     def read(self) -> Workflow:
         """The workflow of these options."""

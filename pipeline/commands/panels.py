@@ -7,9 +7,9 @@ from typer.models import CommandInfo, TyperInfo
 
 PANELS = {
     "Run the workflow": ("run", "plan", "submit", "jobs", "logs", "stop", "pack"),
-    "Inspect it": ("status", "graph", "path", "diff", "trace", "describe", "ui", "track"),
+    "Inspect it": ("status", "graph", "path", "diff", "trace", "describe", "verify", "ui", "track"),
     "Use the models": ("generate", "predict", "perplexity", "import", "export"),
-    "Set up": ("init", "doctor", "tasks", "data"),
+    "Set up": ("init", "doctor", "tasks", "data", "gc"),
 }
 """In the order of the help page; a command that is not listed comes at its end."""
 

@@ -37,6 +37,8 @@ from pipeline.store.record import (
 from stages.contract import Artifact, StoredFile, StoredFolder
 
 BEGUN, FAILURE = "begun.json", "failure.json"
+DAMAGED = "damaged.json"
+"""At the top of a store: the files that `gpt1 verify` found damaged, with their recorded sha256."""
 UNREADABLE = "unreadable"
 RESERVED = {"beats", "cache", "leases", "locks", "mlflow-artifacts", "outbox"}
 """Folders of a store that are no kinds of stages."""
@@ -348,6 +350,8 @@ class Store:
         path = self.fetch(file)
         if not self.shared:
             self.objects.upload(name, path, file.sha256)
+            return
+        if (self.root / name).resolve() == path:
             return
         private = self.root / f".{name}-{secrets.token_hex(4)}"
         private.symlink_to(file.key)

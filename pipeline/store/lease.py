@@ -24,8 +24,8 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO
@@ -97,6 +97,33 @@ class Leases:
         self._dead: set[str] = set()
 
     @property
+    def token(self) -> str:
+        """What tells this run's heartbeat from others'."""
+        return self._me.token
+
+    def held(self) -> dict[str, Holder]:
+        """The jobs that others hold, or may hold: of runs on other hosts that is not known."""
+        jobs = [job for job in self._numbers(f"{LEASES}/") if job != GUARD]
+        last = self._store.all(self._look, jobs)
+        return {
+            job: lease.holder
+            for job, lease in zip(jobs, last, strict=True)
+            if lease.holder and self._is_alive(lease) is not False
+        }
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else takes leases meanwhile."""
+        if self._lock is None:  # first: who takes many from a slow store must not look dead
+            self._begin()
+        while self._take(GUARD):
+            time.sleep(LOOK)
+        try:
+            yield
+        finally:
+            self._give_back([GUARD])
+
+    @property
     def lost(self) -> dict[str, str]:
         """Jobs that another run has taken over, and by whom."""
         return dict(self._lost)
@@ -108,15 +135,9 @@ class Leases:
         new = [job for job in jobs if job not in self._held]
         if not new:
             return
-        if self._lock is None:  # first: who takes many from a slow store must not look dead
-            self._begin()
-        while self._take(GUARD):
-            time.sleep(LOOK)
-        try:
+        with self.alone():
             known = self._numbers(f"{LEASES}/")
             found = self._store.all(lambda job: self._take(job, job not in known), new)
-        finally:
-            self._give_back([GUARD])
         refused = [(job, holder) for job, holder in zip(new, found, strict=True) if holder]
         if refused:
             self._give_back([job for job, holder in zip(new, found, strict=True) if not holder])

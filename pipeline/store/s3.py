@@ -13,6 +13,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -33,6 +34,7 @@ FIRST_PATIENCE = 20.0  # seconds for the first answer: an address that is wrong 
 PATIENCE = 900.0  # seconds a running workflow waits for a server that does not answer
 LONGEST_PAUSE = 5.0  # seconds between two tries
 CHUNK = 1 << 20
+AT_ONCE = 16  # deletions under way at one time
 WHOLE = 64 << 20  # bytes; larger files are uploaded in pieces
 BUSY = {
     "InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "Throttling",
@@ -219,6 +221,13 @@ class S3Objects:
     def remove(self, keys: Iterable[str]) -> None:
         for key in keys:
             self._ask(f"delete {key}", functools.partial(self._remove, key))
+
+    def remove_folder(self, prefix: str) -> None:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(lambda entry: self.remove([entry.key]), self.entries(prefix)))
+
+    def unfinished(self, age: float) -> list[ListedObject]:  # noqa: ARG002
+        return []  # an upload that is not finished is no object
 
     def _page(self, arguments: dict[str, Any], client: Any) -> Any:
         return client.list_objects_v2(Bucket=self.bucket, **arguments)

@@ -1,0 +1,83 @@
+"""`gpt1 verify` and `gpt1 gc`: what is damaged in a store, and what nobody needs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from gpt1.wording import counted, size
+from pipeline.commands.options import Json, StoreOption, flag
+from pipeline.display import Display
+from pipeline.last_run import last_run
+from pipeline.store.base import Store
+from pipeline.store.inventory import Finding, damage, garbage, remove
+from pipeline.store.lease import Leases
+
+
+def verify(store: StoreOption = "store", as_json: Json = False) -> None:
+    """Compare every file of the store with its record, and list what nobody needs.
+
+    `gpt1 run` makes again what is found damaged. Exit status: 0 nothing is damaged, 1 something is.
+    """
+    display = Display(stream=sys.stderr)
+    display.cell_started("verify", "every file of every record")
+    found = list(
+        damage(
+            Store.existing(store),
+            lambda done, total: display.cell_progress("verify", done / 1e6, total / 1e6, "MB"),
+        )
+    )
+    display.close()
+    wrong = [one for one in found if one.kind != "attempt"]
+    if as_json:
+        print(json.dumps([asdict(one) for one in found], indent=1))
+    else:
+        for one in found:
+            print(_line(one))
+        unused = [one for one in found if one.kind == "attempt"]
+        print(
+            f"{counted(len(wrong), 'problem')} found; {counted(len(unused), 'unused attempt')},"
+            f" {size(sum(one.size for one in unused))}"
+        )
+        if wrong:
+            print("`gpt1 run` makes damaged artifacts again")
+        if unused:
+            print("`gpt1 gc` deletes what nobody needs")
+    raise typer.Exit(1 if wrong else 0)
+
+
+def gc(
+    store: StoreOption = "store",
+    dry_run: Annotated[bool, flag("--dry-run", "List what would go; delete nothing.")] = False,
+) -> None:
+    """Delete attempts that no result uses, and other leftovers.
+
+    Results stay, and what the last run, or one that is alive, may continue from.
+    """
+    opened = Store.existing(store)
+    last = last_run(opened)
+    leases = Leases(opened, "gc", info=print)
+    try:
+        with leases.alone():
+            found = list(garbage(opened, set(last.cells.values()) if last else (), leases))
+            for one in found:
+                print(_line(one))
+                if not dry_run:
+                    remove(opened, one)
+    finally:
+        leases.release()
+    kinds = Counter(one.kind for one in found)
+    what = ", ".join(counted(number, kind) for kind, number in kinds.items()) or "nothing"
+    print(
+        f"{'would delete' if dry_run else 'deleted'} {what}, {size(sum(one.size for one in found))}"
+    )
+
+
+def _line(found: Finding) -> str:
+    more = f" ({size(found.size)})" if found.size else ""
+    return f"{found.kind}: {found.key}: {found.what}{more}"
