@@ -177,7 +177,7 @@ class RunOptions:
         str,
         typer.Option(
             "--repair-limit",
-            help="Longest work to make damaged artifacts again without being asked: 30m, 2h.",
+            help="Make damaged artifacts again if that takes at most this long.",
         ),
     ] = "1h"
 

@@ -20,9 +20,9 @@ from pipeline.store.lease import Leases
 
 
 def verify(store: StoreOption = "store", as_json: Json = False) -> None:
-    """Compare every file of the store with its record, and list what nobody needs.
+    """Compare every file of the store with its record; list unused attempts.
 
-    `gpt1 run` makes again what is found damaged. Exit status: 0 nothing is damaged, 1 something is.
+    `gpt1 run` then makes damaged artifacts again. Exit status 1: something is damaged.
     """
     display = Display(stream=sys.stderr)
     display.cell_started("verify", "every file of every record")
@@ -55,10 +55,7 @@ def gc(
     store: StoreOption = "store",
     dry_run: Annotated[bool, flag("--dry-run", "List what would go; delete nothing.")] = False,
 ) -> None:
-    """Delete attempts that no result uses, and other leftovers.
-
-    Results stay, and what the last run, or one that is alive, may continue from.
-    """
+    """Delete attempts that no result uses and no run may continue, and other leftovers."""
     opened = Store.existing(store)
     last = last_run(opened)
     leases = Leases(opened, "gc", info=print)

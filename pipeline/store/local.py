@@ -58,6 +58,11 @@ class LocalObjects:
             return (self.root / key).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise UserError(
+                f"{self.root / key}: cannot be read ({error.strerror}); check the disk, and who may"
+                " read it"
+            ) from None
 
     def write(self, key: str, data: bytes) -> None:
         replace_file(self.root / key, data)
