@@ -344,7 +344,8 @@ def main() -> None:
         print(f"gpt1: {error}", file=sys.stderr)
         raise SystemExit(HELD) from None
     except OSError as error:
-        if error.errno not in (errno.ENAMETOOLONG, errno.EACCES) or error.filename is None:
+        known = (errno.ENAMETOOLONG, errno.EACCES, errno.EROFS, errno.ENOSPC)
+        if error.errno not in known or error.filename is None:
             raise
         print(f"gpt1: {error.filename}: {error.strerror}; use another path", file=sys.stderr)
         raise SystemExit(INVALID) from None

@@ -29,7 +29,9 @@ def verify(store: StoreOption = "store", as_json: Json = False) -> None:
     found = list(
         damage(
             Store.existing(store),
-            lambda done, total: display.cell_progress("verify", done / 1e6, total / 1e6, "MB"),
+            lambda done, total: display.cell_progress(
+                "verify", round(done / 1e6, 1), round(total / 1e6, 1), "MB"
+            ),
         )
     )
     display.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pipeline.store.base import DAMAGED, UNREADABLE, Store
@@ -48,7 +49,8 @@ def damage(
         done += file.size
         progress(done, total)
     yield from _unused(snapshot, records)
-    store.leave(store.root, DAMAGED, {k: files[k].sha256 for k in found if k in files})
+    with suppress(OSError):  # a store that is read only
+        store.leave(store.root, DAMAGED, {k: files[k].sha256 for k in found if k in files})
 
 
 def garbage(store: Store, needed: Collection[str], leases: Leases) -> Iterator[Finding]:
@@ -80,7 +82,8 @@ def garbage(store: Store, needed: Collection[str], leases: Leases) -> Iterator[F
     alive = {leases.token, *(holder.token for holder in held.values())}
     for entry in store.objects.entries(f"{BEATS}/"):
         if entry.key.removeprefix(f"{BEATS}/") not in alive:
-            yield Finding("leftover", entry.key, "the heartbeat of a run that has ended", entry.size)
+            what = "the heartbeat of a run that has ended"
+            yield Finding("leftover", entry.key, what, entry.size)
 
 
 def remove(store: Store, found: Finding) -> None:

@@ -7,8 +7,8 @@
 A lease is taken by creating the next number if there is none, which one of many does:
 
     free        there is no number, or the last one says `released`
-    held        its holder lives: on its own host the holder's lock decides at once; from elsewhere,
-                `beats/` must change within EXPIRY of the observer's clock, whatever other clocks say
+    held        its holder lives: on its own host the holder's lock decides at once; from elsewhere
+                `beats/` must change within EXPIRY of the observer's clock; no other clock counts
     abandoned   its holder is dead, or the number cannot be read: the next one takes over
 
 Several are taken together or not at all, one run at a time (GUARD), so of two runs that want the
@@ -83,7 +83,9 @@ class Leases:
     `info` gets a line when something is waited for, or set aside.
     """
 
-    def __init__(self, store: Store, run: str, info: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, store: Store, run: str, info: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._store, self._objects, self._info = store, store.objects, info
         token = secrets.token_hex(8)
         self._me = Holder(run, socket.gethostname(), host_id(), os.getpid(), token)

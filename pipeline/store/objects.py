@@ -1,4 +1,4 @@
-"""What a store is built on: objects, each with a key, in a folder (local.py) or a bucket (s3.py)."""
+"""What a store is built on: objects by key, in a folder (local.py) or a bucket (s3.py)."""
 
 from __future__ import annotations
 
