@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from gpt1 import fault
-from gpt1.files import file_sha256
+from gpt1.train.checkpoint import file_sha256
 from pipeline.planning.fingerprint import canonical, fingerprint
 from pipeline.planning.provenance import provenance
 from pipeline.store.atomic import HashingWriter

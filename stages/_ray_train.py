@@ -28,7 +28,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from gpt1 import fault
 from gpt1.errors import StoppedError, UserError
-from gpt1.files import file_sha256
+from gpt1.train.checkpoint import file_sha256
 from gpt1.train.config import PretrainConfig, RuntimeConfig
 from gpt1.train.dist import Stopped
 from gpt1.train.trainer import pretrain

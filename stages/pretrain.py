@@ -141,7 +141,7 @@ def _initial(external_files: Sequence[ExternalFile]) -> ExternalFile | None:
 
 
 def _sha256(weights: ExternalFile) -> str:
-    from gpt1.files import file_sha256
+    from gpt1.train.checkpoint import file_sha256
 
     return weights.digest or file_sha256(weights.path)
 

@@ -24,12 +24,12 @@ from typing import Any
 import torch
 
 from gpt1.errors import UserError
-from gpt1.files import file_sha256
 from gpt1.tasks.example import Example
 from gpt1.tasks.files import TASK_FILE, load_task, sample_places
 from gpt1.tasks.job import FinetuneJob, load_pretrained, random_model, run_job
 from gpt1.tasks.metrics import score_line
 from gpt1.tasks.pieces import Pieces, load_pieces, select_pieces
+from gpt1.train.checkpoint import file_sha256
 from gpt1.train.trainer import ConsoleReporter, Reporter
 from gpt1.weights.store import MODEL_FILE
 

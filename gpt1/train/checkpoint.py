@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections import defaultdict
@@ -40,7 +41,6 @@ from safetensors import SafetensorError, safe_open
 
 from gpt1 import fault
 from gpt1.errors import UserError
-from gpt1.files import file_sha256, sync
 from gpt1.paths import leads_out
 
 if TYPE_CHECKING:  # the stages' contract imports this file, and must not import torch
@@ -496,6 +496,21 @@ def newest_step(files: Iterable[str]) -> int:
 def describe_file(file: Path) -> FileDigest:
     """Size and sha256 of a file."""
     return FileDigest(size=file.stat().st_size, sha256=file_sha256(file))
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Make sure that the contents of a file, or the entries of a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _compare(name: str, found: FileDigest, expected: FileDigest) -> None:

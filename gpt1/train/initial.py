@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from gpt1.errors import UserError
-from gpt1.files import file_sha256
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.text.vocabulary import Vocabulary
+from gpt1.train.checkpoint import file_sha256
 from gpt1.train.config import RuntimeConfig
 from gpt1.weights.checkpoint import load_checkpoint
 from gpt1.weights.store import MODEL_FILE, build_model

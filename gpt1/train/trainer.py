@@ -32,7 +32,6 @@ from gpt1 import fault
 from gpt1.data.sequences import SequenceSampler
 from gpt1.data.shards import TokenShards
 from gpt1.errors import UserError
-from gpt1.files import file_sha256
 from gpt1.generate import Sampling, generate
 from gpt1.model.gpt import GPT, LanguageModelling
 from gpt1.rng import generator
@@ -44,6 +43,7 @@ from gpt1.train.checkpoint import (
     CheckpointManager,
     CheckpointStorage,
     RetentionPolicy,
+    file_sha256,
 )
 from gpt1.train.config import PretrainConfig, RuntimeConfig, differing
 from gpt1.train.deepspeed_engine import DeepSpeedEngine

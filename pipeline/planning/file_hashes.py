@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt1.errors import UserError
-from gpt1.files import file_sha256
+from gpt1.train.checkpoint import file_sha256
 from pipeline.store.atomic import read_signed, replace_file, sign, to_json
 from pipeline.store.base import UNREADABLE
 from stages.contract import ExternalFile

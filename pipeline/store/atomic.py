@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from gpt1.files import sync
+from gpt1.train.checkpoint import sync
 
 PRIVATE = ".private-"
 """How the names of files begin that a process has not finished."""

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from pipeline.store.base import DAMAGED, UNREADABLE, Store
-from pipeline.store.lease import BEATS, Leases
+from pipeline.store.lease import Leases
 from pipeline.store.record import PARTS, ArtifactRecord, RecordedFile, record_number
 from pipeline.store.snapshot import StoreSnapshot
 
@@ -79,11 +79,8 @@ def garbage(store: Store, needed: Collection[str], leases: Leases) -> Iterator[F
                     yield Finding("set aside", f"{stage}/{fingerprint}/{name}", what, entry.size)
     for entry in store.objects.unfinished(ABANDONED):
         yield Finding("leftover", entry.key, "a process has not finished it", entry.size)
-    alive = {leases.token, *(holder.token for holder in held.values())}
-    for entry in store.objects.entries(f"{BEATS}/"):
-        if entry.key.removeprefix(f"{BEATS}/") not in alive:
-            what = "the heartbeat of a run that has ended"
-            yield Finding("leftover", entry.key, what, entry.size)
+    for entry in leases.leftovers(held.values()):
+        yield Finding("leftover", entry.key, "of a run that has ended", entry.size)
 
 
 def remove(store: Store, found: Finding) -> None:

@@ -35,6 +35,7 @@ from gpt1.wording import span
 from pipeline.store.atomic import read_signed, sign, to_json
 from pipeline.store.base import UNREADABLE, Store
 from pipeline.store.cache import host_id
+from pipeline.store.objects import ListedObject
 
 HEARTBEAT = 5.0  # seconds
 EXPIRY = 60.0  # seconds without a heartbeat after which a holder on another host counts as dead
@@ -98,11 +99,6 @@ class Leases:
         self._watched: dict[str, tuple[bytes | None, float]] = {}
         self._dead: set[str] = set()
 
-    @property
-    def token(self) -> str:
-        """What tells this run's heartbeat from others'."""
-        return self._me.token
-
     def held(self) -> dict[str, Holder]:
         """The jobs that others hold, or may hold: of runs on other hosts that is not known."""
         jobs = [job for job in self._numbers(f"{LEASES}/") if job != GUARD]
@@ -112,6 +108,17 @@ class Leases:
             for job, lease in zip(jobs, last, strict=True)
             if lease.holder and self._is_alive(lease) is not False
         }
+
+    def leftovers(self, alive: Iterable[Holder]) -> list[ListedObject]:
+        """Heartbeats and locks of runs that have ended."""
+        tokens = {self._me.token, *(holder.token for holder in alive)}
+        return [
+            entry
+            for folder in (BEATS, DRIVERS)
+            for entry in self._objects.entries(f"{folder}/")
+            if entry.key.rpartition("/")[2] not in tokens
+            and _is_locked(self._store.root / DRIVERS / entry.key.rpartition("/")[2]) is not True
+        ]
 
     @contextmanager
     def alone(self) -> Iterator[None]:

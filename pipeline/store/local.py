@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt1.errors import UserError
-from gpt1.files import file_sha256, sync
-from gpt1.train.checkpoint import CheckpointStorage, FolderStorage
+from gpt1.train.checkpoint import CheckpointStorage, FolderStorage, file_sha256, sync
 from pipeline.store.atomic import PRIVATE, create_file, replace_file
 from pipeline.store.objects import ListedObject
 

@@ -22,8 +22,7 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 from gpt1.errors import UserError
-from gpt1.files import file_sha256
-from gpt1.train.checkpoint import CheckpointStorage
+from gpt1.train.checkpoint import CheckpointStorage, file_sha256
 from gpt1.wording import span
 from pipeline.store import cache
 from pipeline.store.objects import ListedObject

@@ -17,7 +17,6 @@ import pytest
 import torch
 
 from gpt1.errors import UserError
-from gpt1.files import file_sha256
 from gpt1.train.checkpoint import (
     HISTORY,
     MANIFEST,
@@ -30,6 +29,7 @@ from gpt1.train.checkpoint import (
     RetentionPolicy,
     TrainingState,
     content_sha256,
+    file_sha256,
     step_name,
 )
 from gpt1.train.dist import DistContext

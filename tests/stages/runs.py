@@ -10,7 +10,7 @@ from gpt1.corpus.book import Book
 from gpt1.corpus.parts import read_books
 from gpt1.corpus.split import SplitRow
 from gpt1.corpus.split_table import read_split
-from gpt1.files import file_sha256
+from gpt1.train.checkpoint import file_sha256
 from pipeline.context import Job, run_cell
 from pipeline.events import PrintReporter
 from pipeline.planning.planner import Plan, Selection
