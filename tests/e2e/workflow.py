@@ -46,9 +46,12 @@ def begin(log: Path, *words: str | Path, **about: str) -> subprocess.Popen[bytes
 
 
 def records(store: Path, kind: str = "*") -> dict[str, Record]:
-    """All published records by cell (parts have the names of their parts), of one kind of stage."""
-    found = [json.loads(path.read_text()) for path in sorted(store.glob(f"{kind}/*/record.json"))]
-    return {f"{record['stage']}/{record['cell']}": record for record in found}
+    """All records that count, by cell (parts have the names of their parts), of one kind of
+    stage.
+    """
+    found = [json.loads(path.read_text()) for path in sorted(store.glob(f"{kind}/*/record*.json"))]
+    live = [record for record in found if not record["withdrawn"]]
+    return {f"{record['stage']}/{record['cell']}": record for record in live}
 
 
 def outputs(store: Path) -> dict[str, str]:

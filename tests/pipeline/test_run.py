@@ -1,11 +1,14 @@
 """The command `gpt1 run` on a real Ray with small stages: every way a run can end."""
 
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.store.atomic import create_file
+from pipeline.store.lease import Holder
 from tests.e2e.workflow import begin
 from tests.e2e.workflow import records as records_of
 from tests.pipeline.inline import TOY, write_numbers
@@ -122,3 +125,24 @@ def test_two_runs_on_one_store_and_a_killed_driver(tmp_path: Path, ray_head: Clu
     parts = after["numbers"]["parts"]
     assert (parts["reused"] >= len(made) >= 2, parts["reused"] + parts["made"]) == (True, 6)
     assert statuses(tmp_path) == ["FINISHED"] * 5 + ["KILLED"]
+
+
+def test_a_job_that_another_run_took_over_is_ended(
+    tmp_path: Path, ray_head: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our driver slept too long; its lease has a higher number now."""
+    monkeypatch.setattr("pipeline.store.lease.HEARTBEAT", 0.1)
+    monkeypatch.setattr("pipeline.store.lease.EXPIRY", 0.3)
+    write_numbers(tmp_path / "numbers")
+
+    def take_over() -> None:
+        wait_until(lambda: list(tmp_path.glob("store/leases/*total/*/*")), "a lease")
+        [lease] = tmp_path.glob("store/leases/*total/*/*")
+        other = Holder("later", "elsewhere", "", 1, "token").to_bytes()
+        create_file(lease.with_name("000002.json"), other)
+
+    thread = threading.Thread(target=take_over)
+    thread.start()
+    ended = gpt1(*words(tmp_path, "total.factor=2", "total.sleep=60"), cluster=ray_head)
+    thread.join()
+    assert (ended.status, "run later on elsewhere has taken" in ended.err) == (1, True), ended
