@@ -198,7 +198,7 @@ def _unpublished(
             snapshot.store.failure(attempts[-1]), _parts_made(snapshot, cell, attempts)
         )
         if failure is not None:
-            reason = failure.error.splitlines()[0]
+            reason = (failure.error.splitlines() or ["no reason was recorded"])[0]
             stopped = State.STOPPED, [reason, *parts]
             return stopped if failure.stopped else (State.FAILED, [reason])
         return State.PARTIAL, parts or [counted(len(attempts), "unfinished attempt")]

@@ -12,6 +12,7 @@ it. Nobody reads a file without having compared it with its record: see `Store.f
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -40,6 +41,8 @@ BEGUN, FAILURE = "begun.json", "failure.json"
 DAMAGED = "damaged.json"
 """At the top of a store: the files that `gpt1 verify` found damaged, with their recorded sha256."""
 UNREADABLE = "unreadable"
+ATTEMPT = re.compile(r"\d{8}-\d{6}\.\d{6}-[0-9a-f]{6}")
+"""Names of attempts."""
 RESERVED = {"beats", "cache", "leases", "locks", "mlflow-artifacts", "outbox"}
 """Folders of a store that are no kinds of stages."""
 AT_ONCE = 16  # requests under way at one time

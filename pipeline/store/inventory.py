@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from pipeline.store.base import DAMAGED, UNREADABLE, Store
+from pipeline.store.base import ATTEMPT, DAMAGED, UNREADABLE, Store
 from pipeline.store.lease import Leases
 from pipeline.store.record import PARTS, ArtifactRecord, RecordedFile, record_number
 from pipeline.store.snapshot import StoreSnapshot
@@ -121,7 +121,7 @@ def _unused(snapshot: StoreSnapshot, records: Collection[ArtifactRecord]) -> Ite
             sizes: dict[str, int] = {}
             for name, entry in listed.items():
                 attempt, slash, _ = name.partition("/")
-                if slash:
+                if slash and ATTEMPT.fullmatch(attempt):
                     sizes[attempt] = sizes.get(attempt, 0) + entry.size
             for attempt, size in sorted(sizes.items()):
                 key = f"{stage}/{fingerprint}/{attempt}"

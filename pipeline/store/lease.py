@@ -196,6 +196,7 @@ class Leases:
                 return last.holder
             elif self._objects.create(_key(job, last.number + 1), self._me.to_bytes()):
                 self._held[job] = last.number + 1
+                self._lost.pop(job, None)
                 self._tidy(job, last)
                 return None
 

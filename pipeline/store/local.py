@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterable
@@ -83,9 +84,10 @@ class LocalObjects:
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(f"{key}/")
                 elif not entry.name.startswith(PRIVATE):
-                    status = entry.stat(follow_symlinks=False)
-                    mark = f"{status.st_ino}-{status.st_mtime_ns}"
-                    found.append(ListedObject(key, status.st_size, mark))
+                    with suppress(FileNotFoundError):  # deleted since it was listed
+                        status = entry.stat(follow_symlinks=False)
+                        mark = f"{status.st_ino}-{status.st_mtime_ns}"
+                        found.append(ListedObject(key, status.st_size, mark))
         return found
 
     def folders(self) -> list[str]:
@@ -104,8 +106,8 @@ class LocalObjects:
         found = []
         for path in self.root.rglob(f"{PRIVATE}*"):
             with suppress(OSError):
-                status = path.lstat()
-                if path.is_file() and time.time() - status.st_mtime > age:
+                status, is_ours = path.lstat(), re.fullmatch(PRIVATE + "[0-9a-f]{32}", path.name)
+                if is_ours and path.is_file() and time.time() - status.st_mtime > age:
                     key = path.relative_to(self.root).as_posix()
                     found.append(ListedObject(key, status.st_size, ""))
         return found
