@@ -255,9 +255,8 @@ def locked(root: Path, key: str, wait: bool = True) -> Iterator[None]:
     several may do the same.
     """
     number = int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) % LOCKS
-    with suppress(FileExistsError):
-        (root / "locks").mkdir(exist_ok=True)
     try:
+        (root / "locks").mkdir(parents=True, exist_ok=True)
         file = (root / "locks" / f"{number:02x}").open("a")
     except OSError:
         yield
