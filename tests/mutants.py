@@ -28,6 +28,9 @@ MUTANTS: dict[str, tuple[str, ...]] = {
     "a lease never released": (
         "pipeline/store/lease.py", "self._give_back(list(self._held))", "pass",
         "pipeline/test_store_contract.py"),
+    "a part taken unchecked": (
+        "pipeline/context.py", "damage |= snapshot.damage(last.record)", "pass",
+        "pipeline/test_plan.py"),
     "a file taken unchecked": (
         "pipeline/store/base.py", "if found != file.sha256:", "if found is None:",
         "pipeline/test_store_contract.py"),
