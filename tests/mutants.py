@@ -26,10 +26,14 @@ MUTANTS: dict[str, tuple[str, ...]] = {
         "gpt1/train/checkpoint.py", "if found != expected:", "if False:",
         "pipeline/test_checkpoints.py"),
     "a lease never released": (
-        "pipeline/store/lease.py", "word.remove()", "pass", "pipeline/test_store_contract.py"),
+        "pipeline/store/lease.py", "self._give_back(list(self._held))", "pass",
+        "pipeline/test_store_contract.py"),
     "a part taken unchecked": (
-        "pipeline/context.py", "if seen.damage(found) if found", "if False if found",
+        "pipeline/context.py", "damage |= snapshot.damage(last.record)", "pass",
         "pipeline/test_plan.py"),
+    "a file taken unchecked": (
+        "pipeline/store/base.py", "if found != file.sha256:", "if found is None:",
+        "pipeline/test_store_contract.py"),
     "order that depends on ranks": (
         "gpt1/train/trainer.py", "range(ranks.rank, config.batch_size // size, ranks.world)",
         "range(config.batch_size // size // ranks.world)", "gpt1/test_train_elastic.py"),

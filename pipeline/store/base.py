@@ -204,7 +204,7 @@ class Store:
             if data is None:
                 return last
             last = read_record(data, number, stage, fingerprint)
-            if last.record or last.problem:
+            if last.record:  # one that cannot be read may have been withdrawn before
                 return last
 
     def record(self, stage: str, fingerprint: str) -> ArtifactRecord | None:

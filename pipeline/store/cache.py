@@ -256,7 +256,7 @@ def locked(root: Path, key: str, wait: bool = True) -> Iterator[None]:
     """
     number = int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) % LOCKS
     try:
-        (root / "locks").mkdir(exist_ok=True)
+        (root / "locks").mkdir(parents=True, exist_ok=True)
         file = (root / "locks" / f"{number:02x}").open("a")
     except OSError:
         yield

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,18 +69,25 @@ def publish(
     with outputs.open(VALUE) as file:
         file.write(value.encode())
     outputs.declare(WHEN, volatile=True).write_text(attempt.name)
-    made = outputs.close()
     if gate is not None:
         gate.wait()
-    return store.publish(
-        ArtifactRecord(
-            stage=stage, fingerprint=fingerprint, attempt=attempt.name, cell="cell",
-            digest=content_digest(made), files=recorded(made), summary={"value": value},
-        )
-    )
+    return publish_all(store, outputs, {"value": value})
+
+
+def publish_all(store: Store, outputs: Outputs, summary: Mapping[str, Any] = {}) -> bool:
+    """Publish the files of an attempt."""
+    place = zip(("stage", "fingerprint", "attempt"), outputs.folder.parts[-3:], strict=True)
+    files = outputs.close()
+    made = {"digest": content_digest(files), "files": recorded(files), "summary": summary}
+    return store.publish(ArtifactRecord(cell="cell", **dict(place), **made))
 
 
 def published(store: Store, fingerprint: str = "print", stage: str = "stage") -> Artifact:
     """What is published there."""
     found: Any = store.artifact(stage, fingerprint)
     return found
+
+
+def read(store: Store, found: Artifact, name: str) -> str:
+    """The text of one of its files."""
+    return store.fetch(found.file(name)).read_text()

@@ -1,10 +1,10 @@
 """What every store promises, asked of one in a folder and of one on S3 (moto's server)."""
 
 import hashlib
-import json
 import multiprocessing
 import os
 import pickle
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -12,19 +12,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from pipeline.parts import Outputs
-from pipeline.store.base import Failure, Store
-from pipeline.store.lease import HeldError, Leases
-from pipeline.store.objects import Objects
-from tests.conftest import refuses
-from tests.pipeline.conftest import VALUE, WHEN, Move, Patch, publish, published
+from pipeline.store import lease
+from pipeline.store.base import Failure, LastRecord, Store, read_record
+from pipeline.store.lease import HeldError, Holder, Leases
+from pipeline.store.record import ArtifactRecord, DamagedArtifact
+from pipeline.store.snapshot import StoreSnapshot
+from stages.contract import StoredFolder
+from tests.pipeline.conftest import VALUE, WHEN, Move, Patch, publish, publish_all, published, read
 from tests.servers.process import wait_until
 
 FORK = multiprocessing.get_context("fork")
 WRITERS = 6
+PLACE = ("stage", "print")
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -34,26 +36,12 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return Store.at(tmp_path / "store" if is_folder else request.getfixturevalue("s3_store"))
 
 
-def put(store: Store, key: str, data: bytes | None) -> None:
-    """Write into a store what no store would write; None removes the file."""
-    if store.where.startswith("s3://"):
-        there = Objects.at(store.where)
-        _ = there.remove([key]) if data is None else there.write(key, data)
-    else:
-        (store.root / key).parent.mkdir(parents=True, exist_ok=True)
-        _ = (store.root / key).unlink() if data is None else (store.root / key).write_bytes(data)
-
-
-def key_of(store: Store, name: str = VALUE) -> str:
-    return str((store.record("stage", "print") or {})["files"][name]["path"])
-
-
-def race(work: Callable[[Store, int, Any], Any], store: Store) -> list[Any]:
+def race(work: Callable[[int, Any], Any]) -> list[Any]:
     """What `work` gives in each of several processes, which all live until the last one is done."""
     gate, results = FORK.Barrier(WRITERS), FORK.Queue()
 
     def run(number: int) -> None:
-        results.put(work(store, number, gate))
+        results.put(work(number, gate))
         gate.wait()
 
     racers = [FORK.Process(target=run, args=(number,)) for number in range(WRITERS)]
@@ -69,25 +57,23 @@ def race(work: Callable[[Store, int, Any], Any], store: Store) -> list[Any]:
 
 
 def test_of_many_writers_exactly_one_publishes(store: Store) -> None:
-    def write(store: Store, number: int, gate: Any) -> tuple[bool, str]:
+    def write(number: int, gate: Any) -> tuple[bool, str]:
         return publish(store, str(number), gate=gate), str(number)
 
-    [winner] = [value for won, value in race(write, store) if won]
+    [winner] = [value for won, value in race(write) if won]
     found = published(store)
-    assert found.path(VALUE).read_text() == found.summary["value"] == winner
-    assert found.path(WHEN).read_text() == key_of(store).split("/")[2]
+    assert read(store, found, VALUE) == found.summary["value"] == winner
+    assert read(store, found, WHEN) == found.file(VALUE).key.split("/")[2]
 
 
 def test_nothing_counts_before_its_record_and_a_late_writer_changes_nothing(store: Store) -> None:
-    place = ("stage", "print")
-    store.new_attempt(*place)
-    assert (store.artifact(*place), store.record(*place)) == (None, None)
-    assert not store.published(*place)
+    store.new_attempt(*PLACE)
+    assert (store.artifact(*PLACE), store.last_record(*PLACE)) == (None, LastRecord())
     assert publish(store, "first")
-    before = store.record(*place)
+    before = store.last_record(*PLACE)
     assert not publish(store, "second")
-    assert store.record(*place) == before
-    assert published(store).path(VALUE).read_text() == "first"
+    assert store.last_record(*PLACE) == before
+    assert read(store, published(store), VALUE) == "first"
     assert Store.existing(store.where) == pickle.loads(pickle.dumps(store)) == store
 
 
@@ -96,49 +82,57 @@ NAMES = ["a b", "a%20b", "q?x=1", "h#f", "pl+us", "q'\"s", "é", "e\u0301", "bac
 
 def test_any_host_reads_what_was_written(store: Store, another_host: Move) -> None:
     written = {name: os.urandom(10_000) for name in NAMES}
-    outputs = Outputs(store.new_attempt("stage", "print"))
+    outputs = Outputs(store, store.new_attempt(*PLACE))
     for name, data in written.items():
         with outputs.open(name) as file:
             for start in range(0, len(data), 777):
                 file.write(data[start : start + 777])
-    assert store.publish("stage", "print", outputs.close(), {})
+    assert publish_all(store, outputs)
     another_host()
     found = pickle.loads(pickle.dumps(published(Store.at(store.where))))
     assert sorted(found.files) == sorted(NAMES)
-    folder = found.path("a b").parent
+    folder = store.fetch_folder(found, "a b")
     for name, data in written.items():
-        file = found.files[name]
+        file = found.file(name)
         assert (file.size, file.sha256) == (len(data), hashlib.sha256(data).hexdigest())
         assert "/" in name or (folder / name).read_bytes() == data, "comes with its folder"
-        for place in (store.file_address(file), key_of(store, name)):
-            assert found.path(name).read_bytes() == store.local(place).read_bytes() == data
+        for place in (store.address(file.key), file.key):
+            assert store.fetch(file).read_bytes() == store.local(place).read_bytes() == data
+    another_host()
+    key = f"stage/print/{outputs.folder.name}"
+    top, files = store.local(store.address(key)), found.under("")
+    assert {name: (top / name).read_bytes() for name in NAMES} == written, "a folder of them"
+    another_host()
+    given = {"files": [files[0], (*files, files[0])], "in": StoredFolder(key), "else": [1, {}]}
+    paths, here = [store.path(file) for file in files], store.root / key
+    expected = {"files": [paths[0], (*paths, paths[0])], "in": here, "else": [1, {}]}
+    assert (store.localize(given), store.folder(here)) == (expected, given["in"])
+    assert all(path.is_file() for path in paths)
 
 
 def test_the_digest_is_that_of_what_is_not_volatile(store: Store) -> None:
     for fingerprint, value in (("one", "same"), ("two", "same"), ("three", "other")):
         assert publish(store, value, fingerprint)
     one, two, three = (published(store, fingerprint) for fingerprint in ("one", "two", "three"))
-    assert one.files[WHEN].sha256 != two.files[WHEN].sha256
+    assert one.file(WHEN).sha256 != two.file(WHEN).sha256
     line = f"{VALUE}\0{hashlib.sha256(b'same').hexdigest()}\n"
     assert one.digest == two.digest == hashlib.sha256(line.encode()).hexdigest() != three.digest
 
 
 def test_the_files_of_a_part_are_read_where_they_are(store: Store, another_host: Move) -> None:
     assert publish(store, "part", "key", stage="stage.parts")
-    outputs = Outputs(store.new_attempt("stage", "print"))
+    outputs = Outputs(store, store.new_attempt(*PLACE))
     outputs.declare("own.txt", volatile=False).write_text("own")
-    outputs.add(published(store, "key", "stage.parts").files[VALUE])
-    assert store.publish("stage", "print", outputs.close(), {})
+    outputs.add(published(store, "key", "stage.parts").file(VALUE))
+    assert publish_all(store, outputs)
     another_host()
     found = published(store)
-    read = {name: file.path.read_text() for name, file in found.files.items()}
-    assert read == {"own.txt": "own", VALUE: "part"}
-    assert [name for name, file in found.files.items() if store.owns(found, file)] == ["own.txt"]
-    assert key_of(store).startswith("stage.parts/key/")
+    assert [read(store, found, name) for name in ("own.txt", VALUE)] == ["own", "part"]
+    assert [file.key.split("/")[0] for file in found.under("")] == ["stage", "stage.parts"]
 
 
 def test_outputs_stay_in_their_folder_are_written_once_and_completely(tmp_path: Path) -> None:
-    outputs = Outputs(tmp_path)
+    outputs = Outputs(Store.at(tmp_path), tmp_path)
     outputs.declare("twice", volatile=False).write_text("1")
     for name in ("../outside", "/outside", "a/../../outside", "twice"):
         with pytest.raises(ValueError, match=name):
@@ -149,89 +143,148 @@ def test_outputs_stay_in_their_folder_are_written_once_and_completely(tmp_path: 
     assert list(outputs.close()) == ["twice"]
 
 
-# Damage, and records that were taken back
+# Damage
 
 
-@pytest.mark.parametrize("harm", ["another size", "missing"])
-def test_damage_is_noticed_and_what_is_withdrawn_makes_room(harm: str, store: Store) -> None:
+@pytest.mark.parametrize("harm", [None, b"value!", b"walue"])
+def test_damage_is_noticed_and_what_is_withdrawn_makes_room(
+    harm: bytes | None, store: Store, another_host: Move
+) -> None:
+    """A file that is missing, is longer, or has another bit; one of a folder has its old time."""
     assert publish(store)
-    assert store.damage(published(store)) is None
-    if harm == "missing":
-        gone = store.file_address(published(store).files[VALUE])
-        put(store, key_of(store), None)
-        (store.root / key_of(store)).unlink(missing_ok=True)  # this host's copy
-        for address in (gone, store.address(store.new_attempt("stage", "print") / "never.txt")):
-            with pytest.raises(LookupError):
-                store.local(address)
+    artifact: Any = store.record(*PLACE)
+    file, listed = published(store).file(VALUE), harm != b"walue"
+    path = store.for_run("one").fetch(file)
+    before = path.stat().st_mtime_ns
+    if harm is None:
+        store.objects.remove([file.key])
+    elif store.shared:
+        path.write_bytes(harm)
+        os.utime(path, ns=(before, before))
     else:
-        put(store, key_of(store), b"value!")
-    for view in (store, store.seen(["stage"])):
-        said = (view.damage(published(view)) or "").split()
-        assert {VALUE} | (set() if harm == "missing" else {"6", "5"}) <= set(said)
-    store.withdraw("stage", "print")
-    assert (store.artifact("stage", "print"), store.withdrawn("stage", "print")) == (None, 1)
-    assert publish(store, "value again")
-    assert published(store).path(VALUE).read_text() == "value again"
-    for _ in range(2):
-        store.withdraw("stage", "print")
-    assert store.withdrawn("stage", "print") == 2
-    assert {record["summary"]["value"] for record in store.history()} == {"value", "value again"}
-    assert list(store.records("stage")) == []
+        store.objects.write(file.key, harm)
+    another_host()
+    for later in (Store.at(store.where).for_run("two"), Store.at(store.where)):
+        with pytest.raises(DamagedArtifact, match=f"{VALUE}: the file .* record says") as caught:
+            later.localize({"files": [file]})
+        assert pickle.loads(pickle.dumps(caught.value)).keys == (file.key,)
+        for place in (store.address(file.key), file.key, "stage/print/never"):
+            with pytest.raises(LookupError):
+                later.local(place)
+    assert list(StoreSnapshot(store).damage(artifact)) == [file.key] * listed
+    for number in (1, 2):
+        for _ in range(2):
+            store.withdraw(*PLACE, "damaged")
+        last = store.last_record(*PLACE)
+        assert (last, last.withdrawn) == (LastRecord(number), number)
+        assert publish(store, f"again {number}")
+        assert read(store, published(store), VALUE) == f"again {number}"
+    history = [(one.summary["value"], one.withdrawn) for one in StoreSnapshot(store).history()]
+    assert history == [("value", "damaged"), ("again 1", "damaged"), ("again 2", "")]
 
 
-PARTLY = b'{"record_version": 1, "stage": "stage", "fingerprint": "print", "digest": "", "files": '
-UNREADABLE = (
-    b"", b"{", b"[]", b"null", b'"text"', b"\xff", b"[" * 100_000, b'{"record_version": 99}',
-    b'{"record_version": 1}', PARTLY + b"[]}", PARTLY + b'{"a": {"path": "stage/a"}}}',
-)  # fmt: skip
+def test_a_file_is_checked_once_a_run_and_when_it_changed(store: Store, monkeypatch: Patch) -> None:
+    kind, asked = type(store.objects), list[str]()
+    obtain = kind.obtain
+    monkeypatch.setattr(
+        kind, "obtain", lambda self, *file: asked.append(file[0]) or obtain(self, *file)
+    )
+    publish(store)
+    file = published(store).file(VALUE)
+
+    def checks(run: str) -> int:
+        """How many there are in processes of this run."""
+
+        def fetch(_: int, gate: Any) -> int:
+            gate.wait()
+            assert store.for_run(run).fetch(file) == store.for_run(run).fetch(file)
+            return len(asked)
+
+        return sum(race(fetch))
+
+    assert [checks("one"), checks("one"), checks("two"), checks("one")] == [1, 0, 1, 0]
+    store.path(file).write_bytes(b"value")
+    assert [checks("two"), checks("two"), checks("one"), asked] == [1, 0, 1, []]
+    assert store.fetch(file) == store.fetch(file)
+    assert asked == [file.key], "one that belongs to no run"
+
+
+# Records that were taken back, or cannot be read
+
+
+def test_a_late_withdrawal_spares_what_came_after(store: Store, monkeypatch: Patch) -> None:
+    publish(store, "old")
+    seen = store.last_record(*PLACE)
+    store.withdraw(*PLACE, "damaged")
+    publish(store, "new")
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "last_record", lambda *_: seen)
+        store.withdraw(*PLACE, "late")
+    assert read(store, published(store), VALUE) == "new"
+
+
+def test_a_record_with_any_other_bit_is_not_read(tmp_path: Path) -> None:
+    store = Store.at(tmp_path)
+    publish(store)
+    data = (tmp_path / "stage/print/record.json").read_bytes()
+    assert read_record(data, 1, *PLACE).record == store.record(*PLACE)
+    for place in range(8 * len(data)):
+        flipped = bytearray(data)
+        flipped[place // 8] ^= 1 << place % 8
+        assert read_record(bytes(flipped), 1, *PLACE).problem, place
+
+
+def unreadable(record: ArtifactRecord) -> dict[str, bytes]:
+    """What may be found in place of a record, by its fingerprint there."""
+    [entry, _], data = record.files.values(), record.to_bytes()
+    found = [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000, b"{}", data[:100], data + b" "]
+    found += [data.replace(b"value", b"walue"), b'{"record_version": 1}']
+    changes: list[dict[str, Any]] = [{"fingerprint": "another"}, {"stage": "other"}, {"format": 3}]
+    outside = ("/etc/passwd", "../../x", "stage/../../x", "stage/\0", "")
+    changes += [{"files": {name: entry}} for name in outside]
+    for key in (*outside, "other/print/a/value.txt", "stage/record.json"):
+        changes.append({"files": {VALUE: entry.model_copy(update={"key": key})}})
+    for change in changes:
+        change = {"fingerprint": str(len(found)), **change}
+        found.append(record.model_copy(update=change).to_bytes())
+    return {str(number): data for number, data in enumerate(found)}
 
 
 def test_a_record_that_cannot_be_read_counts_as_absent(store: Store) -> None:
+    """It is said, and nothing is published over it until it has been withdrawn and set aside."""
     assert publish(store, fingerprint="good")
-    cut = json.dumps(store.record("stage", "good")).encode()[:100]
-    planted = {("stage", f"{number}"): data for number, data in enumerate([*UNREADABLE, cut])}
-    for place, data in planted.items():
-        put(store, f"{'/'.join(place)}/record.json", data)
-    for view in (store, store.seen(["stage"])):
-        for place, data in planted.items():
-            assert (view.artifact(*place), view.record(*place)) == (None, None), data
-            assert (view.published(*place), view.unreadable(*place)) == (True, True), data
-        assert not view.unreadable("stage", "good")
-        assert not view.unreadable("stage", "none")
-        for records in (view.records("stage"), view.history()):
-            assert [record["fingerprint"] for record in records] == ["good"]
-    assert not publish(store, "late", "0")
-    store.withdraw("stage", "0")
-    assert publish(store, "again", "0")
-    assert published(store, "0").path(VALUE).read_text() == "again"
+    good: Any = store.record("stage", "good")
+    planted = unreadable(good)
+    for fingerprint, data in planted.items():
+        store.objects.write(f"stage/{fingerprint}/record.json", data)
+    for view in (snapshot := StoreSnapshot(store), store):
+        for fingerprint in planted:
+            last = view.last_record("stage", fingerprint)
+            assert (last.number, last.record, last.withdrawn) == (1, None, 0), fingerprint
+            assert last.problem.startswith("its record.json cannot be read: "), fingerprint
+    assert [*snapshot.records("stage"), *snapshot.history()] == [good, good]
+    for fingerprint, data in planted.items():
+        assert not publish(store, "late", fingerprint)
+        store.withdraw("stage", fingerprint, "unreadable")
+        assert store.objects.read(f"stage/{fingerprint}/unreadable-1.json") == data
+        assert publish(store, "again", fingerprint)
+    store.objects.write("stage/0/record.json", b"withdrawn, then damaged")
+    snapshot = StoreSnapshot(store)
+    assert snapshot.last_record("stage", "0") == store.last_record("stage", "0")
+    assert len(list(snapshot.records("stage"))) == len(list(snapshot.history())) == 1 + len(planted)
 
 
-def test_a_record_that_names_a_file_elsewhere_is_refused(store: Store) -> None:
-    """A file of that name would be read, or written, outside of the store or of the cache."""
-    assert publish(store)
-    record: Any = store.record("stage", "print")
-    entry = record["files"][VALUE]
-    external_files: tuple[str, ...] = ("/etc/passwd", "../../x", "stage/../../x", "stage/\0", "")
-    planted: list[dict[str, Any]] = [{"files": {wrong: entry}} for wrong in external_files]
-    for path in (*external_files, "other/print/a/value.txt", 7):
-        planted += [{"files": {VALUE: {**entry, "path": path}}}, {"stage": path}]
-    for change in planted:
-        put(store, "stage/print/record.json", json.dumps({**record, **change}).encode())
-        for view in (store, store.seen(["stage"])):
-            refuses(r"/print/record\.json", view.artifact, "stage", "print")
-
-
-# Attempts, what is left in them, and what is shown
+# Attempts, what is left in them, and what a snapshot shows
 
 
 def test_any_host_lists_attempts_and_why_they_failed(store: Store, another_host: Move) -> None:
-    made = [store.new_attempt("stage", "print") for _ in range(20)]  # several within a second
+    made = [store.new_attempt(*PLACE) for _ in range(20)]  # several within a second
     store.fail(made[0], "out of paper", user=True)
     store.fail(made[1], "asked to end", user=True, stopped=True)
-    put(store, f"stage/print/{made[2].name}/failure.json", b"{")
+    store.objects.write(f"{store.key(made[2])}/failure.json", b"{")
     another_host()
     here = Store.at(store.where)
-    attempts = here.attempts("stage", "print")
+    attempts = here.attempts(*PLACE)
     assert [attempt.name for attempt in attempts] == [attempt.name for attempt in made]
     expected = [Failure("out of paper", stopped=False), Failure("asked to end", stopped=True), None]
     assert [here.failure(attempt) for attempt in attempts] == expected + [None] * 17
@@ -243,119 +296,118 @@ def test_a_snapshot_answers_as_the_store_does(store: Store) -> None:
     made = (("a", "stage"), ("b", "stage"), ("c", "stage"), ("k", "stage.parts"), ("d", "other"))
     for fingerprint, stage in made:
         assert publish(store, fingerprint, fingerprint, stage=stage)
-    store.withdraw("stage", "b")
+    store.withdraw("stage", "b", "forced")
     store.fail(store.new_attempt("stage", "b"), "why", user=True)
-    seen = store.seen(["stage", "stage.parts"])
-    seen.read_ahead("stage.parts", ["k", "none"])
+    snapshot = StoreSnapshot(store)
+    snapshot.prefetch("stage.parts", ["k", "none"])
+    assert sorted(snapshot.stages()) == ["other", "stage", "stage.parts"]
     stage = [("stage", fingerprint) for fingerprint in ("a", "b", "none")]
     for place in [*stage, ("stage.parts", "k"), ("none", "a")]:
-        for ask in ("record", "artifact", "published", "attempts", "withdrawn"):
-            assert getattr(seen, ask)(*place) == getattr(store, ask)(*place), (ask, place)
-    assert list(seen.records("none")) == list(store.records("none")) == []
-    for view in (store, seen):
-        assert [record["fingerprint"] for record in view.records("stage")] == ["a", "c"]
-        history = sorted(record["fingerprint"] for record in view.history())
-        assert history == ["a", "b", "c", "d"], "no part"
+        for ask in ("record", "last_record", "attempts"):
+            assert getattr(snapshot, ask)(*place) == getattr(store, ask)(*place), (ask, place)
+    assert list(snapshot.records("none")) == []
+    assert [record.fingerprint for record in snapshot.records("stage")] == ["a", "c"]
+    history = sorted(record.fingerprint for record in snapshot.history())
+    assert history == ["a", "b", "c", "d"], "no part"
 
 
 # Leases
 
-ELSEWHERE = {"run": "elsewhere", "host": "another", "pid": 1, "token": "theirs"}
+TWELVE = [f"stage/{number}" for number in range(12)]
 
 
-def holders(store: Store, *stages: str) -> list[object]:
-    return [(store.lease(stage, "1").read() or {}).get("run") for stage in stages or ["stage"]]
-
-
-def take(store: Store, run: str, *stages: str) -> Leases:
-    leases = Leases(run)
-    leases.take([store.lease(stage, "1") for stage in stages or ["stage"]])
+def take(store: Store, run: str, *jobs: str) -> Leases:
+    leases = Leases(store, run)
+    leases.take(jobs)
     return leases
 
 
-def plant(store: Store, stage: str = "stage", **holder: Any) -> None:
-    """A lease whose holder has just been heard of."""
-    assert store.lease(stage, "1").create({**ELSEWHERE, "beat": time.time(), **holder})
+def holders(store: Store) -> dict[str, str]:
+    """Who has each job, as the files say."""
+    keys = sorted(entry.key for entry in store.objects.entries("leases/"))
+    last = {key[7:-12]: Holder.from_bytes(store.objects.read(key) or b"") for key in keys}
+    return {job: holder.run for job, holder in last.items() if holder and not holder.released}
 
 
-def expire(monkeypatch: Patch) -> None:
-    """From now on a holder on another machine counts as gone."""
-    monkeypatch.setattr("pipeline.store.lease.EXPIRY", 0.0)
+def in_process(work: Callable[[], object]) -> Any:
+    process = FORK.Process(target=work, daemon=True)
+    process.start()
+    return process
 
 
 def test_a_lease_keeps_others_out_and_names_the_holder(store: Store) -> None:
-    first = take(store, "run-1", "a", "b")
+    first = take(store, "run-1", "a/1", "b/1")
     with pytest.raises(HeldError, match=rf"^b .*run-1 .*{os.getpid()}"):
-        take(store, "run-2", "c", "b")
-    assert holders(store, "a", "b", "c") == ["run-1", "run-1", None], "all of them or none"
+        take(store, "run-2", "c/1", "b/1")
+    assert holders(store) == {"a/1": "run-1", "b/1": "run-1"}, "all of them or none"
+    first.take(["a/1", "c/1"])
+    assert holders(store) == dict.fromkeys(("a/1", "b/1", "c/1"), "run-1")
     first.release()
-    second = take(store, "run-2", "b")
-    assert holders(store, "a", "b") == [None, "run-2"]
-    second.release()
+    assert holders(store) == {}
+    take(store, "run-2", "b/1").release()
 
 
-GARBAGE = {"g0": b"", "g1": b"{", "g2": b"[]", "g3": b"null", "g4": b"{}"}
+def test_what_cannot_be_read_is_taken_over_and_set_aside(store: Store) -> None:
+    garbage = {"a/1": b"", "b/1": b"{", "c/1": b"[]", "d/1": b"\xff"}
+    for job, data in garbage.items():
+        store.objects.write(f"leases/{job}/000007.json", data)
+    said = list[str]()
+    leases = Leases(store, "run", said.append)
+    leases.take([*garbage])
+    assert holders(store) == dict.fromkeys(garbage, "run")
+    for job, data in garbage.items():
+        [line] = [line for line in said if job in line]
+        assert store.objects.read(line.split()[-1]) == data
+    leases.release()
 
 
-def test_a_holder_counts_as_long_as_it_lives(store: Store, monkeypatch: Patch) -> None:
-    """On this machine as long as its process does, elsewhere, or if it cannot be read, as long as
-    it is heard of."""
-    process = FORK.Process(target=lambda: (take(store, "dead"), os._exit(9)))
-    process.start()
-    process.join()
-    started = psutil.Process().create_time() - 100  # of a process that had our number before
-    plant(store, "reused", host=socket.gethostname(), pid=os.getpid(), started=started)
-    plant(store, "elsewhere")
-    assert holders(store, "stage", "reused") == ["dead", "elsewhere"]
-    taken = [take(store, "next", "stage", "reused")]
-    for stage, data in GARBAGE.items():
-        put(store, f"{stage}/1/lease.json", data)
-    for stage in ("elsewhere", *GARBAGE):
-        with pytest.raises(HeldError):
-            take(store, "next", stage)
-    expire(monkeypatch)
-    taken.append(take(store, "next", "elsewhere", *GARBAGE))
-    assert set(holders(store, "stage", "reused", "elsewhere", *GARBAGE)) == {"next"}
-    for leases in taken:
+def test_a_holder_elsewhere_counts_while_its_beat_changes(store: Store, monkeypatch: Patch) -> None:
+    """Whatever the clocks say. One that was away finds out, and does not disturb its successor."""
+    monkeypatch.setattr(lease, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(lease, "EXPIRY", 3.0)
+    ready, lost = FORK.Event(), FORK.Queue()
+
+    def hold() -> None:
+        monkeypatch.setattr(lease, "host_id", lambda: "elsewhere")
+        now = time.time
+        monkeypatch.setattr(time, "time", lambda: now() - 1e6)
+        leases = take(store, "away", "a/1", "b/1")
+        ready.set()
+        wait_until(lambda: leases.lost, "a look at who has it")
         leases.release()
+        lost.put(leases.lost)
+
+    process = in_process(hold)
+    assert ready.wait(120)
+    for _ in range(3):
+        with pytest.raises(HeldError, match=r"^a is locked by run away"):
+            take(store, "next", "c/1", "a/1")
+    os.kill(process.pid, signal.SIGSTOP)
+    said = list[str]()
+    leases = Leases(store, "next", said.append)
+    leases.take(["a/1", "b/1", "c/1"])
+    assert ["run away" in line for line in said] == [True, True]
+    os.kill(process.pid, signal.SIGCONT)
+    found = lost.get(timeout=120)
+    assert found == dict.fromkeys(("a/1", "b/1"), f"run next on {socket.gethostname()}")
+    assert holders(store) == dict.fromkeys(("a/1", "b/1", "c/1"), "next")
+    leases.release()
 
 
-def test_a_holder_keeps_all_its_leases_alive(store: Store, monkeypatch: Patch) -> None:
-    monkeypatch.setattr("pipeline.store.lease.HEARTBEAT", 0.2)
+@pytest.mark.parametrize("dead", [False, True])
+def test_one_of_many_has_all(dead: bool, store: Store, monkeypatch: Patch) -> None:
+    """A holder of this host that was killed is dead at once."""
+    monkeypatch.setattr(lease, "EXPIRY", float("inf"))
+    if dead:
+        in_process(lambda: (take(store, "killed", *TWELVE), os._exit(9))).join()
+        assert holders(store) == dict.fromkeys(TWELVE, "killed")
 
-    def beats() -> list[float]:
-        return [(store.lease(stage, "1").read() or {})["beat"] for stage in ("a", "b")]
-
-    taken, before = take(store, "run", "a", "b"), max(beats())
-    wait_until(lambda: min(beats()) > before + 1.5, "heartbeats")
-    taken.release()
-
-
-@pytest.mark.parametrize(("dead", "stages"), [(False, "a"), (True, "a"), (True, "abc")])
-def test_one_of_many_has_it(dead: bool, stages: str, store: Store, monkeypatch: Patch) -> None:
-    """Of several leases too no two have some each; there all may refuse each other."""
-    for stage in stages if dead else "":
-        plant(store, stage)
-    expire(monkeypatch)
-
-    def want(store: Store, number: int, gate: Any) -> str | None:
+    def want(number: int, gate: Any) -> str | None:
         gate.wait()
         with suppress(HeldError):
-            take(store, f"run-{number}", *stages)
+            take(store, f"run-{number}", *TWELVE)
             return f"run-{number}"
         return None
 
-    winners = [run for run in race(want, store) if run]
-    assert len(winners) == 1 or (not winners and len(stages) > 1)
-    assert not winners or holders(store, *stages) == winners * len(stages)
-
-
-def test_a_lease_that_was_taken_over_is_not_disturbed_by_its_old_holder(store: Store) -> None:
-    old, lease = take(store, "old"), store.lease("stage", "1")
-    mine: Any = lease.read()
-    assert lease.seize({**ELSEWHERE, "beat": time.time()})
-    assert not lease.seize({"run": "late", "token": "2"}), "it is another one than was read"
-    store.lease("stage", "1").refresh({**mine, "beat": time.time()})
-    assert holders(store) == ["elsewhere"]
-    old.release()
-    assert holders(store) == ["elsewhere"]
+    [winner] = [run for run in race(want) if run]
+    assert holders(store) == dict.fromkeys(TWELVE, winner)
