@@ -25,12 +25,13 @@ class Settings(BaseModel):
 
     def semantic(self) -> dict[str, Any]:
         """The settings that decide what comes out, as JSON values."""
-        chosen: dict[str, Any] = {}
-        for name, dumped in self.model_dump(mode="json").items():
-            unless = _runtime_unless(type(self)).get(name)
-            if unless is None or getattr(self, unless, False):
-                value = getattr(self, name)
-                chosen[name] = value.semantic() if isinstance(value, Settings) else dumped
+        chosen = self.model_dump(mode="json")
+        for name, unless in _runtime_unless(type(self)).items():
+            if not getattr(self, unless, False):
+                del chosen[name]
+        for name, dumped in chosen.items():
+            if isinstance(dumped, dict) and isinstance(value := getattr(self, name), Settings):
+                chosen[name] = value.semantic()
         return chosen
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 PLAIN = {type(None), bool, int, str}
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 FINGERPRINT_LENGTH = 24  # hexadecimal digits: 96 bits, short enough for a folder's name
 
 
@@ -37,8 +38,7 @@ def canonical(value: Any) -> Any:
 
 def digest(value: Any) -> str:
     """The sha256 of the canonical form of `value`, in hexadecimal."""
-    text = json.dumps(canonical(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_JSON.encode(canonical(value)).encode()).hexdigest()
 
 
 def fingerprint(value: Any) -> str:
