@@ -151,7 +151,9 @@ class StoreSnapshot:
         """Read what neither this host nor the store has a copy of, and leave copies."""
         many = max(MANY, len(wanted) // 16)
         own = self.store.root / RECORDS / stage
-        copies = unpack(own.read_bytes()) if own.is_file() else {}
+        copies: Copies = {}
+        with suppress(OSError):
+            copies = unpack(own.read_bytes())
         there = missing = self._use(stage, wanted, copies)
         if len(missing) >= many:
             copies |= unpack(self.store.objects.read(f"{RECORDS}/{stage}"))
@@ -215,7 +217,7 @@ def unpack(packed: bytes | None) -> Copies:
         packed = zlib.decompress(packed or b"")
     packed = packed or b""
     at = packed.find(b"\n") + 1
-    with suppress(ValueError, TypeError):
+    with suppress(ValueError, TypeError, RecursionError):
         for key, mark, size in json.loads(packed[:at]):
             copies[key] = mark, packed[at : at + size]
             at += size
