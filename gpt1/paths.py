@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.parse import unquote
 
 from gpt1.errors import UserError
@@ -17,8 +17,8 @@ def leads_out(name: object) -> bool:
     """
     if not isinstance(name, str) or "\0" in name:
         return True
-    path = PurePosixPath(name)
-    return not path.parts or path.is_absolute() or ".." in path.parts
+    steps = [step for step in name.split("/") if step not in ("", ".")]
+    return not steps or name.startswith("/") or ".." in steps
 
 
 def is_url(text: str) -> bool:

@@ -6,6 +6,7 @@ A settings model is a library's configuration and, at the same time, what is wri
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,13 +25,21 @@ class Settings(BaseModel):
 
     def semantic(self) -> dict[str, Any]:
         """The settings that decide what comes out, as JSON values."""
-        dumped = self.model_dump(mode="json")
-        chosen: dict[str, Any] = {}
-        for name, field in type(self).model_fields.items():
-            marks, value = field_marks(field), getattr(self, name)
-            if not marks.get("runtime") or getattr(self, marks.get("unless", ""), False):
-                chosen[name] = value.semantic() if isinstance(value, Settings) else dumped[name]
+        chosen = self.model_dump(mode="json")
+        for name, unless in _runtime_unless(type(self)).items():
+            if not getattr(self, unless, False):
+                del chosen[name]
+        for name, dumped in chosen.items():
+            if isinstance(dumped, dict) and isinstance(value := getattr(self, name), Settings):
+                chosen[name] = value.semantic()
         return chosen
+
+
+@functools.cache
+def _runtime_unless(model: type[Settings]) -> dict[str, str]:
+    """The runtime fields of a model, each with its `unless`."""
+    marks = {name: field_marks(field) for name, field in model.model_fields.items()}
+    return {name: mark.get("unless", "") for name, mark in marks.items() if mark.get("runtime")}
 
 
 def set_together(values: Any, flag: str, **defaults: Any) -> Any:

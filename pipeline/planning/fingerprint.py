@@ -8,6 +8,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+PLAIN = {type(None), bool, int, str}
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 FINGERPRINT_LENGTH = 24  # hexadecimal digits: 96 bits, short enough for a folder's name
 
 
@@ -15,26 +17,28 @@ def canonical(value: Any) -> Any:
     """`value` as plain JSON data with one form for each meaning; TypeError or ValueError for
     what has none (paths, sets, NaN).
     """
-    if value is None or isinstance(value, bool | str | int):
+    if type(value) in PLAIN or isinstance(value, (str, int)):
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"cannot be hashed canonically: {value!r} is not a finite number")
         return 0.0 if value == 0 else value
-    if isinstance(value, Mapping):
+    if isinstance(value, (dict, Mapping)):  # the first is asked quickly
         for key in value:
             if not isinstance(key, str):
                 raise TypeError(f"cannot be hashed canonically: key {key!r} is not a string")
-        return {key: canonical(value[key]) for key in sorted(value)}
-    if isinstance(value, list | tuple):
+        return {
+            key: item if type(item := value[key]) in PLAIN else canonical(item)
+            for key in sorted(value)
+        }
+    if isinstance(value, (list, tuple)):
         return [canonical(item) for item in value]
     raise TypeError(f"cannot be hashed canonically: {value!r} is a {type(value).__name__}")
 
 
 def digest(value: Any) -> str:
     """The sha256 of the canonical form of `value`, in hexadecimal."""
-    text = json.dumps(canonical(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_JSON.encode(canonical(value)).encode()).hexdigest()
 
 
 def fingerprint(value: Any) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -95,12 +97,28 @@ def make_plan(workflow: Workflow, store: Store, selection: Selection = Selection
     snapshot = StoreSnapshot(store)
     entries: dict[str, Entry] = {}
     alike = _Alike(snapshot)
-    for cell in workflow.cells.values():
-        entries[cell.id] = _entry(cell, snapshot, alike, entries, hashes, selection)
-    hashes.save()
-    for entry in entries.values():
-        _decide(entry, entries, chosen, selection)
+    with _without_collection():
+        for cell in workflow.cells.values():
+            entries[cell.id] = _entry(cell, snapshot, alike, entries, hashes, selection)
+        hashes.save()
+        for entry in entries.values():
+            _decide(entry, entries, chosen, selection)
     return Plan(workflow, store, entries, snapshot)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """All that a plan makes stays: to look for garbage in it, again and again as it grows, takes
+    a third of the time that a plan of 10,000 jobs takes.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
 
 
 def identity_of(

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import time
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,6 +21,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
+from urllib.parse import unquote
 
 from gpt1.errors import UserError
 from gpt1.train.checkpoint import CheckpointStorage, file_sha256
@@ -35,6 +37,9 @@ LONGEST_PAUSE = 5.0  # seconds between two tries
 CHUNK = 1 << 20
 AT_ONCE = 16  # deletions under way at one time
 WHOLE = 64 << 20  # bytes; larger files are uploaded in pieces
+CUTS = "2468ace"
+"""Where a long listing is divided: what follows the prefix is a fingerprint, most often."""
+ENTRIES = "Entries"
 BUSY = {
     "InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "Throttling",
     "ConditionalRequestConflict",
@@ -185,21 +190,31 @@ class S3Objects:
             return self.download(key, Path(scratch.name))
 
     def entries(self, prefix: str) -> list[ListedObject]:
-        """A request a thousand."""
+        """A request a thousand; after the first, several at a time."""
+        found, last = self._some_entries(prefix, "")
+        if last:
+            cuts = [last, *(f"{prefix}{cut}" for cut in CUTS if f"{prefix}{cut}" > last)]
+            with ThreadPoolExecutor(len(cuts)) as pool:
+                further = functools.partial(self._entries_between, prefix)
+                for entries in pool.map(further, cuts, [*cuts[1:], ""]):
+                    found += entries
+        return found
+
+    def _entries_between(self, prefix: str, after: str, end: str) -> list[ListedObject]:
+        """Those behind the key `after` and not behind the key `end`, which is empty for none."""
         found: list[ListedObject] = []
-        start, more = self._key(""), dict[str, str]()
-        while True:
-            page = self._ask(
-                f"list {prefix}",
-                functools.partial(self._page, {"Prefix": self._key(prefix), **more}),
-            )
-            found += [
-                ListedObject(item["Key"][len(start) :], item["Size"], item["ETag"])
-                for item in page.get("Contents", [])
-            ]
-            if not page.get("IsTruncated"):
-                return found
-            more = {"ContinuationToken": page["NextContinuationToken"]}
+        while after and (not end or after < end):
+            entries, after = self._some_entries(prefix, after)
+            found += entries
+        return [entry for entry in found if not end or entry.key <= end]
+
+    def _some_entries(self, prefix: str, after: str) -> tuple[list[ListedObject], str]:
+        """At most a thousand behind the key `after`; and the last key, if there are more."""
+        asked = {"Prefix": self._key(prefix), **({"StartAfter": self._key(after)} if after else {})}
+        page = self._ask(f"list {prefix}", functools.partial(self._page, asked))
+        start = len(self._key(""))
+        found = [ListedObject(key[start:], size, mark) for key, size, mark in page[ENTRIES]]
+        return found, found[-1].key if page["IsTruncated"] else ""
 
     def folders(self) -> list[str]:
         """A request a thousand of them."""
@@ -361,7 +376,7 @@ def _client(_process: int) -> Any:
     # Servers of one's own are often reached by a number, where a bucket cannot be a part of the
     # name.
     own = any(os.environ.get(name) for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"))
-    return boto3.session.Session().client(
+    client = boto3.session.Session().client(
         "s3",
         config=Config(
             connect_timeout=5, read_timeout=20, max_pool_connections=48,
@@ -369,3 +384,29 @@ def _client(_process: int) -> Any:
             tcp_keepalive=True,
         ),
     )  # fmt: skip
+    client.meta.events.register("before-parse.s3.ListObjectsV2", _take_entries)
+    return client
+
+
+def _take_entries(
+    response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
+) -> None:
+    """Read the lines of a page of a listing, before botocore reads the rest of it: it would parse
+    the time of each, which takes ten times as long as all else.
+    """
+    if response_dict["status_code"] != 200:
+        return
+    try:
+        page = ElementTree.fromstring(response_dict["body"])
+    except ElementTree.ParseError:
+        return  # botocore says so
+    space = page.tag.removesuffix("ListBucketResult")
+    names = [f"{space}{name}" for name in ("Key", "Size", "ETag")]
+    encoded = page.findtext(f"{space}EncodingType") == "url"
+    entries = []
+    for line in page.findall(f"{space}Contents"):
+        key, size, mark = [line.findtext(name, "") for name in names]
+        entries.append((unquote(key) if encoded else key, int(size), mark))
+        page.remove(line)
+    response_dict["body"] = ElementTree.tostring(page)
+    customized_response_dict[ENTRIES] = entries

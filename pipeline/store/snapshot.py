@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from pipeline.store.atomic import parse_json, replace_file, unsign
+from gpt1.errors import UserError
+from pipeline.store.atomic import replace_file
 from pipeline.store.base import DAMAGED, RESERVED, LastRecord, Store, read_record
 from pipeline.store.objects import ListedObject
 from pipeline.store.record import (
@@ -21,12 +22,20 @@ from pipeline.store.record import (
 
 Listing = dict[str, dict[str, ListedObject]]
 """By fingerprint, and by the rest of the key."""
+Wanted = dict[str, tuple[int, ListedObject]]
+"""By fingerprint: the number of the last record, and the object."""
+Copies = dict[str, tuple[str, bytes]]
+"""Of records, by key: the object's mark, and its bytes."""
+RECORDS = "cache/records"
+MANY = 64  # records that a host has to read one by one, before it leaves copies for others
 
 
 class StoreSnapshot:
     """Lists each kind of stage once, when it is first asked for, and reads each record once.
 
-    What this host has read of a store that hosts do not share is in its cache: one file a kind.
+    What this host has read of a store that hosts do not share is in its cache, one file a kind;
+    what was much to read also in the store, for hosts that have read nothing. A copy counts while
+    its object's mark is the one listed and its sha256 is right; else it costs a request.
     """
 
     def __init__(self, store: Store) -> None:
@@ -126,48 +135,58 @@ class StoreSnapshot:
             self._whole.add(stage)
 
     def _read_some(self, stage: str, fingerprints: list[str]) -> None:
-        last = {}
+        wanted: Wanted = {}
         for fingerprint in fingerprints:
-            number = max(map(record_number, self._listing(stage)[fingerprint]), default=0)
+            files = self._listing(stage)[fingerprint]
+            number = max(map(record_number, files), default=0)
             if number:
-                last[fingerprint] = number
-        kept = {} if self.store.shared else self._kept(stage)
-        texts, new = {}, []
-        for fingerprint, number in last.items():
-            entry = self._listing(stage)[fingerprint][record_name(number)]
-            match kept.get(entry.key):
-                case [entry.mark, str(text)] if unsign(text.encode()) is not None:
-                    texts[fingerprint] = text.encode()
-                case _:
-                    new.append((fingerprint, entry))
-        read = self.store.objects.read
-        keys = [entry.key for _, entry in new]
-        found = [read(k) for k in keys] if self.store.shared else self.store.all(read, keys)
-        for (fingerprint, entry), data in zip(new, found, strict=True):
-            if data is not None:
-                texts[fingerprint] = data
-                if unsign(data) is not None:
-                    kept[entry.key] = [entry.mark, data.decode()]
-        if new and not self.store.shared:
-            with suppress(OSError):
-                replace_file(self._kept_file(stage), json.dumps(kept).encode())
-        for fingerprint, data in texts.items():
-            self._read[stage, fingerprint] = read_record(
-                data, last[fingerprint], stage, fingerprint
-            )
+                wanted[fingerprint] = number, files[record_name(number)]
+        if self.store.shared:
+            for fingerprint, (number, entry) in wanted.items():
+                self._understand(stage, fingerprint, number, self.store.objects.read(entry.key))
+        else:
+            self._read_remote(stage, wanted)
 
-    def _kept_file(self, stage: str) -> Path:
-        return self.store.root / "cache" / "records" / f"{stage}.json"
-
-    def _kept(self, stage: str) -> dict[str, Any]:
-        """What this host has read before: by key, the object's mark and the record. An entry that
-        is wrong costs a request.
-        """
+    def _read_remote(self, stage: str, wanted: Wanted) -> None:
+        """Read what neither this host nor the store has a copy of, and leave copies."""
+        many = max(MANY, len(wanted) // 16)
+        own = self.store.root / RECORDS / stage
+        copies: Copies = {}
         with suppress(OSError):
-            found = parse_json(self._kept_file(stage).read_bytes())
-            if isinstance(found, dict):
-                return found
-        return {}
+            copies = unpack(own.read_bytes())
+        there = missing = self._use(stage, wanted, copies)
+        if len(missing) >= many:
+            copies |= unpack(self.store.objects.read(f"{RECORDS}/{stage}"))
+            missing = self._use(stage, missing, copies)
+        read = self.store.objects.read
+        found = self.store.all(read, [entry.key for _, entry in missing.values()])
+        for (fingerprint, (number, entry)), data in zip(missing.items(), found, strict=True):
+            self._understand(stage, fingerprint, number, data)
+            if data is not None:
+                copies[entry.key] = entry.mark, data
+        if there:
+            files = self._listing(stage).values()
+            marks = {entry.key: entry.mark for listed in files for entry in listed.values()}
+            packed = pack({key: copy for key, copy in copies.items() if marks.get(key) == copy[0]})
+            with suppress(OSError):
+                replace_file(own, packed)
+            if len(missing) >= many:
+                with suppress(UserError):  # nobody must be allowed to write, to look
+                    self.store.objects.write(f"{RECORDS}/{stage}", zlib.compress(packed, 1))
+
+    def _use(self, stage: str, wanted: Wanted, copies: Copies) -> Wanted:
+        """Read what there are good copies of; returns the rest."""
+        rest: Wanted = {}
+        for fingerprint, (number, entry) in wanted.items():
+            mark, data = copies.get(entry.key, ("", b""))
+            if mark == entry.mark:
+                self._understand(stage, fingerprint, number, data)
+            if mark != entry.mark or self._read[stage, fingerprint].problem:
+                rest[fingerprint] = number, entry
+        return rest
+
+    def _understand(self, stage: str, fingerprint: str, number: int, data: bytes | None) -> None:
+        self._read[stage, fingerprint] = read_record(data, number, stage, fingerprint)
 
     def _all_records(
         self, stage: str, fingerprint: str, files: dict[str, ListedObject]
@@ -179,3 +198,27 @@ class StoreSnapshot:
                     found = ArtifactRecord.from_bytes(data, stage, fingerprint)
                     if found.files:  # what replaced one that could not be read has none
                         yield found
+
+
+def pack(copies: Copies) -> bytes:
+    """Copies of records as one file: a line of JSON (of each the key, the mark, and the number of
+    bytes), then the records, one behind the other.
+    """
+    index = [[key, mark, len(data)] for key, (mark, data) in copies.items()]
+    return b"\n".join([json.dumps(index).encode(), b"".join(data for _, data in copies.values())])
+
+
+def unpack(packed: bytes | None) -> Copies:
+    """The inverse, also of compressed ones; none of what cannot be read. Each record still has to
+    be compared with its own sha256.
+    """
+    copies: Copies = {}
+    with suppress(zlib.error):
+        packed = zlib.decompress(packed or b"")
+    packed = packed or b""
+    at = packed.find(b"\n") + 1
+    with suppress(ValueError, TypeError, RecursionError):
+        for key, mark, size in json.loads(packed[:at]):
+            copies[key] = mark, packed[at : at + size]
+            at += size
+    return copies

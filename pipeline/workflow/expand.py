@@ -95,6 +95,7 @@ def expand(
     document: Document, specs: Mapping[str, StageSpec], order: Sequence[str]
 ) -> dict[str, Cell]:
     cells: dict[str, Cell] = {}
+    of_node: dict[str, list[Cell]] = {}
     for node in order:
         spec = specs[node]
         kind = spec.uses or node
@@ -111,34 +112,36 @@ def expand(
                 " remove it"
             )
         combinations = _combinations(document, node, spec)
-        completed = stage.complete(
-            [_settings(document, node, stage, spec, axes) for axes in combinations]
-        )
+        completed = stage.complete(_settings(document, node, stage, spec, combinations))
+        offered = _offered(stage, [cell for need in spec.needs for cell in of_node[need]])
+        resources = Resources(**spec.resources.model_dump())
+        of_node[node] = []
         for axes, settings in zip(combinations, completed, strict=True):
             cell_id = (
                 node
                 if not axes
                 else f"{node}[{','.join(f'{key}={value}' for key, value in axes.items())}]"
             )
-            inputs = _inputs(stage, settings, spec, cells)
-            upstream = {kind_: [cells[i].settings for i in ids] for kind_, ids in inputs.items()}
+            inputs = _inputs(stage, settings, offered)
+            upstream = {kind_: [one.settings for one in found] for kind_, found in inputs.items()}
             try:
                 stage.check(settings, upstream)
             except UserError as error:
                 raise UserError(
                     f"{document.where(('stages', node, 'with'))}: {cell_id}: {error}"
                 ) from None
-            resources = Resources(**spec.resources.model_dump())
             try:
                 stage.check_resources(settings, resources)
             except UserError as error:
                 raise UserError(
                     f"{document.where(('stages', node, 'resources'))}: {cell_id}: {error}"
                 ) from None
+            ids = {kind_: tuple(one.id for one in found) for kind_, found in inputs.items()}
             cells[cell_id] = Cell(
                 cell_id, node, kind, stage, settings, resources, spec.retries, spec.timeout,
-                spec.wait, axes, inputs,
+                spec.wait, axes, ids,
             )  # fmt: skip
+            of_node[node].append(cells[cell_id])
     return cells
 
 
@@ -206,10 +209,12 @@ def _check_axes(
 
 
 def _settings(
-    document: Document, node: str, stage: Stage, spec: StageSpec, axes: Mapping[str, Any]
-) -> Settings:
+    document: Document, node: str, stage: Stage, spec: StageSpec,
+    combinations: Sequence[Mapping[str, Any]],
+) -> list[Settings]:
+    """The settings of each combination."""
     path, model = ("stages", node, "with"), stage.settings_model
-    for axis in axes:
+    for axis in combinations[0]:  # all have the same
         where = document.where(("stages", node, "matrix", axis))
         if axis in debug_keys(model):
             raise UserError(
@@ -221,26 +226,29 @@ def _settings(
                 f"{where}: unknown setting {axis!r}; {nearest(axis, model.model_fields)}"
             )
     values = flatten_debug(document, model, spec.with_, path)
-    return cast(Settings, parse(document, model, {**values, **axes}, path))
+    return [
+        cast(Settings, parse(document, model, {**values, **axes}, path)) for axes in combinations
+    ]
+
+
+def _offered(stage: Stage, upstream: Sequence[Cell]) -> dict[str, list[Cell]]:
+    """The cells that a stage can take, by the kind as which it takes them."""
+    taken = {*stage.requires, *stage.optional_inputs}
+    kinds = {uses: kinds_of(uses) for uses in {cell.uses for cell in upstream}}
+    offered: dict[str, list[Cell]] = {}
+    for cell in upstream:
+        for kind in kinds[cell.uses]:
+            if kind in taken or (kind == cell.uses and "*" in taken):
+                offered.setdefault(kind, []).append(cell)
+    return dict(sorted(offered.items()))
 
 
 def _inputs(
-    stage: Stage, settings: Settings, spec: StageSpec, cells: Mapping[str, Cell]
-) -> dict[str, tuple[str, ...]]:
-    inputs: dict[str, list[str]] = {}
-    for need in spec.needs:
-        for cell in cells.values():
-            for kind in _taken_as(stage, cell) if cell.node == need else ():
-                if stage.wants_input(settings, kind, cell.settings):
-                    inputs.setdefault(kind, []).append(cell.id)
-    return {kind: tuple(ids) for kind, ids in sorted(inputs.items())}
-
-
-def _taken_as(stage: Stage, cell: Cell) -> list[str]:
-    """The kinds as which `stage` takes an upstream cell."""
-    taken = {*stage.requires, *stage.optional_inputs}
-    return [
-        kind
-        for kind in kinds_of(cell.uses)
-        if kind in taken or (kind == cell.uses and "*" in taken)
-    ]
+    stage: Stage, settings: Settings, offered: Mapping[str, Sequence[Cell]]
+) -> dict[str, list[Cell]]:
+    """Those of the offered cells that a cell with `settings` wants."""
+    wanted = {
+        kind: [cell for cell in cells if stage.wants_input(settings, kind, cell.settings)]
+        for kind, cells in offered.items()
+    }
+    return {kind: cells for kind, cells in wanted.items() if cells}
