@@ -300,7 +300,7 @@ def _is_locked(lock: Path) -> bool | None:
     """On a holder's host, whether its process lives; None where its lock is not to be seen."""
     try:
         with lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # several may look at one time
     except BlockingIOError:
         return True
     except OSError:
