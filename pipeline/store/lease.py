@@ -2,6 +2,7 @@
 
     leases/<stage>/<fingerprint>/000017.json   the holder; the highest number counts
     beats/<token>                              a number that the holder raises every HEARTBEAT
+    beats/<token>-doubted                      written before a job is taken from it without a lock
     locks/drivers/<token>                      locked by the holder's process, on its host
 
 A lease is taken by creating the next number if there is none, which one of many does:
@@ -13,7 +14,10 @@ A lease is taken by creating the next number if there is none, which one of many
 
 Several are taken together or not at all, one run at a time (GUARD), so of two runs that want the
 same jobs one always has all of them. A holder that finds a higher number than its own has lost the
-job. Leases only save doubled work; correctness rests on publishing.
+job: one that is doubted looks at every heartbeat. A lower number may come late, from a run that was
+away, so a run counts as alone only when it has seen no higher one after its own, and takes all
+again when it was not alone to the end. The highest number of a job is never deleted. Leases only
+save doubled work; correctness rests on publishing.
 """
 
 from __future__ import annotations
@@ -41,6 +45,8 @@ HEARTBEAT = 5.0  # seconds
 EXPIRY = 60.0  # seconds without a heartbeat after which a holder on another host counts as dead
 LOOK = 0.2  # seconds between two looks at a holder
 LEASES, BEATS, DRIVERS = "leases", "beats", "locks/drivers"
+DOUBTED = "-doubted"
+LOOKS = 12  # heartbeats between two looks at whether a job was lost, without a doubt
 GUARD = "all"
 """The lease of whoever is taking leases."""
 
@@ -78,6 +84,15 @@ class Lease:
     holder: Holder | None = None
 
 
+@dataclass(frozen=True)
+class Watch:
+    """What was seen of a heartbeat, since when, and whether it had changed then."""
+
+    beat: bytes | None
+    since: float
+    moved: bool = False
+
+
 class Leases:
     """The leases of one run: taken together, kept alive by one thread, given back together.
 
@@ -96,8 +111,8 @@ class Leases:
         self._lock: IO[bytes] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="leases", daemon=True)
-        self._watched: dict[str, tuple[bytes | None, float]] = {}
-        self._dead: set[str] = set()
+        self._watched: dict[str, Watch] = {}
+        self._doubted: set[str] = set()
 
     def held(self) -> dict[str, Holder]:
         """The jobs that others hold, or may hold: of runs on other hosts that is not known."""
@@ -116,8 +131,8 @@ class Leases:
             entry
             for folder in (BEATS, DRIVERS)
             for entry in self._objects.entries(f"{folder}/")
-            if entry.key.rpartition("/")[2] not in tokens
-            and _is_locked(self._store.root / DRIVERS / entry.key.rpartition("/")[2]) is not True
+            for token in [entry.key.rpartition("/")[2].removesuffix(DOUBTED)]
+            if token not in tokens and _is_locked(self._store.root / DRIVERS / token) is not True
         ]
 
     @contextmanager
@@ -125,7 +140,8 @@ class Leases:
         """Nobody else takes leases meanwhile."""
         if self._lock is None:  # first: who takes many from a slow store must not look dead
             self._begin()
-        while self._take(GUARD):
+        self._watched.clear()  # who was alive an hour ago may have ended
+        while self._take(GUARD) or self._has_lost_guard():
             time.sleep(LOOK)
         try:
             yield
@@ -141,15 +157,19 @@ class Leases:
         """Take the leases of these jobs (STAGE/FINGERPRINT), those that are not held yet; or none
         of them, and raise HeldError.
         """
-        new = [job for job in jobs if job not in self._held]
+        new = [job for job in jobs if job not in self._held or job in self._lost]
         if not new:
             return
         with self.alone():
             known = self._numbers(f"{LEASES}/")
             found = self._store.all(lambda job: self._take(job, job not in known), new)
-        refused = [(job, holder) for job, holder in zip(new, found, strict=True) if holder]
-        if refused:
-            self._give_back([job for job, holder in zip(new, found, strict=True) if not holder])
+            refused = [(job, holder) for job, holder in zip(new, found, strict=True) if holder]
+            was_alone = not self._has_lost_guard()
+            if refused or not was_alone:
+                self._give_back([job for job, holder in zip(new, found, strict=True) if not holder])
+        if not was_alone:
+            self.take(jobs)
+        elif refused:
             job, holder = refused[0]
             raise HeldError(
                 f"{job.rpartition('/')[0]} is locked by run {holder.run} (process {holder.pid} on"
@@ -165,7 +185,8 @@ class Leases:
         self._thread.join()
         self._give_back(list(self._held))
         with suppress(OSError, UserError):
-            self._objects.remove([f"{BEATS}/{self._me.token}"])
+            beat = f"{BEATS}/{self._me.token}"
+            self._objects.remove([beat, beat + DOUBTED])
         self._lock.close()
         _lock_file(self._store.root, self._me).unlink(missing_ok=True)
 
@@ -175,14 +196,17 @@ class Leases:
         self._lock = file.open("wb")
         with suppress(OSError):  # a file system without locks: from elsewhere, and here, beats tell
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._write_beat()
         self._thread.start()
+        self._write_beat()
 
     def _take(self, job: str, is_new: bool = False) -> Holder | None:
         """Take one; returns the holder, when there is a living one. `is_new`: there was none."""
         said = False
         while True:
             last, is_new = Lease() if is_new else self._look(job), False
+            if last.holder == self._me:  # the store was out of reach when it was to be given back
+                self._held[job] = last.number
+                return None
             alive = self._is_alive(last)
             if alive is None:  # not known yet
                 if not said and last.holder:
@@ -192,13 +216,22 @@ class Leases:
                     )
                     said = True
                 time.sleep(LOOK)
-            elif alive:
+                continue
+            if alive:
                 return last.holder
-            elif self._objects.create(_key(job, last.number + 1), self._me.to_bytes()):
+            self._doubt(last)
+            if self._objects.create(_key(job, last.number + 1), self._me.to_bytes()):
                 self._held[job] = last.number + 1
                 self._lost.pop(job, None)
                 self._tidy(job, last)
                 return None
+
+    def _doubt(self, last: Lease) -> None:
+        """A holder on another host may be alive after all: let it look whether it has the job."""
+        token = last.holder.token if last.holder and not last.holder.released else ""
+        if token in self._watched and token not in self._doubted:
+            self._objects.write(f"{BEATS}/{token}{DOUBTED}", b"")
+            self._doubted.add(token)
 
     def _tidy(self, job: str, last: Lease) -> None:
         """Delete the number that was taken over; one that cannot be read is set aside."""
@@ -234,58 +267,60 @@ class Leases:
     def _is_alive(self, lease: Lease) -> bool | None:
         """Whether a lease is held; None while that is not known."""
         holder = lease.holder
-        if holder is None or holder.released or holder.token in self._dead:
+        if holder is None or holder.released:
             return False
-        alive = None
-        if holder.host_id == self._me.host_id:
-            alive = _is_locked(_lock_file(self._store.root, holder))
-        if alive is None:
-            beat, now = self._objects.read(f"{BEATS}/{holder.token}"), time.monotonic()
-            first, since = self._watched.setdefault(holder.token, (beat, now))
-            if beat != first:
-                self._watched.pop(holder.token, None)
-                alive = True
-            elif now - since > EXPIRY:
-                alive = False
-        if alive is False:
-            self._dead.add(holder.token)
-        return alive
+        if holder.host_id and holder.host_id == self._me.host_id:
+            locked = _is_locked(_lock_file(self._store.root, holder))
+            if locked is not None:
+                return locked
+        asked = time.monotonic()  # whoever looks may be delayed, too
+        beat = self._objects.read(f"{BEATS}/{holder.token}")
+        seen = self._watched.setdefault(holder.token, Watch(beat, time.monotonic()))
+        if beat != seen.beat:
+            self._watched[holder.token] = Watch(beat, time.monotonic(), moved=True)
+            return True
+        if asked - seen.since > EXPIRY:
+            return False
+        return True if seen.moved else None
 
     def _give_back(self, jobs: Iterable[str]) -> None:
         released = replace(self._me, released=True).to_bytes()
 
         def give(job: str) -> None:
+            key = _key(job, self._held.pop(job))
             with suppress(OSError, UserError):  # a store out of reach: our lock and beats end
-                self._objects.write(_key(job, self._held.pop(job)), released)
+                if job in self._lost:
+                    self._objects.remove([key])
+                else:
+                    self._objects.write(key, released)
 
-        self._store.all(give, [job for job in jobs if job not in self._lost])
+        self._store.all(give, jobs)
 
     def _beat(self) -> None:
-        last = checked = _now()
+        doubted = f"{BEATS}/{self._me.token}{DOUBTED}"
         while not self._stop.wait(HEARTBEAT):
             with suppress(OSError, UserError):  # a store out of reach: the next beat may find it
-                if _now() - last > EXPIRY / 2 or _now() - checked > EXPIRY:
-                    self._find_lost()
-                    checked = _now()
                 self._write_beat()
-                last = _now()
+                if self._beats % LOOKS == 0 or self._objects.read(doubted) is not None:
+                    self._find_lost()
 
     def _write_beat(self) -> None:
         self._beats += 1
         self._objects.write(f"{BEATS}/{self._me.token}", str(self._beats).encode())
 
-    def _find_lost(self) -> None:
+    def _has_lost_guard(self) -> bool:
+        self._find_lost(f"{LEASES}/{GUARD}/")
+        return GUARD in self._lost
+
+    def _find_lost(self, prefix: str = f"{LEASES}/") -> None:
         """Find the jobs that have a higher number than ours."""
-        numbers = self._numbers(f"{LEASES}/")
+        numbers = self._numbers(prefix)
         for job, number in list(self._held.items()):
             if numbers.get(job, number) > number:
                 holder = self._look(job).holder
-                self._lost[job] = f"run {holder.run} on {holder.host}" if holder else "another run"
-
-
-def _now() -> float:
-    """Seconds of a clock that nobody sets, and that runs while the machine sleeps."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+                if holder != self._me:  # taken again meanwhile
+                    by = f"run {holder.run} on {holder.host}" if holder else "another run"
+                    self._lost[job] = by
 
 
 def _key(job: str, number: int) -> str:
