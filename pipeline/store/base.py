@@ -243,7 +243,7 @@ class Store:
         last = self.last_record(stage, fingerprint)
         key = f"{stage}/{fingerprint}/{record_name(last.number)}"
         if last.problem and (data := self.objects.read(key)) is not None:
-            self.objects.write(f"{stage}/{fingerprint}/{UNREADABLE}-{last.number}.json", data)
+            self.objects.create(f"{stage}/{fingerprint}/{UNREADABLE}-{last.number}.json", data)
         if last.record or last.problem:
             empty = ArtifactRecord(
                 stage=stage, fingerprint=fingerprint, attempt="", cell="", digest="", files={}
