@@ -4,6 +4,7 @@ operation on the store's objects; races of real processes; and clocks that are w
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import tempfile
@@ -44,10 +45,6 @@ CLOCK = SimpleNamespace(now=0.0, step=0)
 # Drivers whose every step is the test's choice
 
 
-class Killed(BaseException):
-    """The process is gone: nothing that follows has an effect."""
-
-
 class Task(threading.Thread):
     """A thread of a driver that runs when it is resumed, up to before or after an operation."""
 
@@ -66,7 +63,7 @@ class Task(threading.Thread):
             self.turn.acquire()
             if not self.driver.killed:
                 super().run()
-        except Killed:
+        except SystemExit:  # killed: nothing that follows has an effect
             pass
         except BaseException as error:  # for the thread of the test
             self.error = error
@@ -78,7 +75,7 @@ class Task(threading.Thread):
         self.back.release()
         self.turn.acquire()
         if self.driver.killed:
-            raise Killed
+            raise SystemExit
 
     def join(self, timeout: float | None = None) -> None:  # noqa: ARG002
         while not self.done:
@@ -177,7 +174,7 @@ class Driver:
 
     def take(self, jobs: list[str]) -> None:
         self.leases = self.leases or Leases(self.store, "run")
-        ended, had = self.world.ended, self.believed - self.ousted
+        began, ended, had = CLOCK.step, self.world.ended, self.believed - self.ousted
         try:
             self.leases.take(jobs)
         except HeldError:
@@ -186,15 +183,16 @@ class Driver:
             self.took = {job: self.took[job] for job in self.took if job in self.believed}
         else:
             self.believed |= set(jobs)
+            assert set(jobs) <= self.holds() or self.stalled >= began, "not taken"
             for job in set(jobs) - had:
                 self.world.look_at_holders(self, job)
 
     def release(self, jobs: list[str]) -> None:  # noqa: ARG002
         self.believed, self.took = set(), {}
-        self.world.one_ends()
         if self.leases is not None:
             self.leases.release()
-        self.leases = None
+            self.leases = None
+        self.world.one_ends()
 
     def publish(self, jobs: list[str]) -> None:
         value = f"{CLOCK.step} of {id(self)}"
@@ -215,12 +213,9 @@ class Driver:
 class World(RuleBasedStateMachine):
     """Three drivers on two hosts, and their store."""
 
-    make: Callable[[], Objects]
-
-    def __init__(self) -> None:
+    def __init__(self, objects: Objects) -> None:
         super().__init__()
-        CLOCK.now, CLOCK.step = 0.0, 0
-        self.objects = type(self).make()
+        CLOCK.now, CLOCK.step, self.objects = 0.0, 0, objects
         self.known: dict[str, dict[str, ArtifactRecord]] = {}
         self.refused: list[set[str]] = []  # since the last driver ended, or was silent for long
         self.ended = 0
@@ -327,32 +322,60 @@ def patched(monkeypatch: Patch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
-def explore(make: Callable[[], Objects], examples: int) -> None:
-    rules = settings(
-        max_examples=examples, stateful_step_count=50, deadline=None, database=None,
-        suppress_health_check=list(HealthCheck), report_multiple_bugs=False,
-    )  # fmt: skip
-    found = type("TestWorld", (World,), {"make": staticmethod(make)})
-    run_state_machine_as_test(found, settings=rules)
-
-
 @pytest.mark.parametrize("examples", [100, pytest.param(3000, marks=pytest.mark.slow)])
 def test_every_order_in_a_folder(patched: None, examples: int) -> None:  # noqa: ARG001
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(dir=memory) as folder:
-        explore(lambda: LocalObjects(Path(folder).resolve() / str(time.time_ns())), examples)
+        explore(lambda name: LocalObjects(Path(folder).resolve() / name), examples)
 
 
 @pytest.mark.parametrize("examples", [6, pytest.param(100, marks=pytest.mark.slow)])
 def test_every_order_in_a_bucket(s3_store: str, patched: None, examples: int) -> None:  # noqa: ARG001
-    explore(lambda: S3Objects(BUCKET, f"{s3_store}/{time.time_ns()}"), examples)
+    explore(lambda name: S3Objects(BUCKET, f"{Path(s3_store).name}/{name}"), examples)
+
+
+def test_a_late_taker_is_not_alone(tmp_path: Path, patched: None) -> None:  # noqa: ARG001
+    """It is delayed while others take and give back, and while one is taking: one has all jobs."""
+    for first, second in itertools.product(range(3, 7), range(8, 32, 4)):
+        world = World(LocalObjects(tmp_path / f"{first}-{second}"))
+        late, other, early = range(3)
+        world.begin(late, "take", JOBS, "")
+        world.move(late, False, first)
+        for work in ("take", "release"):
+            world.begin(early, work, JOBS[:1], "")
+            world.settle({late})
+        world.begin(other, "take", JOBS, "")
+        world.move(other, False, second)
+        for number in [late, other] * 5:
+            world.move(number, False, 30)
+        world.settle(set())
+        assert sorted(len(driver.holds()) for driver in world.drivers) == [0, 0, len(JOBS)]
+        world.teardown()
+
+
+def explore(make: Callable[[str], Objects], examples: int) -> None:
+    rules = settings(
+        max_examples=examples, stateful_step_count=50, deadline=None, database=None,
+        suppress_health_check=list(HealthCheck), report_multiple_bugs=False,
+    )  # fmt: skip
+    world = cast(type[World], lambda: World(make(str(time.time_ns()))))
+    run_state_machine_as_test(world, settings=rules)
 
 
 # Real processes, locks and clocks
 
 
-def race(where: str, times: int) -> None:
+MANY = [pytest.param("tmp_path", 250, marks=pytest.mark.chaos)]
+MANY += [pytest.param("s3_store", 20, marks=pytest.mark.chaos)]
+
+
+@pytest.mark.parametrize(("store", "times"), [("tmp_path", 10), ("s3_store", 2), *MANY])
+def test_races_have_one_winner(
+    store: str, times: int, request: pytest.FixtureRequest, monkeypatch: Patch
+) -> None:
     """Two takers of 12 jobs, fresh ones and those of a killed holder: one has all, one none."""
+    monkeypatch.setattr(lease, "LOOK", 0.01)
+    where = str(request.getfixturevalue(store))
     jobs = [[f"{job}-{number}" for job in JOBS] for number in range(2 * times)]
     gate, winners = FORK.Barrier(2, timeout=120), FORK.SimpleQueue()
 
@@ -379,18 +402,6 @@ def race(where: str, times: int) -> None:
     assert [process.exitcode for process in (hold, *take)] == [9, 0, 0]
     assert [winners.get() for _ in jobs if not winners.empty()] == list(range(len(jobs)))
     assert winners.empty()
-
-
-@pytest.mark.parametrize("times", [10, pytest.param(250, marks=pytest.mark.chaos)])
-def test_races_in_a_folder_have_one_winner(tmp_path: Path, monkeypatch: Patch, times: int) -> None:
-    monkeypatch.setattr(lease, "LOOK", 0.01)
-    race(str(tmp_path), times)
-
-
-@pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.chaos)])
-def test_races_in_a_bucket_have_one_winner(s3_store: str, monkeypatch: Patch, times: int) -> None:
-    monkeypatch.setattr(lease, "LOOK", 0.01)
-    race(s3_store, times)
 
 
 @pytest.mark.parametrize("host", ["", "another"])
