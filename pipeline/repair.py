@@ -33,6 +33,13 @@ class Repairs:
         self._plan, self._limit = plan, limit
         self._repaired: set[str] = set()
 
+    def check_plan(self) -> None:
+        """UserError when making again what the plan has found damaged would take too long."""
+        entries = [entry for entry in self._plan.to_run if entry.damaged]
+        if entries:
+            what = f"{entries[0].cell.id}: {entries[0].reasons[0]}"
+            self._check(what, {key for entry in entries for key in entry.damaged}, entries)
+
     def decide(
         self, reader: Entry, damage: DamagedArtifact, artifacts: Mapping[str, Artifact]
     ) -> Repair:
@@ -56,15 +63,20 @@ class Repairs:
         unknown = [r for r in records - known if not r.partition("/")[0].endswith(PARTS)]
         if unknown:
             raise UserError(f"{what}; {unknown[0]} is no job of this workflow")
-        seconds = sum(self._seconds(entry, keys) for entry in entries if entry is not reader)
+        seconds = self._check(what, keys, [entry for entry in entries if entry is not reader])
+        self._repaired |= records
+        return Repair(sorted(records), entries, seconds)
+
+    def _check(self, what: str, keys: set[str], entries: list[Entry]) -> float:
+        """How long making these again takes; UserError when that is above the limit."""
+        seconds = sum(self._seconds(entry, keys) for entry in entries)
         if seconds > self._limit:
             names = ", ".join(entry.cell.id for entry in entries)
             raise UserError(
                 f"{what}; making {names} again takes about {span(seconds)}, more than the limit"
                 f" of {span(self._limit)}; allow it with --repair-limit {math.ceil(2 * seconds)}s"
             )
-        self._repaired |= records
-        return Repair(sorted(records), entries, seconds)
+        return seconds
 
     def _counts_now(self, key: str) -> bool:
         """Whether the record that has a damaged file still counts: it may have been made again
