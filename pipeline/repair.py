@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -31,7 +31,14 @@ class Repairs:
 
     def __init__(self, plan: Plan, limit: float) -> None:
         self._plan, self._limit = plan, limit
-        self._counts: Counter[str] = Counter()
+        self._repaired: set[str] = set()
+
+    def check_plan(self) -> None:
+        """UserError when making again what the plan has found damaged would take too long."""
+        entries = [entry for entry in self._plan.to_run if entry.damaged]
+        if entries:
+            what = f"{entries[0].cell.id}: {entries[0].reasons[0]}"
+            self._check(what, {key for entry in entries for key in entry.damaged}, entries)
 
     def decide(
         self, reader: Entry, damage: DamagedArtifact, artifacts: Mapping[str, Artifact]
@@ -42,12 +49,9 @@ class Repairs:
         """
         keys = self._whole({key for key in damage.keys if self._counts_now(key)}, artifacts)
         records = {_owner(key) for key in keys}
-        for record in sorted(records):
-            self._counts[record] += 1
-            if self._counts[record] > 1:
-                raise UserError(
-                    f"{damage}; it was made again, and is damaged again: check the disk"
-                )
+        what = str(damage).partition(";")[0]
+        if records & self._repaired:
+            raise UserError(f"{what}; it was made again, and is damaged again: check the disk")
         entries = []
         for entry in self._plan.entries.values():
             artifact = artifacts.get(entry.cell.id, entry.artifact)
@@ -58,15 +62,21 @@ class Repairs:
         known = {entry.job for entry in entries}
         unknown = [r for r in records - known if not r.partition("/")[0].endswith(PARTS)]
         if unknown:
-            raise UserError(f"{damage}; {unknown[0]} is no job of this workflow")
-        seconds = sum(self._seconds(entry, keys) for entry in entries if entry is not reader)
+            raise UserError(f"{what}; {unknown[0]} is no job of this workflow")
+        seconds = self._check(what, keys, [entry for entry in entries if entry is not reader])
+        self._repaired |= records
+        return Repair(sorted(records), entries, seconds)
+
+    def _check(self, what: str, keys: set[str], entries: list[Entry]) -> float:
+        """How long making these again takes; UserError when that is above the limit."""
+        seconds = sum(self._seconds(entry, keys) for entry in entries)
         if seconds > self._limit:
             names = ", ".join(entry.cell.id for entry in entries)
             raise UserError(
-                f"{damage}. Making {names} again takes about {span(seconds)}, more than the limit"
-                f" of {span(self._limit)}; allow it with --repair-limit {int(seconds * 2)}s"
+                f"{what}; making {names} again takes about {span(seconds)}, more than the limit"
+                f" of {span(self._limit)}; allow it with --repair-limit {math.ceil(2 * seconds)}s"
             )
-        return Repair(sorted(records), entries, seconds)
+        return seconds
 
     def _counts_now(self, key: str) -> bool:
         """Whether the record that has a damaged file still counts: it may have been made again

@@ -100,12 +100,14 @@ class Runner:
         self._word: Status = "FAILED"
 
     def run(self) -> Outcome:
-        """Make all that the plan says is to be made. HeldError when another run is at one of them.
+        """Make all that the plan says is to be made. HeldError when another run is at one of them,
+        UserError when what is damaged takes longer to make again than `repair_limit`.
 
         SIGTERM or Ctrl-C: KeyboardInterrupt, after what trains has made a checkpoint; the second
         time at once.
         """
         store = self.plan.store
+        self._repairs.check_plan()
         with (
             ExitStack() as closing
         ):  # in the end from the last to the first, each whatever becomes of the others

@@ -54,6 +54,8 @@ class Entry:
     """Seconds that the last making of this cell, or of one most like it, took."""
     notes: list[str] = field(default_factory=list)
     artifact: Artifact | None = None
+    damaged: tuple[str, ...] = ()
+    """Its files that are not as its record says, as far as a listing shows."""
 
     @property
     def job(self) -> str:
@@ -183,10 +185,10 @@ def _entry(
     print_ = fingerprint(identity)
     last = snapshot.last_record(cell.uses, print_)
     record, like = last.record, None
+    damage = snapshot.damage(record) if record else {}
     if record is not None:
-        damage = next(iter(snapshot.damage(record).values()), None)
         made = {need: entries[need].artifact for need in cell.needs}
-        reason = damage or other_inputs(record, made)
+        reason = next(iter(damage.values()), None) or other_inputs(record, made)
         state, reasons = (State.STALE, [reason]) if reason else (State.DONE, [])
     elif last.problem:
         state, reasons = State.STALE, [last.problem]
@@ -195,7 +197,7 @@ def _entry(
         state, reasons = _unpublished(cell, snapshot, print_, identity, like)
     entry = Entry(cell, print_, identity, external_files, state, reasons, last)
     known = record or like
-    entry.cost = known.seconds if known else None
+    entry.cost, entry.damaged = known.seconds if known else None, tuple(damage)
     if record is not None:
         entry.artifact = record.artifact()
         if record.code != code_hash(cell.uses, getattr(cell.settings, "task", None)):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pipeline.cli
+from pipeline.store import cache
 from pipeline.workflow import user_code
 from tests.servers.ray_cluster import Cluster
 
@@ -40,6 +41,7 @@ def gpt1(
     address = ("--address", cluster.gcs) if cluster else ()
     out, err = io.StringIO(), io.StringIO()
     to = (contextlib.redirect_stdout(out), contextlib.redirect_stderr(err))
+    cache._checked.clear()  # what another process has checked
     with _process_restored(), contextlib.chdir(cwd or Path.cwd()), to[0], to[1]:
         # Ray reads this variable once, and the session's cluster asks for no token.
         os.environ.update({"RAY_AUTH_MODE": "disabled", **environment})
