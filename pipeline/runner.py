@@ -233,7 +233,8 @@ class Runner:
         if self._tries.get(cell.id, 0) == 0 and (entry.last.record or entry.last.problem):
             if entry.last.problem:
                 self.display.cell_line(cell.id, f"{entry.last.problem}; it is set aside")
-            store.withdraw(cell.uses, entry.fingerprint, "; ".join(entry.reasons))
+            why, seen = "; ".join(entry.reasons), entry.last.number
+            store.withdraw(cell.uses, entry.fingerprint, why, seen)
         number = self._tries[cell.id] = self._tries.get(cell.id, 0) + 1
         inputs = tuple(self._artifacts[need] for need in cell.needs)
         job = Job(

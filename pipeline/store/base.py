@@ -235,12 +235,15 @@ class Store:
         cache.release(self.root / folder / record.attempt)
         return won
 
-    def withdraw(self, stage: str, fingerprint: str, why: str) -> None:
+    def withdraw(self, stage: str, fingerprint: str, why: str, seen: int = 0) -> None:
         """Take back the record that counts (a forced rerun, or damage). Its files stay.
 
-        A record that cannot be read is set aside under a name that says so.
+        A record that cannot be read is set aside under a name that says so. `seen`: the number of
+        the record that is meant; a later one stays.
         """
         last = self.last_record(stage, fingerprint)
+        if seen and last.number != seen:
+            return
         key = f"{stage}/{fingerprint}/{record_name(last.number)}"
         if last.problem and (data := self.objects.read(key)) is not None:
             self.objects.create(f"{stage}/{fingerprint}/{UNREADABLE}-{last.number}.json", data)

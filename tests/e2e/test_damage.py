@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from gpt1.files import file_sha256
+
 from pipeline.planning.file_hashes import FileHashes
 from pipeline.runner import Runner
 from pipeline.store.atomic import sign, to_json
