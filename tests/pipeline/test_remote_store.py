@@ -14,7 +14,6 @@ from pipeline.store import s3 as objects
 from pipeline.store.base import Store
 from pipeline.store.record import DamagedArtifact
 from pipeline.store.s3 import S3Objects
-from pipeline.store.snapshot import StoreSnapshot
 from tests.conftest import refuses
 from tests.pipeline.conftest import S3, VALUE, Move, Patch, publish, published, read
 from tests.pipeline.inline import TOY, plan_of, run_inline
@@ -42,27 +41,6 @@ def test_a_lost_answer_does_not_lose_the_race(s3_store: str) -> None:
     there = S3Objects.at(s3_store)
     asked = [there.create("word", data) for data in (b"mine", b"mine", b"yours")]
     assert asked == [True, True, False]
-
-
-def test_damaged_copies_of_records_are_not_read(s3_store: str, asked: list[str]) -> None:
-    store = Store.at(s3_store)
-    for fingerprint in ("a", "b"):
-        publish(store, fingerprint, fingerprint)
-    expected = [store.record("stage", fingerprint) for fingerprint in ("a", "b")]
-
-    def reads() -> int:
-        """How many records are asked for, to have all."""
-        asked.clear()
-        assert list(StoreSnapshot(store).records("stage")) == expected
-        return asked.count("read stage")
-
-    assert [reads(), reads()] == [2, 0]
-    copy = store.root / "cache/records/stage.json"
-    good = copy.read_text()
-    flipped = good.replace("values/value", "values/walue", 1)
-    for harm, new in ((flipped, 1), ('{"stage/a/record.json": 7}', 2), ("{", 2), ("[]", 2)):
-        copy.write_text(harm)
-        assert [reads(), reads()] == [new, 0], harm
 
 
 def test_a_damaged_copy_is_fetched_again(s3_store: str, another_host: Move) -> None:

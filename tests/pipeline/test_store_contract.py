@@ -392,22 +392,3 @@ def test_a_holder_elsewhere_counts_while_its_beat_changes(store: Store, monkeypa
     assert found == dict.fromkeys(("a/1", "b/1"), f"run next on {socket.gethostname()}")
     assert holders(store) == dict.fromkeys(("a/1", "b/1", "c/1"), "next")
     leases.release()
-
-
-@pytest.mark.parametrize("dead", [False, True])
-def test_one_of_many_has_all(dead: bool, store: Store, monkeypatch: Patch) -> None:
-    """A holder of this host that was killed is dead at once."""
-    monkeypatch.setattr(lease, "EXPIRY", float("inf"))
-    if dead:
-        in_process(lambda: (take(store, "killed", *TWELVE), os._exit(9))).join()
-        assert holders(store) == dict.fromkeys(TWELVE, "killed")
-
-    def want(number: int, gate: Any) -> str | None:
-        gate.wait()
-        with suppress(HeldError):
-            take(store, f"run-{number}", *TWELVE)
-            return f"run-{number}"
-        return None
-
-    [winner] = [run for run in race(want) if run]
-    assert holders(store) == dict.fromkeys(TWELVE, winner)

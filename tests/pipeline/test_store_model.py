@@ -322,14 +322,14 @@ def patched(monkeypatch: Patch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
-@pytest.mark.parametrize("examples", [100, pytest.param(3000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_every_order_in_a_folder(patched: None, examples: int) -> None:  # noqa: ARG001
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(dir=memory) as folder:
         explore(lambda name: LocalObjects(Path(folder).resolve() / name), examples)
 
 
-@pytest.mark.parametrize("examples", [6, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [6, pytest.param(50, marks=pytest.mark.slow)])
 def test_every_order_in_a_bucket(s3_store: str, patched: None, examples: int) -> None:  # noqa: ARG001
     explore(lambda name: S3Objects(BUCKET, f"{Path(s3_store).name}/{name}"), examples)
 
