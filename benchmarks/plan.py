@@ -21,6 +21,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import tempfile
@@ -73,16 +74,27 @@ class Counting:
         return self.objects.entries(prefix)  # type: ignore[no-any-return]
 
 
-def gpt1(*words: str, environment: Mapping[str, str] | None = None) -> tuple[float, str]:
-    """The seconds of a command, and what it prints. RuntimeError when it fails."""
-    began = time.monotonic()
+@dataclass(frozen=True)
+class Took:
+    """What a command took, and what it printed."""
+
+    seconds: float
+    cpu_seconds: float
+    said: str
+
+
+def gpt1(*words: str, environment: Mapping[str, str] | None = None) -> Took:
+    """A command of its own. RuntimeError when it fails."""
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.cli", *words], cwd=ROOT, capture_output=True, text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"gpt1 {' '.join(words)} failed: {done.stderr}")
-    return time.monotonic() - began, done.stdout
+    seconds, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Took(round(seconds, 2), round(cpu, 2), done.stdout)
 
 
 def folder_counts(workflow: Path, store: Path, assignments: Sequence[str] = ()) -> dict[str, int]:
@@ -112,23 +124,23 @@ def measure(jobs: int, folder: Path) -> list[dict[str, Any]]:
     records = finish(make_plan(read(workflow), Store.at(store)), store)
     rows: list[dict[str, Any]] = []
 
-    def row(where: str, command: str, look: str, seconds: float, counts: Mapping[str, int]) -> None:
+    def row(where: str, command: str, look: str, took: Took, counts: Mapping[str, int]) -> None:
         found = {"get": counts.get("get", 0), "list": counts.get("list", 0)}
         rows.append(
             {"jobs": jobs, "records": records, "store": where, "command": command, "look": look,
-             "seconds": round(seconds, 2), **found}
+             "seconds": took.seconds, "cpu_seconds": took.cpu_seconds, **found}
         )  # fmt: skip
         print(
-            f"| {jobs:,} | {where} | {command} | {look} | {seconds:.2f} | {found['get']:,} |"
-            f" {found['list']:,} |",
+            f"| {jobs:,} | {where} | {command} | {look} | {took.seconds:.2f} |"
+            f" {took.cpu_seconds:.2f} | {found['get']:,} | {found['list']:,} |",
             flush=True,
         )
 
     options = ("--file", str(workflow), "--store")
     for command in COMMANDS:
-        row("folder", command, "again", gpt1(command, *options, str(store))[0],
+        row("folder", command, "again", gpt1(command, *options, str(store)),
             folder_counts(workflow, store))
-    row("folder", "plan", "stale", gpt1("plan", *STALE, *options, str(store))[0],
+    row("folder", "plan", "stale", gpt1("plan", *STALE, *options, str(store)),
         folder_counts(workflow, store, STALE[1:]))
     with serve(folder / "stores") as address:
 
@@ -138,9 +150,9 @@ def measure(jobs: int, folder: Path) -> list[dict[str, Any]]:
                 "AWS_SECRET_ACCESS_KEY": "a", "GPT1_CACHE": str(folder / host),
             }  # fmt: skip
             words = (command, *more, *options, "s3://bucket/store")
-            seconds, _ = gpt1(*words, environment=environment)
+            took = gpt1(*words, environment=environment)
             with urllib.request.urlopen(f"{address}/_counts") as answer:
-                row("bucket", command, look, seconds, json.load(answer))
+                row("bucket", command, look, took, json.load(answer))
 
         bucket("plan", "first", "host1")
         for command in COMMANDS:
@@ -155,12 +167,12 @@ def measure_paper(folder: Path) -> dict[str, float]:
     data = ("--set", f"task_data.source={write_task_data(folder / 'data')}")
     store, words = folder / "paper", ("plan", "--profile", "paper", *EMBEDDED, *data)
     gpt1(*words, "--store", str(store))  # takes the digests of outside files
-    empty, _ = gpt1(*words, "--store", str(store))
+    empty = gpt1(*words, "--store", str(store))
     workflow = read(ROOT / "workflow.yaml", "paper", (EMBEDDED[1], data[1]))
     jobs = finish(make_plan(workflow, Store.at(store)), store)
-    full, said = gpt1(*words, "--store", str(store))
-    assert DONE in said, said[-500:]
-    return {"jobs": jobs, "nothing done": round(empty, 2), "everything done": round(full, 2)}
+    full = gpt1(*words, "--store", str(store))
+    assert DONE in full.said, full.said[-500:]
+    return {"jobs": jobs, "nothing done": empty.seconds, "everything done": full.seconds}
 
 
 def measure_nothing(folder: Path) -> dict[str, float]:
@@ -168,9 +180,9 @@ def measure_nothing(folder: Path) -> dict[str, float]:
     store, words = folder / "demo", ("run", "--profile", "demo")
     jobs = finish(make_plan(read(ROOT / "workflow.yaml", "demo"), Store.at(store)), store)
     gpt1(*words, "--store", str(store))
-    seconds, said = gpt1(*words, "--store", str(store))
-    assert DONE in said, said[-500:]
-    return {"jobs": jobs, "seconds": round(seconds, 2)}
+    took = gpt1(*words, "--store", str(store))
+    assert DONE in took.said, took.said[-500:]
+    return {"jobs": jobs, "seconds": took.seconds, "cpu_seconds": took.cpu_seconds}
 
 
 def measure_checking(where: str) -> dict[str, float]:
@@ -245,8 +257,8 @@ def main() -> int:
     given = parser.parse_args()
     os.environ.pop("GPT1_STORE", None)
     found: dict[str, Any] = {"quick": given.quick, "machine": _machine(), "bars": BARS}
-    print("| jobs | store | command | look | seconds | objects read | listings |")
-    print("|--:|---|---|---|--:|--:|--:|", flush=True)
+    print("| jobs | store | command | look | seconds | CPU seconds | objects read | listings |")
+    print("|--:|---|---|---|--:|--:|--:|--:|", flush=True)
     found["rows"] = []
     for jobs in (100, 1_000) if given.quick else (100, 1_000, 10_000):
         with tempfile.TemporaryDirectory(prefix="gpt1-plan-") as name:

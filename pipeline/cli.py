@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Collection
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,9 +69,11 @@ Address = Annotated[str | None, typer.Option("--address", help=CLUSTER, envvar="
 
 
 def _print_version(asked: bool) -> None:
-    from pipeline.planning.provenance import git_commit
-
     if asked:
+        from importlib.metadata import version
+
+        from pipeline.planning.provenance import git_commit
+
         commit = f", commit {found}" if (found := git_commit()) else ""
         print(f"gpt1 {version('gpt1')}{commit}, Python {platform.python_version()}")
         raise typer.Exit

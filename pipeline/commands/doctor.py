@@ -4,7 +4,6 @@ how to fix it.
 
 from __future__ import annotations
 
-import importlib.metadata as metadata
 import importlib.util
 import json
 import os
@@ -82,6 +81,8 @@ def _python(_: Path) -> Iterator[Finding]:
 
 
 def _packages(_: Path) -> Iterator[Finding]:
+    from importlib import metadata
+
     for name in ("torch", "deepspeed", "ray", "mlflow"):
         try:
             yield Finding(name, OK, metadata.version(name))

@@ -12,7 +12,6 @@ import typer
 
 from gpt1.wording import counted, size
 from pipeline.commands.options import Json, StoreOption, flag
-from pipeline.display import Display
 from pipeline.last_run import last_run
 from pipeline.store.base import Store
 from pipeline.store.inventory import Finding, damage, garbage, remove
@@ -24,6 +23,8 @@ def verify(store: StoreOption = "store", as_json: Json = False) -> None:
 
     `gpt1 run` then makes damaged artifacts again. Exit status 1: something is damaged.
     """
+    from pipeline.display import Display
+
     display = Display(stream=sys.stderr)
     display.cell_started("verify", "every file of every record")
     found = list(

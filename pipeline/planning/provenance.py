@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import getpass
 import hashlib
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -74,11 +73,13 @@ def git_commit() -> str | None:
 @functools.cache
 def package_versions() -> dict[str, str]:
     """The versions of the packages that decide results."""
+    from importlib.metadata import PackageNotFoundError, version
+
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
+            versions[name] = version(name)
+        except PackageNotFoundError:
             continue
     return versions
 
