@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gpt1.files import file_sha256
 
+from gpt1.train.checkpoint import file_sha256
 from pipeline.planning.file_hashes import FileHashes
 from pipeline.runner import Runner
 from pipeline.store.atomic import sign, to_json
@@ -54,7 +54,7 @@ ROUNDS = {
     "records": (
         "shard/",
         "split/split/record.json shard.parts/*/record.json pretrain/*/record.json"
-        " finetune/*/record.json leases/shard/*/0*.json cache/file-hashes.json report/*/report.html",
+        " finetune/*/record.json leases/shard/*/0*.json cache/file-hash* report/*/report.html",
     ),
 }
 """Records that are taken away, so that their jobs read again what they need, and the kinds of files
@@ -198,7 +198,7 @@ def test_verify_and_gc(golden_run: Path, ray_head: Cluster, tmp_path: Path) -> N
     status, export = said("status", *words), records(store)["export/export"]
     record = there["pretrain/pretrain/record.json"].read_bytes()
     there["pretrain/pretrain/record.json"].unlink()  # it counts as unfinished
-    leftover = store / "clean/.private-0"
+    leftover = store / f"clean/.private-{0:032x}"
     leftover.touch()
     os.utime(leftover, (0, 0))
     other = Leases(Store.at(store), "other")
