@@ -1,4 +1,4 @@
-"""`gpt1 verify` and `gpt1 gc`: what is damaged in a store, and what nobody needs."""
+"""`gpt1 verify` and `gpt1 gc`: what is damaged in a store, and what no one needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpt1.wording import counted, size
 from pipeline.commands.options import Json, StoreOption, flag
 from pipeline.last_run import last_run
 from pipeline.store.base import Store
-from pipeline.store.inventory import Finding, damage, garbage, remove
+from pipeline.store.inventory import InventoryItem, damage, garbage, remove
 from pipeline.store.lease import Leases
 
 
@@ -50,7 +50,7 @@ def verify(store: StoreOption = "store", as_json: Json = False) -> None:
         if wrong:
             print("`gpt1 run` makes damaged artifacts again")
         if unused:
-            print("`gpt1 gc` deletes what nobody needs")
+            print("`gpt1 gc` deletes what no one needs")
     raise typer.Exit(1 if wrong else 0)
 
 
@@ -78,6 +78,6 @@ def gc(
     )
 
 
-def _line(found: Finding) -> str:
+def _line(found: InventoryItem) -> str:
     more = f" ({size(found.size)})" if found.size else ""
     return f"{found.kind}: {found.key}: {found.what}{more}"

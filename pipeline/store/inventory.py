@@ -15,7 +15,7 @@ ABANDONED = 3600.0  # seconds after which a file that a process has not finished
 
 
 @dataclass(frozen=True)
-class Finding:
+class InventoryItem:
     """Something in a store. `key`: its place; one of an attempt ends with a slash."""
 
     kind: str
@@ -26,7 +26,7 @@ class Finding:
 
 def damage(
     store: Store, progress: Callable[[int, int], None] = lambda *_: None
-) -> Iterator[Finding]:
+) -> Iterator[InventoryItem]:
     """Compare every file of every record with it; `progress` gets bytes done and in all.
 
     Also records that cannot be read, and attempts that belong to no record. In the end, runs know
@@ -40,12 +40,12 @@ def damage(
     for record in records:
         for key, what in snapshot.damage(record).items():
             if found.setdefault(key, what) == what:
-                yield Finding("damaged", key, what)
+                yield InventoryItem("damaged", key, what)
     done, total = 0, sum(file.size for file in files.values())
     for key, file in files.items():
         if key not in found and (what := _compare(store, file)):
             found[key] = what
-            yield Finding("damaged", key, what)
+            yield InventoryItem("damaged", key, what)
         done += file.size
         progress(done, total)
     yield from _unused(snapshot, records)
@@ -53,7 +53,7 @@ def damage(
         store.leave(store.root, DAMAGED, {k: files[k].sha256 for k in found if k in files})
 
 
-def garbage(store: Store, needed: Collection[str], leases: Leases) -> Iterator[Finding]:
+def garbage(store: Store, needed: Collection[str], leases: Leases) -> Iterator[InventoryItem]:
     """What no record lists, no run that is alive may be writing, and no job of `needed`
     (STAGE/FINGERPRINT) would continue from: attempts, what was set aside, and leftovers.
 
@@ -76,14 +76,14 @@ def garbage(store: Store, needed: Collection[str], leases: Leases) -> Iterator[F
             for name, entry in listed.items():
                 if name.startswith(f"{UNREADABLE}-"):
                     what = "a record that could not be read"
-                    yield Finding("set aside", f"{stage}/{fingerprint}/{name}", what, entry.size)
+                    yield InventoryItem("set aside", f"{stage}/{fingerprint}/{name}", what, entry.size)
     for entry in store.objects.unfinished(ABANDONED):
-        yield Finding("leftover", entry.key, "a process has not finished it", entry.size)
+        yield InventoryItem("leftover", entry.key, "a process has not finished it", entry.size)
     for entry in leases.leftovers(held.values()):
-        yield Finding("leftover", entry.key, "of a run that has ended", entry.size)
+        yield InventoryItem("leftover", entry.key, "of a run that has ended", entry.size)
 
 
-def remove(store: Store, found: Finding) -> None:
+def remove(store: Store, found: InventoryItem) -> None:
     """Delete it."""
     if found.key.endswith("/"):
         store.objects.remove_folder(found.key)
@@ -96,11 +96,11 @@ def _records(snapshot: StoreSnapshot) -> Iterator[ArtifactRecord]:
         yield from snapshot.records(stage)
 
 
-def _unreadable(snapshot: StoreSnapshot) -> Iterator[Finding]:
+def _unreadable(snapshot: StoreSnapshot) -> Iterator[InventoryItem]:
     for stage in snapshot.stages():
         for fingerprint in snapshot.files(stage):
             if problem := snapshot.last_record(stage, fingerprint).problem:
-                yield Finding("unreadable", f"{stage}/{fingerprint}", problem)
+                yield InventoryItem("unreadable", f"{stage}/{fingerprint}", problem)
 
 
 def _compare(store: Store, file: RecordedFile) -> str:
@@ -111,7 +111,7 @@ def _compare(store: Store, file: RecordedFile) -> str:
     return "" if sha256 == file.sha256 else f"has sha256 {str(sha256)[:12]}, not {file.sha256[:12]}"
 
 
-def _unused(snapshot: StoreSnapshot, records: Collection[ArtifactRecord]) -> Iterator[Finding]:
+def _unused(snapshot: StoreSnapshot, records: Collection[ArtifactRecord]) -> Iterator[InventoryItem]:
     """The attempts that made no artifact, and of which no record lists a file."""
     keys = [file.key for record in records for file in record.files.values()]
     used = {"/".join(key.split("/")[:3]) for key in keys}
@@ -128,4 +128,4 @@ def _unused(snapshot: StoreSnapshot, records: Collection[ArtifactRecord]) -> Ite
                 if key not in used:
                     has = any(map(record_number, listed))
                     what = "another attempt was published" if has else "never published"
-                    yield Finding("attempt", f"{key}/", what, size)
+                    yield InventoryItem("attempt", f"{key}/", what, size)
