@@ -30,6 +30,7 @@ from pipeline.repair import LIMIT, Repairs, needed
 from pipeline.store import cache
 from pipeline.store.lease import HeldError, Leases
 from pipeline.store.record import DamagedArtifact
+from pipeline.store.snapshot import StoreSnapshot
 from pipeline.tracking import Status
 from stages.contract import Artifact
 
@@ -112,6 +113,7 @@ class Runner:
             ExitStack() as closing
         ):  # in the end from the last to the first, each whatever becomes of the others
             closing.callback(cache.end_run, store.root, self.run_name)
+            closing.callback(self._leave_copies)
             closing.callback(ray.shutdown)
             closing.callback(self._leases.release)
             self._leases.take([entry.job for entry in self.plan.to_run])
@@ -389,6 +391,16 @@ class Runner:
             if attempt.entry.job in lost:
                 who = lost[attempt.entry.job]
                 self._cancel([reference], f"{who} has taken this job over", ours=False)
+
+    def _leave_copies(self) -> None:
+        """Read the records of a store that hosts do not share once more: what is new is then in
+        this host's cache, and if it is much, in the store's copies for other hosts.
+        """
+        with suppress(UserError):
+            if not self.plan.store.shared:
+                snapshot = StoreSnapshot(self.plan.store)
+                for stage in {entry.cell.uses for entry in self.plan.to_run}:
+                    snapshot.prefetch(stage, snapshot.files(stage))
 
     def _give_up(self, entry: Entry, why: str) -> None:
         self.outcome.failed[entry.cell.id] = why

@@ -70,9 +70,9 @@ def create_file(path: Path, data: bytes) -> bool:
     return True
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file; one that is there is replaced at once."""
-    with _private(path, data) as private:
+def replace_file(path: Path, data: bytes, durable: bool = True) -> None:
+    """Write a file; one that is there is replaced at once. `durable`: also after a power cut."""
+    with _private(path, data, durable) as private:
         private.replace(path)
 
 
@@ -116,7 +116,7 @@ def read_signed(data: bytes) -> dict[str, Any] | None:
 
 
 @contextmanager
-def _private(path: Path, data: bytes) -> Iterator[Path]:
+def _private(path: Path, data: bytes, durable: bool = True) -> Iterator[Path]:
     """A file beside `path` that holds the data; it is gone in the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     private = path.with_name(f"{PRIVATE}{uuid.uuid4().hex}")
@@ -124,7 +124,8 @@ def _private(path: Path, data: bytes) -> Iterator[Path]:
         with private.open("wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         yield private
     finally:
         with suppress(OSError):  # a disk that is read only said so above

@@ -72,11 +72,11 @@ def garbage(store: Store, needed: Collection[str], leases: Leases) -> Iterator[I
         if not wanted:
             yield found
     for stage in snapshot.stages():
-        for fingerprint, listed in snapshot.files(stage).items():
+        for listed in snapshot.files(stage).values():
             for name, entry in listed.items():
                 if name.startswith(f"{UNREADABLE}-"):
                     what = "a record that could not be read"
-                    yield InventoryItem("set aside", f"{stage}/{fingerprint}/{name}", what, entry.size)
+                    yield InventoryItem("set aside", entry.key, what, entry.size)
     for entry in store.objects.unfinished(ABANDONED):
         yield InventoryItem("leftover", entry.key, "a process has not finished it", entry.size)
     for entry in leases.leftovers(held.values()):
@@ -111,7 +111,9 @@ def _compare(store: Store, file: RecordedFile) -> str:
     return "" if sha256 == file.sha256 else f"has sha256 {str(sha256)[:12]}, not {file.sha256[:12]}"
 
 
-def _unused(snapshot: StoreSnapshot, records: Collection[ArtifactRecord]) -> Iterator[InventoryItem]:
+def _unused(
+    snapshot: StoreSnapshot, records: Collection[ArtifactRecord]
+) -> Iterator[InventoryItem]:
     """The attempts that made no artifact, and of which no record lists a file."""
     keys = [file.key for record in records for file in record.files.values()]
     used = {"/".join(key.split("/")[:3]) for key in keys}

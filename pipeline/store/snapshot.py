@@ -169,7 +169,7 @@ class StoreSnapshot:
             marks = {entry.key: entry.mark for listed in files for entry in listed.values()}
             packed = pack({key: copy for key, copy in copies.items() if marks.get(key) == copy[0]})
             with suppress(OSError):
-                replace_file(own, packed)
+                replace_file(own, packed, durable=False)
             if len(missing) >= many:
                 with suppress(UserError):  # nobody must be allowed to write, to look
                     self.store.objects.write(f"{RECORDS}/{stage}", zlib.compress(packed, 1))
