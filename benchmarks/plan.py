@@ -232,9 +232,10 @@ def measure_shards(folder: Path) -> dict[str, float]:
 
 
 def judge(found: Mapping[str, Any]) -> dict[str, bool]:
-    """Which bars hold. A first look at a bucket has none."""
+    """Which bars hold. A host's first look at a bucket has none."""
     rows = found["rows"]
-    long = [row["seconds"] for row in rows if row["jobs"] == 10_000 and row["look"] != "first"]
+    first = ("first", "new host")
+    long = [r["seconds"] for r in rows if r["jobs"] == 10_000 and r["look"] not in first]
     reads = (row["get"] <= row["records"] + row["list"] for row in rows)
     passed = {
         "10,000 jobs": max(long, default=0.0) <= BARS["10,000 jobs"],
