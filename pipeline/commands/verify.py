@@ -57,14 +57,18 @@ def verify(store: StoreOption = "store", as_json: Json = False) -> None:
 def gc(
     store: StoreOption = "store",
     dry_run: Annotated[bool, flag("--dry-run", "List what would go; delete nothing.")] = False,
+    unfinished: Annotated[
+        bool, flag("--unfinished", "Also attempts at unfinished jobs that the last run lacks.")
+    ] = False,
 ) -> None:
     """Delete attempts that no result uses and no run may continue, and other leftovers."""
     opened = Store.existing(store)
     last = last_run(opened)
+    needed = set(last.cells.values()) if last else set()
     leases = Leases(opened, "gc", info=print)
     try:
         with leases.alone():
-            found = list(garbage(opened, set(last.cells.values()) if last else (), leases))
+            found = list(garbage(opened, leases, unfinished, needed))
             for one in found:
                 print(_line(one))
                 if not dry_run:

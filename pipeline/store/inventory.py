@@ -53,12 +53,15 @@ def damage(
         store.leave(store.root, DAMAGED, {k: files[k].sha256 for k in found if k in files})
 
 
-def garbage(store: Store, needed: Collection[str], leases: Leases) -> Iterator[InventoryItem]:
-    """What no record lists, no run that is alive may be writing, and no job of `needed`
-    (STAGE/FINGERPRINT) would continue from: attempts, what was set aside, and leftovers.
+def garbage(
+    store: Store, leases: Leases, unfinished: bool, needed: Collection[str]
+) -> Iterator[InventoryItem]:
+    """What no record lists and no run may be writing or continue from: attempts, what was set
+    aside, and leftovers.
 
-    Of a job that somebody holds no attempt is garbage, nor is one at a part of its stage. `leases`:
-    the caller's.
+    Of a job that somebody holds no attempt is garbage, nor is one at a part of its stage. A job
+    without a record may continue from its attempts: they are garbage if `unfinished`, but for the
+    jobs that are `needed` (STAGE/FINGERPRINT). `leases`: the caller's.
     """
     snapshot, held = StoreSnapshot(store), leases.held()
     for found in _unused(snapshot, list(_records(snapshot))):
@@ -66,9 +69,8 @@ def garbage(store: Store, needed: Collection[str], leases: Leases) -> Iterator[I
         own = stage.removesuffix(PARTS)
         wanted = any(job.startswith(f"{own}/") for job in held)
         if stage == own:
-            job = f"{stage}/{fingerprint}"
-            unfinished = snapshot.record(stage, fingerprint) is None
-            wanted = job in held or (job in needed and unfinished)
+            job, is_made = f"{stage}/{fingerprint}", snapshot.record(stage, fingerprint) is not None
+            wanted = job in held or not (is_made or (unfinished and job not in needed))
         if not wanted:
             yield found
     for stage in snapshot.stages():

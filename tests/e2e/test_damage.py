@@ -184,7 +184,7 @@ def test_commands_say_what_is_damaged(
 
 @slow
 def test_verify_and_gc(golden_run: Path, ray_head: Cluster, tmp_path: Path) -> None:
-    """What is damaged, and what nobody needs: no checkpoint, nor what somebody holds."""
+    """What is damaged, and what no one needs: no checkpoint, nor what somebody holds."""
     store = copy_without(golden_run, tmp_path / "store")
     there, words = files(store), ("--file", MINI, "--store", store)
     flip(there[EXPORTED], random.Random(3))
@@ -203,11 +203,12 @@ def test_verify_and_gc(golden_run: Path, ray_head: Cluster, tmp_path: Path) -> N
     os.utime(leftover, (0, 0))
     other = Leases(Store.at(store), "other")
     other.take([f"export/{export['fingerprint']}"])
-    would = said("gc", "--dry-run", "--store", store)
+    words_of_gc = ("gc", "--unfinished", "--store", store)
+    would = said(*words_of_gc, "--dry-run")
     assert re.findall(r"^([a-z ]+): (\w+)/", would, re.MULTILINE) == [
         ("attempt", "split"), ("set aside", "split"), ("leftover", "clean")
     ], would
-    assert said("gc", "--store", store).replace("deleted", "would delete") == would
+    assert said(*words_of_gc).replace("deleted", "would delete") == would
     other.release()
     assert re.search(r"^attempt: export/\w+/[\w.-]+/: another", said("gc", "--store", store))
     there["pretrain/pretrain/record.json"].write_bytes(record)
