@@ -15,7 +15,7 @@ from pipeline.planning.planner import Plan
 from pipeline.planning.provenance import provenance
 from pipeline.store.atomic import to_json
 from pipeline.store.base import BEGUN
-from pipeline.store.record import ArtifactRecord, content_digest, record_name, recorded
+from pipeline.store.record import ArtifactRecord, content_digest, record_name
 from stages.contract import StoredFile
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,7 +75,7 @@ def finish(plan: Plan, root: Path) -> int:
         settings = cell.settings.model_dump(mode="json")
         record = ArtifactRecord(
             stage=cell.uses, fingerprint=entry.fingerprint, attempt=ATTEMPT, cell=cell.id,
-            digest=content_digest(files), files=recorded(files), identity=entry.identity,
+            digest=content_digest(files), files=files, identity=entry.identity,
             settings=settings, summary=SUMMARY, inputs=needs,
             input_digests={print_: digests[print_] for print_ in needs.values()},
             parts={"made": 0, "reused": 0}, resources=vars(cell.resources), run="benchmark",

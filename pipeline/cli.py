@@ -101,7 +101,8 @@ def run(options: RunOptions, address: Address = None) -> None:
         set_environment(address)
     limit = options.repair_seconds
     plan = make_plan(options.read(), Store.at(options.store), options.selection())
-    _check_report(plan)
+    if not options.dry_run:
+        _check_report(plan, options)
     if options.dry_run:
         _print_plan(plan)
         return
@@ -113,14 +114,17 @@ def run(options: RunOptions, address: Address = None) -> None:
     raise typer.Exit(_run(plan, prepare(address), limit))
 
 
-def _check_report(plan: Plan) -> None:
+def _check_report(plan: Plan, options: RunOptions) -> None:
     """A report that is shown as it is, and is damaged, is made again."""
     for entry in plan.entries.values():
-        if entry.cell.uses == "report" and entry.state is State.DONE and entry.artifact:
+        names = {entry.cell.id, entry.cell.node}
+        asked = names & {*(options.stages or ())} or not (options.stages or options.start)
+        if asked and entry.cell.uses == "report" and entry.state is State.DONE and entry.artifact:
             try:
                 plan.store.fetch(entry.artifact.file(REPORT))
             except DamagedArtifact as damage:
                 entry.state, entry.reasons, entry.run = State.STALE, [str(damage)], True
+                entry.damaged = damage.keys
 
 
 def _run(plan: Plan, address: str | None, repair_limit: float) -> int:

@@ -24,7 +24,6 @@ from pipeline.store.record import (
     ArtifactRecord,
     DamagedArtifact,
     content_digest,
-    recorded,
 )
 from pipeline.store.snapshot import StoreSnapshot
 from pipeline.workflow.stages import kinds_of, load_stage
@@ -164,7 +163,7 @@ class StageContext:
         finished = time.time()
         record = ArtifactRecord(
             stage=job.uses, fingerprint=job.fingerprint, attempt=self.attempt.name, cell=job.cell,
-            digest=content_digest(files), files=recorded(files), identity=dict(job.identity),
+            digest=content_digest(files), files=files, identity=dict(job.identity),
             settings=dict(job.settings), summary=self._summary, run=job.run,
             inputs={item.cell: item.fingerprint for item in job.inputs},
             input_digests={item.fingerprint: item.digest for item in job.inputs},

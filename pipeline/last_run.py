@@ -17,6 +17,7 @@ from pathlib import Path
 
 from gpt1.errors import UserError
 from pipeline.planning.planner import Plan
+from pipeline.store.atomic import read_signed, sign, to_json
 from pipeline.store.base import Store
 from pipeline.store.record import ArtifactRecord
 from pipeline.workflow.stages import kinds_of
@@ -136,16 +137,14 @@ def remember(plan: Plan) -> None:
         "assignments": None if secret else list(workflow.assignments),
         "cells": list(places(plan).items()),  # in the plan's order
     }
-    store.leave(store.root, LAST_RUN, asked)
+    store.objects.write(LAST_RUN, sign(to_json(asked)))
 
 
 def last_run(store: Store) -> LastRun | None:
     """The options of the newest run; None where there was none, or its record cannot be read."""
-    found = store.left(store.root, LAST_RUN)
-    if (
-        not isinstance(found, dict)
-        or not {"file", "resolved", "profile", "assignments", "cells"} <= found.keys()
-    ):
+    data = store.objects.read(LAST_RUN)
+    found = read_signed(data) if data else None
+    if found is None or found.keys() != {"file", "resolved", "profile", "assignments", "cells"}:
         return None
     assignments = None if found["assignments"] is None else tuple(found["assignments"])
     try:

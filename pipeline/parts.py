@@ -18,7 +18,7 @@ from pipeline.planning.fingerprint import canonical, fingerprint
 from pipeline.planning.provenance import provenance
 from pipeline.store.atomic import HashingWriter
 from pipeline.store.base import Store
-from pipeline.store.record import PARTS, ArtifactRecord, content_digest, recorded
+from pipeline.store.record import PARTS, ArtifactRecord, content_digest
 from stages.contract import Part, PartFunction, StoredFile
 
 
@@ -126,7 +126,7 @@ def make_part(task: PartTask) -> None:
     files = outputs.close()
     record = ArtifactRecord(
         stage=kind, fingerprint=task.key, attempt=attempt.name, cell=task.part.name,
-        digest=content_digest(files), files=recorded(files), summary=canonical(summary),
+        digest=content_digest(files), files=files, summary=canonical(summary),
         identity=canonical(dict(task.part.identity)), run=task.store.run, started=started,
         finished=time.time(), seconds=time.time() - started, **provenance(task.stage),
     )  # fmt: skip

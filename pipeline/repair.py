@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from gpt1.errors import UserError
 from gpt1.wording import span
 from pipeline.planning.planner import Entry, Plan
+from pipeline.store.base import LastRecord
 from pipeline.store.record import PARTS, DamagedArtifact
-from stages.contract import Artifact
+from stages.contract import Artifact, StoredFile
 
 LIMIT = 3600.0  # seconds, where --repair-limit says nothing
 
 
 @dataclass(frozen=True)
 class Repair:
-    """The records to withdraw (STAGE/FINGERPRINT), the jobs to make again, and about how many
-    seconds that takes.
+    """The records to withdraw (STAGE/FINGERPRINT: which one of them), the jobs to make again, about
+    how many seconds that takes, and what others have made again since it was read.
     """
 
-    records: list[str]
+    records: dict[str, int]
     entries: list[Entry]
     seconds: float
+    newer: list[tuple[Entry, LastRecord]]
 
 
 class Repairs:
@@ -32,6 +34,7 @@ class Repairs:
     def __init__(self, plan: Plan, limit: float) -> None:
         self._plan, self._limit = plan, limit
         self._repaired: set[str] = set()
+        self._restarted: set[str] = set()
 
     def check_plan(self) -> None:
         """UserError when making again what the plan has found damaged would take too long."""
@@ -47,25 +50,33 @@ class Repairs:
 
         UserError when it would take too long, was done in vain, or is not in this plan.
         """
-        keys = self._whole({key for key in damage.keys if self._counts_now(key)}, artifacts)
-        records = {_owner(key) for key in keys}
-        what = str(damage).partition(";")[0]
-        if records & self._repaired:
-            raise UserError(f"{what}; it was made again, and is damaged again: check the disk")
-        entries = []
+        keys, what = self._all_damage(damage, artifacts), str(damage).partition(";")[0]
+        records, entries, newer = dict[str, int](), list[Entry](), list[tuple[Entry, LastRecord]]()
         for entry in self._plan.entries.values():
-            artifact = artifacts.get(entry.cell.id, entry.artifact)
-            files = artifact.files.values() if artifact else ()
-            if entry.job in records or any(file.key in keys for file in files):
-                entries.append(entry)
-                records.add(entry.job)
-        known = {entry.job for entry in entries}
-        unknown = [r for r in records - known if not r.partition("/")[0].endswith(PARTS)]
-        if unknown:
-            raise UserError(f"{what}; {unknown[0]} is no job of this workflow")
-        seconds = self._check(what, keys, [entry for entry in entries if entry is not reader])
-        self._repaired |= records
-        return Repair(sorted(records), entries, seconds)
+            files = _files(artifacts.get(entry.cell.id, entry.artifact))
+            if f"{entry.job}/" in keys or any(file.key in keys for file in files):
+                last = self._plan.store.last_record(entry.cell.uses, entry.fingerprint)
+                if last.record and not any(f.key in keys for f in last.record.files.values()):
+                    newer.append((entry, last))
+                else:
+                    entries.append(entry)
+                    records |= {entry.job: last.number} if last.counts else {}
+        for part in {_owner(key) for key in keys}:
+            stage, _, fingerprint = part.partition("/")
+            last = self._plan.store.last_record(stage, fingerprint)
+            files = last.record.files.values() if last.record else ()
+            if stage.endswith(PARTS) and (last.problem or any(f.key in keys for f in files)):
+                records[part] = last.number
+        if self._repaired & records.keys() & {_owner(key) for key in keys}:
+            raise UserError(f"{what}; it was made again, and is damaged again: check the disk")
+        if not (records or entries or newer):
+            if reader.cell.id in self._restarted:
+                raise UserError(f"{what}; no job of this workflow makes it again")
+            self._restarted.add(reader.cell.id)
+        costly = [entry for entry in entries if entry.job in records and entry is not reader]
+        seconds = self._check(what, keys, costly)
+        self._repaired |= records.keys()
+        return Repair(records, entries, seconds, newer)
 
     def _check(self, what: str, keys: set[str], entries: list[Entry]) -> float:
         """How long making these again takes; UserError when that is above the limit."""
@@ -78,34 +89,29 @@ class Repairs:
             )
         return seconds
 
-    def _counts_now(self, key: str) -> bool:
-        """Whether the record that has a damaged file still counts: it may have been made again
-        since the file was read.
-        """
-        last = self._plan.store.last_record(*_owner(key).split("/"))
-        files = last.record.files.values() if last.record else ()
-        return bool(last.problem) or any(file.key == key for file in files)
-
-    def _whole(self, keys: set[str], artifacts: Mapping[str, Artifact]) -> set[str]:
+    def _all_damage(
+        self, damage: DamagedArtifact, artifacts: Mapping[str, Artifact]
+    ) -> set[str]:
         """All that is damaged in the artifacts that have one of these files: each that is found
         later costs another try of the job that reads it.
         """
-        store = self._plan.store
+        store, keys = self._plan.store, set(damage.keys)
         if not store.shared:  # all would be downloaded
             return keys
-        found = set(keys)
-        for entry in self._plan.entries.values():
-            artifact = artifacts.get(entry.cell.id, entry.artifact)
-            files = list(artifact.files.values()) if artifact else []
-            if any(file.key in keys for file in files):
-                found.update(
-                    file.key for file in files if store.objects.sha256(file.key) != file.sha256
-                )
-        return found
+        files = {
+            file.key: file
+            for entry in self._plan.entries.values()
+            for listed in [_files(artifacts.get(entry.cell.id, entry.artifact))]
+            if any(file.key in keys for file in listed)
+            for file in listed
+        }
+        problems = store.all(store.problem_of, files.values())
+        return keys | {key for key, what in zip(files, problems, strict=True) if what}
 
     def _seconds(self, entry: Entry, keys: set[str]) -> float:
         """About how long making a job again takes, with the parts and checkpoints that are left."""
-        store, last, record = self._plan.store, entry.cost or 0.0, entry.last.record
+        store, record = self._plan.store, entry.last.record
+        last = record.seconds if record else entry.cost or 0.0
         parts = {
             _owner(key) for key in keys if key.partition("/")[0] == entry.cell.uses + PARTS
         }
@@ -118,6 +124,10 @@ class Repairs:
         prefix = f"{entry.job}/"
         names = [e.key.removeprefix(prefix) for e in store.objects.entries(prefix)]
         return last * entry.cell.stage.share_left(entry.cell.settings, names)
+
+
+def _files(artifact: Artifact | None) -> Collection[StoredFile]:
+    return artifact.files.values() if artifact else ()
 
 
 def _owner(key: str) -> str:

@@ -34,7 +34,7 @@ from pipeline.store.snapshot import StoreSnapshot
 from pipeline.tracking import Status
 from stages.contract import Artifact
 
-DONE, FAILED, INVALID = 0, 1, 2
+DONE, FAILED, INVALID, HELD = 0, 1, 2, 3
 POLL = 0.2  # seconds between looks at the hub
 
 
@@ -65,9 +65,12 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     invalid: bool = False
+    held: bool = False
 
     @property
     def status(self) -> int:
+        if self.held:
+            return HELD
         if not self.failed:
             return DONE
         return INVALID if self.invalid else FAILED
@@ -108,11 +111,11 @@ class Runner:
         time at once.
         """
         store = self.plan.store
-        self._repairs.check_plan()
         with (
             ExitStack() as closing
         ):  # in the end from the last to the first, each whatever becomes of the others
             closing.callback(cache.end_run, store.root, self.run_name)
+            self._repairs.check_plan()
             closing.callback(self._leave_copies)
             closing.callback(ray.shutdown)
             closing.callback(self._leases.release)
@@ -230,7 +233,7 @@ class Runner:
         try:
             self._leases.take([entry.job])  # of one that became stale during the run
         except HeldError as error:
-            self._give_up(entry, str(error))
+            self._give_up(entry, error)
             return
         if self._tries.get(cell.id, 0) == 0 and (entry.last.record or entry.last.problem):
             if entry.last.problem:
@@ -339,6 +342,9 @@ class Runner:
                 return
             except UserError as refusal:
                 cause = refusal
+            except HeldError as refusal:
+                self._give_up(attempt.entry, refusal)
+                return
         lines = str(cause).strip().splitlines() or [type(cause).__name__]
         text = lines[0] if isinstance(cause, UserError) else f"{type(cause).__name__}: {lines[0]}"
         if (
@@ -362,21 +368,26 @@ class Runner:
     def _repair(self, reader: Entry, damage: DamagedArtifact) -> None:
         """Make again what is damaged, then the job that found it. UserError when that cannot be."""
         repair = self._repairs.decide(reader, damage, self._artifacts)
+        self._leases.take([entry.job for entry in repair.entries])
         under_way = {attempt.entry.cell.id for attempt in self._running.values()}
-        again = [
-            entry
-            for entry in repair.entries
-            if entry.cell.id not in {*under_way, *self._waiting, reader.cell.id}
-        ]
         self.display.cell_line(reader.cell.id, f"damaged: {str(damage).partition(';')[0]}")
-        for entry in again:
-            what = f"a damaged file is made again (about {span(repair.seconds)})"
-            self.display.cell_line(entry.cell.id, what)
-            entry.run, entry.reasons = True, ["a file was damaged"]
-            self._take_back(entry)
-        for record in repair.records:
+        again = []
+        for entry in repair.entries:
+            if entry.cell.id not in under_way and entry is not reader:
+                if entry.cell.id not in self._waiting:
+                    what = f"a damaged file is made again (about {span(repair.seconds)})"
+                    self.display.cell_line(entry.cell.id, what)
+                    again.append(entry)
+                entry.run, entry.reasons = True, ["a file was damaged"]
+                self._take_back(entry)
+        for entry, last in repair.newer:
+            entry.last = last
+            entry.artifact = last.record.artifact() if last.record else None
+            if entry.artifact is not None and entry.cell.id in self._artifacts:
+                self._artifacts[entry.cell.id] = entry.artifact
+        for record, seen in repair.records.items():
             stage, _, fingerprint = record.partition("/")
-            self.plan.store.withdraw(stage, fingerprint, str(damage))
+            self.plan.store.withdraw(stage, fingerprint, str(damage), seen)
         have = {*self._artifacts, *self._waiting, *under_way}
         for entry in [*again, reader]:
             for other in needed(entry, self.plan, have):
@@ -402,9 +413,9 @@ class Runner:
                 for stage in {entry.cell.uses for entry in self.plan.to_run}:
                     snapshot.prefetch(stage, snapshot.files(stage))
 
-    def _give_up(self, entry: Entry, why: str) -> None:
-        self.outcome.failed[entry.cell.id] = why
-        self.display.cell_failed(entry.cell.id, why)
+    def _give_up(self, entry: Entry, error: HeldError) -> None:
+        self.outcome.failed[entry.cell.id], self.outcome.held = str(error), True
+        self.display.cell_failed(entry.cell.id, str(error))
 
     def _stop_overdue(self) -> None:
         for reference, attempt in list(self._running.items()):

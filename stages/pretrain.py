@@ -41,6 +41,13 @@ class Pretrain(Stage):
         return checkpoint_files(settings.init_from, "pretrain: `init_from`", under=INITIAL)
 
     @classmethod
+    def share_left(cls, settings: PretrainConfig, files: Sequence[str]) -> float:
+        """All after the newest checkpoint of any attempt."""
+        from gpt1.train.checkpoint import newest_step
+
+        return 1 - newest_step(files) / max(1, settings.scaled().max_steps)
+
+    @classmethod
     def check_resources(cls, settings: PretrainConfig, resources: Resources) -> None:
         """A micro-batch is never split, so every number of ranks that Ray may choose must divide
         the micro-batches.

@@ -105,7 +105,7 @@ def _trace_offset(artifacts: Callable[[], RunArtifacts], shard: str, offset: int
             file.name for file in origin.shard.files.values() if file.name.endswith(".arrow")
         )
         raise UserError(
-            f"{shard}: no such file, set, or shard in {store.root}; expected one of: train,"
+            f"{shard}: no such file, set, or shard in {store.where}; expected one of: train,"
             f" held_out, {', '.join(known[:6])} …"
         )
     opened = open_shard(origin.store.fetch(origin.shard.file(name)))

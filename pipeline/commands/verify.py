@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from gpt1.errors import UserError
 from gpt1.wording import counted, size
 from pipeline.commands.options import Json, StoreOption, flag
 from pipeline.last_run import last_run
 from pipeline.store.base import Store
-from pipeline.store.inventory import InventoryItem, damage, garbage, remove
+from pipeline.store.inventory import InventoryItem, garbage, inspect, remove
 from pipeline.store.lease import Leases
 
 
@@ -28,7 +31,7 @@ def verify(store: StoreOption = "store", as_json: Json = False) -> None:
     display = Display(stream=sys.stderr)
     display.cell_started("verify", "every file of every record")
     found = list(
-        damage(
+        inspect(
             Store.existing(store),
             lambda done, total: display.cell_progress(
                 "verify", round(done / 1e6, 1), round(total / 1e6, 1), "MB"
@@ -64,10 +67,18 @@ def gc(
     """Delete attempts that no result uses and no run may continue, and other leftovers."""
     opened = Store.existing(store)
     last = last_run(opened)
+    if unfinished and last is None:
+        raise UserError(f"{opened.where}: --unfinished needs the last run's record, which is gone")
     needed = set(last.cells.values()) if last else set()
     leases = Leases(opened, "gc", info=print)
     try:
-        with leases.alone():
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(leases.alone())
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                print("gpt1: the disk is full, so other runs cannot be kept out", file=sys.stderr)
             found = list(garbage(opened, leases, unfinished, needed))
             for one in found:
                 print(_line(one))

@@ -15,7 +15,7 @@ from gpt1.wording import counted
 from pipeline.planning.file_hashes import FileHashes
 from pipeline.planning.fingerprint import fingerprint
 from pipeline.planning.provenance import code_hash
-from pipeline.store.base import LastRecord, Store
+from pipeline.store.base import FAILURE, LastRecord, Store
 from pipeline.store.record import PARTS, ArtifactRecord, record_number
 from pipeline.store.snapshot import StoreSnapshot
 from pipeline.workflow.expand import Cell, Workflow
@@ -214,9 +214,9 @@ def _unpublished(
     """The state of a cell that has no record, and why."""
     attempts = snapshot.attempts(cell.uses, print_)
     if attempts:
-        failure, parts = (
-            snapshot.store.failure(attempts[-1]), _parts_made(snapshot, cell, attempts)
-        )
+        has_failed = snapshot.has(attempts[-1], FAILURE)
+        failure = snapshot.store.failure(attempts[-1]) if has_failed else None
+        parts = _parts_made(snapshot, cell, attempts)
         if failure is not None:
             reason = (failure.error.splitlines() or ["no reason was recorded"])[0]
             stopped = State.STOPPED, [reason, *parts]
@@ -242,7 +242,11 @@ def other_inputs(record: ArtifactRecord, made: Mapping[str, Artifact | None]) ->
 def _parts_made(snapshot: StoreSnapshot, cell: Cell, attempts: Sequence[Path]) -> list[str]:
     """How far a part-wise stage has come, as a reason; none for another stage."""
     listed = next(
-        (found for path in reversed(attempts) if (found := snapshot.store.left(path, PARTS_FILE))),
+        (
+            found
+            for path in reversed(attempts)
+            if snapshot.has(path, PARTS_FILE) and (found := snapshot.store.left(path, PARTS_FILE))
+        ),
         None,
     )
     if not isinstance(listed, list):

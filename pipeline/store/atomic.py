@@ -74,6 +74,8 @@ def replace_file(path: Path, data: bytes, durable: bool = True) -> None:
     """Write a file; one that is there is replaced at once. `durable`: also after a power cut."""
     with _private(path, data, durable) as private:
         private.replace(path)
+    if durable:
+        sync(path.parent)
 
 
 def to_json(data: Any) -> bytes:
@@ -118,15 +120,17 @@ def read_signed(data: bytes) -> dict[str, Any] | None:
 @contextmanager
 def _private(path: Path, data: bytes, durable: bool = True) -> Iterator[Path]:
     """A file beside `path` that holds the data; it is gone in the end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     private = path.with_name(f"{PRIVATE}{uuid.uuid4().hex}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with private.open("wb") as file:
             file.write(data)
             file.flush()
             if durable:
                 os.fsync(file.fileno())
         yield private
+    except OSError as error:  # of a full disk Python does not say where
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         with suppress(OSError):  # a disk that is read only said so above
             private.unlink()

@@ -12,11 +12,14 @@ it. Nobody reads a file without having compared it with its record: see `Store.f
 
 from __future__ import annotations
 
+import errno
+import itertools
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +28,7 @@ from gpt1.errors import UserError
 from gpt1.paths import FILE, is_url, path_of_uri
 from gpt1.train.checkpoint import CheckpointStorage
 from pipeline.store import cache
-from pipeline.store.atomic import parse_json, to_json
+from pipeline.store.atomic import PRIVATE, parse_json, to_json
 from pipeline.store.local import OTHER, LocalObjects
 from pipeline.store.objects import Objects
 from pipeline.store.record import (
@@ -45,6 +48,8 @@ ATTEMPT = re.compile(r"\d{8}-\d{6}\.\d{6}-[0-9a-f]{6}")
 """Names of attempts."""
 RESERVED = {"beats", "cache", "leases", "locks", "mlflow-artifacts", "outbox"}
 """Folders of a store that are no kinds of stages."""
+BROKEN = {errno.EIO, errno.EUCLEAN}
+"""What a disk says of a file that it has lost."""
 AT_ONCE = 16  # requests under way at one time
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -71,7 +76,12 @@ class LastRecord:
     @property
     def withdrawn(self) -> int:
         """How many do not count any more."""
-        return self.number - 1 if self.record or self.problem else self.number
+        return self.number - 1 if self.counts else self.number
+
+    @property
+    def counts(self) -> bool:
+        """Whether it keeps others from publishing."""
+        return bool(self.record or self.problem)
 
 
 def read_record(data: bytes | None, number: int, stage: str, fingerprint: str) -> LastRecord:
@@ -211,6 +221,15 @@ class Store:
         """The record of a published artifact, or None."""
         return self.last_record(stage, fingerprint).record
 
+    def records(self, stage: str, fingerprint: str) -> Iterator[ArtifactRecord]:
+        """All records of an artifact that can be read, also those that were withdrawn."""
+        for number in itertools.count(1):
+            data = self.objects.read(f"{stage}/{fingerprint}/{record_name(number)}")
+            if data is None:
+                return
+            with suppress(UnreadableRecord):
+                yield ArtifactRecord.from_bytes(data, stage, fingerprint)
+
     def artifact(self, stage: str, fingerprint: str) -> Artifact | None:
         """The published artifact, or None."""
         record = self.record(stage, fingerprint)
@@ -281,21 +300,33 @@ class Store:
         return path
 
     def _check(self, file: StoredFile) -> None:
-        try:
-            found = self.objects.obtain(file.key, file.sha256)
-            state = "is missing" if found is None else f"has sha256 {found[:12]}"
-        except PermissionError as error:
-            raise UserError(
-                f"{self.path(file)}: {error.strerror}; let this account read the store"
-            ) from None
-        except OSError as error:
-            found, state = None, f"cannot be read ({error.strerror})"
-        if found != file.sha256:
+        what = self.problem_of(file, lambda key: self.objects.obtain(key, file.sha256))
+        if what:
             raise DamagedArtifact(
-                f"{file.key}: the file {state}, but its record says {file.sha256[:12]};"
-                " `gpt1 run` makes it again",
+                f"{file.key}: the file {what}, but its record says {file.sha256[:12]}; `gpt1 run`"
+                " makes it again",
                 (file.key,),
             )
+
+    def problem_of(
+        self, file: StoredFile, read: Callable[[str], str | None] | None = None
+    ) -> str:
+        """What is wrong with a file, read to its end; nothing where it is as its record says.
+
+        `read` gives the sha256 of a key. UserError when that cannot be known.
+        """
+        try:
+            found = (read or self.objects.sha256)(file.key)
+        except OSError as error:
+            if self.shared and error.errno in BROKEN:
+                return f"cannot be read ({error.strerror})"
+            raise UserError(
+                f"{self.path(file)}: {error.strerror}; nothing is known of the file: fix that, and"
+                " run the same command again"
+            ) from None
+        if found is None:
+            return "is missing"
+        return "" if found == file.sha256 else f"has sha256 {found[:12]}"
 
     def fetch_folder(self, artifact: Artifact, name: str) -> Path:
         """The folder on this host with the file of that name and those beside it."""
@@ -307,10 +338,9 @@ class Store:
         return StoredFolder(self.key(path))
 
     def localize(self, value: Any) -> Any:
-        files: list[StoredFile] = []
-        _walk(value, lambda found: files.append(found) or found)  # type: ignore[func-returns-value]
+        files = list(_files_in(value))
         paths = dict(zip(files, self.all(self.fetch, files), strict=True))
-        return _walk(value, paths.__getitem__, self._folder)
+        return _replaced(value, paths, self._folder)
 
     def _folder(self, folder: StoredFolder) -> Path:
         path = self.root / folder.key
@@ -341,10 +371,10 @@ class Store:
             path = path_of_uri(address)
         if path.is_relative_to(self.root):
             stage, fingerprint, *_ = [*self.key(path).split("/"), ""]
-            record = self.record(stage, fingerprint)
-            files = list(record.artifact().files.values()) if record else []
+            files = {f.key: f for r in self.records(stage, fingerprint) for f in r.files.values()}
+            inside = [file for key, file in files.items() if (self.root / key).is_relative_to(path)]
             try:
-                self.all(self.fetch, [f for f in files if self.path(f).is_relative_to(path)])
+                self.all(self.fetch, inside)
             except DamagedArtifact as damage:
                 raise LookupError(str(damage)) from None
         if not path.exists():
@@ -359,7 +389,7 @@ class Store:
             return
         if (self.root / name).resolve() == path:
             return
-        private = self.root / f".{name}-{secrets.token_hex(4)}"
+        private = self.root / f"{PRIVATE}{secrets.token_hex(16)}"
         private.symlink_to(file.key)
         private.replace(self.root / name)
 
@@ -379,17 +409,26 @@ class Store:
             return list(pool.map(action, items))
 
 
-def _walk(
-    value: Any, file: Callable[[StoredFile], Any],
-    folder: Callable[[StoredFolder], Any] = lambda found: found,
-) -> Any:
-    """`value` with `file` of each StoredFile in it, and `folder` of each StoredFolder."""
+def _files_in(value: Any) -> Iterator[StoredFile]:
     if isinstance(value, StoredFile):
-        return file(value)
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _files_in(list(value.values()))
+    elif type(value) in (list, tuple):
+        for inner in value:
+            yield from _files_in(inner)
+
+
+def _replaced(
+    value: Any, paths: Mapping[StoredFile, Path], folder: Callable[[StoredFolder], Path]
+) -> Any:
+    """`value` with the path of each StoredFile in it, and `folder` of each StoredFolder."""
+    if isinstance(value, StoredFile):
+        return paths[value]
     if isinstance(value, StoredFolder):
         return folder(value)
     if isinstance(value, Mapping):
-        return {key: _walk(inner, file, folder) for key, inner in value.items()}
+        return {key: _replaced(inner, paths, folder) for key, inner in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_walk(inner, file, folder) for inner in value)
+        return type(value)(_replaced(inner, paths, folder) for inner in value)
     return value

@@ -77,7 +77,7 @@ class Checked:
     """
 
     def __init__(self, root: Path, run: str, file: StoredFile) -> None:
-        self._path, self._file, self._run = root / file.key, file, run
+        self._root, self._path, self._file, self._run = root, root / file.key, file, run
         name = hashlib.sha256(file.key.encode()).hexdigest()[:32]
         self._note = _place(root, run) / name if run else None
 
@@ -100,7 +100,8 @@ class Checked:
             _checked[self._path, self._run] = mark
             with suppress(OSError):  # a store that is full, or read only: the next process checks
                 if self._note is not None:
-                    self._note.parent.mkdir(parents=True, exist_ok=True)
+                    if not self._note.parent.is_dir():
+                        begin_run(self._root, self._run)
                     self._note.write_text(mark)
 
     def _mark(self) -> str | None:

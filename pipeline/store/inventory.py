@@ -6,9 +6,11 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from gpt1.train.checkpoint import newest_step
+from pipeline.store.atomic import sign, to_json
 from pipeline.store.base import ATTEMPT, DAMAGED, UNREADABLE, Store
 from pipeline.store.lease import Leases
-from pipeline.store.record import PARTS, ArtifactRecord, RecordedFile, record_number
+from pipeline.store.record import PARTS, ArtifactRecord, record_number
 from pipeline.store.snapshot import StoreSnapshot
 
 ABANDONED = 3600.0  # seconds after which a file that a process has not finished is a leftover
@@ -24,54 +26,63 @@ class InventoryItem:
     size: int = 0
 
 
-def damage(
+def inspect(
     store: Store, progress: Callable[[int, int], None] = lambda *_: None
 ) -> Iterator[InventoryItem]:
-    """Compare every file of every record with it; `progress` gets bytes done and in all.
+    """Records that cannot be read, files that are not as their records say, attempts that belong to
+    no record; `progress` gets bytes done and in all.
 
-    Also records that cannot be read, and attempts that belong to no record. In the end, runs know
-    of what was found.
+    In the end, plans know which files were found damaged.
     """
     snapshot = StoreSnapshot(store)
     records = list(_records(snapshot))
     files = {file.key: file for record in records for file in record.files.values()}
-    yield from _unreadable(snapshot)
+    for stage in snapshot.stages():
+        for fingerprint in snapshot.files(stage):
+            if problem := snapshot.last_record(stage, fingerprint).problem:
+                yield InventoryItem("unreadable", f"{stage}/{fingerprint}", problem)
     found: dict[str, str] = {}
-    for record in records:
-        for key, what in snapshot.damage(record).items():
-            if found.setdefault(key, what) == what:
-                yield InventoryItem("damaged", key, what)
     done, total = 0, sum(file.size for file in files.values())
     for key, file in files.items():
-        if key not in found and (what := _compare(store, file)):
-            found[key] = what
+        if what := store.problem_of(file):
+            found[key] = file.sha256
             yield InventoryItem("damaged", key, what)
         done += file.size
         progress(done, total)
     yield from _unused(snapshot, records)
     with suppress(OSError):  # a store that is read only
-        store.leave(store.root, DAMAGED, {k: files[k].sha256 for k in found if k in files})
+        store.objects.write(DAMAGED, sign(to_json({"files": found})))
 
 
 def garbage(
     store: Store, leases: Leases, unfinished: bool, needed: Collection[str]
 ) -> Iterator[InventoryItem]:
-    """What no record lists and no run may be writing or continue from: attempts, what was set
-    aside, and leftovers.
+    """What no record lists and no run may be reading, writing or continue from: attempts, what was
+    set aside, and leftovers.
 
-    Of a job that somebody holds no attempt is garbage, nor is one at a part of its stage. A job
-    without a record may continue from its attempts: they are garbage if `unfinished`, but for the
-    jobs that are `needed` (STAGE/FINGERPRINT). `leases`: the caller's.
+    Kept are attempts of a job that somebody holds, and at parts of its stage; what was withdrawn
+    while anybody is at work, or while MLflow waits for it; checkpoints that are newer than those
+    of the attempt that was published; attempts at jobs without a readable record, unless
+    `unfinished` says otherwise, and always those of the jobs that are `needed` (STAGE/FINGERPRINT).
+    `leases`: the caller's.
     """
-    snapshot, held = StoreSnapshot(store), leases.held()
+    snapshot, held, waiting = StoreSnapshot(store), leases.held(), _waiting_for_mlflow(store)
     for found in _unused(snapshot, list(_records(snapshot))):
-        stage, fingerprint, *_ = found.key.split("/")
+        stage, fingerprint, attempt, _ = found.key.split("/")
         own = stage.removesuffix(PARTS)
-        wanted = any(job.startswith(f"{own}/") for job in held)
-        if stage == own:
-            job, is_made = f"{stage}/{fingerprint}", snapshot.record(stage, fingerprint) is not None
-            wanted = job in held or not (is_made or (unfinished and job not in needed))
-        if not wanted:
+        job, listed = f"{stage}/{fingerprint}", snapshot.files(stage)[fingerprint]
+        last = snapshot.last_record(stage, fingerprint)
+        if last.record:
+            steps = [
+                newest_step(name for name in listed if name.startswith(f"{one}/"))
+                for one in (attempt, last.record.attempt)
+            ]
+            was_withdrawn = last.number > 1 and bool(held)
+            is_free = not was_withdrawn and steps[0] <= steps[1]
+        else:
+            is_free = stage != own or (unfinished and job not in needed and not last.problem)
+        in_work = any(one.startswith(f"{own}/") for one in held) if stage != own else job in held
+        if is_free and not in_work and found.key.encode() not in waiting:
             yield found
     for stage in snapshot.stages():
         for listed in snapshot.files(stage).values():
@@ -85,6 +96,13 @@ def garbage(
         yield InventoryItem("leftover", entry.key, "of a run that has ended", entry.size)
 
 
+def _waiting_for_mlflow(store: Store) -> bytes:
+    """The lines of the outbox, which name the files that are still to be sent."""
+    entries = store.objects.entries("outbox/")
+    lines = [entry.key for entry in entries if entry.key.endswith(".jsonl")]
+    return b"".join(store.objects.read(key) or b"" for key in lines)
+
+
 def remove(store: Store, found: InventoryItem) -> None:
     """Delete it."""
     if found.key.endswith("/"):
@@ -96,21 +114,6 @@ def remove(store: Store, found: InventoryItem) -> None:
 def _records(snapshot: StoreSnapshot) -> Iterator[ArtifactRecord]:
     for stage in snapshot.stages():
         yield from snapshot.records(stage)
-
-
-def _unreadable(snapshot: StoreSnapshot) -> Iterator[InventoryItem]:
-    for stage in snapshot.stages():
-        for fingerprint in snapshot.files(stage):
-            if problem := snapshot.last_record(stage, fingerprint).problem:
-                yield InventoryItem("unreadable", f"{stage}/{fingerprint}", problem)
-
-
-def _compare(store: Store, file: RecordedFile) -> str:
-    try:
-        sha256 = store.objects.sha256(file.key)
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    return "" if sha256 == file.sha256 else f"has sha256 {str(sha256)[:12]}, not {file.sha256[:12]}"
 
 
 def _unused(

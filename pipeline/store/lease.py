@@ -72,8 +72,10 @@ class Holder:
     @staticmethod
     def from_bytes(data: bytes) -> Holder | None:
         """None when it cannot be read."""
-        found = read_signed(data)
-        return None if found is None else Holder(**found)
+        with suppress(TypeError):  # of another version
+            found = read_signed(data)
+            return None if found is None else Holder(**found)
+        return None
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,10 @@ class Leases:
         }
 
     def leftovers(self, alive: Iterable[Holder]) -> list[ListedObject]:
-        """Heartbeats and locks of runs that have ended."""
+        """Heartbeats and locks of runs that have ended, and leases that were set aside."""
         tokens = {self._me.token, *(holder.token for holder in alive)}
-        return [
+        leases = self._objects.entries(f"{LEASES}/")
+        return [entry for entry in leases if entry.key.endswith(f"-{UNREADABLE}")] + [
             entry
             for folder in (BEATS, DRIVERS)
             for entry in self._objects.entries(f"{folder}/")

@@ -40,17 +40,6 @@ class UnreadableRecord(Exception):
     """Why a record does not count."""
 
 
-class RecordedFile(BaseModel):
-    """A file of an artifact, at `key` in the store: in its own attempt, or in a part's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    key: str
-    size: int
-    sha256: str
-    volatile: bool = False
-
-
 class ArtifactRecord(BaseModel):
     """What is known of an artifact: of a job, or of a part of one."""
 
@@ -64,7 +53,8 @@ class ArtifactRecord(BaseModel):
     """The job's id, or the part's name."""
     digest: str
     """Of the names and contents of all files that are not volatile."""
-    files: dict[str, RecordedFile]
+    files: dict[str, StoredFile]
+    """By name: in its own attempt, or in one of a part."""
     identity: dict[str, Any] = Field(default_factory=dict)
     settings: dict[str, Any] = Field(default_factory=dict)
     summary: dict[str, Any] = Field(default_factory=dict)
@@ -90,14 +80,10 @@ class ArtifactRecord(BaseModel):
 
     def artifact(self) -> Artifact:
         """What stages see of it."""
-        files = {
-            name: StoredFile(name, file.key, file.size, file.sha256, file.volatile)
-            for name, file in self.files.items()
-        }
         provenance = {name: getattr(self, name) for name in PROVENANCE}
         return Artifact(
             self.stage, self.cell, self.fingerprint, self.digest, self.settings, self.summary,
-            files, provenance,
+            self.files, provenance,
         )
 
     def to_bytes(self) -> bytes:
@@ -145,16 +131,6 @@ def content_digest(files: Mapping[str, StoredFile]) -> str:
         if not files[name].volatile:
             hashed.update(f"{name}\0{files[name].sha256}\n".encode())
     return hashed.hexdigest()
-
-
-def recorded(files: Mapping[str, StoredFile]) -> dict[str, RecordedFile]:
-    """The files of an attempt, as a record has them."""
-    return {
-        name: RecordedFile(
-            key=file.key, size=file.size, sha256=file.sha256, volatile=file.volatile
-        )
-        for name, file in files.items()
-    }
 
 
 def record_name(number: int) -> str:

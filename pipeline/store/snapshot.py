@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gpt1.errors import UserError
-from pipeline.store.atomic import replace_file
+from pipeline.store.atomic import read_signed, replace_file
 from pipeline.store.base import DAMAGED, RESERVED, LastRecord, Store, read_record
 from pipeline.store.objects import ListedObject
 from pipeline.store.record import (
@@ -96,6 +96,11 @@ class StoreSnapshot:
         names = {key.partition("/")[0] for key in keys if "/" in key}
         return [self.store.root / stage / fingerprint / name for name in sorted(names)]
 
+    def has(self, attempt: Path, name: str) -> bool:
+        """Whether a file of that name was left in an attempt."""
+        stage, fingerprint, attempt_name = self.store.key(attempt).split("/")
+        return f"{attempt_name}/{name}" in self._listing(stage).get(fingerprint, {})
+
     def damage(self, record: ArtifactRecord) -> dict[str, str]:
         """The files that are missing, have another size than recorded, or were found damaged by
         `gpt1 verify`: key -> what is wrong.
@@ -103,8 +108,8 @@ class StoreSnapshot:
         Content is compared when a file is read (`Store.fetch`).
         """
         if self._damaged is None:
-            said = self.store.left(self.store.root, DAMAGED)
-            self._damaged = said if isinstance(said, dict) else {}
+            data = self.store.objects.read(DAMAGED)
+            self._damaged = dict(((data and read_signed(data)) or {}).get("files", {}))
         found = {}
         for name, file in record.files.items():
             stage, fingerprint, rest = file.key.split("/", 2)

@@ -12,7 +12,7 @@ import pytest
 from pipeline.parts import Outputs
 from pipeline.store import s3 as objects
 from pipeline.store.base import Store
-from pipeline.store.record import ArtifactRecord, content_digest, recorded
+from pipeline.store.record import ArtifactRecord, content_digest
 from stages.contract import Artifact
 from tests.pipeline.inline import write_numbers
 from tests.servers.process import s3_server
@@ -78,7 +78,7 @@ def publish_all(store: Store, outputs: Outputs, summary: Mapping[str, Any] = {})
     """Publish the files of an attempt."""
     place = zip(("stage", "fingerprint", "attempt"), outputs.folder.parts[-3:], strict=True)
     files = outputs.close()
-    made = {"digest": content_digest(files), "files": recorded(files), "summary": summary}
+    made = {"digest": content_digest(files), "files": files, "summary": summary}
     return store.publish(ArtifactRecord(cell="cell", **dict(place), **made))
 
 

@@ -1,6 +1,5 @@
 """Commands that only look, without options, after a run; `gpt1 path`."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 
 from pipeline.last_run import LAST_RUN, remember
 from pipeline.planning.planner import Plan
+from pipeline.store.atomic import read_signed
 from tests.pipeline.inline import TOY, plan_of, run_inline, write_numbers
 from tests.pipeline.inprocess import gpt1, refused
 
@@ -40,7 +40,7 @@ def made(here: Path) -> Path:
 
 def test_a_run_records_its_options_and_commands_that_look_take_them(made: Path) -> None:
     cells = tripled().entries.items()
-    assert json.loads((made / "store" / LAST_RUN).read_text()) == {
+    assert read_signed((made / "store" / LAST_RUN).read_bytes()) == {
         "file": "workflow.yaml", "resolved": str(made / FILE), "profile": "tripled",
         "assignments": ["numbers.source=mine"],
         "cells": [[cell, f"{entry.cell.uses}/{entry.fingerprint}"] for cell, entry in cells],

@@ -17,7 +17,7 @@ from gpt1.text.encoder import TextEncoder
 from gpt1.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from gpt1.weights.openai import write_openai
 from pipeline.last_run import LAST_RUN
-from tests.conftest import write
+from pipeline.store.atomic import read_signed, sign, to_json
 from tests.e2e.workflow import records
 from tests.gpt1 import weight_samples as samples
 from tests.pipeline.inline import plan_of, run_inline, write_rte
@@ -125,15 +125,17 @@ def copy(golden_run: Path, tmp_path: Path) -> Path:
 def add(store: Path, record: dict[str, Any], name: str, **changed: object) -> str:
     """Add this record with some things changed; its place."""
     place = f"{record['stage']}/{name}"
-    changed = {**record, "fingerprint": name, **changed}
-    write(store, {f"{place}/record.json": json.dumps(changed)})
+    known = {key: value for key, value in record.items() if key != "sha256"}
+    (store / place).mkdir(parents=True)
+    data = sign(to_json({**known, "fingerprint": name, **changed}))
+    (store / place / "record.json").write_bytes(data)
     return place
 
 
 def set_cells(store: Path, *cells: tuple[str, str]) -> None:
     """Let the last run have had these cells."""
-    asked = json.loads((store / LAST_RUN).read_text())
-    (store / LAST_RUN).write_text(json.dumps({**asked, "cells": cells}))
+    asked = read_signed((store / LAST_RUN).read_bytes()) or {}
+    (store / LAST_RUN).write_bytes(sign(to_json({**asked, "cells": cells})))
 
 
 @pytest.mark.slow

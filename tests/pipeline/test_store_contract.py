@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +244,7 @@ def unreadable(record: ArtifactRecord) -> dict[str, bytes]:
     outside = ("/etc/passwd", "../../x", "stage/../../x", "stage/\0", "")
     changes += [{"files": {name: entry}} for name in outside]
     for key in (*outside, "other/print/a/value.txt", "stage/record.json"):
-        changes.append({"files": {VALUE: entry.model_copy(update={"key": key})}})
+        changes.append({"files": {VALUE: replace(entry, key=key)}})
     for change in changes:
         change = {"fingerprint": str(len(found)), **change}
         found.append(record.model_copy(update=change).to_bytes())

@@ -16,6 +16,7 @@ from gpt1.text.normalise import fix, standardise
 from gpt1.text.vocabulary import Vocabulary
 from pipeline.last_run import RunArtifacts
 from pipeline.planning.planner import Plan
+from pipeline.store.record import ArtifactRecord
 from tests.e2e.workflow import MINI
 from tests.pipeline.inline import TOY, artifact, output, plan_of
 from tests.pipeline.inprocess import gpt1, refused
@@ -93,9 +94,10 @@ def test_sequences_of_an_excluded_book_are_marked(made: Plan, monkeypatch: Monke
     """The record of a run that excludes a book, of which the third step has a sequence."""
     choose, book = RunArtifacts.choose, traced(made, "--step", 3, "--sample", 1)[0]["book"]
 
-    def excluding(self: RunArtifacts, name: str, stages: tuple[str, ...]) -> dict[str, Any]:
+    def excluding(self: RunArtifacts, name: str, stages: tuple[str, ...]) -> ArtifactRecord:
         record = choose(self, name, stages)
-        return {**record, "settings": {**record["settings"], "exclude_books": [book]}}
+        settings = {**record.settings, "exclude_books": [book]}
+        return record.model_copy(update={"settings": settings})
 
     monkeypatch.setattr(RunArtifacts, "choose", excluding)
     rows = traced(made, "--step", 3)
