@@ -111,7 +111,7 @@ def found_by(path: Path, out: str) -> str:
 
 
 @pytest.mark.parametrize(("name", "damages"), [
-    *(pytest.param(name, [one], marks=chaos, id=name + one) for name in ROUNDS for one in DAMAGES),
+    *(pytest.param(name, [one], marks=pytest.mark.chaos, id=name + one) for name in ROUNDS for one in DAMAGES),
     *(pytest.param(name, [*DAMAGES], marks=slow, id=name) for name in ("text", "books")),
 ])  # fmt: skip
 def test_damage_is_mended_by_the_same_command(
@@ -182,7 +182,7 @@ def test_commands_say_what_is_damaged(
     assert refused(message, *words.split(), "--store", store).count("\n") <= 2
 
 
-@slow
+@pytest.mark.slow
 def test_verify_and_gc(golden_run: Path, ray_head: Cluster, tmp_path: Path) -> None:
     """What is damaged, and what no one needs: no checkpoint, nor what somebody holds."""
     store = copy_without(golden_run, tmp_path / "store")
