@@ -12,10 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from gpt1.train.checkpoint import sync
+from gpt1.train.checkpoint import PRIVATE, sync
 
-PRIVATE = ".private-"
-"""How the names of files begin that a process has not finished."""
 _SIGNATURE = b',\n "sha256": "'
 
 

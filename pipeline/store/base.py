@@ -5,9 +5,9 @@
     STORE/<stage>.parts/<key>/...               the same for the parts of a part-wise stage
     STORE/leases/<stage>/<fingerprint>/...      who is making it (lease.py)
 
-Work is done in an attempt nobody else knows of. Publishing is one create-if-absent of the record,
+Work is done in an attempt no one else knows of. Publishing is one create-if-absent of the record,
 so a late writer loses the race and harms nothing, and a reader sees all of an artifact or none of
-it. Nobody reads a file without having compared it with its record: see `Store.fetch`.
+it. No one reads a file that was not compared with its record: see `Store.fetch`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from typing import Any, TypeVar
 
 from gpt1.errors import UserError
 from gpt1.paths import FILE, is_url, path_of_uri
-from gpt1.train.checkpoint import CheckpointStorage
+from gpt1.train.checkpoint import PRIVATE, CheckpointStorage
 from pipeline.store import cache
-from pipeline.store.atomic import PRIVATE, parse_json, to_json
+from pipeline.store.atomic import parse_json, to_json
 from pipeline.store.local import OTHER, LocalObjects
 from pipeline.store.objects import Objects
 from pipeline.store.record import (
@@ -171,7 +171,7 @@ class Store:
         attempt.mkdir(parents=True)
         if not self.shared:
             self.pin(attempt)
-        if not stage.endswith(PARTS):  # nobody looks for unfinished tries at a part
+        if not stage.endswith(PARTS):  # no one looks for unfinished tries at a part
             self.leave(attempt, BEGUN, {"when": time.time(), "run": self.run})
         return attempt
 

@@ -1,4 +1,4 @@
-"""All that is in a store: what is damaged, and what nobody needs."""
+"""All that is in a store: what is damaged, and what no one needs."""
 
 from __future__ import annotations
 

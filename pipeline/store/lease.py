@@ -140,7 +140,7 @@ class Leases:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Nobody else takes leases meanwhile."""
+        """No one else takes leases meanwhile."""
         if self._lock is None:  # first: who takes many from a slow store must not look dead
             self._begin()
         self._watched.clear()  # who was alive an hour ago may have ended

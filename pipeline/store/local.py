@@ -12,8 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt1.errors import UserError
-from gpt1.train.checkpoint import CheckpointStorage, FolderStorage, file_sha256, sync
-from pipeline.store.atomic import PRIVATE, create_file, replace_file
+from gpt1.train.checkpoint import (
+    PRIVATE,
+    CheckpointStorage,
+    FolderStorage,
+    file_sha256,
+    sync,
+)
+from pipeline.store.atomic import create_file, replace_file
 from pipeline.store.objects import ListedObject
 
 OTHER = "choose another folder with --store"

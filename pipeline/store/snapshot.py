@@ -60,7 +60,7 @@ class StoreSnapshot:
     def records(self, stage: str) -> Iterator[ArtifactRecord]:
         """All records of one kind of stage that count, in the order of their fingerprints."""
         self._read_all(stage)
-        for fingerprint in sorted(self._listing(stage)):
+        for fingerprint in sorted(self.files(stage)):
             record = self._read.get((stage, fingerprint), LastRecord()).record
             if record is not None:
                 yield record
@@ -69,7 +69,7 @@ class StoreSnapshot:
         """All records of all jobs, also those that were withdrawn."""
         for stage in self.stages():
             if not stage.endswith(PARTS):
-                for fingerprint, files in self._listing(stage).items():
+                for fingerprint, files in self.files(stage).items():
                     yield from self._all_records(stage, fingerprint, files)
 
     def stages(self) -> list[str]:
@@ -80,26 +80,22 @@ class StoreSnapshot:
             if folder not in RESERVED and not folder.startswith(".")
         ]
 
-    def files(self, stage: str) -> Listing:
-        """All files of a kind."""
-        return self._listing(stage)
-
     def prefetch(self, stage: str, fingerprints: Iterable[str]) -> None:
         """Read these records together."""
-        listing = self._listing(stage)
+        listing = self.files(stage)
         wanted = [f for f in fingerprints if f in listing and (stage, f) not in self._read]
         self._read_some(stage, wanted)
 
     def attempts(self, stage: str, fingerprint: str) -> list[Path]:
         """All attempts, oldest first."""
-        keys = self._listing(stage).get(fingerprint, {})
+        keys = self.files(stage).get(fingerprint, {})
         names = {key.partition("/")[0] for key in keys if "/" in key}
         return [self.store.root / stage / fingerprint / name for name in sorted(names)]
 
     def has(self, attempt: Path, name: str) -> bool:
         """Whether a file of that name was left in an attempt."""
         stage, fingerprint, attempt_name = self.store.key(attempt).split("/")
-        return f"{attempt_name}/{name}" in self._listing(stage).get(fingerprint, {})
+        return f"{attempt_name}/{name}" in self.files(stage).get(fingerprint, {})
 
     def damage(self, record: ArtifactRecord) -> dict[str, str]:
         """The files that are missing, have another size than recorded, or were found damaged by
@@ -113,7 +109,7 @@ class StoreSnapshot:
         found = {}
         for name, file in record.files.items():
             stage, fingerprint, rest = file.key.split("/", 2)
-            there = self._listing(stage).get(fingerprint, {}).get(rest)
+            there = self.files(stage).get(fingerprint, {}).get(rest)
             if there is None:
                 found[file.key] = f"file {name} is missing from the store"
             elif there.size != file.size:
@@ -125,7 +121,8 @@ class StoreSnapshot:
                 found[file.key] = f"file {name} has other content than recorded (`gpt1 verify`)"
         return found
 
-    def _listing(self, stage: str) -> Listing:
+    def files(self, stage: str) -> Listing:
+        """All files of a kind."""
         if stage not in self._listed:
             found: Listing = {}
             for entry in self.store.objects.entries(f"{stage}/"):
@@ -136,13 +133,13 @@ class StoreSnapshot:
 
     def _read_all(self, stage: str) -> None:
         if stage not in self._whole:
-            self.prefetch(stage, list(self._listing(stage)))
+            self.prefetch(stage, list(self.files(stage)))
             self._whole.add(stage)
 
     def _read_some(self, stage: str, fingerprints: list[str]) -> None:
         wanted: Wanted = {}
         for fingerprint in fingerprints:
-            files = self._listing(stage)[fingerprint]
+            files = self.files(stage)[fingerprint]
             number = max(map(record_number, files), default=0)
             if number:
                 wanted[fingerprint] = number, files[record_name(number)]
@@ -170,13 +167,13 @@ class StoreSnapshot:
             if data is not None:
                 copies[entry.key] = entry.mark, data
         if there:
-            files = self._listing(stage).values()
+            files = self.files(stage).values()
             marks = {entry.key: entry.mark for listed in files for entry in listed.values()}
             packed = pack({key: copy for key, copy in copies.items() if marks.get(key) == copy[0]})
             with suppress(OSError):
                 replace_file(own, packed, durable=False)
             if len(missing) >= many:
-                with suppress(UserError):  # nobody must be allowed to write, to look
+                with suppress(UserError):  # no one must be allowed to write, to look
                     self.store.objects.write(f"{RECORDS}/{stage}", zlib.compress(packed, 1))
 
     def _use(self, stage: str, wanted: Wanted, copies: Copies) -> Wanted:

@@ -111,7 +111,8 @@ def found_by(path: Path, out: str) -> str:
 
 
 @pytest.mark.parametrize(("name", "damages"), [
-    *(pytest.param(name, [one], marks=pytest.mark.chaos, id=name + one) for name in ROUNDS for one in DAMAGES),
+    *(pytest.param(name, [one], marks=pytest.mark.chaos, id=name + one)
+      for name in ROUNDS for one in DAMAGES),
     *(pytest.param(name, [*DAMAGES], marks=slow, id=name) for name in ("text", "books")),
 ])  # fmt: skip
 def test_damage_is_mended_by_the_same_command(
