@@ -111,8 +111,6 @@ class Leases:
         self._lost: dict[str, str] = {}
         self._beats = 0
         self._lock: IO[bytes] | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="leases", daemon=True)
         self._watched: dict[str, Watch] = {}
         self._doubted: set[str] = set()
 
@@ -173,6 +171,8 @@ class Leases:
         if not was_alone:
             self.take(jobs)
         elif refused:
+            if not self._held:
+                self.release()
             job, holder = refused[0]
             raise HeldError(
                 f"{job.rpartition('/')[0]} is locked by run {holder.run} (process {holder.pid} on"
@@ -182,15 +182,16 @@ class Leases:
 
     def release(self) -> None:
         """Give all leases back."""
-        self._stop.set()
         if self._lock is None:
             return
+        self._stop.set()
         self._thread.join()
         self._give_back(list(self._held))
         with suppress(OSError, UserError):
             beat = f"{BEATS}/{self._me.token}"
             self._objects.remove([beat, beat + DOUBTED])
         self._lock.close()
+        self._lock = None
         _lock_file(self._store.root, self._me).unlink(missing_ok=True)
 
     def _begin(self) -> None:
@@ -199,6 +200,8 @@ class Leases:
         self._lock = file.open("wb")
         with suppress(OSError):  # a file system without locks: from elsewhere, and here, beats tell
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="leases", daemon=True)
         self._thread.start()
         self._write_beat()
 
