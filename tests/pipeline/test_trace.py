@@ -32,7 +32,8 @@ def made(golden_run: Path) -> Plan:
 
 @pytest.fixture(scope="module")
 def encoder(made: Plan) -> TextEncoder:
-    return TextEncoder(Vocabulary.load(artifact(made, "vocabulary").under("vocab_")[0].path.parent))
+    [merges] = artifact(made, "vocabulary").under("vocab_")
+    return TextEncoder(Vocabulary.load(Path(merges.key).parent))
 
 
 def traced(made: Plan, *words: object) -> list[dict[str, Any]]:

@@ -117,7 +117,7 @@ def test_it_begins_with_given_weights(trained: Plan, tmp_path: Path, monkeypatch
     """Of a relative folder: Ray Train gives each rank a working directory of its own."""
     first = made(trained, "pretrain")
     for stage in ("pretrain", "vocabulary"):
-        folder = made(trained, stage).under("")[0].path.parent
+        folder = Path(made(trained, stage).under("")[0].key).parent
         shutil.copytree(folder, tmp_path / "given", dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     settings = ("init_from=given", "max_steps=1", "warmup_steps=0", "lr=1e-12", "snapshot_every=0")
