@@ -111,7 +111,7 @@ class Pretrain(Stage):
         from stages._ray_train import on_this_host, train_on_ray
 
         files = _files(context)
-        vocabulary = Vocabulary.load(context.fetch(files["vocabulary"][0]).parent)
+        vocabulary = Vocabulary.read(*map(context.fetch, files["vocabulary"]))
         anywhere = _runtime(vocabulary, context)
         runtime = on_this_host(anywhere, files, context.store)
         workers = context.resources.workers or 1

@@ -136,7 +136,7 @@ def test_a_job_that_another_run_took_over_is_ended(
     write_numbers(tmp_path / "numbers")
 
     def take_over() -> None:
-        wait_until(lambda: list(tmp_path.glob("store/leases/*total/*/*")), "a lease")
+        wait_until(lambda: list(tmp_path.glob("store/*total/*/*/begun.json")), "the job")
         [lease] = tmp_path.glob("store/leases/*total/*/*")
         other = Holder("later", "elsewhere", "", 1, "token").to_bytes()
         create_file(lease.with_name("000002.json"), other)

@@ -81,7 +81,7 @@ def with_one_worker(trained: Plan, folder: Path) -> tuple[Plan, Path]:
     plan = plan_of(WORKFLOW, folder / "store", "pretrain.resources.workers=1")
     fingerprint = plan.entries["pretrain"].fingerprint
     assert fingerprint == trained.entries["pretrain"].fingerprint
-    [source] = trained.store.folder("pretrain", fingerprint).glob("*/checkpoints")
+    [source] = (trained.store.root / "pretrain" / fingerprint).glob("*/checkpoints")
     earlier = plan.store.new_attempt("pretrain", fingerprint)
     for name in ("checkpoints", "snapshots"):
         shutil.copytree(source.parent / name, earlier / name)
