@@ -207,7 +207,7 @@ def evict(root: Path, most: float, grace: float = GRACE) -> int:
         if root in (folder, folder.parent):
             names[:] = [name for name in names if name not in KEPT]
             continue
-        if folder.parent in busy or (BUSY in found and _is_busy(folder / BUSY)):
+        if folder.parent in busy or (BUSY in found and is_locked(folder / BUSY, fcntl.LOCK_EX)):
             busy.add(folder)
         for name in found:
             path = folder / name
@@ -239,14 +239,19 @@ def _make_room(root: Path, size: int) -> None:
         evict(base, most)
 
 
-def _is_busy(file: Path) -> bool:
+def is_locked(file: Path, probe: int) -> bool | None:
+    """Whether a process of this host has locked a file; None where that is not to be seen.
+
+    `probe`: fcntl.LOCK_SH asks for an exclusive lock, and those who ask do not hinder each other;
+    fcntl.LOCK_EX asks for any.
+    """
     try:
         with file.open("rb") as found:
-            fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(found, probe | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:
-        return False
+        return None
     return False
 
 

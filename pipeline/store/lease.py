@@ -38,7 +38,7 @@ from gpt1.errors import UserError
 from gpt1.wording import span
 from pipeline.store.atomic import read_signed, sign, to_json
 from pipeline.store.base import UNREADABLE, Store
-from pipeline.store.cache import host_id
+from pipeline.store.cache import host_id, is_locked
 from pipeline.store.objects import ListedObject
 
 HEARTBEAT = 5.0  # seconds
@@ -133,7 +133,8 @@ class Leases:
             for folder in (BEATS, DRIVERS)
             for entry in self._objects.entries(f"{folder}/")
             for token in [entry.key.rpartition("/")[2].removesuffix(DOUBTED)]
-            if token not in tokens and _is_locked(self._store.root / DRIVERS / token) is not True
+            if token not in tokens
+            and is_locked(self._store.root / DRIVERS / token, fcntl.LOCK_SH) is not True
         ]
 
     @contextmanager
@@ -276,7 +277,7 @@ class Leases:
         if holder is None or holder.released:
             return False
         if holder.host_id and holder.host_id == self._me.host_id:
-            locked = _is_locked(_lock_file(self._store.root, holder))
+            locked = is_locked(_lock_file(self._store.root, holder), fcntl.LOCK_SH)
             if locked is not None:
                 return locked
         asked = time.monotonic()  # whoever looks may be delayed, too
@@ -335,15 +336,3 @@ def _key(job: str, number: int) -> str:
 
 def _lock_file(root: Path, holder: Holder) -> Path:
     return root / DRIVERS / holder.token
-
-
-def _is_locked(lock: Path) -> bool | None:
-    """On a holder's host, whether its process lives; None where its lock is not to be seen."""
-    try:
-        with lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # several may look at one time
-    except BlockingIOError:
-        return True
-    except OSError:
-        return None
-    return False
