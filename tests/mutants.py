@@ -32,7 +32,7 @@ MUTANTS: dict[str, tuple[str, ...]] = {
         "pipeline/context.py", "damage |= snapshot.damage(last.record)", "pass",
         "pipeline/test_plan.py"),
     "a file taken unchecked": (
-        "pipeline/store/base.py", "if found != file.sha256:", "if found is None:",
+        "pipeline/store/base.py", "if found == file.sha256 else", "if found else",
         "pipeline/test_store_contract.py"),
     "order that depends on ranks": (
         "gpt1/train/trainer.py", "range(ranks.rank, config.batch_size // size, ranks.world)",
