@@ -34,6 +34,14 @@ def test_files_from_outside_count_by_content(tmp_path: Path) -> None:
     assert run["initial_sha256"] == sha256(b"weights").hexdigest()
 
 
+def test_what_is_left_of_a_training_is_what_comes_after_its_newest_checkpoint() -> None:
+    settings = PretrainConfig(max_steps=200, warmup_steps=10)
+    for steps, left in (((), 1.0), ((50, 100), 0.5), ((200,), 0.0)):
+        files = [f"attempt/checkpoints/step-{step:08d}/manifest.json" for step in steps]
+        without = ["attempt/checkpoints/step-00000150/state.safetensors", "attempt/config.json"]
+        assert STAGE.share_left(settings, [*files, *without]) == left
+
+
 def test_what_is_not_the_paper_s_is_named_as_a_deviation() -> None:
     def said(*events: dict, **settings: object) -> str:
         chosen = PretrainConfig.model_validate(settings)
