@@ -1,5 +1,5 @@
 """What a served model answers: rows of text in, rows of results out, in plain Python (MLflow's
-side: pipeline/served_model.py).
+side: pipeline/tracking/served_model.py).
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ MUTANTS: dict[str, tuple[str, ...]] = {
         "pipeline/store/lease.py", "self._give_back(list(self._held))", "pass",
         "pipeline/test_store_contract.py"),
     "a part taken unchecked": (
-        "pipeline/context.py", "damage |= snapshot.damage(last.record)", "pass",
+        "pipeline/execution/worker.py", "damage |= snapshot.damage(last.record)", "pass",
         "pipeline/test_plan.py"),
     "a file taken unchecked": (
         "pipeline/store/base.py", "if found == file.sha256 else", "if found else",
@@ -41,7 +41,7 @@ MUTANTS: dict[str, tuple[str, ...]] = {
         "gpt1/train/engine.py", "seed_micro_batch(self.seed, step, micro_batch.index)", "pass",
         "gpt1/test_train_resume.py"),
     "a point sent twice to MLflow": (
-        "pipeline/outbox.py", 'if steps.get(name, -1) < entry["step"]', "if True",
+        "pipeline/tracking/outbox.py", 'if steps.get(name, -1) < entry["step"]', "if True",
         "pipeline/test_tracking.py"),
     "a skipped book not recorded": (
         "gpt1/corpus/refusals.py", "self._write(asdict(refused))", "pass", "stages/test_ingest.py"),
@@ -51,7 +51,7 @@ MUTANTS: dict[str, tuple[str, ...]] = {
         "gpt1/tasks/metrics.py", "int(truth.sum()) + int(found.sum())", "int(truth.sum()) * 2",
         "gpt1/test_tasks_metrics.py"),
     "exit 0 on failure": (
-        "pipeline/cli.py", "return outcome.status", "return 0", "pipeline/test_run.py"),
+        "pipeline/cli/main.py", "return outcome.status", "return 0", "pipeline/test_run.py"),
 }  # fmt: skip
 """Faults: in the file, the first text becomes the second; one of the tests in tests/ must fail."""
 

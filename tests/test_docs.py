@@ -18,7 +18,7 @@ from click.exceptions import ClickException, Exit
 from typer.testing import CliRunner
 
 from docs.reference.make import pages
-from pipeline.cli import app
+from pipeline.cli.main import app
 from tests.conftest import ROOT
 from tests.e2e.workflow import done
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import yaml
 
-from pipeline.submit import STOPPING
+from pipeline.execution.jobs import STOPPING
 from tests.conftest import ROOT
 from tests.pipeline.inline import TOY, write_numbers
 from tests.servers.process import free_port, wait_until

@@ -190,7 +190,7 @@ def commands_page() -> str:
     """Every command with its arguments and options; those of four or more commands once."""
     import typer.main
 
-    from pipeline.cli import app
+    from pipeline.cli.main import app
 
     commands = list(_walk("gpt1", typer.main.get_command(app)))
     rows = {

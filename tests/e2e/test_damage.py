@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from gpt1.train.checkpoint import file_sha256
+from pipeline.execution.executor import Runner
 from pipeline.planning.file_hashes import FileHashes
-from pipeline.runner import Runner
 from pipeline.store.atomic import sign, to_json
 from pipeline.store.base import RESERVED, Store
 from pipeline.store.lease import Leases

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.context import Job, run_cell
-from pipeline.events import PrintReporter
-from pipeline.last_run import remember
+from pipeline.execution.channel import PrintReporter
+from pipeline.execution.worker import Job, run_cell
+from pipeline.planning.last_run import remember
 from pipeline.planning.planner import Entry, Plan, Selection, make_plan
 from pipeline.store.base import Store
 from pipeline.store.record import DamagedArtifact

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pipeline.cli
+from pipeline.cli import main as cli
 from pipeline.store import cache
 from pipeline.workflow import user_code
 from tests.servers.ray_cluster import Cluster
@@ -48,7 +48,7 @@ def gpt1(
         sys.argv = ["gpt1", *map(str, words), *address]
         status: Any = 0
         try:
-            pipeline.cli.main()
+            cli.main()
         except SystemExit as ended:
             status = ended.code or 0
         finally:

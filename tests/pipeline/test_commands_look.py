@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli import app
-from pipeline.commands.panels import PANELS
+from pipeline.cli.help_panels import PANELS
+from pipeline.cli.main import app
 from pipeline.planning.planner import Selection
 from tests.conftest import ROOT
 from tests.pipeline.inline import TOY, plan_of, run_inline
@@ -117,7 +117,7 @@ def test_help_teaches_and_every_command_has_a_place() -> None:
     named = {name for names in PANELS.values() for name in names}
     infos = (*app.registered_commands, *app.registered_groups)
     ours = {info.name or (info.callback and info.callback.__name__) for info in infos}
-    assert ours <= {*named, None}, "they have no place in pipeline/commands/panels.py"
+    assert ours <= {*named, None}, "they have no place in pipeline/cli/help_panels.py"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

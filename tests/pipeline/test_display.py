@@ -19,8 +19,8 @@ import pytest
 import requests
 from ray.job_submission import JobStatus
 
-from pipeline import submit
-from pipeline.display import Display
+from pipeline.cli.progress import Display
+from pipeline.execution import jobs as submit
 from tests.conftest import ROOT
 
 UNFINISHED = SimpleNamespace(status=JobStatus.RUNNING)
@@ -54,7 +54,7 @@ def test_a_terminal_has_a_live_row_and_lines_above(term: str, no_color: str) -> 
     leader, follower = pty.openpty()
     size = {"TERM": term, "NO_COLOR": no_color, "COLUMNS": "100", "LINES": "24"}
     env = {name: os.environ[name] for name in os.environ.keys() - {"FORCE_COLOR", "CI"}} | size
-    imports = "import time\nfrom typing import Any\nfrom pipeline.display import Display\n"
+    imports = "import time\nfrom typing import Any\nfrom pipeline.cli.progress import Display\n"
     command = [sys.executable, "-c", f"{imports}{inspect.getsource(show)}\nshow(pause=0.6)"]
     process = subprocess.Popen(command, stdout=follower, stderr=follower, env=env, cwd=ROOT)
     os.close(follower)

@@ -2,7 +2,7 @@
 
 import xml.etree.ElementTree as ElementTree
 
-from pipeline.graph import as_mermaid, as_svg, as_text
+from pipeline.cli.graph import as_mermaid, as_svg, as_text
 
 DATA = dict.fromkeys(("task_data[task=next]", "task_data[task=same]"), ("split", "clean"))
 NEEDS = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.last_run import LAST_RUN, remember
+from pipeline.planning.last_run import LAST_RUN, remember
 from pipeline.planning.planner import Plan
 from pipeline.store.atomic import read_signed
 from tests.pipeline.inline import TOY, plan_of, run_inline, write_numbers

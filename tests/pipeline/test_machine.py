@@ -4,7 +4,7 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
-from pipeline.machine import watched
+from pipeline.tracking.system_metrics import watched
 from tests.servers.process import wait_until
 
 

@@ -16,7 +16,7 @@ from gpt1.tasks.example import Example
 from gpt1.text.encoder import TextEncoder
 from gpt1.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from gpt1.weights.openai import write_openai
-from pipeline.last_run import LAST_RUN
+from pipeline.planning.last_run import LAST_RUN
 from pipeline.store.atomic import read_signed, sign, to_json
 from tests.e2e.workflow import records
 from tests.gpt1 import weight_samples as samples

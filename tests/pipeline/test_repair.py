@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from gpt1.errors import UserError
+from pipeline.execution.repair import Repair, Repairs
 from pipeline.planning.planner import Entry
-from pipeline.repair import Repair, Repairs
 from pipeline.store.record import DamagedArtifact
 from tests.pipeline.inline import TOY, plan_of, run_inline, stored
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.parts import Outputs
+from pipeline.execution.map import Outputs
 from pipeline.store import lease
 from pipeline.store.base import Failure, LastRecord, Store, read_record
 from pipeline.store.lease import HeldError, Holder, Leases

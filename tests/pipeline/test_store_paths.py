@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gpt1.paths import path_of_uri
-from pipeline.commands.model import export_mlflow
+from pipeline.cli.models import export_mlflow
 from pipeline.store.base import Store
 from pipeline.workflow.yaml_source import scalar
 from tests.conftest import refuses

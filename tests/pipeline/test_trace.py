@@ -14,7 +14,7 @@ from gpt1.data.shards import TokenShards, read_spans
 from gpt1.text.encoder import TextEncoder
 from gpt1.text.normalise import fix, standardise
 from gpt1.text.vocabulary import Vocabulary
-from pipeline.last_run import RunArtifacts
+from pipeline.planning.last_run import RunArtifacts
 from pipeline.planning.planner import Plan
 from pipeline.store.record import ArtifactRecord
 from tests.e2e.workflow import MINI

@@ -16,10 +16,10 @@ import psutil
 import pytest
 
 from gpt1.errors import UserError
-from pipeline.recorder import UID, default_uri
+from pipeline.cli.ui import serve
 from pipeline.store.base import Store
-from pipeline.tracking import UPLOAD_LIMIT, Tracker, sync
-from pipeline.ui import serve
+from pipeline.tracking.recorder import UID, default_uri
+from pipeline.tracking.tracker import UPLOAD_LIMIT, Tracker, sync
 from tests.conftest import ROOT, refuses, write
 from tests.pipeline.conftest import Move, Patch
 from tests.servers.mlflow import mlflow_server
@@ -128,7 +128,7 @@ def test_a_resumed_run_continues_its_curves(tmp_path: Path) -> None:
 
 def test_two_processes_on_a_fresh_store(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from pipeline.tracking import Tracker\n"
+        "import sys; from pathlib import Path; from pipeline.tracking.tracker import Tracker\n"
         "tracker = Tracker(Path(sys.argv[1])); uid = sys.argv[2]\n"
         "assert not {'mlflow', 'torch'} & {*sys.modules}, 'they take seconds'\n"
         "tracker.start(uid, uid)\n"
@@ -241,7 +241,7 @@ def test_a_dead_hosts_points_are_sent_from_another(
     data_base, home = f"sqlite:///{tmp_path / 'mlflow.db'}", os.environ["GPT1_CACHE"]
     code = (
         "import os, sys; from pipeline.store.base import Store\n"
-        "from pipeline.tracking import Tracker\n"
+        "from pipeline.tracking.tracker import Tracker\n"
         "tracker = Tracker(Store.at(sys.argv[1]), 'http://127.0.0.1:9')\n"
         "tracker.start('run', 'workflow')\n"
         "for step in (10, 20): tracker.metrics('run', step, {'loss': float(step)}, step)\n"

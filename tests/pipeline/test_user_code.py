@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from gpt1.tasks.table import definition, recorded_task, task_named
+from pipeline.execution.jobs import SENT_USER_CODE, Order, _pack
 from pipeline.planning.provenance import _hash, code_hash
-from pipeline.submit import SENT_USER_CODE, Order, _pack
 from pipeline.workflow.imports import closure, imported_by, module_file
 from pipeline.workflow.load import read
 from pipeline.workflow.stages import stage_kinds

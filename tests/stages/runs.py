@@ -11,8 +11,8 @@ from gpt1.corpus.parts import read_books
 from gpt1.corpus.split import SplitRow
 from gpt1.corpus.split_table import read_split
 from gpt1.train.checkpoint import file_sha256
-from pipeline.context import Job, run_cell
-from pipeline.events import PrintReporter
+from pipeline.execution.channel import PrintReporter
+from pipeline.execution.worker import Job, run_cell
 from pipeline.planning.planner import Plan, Selection
 from pipeline.store.base import Store
 from stages.contract import Artifact, ExternalFile, Resources, Settings, StoredFile

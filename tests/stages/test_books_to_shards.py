@@ -16,7 +16,7 @@ from gpt1.text.encoder import TextEncoder
 from gpt1.text.learn import learn_merges
 from gpt1.text.vocabulary import Vocabulary
 from gpt1.text.words import count_words
-from pipeline.parts import Outputs
+from pipeline.execution.map import Outputs
 from pipeline.planning.planner import Plan
 from pipeline.store.base import Store
 from stages.clean import SAMPLES, STAGE

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.context import StageContext
+from pipeline.execution.worker import StageContext
 from pipeline.planning.planner import Plan
 from tests.conftest import refuses, write
 from tests.stages import runs

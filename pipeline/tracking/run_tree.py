@@ -17,7 +17,7 @@ from pipeline.planning.provenance import git_commit, package_versions, user_name
 from pipeline.store.base import Store
 from pipeline.store.record import ArtifactRecord, record_name
 from pipeline.store.snapshot import StoreSnapshot
-from pipeline.tracking import LONGEST_TAG, Status, Tracker
+from pipeline.tracking.tracker import LONGEST_TAG, Status, Tracker
 from pipeline.workflow.expand import Cell
 from stages.contract import MODELS, Artifact
 

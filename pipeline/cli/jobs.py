@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gpt1.errors import UserError
-from pipeline.commands.options import Json, RunOptions, flag, takes_run_options
+from pipeline.cli.options import Json, RunOptions, flag, takes_run_options
 
 ADDRESS = "Job server of the cluster, such as http://127.0.0.1:8265."
 JobAddress = Annotated[
@@ -45,7 +45,7 @@ def submit(
 
     Exit status: that of the job's `gpt1 run`.
     """
-    from pipeline.submit import Order, address_of, submit_job
+    from pipeline.execution.jobs import Order, address_of, submit_job
 
     workflow = options.read()
     words = options.words(options.file.name, address_of(options.store))
@@ -57,7 +57,7 @@ def submit(
 
 def jobs(address: JobAddress = HERE, as_json: Json = False) -> None:
     """List the gpt1 jobs on a cluster."""
-    from pipeline import submit as work
+    from pipeline.execution import jobs as work
 
     found = work.jobs(address)
     if as_json:
@@ -74,7 +74,7 @@ def jobs(address: JobAddress = HERE, as_json: Json = False) -> None:
 
 def logs(job: Job, address: JobAddress = HERE) -> None:
     """Print a job's output and follow it until the job ends. Exit status: the job's."""
-    from pipeline.submit import follow
+    from pipeline.execution.jobs import follow
 
     raise typer.Exit(follow(address, job))
 
@@ -87,7 +87,7 @@ def stop(
 
     Finished work is kept; submit again to resume.
     """
-    from pipeline import submit as work
+    from pipeline.execution import jobs as work
 
     work.stop(address, job)
     print(f"job {job}: stopping", flush=True)

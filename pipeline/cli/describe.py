@@ -11,7 +11,7 @@ import typer
 
 from gpt1.errors import UserError
 from gpt1.train.cost_model import DEFAULT_MFU, Device
-from pipeline.commands.options import (
+from pipeline.cli.options import (
     Assignments,
     FileToRead,
     Json,

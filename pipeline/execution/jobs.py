@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 
 from gpt1.errors import UserError
 from gpt1.wording import span
-from pipeline.addresses import without_password
-from pipeline.ending import CLOSING, SAVING
-from pipeline.last_run import SUBMITTED_FILE
-from pipeline.ray_access import check_job_server, warn_of_open
+from pipeline.execution.addresses import without_password
+from pipeline.execution.ray_access import check_job_server, warn_of_open
+from pipeline.execution.shutdown import CLOSING, SAVING
+from pipeline.planning.last_run import SUBMITTED_FILE
 from pipeline.workflow.user_code import NONE, ROOT, UserCode
 
 SENT = ("pipeline", "stages", "gpt1")

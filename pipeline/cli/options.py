@@ -15,7 +15,7 @@ import typer
 from typer.models import OptionInfo
 
 from gpt1.errors import UserError
-from pipeline.last_run import RunArtifacts, describe_options, last_run, places
+from pipeline.planning.last_run import RunArtifacts, describe_options, last_run, places
 from pipeline.planning.planner import Selection, make_plan
 from pipeline.store.base import Store
 from pipeline.workflow.expand import Workflow

@@ -15,8 +15,8 @@ from urllib.parse import unquote
 import typer
 
 from gpt1.errors import UserError
-from pipeline.commands.new_folder import new_folder
-from pipeline.commands.options import (
+from pipeline.cli.atomic_dir import new_folder
+from pipeline.cli.options import (
     WORKFLOW_HELP,
     Assignments,
     FileToRead,
@@ -26,7 +26,7 @@ from pipeline.commands.options import (
     profiles,
     read_artifacts,
 )
-from pipeline.last_run import RunArtifacts
+from pipeline.planning.last_run import RunArtifacts
 
 if TYPE_CHECKING:
     from gpt1.weights.checkpoint import Checkpoint
@@ -111,7 +111,7 @@ def export_hf(
     from gpt1.report.model_card import model_card
     from gpt1.report.model_index import Publication
     from gpt1.weights.hf import export, hf_class
-    from pipeline.checkpoints import find
+    from pipeline.cli.model_lookup import find
 
     publication = Publication(license=check_license(license))
     found = find(where, partial(read_artifacts, file, profile, assignments, store))
@@ -129,7 +129,7 @@ def export_openai(
 ) -> None:
     """Export the ten .npy files of OpenAI's 2018 release."""
     from gpt1.weights.openai import write_openai
-    from pipeline.checkpoints import find
+    from pipeline.cli.model_lookup import find
 
     found = find(where, partial(read_artifacts, file, profile, assignments, store))
     with new_folder(out, f"--out {out}") as folder:
@@ -145,8 +145,8 @@ def export_mlflow(
     """Export a folder for `mlflow models serve`."""
     from gpt1.report.model_card import model_card
     from gpt1.weights.hf import export
-    from pipeline.checkpoints import find
-    from pipeline.registry import write_mlflow_model
+    from pipeline.cli.model_lookup import find
+    from pipeline.tracking.model_registry import write_mlflow_model
 
     path = str(out.absolute())
     if (
@@ -269,8 +269,8 @@ def predict(
     from gpt1.serve import Answerer
     from gpt1.tasks.example import Example
     from gpt1.tasks.table import task_named
-    from pipeline.checkpoints import kept
-    from pipeline.commands.examples import read_plain_examples
+    from pipeline.cli.input_files import read_plain_examples
+    from pipeline.cli.model_lookup import kept
 
     if "." not in task:  # one of the user's is known by the model
         task_named(task)
@@ -361,7 +361,7 @@ class _Stream:
 def _load(where: str, artifacts: Callable[[], RunArtifacts], device: str) -> Checkpoint:
     import torch
 
-    from pipeline.checkpoints import find
+    from pipeline.cli.model_lookup import find
 
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device {device}: expected auto, cpu, or cuda")

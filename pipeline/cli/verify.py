@@ -14,8 +14,8 @@ import typer
 
 from gpt1.errors import UserError
 from gpt1.wording import counted, size
-from pipeline.commands.options import Json, StoreOption, flag
-from pipeline.last_run import last_run
+from pipeline.cli.options import Json, StoreOption, flag
+from pipeline.planning.last_run import last_run
 from pipeline.store.base import Store
 from pipeline.store.inventory import InventoryItem, garbage, inspect, remove
 from pipeline.store.lease import Leases
@@ -26,7 +26,7 @@ def verify(store: StoreOption = "store", as_json: Json = False) -> None:
 
     `gpt1 run` then makes damaged artifacts again. Exit status 1: something is damaged.
     """
-    from pipeline.display import Display
+    from pipeline.cli.progress import Display
 
     display = Display(stream=sys.stderr)
     display.cell_started("verify", "every file of every record")

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpt1.errors import UserError
-from pipeline.commands.options import (
+from pipeline.cli.lineage import Origin, input_record, record_of_book, record_with, store_of
+from pipeline.cli.options import (
     Assignments,
     FileToRead,
     Json,
@@ -22,8 +23,7 @@ from pipeline.commands.options import (
     StoreOption,
     read_artifacts,
 )
-from pipeline.last_run import RunArtifacts
-from pipeline.origin import Origin, input_record, record_of_book, record_with, store_of
+from pipeline.planning.last_run import RunArtifacts
 from pipeline.store.base import Store
 
 if TYPE_CHECKING:

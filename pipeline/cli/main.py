@@ -19,12 +19,13 @@ import typer
 
 from gpt1.errors import UserError
 from gpt1.wording import span
-from pipeline.addresses import without_password
-from pipeline.commands import diff, doctor, jobs, model, panels
-from pipeline.commands import tasks as task_commands
-from pipeline.commands.describe import describe
-from pipeline.commands.init import init
-from pipeline.commands.options import (
+from pipeline.cli import diff, doctor, jobs
+from pipeline.cli import help_panels as panels
+from pipeline.cli import models as model
+from pipeline.cli import tasks as task_commands
+from pipeline.cli.describe import describe
+from pipeline.cli.init import init
+from pipeline.cli.options import (
     Assignments,
     FileToRead,
     Json,
@@ -38,13 +39,14 @@ from pipeline.commands.options import (
     store_words,
     takes_run_options,
 )
-from pipeline.commands.pack import pack
-from pipeline.commands.path import path
-from pipeline.commands.trace import trace
-from pipeline.commands.verify import gc, verify
-from pipeline.last_run import remember
+from pipeline.cli.pack import pack
+from pipeline.cli.path import path
+from pipeline.cli.trace import trace
+from pipeline.cli.verify import gc, verify
+from pipeline.execution.addresses import without_password
+from pipeline.execution.ray_access import prepare, set_environment
+from pipeline.planning.last_run import remember
 from pipeline.planning.planner import Entry, Plan, Selection, State, make_plan
-from pipeline.ray_access import prepare, set_environment
 from pipeline.store.base import Store
 from pipeline.store.lease import HeldError
 from pipeline.store.record import DamagedArtifact
@@ -128,8 +130,8 @@ def _check_report(plan: Plan, options: RunOptions) -> None:
 
 
 def _run(plan: Plan, address: str | None, repair_limit: float) -> int:
-    from pipeline.display import Display
-    from pipeline.runner import Runner
+    from pipeline.cli.progress import Display
+    from pipeline.execution.executor import Runner
 
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     display = Display(len(plan.entries))
@@ -270,7 +272,7 @@ def graph(
     mermaid: Annotated[bool, flag("--mermaid", "Print Mermaid source.")] = False,
 ) -> None:
     """Draw the workflow with the state of each stage."""
-    from pipeline import graph as drawing
+    from pipeline.cli import graph as drawing
 
     made = make_plan(read_workflow(file, profile, assignments, store), Store.at(store))
     cells: list[Any] = [
@@ -298,7 +300,7 @@ def ui(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
 ) -> None:
     """Browse the store's runs in MLflow, until interrupted."""
-    from pipeline.ui import serve
+    from pipeline.cli.ui import serve
 
     serve(Store.at(store).root, host, port)
 
@@ -306,7 +308,7 @@ def ui(
 @track.command("sync")
 def track_sync(store: StoreOption = "store") -> None:
     """Send the records that the MLflow server has not acknowledged yet."""
-    from pipeline.tracking import sync
+    from pipeline.tracking.tracker import sync
 
     synced = sync(Store.existing(store), info=lambda line: print(f"gpt1: {line}", file=sys.stderr))
     print(
@@ -354,7 +356,3 @@ def main() -> None:
             raise
         print(f"gpt1: {error.filename}: {error.strerror}; use another path", file=sys.stderr)
         raise SystemExit(INVALID) from None
-
-
-if __name__ == "__main__":
-    main()

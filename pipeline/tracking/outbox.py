@@ -26,8 +26,8 @@ from math import inf
 from pathlib import Path
 from typing import IO
 
-from pipeline.outbox_runs import Entry, Run, due, fold
 from pipeline.store.atomic import read_json, replace_file, to_json
+from pipeline.tracking.outbox_runs import Entry, Run, due, fold
 
 STAMP = "%Y%m%dT%H%M%S"  # UTC, of whole seconds
 

@@ -17,21 +17,21 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from gpt1 import fault
 from gpt1.errors import StoppedError, UserError
 from gpt1.wording import number, span
-from pipeline.cluster import check_capacity, connect
-from pipeline.context import Job, run_cell
-from pipeline.display import Display
-from pipeline.ending import QUIET, SAVING, Ending
-from pipeline.events import HubReporter, start_hub
-from pipeline.last_run import remember
-from pipeline.machine import watched
+from pipeline.cli.progress import Display
+from pipeline.execution.channel import HubReporter, start_hub
+from pipeline.execution.cluster import check_capacity, connect
+from pipeline.execution.repair import LIMIT, Repairs, needed
+from pipeline.execution.shutdown import QUIET, SAVING, Ending
+from pipeline.execution.worker import Job, run_cell
+from pipeline.planning.last_run import remember
 from pipeline.planning.planner import Entry, Plan, other_inputs
-from pipeline.records import Records
-from pipeline.repair import LIMIT, Repairs, needed
 from pipeline.store import cache
 from pipeline.store.lease import HeldError, Leases
 from pipeline.store.record import DamagedArtifact
 from pipeline.store.snapshot import StoreSnapshot
-from pipeline.tracking import Status
+from pipeline.tracking.run_tree import Records
+from pipeline.tracking.system_metrics import watched
+from pipeline.tracking.tracker import Status
 from stages.contract import Artifact
 
 DONE, FAILED, INVALID, HELD = 0, 1, 2, 3

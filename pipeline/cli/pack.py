@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpt1.errors import UserError
-from pipeline.commands.describe import made_artifacts
-from pipeline.commands.new_folder import new_folder
-from pipeline.commands.options import Assignments, FileToRead, Profile, StoreOption, read_workflow
+from pipeline.cli.atomic_dir import new_folder
+from pipeline.cli.describe import made_artifacts
+from pipeline.cli.options import Assignments, FileToRead, Profile, StoreOption, read_workflow
 from pipeline.store.base import Store
 from stages._tuning import Fetch, read_task_data
 

@@ -23,9 +23,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.outbox import Entry, Outbox
 from pipeline.store.atomic import read_json, replace_file, to_json
 from pipeline.store.base import Store
+from pipeline.tracking.outbox import Entry, Outbox
 
 EXPERIMENT = "gpt1"
 TRAINING = "workflowType=machine_learning"  # in an address of MLflow's pages: those for training
@@ -314,7 +314,7 @@ class Recorder:
             self._log(self._run(entry["uid"]), file, folder)
 
     def _model(self, entry: Entry) -> None:
-        from pipeline.registry import register
+        from pipeline.tracking.model_registry import register
 
         path = self._store.local(entry["path"])
         if not path.is_dir():

@@ -18,9 +18,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gpt1.errors import UserError
-from pipeline.addresses import without_password
-from pipeline.last_run import SUBMITTED_FILE
-from pipeline.ray_auth import GIVE_TOKEN, auth_mode, token_to_send, user_token
+from pipeline.execution.addresses import without_password
+from pipeline.execution.ray_auth import GIVE_TOKEN, auth_mode, token_to_send, user_token
+from pipeline.planning.last_run import SUBMITTED_FILE
 
 PATIENCE = 10.0  # seconds for an answer
 LONGEST_SOCKET = 107  # bytes of a Unix socket's path

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from gpt1 import fault
 from gpt1.errors import StoppedError, UserError
-from pipeline.parts import Outputs, PartTask, make_part, part_tasks, run_tasks
+from pipeline.execution.map import Outputs, PartTask, make_part, part_tasks, run_tasks
 from pipeline.planning.fingerprint import canonical
 from pipeline.planning.planner import PARTS_FILE
 from pipeline.planning.provenance import provenance

@@ -23,9 +23,9 @@ from typing import Annotated
 import typer
 
 from gpt1.errors import UserError
-from pipeline.commands.options import Json
-from pipeline.ray_access import OTHER_FOLDER, temporary_folder
-from pipeline.ray_auth import auth_mode, user_token
+from pipeline.cli.options import Json
+from pipeline.execution.ray_access import OTHER_FOLDER, temporary_folder
+from pipeline.execution.ray_auth import auth_mode, user_token
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 GB = 1e9

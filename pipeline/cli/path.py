@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from gpt1.errors import UserError
-from pipeline.commands.options import (
+from pipeline.cli.options import (
     Assignments,
     FileToRead,
     Profile,
@@ -18,7 +18,7 @@ from pipeline.commands.options import (
     run_command,
     stages,
 )
-from pipeline.last_run import RunArtifacts, last_run
+from pipeline.planning.last_run import RunArtifacts, last_run
 from pipeline.planning.planner import Selection, State, make_plan
 from pipeline.store.base import Store
 from pipeline.store.record import ArtifactRecord

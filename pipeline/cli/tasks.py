@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from gpt1.tasks.table import TASKS, Task, task_named
-from pipeline.commands.options import Json
+from pipeline.cli.options import Json
 
 data = typer.Typer(help="Get the tasks' files.", no_args_is_help=True)
 

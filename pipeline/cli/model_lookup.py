@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from gpt1.errors import UserError
 from gpt1.wording import counted
-from pipeline.last_run import RunArtifacts
+from pipeline.planning.last_run import RunArtifacts
 from pipeline.store.base import Store
 from pipeline.store.record import ArtifactRecord
 from pipeline.store.snapshot import StoreSnapshot

@@ -12,7 +12,7 @@ import typer
 
 from gpt1.errors import UserError
 from gpt1.wording import number, span
-from pipeline.commands.options import (
+from pipeline.cli.options import (
     Assignments,
     FileToRead,
     Json,

@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 from gpt1.errors import UserError
 from gpt1.paths import FILE, path_of_uri
 from gpt1.wording import span
-from pipeline.outbox import Outbox
-from pipeline.outbox_mirror import OutboxMirror
-from pipeline.recorder import Recorder, brief, default_uri, locked
 from pipeline.store.base import Store
 from pipeline.store.s3 import S3Objects
+from pipeline.tracking.outbox import Outbox
+from pipeline.tracking.outbox_mirror import OutboxMirror
+from pipeline.tracking.recorder import Recorder, brief, default_uri, locked
 
 UPLOAD_LIMIT = 10_000_000  # bytes; larger files are recorded by reference
 LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG, LONGEST_DIGEST = (
