@@ -19,7 +19,7 @@ from gpt1.settings import runtime_field as runtime_field
 from gpt1.train.checkpoint import CheckpointStorage
 
 PROVENANCE = (
-    "run", "mlflow_run_id", "git_commit", "packages", "started", "finished", "seconds", "resources",
+    "run", "git_commit", "packages", "started", "finished", "seconds", "resources",
     "parts", "inputs",
 )
 """The fields of a record that a stage may tell people of its inputs: no path, no host."""
@@ -151,7 +151,13 @@ class Reporter(Protocol):
         ...
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """A point of one or more curves; a (name, step) logged twice is drawn once."""
+        """A point of one or more curves. What an earlier attempt has logged at a step is not drawn
+        again.
+        """
+        ...
+
+    def flush(self) -> None:
+        """Write all points: for a process other than the stage's own, at its end."""
         ...
 
     def should_stop(self) -> bool:

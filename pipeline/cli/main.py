@@ -60,7 +60,7 @@ app = typer.Typer(
     " browse the results, use the models.",
     no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, epilog=panels.EPILOG,
 )  # fmt: skip
-track = typer.Typer(help="Send pending MLflow records.", no_args_is_help=True)
+track = typer.Typer(help="Fill MLflow from the store.", no_args_is_help=True)
 app.add_typer(track, name="track")
 for command in (trace, describe, verify, gc, pack, path, diff.diff, doctor.doctor, init):
     app.command()(command)
@@ -130,14 +130,17 @@ def _check_report(plan: Plan, options: RunOptions) -> None:
 
 
 def _run(plan: Plan, address: str | None, repair_limit: float) -> int:
-    from pipeline.cli.progress import Display
-    from pipeline.execution.executor import Runner
+    from pipeline.cli.progress import Display, RunProgress
+    from pipeline.execution.executor import Executor
+    from pipeline.tracking.run_tree import RunLog
 
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     display = Display(len(plan.entries))
     began = time.monotonic()
     try:
-        outcome = Runner(plan, name, address, display, repair_limit).run()
+        log = RunLog(lambda text: display.cell_line(plan.workflow.name, text))
+        observers = (RunProgress(display), log)
+        outcome = Executor(plan, name, address, observers, repair_limit).run()
     except KeyboardInterrupt:
         print("gpt1: interrupted; run the same command to resume", file=sys.stderr)
         return INTERRUPTED
@@ -307,15 +310,13 @@ def ui(
 
 @track.command("sync")
 def track_sync(store: StoreOption = "store") -> None:
-    """Send the records that the MLflow server has not acknowledged yet."""
-    from pipeline.tracking.tracker import sync
+    """Send MLflow all runs that it does not have completely, such as those of another server."""
+    from pipeline.tracking.exporter import sync
 
     synced = sync(Store.existing(store), info=lambda line: print(f"gpt1: {line}", file=sys.stderr))
-    print(
-        f"{synced.sent} records sent, {synced.left} left"
-        + (f": {synced.trouble}" if synced.trouble else "")
-    )
-    raise typer.Exit(int(synced.left > 0))
+    trouble = f": {synced.trouble}" if synced.trouble else ""
+    print(f"{synced.sent} runs sent, {synced.left} left{trouble}")
+    raise typer.Exit(int(bool(trouble)))
 
 
 model.add_to(app)

@@ -4,6 +4,7 @@ that cells are given.
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
@@ -16,10 +17,13 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline.store.base import Store
+from pipeline.tracking.events import EventLog
+
 
 @dataclass(frozen=True)
 class Event:
-    """One thing a cell said. `kind`: started, say, progress or log."""
+    """One thing a cell said. `kind`: started, info or progress."""
 
     kind: str
     cell: str
@@ -74,15 +78,18 @@ def start_hub() -> Any:
 
 
 class HubReporter:
-    """Sends what a cell says to the hub, without waiting."""
+    """Sends what a cell says to the hub, without waiting; points go to the attempt's folder."""
 
-    def __init__(self, hub: Any, cell: str) -> None:
+    def __init__(self, hub: Any, cell: str, store: Store, attempt: str) -> None:
         self.hub, self.cell = hub, cell
+        self._place = store, attempt
+        self._points = EventLog(store, attempt, self.info)
         self._stopping = threading.Event()
         self._listener: threading.Thread | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return HubReporter, (self.hub, self.cell)  # a listener stays where it is
+        # A listener, and an open file, stay where they are.
+        return HubReporter, (self.hub, self.cell, *self._place)
 
     def started(self) -> None:
         """The cell's own process has begun."""
@@ -95,7 +102,17 @@ class HubReporter:
         self._send("progress", done, total, unit, note)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        self._send("log", step, {name: float(value) for name, value in values.items()})
+        numbers = {name: float(value) for name, value in values.items()}
+        # JSON has no infinities.
+        shown = {name: x if math.isfinite(x) else str(x) for name, x in numbers.items()}
+        self._points.write(step=step, values=shown)
+
+    def flush(self) -> None:
+        self._points.flush()
+
+    def close(self) -> None:
+        """The cell's process has nothing more to log."""
+        self._points.close()
 
     def should_stop(self) -> bool:
         """Whether the hub has said so.
@@ -143,6 +160,9 @@ class PrintReporter:
 
     def should_stop(self) -> bool:
         return False
+
+    def flush(self) -> None:
+        pass
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self.info(f"{step}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))

@@ -112,6 +112,11 @@ class RunArtifacts:
         return found[0]
 
 
+def hide_secret(text: str) -> str:
+    """The text; another one where it may hold a secret."""
+    return "(hidden: it may hold a secret)" if MAY_BE_SECRET.search(text) else text
+
+
 _OTHERS = "for another run's jobs, give its workflow, --profile, and --set"
 
 

@@ -1,6 +1,7 @@
 """Leases: which run is making an artifact, so that no other one does the same work.
 
     leases/<stage>/<fingerprint>/000017.json   the holder; the highest number counts
+    leases/runs/<run>/, leases/exports/<server>/   the same: who lives, and who fills MLflow
     beats/<token>                              a number that the holder raises every HEARTBEAT
     beats/<token>-doubted                      written before a job is taken from it without a lock
     locks/drivers/<token>                      locked by the holder's process, on its host
@@ -46,6 +47,8 @@ EXPIRY = 60.0  # seconds without a heartbeat after which a holder on another hos
 LOOK = 0.2  # seconds between two looks at a holder
 LEASES, BEATS, DRIVERS = "leases", "beats", "locks/drivers"
 DOUBTED = "-doubted"
+RUNS = "runs"
+"""The first step of the lease of a run of the workflow."""
 LOOKS = 12  # heartbeats between two looks at whether a job was lost, without a doubt
 GUARD = "all"
 """The lease of whoever is taking leases."""
@@ -111,6 +114,7 @@ class Leases:
         self._lost: dict[str, str] = {}
         self._beats = 0
         self._lock: IO[bytes] | None = None
+        self._turn = threading.RLock()
         self._watched: dict[str, Watch] = {}
         self._doubted: set[str] = set()
 
@@ -155,10 +159,28 @@ class Leases:
         """Jobs that another run has taken over, and by whom."""
         return dict(self._lost)
 
+    def is_held(self, job: str) -> bool | None:
+        """Whether a job's holder lives, this run or another; None while that is not known."""
+        last = self._look(job)
+        return self._is_alive(last) if last.number else False
+
+    def is_ours(self, job: str) -> bool:
+        """Whether this run holds a job now, by the store."""
+        return self._look(job).holder == self._me
+
+    def give_back(self, jobs: Iterable[str]) -> None:
+        """Give some leases back, those of them that are held."""
+        with self._turn:
+            self._give_back([job for job in jobs if job in self._held])
+
     def take(self, jobs: Sequence[str]) -> None:
         """Take the leases of these jobs (STAGE/FINGERPRINT), those that are not held yet; or none
-        of them, and raise HeldError.
+        of them, and raise HeldError. Threads take turns.
         """
+        with self._turn:
+            self._take_all(jobs)
+
+    def _take_all(self, jobs: Sequence[str]) -> None:
         new = [job for job in jobs if job not in self._held or job in self._lost]
         if not new:
             return
@@ -170,7 +192,7 @@ class Leases:
             if refused or not was_alone:
                 self._give_back([job for job, holder in zip(new, found, strict=True) if not holder])
         if not was_alone:
-            self.take(jobs)
+            self._take_all(jobs)
         elif refused:
             if not self._held:
                 self.release()
@@ -296,7 +318,7 @@ class Leases:
         def give(job: str) -> None:
             key = _key(job, self._held.pop(job))
             with suppress(OSError, UserError):  # a store out of reach: our lock and beats end
-                if job in self._lost:
+                if job in self._lost or job.startswith(f"{RUNS}/"):  # no one takes a run's again
                     self._objects.remove([key])
                 else:
                     self._objects.write(key, released)
