@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import IO
 
 from gpt1.errors import UserError
-from pipeline.tracking.recorder import DATA_BASE, DEFAULTS, EXPERIMENT, FILES, TRAINING, default_uri
+from pipeline.tracking.mlflow_server import (
+    DATA_BASE,
+    DEFAULTS,
+    EXPERIMENT,
+    FILES,
+    TRAINING,
+    default_uri,
+)
 
 STARTING = 120.0  # seconds the server may take to answer
 ENDING = 5.0  # seconds it may take to end by itself

@@ -1,14 +1,6 @@
 """Applies entries of the outbox to MLflow.
 
 Any may come twice (a crash between sending and acknowledging); that changes nothing.
-
-    STORE/mlflow.db           runs and models, where no other server is named; their files have
-                              addresses such as mlflow-artifacts:/gpt1/<run>/artifacts, which name
-                              no folder of a machine
-    STORE/mlflow-artifacts/   those files: written here, handed out by `gpt1 ui`
-
-So a store can be copied and moved. A server gets its files by MLflow's own calls, and puts them
-where it likes.
 """
 
 from __future__ import annotations
@@ -16,8 +8,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,53 +15,10 @@ from typing import Any
 
 from pipeline.store.atomic import read_json, replace_file, to_json
 from pipeline.store.base import Store
+from pipeline.tracking.mlflow_server import REFUSALS, MlflowServer
 from pipeline.tracking.outbox import Entry, Outbox
 
-EXPERIMENT = "gpt1"
-TRAINING = "workflowType=machine_learning"  # in an address of MLflow's pages: those for training
-DATA_BASE, FILES = "mlflow.db", "mlflow-artifacts"
-SERVED = "mlflow-artifacts:/"
-"""How addresses of files begin that MLflow's server hands out from its own folder."""
 UID = "gpt1.uid"  # the tag that carries our name of a run
-DEFAULTS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_DISABLE_AGENT_HINT": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # errors reach us as exceptions and are said once
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": (
-        "0"
-    ),  # we try again ourselves: a blind retry of "create run" could make two
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-}
-REFUSALS = {
-    "BAD_REQUEST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "MALFORMED_REQUEST", "NOT_FOUND",
-    "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST",
-}  # fmt: skip
-"""MLflow's error codes that trying again cannot mend; everything else it raises is taken for a
-server in trouble.
-"""
-
-
-def default_uri(store: Path) -> str:
-    """The SQLite data base of a store."""
-    return _sqlite_uri(store.absolute() / DATA_BASE)
-
-
-def _sqlite_uri(file: Path) -> str:
-    """With the driver's name: MLflow takes the path of a plain `sqlite:///` as it is written, and
-    makes folders called `%20`.
-    """
-    from sqlalchemy import URL
-
-    return URL.create("sqlite+pysqlite", database=str(file)).render_as_string()
-
-
-def _data_base(uri: str) -> Path | None:
-    """The file of an SQLite URI."""
-    from sqlalchemy import make_url
-
-    file = make_url(uri).database if uri.startswith("sqlite") else None
-    return Path(file).resolve() if file else None
 
 
 class Recorder:
@@ -86,10 +33,9 @@ class Recorder:
         self._outbox = outbox
         self._say = info
         self._said: set[tuple[str, str]] = set()
+        self._server = MlflowServer(store, uri, info)
         self._client: Any = None
         self._experiment = ""
-        self._files: Path | None = None
-        """Where the files of runs go; None: to MLflow's server."""
         # A digest and not the address, which may hold a password.
         self._map = outbox.folder / f"runs-{hashlib.sha256(uri.encode()).hexdigest()[:12]}.json"
         self.ids: dict[str, str] = read_json(self._map) or {}
@@ -135,62 +81,12 @@ class Recorder:
                 self._say(f"MLflow rejected {do} of run {uid}: {brief(error)}")
 
     def _connect(self) -> None:
-        if self._client is not None:
-            return
-        for name, value in DEFAULTS.items():
-            os.environ.setdefault(name, value)
-        from mlflow import MlflowClient
-
-        base, location = _data_base(self.uri), None
-        if base is not None:
-            own = base == (self._store.root / DATA_BASE).resolve()
-            # Of another data base, beside it: MLflow itself would take the folder it is started in.
-            top = SERVED if own else f"{(base.parent / FILES).as_uri()}/"
-            ensure_schema(base, top)
-            location, self._files = f"{top}{EXPERIMENT}", self._store.root / FILES if own else None
-        client = MlflowClient(tracking_uri=self.uri)
-        found = client.get_experiment_by_name(EXPERIMENT)
-        if found is not None and found.lifecycle_stage == "deleted":
-            client.restore_experiment(found.experiment_id)
-        if found is not None and self._files and not found.artifact_location.startswith(SERVED):
-            self._set_aside(client, found)
-            found = None
-        training = {
-            "mlflow.experimentKind": "custom_model_development"
-        }  # the UI opens its pages for training
-        self._experiment = (
-            found.experiment_id
-            if found
-            else client.create_experiment(EXPERIMENT, location, training)
-        )
-        self._client = client
-
-    def _set_aside(self, client: Any, found: Any) -> None:
-        """Rename an experiment whose files are at a fixed place, which may be another store's:
-        nothing more is written there.
-        """
-        other = f"{EXPERIMENT} {found.experiment_id}"
-        client.rename_experiment(found.experiment_id, other)
-        self.ids.clear()
-        replace_file(self._map, to_json(self.ids))
-        self._say(
-            f"MLflow experiment {EXPERIMENT} keeps its files in {found.artifact_location}, outside"
-            f" the store; renamed it to {other!r}, and new runs go to a new experiment"
-        )
-
-    def _log(self, run_id: str, path: Path, folder: str) -> None:
-        """Add a file, or what a folder holds, to `folder` of a run's files."""
-        from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
-
-        if self._files is None:
-            log = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
-            log(run_id, str(path), folder or None)
-            return
-        place = self._files / self._client.get_run(run_id).info.artifact_uri.removeprefix(
-            SERVED
-        ).lstrip("/")
-        there = LocalArtifactRepository(place.as_uri())
-        (there.log_artifacts if path.is_dir() else there.log_artifact)(str(path), folder or None)
+        client = self._server.client
+        if client is not self._client:
+            self._client, self._experiment = client, self._server.experiment_id
+            if self.ids and not self._search(next(iter(self.ids))):  # a new data base
+                self.ids.clear()
+                replace_file(self._map, to_json(self.ids))
 
     def _search(self, uid: str) -> list[str]:
         """The MLflow ids of the runs that carry `uid`, oldest first: more than one only after a
@@ -303,15 +199,10 @@ class Recorder:
         path = self._store.local(entry["path"])
         if not path.is_file():
             raise LookupError(f"{entry['path']} is gone")
-        self._log(self._run(entry["uid"]), path, entry["folder"])
+        self._server.log_run_files(self._run(entry["uid"]), path, entry["folder"])
 
     def _reference(self, entry: Entry) -> None:
-        text = json.dumps(entry["content"], ensure_ascii=False, indent=1, sort_keys=True)
-        folder, _, name = entry["name"].rpartition("/")
-        with tempfile.TemporaryDirectory() as scratch:
-            file = Path(scratch, name)
-            file.write_text(text + "\n", encoding="utf-8")
-            self._log(self._run(entry["uid"]), file, folder)
+        self._server.write_json(self._run(entry["uid"]), entry["name"], entry["content"])
 
     def _model(self, entry: Entry) -> None:
         from pipeline.tracking.model_registry import register
@@ -321,7 +212,7 @@ class Recorder:
             raise LookupError(f"{entry['path']} is gone")
         aliases = entry.get("aliases", [])  # an outbox from before them has none
         register(
-            self._client, self._log, self._run(entry["uid"]), entry["name"], path,
+            self._client, self._server.log_run_files, self._run(entry["uid"]), entry["name"], path,
             entry["fingerprint"], aliases,
         )
 
@@ -337,31 +228,6 @@ class Recorder:
         dataset = Dataset(entry["name"], entry["digest"], kind, source)
         context = [InputTag("mlflow.data.context", entry["context"])]
         self._client.log_inputs(self._run(entry["uid"]), [DatasetInput(dataset, context)])
-
-
-def ensure_schema(file: Path, files: str) -> None:
-    """Create MLflow's SQLite schema, or bring it up to date; one process at a time, and whole or
-    not at all.
-
-    `files` is where MLflow's own experiment, `Default`, would keep files.
-
-    Several processes on a fresh file break it for good, and so would a kill half-way: it is made
-    under a private name.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with locked(file.with_name(f".{file.name}.lock")):
-        from mlflow.store.db import utils
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-        if file.exists() and file.stat().st_size:
-            engine = utils.create_sqlalchemy_engine(_sqlite_uri(file))
-            utils._upgrade_db(engine)  # as `mlflow db upgrade` does
-            engine.dispose()
-            return
-        work = file.with_name(f".{file.name}.new")
-        work.unlink(missing_ok=True)
-        SqlAlchemyStore(_sqlite_uri(work), files).engine.dispose()
-        work.replace(file)
 
 
 @contextmanager

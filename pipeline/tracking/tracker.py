@@ -20,9 +20,10 @@ from gpt1.paths import FILE, path_of_uri
 from gpt1.wording import span
 from pipeline.store.base import Store
 from pipeline.store.s3 import S3Objects
+from pipeline.tracking.mlflow_server import default_uri
 from pipeline.tracking.outbox import Outbox
 from pipeline.tracking.outbox_mirror import OutboxMirror
-from pipeline.tracking.recorder import Recorder, brief, default_uri, locked
+from pipeline.tracking.recorder import Recorder, brief, locked
 
 UPLOAD_LIMIT = 10_000_000  # bytes; larger files are recorded by reference
 LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG, LONGEST_DIGEST = (
