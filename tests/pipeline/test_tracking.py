@@ -18,7 +18,8 @@ import pytest
 from gpt1.errors import UserError
 from pipeline.cli.ui import serve
 from pipeline.store.base import Store
-from pipeline.tracking.recorder import UID, default_uri
+from pipeline.tracking.mlflow_server import default_uri
+from pipeline.tracking.recorder import UID
 from pipeline.tracking.tracker import UPLOAD_LIMIT, Tracker, sync
 from tests.conftest import ROOT, refuses, write
 from tests.pipeline.conftest import Move, Patch
