@@ -80,6 +80,10 @@ class _Job:
     """The steps that each metric has."""
     values: dict[tuple[str, str], dict[int, float]] = field(default_factory=dict)
     """What each process (attempt, writer and metric) has logged, by step."""
+    runs: set[str] = field(default_factory=set)
+    """The runs of the workflow that have it open."""
+    has_ended: bool = False
+    """Whether the last of them said so."""
 
     @property
     def folder(self) -> str:
@@ -234,6 +238,7 @@ class Exporter:
         folder = f"{job.folder}/{event['attempt']}"
         job.readers[event["attempt"]] = EventReader(self._store, folder, self._info)
         run.open[event["cell"]] = uid
+        job.runs.add(run.name)
 
     def _send_points(self, job: _Job) -> None:
         """Send the new points of a job."""
@@ -261,13 +266,19 @@ class Exporter:
             self._try("points", job.run_id, self._client.log_batch, job.run_id, metrics=some)
         self._send_tags(job.run_id, odd)
 
-    def _end_job(self, run: _Run, cell: str, status: str, when: float, error: str) -> None:
+    def _end_job(
+        self, run: _Run, cell: str, status: str, when: float, error: str, was_killed: bool = False
+    ) -> None:
         uid = run.open.pop(cell, None)
         if uid is None:
             return
         job = self._jobs[uid]
         self._send_points(job)
+        job.runs.discard(run.name)
         record = self._record(job.facts)
+        if record is None and was_killed and (job.runs or job.has_ended):
+            return  # another run has taken it over
+        job.has_ended = not was_killed
         if record is None:
             self._send_tags(job.run_id, {"gpt1.error": error[:4000]} if error else {})
             self._terminate(job.run_id, status, when)
@@ -373,7 +384,7 @@ class Exporter:
         last = run.reader.last
         for cell, uid in list(run.open.items()):
             last = max([last, *(reader.last for reader in self._jobs[uid].readers.values())])
-            self._end_job(run, cell, "KILLED", last, "")
+            self._end_job(run, cell, "KILLED", last, "", was_killed=True)
         when = event["time"] if event.get("event") else last
         records = {cell: self._record(facts) for cell, facts in run.jobs.items()}
         groups = {facts["group"] for facts in run.jobs.values() if facts["event"] == "job"} - {None}

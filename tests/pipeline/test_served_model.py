@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import requests
+from pipeline.tracking.tracker import Tracker
 
 from gpt1.serve import Answerer
 from gpt1.tasks.table import task_named
 from gpt1.weights.hf import export
 from pipeline.tracking.mlflow_server import default_uri
 from pipeline.tracking.model_registry import write_mlflow_model
-from pipeline.tracking.tracker import Tracker
 from tests.conftest import refuses
 from tests.gpt1 import weight_samples as samples
 from tests.pipeline.conftest import Patch
