@@ -305,7 +305,7 @@ def ui(
     """Browse the store's runs in MLflow, until interrupted."""
     from pipeline.cli.ui import serve
 
-    serve(Store.at(store).root, host, port)
+    serve(Store.existing(store), host, port)
 
 
 @track.command("sync")

@@ -2,8 +2,7 @@
 
     STORE/last_run.json   file, profile, --set and cells of the newest `gpt1 run`, submitted or not
 
-The outbox knows runs as well, but as a queue for MLflow: another host cannot read it before the run
-has ended, and a run that finds everything done has no entry in it.
+Events know runs as well, but not one that finds everything done.
 """
 
 from __future__ import annotations

@@ -44,6 +44,8 @@ BEGUN, FAILURE = "begun.json", "failure.json"
 DAMAGED = "damaged.json"
 """At the top of a store: the files that `gpt1 verify` found damaged, with their recorded sha256."""
 UNREADABLE = "unreadable"
+EVENTS = "events"
+"""The folder of an attempt, or of a run of the workflow, with what happened (pipeline/tracking)."""
 ATTEMPT = re.compile(r"\d{8}-\d{6}\.\d{6}-[0-9a-f]{6}")
 """Names of attempts."""
 RESERVED = {"beats", "cache", "leases", "locks", "mlflow-artifacts", "runs"}

@@ -21,10 +21,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from gpt1.errors import UserError
-from pipeline.store.base import Store
+from pipeline.store.base import EVENTS, Store
 from pipeline.store.lease import RUNS as RUNS
 
-FOLDER = "events"
 PERIOD = 3.0  # seconds between two writes to a bucket
 PIECE = 256 << 10  # bytes
 
@@ -116,7 +115,7 @@ class EventLog:
         self._sent += data
 
     def _key(self) -> str:
-        return f"{self._folder}/{FOLDER}/{self._writer}-{self._piece:04d}.jsonl"
+        return f"{self._folder}/{EVENTS}/{self._writer}-{self._piece:04d}.jsonl"
 
 
 class Logged(NamedTuple):
@@ -142,7 +141,7 @@ class EventReader:
         one without an end may be about to get it.
         """
         found = []
-        for entry in sorted(self.store.objects.entries(f"{self.folder}/{FOLDER}/")):
+        for entry in sorted(self.store.objects.entries(f"{self.folder}/{EVENTS}/")):
             offset = self._offsets.get(entry.key, 0)
             if entry.size <= offset:
                 continue
@@ -161,7 +160,7 @@ class EventReader:
 
     def size(self) -> int:
         """How many bytes there are, read or not."""
-        entries = self.store.objects.entries(f"{self.folder}/{FOLDER}/")
+        entries = self.store.objects.entries(f"{self.folder}/{EVENTS}/")
         return sum(entry.size for entry in entries)
 
     def _read(self, key: str, offset: int) -> bytes:

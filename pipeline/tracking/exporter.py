@@ -113,6 +113,8 @@ class Exporter:
     ) -> None:
         self._store, self._server, self._leases = store, server, leases
         self._may_send, self._info = may_send, info
+        self.sent = 0
+        """Runs that the server has completely now, and had not."""
         self._said: set[str] = set()
         self._runs: dict[str, _Run] = {}
         self._jobs: dict[str, _Job] = {}
@@ -167,7 +169,7 @@ class Exporter:
         return sorted(names - (self._complete or set()))
 
     def _export(self, name: str) -> bool | None:
-        """Send what is new of a run: whether its driver lives; None when there is no more to come."""
+        """Send what is new of a run: whether its driver lives; None when nothing more can come."""
         folder = f"{RUNS}/{name}"
         run = self._runs.setdefault(name, _Run(name, EventReader(self._store, folder, self._info)))
         is_held = self._leases.is_held(folder)  # before reading: who gives it back has written all
@@ -184,6 +186,7 @@ class Exporter:
         self._end(run, run.ended)
         assert self._complete is not None
         self._complete.add(name)
+        self.sent += 1
         return None
 
     def _apply(self, run: _Run, event: Mapping[str, Any]) -> None:
@@ -348,17 +351,18 @@ class Exporter:
             self._try("data sets", job.run_id, self._client.log_inputs, job.run_id, inputs)
 
     def _send_models(self, run: _Run, job: _Job, record: ArtifactRecord) -> None:
+        for model, name in record.summary.get(MODELS, {}).items():
+            self._try("models", job.run_id, self._send_model, run, job, record, model, name)
+
+    def _send_model(
+        self, run: _Run, job: _Job, record: ArtifactRecord, model: str, name: str
+    ) -> None:
         from pipeline.tracking.model_registry import register
 
-        for model, name in record.summary.get(MODELS, {}).items():
-            inside = record.artifact().under(f"{model}/")[0]
-            fingerprint, aliases = f"{record.fingerprint}/{model}", [NEWEST, run.profile]
-
-            def send(inside=inside, name=name, fingerprint=fingerprint, aliases=aliases) -> None:
-                folder = self._store.fetch_folder(record.artifact(), inside.name)
-                register(self._server, job.run_id, name, folder, fingerprint, aliases)
-
-            self._try("models", job.run_id, send)
+        artifact = record.artifact()
+        folder = self._store.fetch_folder(artifact, artifact.under(f"{model}/")[0].name)
+        fingerprint, aliases = f"{record.fingerprint}/{model}", [NEWEST, run.profile]
+        register(self._server, job.run_id, name, folder, fingerprint, aliases)
 
     # A run
 
@@ -608,8 +612,7 @@ class LiveExport:
         exporter = Exporter(self._store, self._server, self._leases, may_send, info)
         while True:
             closing = self._closing.is_set()  # before the look: what was written until then is sent
-            before, self.left = self.left, exporter.export()
-            self.sent += len((before or {}).keys() - self.left.keys())
+            self.left, self.sent = exporter.export(), exporter.sent
             if self.trouble:
                 self._info("MLflow answers again")
                 self.trouble = None
@@ -625,8 +628,11 @@ class LiveExport:
 
     def _ask_other(self) -> None:
         """Another process of this store exports; it may have sent this run meanwhile."""
-        self.trouble = "another gpt1 process is exporting this store"
-        if self._closing.is_set() and self._run:
+        self.trouble = "another gpt1 process is filling MLflow from this store"
+        if self._run is None:
+            self._info(self.trouble)
+            self.left = {}
+        elif self._closing.is_set():
             try:
                 info, server = self._info, self._server
                 exporter = Exporter(self._store, server, self._leases, lambda: None, info)
