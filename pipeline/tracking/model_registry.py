@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt1.errors import UserError
 from pipeline.planning.provenance import ROOT
 from pipeline.tracking.mlflow_server import MlflowServer
 
@@ -157,11 +158,16 @@ def _params(exported: Path, task: Any | None, training: Training | None) -> dict
 
 
 def _task(exported: Path) -> Any | None:
-    """The task of a fine-tuned model; None for a language model."""
+    """The task of a fine-tuned model; None for a language model. ValueError: this version of gpt1
+    does not know it.
+    """
     from gpt1.tasks.table import recorded_task
 
     head = exported / "head.json"
-    return recorded_task(json.loads(head.read_bytes())) if head.is_file() else None
+    try:
+        return recorded_task(json.loads(head.read_bytes())) if head.is_file() else None
+    except UserError as error:
+        raise ValueError(str(error)) from error
 
 
 def _card(exported: Path, fingerprint: str) -> str:

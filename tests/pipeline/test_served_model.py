@@ -1,7 +1,9 @@
 """The model in MLflow: written from code, registered once, answering over HTTP on the loopback."""
 
+import hashlib
 import itertools
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,8 +17,13 @@ from gpt1.serve import Answerer
 from gpt1.tasks.table import task_named
 from gpt1.weights.hf import export
 from pipeline.store.base import Store
+from pipeline.store.lease import RUNS, Leases
+from pipeline.store.record import ArtifactRecord, content_digest
+from pipeline.tracking.events import EventLog
+from pipeline.tracking.exporter import sync
 from pipeline.tracking.mlflow_server import MlflowServer, default_uri
 from pipeline.tracking.model_registry import Training, register, write_mlflow_model
+from stages.contract import StoredFile
 from tests.conftest import refuses
 from tests.gpt1 import weight_samples as samples
 from tests.pipeline.conftest import Patch
@@ -173,6 +180,60 @@ def test_the_input_example_fits_the_model(task: str, tmp_path: Path) -> None:
     [answer] = loaded.predict(loaded.input_example)
     outputs = loaded.metadata.signature.outputs
     assert set(answer) == set(outputs.input_names()) - ({"text"} if task else set())
+
+
+def test_an_export_is_sent_with_the_settings_and_results_of_its_training(
+    exported: Path, tmp_path: Path
+) -> None:
+    """The dev accuracy of the best epoch is the point that the fine-tuning's run has."""
+    cell, model = "finetune[task=rte,seed=3]", "tuned/finetune-task-rte-seed-3"
+    store = Store.at(tmp_path)
+    leases, events = Leases(store, "run"), EventLog(store, f"{RUNS}/run")
+    leases.take([f"{RUNS}/run"])
+    tags = {"gpt1.kind": "workflow", "gpt1.run": "run", "gpt1.profile": "demo"}
+    events.write(event="start", name="demo", tags=tags, params={})
+    trained = {"settings": {"task": "rte", "seed": 3}, "summary": {"accuracy": 71.5, "n": 277}}
+    inputs = {"inputs": {cell: "f"}, "identity": {"inputs": {"finetune": ["f"]}}}
+    inputs["input_digests"] = {"f": "d" * 64}
+    written = {**inputs, "summary": {"models": {model: "gpt1-rte"}}, "settings": {}}
+    for job, stage, print_, record in (
+        (cell, "finetune", "f", trained), ("export", "export", "e", written),
+    ):  # fmt: skip
+        place, files = f"{stage}/{print_}/1", {}
+        events.write(
+            event="job", cell=job, stage=stage, fingerprint=print_, withdrawn=0, attempt="1",
+            params=record["settings"], tags={}, group=None, axes={}, is_last=False,
+            tokens_per_step=0,
+        )  # fmt: skip
+        if stage == "export":
+            shutil.copytree(exported, tmp_path / place / model)
+            for file in exported.iterdir():
+                sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+                name, size = f"{model}/{file.name}", file.stat().st_size
+                files[name] = StoredFile(name, f"{place}/{name}", size, sha256)
+        else:
+            points = EventLog(store, place)
+            for step, value in enumerate((60.0, 71.5, 70.0)):
+                points.write(time=1000.0 + step, step=step, values={"dev_accuracy": value})
+            points.close()
+        store.publish(ArtifactRecord(
+            stage=stage, fingerprint=print_, attempt="1", cell=job, files=files,
+            digest=content_digest(files), finished=2000.0, **record,
+        ))  # fmt: skip
+        events.write(event="job_end", cell=job, status="FINISHED", error="")
+    events.write(event="end", status="FINISHED", skipped=[])
+    events.close()
+    leases.release()
+    said = list[str]()
+    assert (sync(store, info=said.append).left, said) == (0, [])
+    server = connect(tmp_path, default_uri(tmp_path))
+    runs = {run.info.run_name: run for run in server.client.search_runs([server.experiment_id])}
+    [found] = server.client.search_logged_models([server.experiment_id])
+    assert found.source_run_id == runs["export"].info.run_id
+    assert {"seed": "3", "n": "277", "task": "rte"}.items() <= found.params.items()
+    [point] = found.metrics
+    assert (point.key, point.step, point.run_id) == ("dev/accuracy", 1, runs[cell].info.run_id)
+    assert server.client.get_model_version_by_alias("gpt1-rte", "demo").version == 1
 
 
 class Killed(BaseException):
