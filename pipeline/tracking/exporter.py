@@ -30,7 +30,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from gpt1.errors import UserError
@@ -48,6 +48,9 @@ from pipeline.tracking.mlflow_server import REFUSALS, MlflowServer, default_uri,
 from pipeline.tracking.names import metric_name, split_summary
 from pipeline.tracking.notes import CELLS, comparison, fit, job_note, link, table
 from stages.contract import MODELS, StoredFile
+
+if TYPE_CHECKING:
+    from pipeline.tracking.model_registry import Training
 
 UPLOAD_LIMIT = 10_000_000  # bytes; larger files are recorded by reference
 LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG, LONGEST_DIGEST = (
@@ -374,7 +377,25 @@ class Exporter:
         artifact = record.artifact()
         folder = self._store.fetch_folder(artifact, artifact.under(f"{model}/")[0].name)
         fingerprint, aliases = f"{record.fingerprint}/{model}", [NEWEST, run.profile]
-        register(self._server, job.run_id, name, folder, fingerprint, aliases)
+        training = self._training(record, model)
+        register(self._server, job.run_id, name, folder, fingerprint, aliases, training)
+
+    def _training(self, record: ArtifactRecord, model: str) -> Training | None:
+        """The job that trained a model of an export; None where store or server lacks it."""
+        from pipeline.tracking.model_registry import Training
+        from stages.export import is_trained_by
+
+        for stage, prints in record.identity.get("inputs", {}).items():
+            for cell, print_ in record.inputs.items():
+                if print_ in prints and is_trained_by(model, stage, cell):
+                    trained, run_id = self._store.record(stage, print_), self._run_of(print_)
+                    if trained is None or run_id is None:
+                        return None
+                    params, metrics = split_summary(trained.summary)
+                    metrics = {_name(name): value for name, value in metrics.items()}
+                    params = {**trained.settings, **params}
+                    return Training(run_id, round(1000 * trained.finished), params, metrics)
+        return None
 
     # A run
 
