@@ -45,14 +45,14 @@ def submit(
 
     Exit status: that of the job's `gpt1 run`.
     """
-    from pipeline.execution.jobs import Order, address_of, submit_job
+    from pipeline.execution.jobs import JobSpec, address_of, submit_job
 
     workflow = options.read()
     words = options.words(options.file.name, address_of(options.store))
-    order = Order(
+    spec = JobSpec(
         options.file, words, workflow.profile, workflow.user_code, _environment(env or []), python
     )
-    raise typer.Exit(submit_job(address, order, detach))
+    raise typer.Exit(submit_job(address, spec, detach))
 
 
 def jobs(address: JobAddress = HERE, as_json: Json = False) -> None:
