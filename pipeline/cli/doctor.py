@@ -25,6 +25,7 @@ from pipeline.cli.output import format_table, print_json
 from pipeline.execution.addresses import without_password
 from pipeline.execution.ray_access import OTHER_FOLDER, temporary_folder, why_not_writable
 from pipeline.execution.ray_auth import auth_mode, user_token
+from pipeline.store.base import Store
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 GB = 1e9
@@ -155,22 +156,26 @@ def _files(_: Path) -> Iterator[Finding]:
 
 
 def _store(store: Path) -> Iterator[Finding]:
-    folder = store.absolute()
+    try:
+        opened = Store.at(store)
+    except UserError as error:
+        yield Finding("store", FAIL, str(error), "choose another store with --store")
+        return
+    name, folder, option = "store", opened.root, "--store"
+    if not opened.shared:
+        yield Finding("store", OK, f"{opened.where} answers")
+        name, option = "cache", "GPT1_CACHE"
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    if not folder.is_dir():
-        yield Finding("store", FAIL, f"{folder} is a file", "choose a folder with --store")
-        return
-    if problem := why_not_writable(folder):
-        yield Finding("store", FAIL, f"{folder} {problem}", "choose another folder with --store")
-        return
-    yield Finding("store", OK, f"{folder} is writable")
+    problem = why_not_writable(folder)
+    detail = f"{folder} {problem or 'is writable'}"
+    yield _finding(name, not problem, detail, f"choose another folder with {option}", FAIL)
     free = shutil.disk_usage(folder).free
     fix = (
         "the demo writes 0.3 GB, and each checkpoint of the 117 M model about 1.4 GB; free up"
-        " space, or choose another disk with --store"
+        f" space, or choose another disk with {option}"
     )
-    yield _finding("disk", free >= DISK_NEEDED, f"{free / GB:.1f} GB free for the store", fix)
+    yield _finding("disk", free >= DISK_NEEDED, f"{free / GB:.1f} GB free for the {name}", fix)
 
 
 def _ray(_: Path) -> Iterator[Finding]:

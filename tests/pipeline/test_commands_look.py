@@ -59,6 +59,12 @@ def test_doctor_says_what_to_do(tmp_path: Path) -> None:
     assert expected.items() < found.items()
 
 
+def test_doctor_asks_for_the_bucket(s3_store: str) -> None:
+    for store, state in ((s3_store, "ok"), (s3_store.replace("store-bucket", "other"), "fail")):
+        found = json.loads(gpt1("doctor", "--json", GPT1_STORE=store).out)
+        assert [one["state"] for one in found if one["name"] == "store"] == [state]
+
+
 def runs(*words: object) -> tuple[str | None, str, dict[str, str]]:
     """The two runs that `diff` compares, and how each cell differs."""
     found = gpt1("diff", "--json", *words).json()
