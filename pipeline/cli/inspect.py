@@ -63,7 +63,12 @@ def graph(
     for entry in entries:
         seconds[entry.cell.node] = seconds.get(entry.cell.node, 0.0) + (entry.cost or 0.0)
     notes = {stage: [span(total)] if total else [] for stage, total in seconds.items()}
-    svg.write_text(as_svg(cells, notes), encoding="utf-8")
+    try:
+        svg.write_text(as_svg(cells, notes), encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"--svg {svg}: cannot be written ({error.strerror}); choose another file"
+        ) from error
     print(f"wrote {svg}")
 
 
