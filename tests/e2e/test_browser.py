@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser import SIZE, chromium, page
 from pipeline.tracking.mlflow_server import default_uri
+from tests.browser import SIZE, chromium, page
 from tests.pipeline.test_tracking import runs as runs_of
 from tests.screenshots import close_what_mlflow_opens, mlflow
 

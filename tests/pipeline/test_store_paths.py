@@ -8,6 +8,7 @@ import pytest
 
 from gpt1.paths import path_of_uri
 from pipeline.cli.models import export_mlflow
+from pipeline.cli.options import ReadOptions
 from pipeline.store.base import Store
 from pipeline.workflow.yaml_source import scalar
 from tests.conftest import refuses
@@ -91,7 +92,7 @@ def test_where_a_store_or_a_model_can_and_cannot_be(tmp_path: Path) -> None:
     assert Store.at(f"{tmp_path}/a://b").root.name == "b"
     assert Store.at(f"file://{tmp_path}/a%20store").root == (tmp_path / "a store").resolve()
     for name in ("a%20b", "h#f"):
-        refuses("MLflow cannot load", export_mlflow, "pretrain", tmp_path / name)
+        refuses("MLflow cannot load", export_mlflow, "pretrain", tmp_path / name, ReadOptions())
         assert not (tmp_path / name).exists()
 
 
