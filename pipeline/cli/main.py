@@ -18,7 +18,7 @@ import typer
 
 from gpt1.errors import UserError
 from gpt1.wording import span
-from pipeline.cli import inspect, jobs, models, tasks
+from pipeline.cli import inspect, jobs, models, streams, tasks
 from pipeline.cli.doctor import doctor
 from pipeline.cli.init import init
 from pipeline.cli.inspect import print_plan
@@ -34,6 +34,7 @@ from pipeline.cli.pack import pack
 from pipeline.cli.verify import gc, verify
 from pipeline.execution.addresses import without_password
 from pipeline.execution.ray_access import prepare, set_environment
+from pipeline.execution.shutdown import GracefulShutdown, Interrupted
 from pipeline.planning.last_run import remember
 from pipeline.planning.planner import Plan, State, make_plan
 from pipeline.store.base import Store
@@ -41,7 +42,7 @@ from pipeline.store.lease import HeldError
 from pipeline.store.record import DamagedArtifact
 from pipeline.workflow.user_code import ROOT
 
-INVALID, HELD, INTERRUPTED = 2, 3, 130
+FAILED, INVALID, HELD, INTERRUPTED = 1, 2, 3, 130
 REPORT = "report.html"
 
 EPILOG = """First steps: `gpt1 doctor` checks this machine; `gpt1 run --profile demo` runs a \
@@ -92,8 +93,15 @@ def _options(version: Annotated[bool, VERSION] = False) -> None:
 def run(options: RunOptions, address: Address = None) -> None:
     """Run every stage that is missing or out of date.
 
-    Exit status: 0 success, 1 a stage failed, 2 invalid input or settings, 3 locked by another run.
+    Exit status: 0 success, 1 a stage failed, 2 invalid input or settings, 3 locked by another run,
+    130 interrupted.
     """
+    with GracefulShutdown() as shutdown:  # before any thread is started
+        status = _plan_and_run(options, address, shutdown)
+    raise typer.Exit(status)
+
+
+def _plan_and_run(options: RunOptions, address: str | None, shutdown: GracefulShutdown) -> int:
     if not options.dry_run:
         set_environment(address)
     limit = options.repair_seconds
@@ -102,13 +110,13 @@ def run(options: RunOptions, address: Address = None) -> None:
         _check_report(plan, options)
     if options.dry_run:
         print_plan(plan)
-        return
+        return 0
     if not plan.to_run:
         with suppress(OSError):  # a store that is read only has all one asked for
             remember(plan)
         _print_done(plan)
-        return
-    raise typer.Exit(_run(plan, prepare(address), limit))
+        return 0
+    return _run(plan, prepare(address), limit, shutdown)
 
 
 def _check_report(plan: Plan, options: RunOptions) -> None:
@@ -124,21 +132,29 @@ def _check_report(plan: Plan, options: RunOptions) -> None:
                 entry.damaged = damage.keys
 
 
-def _run(plan: Plan, address: str | None, repair_limit: float) -> int:
+def _run(
+    plan: Plan, address: str | None, repair_limit: float, shutdown: GracefulShutdown
+) -> int:
     from pipeline.cli.progress import Display, RunProgress
+    from pipeline.execution.cluster import ClusterLostError, RayCluster
     from pipeline.execution.executor import Executor
     from pipeline.tracking.run_tree import RunLog
 
+    streams.make_lossy()
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     display = Display(len(plan.entries))
     began = time.monotonic()
     try:
+        cluster = RayCluster(address, plan.workflow.user_code)
         log = RunLog(lambda text: display.cell_line(plan.workflow.name, text))
         observers = (RunProgress(display), log)
-        outcome = Executor(plan, name, address, observers, repair_limit).run()
-    except KeyboardInterrupt:
+        outcome = Executor(plan, name, cluster, observers, shutdown, repair_limit).run()
+    except Interrupted:
         print("gpt1: interrupted; run the same command to resume", file=sys.stderr)
         return INTERRUPTED
+    except ClusterLostError as lost:
+        print(f"gpt1: {lost}", file=sys.stderr)
+        return FAILED
     finally:
         display.close()
     report = _link_report(plan, {*outcome.made, *outcome.cached})
@@ -274,8 +290,12 @@ def _leave_working_directory() -> None:
 def main() -> None:
     """Run the command; a user's error is one line and exit status 2, a held store 3."""
     _leave_working_directory()
+    streams.open_closed()
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except UserError as error:
         print(f"gpt1: {error}", file=sys.stderr)
         raise SystemExit(INVALID) from None
@@ -283,8 +303,20 @@ def main() -> None:
         print(f"gpt1: {error}", file=sys.stderr)
         raise SystemExit(HELD) from None
     except OSError as error:
-        known = (errno.ENAMETOOLONG, errno.EACCES, errno.EROFS, errno.ENOSPC)
-        if error.errno not in known or error.filename is None:
-            raise
-        print(f"gpt1: {error.filename}: {error.strerror}; use another path", file=sys.stderr)
-        raise SystemExit(INVALID) from None
+        raise SystemExit(_report(error)) from None
+
+
+def _report(error: OSError) -> int:
+    """Say that a path is of no use, or that there is no room to write; the exit status. Raises
+    other errors.
+    """
+    if error.filename is None and error.errno in (errno.EPIPE, errno.ENOSPC, errno.EIO):
+        streams.discard(sys.stdout)  # which may be what cannot be written
+        if error.errno != errno.EPIPE:
+            print(f"gpt1: a write failed: {error.strerror}; free some space", file=sys.stderr)
+        return FAILED
+    known = (errno.ENAMETOOLONG, errno.EACCES, errno.EROFS, errno.ENOSPC)
+    if error.errno not in known or error.filename is None:
+        raise error
+    print(f"gpt1: {error.filename}: {error.strerror}; use another path", file=sys.stderr)
+    return INVALID

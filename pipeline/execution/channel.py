@@ -8,7 +8,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -35,53 +35,61 @@ ASK_EVERY = 1.0  # seconds between questions whether to stop
 ANSWER = 10.0  # seconds to wait for one
 
 
-class Hub:
-    """Collects events until the driver fetches them, and knows whether cells are to stop.
+class EventChannel:
+    """Collects events until the driver polls them, and knows whether cells are to stop.
 
-    A Ray actor that takes no CPU.
+    A Ray actor that takes no CPU. One that dies starts again and knows nothing: the events it had
+    are lost, and the driver repeats `stop`.
     """
 
     def __init__(self) -> None:
         self._events: list[Event] = []
         self._stopping = False
-        self._asked: dict[str, float] = {}
+        self._polled: dict[str, float] = {}
+        # Cells may have polled its predecessor.
+        restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        self._unknown = time.monotonic() if restarted else -math.inf
 
     def stop(self) -> None:
-        """From now on cells that ask are told to stop."""
+        """From now on cells that poll are asked to stop."""
         self._stopping = True
 
-    def stopping(self, cell: str) -> bool:
-        """Whether they are; `cell` asks."""
-        self._asked[cell] = time.monotonic()
+    def should_stop(self, cell: str) -> bool:
+        """Whether `cell`, which polls this, is to stop."""
+        self._polled[cell] = time.monotonic()
         return self._stopping
 
-    def silence(self) -> dict[str, float]:
-        """For how many seconds each cell that has ever asked has not."""
-        return {cell: time.monotonic() - last for cell, last in self._asked.items()}
+    def seconds_since_poll(self, cells: Iterable[str]) -> dict[str, float]:
+        """How long ago each cell last polled; infinite for one that never has."""
+        now = time.monotonic()
+        return {cell: now - self._polled.get(cell, self._unknown) for cell in cells}
 
     def push(self, event: Event) -> None:
         """Take one event."""
         self._events.append(event)
 
-    def drain(self) -> list[Event]:
-        """Give out all events since the last call."""
+    def poll(self) -> list[Event]:
+        """Return all events since the last call."""
         events, self._events = self._events, []
         return events
 
 
-def start_hub() -> Any:
-    """The hub of this run, on the driver's own node: elsewhere the loss of a worker would end
-    the run.
+def start_channel() -> Any:
+    """The channel of this run, on the driver's own node: elsewhere the loss of a worker node would
+    end the run.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(Hub).options(num_cpus=0, max_restarts=0, scheduling_strategy=here).remote()
+    actor = ray.remote(EventChannel)
+    return actor.options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
 
 
-class HubReporter:
-    """Sends what a cell says to the hub, without waiting; points go to the attempt's folder."""
+class ChannelReporter:
+    """Sends what a cell says to the channel, without waiting; its points go to `attempt`, a folder
+    of the store.
+    """
 
-    def __init__(self, hub: Any, cell: str, store: Store, attempt: str) -> None:
-        self.hub, self.cell = hub, cell
+    def __init__(self, channel: Any, cell: str, store: Store, attempt: str) -> None:
+        self.channel, self.cell = channel, cell
         self._place = store, attempt
         self._points = EventLog(store, attempt, self.info)
         self._stopping = threading.Event()
@@ -89,7 +97,7 @@ class HubReporter:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A listener, and an open file, stay where they are.
-        return HubReporter, (self.hub, self.cell, *self._place)
+        return ChannelReporter, (self.channel, self.cell, *self._place)
 
     def started(self) -> None:
         """The cell's own process has begun."""
@@ -115,10 +123,10 @@ class HubReporter:
         self._points.close()
 
     def should_stop(self) -> bool:
-        """Whether the hub has said so.
+        """Whether the channel says so.
 
         The first call waits for its answer. Then a thread asks on: no step waits, the answer is
-        fresh however long a step takes, and the hub knows that there is somebody to hear it.
+        fresh however long a step takes, and the channel knows that the cell would hear it.
         """
         if self._listener is None:
             self._ask()
@@ -135,12 +143,12 @@ class HubReporter:
                 return  # no longer connected to Ray
 
     def _ask(self) -> None:
-        with suppress(RayError):  # the hub is gone, and with it who would stop us
-            if ray.get(self.hub.stopping.remote(self.cell), timeout=ANSWER):
+        with suppress(RayError):  # the channel is starting again, or gone
+            if ray.get(self.channel.should_stop.remote(self.cell), timeout=ANSWER):
                 self._stopping.set()
 
     def _send(self, kind: str, *payload: Any) -> None:
-        self.hub.push.remote(Event(kind, self.cell, time.time(), payload))
+        self.channel.push.remote(Event(kind, self.cell, time.time(), payload))
 
 
 @dataclass(frozen=True)

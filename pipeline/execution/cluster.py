@@ -1,23 +1,48 @@
-"""The Ray cluster of a run: connect or start one, and say at once what can never be placed."""
+"""The Ray cluster of a run: everything that the driver asks of Ray.
+
+A cluster that is lost (its control service or this node's raylet was killed, or its head is gone)
+is found by a thread that connects to both. Ray itself would notice after a minute, and end the
+driver by a line of its own.
+"""
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import signal
+import socket
 import sys
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
+from ray.exceptions import RayError
 from ray.job_config import JobConfig
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gpt1 import fault
 from gpt1.errors import UserError
+from pipeline.execution.causes import oom_kills
+from pipeline.execution.channel import ANSWER, ChannelReporter, Event, start_channel
+from pipeline.execution.worker import Job, run_cell
+from pipeline.tracking.system_metrics import watched
 from pipeline.workflow.expand import Cell
 from pipeline.workflow.user_code import NONE, ROOT, UserCode, sent
 
 OBJECT_STORE = 256 << 20  # bytes; parts go through files, so little passes through Ray's own store
+LOOK, LOOKS = 2.0, 3  # seconds between looks at the cluster, and failed ones that mean it is lost
+DISCONNECT = 15.0  # seconds; without its control service Ray takes nine
+LEAVE = 3.0  # seconds in which Ray's processes end by themselves
+
+
+class ClusterLostError(Exception):
+    """The cluster no longer answers; the command ends with exit status 1."""
 
 
 class _JobConfig(JobConfig):
@@ -34,36 +59,224 @@ class _JobConfig(JobConfig):
         return serialized
 
 
-def connect(address: str | None, code: UserCode = NONE) -> str:
-    """Connect to the cluster at `address`, or start one on this machine, as `ray_access.prepare`
-    has got it ready.
-
-    Workers import `code`. Returns a few words about the cluster.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    quiet: dict[str, Any] = {
-        "log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True,
-    }
-    quiet["job_config"] = _JobConfig()
-    if sent() is None:  # a submitted job has it already
-        quiet["runtime_env"] = with_faults(code.runtime_env())
-    own: dict[str, Any] = (
-        {"include_dashboard": False, "object_store_memory": OBJECT_STORE} if address is None else {}
-    )
-    where = f"at {address}" if address else "on this machine"
+def execute_cell(job: Job, reporter: ChannelReporter) -> None:
+    """Run one cell on a worker of the cluster."""
+    reporter.started()
     try:
-        ray.init(address=address or "local", **own, **quiet)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        why = " ".join(str(error.__cause__ or error).split())[
-            :300
-        ]  # one line, though Ray says in four which versions differ
-        raise UserError(
-            f"Ray {where}: cannot connect or start ({why}); run `gpt1 doctor` to check this machine"
-        ) from None
-    have = ray.cluster_resources()
-    return (
-        f"Ray {ray.__version__} {where}: {have.get('CPU', 0):g} CPUs, {have.get('GPU', 0):g} GPUs"
-    )
+        with watched(reporter):
+            run_cell(job, reporter)
+    finally:
+        reporter.close()
+
+
+class RayCluster:
+    """The cluster at `address`, as `ray_access.prepare` has got it ready, or one that `connect`
+    starts on this machine. Workers import `code`.
+    """
+
+    def __init__(self, address: str | None, code: UserCode = NONE) -> None:
+        self._address, self._code = address, code
+        self._processes: list[psutil.Process] = []
+        self._watch: ClusterWatch | None = None
+        self._oom_kills = oom_kills()
+        # A process that has used a GPU keeps some of its memory, so it ends with its cell; others
+        # serve the next one.
+        self._remote = {
+            ends: ray.remote(max_calls=int(ends), max_retries=0)(execute_cell)
+            for ends in (False, True)
+        }
+
+    def connect(self) -> str:
+        """Connect; a few words about the cluster. Raises UserError where that is not possible."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        options: dict[str, Any] = {
+            "log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True,
+            "job_config": _JobConfig(),
+        }  # fmt: skip
+        if sent() is None:  # a submitted job has it already
+            options["runtime_env"] = with_faults(self._code.runtime_env())
+        if self._address is None:
+            options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
+        where = f"at {self._address}" if self._address else "on this machine"
+        before = set(psutil.Process().children(recursive=True))
+        try:
+            ray.init(address=self._address or "local", **options)
+        except (OSError, RuntimeError, ValueError, RayError) as error:
+            # One line, though Ray says in four which versions differ.
+            why = " ".join(str(error.__cause__ or error).split())[:300]
+            raise UserError(
+                f"Ray {where}: cannot connect or start ({why}); run `gpt1 doctor` to check this"
+                " machine"
+            ) from None
+        self._processes = [
+            child for child in psutil.Process().children(recursive=True) if child not in before
+        ]
+        self._watch = ClusterWatch(_services())
+        self._channel = start_channel()
+        have = ray.cluster_resources()
+        cpus, gpus = have.get("CPU", 0), have.get("GPU", 0)
+        return f"Ray {ray.__version__} {where}: {cpus:g} CPUs, {gpus:g} GPUs"
+
+    def check_capacity(self, cells: Iterable[Cell], sleep: Callable[[float], None]) -> None:
+        """UserError for a cell that needs more than the cluster has, after its `wait:` is over."""
+        for cell in cells:
+            together = (
+                (cell.resources.min_workers or cell.resources.workers or 1)
+                if cell.stage.gang_scheduled
+                else 1
+            )
+            need = {"CPU": cell.resources.cpus * together, "GPU": cell.resources.gpus * together}
+            deadline = time.monotonic() + (cell.wait or 0)
+            while (lack := _lack(need)) is not None:
+                if time.monotonic() >= deadline:
+                    fix = (
+                        "lower `resources:` in the workflow, use a larger cluster, or set `wait:`"
+                        " to wait for more nodes"
+                    )
+                    raise UserError(f"{cell.id} needs {lack}; {fix}")
+                sleep(1)
+
+    def check(self) -> None:
+        """Raises ClusterLostError when the cluster no longer answers."""
+        if self._watch and self._watch.lost:
+            why = " (out of memory)" if self.oom_kills() else ""
+            raise ClusterLostError(
+                f"lost the Ray cluster: {self._watch.lost} was killed or cannot be reached{why};"
+                " run the same command to resume"
+            )
+
+    def oom_kills(self) -> int:
+        """How many processes the kernel has killed for lack of memory since the run began."""
+        return oom_kills() - self._oom_kills
+
+    def start(self, job: Job, cell: Cell) -> Any:
+        """Start a cell as soon as there is room; the handle that `wait` and `cancel` take."""
+        resources = cell.resources
+        own: dict[str, Any] = (
+            {"num_cpus": 0}
+            if cell.stage.is_coordinator
+            else {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
+        )
+        if cell.stage.gang_scheduled:
+            # It only watches its ranks: on the driver's node it dies with nothing that would live
+            # without it.
+            own["scheduling_strategy"] = NodeAffinitySchedulingStrategy(
+                ray.get_runtime_context().get_node_id(), soft=True
+            )
+        remote = self._remote[bool(resources.gpus)].options(name=cell.id, **own)
+        attempt = f"{job.uses}/{job.fingerprint}/{job.attempt}"
+        return remote.remote(job, ChannelReporter(self._channel, cell.id, job.store, attempt))
+
+    def wait(self, handles: Sequence[Any], seconds: float) -> list[Any]:
+        """Those of the cells that have ended, after at most `seconds`."""
+        ready: list[Any] = ray.wait(list(handles), num_returns=len(handles), timeout=seconds)[0]
+        return ready
+
+    def result(self, handle: Any) -> None:
+        """Raises what ended a cell, if that was an error."""
+        ray.get(handle, timeout=ANSWER)
+
+    def cancel(self, handle: Any) -> None:
+        """End a cell's process."""
+        if not (self._watch and self._watch.lost):
+            ray.cancel(handle, force=True)
+
+    def poll(self) -> list[Event]:
+        """What cells have said since the last call."""
+        events: list[Event] = _answer(self._channel.poll.remote(), [])
+        return events
+
+    def ask_to_stop(self, cells: Iterable[str]) -> dict[str, float]:
+        """Ask all cells that poll to stop; for how many seconds each of these has not polled."""
+        self._channel.stop.remote()
+        silent: dict[str, float] = _answer(
+            self._channel.seconds_since_poll.remote(list(cells)), dict.fromkeys(cells, 0.0)
+        )
+        return silent
+
+    def close(self) -> None:
+        """Disconnect, and end what `connect` started. Takes at most about DISCONNECT + LEAVE
+        seconds, whatever has become of the cluster.
+        """
+        if self._watch:
+            self._watch.stop()
+        started = self._processes and {*self._processes, *psutil.Process().children(recursive=True)}
+        if self._watch and self._watch.lost:
+            _kill(started)
+        disconnect = threading.Thread(target=ray.shutdown, daemon=True)
+        disconnect.start()
+        deadline = time.monotonic() + DISCONNECT
+        while disconnect.is_alive() and time.monotonic() < deadline:
+            disconnect.join(0.05)
+            _kill(filter(_is_to_end, self._processes))
+        _kill(psutil.wait_procs(started, timeout=LEAVE)[1])
+        if disconnect.is_alive():
+            atexit.register(os._exit, 1)  # instead of Ray's own, which would wait for it
+
+
+class ClusterWatch:
+    """Connects to a cluster's services, HOST:PORT by what they are called, now and then."""
+
+    def __init__(self, services: dict[str, str]) -> None:
+        self.lost = ""
+        """The service that has not answered LOOKS times in a row."""
+        self._services, self._stopped = services, threading.Event()
+        threading.Thread(target=self._look, name="cluster", daemon=True).start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stopped.set()
+
+    def _look(self) -> None:
+        failed = dict.fromkeys(self._services, 0)
+        while not self.lost and not self._stopped.wait(LOOK):
+            for name, place in self._services.items():
+                failed[name] = 0 if _answers(place) else failed[name] + 1
+                if failed[name] == LOOKS:
+                    self.lost = f"{name} ({place})"
+
+
+def _services() -> dict[str, str]:
+    """The control service of the cluster, and the raylet of this node."""
+    context = ray.get_runtime_context()
+    services = {"its control service": context.gcs_address}
+    for node in ray.nodes():
+        if node["NodeID"] == context.get_node_id():
+            services["its raylet on this node"] = (
+                f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
+            )
+    return services
+
+
+def _answers(place: str) -> bool:
+    host, _, port = place.rpartition(":")
+    with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=LOOK):
+        return True
+    return False
+
+
+def _answer(reference: Any, otherwise: Any) -> Any:
+    """What an actor answers, or `otherwise` where it is starting again."""
+    try:
+        return ray.get(reference, timeout=ANSWER)
+    except RayError:
+        return otherwise
+
+
+def _is_to_end(process: psutil.Process) -> bool:
+    """Whether Ray has sent it SIGTERM, for whose effect it waits a second: it is blocked there, as
+    it was in the driver when the process was started.
+    """
+    with suppress(OSError, IndexError):
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        return bool(int(status.split("ShdPnd:")[1].split()[0], 16) & 1 << (signal.SIGTERM - 1))
+    return False
+
+
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.Error):
+            process.kill()
 
 
 def with_faults(environment: dict[str, Any]) -> dict[str, Any]:
@@ -71,26 +284,6 @@ def with_faults(environment: dict[str, Any]) -> dict[str, Any]:
     faults = fault.passed_on()
     variables = {**environment.get("env_vars", {}), **faults}
     return {**environment, "env_vars": variables} if faults else environment
-
-
-def check_capacity(cells: Iterable[Cell]) -> None:
-    """UserError for a cell that needs more than the cluster has, after its `wait:` is over."""
-    for cell in cells:
-        together = (
-            (cell.resources.min_workers or cell.resources.workers or 1)
-            if cell.stage.gang_scheduled
-            else 1
-        )
-        need = {"CPU": cell.resources.cpus * together, "GPU": cell.resources.gpus * together}
-        deadline = time.monotonic() + (cell.wait or 0)
-        while (lack := _lack(need)) is not None:
-            if time.monotonic() >= deadline:
-                fix = (
-                    "lower `resources:` in the workflow, use a larger cluster, or set `wait:` to"
-                    " wait for more nodes"
-                )
-                raise UserError(f"{cell.id} needs {lack}; {fix}")
-            time.sleep(1)
 
 
 def _lack(need: dict[str, float]) -> str | None:

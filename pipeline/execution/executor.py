@@ -11,39 +11,25 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
 from gpt1 import fault
 from gpt1.errors import StoppedError, UserError
 from gpt1.wording import span
-from pipeline.execution.channel import HubReporter, start_hub
-from pipeline.execution.cluster import check_capacity, connect
+from pipeline.execution.causes import describe_failure, root_cause
+from pipeline.execution.cluster import ClusterLostError, RayCluster
 from pipeline.execution.observer import Observer, Status
 from pipeline.execution.repair import LIMIT, Repairs, needed
-from pipeline.execution.shutdown import QUIET, SAVING, Ending
-from pipeline.execution.worker import Job, run_cell
+from pipeline.execution.shutdown import QUIET, SAVING, GracefulShutdown, Interrupted
+from pipeline.execution.worker import Job
 from pipeline.planning.last_run import remember
 from pipeline.planning.planner import Entry, Plan, other_inputs
 from pipeline.store import cache
 from pipeline.store.lease import RUNS, HeldError, Leases
 from pipeline.store.record import DamagedArtifact
 from pipeline.store.snapshot import StoreSnapshot
-from pipeline.tracking.system_metrics import watched
 from stages.contract import Artifact
 
 DONE, FAILED, INVALID, HELD = 0, 1, 2, 3
-POLL = 0.2  # seconds between looks at the hub
-
-
-def execute_cell(job: Job, reporter: HubReporter) -> None:
-    """Run one cell on a worker of the cluster."""
-    reporter.started()
-    try:
-        with watched(reporter):
-            run_cell(job, reporter)
-    finally:
-        reporter.close()
+POLL = 0.2  # seconds between looks at the cluster
 
 
 @dataclass
@@ -81,25 +67,21 @@ class Executor:
     """One run of a plan."""
 
     def __init__(
-        self, plan: Plan, run: str, address: str | None, observers: Sequence[Observer],
-        repair_limit: float = LIMIT,
+        self, plan: Plan, run: str, cluster: RayCluster, observers: Sequence[Observer],
+        shutdown: GracefulShutdown, repair_limit: float = LIMIT,
     ) -> None:
         self.plan = replace(plan, store=plan.store.for_run(run))
         self.run_name = run
-        self.address = address
+        self.cluster = cluster
         self._observers = observers
         self.outcome = Outcome()
         self._artifacts: dict[str, Artifact] = {}
         self._waiting: dict[str, Entry] = {}
         self._running: dict[Any, Try] = {}
         self._tries: dict[str, int] = {}
-        self._leases = Leases(self.plan.store, run, self._note)
+        self._leases = Leases(self.plan.store, run, self._note, shutdown.sleep)
         self._repairs = Repairs(self.plan, repair_limit)
-        self._ending = Ending(
-            lambda: any(
-                attempt.entry.cell.stage.gang_scheduled for attempt in self._running.values()
-            )
-        )
+        self._shutdown = shutdown
         self._end_by: float | None = None
         self._cut_off = False
         self._status: Status = "FAILED"
@@ -108,8 +90,8 @@ class Executor:
         """Make all that the plan says is to be made. HeldError when another run is at one of them,
         UserError when what is damaged takes longer to make again than `repair_limit`.
 
-        SIGTERM or Ctrl-C: KeyboardInterrupt, after what trains has made a checkpoint; the second
-        time at once.
+        Interrupted when `shutdown` was asked, after what trains has made a checkpoint; the second
+        time at once. ClusterLostError when Ray died.
         """
         store = self.plan.store
         with (
@@ -118,11 +100,11 @@ class Executor:
             closing.callback(cache.end_run, store.root, self.run_name)
             self._repairs.check_plan()
             closing.callback(self._leave_copies)
-            closing.callback(ray.shutdown)
+            closing.callback(self.cluster.close)
             closing.callback(self._leases.release)
+            self._shutdown.hold()
             jobs = [entry.job for entry in self.plan.to_run]
             self._leases.take([f"{RUNS}/{self.run_name}", *jobs])
-            closing.enter_context(self._ending)
             fault.point("driver.begun")
             remember(self.plan)
             self._tell(Observer.run_started, self.plan, self.run_name, self._leases)
@@ -131,17 +113,20 @@ class Executor:
             )
             try:
                 self._work()
-            except (KeyboardInterrupt, SystemExit):  # Ray exits at SIGTERM while it connects
+            except Interrupted:
                 self._status = "KILLED"
-                with suppress(Exception):  # of a Ray that is gone
-                    self._collect()
-                    self._cancel(self._running)
-                raise KeyboardInterrupt from None
+                self._collect()
+                self._cancel(self._running)
+                raise
+            except ClusterLostError as error:
+                self._cancel(self._running, str(error))
+                raise
         return self.outcome
 
     def _work(self) -> None:
         self._begin()
-        while self._running or (self._waiting and not self._ending.asked):
+        while self._running or (self._waiting and not self._shutdown.asked):
+            self.cluster.check()
             self._start_ready()
             self._listen()
             self._collect()
@@ -149,15 +134,28 @@ class Executor:
             self._stop_lost()
             self._end_if_asked()
         self._listen()
-        if self._ending.asked and (self._waiting or self._cut_off):
-            raise KeyboardInterrupt
+        if self._shutdown.asked and (self._waiting or self._cut_off):
+            raise Interrupted
         self._status = "FAILED" if self.outcome.failed else "FINISHED"
 
     def _end_if_asked(self) -> None:
         """Tell those who ask, and cut off the others: what does not train, and trainings without
         a rank that would hear it.
         """
-        if not self._ending.asked:
+        if self._shutdown.forced:
+            raise Interrupted
+        if not self._shutdown.asked:
+            return
+        silent = self.cluster.ask_to_stop(
+            [attempt.entry.cell.id for attempt in self._running.values()]
+        )
+        alone = [
+            one
+            for one, attempt in self._running.items()
+            if silent[attempt.entry.cell.id] >= QUIET
+        ]
+        self._cancel(alone, "interrupted, with no training that could save a checkpoint")
+        if not self._running:
             return
         if self._end_by is None:
             self._end_by = time.monotonic() + SAVING
@@ -165,17 +163,9 @@ class Executor:
                 "stopping after training saves a checkpoint; to stop now, press Ctrl-C or send"
                 " SIGTERM again"
             )
-            ray.get(self.hub.stop.remote())
         if time.monotonic() > self._end_by:
             self._note(f"training did not stop within {span(SAVING)}; canceling it")
-            raise KeyboardInterrupt
-        silent = ray.get(self.hub.silence.remote())
-        alone = [
-            one
-            for one, attempt in self._running.items()
-            if silent.get(attempt.entry.cell.id, QUIET) >= QUIET
-        ]
-        self._cancel(alone, "interrupted, with no training that could save a checkpoint")
+            raise Interrupted
 
     def _tell(self, what: Callable[..., None], *values: Any) -> None:
         for observer in self._observers:
@@ -188,10 +178,9 @@ class Executor:
         self._tell(Observer.job_info, self.plan.workflow.name, text)
 
     def _begin(self) -> None:
-        self._note(connect(self.address, self.plan.workflow.user_code))
-        self._ending.hear()  # once more: Ray has put its own handlers there
-        check_capacity(entry.cell for entry in self.plan.to_run)
-        self.hub = start_hub()
+        self._note(self.cluster.connect())
+        cells = [entry.cell for entry in self.plan.to_run]
+        self.cluster.check_capacity(cells, self._shutdown.sleep)
         self._waiting = {
             i: entry
             for i, entry in self.plan.entries.items()
@@ -205,7 +194,7 @@ class Executor:
 
     def _start_ready(self) -> None:
         for entry in list(self._waiting.values()):
-            if self._ending.asked:
+            if self._shutdown.asked:
                 return
             needs = entry.cell.needs
             if any(need in self.outcome.failed or need in self.outcome.skipped for need in needs):
@@ -236,6 +225,9 @@ class Executor:
         except HeldError as error:
             self._give_up(entry, error)
             return
+        except Interrupted:
+            self._waiting[cell.id] = entry
+            return
         if self._tries.get(cell.id, 0) == 0 and (entry.last.record or entry.last.problem):
             if entry.last.problem:
                 self._info(entry, f"{entry.last.problem}; it is set aside")
@@ -250,32 +242,10 @@ class Executor:
             cell.settings.model_dump(mode="json"), inputs, tuple(entry.external_files),
             cell.resources, self.run_name, attempt,
         )  # fmt: skip
-        resources = cell.resources
-        own: dict[str, Any] = (
-            {"num_cpus": 0}
-            if cell.stage.is_coordinator
-            else {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
-        )
-        if (
-            cell.stage.gang_scheduled
-            # It only watches its ranks: on the driver's node it dies with nothing that would live
-            # without it
-        ):
-            own["scheduling_strategy"] = NodeAffinitySchedulingStrategy(
-                ray.get_runtime_context().get_node_id(), soft=True
-            )
-        # A process that has used a GPU keeps some of its memory, so it ends with its cell; others
-        # serve the next one.
-        task = ray.remote(max_calls=1 if resources.gpus else 0, max_retries=0)(
-            execute_cell
-        ).options(name=cell.id, **own)
-        reporter = HubReporter(self.hub, cell.id, store, f"{entry.job}/{attempt}")
-        self._running[task.remote(job, reporter)] = Try(
-            entry, number, time.monotonic()
-        )
+        self._running[self.cluster.start(job, cell)] = Try(entry, number, time.monotonic())
 
     def _listen(self) -> None:
-        for event in ray.get(self.hub.drain.remote()):
+        for event in self.cluster.poll():
             entry = self.plan.entries[event.cell]
             if event.kind == "started":
                 self._tell(Observer.job_running, entry)
@@ -290,11 +260,10 @@ class Executor:
     def _collect(self) -> None:
         if not self._running:
             return
-        ready, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=POLL)
-        for reference in ready:
+        for reference in self.cluster.wait(list(self._running), POLL):
             attempt = self._running.pop(reference)
             try:
-                ray.get(reference)
+                self.cluster.result(reference)
             except Exception as error:
                 self._failed(attempt, error)
             else:
@@ -312,8 +281,7 @@ class Executor:
         entry.last, entry.artifact, entry.run = last, last.record.artifact(), False
         self._artifacts[entry.cell.id] = entry.artifact
         self.outcome.made.append(entry.cell.id)
-        record = last.record
-        self._tell(Observer.job_done, entry, record)
+        self._tell(Observer.job_done, entry, last.record)
         if before is not None and before.digest != entry.artifact.digest:
             self._look_again(entry)
         fault.point("driver.between")
@@ -334,8 +302,8 @@ class Executor:
 
     def _failed(self, attempt: Try, error: Exception) -> None:
         cell = attempt.entry.cell
-        cause = getattr(error, "cause", None) or error
-        if isinstance(cause, DamagedArtifact) and not self._ending.asked:
+        cause = root_cause(error)
+        if isinstance(cause, DamagedArtifact) and not self._shutdown.asked:
             try:
                 self._repair(attempt.entry, cause)
                 return
@@ -344,12 +312,13 @@ class Executor:
             except HeldError as refusal:
                 self._give_up(attempt.entry, refusal)
                 return
-        lines = str(cause).strip().splitlines() or [type(cause).__name__]
-        text = lines[0] if isinstance(cause, UserError) else f"{type(cause).__name__}: {lines[0]}"
+            except Interrupted:
+                pass  # the next run finds the damage
+        text = describe_failure(cause, self.cluster.oom_kills())
         if (
             attempt.number <= cell.retries
             and not isinstance(cause, UserError)
-            and not self._ending.asked
+            and not self._shutdown.asked
         ):
             self._info(attempt.entry, f"attempt {attempt.number} failed ({text}); retrying")
             self._waiting[cell.id] = attempt.entry
@@ -417,7 +386,7 @@ class Executor:
         for reference, attempt in list(self._running.items()):
             limit = attempt.entry.cell.timeout
             if limit is not None and time.monotonic() - attempt.started > limit:
-                ray.cancel(reference, force=True)
+                self.cluster.cancel(reference)
                 del self._running[reference]
                 self._failed(attempt, TimeoutError(f"exceeded its timeout of {span(limit)}"))
 
@@ -426,7 +395,7 @@ class Executor:
     ) -> None:
         entries = []
         for reference in list(references):
-            ray.cancel(reference, force=True)
+            self.cluster.cancel(reference)
             entry = self._running.pop(reference).entry
             entries.append(entry)
             self._cut_off = True

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import secrets
 import sys
 import tempfile
@@ -24,6 +25,10 @@ from pipeline.planning.last_run import SUBMITTED_FILE
 
 PATIENCE = 10.0  # seconds for an answer
 LONGEST_SOCKET = 107  # bytes of a Unix socket's path
+FILES = 256  # that Ray's raylet opens on a small machine; with 64 it dies
+PAGES = (
+    "^Raylet is terminated|has been marked dead because the detector|^A worker died or was killed"
+)
 OTHER_FOLDER = "set RAY_TMPDIR to a short, writable path such as /tmp"
 
 
@@ -50,6 +55,8 @@ def set_environment(address: str | None) -> None:
     """Set what Ray reads while it is imported, for a cluster of our own; before any module of
     the user's, which may import it.
     """
+    # Ray prints pages when one of its processes dies, which a run reports in one line.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", PAGES)
     if _own(address):
         _set_own()
 
@@ -127,6 +134,11 @@ def _prepare_own() -> None:
     folder, fault = temporary_folder()
     if fault:
         raise UserError(f"Ray's temporary folder {folder} {fault}; {OTHER_FOLDER}")
+    if (most := resource.getrlimit(resource.RLIMIT_NOFILE)[1]) < FILES:
+        raise UserError(
+            f"a process can open {most} files here (`ulimit -n`), but Ray needs at least {FILES};"
+            " raise the limit"
+        )
     # Ray would take an empty variable for the working directory.
     os.environ["RAY_TMPDIR"] = str(folder)
     _set_own()

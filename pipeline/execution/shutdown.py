@@ -1,56 +1,110 @@
-"""SIGTERM and Ctrl-C: while something trains a run is asked to end, and gives it time; otherwise
-it ends at once.
+"""How a run ends when it is asked to: SIGTERM, Ctrl-C (SIGINT), or a closed terminal (SIGHUP).
+
+    free      the run holds nothing yet: a signal ends the process, exit status 128 + its number
+    held      1st signal: `asked`; trainings save a checkpoint, everything else is canceled
+              2nd signal: `forced`; everything is canceled
+              3rd signal: the process ends, whatever it waits for
+    over      the run is over, and signals change nothing
+
+No handler is called: what it raised could be lost in whatever Python code it interrupts, and Ray
+installs handlers of its own, one of which aborts the process. Instead the signals are blocked in
+all threads but one, which waits for them. Processes that are started meanwhile inherit the block,
+so a signal to the process group (systemd, a terminal that is closed) leaves Ray and its workers
+alive until trainings have saved their checkpoints.
 """
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Callable
-from typing import Any
+import threading
+import time
+from contextlib import suppress
 
 SAVING = 300.0  # seconds that training is given to make a checkpoint
-QUIET = (
-    60.0  # seconds after which nobody is there who would: ranks ask every second whether to stop
-)
+QUIET = 60.0  # seconds after which no rank will hear a request: they ask every second
 CLOSING = 120.0  # seconds for the rest: records on their way to MLflow, leases, Ray
+SAME = 1.0  # seconds in which several signals are one request: `timeout` sends two
+SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
-class Ending:
-    """Hears the two signals while its block lasts.
+class Interrupted(BaseException):
+    """The run was asked to end. Like KeyboardInterrupt, nothing that handles errors takes it."""
 
-    `asked`: the run is to end when what trains has saved what it has.
 
-    KeyboardInterrupt is raised in the main thread when `trains` says that nothing does, and at the
-    second signal.
+class GracefulShutdown:
+    """Takes the signals while its block lasts; enter it before any thread is started.
+
+    Signals that are ignored stay ignored: SIGHUP below `nohup`, SIGINT in a shell's background.
     """
 
-    def __init__(self, trains: Callable[[], bool]) -> None:
-        self.asked = False
-        self._trains = trains
-        self._before: dict[signal.Signals, Any] = {}
+    def __init__(self) -> None:
+        self._asked, self._forced = threading.Event(), threading.Event()
+        self._held = self._over = False
+        self._last = -SAME
+        self._lock = threading.Lock()
+        self._heard = {one for one in SIGNALS if signal.getsignal(one) is not signal.SIG_IGN}
+        self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
 
-    def __enter__(self) -> Ending:
-        self._before = self.hear()
+    def __enter__(self) -> GracefulShutdown:
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        if self._heard:
+            self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name, handler in self._before.items():
-            signal.signal(name, handler)
+        self._over = True
+        if self._heard and self._thread.ident:
+            signal.pthread_kill(self._thread.ident, next(iter(self._heard)))
+            self._thread.join()
+        for one in self._heard if self._held else ():
+            signal.signal(one, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
-    def hear(self) -> dict[signal.Signals, Any]:
-        """Install the handlers, again where somebody else has put his there; returns those from
-        before.
+    @property
+    def asked(self) -> bool:
+        """Whether the run is to end when trainings have saved their checkpoints."""
+        return self._asked.is_set()
 
-        What is ignored stays so: Ctrl-C is not meant for what a shell runs in the background.
-        """
-        heard = [
-            name
-            for name in (signal.SIGTERM, signal.SIGINT)
-            if signal.getsignal(name) is not signal.SIG_IGN
-        ]
-        return {name: signal.signal(name, self._on_signal) for name in heard}
+    @property
+    def forced(self) -> bool:
+        """Whether it is to end now."""
+        return self._forced.is_set()
 
-    def _on_signal(self, _signal: int, _frame: Any) -> None:
-        if self.asked or not self._trains():
-            raise KeyboardInterrupt
-        self.asked = True
+    def hold(self) -> None:
+        """From now on the run holds leases: a signal no longer ends the process."""
+        with self._lock:
+            self._held = True
+
+    def sleep(self, seconds: float) -> None:
+        """Wait. Raises Interrupted at once when the run is, or was, asked to end."""
+        if self._asked.wait(seconds):
+            raise Interrupted
+
+    def _listen(self) -> None:
+        while True:
+            number = signal.sigwait(self._heard)
+            if self._over:
+                return
+            with self._lock:
+                self._take(number)
+
+    def _take(self, number: int) -> None:
+        now = time.monotonic()
+        repeated, self._last = now - self._last < SAME, now
+        if not self._held:
+            _end_process(number)
+        if not self.asked:
+            self._asked.set()
+        elif number == signal.SIGHUP or repeated:
+            return  # a closed terminal is no wish to lose the checkpoint
+        elif not self.forced:
+            self._forced.set()
+        else:
+            _end_process(number)
+
+
+def _end_process(number: int) -> None:
+    with suppress(OSError):  # not by `sys.stderr`, which the main thread may be using
+        os.write(2, b"gpt1: interrupted\n")
+    os._exit(128 + number)

@@ -104,13 +104,14 @@ class Watch:
 class Leases:
     """The leases of one run: taken together, kept alive by one thread, given back together.
 
-    `info` gets a line when something is waited for, or set aside.
+    `info` gets a line when something is waited for, or set aside; `sleep` waits, and may raise.
     """
 
     def __init__(
-        self, store: Store, run: str, info: Callable[[str], None] = lambda _: None
-    ) -> None:
-        self._store, self._objects, self._info = store, store.objects, info
+        self, store: Store, run: str, info: Callable[[str], None] = lambda _: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:  # fmt: skip
+        self._store, self._objects, self._info, self._sleep = store, store.objects, info, sleep
         token = secrets.token_hex(8)
         self._me = Holder(run, socket.gethostname(), host_id(), os.getpid(), token)
         self._held: dict[str, int] = {}
@@ -150,7 +151,7 @@ class Leases:
         if self._lock is None:  # first: who takes many from a slow store must not look dead
             self._begin()
         while self._take(GUARD) or self._has_lost_guard():
-            time.sleep(LOOK)
+            self._sleep(LOOK)
         try:
             yield
         finally:
@@ -246,7 +247,7 @@ class Leases:
                         f" up to {span(EXPIRY)} to see whether it is alive"
                     )
                     said = True
-                time.sleep(LOOK)
+                self._sleep(LOOK)
                 continue
             if alive:
                 return last.holder

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.cli import main as cli
+from pipeline.execution.shutdown import SIGNALS
 from pipeline.store import cache
 from pipeline.workflow import user_code
 from tests.servers.ray_cluster import Cluster
@@ -74,7 +75,7 @@ def refused(message: str, *words: object, **options: Any) -> str:
 @contextlib.contextmanager
 def _process_restored() -> Iterator[None]:
     """Put back, in the end, what a command changes of its process."""
-    handlers = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {name: signal.getsignal(name) for name in SIGNALS}
     environment, path, code = dict(os.environ), list(sys.path), user_code.installed()
     words, hook, top = sys.argv, sys.excepthook, sys.modules["__main__"]
     # Click would call us "python -m pytest" in what it prints.
