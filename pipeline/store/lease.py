@@ -91,10 +91,13 @@ class Lease:
 
 @dataclass(frozen=True)
 class Watch:
-    """What was seen of a heartbeat, since when, and whether it had changed then."""
+    """What was seen of a heartbeat, since when, when it was looked at last, and whether it was seen
+    to change.
+    """
 
     beat: bytes | None
     since: float
+    looked: float
     moved: bool = False
 
 
@@ -146,7 +149,6 @@ class Leases:
         """No one else takes leases meanwhile."""
         if self._lock is None:  # first: who takes many from a slow store must not look dead
             self._begin()
-        self._watched.clear()  # who was alive an hour ago may have ended
         while self._take(GUARD) or self._has_lost_guard():
             time.sleep(LOOK)
         try:
@@ -304,10 +306,15 @@ class Leases:
                 return locked
         asked = time.monotonic()  # whoever looks may be delayed, too
         beat = self._objects.read(f"{BEATS}/{holder.token}")
-        seen = self._watched.setdefault(holder.token, Watch(beat, time.monotonic()))
+        seen, now = self._watched.get(holder.token), time.monotonic()
+        if seen is None or (beat != seen.beat and asked - seen.looked > EXPIRY):
+            # The first look, or the first after a long time, in which it may have ended.
+            self._watched[holder.token] = Watch(beat, now, now)
+            return None
         if beat != seen.beat:
-            self._watched[holder.token] = Watch(beat, time.monotonic(), moved=True)
+            self._watched[holder.token] = Watch(beat, now, now, moved=True)
             return True
+        self._watched[holder.token] = replace(seen, looked=now)
         if asked - seen.since > EXPIRY:
             return False
         return True if seen.moved else None

@@ -59,6 +59,7 @@ LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG, LONGEST_DIGEST = (
 UID, EXPORTED, ALL = "gpt1.uid", "gpt1.exported", "all"
 OVER_TOKENS = "over_tokens"  # curves under this name count tokens, not steps
 CURVES_OVER_TOKENS = ("train/loss", "val/perplexity")
+FEW = 20  # MLflow runs that are looked up one by one
 NEWEST = "newest"  # the alias of the registered model's last version
 NOTE = "mlflow.note.content"  # the tag that MLflow shows as a run's description
 LOOK, LOOK_REMOTE = 1.0, 3.0  # seconds between two looks at a store: a bucket is asked by requests
@@ -83,6 +84,10 @@ class _Job:
     """The steps that each metric has."""
     values: dict[tuple[str, str], dict[int, float]] = field(default_factory=dict)
     """What each process (attempt, writer and metric) has logged, by step."""
+    runs: set[str] = field(default_factory=set)
+    """The runs of the workflow that have it open."""
+    has_ended: bool = False
+    """Whether the last of them said so."""
 
     @property
     def folder(self) -> str:
@@ -237,6 +242,7 @@ class Exporter:
         folder = f"{job.folder}/{event['attempt']}"
         job.readers[event["attempt"]] = EventReader(self._store, folder, self._info)
         run.open[event["cell"]] = uid
+        job.runs.add(run.name)
 
     def _send_points(self, job: _Job) -> None:
         """Send the new points of a job."""
@@ -264,13 +270,19 @@ class Exporter:
             self._try("points", job.run_id, self._client.log_batch, job.run_id, metrics=some)
         self._send_tags(job.run_id, odd)
 
-    def _end_job(self, run: _Run, cell: str, status: str, when: float, error: str) -> None:
+    def _end_job(
+        self, run: _Run, cell: str, status: str, when: float, error: str, was_killed: bool = False
+    ) -> None:
         uid = run.open.pop(cell, None)
         if uid is None:
             return
         job = self._jobs[uid]
         self._send_points(job)
+        job.runs.discard(run.name)
         record = self._record(job.facts)
+        if record is None and was_killed and (job.runs or job.has_ended):
+            return  # another run has taken it over
+        job.has_ended = not was_killed
         if record is None:
             self._send_tags(job.run_id, {"gpt1.error": error[:4000]} if error else {})
             self._terminate(job.run_id, status, when)
@@ -394,10 +406,15 @@ class Exporter:
         last = run.reader.last
         for cell, uid in list(run.open.items()):
             last = max([last, *(reader.last for reader in self._jobs[uid].readers.values())])
-            self._end_job(run, cell, "KILLED", last, "")
+            self._end_job(run, cell, "KILLED", last, "", was_killed=True)
         when = event["time"] if event.get("event") else last
-        records = {cell: self._record(facts) for cell, facts in run.jobs.items()}
+        self._find_runs_of({facts["fingerprint"] for facts in run.jobs.values()})
         groups = {facts["group"] for facts in run.jobs.values() if facts["event"] == "job"} - {None}
+        records = {
+            cell: self._record(facts)
+            for cell, facts in run.jobs.items()
+            if facts["event"] == "job" or facts["group"] in groups  # of the others only the name
+        }
         for group in sorted(groups):
             run_id = self._ids[f"{run.name}/{group}"]
             self._send_note(run_id, *self._comparison(run, group, records))
@@ -405,15 +422,15 @@ class Exporter:
         tags = {"gpt1.skipped": ", ".join(event["skipped"])[:4000]} if event["skipped"] else {}
         rows, cells = [], []
         for cell, facts in run.jobs.items():
-            record, found = records[cell], self._run_of(facts["fingerprint"])
-            if record is None:
+            found, record, maker = self._run_of(facts["fingerprint"]), records.get(cell), ""
+            if facts["event"] == "cached":
+                how, seconds, maker = f"cached, from run `{facts['run']}`", None, facts["run"]
+            elif record is not None:
+                how, seconds = f"ran in {span(record.seconds)}", record.seconds
+            else:
                 continue
-            is_cached = facts["event"] == "cached"
-            how = f"cached, from run `{record.run}`"
-            how = how if is_cached else f"ran in {span(record.seconds)}"
             rows.append([link(cell, found), how])
-            seconds = None if is_cached else record.seconds
-            cells.append({"cell": cell, "run": found or record.run, "seconds": seconds})
+            cells.append({"cell": cell, "run": found or maker, "seconds": seconds})
         self._send_note(self._ids[run.name], *table(["job", ""], rows), cells)
         self._send_tags(self._ids[run.name], tags)
         self._terminate(self._ids[run.name], event["status"], when)
@@ -429,7 +446,7 @@ class Exporter:
         found = [
             (cell, facts, record)
             for cell, facts in run.jobs.items()
-            if facts["group"] == group and (record := records[cell])
+            if facts["group"] == group and (record := records.get(cell))
         ]
         figures = [split_summary(record.summary)[1] for _, _, record in found]
         axes = [facts["axes"] for _, facts, _ in found]
@@ -496,10 +513,15 @@ class Exporter:
         """The id of the newest MLflow run of a job; None where the server has none."""
         if fingerprint not in self._ids:
             found = self._search(f"tags.gpt1.fingerprint = '{fingerprint}'")
-            if not found:
-                return None
-            self._ids[fingerprint] = found[-1].info.run_id
-        return self._ids[fingerprint]
+            self._ids[fingerprint] = found[-1].info.run_id if found else ""
+        return self._ids[fingerprint] or None
+
+    def _find_runs_of(self, fingerprints: set[str]) -> None:
+        """Look all of these up at once, where they are many."""
+        if len(fingerprints - self._ids.keys()) > FEW:
+            for run in self._search("tags.gpt1.fingerprint LIKE '%'"):
+                self._ids[run.data.tags["gpt1.fingerprint"]] = run.info.run_id
+            self._ids = {**dict.fromkeys(fingerprints, ""), **self._ids}
 
     def _send_params(self, run_id: str, values: Mapping[str, Any]) -> None:
         """Parameters; one that is there with another value cannot change, and becomes a tag."""
@@ -628,6 +650,8 @@ class LiveExport:
                 pause = min(2 * pause, LONGEST_PAUSE) if self.trouble else PAUSE
 
     def _export_until_over(self) -> None:
+        if not self._leases.is_ours(self._lease) and self._leases.is_held(self._lease) is not False:
+            raise NotAlone  # not by `take`, in which others would wait with us
         self._leases.take([self._lease])
         may_send, info = self._check_lease, self._info
         exporter = Exporter(self._store, self._server, self._leases, may_send, info)

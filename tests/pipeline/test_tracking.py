@@ -1,4 +1,4 @@
-"""What MLflow has of a store, by MLflow's own client: in the store's SQLite and on a real server."""
+"""What MLflow has of a store, by its own client: in the store's SQLite and on a real server."""
 
 import math
 import os
@@ -83,7 +83,8 @@ class Driver:
         ))  # fmt: skip
 
     def end(self, status: str = "FINISHED") -> None:
-        self.write("job_end", cell="train", status=status, error="" if status == "FINISHED" else "why")
+        error = "" if status == "FINISHED" else "why"
+        self.write("job_end", cell="train", status=status, error=error)
         self.write("end", status=status, skipped=[])
         self.die()
 
@@ -315,18 +316,20 @@ def test_a_moved_store_a_new_server_and_damaged_lines(tmp_path: Path, monkeypatc
 def test_two_processes_on_a_fresh_store(tmp_path: Path) -> None:
     code = (
         "import sys; from pipeline.store.base import Store\n"
-        "from pipeline.tracking.exporter import LiveExport; from tests.pipeline.test_tracking import *\n"
+        "from pipeline.tracking.exporter import LiveExport\n"
+        "from tests.pipeline.test_tracking import *\n"
         "uid = sys.argv[2]; store = Store.at(sys.argv[1]); driver = Driver(store, uid, '1')\n"
         "assert not {'mlflow', 'torch'} & {*sys.modules}, 'they take seconds'\n"
         "export = LiveExport(store, uid, driver.leases, print); export.start()\n"
         "driver.write('end', status='FINISHED', skipped=[]); driver.events.flush()\n"
-        "sys.exit(export.close(300))"
+        "sys.exit(bool(export.close(300)))"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     drivers = [subprocess.Popen([*command, uid], cwd=ROOT) for uid in "ab"]
     assert [driver.wait() for driver in drivers] == [0, 0]
     found = runs(default_uri(tmp_path))
-    assert {uid: run.info.status for uid, run in found.items()} == {"a": "FINISHED", "b": "FINISHED"}
+    statuses = {uid: run.info.status for uid, run in found.items()}
+    assert statuses == {"a": "FINISHED", "b": "FINISHED"}
 
 
 # A server that goes away, and a host that is gone
