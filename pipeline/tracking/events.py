@@ -152,7 +152,7 @@ class EventReader:
             for line in data.splitlines():
                 event = _parse(line)
                 if event is None:
-                    self.info(f"{entry.key}: a damaged line is left out")
+                    self.info(f"{entry.key}: skipped a damaged line")
                 else:
                     self.last = max(self.last, event["time"])
                     found.append(Logged(writer, event))
