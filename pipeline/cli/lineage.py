@@ -91,9 +91,7 @@ def _trace_offset(options: ReadOptions, shard: str, offset: int) -> dict[str, An
     return tracer.trace(TracedTokens(*book_at(spans, offset, name)))
 
 
-def _trace_step(
-    artifacts: RunArtifacts, step: int, sample: int | None
-) -> list[dict[str, Any]]:
+def _trace_step(artifacts: RunArtifacts, step: int, sample: int | None) -> list[dict[str, Any]]:
     record = artifacts.choose("pretrain", ("pretrain",))
     settings = record.settings
     if not 1 <= step <= settings["max_steps"]:
@@ -185,11 +183,9 @@ class _Tracer:
         self._clean, self._ingest = clean.artifact(), None
         if clean.identity.get("inputs", {}).get("ingest"):
             self._ingest = _input_record(store, clean, "ingest").artifact()
-        merges, ids = (
-            store.fetch(self._vocabulary.artifact().under(name)[0])
-            for name in ("encoder_bpe_", "vocab_")
-        )
-        self._encoder = TextEncoder(Vocabulary.read(merges, ids))
+        learned = self._vocabulary.artifact()
+        folder = store.fetch_folder(learned, learned.under("encoder_bpe_")[0].name)
+        self._encoder = TextEncoder(Vocabulary.load(folder))
         rows = read_split(store.fetch(split.artifact().file("split.parquet")))
         self._ends = {row.book: row.tail_start for row in rows}
         self._table = store.fetch(self.shard.file("books.parquet"))

@@ -23,13 +23,7 @@ from pipeline.cli.doctor import doctor
 from pipeline.cli.init import init
 from pipeline.cli.inspect import print_plan
 from pipeline.cli.lineage import trace
-from pipeline.cli.options import (
-    RunOptions,
-    StoreOption,
-    run_command,
-    store_words,
-    with_options,
-)
+from pipeline.cli.options import RunOptions, StoreOption, run_command, store_words, with_options
 from pipeline.cli.pack import pack
 from pipeline.cli.verify import gc, verify
 from pipeline.execution.addresses import without_password

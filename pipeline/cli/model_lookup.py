@@ -126,10 +126,8 @@ def _vocabulary(store: Store, record: ArtifactRecord, artifact: Artifact) -> Voc
         for kind in ("vocabulary", "given")
     ]
     for source in filter(None, (artifact, *inputs)):
-        if merges := source.under("encoder_bpe_"):
-            return Vocabulary.read(
-                store.fetch(merges[0]), store.fetch(source.under("vocab_")[0])
-            )
+        if files := source.under("encoder_bpe_"):
+            return Vocabulary.load(store.fetch_folder(source, files[0].name))
     raise UserError(
         f"{artifact.cell}: its vocabulary is no longer in the store; rerun the vocabulary stage"
     )

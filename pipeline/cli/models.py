@@ -53,8 +53,7 @@ class PredictOptions(ReadOptions):
 
 def import_openai(
     folder: Annotated[
-        Path,
-        typer.Argument(help="Folder of params_*.npy, params_shapes.json, and the vocabulary."),
+        Path, typer.Argument(help="Folder of params_*.npy, params_shapes.json, and the vocabulary.")
     ],
     out: Out,
 ) -> None:
@@ -141,8 +140,7 @@ def export_mlflow(where: Where, out: Out, options: ReadOptions) -> None:
 def generate(
     where: Where = "pretrain",
     prompt: Annotated[
-        list[str] | None,
-        typer.Option("--prompt", "-p", help="Text to continue. Repeatable."),
+        list[str] | None, typer.Option("--prompt", "-p", help="Text to continue. Repeatable.")
     ] = None,
     prompts: Annotated[
         Path | None, typer.Option("--prompts", help="File with one prompt per line.")
@@ -151,9 +149,7 @@ def generate(
         int, typer.Option("--tokens", "-n", help="Maximum number of tokens to generate.")
     ] = 60,
     temperature: Annotated[float, typer.Option(help="Sampling temperature; 0: greedy.")] = 0.8,
-    top_k: Annotated[
-        int, typer.Option(help="Sample from the k most likely tokens; 0: all.")
-    ] = 40,
+    top_k: Annotated[int, typer.Option(help="Sample from the k most likely tokens; 0: all.")] = 40,
     top_p: Annotated[
         float,
         typer.Option(help="Sample from the fewest tokens with this total probability; 1: all."),
@@ -165,9 +161,7 @@ def generate(
     stop_at_newline: Annotated[
         bool, flag("--stop-at-newline", "Stop at the first newline.")
     ] = False,
-    seed: Annotated[
-        int, typer.Option(help="Random seed; the same seed gives the same text.")
-    ] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed; the same seed gives the same text.")] = 0,
     *,
     options: GenerateOptions,
     device: Device = "auto",
@@ -254,8 +248,7 @@ def perplexity(
     files: Annotated[list[Path], typer.Argument(help="UTF-8 text files.", metavar="FILE...")],
     model: Annotated[str, typer.Option("--model", "-m", help=WHERE)] = "pretrain",
     stride: Annotated[
-        int | None,
-        typer.Option(help="Tokens between window starts; default: half the context."),
+        int | None, typer.Option(help="Tokens between window starts; default: half the context.")
     ] = None,
     *,
     options: ReadOptions,
@@ -341,10 +334,8 @@ def _text(path: Path) -> str:
     try:
         return sys.stdin.read() if str(path) == "-" else path.read_bytes().decode("utf-8")
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); expected a text file"
-        ) from error
+        problem = f"cannot be read ({error.strerror}); expected a text file"
+        raise UserError(f"{path}: {problem}") from error
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: byte {error.start} is not UTF-8; convert the file first"
-        ) from error
+        problem = f"byte {error.start} is not UTF-8; convert the file first"
+        raise UserError(f"{path}: {problem}") from error

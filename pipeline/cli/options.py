@@ -23,6 +23,7 @@ from pipeline.workflow.load import read
 from pipeline.workflow.schema import seconds
 
 WORKFLOW = Path("workflow.yaml")
+KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 
 
 def flag(name: str, help: str) -> Any:
@@ -63,30 +64,10 @@ Profile = Annotated[
     str | None, typer.Option("--profile", "-p", help=PROFILE_HELP, autocompletion=PROFILES)
 ]
 Assignments = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Override a setting: stage.key=value. Repeatable."),
+    list[str] | None, typer.Option("--set", help="Override a setting: stage.key=value. Repeatable.")
 ]
 STAGES_HELP = "Stages or jobs to run, with what they need; default: all."
 Stages = Annotated[list[str] | None, typer.Argument(help=STAGES_HELP, autocompletion=STAGES)]
-START_HELP = "Run this stage and everything downstream."
-Start = Annotated[
-    str | None, typer.Option("--from", help=START_HELP, autocompletion=STAGES)
-]
-Only = Annotated[bool, flag("--only", "Run only the named stages, not what they need.")]
-Force = Annotated[
-    bool, flag("--force", "Rerun the named stages (or all), even if they are done.")
-]
-DryRun = Annotated[bool, flag("--dry-run", "Print what would run, and why; run nothing.")]
-Code = Annotated[
-    str,
-    typer.Option("--code", help="If a stage's code has changed since it ran: warn or rerun."),
-]
-RepairLimit = Annotated[
-    str,
-    typer.Option(
-        "--repair-limit", help="Make damaged artifacts again if that takes at most this long.",
-    ),
-]  # fmt: skip
 Json = Annotated[bool, flag("--json", "Print JSON.")]
 
 
@@ -156,12 +137,31 @@ class RunOptions:
     profile: Profile = None
     assignments: Assignments = None
     store: StoreOption = "store"
-    start: Start = None
-    only: Only = False
-    force: Force = False
-    dry_run: DryRun = False
-    code: Code = "warn"
-    repair_limit: RepairLimit = "1h"
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help="Run this stage and everything downstream.", autocompletion=STAGES
+        ),
+    ] = None
+    only: Annotated[
+        bool, flag("--only", "Run only the named stages, not what they need.")
+    ] = False
+    force: Annotated[
+        bool, flag("--force", "Rerun the named stages (or all), even if they are done.")
+    ] = False
+    dry_run: Annotated[
+        bool, flag("--dry-run", "Print what would run, and why; run nothing.")
+    ] = False
+    code: Annotated[
+        str,
+        typer.Option("--code", help="If a stage's code has changed since it ran: warn or rerun."),
+    ] = "warn"
+    repair_limit: Annotated[
+        str,
+        typer.Option(
+            "--repair-limit", help="Make damaged artifacts again if that takes at most this long."
+        ),
+    ] = "1h"
 
     def __post_init__(self) -> None:
         if self.code not in ("warn", "rerun"):
@@ -219,17 +219,14 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
         group = parameter.annotation
         if not is_dataclass(group):
-            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+            parameters.append(parameter.replace(kind=KEYWORD_ONLY))
             continue
         groups[parameter.name] = group
         hints = get_type_hints(group, include_extras=True)
         parameters += [
-            inspect.Parameter(
-                field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default,
-                annotation=hints[field.name],
-            )
-            for field in fields(group)
-        ]  # fmt: skip
+            inspect.Parameter(name, KEYWORD_ONLY, default=default, annotation=hints[name])
+            for name, default in ((field.name, field.default) for field in fields(group))
+        ]
 
     @functools.wraps(command)
     def run(**values: Any) -> None:

@@ -46,7 +46,7 @@ PASSED_ON = (
 )
 """Addresses that the job is given from the submitter's environment.
 
-Secrets are not: Ray shows a job's environment to everybody.
+Secrets are not: Ray shows a job's environment to everyone.
 """
 SECRET = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|(^|_)KEY(_|$)", re.IGNORECASE)
 KEY, OVER = "gpt1.key", ("SUCCEEDED", "FAILED", "STOPPED")
@@ -202,9 +202,7 @@ def connect(address: str) -> Any:
     try:
         return JobSubmissionClient(address)
     except (OSError, RuntimeError) as error:  # such as another version's
-        raise UserError(
-            f"--address {without_password(address)}: {one_line(str(error))}"
-        ) from None
+        raise UserError(f"--address {without_password(address)}: {one_line(str(error))}") from None
 
 
 def job_environment(given: Mapping[str, str]) -> dict[str, str]:
@@ -246,10 +244,8 @@ def _check_job(client: Any, address: str, job: str) -> None:
     try:
         client.get_job_status(job)
     except RuntimeError:
-        names = ", ".join(entry["job"] for entry in jobs(address)) or "none"
-        raise UserError(
-            f"{without_password(address)} has no job {job}; its jobs: {names}"
-        ) from None
+        where, names = without_password(address), ", ".join(one["job"] for one in jobs(address))
+        raise UserError(f"{where} has no job {job}; its jobs: {names or 'none'}") from None
 
 
 def _submit(client: Any, **arguments: Any) -> None:
@@ -283,7 +279,7 @@ def _python(address: str) -> str:
 
 
 def _pack(folder: Path, file: Path, code: UserCode) -> Path:
-    """A copy of what travels, with nothing beside it. UserError when it is too large to upload."""
+    """A copy of what travels, and of nothing else. UserError when it is too large to upload."""
     sources = {**{folder / name: ROOT / name for name in SENT}, folder / file.name: file}
     sources |= {folder / SENT_USER_CODE / entry: code.folder / entry for entry in code.entries}
     for target, source in sources.items():
@@ -325,7 +321,7 @@ async def _follow(client: Any, job: str) -> None:
     """Raises OSError, RuntimeError or aiohttp's ClientError when the cluster, or the job in it, is
     gone.
 
-    The job is asked after beside its log, because a host without power breaks no connection.
+    The job is asked after, too, because a host without power breaks no connection.
     """
     printing = asyncio.ensure_future(_print_log(client, job))
     try:

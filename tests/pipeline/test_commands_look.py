@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from pipeline.cli.main import COMMANDS
+from pipeline.cli.options import RunOptions, with_options
 from pipeline.planning.planner import Selection
 from tests.conftest import ROOT
 from tests.pipeline.inline import TOY, plan_of, run_inline
@@ -124,6 +127,25 @@ def test_help_has_every_command_in_its_panel() -> None:
         lines = said.partition(f"─ {panel} ─")[2].partition("╰")[0]
         expected = {name.split()[0] for name in commands}
         assert set(re.findall(r"^│ (\w+)", lines, re.MULTILINE)) == expected
+
+
+ALL = RunOptions(
+    ["split", "total[factor=1]"], Path("w.yaml"), "demo", ["a.b=1", "c.d=[1, 2]"], "s3://b/x",
+    "clean", True, True, True, "rerun", "2h",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [RunOptions(), ALL], ids=["none", "all"])
+def test_the_arguments_of_a_job_mean_the_options_of_submit(options: RunOptions) -> None:
+    parsed: list[RunOptions] = []
+
+    def command(options: RunOptions) -> None:
+        parsed.append(options)
+
+    app = typer.Typer()
+    app.command()(with_options(command))
+    ended = CliRunner().invoke(app, options.to_args(), catch_exceptions=False)
+    assert (ended.exit_code, parsed) == (0, [options]), ended.output
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
