@@ -212,13 +212,15 @@ class Leases:
             return
         self._stop.set()
         self._thread.join()
-        self._give_back(list(self._held))
+        given_back = self._give_back(list(self._held))
         with suppress(OSError, UserError):
             beat = f"{BEATS}/{self._me.token}"
             self._objects.remove([beat, beat + DOUBTED])
         self._lock.close()
         self._lock = None
-        _lock_file(self._store.root, self._me).unlink(missing_ok=True)
+        self._held.clear()
+        if given_back:  # else who comes next on this host sees by it that we do not live
+            _lock_file(self._store.root, self._me).unlink(missing_ok=True)
 
     def _begin(self) -> None:
         file = _lock_file(self._store.root, self._me)
@@ -320,18 +322,21 @@ class Leases:
             return False
         return True if seen.moved else None
 
-    def _give_back(self, jobs: Iterable[str]) -> None:
+    def _give_back(self, jobs: Iterable[str]) -> bool:
+        """Whether it worked: a store may be full, or out of reach."""
         released = replace(self._me, released=True).to_bytes()
 
-        def give(job: str) -> None:
-            key = _key(job, self._held.pop(job))
-            with suppress(OSError, UserError):  # a store out of reach: our lock and beats end
+        def give(job: str) -> bool:
+            key = _key(job, self._held[job])
+            with suppress(OSError, UserError):
                 if job in self._lost or job.startswith(f"{RUNS}/"):  # no one takes a run's again
                     self._objects.remove([key])
                 else:
                     self._objects.write(key, released)
+                del self._held[job]
+            return job not in self._held
 
-        self._store.all(give, jobs)
+        return all(self._store.all(give, jobs))
 
     def _beat(self) -> None:
         doubted = f"{BEATS}/{self._me.token}{DOUBTED}"
