@@ -135,9 +135,10 @@ class EventReader:
     last: float = 0.0
     """The time of the newest event, in seconds since 1970."""
     _offsets: dict[str, int] = field(default_factory=dict)
+    _torn: set[str] = field(default_factory=set)
 
     def read(self) -> list[Logged]:
-        """The events since the last call. A line that cannot be read is left out, and that is said;
+        """The events since the last call. A line that cannot be read is skipped, and that is said;
         one without an end may be about to get it.
         """
         found = []
@@ -146,8 +147,10 @@ class EventReader:
             if entry.size <= offset:
                 continue
             data = self._read(entry.key, offset)
-            data = data[: data.rfind(b"\n") + 1]
-            self._offsets[entry.key] = offset + len(data)
+            end = data.rfind(b"\n") + 1
+            (self._torn.add if data[end:] else self._torn.discard)(entry.key)
+            data = data[:end]
+            self._offsets[entry.key] = offset + end
             writer = entry.key.rpartition("/")[2].rpartition("-")[0]
             for line in data.splitlines():
                 event = _parse(line)
@@ -157,6 +160,12 @@ class EventReader:
                     self.last = max(self.last, event["time"])
                     found.append(Logged(writer, event))
         return found
+
+    def close(self) -> None:
+        """Say which files end with a part of a line, now that no one writes to them."""
+        for key in sorted(self._torn):
+            self.info(f"{key}: skipped a damaged line at the end")
+        self._torn.clear()
 
     def size(self) -> int:
         """How many bytes there are, read or not."""

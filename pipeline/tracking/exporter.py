@@ -278,6 +278,8 @@ class Exporter:
             return
         job = self._jobs[uid]
         self._send_points(job)
+        for reader in job.readers.values():
+            reader.close()
         job.runs.discard(run.name)
         record = self._record(job.facts)
         if record is None and was_killed and (job.runs or job.has_ended):
@@ -401,6 +403,7 @@ class Exporter:
 
     def _end(self, run: _Run, event: Mapping[str, Any]) -> None:
         """End a run, and what it left open: its driver was killed, or is about to be."""
+        run.reader.close()
         if run.name not in self._ids:
             return  # it was killed before it had said anything
         last = run.reader.last

@@ -304,7 +304,7 @@ def test_a_moved_store_a_new_server_and_damaged_lines(tmp_path: Path, monkeypatc
     assert "unable to open" in sync(new, timeout=2).trouble
     (new / "mlflow.db").rmdir()
     said.clear()
-    assert (sync(new, info=said.append).sent, len(said)) == (1, 2)
+    assert (sync(new, info=said.append).sent, len(said)) == (1, 3)
     server = f"sqlite:///{tmp_path / 'other.db'}"
     assert (sync(new, server).sent, sync(new, server).sent) == (1, 0)
     for uri in (default_uri(new), server):
