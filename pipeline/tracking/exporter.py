@@ -4,8 +4,9 @@
     identity   the tag `gpt1.uid` of an MLflow run: the name of a run of the workflow, RUN/STAGE for
                a matrix, STAGE-FINGERPRINT for a job over all its attempts, with the number of
                withdrawn records where there are any
-    progress   the tag `gpt1.exported` of an MLflow run: `all`, or, where a driver ended without a
-               word, the bytes of its events; it may have been suspended, and write more
+    progress   the tag `gpt1.exported` of an MLflow run: of a job the attempts that were sent; of a
+               run `all`, or, where a driver ended without a word, the bytes of its events: it may
+               have been suspended, and write more
 
 Nothing is kept in the store, so a new server, or a deleted data base, is filled again. What has no
 such tag is looked up before it is created, and sent from its beginning: the same tag, parameter,
@@ -230,7 +231,7 @@ class Exporter:
             "gpt1.cell": event["cell"], "gpt1.fingerprint": event["fingerprint"], **event["tags"],
         }  # fmt: skip
         found = self._find(uid)
-        if found and EXPORTED in found.data.tags:  # all of it is there
+        if found and event["attempt"] in found.data.tags.get(EXPORTED, "").split():
             self._ids[uid] = found.info.run_id
             return
         job.run_id = self._open(uid, event["cell"], event["time"], tags, parent)
@@ -291,7 +292,7 @@ class Exporter:
             return
         self._send_record(run, job, record)
         self._terminate(job.run_id, "FINISHED", record.finished)
-        self._send_tags(job.run_id, {EXPORTED: ALL})
+        self._send_tags(job.run_id, {EXPORTED: " ".join(sorted(job.readers))})
 
     def _record(self, facts: Mapping[str, Any]) -> ArtifactRecord | None:
         """What a job published, also where it was withdrawn since."""

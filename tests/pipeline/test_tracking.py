@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -188,6 +189,18 @@ def test_a_resumed_job_continues_its_curves(tmp_path: Path) -> None:
         old = [(step, step + 0.5, 1000 * (10_000 + step)) for step in range(10)]
         new = [(step, step + 0.5, 1000 * (6_400 + step)) for step in range(10, 15)]
         assert curve(uri) == sorted([*old, *new, (14, 0.25, 6_414_000)])
+
+
+def test_a_job_that_was_deleted_and_is_made_again(tmp_path: Path) -> None:
+    for number in "12":
+        driver = Driver(Store.at(tmp_path), f"run{number}", number)
+        driver.job()
+        driver.log(*range(int(number)))
+        driver.publish()
+        driver.end()
+        assert sync(tmp_path).sent == 1
+        assert steps(default_uri(tmp_path)) == [*range(int(number))]
+        shutil.rmtree(tmp_path / "train")
 
 
 def cut(file: Path) -> None:
