@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+
+from ray import exceptions as ray
 
 from gpt1.errors import UserError
 
 CGROUPS = "/sys/fs/cgroup{0}/memory.events", "/sys/fs/cgroup/memory{0}/memory.oom_control"
 """Of both versions of control groups, with a count `oom_kill`."""
 LESS = "run fewer jobs at once (resources.cpus), smaller batches, or use a larger machine"
+DIED = ray.OutOfMemoryError, ray.WorkerCrashedError, ray.RayActorError, ray.NodeDiedError
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The error inside what Ray, and Ray Train for the first rank that failed, wrap around it."""
+    """The error inside what Ray and Ray Train wrap around it."""
     while True:
-        ranks = getattr(error, "worker_failures", None)
         inner = (
             getattr(error, "cause", None)  # RayTaskError
-            or (ranks[min(ranks)] if ranks else None)  # WorkerGroupError
+            or _of_ranks(getattr(error, "worker_failures", {}))  # WorkerGroupError
             or getattr(error, "controller_failure", None)
             or getattr(error, "health_check_failure", None)
             or getattr(error, "_base_exc", None)  # UserExceptionWithTraceback
@@ -29,12 +32,18 @@ def root_cause(error: BaseException) -> BaseException:
         error = inner
 
 
+def _of_ranks(failures: Mapping[int, Exception]) -> BaseException | None:
+    """The error of the first rank that died, which the others fail for want of, or else of the
+    first one.
+    """
+    causes = [root_cause(failures[rank]) for rank in sorted(failures)]
+    return next((one for one in causes if isinstance(one, DIED)), causes[0] if causes else None)
+
+
 def describe_failure(error: BaseException, ooms: int = 0) -> str:
     """One line about a failure. `ooms`: how many processes the kernel has killed for lack of memory
     since the run began, in the driver's container.
     """
-    from ray import exceptions as ray
-
     cause = root_cause(error)
     lines = str(cause).strip().splitlines() or [type(cause).__name__]
     if isinstance(cause, UserError):
@@ -43,7 +52,7 @@ def describe_failure(error: BaseException, ooms: int = 0) -> str:
         used = re.search(r"was (\S+) used / (\S+) limit", str(cause))
         share = f" (the node used {used[1]} of {used[2]})" if used else ""
         return f"out of memory: Ray killed its process{share}; {LESS}"
-    killed = isinstance(cause, ray.WorkerCrashedError | ray.ActorDiedError)
+    killed = isinstance(cause, ray.WorkerCrashedError | ray.RayActorError)
     if killed and ooms:
         return f"out of memory: the kernel killed its process; {LESS}"
     if killed:

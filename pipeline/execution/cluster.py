@@ -61,7 +61,8 @@ class RayCluster:
 
     def __init__(self, address: str | None, code: UserCode = NONE) -> None:
         self._address, self._code = address, code
-        self._processes: list[psutil.Process] = []
+        self._processes: list[psutil.Process] = []  # that Ray has started for this driver
+        self._below: set[psutil.Process] = set()  # and what those have started
         self._watch: ClusterWatch | None = None
         self._oom_kills = oom_kills()
         # A process that has used a GPU keeps some of its memory, so it ends with its cell; others
@@ -83,7 +84,7 @@ class RayCluster:
         if self._address is None:
             options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
         where = f"at {self._address}" if self._address else "on this machine"
-        before = set(psutil.Process().children(recursive=True))
+        before = psutil.Process().children()
         try:
             ray.init(address=self._address or "local", **options)
         except (OSError, RuntimeError, ValueError, RayError) as error:
@@ -93,9 +94,9 @@ class RayCluster:
                 f"Ray {where}: cannot connect or start ({why}); run `gpt1 doctor` to check this"
                 " machine"
             ) from None
-        self._processes = [
-            child for child in psutil.Process().children(recursive=True) if child not in before
-        ]
+        if self._address is None:
+            self._processes = [one for one in psutil.Process().children() if one not in before]
+            self._below = _below(self._processes)
         self._watch = ClusterWatch(_services())
         self._channel = start_channel()
         have = ray.cluster_resources()
@@ -185,7 +186,7 @@ class RayCluster:
         """
         if self._watch:
             self._watch.stop()
-        started = self._processes and {*self._processes, *psutil.Process().children(recursive=True)}
+        started = {*self._processes, *self._below, *_below(self._processes)}
         if self._watch and self._watch.lost:
             _kill(started)
         disconnect = threading.Thread(target=ray.shutdown, daemon=True)
@@ -246,6 +247,14 @@ def _answer(reference: Any, otherwise: Any) -> Any:
         return ray.get(reference, timeout=ANSWER)
     except RayError:
         return otherwise
+
+
+def _below(processes: Iterable[psutil.Process]) -> set[psutil.Process]:
+    found: set[psutil.Process] = set()
+    for process in processes:
+        with suppress(psutil.Error):
+            found.update(process.children(recursive=True))
+    return found
 
 
 def _is_to_end(process: psutil.Process) -> bool:

@@ -210,6 +210,8 @@ def run_cell(job: Job, reporter: Reporter) -> None:
         job.store.fail(context.attempt, str(error), user=True, stopped=stopped)
         raise
     except BaseException as error:
-        text = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+        from pipeline.execution.causes import describe_failure  # by which Ray is imported
+
+        text = f"{describe_failure(error)}\n{traceback.format_exc()}"
         job.store.fail(context.attempt, text, user=False)
         raise

@@ -49,7 +49,7 @@ def test_a_checkpoint_first(golden_run: Path, ray_head: Cluster, tmp_path: Path)
     os.killpg(driver.pid, signal.SIGTERM)
     os.killpg(driver.pid, signal.SIGHUP)
     assert (driver.wait(timeout=200), "the same command" in log.read_text()) == (130, True)
-    assert not [process for process in children if process.is_running()]
+    assert not psutil.wait_procs(children, timeout=10)[1]
     [reached] = checkpoints(store)
     assert 0 < reached < 400
     assert Leases(Store.at(store), "").held() == {}

@@ -1,14 +1,21 @@
 """The command `gpt1 run` on a real Ray with small stages: every way a run can end."""
 
+import re
+import shlex
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from pipeline.store.atomic import create_file
-from pipeline.store.lease import Holder
+from pipeline.store.base import Store
+from pipeline.store.lease import Holder, Leases
+from tests.conftest import ROOT
 from tests.e2e.workflow import begin
 from tests.e2e.workflow import records as records_of
 from tests.pipeline.inline import TOY, write_numbers
@@ -147,3 +154,32 @@ def test_a_job_that_another_run_took_over_is_ended(
     ended = gpt1(*words(tmp_path, "total.factor=2", "total.sleep=60"), cluster=ray_head)
     thread.join()
     assert (ended.status, "run later on elsewhere has taken" in ended.err) == (1, True), ended
+
+
+@pytest.mark.parametrize("service", ["gcs_server", "raylet"])
+def test_a_cluster_that_dies_is_one_line(service: str, tmp_path: Path) -> None:
+    """Ray itself would end the driver after a minute, by lines of its own."""
+    write_numbers(tmp_path / "numbers")
+    log = tmp_path / "log"
+    driver = begin(log, *words(tmp_path, "total.factor=2", "total.sleep=600"))
+    wait_until(lambda: "factor 2" in log.read_text(), "the job", driver, log)
+    children = psutil.Process(driver.pid).children(recursive=True)
+    next(one for one in children if one.name() == service).kill()
+    assert driver.wait(55) == 1, log.read_text()
+    *_, job, last = log.read_text().splitlines()
+    assert re.match("gpt1: lost the Ray cluster: .* run the same command to resume$", last), last
+    assert "[2/2] total  lost the Ray cluster" in job
+    assert not psutil.wait_procs(children, timeout=10)[1]
+    assert Leases(Store.at(tmp_path / "store"), "").held() == {}
+    assert statuses(tmp_path) == ["FAILED", "FINISHED", "KILLED"]
+
+
+def test_a_run_whose_reader_is_gone_goes_on(tmp_path: Path) -> None:
+    write_numbers(tmp_path / "numbers")
+    command = shlex.join([sys.executable, "-m", "pipeline.cli", *words(tmp_path)])
+    ended = subprocess.run(
+        ["bash", "-c", f"{command} | head -2; exit ${{PIPESTATUS[0]}}"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout.count("\n"), ended.stderr) == (0, 2, "")
+    assert len(records(tmp_path)) == 3 + 3

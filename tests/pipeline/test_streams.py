@@ -1,0 +1,68 @@
+"""Output that cannot be written ends no run, and is no traceback elsewhere."""
+
+import io
+import os
+import subprocess
+from pathlib import Path
+from typing import Any, TextIO
+
+import pytest
+
+from pipeline.cli.progress import Display
+from pipeline.cli.streams import LossyStream
+from tests.conftest import ROOT
+from tests.e2e.workflow import command
+from tests.pipeline.inline import TOY, write_numbers
+
+
+def show(stream: TextIO) -> str:
+    """Show lines on a stream, buffered and not; what is reported."""
+    said = io.StringIO()
+    lossy: Any = LossyStream(stream, said.write)
+    display = Display(stream=lossy)
+    for number in range(3):
+        display.cell_line("cell", f"line {number}")
+        print("more", file=lossy)
+    stream.close()  # which writes what is left
+    return said.getvalue()
+
+
+def test_what_cannot_be_written_is_dropped() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    assert show(os.fdopen(writer, "w")) == ""
+    lost = "gpt1: /dev/full: No space left on device; output is not shown\n"
+    with Path("/dev/full").open("w") as full:
+        assert show(full) == lost
+
+
+FULL = "gpt1: a write failed: No space left on device; free some space\n"
+WHERE = {
+    ">/dev/full": (1, FULL), ">/dev/full 2>&1": (1, ""), ">&-": (0, ""), ">&- 2>&-": (0, ""),
+    "| true; exit ${PIPESTATUS[0]}": (1, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_a_command_ends_in_one_line(where: str, tmp_path: Path) -> None:
+    source = write_numbers(tmp_path / "numbers")
+    words = command("plan", "--file", TOY, "--store", tmp_path, "--set", f"numbers.source={source}")
+    ended = subprocess.run(
+        ["bash", "-c", f"sleep 0.1; {' '.join(words)} {where}"], cwd=ROOT, capture_output=True,
+        text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == WHERE[where]
+
+
+def test_too_few_files_may_be_open(tmp_path: Path) -> None:
+    source = write_numbers(tmp_path / "numbers")
+    words = command("run", "--file", TOY, "--store", tmp_path, "--set", f"numbers.source={source}")
+    ended = subprocess.run(
+        ["bash", "-c", 'ulimit -n 64; exec "$@"', "bash", *words], cwd=ROOT, capture_output=True,
+        text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        "gpt1: a process can open 64 files here (`ulimit -n`), but Ray needs at least 256; raise"
+        " the limit\n"
+    )
