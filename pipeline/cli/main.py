@@ -140,7 +140,9 @@ def _run(
     began = time.monotonic()
     try:
         cluster = RayCluster(address, plan.workflow.user_code)
-        log = RunLog(lambda text: display.cell_line(plan.workflow.name, text))
+        log = RunLog(
+            lambda text: display.cell_line(plan.workflow.name, text), lambda: shutdown.forced
+        )
         observers = (RunProgress(display), log)
         outcome = Executor(plan, name, cluster, observers, shutdown, repair_limit).run()
     except Interrupted:
@@ -211,12 +213,15 @@ def ui(
 
 def track_sync(store: StoreOption = "store") -> None:
     """Send MLflow all runs that it does not have completely, such as those of another server."""
-    from pipeline.tracking.exporter import sync
+    from pipeline.tracking.live_export import sync
 
     synced = sync(Store.existing(store), info=lambda line: print(f"gpt1: {line}", file=sys.stderr))
-    trouble = f": {synced.trouble}" if synced.trouble else ""
-    print(f"{synced.sent} runs sent, {synced.left} left{trouble}")
-    raise typer.Exit(int(bool(trouble)))
+    missing = "some" if synced.missing is None else synced.missing
+    print(
+        f"{synced.sent} runs sent, {missing if synced.trouble else 'none'} missing"
+        + (f": {synced.trouble}" if synced.trouble else "")
+    )
+    raise typer.Exit(int(bool(synced.trouble)))
 
 
 COMMANDS: dict[str, dict[str, Callable[..., None]]] = {

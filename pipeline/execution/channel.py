@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.store.base import Store
-from pipeline.tracking.events import EventLog
+from pipeline.tracking.events import EventLog, Point
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,7 @@ class ChannelReporter:
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         numbers = {name: float(value) for name, value in values.items()}
-        # JSON has no infinities.
-        shown = {name: x if math.isfinite(x) else str(x) for name, x in numbers.items()}
-        self._points.write(step=step, values=shown)
+        self._points.write(Point(step=step, values=numbers))
 
     def flush(self) -> None:
         self._points.flush()

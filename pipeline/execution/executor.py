@@ -107,7 +107,7 @@ class Executor:
             self._leases.take([f"{RUNS}/{self.run_name}", *jobs])
             fault.point("driver.begun")
             remember(self.plan)
-            self._tell(Observer.run_started, self.plan, self.run_name, self._leases)
+            self._tell(Observer.run_started, self.plan, self.run_name)
             closing.callback(
                 lambda: self._tell(Observer.run_ended, self._status, self.outcome.skipped)
             )
@@ -291,6 +291,7 @@ class Executor:
         for other in self.plan.entries.values():
             if entry.cell.id in other.cell.needs and other.cell.id in self._artifacts:
                 self._take_back(other)
+                self._tries[other.cell.id] = 0
                 self._waiting[other.cell.id] = other
 
     def _take_back(self, entry: Entry) -> None:

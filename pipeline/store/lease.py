@@ -118,7 +118,6 @@ class Leases:
         self._lost: dict[str, str] = {}
         self._beats = 0
         self._lock: IO[bytes] | None = None
-        self._turn = threading.RLock()
         self._watched: dict[str, Watch] = {}
         self._doubted: set[str] = set()
 
@@ -171,19 +170,10 @@ class Leases:
         """Whether this run holds a job now, by the store."""
         return self._look(job).holder == self._me
 
-    def give_back(self, jobs: Iterable[str]) -> None:
-        """Give some leases back, those of them that are held."""
-        with self._turn:
-            self._give_back([job for job in jobs if job in self._held])
-
     def take(self, jobs: Sequence[str]) -> None:
         """Take the leases of these jobs (STAGE/FINGERPRINT), those that are not held yet; or none
-        of them, and raise HeldError. Threads take turns.
+        of them, and raise HeldError.
         """
-        with self._turn:
-            self._take_all(jobs)
-
-    def _take_all(self, jobs: Sequence[str]) -> None:
         new = [job for job in jobs if job not in self._held or job in self._lost]
         if not new:
             return
@@ -195,7 +185,7 @@ class Leases:
             if refused or not was_alone:
                 self._give_back([job for job, holder in zip(new, found, strict=True) if not holder])
         if not was_alone:
-            self._take_all(jobs)
+            self.take(jobs)
         elif refused:
             if not self._held:
                 self.release()
