@@ -1,4 +1,5 @@
-"""What Ray's public calls cannot do: free the CPUs and GPUs that a dead trainer still reserves.
+"""What Ray's public calls cannot do: free the CPUs and GPUs that a dead trainer still reserves,
+say where an address leads, and keep a folder off the path of workers.
 
 Ray Train's controller (an actor) reserves the resources of the ranks as a placement group. Ray
 removes the group when its creator and the creator's job are both dead, but the job is the complete
@@ -10,11 +11,13 @@ groups does not say who created them, so this file reads the table behind it.
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
+from ray.job_config import JobConfig
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 TESTED = ("2.60.0",)
@@ -29,7 +32,7 @@ def placement_group_cleanup(info: Callable[[str], None]) -> Iterator[None]:
 
     With a version of Ray that was not tested only `info` is called: training does not need it.
     """
-    if ray.__version__ not in TESTED:
+    if not is_tested():
         info(
             f"warning: Ray {ray.__version__} is not tested, expected {' or '.join(TESTED)}: if Ray"
             " Train's controller dies, its CPUs and GPUs stay reserved until the run ends"
@@ -52,6 +55,46 @@ def placement_group_cleanup(info: Callable[[str], None]) -> Iterator[None]:
         watcher.join()
         with contextlib.suppress(Exception):  # which would hide how the training ended
             remove_orphaned_groups()
+
+
+def is_tested() -> bool:
+    """Whether this version of Ray is one of TESTED; else nothing below may be called."""
+    return ray.__version__ in TESTED
+
+
+def resolve_address(address: str) -> str:
+    """HOST:PORT of the control service that Ray connects to for an address: `auto`, or a name.
+
+    OSError or ValueError where there is none.
+    """
+    from ray._private.services import canonicalize_bootstrap_address
+
+    return str(canonicalize_bootstrap_address(address))
+
+
+def has_node_here() -> bool:
+    """Whether this machine runs a node of some cluster."""
+    from ray._private.services import find_node_ids
+
+    return bool(find_node_ids())
+
+
+class OwnPathJobConfig(JobConfig):
+    """Ray puts the driver's working directory first on the path of its workers, where any folder
+    in it shadows a package of its name. This keeps `folder` alone, where the driver imports from
+    it.
+    """
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def _serialize(self) -> str:
+        self._py_driver_sys_path = [
+            path for path in self._py_driver_sys_path if path == self._folder and path in sys.path
+        ]
+        serialized: str = super()._serialize()
+        return serialized
 
 
 def remove_orphaned_groups() -> None:

@@ -110,6 +110,12 @@ class Rank:
 
     def run(self) -> UserError | dict[str, str]:
         """Train; returns why it ended early, or what rank 0 uploaded (name -> sha256)."""
+        try:
+            return self._run()
+        finally:
+            self.reporter.flush()
+
+    def _run(self) -> UserError | dict[str, str]:
         damage, storage = None, self.store.storage
         try:
             runtime = on_this_host(self.runtime, self.files, self.store)

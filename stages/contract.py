@@ -12,14 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, ClassVar, Protocol
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from gpt1.settings import Settings as Settings  # re-exported: a part of the contract
 from gpt1.settings import runtime_field as runtime_field
 from gpt1.train.checkpoint import CheckpointStorage
 
+if TYPE_CHECKING:
+    from gpt1.tasks.job import FinetuneJob
+    from gpt1.train.cost_model import Device, Forecast
+
 PROVENANCE = (
-    "run", "mlflow_run_id", "git_commit", "packages", "started", "finished", "seconds", "resources",
+    "run", "git_commit", "packages", "started", "finished", "seconds", "resources",
     "parts", "inputs",
 )
 """The fields of a record that a stage may tell people of its inputs: no path, no host."""
@@ -151,7 +155,13 @@ class Reporter(Protocol):
         ...
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """A point of one or more curves; a (name, step) logged twice is drawn once."""
+        """A point of one or more curves. What an earlier attempt has logged at a step is not drawn
+        again.
+        """
+        ...
+
+    def flush(self) -> None:
+        """Write all points: for a process other than the stage's own, at its end."""
         ...
 
     def should_stop(self) -> bool:
@@ -338,3 +348,46 @@ class Stage(ABC):
     @abstractmethod
     def run(self, settings: Any, context: Context) -> None:
         """Make the outputs. May be called again after a failure, in a new attempt."""
+
+
+@runtime_checkable
+class SizedVocabulary(Protocol):
+    """A stage whose vocabulary has a known size before it is made (`gpt1 describe`)."""
+
+    def expected_size(self, settings: Any) -> int:
+        """The most tokens that the settings can give."""
+        ...
+
+
+@runtime_checkable
+class Forecastable(Protocol):
+    """A pre-training that can say what it will need (`gpt1 describe`)."""
+
+    def forecast(
+        self, settings: Any, resources: Resources, vocabulary: int, corpus_tokens: int | None,
+        device: Device | None,
+    ) -> Forecast:
+        """For a `vocabulary` of this many tokens; None: not known, not chosen."""
+        ...
+
+
+@runtime_checkable
+class PackableTraining(Protocol):
+    """A pre-training that runs without Ray, too (`gpt1 pack`)."""
+
+    def run_config(
+        self, settings: Any, vocabulary: Path, train: Sequence[str], held_out: Sequence[str]
+    ) -> str:
+        """run.json for torchrun: `train` and `held_out` are the names of the shards beside it,
+        `vocabulary` is the folder there that the output is written to.
+        """
+        ...
+
+
+@runtime_checkable
+class PackableFinetuning(Protocol):
+    """A fine-tuning that runs without Ray, too (`gpt1 pack`)."""
+
+    def job(self, settings: Any, cell: str, vocabulary: int) -> FinetuneJob:
+        """The job of a cell, for a `vocabulary` of that many tokens."""
+        ...

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 HEAD_CONFIG = "head.json"
 CARD = "README.md"
+PRETRAINED = "hf"  # the folder of the pre-trained model
 
 
 class ExportSettings(Settings):
@@ -89,8 +90,8 @@ class Export(Stage):
         found = Checkpoint(load_model(weights), vocabulary)
         behind = [source_of(item, context.fetch) for item in context.inputs()]
         files, models = (
-            _write(context, settings, "hf", "", found, behind),
-            {"hf": settings.registry_name},
+            _write(context, settings, PRETRAINED, "", found, behind),
+            {PRETRAINED: settings.registry_name},
         )
         common = [source for source in behind if source.kind not in ("finetune", "zero_shot")]
         for cell in context.inputs("finetune") if settings.include_finetuned else []:
@@ -98,7 +99,7 @@ class Export(Stage):
                 kept = context.fetch_folder(cell, HEAD_CONFIG)
                 gpt = load_model(kept / "model.safetensors")
                 tuned = Checkpoint(gpt, vocabulary, load_finetuned(gpt, kept))
-                folder, task = f"tuned/{_plain(cell.cell)}", f"-{cell.settings['task']}"
+                folder, task = _tuned_folder(cell.cell), f"-{cell.settings['task']}"
                 sources = [*common, source_of(cell, context.fetch)]
                 files += _write(context, settings, folder, task, tuned, sources)
                 models[folder] = settings.registry_name + task
@@ -135,9 +136,16 @@ def _write(
     return files
 
 
-def _plain(cell: str) -> str:
-    """A cell's name as a folder's: `finetune[task=rte,seed=1]` -> `finetune-task-rte-seed-1`."""
-    return re.sub(r"[^\w.]+", "-", cell).strip("-")
+def _tuned_folder(cell: str) -> str:
+    """`finetune[task=rte,seed=1]` -> `tuned/finetune-task-rte-seed-1`."""
+    return "tuned/" + re.sub(r"[^\w.]+", "-", cell).strip("-")
+
+
+def is_trained_by(folder: str, stage: str, cell: str) -> bool:
+    """Whether the exported model in `folder` is that of the job `cell` of a kind of stage."""
+    if folder == PRETRAINED:
+        return stage in ("pretrain", "given")
+    return folder == _tuned_folder(cell)
 
 
 STAGE = Export()

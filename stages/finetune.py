@@ -23,7 +23,7 @@ from stages._tuning import (
     write_lines,
     write_outcome,
 )
-from stages.contract import Context, Stage
+from stages.contract import Context, PackableFinetuning, Stage
 
 if TYPE_CHECKING:
     from gpt1.tasks.files import TaskFiles
@@ -81,7 +81,7 @@ class FinetuneSettings(FinetuneConfig):
     )
 
 
-class Finetune(Stage):
+class Finetune(Stage, PackableFinetuning):
     """One cell is one process."""
 
     settings_model = FinetuneSettings

@@ -12,7 +12,14 @@ from gpt1.errors import UserError
 from gpt1.train.config import PAPER_BATCH, PROMPTS, PretrainConfig, Prompt, RuntimeConfig, to_json
 from gpt1.wording import counted
 from stages._checkpoint_files import MODEL, checkpoint_files
-from stages.contract import Context, ExternalFile, Resources, Stage
+from stages.contract import (
+    Context,
+    ExternalFile,
+    Forecastable,
+    PackableTraining,
+    Resources,
+    Stage,
+)
 
 if TYPE_CHECKING:
     from gpt1.text.vocabulary import Vocabulary
@@ -22,7 +29,7 @@ if TYPE_CHECKING:
 INITIAL = "init_from/"
 
 
-class Pretrain(Stage):
+class Pretrain(Stage, Forecastable, PackableTraining):
     """One model.
 
     Its checkpoints are in the attempt's `checkpoints/`, where later attempts find them.
@@ -85,7 +92,7 @@ class Pretrain(Stage):
         )  # fmt: skip
 
     @classmethod
-    def packed(
+    def run_config(
         cls, settings: PretrainConfig, vocabulary: Path, train: Sequence[str],
         held_out: Sequence[str],
     ) -> str:

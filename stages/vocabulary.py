@@ -15,6 +15,7 @@ from stages.contract import (
     Output,
     Part,
     Settings,
+    SizedVocabulary,
     Stage,
     StoredFile,
     runtime_field,
@@ -46,7 +47,7 @@ class VocabularySettings(Settings):
     )
 
 
-class VocabularyStage(Stage):
+class VocabularyStage(Stage, SizedVocabulary):
     """Only training text shapes the vocabulary: neither held-out books nor copies nor tails."""
 
     version = 2

@@ -41,7 +41,7 @@ MUTANTS: dict[str, tuple[str, ...]] = {
         "gpt1/train/engine.py", "seed_micro_batch(self.seed, step, micro_batch.index)", "pass",
         "gpt1/test_train_resume.py"),
     "a point sent twice to MLflow": (
-        "pipeline/tracking/outbox.py", 'if steps.get(name, -1) < entry["step"]', "if True",
+        "pipeline/tracking/exporter.py", "if is_again or step not in steps:", "if True:",
         "pipeline/test_tracking.py"),
     "a skipped book not recorded": (
         "gpt1/corpus/refusals.py", "self._write(asdict(refused))", "pass", "stages/test_ingest.py"),

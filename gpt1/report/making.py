@@ -69,7 +69,7 @@ def _cell(source: Source, run: str) -> dict[str, Any]:
     )  # "as many as fit" counts as one: the least it can have used
     return {
         "cell": source.cell, "made": making.get("run", "") == run, "run": making.get("run"),
-        "mlflow_run_id": making.get("mlflow_run_id"), "started": making.get("started"),
+        "started": making.get("started"),
         "finished": making.get("finished"), "seconds": seconds,
         "core_seconds": None if seconds is None else seconds * workers * resources.get("cpus", 1),
         "gpu_seconds": None if seconds is None else seconds * workers * resources.get("gpus", 0),

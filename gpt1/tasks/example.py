@@ -49,6 +49,44 @@ def read_examples(path: Path) -> Iterator[Example]:
             yield _parse(line, f"{path.name}, line {number}")
 
 
+def read_plain_examples(path: Path) -> list[Example]:
+    """The examples to predict for in a file that people write.
+
+    `.jsonl`: an object a line with `texts` (a list, or one string) and, for multiple choice,
+    `choices`; `id` if there is one. Any other file: a line an example, its texts separated by tabs.
+    UserError names the file and the row.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: cannot be read as UTF-8 text ({error}); choose another file with --file"
+        ) from error
+    rows = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not rows:
+        raise UserError(f"{path}: no examples found; write one per line")
+    if path.suffix == ".jsonl":
+        return [_parse_plain(line, number, path) for number, line in rows]
+    return [Example(str(number), tuple(line.rstrip("\r").split("\t"))) for number, line in rows]
+
+
+def _parse_plain(line: str, number: int, path: Path) -> Example:
+    try:
+        row = json.loads(line)
+        texts, choices = row["texts"], row.get("choices", [])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}, row {number}: expected a JSON object with `texts` ({error!r})"
+        ) from error
+    texts = [texts] if isinstance(texts, str) else texts
+    for strings in (texts, choices):
+        if not isinstance(strings, list) or not all(isinstance(one, str) for one in strings):
+            raise UserError(
+                f"{path}, row {number}: expected lists of strings for `texts` and `choices`"
+            )
+    return Example(str(row.get("id", number)), tuple(texts), tuple(choices))
+
+
 def _parse(line: str, where: str) -> Example:
     try:
         row = json.loads(line)

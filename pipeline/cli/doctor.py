@@ -1,11 +1,8 @@
-"""`gpt1 doctor`: looks at this machine and says, for each finding that would stop or slow a run,
-how to fix it.
-"""
+"""`gpt1 doctor`: checks this machine for what would stop or slow a run, and says how to fix it."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import platform
 import resource
@@ -13,37 +10,40 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
 from gpt1.errors import UserError
 from pipeline.cli.options import Json
-from pipeline.execution.ray_access import OTHER_FOLDER, temporary_folder
+from pipeline.cli.output import format_table, print_json
+from pipeline.execution.addresses import without_password
+from pipeline.execution.ray_access import OTHER_FOLDER, temporary_folder, why_not_writable
 from pipeline.execution.ray_auth import auth_mode, user_token
+from pipeline.store.base import Store
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 GB = 1e9
 PYTHONS = ((3, 11), (3, 12))
 SHM_NEEDED, FILES_NEEDED, DISK_NEEDED, MEMORY_NEEDED = 0.5 * GB, 4096, 5 * GB, 6 * GB
-PORTS = ((5000, "gpt1 ui"), (8265, "Ray dashboard and job server"))
+PORTS = {5000: "gpt1 ui", 8265: "Ray dashboard and job server"}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """What a check found.
 
     `state`: ok, warn (a run works, or works slower) or fail (it does not); `fix`: what to do.
     """
 
     name: str
     state: str
-    found: str
+    detail: str
     fix: str = ""
 
 
@@ -57,32 +57,32 @@ def doctor(
 
     Exit status: 1 if something would stop a run.
     """
-    findings = [finding for look in LOOKS for finding in look(store)]
+    findings = [finding for check in CHECKS for finding in check(store)]
     if as_json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+        print_json([asdict(finding) for finding in findings])
     else:
-        width = max(len(finding.name) for finding in findings)
-        for finding in findings:
-            print(f"{finding.state:<4}  {finding.name:<{width}}  {finding.found}")
-            if finding.fix:
-                print(f"{'':<4}  {'':<{width}}  -> {finding.fix}")
+        rows: list[tuple[str, str, str]] = []
+        for one in findings:
+            rows.append((one.state, one.name, one.detail))
+            rows += [("", "", f"-> {one.fix}")] if one.fix else []
+        print(format_table(rows))
     raise typer.Exit(int(any(finding.state == FAIL for finding in findings)))
 
 
+def _finding(name: str, good: bool, detail: str, fix: str, otherwise: str = WARN) -> Finding:
+    return Finding(name, OK, detail) if good else Finding(name, otherwise, detail, fix)
+
+
 def _python(_: Path) -> Iterator[Finding]:
-    version, place = platform.python_version(), sys.executable
+    version = platform.python_version()
     if sys.version_info[:2] in PYTHONS:
-        yield Finding("Python", OK, f"{version} ({place})")
+        yield Finding("Python", OK, f"{version} ({sys.executable})")
     else:
-        yield Finding(
-            "Python", FAIL, f"{version}; expected 3.11 or 3.12",
-            "recreate the environment: make install PYTHON=python3.12",
-        )
+        fix = "recreate the environment: make install PYTHON=python3.12"
+        yield Finding("Python", FAIL, f"{version}; expected 3.11 or 3.12", fix)
 
 
 def _packages(_: Path) -> Iterator[Finding]:
-    from importlib import metadata
-
     for name in ("torch", "deepspeed", "ray", "mlflow"):
         try:
             yield Finding(name, OK, metadata.version(name))
@@ -91,11 +91,11 @@ def _packages(_: Path) -> Iterator[Finding]:
 
 
 def _cuda(_: Path) -> Iterator[Finding]:
-    cards = _nvidia_smi()
     if importlib.util.find_spec("torch") is None:
         return
     import torch
 
+    cards = _nvidia_smi()
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
         yield Finding("CUDA", OK, f"{torch.version.cuda}: {', '.join(names)}")
@@ -110,40 +110,32 @@ def _cuda(_: Path) -> Iterator[Finding]:
 
 
 def _nvidia_smi() -> str:
+    """The first GPU that the driver knows; empty where there is none."""
+    command = ["nvidia-smi", "-L"]
     try:
-        done = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return ""
-    return (
-        done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout.strip() else ""
-    )
+    return done.stdout.strip().partition("\n")[0]
 
 
 def _memory(_: Path) -> Iterator[Finding]:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = _cgroup_limit()
-    usable = min(total, limit) if limit else total
-    found = f"{usable / GB:.1f} GB" + (
-        f" (container limit; the machine has {total / GB:.1f} GB)" if usable < total else ""
-    )
-    low = usable < MEMORY_NEEDED
-    yield Finding(
-        "memory", WARN if low else OK, found,
-        "the demo needs about 6 GB; give the container more" if low else "",
-    )
+    usable = min(total, _cgroup_limit() or total)
+    detail = f"{usable / GB:.1f} GB"
+    if usable < total:
+        detail += f" (container limit; the machine has {total / GB:.1f} GB)"
+    fix = "the demo needs about 6 GB; give the container more"
+    yield _finding("memory", usable >= MEMORY_NEEDED, detail, fix)
     shm = Path("/dev/shm")
     if shm.is_dir():
         size = shutil.disk_usage(shm).total
-        low = size < SHM_NEEDED
         fix = (
             "start the container with --shm-size=2g; otherwise Ray keeps its objects on disk, which"
             " is slower"
-            if low
-            else ""
         )
-        yield Finding("shared memory", WARN if low else OK, f"{size / GB:.2f} GB in /dev/shm", fix)
+        detail = f"{size / GB:.2f} GB in /dev/shm"
+        yield _finding("shared memory", size >= SHM_NEEDED, detail, fix)
 
 
 def _cgroup_limit() -> int | None:
@@ -155,80 +147,67 @@ def _cgroup_limit() -> int | None:
 
 def _files(_: Path) -> Iterator[Finding]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = "none" if hard == resource.RLIM_INFINITY else hard
     if soft == resource.RLIM_INFINITY or soft >= FILES_NEEDED:
         yield Finding("open files", OK, f"limit {soft}")
         return
-    fix = f"ulimit -n {FILES_NEEDED if hard == resource.RLIM_INFINITY else min(hard, 65536)}"
-    yield Finding(
-        "open files", WARN, f"limit {soft} (hard limit {most}); Ray needs {FILES_NEEDED}", fix
-    )
+    most, fix = ("none", FILES_NEEDED) if hard == resource.RLIM_INFINITY else (hard, hard)
+    detail = f"limit {soft} (hard limit {most}); Ray needs {FILES_NEEDED}"
+    yield Finding("open files", WARN, detail, f"ulimit -n {min(fix, 65536)}")
 
 
 def _store(store: Path) -> Iterator[Finding]:
-    place = store.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    if not place.is_dir():
-        yield Finding("store", FAIL, f"{place} is a file", "choose a folder with --store")
-        return
     try:
-        with tempfile.TemporaryFile(dir=place):
-            pass
-    except OSError as error:
-        yield Finding(
-            "store", FAIL, f"{place} is not writable ({error.strerror})",
-            "choose another folder with --store",
-        )
+        opened = Store.at(store)
+    except UserError as error:
+        yield Finding("store", FAIL, str(error), "choose another store with --store")
         return
-    yield Finding("store", OK, f"{place} is writable")
-    free = shutil.disk_usage(place).free
-    low = free < DISK_NEEDED
+    name, folder, option = "store", opened.root, "--store"
+    if not opened.shared:
+        yield Finding("store", OK, f"{opened.where} answers")
+        name, option = "cache", "GPT1_CACHE"
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    problem = why_not_writable(folder)
+    detail = f"{folder} {problem or 'is writable'}"
+    yield _finding(name, not problem, detail, f"choose another folder with {option}", FAIL)
+    free = shutil.disk_usage(folder).free
     fix = (
         "the demo writes 0.3 GB, and each checkpoint of the 117 M model about 1.4 GB; free up"
-        " space, or choose another disk with --store"
+        f" space, or choose another disk with {option}"
     )
-    yield Finding(
-        "disk", WARN if low else OK, f"{free / GB:.1f} GB free for the store", fix if low else ""
-    )
+    yield _finding("disk", free >= DISK_NEEDED, f"{free / GB:.1f} GB free for the {name}", fix)
 
 
 def _ray(_: Path) -> Iterator[Finding]:
-    folder, fault = temporary_folder()
-    if fault:
-        yield Finding("Ray folder", FAIL, f"{folder} {fault}", OTHER_FOLDER)
-    else:
-        yield Finding("Ray folder", OK, f"{folder} is writable")
+    folder, problem = temporary_folder()
+    detail = f"{folder} {problem or 'is writable'}"
+    yield _finding("Ray folder", not problem, detail, OTHER_FOLDER, FAIL)
     try:
         mode, token = auth_mode(), user_token()
     except UserError as error:
         yield Finding("Ray token", FAIL, str(error), "fix or unset the variable")
         return
+    detail = "yours" if mode and token else "each run creates its own"
     if mode == "disabled":
-        found = (
+        detail = (
             "none (RAY_AUTH_MODE=disabled); during a run, other users of this machine can run"
             " programs as you"
         )
-        yield Finding(
-            "Ray token", WARN, found, "unset RAY_AUTH_MODE, so that each run creates its own token"
-        )
-    else:
-        yield Finding("Ray token", OK, "yours" if mode and token else "each run creates its own")
+    fix = "unset RAY_AUTH_MODE, so that each run creates its own token"
+    yield _finding("Ray token", mode != "disabled", detail, fix)
 
 
 def _ports(_: Path) -> Iterator[Finding]:
-    for port, what in PORTS:
-        with closing(socket.socket()) as probe:
+    for port, server in PORTS.items():
+        fix = "gpt1 ui --port PORT" if port == 5000 else ""
+        with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
-                yield Finding(
-                    f"port {port}", WARN, f"in use ({what})",
-                    "gpt1 ui --port PORT" if port == 5000 else "",
-                )
+                yield Finding(f"port {port}", WARN, f"in use ({server})", fix)
             else:
-                yield Finding(f"port {port}", OK, f"free ({what})")
+                yield Finding(f"port {port}", OK, f"free ({server})")
 
 
 def _tracking(_: Path) -> Iterator[Finding]:
@@ -236,21 +215,22 @@ def _tracking(_: Path) -> Iterator[Finding]:
     if not uri:
         yield Finding("MLflow server", OK, "SQLite in the store (MLFLOW_TRACKING_URI is not set)")
         return
-    host, __, port = uri.partition("://")[2].partition("/")[0].rpartition("@")[2].partition(":")
+    shown = without_password(uri)
     try:
-        socket.create_connection(
-            (host, int(port or (443 if uri.startswith("https") else 80))), timeout=5
-        ).close()
+        parts = urlsplit(uri)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        if parts.scheme in ("http", "https"):
+            socket.create_connection((parts.hostname or "", port), timeout=5).close()
     except (OSError, ValueError) as error:
         fix = (
             "start it, or unset MLFLOW_TRACKING_URI; runs work without it, and `gpt1 track sync`"
             " sends their records later"
         )
-        yield Finding("MLflow server", WARN, f"{host}:{port} does not answer ({error})", fix)
+        yield Finding("MLflow server", WARN, f"{shown} does not answer ({error})", fix)
     else:
-        yield Finding("MLflow server", OK, f"{host}:{port} answers")
+        yield Finding("MLflow server", OK, f"{shown} answers")
 
 
-LOOKS: tuple[Callable[[Path], Iterator[Finding]], ...] = (
+CHECKS: tuple[Callable[[Path], Iterator[Finding]], ...] = (
     _python, _packages, _cuda, _memory, _files, _store, _ray, _ports, _tracking,
 )  # fmt: skip

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gpt1.errors import UserError
-from pipeline.cli.options import Json, RunOptions, flag, takes_run_options
+from pipeline.cli.options import Json, RunOptions, flag
+from pipeline.cli.output import format_table, print_json
 
 ADDRESS = "Job server of the cluster, such as http://127.0.0.1:8265."
 JobAddress = Annotated[
     str, typer.Option("--address", help=ADDRESS, envvar="RAY_API_SERVER_ADDRESS")
 ]
-Job = Annotated[
-    str, typer.Argument(help="Job ID, as printed by `gpt1 submit` and `gpt1 jobs`.")
-]
+Job = Annotated[str, typer.Argument(help="Job ID, as printed by `gpt1 submit` and `gpt1 jobs`.")]
 HERE = "http://127.0.0.1:8265"
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
-    for command in (submit, jobs, logs, stop):
-        app.command()(command)
-
-
-@takes_run_options
 def submit(
     options: RunOptions,
     address: JobAddress = HERE,
@@ -45,14 +38,15 @@ def submit(
 
     Exit status: that of the job's `gpt1 run`.
     """
-    from pipeline.execution.jobs import Order, address_of, submit_job
+    from pipeline.execution.jobs import JobSpec, address_of, submit_job
 
     workflow = options.read()
-    words = options.words(options.file.name, address_of(options.store))
-    order = Order(
-        options.file, words, workflow.profile, workflow.user_code, _environment(env or []), python
+    there = replace(options, file=Path(options.file.name), store=address_of(options.store))
+    variables = dict(map(_variable, env or ()))
+    spec = JobSpec(
+        options.file, there.to_args(), workflow.profile, workflow.user_code, variables, python
     )
-    raise typer.Exit(submit_job(address, order, detach))
+    raise typer.Exit(submit_job(address, spec, detach))
 
 
 def jobs(address: JobAddress = HERE, as_json: Json = False) -> None:
@@ -61,15 +55,13 @@ def jobs(address: JobAddress = HERE, as_json: Json = False) -> None:
 
     found = work.jobs(address)
     if as_json:
-        print(json.dumps(found, indent=1))
+        print_json(found)
         return
+    rows = []
     for job in found:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime((job["start"] or 0) / 1000))
-        print(
-            f"{job['job']}  {job['status']:<9}  {when}  {job['workflow']} {job['profile']}".rstrip()
-        )
-    if not found:
-        print(f"no gpt1 jobs at {address}")
+        rows.append((job["job"], job["status"], when, f"{job['workflow']} {job['profile']}"))
+    print(format_table(rows) if rows else f"no gpt1 jobs at {address}")
 
 
 def logs(job: Job, address: JobAddress = HERE) -> None:
@@ -95,9 +87,8 @@ def stop(
         print(f"job {job}: {work.wait_for_end(address, job)}")
 
 
-def _environment(pairs: list[str]) -> dict[str, str]:
-    found = dict(pair.partition("=")[::2] for pair in pairs)
-    for pair in pairs:
-        if "=" not in pair or pair.startswith("="):
-            raise UserError(f"--env {pair}: expected NAME=VALUE")
-    return found
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise UserError(f"--env {text}: expected NAME=VALUE")
+    return name, value

@@ -1,61 +1,132 @@
-"""Finding, in a store, what a shard's ids were made from: the records of shard, vocabulary,
-split, clean and ingest.
+"""`gpt1 trace`: from a token back to its book, its file, its place in the text, and the rules
+that cleaned it.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from gpt1.errors import UserError
+from pipeline.cli.options import Json, ReadOptions
+from pipeline.cli.output import print_json
+from pipeline.planning.last_run import RunArtifacts
 from pipeline.store.base import Store
-from pipeline.store.record import ArtifactRecord
+from pipeline.store.record import PARTS, ArtifactRecord
 from pipeline.store.snapshot import StoreSnapshot
 from stages.contract import Artifact
 
-_PARTS = "shard.parts"
+if TYPE_CHECKING:
+    from gpt1.data.sequences import SequenceSampler
+    from gpt1.data.shards import DocumentSpan
+
+_SHARD_PARTS = f"shard{PARTS}"
+_WIDTH = 200  # characters of text around a token
 
 
-def store_of(file: Path) -> Path:
-    """The store that a shard's file lies in. UserError when it lies in none."""
+def trace(
+    shard: Annotated[
+        str | None,
+        typer.Argument(help="Shard file or name (train/part-0003.arrow), or set (train)."),
+    ] = None,
+    offset: Annotated[
+        int | None, typer.Argument(help="Position of the token in the shard or set, from 0.")
+    ] = None,
+    step: Annotated[
+        int | None,
+        typer.Option("--step", help="Trace the batch of this pre-training step, from 1."),
+    ] = None,
+    sample: Annotated[
+        int | None, typer.Option("--sample", help="Only this sequence of the batch, from 0.")
+    ] = None,
+    *,
+    options: ReadOptions,
+    as_json: Json = False,
+) -> None:
+    """Trace a token or a training batch back to its source: book, file, offset, text, cleaning
+    rules.
+    """
+    if step is not None and shard is None:
+        rows = _trace_step(options.artifacts(), step, sample)
+    elif step is None and shard is not None and offset is not None:
+        rows = [_trace_offset(options, shard, offset)]
+    else:
+        raise UserError(
+            "trace: expected either a shard and an offset, such as `train/part-0003.arrow 1200`, or"
+            " --step"
+        )
+    if as_json:
+        print_json(rows)
+    else:
+        print("\n\n".join(map(_format, rows)))
+
+
+def _trace_offset(options: ReadOptions, shard: str, offset: int) -> dict[str, Any]:
+    from gpt1.data.provenance import book_at, book_of_set
+    from gpt1.data.shards import open_shard
+
+    file = Path(shard)
+    if file.is_file():
+        store = Store.existing(_store_of(file))
+        record, name = _record_with(store, file)
+    else:
+        artifacts, name = options.artifacts(), shard
+        store, record = artifacts.store, artifacts.choose("shard", ("shard",))
+    tracer = _Tracer(store, record)
+    if spans := tracer.spans(name):
+        return tracer.trace(TracedTokens(*book_of_set(spans, offset, name)))
+    known = [name for name in tracer.shard.files if name.endswith(".arrow")]
+    if name not in known:
+        raise UserError(
+            f"{shard}: no such file, set, or shard in {store.where}; expected one of: train,"
+            f" held_out, {', '.join(sorted(known)[:6])} …"
+        )
+    opened = open_shard(store.fetch(tracer.shard.file(name)))
+    spans = [span for span in tracer.spans(opened.set) if span.part == opened.part]
+    return tracer.trace(TracedTokens(*book_at(spans, offset, name)))
+
+
+def _trace_step(artifacts: RunArtifacts, step: int, sample: int | None) -> list[dict[str, Any]]:
+    record = artifacts.choose("pretrain", ("pretrain",))
+    settings = record.settings
+    if not 1 <= step <= settings["max_steps"]:
+        raise UserError(
+            f"--step {step}: expected a step of {record.cell}, 1 to {settings['max_steps']}"
+        )
+    batch = int(settings["batch_size"])
+    if sample is not None and not 0 <= sample < batch:
+        raise UserError(
+            f"--sample {sample}: expected a sequence of {record.cell}'s batch, 0 to {batch - 1}"
+        )
+    tracer = _Tracer(artifacts.store, _input_record(artifacts.store, record, "shard"))
+    sampler = tracer.sampler(settings)
+    counted, rows = sampler.kept(step - 1, batch), []
+    for number in range(batch) if sample is None else [sample]:
+        book, start = sampler.locate((step - 1) * batch + number)
+        tokens = TracedTokens(
+            sampler.shards.spans[book], start, sampler.length + 1, number, not counted[number]
+        )
+        rows.append(tracer.trace(tokens))
+    return rows
+
+
+def _store_of(file: Path) -> Path:
+    """The store that a shard's file is in. UserError when it is in none."""
     for folder in file.resolve().parents:
-        if folder.name == _PARTS:
+        if folder.name == _SHARD_PARTS:
             return folder.parent
     raise UserError(
-        f"{file}: not in a store (no folder {_PARTS} above it); give a file below STORE/{_PARTS},"
-        " or use --store"
+        f"{file}: not in a store (no folder {_SHARD_PARTS} above it); give a file below"
+        f" STORE/{_SHARD_PARTS}, or use --store"
     )
 
 
-@dataclass(frozen=True)
-class Origin:
-    """The artifacts behind one run of the shard stage."""
-
-    store: Store
-    shard: Artifact
-    vocabulary: Artifact
-    split: Artifact
-    clean: Artifact
-    ingest: Artifact | None
-
-    @staticmethod
-    def of(store: Store, record: ArtifactRecord) -> Origin:
-        """What the record of a shard stage leads to. UserError for an artifact that is gone."""
-        found = {
-            kind: input_record(store, record, kind) for kind in ("vocabulary", "split", "clean")
-        }
-        ingest = None
-        if found["clean"].identity.get("inputs", {}).get("ingest"):
-            ingest = input_record(store, found["clean"], "ingest").artifact()
-        return Origin(
-            store, record.artifact(), found["vocabulary"].artifact(), found["split"].artifact(),
-            found["clean"].artifact(), ingest,
-        )  # fmt: skip
-
-
-def record_with(store: Store, file: Path) -> tuple[ArtifactRecord, str]:
+def _record_with(store: Store, file: Path) -> tuple[ArtifactRecord, str]:
     """The newest record of a shard stage that lists the file, and the file's name there.
 
     UserError when none does.
@@ -71,10 +142,10 @@ def record_with(store: Store, file: Path) -> tuple[ArtifactRecord, str]:
     )
 
 
-def input_record(store: Store, record: ArtifactRecord, kind: str) -> ArtifactRecord:
+def _input_record(store: Store, record: ArtifactRecord, kind: str) -> ArtifactRecord:
     """The record of the input of that kind. UserError when it is gone from the store."""
-    prints = record.identity.get("inputs", {}).get(kind, [])
-    found = store.record(kind, prints[0]) if prints else None
+    fingerprints = record.identity.get("inputs", {}).get(kind, [])
+    found = store.record(kind, fingerprints[0]) if fingerprints else None
     if found is None:
         raise UserError(
             f"{store.where}: the {kind} input of {record.cell} is no longer in the store; rerun it"
@@ -82,19 +153,141 @@ def input_record(store: Store, record: ArtifactRecord, kind: str) -> ArtifactRec
     return found
 
 
-def record_of_book(
-    store: Store, artifact: Artifact | None, part: str, book: str
-) -> dict[str, Any] | None:
-    """The line about a book in the `records/` of clean or ingest; None where that stage keeps no
-    such line.
+@dataclass(frozen=True)
+class TracedTokens:
+    """One id to be traced: the book it is in, its index there, how many ids are asked for (a
+    sequence, or one), and whether the sequence is of a book excluded from the loss.
     """
-    if artifact is None:
+
+    span: DocumentSpan
+    index: int
+    length: int = 1
+    sample: int | None = None
+    excluded: bool = False
+
+
+class _Tracer:
+    """Traces ids of one run of the shard stage; tables and encoder are read once."""
+
+    def __init__(self, store: Store, record: ArtifactRecord) -> None:
+        """UserError where an artifact that the shards were made from is gone."""
+        from gpt1.corpus.split_table import read_split
+        from gpt1.data.shards import read_spans
+        from gpt1.text.encoder import TextEncoder
+        from gpt1.text.vocabulary import Vocabulary
+
+        self._store, self.shard = store, record.artifact()
+        self._vocabulary, split, clean = (
+            _input_record(store, record, kind) for kind in ("vocabulary", "split", "clean")
+        )
+        self._clean, self._ingest = clean.artifact(), None
+        if clean.identity.get("inputs", {}).get("ingest"):
+            self._ingest = _input_record(store, clean, "ingest").artifact()
+        learned = self._vocabulary.artifact()
+        folder = store.fetch_folder(learned, learned.under("encoder_bpe_")[0].name)
+        self._encoder = TextEncoder(Vocabulary.load(folder))
+        rows = read_split(store.fetch(split.artifact().file("split.parquet")))
+        self._ends = {row.book: row.tail_start for row in rows}
+        self._table = store.fetch(self.shard.file("books.parquet"))
+        self._spans = list(read_spans(self._table))
+
+    def spans(self, chosen: str) -> list[DocumentSpan]:
+        """The books of one set."""
+        return [span for span in self._spans if span.set == chosen]
+
+    def sampler(self, settings: Mapping[str, Any]) -> SequenceSampler:
+        """The sequences of a pre-training, as training makes them."""
+        from gpt1.data.sequences import SequenceSampler
+        from gpt1.data.shards import TokenShards
+
+        paths = [self._store.fetch(file) for file in self.shard.under("train/")]
+        shards = TokenShards.open(paths, self._table, "train", self._vocabulary.summary["sha256"])
+        excluded = settings.get("exclude_books", ())
+        return SequenceSampler(shards, int(settings["context"]), int(settings["seed"]), excluded)
+
+    def trace(self, traced: TracedTokens) -> dict[str, Any]:
+        """All that is known of one id or sequence."""
+        from gpt1.data.provenance import locate
+        from gpt1.data.shards import open_shard
+
+        span, first = traced.span, traced.index
+        name = f"{span.set}/{span.part}.arrow"
+        shard = open_shard(self._store.fetch(self.shard.file(name)))
+        ids = shard.ids[span.start : span.start + span.length].tolist()
+        text, tokens = self._text(span), self._encoder.vocabulary.tokens
+        place = locate(text, ids, first, self._encoder.encode, tokens)
+        window = self._encoder.decode(ids[first : first + traced.length])
+        return {
+            **({"sample": traced.sample} if traced.sample is not None else {}),
+            **({"excluded": True} if traced.excluded else {}), "book": span.book,
+            "title": span.title, "author": span.author, "source": span.source, "set": span.set,
+            "shard": name, "offset": span.start + first,
+            "token": {"id": ids[first], "text": tokens[ids[first]]},
+            "in_book": {"token": first, "of": span.length, "character": place.start,
+                "to": place.end, "exact": place.exact},
+            "text": place.around(text, _WIDTH),
+            **({"window": window} if traced.length > 1 else {}),
+            "ingest": self._line_of(self._ingest, span) if self._ingest else None,
+            "rules": (self._line_of(self._clean, span) or {}).get("rules"),
+        }  # fmt: skip
+
+    def _text(self, span: DocumentSpan) -> str:
+        """The text the ids were made from: the clean book up to its unseen tail."""
+        from gpt1.corpus.parts import read_books
+
+        file = self._store.fetch(self._clean.file(f"books/{span.part}.parquet"))
+        for book in read_books(file):
+            if book.id == span.book:
+                return book.text[: self._ends[book.id]]
+        raise UserError(
+            f"{span.book}: not in books/{span.part}.parquet of the clean stage; run `gpt1 run clean"
+            " --force`"
+        )
+
+    def _line_of(self, artifact: Artifact, span: DocumentSpan) -> dict[str, Any] | None:
+        """The line about a book in the `records/` of clean or ingest; None: there is none."""
+        files = artifact.under("records/")
+        for file in sorted(files, key=lambda file: Path(file.name).stem != span.part):
+            with self._store.fetch(file).open(encoding="utf-8") as lines:
+                for line in lines:
+                    row: dict[str, Any] = json.loads(line)
+                    if span.book in (row.get("book"), row.get("id")):
+                        return row
         return None
-    first = [file for file in artifact.under("records/") if Path(file.name).stem == part]
-    for file in [*first, *(file for file in artifact.under("records/") if file not in first)]:
-        with store.fetch(file).open(encoding="utf-8") as lines:
-            for line in lines:
-                row: dict[str, Any] = json.loads(line)
-                if book in (row.get("book"), row.get("id")):
-                    return row
-    return None
+
+
+def _format(row: Mapping[str, Any]) -> str:
+    at, token, rules = row["in_book"], row["token"], row["rules"]
+    names = ", ".join(filter(None, (row["title"], row["author"])))
+    place = (
+        f"token {at['token']:,} of {at['of']:,} in the book; characters {at['character']:,} to"
+        f" {at['to']:,} of its cleaned text"
+    )
+    if not at["exact"]:
+        place += " (approximate: ftfy fixes the beginning of the text differently)"
+    changes = "not recorded"
+    if rules is not None:
+        changes = ", ".join(f"{name} {number:,}" for name, number in rules.items()) or "none"
+    lines = {
+        "sample": row.get("sample"),
+        "loss": "none: pretrain.exclude_books has this book" if row.get("excluded") else None,
+        "book": f"{row['book']} ({names}), set {row['set']}",
+        "source": row["source"],
+        "read": _format_source(row["ingest"]) if row["ingest"] else None,
+        "token": f"{token['text']!r} (id {token['id']}) at {row['offset']:,} of {row['shard']}",
+        "place": place,
+        "rules": changes,
+        "text": row["text"],
+        "window": row.get("window"),
+    }
+    return "\n".join(f"{name:<8}{value}" for name, value in lines.items() if value is not None)
+
+
+def _format_source(record: Mapping[str, Any]) -> str:
+    """How ingest read the book's file, or the first of several."""
+    first, *others = record["files"]
+    more = f", and {len(others)} more files" if others else ""
+    return (
+        f"as {first['encoding']} ({first['how']}), {first['bytes']:,} bytes, sha256"
+        f" {first['sha256'][:12]}{more}"
+    )

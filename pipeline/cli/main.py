@@ -3,51 +3,34 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import platform
 import secrets
 import shlex
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from gpt1.errors import UserError
 from gpt1.wording import span
-from pipeline.cli import diff, doctor, jobs, streams
-from pipeline.cli import help_panels as panels
-from pipeline.cli import models as model
-from pipeline.cli import tasks as task_commands
-from pipeline.cli.describe import describe
+from pipeline.cli import inspect, jobs, models, streams, tasks
+from pipeline.cli.doctor import doctor
 from pipeline.cli.init import init
-from pipeline.cli.options import (
-    Assignments,
-    FileToRead,
-    Json,
-    Profile,
-    RunOptions,
-    Stages,
-    StoreOption,
-    flag,
-    read_workflow,
-    run_command,
-    store_words,
-    takes_run_options,
-)
+from pipeline.cli.inspect import print_plan
+from pipeline.cli.lineage import trace
+from pipeline.cli.options import RunOptions, StoreOption, run_command, store_words, with_options
 from pipeline.cli.pack import pack
-from pipeline.cli.path import path
-from pipeline.cli.trace import trace
 from pipeline.cli.verify import gc, verify
 from pipeline.execution.addresses import without_password
 from pipeline.execution.ray_access import prepare, set_environment
 from pipeline.execution.shutdown import GracefulShutdown, Interrupted
 from pipeline.planning.last_run import remember
-from pipeline.planning.planner import Entry, Plan, Selection, State, make_plan
+from pipeline.planning.planner import Plan, State, make_plan
 from pipeline.store.base import Store
 from pipeline.store.lease import HeldError
 from pipeline.store.record import DamagedArtifact
@@ -56,16 +39,24 @@ from pipeline.workflow.user_code import ROOT
 FAILED, INVALID, HELD, INTERRUPTED = 1, 2, 3, 130
 REPORT = "report.html"
 
+EPILOG = """First steps: `gpt1 doctor` checks this machine; `gpt1 run --profile demo` runs a \
+small version of everything, in minutes;
+`gpt1 status --explain` shows each stage's state and why; `gpt1 ui` shows the runs in MLflow.
+
+Commands that read the workflow take --profile, --set stage.key=value, --file, and --store \
+(or GPT1_STORE).
+Without the first three, read-only commands use those of the store's last run, and say so.
+`gpt1 run` resumes where it stopped. Exit status: 0 success, 1 a stage failed, 2 invalid input or \
+settings, 3 locked by another run, 130 interrupted.
+
+`gpt1 COMMAND --help` shows details; `gpt1 --version` shows the commit; `gpt1 --install-completion`
+sets up shell completion. docs/README.md lists the documentation."""
+
 app = typer.Typer(
     help="GPT-1, from raw books to the paper's table: run the workflow, see what ran and why,"
     " browse the results, use the models.",
-    no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, epilog=panels.EPILOG,
+    no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, epilog=EPILOG,
 )  # fmt: skip
-track = typer.Typer(help="Send pending MLflow records.", no_args_is_help=True)
-app.add_typer(track, name="track")
-for command in (trace, describe, verify, gc, pack, path, diff.diff, doctor.doctor, init):
-    app.command()(command)
-task_commands.add(app)
 
 CLUSTER = "Ray cluster to use: HOST:PORT or auto; default: start one on this machine."
 Address = Annotated[str | None, typer.Option("--address", help=CLUSTER, envvar="RAY_ADDRESS")]
@@ -93,8 +84,6 @@ def _options(version: Annotated[bool, VERSION] = False) -> None:
     """What `gpt1` itself takes."""
 
 
-@app.command()
-@takes_run_options
 def run(options: RunOptions, address: Address = None) -> None:
     """Run every stage that is missing or out of date.
 
@@ -114,7 +103,7 @@ def _plan_and_run(options: RunOptions, address: str | None, shutdown: GracefulSh
     if not options.dry_run:
         _check_report(plan, options)
     if options.dry_run:
-        _print_plan(plan)
+        print_plan(plan)
         return 0
     if not plan.to_run:
         with suppress(OSError):  # a store that is read only has all one asked for
@@ -140,9 +129,10 @@ def _check_report(plan: Plan, options: RunOptions) -> None:
 def _run(
     plan: Plan, address: str | None, repair_limit: float, shutdown: GracefulShutdown
 ) -> int:
-    from pipeline.cli.progress import Display
+    from pipeline.cli.progress import Display, RunProgress
     from pipeline.execution.cluster import ClusterLostError, RayCluster
-    from pipeline.execution.executor import Runner
+    from pipeline.execution.executor import Executor
+    from pipeline.tracking.run_tree import RunLog
 
     streams.make_lossy()
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
@@ -150,7 +140,9 @@ def _run(
     began = time.monotonic()
     try:
         cluster = RayCluster(address, plan.workflow.user_code)
-        outcome = Runner(plan, name, cluster, display, shutdown, repair_limit).run()
+        log = RunLog(lambda text: display.cell_line(plan.workflow.name, text))
+        observers = (RunProgress(display), log)
+        outcome = Executor(plan, name, cluster, observers, shutdown, repair_limit).run()
     except Interrupted:
         print("gpt1: interrupted; run the same command to resume", file=sys.stderr)
         return INTERRUPTED
@@ -206,110 +198,6 @@ def _print_done(plan: Plan) -> None:
     _print_places(plan, report)
 
 
-@app.command()
-def plan(
-    stages: Stages = None, file: FileToRead = None, profile: Profile = None,
-    assignments: Assignments = None, store: StoreOption = "store", as_json: Json = False,
-) -> None:
-    """Show what `run` would run, and why, without running anything."""
-    workflow = read_workflow(file, profile, assignments, store)
-    made = make_plan(workflow, Store.at(store), Selection(tuple(stages or ())))
-    _print_json(made) if as_json else _print_plan(made)
-
-
-@app.command()
-def status(
-    file: FileToRead = None,
-    profile: Profile = None,
-    assignments: Assignments = None,
-    store: StoreOption = "store",
-    as_json: Json = False,
-    explain: Annotated[
-        bool, flag("--explain", "Show each reason on its own line, and each job's rerun cost.")
-    ] = False,
-) -> None:
-    """Show each stage's state (done, stale, partial, stopped, failed, or new), why, and how long
-    it took."""
-    made = make_plan(read_workflow(file, profile, assignments, store), Store.at(store))
-    if explain and not as_json:
-        from pipeline.planning.cost import explained
-
-        print("\n".join(explained(made)))
-        return
-    _print_json(made) if as_json else _print_plan(made, everything=True)
-
-
-def _print_plan(plan: Plan, everything: bool = False) -> None:
-    width = max(len(cell) for cell in plan.entries)
-    for cell, entry in plan.entries.items():
-        if everything or entry.run or entry.notes:
-            print(f"{cell:<{width}}  {entry.state:<9}  {_why(entry)}".rstrip())
-    waiting = plan.to_run
-    known = [entry.cost for entry in waiting if entry.cost is not None]
-    cost = f"; {len(known)} of them took {span(sum(known))} last time" if known else ""
-    print(
-        f"{len(waiting)} of {len(plan.entries)} jobs to run{cost}"
-        if waiting
-        else "everything is up to date, nothing to run"
-    )
-
-
-def _why(entry: Entry) -> str:
-    cost = f" (took {span(entry.cost)})" if entry.cost is not None else ""
-    return (
-        "; ".join(reason for reason in [*entry.reasons, *entry.notes] if reason != entry.state)
-        + cost
-    )
-
-
-def _print_json(plan: Plan) -> None:
-    cells = [
-        {
-            "cell": entry.cell.id, "stage": entry.cell.uses, "state": str(entry.state),
-            "run": entry.run, "reasons": entry.reasons,
-            "notes": entry.notes, "fingerprint": entry.fingerprint, "seconds": entry.cost,
-            "digest": entry.artifact.digest if entry.artifact else None, "needs": entry.cell.needs,
-        }
-        for entry in plan.entries.values()
-    ]  # fmt: skip
-    print(
-        json.dumps(
-            {"workflow": plan.workflow.name, "profile": plan.workflow.profile, "cells": cells},
-            indent=1,
-        )
-    )
-
-
-@app.command()
-def graph(
-    file: FileToRead = None, profile: Profile = None, assignments: Assignments = None,
-    store: StoreOption = "store",
-    svg: Annotated[Path | None, typer.Option("--svg", help="Write an SVG to this file.")] = None,
-    mermaid: Annotated[bool, flag("--mermaid", "Print Mermaid source.")] = False,
-) -> None:
-    """Draw the workflow with the state of each stage."""
-    from pipeline.cli import graph as drawing
-
-    made = make_plan(read_workflow(file, profile, assignments, store), Store.at(store))
-    cells: list[Any] = [
-        (entry.cell.id, str(entry.state), entry.cell.needs) for entry in made.entries.values()
-    ]
-    if svg is not None:
-        svg.write_text(drawing.as_svg(cells, _costs(made)), encoding="utf-8")
-        print(f"wrote {svg}")
-        return
-    print(drawing.as_mermaid(cells) if mermaid else drawing.as_text(cells), end="")
-
-
-def _costs(plan: Plan) -> dict[str, list[str]]:
-    """What making each stage's cells took, in words, by stage."""
-    found: dict[str, list[float]] = {}
-    for entry in plan.entries.values():
-        found.setdefault(entry.cell.node, []).append(entry.cost or 0.0)
-    return {stage: [span(sum(seconds))] if any(seconds) else [] for stage, seconds in found.items()}
-
-
-@app.command()
 def ui(
     store: StoreOption = "store",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -318,25 +206,63 @@ def ui(
     """Browse the store's runs in MLflow, until interrupted."""
     from pipeline.cli.ui import serve
 
-    serve(Store.at(store).root, host, port)
+    serve(Store.existing(store), host, port)
 
 
-@track.command("sync")
 def track_sync(store: StoreOption = "store") -> None:
-    """Send the records that the MLflow server has not acknowledged yet."""
-    from pipeline.tracking.tracker import sync
+    """Send MLflow all runs that it does not have completely, such as those of another server."""
+    from pipeline.tracking.exporter import sync
 
     synced = sync(Store.existing(store), info=lambda line: print(f"gpt1: {line}", file=sys.stderr))
-    print(
-        f"{synced.sent} records sent, {synced.left} left"
-        + (f": {synced.trouble}" if synced.trouble else "")
-    )
-    raise typer.Exit(int(synced.left > 0))
+    trouble = f": {synced.trouble}" if synced.trouble else ""
+    print(f"{synced.sent} runs sent, {synced.left} left{trouble}")
+    raise typer.Exit(int(bool(trouble)))
 
 
-model.add_to(app)
-jobs.add_to(app)
-panels.arrange(app)
+COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
+    "Run the workflow": {
+        "run": run, "plan": inspect.plan, "submit": jobs.submit, "jobs": jobs.jobs,
+        "logs": jobs.logs, "stop": jobs.stop, "pack": pack,
+    },
+    "Inspect it": {
+        "status": inspect.status, "graph": inspect.graph, "path": inspect.path,
+        "diff": inspect.diff, "trace": trace, "describe": inspect.describe, "verify": verify,
+        "ui": ui, "track sync": track_sync,
+    },
+    "Use the models": {
+        "generate": models.generate, "predict": models.predict, "perplexity": models.perplexity,
+        "import openai": models.import_openai, "import hf": models.import_hf,
+        "export hf": models.export_hf, "export openai": models.export_openai,
+        "export mlflow": models.export_mlflow,
+    },
+    "Set up": {
+        "init": init, "doctor": doctor, "tasks": tasks.list_tasks, "data get": tasks.get_data,
+        "gc": gc,
+    },
+}  # fmt: skip
+"""By the panels of the help page, in its order."""
+
+GROUPS = {
+    "track": "Fill MLflow from the store.",
+    "import": "Convert published weights to a checkpoint.",
+    "export": "Convert a checkpoint to another format.",
+    "data": "Get the tasks' files.",
+}
+
+
+def _register_commands() -> None:
+    groups: dict[str, typer.Typer] = {}
+    for panel, commands in COMMANDS.items():
+        for name, command in commands.items():
+            group, _, own = name.rpartition(" ")
+            if group and group not in groups:
+                groups[group] = typer.Typer(help=GROUPS[group], no_args_is_help=True)
+                app.add_typer(groups[group], name=group, rich_help_panel=panel)
+            place = groups[group].command(own) if group else app.command(own, rich_help_panel=panel)
+            place(with_options(command))
+
+
+_register_commands()
 
 
 def _leave_working_directory() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from pipeline.store.base import Store
 from pipeline.store.record import ArtifactRecord
 from pipeline.store.snapshot import StoreSnapshot
 from stages.contract import Artifact
+from stages.export import HEAD_CONFIG
 
 if TYPE_CHECKING:
     from gpt1.report.sources import Source
@@ -23,19 +25,28 @@ if TYPE_CHECKING:
     from gpt1.weights.checkpoint import Checkpoint
 
 KINDS = ("pretrain", "given", "finetune", "export")
-HEAD_CONFIG = "head.json"
 
 
 @dataclass(frozen=True)
-class Found:
-    """A checkpoint, the cells that a card tells of, and what it is called in messages."""
+class ResolvedModel:
+    """A checkpoint, what it is called in messages, and how to get the cells its card is about."""
 
     checkpoint: Checkpoint
-    sources: Sequence[Source]
     name: str
+    sources: Callable[[], Sequence[Source]] = tuple
+
+    def export(self, folder: Path, license: str = "") -> None:
+        """Write it in transformers' format, with a model card."""
+        from gpt1.report.model_card import model_card
+        from gpt1.report.model_index import Publication
+        from gpt1.weights.hf import export
+
+        one, publication = self.checkpoint, Publication(license=license)
+        card = model_card(one.model.config, one.vocabulary, self.sources(), one.tuned, publication)
+        export(folder, one.model, one.vocabulary, card, one.tuned)
 
 
-def find(where: str, artifacts: Callable[[], RunArtifacts]) -> Found:
+def resolve_model(where: str, artifacts: Callable[[], RunArtifacts]) -> ResolvedModel:
     """The checkpoint called `where`: a folder's path, or a cell of `artifacts`, which is called
     when there is no such folder.
 
@@ -44,7 +55,7 @@ def find(where: str, artifacts: Callable[[], RunArtifacts]) -> Found:
     from gpt1.weights.checkpoint import load_checkpoint
 
     if Path(where).is_dir():
-        return Found(load_checkpoint(Path(where)), (), where)
+        return ResolvedModel(load_checkpoint(Path(where)), where)
     cell, _, step = where.partition("@")
     try:
         found = artifacts()
@@ -55,38 +66,30 @@ def find(where: str, artifacts: Callable[[], RunArtifacts]) -> Found:
         ) from None
     artifact, store = record.artifact(), found.store
     if artifact.stage == "export":
-        return Found(load_checkpoint(store.fetch_folder(artifact, "hf/config.json")), (), where)
-    return Found(_load(store, record, artifact, step), _sources(found, record, step), where)
+        checkpoint = load_checkpoint(store.fetch_folder(artifact, "hf/config.json"))
+        return ResolvedModel(checkpoint, where)
+    checkpoint = _load(store, record, artifact, step)
+    return ResolvedModel(checkpoint, where, partial(_sources, found, record, step))
 
 
-def kept(task: str, found: RunArtifacts) -> str:
+def finetuned_job(task: str, found: RunArtifacts) -> str:
     """A task's first fine-tuned job with weights, of variant `full` where there is one.
 
     UserError when none has.
     """
     records = [record for cell in found.of_kind(("finetune",)) if (record := found.record(cell))]
-    of_task = [record for record in records if record.settings["task"] == task]
-    with_weights = [record for record in of_task if HEAD_CONFIG in record.files]
-    if with_weights:
-        return str(
-            min(
-                with_weights, key=lambda record: record.settings.get("variant", "full") != "full"
-            ).cell
-        )
+    with_weights = [record for record in records if HEAD_CONFIG in record.files]
+    jobs = [record for record in with_weights if record.settings["task"] == task]
+    if jobs:
+        return min(jobs, key=lambda record: record.settings.get("variant", "full") != "full").cell
     what = f"no finished fine-tuned job of {task!r}"
-    if of_task:
-        what = f"{counted(len(of_task), 'fine-tuned job')} of {task!r}, none with weights"
-    tasks = (
-        ", ".join(
-            sorted(
-                {record.settings["task"] for record in records if HEAD_CONFIG in record.files}
-            )
-        )
-        or "none"
-    )
+    if count := sum(record.settings["task"] == task for record in records):
+        what = f"{counted(count, 'fine-tuned job')} of {task!r}, none with weights"
+    tasks = sorted({record.settings["task"] for record in with_weights})
     raise UserError(
-        f"{found.name}: {what} (tasks with weights: {tasks}); rerun finetune with that run's"
-        " options and --set finetune.keep_model=true, or choose a folder or job with --model"
+        f"{found.name}: {what} (tasks with weights: {', '.join(tasks) or 'none'}); rerun finetune"
+        " with that run's options and --set finetune.keep_model=true, or choose a folder or job"
+        " with --model"
     )
 
 
@@ -99,12 +102,10 @@ def _load(store: Store, record: ArtifactRecord, artifact: Artifact, step: str) -
     if step:
         name = f"snapshots/step-{int(step):08d}.safetensors" if step.isdigit() else step
     if name not in artifact.files:
-        snapshots = ", ".join(
-            str(int(file.name[15:23])) for file in artifact.under("snapshots/step-")
-        )
+        steps = [str(int(file.name[15:23])) for file in artifact.under("snapshots/step-")]
         raise UserError(
             f"{artifact.cell}: {name} was not kept (finetune keeps it with `keep_model: true`);"
-            f" snapshots: {snapshots or 'none'}"
+            f" snapshots: {', '.join(steps) or 'none'}"
         )
     model = load_model(store.fetch(artifact.file(name)))
     vocabulary = _vocabulary(store, record, artifact)
@@ -120,23 +121,20 @@ def _vocabulary(store: Store, record: ArtifactRecord, artifact: Artifact) -> Voc
     from gpt1.text.vocabulary import Vocabulary
 
     inputs = [
-        store.artifact(kind, print_)
-        for print_ in record.inputs.values()
+        store.artifact(kind, fingerprint)
+        for fingerprint in record.inputs.values()
         for kind in ("vocabulary", "given")
     ]
-    for item in (artifact, *inputs):
-        encoder = item.under("encoder_bpe_") if item else []
-        if item and encoder:
-            return Vocabulary.read(
-                store.fetch(encoder[0]), store.fetch(item.under("vocab_")[0])
-            )
+    for source in filter(None, (artifact, *inputs)):
+        if files := source.under("encoder_bpe_"):
+            return Vocabulary.load(store.fetch_folder(source, files[0].name))
     raise UserError(
         f"{artifact.cell}: its vocabulary is no longer in the store; rerun the vocabulary stage"
     )
 
 
 def _sources(found: RunArtifacts, own: ArtifactRecord, step: str) -> list[Source]:
-    """What a card tells of: the cell, those it was made from, their audit and, of a language model,
+    """What a card is about: the cell, those it was made from, their audit and, of a language model,
     its scores on tasks.
 
     Audit and scores are the run's: those of other runs were made with other settings or other task
@@ -151,23 +149,20 @@ def _sources(found: RunArtifacts, own: ArtifactRecord, step: str) -> list[Source
     records = {
         record.fingerprint: record for kind in kinds for record in snapshot.records(kind)
     } | {own.fingerprint: own}
-    behind: list[str] = []
+    chosen: dict[str, ArtifactRecord] = {}
     waiting = [own.fingerprint]
     while waiting:
-        if (fingerprint := waiting.pop()) in records and fingerprint not in behind:
-            behind.append(fingerprint)
+        if (fingerprint := waiting.pop()) in records and fingerprint not in chosen:
+            chosen[fingerprint] = records[fingerprint]
             waiting += records[fingerprint].inputs.values()
-    scored = ("finetune", "zero_shot") if own.stage != "finetune" else ()
-    behind += [
-        record.fingerprint
-        for record in records.values()
-        if f"{record.stage}/{record.fingerprint}" in places
-        and (
-            (record.stage == "audit" and set(behind) >= set(record.inputs.values()))
-            or (record.stage in scored and own.fingerprint in record.inputs.values())
-        )
-    ]
-    sources = [source_of(records[fingerprint].artifact(), store.fetch) for fingerprint in behind]
+    lineage, scored = set(chosen), ("finetune", "zero_shot") if own.stage != "finetune" else ()
+    for fingerprint, record in records.items():
+        inputs = set(record.inputs.values())
+        audits = record.stage == "audit" and inputs <= lineage
+        scores = record.stage in scored and own.fingerprint in inputs
+        if (audits or scores) and f"{record.stage}/{fingerprint}" in places:
+            chosen[fingerprint] = record
+    sources = [source_of(record.artifact(), store.fetch) for record in chosen.values()]
     if step:
         sources = [
             replace(sources[0], summary={}, files={}),

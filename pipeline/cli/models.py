@@ -4,68 +4,56 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 import sys
 from collections.abc import Callable
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import unquote
 
 import typer
 
 from gpt1.errors import UserError
-from pipeline.cli.atomic_dir import new_folder
-from pipeline.cli.options import (
-    WORKFLOW_HELP,
-    Assignments,
-    FileToRead,
-    Profile,
-    StoreOption,
-    flag,
-    profiles,
-    read_artifacts,
-)
+from pipeline.cli.options import PROFILES, WORKFLOW_HELP, ReadOptions, flag
+from pipeline.cli.output import new_folder
 from pipeline.planning.last_run import RunArtifacts
 
 if TYPE_CHECKING:
+    from gpt1.model.gpt import GPT
+    from gpt1.text.vocabulary import Vocabulary
     from gpt1.weights.checkpoint import Checkpoint
 
 WHERE = (
     "Checkpoint folder, or job of the last run: pretrain, pretrain@300 (a snapshot),"
     " finetune[task=rte,seed=1]."
 )
-Out = Annotated[
-    Path, typer.Option("--out", "-o", help="Folder to write; must be new or empty.")
-]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write; must be new or empty.")]
 Where = Annotated[str, typer.Argument(help=WHERE, metavar="CHECKPOINT")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, or cuda.")]
-Json = Annotated[bool, flag("--json", "Print JSON Lines.")]
-LongProfile = Annotated[
-    str | None,
-    typer.Option("--profile", help="Workflow profile.", autocompletion=profiles),
-]
-WorkflowToRead = Annotated[Path | None, typer.Option("--workflow", help=WORKFLOW_HELP)]
-
-importing = typer.Typer(
-    help="Convert published weights to a checkpoint.", no_args_is_help=True
-)
-exporting = typer.Typer(help="Convert a checkpoint to another format.", no_args_is_help=True)
+JsonLines = Annotated[bool, flag("--json", "Print JSON Lines.")]
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
-    app.add_typer(importing, name="import")
-    app.add_typer(exporting, name="export")
-    for command in (generate, predict, perplexity):
-        app.command()(command)
+@dataclass(frozen=True)
+class GenerateOptions(ReadOptions):
+    """The same, but `-p` is a prompt."""
+
+    profile: Annotated[
+        str | None, typer.Option("--profile", help="Workflow profile.", autocompletion=PROFILES)
+    ] = None
 
 
-@importing.command("openai")
+@dataclass(frozen=True)
+class PredictOptions(ReadOptions):
+    """The same, but `--file` is a file of examples."""
+
+    file: Annotated[Path | None, typer.Option("--workflow", help=WORKFLOW_HELP)] = None
+
+
 def import_openai(
     folder: Annotated[
-        Path,
-        typer.Argument(help="Folder of params_*.npy, params_shapes.json, and the vocabulary."),
+        Path, typer.Argument(help="Folder of params_*.npy, params_shapes.json, and the vocabulary.")
     ],
     out: Out,
 ) -> None:
@@ -75,7 +63,6 @@ def import_openai(
     _write_import(*read_openai(folder), out)
 
 
-@importing.command("hf")
 def import_hf(
     name: Annotated[
         str, typer.Argument(help="transformers folder, or a model in the local Hub cache.")
@@ -91,7 +78,6 @@ def import_hf(
         print(f"skipped the task heads, as a language model has none: {', '.join(heads)}")
 
 
-@exporting.command("hf")
 def export_hf(
     where: Where,
     out: Out,
@@ -101,84 +87,60 @@ def export_hf(
             help="License for the model card, as spelled on the Hugging Face Hub (`cc-by-4.0`)."
         ),
     ] = "",
-    file: FileToRead = None,
-    profile: Profile = None,
-    assignments: Assignments = None,
-    store: StoreOption = "store",
+    *,
+    options: ReadOptions,
 ) -> None:
     """Export a folder that transformers loads, with a model card."""
     from gpt1.report.licenses import check_license
-    from gpt1.report.model_card import model_card
-    from gpt1.report.model_index import Publication
-    from gpt1.weights.hf import export, hf_class
-    from pipeline.cli.model_lookup import find
+    from gpt1.weights.hf import hf_class
+    from pipeline.cli.model_lookup import resolve_model
 
-    publication = Publication(license=check_license(license))
-    found = find(where, partial(read_artifacts, file, profile, assignments, store))
-    one = found.checkpoint
-    card = model_card(one.model.config, one.vocabulary, found.sources, one.tuned, publication)
+    check_license(license)
+    model = resolve_model(where, options.artifacts)
     with new_folder(out, f"--out {out}") as folder:
-        export(folder, one.model, one.vocabulary, card, one.tuned)
-    print(f"{found.name} for {hf_class(one.tuned)}: {out}")
+        model.export(folder, license)
+    print(f"{model.name} for {hf_class(model.checkpoint.tuned)}: {out}")
 
 
-@exporting.command("openai")
-def export_openai(
-    where: Where, out: Out, file: FileToRead = None, profile: Profile = None,
-    assignments: Assignments = None, store: StoreOption = "store",
-) -> None:
+def export_openai(where: Where, out: Out, options: ReadOptions) -> None:
     """Export the ten .npy files of OpenAI's 2018 release."""
     from gpt1.weights.openai import write_openai
-    from pipeline.cli.model_lookup import find
+    from pipeline.cli.model_lookup import resolve_model
 
-    found = find(where, partial(read_artifacts, file, profile, assignments, store))
+    model = resolve_model(where, options.artifacts)
     with new_folder(out, f"--out {out}") as folder:
-        write_openai(folder, found.checkpoint.model, found.checkpoint.vocabulary)
-    print(f"{found.name} in OpenAI's format: {out}")
+        write_openai(folder, model.checkpoint.model, model.checkpoint.vocabulary)
+    print(f"{model.name} in OpenAI's format: {out}")
 
 
-@exporting.command("mlflow")
-def export_mlflow(
-    where: Where, out: Out, file: FileToRead = None, profile: Profile = None,
-    assignments: Assignments = None, store: StoreOption = "store",
-) -> None:
+def export_mlflow(where: Where, out: Out, options: ReadOptions) -> None:
     """Export a folder for `mlflow models serve`."""
-    from gpt1.report.model_card import model_card
-    from gpt1.weights.hf import export
-    from pipeline.cli.model_lookup import find
+    from pipeline.cli.model_lookup import resolve_model
     from pipeline.tracking.model_registry import write_mlflow_model
 
     path = str(out.absolute())
-    if (
-        "#" in path or unquote(path) != path
-    ):  # MLflow's reader takes the path for an address a second time
+    if "#" in path or unquote(path) != path:  # MLflow reads the path as an address once more
         raise UserError(
             f"--out {out}: MLflow cannot load a model from a path with `#` or an escape such as"
             " `%20`; choose another folder"
         )
-    found = find(where, partial(read_artifacts, file, profile, assignments, store))
-    one = found.checkpoint
-    card = model_card(one.model.config, one.vocabulary, found.sources, one.tuned)
-    with new_folder(out, f"--out {out}") as folder:
-        export(folder.with_name(f"{folder.name}-hf"), one.model, one.vocabulary, card, one.tuned)
-        try:
-            write_mlflow_model(folder, folder.with_name(f"{folder.name}-hf"))
-        finally:
-            shutil.rmtree(folder.with_name(f"{folder.name}-hf"))
-    serving = shlex.join(
-        [
-            "mlflow", "models", "serve", "--env-manager", "local", "--model-uri",
-            out.absolute().as_uri(),
-        ]
-    )
-    print(f"{found.name} for MLflow; serve it with: {serving}")
+    model = resolve_model(where, options.artifacts)
+    with (
+        new_folder(out, f"--out {out}") as folder,
+        TemporaryDirectory(prefix=f".{out.name}-", dir=folder.parent) as temporary,
+    ):
+        exported = Path(temporary, "hf")
+        model.export(exported)
+        write_mlflow_model(folder, exported)
+    command = ["mlflow", "models", "serve", "--env-manager", "local", "--model-uri"]
+    serving = shlex.join([*command, out.absolute().as_uri()])
+    print(f"{model.name} for MLflow; serve it with: {serving}")
 
 
 def generate(
     where: Where = "pretrain",
     prompt: Annotated[
-        list[str] | None,
-        typer.Option("--prompt", "-p", help="Text to continue. Repeatable."),
+        list[str] | None, typer.Option("--prompt", "-p", help="Text to continue. Repeatable.")
     ] = None,
     prompts: Annotated[
         Path | None, typer.Option("--prompts", help="File with one prompt per line.")
@@ -187,9 +149,7 @@ def generate(
         int, typer.Option("--tokens", "-n", help="Maximum number of tokens to generate.")
     ] = 60,
     temperature: Annotated[float, typer.Option(help="Sampling temperature; 0: greedy.")] = 0.8,
-    top_k: Annotated[
-        int, typer.Option(help="Sample from the k most likely tokens; 0: all.")
-    ] = 40,
+    top_k: Annotated[int, typer.Option(help="Sample from the k most likely tokens; 0: all.")] = 40,
     top_p: Annotated[
         float,
         typer.Option(help="Sample from the fewest tokens with this total probability; 1: all."),
@@ -201,15 +161,11 @@ def generate(
     stop_at_newline: Annotated[
         bool, flag("--stop-at-newline", "Stop at the first newline.")
     ] = False,
-    seed: Annotated[
-        int, typer.Option(help="Random seed; the same seed gives the same text.")
-    ] = 0,
-    file: FileToRead = None,
-    profile: LongProfile = None,
-    assignments: Assignments = None,
-    store: StoreOption = "store",
+    seed: Annotated[int, typer.Option(help="Random seed; the same seed gives the same text.")] = 0,
+    *,
+    options: GenerateOptions,
     device: Device = "auto",
-    as_json: Json = False,
+    as_json: JsonLines = False,
 ) -> None:
     """Generate text from prompts.
 
@@ -219,23 +175,19 @@ def generate(
 
     check_sampling(tokens, temperature, top_k, top_p, beams)
     texts = [*(prompt or []), *(_lines(prompts) if prompts else [])] or [""]
-    answerer = Answerer(
-        _load(where, partial(read_artifacts, file, profile, assignments, store), device)
-    )
-    stream = _Stream(answerer, texts[0]) if len(texts) == 1 and not beams and not as_json else None
-    found = answerer.generate(
+    answerer = Answerer(_load(where, options.artifacts, device))
+    streams = len(texts) == 1 and not beams and not as_json
+    on_token = _stream(texts[0], answerer.encoder.decode) if streams else None
+    continuations = answerer.generate(
         texts, tokens, temperature, top_k, top_p, beams, length_penalty, stop_at_newline, seed,
-        stream.token if stream else None,
-    )
-    if stream:
+        on_token,
+    )  # fmt: skip
+    if streams:
         print(flush=True)
         return
-    for given, text in zip(texts, found, strict=True):
-        print(
-            json.dumps({"prompt": given, "text": text}, ensure_ascii=False)
-            if as_json
-            else f"{given} {text}".strip()
-        )
+    for start, text in zip(texts, continuations, strict=True):
+        row = json.dumps({"prompt": start, "text": text}, ensure_ascii=False)
+        print(row if as_json else f"{start} {text}".strip())
 
 
 def predict(
@@ -248,7 +200,7 @@ def predict(
         list[str] | None,
         typer.Option("--choice", "-c", help="Answer choice (multiple choice). Repeatable."),
     ] = None,
-    file: Annotated[
+    examples: Annotated[
         Path | None,
         typer.Option(
             "--file", help="Examples: .jsonl with `texts` and `choices`, or tab-separated text."
@@ -258,83 +210,71 @@ def predict(
         str | None,
         typer.Option("--model", "-m", help=f"{WHERE} Default: the task's first with weights."),
     ] = None,
-    workflow: WorkflowToRead = None,
-    profile: Profile = None,
-    assignments: Assignments = None,
-    store: StoreOption = "store",
+    *,
+    options: PredictOptions,
     device: Device = "auto",
-    as_json: Json = False,
+    as_json: JsonLines = False,
 ) -> None:
     """Run a fine-tuned model on one example or a file of examples."""
     from gpt1.serve import Answerer
-    from gpt1.tasks.example import Example
+    from gpt1.tasks.example import Example, read_plain_examples
     from gpt1.tasks.table import task_named
-    from pipeline.cli.input_files import read_plain_examples
-    from pipeline.cli.model_lookup import kept
+    from pipeline.cli.model_lookup import finetuned_job
 
     if "." not in task:  # one of the user's is known by the model
         task_named(task)
-    if bool(text) == bool(file):
+    if bool(text) == bool(examples):
         raise UserError(
             "predict: expected one example with --text (and --choice), or a file of examples with"
             " --file"
         )
-    examples = (
-        read_plain_examples(file)
-        if file
-        else [Example("1", tuple(text or ()), tuple(choice or ()))]
-    )
-    artifacts = cache(partial(read_artifacts, workflow, profile, assignments, store))
-    answerer = Answerer(_load(model or kept(task, artifacts()), artifacts, device))
+    one = Example("1", tuple(text or ()), tuple(choice or ()))
+    rows = read_plain_examples(examples) if examples else [one]
+    artifacts = cache(options.artifacts)
+    answerer = Answerer(_load(model or finetuned_job(task, artifacts()), artifacts, device))
     tuned = answerer.checkpoint.tuned
     if tuned is None or tuned.task.name != task:
         found = f"fine-tuned for {tuned.task.name}" if tuned else "not fine-tuned"
         raise UserError(
             f"{model}: this model is {found}, expected one for {task}; choose another with --model"
         )
-    for row in answerer.predict(examples):
+    for row in answerer.predict(rows):
         shares = " ".join(f"{share:.3f}" for share in row["probabilities"])
-        print(
-            json.dumps(row, ensure_ascii=False)
-            if as_json
-            else f"{row['id']}\t{row['label']}\t{shares}".rstrip()
-        )
+        line = f"{row['id']}\t{row['label']}\t{shares}".rstrip()
+        print(json.dumps(row, ensure_ascii=False) if as_json else line)
 
 
 def perplexity(
     files: Annotated[list[Path], typer.Argument(help="UTF-8 text files.", metavar="FILE...")],
     model: Annotated[str, typer.Option("--model", "-m", help=WHERE)] = "pretrain",
     stride: Annotated[
-        int | None,
-        typer.Option(help="Tokens between window starts; default: half the context."),
+        int | None, typer.Option(help="Tokens between window starts; default: half the context.")
     ] = None,
-    file: FileToRead = None,
-    profile: Profile = None,
-    assignments: Assignments = None,
-    store: StoreOption = "store",
+    *,
+    options: ReadOptions,
     device: Device = "auto",
-    as_json: Json = False,
+    as_json: JsonLines = False,
 ) -> None:
     """Compute perplexity and bits per byte, for each file and in total.
 
     Bytes are counted in the file as it is, before cleaning.
     """
-    from gpt1.evaluate.texts import TextScore, text_score, total
+    from gpt1.evaluate.texts import text_score, total
     from gpt1.text.encoder import TextEncoder
 
     texts = {file: _text(file) for file in files}
-    found = _load(model, partial(read_artifacts, file, profile, assignments, store), device)
-    encoder, scores = TextEncoder(found.vocabulary), list[TextScore]()
-    for file, text in texts.items():
-        scores.append(
-            text_score(found.model, str(file), encoder.encode(text), len(text.encode()), stride)
-        )
+    checkpoint = _load(model, options.artifacts, device)
+    encode = TextEncoder(checkpoint.vocabulary).encode
+    scores = [
+        text_score(checkpoint.model, str(file), encode(text), len(text.encode()), stride)
+        for file, text in texts.items()
+    ]
     rows = [*scores, total(scores)] if len(scores) > 1 else scores
     for one in rows:
         values = {
             "file": one.name, "tokens": one.ids, "perplexity": one.perplexity,
             "bits_per_byte": one.bits_per_byte,
-        }
+        }  # fmt: skip
         line = (
             f"{one.name}\t{one.ids} tokens\tperplexity"
             f" {one.perplexity:.2f}\t{one.bits_per_byte:.3f} bits per byte"
@@ -342,40 +282,36 @@ def perplexity(
         print(json.dumps(values, ensure_ascii=False) if as_json else line)
 
 
-class _Stream:
-    """Prints a text as it grows."""
+def _stream(prompt: str, decode: Callable[[list[int]], str]) -> Callable[[int, int], None]:
+    """Print a prompt; returns what prints the rest of the text as it grows."""
+    ids: list[int] = []
+    print(f"{prompt} ".lstrip(), end="", flush=True)
 
-    def __init__(self, answerer: Any, prompt: str) -> None:
-        self._decode: Callable[[list[int]], str] = answerer.encoder.decode
-        self._ids: list[int] = []
-        self._shown = 0
-        print(f"{prompt} ".lstrip(), end="", flush=True)
+    def on_token(_: int, token: int) -> None:
+        printed = decode(ids) if ids else ""
+        ids.append(token)
+        print(decode(ids)[len(printed) :], end="", flush=True)
 
-    def token(self, _: int, token: int) -> None:
-        self._ids.append(token)
-        text = self._decode(self._ids)
-        print(text[self._shown :], end="", flush=True)
-        self._shown = len(text)
+    return on_token
 
 
 def _load(where: str, artifacts: Callable[[], RunArtifacts], device: str) -> Checkpoint:
     import torch
 
-    from pipeline.cli.model_lookup import find
+    from pipeline.cli.model_lookup import resolve_model
 
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device {device}: expected auto, cpu, or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no GPU; use --device cpu, or fix the driver")
-    found = find(where, artifacts).checkpoint
-    place = (
-        "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
-    )
-    (found.tuned.model if found.tuned else found.model).to(place)
-    return found
+    checkpoint = resolve_model(where, artifacts).checkpoint
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    (checkpoint.tuned.model if checkpoint.tuned else checkpoint.model).to(device)
+    return checkpoint
 
 
-def _write_import(model: Any, vocabulary: Any, out: Path) -> None:
+def _write_import(model: GPT, vocabulary: Vocabulary, out: Path) -> None:
     from gpt1.weights.checkpoint import Checkpoint, save_checkpoint
 
     with new_folder(out, f"--out {out}") as folder:
@@ -398,10 +334,8 @@ def _text(path: Path) -> str:
     try:
         return sys.stdin.read() if str(path) == "-" else path.read_bytes().decode("utf-8")
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); expected a text file"
-        ) from error
+        problem = f"cannot be read ({error.strerror}); expected a text file"
+        raise UserError(f"{path}: {problem}") from error
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: byte {error.start} is not UTF-8; convert the file first"
-        ) from error
+        problem = f"byte {error.start} is not UTF-8; convert the file first"
+        raise UserError(f"{path}: {problem}") from error

@@ -6,8 +6,8 @@ import functools
 import inspect
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -16,13 +16,14 @@ from typer.models import OptionInfo
 
 from gpt1.errors import UserError
 from pipeline.planning.last_run import RunArtifacts, describe_options, last_run, places
-from pipeline.planning.planner import Selection, make_plan
+from pipeline.planning.planner import Plan, Selection, make_plan
 from pipeline.store.base import Store
 from pipeline.workflow.expand import Workflow
 from pipeline.workflow.load import read
 from pipeline.workflow.schema import seconds
 
 WORKFLOW = Path("workflow.yaml")
+KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 
 
 def flag(name: str, help: str) -> Any:
@@ -30,84 +31,21 @@ def flag(name: str, help: str) -> Any:
     return typer.Option(name, help=help, metavar="")
 
 
-def profiles(context: typer.Context, incomplete: str) -> list[str]:
-    """The profiles of the workflow that begin so."""
-    return [name for name in _raw(context).get("profiles") or {} if name.startswith(incomplete)]
-
-
-def stages(context: typer.Context, incomplete: str) -> list[str]:
-    """The stages of the workflow that begin so."""
-    return [name for name in _raw(context).get("stages") or {} if name.startswith(incomplete)]
-
-
-def _raw(context: typer.Context) -> dict[str, Any]:
-    """The workflow as it is written; nothing where it cannot be read, because completion has
-    nobody to tell.
+def names_under(key: str) -> Callable[[typer.Context, str], list[str]]:
+    """Completion by the names under this key of the workflow; by none where it cannot be read,
+    because a shell that completes shows no errors.
     """
-    from pipeline.workflow.yaml_source import load
 
-    try:
-        return dict(load(context.params.get("file") or WORKFLOW).data)
-    except (UserError, OSError, TypeError, ValueError):
-        return {}
+    def complete(context: typer.Context, incomplete: str) -> list[str]:
+        from pipeline.workflow.yaml_source import load
 
+        try:
+            names = dict(load(context.params.get("file") or WORKFLOW).data).get(key) or {}
+        except (UserError, OSError, TypeError, ValueError):
+            return []
+        return [name for name in names if name.startswith(incomplete)]
 
-def read_workflow(
-    file: Path | None, profile: str | None, assignments: Sequence[str] | None, store: str
-) -> Workflow:
-    """The workflow of a command that only looks: by its options; without any, the last run's."""
-    if file is not None or profile is not None or assignments:
-        return read(file or WORKFLOW, profile, assignments or ())
-    try:
-        last = last_run(Store.existing(store))
-    except UserError:  # no store, or none that answers: for the command to say, where it needs one
-        last = None
-    if last is None:
-        return read(WORKFLOW)
-    if last.file is None or last.assignments is None:
-        why = "had a secret in --set, which is not recorded"
-        if last.file is None:
-            why = f"used {last.resolved}, which is gone"
-        advice = f"using {WORKFLOW}; to choose, give --file, --profile, and --set"
-        print(f"gpt1: the store's last run {why}; {advice}", file=sys.stderr)
-        return read(WORKFLOW)
-    print(f"gpt1: using {last} (the store's last run)", file=sys.stderr)
-    return read(last.file, last.profile, last.assignments)
-
-
-def read_artifacts(
-    file: Path | None, profile: str | None, assignments: Sequence[str] | None, store: str
-) -> RunArtifacts:
-    """What a command that only looks is to read: the artifacts of its options' plan; without
-    any, those of the last run.
-    """
-    opened = Store.existing(store)
-    if file is not None or profile is not None or assignments:
-        workflow = read(file or WORKFLOW, profile, assignments or ())
-        name = describe_options(workflow.file, profile, workflow.assignments)
-        return RunArtifacts(opened, places(make_plan(workflow, opened)), name)
-    last = last_run(opened)
-    if last is None:
-        raise UserError(
-            f"{opened.where}: no run is recorded in this store; start one with `gpt1 run`, or give"
-            " --profile or --set"
-        )
-    print(f"gpt1: using {last} (the store's last run)", file=sys.stderr)
-    return RunArtifacts(opened, last.cells, f"{last} (the store's last run)")
-
-
-def run_command(workflow: Workflow, store: Store, stage: str) -> str:
-    """The command that makes a stage of a workflow, as it is typed."""
-    words = ["gpt1", "run", stage]
-    words += [] if workflow.file == WORKFLOW else ["--file", str(workflow.file)]
-    words += ["--profile", workflow.profile] if workflow.profile else []
-    words += [word for assignment in workflow.assignments for word in ("--set", assignment)]
-    return shlex.join([*words, *store_words(store)])
-
-
-def store_words(store: Store) -> list[str]:
-    """The option that names a store, where it is not the usual one."""
-    return [] if store.root == Path("store").resolve() else ["--store", store.where]
+    return complete
 
 
 WORKFLOW_HELP = "Workflow file. Default, without --profile and --set: the last run's options."
@@ -119,38 +57,75 @@ StoreOption = Annotated[
     ),
 ]
 File = Annotated[Path, typer.Option("--file", "-f", help="Workflow file.")]
-FileToRead = Annotated[
-    Path | None,
-    typer.Option(
-        "--file", "-f", help=WORKFLOW_HELP,
-    ),
-]
+FileToRead = Annotated[Path | None, typer.Option("--file", "-f", help=WORKFLOW_HELP)]
+PROFILES, STAGES = names_under("profiles"), names_under("stages")
+PROFILE_HELP = "Workflow profile, such as demo."
 Profile = Annotated[
-    str | None,
-    typer.Option(
-        "--profile", "-p", help="Workflow profile, such as demo.", autocompletion=profiles
-    ),
+    str | None, typer.Option("--profile", "-p", help=PROFILE_HELP, autocompletion=PROFILES)
 ]
 Assignments = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Override a setting: stage.key=value. Repeatable."),
+    list[str] | None, typer.Option("--set", help="Override a setting: stage.key=value. Repeatable.")
 ]
-Stages = Annotated[
-    list[str] | None,
-    typer.Argument(
-        help="Stages or jobs to run, with what they need; default: all.",
-        autocompletion=stages,
-    ),
-]
-Start = Annotated[
-    str | None,
-    typer.Option("--from", help="Run this stage and everything downstream.", autocompletion=stages),
-]
-Only = Annotated[bool, flag("--only", "Run only the named stages, not what they need.")]
-Force = Annotated[
-    bool, flag("--force", "Rerun the named stages (or all), even if they are done.")
-]
+STAGES_HELP = "Stages or jobs to run, with what they need; default: all."
+Stages = Annotated[list[str] | None, typer.Argument(help=STAGES_HELP, autocompletion=STAGES)]
 Json = Annotated[bool, flag("--json", "Print JSON.")]
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What a command that only reads takes.
+
+    Without any of the first three it uses those of the store's last run, and says so.
+    """
+
+    file: FileToRead = None
+    profile: Profile = None
+    assignments: Assignments = None
+    store: StoreOption = "store"
+
+    @property
+    def chooses(self) -> bool:
+        """Whether they say which workflow, themselves."""
+        return self.file is not None or self.profile is not None or bool(self.assignments)
+
+    def workflow(self) -> Workflow:
+        """The workflow of these options."""
+        if self.chooses:
+            return read(self.file or WORKFLOW, self.profile, self.assignments or ())
+        try:
+            last = last_run(Store.existing(self.store))
+        except UserError:  # no store, or none that answers: a command that needs one says so
+            last = None
+        if last is None:
+            return read(WORKFLOW)
+        if last.problem:
+            advice = f"using {WORKFLOW}; to choose, give --file, --profile, and --set"
+            print(f"gpt1: the store's last run {last.problem}; {advice}", file=sys.stderr)
+            return read(WORKFLOW)
+        print(f"gpt1: using {last} (the store's last run)", file=sys.stderr)
+        return read(last.file or WORKFLOW, last.profile, last.assignments or ())
+
+    def plan(self, *stages: str) -> Plan:
+        """The plan of their workflow, or of these stages of it, for their store, which need not
+        be there yet.
+        """
+        return make_plan(self.workflow(), Store.at(self.store), Selection(stages))
+
+    def artifacts(self) -> RunArtifacts:
+        """The artifacts of the last run or, where these options choose a workflow, of its plan."""
+        store = Store.existing(self.store)
+        if self.chooses:
+            workflow = read(self.file or WORKFLOW, self.profile, self.assignments or ())
+            name = describe_options(workflow.file, self.profile, workflow.assignments)
+            return RunArtifacts(store, places(make_plan(workflow, store)), name)
+        last = last_run(store)
+        if last is None:
+            raise UserError(
+                f"{store.where}: no run is recorded in this store; start one with `gpt1 run`, or"
+                " give --profile or --set"
+            )
+        print(f"gpt1: using {last} (the store's last run)", file=sys.stderr)
+        return RunArtifacts(store, last.cells, f"{last} (the store's last run)")
 
 
 @dataclass(frozen=True)
@@ -162,22 +137,29 @@ class RunOptions:
     profile: Profile = None
     assignments: Assignments = None
     store: StoreOption = "store"
-    start: Start = None
-    only: Only = False
-    force: Force = False
-    dry_run: Annotated[bool, flag("--dry-run", "Print what would run, and why; run nothing.")] = (
-        False
-    )
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help="Run this stage and everything downstream.", autocompletion=STAGES
+        ),
+    ] = None
+    only: Annotated[
+        bool, flag("--only", "Run only the named stages, not what they need.")
+    ] = False
+    force: Annotated[
+        bool, flag("--force", "Rerun the named stages (or all), even if they are done.")
+    ] = False
+    dry_run: Annotated[
+        bool, flag("--dry-run", "Print what would run, and why; run nothing.")
+    ] = False
     code: Annotated[
         str,
         typer.Option("--code", help="If a stage's code has changed since it ran: warn or rerun."),
     ] = "warn"
-
     repair_limit: Annotated[
         str,
         typer.Option(
-            "--repair-limit",
-            help="Make damaged artifacts again if that takes at most this long.",
+            "--repair-limit", help="Make damaged artifacts again if that takes at most this long."
         ),
     ] = "1h"
 
@@ -203,44 +185,54 @@ class RunOptions:
             tuple(self.stages or ()), self.start, self.only, self.force, self.code == "rerun"
         )
 
-    def words(self, file: str, store: str) -> list[str]:
-        """The words that give `gpt1 run` these options, with another file and store."""
-        given = {**vars(self), "file": file, "store": store}
-        words: list[str] = []
+    def to_args(self) -> list[str]:
+        """The arguments that give `gpt1 run` these options."""
+        args: list[str] = []
         for name, annotation in get_type_hints(RunOptions, include_extras=True).items():
-            [option], value = annotation.__metadata__, given[name]
-            for one in (
-                (value if isinstance(value, list) else [value])
-                if value != getattr(RunOptions, name)
-                else ()
-            ):
-                words += (
-                    [str(option.default)] if isinstance(option, OptionInfo) else []
-                )  # Typer's place for the first name
-                words += [] if one is True else [str(one)]
-        return words
+            [option], value = annotation.__metadata__, getattr(self, name)
+            if value == getattr(RunOptions, name):
+                continue
+            for one in value if isinstance(value, list) else [value]:
+                if isinstance(option, OptionInfo):
+                    args.append(str(option.default))  # Typer's place for the first name
+                args += [] if one is True else [str(one)]
+        return args
 
 
-def takes_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """`command`, whose first parameter is a RunOptions, as Typer reads commands: with a
-    parameter for each option.
+def run_command(workflow: Workflow, store: Store, stage: str) -> str:
+    """The command that makes a stage of a workflow, as it is typed."""
+    options = RunOptions([stage], workflow.file, workflow.profile, list(workflow.assignments))
+    return shlex.join(["gpt1", "run", *options.to_args(), *store_words(store)])
+
+
+def store_words(store: Store) -> list[str]:
+    """The option that names a store, where it is not the usual one."""
+    return [] if store.root == Path("store").resolve() else ["--store", store.where]
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` as Typer reads commands: a parameter that is a dataclass of options becomes a
+    parameter for each of its fields.
     """
-    hints = get_type_hints(RunOptions, include_extras=True)
-    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-    shared = [
-        inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=getattr(RunOptions, name), annotation=hint
-        )
-        for name, hint in hints.items()
-    ]
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, Any] = {}
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        group = parameter.annotation
+        if not is_dataclass(group):
+            parameters.append(parameter.replace(kind=KEYWORD_ONLY))
+            continue
+        groups[parameter.name] = group
+        hints = get_type_hints(group, include_extras=True)
+        parameters += [
+            inspect.Parameter(name, KEYWORD_ONLY, default=default, annotation=hints[name])
+            for name, default in ((field.name, field.default) for field in fields(group))
+        ]
 
     @functools.wraps(command)
-    def with_options(**values: Any) -> None:
-        command(RunOptions(**{name: values.pop(name) for name in hints}), **values)
+    def run(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+        command(**values)
 
-    parameters = [
-        *shared,
-        *(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own),
-    ]
-    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return with_options
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return run

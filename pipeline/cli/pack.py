@@ -5,16 +5,17 @@ from __future__ import annotations
 import shlex
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from gpt1.errors import UserError
-from pipeline.cli.atomic_dir import new_folder
-from pipeline.cli.describe import made_artifacts
-from pipeline.cli.options import Assignments, FileToRead, Profile, StoreOption, read_workflow
+from pipeline.cli.inspect import done_artifacts
+from pipeline.cli.options import ReadOptions
+from pipeline.cli.output import new_folder
 from pipeline.store.base import Store
 from stages._tuning import Fetch, read_task_data
+from stages.contract import PackableFinetuning, PackableTraining
 
 if TYPE_CHECKING:
     from pipeline.workflow.expand import Cell, Workflow
@@ -25,17 +26,13 @@ RUN_FILE, OUTPUT = "run.json", "output"
 
 def pack(
     to: Annotated[
-        Path,
-        typer.Argument(help="Folder to write; must be new or empty.", metavar="FOLDER"),
+        Path, typer.Argument(help="Folder to write; must be new or empty.", metavar="FOLDER")
     ],
     cell: Annotated[
-        str | None,
-        typer.Option("--job", help="pretrain job to pack, if there are several."),
+        str | None, typer.Option("--job", help="pretrain job to pack, if there are several.")
     ] = None,
-    file: FileToRead = None,
-    profile: Profile = None,
-    assignments: Assignments = None,
-    store: StoreOption = "store",
+    *,
+    options: ReadOptions,
     parts: Annotated[
         int | None,
         typer.Option("--parts", min=1, help="Pack only the first N parts of the training text."),
@@ -46,17 +43,17 @@ def pack(
     ] = None,
 ) -> None:
     """Pack pre-training and fine-tuning, with their inputs, to run on a machine without Ray."""
-    workflow = read_workflow(file, profile, assignments, store)
+    workflow = options.workflow()
     chosen = _choose(workflow, cell)
-    made, fetch = made_artifacts(workflow, store), Store.existing(store).fetch
-    shards, vocabulary = (_upstream(chosen, kind, made) for kind in ("shard", "vocabulary"))
-    jobs = [] if tasks is False else _finetune_cells(workflow, chosen, made, required=tasks is True)
+    done, fetch = done_artifacts(workflow, options.store), Store.existing(options.store).fetch
+    shards, vocabulary = (_upstream(chosen, kind, done) for kind in ("shard", "vocabulary"))
+    jobs = [] if tasks is False else _finetune_cells(workflow, chosen, done, required=tasks is True)
     with new_folder(to, str(to)) as folder:
         _fill(fetch, folder, chosen, shards, vocabulary, parts)
         if jobs:
-            _fill_tasks(fetch, folder, jobs, int(vocabulary.summary["vocabulary"]), made)
-    there = len(shards.under("train/"))
-    less = f" ({min(parts, there)} of {there} parts of the training text)" if parts else ""
+            _fill_tasks(fetch, folder, jobs, int(vocabulary.summary["vocabulary"]), done)
+    total = len(shards.under("train/"))
+    less = f" ({min(parts, total)} of {total} parts of the training text)" if parts else ""
     config, tasks_config, model = (
         shlex.quote(f"{to.name}/{name}") for name in (RUN_FILE, "finetune.json", OUTPUT)
     )
@@ -86,31 +83,34 @@ def _fill(
         _copy(fetch(part), folder / part.name)
     parts_of_text = {Path(part.name).stem for part in train}
     copy_spans(fetch(shards.file("books.parquet")), folder / "books.parquet", parts_of_text)
-    for found in (*vocabulary.under("encoder_bpe_"), *vocabulary.under("vocab_")):
-        # Beside the weights to come: together they are a checkpoint
-        _copy(fetch(found), folder / OUTPUT / found.name)
-    for external_files in cell.stage.external_files(cell.settings):
-        _copy(external_files.path, folder / external_files.name)
+    for file in (*vocabulary.under("encoder_bpe_"), *vocabulary.under("vocab_")):
+        # Next to the weights to come: together they are a checkpoint
+        _copy(fetch(file), folder / OUTPUT / file.name)
+    for external_file in cell.stage.external_files(cell.settings):
+        _copy(external_file.path, folder / external_file.name)
     names = [part.name for part in train], [part.name for part in held_out]
-    run = _stage(cell).packed(cell.settings, folder / OUTPUT, *names)
+    stage = cast(PackableTraining, cell.stage)
+    run = stage.run_config(cell.settings, folder / OUTPUT, *names)
     (folder / RUN_FILE).write_text(run, encoding="utf-8")
 
 
 def _finetune_cells(
-    workflow: Workflow, pretrain: Cell, made: dict[str, Artifact], required: bool,
+    workflow: Workflow, pretrain: Cell, done: dict[str, Artifact], required: bool,
 ) -> list[Cell]:
-    """The finetune cells that need no model but `pretrain`'s and whose data and ids are made.
+    """The finetune cells that need no model but `pretrain`'s and whose data and ids are done.
 
     `required`: UserError where there is none, and where data or ids are missing.
     """
     found = []
     for cell in workflow.cells.values():
-        if cell.uses != "finetune" or cell.inputs["vocabulary"] != pretrain.inputs["vocabulary"]:
+        if not isinstance(cell.stage, PackableFinetuning):
+            continue
+        if cell.inputs["vocabulary"] != pretrain.inputs["vocabulary"]:
             continue
         if any(model != pretrain.id for model in cell.inputs.get("pretrain", ())):
             continue
         needed = [*cell.inputs["task_data"], *cell.inputs.get("encode", ())]
-        missing = [need for need in needed if need not in made]
+        missing = [need for need in needed if need not in done]
         if required and missing:
             raise UserError(
                 f"{cell.id} needs {missing[-1]}, which has not run yet; run "
@@ -127,7 +127,7 @@ def _finetune_cells(
 
 
 def _fill_tasks(
-    fetch: Fetch, folder: Path, cells: list[Cell], vocabulary: int, made: dict[str, Artifact],
+    fetch: Fetch, folder: Path, cells: list[Cell], vocabulary: int, done: dict[str, Artifact],
 ) -> None:
     """Write the tasks' examples and ids, test sets with public labels, and the jobs' settings."""
     from gpt1.tasks.finetune_packed import JOBS_FILE, TASKS_FOLDER, jobs_json
@@ -137,13 +137,16 @@ def _fill_tasks(
         task, data, ids = _task(cell), cell.inputs["task_data"][0], cell.inputs["encode"][0]
         if task not in packed:
             packed[task] = data, ids
-            _copy_task(fetch, made[data], made[ids], folder / TASKS_FOLDER / task)
+            _copy_task(fetch, done[data], done[ids], folder / TASKS_FOLDER / task)
         elif packed[task] != (data, ids):
             both = " and ".join(sorted({*packed[task], data, ids}))
             raise UserError(
                 f"{cell.id}: task {task} comes from {both}; keep one of each, or use --no-tasks"
             )
-    jobs = [_stage(cell).job(cell.settings, cell.id, vocabulary) for cell in cells]
+    jobs = [
+        cast(PackableFinetuning, cell.stage).job(cell.settings, cell.id, vocabulary)
+        for cell in cells
+    ]
     (folder / JOBS_FILE).write_text(jobs_json(jobs), encoding="utf-8")
 
 
@@ -161,13 +164,12 @@ def _task(cell: Cell) -> str:
     return settings.task
 
 
-def _stage(cell: Cell) -> Any:
-    """The cell's stage, with the methods of its own kind."""
-    return cell.stage
-
-
 def _choose(workflow: Workflow, name: str | None) -> Cell:
-    cells = {cell.id: cell for cell in workflow.cells.values() if cell.uses == "pretrain"}
+    cells = {
+        cell.id: cell
+        for cell in workflow.cells.values()
+        if isinstance(cell.stage, PackableTraining)
+    }
     if name in cells:
         return cells[name]
     if name is None and len(cells) == 1:
@@ -177,14 +179,14 @@ def _choose(workflow: Workflow, name: str | None) -> Cell:
     raise UserError(f"{workflow.file}: found {found}; choose one with --job (known: {known})")
 
 
-def _upstream(cell: Cell, kind: str, made: dict[str, Artifact]) -> Artifact:
+def _upstream(cell: Cell, kind: str, done: dict[str, Artifact]) -> Artifact:
     [upstream] = cell.inputs[kind]
-    if upstream not in made:
+    if upstream not in done:
         raise UserError(
             f"{upstream} has not run yet, so there is nothing to pack; run `gpt1 run {upstream}`"
             " with the same options"
         )
-    return made[upstream]
+    return done[upstream]
 
 
 def _copy(source: Path, target: Path) -> None:

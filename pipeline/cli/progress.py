@@ -25,7 +25,10 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from gpt1.wording import span
+from gpt1.wording import number, span
+from pipeline.execution.observer import Observer, Status
+from pipeline.planning.planner import Entry
+from pipeline.store.record import ArtifactRecord
 
 QUIET = 10.0  # seconds between two progress lines of one cell in a log
 # Escape sequences first, then single control characters.
@@ -165,3 +168,46 @@ def clean(text: str) -> str:
     other programs.
     """
     return " ".join(CONTROL.sub("", re.sub(r"\t|\r(?!\n)", " ", text)).splitlines()).strip()
+
+
+class RunProgress(Observer):
+    """Shows a run on a display."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+
+    def job_running(self, entry: Entry) -> None:
+        self._display.cell_started(entry.cell.id, "; ".join(entry.reasons))
+
+    def job_progress(
+        self, entry: Entry, done: float, total: float, unit: str, note: str = ""
+    ) -> None:
+        self._display.cell_progress(entry.cell.id, done, total, unit, note)
+
+    def job_info(self, cell: str, text: str) -> None:
+        self._display.cell_line(cell, text)
+
+    def job_cached(self, entry: Entry) -> None:
+        self._display.cell_cached(entry.cell.id)
+
+    def job_done(self, entry: Entry, record: ArtifactRecord) -> None:
+        self._display.cell_done(entry.cell.id, record.seconds, _first_figures(record))
+
+    def job_failed(self, entry: Entry, error: str, status: Status) -> None:
+        if status == "KILLED":
+            self._display.cell_ended(entry.cell.id, error)
+        else:
+            self._display.cell_failed(entry.cell.id, error)
+
+    def job_skipped(self, entry: Entry, why: str) -> None:
+        self._display.cell_failed(entry.cell.id, f"skipped, because {why}")
+
+
+def _first_figures(record: ArtifactRecord, most: int = 4) -> str:
+    """The first few figures of a summary on one line."""
+    figures = [
+        (key, value)
+        for key, value in record.summary.items()
+        if isinstance(value, int | float | str)
+    ][:most]
+    return ", ".join(f"{key} {number(value)}" for key, value in figures)

@@ -4,7 +4,6 @@ are asked for.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,33 +11,18 @@ import typer
 
 from gpt1.tasks.table import TASKS, Task, task_named
 from pipeline.cli.options import Json
-
-data = typer.Typer(help="Get the tasks' files.", no_args_is_help=True)
-
-
-def add(app: typer.Typer) -> None:
-    """Give `app` these commands."""
-    app.command("tasks")(list_tasks)
-    app.add_typer(data, name="data")
+from pipeline.cli.output import format_table, print_json
 
 
 def list_tasks(as_json: Json = False) -> None:
     """List the tasks: kind, metrics, the paper's scores, official row counts, and where to get
     the files.
     """
-    rows = [task_facts(task) for task in TASKS.values()]
     if as_json:
-        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        print_json([task_facts(task) for task in TASKS.values()])
         return
-    table = [
-        ("task", "kind", "metrics", "paper", "train/dev/test", "files"),
-        *(_line(TASKS[row["name"]]) for row in rows),
-    ]
-    widths = [max(len(line[column]) for line in table) for column in range(6)]
-    for line in table:
-        print(
-            "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
-        )
+    heading = ("task", "kind", "metrics", "paper", "train/dev/test", "files")
+    print(format_table([heading, *map(_row, TASKS.values())]))
 
 
 def task_facts(task: Task) -> dict[str, Any]:
@@ -59,22 +43,19 @@ def task_facts(task: Task) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _line(task: Task) -> tuple[str, ...]:
+def _row(task: Task) -> tuple[str, ...]:
     paper = ", ".join(f"{value:g} {metric}" for metric, value in task.paper.items())
     rows = "/".join(
         f"{task.rows[split]:,}" if split in task.rows else "-" for split in ("train", "dev", "test")
     )
-    files = (
-        task.hub.repo if task.hub else "from the books" if task.layout == "demo" else "on request"
-    )
+    files = "from the books" if task.layout == "demo" else "on request"
     return (
         task.name, task.kind, ", ".join(task.metrics), paper or "-", rows if task.rows else "-",
-        files,
-    )
+        task.hub.repo if task.hub else files,
+    )  # fmt: skip
 
 
-@data.command("get")
-def get(
+def get_data(
     tasks: Annotated[
         list[str] | None, typer.Argument(help="Tasks to get; default: all of the paper.")
     ] = None,
@@ -85,11 +66,8 @@ def get(
     """Download the tasks on the Hugging Face Hub; show where to request the others."""
     from gpt1.tasks.download import download, where_to_ask
 
-    chosen = (
-        [task_named(name) for name in tasks]
-        if tasks
-        else [task for task in TASKS.values() if task.layout != "demo"]
-    )
+    chosen = [task for task in TASKS.values() if task.layout != "demo"]
+    chosen = [task_named(name) for name in tasks] if tasks else chosen
     for task in chosen:
         if task.hub is None:
             print(f"{task.name}: not downloaded; {where_to_ask(task)}")

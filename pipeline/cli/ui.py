@@ -13,39 +13,52 @@ import time
 import urllib.request
 from collections.abc import Callable
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from gpt1.errors import UserError
-from pipeline.tracking.recorder import DATA_BASE, DEFAULTS, EXPERIMENT, FILES, TRAINING, default_uri
+from pipeline.store.base import Store
+from pipeline.tracking.events import RUNS
+from pipeline.tracking.exporter import sync
+from pipeline.tracking.mlflow_server import (
+    DATA_BASE,
+    DEFAULTS,
+    EXPERIMENT,
+    FILES,
+    TRAINING,
+    default_uri,
+)
 
+FILLING = 30.0  # seconds that the server waits for its data base to have all runs
 STARTING = 120.0  # seconds the server may take to answer
 ENDING = 5.0  # seconds it may take to end by itself
 
 
 def serve(
-    store: Path, host: str = "127.0.0.1", port: int = 5000,
+    store: Store, host: str = "127.0.0.1", port: int = 5000,
     info: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; `info` (else standard output) gets the address once it
-    answers.
+    """Fill the data base from the store, and serve until SIGINT or SIGTERM; `info` (else standard
+    output) gets the address once it answers.
 
     For the main thread.
 
     UserError: there is nothing to show, the port is in use, or the server does not come up (with
     the end of what it said).
     """
-    store = store.absolute()
-    if not (store / DATA_BASE).is_file():
-        raise UserError(
-            f"{store}: no runs recorded (no {DATA_BASE}); run the workflow first, or choose another"
-            " --store"
-        )
+    folder, info = store.root, info or partial(print, flush=True)
     _require_free(host, port)
+    if store.objects.entries(f"{RUNS}/"):
+        sync(store, default_uri(folder), FILLING, info)
+    if not (folder / DATA_BASE).is_file():
+        raise UserError(
+            f"{store.where}: no runs recorded; run the workflow first, or choose another --store"
+        )
     command = [
-        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", default_uri(store),
+        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", default_uri(folder),
         "--host", host, "--port", str(port), "--workers", "1", "--artifacts-destination",
-        (store / FILES).as_uri(),
+        (folder / FILES).as_uri(),
     ]  # fmt: skip
     environment = {**DEFAULTS, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
@@ -53,14 +66,14 @@ def serve(
         # Its own process group: Ctrl-C reaches this process alone, which then ends all of the
         # server's.
         server = subprocess.Popen(
-            command, cwd=store, env=environment, stdout=log, stderr=subprocess.STDOUT,
+            command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT,
             process_group=0,
         )
         guard = _guard(server.pid)
         try:
             _await_answer(host, port, server, log)
-            ready = f"MLflow shows {store} at http://{host}:{port}{_page(store)} (Ctrl-C stops it)"
-            info(ready) if info else print(ready, flush=True)
+            address = f"http://{host}:{port}{_page(folder)}"
+            info(f"MLflow shows {store.where} at {address} (Ctrl-C stops it)")
             server.wait()
             raise UserError(f"the MLflow server exited: {_tail(log)}")
         except KeyboardInterrupt:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import sys
 from collections import Counter
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ import typer
 from gpt1.errors import UserError
 from gpt1.wording import counted, size
 from pipeline.cli.options import Json, StoreOption, flag
+from pipeline.cli.output import print_json
 from pipeline.planning.last_run import last_run
 from pipeline.store.base import Store
 from pipeline.store.inventory import InventoryItem, garbage, inspect, remove
@@ -28,20 +28,17 @@ def verify(store: StoreOption = "store", as_json: Json = False) -> None:
     """
     from pipeline.cli.progress import Display
 
-    display = Display(stream=sys.stderr)
+    opened, display = Store.existing(store), Display(stream=sys.stderr)
+
+    def show_progress(done: int, total: int) -> None:
+        display.cell_progress("verify", round(done / 1e6, 1), round(total / 1e6, 1), "MB")
+
     display.cell_started("verify", "every file of every record")
-    found = list(
-        inspect(
-            Store.existing(store),
-            lambda done, total: display.cell_progress(
-                "verify", round(done / 1e6, 1), round(total / 1e6, 1), "MB"
-            ),
-        )
-    )
+    found = list(inspect(opened, show_progress))
     display.close()
     wrong = [one for one in found if one.kind != "attempt"]
     if as_json:
-        print(json.dumps([asdict(one) for one in found], indent=1))
+        print_json([asdict(one) for one in found])
     else:
         for one in found:
             print(_line(one))

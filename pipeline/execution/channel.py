@@ -17,10 +17,13 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline.store.base import Store
+from pipeline.tracking.events import EventLog
+
 
 @dataclass(frozen=True)
 class Event:
-    """One thing a cell said. `kind`: started, say, progress or log."""
+    """One thing a cell said. `kind`: started, info or progress."""
 
     kind: str
     cell: str
@@ -81,15 +84,20 @@ def start_channel() -> Any:
 
 
 class ChannelReporter:
-    """Sends what a cell says to the channel, without waiting."""
+    """Sends what a cell says to the channel, without waiting; its points go to `attempt`, a folder
+    of the store.
+    """
 
-    def __init__(self, channel: Any, cell: str) -> None:
+    def __init__(self, channel: Any, cell: str, store: Store, attempt: str) -> None:
         self.channel, self.cell = channel, cell
+        self._place = store, attempt
+        self._points = EventLog(store, attempt, self.info)
         self._stopping = threading.Event()
         self._listener: threading.Thread | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ChannelReporter, (self.channel, self.cell)  # a listener stays where it is
+        # A listener, and an open file, stay where they are.
+        return ChannelReporter, (self.channel, self.cell, *self._place)
 
     def started(self) -> None:
         """The cell's own process has begun."""
@@ -102,7 +110,17 @@ class ChannelReporter:
         self._send("progress", done, total, unit, note)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        self._send("log", step, {name: float(value) for name, value in values.items()})
+        numbers = {name: float(value) for name, value in values.items()}
+        # JSON has no infinities.
+        shown = {name: x if math.isfinite(x) else str(x) for name, x in numbers.items()}
+        self._points.write(step=step, values=shown)
+
+    def flush(self) -> None:
+        self._points.flush()
+
+    def close(self) -> None:
+        """The cell's process has nothing more to log."""
+        self._points.close()
 
     def should_stop(self) -> bool:
         """Whether the channel says so.
@@ -150,6 +168,9 @@ class PrintReporter:
 
     def should_stop(self) -> bool:
         return False
+
+    def flush(self) -> None:
+        pass
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self.info(f"{step}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))

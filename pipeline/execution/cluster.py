@@ -12,7 +12,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -23,7 +22,6 @@ from typing import Any
 import psutil
 import ray
 from ray.exceptions import RayError
-from ray.job_config import JobConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gpt1 import fault
@@ -34,6 +32,7 @@ from pipeline.execution.worker import Job, run_cell
 from pipeline.tracking.system_metrics import watched
 from pipeline.workflow.expand import Cell
 from pipeline.workflow.user_code import NONE, ROOT, UserCode, sent
+from stages._ray_private import OwnPathJobConfig, is_tested
 
 OBJECT_STORE = 256 << 20  # bytes; parts go through files, so little passes through Ray's own store
 LOOK, LOOKS = 2.0, 3  # seconds between looks at the cluster, and failed ones that mean it is lost
@@ -45,25 +44,14 @@ class ClusterLostError(Exception):
     """The cluster no longer answers; the command ends with exit status 1."""
 
 
-class _JobConfig(JobConfig):
-    """Ray puts the driver's working directory first on the path of its workers, where any folder
-    in it shadows a package of its name; only that of an uninstalled checkout, which the driver
-    imports from, may be there.
-    """
-
-    def _serialize(self) -> str:
-        self._py_driver_sys_path = [
-            path for path in self._py_driver_sys_path if path == str(ROOT) and path in sys.path
-        ]
-        serialized: str = super()._serialize()
-        return serialized
-
-
 def execute_cell(job: Job, reporter: ChannelReporter) -> None:
     """Run one cell on a worker of the cluster."""
     reporter.started()
-    with watched(reporter):
-        run_cell(job, reporter)
+    try:
+        with watched(reporter):
+            run_cell(job, reporter)
+    finally:
+        reporter.close()
 
 
 class RayCluster:
@@ -89,7 +77,7 @@ class RayCluster:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         options: dict[str, Any] = {
             "log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True,
-            "job_config": _JobConfig(),
+            "job_config": OwnPathJobConfig(str(ROOT)) if is_tested() else None,
         }  # fmt: skip
         if sent() is None:  # a submitted job has it already
             options["runtime_env"] = with_faults(self._code.runtime_env())
@@ -162,7 +150,8 @@ class RayCluster:
                 ray.get_runtime_context().get_node_id(), soft=True
             )
         remote = self._remote[bool(resources.gpus)].options(name=cell.id, **own)
-        return remote.remote(job, ChannelReporter(self._channel, cell.id))
+        attempt = f"{job.uses}/{job.fingerprint}/{job.attempt}"
+        return remote.remote(job, ChannelReporter(self._channel, cell.id, job.store, attempt))
 
     def wait(self, handles: Sequence[Any], seconds: float) -> list[Any]:
         """Those of the cells that have ended, after at most `seconds`."""

@@ -1,4 +1,4 @@
-"""The driver: starts cells on the cluster as their inputs are made and passes on what they say.
+"""The driver: starts jobs on the cluster as their inputs are made, and tells its observers.
 
 All it knows is in the store.
 """
@@ -6,28 +6,26 @@ All it knows is in the store.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gpt1 import fault
 from gpt1.errors import StoppedError, UserError
-from gpt1.wording import number, span
-from pipeline.cli.progress import Display
+from gpt1.wording import span
 from pipeline.execution.causes import describe_failure, root_cause
 from pipeline.execution.cluster import ClusterLostError, RayCluster
+from pipeline.execution.observer import Observer, Status
 from pipeline.execution.repair import LIMIT, Repairs, needed
 from pipeline.execution.shutdown import QUIET, SAVING, GracefulShutdown, Interrupted
 from pipeline.execution.worker import Job
 from pipeline.planning.last_run import remember
 from pipeline.planning.planner import Entry, Plan, other_inputs
 from pipeline.store import cache
-from pipeline.store.lease import HeldError, Leases
+from pipeline.store.lease import RUNS, HeldError, Leases
 from pipeline.store.record import DamagedArtifact
 from pipeline.store.snapshot import StoreSnapshot
-from pipeline.tracking.run_tree import Records
-from pipeline.tracking.tracker import Status
 from stages.contract import Artifact
 
 DONE, FAILED, INVALID, HELD = 0, 1, 2, 3
@@ -65,17 +63,17 @@ class Outcome:
         return INVALID if self.invalid else FAILED
 
 
-class Runner:
+class Executor:
     """One run of a plan."""
 
     def __init__(
-        self, plan: Plan, run: str, cluster: RayCluster, display: Display,
+        self, plan: Plan, run: str, cluster: RayCluster, observers: Sequence[Observer],
         shutdown: GracefulShutdown, repair_limit: float = LIMIT,
     ) -> None:
         self.plan = replace(plan, store=plan.store.for_run(run))
         self.run_name = run
         self.cluster = cluster
-        self.display = display
+        self._observers = observers
         self.outcome = Outcome()
         self._artifacts: dict[str, Artifact] = {}
         self._waiting: dict[str, Entry] = {}
@@ -86,7 +84,7 @@ class Runner:
         self._shutdown = shutdown
         self._end_by: float | None = None
         self._cut_off = False
-        self._word: Status = "FAILED"
+        self._status: Status = "FAILED"
 
     def run(self) -> Outcome:
         """Make all that the plan says is to be made. HeldError when another run is at one of them,
@@ -105,15 +103,18 @@ class Runner:
             closing.callback(self.cluster.close)
             closing.callback(self._leases.release)
             self._shutdown.hold()
-            self._leases.take([entry.job for entry in self.plan.to_run])
+            jobs = [entry.job for entry in self.plan.to_run]
+            self._leases.take([f"{RUNS}/{self.run_name}", *jobs])
             fault.point("driver.begun")
             remember(self.plan)
-            records = Records(self.plan, self.run_name, self._note)
-            closing.callback(self._close, records)
+            self._tell(Observer.run_started, self.plan, self.run_name, self._leases)
+            closing.callback(
+                lambda: self._tell(Observer.run_ended, self._status, self.outcome.skipped)
+            )
             try:
-                self._work(records)
+                self._work()
             except Interrupted:
-                self._word = "KILLED"
+                self._status = "KILLED"
                 self._collect()
                 self._cancel(self._running)
                 raise
@@ -122,8 +123,8 @@ class Runner:
                 raise
         return self.outcome
 
-    def _work(self, records: Records) -> None:
-        self._begin(records)
+    def _work(self) -> None:
+        self._begin()
         while self._running or (self._waiting and not self._shutdown.asked):
             self.cluster.check()
             self._start_ready()
@@ -135,15 +136,7 @@ class Runner:
         self._listen()
         if self._shutdown.asked and (self._waiting or self._cut_off):
             raise Interrupted
-        self._word = "FAILED" if self.outcome.failed else "FINISHED"
-
-    def _close(self, records: Records) -> None:
-        left = records.close(self._word, self.outcome.skipped)
-        if left:
-            self._note(
-                f"{left} MLflow records are pending in the store's outbox; send them with `gpt1"
-                " track sync`"
-            )
+        self._status = "FAILED" if self.outcome.failed else "FINISHED"
 
     def _end_if_asked(self) -> None:
         """Tell those who ask, and cut off the others: what does not train, and trainings without
@@ -174,11 +167,17 @@ class Runner:
             self._note(f"training did not stop within {span(SAVING)}; canceling it")
             raise Interrupted
 
-    def _note(self, text: str) -> None:
-        self.display.cell_line(self.plan.workflow.name, text)
+    def _tell(self, what: Callable[..., None], *values: Any) -> None:
+        for observer in self._observers:
+            getattr(observer, what.__name__)(*values)
 
-    def _begin(self, records: Records) -> None:
-        self.records = records
+    def _info(self, entry: Entry, text: str) -> None:
+        self._tell(Observer.job_info, entry.cell.id, text)
+
+    def _note(self, text: str) -> None:
+        self._tell(Observer.job_info, self.plan.workflow.name, text)
+
+    def _begin(self) -> None:
         self._note(self.cluster.connect())
         cells = [entry.cell for entry in self.plan.to_run]
         self.cluster.check_capacity(cells, self._shutdown.sleep)
@@ -191,8 +190,7 @@ class Runner:
     def _take_as_is(self, entry: Entry, artifact: Artifact) -> None:
         self._artifacts[entry.cell.id] = artifact
         self.outcome.cached.append(entry.cell.id)
-        self.display.cell_cached(entry.cell.id)
-        self.records.cached(entry)
+        self._tell(Observer.job_cached, entry)
 
     def _start_ready(self) -> None:
         for entry in list(self._waiting.values()):
@@ -202,7 +200,7 @@ class Runner:
             if any(need in self.outcome.failed or need in self.outcome.skipped for need in needs):
                 self.outcome.skipped.append(entry.cell.id)
                 del self._waiting[entry.cell.id]
-                self.display.cell_failed(entry.cell.id, "skipped, because a job it needs failed")
+                self._tell(Observer.job_skipped, entry, "a job it needs failed")
             elif all(need in self._artifacts for need in needs):
                 del self._waiting[entry.cell.id]
                 self._take_or_start(entry)
@@ -232,33 +230,32 @@ class Runner:
             return
         if self._tries.get(cell.id, 0) == 0 and (entry.last.record or entry.last.problem):
             if entry.last.problem:
-                self.display.cell_line(cell.id, f"{entry.last.problem}; it is set aside")
+                self._info(entry, f"{entry.last.problem}; it is set aside")
             why, seen = "; ".join(entry.reasons), entry.last.number
             store.withdraw(cell.uses, entry.fingerprint, why, seen)
         number = self._tries[cell.id] = self._tries.get(cell.id, 0) + 1
         inputs = tuple(self._artifacts[need] for need in cell.needs)
+        attempt = store.attempt_name()
+        self._tell(Observer.job_started, entry, attempt)
         job = Job(
             store, cell.uses, cell.id, entry.fingerprint, entry.identity,
             cell.settings.model_dump(mode="json"), inputs, tuple(entry.external_files),
-            cell.resources, self.run_name, self.records.started(entry),
+            cell.resources, self.run_name, attempt,
         )  # fmt: skip
         self._running[self.cluster.start(job, cell)] = Try(entry, number, time.monotonic())
 
     def _listen(self) -> None:
         for event in self.cluster.poll():
+            entry = self.plan.entries[event.cell]
             if event.kind == "started":
-                entry = self.plan.entries[event.cell]
-                self.display.cell_started(event.cell, "; ".join(entry.reasons))
+                self._tell(Observer.job_running, entry)
                 for attempt in self._running.values():
                     if attempt.entry is entry:
                         attempt.started = time.monotonic()
             elif event.kind == "info":
-                self.display.cell_line(event.cell, *event.payload)
+                self._info(entry, *event.payload)
             elif event.kind == "progress":
-                self.display.cell_progress(event.cell, *event.payload)
-            elif event.kind == "log":
-                step, values = event.payload
-                self.records.log(self.plan.entries[event.cell], step, values, event.time)
+                self._tell(Observer.job_progress, entry, *event.payload)
 
     def _collect(self) -> None:
         if not self._running:
@@ -284,10 +281,7 @@ class Runner:
         entry.last, entry.artifact, entry.run = last, last.record.artifact(), False
         self._artifacts[entry.cell.id] = entry.artifact
         self.outcome.made.append(entry.cell.id)
-        self.display.cell_done(
-            entry.cell.id, last.record.seconds, _summary_line(entry.artifact)
-        )
-        self.records.made(entry, entry.artifact, last.record)
+        self._tell(Observer.job_done, entry, last.record)
         if before is not None and before.digest != entry.artifact.digest:
             self._look_again(entry)
         fault.point("driver.between")
@@ -326,31 +320,28 @@ class Runner:
             and not isinstance(cause, UserError)
             and not self._shutdown.asked
         ):
-            self.display.cell_line(cell.id, f"attempt {attempt.number} failed ({text}); retrying")
+            self._info(attempt.entry, f"attempt {attempt.number} failed ({text}); retrying")
             self._waiting[cell.id] = attempt.entry
             return
         self.outcome.failed[cell.id] = text
         self.outcome.invalid |= isinstance(cause, UserError)
+        status: Status = "FAILED"
         if isinstance(cause, StoppedError):  # with what it has saved
-            self._cut_off = True
-            self.display.cell_ended(cell.id, text)
-            self.records.failed(attempt.entry, text, "KILLED")
-        else:
-            self.display.cell_failed(cell.id, text)
-            self.records.failed(attempt.entry, text)
+            self._cut_off, status = True, "KILLED"
+        self._tell(Observer.job_failed, attempt.entry, text, status)
 
     def _repair(self, reader: Entry, damage: DamagedArtifact) -> None:
         """Make again what is damaged, then the job that found it. UserError when that cannot be."""
         repair = self._repairs.decide(reader, damage, self._artifacts)
         self._leases.take([entry.job for entry in repair.entries])
         under_way = {attempt.entry.cell.id for attempt in self._running.values()}
-        self.display.cell_line(reader.cell.id, f"damaged: {str(damage).partition(';')[0]}")
+        self._info(reader, f"damaged: {str(damage).partition(';')[0]}")
         again = []
         for entry in repair.entries:
             if entry.cell.id not in under_way and entry is not reader:
                 if entry.cell.id not in self._waiting:
                     what = f"a damaged file is made again (about {span(repair.seconds)})"
-                    self.display.cell_line(entry.cell.id, what)
+                    self._info(entry, what)
                     again.append(entry)
                 entry.run, entry.reasons = True, ["a file was damaged"]
                 self._take_back(entry)
@@ -389,7 +380,7 @@ class Runner:
 
     def _give_up(self, entry: Entry, error: HeldError) -> None:
         self.outcome.failed[entry.cell.id], self.outcome.held = str(error), True
-        self.display.cell_failed(entry.cell.id, str(error))
+        self._tell(Observer.job_failed, entry, str(error), "FAILED")
 
     def _stop_overdue(self) -> None:
         for reference, attempt in list(self._running.items()):
@@ -409,8 +400,7 @@ class Runner:
             entries.append(entry)
             self._cut_off = True
             self.outcome.failed[entry.cell.id] = why
-            self.display.cell_ended(entry.cell.id, why)
-            self.records.failed(entry, why, "KILLED")
+            self._tell(Observer.job_failed, entry, why, "KILLED")
         with suppress(UserError):  # a store out of reach keeps no cell alive
             for entry in entries if ours else ():
                 self._leave_word(entry, why)
@@ -421,13 +411,3 @@ class Runner:
         attempts = store.attempts(entry.cell.uses, entry.fingerprint)
         if attempts and store.failure(attempts[-1]) is None:
             store.fail(attempts[-1], why, user=True, stopped=True)
-
-
-def _summary_line(artifact: Artifact, most: int = 4) -> str:
-    """The first few figures of a summary on one line."""
-    shown = [
-        (key, value)
-        for key, value in artifact.summary.items()
-        if isinstance(value, int | float | str)
-    ][:most]
-    return ", ".join(f"{key} {number(value)}" for key, value in shown)

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from gpt1.errors import UserError
 from gpt1.wording import span
 from pipeline.execution.addresses import without_password
-from pipeline.execution.ray_access import check_job_server, warn_of_open
+from pipeline.execution.ray_access import check_job_server, one_line, warn_of_open
 from pipeline.execution.shutdown import CLOSING, SAVING
 from pipeline.planning.last_run import SUBMITTED_FILE
 from pipeline.workflow.user_code import NONE, ROOT, UserCode
@@ -46,77 +46,71 @@ PASSED_ON = (
 )
 """Addresses that the job is given from the submitter's environment.
 
-Secrets are not: Ray shows a job's environment to everybody.
+Secrets are not: Ray shows a job's environment to everyone.
 """
 SECRET = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|(^|_)KEY(_|$)", re.IGNORECASE)
 KEY, OVER = "gpt1.key", ("SUCCEEDED", "FAILED", "STOPPED")
 
 
 @dataclass(frozen=True)
-class Order:
-    """What is to be run on the cluster: `gpt1 run` with these words; `python` is the interpreter
-    there (None: chosen).
+class JobSpec:
+    """What a job runs: `gpt1 run` with these arguments; `python` is the interpreter there (None:
+    chosen).
     """
 
     file: Path
-    words: Sequence[str]
+    args: Sequence[str]
     profile: str | None = None
     code: UserCode = NONE
-    environment: Mapping[str, str] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
     python: str | None = None
 
     @property
     def key(self) -> str:
-        """The same for the same order: the workflow's content, the user's modules, and
+        """The same for the same work: the workflow's content, the user's modules, and
         everything it is run with.
         """
-        hashed = hashlib.sha256(
-            b"\0".join([self.file.read_bytes(), *(word.encode() for word in self.words)])
-        )
-        for file in sorted(
-            file for entry in self.code.entries for file in _files(self.code.folder / entry)
-        ):
-            hashed.update(f"\0{file.relative_to(self.code.folder)}\0".encode() + file.read_bytes())
+        hashed = hashlib.sha256(b"\0".join([self.file.read_bytes(), *map(str.encode, self.args)]))
+        folder = self.code.folder
+        for file in sorted(file for name in self.code.entries for file in _files(folder / name)):
+            hashed.update(f"\0{file.relative_to(folder)}\0".encode() + file.read_bytes())
         return hashed.hexdigest()[:16]
 
 
-def submit_job(address: str, order: Order, detach: bool) -> int:
+def submit_job(address: str, spec: JobSpec, detach: bool) -> int:
     """Submit `gpt1 run` and follow its output. Returns its exit status (0 at once with `detach`).
 
-    Where the very same order is under way, that job is followed; so a submitter may be killed, or
+    Where the very same work is under way, that job is followed; so a submitter may be killed, or
     run twice, and do no harm.
     """
-    environment = job_environment(order.environment or {})
+    environment = job_environment(spec.environment)
+    shown = without_password(address)
     if not check_job_server(address):
-        warn_of_open(without_password(address))
-    client, shown = connect(address), without_password(address)
-    same = [job for job in _listed(client, address) if (job.metadata or {}).get(KEY) == order.key]
-    variables = {**STOPPING, **environment, SUBMITTED_FILE: str(order.file.resolve())}
+        warn_of_open(shown)
+    client = connect(address)
+    same = [job for job in _list(client, address) if (job.metadata or {}).get(KEY) == spec.key]
     active = [job for job in same if str(job.status) not in OVER]
     if active:
         job = str(active[0].submission_id)
         print(f"job {job} at {shown} is the same work and still running", flush=True)
     else:
+        # Of two who submit at once the second finds this name taken, and follows.
+        job = f"gpt1-{spec.key}-{len(same)}"
+        python = spec.python or _python(address)
+        command = [python, "-m", "pipeline.cli", "run", *spec.args, "--address", "auto"]
+        own = spec.code.runtime_env(SENT_USER_CODE)
+        variables = {**STOPPING, **environment, SUBMITTED_FILE: str(spec.file.resolve())}
+        variables |= own.pop("env_vars", {})
+        metadata = {
+            "gpt1.profile": spec.profile or "", "gpt1.workflow": spec.file.name, KEY: spec.key,
+        }  # fmt: skip
         with tempfile.TemporaryDirectory(prefix="gpt1-submit-") as folder:
-            packed = _pack(Path(folder), order.file, order.code)
-            own = order.code.runtime_env(SENT_USER_CODE)
-            variables |= own.pop("env_vars", {})
-            job = _submit(
-                client,
-                # Of two who submit at once the second finds it taken, and follows
-                f"gpt1-{order.key}-{len(same)}",
-                entrypoint=shlex.join(
-                    [
-                        order.python or _python(address), "-m", "pipeline.cli", "run", *order.words,
-                        "--address", "auto",
-                    ]
-                ),
-                runtime_env={"working_dir": str(packed), "env_vars": variables, **own},
-                metadata={
-                    "gpt1.profile": order.profile or "", "gpt1.workflow": order.file.name,
-                    KEY: order.key,
-                },
-            )
+            packed = _pack(Path(folder), spec.file, spec.code)
+            runtime_env = {"working_dir": str(packed), "env_vars": variables, **own}
+            _submit(
+                client, submission_id=job, entrypoint=shlex.join(command), runtime_env=runtime_env,
+                metadata=metadata,
+            )  # fmt: skip
         print(f"job {job} submitted to {shown}", flush=True)
     return 0 if detach else follow(address, job)
 
@@ -128,23 +122,22 @@ def follow(address: str, job: str) -> int:
     """
     from aiohttp import ClientError
 
-    client = connect(address)
-    _known(client, address, job)
+    client, shown = connect(address), without_password(address)
+    _check_job(client, address, job)
     try:
         asyncio.run(_follow(client, job))
-        info = client.get_job_info(
-            job
-        )  # Ray's log ends without an error, too, when the cluster closes the connection
+        # Ray's log ends without an error, too, when the cluster closes the connection.
+        info = client.get_job_info(job)
     except KeyboardInterrupt:
         print(
-            f"the job continues; follow it with `gpt1 logs --address {address} {job}`, or stop it"
-            f" with `gpt1 stop --address {address} {job}`"
+            f"the job continues; follow it with `gpt1 logs --address {shown} {job}`, or stop it"
+            f" with `gpt1 stop --address {shown} {job}`"
         )
         return 130
     except (RuntimeError, OSError, ClientError) as error:
         why = type(error).__name__  # the text of such an error is a page
         print(
-            f"lost the connection to {address} and job {job} ({why}); run the same command to"
+            f"lost the connection to {shown} and job {job} ({why}); run the same command to"
             " follow it again, or to resume from the store"
         )
         return 1
@@ -161,7 +154,7 @@ def follow(address: str, job: str) -> int:
 def stop(address: str, job: str) -> None:
     """Ask a job to end. Its finished work stays, and the same submission resumes there."""
     client = connect(address)
-    _known(client, address, job)
+    _check_job(client, address, job)
     client.stop_job(job)
 
 
@@ -177,8 +170,8 @@ def wait_for_end(address: str, job: str) -> str:
     except (RuntimeError, OSError) as error:
         why = type(error).__name__
         raise UserError(
-            f"lost the connection to {address} and job {job} ({why}); run `gpt1 jobs` when the"
-            " cluster is back"
+            f"lost the connection to {without_password(address)} and job {job} ({why}); run"
+            " `gpt1 jobs` when the cluster is back"
         ) from None
     return status
 
@@ -187,7 +180,7 @@ def jobs(address: str) -> list[dict[str, Any]]:
     """The workflow's jobs on a cluster, oldest first: id, status, workflow, profile, start and
     end (ms since 1970).
     """
-    found = [job for job in _listed(connect(address), address) if KEY in (job.metadata or {})]
+    ours = [job for job in _list(connect(address), address) if KEY in (job.metadata or {})]
     return [
         {
             "job": job.submission_id, "status": str(job.status),
@@ -195,24 +188,21 @@ def jobs(address: str) -> list[dict[str, Any]]:
             "profile": job.metadata.get("gpt1.profile", ""), "start": job.start_time,
             "end": job.end_time,
         }
-        for job in sorted(found, key=lambda job: job.start_time or 0)
+        for job in sorted(ours, key=lambda job: job.start_time or 0)
     ]  # fmt: skip
 
 
 def connect(address: str) -> Any:
     """Ray's client of a cluster's job server. UserError when none answers, or it refuses us."""
     check_job_server(address)
-    os.environ["RAY_API_SERVER_ADDRESS"] = (
-        address  # Ray prefers this variable, and RAY_ADDRESS, to what it is given
-    )
+    # Ray prefers this variable, and RAY_ADDRESS, to what it is given.
+    os.environ["RAY_API_SERVER_ADDRESS"] = address
     from ray.job_submission import JobSubmissionClient
 
     try:
         return JobSubmissionClient(address)
     except (OSError, RuntimeError) as error:  # such as another version's
-        raise UserError(
-            f"--address {without_password(address)}: {' '.join(str(error).split())[:300]}"
-        ) from None
+        raise UserError(f"--address {without_password(address)}: {one_line(str(error))}") from None
 
 
 def job_environment(given: Mapping[str, str]) -> dict[str, str]:
@@ -236,7 +226,7 @@ def address_of(store: str) -> str:
     return store if re.match(r"s3:/|file://", store) else str(Path(store).absolute())
 
 
-def _listed(client: Any, address: str) -> list[Any]:
+def _list(client: Any, address: str) -> list[Any]:
     """The jobs that a cluster knows.
 
     UserError when it cannot say, as one whose head is not well.
@@ -244,26 +234,22 @@ def _listed(client: Any, address: str) -> list[Any]:
     try:
         return list(client.list_jobs())
     except Exception as error:  # whatever Ray's client makes of an answer that is none
-        why = " ".join(str(error).split())[:300]
         raise UserError(
-            f"--address {without_password(address)}: the cluster cannot list its jobs ({why});"
-            " check its head"
+            f"--address {without_password(address)}: the cluster cannot list its jobs"
+            f" ({one_line(str(error))}); check its head"
         ) from None
 
 
-def _known(client: Any, address: str, job: str) -> None:
+def _check_job(client: Any, address: str, job: str) -> None:
     try:
         client.get_job_status(job)
     except RuntimeError:
-        names = ", ".join(entry["job"] for entry in jobs(address)) or "none"
-        raise UserError(
-            f"{without_password(address)} has no job {job}; its jobs: {names}"
-        ) from None
+        where, names = without_password(address), ", ".join(one["job"] for one in jobs(address))
+        raise UserError(f"{where} has no job {job}; its jobs: {names or 'none'}") from None
 
 
-def _submit(client: Any, job: str, **arguments: Any) -> str:
-    """Submit under a name of our own, so that asking again can never start a second job; returns
-    the name.
+def _submit(client: Any, **arguments: Any) -> None:
+    """Submit under a name of our own, so that asking again can never start a second job.
 
     A cluster that has just started answers before its job agents do: it is asked again for up to
     `AGENT_WAIT` seconds.
@@ -271,10 +257,11 @@ def _submit(client: Any, job: str, **arguments: Any) -> str:
     deadline = time.monotonic() + AGENT_WAIT
     while True:
         try:
-            return str(client.submit_job(submission_id=job, **arguments))
+            client.submit_job(**arguments)
+            return
         except RuntimeError as error:
             if "already exists" in str(error):
-                return job
+                return
             if "No available agent" not in str(error):
                 raise
             if time.monotonic() > deadline:
@@ -287,15 +274,12 @@ def _submit(client: Any, job: str, **arguments: Any) -> str:
 
 def _python(address: str) -> str:
     """This very interpreter for a cluster on this machine, else the `python` of its PATH."""
-    return (
-        sys.executable
-        if urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1")
-        else "python"
-    )
+    here = urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1")
+    return sys.executable if here else "python"
 
 
 def _pack(folder: Path, file: Path, code: UserCode) -> Path:
-    """A copy of what travels, with nothing beside it. UserError when it is too large to upload."""
+    """A copy of what travels, and of nothing else. UserError when it is too large to upload."""
     sources = {**{folder / name: ROOT / name for name in SENT}, folder / file.name: file}
     sources |= {folder / SENT_USER_CODE / entry: code.folder / entry for entry in code.entries}
     for target, source in sources.items():
@@ -326,14 +310,10 @@ def _files(path: Path) -> list[Path]:
             if not name.startswith((".", "__pycache__"))
             and os.path.realpath(f"{folder}/{name}") not in entered
         ]  # fmt: skip
-        inside = (
-            Path(folder).resolve().is_relative_to(root)
-        )  # behind a link elsewhere may be a corpus: code alone is taken
-        found += [
-            Path(folder, name)
-            for name in sorted(names)
-            if not name.startswith(".") and (inside or name.endswith(".py"))
-        ]
+        # Behind a link elsewhere may be a corpus: code alone is taken.
+        kind = "" if Path(folder).resolve().is_relative_to(root) else ".py"
+        visible = [name for name in sorted(names) if not name.startswith(".")]
+        found += [Path(folder, name) for name in visible if name.endswith(kind)]
     return [file for file in found if file.is_file()]
 
 
@@ -341,15 +321,15 @@ async def _follow(client: Any, job: str) -> None:
     """Raises OSError, RuntimeError or aiohttp's ClientError when the cluster, or the job in it, is
     gone.
 
-    The job is asked after beside its log, because a host without power breaks no connection.
+    The job is asked after, too, because a host without power breaks no connection.
     """
-    told = asyncio.ensure_future(_print_log(client, job))
+    printing = asyncio.ensure_future(_print_log(client, job))
     try:
-        while not (await asyncio.wait({told}, timeout=ASK_EVERY))[0]:
+        while not (await asyncio.wait({printing}, timeout=ASK_EVERY))[0]:
             await asyncio.to_thread(client.get_job_status, job)
-        await told
+        await printing
     finally:
-        told.cancel()
+        printing.cancel()
 
 
 async def _print_log(client: Any, job: str) -> None:

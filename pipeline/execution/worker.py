@@ -53,7 +53,8 @@ class Job:
     external_files: tuple[ExternalFile, ...]
     resources: Resources
     run: str = ""
-    mlflow_run_id: str | None = None
+    attempt: str = ""
+    """The name of the attempt's folder; empty: a new one."""
     cluster: bool = True
     """Whether parts go to Ray; else they run in this process."""
 
@@ -69,7 +70,7 @@ class StageContext:
         self.external_files: Sequence[ExternalFile] = job.external_files
         self.reporter = reporter
         self.store: StoreAccess = job.store
-        self.attempt = job.store.new_attempt(job.uses, job.fingerprint)
+        self.attempt = job.store.new_attempt(job.uses, job.fingerprint, job.attempt)
         self._outputs = Outputs(job.store, self.attempt)
         self._summary: dict[str, Any] = {}
         self._parts = {"made": 0, "reused": 0}
@@ -125,6 +126,9 @@ class StageContext:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self.reporter.log(step, values)
 
+    def flush(self) -> None:
+        self.reporter.flush()
+
     def should_stop(self) -> bool:
         return self.reporter.should_stop()
 
@@ -167,8 +171,8 @@ class StageContext:
             settings=dict(job.settings), summary=self._summary, run=job.run,
             inputs={item.cell: item.fingerprint for item in job.inputs},
             input_digests={item.fingerprint: item.digest for item in job.inputs},
-            parts=self._parts, resources=asdict(job.resources), mlflow_run_id=job.mlflow_run_id,
-            started=self._started, finished=finished, seconds=finished - self._started,
+            parts=self._parts, resources=asdict(job.resources), started=self._started,
+            finished=finished, seconds=finished - self._started,
             **provenance(job.uses, job.settings.get("task")),
         )  # fmt: skip
         return job.store.publish(record)

@@ -2,8 +2,7 @@
 
     STORE/last_run.json   file, profile, --set and cells of the newest `gpt1 run`, submitted or not
 
-The outbox knows runs as well, but as a queue for MLflow: another host cannot read it before the run
-has ended, and a run that finds everything done has no entry in it.
+Events know runs as well, but not one that finds everything done.
 """
 
 from __future__ import annotations
@@ -50,6 +49,14 @@ class LastRun:
             return self.given
         return self.resolved if known else None
 
+    @property
+    def problem(self) -> str:
+        """Why its workflow cannot be read again; empty where it can."""
+        if self.file is None:
+            return f"used {self.resolved}, which is gone"
+        secret = self.assignments is None
+        return "had a secret in --set, which is not recorded" if secret else ""
+
     def __str__(self) -> str:
         return describe_options(self.file or self.resolved, self.profile, self.assignments or ())
 
@@ -82,37 +89,34 @@ class RunArtifacts:
         of several, of one not made.
         """
         among = self.of_kind(kinds)
-        fits = [cell for cell in among if cell == wanted] or [
-            cell for cell in among if cell.startswith(f"{wanted}[")
-        ]
-        fits = fits or [
-            cell for cell in among if wanted in kinds_of(self.cells[cell].rpartition("/")[0])
-        ]
-        if not fits:
-            known = (
-                ", ".join(among[:8]) + (f" and {len(among) - 8} more" if len(among) > 8 else "")
-                or "none"
-            )
-            raise UserError(
-                f"no job {wanted!r} in {self.name}; expected one of {known}; {_OTHERS}"
-            )
-        made = [record for cell in fits if (record := self.record(cell))]
-        found = (
-            made
-            if len(fits) == 1
-            else [record for record in made if record.settings.get("model") != "lstm"]
+        fits = (
+            [cell for cell in among if cell == wanted]
+            or [cell for cell in among if cell.startswith(f"{wanted}[")]
+            or [cell for cell in among if wanted in kinds_of(self.cells[cell].rpartition("/")[0])]
         )
-        if len(found) > 1:
-            names = ", ".join(record.cell for record in found)
-            raise UserError(f"{wanted!r} matches {len(found)} jobs; choose one of {names}")
-        if not found:
+        advice = "for another run's jobs, give its workflow, --profile, and --set"
+        if not fits:
+            known = ", ".join(among[:8]) or "none"
+            more = f" and {len(among) - 8} more" if len(among) > 8 else ""
             raise UserError(
-                f"{', '.join(fits)} has not run in {self.name}; start it with `gpt1 run`; {_OTHERS}"
+                f"no job {wanted!r} in {self.name}; expected one of {known}{more}; {advice}"
             )
-        return found[0]
+        records = [record for cell in fits if (record := self.record(cell))]
+        if len(fits) > 1:
+            records = [record for record in records if record.settings.get("model") != "lstm"]
+        if len(records) > 1:
+            names = ", ".join(record.cell for record in records)
+            raise UserError(f"{wanted!r} matches {len(records)} jobs; choose one of {names}")
+        if not records:
+            raise UserError(
+                f"{', '.join(fits)} has not run in {self.name}; start it with `gpt1 run`; {advice}"
+            )
+        return records[0]
 
 
-_OTHERS = "for another run's jobs, give its workflow, --profile, and --set"
+def hide_secret(text: str) -> str:
+    """The text; another one where it may hold a secret."""
+    return "(hidden: it may hold a secret)" if MAY_BE_SECRET.search(text) else text
 
 
 def describe_options(file: Path, profile: str | None, assignments: Sequence[str]) -> str:

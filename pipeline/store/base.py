@@ -44,9 +44,11 @@ BEGUN, FAILURE = "begun.json", "failure.json"
 DAMAGED = "damaged.json"
 """At the top of a store: the files that `gpt1 verify` found damaged, with their recorded sha256."""
 UNREADABLE = "unreadable"
+EVENTS = "events"
+"""The folder of an attempt, or of a run of the workflow, with what happened (pipeline/tracking)."""
 ATTEMPT = re.compile(r"\d{8}-\d{6}\.\d{6}-[0-9a-f]{6}")
 """Names of attempts."""
-RESERVED = {"beats", "cache", "leases", "locks", "mlflow-artifacts", "outbox"}
+RESERVED = {"beats", "cache", "leases", "locks", "mlflow-artifacts", "runs"}
 """Folders of a store that are no kinds of stages."""
 BROKEN = {errno.EIO, errno.EUCLEAN}
 """What a disk says of a file that it has lost."""
@@ -162,12 +164,16 @@ class Store:
 
     # Attempts
 
-    def new_attempt(self, stage: str, fingerprint: str) -> Path:
-        """A private folder for one try; names sort by the time of their making."""
+    @staticmethod
+    def attempt_name() -> str:
+        """A new name; names sort by the time of their making."""
         seconds, rest = divmod(time.time_ns(), 10**9)
         when = time.strftime("%Y%m%d-%H%M%S", time.gmtime(seconds))
-        name = f"{when}.{rest // 1000:06d}-{secrets.token_hex(3)}"
-        attempt = self.root / stage / fingerprint / name
+        return f"{when}.{rest // 1000:06d}-{secrets.token_hex(3)}"
+
+    def new_attempt(self, stage: str, fingerprint: str, name: str = "") -> Path:
+        """A private folder for one try."""
+        attempt = self.root / stage / fingerprint / (name or self.attempt_name())
         attempt.mkdir(parents=True)
         if not self.shared:
             self.pin(attempt)

@@ -33,7 +33,7 @@ LONGEST_RUN = 7 * 86_400.0  # seconds after which a run's notes of what it check
 LOCKS = 256
 BUSY = ".busy"
 CHECKED = "cache/checked"
-KEPT = ("locks", "outbox", "cache", "mlflow-artifacts")
+KEPT = ("locks", "cache", "mlflow-artifacts")
 """Folders of a store that are no copies of what it holds; nor are the files beside them."""
 _fetched_since_look: dict[Path, float] = {}
 _busy: dict[Path, IO[bytes]] = {}

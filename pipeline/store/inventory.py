@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gpt1.train.checkpoint import newest_step
 from pipeline.store.atomic import sign, to_json
-from pipeline.store.base import ATTEMPT, DAMAGED, UNREADABLE, Store
+from pipeline.store.base import ATTEMPT, DAMAGED, EVENTS, UNREADABLE, Store
 from pipeline.store.lease import Leases
 from pipeline.store.record import PARTS, ArtifactRecord, record_number
 from pipeline.store.snapshot import StoreSnapshot
@@ -61,12 +61,13 @@ def garbage(
     set aside, and leftovers.
 
     Kept are attempts of a job that somebody holds, and at parts of its stage; what was withdrawn
-    while anybody is at work, or while MLflow waits for it; checkpoints that are newer than those
-    of the attempt that was published; attempts at jobs without a readable record, unless
-    `unfinished` says otherwise, and always those of the jobs that are `needed` (STAGE/FINGERPRINT).
+    while anybody is at work; checkpoints that are newer than those of the attempt that was
+    published; the events of all attempts, because MLflow may be filled from them again; attempts
+    at jobs without a readable record, unless `unfinished` says otherwise, and always those of the
+    jobs that are `needed` (STAGE/FINGERPRINT).
     `leases`: the caller's.
     """
-    snapshot, held, waiting = StoreSnapshot(store), leases.held(), _waiting_for_mlflow(store)
+    snapshot, held = StoreSnapshot(store), leases.held()
     for found in _unused(snapshot, list(_records(snapshot))):
         stage, fingerprint, attempt, _ = found.key.split("/")
         own = stage.removesuffix(PARTS)
@@ -82,7 +83,7 @@ def garbage(
         else:
             is_free = stage != own or (unfinished and job not in needed and not last.problem)
         in_work = any(one.startswith(f"{own}/") for one in held) if stage != own else job in held
-        if is_free and not in_work and found.key.encode() not in waiting:
+        if is_free and not in_work:
             yield found
     for stage in snapshot.stages():
         for listed in snapshot.files(stage).values():
@@ -96,19 +97,16 @@ def garbage(
         yield InventoryItem("leftover", entry.key, "of a run that has ended", entry.size)
 
 
-def _waiting_for_mlflow(store: Store) -> bytes:
-    """The lines of the outbox, which name the files that are still to be sent."""
-    entries = store.objects.entries("outbox/")
-    lines = [entry.key for entry in entries if entry.key.endswith(".jsonl")]
-    return b"".join(store.objects.read(key) or b"" for key in lines)
-
-
 def remove(store: Store, found: InventoryItem) -> None:
-    """Delete it."""
-    if found.key.endswith("/"):
-        store.objects.remove_folder(found.key)
-    else:
+    """Delete it; of an attempt all but its events."""
+    if not found.key.endswith("/"):
         store.objects.remove([found.key])
+        return
+    listed = store.objects.entries(found.key)
+    events = f"{found.key}{EVENTS}/"
+    store.objects.remove(entry.key for entry in listed if not entry.key.startswith(events))
+    if len(listed) and not any(entry.key.startswith(events) for entry in listed):
+        store.objects.remove_folder(found.key)
 
 
 def _records(snapshot: StoreSnapshot) -> Iterator[ArtifactRecord]:
@@ -127,8 +125,9 @@ def _unused(
         for fingerprint, listed in snapshot.files(stage).items():
             sizes: dict[str, int] = {}
             for name, entry in listed.items():
-                attempt, slash, _ = name.partition("/")
-                if slash and ATTEMPT.fullmatch(attempt):
+                attempt, slash, inner = name.partition("/")
+                is_event = inner.startswith(f"{EVENTS}/")
+                if slash and ATTEMPT.fullmatch(attempt) and not is_event:
                     sizes[attempt] = sizes.get(attempt, 0) + entry.size
             for attempt, size in sorted(sizes.items()):
                 key = f"{stage}/{fingerprint}/{attempt}"

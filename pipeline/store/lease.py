@@ -1,6 +1,7 @@
 """Leases: which run is making an artifact, so that no other one does the same work.
 
     leases/<stage>/<fingerprint>/000017.json   the holder; the highest number counts
+    leases/runs/<run>/, leases/exports/<server>/   the same: who lives, and who fills MLflow
     beats/<token>                              a number that the holder raises every HEARTBEAT
     beats/<token>-doubted                      written before a job is taken from it without a lock
     locks/drivers/<token>                      locked by the holder's process, on its host
@@ -46,6 +47,8 @@ EXPIRY = 60.0  # seconds without a heartbeat after which a holder on another hos
 LOOK = 0.2  # seconds between two looks at a holder
 LEASES, BEATS, DRIVERS = "leases", "beats", "locks/drivers"
 DOUBTED = "-doubted"
+RUNS = "runs"
+"""The first step of the lease of a run of the workflow."""
 LOOKS = 12  # heartbeats between two looks at whether a job was lost, without a doubt
 GUARD = "all"
 """The lease of whoever is taking leases."""
@@ -88,10 +91,13 @@ class Lease:
 
 @dataclass(frozen=True)
 class Watch:
-    """What was seen of a heartbeat, since when, and whether it had changed then."""
+    """What was seen of a heartbeat, since when, when it was looked at last, and whether it was seen
+    to change.
+    """
 
     beat: bytes | None
     since: float
+    looked: float
     moved: bool = False
 
 
@@ -112,6 +118,7 @@ class Leases:
         self._lost: dict[str, str] = {}
         self._beats = 0
         self._lock: IO[bytes] | None = None
+        self._turn = threading.RLock()
         self._watched: dict[str, Watch] = {}
         self._doubted: set[str] = set()
 
@@ -143,7 +150,6 @@ class Leases:
         """No one else takes leases meanwhile."""
         if self._lock is None:  # first: who takes many from a slow store must not look dead
             self._begin()
-        self._watched.clear()  # who was alive an hour ago may have ended
         while self._take(GUARD) or self._has_lost_guard():
             self._sleep(LOOK)
         try:
@@ -156,10 +162,28 @@ class Leases:
         """Jobs that another run has taken over, and by whom."""
         return dict(self._lost)
 
+    def is_held(self, job: str) -> bool | None:
+        """Whether a job's holder lives, this run or another; None while that is not known."""
+        last = self._look(job)
+        return self._is_alive(last) if last.number else False
+
+    def is_ours(self, job: str) -> bool:
+        """Whether this run holds a job now, by the store."""
+        return self._look(job).holder == self._me
+
+    def give_back(self, jobs: Iterable[str]) -> None:
+        """Give some leases back, those of them that are held."""
+        with self._turn:
+            self._give_back([job for job in jobs if job in self._held])
+
     def take(self, jobs: Sequence[str]) -> None:
         """Take the leases of these jobs (STAGE/FINGERPRINT), those that are not held yet; or none
-        of them, and raise HeldError.
+        of them, and raise HeldError. Threads take turns.
         """
+        with self._turn:
+            self._take_all(jobs)
+
+    def _take_all(self, jobs: Sequence[str]) -> None:
         new = [job for job in jobs if job not in self._held or job in self._lost]
         if not new:
             return
@@ -171,7 +195,7 @@ class Leases:
             if refused or not was_alone:
                 self._give_back([job for job, holder in zip(new, found, strict=True) if not holder])
         if not was_alone:
-            self.take(jobs)
+            self._take_all(jobs)
         elif refused:
             if not self._held:
                 self.release()
@@ -188,13 +212,15 @@ class Leases:
             return
         self._stop.set()
         self._thread.join()
-        self._give_back(list(self._held))
+        given_back = self._give_back(list(self._held))
         with suppress(OSError, UserError):
             beat = f"{BEATS}/{self._me.token}"
             self._objects.remove([beat, beat + DOUBTED])
         self._lock.close()
         self._lock = None
-        _lock_file(self._store.root, self._me).unlink(missing_ok=True)
+        self._held.clear()
+        if given_back:  # else who comes next on this host sees by it that we do not live
+            _lock_file(self._store.root, self._me).unlink(missing_ok=True)
 
     def _begin(self) -> None:
         file = _lock_file(self._store.root, self._me)
@@ -283,26 +309,34 @@ class Leases:
                 return locked
         asked = time.monotonic()  # whoever looks may be delayed, too
         beat = self._objects.read(f"{BEATS}/{holder.token}")
-        seen = self._watched.setdefault(holder.token, Watch(beat, time.monotonic()))
+        seen, now = self._watched.get(holder.token), time.monotonic()
+        if seen is None or (beat != seen.beat and asked - seen.looked > EXPIRY):
+            # The first look, or the first after a long time, in which it may have ended.
+            self._watched[holder.token] = Watch(beat, now, now)
+            return None
         if beat != seen.beat:
-            self._watched[holder.token] = Watch(beat, time.monotonic(), moved=True)
+            self._watched[holder.token] = Watch(beat, now, now, moved=True)
             return True
+        self._watched[holder.token] = replace(seen, looked=now)
         if asked - seen.since > EXPIRY:
             return False
         return True if seen.moved else None
 
-    def _give_back(self, jobs: Iterable[str]) -> None:
+    def _give_back(self, jobs: Iterable[str]) -> bool:
+        """Whether it worked: a store may be full, or out of reach."""
         released = replace(self._me, released=True).to_bytes()
 
-        def give(job: str) -> None:
-            key = _key(job, self._held.pop(job))
-            with suppress(OSError, UserError):  # a store out of reach: our lock and beats end
-                if job in self._lost:
+        def give(job: str) -> bool:
+            key = _key(job, self._held[job])
+            with suppress(OSError, UserError):
+                if job in self._lost or job.startswith(f"{RUNS}/"):  # no one takes a run's again
                     self._objects.remove([key])
                 else:
                     self._objects.write(key, released)
+                del self._held[job]
+            return job not in self._held
 
-        self._store.all(give, jobs)
+        return all(self._store.all(give, jobs))
 
     def _beat(self) -> None:
         doubted = f"{BEATS}/{self._me.token}{DOUBTED}"

@@ -65,7 +65,6 @@ class ArtifactRecord(BaseModel):
     parts: dict[str, int] = Field(default_factory=dict)
     resources: dict[str, Any] = Field(default_factory=dict)
     run: str = ""
-    mlflow_run_id: str | None = None
     started: float = 0.0
     finished: float = 0.0
     seconds: float = 0.0

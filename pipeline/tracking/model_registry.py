@@ -1,53 +1,203 @@
-"""Exported models as MLflow models: written as a folder that `mlflow models serve` takes, and
-entered in the model registry.
+"""Exported models in MLflow: as LoggedModels, as versions of registered models, and as folders that
+`mlflow models serve` takes.
+
+    LoggedModel   one for each exported model, found by its tag `gpt1.fingerprint`. It is PENDING
+                  until its files are there; one that a killed process left so is finished.
+    version       one for each LoggedModel, found by the same tag
+    alias         points to the highest version that was ever given it
+
+So registering again, after whatever, changes nothing that is complete.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
+import logging
 import os
 import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt1.errors import UserError
 from pipeline.planning.provenance import ROOT
+from pipeline.tracking.mlflow_server import MlflowServer
 
 CODE = Path(__file__).with_name("served_model.py")
 FINGERPRINT = "gpt1.fingerprint"
 REQUIREMENTS = (
     "mlflow", "torch", "safetensors", "numpy", "pandas", "ftfy", "spacy", "scikit-learn",
 )
-FOLDER = "registered_model"
 ABOUT = (
     "One version per model that `gpt1 run` exports. The alias `newest` points to the latest"
     " version, and a profile's name to the latest of that profile."
 )
-DESCRIBED = 4000  # characters of the model card
+DESCRIBED = 4000  # characters of the model card: MLflow's data base has room for 5,000
+NOTE = "mlflow.note.content"  # the tag that MLflow's pages show as a description
+VERSIONS = "mlflow.modelVersions"  # the tag by which they link a LoggedModel to its versions
+ORIGIN = ("mlflow.user", "mlflow.source.")  # how tags of the exporting run begin that it gets, too
+SHAPE = ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")  # of transformers' config.json
+SENTENCE = "It wasn't the first time."
 _WHILE_WRITING = {
     "MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING": "false",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
 
-def write_mlflow_model(folder: Path, exported: Path) -> Path:
+@dataclass(frozen=True)
+class Training:
+    """The job that trained a model: its MLflow run, when it ended (ms since 1970), and what its
+    record says of settings and results.
+    """
+
+    run_id: str
+    finished: int
+    params: Mapping[str, Any]
+    metrics: Mapping[str, float]
+
+
+def register(
+    server: MlflowServer, run_id: str, name: str, exported: Path, fingerprint: str,
+    aliases: Sequence[str] = (), training: Training | None = None,
+) -> None:
+    """Make the export in the folder `exported` a LoggedModel, an output of the run that exported
+    it, and a version of the registered model `name`; once for each fingerprint.
+
+    `aliases` point to that version unless they point to a later one: `models:/NAME@ALIAS`. Signs
+    that MLflow refuses in names become `_`.
+    """
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+    client, name = server.client, re.sub(r"[^\w\-. ]", "_", name)
+    card, task = _card(exported, fingerprint), _task(exported)
+    model = _find_model(server, fingerprint)
+    if model is None:
+        origin = client.get_run(run_id).data.tags.items()
+        tags = {tag: value for tag, value in origin if tag.startswith(ORIGIN)}
+        model = client.create_logged_model(
+            server.experiment_id, name.replace(".", "_"), run_id,
+            {**tags, FINGERPRINT: fingerprint, NOTE: card}, _params(exported, task, training),
+            task.name if task else "text-generation",
+        )
+    if model.status != LoggedModelStatus.READY:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = write_mlflow_model(Path(scratch) / "model", exported, model)
+            server.log_model_files(model.model_id, folder)
+        _log_metrics(client, model.model_id, run_id, training)
+        client.finalize_logged_model(model.model_id, "READY")
+    outputs = client.get_run(run_id).outputs
+    if not outputs or model.model_id not in [one.model_id for one in outputs.model_outputs]:
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+    version = _version(client, name, model, fingerprint, card)
+    known = client.get_registered_model(name).aliases
+    for alias in (re.sub(r"[^\w-]", "_", alias) for alias in aliases):
+        if int(known.get(alias, 0)) < int(version):
+            client.set_registered_model_alias(name, alias, version)
+
+
+def _find_model(server: MlflowServer, fingerprint: str) -> Any | None:
+    """The LoggedModel with a fingerprint; the first, should there be two."""
+    found = server.client.search_logged_models(
+        [server.experiment_id], f"tags.`{FINGERPRINT}` = '{fingerprint}'",
+        order_by=[{"field_name": "creation_time", "ascending": True}],
+    )
+    return found[0] if found else None
+
+
+def _version(client: Any, name: str, model: Any, fingerprint: str, card: str) -> str:
+    """The number of the version of a LoggedModel, which is created if there is none."""
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name, description=ABOUT)
+    found = client.search_model_versions(
+        f"name = '{name}' and tags.`{FINGERPRINT}` = '{fingerprint}'"
+    )
+    # By its address, not models:/ID: without a server MLflow would look for that ID elsewhere.
+    version = found[-1] if found else client.create_model_version(
+        name, model.artifact_location, model.source_run_id, {FINGERPRINT: fingerprint},
+        description=card, model_id=model.model_id,
+    )  # fmt: skip
+    link = {"name": name, "version": int(version.version)}
+    links = json.loads(client.get_logged_model(model.model_id).tags.get(VERSIONS, "[]"))
+    if not any(str(one["version"]) == str(version.version) for one in links):
+        client.set_logged_model_tags(model.model_id, {VERSIONS: json.dumps([*links, link])})
+    return str(version.version)
+
+
+def _log_metrics(client: Any, model_id: str, run_id: str, training: Training | None) -> None:
+    """The results of the training as metrics of the model: the very points of the training's run,
+    which gets no new ones by that. What is no point of it is one of the exporting run, `run_id`.
+    """
+    from mlflow.entities import Metric
+
+    if training is None:
+        return
+    points: dict[str, list[Any]] = {training.run_id: [], run_id: []}
+    for name, value in training.metrics.items():
+        found = [
+            (training.run_id, point.timestamp, point.step)
+            for point in client.get_metric_history(training.run_id, name)
+            if point.value == value
+        ]
+        where, time, step = found[-1] if found else (run_id, training.finished, 0)
+        points[where].append(Metric(name, value, time, step, model_id=model_id))
+    for where, metrics in points.items():
+        if metrics:
+            client.log_batch(where, metrics=metrics)
+
+
+def _params(exported: Path, task: Any | None, training: Training | None) -> dict[str, str]:
+    config = json.loads((exported / "config.json").read_bytes())
+    found = {**(training.params if training else {}), **{name: config[name] for name in SHAPE}}
+    found |= {"task": task.name} if task else {}
+    return {name: str(value) for name, value in found.items()}
+
+
+def _task(exported: Path) -> Any | None:
+    """The task of a fine-tuned model; None for a language model. ValueError: this version of gpt1
+    does not know it.
+    """
+    from gpt1.tasks.table import recorded_task
+
+    head = exported / "head.json"
+    try:
+        return recorded_task(json.loads(head.read_bytes())) if head.is_file() else None
+    except UserError as error:
+        raise ValueError(str(error)) from error
+
+
+def _card(exported: Path, fingerprint: str) -> str:
+    """The model card from its title on, with the fingerprint below that."""
+    card = exported / "README.md"
+    text = card.read_text(encoding="utf-8").partition("\n# ")[2] if card.is_file() else ""
+    title, _, rest = text.partition("\n")
+    return f"# {title or 'GPT-1'}\n\nFingerprint: `{fingerprint}`\n{rest}"[:DESCRIBED]
+
+
+def write_mlflow_model(folder: Path, exported: Path, model: Any = None) -> Path:
     """Write an MLflow model of the export `exported` into the new folder `folder`; it holds
-    gpt1's code as well.
+    gpt1's code as well. `model`: the LoggedModel that it becomes.
     """
     from importlib.metadata import version
 
     from mlflow import pyfunc
+    from mlflow.models import Model
 
+    task = _task(exported)
+    about = None
+    if model is not None:
+        place, made_by, model_id = model.artifact_location, model.source_run_id, model.model_id
+        about = Model(place, made_by, model_uuid=model_id, model_id=model_id)
     with _quiet():
         pyfunc.save_model(
-            path=str(folder), python_model=str(CODE),
+            path=str(folder), python_model=str(CODE), mlflow_model=about,
             artifacts={"model": exported.absolute().as_uri()}, code_paths=[str(ROOT / "gpt1")],
             pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
-            signature=_signature((exported / "head.json").is_file()),
+            signature=_signature(task is not None), input_example=_example(task),
         )
     for cache in folder.rglob("__pycache__"):
         shutil.rmtree(cache, ignore_errors=True)
@@ -61,61 +211,36 @@ def _quiet() -> Iterator[None]:
     """
     before = {name: os.environ.get(name) for name in _WHILE_WRITING}
     os.environ.update(_WHILE_WRITING)
+    logger = logging.getLogger("mlflow")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        logger.setLevel(level)
         for name, value in before.items():
             os.environ.pop(name)
             os.environ.update({} if value is None else {name: value})
 
 
-Log = Callable[[str, Path, str], None]
-"""Adds what a folder holds to the files of a run, under a name: run, folder, name."""
+def _example(task: Any | None) -> Any:
+    """A row that the model can answer."""
+    from pandas import DataFrame
 
-
-def register(
-    client: Any, log: Log, run_id: str, name: str, exported: Path, fingerprint: str,
-    aliases: Sequence[str] = (),
-) -> None:
-    """Make the export a version of the registered model `name`, once: a version with its
-    fingerprint is left as it is.
-
-    `aliases` point to that version afterwards: `models:/NAME@ALIAS`. The files become artifacts of
-    the run, so that the server can hand them to whoever loads `models:/NAME/VERSION`.
-    """
-    if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name, description=ABOUT)
-    versions = client.search_model_versions(f"name = '{name}'")
-    found = next(
-        (version for version in versions if version.tags.get(FINGERPRINT) == fingerprint), None
-    )
-    version = found or _new_version(client, log, run_id, name, exported, fingerprint)
-    for alias in aliases:
-        client.set_registered_model_alias(name, re.sub(r"[^\w-]", "_", alias), version.version)
-
-
-def _new_version(
-    client: Any, log: Log, run_id: str, name: str, exported: Path, fingerprint: str
-) -> Any:
-    # One run can export several models of one name (seeds): each has a folder of its own.
-    place = f"{FOLDER}/{name}-{hashlib.sha256(fingerprint.encode()).hexdigest()[:12]}"
-    with tempfile.TemporaryDirectory() as scratch:
-        log(run_id, write_mlflow_model(Path(scratch) / "model", exported), place)
-    source = f"{client.get_run(run_id).info.artifact_uri}/{place}"
-    card = exported / "README.md"  # the model card, from its title on
-    about = (
-        card.read_text(encoding="utf-8").partition("\n# ")[2][:DESCRIBED]
-        if card.is_file()
-        else None
-    )
-    return client.create_model_version(
-        name, source, run_id, tags={FINGERPRINT: fingerprint}, description=about
-    )
+    if task is None:
+        return DataFrame({"prompt": [SENTENCE]})
+    row: dict[str, Any] = {"text": SENTENCE}
+    if task.kind in ("entailment", "similarity"):
+        row["text_b"] = "It had happened before."
+    if task.choices:
+        row["choices"] = [f"answer {number + 1}" for number in range(task.choices)]
+    return DataFrame([row])
 
 
 def _signature(tuned: bool) -> Any:
+    """What Answerer takes and returns."""
     from mlflow.models import ModelSignature
     from mlflow.types import ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import Array, ColSpec, DataType
@@ -126,9 +251,16 @@ def _signature(tuned: bool) -> Any:
     if tuned:
         columns += [ColSpec(DataType.string, name, required=False) for name in ("text", "text_b")]
         columns += [ColSpec(Array(DataType.string), "choices", required=False)]
+    answers: list[Any] = [ColSpec(DataType.string, "text", required=not tuned)]
+    if tuned:
+        answers += [ColSpec(DataType.string, name, required=False) for name in ("id", "label")]
+        answers += [
+            ColSpec(DataType.double, "value", required=False),
+            ColSpec(Array(DataType.double), "probabilities", required=False),
+        ]
     kinds = {bool: DataType.boolean, int: DataType.long, float: DataType.double}
     return ModelSignature(
-        inputs=Schema(columns),
+        inputs=Schema(columns), outputs=Schema(answers),
         params=ParamSchema(
             [ParamSpec(name, kinds[type(value)], value) for name, value in PARAMETERS.items()]
         ),

@@ -136,7 +136,7 @@ class Cluster:
         """Copy a store but for one stage's artifacts and for what belongs to runs."""
         with self.hosts["desk"].network():
             for item in self.bucket.objects.filter(Prefix=f"{store}/"):
-                if item.key.split("/")[1] not in (without, "outbox", "beats"):
+                if item.key.split("/")[1] not in (without, "runs", "beats"):
                     source = {"Bucket": BUCKET, "Key": item.key}
                     copy = self.bucket.Object(item.key.replace(store, other, 1))
                     copy.copy_from(CopySource=source)

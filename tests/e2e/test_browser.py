@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.tracking.mlflow_server import default_uri
 from tests.browser import SIZE, chromium, page
-from tests.e2e.workflow import records
+from tests.pipeline.test_tracking import runs as runs_of
 from tests.screenshots import close_what_mlflow_opens, mlflow
 
 pytestmark = [
@@ -69,7 +70,7 @@ def test_on_paper_and_by_keyboard(documented: Path, tmp_path: Path) -> None:
 def test_mlflow_shows_runs_curves_artifacts_and_models(documented: Path) -> None:
     said: list[str] = []
     store = documented / "store"
-    ids = {cell: record.get("mlflow_run_id") for cell, record in records(store).items()}
+    ids = {run.info.run_name: run.info.run_id for run in runs_of(default_uri(store)).values()}
     with mlflow(store) as runs, page(said=said) as opened:
         start, training = runs.partition("?")[::2]
 
@@ -79,14 +80,14 @@ def test_mlflow_shows_runs_curves_artifacts_and_models(documented: Path) -> None
                 opened.get_by_text(text).first.wait_for()
 
         opened.goto(runs)  # the address that `gpt1 ui` prints
-        parent = opened.get_by_role("link", name="demo 20").last
+        parent = opened.get_by_role("link", name="demo", exact=True).last
         parent.wait_for()
         close_what_mlflow_opens(opened)
         parent.click()
         opened.get_by_text("Child runs").first.wait_for()
         opened.get_by_role("link", name="finetune", exact=True).first.click()
         opened.get_by_role("cell", name="rte").first.wait_for()
-        pretrain, report = (f"{start}/{ids[f'{name}/{name}']}" for name in ("pretrain", "report"))
+        pretrain, report = (f"{start}/{ids[name]}" for name in ("pretrain", "report"))
         shows(f"{pretrain}/model-metrics", "val/perplexity", "over_tokens")
         shows(f"{pretrain}/system-metrics", "cpu_utilization_percentage")
         shows(f"{pretrain}/artifacts", "record.json")

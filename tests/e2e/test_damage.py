@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gpt1.train.checkpoint import file_sha256
-from pipeline.execution.executor import Runner
+from pipeline.execution.executor import Executor
 from pipeline.planning.file_hashes import FileHashes
 from pipeline.store.atomic import sign, to_json
 from pipeline.store.base import RESERVED, Store
@@ -140,7 +140,7 @@ def test_what_is_not_repaired_without_being_asked(
 ) -> None:
     """What takes long, and what is damaged again; nothing is lost. A report is compared as well."""
     store, draw = copy_without(golden_run, tmp_path / "store", "task_data"), random.Random(1)
-    made, words = Runner._made, ("run", "--file", MINI, "--store", store)
+    made, words = Executor._made, ("run", "--file", MINI, "--store", store)
     split = files(store)[SPLIT]
     before, content = records(store), split.read_bytes()
     for damage, found in (("half", "has 2078 bytes"), ("flip", "has sha256")):
@@ -152,13 +152,13 @@ def test_what_is_not_repaired_without_being_asked(
         message = rf"split.parquet.* {found}.*; {cost} allow it with --repair-limit \d+s$"
         assert re.search(message, ended.err, re.MULTILINE), ended
 
-    def damaged_again(runner: Runner, attempt: Any) -> None:
+    def damaged_again(runner: Executor, attempt: Any) -> None:
         made(runner, attempt)
         if attempt.entry.cell.id == "split":
             flip(store / attempt.entry.artifact.files["split.parquet"].key, draw)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Runner, "_made", damaged_again)
+        patch.setattr(Executor, "_made", damaged_again)
         refused("made again, and is damaged again: check the disk", *words, cluster=ray_head)
     flip((store / "report.html").resolve(), draw)
     assert "report.html: the file has sha256" in said(*words, cluster=ray_head)

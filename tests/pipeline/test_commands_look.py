@@ -1,14 +1,17 @@
 """The commands that look, at a run of the real stages; `diff`, `doctor`, `describe`, `--help`."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
-from pipeline.cli.help_panels import PANELS
-from pipeline.cli.main import app
+from pipeline.cli.main import COMMANDS
+from pipeline.cli.options import RunOptions, with_options
 from pipeline.planning.planner import Selection
 from tests.conftest import ROOT
 from tests.pipeline.inline import TOY, plan_of, run_inline
@@ -57,6 +60,12 @@ def test_doctor_says_what_to_do(tmp_path: Path) -> None:
     found = {one["name"]: one["state"] for one in json.loads(ended.out) if one["fix"]}
     expected = {"store": "fail", "Ray folder": "fail", "MLflow server": "warn"}
     assert expected.items() < found.items()
+
+
+def test_doctor_asks_for_the_bucket(s3_store: str) -> None:
+    for store, state in ((s3_store, "ok"), (s3_store.replace("store-bucket", "other"), "fail")):
+        found = json.loads(gpt1("doctor", "--json", GPT1_STORE=store).out)
+        assert [one["state"] for one in found if one["name"] == "store"] == [state]
 
 
 def runs(*words: object) -> tuple[str | None, str, dict[str, str]]:
@@ -111,13 +120,32 @@ def test_diff_says_what_changed(store: Any, numbers: Path) -> None:
         made.store.withdraw(entry.cell.uses, entry.fingerprint, "a test")
 
 
-def test_help_teaches_and_every_command_has_a_place() -> None:
+def test_help_has_every_command_in_its_panel() -> None:
     said = gpt1("--help").out
-    assert ([panel for panel in PANELS if panel not in said], "\x1b" in said) == ([], False)
-    named = {name for names in PANELS.values() for name in names}
-    infos = (*app.registered_commands, *app.registered_groups)
-    ours = {info.name or (info.callback and info.callback.__name__) for info in infos}
-    assert ours <= {*named, None}, "they have no place in pipeline/cli/help_panels.py"
+    assert "\x1b" not in said
+    for panel, commands in COMMANDS.items():
+        lines = said.partition(f"─ {panel} ─")[2].partition("╰")[0]
+        expected = {name.split()[0] for name in commands}
+        assert set(re.findall(r"^│ (\w+)", lines, re.MULTILINE)) == expected
+
+
+ALL = RunOptions(
+    ["split", "total[factor=1]"], Path("w.yaml"), "demo", ["a.b=1", "c.d=[1, 2]"], "s3://b/x",
+    "clean", True, True, True, "rerun", "2h",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [RunOptions(), ALL], ids=["none", "all"])
+def test_the_arguments_of_a_job_mean_the_options_of_submit(options: RunOptions) -> None:
+    parsed: list[RunOptions] = []
+
+    def command(options: RunOptions) -> None:
+        parsed.append(options)
+
+    app = typer.Typer()
+    app.command()(with_options(command))
+    ended = CliRunner().invoke(app, options.to_args(), catch_exceptions=False)
+    assert (ended.exit_code, parsed) == (0, [options]), ended.output
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+import pytest
+
+from gpt1.tasks.example import Example, read_plain_examples
+from tests.conftest import refuses
 from tests.e2e.workflow import gpt1 as alone
 from tests.pipeline.inprocess import gpt1, refused
 
@@ -29,3 +33,19 @@ def test_what_may_not_be_downloaded_is_said(tmp_path: Path) -> None:
     ended = gpt1("data", "get", "storycloze", "dprd", "--to", tmp_path)
     assert (ended.status, ended.out.count(": not downloaded; ask at https://")) == (0, 2), ended
     refused("did you mean 'cola'", "data", "get", "colla")
+
+
+@pytest.mark.parametrize(("name", "text", "found"), [
+    ("a.txt", "one\ttwo\r\n\nthree", [Example("1", ("one", "two")), Example("3", ("three",))]),
+    ("a.jsonl", '{"texts": "one", "choices": ["x"], "id": 7}', [Example("7", ("one",), ("x",))]),
+    ("a.txt", "\n", "no examples found"), ("a.txt", "\udcff", "cannot be read as UTF-8"),
+    ("a.jsonl", '{"texts": ["one"]}\n[]', "row 2: expected a JSON object"),
+    ("a.jsonl", '{"texts": [1]}', "row 1: expected lists of strings"),
+    ("a.jsonl", '{"texts": "one", "choices": "x"}', "row 1: expected lists of strings"),
+])  # fmt: skip
+def test_a_file_of_examples(name: str, text: str, found: object, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text, errors="surrogateescape", newline="")
+    if isinstance(found, str):
+        refuses(found, read_plain_examples, tmp_path / name)
+    else:
+        assert read_plain_examples(tmp_path / name) == found

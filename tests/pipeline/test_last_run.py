@@ -48,6 +48,9 @@ def test_a_run_records_its_options_and_commands_that_look_take_them(made: Path) 
     for words in ("status --json", "plan --json", "status --explain", "graph", "path total"):
         ended = gpt1(*words.split())
         assert (ended.status, ended.err) == (0, USING)
+    refused("picture.svg: cannot be written .No such file", "graph", "--svg", "none/picture.svg")
+    assert gpt1("graph", "--svg", "picture.svg").status == 0
+    assert (made / "picture.svg").read_text().count("<rect") == 2
     refused("workflow.yaml: no stage uses `pretrain`", "describe")
     refused("workflow.yaml: found 0 pretrain jobs", "pack", "packed")
 

@@ -61,13 +61,14 @@ def test_all_is_made_once_and_shown_in_mlflow(made: tuple[Path, Ended]) -> None:
     assert ("nothing to run" in again, "Ray" in again) == (True, False)
     assert records(folder) == before
     shown = mlflow_runs(folder)
-    parent = next(found for name, found in shown.items() if name.startswith("toy "))
+    parent = next(found for name, found in shown.items() if name.startswith("toy: "))
     job, group = shown["total[factor=2]"], shown["total"]
     for found, above in ((job, group), (group, parent), (shown["numbers"], parent)):
         assert found.data.tags["mlflow.parentRunId"] == above.info.run_id
     assert statuses(folder) == ["FINISHED"] * 5
     assert (job.data.metrics["total"], job.data.params["factor"]) == (42, "2.0")
-    assert job.info.run_id == before["total[factor=2]"]["mlflow_run_id"]
+    made_by = before["total[factor=2]"]["fingerprint"]
+    assert job.data.tags["gpt1.fingerprint"] == made_by
     table = group.data.tags["mlflow.note.content"].replace("\u00a0", "")
     assert f"\n| 2 | 42 | [open](#/runs/{job.info.run_id}) |" in table
 

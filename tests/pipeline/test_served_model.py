@@ -1,6 +1,12 @@
 """The model in MLflow: written from code, registered once, answering over HTTP on the loopback."""
 
+import hashlib
+import itertools
+import json
+import shutil
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +16,18 @@ import requests
 from gpt1.serve import Answerer
 from gpt1.tasks.table import task_named
 from gpt1.weights.hf import export
-from pipeline.tracking.model_registry import write_mlflow_model
-from pipeline.tracking.recorder import default_uri
-from pipeline.tracking.tracker import Tracker
+from pipeline.store.base import Store
+from pipeline.store.lease import RUNS, Leases
+from pipeline.store.record import ArtifactRecord, content_digest
+from pipeline.tracking.events import EventLog
+from pipeline.tracking.exporter import sync
+from pipeline.tracking.mlflow_server import MlflowServer, default_uri
+from pipeline.tracking.model_registry import Training, register, write_mlflow_model
+from stages.contract import StoredFile
 from tests.conftest import refuses
 from tests.gpt1 import weight_samples as samples
 from tests.pipeline.conftest import Patch
-from tests.servers.mlflow import ui
+from tests.servers.mlflow import mlflow_server, ui
 from tests.servers.process import answers, free_port, running
 
 pytestmark = pytest.mark.slow
@@ -61,32 +72,227 @@ def test_it_answers_over_http(exported: Path, tmp_path: Path, monkeypatch: Patch
         assert post(port, [{"other": "x"}]).status_code == 400
 
 
-def test_registered_once_and_loaded_from_the_registry(exported: Path, tmp_path: Path) -> None:
+@contextmanager
+def own(store: Path) -> Iterator[str]:
+    yield default_uri(store)
+
+
+@contextmanager
+def over_http(store: Path) -> Iterator[str]:
+    data_base, files = f"sqlite:///{store}/server.db", (store / "server").as_uri()
+    with mlflow_server(store / "log", data_base, files, {}, free_port()) as uri:
+        yield uri
+
+
+def connect(store: Path, uri: str) -> MlflowServer:
+    return MlflowServer(Store.at(store), uri, lambda line: pytest.fail(line))
+
+
+def new_run(server: MlflowServer) -> str:
+    tags = {"mlflow.source.name": "stages/export", "gpt1.cell": "export"}
+    return str(server.client.create_run(server.experiment_id, 1000, tags).info.run_id)
+
+
+@pytest.mark.parametrize("place", [own, over_http])
+def test_registered_once_and_loaded_from_the_registry(
+    exported: Path, tmp_path: Path, place: Callable[[Path], AbstractContextManager[str]]
+) -> None:
+    """In the store's own data base, which is then moved, and on a server."""
     import mlflow
 
-    store = tmp_path / "store"
-    for _ in range(2):  # a second run, of the same exports
-        tracker = Tracker(store)
-        tracker.start("export-1", "export")
-        tracker.model("export-1", "some/gpt1: rte", exported, "abc/hf", ["newest", "one-gpu"])
-        tracker.model("export-1", "some/gpt1: rte", exported, "def/hf", ["newest", "my profile"])
-        tracker.model("export-1", "gone", tmp_path / "not-there", "ghi")
-        tracker.end("export-1", "FINISHED")
-        assert tracker.close(timeout=180) == 0
-    client, name = mlflow.MlflowClient(default_uri(store)), "some_gpt1_ rte"  # as MLflow takes it
-    versions = client.search_model_versions(f"name = '{name}'")
-    assert sorted(one.tags["gpt1.fingerprint"] for one in versions) == ["abc/hf", "def/hf"]
-    assert len({version.source for version in versions}) == 2
-    aliases = ("newest", "one-gpu", "my_profile")
-    pointed = [client.get_model_version_by_alias(name, alias) for alias in aliases]
-    assert [one.tags["gpt1.fingerprint"] for one in pointed] == ["def/hf", "abc/hf", "def/hf"]
-    assert "Transformer decoder" in pointed[0].description
-    assert not client.search_registered_models("name = 'gone'")
-    with ui(store, tmp_path / "log") as uri:
-        mlflow.set_tracking_uri(uri)
-        loaded = mlflow.pyfunc.load_model(f"models:/{name}@newest")
+    store, name = tmp_path / "store", "some_gpt1_ rte"  # as MLflow takes it
+    store.mkdir()
+    with place(store) as uri:
+        server = connect(store, uri)
+        client, run_id, trained_in = server.client, new_run(server), new_run(server)
+        for step, value in enumerate((60.0, 71.5, 70.0)):  # the second epoch is the best
+            client.log_metric(trained_in, "dev/accuracy", value, 4000 + step, step)
+        metrics = {"dev/accuracy": 71.5, "baseline": 50.0}
+        training = Training(trained_in, 5000, {"seed": 3}, metrics)
+        for _ in range(2):  # again, after a crash or on another machine
+            for print_, alias in (("abc/hf", "one-gpu"), ("def/hf", "my profile")):
+                aliases, label = ["newest", alias], "some/gpt1: rte"
+                register(server, run_id, label, exported, print_, aliases, training)
+        versions = {
+            version.tags["gpt1.fingerprint"]: version
+            for version in client.search_model_versions(f"name = '{name}'")
+        }
+        models = client.search_logged_models([server.experiment_id])
+        assert len(versions) == len(models) == 2
+        pointed = [
+            client.get_model_version_by_alias(name, alias).version
+            for alias in ("newest", "one-gpu", "my_profile")
+        ]
+        assert pointed == [versions[one].version for one in ("def/hf", "abc/hf", "def/hf")]
+        lines = versions["def/hf"].description.splitlines()
+        assert lines[2] == "Fingerprint: `def/hf`"
+        assert "A Transformer decoder." in lines
+        linked = client.get_run(run_id).outputs.model_outputs
+        assert sorted(one.model_id for one in linked) == sorted(one.model_id for one in models)
+        points = client.get_metric_history(trained_in, "dev/accuracy")
+        assert [point.value for point in points] == [60.0, 71.5, 70.0], "no new point"
+        for model in models:
+            assert (model.status, model.model_type, model.source_run_id) == ("READY", "rte", run_id)
+            assert {"task": "rte", "seed": "3", "n_layer": "2"}.items() <= model.params.items()
+            found = {one.key: (one.value, one.step, one.run_id) for one in model.metrics}
+            best = (71.5, 1, trained_in)
+            assert found == {"dev/accuracy": best, "baseline": (50.0, 0, run_id)}
+            tags, version = model.tags, versions[model.tags["gpt1.fingerprint"]]
+            assert json.loads(tags["mlflow.modelVersions"])[0]["version"] == int(version.version)
+            assert tags["mlflow.source.name"] == "stages/export"
+            assert version.source == model.artifact_location
+            if place is own:
+                where = f"mlflow-artifacts:/gpt1/models/{model.model_id}/artifacts"
+                assert model.artifact_location == where
+        if place is over_http:
+            check_loaded(uri, name, exported)
+    if place is own:
+        moved = store.rename(tmp_path / "moved %41")
+        with ui(moved, tmp_path / "log") as uri:
+            check_loaded(uri, name, exported)
     mlflow.set_tracking_uri(None)
+
+
+def check_loaded(uri: str, name: str, exported: Path) -> None:
+    """The registered model answers as the export does, from its address alone."""
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    loaded = mlflow.pyfunc.load_model(f"models:/{name}@newest")
     assert loaded.predict(PAIR)[0]["label"] == Answerer.load(exported).answer(PAIR)[0]["label"]
+    about = mlflow.get_logged_model(loaded.metadata.model_id)
+    info = mlflow.models.get_model_info(about.model_uri)
+    signature, [example] = info.signature, loaded.input_example.to_dict("records")
+    assert {"text", "text_b"} == set(example)
+    assert set(loaded.predict(loaded.input_example)[0]) <= set(signature.outputs.input_names())
+    assert "temperature" in [one.name for one in signature.params.params]
+
+
+@pytest.mark.parametrize("task", ["", "cola", "rte", "stsb", "storycloze"])
+def test_the_input_example_fits_the_model(task: str, tmp_path: Path) -> None:
+    """Of each kind of task: what the page shows can be sent as it is."""
+    import mlflow
+
+    tuned = samples.tuned(task_named(task)) if task else None
+    gpt = tuned.model.gpt if tuned else samples.model()
+    export(tmp_path / "hf", gpt, samples.vocabulary(), "", tuned)
+    loaded = mlflow.pyfunc.load_model(str(write_mlflow_model(tmp_path / "ml", tmp_path / "hf")))
+    [answer] = loaded.predict(loaded.input_example)
+    outputs = loaded.metadata.signature.outputs
+    assert set(answer) == set(outputs.input_names()) - ({"text"} if task else set())
+
+
+def test_an_export_is_sent_with_the_settings_and_results_of_its_training(
+    exported: Path, tmp_path: Path
+) -> None:
+    """The dev accuracy of the best epoch is the point that the fine-tuning's run has."""
+    cell, model = "finetune[task=rte,seed=3]", "tuned/finetune-task-rte-seed-3"
+    store = Store.at(tmp_path)
+    leases, events = Leases(store, "run"), EventLog(store, f"{RUNS}/run")
+    leases.take([f"{RUNS}/run"])
+    tags = {"gpt1.kind": "workflow", "gpt1.run": "run", "gpt1.profile": "demo"}
+    events.write(event="start", name="demo", tags=tags, params={})
+    trained = {"settings": {"task": "rte", "seed": 3}, "summary": {"accuracy": 71.5, "n": 277}}
+    inputs = {"inputs": {cell: "f"}, "identity": {"inputs": {"finetune": ["f"]}}}
+    inputs["input_digests"] = {"f": "d" * 64}
+    written = {**inputs, "summary": {"models": {model: "gpt1-rte"}}, "settings": {}}
+    for job, stage, print_, record in (
+        (cell, "finetune", "f", trained), ("export", "export", "e", written),
+    ):  # fmt: skip
+        place, files = f"{stage}/{print_}/1", {}
+        events.write(
+            event="job", cell=job, stage=stage, fingerprint=print_, withdrawn=0, attempt="1",
+            params=record["settings"], tags={}, group=None, axes={}, is_last=False,
+            tokens_per_step=0,
+        )  # fmt: skip
+        if stage == "export":
+            shutil.copytree(exported, tmp_path / place / model)
+            for file in exported.iterdir():
+                sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+                name, size = f"{model}/{file.name}", file.stat().st_size
+                files[name] = StoredFile(name, f"{place}/{name}", size, sha256)
+        else:
+            points = EventLog(store, place)
+            for step, value in enumerate((60.0, 71.5, 70.0)):
+                points.write(time=1000.0 + step, step=step, values={"dev_accuracy": value})
+            points.close()
+        store.publish(ArtifactRecord(
+            stage=stage, fingerprint=print_, attempt="1", cell=job, files=files,
+            digest=content_digest(files), finished=2000.0, **record,
+        ))  # fmt: skip
+        events.write(event="job_end", cell=job, status="FINISHED", error="")
+    events.write(event="end", status="FINISHED", skipped=[])
+    events.close()
+    leases.release()
+    said = list[str]()
+    assert (sync(store, info=said.append).left, said) == (0, [])
+    server = connect(tmp_path, default_uri(tmp_path))
+    runs = {run.info.run_name: run for run in server.client.search_runs([server.experiment_id])}
+    [found] = server.client.search_logged_models([server.experiment_id])
+    assert found.source_run_id == runs["export"].info.run_id
+    assert {"seed": "3", "n": "277", "task": "rte"}.items() <= found.params.items()
+    [point] = found.metrics
+    assert (point.key, point.step, point.run_id) == ("dev/accuracy", 1, runs[cell].info.run_id)
+    assert server.client.get_model_version_by_alias("gpt1-rte", "demo").version == 1
+
+
+class Killed(BaseException):
+    """As a killed process: nothing catches it."""
+
+
+class Dying:
+    """A server, or its client, that ends its process after the n-th call that changes something."""
+
+    def __init__(self, real: Any, calls: Iterator[int], last: int) -> None:
+        self._given = real, calls, last
+
+    def __getattr__(self, name: str) -> Any:
+        real, calls, last = self._given
+        found = getattr(real, name)
+        if name == "client":
+            return Dying(found, calls, last)
+        if not name.startswith(("create", "log_", "set_", "finalize")):
+            return found
+
+        def call(*given: Any, **named: Any) -> Any:
+            result = found(*given, **named)
+            if next(calls) == last:
+                raise Killed(name)
+            return result
+
+        return call
+
+
+def test_killed_after_any_call_and_repeated_leaves_one_of_each(
+    exported: Path, tmp_path: Path
+) -> None:
+    server = connect(tmp_path, default_uri(tmp_path))
+    run_id, killed = new_run(server), list[str]()
+    training = Training(run_id, 5000, {}, {"dev/accuracy": 71.5})
+    for last in itertools.count(1):
+        name, given = f"gpt1-{last}", (exported, f"{last}/hf", ["newest"], training)
+        dying: Any = Dying(server, itertools.count(1), last)
+        try:
+            register(dying, run_id, name, *given)
+        except Killed as where:
+            killed.append(str(where))
+        else:
+            break
+        register(server, run_id, name, *given)
+        tag = f"tags.`gpt1.fingerprint` = '{last}/hf'"
+        [model] = server.client.search_logged_models([server.experiment_id], tag)
+        [version] = server.client.search_model_versions(f"name = '{name}'")
+        newest = server.client.get_model_version_by_alias(name, "newest")
+        assert (model.status, newest.version) == ("READY", version.version)
+        assert (version.source, len(model.metrics)) == (model.artifact_location, 1)
+        assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": name, "version": 1}]
+        linked = server.client.get_run(run_id).outputs.model_outputs
+        assert [one.model_id for one in linked].count(model.model_id) == 1
+    assert killed == [
+        "create_logged_model", "log_model_files", "log_batch", "finalize_logged_model",
+        "log_outputs", "create_registered_model", "create_model_version", "set_logged_model_tags",
+        "set_registered_model_alias",
+    ]  # fmt: skip
 
 
 def test_requests_that_cannot_be_answered_say_why(exported: Path) -> None:

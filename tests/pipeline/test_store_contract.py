@@ -1,5 +1,6 @@
 """What every store promises, asked of one in a folder and of one on S3 (moto's server)."""
 
+import errno
 import hashlib
 import multiprocessing
 import os
@@ -359,6 +360,24 @@ def test_what_cannot_be_read_is_taken_over_and_set_aside(store: Store) -> None:
     for job, data in garbage.items():
         [line] = [line for line in said if job in line]
         assert store.objects.read(line.split()[-1]) == data
+    leases.release()
+
+
+def test_what_a_full_store_does_not_take_back_is_free(store: Store, monkeypatch: Patch) -> None:
+    """On the same host, where the holder's lock says that it has ended."""
+
+    def write(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    full = take(store, "full", "a/1")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store.objects), "write", write)
+        full.release()
+    assert holders(store) == {"a/1": "full"}
+    said = list[str]()
+    leases = Leases(store, "next", said.append)
+    leases.take(["a/1"])
+    assert said == [], "no one is waited for"
     leases.release()
 
 

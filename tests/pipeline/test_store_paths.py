@@ -1,6 +1,5 @@
 """Stores and sources at any legal path; and a store that was moved: MLflow shows the same."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import pytest
 
 from gpt1.paths import path_of_uri
 from pipeline.cli.models import export_mlflow
+from pipeline.cli.options import ReadOptions
 from pipeline.store.base import Store
 from pipeline.workflow.yaml_source import scalar
 from tests.conftest import refuses
@@ -50,10 +50,11 @@ def test_a_store_with_an_odd_name_runs_and_moves(ray_head: Cluster, tmp_path: Pa
     said(*words, old, cluster=ray_head)
     before = shown(old, tmp_path)
     made = {name.partition(" ")[0]: found for name, found in before.items()}
-    assert set(made) == {"toy", "numbers", "total", "total[factor=1]", "total[factor=2]"}
+    ids = {name.partition(" ")[0]: name.rpartition(" ")[2] for name in before}
+    assert set(made) == {"toy:", "numbers", "total", "total[factor=1]", "total[factor=2]"}
     note, files = made["total[factor=2]"]
     assert files["outputs/total.txt"] == b"2\n"
-    assert f"#/runs/{json.loads(made['numbers'][1]['record.json'])['mlflow_run_id']}" in note
+    assert f"#/runs/{ids['numbers']}" in note
 
     old.rename(new)
     assert "nothing to run" in said(*words, new)
@@ -62,7 +63,7 @@ def test_a_store_with_an_odd_name_runs_and_moves(ray_head: Cluster, tmp_path: Pa
     assert before.items() <= after.items()
     # Twice (1 + 1), of the second run.
     assert b"4\n" in [files.get("outputs/total.txt") for _, files in after.values()]
-    assert "0 records sent, 0 left" in said("track", "sync", "--store", new)
+    assert "0 runs sent, 0 left" in said("track", "sync", "--store", new)
     assert not old.exists()
 
 
@@ -91,7 +92,7 @@ def test_where_a_store_or_a_model_can_and_cannot_be(tmp_path: Path) -> None:
     assert Store.at(f"{tmp_path}/a://b").root.name == "b"
     assert Store.at(f"file://{tmp_path}/a%20store").root == (tmp_path / "a store").resolve()
     for name in ("a%20b", "h#f"):
-        refuses("MLflow cannot load", export_mlflow, "pretrain", tmp_path / name)
+        refuses("MLflow cannot load", export_mlflow, "pretrain", tmp_path / name, ReadOptions())
         assert not (tmp_path / name).exists()
 
 

@@ -1,11 +1,12 @@
-"""What MLflow has of a run, by MLflow's own client: in the store's SQLite and on a real server."""
+"""What MLflow has of a store, by its own client: in the store's SQLite and on a real server."""
 
 import math
 import os
+import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler
@@ -18,17 +19,81 @@ import pytest
 from gpt1.errors import UserError
 from pipeline.cli.ui import serve
 from pipeline.store.base import Store
-from pipeline.tracking.recorder import UID, default_uri
-from pipeline.tracking.tracker import UPLOAD_LIMIT, Tracker, sync
-from tests.conftest import ROOT, refuses, write
+from pipeline.store.lease import RUNS, Leases
+from pipeline.store.record import ArtifactRecord, content_digest
+from pipeline.tracking.events import EventLog
+from pipeline.tracking.exporter import UID, Exporter, NotAlone, sync
+from pipeline.tracking.mlflow_server import MlflowServer, default_uri
+from stages.contract import StoredFile
+from tests.conftest import ROOT, refuses
 from tests.pipeline.conftest import Move, Patch
 from tests.servers.mlflow import mlflow_server
 from tests.servers.process import answers, free_port, running, serving, wait_until
+
+Curve = list[tuple[int, float, int]]
 
 
 @pytest.fixture(autouse=True)
 def no_server(monkeypatch: Patch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+class Driver:
+    """Writes what a driver of one job, `train`, and the job's process write."""
+
+    def __init__(self, store: Store, run: str, attempt: str, time: float = 1000.0) -> None:
+        self.store, self.run, self.attempt, self.time = store, run, attempt, time
+        self.leases = Leases(store, run)
+        self.leases.take([f"{RUNS}/{run}"])
+        self.events = EventLog(store, f"{RUNS}/{run}")
+        self.points = EventLog(store, f"train/print/{attempt}")
+        tags = {"gpt1.kind": "workflow", "gpt1.run": run, "gpt1.profile": "", "gpt1.workflow": "w"}
+        self.write("start", name=f"name of {run}", tags=tags, params={})
+
+    def write(self, event: str, **rest: Any) -> None:
+        self.events.write(event=event, time=self.time, **rest)
+
+    def job(self, tokens: int = 0, **params: Any) -> None:
+        facts = {"cell": "train", "stage": "train", "fingerprint": "print", "withdrawn": 0}
+        tags = {"gpt1.why": "x" * 9000}
+        self.write(
+            "job", attempt=self.attempt, params=params, tags=tags, group=None, axes={},
+            is_last=True, tokens_per_step=tokens, **facts,
+        )  # fmt: skip
+
+    def log(self, *steps: int, **values: Any) -> None:
+        for step in steps:
+            found = values or {"loss": step + 0.5}
+            self.points.write(time=self.time + step, step=step, values=found)
+
+    def publish(self, size: int = 1, **summary: Any) -> None:
+        """A file `note.md`, and one of `size` bytes."""
+        folder = self.store.root / "train" / "print" / self.attempt
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {}
+        for name, content in (("texts/note.md", b"hello"), ("big.bin", bytes(size))):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
+            sha256 = self.store.objects.sha256(f"train/print/{self.attempt}/{name}")
+            key = f"train/print/{self.attempt}/{name}"
+            files[name] = StoredFile(name, key, len(content), str(sha256))
+        self.store.publish(ArtifactRecord(
+            stage="train", fingerprint="print", attempt=self.attempt, cell="train", files=files,
+            digest=content_digest(files), summary=summary, finished=self.time + 50, seconds=3.5,
+            identity={"files": {"books": "d" * 64}},
+        ))  # fmt: skip
+
+    def end(self, status: str = "FINISHED") -> None:
+        error = "" if status == "FINISHED" else "why"
+        self.write("job_end", cell="train", status=status, error=error)
+        self.write("end", status=status, skipped=[])
+        self.die()
+
+    def die(self) -> None:
+        """As by a kill: nothing more is said."""
+        self.points.close()
+        self.events.close()
+        self.leases.release()
 
 
 def client(uri: str) -> Any:
@@ -46,10 +111,14 @@ def runs(uri: str, tag: str = UID) -> dict[str, Any]:
     return {run.data.tags.get(tag, "").replace("%27", "'"): run for run in found}
 
 
-def curve(uri: str, run: Any, name: str = "loss") -> list[tuple[int, float, int]]:
+def curve(uri: str, name: str = "train/loss", uid: str = "train-print") -> Curve:
     """(step, value, time in ms) of a curve, doubles and all."""
-    points = client(uri).get_metric_history(run.info.run_id, name)
+    points = client(uri).get_metric_history(runs(uri)[uid].info.run_id, name)
     return sorted((point.step, point.value, point.timestamp) for point in points)
+
+
+def steps(uri: str) -> list[int]:
+    return [step for step, _, _ in curve(uri)]
 
 
 def files_of(store: Path, run: Any) -> set[str]:
@@ -59,131 +128,224 @@ def files_of(store: Path, run: Any) -> set[str]:
     return {str(path.relative_to(top)) for path in top.rglob("*") if path.is_file()}
 
 
-def test_a_run_with_everything(tmp_path: Path) -> None:
-    store, said, uid = tmp_path / "a store", list[str](), 'run/pre[\'a="b"]'
-    write(tmp_path, {"note.md": "hello", "big.bin": b""})
-    os.truncate(tmp_path / "big.bin", UPLOAD_LIMIT + 1)
-    tracker = Tracker(store, info=said.append)
-    tracker.start("run", "workflow", tags={"long": "x" * 9000}, time=1000.0)
-    tracker.start(uid, "pretrain", "run", time=1001.5)
-    tracker.params(uid, {f"p{n}": n for n in range(250)} | {"long": "y" * 7000, "odd (name)": 1})
-    tracker.params(uid, {"p1": 3, "new": 4})  # a setting that has changed
-    tracker.metrics(uid, 1, {"loss": 2.0, "tokens/s (all)": 5.0}, time=1002.0)
-    for values in ({"loss": math.nan, "lr": math.inf}, {"loss": 7.0}):
-        tracker.metrics(uid, 2, values, time=1003.0)
-    tracker.metrics("never started", 1, {"loss": 1.0})
-    for name in ("note.md", "big.bin"):
-        tracker.artifact(uid, tmp_path / name, "texts")
-    tracker.artifact(uid, (tmp_path / "gone").as_uri(), size=1)
-    tracker.references(uid, [{"name": "m", "uri": "s3://m", "size": 5, "sha256": "ab"}])
-    for state in ("early", "late"):
-        tracker.dataset(uid, "books", "d" * 64, "https://example.org/books", "training")
-        tracker.tags(uid, {"state": state})
-    tracker.end(uid, "FAILED", time=1004.0)
-    tracker.end("run", "FINISHED", time=1005.0)
-    assert tracker.close(300) == 0
-    assert len(said) == 3, "what MLflow refuses holds nothing up, and is said"
+def test_a_job_with_everything(tmp_path: Path) -> None:
+    store, said = Store.at(tmp_path / "a store's"), list[str]()
+    driver = Driver(store, "run", "1")
+    params = {f"p{n}": n for n in range(250)} | {"long": "y" * 7000, "odd (name)": 1}
+    driver.job(tokens=512, **params)
+    driver.log(1, 2, **{"loss": 2.0, "tokens/s (all)": 5.0})
+    driver.log(3, loss=math.nan, lr="inf")
+    driver.publish(10_000_001, accuracy=50.5)
+    driver.end()
+    synced = sync(store, info=said.append)
+    assert (synced.sent, synced.left, synced.trouble, said) == (1, 0, "", [])
 
-    uri = default_uri(store)
-    parent, run = runs(uri)["run"], runs(uri)[uid]
-    info = [[one.info.status, one.info.start_time, one.info.end_time] for one in (parent, run)]
-    assert info == [["FINISHED", 1_000_000, 1_005_000], ["FAILED", 1_001_500, 1_004_000]]
-    assert (run.info.run_name, run.info.run_id) == ("pretrain", tracker.run_id(uid))
-    tags, params = run.data.tags, run.data.params
-    assert (tags["mlflow.parentRunId"], tags["state"]) == (parent.info.run_id, "late")
-    assert parent.data.tags["long"].endswith("x...")
-    assert len(params["long"]) == 6000
-    assert {"p1": "1", "new": "4", "p249": "249", "odd _name_": "1"}.items() <= params.items()
-    assert curve(uri, run)[0] == (1, 2.0, 1_002_000)
-    assert [math.isnan(value) for _, value, _ in curve(uri, run)] == [False, True]
-    assert math.isnan(curve(uri, run, "lr")[0][1])
-    assert tags["gpt1.not_finite.lr"] == "inf at step 2"
-    assert curve(uri, run, "tokens/s _all_") == [(1, 5.0, 1_002_000)]
+    uri = default_uri(store.root)
+    parent, run = runs(uri)["run"], runs(uri)["train-print"]
+    assert (parent.info.run_name, parent.info.status) == ("name of run", "FINISHED")
+    assert (run.info.run_name, run.info.start_time, run.info.end_time) == ("train", 10**6, 1050_000)
+    tags, found = run.data.tags, run.data.params
+    assert tags["mlflow.parentRunId"] == parent.info.run_id
+    assert (tags["gpt1.why"][-4:], len(found["long"])) == ("x...", 6000)
+    assert {"p1": "1", "p249": "249", "odd _name_": "1"}.items() <= found.items()
+    assert curve(uri)[:2] == [(1, 2.0, 1_001_000), (2, 2.0, 1_002_000)]
+    assert math.isnan(curve(uri)[2][1])
+    assert math.isnan(curve(uri, "train/lr")[0][1])
+    assert tags["gpt1.not_finite.train/lr"] == "inf at step 3"
+    assert [step for step, _, _ in curve(uri, "over_tokens/train/loss")] == [512, 1024, 1536]
+    assert len(curve(uri, "tokens/s _all_")) == 2
+    assert (run.data.metrics["dev/accuracy"], parent.data.metrics["dev/accuracy"]) == (50.5, 50.5)
     [item] = run.inputs.dataset_inputs
-    assert (item.dataset.digest, item.tags[0].value) == ("d" * 36, "training")
-    expected = {"artifacts.json", "texts/note.md", "texts/big.bin.reference.json"}
-    assert files_of(store, run) == expected
+    assert (item.dataset.name, item.tags[0].value) == ("books", "source")
+    expected = {"artifacts.json", "record.json", "outputs/texts/note.md"}
+    assert files_of(store.root, run) == {*expected, "outputs/big.bin.reference.json"}
 
 
-def test_a_resumed_run_continues_its_curves(tmp_path: Path) -> None:
-    """The second driver does steps 5 to 9 again; the last finds that a user has deleted the run."""
-    uri = default_uri(tmp_path)
-    for driver in range(3):
-        tracker = Tracker(tmp_path)
-        tracker.start(f"run{driver}", "workflow")
-        tracker.start("pretrain", "pretrain", f"run{driver}", time=10.0 * driver + 1)
-        for step in range(5 * driver, 10 + 5 * driver):
-            tracker.metrics("pretrain", step, {"loss": float(step)}, time=100.0 * driver + step)
-        tracker.end("pretrain", "FINISHED", time=999.0)
-        assert tracker.close(300) == 0
-        run, parent = (runs(uri)[uid] for uid in ("pretrain", f"run{driver}"))
+def test_a_resumed_job_continues_its_curves(tmp_path: Path) -> None:
+    """The second attempt, whose host's clock is an hour behind, does steps 5 to 9 again; a rollback
+    does 14 again, and logs 12 once more as it was. Settings have changed.
+    """
+    store, uri = Store.at(tmp_path), default_uri(tmp_path)
+    first = Driver(store, "run1", "1", 10_000.0)
+    first.job(p=1)
+    first.log(*range(10))
+    first.die()
+    assert sync(store).left == 0
+    assert runs(uri)["train-print"].info.status == "KILLED"
+    second = Driver(store, "run2", "2", 6_400.0)
+    second.job(p=2)
+    second.log(*range(5, 15))
+    second.log(12)
+    second.log(14, loss=0.25)
+    second.end("FAILED")
+    for file in (None, "mlflow.db"):  # the second time from nothing
+        if file:
+            (tmp_path / file).unlink()
+        assert sync(store).left == 0
+        run, parent = (runs(uri)[uid] for uid in ("train-print", "run2"))
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        if driver == 1:
-            assert (run.info.status, run.info.start_time) == ("FINISHED", 1000)
-            times = [1000 * (step if step < 10 else 100 + step) for step in range(15)]
-            assert curve(uri, run) == [(step, step, when) for step, when in enumerate(times)]
-            client(uri).delete_run(run.info.run_id)
-    assert (run.info.status, run.data.metrics) == ("FINISHED", {"loss": 19.0})
+        assert (run.info.status, run.data.params["p"]) == ("FAILED", "1")
+        assert (run.data.tags["gpt1.changed.p"], run.data.tags["gpt1.error"]) == ("2", "why")
+        old = [(step, step + 0.5, 1000 * (10_000 + step)) for step in range(10)]
+        new = [(step, step + 0.5, 1000 * (6_400 + step)) for step in range(10, 15)]
+        assert curve(uri) == sorted([*old, *new, (14, 0.25, 6_414_000)])
+
+
+def test_a_job_that_was_deleted_and_is_made_again(tmp_path: Path) -> None:
+    for number in "12":
+        driver = Driver(Store.at(tmp_path), f"run{number}", number)
+        driver.job()
+        driver.log(*range(int(number)))
+        driver.publish()
+        driver.end()
+        assert sync(tmp_path).sent == 1
+        assert steps(default_uri(tmp_path)) == [*range(int(number))]
+        shutil.rmtree(tmp_path / "train")
+
+
+def cut(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def no_header(file: Path) -> None:
+    file.write_bytes(b"?" * 100 + file.read_bytes()[100:])
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, cut, no_header, lambda file: os.truncate(file, 0)])
+def test_a_data_base_that_is_gone_or_damaged_is_filled_again(
+    tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    """While a job runs."""
+    store, uri, said = Store.at(tmp_path), default_uri(tmp_path), list[str]()
+    driver = Driver(store, "run", "1")
+    driver.job()
+    driver.log(*range(5))
+    assert sync(store).trouble == ""
+    assert steps(uri) == [0, 1, 2, 3, 4]
+    harm(tmp_path / "mlflow.db")
+    driver.log(*range(5, 10))
+    driver.publish()
+    driver.end()
+    assert sync(store, info=said.append).left == 0
+    assert (steps(uri), runs(uri)["train-print"].info.status) == ([*range(10)], "FINISHED")
+    kept = list(tmp_path.glob("mlflow.db.damaged-*"))
+    assert len(said) == len(kept) == (harm in (cut, no_header)), said
+
+
+def test_a_suspended_driver_doubles_nothing(tmp_path: Path) -> None:
+    """Another host takes its job over, and exports. Then it goes on, logs the same steps, and finds
+    what it had read already exported; at last both end.
+    """
+    store, uri = Store.at(tmp_path), default_uri(tmp_path)
+    sends = {"who": "run1"}
+
+    def exporter(driver: Driver) -> Exporter:
+        def check() -> None:
+            if sends["who"] != driver.run:
+                raise NotAlone
+
+        return Exporter(store, MlflowServer(store, uri, print), driver.leases, check, print)
+
+    first = Driver(store, "run1", "1", 10_000.0)
+    first.job()
+    first.log(*range(5))
+    suspended = exporter(first)
+    suspended.export()
+    sends["who"] = "run2"
+    second = Driver(store, "run2", "2", 6_400.0)
+    second.job()
+    second.log(*range(3, 8))
+    other = exporter(second)
+    other.export()
+    first.log(*range(5, 9))
+    with pytest.raises(NotAlone):
+        suspended.export()
+    second.log(*range(8, 12))
+    other.export()
+    second.publish()
+    second.end()
+    other.export()
+    assert steps(uri) == [*range(12)]
+    sends["who"] = "run1"
+    first.log(12)
+    first.end()
+    suspended.export()
+    assert sync(store).left == 0
+    assert steps(uri) == [*range(12)], "the job had ended"
+    assert {run.info.status for run in runs(uri).values()} == {"FINISHED"}
+
+
+def test_a_full_disk_loses_no_event(tmp_path: Path) -> None:
+    """A file may have so many bytes, and then more; what was written half is not glued on."""
+    code = (
+        "import resource, sys; from pipeline.store.base import Store\n"
+        "from pipeline.tracking.events import EventLog\n"
+        "said = []; log = EventLog(Store.at(sys.argv[1]), 'runs/run', said.append)\n"
+        "_, most = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most))\n"
+        "for step in range(100): log.write(step=step)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))\n"
+        "log.write(step=100); log.close(); print(len(said))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+    [file] = tmp_path.glob("runs/run/events/*")
+    lines = file.read_text().splitlines()
+    assert [line.rpartition(":")[2] for line in lines] == [f"{step}}}" for step in range(101)]
+
+
+def test_a_moved_store_a_new_server_and_damaged_lines(tmp_path: Path, monkeypatch: Patch) -> None:
+    """The server is away at first, and its password is not written down."""
+    old, new, said = tmp_path / "old", tmp_path / "new", list[str]()
+    driver = Driver(Store.at(old), "run", "1")
+    driver.job()
+    driver.log(*range(100))
+    driver.publish()
+    driver.end()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{free_port()}")
+    assert (sync(old, timeout=2, info=said.append).trouble != "", len(said)) == (True, 1)
+    texts = [path.read_bytes() for path in old.rglob("*") if path.is_file()]
+    assert "secret" not in said[0]
+    assert not any(b"secret" in text for text in texts)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    for lines in old.glob("*/*/*/events/*.jsonl"):
+        lines.write_bytes(lines.read_bytes() + b'\x00garbage\n[1]\n{"time":1,"step":7,"va')
+    old.rename(new)
+    (new / "mlflow.db").mkdir()
+    assert "unable to open" in sync(new, timeout=2).trouble
+    (new / "mlflow.db").rmdir()
+    said.clear()
+    assert (sync(new, info=said.append).sent, len(said)) == (1, 3)
+    server = f"sqlite:///{tmp_path / 'other.db'}"
+    assert (sync(new, server).sent, sync(new, server).sent) == (1, 0)
+    for uri in (default_uri(new), server):
+        assert steps(uri) == [*range(100)]
+    assert "outputs/texts/note.md" in files_of(new, runs(default_uri(new))["train-print"])
+    assert not old.exists()
 
 
 def test_two_processes_on_a_fresh_store(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from pipeline.tracking.tracker import Tracker\n"
-        "tracker = Tracker(Path(sys.argv[1])); uid = sys.argv[2]\n"
+        "import sys; from pipeline.store.base import Store\n"
+        "from pipeline.tracking.exporter import LiveExport\n"
+        "from tests.pipeline.test_tracking import *\n"
+        "uid = sys.argv[2]; store = Store.at(sys.argv[1]); driver = Driver(store, uid, '1')\n"
         "assert not {'mlflow', 'torch'} & {*sys.modules}, 'they take seconds'\n"
-        "tracker.start(uid, uid)\n"
-        "tracker.metrics(uid, 1, {'loss': 1.0}); tracker.end(uid, 'FINISHED')\n"
-        "sys.exit(tracker.close(300))"
+        "export = LiveExport(store, uid, driver.leases, print); export.start()\n"
+        "driver.write('end', status='FINISHED', skipped=[]); driver.events.flush()\n"
+        "sys.exit(bool(export.close(300)))"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     drivers = [subprocess.Popen([*command, uid], cwd=ROOT) for uid in "ab"]
     assert [driver.wait() for driver in drivers] == [0, 0]
     found = runs(default_uri(tmp_path))
-    assert {uid: run.data.metrics["loss"] for uid, run in found.items()} == {"a": 1, "b": 1}
+    statuses = {uid: run.info.status for uid, run in found.items()}
+    assert statuses == {"a": "FINISHED", "b": "FINISHED"}
 
 
-def test_what_waited_is_sent_from_a_moved_store(tmp_path: Path, monkeypatch: Patch) -> None:
-    """Files that wait may be damaged, and MLflow's data base be in the way."""
-    old, new, said = tmp_path / "old", tmp_path / "new", list[str]()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{free_port()}")
-    tracker = Tracker(old, info=said.append)
-    write(old, {"note.md": "hello"})
-    tracker.start("a", "a", time=1.0)
-    tracker.artifact("a", old / "note.md")
-    for step in range(100):
-        tracker.metrics("a", step, {"loss": 1.0 + step}, time=2.0 + step)
-    assert tracker.run_id("a", timeout=0.1) is None
-    assert (tracker.close(timeout=3), len(said)) == (102, 1)
-    files = [path for path in old.rglob("*") if path.is_file()]
-    assert "secret" not in said[0] + "".join(path.read_text() for path in files)
-    for lines in old.glob("outbox/*.jsonl"):
-        garbage = b'\x00garbage\n[1]\n{"do":"metrics","uid":"a","st'
-        lines.write_bytes(lines.read_bytes() + garbage)
-    assert sync(old, timeout=1).left >= 102
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
-
-    old.rename(new)
-    (new / "mlflow.db").mkdir()
-    missed = sync(new, timeout=15)
-    assert (missed.sent, missed.left > 100) == (0, True)
-    assert "unable to open database file" in str(missed.trouble)
-    (new / "mlflow.db").rmdir()
-    again = Tracker(new)  # makes the data base
-    again.start("b", "b")
-    wait_until(lambda: again.run_id("b") is not None, "a run")
-    again.close()
-    assert sync(new, timeout=300).left == 0
-    found = runs(default_uri(new))
-    expected = [(step, 1.0 + step, 2000 + 1000 * step) for step in range(100)]
-    assert curve(default_uri(new), found["a"]) == expected
-    statuses = [f"{uid} {run.info.status}" for uid, run in found.items()]
-    assert sorted(statuses) == ["a KILLED", "b KILLED"], "by none of their drivers"
-    assert files_of(new, found["a"]) == {"note.md"}
-    assert not old.exists()
-    assert sync(new).sent == 0
-
-
-# A server that goes away, and a driver that is killed
+# A server that goes away, and a host that is gone
 
 
 @contextmanager
@@ -215,70 +377,68 @@ def lossy_proxy(port: int) -> Iterator[str]:
 
 @pytest.mark.slow
 def test_no_point_is_lost_or_doubled(tmp_path: Path) -> None:
-    """Answers are lost, and the server is away for a while: points wait for it."""
+    """Answers are lost, and the server is away for a while."""
     port, base, artifacts = free_port(), f"sqlite:///{tmp_path}/db", (tmp_path / "a").as_uri()
+    store = Store.at(tmp_path / "store")
     with lossy_proxy(port) as uri:
-        tracker = Tracker(tmp_path / "store", uri)
-        tracker.start("run", "workflow")
+        driver = Driver(store, "run", "1")
+        driver.job()
         for first in (0, 100):
-            for step in range(first, first + 100):
-                tracker.metrics("run", step, {"loss": 1 / (step + 1)}, time=float(step))
+            driver.log(*range(first, first + 100))
             if first:
-                tracker.end("run", "FINISHED")
-            assert tracker.flush(1) > 0, "nothing answers"
+                driver.end()
+            assert sync(store, uri, 2).trouble, "nothing answers"
             with mlflow_server(tmp_path / "log", base, artifacts, {}, port):
-                assert tracker.flush(300) == 0
-        assert tracker.close() == 0
-    run = runs(base)["run"]
-    points = [(step, 1 / (step + 1), 1000 * step) for step in range(200)]
-    assert (curve(base, run), run.info.status) == (points, "FINISHED")
+                assert sync(store, uri, 300).trouble == ""
+    assert (steps(base), runs(base)["run"].info.status) == ([*range(200)], "FINISHED")
 
 
 def test_a_dead_hosts_points_are_sent_from_another(
     s3_store: str, tmp_path: Path, monkeypatch: Patch, another_host: Move
 ) -> None:
-    """The second continues the run and logs again what it knows; the first comes back last."""
-    data_base, home = f"sqlite:///{tmp_path / 'mlflow.db'}", os.environ["GPT1_CACHE"]
+    """The second continues the job and logs again what it knows."""
+    monkeypatch.setattr("pipeline.tracking.events.PIECE", 200)
+    data_base = f"sqlite:///{tmp_path / 'mlflow.db'}"
     code = (
-        "import os, sys; from pipeline.store.base import Store\n"
-        "from pipeline.tracking.tracker import Tracker\n"
-        "tracker = Tracker(Store.at(sys.argv[1]), 'http://127.0.0.1:9')\n"
-        "tracker.start('run', 'workflow')\n"
-        "for step in (10, 20): tracker.metrics('run', step, {'loss': float(step)}, step)\n"
-        "tracker.flush(8); os._exit(9)"
+        "import os, sys; from tests.pipeline.test_tracking import *\n"
+        "driver = Driver(Store.at(sys.argv[1]), 'run1', '1'); driver.job(); driver.log(10, 20)\n"
+        "driver.points.flush(); driver.events.flush(); os._exit(9)"
     )
     assert subprocess.run([sys.executable, "-c", code, s3_store], cwd=ROOT).returncode == 9
 
     another_host()
-    tracker = Tracker(Store.at(s3_store), data_base)
-    tracker.start("run", "workflow")
+    monkeypatch.setattr("pipeline.store.lease.EXPIRY", 1.0)
+    second = Driver(Store.at(s3_store), "run2", "2", 2000.0)
+    second.job()
     for step in (10, 20, 30):
-        tracker.metrics("run", step, {"loss": float(step)}, step + 1)
-    tracker.end("run", "FINISHED")
-    assert tracker.close(300) == 0
-    for cache in (os.environ["GPT1_CACHE"], home, f"{tmp_path}/third"):
-        monkeypatch.setenv("GPT1_CACHE", cache)
-        done, run = sync(Store.at(s3_store), data_base), runs(data_base)["run"]
-        assert (done.left, done.closed, run.info.status) == (0, 0, "FINISHED")
-        points = [(10, 10.0, 10_000), (20, 20.0, 20_000), (30, 30.0, 31_000)]
-        assert curve(data_base, run) == points
+        second.log(step)
+        second.points.flush()
+    second.end()
+    for _ in range(2):
+        done = sync(Store.at(s3_store), data_base)
+        assert (done.left, done.trouble) == (0, "")
+        statuses = {uid: run.info.status for uid, run in runs(data_base).items()}
+        assert statuses == {"run1": "KILLED", "run2": "FINISHED", "train-print": "FINISHED"}
+        found = [(10, 10.5, 1_010_000), (20, 20.5, 1_020_000), (30, 30.5, 2_030_000)]
+        assert curve(data_base) == found
+        another_host()
 
 
 # gpt1 ui
 
 
 def test_nothing_to_show_and_a_port_in_use(tmp_path: Path) -> None:
-    refuses("no runs recorded", serve, tmp_path)
-    (tmp_path / "mlflow.db").touch()
+    store = Store.at(tmp_path)
+    refuses("no runs recorded", serve, store)
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(UserError, match="--port"):
-        serve(tmp_path, port=other.getsockname()[1])
+        serve(store, port=other.getsockname()[1])
 
 
 @pytest.mark.chaos
 def test_the_ui_shows_a_run_and_killed_leaves_no_process(tmp_path: Path) -> None:
-    tracker, port = Tracker(tmp_path), free_port()
-    tracker.start("run", "workflow")
-    assert tracker.close(300) == 0
+    """MLflow had not been filled."""
+    Driver(Store.at(tmp_path), "run", "1").end()
+    port = free_port()
     command = [sys.executable, "-m", "pipeline.cli", "ui", "--store", tmp_path, "--port", port]
 
     def has_ended() -> bool:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from gpt1.tasks.table import definition, recorded_task, task_named
-from pipeline.execution.jobs import SENT_USER_CODE, Order, _pack
+from pipeline.execution.jobs import SENT_USER_CODE, JobSpec, _pack
 from pipeline.planning.provenance import _hash, code_hash
 from pipeline.workflow.imports import closure, imported_by, module_file
 from pipeline.workflow.load import read
@@ -181,9 +181,9 @@ def test_what_is_sent_is_what_is_imported(tmp_path: Path, monkeypatch: pytest.Mo
     top = packed / SENT_USER_CODE
     sent = {path.relative_to(top).as_posix() for path in top.rglob("*") if path.is_file()}
     assert sent == {*files, "user_code/linked/x.py"}
-    key = Order(file, (), code=code).key
+    key = JobSpec(file, (), code=code).key
     (project / "my" / "helper.py").write_text("HELPER = 2\n")
-    assert Order(file, (), code=code).key != key
+    assert JobSpec(file, (), code=code).key != key
     monkeypatch.setenv(VARIABLE, code.runtime_env(str(top))["env_vars"][VARIABLE])
     assert read(packed / "workflow.yaml").user_code.folder == top
     assert importlib.import_module("my.helper").HELPER == 1

@@ -30,7 +30,7 @@ def test_files_from_outside_count_by_content(tmp_path: Path) -> None:
     TINY.save(tmp_path / "vocabulary")
     settings = PretrainConfig(init_from=str(tmp_path))
     assert [file.name for file in STAGE.external_files(settings)] == [f"{INITIAL}model.safetensors"]
-    run = json.loads(STAGE.packed(settings, tmp_path / "vocabulary", [], []))["runtime"]
+    run = json.loads(STAGE.run_config(settings, tmp_path / "vocabulary", [], []))["runtime"]
     assert run["initial_sha256"] == sha256(b"weights").hexdigest()
 
 

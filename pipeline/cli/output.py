@@ -1,14 +1,27 @@
-"""A folder that a command writes: whole, or not there."""
+"""What commands print and write: tables, JSON, folders."""
 
 from __future__ import annotations
 
+import json
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from gpt1.errors import UserError
+
+
+def print_json(value: Any) -> None:
+    """Print a value for programs, and for people to read, too."""
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def format_table(rows: Sequence[Sequence[str]]) -> str:
+    """A line a row, in columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 @contextmanager

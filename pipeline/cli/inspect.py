@@ -1,0 +1,426 @@
+"""Commands that look at a workflow and its store: plan, status, graph, path, describe, diff."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gpt1.errors import UserError
+from gpt1.report.dag import Cells, as_svg, boxes, stage_of
+from gpt1.train.cost_model import DEFAULT_MFU, Device
+from gpt1.wording import counted, number, span
+from pipeline.cli.options import STAGES, Json, ReadOptions, Stages, flag, run_command
+from pipeline.cli.output import format_table, print_json
+from pipeline.planning.last_run import RunArtifacts, last_run
+from pipeline.planning.planner import Entry, Plan, Selection, State, changes, make_plan
+from pipeline.store.base import Store
+from pipeline.store.record import ArtifactRecord
+from pipeline.store.snapshot import StoreSnapshot
+from pipeline.workflow.expand import Workflow
+from pipeline.workflow.yaml_source import nearest
+from stages.contract import Artifact, Forecastable, SizedVocabulary
+
+SAME = "same"
+
+
+def plan(options: ReadOptions, stages: Stages = None, as_json: Json = False) -> None:
+    """Show what `run` would run, and why, without running anything."""
+    plan = options.plan(*(stages or ()))
+    print_json(_facts(plan)) if as_json else print_plan(plan)
+
+
+def status(
+    options: ReadOptions, as_json: Json = False,
+    explain: Annotated[
+        bool, flag("--explain", "Show each reason on its own line, and each job's rerun cost.")
+    ] = False,
+) -> None:
+    """Show each stage's state (done, stale, partial, stopped, failed, or new), why, and how long
+    it took."""
+    plan = options.plan()
+    if as_json:
+        print_json(_facts(plan))
+    elif explain:
+        _print_explained(plan)
+    else:
+        print_plan(plan, everything=True)
+
+
+def graph(
+    options: ReadOptions,
+    svg: Annotated[Path | None, typer.Option("--svg", help="Write an SVG to this file.")] = None,
+) -> None:
+    """Draw the workflow with the state of each stage."""
+    entries = options.plan().entries.values()
+    cells = [(entry.cell.id, str(entry.state), entry.cell.needs) for entry in entries]
+    if svg is None:
+        print(draw(cells))
+        return
+    seconds: dict[str, float] = {}
+    for entry in entries:
+        seconds[entry.cell.node] = seconds.get(entry.cell.node, 0.0) + (entry.cost or 0.0)
+    notes = {stage: [span(total)] if total else [] for stage, total in seconds.items()}
+    try:
+        svg.write_text(as_svg(cells, notes), encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"--svg {svg}: cannot be written ({error.strerror}); choose another file"
+        ) from error
+    print(f"wrote {svg}")
+
+
+def path(
+    stage: Annotated[
+        str, typer.Argument(help="Stage or job.", metavar="STAGE-OR-JOB", autocompletion=STAGES)
+    ],
+    options: ReadOptions,
+) -> None:
+    """Print the folder (on S3: the address) of a stage's output, one line per job.
+
+    Parts are stored elsewhere: record.json has the path of every file.
+    """
+    store = Store.existing(options.store)
+    last = None if options.chooses else last_run(store)
+    if last is None or not last.problem:
+        records = _records_of_plan(options.workflow(), store, stage)
+    else:
+        records = _records_of_run(options.artifacts(), stage)
+    folders = {
+        cell: f"{store.where}/{record.stage}/{record.fingerprint}/{record.attempt}"
+        for cell, record in records.items()
+    }
+    print("\n".join(folders.values() if len(folders) == 1 else map("\t".join, folders.items())))
+
+
+def describe(
+    options: ReadOptions,
+    tokens: Annotated[
+        int | None,
+        typer.Option("--tokens", min=1, help="Tokens in the corpus; default: those of the shards."),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", help="GPU to estimate the time for, such as H100."),
+    ] = None,
+    mfu: Annotated[
+        float,
+        typer.Option(
+            "--mfu", min=0.001, max=1.0,
+            help="Fraction to assume of the GPU's peak in the profile's precision.",
+        ),
+    ] = DEFAULT_MFU,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Estimate what pre-training will need: parameters and FLOPs by part, memory, steps, tokens,
+    epochs, time.
+    """
+    workflow, target = options.workflow(), Device(device, mfu) if device else None
+    try:
+        artifacts = done_artifacts(workflow, options.store)
+    except UserError:  # no store, or no books here (`run` says so); only the epochs need them
+        artifacts = {}
+    rows = []
+    for cell in workflow.cells.values():
+        if isinstance(cell.stage, Forecastable):
+            size, vocabulary = _vocabulary(workflow, cell.inputs["vocabulary"][0], artifacts)
+            count, corpus = _corpus(tokens, artifacts.get(cell.inputs["shard"][0]))
+            forecast = cell.stage.forecast(cell.settings, cell.resources, size, count, target)
+            rows.append((cell.id, vocabulary, corpus, forecast))
+    if not rows:
+        found = "no stage uses `pretrain`; add one, or choose another workflow with --file"
+        raise UserError(f"{workflow.file}: {found}")
+    if as_json:
+        print_json([
+            {"cell": cell, "vocabulary": vocabulary, "corpus": corpus, **forecast.to_dict()}
+            for cell, vocabulary, corpus, forecast in rows
+        ])  # fmt: skip
+        return
+    texts = [
+        f"{cell}\n{forecast}\nvocabulary: {vocabulary}; corpus: {corpus}"
+        for cell, vocabulary, corpus, forecast in rows
+    ]
+    print("\n\n".join(texts))
+
+
+def diff(
+    before: Annotated[
+        str | None,
+        typer.Argument(
+            help="Run, by name or prefix; default: the newest other run with the same stages."
+        ),
+    ] = None,
+    after: Annotated[
+        str | None,
+        typer.Argument(
+            help="Run to compare it with; default: the last, or the jobs of --profile and --set."
+        ),
+    ] = None,
+    *,
+    options: ReadOptions,
+    as_json: Json = False,
+) -> None:
+    """Compare two runs job by job: settings, inputs, code, results, time.
+
+    A run covers the jobs it ran and the cached jobs they depend on.
+    """
+    history = StoreSnapshot(Store.existing(options.store)).history()
+    records = sorted(history, key=lambda record: record.finished)
+    names = sorted({record.run for record in records if record.run})
+    new: Mapping[str, ArtifactRecord]
+    if after is None:
+        artifacts = options.artifacts()
+        new = {cell: record for cell in artifacts.cells if (record := artifacts.record(cell))}
+        if not new:
+            raise UserError(
+                f"diff: no job of {artifacts.name} is done; give two of these runs:"
+                f" {_newest(names)}"
+            )
+        second = max(new.values(), key=lambda record: record.finished).run
+    elif options.chooses:
+        raise UserError(
+            "diff: found a second run and --file, --profile, or --set; give one or the other"
+        )
+    else:
+        second = _run_called(after, names)
+        new = jobs_of_run(second, records)
+    first = _run_called(before, names) if before else _run_like(new, second, names, records)
+    old = jobs_of_run(first, records) if first else {}
+    if before is None:  # the other run may have had more stages
+        old = {cell: record for cell, record in old.items() if _stages([cell]) <= _stages(new)}
+    rows = _compare(old, new) if first else []
+    if as_json:
+        print_json({"before": first, "after": second, "cells": rows})
+    elif first is None:
+        print(
+            f"{second}: no other run in the store has the same stages, so there is nothing to"
+            " compare"
+        )
+    else:
+        print(f"{first} -> {second}")
+        for row in rows:
+            if row["how"] != SAME:
+                print(f"{row['cell']}: {row['how']}", *row["changes"], sep="\n    ")
+        same = [row["cell"] for row in rows if row["how"] == SAME]
+        print(f"same: {', '.join(same) or 'nothing'}")
+
+
+def print_plan(plan: Plan, everything: bool = False) -> None:
+    """Print what will run, and why; `everything`: also what is done."""
+    rows = [
+        (cell, str(entry.state), _why(entry))
+        for cell, entry in plan.entries.items()
+        if everything or entry.run or entry.notes
+    ]
+    if rows:
+        print(format_table(rows))
+    waiting = plan.to_run
+    known = [entry.cost for entry in waiting if entry.cost is not None]
+    cost = f"; {len(known)} of them took {span(sum(known))} last time" if known else ""
+    print(
+        f"{len(waiting)} of {len(plan.entries)} jobs to run{cost}"
+        if waiting
+        else "everything is up to date, nothing to run"
+    )
+
+
+def _reasons(entry: Entry) -> list[str]:
+    return [reason for reason in [*entry.reasons, *entry.notes] if reason != entry.state]
+
+
+def _why(entry: Entry) -> str:
+    cost = f" (took {span(entry.cost)})" if entry.cost is not None else ""
+    return "; ".join(_reasons(entry)) + cost
+
+
+def _facts(plan: Plan) -> dict[str, Any]:
+    """A plan for programs."""
+    cells = [
+        {
+            "cell": entry.cell.id, "stage": entry.cell.uses, "state": str(entry.state),
+            "run": entry.run, "reasons": entry.reasons,
+            "notes": entry.notes, "fingerprint": entry.fingerprint, "seconds": entry.cost,
+            "digest": entry.artifact.digest if entry.artifact else None, "needs": entry.cell.needs,
+        }
+        for entry in plan.entries.values()
+    ]  # fmt: skip
+    return {"workflow": plan.workflow.name, "profile": plan.workflow.profile, "cells": cells}
+
+
+def _print_explained(plan: Plan) -> None:
+    downstream: dict[str, set[str]] = {cell: set() for cell in plan.entries}
+    for cell, entry in reversed(list(plan.entries.items())):
+        for need in entry.cell.needs:
+            downstream[need] |= {cell, *downstream[cell]}
+    for cell, entry in plan.entries.items():
+        print(f"{cell}: {entry.state}")
+        for reason in _reasons(entry):
+            print(f"    why: {reason}")
+        if entry.cell.needs:
+            print(f"    needs: {', '.join(entry.cell.needs)}")
+        cost = "unknown" if entry.cost is None else span(entry.cost)
+        if after := [plan.entries[name].cost for name in downstream[cell]]:
+            unknown = f", {after.count(None)} of them unknown" if None in after else ""
+            seconds, jobs = span(sum(filter(None, after))), counted(len(after), "job")
+            cost += f" (+{seconds} downstream, {jobs}{unknown})"
+        print(f"    rerun cost: {cost}")
+
+
+def draw(cells: Cells) -> str:
+    """A line a stage, indented by its depth, with its state and what it needs."""
+    rows = []
+    for box in boxes(cells):
+        needs = f"<- {', '.join(box.needs)}" if box.needs else ""
+        rows.append(("  " * box.depth + box.title, box.caption, needs))
+    return format_table(rows)
+
+
+def _records_of_plan(workflow: Workflow, store: Store, stage: str) -> dict[str, ArtifactRecord]:
+    records = {}
+    for cell, entry in make_plan(workflow, store, Selection((stage,))).entries.items():
+        if stage in (cell, entry.cell.node):
+            if entry.state is not State.DONE or entry.last.record is None:
+                found = ", ".join(dict.fromkeys([entry.state, *entry.reasons]))
+                raise UserError(
+                    f"{store.where}: {cell}: expected done, found {found}; run it:"
+                    f" {run_command(workflow, store, cell)}"
+                )
+            records[cell] = entry.last.record
+    return records
+
+
+def _records_of_run(artifacts: RunArtifacts, stage: str) -> dict[str, ArtifactRecord]:
+    """Where the workflow of the last run cannot be read any more: what it made is known."""
+    cells = [cell for cell in artifacts.cells if stage in (cell, stage_of(cell))]
+    records = {cell: record for cell in cells if (record := artifacts.record(cell))}
+    if not cells or len(records) < len(cells):
+        known = sorted(set(map(stage_of, artifacts.cells)))
+        problem = f"{stage} has not run" if cells else nearest(stage, known)
+        raise UserError(f"no {stage!r} in {artifacts.name}: {problem}")
+    return records
+
+
+def done_artifacts(workflow: Workflow, store: str) -> dict[str, Artifact]:
+    """The artifacts that the store has of this very workflow, by cell.
+
+    UserError when there is no store, or none that answers, and for books and data sets that cannot
+    be read.
+    """
+    entries = make_plan(workflow, Store.existing(store)).entries
+    return {cell: entry.artifact for cell, entry in entries.items() if entry.artifact is not None}
+
+
+def _corpus(tokens: int | None, shards: Artifact | None) -> tuple[int | None, str]:
+    """The number of tokens, and where it is from."""
+    if tokens is not None:
+        return tokens, f"{tokens:,} tokens, from --tokens"
+    if shards is not None:
+        tokens = int(shards.summary["train_tokens"])
+        return tokens, f"{tokens:,} tokens in the store's shards"
+    return None, "unknown (no shards in the store; set it with --tokens)"
+
+
+def _vocabulary(
+    workflow: Workflow, name: str, artifacts: Mapping[str, Artifact]
+) -> tuple[int, str]:
+    """The number of tokens, and where it is from."""
+    if name in artifacts:
+        size = int(artifacts[name].summary["vocabulary"])
+        return size, f"{size:,} tokens, from the finished stage {name}"
+    cell = workflow.cells[name]
+    if not isinstance(cell.stage, SizedVocabulary):
+        raise UserError(
+            f"{name}: the vocabulary size is unknown until this stage has run; run `gpt1 run"
+            f" {cell.node}` first"
+        )
+    size = cell.stage.expected_size(cell.settings)
+    return size, f"up to {size:,} tokens, from the settings"
+
+
+def _compare(
+    before: Mapping[str, ArtifactRecord], after: Mapping[str, ArtifactRecord]
+) -> list[dict[str, Any]]:
+    """A row a cell.
+
+    `how`: same, changed, only in one of the runs; `changes`: in words, settings and inputs before
+    figures.
+    """
+    rows: list[dict[str, Any]] = []
+    for cell in sorted({*before, *after}):
+        old, new = before.get(cell), after.get(cell)
+        if old is None or new is None:
+            how, lines = f"only in the {'second' if old is None else 'first'} run", []
+        else:
+            lines = [*changes(old.identity, new.identity), *_other_results(old, new)]
+            how = "changed" if lines else SAME
+        rows.append({"cell": cell, "how": how, "changes": lines})
+    return rows
+
+
+def _other_results(old: ArtifactRecord, new: ArtifactRecord) -> list[str]:
+    lines = []
+    if old.code != new.code:
+        lines.append(f"code: {old.git_commit} -> {new.git_commit}")
+    if old.digest != new.digest:
+        names = sorted({*old.summary, *new.summary})
+        figures = [_change(name, old.summary.get(name), new.summary.get(name)) for name in names]
+        lines += [line for line in figures if line] or ["content changed"]
+    if lines:
+        lines += filter(None, [_change("took", span(old.seconds), span(new.seconds))])
+    return lines
+
+
+def _change(name: str, old: Any, new: Any) -> str | None:
+    """None where both read alike, and for tables."""
+    if isinstance(old, dict | list) or isinstance(new, dict | list) or number(old) == number(new):
+        return None
+    return f"{name}: {number(old)} -> {number(new)}"
+
+
+def jobs_of_run(run: str, records: Sequence[ArtifactRecord]) -> dict[str, ArtifactRecord]:
+    """What `run` made, and everything that was made from, by cell; of `records`, oldest first."""
+    by_fingerprint: dict[str, list[ArtifactRecord]] = {}
+    for record in records:
+        by_fingerprint.setdefault(record.fingerprint, []).append(record)
+    jobs = {record.cell: record for record in records if record.run == run}
+    waiting = list(jobs.values())
+    while waiting:
+        record = waiting.pop()
+        for cell, fingerprint in record.inputs.items():
+            if cell not in jobs and fingerprint in by_fingerprint:
+                makings, digest = by_fingerprint[fingerprint], record.input_digests.get(fingerprint)
+                same = [making for making in makings if making.digest == digest]
+                jobs[cell] = (same or makings)[-1]
+                waiting.append(jobs[cell])
+    return jobs
+
+
+def _run_called(wanted: str, names: Sequence[str]) -> str:
+    """The run of this name, or with a name that begins so."""
+    fits = [name for name in names if name == wanted]
+    fits = fits or [name for name in names if name.startswith(wanted)]
+    if len(fits) == 1:
+        return fits[0]
+    problem = "matches several runs" if fits else "no such run"
+    raise UserError(f"{wanted}: {problem}; expected one of: {_newest(names)}")
+
+
+def _run_like(
+    jobs: Mapping[str, ArtifactRecord], run: str, names: Sequence[str],
+    records: Sequence[ArtifactRecord],
+) -> str | None:
+    """The newest other run that has all stages of these `jobs` of `run`; None: there is none."""
+    for name in reversed(names):
+        if name != run and _stages(jobs) <= _stages(jobs_of_run(name, records)):
+            return name
+    return None
+
+
+def _stages(cells: Iterable[str]) -> set[str]:
+    return set(map(stage_of, cells))
+
+
+def _newest(names: Sequence[str]) -> str:
+    return ", ".join(names[-8:]) or "none"
