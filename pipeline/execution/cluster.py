@@ -35,9 +35,12 @@ from pipeline.workflow.user_code import NONE, ROOT, UserCode, sent
 from stages._ray_private import OwnPathJobConfig, is_tested
 
 OBJECT_STORE = 256 << 20  # bytes; parts go through files, so little passes through Ray's own store
-LOOK, LOOKS = 2.0, 3  # seconds between looks at the cluster, and failed ones that mean it is lost
+LOOK = 2.0  # seconds between looks at the cluster, and for an answer
+REFUSED, SILENT, LOST = 4, 1, 12
+"""What a look counts whose connection is refused, or not answered, and the sum of looks in a row
+that means it is lost: after 6 seconds, or 48 at most. Ray waits for 60.
+"""
 DISCONNECT = 15.0  # seconds; without its control service Ray takes nine
-LEAVE = 3.0  # seconds in which Ray's processes end by themselves
 
 
 class ClusterLostError(Exception):
@@ -181,8 +184,8 @@ class RayCluster:
         return silent
 
     def close(self) -> None:
-        """Disconnect, and end what `connect` started. Takes at most about DISCONNECT + LEAVE
-        seconds, whatever has become of the cluster.
+        """Disconnect, and end what `connect` started, in at most DISCONNECT seconds, whatever has
+        become of the cluster.
         """
         if self._watch:
             self._watch.stop()
@@ -195,7 +198,7 @@ class RayCluster:
         while disconnect.is_alive() and time.monotonic() < deadline:
             disconnect.join(0.05)
             _kill(filter(_is_to_end, self._processes))
-        _kill(psutil.wait_procs(started, timeout=LEAVE)[1])
+        _kill(started)  # agents, which would ask their parent to end
         if disconnect.is_alive():
             atexit.register(os._exit, 1)  # instead of Ray's own, which would wait for it
 
@@ -205,7 +208,7 @@ class ClusterWatch:
 
     def __init__(self, services: dict[str, str]) -> None:
         self.lost = ""
-        """The service that has not answered LOOKS times in a row."""
+        """The service that no longer answers."""
         self._services, self._stopped = services, threading.Event()
         threading.Thread(target=self._look, name="cluster", daemon=True).start()
 
@@ -217,8 +220,9 @@ class ClusterWatch:
         failed = dict.fromkeys(self._services, 0)
         while not self.lost and not self._stopped.wait(LOOK):
             for name, place in self._services.items():
-                failed[name] = 0 if _answers(place) else failed[name] + 1
-                if failed[name] == LOOKS:
+                count = _failure(place)
+                failed[name] = failed[name] + count if count else 0
+                if failed[name] >= LOST:
                     self.lost = f"{name} ({place})"
 
 
@@ -234,11 +238,16 @@ def _services() -> dict[str, str]:
     return services
 
 
-def _answers(place: str) -> bool:
+def _failure(place: str) -> int:
+    """0 where a service answers, else what the look counts."""
     host, _, port = place.rpartition(":")
-    with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=LOOK):
-        return True
-    return False
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=LOOK).close()
+    except ConnectionRefusedError:
+        return REFUSED
+    except OSError:
+        return SILENT
+    return 0
 
 
 def _answer(reference: Any, otherwise: Any) -> Any:

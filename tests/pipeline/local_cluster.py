@@ -14,12 +14,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.execution.worker import Job, run_cell
+from pipeline.tracking.events import EventLog
 from pipeline.workflow.expand import Cell
 
 ME = "tests.pipeline.local_cluster"
@@ -50,10 +51,9 @@ class LocalCluster:
     def oom_kills(self) -> int:
         return 0
 
-    def start(self, job: Job, cell: Cell) -> subprocess.Popen[bytes]:
+    def start(self, job: Job, _: Cell) -> subprocess.Popen[bytes]:
         place = self._folder / str(len(self._cells))
-        given = (replace(job, cluster=False), FileReporter(cell.id, place))
-        place.with_suffix(".job").write_bytes(pickle.dumps(given))
+        place.with_suffix(".job").write_bytes(pickle.dumps(replace(job, cluster=False)))
         command = [sys.executable, "-m", ME, "cell", str(place)]
         with place.with_suffix(".err").open("wb") as err:
             self._cells.append(subprocess.Popen(command, stderr=err))
@@ -88,7 +88,7 @@ class LocalCluster:
             whole = [line for line in lines if line.endswith(b"\n")]
             self._read[file] = self._read.get(file, 0) + sum(map(len, whole))
             events += [Event(*json.loads(line)) for line in whole]
-        if any(event.kind == "log" for event in events):
+        if any((event.cell, event.kind) == ("training", "progress") for event in events):
             self._reach("running")
         return events
 
@@ -110,12 +110,12 @@ class LocalCluster:
             time.sleep(wait)
 
 
-@dataclass(frozen=True)
 class FileReporter:
-    """Sends what a cell says to its `place`."""
+    """Sends what a cell says to its `place`; points go to its attempt."""
 
-    cell: str
-    place: Path
+    def __init__(self, job: Job, place: Path) -> None:
+        self.cell, self.place = job.cell, place
+        self._points = EventLog(job.store, f"{job.uses}/{job.fingerprint}/{job.attempt}", self.info)
 
     def started(self) -> None:
         self._send("started")
@@ -126,8 +126,11 @@ class FileReporter:
     def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
         self._send("progress", done, total, unit, note)
 
-    def log(self, step: int, values: dict[str, float]) -> None:
-        self._send("log", step, values)
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self._points.write(step=step, values=values)
+
+    def flush(self) -> None:
+        self._points.flush()
 
     def should_stop(self) -> bool:
         self.place.with_suffix(".polled").write_text(self.cell)
@@ -140,12 +143,14 @@ class FileReporter:
 
 def run_here(place: Path) -> None:
     """Run the cell of this process."""
-    job, reporter = pickle.loads(place.with_suffix(".job").read_bytes())
+    job = pickle.loads(place.with_suffix(".job").read_bytes())
+    reporter = FileReporter(job, place)
     reporter.started()
     try:
         run_cell(job, reporter)
     except Exception as error:
         place.with_suffix(".error").write_bytes(pickle.dumps(error))
+    reporter.flush()
 
 
 if __name__ == "__main__":
