@@ -22,7 +22,7 @@ from pipeline.tracking.events import EventLog, Point
 
 
 @dataclass(frozen=True)
-class Event:
+class ChannelMessage:
     """One thing a cell said. `kind`: started, info or progress."""
 
     kind: str
@@ -43,7 +43,7 @@ class EventChannel:
     """
 
     def __init__(self) -> None:
-        self._events: list[Event] = []
+        self._events: list[ChannelMessage] = []
         self._stopping = False
         self._polled: dict[str, float] = {}
         # Cells may have polled its predecessor.
@@ -64,11 +64,11 @@ class EventChannel:
         now = time.monotonic()
         return {cell: now - self._polled.get(cell, self._unknown) for cell in cells}
 
-    def push(self, event: Event) -> None:
+    def push(self, event: ChannelMessage) -> None:
         """Take one event."""
         self._events.append(event)
 
-    def poll(self) -> list[Event]:
+    def poll(self) -> list[ChannelMessage]:
         """Return all events since the last call."""
         events, self._events = self._events, []
         return events
@@ -146,7 +146,7 @@ class ChannelReporter:
                 self._stopping.set()
 
     def _send(self, kind: str, *payload: Any) -> None:
-        self.channel.push.remote(Event(kind, self.cell, time.time(), payload))
+        self.channel.push.remote(ChannelMessage(kind, self.cell, time.time(), payload))
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from gpt1 import fault
 from gpt1.errors import UserError
 from pipeline.execution.causes import oom_kills
-from pipeline.execution.channel import ANSWER, ChannelReporter, Event, start_channel
+from pipeline.execution.channel import ANSWER, ChannelMessage, ChannelReporter, start_channel
 from pipeline.execution.worker import Job, run_cell
 from pipeline.tracking.system_metrics import watched
 from pipeline.workflow.expand import Cell
@@ -170,9 +170,9 @@ class RayCluster:
         if not (self._watch and self._watch.lost):
             ray.cancel(handle, force=True)
 
-    def poll(self) -> list[Event]:
+    def poll(self) -> list[ChannelMessage]:
         """What cells have said since the last call."""
-        events: list[Event] = _answer(self._channel.poll.remote(), [])
+        events: list[ChannelMessage] = _answer(self._channel.poll.remote(), [])
         return events
 
     def ask_to_stop(self, cells: Iterable[str]) -> dict[str, float]:

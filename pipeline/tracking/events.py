@@ -4,7 +4,7 @@
     <stage>/<fingerprint>/<attempt>/events/<writer>-0000.jsonl   points of curves
 
 Each process that writes has files of its own, so no line waits for another, and only the last one
-of a killed process can be torn. In a bucket the lines are collected for PERIOD, and go to an object
+of a killed process can be torn. A line has a checksum. In a bucket the lines are collected for PERIOD, and go to an object
 that is written again until it has PIECE bytes; then the next number begins.
 """
 
@@ -15,6 +15,7 @@ import os
 import secrets
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -153,7 +154,7 @@ class EventLog:
     def write(self, event: Event) -> None:
         """Append one event."""
         with self._list:
-            self._waiting.append(event.model_dump_json().encode() + b"\n")
+            self._waiting.append(_to_line(event))
             if not self._store.shared and self._thread is None:
                 self._thread = threading.Thread(target=self._flush_on, name="events", daemon=True)
                 self._thread.start()
@@ -252,9 +253,8 @@ class EventReader:
             self._offsets[entry.key] = offset + end
             writer = entry.key.rpartition("/")[2].rpartition("-")[0]
             for line in data.splitlines():
-                try:
-                    event = _EVENT.validate_json(line)
-                except ValidationError:
+                event = _from_line(line)
+                if event is None:
                     self.info(f"{entry.key}: skipped a damaged line")
                 else:
                     self.last = max(self.last, event.time)
@@ -279,3 +279,23 @@ class EventReader:
             file.seek(offset)
             return file.read()
         return b""
+
+
+_CHECK = b',"crc32":"'
+
+
+def _to_line(event: Event) -> bytes:
+    """As JSON, with a checksum of what is before it as the last key."""
+    body = event.model_dump_json().encode()[:-1]
+    return body + _CHECK + b'%08x"}\n' % zlib.crc32(body)
+
+
+def _from_line(line: bytes) -> Event | None:
+    """The inverse; None for a line that is not as it was written."""
+    body, _, check = line.rpartition(_CHECK)
+    if check != b'%08x"}' % zlib.crc32(body):
+        return None
+    try:
+        return _EVENT.validate_json(body + b"}")
+    except ValidationError:  # of another version
+        return None

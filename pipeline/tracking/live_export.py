@@ -151,7 +151,7 @@ class LiveExport:
         reason = reason.replace(f"{user}@", "") if user else reason
         if not self.trouble or self.trouble == OTHER:
             what = reason if isinstance(error, UserError) else f"MLflow does not answer ({reason})"
-            self._info(f"{what}; the run goes on, and MLflow gets later what it lacks")
+            self._info(f"{what}; nothing waits for it, and it gets later what it lacks")
         self.trouble = reason
 
 
