@@ -28,6 +28,7 @@ from gpt1 import fault
 from gpt1.errors import UserError
 from pipeline.execution.causes import oom_kills
 from pipeline.execution.channel import ANSWER, ChannelReporter, Event, start_channel
+from pipeline.execution.shutdown import unblock_for_children
 from pipeline.execution.worker import Job, run_cell
 from pipeline.tracking.system_metrics import watched
 from pipeline.workflow.expand import Cell
@@ -46,6 +47,7 @@ class ClusterLostError(Exception):
 
 def execute_cell(job: Job, reporter: ChannelReporter) -> None:
     """Run one cell on a worker of the cluster."""
+    unblock_for_children()
     reporter.started()
     try:
         with watched(reporter):

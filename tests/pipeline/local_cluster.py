@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.execution.shutdown import unblock_for_children
 from pipeline.execution.worker import Job, run_cell
 from pipeline.workflow.expand import Cell
 
@@ -141,6 +142,7 @@ class FileReporter:
 def run_here(place: Path) -> None:
     """Run the cell of this process."""
     job, reporter = pickle.loads(place.with_suffix(".job").read_bytes())
+    unblock_for_children()
     reporter.started()
     try:
         run_cell(job, reporter)
