@@ -37,6 +37,8 @@ from stages._ray_private import OwnPathJobConfig, is_tested
 
 OBJECT_STORE = 256 << 20  # bytes; parts go through files, so little passes through Ray's own store
 LOOK, LOOKS = 2.0, 3  # seconds between looks at the cluster, and failed ones that mean it is lost
+OWN_SILENCE = 6.0  # seconds that they last, too, for a cluster of our own;
+REMOTE_SILENCE = 50.0  # for one over a network: after a minute Ray itself would end the driver
 DISCONNECT = 15.0  # seconds; without its control service Ray takes nine
 LEAVE = 3.0  # seconds in which Ray's processes end by themselves
 
@@ -99,7 +101,7 @@ class RayCluster:
         if self._address is None:
             self._processes = [one for one in psutil.Process().children() if one not in before]
             self._below = _below(self._processes)
-        self._watch = ClusterWatch(_services())
+        self._watch = ClusterWatch(_services(), REMOTE_SILENCE if self._address else OWN_SILENCE)
         self._channel = start_channel()
         have = ray.cluster_resources()
         cpus, gpus = have.get("CPU", 0), have.get("GPU", 0)
@@ -205,10 +207,10 @@ class RayCluster:
 class ClusterWatch:
     """Connects to a cluster's services, HOST:PORT by what they are called, now and then."""
 
-    def __init__(self, services: dict[str, str]) -> None:
+    def __init__(self, services: dict[str, str], silence: float) -> None:
         self.lost = ""
-        """The service that has not answered LOOKS times in a row."""
-        self._services, self._stopped = services, threading.Event()
+        """The service that has not answered LOOKS times in a row, and for `silence` seconds."""
+        self._services, self._silence, self._stopped = services, silence, threading.Event()
         threading.Thread(target=self._look, name="cluster", daemon=True).start()
 
     def stop(self) -> None:
@@ -217,10 +219,14 @@ class ClusterWatch:
 
     def _look(self) -> None:
         failed = dict.fromkeys(self._services, 0)
+        since = dict.fromkeys(self._services, time.monotonic())
         while not self.lost and not self._stopped.wait(LOOK):
             for name, place in self._services.items():
-                failed[name] = 0 if _answers(place) else failed[name] + 1
-                if failed[name] == LOOKS:
+                if _answers(place):
+                    failed[name], since[name] = 0, time.monotonic()
+                    continue
+                failed[name] += 1
+                if failed[name] >= LOOKS and time.monotonic() - since[name] >= self._silence:
                     self.lost = f"{name} ({place})"
 
 
