@@ -16,6 +16,7 @@ from gpt1.errors import StoppedError, UserError
 from gpt1.wording import span
 from pipeline.execution.causes import describe_failure, root_cause
 from pipeline.execution.cluster import ClusterLostError, RayCluster
+from pipeline.execution.exit_status import DONE, FAILED, HELD, INVALID
 from pipeline.execution.observer import Observer, Status
 from pipeline.execution.repair import LIMIT, Repairs, needed
 from pipeline.execution.shutdown import QUIET, SAVING, GracefulShutdown, Interrupted
@@ -28,7 +29,6 @@ from pipeline.store.record import DamagedArtifact
 from pipeline.store.snapshot import StoreSnapshot
 from stages.contract import Artifact
 
-DONE, FAILED, INVALID, HELD = 0, 1, 2, 3
 POLL = 0.2  # seconds between looks at the cluster
 
 

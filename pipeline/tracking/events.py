@@ -4,8 +4,9 @@
     <stage>/<fingerprint>/<attempt>/events/<writer>-0000.jsonl   points of curves
 
 Each process that writes has files of its own, so no line waits for another, and only the last one
-of a killed process can be torn. A line has a checksum. In a bucket the lines are collected for PERIOD, and go to an object
-that is written again until it has PIECE bytes; then the next number begins.
+of a killed process can be torn. A line has a checksum. In a bucket the lines are collected for
+PERIOD, and go to an object that is written again until it has PIECE bytes; then the next number
+begins.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.execution.shutdown import unblock_for_children
 from pipeline.execution.worker import Job, run_cell
 from pipeline.tracking.events import EventLog, Point
 from pipeline.workflow.expand import Cell
@@ -145,6 +146,7 @@ def run_here(place: Path) -> None:
     """Run the cell of this process."""
     job = pickle.loads(place.with_suffix(".job").read_bytes())
     reporter = FileReporter(job, place)
+    unblock_for_children()
     reporter.started()
     try:
         run_cell(job, reporter)

@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler
@@ -65,11 +65,15 @@ class Driver:
     def write(self, event: type[Event], **rest: Any) -> None:
         self.events.write(event(time=self.time, **rest))
 
-    def job(self, kind: type[JobFacts] = JobStarted, tokens: int = 0, **params: Any) -> None:
+    def job(
+        self, kind: type[JobFacts] = JobStarted, tokens: int = 0,
+        facts: Mapping[str, Any] | None = None,
+        **params: Any,
+    ) -> None:  # fmt: skip
+        common = {"cell": "train", "stage": "train", "fingerprint": "print", "is_last": True}
         self.write(
             kind, attempt=self.attempt, params=params, tags={"gpt1.why": "x" * 9000}, group=None,
-            axes={}, is_last=True, tokens_per_step=tokens, cell="train", stage="train",
-            fingerprint="print", withdrawn=0, run="run",
+            axes={}, tokens_per_step=tokens, withdrawn=0, run="run", **(common | dict(facts or {})),
         )  # fmt: skip
 
     def log(self, *steps: int, **values: Any) -> None:
