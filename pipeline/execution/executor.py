@@ -79,7 +79,7 @@ class Executor:
         self._waiting: dict[str, Entry] = {}
         self._running: dict[Any, Try] = {}
         self._tries: dict[str, int] = {}
-        self._leases = Leases(self.plan.store, run, self._note, shutdown.sleep)
+        self._leases = Leases(self.plan.store, run, self._note)
         self._repairs = Repairs(self.plan, repair_limit)
         self._shutdown = shutdown
         self._end_by: float | None = None
@@ -104,7 +104,7 @@ class Executor:
             closing.callback(self._leases.release)
             self._shutdown.hold()
             jobs = [entry.job for entry in self.plan.to_run]
-            self._leases.take([f"{RUNS}/{self.run_name}", *jobs])
+            self._leases.take([f"{RUNS}/{self.run_name}", *jobs], self._shutdown.sleep)
             fault.point("driver.begun")
             remember(self.plan)
             self._tell(Observer.run_started, self.plan, self.run_name, self._leases)
@@ -221,7 +221,8 @@ class Executor:
     def _start(self, entry: Entry) -> None:
         cell, store = entry.cell, self.plan.store
         try:
-            self._leases.take([entry.job])  # of one that became stale during the run
+            # Of one that became stale during the run.
+            self._leases.take([entry.job], self._shutdown.sleep)
         except HeldError as error:
             self._give_up(entry, error)
             return
@@ -333,7 +334,7 @@ class Executor:
     def _repair(self, reader: Entry, damage: DamagedArtifact) -> None:
         """Make again what is damaged, then the job that found it. UserError when that cannot be."""
         repair = self._repairs.decide(reader, damage, self._artifacts)
-        self._leases.take([entry.job for entry in repair.entries])
+        self._leases.take([entry.job for entry in repair.entries], self._shutdown.sleep)
         under_way = {attempt.entry.cell.id for attempt in self._running.values()}
         self._info(reader, f"damaged: {str(damage).partition(';')[0]}")
         again = []

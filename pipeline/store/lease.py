@@ -104,14 +104,13 @@ class Watch:
 class Leases:
     """The leases of one run: taken together, kept alive by one thread, given back together.
 
-    `info` gets a line when something is waited for, or set aside; `sleep` waits, and may raise.
+    `info` gets a line when something is waited for, or set aside.
     """
 
     def __init__(
-        self, store: Store, run: str, info: Callable[[str], None] = lambda _: None,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:  # fmt: skip
-        self._store, self._objects, self._info, self._sleep = store, store.objects, info, sleep
+        self, store: Store, run: str, info: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._store, self._objects, self._info = store, store.objects, info
         token = secrets.token_hex(8)
         self._me = Holder(run, socket.gethostname(), host_id(), os.getpid(), token)
         self._held: dict[str, int] = {}
@@ -119,6 +118,7 @@ class Leases:
         self._beats = 0
         self._lock: IO[bytes] | None = None
         self._turn = threading.RLock()
+        self._sleep: Callable[[float], None] = time.sleep
         self._watched: dict[str, Watch] = {}
         self._doubted: set[str] = set()
 
@@ -176,12 +176,16 @@ class Leases:
         with self._turn:
             self._give_back([job for job in jobs if job in self._held])
 
-    def take(self, jobs: Sequence[str]) -> None:
+    def take(self, jobs: Sequence[str], sleep: Callable[[float], None] = time.sleep) -> None:
         """Take the leases of these jobs (STAGE/FINGERPRINT), those that are not held yet; or none
-        of them, and raise HeldError. Threads take turns.
+        of them, and raise HeldError. Threads take turns. `sleep` waits for others, and may raise.
         """
         with self._turn:
-            self._take_all(jobs)
+            self._sleep = sleep
+            try:
+                self._take_all(jobs)
+            finally:
+                self._sleep = time.sleep
 
     def _take_all(self, jobs: Sequence[str]) -> None:
         new = [job for job in jobs if job not in self._held or job in self._lost]
