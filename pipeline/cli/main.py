@@ -140,7 +140,7 @@ def _run(
     began = time.monotonic()
     try:
         cluster = RayCluster(address, plan.workflow.user_code)
-        log = RunLog(lambda text: display.cell_line(plan.workflow.name, text))
+        log = RunLog(lambda text: display.cell_line(plan.workflow.name, text), shutdown)
         observers = (RunProgress(display), log)
         outcome = Executor(plan, name, cluster, observers, shutdown, repair_limit).run()
     except Interrupted:

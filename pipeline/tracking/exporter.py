@@ -617,12 +617,19 @@ class LiveExport:
     def start(self) -> None:
         self._thread.start()
 
-    def close(self, timeout: float = CLOSING) -> str:
-        """Wait, for at most `timeout` seconds, until the server has the run; why it has not."""
+    def close(
+        self, timeout: float = CLOSING, is_asked: Callable[[], bool] = lambda: False
+    ) -> str:
+        """Wait, for at most `timeout` seconds and until `is_asked`, until the server has the run;
+        why it has not.
+        """
         self._until = time.monotonic() + timeout
         self._closing.set()
         self._wake.set()
-        self._thread.join(timeout + 2)  # a request that hangs is left behind: it is a daemon
+        while self._thread.is_alive() and not is_asked():
+            if time.monotonic() > self._until + 2:
+                break  # a request that hangs is left behind: it is a daemon
+            self._thread.join(LOOK)
         if self._is_done():
             return ""
         return self.trouble or f"not done within {span(timeout)}"

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.execution.observer import Observer, Status
+from pipeline.execution.shutdown import GracefulShutdown
 from pipeline.planning.last_run import hide_secret
 from pipeline.planning.planner import Entry, Plan
 from pipeline.planning.provenance import git_commit, package_versions, user_name
@@ -25,10 +26,12 @@ LONGEST_NAME = 100  # characters of a run's name
 
 
 class RunLog(Observer):
-    """Records one run of the workflow. `info` gets what went wrong, a line each."""
+    """Records one run of the workflow. `info` gets what went wrong, a line each. In the end it
+    waits for the server until `shutdown` is asked to end, or a run that was is asked again.
+    """
 
-    def __init__(self, info: Callable[[str], None]) -> None:
-        self._info = info
+    def __init__(self, info: Callable[[str], None], shutdown: GracefulShutdown) -> None:
+        self._info, self._shutdown = info, shutdown
 
     def run_started(self, plan: Plan, run: str, leases: Leases) -> None:
         workflow = plan.workflow
@@ -69,7 +72,11 @@ class RunLog(Observer):
     def run_ended(self, status: Status, skipped: list[str]) -> None:
         self._log.write(event="end", status=status, skipped=skipped)
         self._log.close()
-        if missing := self._export.close():
+
+        def is_asked() -> bool:
+            return self._shutdown.forced if status == "KILLED" else self._shutdown.asked
+
+        if missing := self._export.close(is_asked=is_asked):
             what = f"MLflow does not have all of this run ({missing})"
             self._info(f"{what}; `gpt1 track sync` sends it")
 
