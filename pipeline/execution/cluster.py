@@ -42,7 +42,7 @@ REFUSED, SILENT, LOST = 4, 1, 12
 elsewhere may be starting again), and the sum of looks in a row that means it is lost: after 6
 seconds, or 48 at most. Ray waits for 60.
 """
-DISCONNECT = 15.0  # seconds; without its control service Ray takes nine
+DISCONNECT, DEAD = 15.0, 3.0  # seconds; from what is dead Ray takes nine, for nothing
 
 
 class ClusterLostError(Exception):
@@ -190,14 +190,13 @@ class RayCluster:
         """Disconnect, and end what `connect` started, in at most DISCONNECT seconds, whatever has
         become of the cluster.
         """
-        if self._watch:
-            self._watch.stop()
+        dead = self._watch is not None and self._watch.stop()
         started = {*self._processes, *self._below, *_below(self._processes)}
-        if self._watch and self._watch.lost:
+        if dead:
             _kill(started)
         disconnect = threading.Thread(target=ray.shutdown, daemon=True)
         disconnect.start()
-        deadline = time.monotonic() + DISCONNECT
+        deadline = time.monotonic() + (DEAD if dead else DISCONNECT)
         while disconnect.is_alive() and time.monotonic() < deadline:
             disconnect.join(0.05)
             _kill(filter(_is_to_end, self._processes))
@@ -215,9 +214,10 @@ class ClusterWatch:
         self._services, self._refused, self._stopped = services, refused, threading.Event()
         threading.Thread(target=self._look, name="cluster", daemon=True).start()
 
-    def stop(self) -> None:
-        """Look no more."""
+    def stop(self) -> bool:
+        """Look once more, and then no more; whether a service does not answer."""
         self._stopped.set()
+        return any(map(self._failure, self._services.values()))
 
     def _look(self) -> None:
         failed = dict.fromkeys(self._services, 0)
