@@ -153,10 +153,10 @@ def _run(
         return FAILED
     finally:
         display.close()
-    report = _link_report(plan, {*outcome.made, *outcome.cached})
+    report = _link_report(plan, {*outcome.ran, *outcome.cached})
     took = time.monotonic() - began
     print(
-        f"{len(outcome.made)} ran, {len(outcome.cached)} cached, {len(outcome.failed)} failed,"
+        f"{len(outcome.ran)} ran, {len(outcome.cached)} cached, {len(outcome.failed)} failed,"
         f" {len(outcome.skipped)} skipped ({span(took)})"
     )
     for cell, error in outcome.failed.items():

@@ -30,9 +30,9 @@ from pipeline.execution.causes import oom_kills
 from pipeline.execution.channel import ANSWER, ChannelMessage, ChannelReporter, start_channel
 from pipeline.execution.shutdown import unblock_for_children
 from pipeline.execution.worker import Job, run_cell
-from pipeline.tracking.system_metrics import watched
+from pipeline.tracking.system_metrics import record_system_metrics
 from pipeline.workflow.expand import Cell
-from pipeline.workflow.user_code import NONE, ROOT, UserCode, sent
+from pipeline.workflow.user_code import NONE, ROOT, UserCode, code_from_environment
 from stages._ray_private import OwnPathJobConfig, is_tested
 
 OBJECT_STORE = 256 << 20  # bytes; parts go through files, so little passes through Ray's own store
@@ -54,7 +54,7 @@ def execute_cell(job: Job, reporter: ChannelReporter) -> None:
     unblock_for_children()
     reporter.started()
     try:
-        with watched(reporter):
+        with record_system_metrics(reporter):
             run_cell(job, reporter)
     finally:
         reporter.close()
@@ -85,7 +85,7 @@ class RayCluster:
             "log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True,
             "job_config": OwnPathJobConfig(str(ROOT)) if is_tested() else None,
         }  # fmt: skip
-        if sent() is None:  # a submitted job has it already
+        if code_from_environment() is None:  # a submitted job has it already
             options["runtime_env"] = with_faults(self._code.runtime_env())
         if self._address is None:
             options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE}

@@ -44,21 +44,21 @@ class GracefulShutdown:
         self._held = self._over = False
         self._last = -SAME
         self._lock = threading.Lock()
-        self._heard = {one for one in SIGNALS if signal.getsignal(one) is not signal.SIG_IGN}
+        self._handled = {one for one in SIGNALS if signal.getsignal(one) is not signal.SIG_IGN}
         self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
 
     def __enter__(self) -> GracefulShutdown:
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        if self._heard:
+        if self._handled:
             self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over = True
-        if self._heard and self._thread.ident:
-            signal.pthread_kill(self._thread.ident, next(iter(self._heard)))
+        if self._handled and self._thread.ident:
+            signal.pthread_kill(self._thread.ident, next(iter(self._handled)))
             self._thread.join()
-        for one in self._heard if self._held else ():
+        for one in self._handled if self._held else ():
             signal.signal(one, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
@@ -84,7 +84,7 @@ class GracefulShutdown:
 
     def _listen(self) -> None:
         while True:
-            number = signal.sigwait(self._heard)
+            number = signal.sigwait(self._handled)
             if self._over:
                 return
             with self._lock:
