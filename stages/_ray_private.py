@@ -32,11 +32,9 @@ def placement_group_cleanup(info: Callable[[str], None]) -> Iterator[None]:
 
     With a version of Ray that was not tested only `info` is called: training does not need it.
     """
-    if not is_tested():
-        info(
-            f"warning: Ray {ray.__version__} is not tested, expected {' or '.join(TESTED)}: if Ray"
-            " Train's controller dies, its CPUs and GPUs stay reserved until the run ends"
-        )
+    lacks = "if Ray Train's controller dies, its CPUs and GPUs stay reserved until the run ends"
+    if warning := warning_if_untested(lacks):
+        info(warning)
         yield
         return
     over = threading.Event()
@@ -60,6 +58,14 @@ def placement_group_cleanup(info: Callable[[str], None]) -> Iterator[None]:
 def is_tested() -> bool:
     """Whether this version of Ray is one of TESTED; else nothing below may be called."""
     return ray.__version__ in TESTED
+
+
+def warning_if_untested(lacks: str) -> str:
+    """With a version of Ray that was not tested, a line that says so, and what it `lacks`."""
+    if is_tested():
+        return ""
+    expected = " or ".join(TESTED)
+    return f"warning: Ray {ray.__version__} is not tested, expected {expected}: {lacks}"
 
 
 def resolve_address(address: str) -> str:

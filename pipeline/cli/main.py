@@ -27,6 +27,7 @@ from pipeline.cli.options import RunOptions, StoreOption, run_command, store_wor
 from pipeline.cli.pack import pack
 from pipeline.cli.verify import gc, verify
 from pipeline.execution.addresses import without_password
+from pipeline.execution.exit_status import FAILED, HELD, INTERRUPTED, INVALID
 from pipeline.execution.ray_access import prepare, set_environment
 from pipeline.execution.shutdown import GracefulShutdown, Interrupted
 from pipeline.planning.last_run import remember
@@ -36,7 +37,6 @@ from pipeline.store.lease import HeldError
 from pipeline.store.record import DamagedArtifact
 from pipeline.workflow.user_code import ROOT
 
-FAILED, INVALID, HELD, INTERRUPTED = 1, 2, 3, 130
 REPORT = "report.html"
 
 EPILOG = """First steps: `gpt1 doctor` checks this machine; `gpt1 run --profile demo` runs a \
@@ -88,7 +88,7 @@ def run(options: RunOptions, address: Address = None) -> None:
     """Run every stage that is missing or out of date.
 
     Exit status: 0 success, 1 a stage failed, 2 invalid input or settings, 3 locked by another run,
-    130 interrupted.
+    130 interrupted (while planning: 128 + the signal's number).
     """
     with GracefulShutdown() as shutdown:  # before any thread is started
         status = _plan_and_run(options, address, shutdown)
@@ -140,7 +140,9 @@ def _run(
     began = time.monotonic()
     try:
         cluster = RayCluster(address, plan.workflow.user_code)
-        log = RunLog(lambda text: display.cell_line(plan.workflow.name, text), shutdown)
+        log = RunLog(
+            lambda text: display.cell_line(plan.workflow.name, text), lambda: shutdown.forced
+        )
         observers = (RunProgress(display), log)
         outcome = Executor(plan, name, cluster, observers, shutdown, repair_limit).run()
     except Interrupted:
@@ -151,10 +153,10 @@ def _run(
         return FAILED
     finally:
         display.close()
-    report = _link_report(plan, {*outcome.made, *outcome.cached})
+    report = _link_report(plan, {*outcome.ran, *outcome.cached})
     took = time.monotonic() - began
     print(
-        f"{len(outcome.made)} ran, {len(outcome.cached)} cached, {len(outcome.failed)} failed,"
+        f"{len(outcome.ran)} ran, {len(outcome.cached)} cached, {len(outcome.failed)} failed,"
         f" {len(outcome.skipped)} skipped ({span(took)})"
     )
     for cell, error in outcome.failed.items():
@@ -211,12 +213,15 @@ def ui(
 
 def track_sync(store: StoreOption = "store") -> None:
     """Send MLflow all runs that it does not have completely, such as those of another server."""
-    from pipeline.tracking.exporter import sync
+    from pipeline.tracking.live_export import sync
 
     synced = sync(Store.existing(store), info=lambda line: print(f"gpt1: {line}", file=sys.stderr))
-    trouble = f": {synced.trouble}" if synced.trouble else ""
-    print(f"{synced.sent} runs sent, {synced.left} left{trouble}")
-    raise typer.Exit(int(bool(trouble)))
+    missing = "some" if synced.missing is None else synced.missing
+    print(
+        f"{synced.sent} runs sent, {missing if synced.trouble else 'none'} missing"
+        + (f": {synced.trouble}" if synced.trouble else "")
+    )
+    raise typer.Exit(int(bool(synced.trouble)))
 
 
 COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
@@ -300,14 +305,23 @@ def main() -> None:
         raise SystemExit(_report(error)) from None
 
 
+UNWRITTEN = {
+    errno.ENOSPC: ("a write failed", "free some space"),
+    errno.EIO: ("a read or write failed", "check the disk"),
+    errno.EPIPE: ("a connection was closed", "run the same command again"),
+}
+
+
 def _report(error: OSError) -> int:
-    """Say that a path is of no use, or that there is no room to write; the exit status. Raises
+    """Say that a path is of no use, or that something cannot be written; the exit status. Raises
     other errors.
     """
-    if error.filename is None and error.errno in (errno.EPIPE, errno.ENOSPC, errno.EIO):
+    if error.filename is None and error.errno in UNWRITTEN:
+        unread = streams.is_unread(sys.stdout) or streams.is_unread(sys.stderr)
         streams.discard(sys.stdout)  # which may be what cannot be written
-        if error.errno != errno.EPIPE:
-            print(f"gpt1: a write failed: {error.strerror}; free some space", file=sys.stderr)
+        if error.errno == errno.ENOSPC or not unread:
+            what, advice = UNWRITTEN[error.errno]
+            print(f"gpt1: {what}: {error.strerror}; {advice}", file=sys.stderr)
         return FAILED
     known = (errno.ENAMETOOLONG, errno.EACCES, errno.EROFS, errno.ENOSPC)
     if error.errno not in known or error.filename is None:

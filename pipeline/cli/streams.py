@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import sys
 from collections.abc import Callable
 from typing import Any, TextIO, cast
@@ -46,6 +47,13 @@ def discard(stream: TextIO) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
+
+
+def is_unread(stream: TextIO) -> bool:
+    """Whether its reader is gone: of a pipe, or a terminal that was closed."""
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)  # which asks for errors alone
+    return bool(poll.poll(0))
 
 
 def make_lossy() -> None:

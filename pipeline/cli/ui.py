@@ -19,8 +19,8 @@ from typing import IO
 
 from gpt1.errors import UserError
 from pipeline.store.base import Store
-from pipeline.tracking.events import RUNS
-from pipeline.tracking.exporter import sync
+from pipeline.store.lease import RUNS
+from pipeline.tracking.live_export import sync
 from pipeline.tracking.mlflow_server import (
     DATA_BASE,
     DEFAULTS,
@@ -30,7 +30,7 @@ from pipeline.tracking.mlflow_server import (
     default_uri,
 )
 
-FILLING = 30.0  # seconds that the server waits for its data base to have all runs
+FILLING = 5.0  # seconds without progress after which the data base is shown as it is
 STARTING = 120.0  # seconds the server may take to answer
 ENDING = 5.0  # seconds it may take to end by itself
 
@@ -49,8 +49,10 @@ def serve(
     """
     folder, info = store.root, info or partial(print, flush=True)
     _require_free(host, port)
-    if store.objects.entries(f"{RUNS}/"):
-        sync(store, default_uri(folder), FILLING, info)
+    if store.objects.folders(f"{RUNS}/") and os.access(folder, os.W_OK):
+        synced = sync(store, default_uri(folder), FILLING, info, witness=0)
+        if synced.trouble:
+            info(f"MLflow lacks some of the runs: {synced.trouble}")
     if not (folder / DATA_BASE).is_file():
         raise UserError(
             f"{store.where}: no runs recorded; run the workflow first, or choose another --store"

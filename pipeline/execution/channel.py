@@ -18,11 +18,11 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.store.base import Store
-from pipeline.tracking.events import EventLog
+from pipeline.tracking.events import EventLog, Point
 
 
 @dataclass(frozen=True)
-class Event:
+class ChannelMessage:
     """One thing a cell said. `kind`: started, info or progress."""
 
     kind: str
@@ -43,7 +43,7 @@ class EventChannel:
     """
 
     def __init__(self) -> None:
-        self._events: list[Event] = []
+        self._events: list[ChannelMessage] = []
         self._stopping = False
         self._polled: dict[str, float] = {}
         # Cells may have polled its predecessor.
@@ -64,11 +64,11 @@ class EventChannel:
         now = time.monotonic()
         return {cell: now - self._polled.get(cell, self._unknown) for cell in cells}
 
-    def push(self, event: Event) -> None:
+    def push(self, event: ChannelMessage) -> None:
         """Take one event."""
         self._events.append(event)
 
-    def poll(self) -> list[Event]:
+    def poll(self) -> list[ChannelMessage]:
         """Return all events since the last call."""
         events, self._events = self._events, []
         return events
@@ -111,9 +111,7 @@ class ChannelReporter:
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         numbers = {name: float(value) for name, value in values.items()}
-        # JSON has no infinities.
-        shown = {name: x if math.isfinite(x) else str(x) for name, x in numbers.items()}
-        self._points.write(step=step, values=shown)
+        self._points.write(Point(step=step, values=numbers))
 
     def flush(self) -> None:
         self._points.flush()
@@ -148,7 +146,7 @@ class ChannelReporter:
                 self._stopping.set()
 
     def _send(self, kind: str, *payload: Any) -> None:
-        self.channel.push.remote(Event(kind, self.cell, time.time(), payload))
+        self.channel.push.remote(ChannelMessage(kind, self.cell, time.time(), payload))
 
 
 @dataclass(frozen=True)

@@ -27,18 +27,20 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from gpt1 import fault
 from gpt1.errors import UserError
 from pipeline.execution.causes import oom_kills
-from pipeline.execution.channel import ANSWER, ChannelReporter, Event, start_channel
+from pipeline.execution.channel import ANSWER, ChannelMessage, ChannelReporter, start_channel
+from pipeline.execution.shutdown import unblock_for_children
 from pipeline.execution.worker import Job, run_cell
-from pipeline.tracking.system_metrics import watched
+from pipeline.tracking.system_metrics import record_system_metrics
 from pipeline.workflow.expand import Cell
-from pipeline.workflow.user_code import NONE, ROOT, UserCode, sent
+from pipeline.workflow.user_code import NONE, ROOT, UserCode, code_from_environment
 from stages._ray_private import OwnPathJobConfig, is_tested
 
 OBJECT_STORE = 256 << 20  # bytes; parts go through files, so little passes through Ray's own store
 LOOK = 2.0  # seconds between looks at the cluster, and for an answer
 REFUSED, SILENT, LOST = 4, 1, 12
-"""What a look counts whose connection is refused, or not answered, and the sum of looks in a row
-that means it is lost: after 6 seconds, or 48 at most. Ray waits for 60.
+"""What a look counts whose connection is refused by this machine, or fails otherwise (a head
+elsewhere may be starting again), and the sum of looks in a row that means it is lost: after 6
+seconds, or 48 at most. Ray waits for 60.
 """
 DISCONNECT, DEAD = 15.0, 3.0  # seconds; from what is dead Ray takes nine, for nothing
 
@@ -49,9 +51,10 @@ class ClusterLostError(Exception):
 
 def execute_cell(job: Job, reporter: ChannelReporter) -> None:
     """Run one cell on a worker of the cluster."""
+    unblock_for_children()
     reporter.started()
     try:
-        with watched(reporter):
+        with record_system_metrics(reporter):
             run_cell(job, reporter)
     finally:
         reporter.close()
@@ -82,7 +85,7 @@ class RayCluster:
             "log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True,
             "job_config": OwnPathJobConfig(str(ROOT)) if is_tested() else None,
         }  # fmt: skip
-        if sent() is None:  # a submitted job has it already
+        if code_from_environment() is None:  # a submitted job has it already
             options["runtime_env"] = with_faults(self._code.runtime_env())
         if self._address is None:
             options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
@@ -100,7 +103,7 @@ class RayCluster:
         if self._address is None:
             self._processes = [one for one in psutil.Process().children() if one not in before]
             self._below = _below(self._processes)
-        self._watch = ClusterWatch(_services())
+        self._watch = ClusterWatch(_services(), SILENT if self._address else REFUSED)
         self._channel = start_channel()
         have = ray.cluster_resources()
         cpus, gpus = have.get("CPU", 0), have.get("GPU", 0)
@@ -170,9 +173,9 @@ class RayCluster:
         if not (self._watch and self._watch.lost):
             ray.cancel(handle, force=True)
 
-    def poll(self) -> list[Event]:
+    def poll(self) -> list[ChannelMessage]:
         """What cells have said since the last call."""
-        events: list[Event] = _answer(self._channel.poll.remote(), [])
+        events: list[ChannelMessage] = _answer(self._channel.poll.remote(), [])
         return events
 
     def ask_to_stop(self, cells: Iterable[str]) -> dict[str, float]:
@@ -205,25 +208,36 @@ class RayCluster:
 class ClusterWatch:
     """Connects to a cluster's services, HOST:PORT by what they are called, now and then."""
 
-    def __init__(self, services: dict[str, str]) -> None:
+    def __init__(self, services: dict[str, str], refused: int) -> None:
         self.lost = ""
         """The service that no longer answers."""
-        self._services, self._stopped = services, threading.Event()
+        self._services, self._refused, self._stopped = services, refused, threading.Event()
         threading.Thread(target=self._look, name="cluster", daemon=True).start()
 
     def stop(self) -> bool:
         """Look once more, and then no more; whether a service does not answer."""
         self._stopped.set()
-        return any(map(_failure, self._services.values()))
+        return any(map(self._failure, self._services.values()))
 
     def _look(self) -> None:
         failed = dict.fromkeys(self._services, 0)
         while not self.lost and not self._stopped.wait(LOOK):
             for name, place in self._services.items():
-                count = _failure(place)
+                count = self._failure(place)
                 failed[name] = failed[name] + count if count else 0
                 if failed[name] >= LOST:
                     self.lost = f"{name} ({place})"
+
+    def _failure(self, place: str) -> int:
+        """0 where a service answers, else what the look counts."""
+        host, _, port = place.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=LOOK).close()
+        except ConnectionRefusedError:
+            return self._refused
+        except OSError:
+            return SILENT
+        return 0
 
 
 def _services() -> dict[str, str]:
@@ -236,18 +250,6 @@ def _services() -> dict[str, str]:
                 f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
             )
     return services
-
-
-def _failure(place: str) -> int:
-    """0 where a service answers, else what the look counts."""
-    host, _, port = place.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=LOOK).close()
-    except ConnectionRefusedError:
-        return REFUSED
-    except OSError:
-        return SILENT
-    return 0
 
 
 def _answer(reference: Any, otherwise: Any) -> Any:

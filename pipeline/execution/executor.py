@@ -16,8 +16,9 @@ from gpt1.errors import StoppedError, UserError
 from gpt1.wording import span
 from pipeline.execution.causes import describe_failure, root_cause
 from pipeline.execution.cluster import ClusterLostError, RayCluster
+from pipeline.execution.exit_status import DONE, FAILED, HELD, INVALID
 from pipeline.execution.observer import Observer, Status
-from pipeline.execution.repair import LIMIT, Repairs, needed
+from pipeline.execution.repair import LIMIT, Repairs, missing_needs
 from pipeline.execution.shutdown import QUIET, SAVING, GracefulShutdown, Interrupted
 from pipeline.execution.worker import Job
 from pipeline.planning.last_run import remember
@@ -28,7 +29,6 @@ from pipeline.store.record import DamagedArtifact
 from pipeline.store.snapshot import StoreSnapshot
 from stages.contract import Artifact
 
-DONE, FAILED, INVALID, HELD = 0, 1, 2, 3
 POLL = 0.2  # seconds between looks at the cluster
 
 
@@ -43,11 +43,11 @@ class Try:
 
 @dataclass
 class Outcome:
-    """How a run ended: what was made, taken as it was, failed, and left undone because of a
-    failure.
+    """How a run ended: the jobs that ran, were up to date, failed (and why), and were skipped
+    because one they need failed.
     """
 
-    made: list[str] = field(default_factory=list)
+    ran: list[str] = field(default_factory=list)
     cached: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
@@ -79,7 +79,7 @@ class Executor:
         self._waiting: dict[str, Entry] = {}
         self._running: dict[Any, Try] = {}
         self._tries: dict[str, int] = {}
-        self._leases = Leases(self.plan.store, run, self._note)
+        self._leases = Leases(self.plan.store, run, self._note, shutdown.sleep)
         self._repairs = Repairs(self.plan, repair_limit)
         self._shutdown = shutdown
         self._end_by: float | None = None
@@ -104,10 +104,10 @@ class Executor:
             closing.callback(self._leases.release)
             self._shutdown.hold()
             jobs = [entry.job for entry in self.plan.to_run]
-            self._leases.take([f"{RUNS}/{self.run_name}", *jobs], self._shutdown.sleep)
+            self._leases.take([f"{RUNS}/{self.run_name}", *jobs])
             fault.point("driver.begun")
             remember(self.plan)
-            self._tell(Observer.run_started, self.plan, self.run_name, self._leases)
+            self._tell(Observer.run_started, self.plan, self.run_name)
             closing.callback(
                 lambda: self._tell(Observer.run_ended, self._status, self.outcome.skipped)
             )
@@ -221,8 +221,7 @@ class Executor:
     def _start(self, entry: Entry) -> None:
         cell, store = entry.cell, self.plan.store
         try:
-            # Of one that became stale during the run.
-            self._leases.take([entry.job], self._shutdown.sleep)
+            self._leases.take([entry.job])  # of one that became stale during the run
         except HeldError as error:
             self._give_up(entry, error)
             return
@@ -266,22 +265,22 @@ class Executor:
             try:
                 self.cluster.result(reference)
             except Exception as error:
-                self._failed(attempt, error)
+                self._fail(attempt, error)
             else:
                 self._listen()
-                self._made(attempt)
+                self._finish(attempt)
 
-    def _made(self, attempt: Try) -> None:
+    def _finish(self, attempt: Try) -> None:
         entry = attempt.entry
         last = self.plan.store.last_record(entry.cell.uses, entry.fingerprint)
         if last.record is None:
             what = last.problem or "its record is gone"
-            self._failed(attempt, DamagedArtifact(f"{entry.cell.id}: {what}", (f"{entry.job}/",)))
+            self._fail(attempt, DamagedArtifact(f"{entry.cell.id}: {what}", (f"{entry.job}/",)))
             return
         before = entry.artifact
         entry.last, entry.artifact, entry.run = last, last.record.artifact(), False
         self._artifacts[entry.cell.id] = entry.artifact
-        self.outcome.made.append(entry.cell.id)
+        self.outcome.ran.append(entry.cell.id)
         self._tell(Observer.job_done, entry, last.record)
         if before is not None and before.digest != entry.artifact.digest:
             self._look_again(entry)
@@ -291,17 +290,18 @@ class Executor:
         """An artifact was made again with other content: what was taken as it is may be stale."""
         for other in self.plan.entries.values():
             if entry.cell.id in other.cell.needs and other.cell.id in self._artifacts:
-                self._take_back(other)
+                self._mark_undone(other)
+                self._tries[other.cell.id] = 0
                 self._waiting[other.cell.id] = other
 
-    def _take_back(self, entry: Entry) -> None:
+    def _mark_undone(self, entry: Entry) -> None:
         """It counts as not done."""
         self._artifacts.pop(entry.cell.id, None)
-        for done in (self.outcome.cached, self.outcome.made):
+        for done in (self.outcome.cached, self.outcome.ran):
             if entry.cell.id in done:
                 done.remove(entry.cell.id)
 
-    def _failed(self, attempt: Try, error: Exception) -> None:
+    def _fail(self, attempt: Try, error: Exception) -> None:
         cell = attempt.entry.cell
         cause = root_cause(error)
         if isinstance(cause, DamagedArtifact) and not self._shutdown.asked:
@@ -334,7 +334,7 @@ class Executor:
     def _repair(self, reader: Entry, damage: DamagedArtifact) -> None:
         """Make again what is damaged, then the job that found it. UserError when that cannot be."""
         repair = self._repairs.decide(reader, damage, self._artifacts)
-        self._leases.take([entry.job for entry in repair.entries], self._shutdown.sleep)
+        self._leases.take([entry.job for entry in repair.entries])
         under_way = {attempt.entry.cell.id for attempt in self._running.values()}
         self._info(reader, f"damaged: {str(damage).partition(';')[0]}")
         again = []
@@ -345,7 +345,7 @@ class Executor:
                     self._info(entry, what)
                     again.append(entry)
                 entry.run, entry.reasons = True, ["a file was damaged"]
-                self._take_back(entry)
+                self._mark_undone(entry)
         for entry, last in repair.newer:
             entry.last = last
             entry.artifact = last.record.artifact() if last.record else None
@@ -356,7 +356,7 @@ class Executor:
             self.plan.store.withdraw(stage, fingerprint, str(damage), seen)
         have = {*self._artifacts, *self._waiting, *under_way}
         for entry in [*again, reader]:
-            for other in needed(entry, self.plan, have):
+            for other in missing_needs(entry, self.plan, have):
                 other.run = True
                 self._waiting[other.cell.id] = other
             self._tries[entry.cell.id] = 0
@@ -389,7 +389,7 @@ class Executor:
             if limit is not None and time.monotonic() - attempt.started > limit:
                 self.cluster.cancel(reference)
                 del self._running[reference]
-                self._failed(attempt, TimeoutError(f"exceeded its timeout of {span(limit)}"))
+                self._fail(attempt, TimeoutError(f"exceeded its timeout of {span(limit)}"))
 
     def _cancel(
         self, references: Iterable[Any], why: str = "interrupted", ours: bool = True
@@ -404,9 +404,9 @@ class Executor:
             self._tell(Observer.job_failed, entry, why, "KILLED")
         with suppress(UserError):  # a store out of reach keeps no cell alive
             for entry in entries if ours else ():
-                self._leave_word(entry, why)
+                self._record_cancellation(entry, why)
 
-    def _leave_word(self, entry: Entry, why: str) -> None:
+    def _record_cancellation(self, entry: Entry, why: str) -> None:
         """Say in the store that a cancelled cell was asked to end: it cannot say so itself."""
         store = self.plan.store
         attempts = store.attempts(entry.cell.uses, entry.fingerprint)

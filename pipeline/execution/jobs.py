@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from gpt1.errors import UserError
 from gpt1.wording import span
 from pipeline.execution.addresses import without_password
+from pipeline.execution.exit_status import INTERRUPTED
 from pipeline.execution.ray_access import check_job_server, one_line, warn_of_open
 from pipeline.execution.shutdown import CLOSING, SAVING
 from pipeline.planning.last_run import SUBMITTED_FILE
@@ -133,7 +134,7 @@ def follow(address: str, job: str) -> int:
             f"the job continues; follow it with `gpt1 logs --address {shown} {job}`, or stop it"
             f" with `gpt1 stop --address {shown} {job}`"
         )
-        return 130
+        return INTERRUPTED
     except (RuntimeError, OSError, ClientError) as error:
         why = type(error).__name__  # the text of such an error is a page
         print(

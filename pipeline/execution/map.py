@@ -14,6 +14,7 @@ from typing import IO, Any, cast
 
 from gpt1 import fault
 from gpt1.train.checkpoint import file_sha256
+from pipeline.execution.shutdown import unblock_for_children
 from pipeline.planning.fingerprint import canonical, fingerprint
 from pipeline.planning.provenance import provenance
 from pipeline.store.atomic import HashingWriter
@@ -114,7 +115,7 @@ def part_tasks(
 
 
 def make_part(task: PartTask) -> None:
-    """Make and publish one part; runs on a worker."""
+    """Make and publish one part."""
     kind = task.stage + PARTS
     started = time.time()
     attempt = task.store.new_attempt(kind, task.key)
@@ -135,6 +136,12 @@ def make_part(task: PartTask) -> None:
     fault.point("part.published")
 
 
+def make_part_on_worker(task: PartTask) -> None:
+    """Make a part in a process of the cluster's."""
+    unblock_for_children()
+    make_part(task)
+
+
 def run_tasks(
     tasks: list[PartTask], cpus: float, gpus: float, workers: int | None, done: Callable[[], None]
 ) -> None:
@@ -147,7 +154,7 @@ def run_tasks(
     import ray
 
     limit = workers or max(1, int(ray.cluster_resources().get("CPU", 1) / cpus))
-    remote = ray.remote(make_part).options(num_cpus=cpus, num_gpus=gpus, max_retries=3)
+    remote = ray.remote(make_part_on_worker).options(num_cpus=cpus, num_gpus=gpus, max_retries=3)
     waiting = list(reversed(tasks))
     running: list[Any] = []
     failure: BaseException | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 from pipeline.planning.planner import Entry, Plan
-from pipeline.store.lease import Leases
 from pipeline.store.record import ArtifactRecord
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -15,7 +14,7 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 class Observer:
     """Called by the executor, in its thread. The methods here do nothing; none may raise."""
 
-    def run_started(self, plan: Plan, run: str, leases: Leases) -> None:
+    def run_started(self, plan: Plan, run: str) -> None:
         """A run begins; its leases are taken."""
 
     def run_ended(self, status: Status, skipped: list[str]) -> None:

@@ -199,9 +199,10 @@ def _asks_for_token(address: str) -> bool:
     token = token_to_send()
     if address == "auto" and auth_mode() is None:
         token = user_token()  # Ray takes it then without being asked to
-    from stages._ray_private import has_node_here, is_tested, resolve_address
+    from stages._ray_private import has_node_here, resolve_address, warning_if_untested
 
-    if not is_tested():
+    if warning := warning_if_untested("addresses are not checked before they are used"):
+        print(warning, file=sys.stderr)
         return True
     try:
         place = resolve_address(address)

@@ -135,10 +135,10 @@ def _owner(key: str) -> str:
     return "/".join(key.split("/")[:2])
 
 
-def needed(entry: Entry, plan: Plan, have: set[str]) -> list[Entry]:
+def missing_needs(entry: Entry, plan: Plan, have: set[str]) -> list[Entry]:
     """The jobs that one needs to be made again, and that are not among those this run has."""
     found = []
     for need in entry.cell.needs:
         if need not in have:
-            found += [*needed(plan.entries[need], plan, have), plan.entries[need]]
+            found += [*missing_needs(plan.entries[need], plan, have), plan.entries[need]]
     return found

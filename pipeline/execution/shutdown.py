@@ -10,7 +10,8 @@ No handler is called: what it raised could be lost in whatever Python code it in
 installs handlers of its own, one of which aborts the process. Instead the signals are blocked in
 all threads but one, which waits for them. Processes that are started meanwhile inherit the block,
 so a signal to the process group (systemd, a terminal that is closed) leaves Ray and its workers
-alive until trainings have saved their checkpoints.
+alive until trainings have saved their checkpoints. What a stage starts on a worker can be ended by
+signals as anywhere (`unblock_for_children`).
 """
 
 from __future__ import annotations
@@ -43,21 +44,21 @@ class GracefulShutdown:
         self._held = self._over = False
         self._last = -SAME
         self._lock = threading.Lock()
-        self._heard = {one for one in SIGNALS if signal.getsignal(one) is not signal.SIG_IGN}
+        self._handled = {one for one in SIGNALS if signal.getsignal(one) is not signal.SIG_IGN}
         self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
 
     def __enter__(self) -> GracefulShutdown:
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        if self._heard:
+        if self._handled:
             self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over = True
-        if self._heard and self._thread.ident:
-            signal.pthread_kill(self._thread.ident, next(iter(self._heard)))
+        if self._handled and self._thread.ident:
+            signal.pthread_kill(self._thread.ident, next(iter(self._handled)))
             self._thread.join()
-        for one in self._heard if self._held else ():
+        for one in self._handled if self._held else ():
             signal.signal(one, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
@@ -83,7 +84,7 @@ class GracefulShutdown:
 
     def _listen(self) -> None:
         while True:
-            number = signal.sigwait(self._heard)
+            number = signal.sigwait(self._handled)
             if self._over:
                 return
             with self._lock:
@@ -102,6 +103,45 @@ class GracefulShutdown:
             self._forced.set()
         else:
             _end_process(number)
+
+
+def unblock_for_children() -> None:
+    """Let signals do nothing to this process, a worker that has inherited the block, in place of
+    the block: processes that it starts would inherit that too, and `Popen.terminate()` would wait
+    for ever. Where nothing is blocked (a cluster that was there before) nothing changes.
+
+    `exec` keeps what is ignored, but no handlers; a fork without it, as by `multiprocessing`, keeps
+    both.
+    """
+    blocked = SIGNALS & signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    for one in blocked:
+        signal.signal(one, _do_nothing)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
+    if blocked:
+        _restore_in_forks(blocked)
+
+
+def _do_nothing(*_: object) -> None:
+    pass
+
+
+def _restore_in_forks(signals: set[signal.Signals]) -> None:
+    """A fork, too, ends by these signals, also by one that comes before its first step."""
+    thread = threading.local()
+
+    def before() -> None:
+        thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+
+    def in_parent() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, thread.mask)
+
+    def in_child() -> None:
+        for one in signals:
+            if signal.getsignal(one) is _do_nothing:
+                signal.signal(one, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+
+    os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)
 
 
 def _end_process(number: int) -> None:

@@ -43,6 +43,7 @@ from stages.contract import Artifact, StoredFile, StoredFolder
 BEGUN, FAILURE = "begun.json", "failure.json"
 DAMAGED = "damaged.json"
 """At the top of a store: the files that `gpt1 verify` found damaged, with their recorded sha256."""
+IDENTITY = "store-id.json"
 UNREADABLE = "unreadable"
 EVENTS = "events"
 """The folder of an attempt, or of a run of the workflow, with what happened (pipeline/tracking)."""
@@ -161,6 +162,16 @@ class Store:
     @property
     def shared(self) -> bool:
         return self.objects.shared
+
+    def identity(self) -> str:
+        """A name of this store that no other has, and a moved one keeps; made at the first call."""
+        while True:
+            found = parse_json(self.objects.read(IDENTITY))
+            if isinstance(found, str) and found.isalnum():
+                return found
+            if found is None and self.objects.create(IDENTITY, to_json(secrets.token_hex(8))):
+                continue
+            self.objects.remove([IDENTITY])  # damaged
 
     # Attempts
 

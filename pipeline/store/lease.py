@@ -104,21 +104,20 @@ class Watch:
 class Leases:
     """The leases of one run: taken together, kept alive by one thread, given back together.
 
-    `info` gets a line when something is waited for, or set aside.
+    `info` gets a line when something is waited for, or set aside; `sleep` waits, and may raise.
     """
 
     def __init__(
-        self, store: Store, run: str, info: Callable[[str], None] = lambda _: None
-    ) -> None:
-        self._store, self._objects, self._info = store, store.objects, info
+        self, store: Store, run: str, info: Callable[[str], None] = lambda _: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:  # fmt: skip
+        self._store, self._objects, self._info, self._sleep = store, store.objects, info, sleep
         token = secrets.token_hex(8)
         self._me = Holder(run, socket.gethostname(), host_id(), os.getpid(), token)
         self._held: dict[str, int] = {}
         self._lost: dict[str, str] = {}
         self._beats = 0
         self._lock: IO[bytes] | None = None
-        self._turn = threading.RLock()
-        self._sleep: Callable[[float], None] = time.sleep
         self._watched: dict[str, Watch] = {}
         self._doubted: set[str] = set()
 
@@ -171,23 +170,10 @@ class Leases:
         """Whether this run holds a job now, by the store."""
         return self._look(job).holder == self._me
 
-    def give_back(self, jobs: Iterable[str]) -> None:
-        """Give some leases back, those of them that are held."""
-        with self._turn:
-            self._give_back([job for job in jobs if job in self._held])
-
-    def take(self, jobs: Sequence[str], sleep: Callable[[float], None] = time.sleep) -> None:
+    def take(self, jobs: Sequence[str]) -> None:
         """Take the leases of these jobs (STAGE/FINGERPRINT), those that are not held yet; or none
-        of them, and raise HeldError. Threads take turns. `sleep` waits for others, and may raise.
+        of them, and raise HeldError.
         """
-        with self._turn:
-            self._sleep = sleep
-            try:
-                self._take_all(jobs)
-            finally:
-                self._sleep = time.sleep
-
-    def _take_all(self, jobs: Sequence[str]) -> None:
         new = [job for job in jobs if job not in self._held or job in self._lost]
         if not new:
             return
@@ -199,7 +185,7 @@ class Leases:
             if refused or not was_alone:
                 self._give_back([job for job, holder in zip(new, found, strict=True) if not holder])
         if not was_alone:
-            self._take_all(jobs)
+            self.take(jobs)
         elif refused:
             if not self._held:
                 self.release()

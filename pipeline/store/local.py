@@ -97,10 +97,11 @@ class LocalObjects:
                         found.append(ListedObject(key, status.st_size, mark))
         return found
 
-    def folders(self) -> list[str]:
-        if not self.root.is_dir():
+    def folders(self, prefix: str = "") -> list[str]:
+        folder = self.root / prefix
+        if not folder.is_dir():
             return []
-        return sorted(path.name for path in self.root.iterdir() if path.is_dir())
+        return sorted(path.name for path in folder.iterdir() if path.is_dir())
 
     def remove(self, keys: Iterable[str]) -> None:
         for key in keys:

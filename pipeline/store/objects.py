@@ -65,8 +65,8 @@ class Objects(Protocol):
         """
         ...
 
-    def folders(self) -> list[str]:
-        """The first steps of all keys that have more than one."""
+    def folders(self, prefix: str = "") -> list[str]:
+        """The next step of all keys that begin with `prefix`, and have more than that one."""
         ...
 
     def remove(self, keys: Iterable[str]) -> None:

@@ -214,10 +214,10 @@ class S3Objects:
         found = [ListedObject(key[start:], size, mark) for key, size, mark in page[ENTRIES]]
         return found, found[-1].key if page["IsTruncated"] else ""
 
-    def folders(self) -> list[str]:
+    def folders(self, prefix: str = "") -> list[str]:
         """A request a thousand of them."""
         found: list[str] = []
-        start, more = self._key(""), dict[str, str]()
+        start, more = self._key(prefix), dict[str, str]()
         while True:
             page = self._ask(
                 "list folders",

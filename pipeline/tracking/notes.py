@@ -27,18 +27,17 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[str, l
     return head, [f"| {GAP.join(row)} |" for row in rows]
 
 
-def comparison(
-    axes: Sequence[Mapping[str, Any]], figures: Sequence[Mapping[str, float]],
-    run_ids: Sequence[str | None],
-) -> tuple[str, list[str]]:
-    """The jobs of a matrix side by side: what they differ in, their first figures, links."""
-    names = list(dict.fromkeys(name for found in figures for name in found))[:MOST_FIGURES]
+def comparison(jobs: Sequence[Sequence[Any]]) -> tuple[str, list[str]]:
+    """The jobs of a matrix side by side, each with its axes, its figures, and its run's id: what
+    they differ in, the first figures, links.
+    """
+    names = list(dict.fromkeys(name for _, figures, _ in jobs for name in figures))[:MOST_FIGURES]
     rows = [
-        [*map(str, values.values()), *(number(found.get(name)) for name in names),
+        [*map(str, axes.values()), *(number(figures.get(name)) for name in names),
             link("open", run_id)]
-        for values, found, run_id in zip(axes, figures, run_ids, strict=True)
+        for axes, figures, run_id in jobs
     ]  # fmt: skip
-    return table([*(axes[0] if axes else ()), *names, "run"], rows)
+    return table([*(jobs[0][0] if jobs else ()), *names, "run"], rows)
 
 
 def fit(head: str, rows: Sequence[str], longest: int) -> tuple[str, int]:

@@ -8,36 +8,44 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 from pipeline.execution.observer import Observer, Status
-from pipeline.execution.shutdown import GracefulShutdown
 from pipeline.planning.last_run import hide_secret
 from pipeline.planning.planner import Entry, Plan
 from pipeline.planning.provenance import git_commit, package_versions, user_name
-from pipeline.store.lease import Leases
+from pipeline.store.lease import RUNS
 from pipeline.store.record import ArtifactRecord
-from pipeline.tracking.events import RUNS, EventLog
-from pipeline.tracking.exporter import LiveExport
+from pipeline.tracking.events import (
+    EventLog,
+    JobCached,
+    JobEnded,
+    JobStarted,
+    RunEnded,
+    RunStarted,
+)
+from pipeline.tracking.live_export import CLOSING, LiveExport
 from pipeline.workflow.expand import Workflow
 
 LONGEST_NAME = 100  # characters of a run's name
 
 
 class RunLog(Observer):
-    """Records one run of the workflow. `info` gets what went wrong, a line each. In the end it
-    waits for the server until `shutdown` is asked to end, or a run that was is asked again.
+    """Records one run of the workflow. `info` gets what went wrong, a line each; `is_forced` says
+    that the run is to end at once.
     """
 
-    def __init__(self, info: Callable[[str], None], shutdown: GracefulShutdown) -> None:
-        self._info, self._shutdown = info, shutdown
+    def __init__(self, info: Callable[[str], None], is_forced: Callable[[], bool]) -> None:
+        self._info, self._is_forced = info, is_forced
 
-    def run_started(self, plan: Plan, run: str, leases: Leases) -> None:
+    def run_started(self, plan: Plan, run: str) -> None:
         workflow = plan.workflow
         needed = {need for entry in plan.entries.values() for need in entry.cell.needs}
-        self._plan, self._last = plan, plan.entries.keys() - needed
+        self._last = plan.entries.keys() - needed
         self._log = EventLog(plan.store, f"{RUNS}/{run}", self._info)
+        profile = workflow.profile or workflow.name
         tags = {
             "gpt1.kind": "workflow", "gpt1.run": run, "gpt1.profile": workflow.profile or "",
             "gpt1.workflow": workflow.name, "gpt1.store": plan.store.where,
@@ -45,53 +53,60 @@ class RunLog(Observer):
             "gpt1.packages": ", ".join(f"{k} {v}" for k, v in package_versions().items()),
             **_origin(str(workflow.file)),
         }  # fmt: skip
-        self._log.write(event="start", name=run_name(workflow), tags=tags, params=changed(plan))
+        self._log.write(
+            RunStarted(name=run_name(workflow), profile=profile, tags=tags, params=changed(plan))
+        )
         self._log.flush()
-        self._export = LiveExport(plan.store, run, leases, self._info)
+        self._export = LiveExport(plan.store, run, self._info)
         self._export.start()
 
     def job_started(self, entry: Entry, attempt: str) -> None:
-        cell = entry.cell
+        settings = entry.cell.settings.model_dump(mode="json")
+        why = hide_secret("; ".join(entry.reasons))[:500]
         self._log.write(
-            event="job", attempt=attempt, params=cell.settings.model_dump(mode="json"),
-            tags={"gpt1.why": "; ".join(entry.reasons)[:500], **_origin(f"stages/{cell.uses}")},
-            **self._facts(entry),
+            JobStarted(
+                attempt=attempt, params={name: _hide(value) for name, value in settings.items()},
+                tags={"gpt1.why": why, **_origin(f"stages/{entry.cell.uses}")},
+                withdrawn=entry.last.number, **self._facts(entry),
+            )
         )  # fmt: skip
         self._log.flush()  # before there is anything in the attempt
 
     def job_cached(self, entry: Entry) -> None:
-        record = entry.last.record
-        self._log.write(event="cached", run=record.run if record else "", **self._facts(entry))
+        run = entry.last.record.run if entry.last.record else ""
+        self._log.write(
+            JobCached(run=run, withdrawn=entry.last.withdrawn, **self._facts(entry))
+        )
 
     def job_done(self, entry: Entry, record: ArtifactRecord) -> None:  # noqa: ARG002
-        self._log.write(event="job_end", cell=entry.cell.id, status="FINISHED", error="")
+        self._log.write(JobEnded(cell=entry.cell.id, status="FINISHED"))
 
     def job_failed(self, entry: Entry, error: str, status: Status) -> None:
-        self._log.write(event="job_end", cell=entry.cell.id, status=status, error=error)
+        self._log.write(JobEnded(cell=entry.cell.id, status=status, error=hide_secret(error)))
 
     def run_ended(self, status: Status, skipped: list[str]) -> None:
-        self._log.write(event="end", status=status, skipped=skipped)
+        self._log.write(RunEnded(status=status, skipped=skipped))
         self._log.close()
-
-        def is_asked() -> bool:
-            return self._shutdown.forced if status == "KILLED" else self._shutdown.asked
-
-        if missing := self._export.close(is_asked=is_asked):
+        deadline = time.monotonic() + CLOSING
+        missing = self._export.close(
+            lambda: time.monotonic() < deadline and not self._is_forced()
+        )
+        if missing:
             what = f"MLflow does not have all of this run ({missing})"
             self._info(f"{what}; `gpt1 track sync` sends it")
 
     def _facts(self, entry: Entry) -> dict[str, Any]:
-        """What the exporter needs to know of a job beside its record."""
         cell, settings = entry.cell, entry.cell.settings.model_dump()
+        tokens = settings["batch_size"] * settings["context"] if cell.uses == "pretrain" else 0
         return {
             "cell": cell.id, "stage": cell.uses, "fingerprint": entry.fingerprint,
-            "withdrawn": self._plan.store.last_record(cell.uses, entry.fingerprint).withdrawn,
-            "group": cell.node if cell.axes else None, "axes": cell.axes,
-            "is_last": cell.id in self._last and not cell.axes,
-            "tokens_per_step": (
-                settings["batch_size"] * settings["context"] if cell.uses == "pretrain" else 0
-            ),
+            "group": cell.node if cell.axes else None, "axes": dict(cell.axes),
+            "is_last": cell.id in self._last and not cell.axes, "tokens_per_step": tokens,
         }  # fmt: skip
+
+
+def _hide(value: Any) -> Any:
+    return hide_secret(value) if isinstance(value, str) else value
 
 
 def run_name(workflow: Workflow) -> str:

@@ -26,7 +26,7 @@ class Log(Protocol):
 
 
 @contextmanager
-def watched(log: Log, first: float = FIRST, period: float = PERIOD) -> Iterator[None]:
+def record_system_metrics(log: Log, first: float = FIRST, period: float = PERIOD) -> Iterator[None]:
     """Read this machine now and then, in a thread, for as long as the block lasts.
 
     A point's step is the second since 1970: a second attempt, perhaps on another machine, goes

@@ -114,7 +114,7 @@ def install(code: UserCode) -> None:
         sys.meta_path.append(_finder)
 
 
-def sent() -> UserCode | None:
+def code_from_environment() -> UserCode | None:
     """The user's code of a submitted job, or of the run that has started this process; None
     elsewhere.
     """
@@ -126,7 +126,7 @@ def sent() -> UserCode | None:
 
 def install_in_worker() -> None:
     """Ray's setup hook of each worker of a run whose workflow names modules of the user's."""
-    install(sent() or NONE)
+    install(code_from_environment() or NONE)
 
 
 def find_user_code(workflow: Path, modules: Mapping[str, str]) -> UserCode:
@@ -137,7 +137,7 @@ def find_user_code(workflow: Path, modules: Mapping[str, str]) -> UserCode:
     that of the file. In a submitted job, what was sent with it. UserError where one has the name of
     an installed package, which `import` would give.
     """
-    if (code := sent()) is not None:
+    if (code := code_from_environment()) is not None:
         for name, place in code.places:
             if other := _elsewhere(name, code.folder / place):
                 raise UserError(

@@ -140,7 +140,7 @@ def test_what_is_not_repaired_without_being_asked(
 ) -> None:
     """What takes long, and what is damaged again; nothing is lost. A report is compared as well."""
     store, draw = copy_without(golden_run, tmp_path / "store", "task_data"), random.Random(1)
-    made, words = Executor._made, ("run", "--file", MINI, "--store", store)
+    made, words = Executor._finish, ("run", "--file", MINI, "--store", store)
     split = files(store)[SPLIT]
     before, content = records(store), split.read_bytes()
     for damage, found in (("half", "has 2078 bytes"), ("flip", "has sha256")):
@@ -158,7 +158,7 @@ def test_what_is_not_repaired_without_being_asked(
             flip(store / attempt.entry.artifact.files["split.parquet"].key, draw)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Executor, "_made", damaged_again)
+        patch.setattr(Executor, "_finish", damaged_again)
         refused("made again, and is damaged again: check the disk", *words, cluster=ray_head)
     flip((store / "report.html").resolve(), draw)
     assert "report.html: the file has sha256" in said(*words, cluster=ray_head)

@@ -19,8 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.execution.shutdown import unblock_for_children
 from pipeline.execution.worker import Job, run_cell
-from pipeline.tracking.events import EventLog
+from pipeline.tracking.events import EventLog, Point
 from pipeline.workflow.expand import Cell
 
 ME = "tests.pipeline.local_cluster"
@@ -80,14 +81,14 @@ class LocalCluster:
         handle.kill()
 
     def poll(self) -> list[Any]:
-        from pipeline.execution.channel import Event
+        from pipeline.execution.channel import ChannelMessage
 
         events = []
         for file in self._folder.glob("*.events"):
             lines = file.read_bytes()[self._read.get(file, 0) :].splitlines(keepends=True)
             whole = [line for line in lines if line.endswith(b"\n")]
             self._read[file] = self._read.get(file, 0) + sum(map(len, whole))
-            events += [Event(*json.loads(line)) for line in whole]
+            events += [ChannelMessage(*json.loads(line)) for line in whole]
         if any((event.cell, event.kind) == ("training", "progress") for event in events):
             self._reach("running")
         return events
@@ -127,7 +128,7 @@ class FileReporter:
         self._send("progress", done, total, unit, note)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        self._points.write(step=step, values=values)
+        self._points.write(Point(step=step, values=dict(values)))
 
     def flush(self) -> None:
         self._points.flush()
@@ -145,6 +146,7 @@ def run_here(place: Path) -> None:
     """Run the cell of this process."""
     job = pickle.loads(place.with_suffix(".job").read_bytes())
     reporter = FileReporter(job, place)
+    unblock_for_children()
     reporter.started()
     try:
         run_cell(job, reporter)

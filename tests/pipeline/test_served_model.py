@@ -17,16 +17,16 @@ from gpt1.serve import Answerer
 from gpt1.tasks.table import task_named
 from gpt1.weights.hf import export
 from pipeline.store.base import Store
-from pipeline.store.lease import RUNS, Leases
 from pipeline.store.record import ArtifactRecord, content_digest
-from pipeline.tracking.events import EventLog
-from pipeline.tracking.exporter import sync
+from pipeline.tracking.events import EventLog, JobEnded, Point, RunEnded
+from pipeline.tracking.live_export import sync
 from pipeline.tracking.mlflow_server import MlflowServer, default_uri
 from pipeline.tracking.model_registry import Training, register, write_mlflow_model
 from stages.contract import StoredFile
 from tests.conftest import refuses
 from tests.gpt1 import weight_samples as samples
 from tests.pipeline.conftest import Patch
+from tests.pipeline.test_tracking import Driver
 from tests.servers.mlflow import mlflow_server, ui
 from tests.servers.process import answers, free_port, running
 
@@ -188,10 +188,7 @@ def test_an_export_is_sent_with_the_settings_and_results_of_its_training(
     """The dev accuracy of the best epoch is the point that the fine-tuning's run has."""
     cell, model = "finetune[task=rte,seed=3]", "tuned/finetune-task-rte-seed-3"
     store = Store.at(tmp_path)
-    leases, events = Leases(store, "run"), EventLog(store, f"{RUNS}/run")
-    leases.take([f"{RUNS}/run"])
-    tags = {"gpt1.kind": "workflow", "gpt1.run": "run", "gpt1.profile": "demo"}
-    events.write(event="start", name="demo", tags=tags, params={})
+    driver = Driver(store, "run", "1", 2000.0)
     trained = {"settings": {"task": "rte", "seed": 3}, "summary": {"accuracy": 71.5, "n": 277}}
     inputs = {"inputs": {cell: "f"}, "identity": {"inputs": {"finetune": ["f"]}}}
     inputs["input_digests"] = {"f": "d" * 64}
@@ -200,11 +197,8 @@ def test_an_export_is_sent_with_the_settings_and_results_of_its_training(
         (cell, "finetune", "f", trained), ("export", "export", "e", written),
     ):  # fmt: skip
         place, files = f"{stage}/{print_}/1", {}
-        events.write(
-            event="job", cell=job, stage=stage, fingerprint=print_, withdrawn=0, attempt="1",
-            params=record["settings"], tags={}, group=None, axes={}, is_last=False,
-            tokens_per_step=0,
-        )  # fmt: skip
+        facts = {"cell": job, "stage": stage, "fingerprint": print_, "is_last": False}
+        driver.job(facts=facts, **record["settings"])
         if stage == "export":
             shutil.copytree(exported, tmp_path / place / model)
             for file in exported.iterdir():
@@ -214,18 +208,18 @@ def test_an_export_is_sent_with_the_settings_and_results_of_its_training(
         else:
             points = EventLog(store, place)
             for step, value in enumerate((60.0, 71.5, 70.0)):
-                points.write(time=1000.0 + step, step=step, values={"dev_accuracy": value})
+                values = {"dev_accuracy": value}
+                points.write(Point(time=1000.0 + step, step=step, values=values))
             points.close()
         store.publish(ArtifactRecord(
             stage=stage, fingerprint=print_, attempt="1", cell=job, files=files,
             digest=content_digest(files), finished=2000.0, **record,
         ))  # fmt: skip
-        events.write(event="job_end", cell=job, status="FINISHED", error="")
-    events.write(event="end", status="FINISHED", skipped=[])
-    events.close()
-    leases.release()
+        driver.write(JobEnded, cell=job, status="FINISHED")
+    driver.write(RunEnded, status="FINISHED")
+    driver.die()
     said = list[str]()
-    assert (sync(store, info=said.append).left, said) == (0, [])
+    assert (sync(store, info=said.append).missing, said) == (0, [])
     server = connect(tmp_path, default_uri(tmp_path))
     runs = {run.info.run_name: run for run in server.client.search_runs([server.experiment_id])}
     [found] = server.client.search_logged_models([server.experiment_id])
@@ -233,7 +227,7 @@ def test_an_export_is_sent_with_the_settings_and_results_of_its_training(
     assert {"seed": "3", "n": "277", "task": "rte"}.items() <= found.params.items()
     [point] = found.metrics
     assert (point.key, point.step, point.run_id) == ("dev/accuracy", 1, runs[cell].info.run_id)
-    assert server.client.get_model_version_by_alias("gpt1-rte", "demo").version == 1
+    assert server.client.get_model_version_by_alias("gpt1-rte", "w").version == 1
 
 
 class Killed(BaseException):

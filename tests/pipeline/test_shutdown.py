@@ -100,8 +100,8 @@ def test_who_waits_for_a_lease_can_be_asked_to_end(tmp_path: Path) -> None:
     wait = (
         "from pipeline.store.base import Store\nfrom pipeline.store.lease import Leases\n"
         "ask = lambda _: os.kill(os.getpid(), SIGTERM)\n"
-        "leases = Leases(Store.at(sys.argv[1]), 'run', ask)\n"
-        "try:\n    leases.take(['stage/job', 'stage/another'], shutdown.sleep)\n"
+        "leases = Leases(Store.at(sys.argv[1]), 'run', ask, shutdown.sleep)\n"
+        "try:\n    leases.take(['stage/job', 'stage/another'])\n"
         "except Interrupted:\n    leases.release()\n    sys.exit(7)"
     )
     assert python(wait, tmp_path) == 7

@@ -3,6 +3,7 @@
 import io
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -52,6 +53,15 @@ def test_a_command_ends_in_one_line(where: str, tmp_path: Path) -> None:
         text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert (ended.returncode, ended.stderr) == WHERE[where]
+
+
+def test_a_connection_that_is_closed_and_a_disk_are_no_reader_that_is_gone() -> None:
+    code = "from pipeline.cli.main import _report\nfor n in (32, 5): _report(OSError(n, 'why'))"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, (
+        "gpt1: a connection was closed: why; run the same command again\n"
+        "gpt1: a read or write failed: why; check the disk\n"
+    ))  # fmt: skip
 
 
 def test_too_few_files_may_be_open(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 """What MLflow has of a store, by its own client: in the store's SQLite and on a real server."""
 
+import json
 import math
 import os
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler
@@ -21,8 +22,19 @@ from pipeline.cli.ui import serve
 from pipeline.store.base import Store
 from pipeline.store.lease import RUNS, Leases
 from pipeline.store.record import ArtifactRecord, content_digest
-from pipeline.tracking.events import EventLog
-from pipeline.tracking.exporter import UID, Exporter, NotAlone, sync
+from pipeline.tracking.events import (
+    Event,
+    EventLog,
+    JobCached,
+    JobEnded,
+    JobFacts,
+    JobStarted,
+    Point,
+    RunEnded,
+    RunStarted,
+)
+from pipeline.tracking.exporter import UID, Exporter, NotAlone
+from pipeline.tracking.live_export import sync
 from pipeline.tracking.mlflow_server import MlflowServer, default_uri
 from stages.contract import StoredFile
 from tests.conftest import ROOT, refuses
@@ -47,24 +59,27 @@ class Driver:
         self.leases.take([f"{RUNS}/{run}"])
         self.events = EventLog(store, f"{RUNS}/{run}")
         self.points = EventLog(store, f"train/print/{attempt}")
-        tags = {"gpt1.kind": "workflow", "gpt1.run": run, "gpt1.profile": "", "gpt1.workflow": "w"}
-        self.write("start", name=f"name of {run}", tags=tags, params={})
+        tags = {"gpt1.kind": "workflow", "gpt1.run": run}
+        self.write(RunStarted, name=f"name of {run}", profile="w", tags=tags, params={})
 
-    def write(self, event: str, **rest: Any) -> None:
-        self.events.write(event=event, time=self.time, **rest)
+    def write(self, event: type[Event], **rest: Any) -> None:
+        self.events.write(event(time=self.time, **rest))
 
-    def job(self, tokens: int = 0, **params: Any) -> None:
-        facts = {"cell": "train", "stage": "train", "fingerprint": "print", "withdrawn": 0}
-        tags = {"gpt1.why": "x" * 9000}
+    def job(
+        self, kind: type[JobFacts] = JobStarted, tokens: int = 0,
+        facts: Mapping[str, Any] | None = None,
+        **params: Any,
+    ) -> None:  # fmt: skip
+        common = {"cell": "train", "stage": "train", "fingerprint": "print", "is_last": True}
         self.write(
-            "job", attempt=self.attempt, params=params, tags=tags, group=None, axes={},
-            is_last=True, tokens_per_step=tokens, **facts,
+            kind, attempt=self.attempt, params=params, tags={"gpt1.why": "x" * 9000}, group=None,
+            axes={}, tokens_per_step=tokens, withdrawn=0, run="run", **(common | dict(facts or {})),
         )  # fmt: skip
 
     def log(self, *steps: int, **values: Any) -> None:
         for step in steps:
             found = values or {"loss": step + 0.5}
-            self.points.write(time=self.time + step, step=step, values=found)
+            self.points.write(Point(time=self.time + step, step=step, values=found))
 
     def publish(self, size: int = 1, **summary: Any) -> None:
         """A file `note.md`, and one of `size` bytes."""
@@ -85,8 +100,8 @@ class Driver:
 
     def end(self, status: str = "FINISHED") -> None:
         error = "" if status == "FINISHED" else "why"
-        self.write("job_end", cell="train", status=status, error=error)
-        self.write("end", status=status, skipped=[])
+        self.write(JobEnded, cell="train", status=status, error=error)
+        self.write(RunEnded, status=status)
         self.die()
 
     def die(self) -> None:
@@ -138,11 +153,16 @@ def test_a_job_with_everything(tmp_path: Path) -> None:
     driver.publish(10_000_001, accuracy=50.5)
     driver.end()
     synced = sync(store, info=said.append)
-    assert (synced.sent, synced.left, synced.trouble, said) == (1, 0, "", [])
+    assert (synced.sent, synced.missing, synced.trouble, said) == (1, 0, "", [])
 
     uri = default_uri(store.root)
     parent, run = runs(uri)["run"], runs(uri)["train-print"]
     assert (parent.info.run_name, parent.info.status) == ("name of run", "FINISHED")
+    other = Driver(store, "later", "2")
+    other.job(JobCached)
+    other.end()
+    sync(store)
+    assert runs(uri)["later"].data.metrics == parent.data.metrics
     assert (run.info.run_name, run.info.start_time, run.info.end_time) == ("train", 10**6, 1050_000)
     tags, found = run.data.tags, run.data.params
     assert tags["mlflow.parentRunId"] == parent.info.run_id
@@ -170,7 +190,7 @@ def test_a_resumed_job_continues_its_curves(tmp_path: Path) -> None:
     first.job(p=1)
     first.log(*range(10))
     first.die()
-    assert sync(store).left == 0
+    assert sync(store).missing == 0
     assert runs(uri)["train-print"].info.status == "KILLED"
     second = Driver(store, "run2", "2", 6_400.0)
     second.job(p=2)
@@ -181,7 +201,7 @@ def test_a_resumed_job_continues_its_curves(tmp_path: Path) -> None:
     for file in (None, "mlflow.db"):  # the second time from nothing
         if file:
             (tmp_path / file).unlink()
-        assert sync(store).left == 0
+        assert sync(store).missing == 0
         run, parent = (runs(uri)[uid] for uid in ("train-print", "run2"))
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert (run.info.status, run.data.params["p"]) == ("FAILED", "1")
@@ -226,7 +246,7 @@ def test_a_data_base_that_is_gone_or_damaged_is_filled_again(
     driver.log(*range(5, 10))
     driver.publish()
     driver.end()
-    assert sync(store, info=said.append).left == 0
+    assert sync(store, info=said.append).missing == 0
     assert (steps(uri), runs(uri)["train-print"].info.status) == ([*range(10)], "FINISHED")
     kept = list(tmp_path.glob("mlflow.db.damaged-*"))
     assert len(said) == len(kept) == (harm in (cut, no_header)), said
@@ -270,7 +290,7 @@ def test_a_suspended_driver_doubles_nothing(tmp_path: Path) -> None:
     first.log(12)
     first.end()
     suspended.export()
-    assert sync(store).left == 0
+    assert sync(store).missing == 0
     assert steps(uri) == [*range(12)], "the job had ended"
     assert {run.info.status for run in runs(uri).values()} == {"FINISHED"}
 
@@ -279,21 +299,22 @@ def test_a_full_disk_loses_no_event(tmp_path: Path) -> None:
     """A file may have so many bytes, and then more; what was written half is not glued on."""
     code = (
         "import resource, sys; from pipeline.store.base import Store\n"
-        "from pipeline.tracking.events import EventLog\n"
+        "from pipeline.tracking.events import EventLog, RunStarted\n"
         "said = []; log = EventLog(Store.at(sys.argv[1]), 'runs/run', said.append)\n"
         "_, most = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most))\n"
-        "for step in range(100): log.write(step=step)\n"
+        "def write(n): log.write(RunStarted(name=str(n), profile='', tags={}, params={}))\n"
+        "for step in range(100): write(step)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))\n"
-        "log.write(step=100); log.close(); print(len(said))"
+        "write(100); log.close(); print(len(said))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
     [file] = tmp_path.glob("runs/run/events/*")
-    lines = file.read_text().splitlines()
-    assert [line.rpartition(":")[2] for line in lines] == [f"{step}}}" for step in range(101)]
+    names = [json.loads(line)["name"] for line in file.read_text().splitlines()]
+    assert names == [*map(str, range(101))]
 
 
 def test_a_moved_store_a_new_server_and_damaged_lines(tmp_path: Path, monkeypatch: Patch) -> None:
@@ -305,19 +326,23 @@ def test_a_moved_store_a_new_server_and_damaged_lines(tmp_path: Path, monkeypatc
     driver.publish()
     driver.end()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{free_port()}")
-    assert (sync(old, timeout=2, info=said.append).trouble != "", len(said)) == (True, 1)
+    assert (sync(old, patience=2, info=said.append).trouble != "", len(said)) == (True, 1)
     texts = [path.read_bytes() for path in old.rglob("*") if path.is_file()]
     assert "secret" not in said[0]
     assert not any(b"secret" in text for text in texts)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    for lines in old.glob("*/*/*/events/*.jsonl"):
-        lines.write_bytes(lines.read_bytes() + b'\x00garbage\n[1]\n{"time":1,"step":7,"va')
+    for lines in (*old.glob("*/*/*/events/*.jsonl"), *old.glob("runs/*/events/*.jsonl")):
+        first = b"" if "runs" in lines.parts else lines.read_bytes()
+        rest = lines.read_bytes().partition(b"\n")[2] if "runs" in lines.parts else b""
+        odd = b'\x00garbage\n[1]\n{"time":1,"event":"job"}\n'
+        lines.write_bytes(odd + first + rest + b'{"time":1,"step":7,"va')
     old.rename(new)
     (new / "mlflow.db").mkdir()
-    assert "unable to open" in sync(new, timeout=2).trouble
+    assert "unable to open" in sync(new, patience=2).trouble
     (new / "mlflow.db").rmdir()
     said.clear()
-    assert (sync(new, info=said.append).sent, len(said)) == (1, 3)
+    assert (sync(new, info=said.append).sent, len(said)) == (1, 8)
+    assert runs(default_uri(new))["run"].info.run_name == "run", "its first line is lost"
     server = f"sqlite:///{tmp_path / 'other.db'}"
     assert (sync(new, server).sent, sync(new, server).sent) == (1, 0)
     for uri in (default_uri(new), server):
@@ -329,13 +354,13 @@ def test_a_moved_store_a_new_server_and_damaged_lines(tmp_path: Path, monkeypatc
 def test_two_processes_on_a_fresh_store(tmp_path: Path) -> None:
     code = (
         "import sys; from pipeline.store.base import Store\n"
-        "from pipeline.tracking.exporter import LiveExport\n"
+        "from pipeline.tracking.live_export import LiveExport\n"
         "from tests.pipeline.test_tracking import *\n"
         "uid = sys.argv[2]; store = Store.at(sys.argv[1]); driver = Driver(store, uid, '1')\n"
         "assert not {'mlflow', 'torch'} & {*sys.modules}, 'they take seconds'\n"
-        "export = LiveExport(store, uid, driver.leases, print); export.start()\n"
-        "driver.write('end', status='FINISHED', skipped=[]); driver.events.flush()\n"
-        "sys.exit(bool(export.close(300)))"
+        "export = LiveExport(store, uid, print); export.start()\n"
+        "driver.write(RunEnded, status='FINISHED'); driver.events.flush()\n"
+        "sys.exit(bool(export.close(lambda: True)))"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     drivers = [subprocess.Popen([*command, uid], cwd=ROOT) for uid in "ab"]
@@ -416,7 +441,7 @@ def test_a_dead_hosts_points_are_sent_from_another(
     second.end()
     for _ in range(2):
         done = sync(Store.at(s3_store), data_base)
-        assert (done.left, done.trouble) == (0, "")
+        assert (done.missing, done.trouble) == (0, "")
         statuses = {uid: run.info.status for uid, run in runs(data_base).items()}
         assert statuses == {"run1": "KILLED", "run2": "FINISHED", "train-print": "FINISHED"}
         found = [(10, 10.5, 1_010_000), (20, 20.5, 1_020_000), (30, 30.5, 2_030_000)]

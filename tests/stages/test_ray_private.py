@@ -6,6 +6,7 @@ import pytest
 import ray
 from ray.util.placement_group import placement_group, placement_group_table
 
+from pipeline.execution.ray_access import prepare
 from stages._ray_private import placement_group_cleanup, remove_orphaned_groups
 from tests.cluster.cluster import wait
 from tests.servers.ray_cluster import Cluster
@@ -39,12 +40,14 @@ def test_only_the_groups_of_the_dead_are_removed(ray_head: Cluster) -> None:
         ray.shutdown()
 
 
-def test_another_version_of_ray_is_named_and_nothing_is_removed(
-    monkeypatch: pytest.MonkeyPatch,
+def test_another_version_of_ray_is_named_and_nothing_is_removed_or_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(ray, "__version__", "9.9")
+    assert prepare("127.0.0.1:1") == "127.0.0.1:1"
     lines: list[str] = []
     with placement_group_cleanup(lines.append):
         assert not ray.is_initialized()  # or it would ask for the table
-    [line] = lines
-    assert line.startswith("warning: Ray 9.9 is not tested, expected 2.60.0: ")
+    lines += capsys.readouterr().err.splitlines()
+    named = [line.startswith("warning: Ray 9.9 is not tested, expected 2.60.0: ") for line in lines]
+    assert named == [True, True]

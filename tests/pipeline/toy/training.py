@@ -1,5 +1,8 @@
 """A stage that counts, as a training takes steps: asked to stop, it saves where it is."""
 
+import multiprocessing
+import signal
+import subprocess
 import time
 
 from gpt1.errors import StoppedError
@@ -18,6 +21,7 @@ class Training(Stage):
     requires = ("tests.pipeline.toy.numbers",)
 
     def run(self, settings: TrainingSettings, context: Context) -> None:
+        end_what_it_starts()
         saved = [int(path.read_text()) for path in context.previous_attempts("saved")]
         first = max(saved, default=0)
         context.info(f"from step {first}")
@@ -30,6 +34,17 @@ class Training(Stage):
             context.progress(step + 1, settings.steps, "steps")
         context.output("steps.txt").write_text(f"{settings.steps}\n")
         context.summary({"steps": settings.steps})
+
+
+def end_what_it_starts() -> None:
+    """As anywhere, by SIGTERM, which workers do not listen to."""
+    program = subprocess.Popen(["sleep", "60"])
+    program.terminate()
+    fork = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    fork.start()
+    fork.terminate()
+    fork.join(10)
+    assert program.wait(10) == fork.exitcode == -signal.SIGTERM
 
 
 STAGE = Training()
