@@ -164,5 +164,6 @@ if __name__ == "__main__":
         from pipeline.cli.main import main
         from pipeline.execution import cluster
 
+        subprocess._USE_VFORK = False  # by which gVisor's execve fails now and then, below threads
         cluster.RayCluster = local_cluster.LocalCluster  # type: ignore[misc, assignment]
         main()
