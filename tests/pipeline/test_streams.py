@@ -44,15 +44,20 @@ WHERE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("where", WHERE)
-def test_a_command_ends_in_one_line(where: str, tmp_path: Path) -> None:
-    source = write_numbers(tmp_path / "numbers")
-    words = command("plan", "--file", TOY, "--store", tmp_path, "--set", f"numbers.source={source}")
+def end_of(verb: str, folder: Path, shell: str) -> tuple[int, str]:
+    """The status and stderr of a command on the toy workflow, in the place of CMD in `shell`."""
+    source = write_numbers(folder / "numbers")
+    words = command(verb, "--file", TOY, "--store", folder, "--set", f"numbers.source={source}")
     ended = subprocess.run(
-        ["bash", "-c", f"sleep 0.1; {' '.join(words)} {where}"], cwd=ROOT, capture_output=True,
+        ["bash", "-c", shell.replace("CMD", " ".join(words))], cwd=ROOT, capture_output=True,
         text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
-    assert (ended.returncode, ended.stderr) == WHERE[where]
+    return ended.returncode, ended.stderr
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_a_command_ends_in_one_line(where: str, tmp_path: Path) -> None:
+    assert end_of("plan", tmp_path, f"sleep 0.1; CMD {where}") == WHERE[where]
 
 
 def test_a_connection_that_is_closed_and_a_disk_are_no_reader_that_is_gone() -> None:
@@ -65,14 +70,5 @@ def test_a_connection_that_is_closed_and_a_disk_are_no_reader_that_is_gone() -> 
 
 
 def test_too_few_files_may_be_open(tmp_path: Path) -> None:
-    source = write_numbers(tmp_path / "numbers")
-    words = command("run", "--file", TOY, "--store", tmp_path, "--set", f"numbers.source={source}")
-    ended = subprocess.run(
-        ["bash", "-c", 'ulimit -n 64; exec "$@"', "bash", *words], cwd=ROOT, capture_output=True,
-        text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert ended.returncode == 2
-    assert ended.stderr == (
-        "gpt1: a process can open 64 files here (`ulimit -n`), but Ray needs at least 256; raise"
-        " the limit\n"
-    )
+    few = "gpt1: a process can open 64 files here (`ulimit -n`), but Ray needs at least 256; raise"
+    assert end_of("run", tmp_path, "ulimit -n 64; CMD") == (2, f"{few} the limit\n")
