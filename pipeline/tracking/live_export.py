@@ -24,6 +24,7 @@ CLOSING = 30.0  # seconds that a run waits for the server in the end
 PATIENCE = 30.0  # seconds without progress after which `sync` gives up
 WITNESS = 75.0  # seconds: after EXPIRY a driver on another host has shown whether it lives
 OTHER = "another gpt1 process is filling MLflow from this store"
+PERHAPS = "a gpt1 process of another host may be filling MLflow from this store"
 
 
 class LiveExport:
@@ -82,9 +83,9 @@ class LiveExport:
         while not self._is_over():
             try:
                 self._export_until_over()
-            except (HeldError, NotAlone):
+            except (HeldError, NotAlone) as error:
                 self._leases.release()
-                self._ask_other()
+                self._ask_other(str(error) if error.args == (PERHAPS,) else OTHER)
             except Exception as error:  # whatever it is must not end the thread: it is tried again
                 self._set_trouble(error)
             if not self._is_over():
@@ -95,8 +96,10 @@ class LiveExport:
             self._leases.release()
 
     def _export_until_over(self) -> None:
-        if self._leases.is_held(self._lease) is not False and not self._has_lease():
-            raise NotAlone  # not by `take`, which would wait, and others with it
+        is_held = self._leases.is_held(self._lease)
+        if is_held is not False and not self._has_lease():
+            # Not by `take`, which would wait, and others with it.
+            raise NotAlone(OTHER if is_held else PERHAPS)
         self._leases.take([self._lease])
         self._server = self._server or MlflowServer(self._store, self.uri, self._info)
         exporter = Exporter(
@@ -107,9 +110,9 @@ class LiveExport:
             while True:
                 closing = self._closing.is_set()  # before the look: what was written is sent
                 self.missing = exporter.export()
-                if self.trouble:
+                if self.trouble not in ("", OTHER, PERHAPS):
                     self._info("MLflow answers again")
-                    self.trouble = ""
+                self.trouble = ""
                 self.runs_sent = sent + exporter.runs_sent
                 if closing and self._is_over():
                     return
@@ -127,11 +130,11 @@ class LiveExport:
         if self._over or not self._has_lease():
             raise NotAlone
 
-    def _ask_other(self) -> None:
+    def _ask_other(self, trouble: str) -> None:
         """Another process exports this store; it may have sent this run meanwhile."""
         if self._over:
             return
-        self.trouble = OTHER
+        self.trouble = trouble
         if self._closing.is_set():
             try:
                 server = MlflowServer(self._store, self.uri, self._info)
@@ -149,7 +152,7 @@ class LiveExport:
         reason = brief(error)
         user = urlsplit(self.uri).netloc.rpartition("@")[0]
         reason = reason.replace(f"{user}@", "") if user else reason
-        if not self.trouble or self.trouble == OTHER:
+        if self.trouble in ("", OTHER, PERHAPS):
             what = reason if isinstance(error, UserError) else f"MLflow does not answer ({reason})"
             self._info(f"{what}; nothing waits for it, and it gets later what it lacks")
         self.trouble = reason
@@ -183,7 +186,7 @@ def sync(
             progress, moved = export.progress, time.monotonic()
         if export.trouble == OTHER:
             return False
-        if export.missing and not export.trouble:
+        if export.trouble == PERHAPS or (export.missing and not export.trouble):
             return time.monotonic() < began + witness
         return time.monotonic() < moved + patience
 
