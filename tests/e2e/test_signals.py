@@ -69,7 +69,9 @@ def ask(folder: Path, local: bool, number: int, moment: float) -> tuple[int, flo
     return status, time.monotonic() - asked, ran
 
 
-def ask_often(folder: Path, times: int, draw: random.Random, local: bool) -> list[tuple[int, float]]:
+def ask_often(
+    folder: Path, times: int, draw: random.Random, local: bool
+) -> list[tuple[int, float]]:
     """Ask at random moments of a run, until `times` have heard it."""
     write_numbers(folder / "numbers")
     for number in range(2):  # the first makes the data base of MLflow, too
