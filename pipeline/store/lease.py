@@ -109,9 +109,10 @@ class Leases:
 
     def __init__(
         self, store: Store, run: str, info: Callable[[str], None] = lambda _: None,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] | None = None,
     ) -> None:  # fmt: skip
-        self._store, self._objects, self._info, self._sleep = store, store.objects, info, sleep
+        self._store, self._objects, self._info = store, store.objects, info
+        self._sleep = sleep or time.sleep
         token = secrets.token_hex(8)
         self._me = Holder(run, socket.gethostname(), host_id(), os.getpid(), token)
         self._held: dict[str, int] = {}
