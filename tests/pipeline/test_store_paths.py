@@ -63,7 +63,7 @@ def test_a_store_with_an_odd_name_runs_and_moves(ray_head: Cluster, tmp_path: Pa
     assert before.items() <= after.items()
     # Twice (1 + 1), of the second run.
     assert b"4\n" in [files.get("outputs/total.txt") for _, files in after.values()]
-    assert "0 runs sent, 0 left" in said("track", "sync", "--store", new)
+    assert "0 runs sent, none missing" in said("track", "sync", "--store", new)
     assert not old.exists()
 
 
