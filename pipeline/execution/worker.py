@@ -38,6 +38,8 @@ from stages.contract import (
     StoredFile,
 )
 
+MOST_NAMED = 5  # damages in one message
+
 
 @dataclass(frozen=True)
 class Job:
@@ -192,7 +194,9 @@ class StageContext:
                 damage |= snapshot.damage(last.record)
                 made[task.key] = last.record.artifact()
         if damage:
-            raise DamagedArtifact(f"{kind}: {next(iter(damage.values()))}", tuple(damage))
+            texts = [f"{key.removesuffix('/')}: {what}" for key, what in damage.items()]
+            more = f", and {len(texts) - MOST_NAMED} more" if len(texts) > MOST_NAMED else ""
+            raise DamagedArtifact(", ".join(texts[:MOST_NAMED]) + more, tuple(damage))
         return made
 
 

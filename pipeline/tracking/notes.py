@@ -29,15 +29,15 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[str, l
 
 def comparison(jobs: Sequence[Sequence[Any]]) -> tuple[str, list[str]]:
     """The jobs of a matrix side by side, each with its axes, its figures, and its run's id: what
-    they differ in, the first figures, links.
+    they differ in, links, the first figures.
     """
     names = list(dict.fromkeys(name for _, figures, _ in jobs for name in figures))[:MOST_FIGURES]
     rows = [
-        [*map(str, axes.values()), *(number(figures.get(name)) for name in names),
-            link("open", run_id)]
+        [*map(str, axes.values()), link("open", run_id),
+            *(number(figures.get(name)) for name in names)]
         for axes, figures, run_id in jobs
     ]  # fmt: skip
-    return table([*(jobs[0][0] if jobs else ()), *names, "run"], rows)
+    return table([*(jobs[0][0] if jobs else ()), "run", *names], rows)
 
 
 def fit(head: str, rows: Sequence[str], longest: int) -> tuple[str, int]:

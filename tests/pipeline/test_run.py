@@ -70,7 +70,7 @@ def test_all_is_made_once_and_shown_in_mlflow(made: tuple[Path, Ended]) -> None:
     made_by = before["total[factor=2]"]["fingerprint"]
     assert job.data.tags["gpt1.fingerprint"] == made_by
     table = group.data.tags["mlflow.note.content"].replace("\u00a0", "")
-    assert f"\n| 2 | 42 | [open](#/runs/{job.info.run_id}) |" in table
+    assert f"\n| 2 | [open](#/runs/{job.info.run_id}) | 42 |" in table
 
 
 def test_a_forced_stage_spares_what_follows(made: Any, tmp_path: Path, ray_head: Cluster) -> None:
