@@ -24,7 +24,7 @@ install: ## create .venv/ only (PYTHON=..., TORCH_INDEX=...)
 install-test:
 	@infra/install.sh test
 
-test: install-test ## run the quick tests (about 3 minutes); skipped tests are listed with the reason
+test: install-test ## run the quick tests (about 4 minutes); skipped tests are listed with the reason
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not chaos" $(ARGS)
 
 test-slow: install-test ## run the slow tests, as .ci/run does
