@@ -11,7 +11,7 @@ points are missing; `silent`: outputs differ, points or runs are there twice, or
 said; `unmended`: not repaired, or a process or lease is left; `bad_messages`: a crash, a wrong exit
 status, no cause. All four must be 0. Then faults are planted in copies of the code (PLANTED): the
 checker must catch each. Ends with 1 otherwise. `--only` repeats cases by their seeds and prints
-what their commands said; `--quick`: every eleventh case, some on runs, and two planted faults.
+what their commands said; `--quick`: every thirtieth case, one on a run, and one planted fault.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ NUMBERS = (1, 2, 3)
 LANES = 2  # stores that are worked at together
 CPUS = 4  # of Ray: jobs and parts wait, they do not compute
 GOLDEN = -1
-QUICK = ("kill_in_curve", "sigterm", "two_drivers")
+QUICK = ("sigterm",)
 COPIED = ("benchmarks", "gpt1", "pipeline", "stages", "tests")
 
 
@@ -72,7 +72,7 @@ PLANTED = (
     Planted("a record is published over another one", "pipeline/store/base.py",
             "won = not (last.record or last.problem)", "won = True", "frozen"),
 )  # fmt: skip
-"""The first two for --quick."""
+"""The first one for --quick."""
 
 
 class Lane:
@@ -176,7 +176,7 @@ def batches(quick: bool, only: Sequence[int] | None) -> list[list[int]]:
     seeds = list(range(len(CASES)) if only is None else only)
     if quick:
         names = [kind.__name__ for kind in CASES]
-        return [[*map(names.index, QUICK), *range(0, at_rest, 11)]]
+        return [[*map(names.index, QUICK), *range(0, at_rest, 30)]]
     alone = [seed for seed in seeds if seed >= at_rest]
     return [[seed for seed in seeds if seed < at_rest], *([seed] for seed in alone)]
 
@@ -233,7 +233,7 @@ def print_commands(evidence: Evidence) -> None:
 def plant_all(folder: Path, cluster: Cluster, right: Expected, quick: bool) -> dict[str, bool]:
     """Whether the checker catches each planted fault."""
     caught = {}
-    for planted in PLANTED[:2] if quick else PLANTED:
+    for planted in PLANTED[:1] if quick else PLANTED:
         caught[planted.name] = plant(planted, folder, cluster, right)
     return caught
 
