@@ -90,6 +90,8 @@ class Trial:
     """Whether `gpt1 verify` looks first: no job reads what is damaged."""
     skew: float = 0.0
     """Seconds by which the clock of the first run is wrong."""
+    damaged: list[tuple[str, Path]] = field(default_factory=list)
+    """What must be said of which folder."""
 
     def __post_init__(self) -> None:
         self.store = self.folder / "store"
@@ -110,9 +112,10 @@ class Trial:
         """Add to the description of the case."""
         self.evidence.detail += f"{'; ' if self.evidence.detail else ''}{what}"
 
-    def must_say(self, *words: str) -> None:
-        """A command must say this."""
-        self.evidence.must_say += words
+    def must_say(self, words: str, of: Path | None = None) -> None:
+        """A command must say this, as long as the folder is there that it is of."""
+        self.evidence.must_say.append(words)
+        self.damaged += [(words, of)] if of else []
 
     def use(self, store: Path) -> None:
         """From now on the store is here."""
@@ -124,6 +127,9 @@ class Trial:
         for name, record in records(self.store).items():
             if name.partition("/")[2] in cells:
                 shutil.rmtree(self.store / record.place)
+        for words, place in [one for one in self.damaged if not one[1].exists()]:
+            self.damaged.remove((words, place))
+            self.evidence.must_say.remove(words)
         self.note(f"without {', '.join(cells)}")
 
     def words(self, *more: str) -> list[str]:
@@ -323,7 +329,8 @@ def damage(trial: Trial, path: Path, damages: Sequence[Damage]) -> Damage:
 def file(trial: Trial) -> None:
     """A file of an artifact: the jobs that read it run again, or `gpt1 verify` looks."""
     found = records(trial.store)
-    record = found[trial.draw.choice(sorted(found))].content
+    chosen = found[trial.draw.choice(sorted(found))]
+    record = chosen.content
     name = trial.draw.choice(sorted(record["files"]))
     about = record["files"][name]
     cell = "words" if record["stage"].endswith(".parts") else record["cell"].partition("[")[0]
@@ -332,7 +339,7 @@ def file(trial: Trial) -> None:
         trial.drop(*READERS[cell])
     else:
         trial.verify = True
-    trial.must_say(name.replace(".", r"\."))
+    trial.must_say(name.replace(".", r"\."), trial.store / chosen.place)
 
 
 def record(trial: Trial) -> None:
@@ -350,7 +357,7 @@ def record(trial: Trial) -> None:
         return
     if ".parts" in chosen.place:
         trial.drop("words")
-    trial.must_say(r"record\.json cannot be read")
+    trial.must_say(r"record\.json cannot be read", path.parent)
 
 
 def lease(trial: Trial) -> None:
