@@ -377,27 +377,6 @@ class Store:
         """The URL of a file, or of a folder."""
         return self.objects.address(key)
 
-    def local(self, address: str) -> Path:
-        """The path on this host of what an address names, or a path (relative: of the store): a
-        file of an artifact, a folder of one, or another file of a folder.
-
-        LookupError when it is gone or damaged, UserError when the store cannot be asked.
-        """
-        path = self.root / address.removeprefix(self.address("x")[:-1])
-        if address.startswith(FILE):
-            path = path_of_uri(address)
-        if path.is_relative_to(self.root):
-            stage, fingerprint, *_ = [*self.key(path).split("/"), ""]
-            files = {f.key: f for r in self.records(stage, fingerprint) for f in r.files.values()}
-            inside = [file for key, file in files.items() if (self.root / key).is_relative_to(path)]
-            try:
-                self.all(self.fetch, inside)
-            except DamagedArtifact as damage:
-                raise LookupError(str(damage)) from None
-        if not path.exists():
-            raise LookupError(f"{address} is gone")
-        return path
-
     def show(self, file: StoredFile, name: str) -> None:
         """Let `name`, at the top of the store, show a file of an artifact."""
         path = self.fetch(file)

@@ -45,7 +45,7 @@ REFUSALS = {
     "BAD_REQUEST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "MALFORMED_REQUEST", "NOT_FOUND",
     "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST",
 }  # fmt: skip
-"""MLflow's error codes that trying again cannot mend; everything else it raises is taken for a
+"""MLflow's error codes that trying again cannot change; everything else it raises is taken for a
 server in trouble. Look at `is_damage` first: MLflow calls a damaged data base a BAD_REQUEST.
 """
 
