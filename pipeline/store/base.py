@@ -13,13 +13,11 @@ it. No one reads a file that was not compared with its record: see `Store.fetch`
 from __future__ import annotations
 
 import errno
-import itertools
 import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -237,15 +235,6 @@ class Store:
     def record(self, stage: str, fingerprint: str) -> ArtifactRecord | None:
         """The record of a published artifact, or None."""
         return self.last_record(stage, fingerprint).record
-
-    def records(self, stage: str, fingerprint: str) -> Iterator[ArtifactRecord]:
-        """All records of an artifact that can be read, also those that were withdrawn."""
-        for number in itertools.count(1):
-            data = self.objects.read(f"{stage}/{fingerprint}/{record_name(number)}")
-            if data is None:
-                return
-            with suppress(UnreadableRecord):
-                yield ArtifactRecord.from_bytes(data, stage, fingerprint)
 
     def artifact(self, stage: str, fingerprint: str) -> Artifact | None:
         """The published artifact, or None."""
