@@ -119,12 +119,12 @@ def test_a_store_away_loses_no_file(s3_store: str, monkeypatch: Patch, another_h
     publish(Store.at(s3_store))
     another_host()
     store = Store.at(s3_store)
-    address = store.address(published(store).file(VALUE).key)
+    file = published(store).file(VALUE)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     objects._client.cache_clear()
-    refuses("no credentials", store.local, address)
+    refuses("no credentials", store.fetch, file)
 
 
 # Workflows on such a store
