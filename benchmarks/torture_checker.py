@@ -30,7 +30,10 @@ CURVE = "curve.json"
 """The output in which a job leaves all points that it has logged: {metric: {step: value}}."""
 UID = "gpt1.uid"
 SIGNATURE = b',\n "sha256": "'
-AFTERWARDS = 15.0  # seconds that processes of a run that has ended may still take to end
+AFTERWARDS = 75.0
+"""Seconds that processes of a run that has ended may still take to end. Ray's agents, whose raylet
+is dead, report that to the control service first, and wait 60 s for it where it is dead, too.
+"""
 LONGEST = 12  # lines of a command's last words that a person still reads
 CRASH = re.compile(r"Traceback \(most recent|terminate called|\*\*\* SIG|Fatal Python error|\[C \d")
 CAUSE = re.compile(r"^(gpt1|[\w.]+(\[[^\]]*\])?): .{8,}", re.MULTILINE)
