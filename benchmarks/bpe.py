@@ -30,9 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from subword_nmt.learn_bpe import learn_bpe
 
 from benchmarks.heap_learner import learn_with_a_heap
-from gpt1.text.bpe import Merge
-from gpt1.text.learn import learn_merges
-from gpt1.text.normalise import standardise
+from gpt1.tokenizer.bpe import Merge
+from gpt1.tokenizer.bpe_train import learn_merges
+from gpt1.tokenizer.normalize import standardise
 
 SECONDS = 60.0
 SHARED = Path(os.environ.get("GPT1_SHARED", Path(__file__).resolve().parents[2] / "shared"))

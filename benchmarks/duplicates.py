@@ -33,8 +33,7 @@ from pathlib import Path
 from datasketch import MinHash
 
 from gpt1.corpus.book import Book
-from gpt1.corpus.near import Pair, sharing_pairs
-from gpt1.corpus.signatures import (
+from gpt1.corpus.minhash import (
     SHINGLE,
     Signature,
     WordHashes,
@@ -43,6 +42,7 @@ from gpt1.corpus.signatures import (
     sign,
     words_of,
 )
+from gpt1.corpus.near_duplicates import Pair, sharing_pairs
 from gpt1.corpus.split import NearRules, SplitRow, decide
 from tests.gpt1.corpus.planted import KINDS
 

@@ -34,16 +34,16 @@ from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.rng import generator
 from gpt1.tasks.config import FinetuneConfig
-from gpt1.tasks.encoded import Encoded, EncodedExamples, Form, make_batch
-from gpt1.tasks.files import sample
+from gpt1.tasks.dataset import Encoded, EncodedExamples, Form, make_batch
 from gpt1.tasks.finetune import TaskSet, finetune, make_task_model
+from gpt1.tasks.io import sample
 from gpt1.tasks.pieces import encode_pieces
 from gpt1.tasks.readers import read_task
-from gpt1.tasks.table import TASKS
+from gpt1.tasks.registry import TASKS
 from gpt1.tasks.task_model import TaskModel
 from gpt1.tasks.transforms import SpecialIds
-from gpt1.text.encoder import TextEncoder
-from gpt1.text.vocabulary import Vocabulary
+from gpt1.tokenizer.tokenizer import TextEncoder
+from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.weights.hf import hf_config, hf_weights
 
 BATCH, RATE = 32, 6.25e-5

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from gpt1.generate import Sampling, generate_batch
+from gpt1.generation import Sampling, generate_batch
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.weights.hf import hf_config, hf_weights

@@ -38,7 +38,7 @@ import numpy as np
 
 from gpt1.errors import UserError
 from gpt1.tasks.glue import glue_value
-from gpt1.tasks.table import TASKS
+from gpt1.tasks.registry import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "benchmarks" / "glue.yaml"

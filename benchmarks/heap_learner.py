@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 
-from gpt1.text.bpe import Merge, merge, symbols
+from gpt1.tokenizer.bpe import Merge, merge, symbols
 
 _Entry = tuple[int, str, str, Merge]
 _LAST = 0x10FFFF

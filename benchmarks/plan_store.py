@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from gpt1.tasks.table import TASKS
+from gpt1.tasks.registry import TASKS
 from pipeline.planning.planner import Plan
 from pipeline.planning.provenance import provenance
 from pipeline.store.atomic import to_json

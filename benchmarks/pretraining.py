@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from gpt1.errors import UserError  # noqa: E402
+from gpt1.report.collect import gather  # noqa: E402
 from gpt1.report.curves import draw, standalone  # noqa: E402
-from gpt1.report.facts import gather  # noqa: E402
 from gpt1.report.figures import charts  # noqa: E402
 from gpt1.report.pretraining import METRICS, samples  # noqa: E402
 from gpt1.report.sources import Source, of_kind, only  # noqa: E402

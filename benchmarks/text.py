@@ -31,12 +31,12 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 
-from gpt1.text.chunk_words import chunk_words  # noqa: E402
-from gpt1.text.encoder import TextEncoder  # noqa: E402
-from gpt1.text.learn import learn_merges  # noqa: E402
-from gpt1.text.normalise import blocks, chunks, fix  # noqa: E402
-from gpt1.text.vocabulary import Vocabulary, alphabet  # noqa: E402
-from gpt1.text.words import count_words  # noqa: E402
+from gpt1.tokenizer.bpe_train import learn_merges  # noqa: E402
+from gpt1.tokenizer.normalize import blocks, chunks, fix  # noqa: E402
+from gpt1.tokenizer.pretokenizer import chunk_words  # noqa: E402
+from gpt1.tokenizer.tokenizer import TextEncoder  # noqa: E402
+from gpt1.tokenizer.vocabulary import Vocabulary, alphabet  # noqa: E402
+from gpt1.tokenizer.words import count_words  # noqa: E402
 from tests.gpt1.real_books import embedded  # noqa: E402
 from tests.gpt1.straight_reading import StraightReading  # noqa: E402
 

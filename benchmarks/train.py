@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gpt1.corpus.embedded import embedded_files
+from gpt1.corpus.demo_corpus import embedded_files
 from gpt1.data.sequences import SequenceSampler
 from gpt1.data.shards import DocumentSpan, TokenShards, id_type, ids_sha256, open_shard, write_shard
 from gpt1.model.config import ModelConfig

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from gpt1.errors import UserError
-from gpt1.generate import BeamSearch, Sampling, beam_search, generate_batch
+from gpt1.generation import BeamSearch, Sampling, beam_search, generate_batch
 from gpt1.rng import generator
 from gpt1.tasks.example import Example
-from gpt1.text.encoder import TextEncoder
-from gpt1.text.vocabulary import NEWLINE_TOKEN
+from gpt1.tokenizer.tokenizer import TextEncoder
+from gpt1.tokenizer.vocabulary import NEWLINE_TOKEN
 from gpt1.weights.checkpoint import Checkpoint, load_checkpoint
 
 PARAMETERS: dict[str, int | float | bool] = {

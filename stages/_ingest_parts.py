@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt1.corpus.book import Book, part_name, words_in
-from gpt1.corpus.embedded import embedded_naming
+from gpt1.corpus.demo_corpus import embedded_naming
+from gpt1.corpus.document import Refused, RefusedError, naming
 from gpt1.corpus.grouping import placed, shelf_of
-from gpt1.corpus.sources.forms import form_of
-from gpt1.corpus.sources.limits import Limits, Reading
-from gpt1.corpus.sources.listed import Listed
-from gpt1.corpus.sources.piece import Refused, RefusedError, naming
+from gpt1.corpus.readers.forms import form_of
+from gpt1.corpus.readers.limits import Limits, Reading
+from gpt1.corpus.readers.listed import Listed
 from stages.contract import Output, Reporter
 
 if TYPE_CHECKING:
-    from gpt1.corpus.refusals import Refusals
-    from gpt1.corpus.spool import Ordered
+    from gpt1.corpus.partition import Ordered
+    from gpt1.corpus.skipped import Refusals
 
 _EVERY = 1.0  # seconds between two words about progress
 
@@ -29,10 +29,10 @@ def spool_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
     """Read one archive, Parquet file or file of JSON lines; write its pieces by bucket, the
     index, and what was refused.
     """
-    from gpt1.corpus.refusals import Refusals
-    from gpt1.corpus.sources.container import read_container
-    from gpt1.corpus.sources.place import opened
-    from gpt1.corpus.spool import SpoolWriter
+    from gpt1.corpus.io import opened
+    from gpt1.corpus.partition import SpoolWriter
+    from gpt1.corpus.readers.container import read_container
+    from gpt1.corpus.skipped import Refusals
 
     file = Listed(arguments["name"], arguments["where"], arguments["digest"])
     form = form_of(file.name)
@@ -58,10 +58,10 @@ def ingest_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
     """Gather the books of one bucket from the spools and the files that lie by themselves; write
     them, and where they came from.
     """
-    from gpt1.corpus.gather import gather
-    from gpt1.corpus.parts import write_books
-    from gpt1.corpus.refusals import Refusals
-    from gpt1.corpus.spool import read_runs
+    from gpt1.corpus.assemble import gather
+    from gpt1.corpus.parquet_io import write_books
+    from gpt1.corpus.partition import read_runs
+    from gpt1.corpus.skipped import Refusals
 
     name = part_name(arguments["part"])
     counted: Counter[str] = Counter()
@@ -102,9 +102,9 @@ def _loose(arguments: Mapping[str, Any], refusals: Refusals) -> Iterator[Ordered
     """The pieces of the files that lie by themselves, in the order of their books, one in memory
     at a time.
     """
-    from gpt1.corpus.sources.member import loose_books
-    from gpt1.corpus.sources.place import read_file
-    from gpt1.corpus.spool import key
+    from gpt1.corpus.io import read_file
+    from gpt1.corpus.partition import key
+    from gpt1.corpus.readers.member import loose_books
 
     reading, pattern = _reading(arguments), arguments["chapters"]
     names = embedded_naming if arguments["naming"] == "embedded" else naming

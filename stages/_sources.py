@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from gpt1.paths import FILE, is_url, path_of_uri
 from gpt1.report.sources import Source
 from gpt1.settings import field_marks
-from stages._tuning import Fetch
+from stages._finetuning import Fetch
 from stages.contract import Artifact, StoredFile
 
 

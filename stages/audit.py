@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
-from gpt1.wording import counted
+from gpt1.format import counted
 from stages.contract import Artifact, Context, Output, Part, Settings, Stage
 
 
@@ -34,9 +34,9 @@ class Audit(Stage):
 
     def run(self, settings: AuditSettings, context: Context) -> None:
         from gpt1.corpus.audit import document, ledger
-        from gpt1.corpus.parts import read_rows
+        from gpt1.corpus.parquet_io import read_rows
+        from gpt1.report.collect import to_json
         from gpt1.report.corpus_page import audit_pages
-        from gpt1.report.facts import to_json
 
         cleaned = context.input("clean")
         split = {
@@ -97,7 +97,7 @@ def audit_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
     import pyarrow as pa
 
     from gpt1.corpus.audit_counts import count
-    from gpt1.corpus.parts import read_books, write_table
+    from gpt1.corpus.parquet_io import read_books, write_table
 
     rows = {row["book"]: row for row in arguments["split"]}
     sizes = {row["book"]: row["bytes"] for row in _rows(Path(arguments["record_path"]))}
@@ -114,7 +114,7 @@ def audit_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
 
 def _merged(context: Context, made: Sequence[Artifact]) -> Any:
     from gpt1.corpus.audit_counts import Counts
-    from gpt1.corpus.size import Size
+    from gpt1.corpus.text_stats import Size
 
     total = Counts()
     for part in made:

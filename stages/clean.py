@@ -11,7 +11,7 @@ from pydantic import Field, create_model
 
 from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
 from gpt1.errors import UserError
-from gpt1.wording import counted
+from gpt1.format import counted
 from stages.contract import Context, Output, Part, Settings, Stage
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def clean_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
     import json
 
     from gpt1.corpus.clean import clean
-    from gpt1.corpus.parts import read_books, write_books
+    from gpt1.corpus.parquet_io import read_books, write_books
     from gpt1.corpus.rejected import RejectedWriter
 
     name = arguments["name"]

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from gpt1.errors import UserError
 from gpt1.tasks.config import TaskName
-from stages._tuning import load_encoder, load_task_data, same_task
+from stages._finetuning import load_encoder, load_task_data, same_task
 from stages.contract import Context, Settings, Stage
 
 

@@ -11,8 +11,8 @@ from pydantic import Field, field_validator
 
 from gpt1.errors import UserError
 from gpt1.report.licenses import check_license
+from stages._finetuning import is_model
 from stages._sources import source_of
-from stages._tuning import is_model
 from stages.contract import MODELS, Context, Settings, Stage, runtime_field
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ class Export(Stage):
         return is_model(kind, upstream, "gpt")
 
     def run(self, settings: ExportSettings, context: Context) -> None:
-        from gpt1.tasks.finetuned import load_finetuned
-        from gpt1.text.vocabulary import Vocabulary
+        from gpt1.tasks.predictor import load_finetuned
+        from gpt1.tokenizer.vocabulary import Vocabulary
         from gpt1.weights.checkpoint import Checkpoint
         from gpt1.weights.store import load_model
 

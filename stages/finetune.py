@@ -11,7 +11,7 @@ from gpt1.errors import UserError
 from gpt1.settings import paper
 from gpt1.tasks.config import FinetuneConfig, Variant
 from gpt1.tasks.transforms import SHORTEST
-from stages._tuning import (
+from stages._finetuning import (
     check_inputs,
     is_model,
     load_encoder,
@@ -26,9 +26,9 @@ from stages._tuning import (
 from stages.contract import Context, PackableFinetuning, Stage
 
 if TYPE_CHECKING:
-    from gpt1.tasks.files import TaskFiles
+    from gpt1.tasks.io import TaskFiles
     from gpt1.tasks.job import FinetuneJob
-    from gpt1.tasks.table import Task
+    from gpt1.tasks.registry import Task
     from gpt1.tasks.task_model import TaskModel
 
 SHAPE = ("layers", "width", "heads", "context")
@@ -205,7 +205,7 @@ def _keep(settings: FinetuneSettings, model: TaskModel, task: Task, context: Con
     """The GPT (special tokens included) as model.safetensors, and beside it the head and what
     predicting needs to know.
     """
-    from gpt1.tasks.finetuned import FineTuned, save_head
+    from gpt1.tasks.predictor import FineTuned, save_head
     from gpt1.weights.store import CONFIG_FILE, save_model
 
     tuned = FineTuned(

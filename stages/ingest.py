@@ -17,16 +17,16 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from gpt1.corpus.book import bucket, part_name
-from gpt1.corpus.embedded import CHAPTERS, FALLBACK, FOLDERS, Folder, embedded_files
+from gpt1.corpus.demo_corpus import CHAPTERS, FALLBACK, FOLDERS, Folder, embedded_files
+from gpt1.corpus.discover import list_sources
+from gpt1.corpus.document import LEFT_OUT
 from gpt1.corpus.grouping import shelf_of
-from gpt1.corpus.sources.forms import form_of
-from gpt1.corpus.sources.limits import MIB
-from gpt1.corpus.sources.listed import Listed, refusal
-from gpt1.corpus.sources.listing import list_sources
-from gpt1.corpus.sources.piece import LEFT_OUT
-from gpt1.corpus.sources.rows import LOST
+from gpt1.corpus.readers.forms import form_of
+from gpt1.corpus.readers.limits import MIB
+from gpt1.corpus.readers.listed import Listed, refusal
+from gpt1.corpus.readers.rows import LOST
 from gpt1.errors import UserError
-from gpt1.wording import counted
+from gpt1.format import counted
 from stages._ingest_parts import ingest_part, spool_part
 from stages.contract import Artifact, Context, ExternalFile, Part, Settings, Stage, runtime_field
 

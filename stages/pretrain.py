@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt1.errors import UserError
+from gpt1.format import counted
 from gpt1.train.config import PAPER_BATCH, PROMPTS, PretrainConfig, Prompt, RuntimeConfig, to_json
-from gpt1.wording import counted
 from stages._checkpoint_files import MODEL, checkpoint_files
 from stages.contract import (
     Context,
@@ -22,7 +22,7 @@ from stages.contract import (
 )
 
 if TYPE_CHECKING:
-    from gpt1.text.vocabulary import Vocabulary
+    from gpt1.tokenizer.vocabulary import Vocabulary
     from gpt1.train.cost_model import Device, Forecast
     from gpt1.train.trainer import PretrainData
 
@@ -101,7 +101,7 @@ class Pretrain(Stage, Forecastable, PackableTraining):
         `train` and `held_out` are the shards, with books.parquet, the external files by their
         names, and the folder `vocabulary`, in which the output will be too, next to run.json.
         """
-        from gpt1.text.vocabulary import Vocabulary
+        from gpt1.tokenizer.vocabulary import Vocabulary
 
         weights = _initial(cls.external_files(settings))
         runtime = RuntimeConfig(
@@ -113,7 +113,7 @@ class Pretrain(Stage, Forecastable, PackableTraining):
         return to_json(settings, runtime)
 
     def run(self, settings: PretrainConfig, context: Context) -> None:
-        from gpt1.text.vocabulary import Vocabulary
+        from gpt1.tokenizer.vocabulary import Vocabulary
         from gpt1.train.trainer import open_data
         from stages._ray_train import on_this_host, train_on_ray
 
@@ -141,7 +141,7 @@ class Pretrain(Stage, Forecastable, PackableTraining):
 
 
 def _prompts(vocabulary: Vocabulary) -> tuple[Prompt, ...]:
-    from gpt1.text.encoder import TextEncoder
+    from gpt1.tokenizer.tokenizer import TextEncoder
 
     encoder = TextEncoder(vocabulary)
     return tuple(Prompt(text, tuple(encoder.encode(text))) for text in PROMPTS)

@@ -38,12 +38,12 @@ class Report(Stage):
     optional_inputs = ("*",)
 
     def run(self, settings: ReportSettings, context: Context) -> None:
+        from gpt1.report.collect import gather, to_json
         from gpt1.report.curves import draw, standalone
-        from gpt1.report.facts import gather, to_json
         from gpt1.report.figures import charts, headline, throughput
-        from gpt1.report.making import making_facts, picture
         from gpt1.report.page import Content, html, markdown
         from gpt1.report.pretraining import samples
+        from gpt1.report.run_cost import making_facts, picture
         from gpt1.report.sources import only
 
         sources = [source_of(artifact, context.fetch) for artifact in context.inputs()]

@@ -13,7 +13,7 @@ from pydantic import Field
 from stages.contract import Artifact, Context, Output, Part, Settings, Stage
 
 if TYPE_CHECKING:
-    from gpt1.text.encoder import TextEncoder
+    from gpt1.tokenizer.tokenizer import TextEncoder
 
 SETS = ("train", "held_out")
 
@@ -107,7 +107,7 @@ def encode_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
     """Encode the books of one part; a set without books in this part has no file."""
     import numpy as np
 
-    from gpt1.corpus.parts import read_books
+    from gpt1.corpus.parquet_io import read_books
     from gpt1.data.shards import DocumentSpan, id_type, ids_sha256, write_shard, write_spans
 
     encoder = _encoder(arguments["encoder"], arguments["merges"], arguments["vocabulary"])
@@ -155,8 +155,8 @@ def _encoder(encoder: str, merges: str, sha256: str) -> TextEncoder:
     UserError when the files have changed.
     """
     from gpt1.errors import UserError
-    from gpt1.text.encoder import TextEncoder
-    from gpt1.text.vocabulary import Vocabulary
+    from gpt1.tokenizer.tokenizer import TextEncoder
+    from gpt1.tokenizer.vocabulary import Vocabulary
 
     vocabulary = Vocabulary.read(Path(encoder), Path(merges))
     if vocabulary.sha256 != sha256:

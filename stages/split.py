@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
-from gpt1.wording import counted
+from gpt1.format import counted
 from stages.contract import Artifact, Context, Output, Part, Settings, Stage
 
 if TYPE_CHECKING:
@@ -126,8 +126,8 @@ def _parts(settings: SplitSettings, clean: Artifact) -> list[Part]:
 
 def sign_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
     """The signature of each book of one part."""
-    from gpt1.corpus.parts import read_books
-    from gpt1.corpus.signatures import WordHashes, sign
+    from gpt1.corpus.minhash import WordHashes, sign
+    from gpt1.corpus.parquet_io import read_books
     from gpt1.corpus.split import tail_start
     from gpt1.corpus.split_table import write_signatures
 

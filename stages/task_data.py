@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from gpt1.errors import UserError
 from gpt1.tasks.config import TaskName
 from gpt1.tasks.example import Example
-from gpt1.tasks.table import Task, task_named
+from gpt1.tasks.registry import Task, task_named
 from stages.contract import Context, ExternalFile, Settings, Stage, runtime_field
 
 
@@ -108,7 +108,7 @@ class TaskData(Stage):
         import json
 
         from gpt1.tasks.example import write_examples
-        from gpt1.tasks.files import TASK_FILE, task_facts
+        from gpt1.tasks.io import TASK_FILE, task_facts
 
         task, splits, whole, about = (
             _demo(settings, context) if settings.demo else _published(settings)
@@ -142,7 +142,7 @@ def _files_in(path: Path) -> list[tuple[str, Path]]:
 
 
 def _published(settings: TaskDataSettings) -> Made:
-    from gpt1.tasks.files import sample
+    from gpt1.tasks.io import sample
     from gpt1.tasks.readers import read_task
 
     task = task_named(settings.task)
@@ -183,7 +183,7 @@ def _demo_books(settings: TaskDataSettings, context: Context) -> Any:
     """The books' texts, cut as the split says; of a large corpus a number of books drawn by
     seed, so that memory is bounded.
     """
-    from gpt1.corpus.parts import read_books
+    from gpt1.corpus.parquet_io import read_books
     from gpt1.corpus.split_table import read_split
     from gpt1.tasks.demo import DemoBooks
     from gpt1.tasks.passages import Region

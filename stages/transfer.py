@@ -10,7 +10,7 @@ from pydantic import Field
 from gpt1.errors import UserError
 from gpt1.settings import paper
 from gpt1.tasks.config import FinetuneConfig
-from stages._tuning import (
+from stages._finetuning import (
     check_inputs,
     is_model,
     load_encoder,

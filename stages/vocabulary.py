@@ -22,7 +22,7 @@ from stages.contract import (
 )
 
 if TYPE_CHECKING:
-    from gpt1.text.vocabulary import Vocabulary
+    from gpt1.tokenizer.vocabulary import Vocabulary
 
 LEARN = "learn"
 FAN_IN = 8
@@ -59,7 +59,7 @@ class VocabularyStage(Stage, SizedVocabulary):
     def external_files(cls, settings: VocabularySettings) -> list[ExternalFile]:
         if settings.source == LEARN:
             return []
-        from gpt1.text.vocabulary import vocabulary_files
+        from gpt1.tokenizer.vocabulary import vocabulary_files
 
         encoder, merges = vocabulary_files(settings.source)
         return [ExternalFile("encoder", encoder), ExternalFile("merges", merges)]
@@ -100,7 +100,7 @@ class VocabularyStage(Stage, SizedVocabulary):
 
 def _take(context: Context) -> None:
     """A published vocabulary, checked and passed on: nothing is counted or learned."""
-    from gpt1.text.vocabulary import Vocabulary
+    from gpt1.tokenizer.vocabulary import Vocabulary
 
     files = {file.name: file.path for file in context.external_files}
     vocabulary = Vocabulary.read(files["encoder"], files["merges"])
@@ -174,9 +174,9 @@ def count_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
     """Count the words of one part's training text."""
     from collections import Counter
 
-    from gpt1.corpus.parts import read_books
-    from gpt1.text.count_table import write_counts
-    from gpt1.text.words import count_words
+    from gpt1.corpus.parquet_io import read_books
+    from gpt1.tokenizer.count_table import write_counts
+    from gpt1.tokenizer.words import count_words
 
     ends: dict[str, int | None] = dict(arguments["train"])
     counts: Counter[str] = Counter()
@@ -190,7 +190,7 @@ def count_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
 
 def merge_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
     """Some tables of counts as one."""
-    from gpt1.text.count_table import merge_counts
+    from gpt1.tokenizer.count_table import merge_counts
 
     with output.open("counts.parquet") as file:
         return {"word_types": merge_counts(file, [Path(path) for path in arguments["paths"]])}
@@ -199,9 +199,9 @@ def merge_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
 def learn_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
     """Learn the vocabulary on the summed tables of counts."""
     from gpt1.errors import UserError
-    from gpt1.text.count_table import read_counts
-    from gpt1.text.learn import learn_merges
-    from gpt1.text.vocabulary import Vocabulary, alphabet
+    from gpt1.tokenizer.bpe_train import learn_merges
+    from gpt1.tokenizer.count_table import read_counts
+    from gpt1.tokenizer.vocabulary import Vocabulary, alphabet
 
     settings = VocabularySettings.model_validate(arguments["settings"])
     reporter = arguments["reporter"]

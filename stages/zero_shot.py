@@ -12,8 +12,8 @@ from pydantic import Field, field_validator
 
 from gpt1.errors import UserError
 from gpt1.tasks.config import TaskName
-from gpt1.tasks.table import TASKS, task_named
-from stages._tuning import load_encoder, load_task_data, prepare, same_task
+from gpt1.tasks.registry import TASKS, task_named
+from stages._finetuning import load_encoder, load_task_data, prepare, same_task
 from stages.contract import Context, Settings, Stage
 
 _SNAPSHOT = re.compile(r"step-(\d+)\.safetensors$")
@@ -62,7 +62,7 @@ class ZeroShot(Stage):
             )
 
     def run(self, settings: ZeroShotSettings, context: Context) -> None:
-        from gpt1.tasks.files import sample
+        from gpt1.tasks.io import sample
         from gpt1.tasks.job import load_pretrained
         from gpt1.tasks.metrics import score_line
         from gpt1.tasks.zero_shot import normalized, zero_shot_score

@@ -14,12 +14,12 @@ def test_called_functions_count_in_any_thread_and_imports_do_not() -> None:
 
     def work() -> None:
         import stages.given  # noqa: F401 (its classes call functions of stages/contract.py)
-        from gpt1.wording import counted
+        from gpt1.format import counted
 
         with ThreadPoolExecutor(1) as pool:
             pool.submit(counted, 1, "book").result()
 
-    assert path.called_files(work) == ["gpt1/wording.py"]
+    assert path.called_files(work) == ["gpt1/format.py"]
 
 
 MOST = {"step": 15}

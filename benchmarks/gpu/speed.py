@@ -37,7 +37,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from gpt1.data.shards import open_shard  # noqa: E402
-from gpt1.text.vocabulary import Vocabulary  # noqa: E402
+from gpt1.tokenizer.vocabulary import Vocabulary  # noqa: E402
 from gpt1.train.config import from_json  # noqa: E402
 from gpt1.train.dist import DistContext  # noqa: E402
 from gpt1.train.metrics import peak_tflops  # noqa: E402

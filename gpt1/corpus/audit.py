@@ -9,7 +9,7 @@ from typing import Any
 
 from gpt1.corpus.audit_counts import HELD_OUT, TRAIN, Counts
 from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
-from gpt1.corpus.size import NONE, Size
+from gpt1.corpus.text_stats import NONE, Size
 
 PUBLISHED = {
     "source": "BooksCorpus as published (Zhu et al. 2015)",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpt1.corpus.book import Book
-from gpt1.corpus.size import NONE, Size, sentences
+from gpt1.corpus.text_stats import NONE, Size, sentences
 
 TRAIN, HELD_OUT = "train", "held_out"
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")

@@ -11,7 +11,7 @@ from typing import Any
 from gpt1.corpus.book import Book
 from gpt1.corpus.rules.registry import BOOK_RULES, DEFAULTS, TEXT_RULES
 from gpt1.corpus.rules.rule import Applied, BookRule, TextRule
-from gpt1.corpus.size import Size
+from gpt1.corpus.text_stats import Size
 
 Switches = Mapping[str, bool | int | float]
 _SHOWN = 240

@@ -7,8 +7,8 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from gpt1.corpus.sources.forms import form_of, hidden
-from gpt1.corpus.sources.listed import Listed, Listing, printable, refused_listed
+from gpt1.corpus.readers.forms import form_of, hidden
+from gpt1.corpus.readers.listed import Listed, Listing, printable, refused_listed
 from gpt1.errors import UserError
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from gpt1.corpus.sources.forms import without_suffix
-from gpt1.corpus.sources.piece import Piece, naming
+from gpt1.corpus.document import Piece, naming
+from gpt1.corpus.readers.forms import without_suffix
 
 Naming = Callable[[str], tuple[str, str | None]]
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gpt1.corpus.clean import Cleaned
-from gpt1.corpus.parts import BOOKS
+from gpt1.corpus.parquet_io import BOOKS
 
 REJECTED = pa.schema([pa.field("rule", pa.string()), pa.field("evidence", pa.string()), *BOOKS])
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal
 
-from gpt1.corpus.near import Pair, copies, groups, sharing_pairs
-from gpt1.corpus.signatures import Signature
+from gpt1.corpus.minhash import Signature
+from gpt1.corpus.near_duplicates import Pair, copies, groups, sharing_pairs
 from gpt1.errors import UserError
 
 Set = Literal["train", "held_out", "duplicate", "near_duplicate"]

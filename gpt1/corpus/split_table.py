@@ -8,8 +8,8 @@ from typing import IO
 
 import pyarrow as pa
 
-from gpt1.corpus.parts import read_rows, write_rows, write_table
-from gpt1.corpus.signatures import Signature
+from gpt1.corpus.minhash import Signature
+from gpt1.corpus.parquet_io import read_rows, write_rows, write_table
 from gpt1.corpus.split import SplitRow
 
 SPLIT = pa.schema(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gpt1.corpus.sources.decode import decode
-from gpt1.corpus.sources.listed import Listed
-from gpt1.corpus.sources.piece import RefusedError
-from gpt1.corpus.sources.place import read_file
+from gpt1.corpus.decode import decode
+from gpt1.corpus.document import RefusedError
+from gpt1.corpus.io import read_file
+from gpt1.corpus.readers.listed import Listed
 from gpt1.errors import UserError
 
 _LIMIT = 1 << 30

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from gpt1.data.shards import DocumentSpan
 from gpt1.errors import UserError
-from gpt1.text.bpe import END
-from gpt1.text.normalise import fix, standardise
-from gpt1.text.vocabulary import NEWLINE_TOKEN, UNKNOWN_TOKEN
+from gpt1.tokenizer.bpe import END
+from gpt1.tokenizer.normalize import fix, standardise
+from gpt1.tokenizer.vocabulary import NEWLINE_TOKEN, UNKNOWN_TOKEN
 
 _CHUNK = re.compile(r"\S+")
 _TRIES = 6

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from gpt1.errors import UserError
-from gpt1.generate.reader import LanguageModel
+from gpt1.generation.decoding import LanguageModel
 from gpt1.model.gpt import token_losses
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gpt1.errors import UserError
-from gpt1.model.chunked_loss import chunked_mean_loss
 from gpt1.model.config import LN_EPS, ModelConfig
+from gpt1.model.loss import chunked_mean_loss
 from gpt1.model.lstm import LSTMBlock
 from gpt1.model.padding import Padding
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gpt1 import wording
+from gpt1 import format as wording
 from gpt1.report.curves import Chart, Line, draw
 
 FOLDER = Path(__file__).parent

@@ -11,8 +11,8 @@ from typing import Any
 
 from gpt1.report.corpus_page import sentence_chart
 from gpt1.report.curves import Chart, Line, Mark, smooth
-from gpt1.report.making import THROUGHPUT
 from gpt1.report.pretraining import METRICS, PERPLEXITY, series
+from gpt1.report.run_cost import THROUGHPUT
 from gpt1.report.sources import Source, of_kind
 
 

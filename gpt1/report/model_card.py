@@ -12,14 +12,14 @@ from typing import Any
 
 from gpt1.model.config import ModelConfig
 from gpt1.report.corpus import corpus_facts
-from gpt1.report.making import making_facts
 from gpt1.report.model_index import UNPUBLISHED, Publication, metadata
 from gpt1.report.page import environment
 from gpt1.report.pretraining import PERPLEXITY
+from gpt1.report.run_cost import making_facts
 from gpt1.report.sources import Source, only
 from gpt1.report.tasks import finetune_facts, zero_shot_facts
-from gpt1.tasks.finetuned import FineTuned
-from gpt1.text.vocabulary import Vocabulary
+from gpt1.tasks.predictor import FineTuned
+from gpt1.tokenizer.vocabulary import Vocabulary
 
 EXAMPLES = {"choice": "choice", "similarity": "pair", "entailment": "entailment"}
 """The example that shows how a kind of task is used; `classify` for the others."""

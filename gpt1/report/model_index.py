@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gpt1.corpus.sources.hub import SCHEME, parse_hub
+from gpt1.corpus.readers.hub import SCHEME, parse_hub
 from gpt1.report.paper_tables import MAIN
-from gpt1.tasks.table import TASKS
+from gpt1.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-    from gpt1.tasks.finetuned import FineTuned
+    from gpt1.tasks.predictor import FineTuned
 
 METRICS = {"matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}
 """The hub's names of metrics where ours differ."""

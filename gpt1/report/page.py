@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt1 import wording
-from gpt1.report.answers import answers
+from gpt1 import format as wording
 from gpt1.report.corpus_page import SENTENCE_LENGTHS, filters
 from gpt1.report.curves import Chart
 from gpt1.report.pretraining import PAPER_PERPLEXITY
 from gpt1.report.provenance import settings_line
+from gpt1.report.summary import answers
 from gpt1.report.tasks import CLEAR
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Content:
 
     `drawings`: SVG text by chart name; `samples`: for each pre-training cell its samples by step.
 
-    `making`: the facts of `gpt1.report.making`, which make the pages volatile; `origin`: where the
+    `making`: what `gpt1.report.run_cost` found, which makes the pages volatile; `origin`: where the
     books came from, in words; `workflow`: the picture of the workflow, or nothing.
     """
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpt1.report.sources import Source, of_kind
-from gpt1.tasks.table import TASKS
+from gpt1.tasks.registry import TASKS
 
 SCORES, CURVE = "scores.json", "curve.jsonl"
 CLEAR = 2.0

@@ -15,7 +15,7 @@ from gpt1.settings import (
     runtime_field,
     set_together,
 )
-from gpt1.tasks.table import ZERO_SHOT_ONLY, task_named
+from gpt1.tasks.registry import ZERO_SHOT_ONLY, task_named
 from gpt1.tasks.transforms import SHORTEST, Truncation
 from gpt1.train.config import Precision
 
@@ -33,7 +33,7 @@ def _check_name(name: str) -> str:
 
 
 TaskName = Annotated[str, AfterValidator(_check_name)]
-"""A setting that names a task of gpt1.tasks.table."""
+"""A setting that names a task of gpt1.tasks.registry."""
 
 
 class FinetuneConfig(Settings):

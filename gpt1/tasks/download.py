@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gpt1.errors import UserError
-from gpt1.tasks.table import Task
+from gpt1.tasks.registry import Task
 
 
 def hub_patterns(task: Task) -> list[str]:

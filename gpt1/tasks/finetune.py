@@ -17,10 +17,10 @@ from gpt1.model.gpt import GPT
 from gpt1.rng import generator
 from gpt1.tasks.batches import epoch_batches
 from gpt1.tasks.config import FinetuneConfig
-from gpt1.tasks.encoded import Encoded, evaluation_batches, make_batch
+from gpt1.tasks.dataset import Encoded, evaluation_batches, make_batch
 from gpt1.tasks.heads import TaskHead
 from gpt1.tasks.metrics import Score, score
-from gpt1.tasks.table import Task
+from gpt1.tasks.registry import Task
 from gpt1.tasks.task_model import TaskModel
 from gpt1.tasks.transforms import SPECIAL_TOKENS
 from gpt1.train.config import learning_rate

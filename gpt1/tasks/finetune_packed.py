@@ -25,7 +25,7 @@ import torch
 
 from gpt1.errors import UserError
 from gpt1.tasks.example import Example
-from gpt1.tasks.files import TASK_FILE, load_task, sample_places
+from gpt1.tasks.io import TASK_FILE, load_task, sample_places
 from gpt1.tasks.job import FinetuneJob, load_pretrained, random_model, run_job
 from gpt1.tasks.metrics import score_line
 from gpt1.tasks.pieces import Pieces, load_pieces, select_pieces

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gpt1.tasks.table import TASKS
+from gpt1.tasks.registry import TASKS
 
 FIGURES: Mapping[str, tuple[str, ...]] = {
     "cola": ("matthews",), "sst2": ("accuracy",), "mrpc": ("f1", "accuracy"),

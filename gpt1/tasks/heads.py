@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt1.tasks.config import Regression
-from gpt1.tasks.table import Kind, Task
+from gpt1.tasks.registry import Kind, Task
 
 SCORES = 6
 """Classes of the soft label of a score from 0 to 5 (STS-B)."""

@@ -14,10 +14,10 @@ from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.rng import generator
 from gpt1.tasks.config import FinetuneConfig, Variant
-from gpt1.tasks.encoded import EncodedExamples, Form
+from gpt1.tasks.dataset import EncodedExamples, Form
 from gpt1.tasks.example import Example
-from gpt1.tasks.files import TaskFiles
 from gpt1.tasks.finetune import Result, TaskSet, finetune, make_task_model, predict
+from gpt1.tasks.io import TaskFiles
 from gpt1.tasks.metrics import Score, score
 from gpt1.tasks.pieces import Pieces
 from gpt1.tasks.task_model import TaskModel

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpt1.tasks.table import Task
+from gpt1.tasks.registry import Task
 
 RESAMPLES = 1000
 

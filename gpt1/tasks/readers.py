@@ -25,7 +25,7 @@ from gpt1.tasks.dpr import read_dpr
 from gpt1.tasks.example import Example, Label
 from gpt1.tasks.hub import hub_files, read_parquet
 from gpt1.tasks.language_tests import read_lambada, read_wsc
-from gpt1.tasks.table import Column, Source, Task
+from gpt1.tasks.registry import Column, Source, Task
 
 CLOZE_SEED = 3535999445
 CLOZE_DEV = 374

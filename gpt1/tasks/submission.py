@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 
 from gpt1.tasks.example import Example
-from gpt1.tasks.table import Task
+from gpt1.tasks.registry import Task
 
 GLUE_FILES: Mapping[str, Mapping[str, str]] = {
     "cola": {"": "CoLA.tsv"}, "sst2": {"": "SST-2.tsv"}, "mrpc": {"": "MRPC.tsv"},

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gpt1.tasks.table import Kind
+from gpt1.tasks.registry import Kind
 
 Truncation = Literal["longest_first", "fixed"]
 Ids = list[int]

@@ -26,12 +26,12 @@ import numpy as np
 import torch
 
 from gpt1.errors import UserError
-from gpt1.generate.reader import LanguageModel
-from gpt1.tasks.continuations import Continuation, Scored, continuation, score_continuations
+from gpt1.generation.decoding import LanguageModel
 from gpt1.tasks.example import Example
-from gpt1.tasks.files import sample
+from gpt1.tasks.io import sample
+from gpt1.tasks.loglikelihood import Continuation, Scored, continuation, score_continuations
 from gpt1.tasks.metrics import METRICS, Score, score
-from gpt1.tasks.table import TASKS, Task
+from gpt1.tasks.registry import TASKS, Task
 
 THRESHOLD_ROWS = 2_000
 SENTIMENT = ("negative", "positive")

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from gpt1.errors import UserError
+from gpt1.format import span
 from gpt1.model.config import ModelConfig
-from gpt1.wording import span
 
 if TYPE_CHECKING:
     from gpt1.train.memory import Memory

@@ -7,7 +7,7 @@ from pathlib import Path
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
-from gpt1.text.vocabulary import Vocabulary
+from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.train.checkpoint import file_sha256
 from gpt1.train.config import RuntimeConfig
 from gpt1.weights.checkpoint import load_checkpoint

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
+from gpt1.format import span
 from gpt1.model.config import ModelConfig
 from gpt1.train.cost_model import peak_of
-from gpt1.wording import span
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.jsonl"

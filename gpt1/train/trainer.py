@@ -32,10 +32,10 @@ from gpt1 import fault
 from gpt1.data.sequences import SequenceSampler
 from gpt1.data.shards import TokenShards
 from gpt1.errors import UserError
-from gpt1.generate import Sampling, generate
+from gpt1.generation import Sampling, generate
 from gpt1.model.gpt import GPT, LanguageModelling
 from gpt1.rng import generator
-from gpt1.text.vocabulary import Vocabulary
+from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.train.checkpoint import (
     SNAPSHOTS,
     Checkpoint,

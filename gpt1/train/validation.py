@@ -11,8 +11,8 @@ import numpy as np
 
 from gpt1.data.sequences import SequenceSampler
 from gpt1.evaluate.perplexity import LossOf, mean_loss, spread
-from gpt1.text.bpe import END
-from gpt1.text.vocabulary import Vocabulary
+from gpt1.tokenizer.bpe import END
+from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.train.dist import DistContext
 
 LARGEST = 700.0  # nats, so that a perplexity is a finite number

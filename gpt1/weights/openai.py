@@ -20,7 +20,7 @@ from torch import Tensor
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
-from gpt1.text.vocabulary import Vocabulary
+from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.weights.store import CONFIG_FILE, build_model, check_transformer
 
 FILES = 10

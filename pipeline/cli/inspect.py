@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from gpt1.errors import UserError
+from gpt1.format import counted, number, span
 from gpt1.report.dag import Cells, as_svg, boxes, stage_of
 from gpt1.train.cost_model import DEFAULT_MFU, Device
-from gpt1.wording import counted, number, span
 from pipeline.cli.options import STAGES, Json, ReadOptions, Stages, flag, run_command
 from pipeline.cli.output import format_table, print_json
 from pipeline.planning.last_run import RunArtifacts, last_run

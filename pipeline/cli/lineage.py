@@ -173,8 +173,8 @@ class _Tracer:
         """UserError where an artifact that the shards were made from is gone."""
         from gpt1.corpus.split_table import read_split
         from gpt1.data.shards import read_spans
-        from gpt1.text.encoder import TextEncoder
-        from gpt1.text.vocabulary import Vocabulary
+        from gpt1.tokenizer.tokenizer import TextEncoder
+        from gpt1.tokenizer.vocabulary import Vocabulary
 
         self._store, self.shard = store, record.artifact()
         self._vocabulary, split, clean = (
@@ -233,7 +233,7 @@ class _Tracer:
 
     def _text(self, span: DocumentSpan) -> str:
         """The text the ids were made from: the clean book up to its unseen tail."""
-        from gpt1.corpus.parts import read_books
+        from gpt1.corpus.parquet_io import read_books
 
         file = self._store.fetch(self._clean.file(f"books/{span.part}.parquet"))
         for book in read_books(file):

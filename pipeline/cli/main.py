@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from gpt1.errors import UserError
-from gpt1.wording import span
+from gpt1.format import span
 from pipeline.cli import inspect, jobs, models, streams, tasks
 from pipeline.cli.doctor import doctor
 from pipeline.cli.init import init

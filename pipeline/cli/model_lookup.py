@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt1.errors import UserError
-from gpt1.wording import counted
+from gpt1.format import counted
 from pipeline.planning.last_run import RunArtifacts
 from pipeline.store.base import Store
 from pipeline.store.record import ArtifactRecord
@@ -21,7 +21,7 @@ from stages.export import HEAD_CONFIG
 
 if TYPE_CHECKING:
     from gpt1.report.sources import Source
-    from gpt1.text.vocabulary import Vocabulary
+    from gpt1.tokenizer.vocabulary import Vocabulary
     from gpt1.weights.checkpoint import Checkpoint
 
 KINDS = ("pretrain", "given", "finetune", "export")
@@ -94,7 +94,7 @@ def finetuned_job(task: str, found: RunArtifacts) -> str:
 
 
 def _load(store: Store, record: ArtifactRecord, artifact: Artifact, step: str) -> Checkpoint:
-    from gpt1.tasks.finetuned import load_finetuned
+    from gpt1.tasks.predictor import load_finetuned
     from gpt1.weights.checkpoint import Checkpoint, check_vocabulary
     from gpt1.weights.store import load_model
 
@@ -118,7 +118,7 @@ def _load(store: Store, record: ArtifactRecord, artifact: Artifact, step: str) -
 
 def _vocabulary(store: Store, record: ArtifactRecord, artifact: Artifact) -> Vocabulary:
     """The artifact's own, else that of the cell it was made from."""
-    from gpt1.text.vocabulary import Vocabulary
+    from gpt1.tokenizer.vocabulary import Vocabulary
 
     inputs = [
         store.artifact(kind, fingerprint)

@@ -22,7 +22,7 @@ from pipeline.planning.last_run import RunArtifacts
 
 if TYPE_CHECKING:
     from gpt1.model.gpt import GPT
-    from gpt1.text.vocabulary import Vocabulary
+    from gpt1.tokenizer.vocabulary import Vocabulary
     from gpt1.weights.checkpoint import Checkpoint
 
 WHERE = (
@@ -218,7 +218,7 @@ def predict(
     """Run a fine-tuned model on one example or a file of examples."""
     from gpt1.serve import Answerer
     from gpt1.tasks.example import Example, read_plain_examples
-    from gpt1.tasks.table import task_named
+    from gpt1.tasks.registry import task_named
     from pipeline.cli.model_lookup import finetuned_job
 
     if "." not in task:  # one of the user's is known by the model
@@ -260,7 +260,7 @@ def perplexity(
     Bytes are counted in the file as it is, before cleaning.
     """
     from gpt1.evaluate.texts import text_score, total
-    from gpt1.text.encoder import TextEncoder
+    from gpt1.tokenizer.tokenizer import TextEncoder
 
     texts = {file: _text(file) for file in files}
     checkpoint = _load(model, options.artifacts, device)

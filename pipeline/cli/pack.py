@@ -14,7 +14,7 @@ from pipeline.cli.inspect import done_artifacts
 from pipeline.cli.options import ReadOptions
 from pipeline.cli.output import new_folder
 from pipeline.store.base import Store
-from stages._tuning import Fetch, read_task_data
+from stages._finetuning import Fetch, read_task_data
 from stages.contract import PackableFinetuning, PackableTraining
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from gpt1.wording import number, span
+from gpt1.format import number, span
 from pipeline.execution.observer import Observer, Status
 from pipeline.planning.planner import Entry
 from pipeline.store.record import ArtifactRecord

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gpt1.tasks.table import TASKS, Task, task_named
+from gpt1.tasks.registry import TASKS, Task, task_named
 from pipeline.cli.options import Json
 from pipeline.cli.output import format_table, print_json
 

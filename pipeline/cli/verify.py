@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from gpt1.errors import UserError
-from gpt1.wording import counted, size
+from gpt1.format import counted, size
 from pipeline.cli.options import Json, StoreOption, flag
 from pipeline.cli.output import print_json
 from pipeline.planning.last_run import last_run

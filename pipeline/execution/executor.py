@@ -13,7 +13,7 @@ from typing import Any
 
 from gpt1 import fault
 from gpt1.errors import StoppedError, UserError
-from gpt1.wording import span
+from gpt1.format import span
 from pipeline.execution.causes import describe_failure, root_cause
 from pipeline.execution.cluster import ClusterLostError, RayCluster
 from pipeline.execution.exit_status import DONE, FAILED, HELD, INVALID

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gpt1.errors import UserError
-from gpt1.wording import span
+from gpt1.format import span
 from pipeline.execution.addresses import without_password
 from pipeline.execution.exit_status import INTERRUPTED
 from pipeline.execution.ray_access import check_job_server, one_line, warn_of_open

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from gpt1.errors import UserError
-from gpt1.wording import span
+from gpt1.format import span
 from pipeline.planning.planner import Entry, Plan
 from pipeline.store.base import LastRecord
 from pipeline.store.record import PARTS, DamagedArtifact

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt1.errors import UserError
-from gpt1.wording import counted
+from gpt1.format import counted
 from pipeline.planning.file_hashes import FileHashes
 from pipeline.planning.fingerprint import fingerprint
 from pipeline.planning.provenance import code_hash

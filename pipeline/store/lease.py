@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import IO
 
 from gpt1.errors import UserError
-from gpt1.wording import span
+from gpt1.format import span
 from pipeline.store.atomic import read_signed, sign, to_json
 from pipeline.store.base import UNREADABLE, Store
 from pipeline.store.cache import host_id, is_locked

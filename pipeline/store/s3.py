@@ -23,8 +23,8 @@ from typing import Any
 from urllib.parse import unquote
 
 from gpt1.errors import UserError
+from gpt1.format import span
 from gpt1.train.checkpoint import CheckpointStorage, file_sha256
-from gpt1.wording import span
 from pipeline.store import cache
 from pipeline.store.objects import ListedObject
 

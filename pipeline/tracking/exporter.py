@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gpt1.errors import UserError
-from gpt1.wording import span
+from gpt1.format import span
 from pipeline.store.base import Store
 from pipeline.store.lease import RUNS, Leases
 from pipeline.store.record import (

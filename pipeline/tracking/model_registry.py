@@ -161,7 +161,7 @@ def _task(exported: Path) -> Any | None:
     """The task of a fine-tuned model; None for a language model. ValueError: this version of gpt1
     does not know it.
     """
-    from gpt1.tasks.table import recorded_task
+    from gpt1.tasks.registry import recorded_task
 
     head = exported / "head.json"
     try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-from gpt1.wording import number
+from gpt1.format import number
 from pipeline.store.record import ArtifactRecord
 
 GAP = "\u00a0\u00a0 | "  # MLflow draws the columns of a table without a space between them

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt1.corpus.embedded import embedded_files, embedded_naming
+from gpt1.corpus.demo_corpus import embedded_files, embedded_naming
 from tests.conftest import ROOT
 from tests.e2e.transcript import missing, steps
 from tests.servers.process import free_port

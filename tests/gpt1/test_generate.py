@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from gpt1.generate import BeamSearch, Sampling, beam_search, choose, generate_batch, restrict
+from gpt1.generation import BeamSearch, Sampling, beam_search, choose, generate_batch, restrict
 from gpt1.model.gpt import GPT
 from gpt1.weights.hf import hf_config, hf_weights
 from tests.conftest import refuses

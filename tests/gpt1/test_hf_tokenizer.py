@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 
 from gpt1.tasks.glue import FIGURES
 from gpt1.tasks.readers import read_task
-from gpt1.tasks.table import task_named
-from gpt1.text.encoder import TextEncoder
-from gpt1.text.vocabulary import Vocabulary
+from gpt1.tasks.registry import task_named
+from gpt1.tokenizer.tokenizer import TextEncoder
+from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.weights.hf import TOKENIZER, export
 from tests.conftest import write
 from tests.gpt1 import weight_samples as samples
 from tests.gpt1.real_books import learned_vocabulary, shared_books
-from tests.gpt1.text.hostile import random_texts, texts
-from tests.gpt1.text.test_encoder import HOSTILE
+from tests.gpt1.tokenizer.hostile import random_texts, texts
+from tests.gpt1.tokenizer.test_encoder import HOSTILE
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.usefixtures("code_of_exports")

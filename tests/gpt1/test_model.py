@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpt1.errors import UserError
-from gpt1.generate import Sampling, generate
-from gpt1.model.chunked_loss import chunked_mean_loss
+from gpt1.generation import Sampling, generate
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT, LanguageModelling, attend_in_steps, per_sequence_loss, window_losses
+from gpt1.model.loss import chunked_mean_loss
 from gpt1.train.engine import MicroBatch, OptimizerConfig, Precision, TorchEngine
 from gpt1.weights.hf import export
 from gpt1.weights.openai import write_openai

@@ -12,7 +12,7 @@ from gpt1.tasks.demo import DemoBooks, DemoTask, make_demo_task
 from gpt1.tasks.demo_settings import DemoSettings
 from gpt1.tasks.example import Example
 from gpt1.tasks.passages import Region, passages
-from gpt1.tasks.table import DEMO_TASKS
+from gpt1.tasks.registry import DEMO_TASKS
 
 WANTED = DemoSettings(train=120, dev=60, words=12, seed=3)
 

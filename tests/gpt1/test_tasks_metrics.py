@@ -19,8 +19,8 @@ from sklearn.metrics import f1_score, matthews_corrcoef
 from gpt1.tasks.example import Example
 from gpt1.tasks.glue import FIGURES, glue_score, glue_value, paper_score
 from gpt1.tasks.metrics import baseline_of, f1, matthews, pearson, score, spearman, standard_error
+from gpt1.tasks.registry import TASKS
 from gpt1.tasks.submission import GLUE_FILES, forms, glue_zip, missing_from_glue
-from gpt1.tasks.table import TASKS
 
 Metric = Callable[..., Any]
 

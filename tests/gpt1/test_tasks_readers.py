@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gpt1.tasks.readers import read_task
-from gpt1.tasks.table import TASKS, task_named
+from gpt1.tasks.registry import TASKS, task_named
 from tests.conftest import refuses, write
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt1.tasks.batches import epoch_batches
-from gpt1.tasks.encoded import EncodedExamples, Form, make_batch
+from gpt1.tasks.dataset import EncodedExamples, Form, make_batch
 from gpt1.tasks.example import Example
 from gpt1.tasks.pieces import encode_pieces, load_pieces, pieces_bytes
 from gpt1.tasks.transforms import SpecialIds, pair, sequences, share_room, single

@@ -5,10 +5,10 @@ import torch
 
 from gpt1.errors import UserError
 from gpt1.model.gpt import GPT
-from gpt1.tasks.continuations import score_continuations
 from gpt1.tasks.example import Example
+from gpt1.tasks.loglikelihood import score_continuations
 from gpt1.tasks.metrics import score
-from gpt1.tasks.table import TASKS
+from gpt1.tasks.registry import TASKS
 from gpt1.tasks.zero_shot import best_threshold, continuations, normalized, zero_shot_score
 from tests.gpt1 import weight_samples as samples
 

@@ -19,7 +19,7 @@ import torch
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
-from gpt1.text.vocabulary import Vocabulary
+from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.train import memory as memory_room
 from gpt1.train import metrics
 from gpt1.train._deepspeed_private import import_deepspeed

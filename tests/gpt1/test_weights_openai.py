@@ -14,13 +14,13 @@ from safetensors.torch import load_file, save_file
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.report.model_card import model_card
-from gpt1.tasks.encoded import EncodedExamples, Form, make_batch
+from gpt1.tasks.dataset import EncodedExamples, Form, make_batch
 from gpt1.tasks.example import Example
 from gpt1.tasks.pieces import encode_pieces
-from gpt1.tasks.table import task_named
+from gpt1.tasks.registry import task_named
 from gpt1.tasks.transforms import SpecialIds
-from gpt1.text.encoder import TextEncoder
-from gpt1.text.vocabulary import Vocabulary
+from gpt1.tokenizer.tokenizer import TextEncoder
+from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from gpt1.weights.hf import export, hf_class
 from gpt1.weights.hf_import import dropped_heads, find_hf, read_hf

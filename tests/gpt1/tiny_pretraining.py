@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from gpt1.data.shards import DocumentSpan, id_type, ids_sha256, write_shard, write_spans
-from gpt1.text.vocabulary import Vocabulary
+from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.train.config import PretrainConfig, Prompt, RuntimeConfig, to_json
 from gpt1.train.dist import Stopped
 from gpt1.train.engine import MicroBatch

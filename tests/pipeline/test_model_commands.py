@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from gpt1.tasks.example import Example
-from gpt1.text.encoder import TextEncoder
+from gpt1.tokenizer.tokenizer import TextEncoder
 from gpt1.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from gpt1.weights.openai import write_openai
 from pipeline.planning.last_run import LAST_RUN

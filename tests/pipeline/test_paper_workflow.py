@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gpt1.tasks.table import TASKS
+from gpt1.tasks.registry import TASKS
 from pipeline.workflow.load import Workflow, read
 from tests.conftest import ROOT
 

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from gpt1.serve import Answerer
-from gpt1.tasks.table import task_named
+from gpt1.tasks.registry import task_named
 from gpt1.train.checkpoint import file_sha256
 from gpt1.weights.hf import export
 from pipeline.store.base import Store

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpt1.corpus.parts import read_books
+from gpt1.corpus.parquet_io import read_books
 from gpt1.corpus.split_table import read_split
 from gpt1.data.sequences import SequenceSampler
 from gpt1.data.shards import TokenShards, read_spans
-from gpt1.text.encoder import TextEncoder
-from gpt1.text.normalise import fix, standardise
-from gpt1.text.vocabulary import Vocabulary
+from gpt1.tokenizer.normalize import fix, standardise
+from gpt1.tokenizer.tokenizer import TextEncoder
+from gpt1.tokenizer.vocabulary import Vocabulary
 from pipeline.planning.last_run import RunArtifacts
 from pipeline.planning.planner import Plan
 from pipeline.store.record import ArtifactRecord

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gpt1.tasks.table import definition, recorded_task, task_named
+from gpt1.tasks.registry import definition, recorded_task, task_named
 from pipeline.execution.jobs import SENT_USER_CODE, JobSpec, _pack
 from pipeline.planning.provenance import _hash, code_hash
 from pipeline.workflow.imports import closure, imported_by, module_file
@@ -32,7 +32,7 @@ class Mine(Stage):
 STAGE = Mine()
 """
 TASK = """
-from gpt1.tasks.table import Column, Source, Task
+from gpt1.tasks.registry import Column, Source, Task
 FILES = {"train": (Source("train.tsv"),), "dev": (Source("dev.tsv"),)}
 TASK = Task("weather", "Weather or not", "classification", ("no", "yes"), ("accuracy",), "tsv",
             "weather", FILES, Column(("sentence",), "label"))

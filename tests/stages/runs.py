@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt1.corpus.book import Book
-from gpt1.corpus.parts import read_books
+from gpt1.corpus.parquet_io import read_books
 from gpt1.corpus.split import SplitRow
 from gpt1.corpus.split_table import read_split
 from gpt1.train.checkpoint import file_sha256

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from gpt1.corpus.parts import read_rows
+from gpt1.corpus.parquet_io import read_rows
 from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
-from gpt1.corpus.size import Size
+from gpt1.corpus.text_stats import Size
 from gpt1.data.shards import TokenShards, ids_sha256, read_spans
 from gpt1.errors import UserError
-from gpt1.text.encoder import TextEncoder
-from gpt1.text.learn import learn_merges
-from gpt1.text.vocabulary import Vocabulary
-from gpt1.text.words import count_words
+from gpt1.tokenizer.bpe_train import learn_merges
+from gpt1.tokenizer.tokenizer import TextEncoder
+from gpt1.tokenizer.vocabulary import Vocabulary
+from gpt1.tokenizer.words import count_words
 from pipeline.execution.map import Outputs
 from pipeline.planning.planner import Plan
 from pipeline.store.base import Store

@@ -8,7 +8,7 @@ import pytest
 
 from gpt1.report.model_card import model_card
 from gpt1.report.model_index import Publication
-from gpt1.tasks.table import task_named
+from gpt1.tasks.registry import task_named
 from gpt1.weights.checkpoint import Checkpoint, save_checkpoint
 from gpt1.weights.hf import export
 from stages._sources import source_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gpt1.errors import UserError
-from gpt1.text.vocabulary import Vocabulary
+from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.train.checkpoint import Manifest
 from gpt1.train.config import PretrainConfig, RuntimeConfig
 from gpt1.weights.store import load_model

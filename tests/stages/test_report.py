@@ -11,11 +11,11 @@ from xml.etree import ElementTree
 
 import pytest
 
+from gpt1.format import number, short, span
 from gpt1.report.curves import Chart, Line, draw
-from gpt1.report.distance import share
+from gpt1.report.paper_gap import share
 from gpt1.tasks.glue import FIGURES
-from gpt1.tasks.table import TASKS
-from gpt1.wording import number, short, span
+from gpt1.tasks.registry import TASKS
 from pipeline.planning.planner import Plan
 from stages.contract import Artifact
 from stages.report import ReportSettings

@@ -6,7 +6,7 @@ import re
 from statistics import quantiles
 
 from gpt1.corpus.rules.rule import Applied, TextRule
-from gpt1.corpus.size import Size
+from gpt1.corpus.text_stats import Size
 
 _PARAGRAPHS = re.compile(r"\n[ \t]*\n\s*")
 _FEWEST_LINES = 20

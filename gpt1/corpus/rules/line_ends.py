@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from gpt1.corpus.rules.rule import Applied, TextRule
-from gpt1.corpus.size import Size
+from gpt1.corpus.text_stats import Size
 
 # ftfy would turn the `\r\r\n` of some files into two line breaks, so this comes before it. A run
 # has one match: linear time.

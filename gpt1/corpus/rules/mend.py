@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpt1.corpus.rules.rule import Applied, TextRule
-from gpt1.corpus.size import Size
+from gpt1.corpus.text_stats import Size
 
 _PLACES = 16
 
@@ -14,7 +14,7 @@ def mend(text: str) -> Applied:
 
     Line by line differs: after the first `<` of a text ftfy leaves HTML entities alone.
     """
-    from gpt1.text.normalise import fix
+    from gpt1.tokenizer.normalize import fix
 
     fixed = fix(text)
     if fixed == text:

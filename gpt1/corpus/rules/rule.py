@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpt1.corpus.size import NONE, Size
+from gpt1.corpus.text_stats import NONE, Size
 
 _CONTEXT = 40
 _CANDIDATES = 16

@@ -15,14 +15,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gpt1.corpus.document import Piece, Refused, RefusedError
 from gpt1.corpus.grouping import placed
-from gpt1.corpus.sources.container import read_container
-from gpt1.corpus.sources.forms import form_of
-from gpt1.corpus.sources.limits import Limits, Reading
-from gpt1.corpus.sources.listed import Listed
-from gpt1.corpus.sources.member import loose_books
-from gpt1.corpus.sources.piece import Piece, Refused, RefusedError
-from gpt1.corpus.sources.place import opened, read_file
+from gpt1.corpus.io import opened, read_file
+from gpt1.corpus.readers.container import read_container
+from gpt1.corpus.readers.forms import form_of
+from gpt1.corpus.readers.limits import Limits, Reading
+from gpt1.corpus.readers.listed import Listed
+from gpt1.corpus.readers.member import loose_books
 
 BOOKS = {
     "Jane Austen/Emma": "Emma Woodhouse, clever, and rich.\n\n“You are quite right,” said he.\n",

@@ -1,11 +1,11 @@
 """Which files are one book, in which order, and which of two texts for one place stays."""
 
+from gpt1.corpus.assemble import gather
 from gpt1.corpus.book import words_in
-from gpt1.corpus.embedded import CHAPTERS, FALLBACK, embedded_files
-from gpt1.corpus.gather import gather
+from gpt1.corpus.demo_corpus import CHAPTERS, FALLBACK, embedded_files
+from gpt1.corpus.document import Piece, Refused
 from gpt1.corpus.grouping import placed, shelf_of
-from gpt1.corpus.sources.piece import Piece, Refused
-from gpt1.corpus.spool import Ordered, key
+from gpt1.corpus.partition import Ordered, key
 from gpt1.corpus.text_file import read_text
 
 

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpt1.corpus.sources.container import read_container
-from gpt1.corpus.sources.forms import Form
-from gpt1.corpus.sources.inflate import Counted, inflated, read_whole
-from gpt1.corpus.sources.limits import SLACK, Limits
-from gpt1.corpus.sources.piece import RefusedError
+from gpt1.corpus.document import RefusedError
+from gpt1.corpus.readers.container import read_container
+from gpt1.corpus.readers.forms import Form
+from gpt1.corpus.readers.inflate import Counted, inflated, read_whole
+from gpt1.corpus.readers.limits import SLACK, Limits
 from tests.gpt1.corpus import forms_of_books as forms
 from tests.gpt1.corpus.forms_of_books import SMALL, packed, page, read, rules
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
-from gpt1.corpus.size import Size
+from gpt1.corpus.text_stats import Size
 
 # Each is repeated to the size wanted: what opens and never closes, nearly matches, or is long.
 HOSTILE = {

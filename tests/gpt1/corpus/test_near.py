@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from gpt1.corpus.book import Book
-from gpt1.corpus.near import share_of, sharing_pairs
-from gpt1.corpus.signatures import Signature, WordHashes, run_hashes, sign, words_of
+from gpt1.corpus.minhash import Signature, WordHashes, run_hashes, sign, words_of
+from gpt1.corpus.near_duplicates import share_of, sharing_pairs
 from gpt1.corpus.split import NearRules, SplitRow, decide
 from tests.gpt1.corpus.planted import EXACT, KINDS
 from tests.gpt1.real_books import embedded, shared_books

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gpt1.corpus.sources.html_text import html_text
-from gpt1.corpus.sources.listing import list_sources
+from gpt1.corpus.discover import list_sources
+from gpt1.corpus.readers.html_text import html_text
 from tests.conftest import write
 from tests.gpt1.corpus import forms_of_books as forms
 from tests.gpt1.corpus.forms_of_books import SMALL, packed, page, read, rules

@@ -11,10 +11,10 @@ import fsspec
 import pytest
 from huggingface_hub import constants
 
-from gpt1.corpus.sources.hub import HubPlace, parse_hub
-from gpt1.corpus.sources.listed import Listed, refusal
-from gpt1.corpus.sources.listing import list_sources
-from gpt1.corpus.sources.place import opened, read_file
+from gpt1.corpus.discover import list_sources
+from gpt1.corpus.io import opened, read_file
+from gpt1.corpus.readers.hub import HubPlace, parse_hub
+from gpt1.corpus.readers.listed import Listed, refusal
 from gpt1.errors import UserError
 from tests.conftest import refuses, write
 from tests.gpt1.corpus.forms_of_books import as_files, as_rows, parquet_of, tar_of

@@ -1,0 +1,173 @@
+"""Files of a repository of the Hugging Face hub: listed without a download, pinned by commit,
+read through the hub's own cache.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any
+
+from gpt1.corpus.readers.listed import Listed
+from gpt1.errors import UserError
+
+SCHEME = "hf://"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_FORM = "hf://datasets/OWNER/NAME[@REVISION][/FOLDER or FILE]"
+_KINDS = {"datasets": "dataset", "spaces": "space"}
+
+
+@dataclass(frozen=True)
+class HubPlace:
+    """A place on the hub: the repository, its revision (a branch, tag or commit) and the path
+    inside ("": all of it).
+    """
+
+    kind: str
+    repository: str
+    revision: str
+    inside: str
+
+    @property
+    def url(self) -> str:
+        """The same as one string; `parse_hub` reads it back."""
+        plural = {kind: plural for plural, kind in _KINDS.items()}.get(self.kind)
+        return (
+            f"{SCHEME}{f'{plural}/' if plural else ''}{self.repository}"
+            f"@{self.revision.replace('/', '%2F')}/{self.inside}"
+        )
+
+
+def parse_hub(source: str) -> HubPlace:
+    """`hf://datasets/owner/name@revision/folder`; without `datasets/` it is a model's repository.
+
+    UserError for anything else.
+    """
+    words = source.removeprefix(SCHEME).strip("/").split("/")
+    kind = _KINDS.get(words[0])
+    if kind:
+        words = words[1:]
+    # The oldest data sets have no owner: `hf://datasets/bookcorpus`, with or without a revision.
+    owned = len(words) > 1 and "@" not in words[0]
+    repository, _, revision = "/".join(words[: 1 + owned]).partition("@")
+    if not repository or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository):
+        raise UserError(f"{source}: not a repository on the hub; expected {_FORM}.")
+    return HubPlace(
+        kind or "model", repository, revision.replace("%2F", "/") or "main",
+        "/".join(words[1 + owned :]),
+    )
+
+
+def list_hub(source: str) -> tuple[str, list[Listed]]:
+    """The commit that the revision is now, and its files below the place, by their paths in the
+    repository.
+
+    The hub is asked where it can be reached; offline (`HF_HUB_OFFLINE=1`, or no answer) the cache
+    on this machine says what it has. A file's digest is the hub's: sha256 for large files, git's
+    for small ones. UserError when neither knows the revision.
+    """
+    place = parse_hub(source)
+    commit, files = _from_hub(place) or _from_cache(place, source)
+    inside = f"{place.inside}/" if place.inside else ""
+    listed = [
+        Listed(name, HubPlace(place.kind, place.repository, commit, name).url, digest)
+        for name, digest in sorted(files.items())
+        if name == place.inside or name.startswith(inside)
+    ]
+    return commit, listed
+
+
+def download(url: str) -> Path:
+    """Where the file lies in the cache on this machine, fetched if need be.
+
+    UserError when it cannot be had.
+    """
+    from huggingface_hub import hf_hub_download
+
+    place = parse_hub(url)
+    try:
+        return Path(
+            hf_hub_download(
+                place.repository, place.inside, repo_type=place.kind, revision=place.revision
+            )
+        )
+    except Exception as error:  # the hub's, the network's or the disk's
+        raise UserError(
+            f"{url}: cannot be fetched ({_first_line(error)}); check the network and run again."
+        ) from error
+
+
+def _from_hub(place: HubPlace) -> tuple[str, dict[str, str]] | None:
+    """None when the hub is not to be asked or does not answer."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    if constants.is_offline_mode():
+        return None
+    try:
+        info: Any = HfApi().repo_info(
+            place.repository, repo_type=place.kind, revision=place.revision, files_metadata=True
+        )
+    except HfHubHTTPError as error:
+        if error.response is not None and error.response.status_code < 500:
+            raise UserError(
+                f"{SCHEME}{place.repository}@{place.revision}: the hub refused access"
+                f" ({_first_line(error)}); expected {_FORM}. For a private repository, run `hf auth"
+                " login` first."
+            ) from error
+        return None
+    except HFValidationError as error:
+        raise UserError(
+            f"{SCHEME}{place.repository}: {_first_line(error)}; expected {_FORM}."
+        ) from error
+    except Exception:  # the network's, of whichever library the hub's client uses
+        return None
+    files = {
+        item.rfilename: item.lfs.sha256 if item.lfs else f"git:{item.blob_id}"
+        for item in info.siblings
+    }
+    return str(info.sha), files
+
+
+def _from_cache(place: HubPlace, source: str) -> tuple[str, dict[str, str]]:
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(
+        repo_id=place.repository, repo_type=place.kind
+    )
+    reference = folder / "refs" / place.revision
+    commit = place.revision if _COMMIT.fullmatch(place.revision) else ""
+    if not commit and reference.is_file():
+        commit = reference.read_text().strip()
+    snapshot = folder / "snapshots" / commit
+    if not commit or not snapshot.is_dir():
+        raise UserError(
+            f"{source}: the hub cannot be reached, and the local cache has no revision"
+            f" {place.revision!r}; connect to the network, or fill the cache with `hf download`."
+        )
+    files = {
+        path.relative_to(snapshot).as_posix(): _cached(path)
+        for path in sorted(snapshot.rglob("*"))
+        if not path.is_dir()
+    }
+    return commit, files
+
+
+def _cached(path: Path) -> str:
+    """A file of the cache is a link to a blob that is called by its digest; where links cannot
+    be made, its content is hashed.
+    """
+    blob = path.readlink().name if path.is_symlink() else ""
+    if re.fullmatch(r"[0-9a-f]{64}", blob):
+        return blob
+    if _COMMIT.fullmatch(blob):
+        return f"git:{blob}"
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

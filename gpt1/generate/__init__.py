@@ -1,9 +1,0 @@
-"""Text generation: greedy, sampled, or by beam search (not in the paper, but wanted)."""
-
-from gpt1.generate.beam import BeamSearch, beam_search
-from gpt1.generate.decode import generate, generate_batch
-from gpt1.generate.sampling import Sampling, choose, restrict
-
-__all__ = [
-    "BeamSearch", "Sampling", "beam_search", "choose", "generate", "generate_batch", "restrict",
-]

@@ -1,0 +1,143 @@
+"""Words and ids against the straight reading (tests/gpt1/straight_reading.py), and OpenAI's ids."""
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from gpt1.tokenizer.pretokenizer import chunk_words
+from gpt1.tokenizer.tokenizer import TextEncoder
+from gpt1.tokenizer.vocabulary import Vocabulary
+from gpt1.tokenizer.words import count_words, words
+from tests.conftest import ROOT
+from tests.gpt1.real_books import embedded, learned_vocabulary, shared_books
+from tests.gpt1.straight_reading import StraightReading
+from tests.gpt1.tokenizer.hostile import code_points, random_texts, sweep, texts
+
+Pair = tuple[TextEncoder, StraightReading]
+HOSTILE = [
+    "", " \n\n ", "\n", "para one.\n\npara two.", "\r\n windows \r mac \r\r\n both", "x" * 300,
+    "ab" * 3000 + "'s", "U.S.A. o'clock y'all can't I'm gonna 5pm 10km :-) <3 don´t…",
+    'well—he said – and ― then --- stopped!!! "why?" (a/b) [c] {d} *e* |f| _g_ ~h~ a+b a\\b a;b',
+    "https://example.org/a?b=c&d=e me@example.org #tag $5.00 50% A&B ^x <y> `z`",
+    "&lt;p&gt; &amp; &nbsp; < and &eacute; after", "</w> <unk> a</w>b",
+    "goin 'bout:x and 'bout:x alone\n\ngoin\n'bout:x", "a😀b 😀 ab😀\n\n\nעב it's",
+    "they wed.' Mrs.Gamp. ''Tis 'em.' goin 'em.' x:goin' s", "ΟΔΥΣΣΕΥΣ ΣΑΣ. ΑΣ's Σ Σ. İİ ǅ ŉa ß ẞ",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """A vocabulary learned from the embedded corpus's Homer, and the straight reading of it."""
+    files = learned_vocabulary().save(tmp_path_factory.mktemp("vocabulary"))
+    return TextEncoder(Vocabulary.read(*files)), StraightReading(*files)
+
+
+@pytest.fixture(scope="module")
+def published(shared: Path) -> Pair:
+    files = shared / "gpt1_bpe" / "encoder_bpe_40000.json", shared / "gpt1_bpe" / "vocab_40000.bpe"
+    return TextEncoder(Vocabulary.read(*files)), StraightReading(*files)
+
+
+def same(text: str, pair: Pair) -> None:
+    """Words, their counts, ids and numbers are those of the straight reading."""
+    encoder, straight = pair
+    tokens = straight.words(text)
+    expected = ["\n" if token == "\n " else token for token in tokens]
+    counts = Counter(word for word in expected if word != "\n")
+    assert (words(text), count_words(text)) == (expected, counts)
+    ids = [straight.encoder.get(piece, 0) for token in tokens for piece in straight.bpe(token)]
+    encoded = encoder.encode_array(text)
+    assert encoded.ids.tolist() == ids
+    assert (encoded.words, encoded.unknown) == (counts.total(), ids.count(0))
+
+
+def test_known_ids_of_the_published_vocabulary(published: Pair) -> None:
+    encoder, straight = published
+    text, known = "para one.\n\npara two.", [34124, 566, 239, 40477, 34124, 867, 239]
+    assert encoder.encode(text) == known == straight.ids(text)
+    assert encoder.decode(known) == "para one .\npara two ."
+    negative = [481, 538, 749, 963, 6353, 240, 9503, 239]
+    assert encoder.encode("The n't... very positive, negative.") == negative
+
+
+def test_hostile_texts_and_real_books(learned: Pair) -> None:
+    books = [*embedded("brontes")[:4], *embedded("homer")[20:24], *embedded("problemC")[24:26]]
+    for text in (*HOSTILE, *books):
+        same(text, learned)
+
+
+@settings(max_examples=400, deadline=None)
+@given(text=texts())
+def test_any_text(text: str, learned: Pair) -> None:
+    same(text, learned)
+
+
+def test_many_texts(learned: Pair) -> None:
+    # A line break ends each dependence: joined by blank lines these are thousands of texts in one.
+    same("\n\n".join(random_texts(0, 5_000)), learned)
+
+
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_code_points(every: bool, learned: Pair) -> None:
+    for text in sweep(code_points(rare=1000) if every else range(0, sys.maxunicode, 199)):
+        same(text, learned)
+
+
+def test_exceptions_beside_one_another(learned: Pair) -> None:
+    """spaCy's exceptions, cut anywhere and glued to others: there its second pass matters."""
+    rules = sorted(learned[1].nlp.tokenizer.rules)
+    draw = Random(3)
+    lines = [f"{rule[:at]} {rule[at:]}" for rule in rules for at in range(1, len(rule))]
+    for rule in rules:
+        lines += [f"{rule}. {rule}'s {rule}.'s a{rule}. Z{rule}'s {rule}z. {rule}Z."]
+        lines += [f"{rule.upper()}'s {rule.title()}."]
+        for glue in ["", ":", "<", "x:", "''", ".x"]:
+            lines += [f"{glue}{rule} {draw.choice(rules)}{glue} {draw.choice(rules)}"]
+        cut = rule[: draw.randint(1, 9)]
+        lines += [f"{draw.choice(rules)} {cut}:{draw.choice(rules)}=x {rule}"]
+    same("\n".join(lines), learned)
+
+
+@pytest.mark.slow
+def test_five_megabytes_of_the_shared_books(published: Pair, shared: Path) -> None:
+    for text in shared_books(shared, 5_000_000):
+        same(text, published)
+
+
+def test_small_memories_change_nothing(learned: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    ceilings = {"words._CEILING": 20, "chunk_words._STRETCHES_CEILING": 20}
+    ceilings |= {"chunk_words._STRINGS_CEILING": 1000, "encoder._CEILING": 50}
+    for name, ceiling in ceilings.items():
+        monkeypatch.setattr(f"gpt1.tokenizer.{name}", ceiling)
+    chunk_words.cache_clear()
+    small = TextEncoder(learned[0].vocabulary)
+    same(embedded("brontes")[8], (small, learned[1]))
+    assert len(chunk_words()._known) <= 20
+    assert len(small._known) <= 50 + len(small._separators)
+    chunk_words.cache_clear()
+
+
+def test_ids_are_as_wide_as_the_vocabulary_needs(learned: Pair) -> None:
+    encoder, straight = learned
+    tokens = [*encoder.vocabulary.tokens, *(f"{number}q" for number in range(70_000))]
+    wide = TextEncoder(Vocabulary(tokens, encoder.vocabulary.merges))
+    same(embedded("homer")[1][:20_000], (wide, straight))
+    assert encoder.encode_array("a").ids.dtype == np.uint16
+    assert wide.encode_array("a").ids.dtype == np.uint32
+
+
+def test_decoding_refuses_ids_outside(learned: Pair) -> None:
+    with pytest.raises(ValueError, match="is not in the vocabulary"):
+        learned[0].decode([learned[0].vocabulary.size])
+
+
+def test_tokenizing_does_not_import_torch_and_does_not_prevent_it() -> None:
+    code = """import sys; from gpt1.tokenizer.words import words; assert words('Do.') == ['do', '.']
+assert 'torch' not in sys.modules; import torch; assert torch.zeros(1).item() == 0"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
