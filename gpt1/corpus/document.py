@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from gpt1.terminal import one_line
+
 LEFT_OUT = frozenset({"unknown_form"})
 """Rules for what is no book and not meant to be one: recorded and counted, but no fault of the
 corpus.
@@ -62,7 +64,7 @@ class RefusedError(Exception):
     """
 
     def __init__(self, rule: str, found: str, expected: str, do: str) -> None:
-        super().__init__(found)
+        super().__init__(found := one_line(found))
         self.rule, self.found, self.expected, self.do = rule, found, expected, do
 
     def at(self, file: str, member: str | None = None) -> Refused:

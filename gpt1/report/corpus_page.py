@@ -10,6 +10,7 @@ from typing import Any
 
 from gpt1 import format as wording
 from gpt1.report.curves import Chart, Line, draw
+from gpt1.terminal import clean_value
 
 FOLDER = Path(__file__).parent
 SENTENCE_LENGTHS = "sentence-lengths"
@@ -47,7 +48,7 @@ def audit_pages(audit: Mapping[str, Any]) -> dict[str, str]:
     environment = Environment(
         loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, autoescape=select_autoescape(enabled_extensions=("html.j2",)),
-        keep_trailing_newline=True,
+        keep_trailing_newline=True, finalize=clean_value,
     )  # fmt: skip
     environment.filters |= filters()
     chart = sentence_chart(audit)

@@ -14,6 +14,7 @@ from gpt1.report.pretraining import PAPER_PERPLEXITY
 from gpt1.report.provenance import settings_line
 from gpt1.report.summary import answers
 from gpt1.report.tasks import CLEAR
+from gpt1.terminal import clean_value
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -62,7 +63,7 @@ def environment() -> Environment:
     found = Environment(
         loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, autoescape=select_autoescape(enabled_extensions=("html.j2",)),
-        keep_trailing_newline=True,
+        keep_trailing_newline=True, finalize=clean_value,
     )  # fmt: skip
     found.filters |= filters()
     found.filters |= {

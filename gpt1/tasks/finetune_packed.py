@@ -29,6 +29,7 @@ from gpt1.tasks.io import TASK_FILE, load_task, sample_places
 from gpt1.tasks.job import FinetuneJob, load_pretrained, random_model, run_job
 from gpt1.tasks.metrics import score_line
 from gpt1.tasks.pieces import Pieces, load_pieces, select_pieces
+from gpt1.terminal import show
 from gpt1.train.checkpoint import file_sha256
 from gpt1.train.trainer import ConsoleReporter, Reporter
 from gpt1.weights.store import MODEL_FILE
@@ -217,7 +218,7 @@ def _run(arguments: argparse.Namespace) -> None:
     for job, settings in zip(jobs, wanted, strict=True):
         if settings in finished:
             where = f"{OUTPUT}/{RESULTS_FILE}"
-            print(f"{job.name}: already in {where} with the same settings", flush=True)
+            show(f"{job.name}: already in {where} with the same settings")
             continue
         row = run_packed(folder, job, model, device, rows=arguments.rows)
         append_result(folder / OUTPUT / RESULTS_FILE, row)
@@ -241,7 +242,7 @@ def main() -> int:
     try:
         _run(parser.parse_args())
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        show(f"error: {error}", error=True)
         return 2
     return 0
 

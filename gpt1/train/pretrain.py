@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from gpt1.errors import UserError
+from gpt1.terminal import show
 from gpt1.train.config import from_json
 from gpt1.train.dist import DistContext, Stopped
 from gpt1.train.trainer import ConsoleReporter, pretrain
@@ -26,11 +27,11 @@ def main() -> int:
     try:
         pretrain(*from_json(arguments.config), ConsoleReporter())
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        show(f"error: {error}", error=True)
         return 2
     except Stopped as stopped:
         if DistContext.connect().is_main:
-            print(stopped)
+            show(str(stopped))
     DistContext.connect().destroy()
     return 0
 

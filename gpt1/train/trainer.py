@@ -35,6 +35,7 @@ from gpt1.errors import UserError
 from gpt1.generation import Sampling, generate
 from gpt1.model.gpt import GPT, LanguageModelling
 from gpt1.rng import generator
+from gpt1.terminal import show
 from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.train.checkpoint import (
     SNAPSHOTS,
@@ -182,10 +183,10 @@ class ConsoleReporter:
     """Prints lines and progress notes: for `torchrun` and tests."""
 
     def info(self, text: str) -> None:
-        print(text, flush=True)
+        show(text)
 
     def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
-        print(note or f"{done:g}/{total:g} {unit}", flush=True)
+        show(note or f"{done:g}/{total:g} {unit}")
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Curves are in metrics.jsonl; there is nothing to print."""

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import typer
 
 from gpt1.errors import UserError
+from gpt1.terminal import show
 from pipeline.cli.options import Json
 from pipeline.cli.output import format_table, print_json
 from pipeline.execution.addresses import without_password
@@ -65,7 +66,7 @@ def doctor(
         for one in findings:
             rows.append((one.state, one.name, one.detail))
             rows += [("", "", f"-> {one.fix}")] if one.fix else []
-        print(format_table(rows))
+        show(format_table(rows))
     raise typer.Exit(int(any(finding.state == FAIL for finding in findings)))
 
 

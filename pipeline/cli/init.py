@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from gpt1.errors import UserError
+from gpt1.terminal import show
 
 NAME = "workflow.yaml"
 
@@ -31,7 +32,7 @@ def init(
         raise UserError(
             f"{target}: cannot be written ({error.strerror}); choose another folder"
         ) from error
-    print(
+    show(
         f"Wrote {target}. Next, in that folder:\n  gpt1 run --profile demo     # a small version of"
         " everything, in minutes"
     )

@@ -11,6 +11,7 @@ import typer
 from gpt1.errors import UserError
 from gpt1.format import counted, number, span
 from gpt1.report.dag import Cells, as_svg, boxes, stage_of
+from gpt1.terminal import clean, show
 from gpt1.train.cost_model import DEFAULT_MFU, Device
 from pipeline.cli.options import STAGES, Json, ReadOptions, Stages, flag, run_command
 from pipeline.cli.output import format_table, print_json
@@ -57,19 +58,19 @@ def graph(
     entries = options.plan().entries.values()
     cells = [(entry.cell.id, str(entry.state), entry.cell.needs) for entry in entries]
     if svg is None:
-        print(draw(cells))
+        show(draw(cells))
         return
     seconds: dict[str, float] = {}
     for entry in entries:
         seconds[entry.cell.node] = seconds.get(entry.cell.node, 0.0) + (entry.cost or 0.0)
     notes = {stage: [span(total)] if total else [] for stage, total in seconds.items()}
     try:
-        svg.write_text(as_svg(cells, notes), encoding="utf-8")
+        svg.write_text(clean(as_svg(cells, notes)), encoding="utf-8")
     except OSError as error:
         raise UserError(
             f"--svg {svg}: cannot be written ({error.strerror}); choose another file"
         ) from error
-    print(f"wrote {svg}")
+    show(f"wrote {svg}")
 
 
 def path(
@@ -92,7 +93,7 @@ def path(
         cell: f"{store.where}/{record.stage}/{record.fingerprint}/{record.attempt}"
         for cell, record in records.items()
     }
-    print("\n".join(folders.values() if len(folders) == 1 else map("\t".join, folders.items())))
+    show("\n".join(folders.values() if len(folders) == 1 else map("\t".join, folders.items())))
 
 
 def describe(
@@ -142,7 +143,7 @@ def describe(
         f"{cell}\n{forecast}\nvocabulary: {vocabulary}; corpus: {corpus}"
         for cell, vocabulary, corpus, forecast in rows
     ]
-    print("\n\n".join(texts))
+    show("\n\n".join(texts))
 
 
 def diff(
@@ -194,17 +195,17 @@ def diff(
     if as_json:
         print_json({"before": first, "after": second, "cells": rows})
     elif first is None:
-        print(
+        show(
             f"{second}: no other run in the store has the same stages, so there is nothing to"
             " compare"
         )
     else:
-        print(f"{first} -> {second}")
+        show(f"{first} -> {second}")
         for row in rows:
             if row["how"] != SAME:
-                print(f"{row['cell']}: {row['how']}", *row["changes"], sep="\n    ")
+                show("\n    ".join([f"{row['cell']}: {row['how']}", *row["changes"]]))
         same = [row["cell"] for row in rows if row["how"] == SAME]
-        print(f"same: {', '.join(same) or 'nothing'}")
+        show(f"same: {', '.join(same) or 'nothing'}")
 
 
 def print_plan(plan: Plan, everything: bool = False) -> None:
@@ -215,11 +216,11 @@ def print_plan(plan: Plan, everything: bool = False) -> None:
         if everything or entry.run or entry.notes
     ]
     if rows:
-        print(format_table(rows))
+        show(format_table(rows))
     waiting = plan.to_run
     known = [entry.cost for entry in waiting if entry.cost is not None]
     cost = f"; {len(known)} of them took {span(sum(known))} last time" if known else ""
-    print(
+    show(
         f"{len(waiting)} of {len(plan.entries)} jobs to run{cost}"
         if waiting
         else "everything is up to date, nothing to run"
@@ -255,17 +256,17 @@ def _print_explained(plan: Plan) -> None:
         for need in entry.cell.needs:
             downstream[need] |= {cell, *downstream[cell]}
     for cell, entry in plan.entries.items():
-        print(f"{cell}: {entry.state}")
+        show(f"{cell}: {entry.state}")
         for reason in _reasons(entry):
-            print(f"    why: {reason}")
+            show(f"    why: {reason}")
         if entry.cell.needs:
-            print(f"    needs: {', '.join(entry.cell.needs)}")
+            show(f"    needs: {', '.join(entry.cell.needs)}")
         cost = "unknown" if entry.cost is None else span(entry.cost)
         if after := [plan.entries[name].cost for name in downstream[cell]]:
             unknown = f", {after.count(None)} of them unknown" if None in after else ""
             seconds, jobs = span(sum(filter(None, after))), counted(len(after), "job")
             cost += f" (+{seconds} downstream, {jobs}{unknown})"
-        print(f"    rerun cost: {cost}")
+        show(f"    rerun cost: {cost}")
 
 
 def draw(cells: Cells) -> str:

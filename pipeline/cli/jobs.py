@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from gpt1.errors import UserError
+from gpt1.terminal import show
 from pipeline.cli.options import Json, RunOptions, flag
 from pipeline.cli.output import format_table, print_json
 
@@ -61,7 +62,7 @@ def jobs(address: JobAddress = HERE, as_json: Json = False) -> None:
     for job in found:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime((job["start"] or 0) / 1000))
         rows.append((job["job"], job["status"], when, f"{job['workflow']} {job['profile']}"))
-    print(format_table(rows) if rows else f"no gpt1 jobs at {address}")
+    show(format_table(rows) if rows else f"no gpt1 jobs at {address}")
 
 
 def logs(job: Job, address: JobAddress = HERE) -> None:
@@ -82,9 +83,9 @@ def stop(
     from pipeline.execution import jobs as work
 
     work.stop(address, job)
-    print(f"job {job}: stopping", flush=True)
+    show(f"job {job}: stopping")
     if not detach:
-        print(f"job {job}: {work.wait_for_end(address, job)}")
+        show(f"job {job}: {work.wait_for_end(address, job)}")
 
 
 def _variable(text: str) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpt1.errors import UserError
+from gpt1.terminal import show
 from pipeline.cli.options import Json, ReadOptions
 from pipeline.cli.output import print_json
 from pipeline.planning.last_run import RunArtifacts
@@ -63,7 +64,7 @@ def trace(
     if as_json:
         print_json(rows)
     else:
-        print("\n\n".join(map(_format, rows)))
+        show("\n\n".join(map(_format, rows)))
 
 
 def _trace_offset(options: ReadOptions, shard: str, offset: int) -> dict[str, Any]:

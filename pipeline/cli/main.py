@@ -18,6 +18,7 @@ import typer
 
 from gpt1.errors import UserError
 from gpt1.format import span
+from gpt1.terminal import show
 from pipeline.cli import inspect, jobs, models, streams, tasks
 from pipeline.cli.doctor import doctor
 from pipeline.cli.init import init
@@ -69,7 +70,7 @@ def _print_version(asked: bool) -> None:
         from pipeline.planning.provenance import git_commit
 
         commit = f", commit {found}" if (found := git_commit()) else ""
-        print(f"gpt1 {version('gpt1')}{commit}, Python {platform.python_version()}")
+        show(f"gpt1 {version('gpt1')}{commit}, Python {platform.python_version()}")
         raise typer.Exit
 
 
@@ -146,21 +147,21 @@ def _run(
         observers = (RunProgress(display), log)
         outcome = Executor(plan, name, cluster, observers, shutdown, repair_limit).run()
     except Interrupted:
-        print("gpt1: interrupted; run the same command to resume", file=sys.stderr)
+        show("gpt1: interrupted; run the same command to resume", error=True)
         return INTERRUPTED
     except ClusterLostError as lost:
-        print(f"gpt1: {lost}", file=sys.stderr)
+        show(f"gpt1: {lost}", error=True)
         return FAILED
     finally:
         display.close()
     report = _link_report(plan, {*outcome.ran, *outcome.cached})
     took = time.monotonic() - began
-    print(
+    show(
         f"{len(outcome.ran)} ran, {len(outcome.cached)} cached, {len(outcome.failed)} failed,"
         f" {len(outcome.skipped)} skipped ({span(took)})"
     )
     for cell, error in outcome.failed.items():
-        print(f"{cell}: {error}", file=sys.stderr)
+        show(f"{cell}: {error}", error=True)
     if outcome.status == 0:
         _print_places(plan, report)
     return outcome.status
@@ -183,20 +184,20 @@ def _link_report(plan: Plan, done: Collection[str]) -> str:
 
 def _print_places(plan: Plan, report: str) -> None:
     if report:
-        print(report)
+        show(report)
     server = os.environ.get("MLFLOW_TRACKING_URI")
     here = shlex.join(["gpt1", "ui", *store_words(plan.store)])
-    print(f"browse the runs: {without_password(server) if server else here}")
+    show(f"browse the runs: {without_password(server) if server else here}")
 
 
 def _print_done(plan: Plan) -> None:
     for entry in plan.entries.values():
         for note in entry.notes:
-            print(f"{entry.cell.id}: {note}")
+            show(f"{entry.cell.id}: {note}")
     done = [cell for cell, entry in plan.entries.items() if entry.state is State.DONE]
     report = _link_report(plan, done)
     of_all = f"{len(done)} of {len(plan.entries)} jobs done"
-    print(f"everything is up to date: {of_all}, nothing to run")
+    show(f"everything is up to date: {of_all}, nothing to run")
     _print_places(plan, report)
 
 
@@ -215,9 +216,9 @@ def track_sync(store: StoreOption = "store") -> None:
     """Send MLflow all runs that it does not have completely, such as those of another server."""
     from pipeline.tracking.live_export import sync
 
-    synced = sync(Store.existing(store), info=lambda line: print(f"gpt1: {line}", file=sys.stderr))
+    synced = sync(Store.existing(store), info=lambda line: show(f"gpt1: {line}", error=True))
     missing = "some" if synced.missing is None else synced.missing
-    print(
+    show(
         f"{synced.sent} runs sent, {missing if synced.trouble else 'none'} missing"
         + (f": {synced.trouble}" if synced.trouble else "")
     )
@@ -296,10 +297,10 @@ def main() -> None:
         finally:
             sys.stdout.flush()
     except UserError as error:
-        print(f"gpt1: {error}", file=sys.stderr)
+        show(f"gpt1: {error}", error=True)
         raise SystemExit(INVALID) from None
     except HeldError as error:
-        print(f"gpt1: {error}", file=sys.stderr)
+        show(f"gpt1: {error}", error=True)
         raise SystemExit(HELD) from None
     except OSError as error:
         raise SystemExit(_report(error)) from None
@@ -321,10 +322,10 @@ def _report(error: OSError) -> int:
         streams.discard(sys.stdout)  # which may be what cannot be written
         if error.errno == errno.ENOSPC or not unread:
             what, advice = UNWRITTEN[error.errno]
-            print(f"gpt1: {what}: {error.strerror}; {advice}", file=sys.stderr)
+            show(f"gpt1: {what}: {error.strerror}; {advice}", error=True)
         return FAILED
     known = (errno.ENAMETOOLONG, errno.EACCES, errno.EROFS, errno.ENOSPC)
     if error.errno not in known or error.filename is None:
         raise error
-    print(f"gpt1: {error.filename}: {error.strerror}; use another path", file=sys.stderr)
+    show(f"gpt1: {error.filename}: {error.strerror}; use another path", error=True)
     return INVALID

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from urllib.parse import unquote
 import typer
 
 from gpt1.errors import UserError
+from gpt1.terminal import show, to_json
 from pipeline.cli.options import PROFILES, WORKFLOW_HELP, ReadOptions, flag
 from pipeline.cli.output import new_folder
 from pipeline.planning.last_run import RunArtifacts
@@ -75,7 +75,7 @@ def import_hf(
     folder = find_hf(name)
     _write_import(*read_hf(folder), out)
     if heads := dropped_heads(folder):
-        print(f"skipped the task heads, as a language model has none: {', '.join(heads)}")
+        show(f"skipped the task heads, as a language model has none: {', '.join(heads)}")
 
 
 def export_hf(
@@ -99,7 +99,7 @@ def export_hf(
     model = resolve_model(where, options.artifacts)
     with new_folder(out, f"--out {out}") as folder:
         model.export(folder, license)
-    print(f"{model.name} for {hf_class(model.checkpoint.tuned)}: {out}")
+    show(f"{model.name} for {hf_class(model.checkpoint.tuned)}: {out}")
 
 
 def export_openai(where: Where, out: Out, options: ReadOptions) -> None:
@@ -110,7 +110,7 @@ def export_openai(where: Where, out: Out, options: ReadOptions) -> None:
     model = resolve_model(where, options.artifacts)
     with new_folder(out, f"--out {out}") as folder:
         write_openai(folder, model.checkpoint.model, model.checkpoint.vocabulary)
-    print(f"{model.name} in OpenAI's format: {out}")
+    show(f"{model.name} in OpenAI's format: {out}")
 
 
 def export_mlflow(where: Where, out: Out, options: ReadOptions) -> None:
@@ -134,7 +134,7 @@ def export_mlflow(where: Where, out: Out, options: ReadOptions) -> None:
         write_mlflow_model(folder, exported)
     command = ["mlflow", "models", "serve", "--env-manager", "local", "--model-uri"]
     serving = shlex.join([*command, out.absolute().as_uri()])
-    print(f"{model.name} for MLflow; serve it with: {serving}")
+    show(f"{model.name} for MLflow; serve it with: {serving}")
 
 
 def generate(
@@ -183,11 +183,11 @@ def generate(
         on_token,
     )  # fmt: skip
     if streams:
-        print(flush=True)
+        show()
         return
     for start, text in zip(texts, continuations, strict=True):
-        row = json.dumps({"prompt": start, "text": text}, ensure_ascii=False)
-        print(row if as_json else f"{start} {text}".strip())
+        row = {"prompt": start, "text": text}
+        show(to_json(row) if as_json else f"{start} {text}".strip())
 
 
 def predict(
@@ -241,7 +241,7 @@ def predict(
     for row in answerer.predict(rows):
         shares = " ".join(f"{share:.3f}" for share in row["probabilities"])
         line = f"{row['id']}\t{row['label']}\t{shares}".rstrip()
-        print(json.dumps(row, ensure_ascii=False) if as_json else line)
+        show(to_json(row) if as_json else line)
 
 
 def perplexity(
@@ -279,18 +279,18 @@ def perplexity(
             f"{one.name}\t{one.ids} tokens\tperplexity"
             f" {one.perplexity:.2f}\t{one.bits_per_byte:.3f} bits per byte"
         )
-        print(json.dumps(values, ensure_ascii=False) if as_json else line)
+        show(to_json(values) if as_json else line)
 
 
 def _stream(prompt: str, decode: Callable[[list[int]], str]) -> Callable[[int, int], None]:
     """Print a prompt; returns what prints the rest of the text as it grows."""
     ids: list[int] = []
-    print(f"{prompt} ".lstrip(), end="", flush=True)
+    show(f"{prompt} ".lstrip(), end="")
 
     def on_token(_: int, token: int) -> None:
         printed = decode(ids) if ids else ""
         ids.append(token)
-        print(decode(ids)[len(printed) :], end="", flush=True)
+        show(decode(ids)[len(printed) :], end="")
 
     return on_token
 
@@ -317,7 +317,7 @@ def _write_import(model: GPT, vocabulary: Vocabulary, out: Path) -> None:
     with new_folder(out, f"--out {out}") as folder:
         save_checkpoint(folder, Checkpoint(model, vocabulary))
     config = model.config
-    print(
+    show(
         f"{config.parameters():,} parameters ({config.layers} layers, width {config.width},"
         f" {config.heads} heads, context {config.context}), {vocabulary.size:,} tokens: {out}"
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import typer
 from typer.models import OptionInfo
 
 from gpt1.errors import UserError
+from gpt1.terminal import show
 from pipeline.planning.last_run import RunArtifacts, describe_options, last_run, places
 from pipeline.planning.planner import Plan, Selection, make_plan
 from pipeline.store.base import Store
@@ -100,9 +100,9 @@ class ReadOptions:
             return read(WORKFLOW)
         if last.problem:
             advice = f"using {WORKFLOW}; to choose, give --file, --profile, and --set"
-            print(f"gpt1: the store's last run {last.problem}; {advice}", file=sys.stderr)
+            show(f"gpt1: the store's last run {last.problem}; {advice}", error=True)
             return read(WORKFLOW)
-        print(f"gpt1: using {last} (the store's last run)", file=sys.stderr)
+        show(f"gpt1: using {last} (the store's last run)", error=True)
         return read(last.file or WORKFLOW, last.profile, last.assignments or ())
 
     def plan(self, *stages: str) -> Plan:
@@ -124,7 +124,7 @@ class ReadOptions:
                 f"{store.where}: no run is recorded in this store; start one with `gpt1 run`, or"
                 " give --profile or --set"
             )
-        print(f"gpt1: using {last} (the store's last run)", file=sys.stderr)
+        show(f"gpt1: using {last} (the store's last run)", error=True)
         return RunArtifacts(store, last.cells, f"{last} (the store's last run)")
 
 

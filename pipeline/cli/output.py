@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
@@ -11,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from gpt1.errors import UserError
+from gpt1.terminal import show, to_json
 
 
 def print_json(value: Any) -> None:
     """Print a value for programs, and for people to read, too."""
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+    show(to_json(value, indent=1))
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from gpt1.errors import UserError
+from gpt1.terminal import show
 from pipeline.cli.inspect import done_artifacts
 from pipeline.cli.options import ReadOptions
 from pipeline.cli.output import new_folder
@@ -57,7 +58,7 @@ def pack(
     config, tasks_config, model = (
         shlex.quote(f"{to.name}/{name}") for name in (RUN_FILE, "finetune.json", OUTPUT)
     )
-    print(
+    show(
         f"Packed {chosen.id} into {to}{less}. On the other machine, with this repository on"
         f" PYTHONPATH:\n  torchrun --nproc-per-node=1 -m gpt1.train.pretrain --config {config}\nThe"
         f" model will be in {to.name}/{OUTPUT}; use it with `gpt1 generate {model}` or the stage"
@@ -65,7 +66,7 @@ def pack(
     )
     if jobs:
         names = ", ".join(dict.fromkeys(_task(job) for job in jobs))
-        print(
+        show(
             f"Then run its {len(jobs)} fine-tuning jobs ({names}); the scores will be in "
             f"{to.name}/{OUTPUT}/finetune.jsonl:\n"
             f"  python -m gpt1.tasks.finetune_packed --config {tasks_config}"

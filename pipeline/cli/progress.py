@@ -5,7 +5,6 @@ anywhere else (a log file, CI).
 from __future__ import annotations
 
 import os
-import re
 import sys
 import threading
 import time
@@ -26,15 +25,12 @@ from rich.table import Column
 from rich.text import Text
 
 from gpt1.format import number, span
+from gpt1.terminal import one_line
 from pipeline.execution.observer import Observer, Status
 from pipeline.planning.planner import Entry
 from pipeline.store.record import ArtifactRecord
 
 QUIET = 10.0  # seconds between two progress lines of one cell in a log
-# Escape sequences first, then single control characters.
-CONTROL = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
-)
 
 
 class Display:
@@ -71,7 +67,8 @@ class Display:
             self._print(cell, f"started: {why}", "cyan")
             if self._live:
                 self._drop(cell)
-                self._tasks[cell] = self._live.add_task(clean(cell), total=None, note="", unit="")
+                row = self._live.add_task(one_line(cell), total=None, note="", unit="")
+                self._tasks[cell] = row
 
     def cell_progress(
         self, cell: str, done: float, total: float, unit: str, note: str = ""
@@ -82,7 +79,7 @@ class Display:
                 if cell in self._tasks:
                     self._live.update(
                         self._tasks[cell], completed=done, total=total or None, unit=unit,
-                        note=clean(note),
+                        note=one_line(note),
                     )
                 return
             now, whole = time.monotonic(), total > 0 and done >= total
@@ -139,12 +136,12 @@ class Display:
         with self._lock:
             if self._live:
                 line = Text.assemble(
-                    (stamp, "dim"), count, (clean(cell), "bold"), "  ", (clean(text), style)
+                    (stamp, "dim"), count, (one_line(cell), "bold"), "  ", (one_line(text), style)
                 )
                 self._live.console.print(line, soft_wrap=True)
                 return
             encoding = self._stream.encoding or "utf-8"
-            plain = f"{stamp}{count}{clean(cell)}  {clean(text)}".encode(
+            plain = f"{stamp}{count}{one_line(cell)}  {one_line(text)}".encode(
                 encoding, "replace"
             ).decode(encoding)
             self._stream.write(plain.rstrip() + "\n")
@@ -161,13 +158,6 @@ class _Amount(ProgressColumn):
         if task.total is None:
             return Text("")
         return Text(f"{task.completed:g}/{task.total:g} {task.fields['unit']}", style="cyan")
-
-
-def clean(text: str) -> str:
-    """Text as one line without control characters and escape sequences: some come from files and
-    other programs.
-    """
-    return " ".join(CONTROL.sub("", re.sub(r"\t|\r(?!\n)", " ", text)).splitlines()).strip()
 
 
 class RunProgress(Observer):

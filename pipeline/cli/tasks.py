@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from gpt1.tasks.registry import TASKS, Task, task_named
+from gpt1.terminal import show
 from pipeline.cli.options import Json
 from pipeline.cli.output import format_table, print_json
 
@@ -22,7 +23,7 @@ def list_tasks(as_json: Json = False) -> None:
         print_json([task_facts(task) for task in TASKS.values()])
         return
     heading = ("task", "kind", "metrics", "paper", "train/dev/test", "files")
-    print(format_table([heading, *map(_row, TASKS.values())]))
+    show(format_table([heading, *map(_row, TASKS.values())]))
 
 
 def task_facts(task: Task) -> dict[str, Any]:
@@ -70,8 +71,8 @@ def get_data(
     chosen = [task_named(name) for name in tasks] if tasks else chosen
     for task in chosen:
         if task.hub is None:
-            print(f"{task.name}: not downloaded; {where_to_ask(task)}")
+            show(f"{task.name}: not downloaded; {where_to_ask(task)}")
     for task in chosen:
         if task.hub is not None:
             files = download(task, to)
-            print(f"{task.name}: {len(files)} files in {to / task.hub.repo}")
+            show(f"{task.name}: {len(files)} files in {to / task.hub.repo}")

@@ -13,11 +13,11 @@ import time
 import urllib.request
 from collections.abc import Callable
 from contextlib import closing, suppress
-from functools import partial
 from pathlib import Path
 from typing import IO
 
 from gpt1.errors import UserError
+from gpt1.terminal import show
 from pipeline.store.base import Store
 from pipeline.store.lease import RUNS
 from pipeline.tracking.live_export import sync
@@ -47,7 +47,7 @@ def serve(
     UserError: there is nothing to show, the port is in use, or the server does not come up (with
     the end of what it said).
     """
-    folder, info = store.root, info or partial(print, flush=True)
+    folder, info = store.root, info or show
     _require_free(host, port)
     if store.objects.folders(f"{RUNS}/") and os.access(folder, os.W_OK):
         synced = sync(store, default_uri(folder), FILLING, info, witness=0)

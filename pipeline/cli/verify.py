@@ -13,6 +13,7 @@ import typer
 
 from gpt1.errors import UserError
 from gpt1.format import counted, size
+from gpt1.terminal import show
 from pipeline.cli.options import Json, StoreOption, flag
 from pipeline.cli.output import print_json
 from pipeline.planning.last_run import last_run
@@ -41,16 +42,16 @@ def verify(store: StoreOption = "store", as_json: Json = False) -> None:
         print_json([asdict(one) for one in found])
     else:
         for one in found:
-            print(_line(one))
+            show(_line(one))
         unused = [one for one in found if one.kind == "attempt"]
-        print(
+        show(
             f"{counted(len(wrong), 'problem')} found; {counted(len(unused), 'unused attempt')},"
             f" {size(sum(one.size for one in unused))}"
         )
         if wrong:
-            print("`gpt1 run` makes damaged artifacts again")
+            show("`gpt1 run` makes damaged artifacts again")
         if unused:
-            print("`gpt1 gc` deletes what no one needs")
+            show("`gpt1 gc` deletes what no one needs")
     raise typer.Exit(1 if wrong else 0)
 
 
@@ -75,17 +76,17 @@ def gc(
             except OSError as error:
                 if error.errno != errno.ENOSPC:
                     raise
-                print("gpt1: the disk is full, so other runs cannot be kept out", file=sys.stderr)
+                show("gpt1: the disk is full, so other runs cannot be kept out", error=True)
             found = list(garbage(opened, leases, unfinished, needed))
             for one in found:
-                print(_line(one))
+                show(_line(one))
                 if not dry_run:
                     remove(opened, one)
     finally:
         leases.release()
     kinds = Counter(one.kind for one in found)
     what = ", ".join(counted(number, kind) for kind, number in kinds.items()) or "nothing"
-    print(
+    show(
         f"{'would delete' if dry_run else 'deleted'} {what}, {size(sum(one.size for one in found))}"
     )
 

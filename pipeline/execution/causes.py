@@ -10,6 +10,7 @@ from pathlib import Path
 from ray import exceptions as ray
 
 from gpt1.errors import UserError
+from gpt1.terminal import one_line
 
 CGROUPS = "/sys/fs/cgroup{0}/memory.events", "/sys/fs/cgroup/memory{0}/memory.oom_control"
 """Of both versions of control groups, with a count `oom_kill`."""
@@ -45,9 +46,8 @@ def describe_failure(error: BaseException, ooms: int = 0) -> str:
     since the run began, in the driver's container.
     """
     cause = root_cause(error)
-    lines = str(cause).strip().splitlines() or [type(cause).__name__]
     if isinstance(cause, UserError):
-        return lines[0]
+        return str(cause)
     if isinstance(cause, ray.OutOfMemoryError):
         used = re.search(r"was (\S+) used / (\S+) limit", str(cause))
         share = f" (the node used {used[1]} of {used[2]})" if used else ""
@@ -59,7 +59,8 @@ def describe_failure(error: BaseException, ooms: int = 0) -> str:
         return "its process was killed"
     if isinstance(cause, ray.NodeDiedError | ray.LocalRayletDiedError):
         return "its node of the Ray cluster died or cannot be reached"
-    return f"{type(cause).__name__}: {lines[0]}"
+    first = str(cause).strip().partition("\n")[0]
+    return f"{type(cause).__name__}: {one_line(first or type(cause).__name__)}"
 
 
 def oom_kills() -> int:

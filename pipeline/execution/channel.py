@@ -5,7 +5,6 @@ that cells are given.
 from __future__ import annotations
 
 import math
-import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -17,6 +16,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from gpt1.terminal import show
 from pipeline.store.base import Store
 from pipeline.tracking.events import EventLog, Point
 
@@ -159,7 +159,7 @@ class PrintReporter:
         self.info("started")
 
     def info(self, text: str) -> None:
-        print(f"{self.cell}: {text}", file=sys.stderr)
+        show(f"{self.cell}: {text}", error=True)
 
     def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
         self.info(f"{done:g}/{total:g} {unit} {note}")

@@ -19,9 +19,10 @@ from urllib.parse import urlsplit
 
 from gpt1.errors import UserError
 from gpt1.format import span
+from gpt1.terminal import one_line, show
 from pipeline.execution.addresses import without_password
 from pipeline.execution.exit_status import INTERRUPTED
-from pipeline.execution.ray_access import check_job_server, one_line, warn_of_open
+from pipeline.execution.ray_access import ANSWERED, check_job_server, warn_of_open
 from pipeline.execution.shutdown import CLOSING, SAVING
 from pipeline.planning.last_run import SUBMITTED_FILE
 from pipeline.workflow.user_code import NONE, ROOT, UserCode
@@ -93,7 +94,7 @@ def submit_job(address: str, spec: JobSpec, detach: bool) -> int:
     active = [job for job in same if str(job.status) not in OVER]
     if active:
         job = str(active[0].submission_id)
-        print(f"job {job} at {shown} is the same work and still running", flush=True)
+        show(f"job {job} at {shown} is the same work and still running")
     else:
         # Of two who submit at once the second finds this name taken, and follows.
         job = f"gpt1-{spec.key}-{len(same)}"
@@ -112,7 +113,7 @@ def submit_job(address: str, spec: JobSpec, detach: bool) -> int:
                 client, submission_id=job, entrypoint=shlex.join(command), runtime_env=runtime_env,
                 metadata=metadata,
             )  # fmt: skip
-        print(f"job {job} submitted to {shown}", flush=True)
+        show(f"job {job} submitted to {shown}")
     return 0 if detach else follow(address, job)
 
 
@@ -130,20 +131,20 @@ def follow(address: str, job: str) -> int:
         # Ray's log ends without an error, too, when the cluster closes the connection.
         info = client.get_job_info(job)
     except KeyboardInterrupt:
-        print(
+        show(
             f"the job continues; follow it with `gpt1 logs --address {shown} {job}`, or stop it"
             f" with `gpt1 stop --address {shown} {job}`"
         )
         return INTERRUPTED
     except (RuntimeError, OSError, ClientError) as error:
         why = type(error).__name__  # the text of such an error is a page
-        print(
+        show(
             f"lost the connection to {shown} and job {job} ({why}); run the same command to"
             " follow it again, or to resume from the store"
         )
         return 1
     if not info.status.is_terminal():
-        print(
+        show(
             f"lost the connection to job {job}, which continues; run the same command to follow it"
             " again"
         )
@@ -203,7 +204,8 @@ def connect(address: str) -> Any:
     try:
         return JobSubmissionClient(address)
     except (OSError, RuntimeError) as error:  # such as another version's
-        raise UserError(f"--address {without_password(address)}: {one_line(str(error))}") from None
+        where = f"--address {without_password(address)}"
+        raise UserError(f"{where}: {one_line(error, ANSWERED)}") from None
 
 
 def job_environment(given: Mapping[str, str]) -> dict[str, str]:
@@ -237,7 +239,7 @@ def _list(client: Any, address: str) -> list[Any]:
     except Exception as error:  # whatever Ray's client makes of an answer that is none
         raise UserError(
             f"--address {without_password(address)}: the cluster cannot list its jobs"
-            f" ({one_line(str(error))}); check its head"
+            f" ({one_line(error, ANSWERED)}); check its head"
         ) from None
 
 
@@ -335,4 +337,4 @@ async def _follow(client: Any, job: str) -> None:
 
 async def _print_log(client: Any, job: str) -> None:
     async for text in client.tail_job_logs(job):
-        print(text, end="", flush=True)
+        show(text, end="")

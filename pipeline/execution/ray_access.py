@@ -8,7 +8,6 @@ import os
 import re
 import resource
 import secrets
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -19,11 +18,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gpt1.errors import UserError
+from gpt1.terminal import one_line, show
 from pipeline.execution.addresses import without_password
 from pipeline.execution.ray_auth import GIVE_TOKEN, auth_mode, token_to_send, user_token
 from pipeline.planning.last_run import SUBMITTED_FILE
 
 PATIENCE = 10.0  # seconds for an answer
+ANSWERED = 200  # characters that are shown of one, which may be a page
 LONGEST_SOCKET = 107  # bytes of a Unix socket's path
 FILES = 256  # that Ray's raylet opens on a small machine; with 64 it dies
 PAGES = (
@@ -93,11 +94,8 @@ def check_job_server(address: str) -> bool:
 def warn_of_open(address: str) -> None:
     """Say that a cluster lets everybody in."""
     who = "anyone who can reach its ports can run programs on it"
-    print(
-        f"warning: the Ray cluster at {address} has no authentication: {who}"
-        " (docs/explanation/cluster.md)",
-        file=sys.stderr,
-    )
+    warning = f"warning: the Ray cluster at {address} has no authentication: {who}"
+    show(f"{warning} (docs/explanation/cluster.md)", error=True)
 
 
 def temporary_folder() -> tuple[Path, str]:
@@ -202,7 +200,7 @@ def _asks_for_token(address: str) -> bool:
     from stages._ray_private import has_node_here, resolve_address, warning_if_untested
 
     if warning := warning_if_untested("addresses are not checked before they are used"):
-        print(warning, file=sys.stderr)
+        show(warning, error=True)
         return True
     try:
         place = resolve_address(address)
@@ -247,7 +245,8 @@ def _ask(place: str, token: str | None = None) -> tuple[Any, str]:
             )
         except grpc.RpcError as error:
             call: Any = error
-            return call.code(), one_line(str(call.details()).rpartition("last error: ")[2])
+            why = str(call.details()).rpartition("last error: ")[2]
+            return call.code(), one_line(why, ANSWERED)
     return None, ""
 
 
@@ -265,9 +264,5 @@ def _reason(error: BaseException) -> str:
     """The first error of a chain: "Connection refused", where the last one is a page."""
     while error.__context__ is not None:
         error = error.__context__
-    return one_line(str(error)) or type(error).__name__
+    return one_line(error, ANSWERED) or type(error).__name__
 
-
-def one_line(text: str) -> str:
-    """What may come from a stranger's server, as a line that a terminal can show."""
-    return re.sub(r"[^ -~]+", " ", text).strip()[:200]

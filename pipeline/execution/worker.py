@@ -39,6 +39,7 @@ from stages.contract import (
 )
 
 MOST_NAMED = 5  # damages in one message
+LONGEST_TRACE = 20_000  # characters that are kept of a traceback
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,6 @@ def run_cell(job: Job, reporter: Reporter) -> None:
     except BaseException as error:
         from pipeline.execution.causes import describe_failure  # by which Ray is imported
 
-        text = f"{describe_failure(error)}\n{traceback.format_exc()}"
+        text = f"{describe_failure(error)}\n{traceback.format_exc()[:LONGEST_TRACE]}"
         job.store.fail(context.attempt, text, user=False)
         raise

@@ -4,7 +4,6 @@ a second look is quick.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt1.errors import UserError
+from gpt1.terminal import show
 from gpt1.train.checkpoint import file_sha256
 from pipeline.store.atomic import read_signed, replace_file, sign, to_json
 from pipeline.store.base import UNREADABLE
@@ -33,7 +33,7 @@ class FileHashes:
                 aside = memory.with_name(f"{UNREADABLE}-{memory.name}")
                 memory.replace(aside)
                 said = f"gpt1: {memory} is damaged; it is set aside as {aside.name}"
-                print(said, file=sys.stderr)
+                show(said, error=True)
             else:
                 self._known = found["files"]
 

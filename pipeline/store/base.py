@@ -116,6 +116,8 @@ class Store:
         UserError when it cannot be used.
         """
         text = str(where)
+        if not text:
+            raise UserError("--store '': found an empty name, expected a folder; give its name")
         if text.startswith("s3:/"):
             from pipeline.store.s3 import S3Objects
 

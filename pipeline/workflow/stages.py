@@ -42,7 +42,7 @@ def load_stage(kind: str) -> Stage:
         raise UserError(f"unknown stage {kind!r}; {nearest(kind, stage_kinds())}; {own}")
     module = module_of(kind)
     try:
-        stage = importlib.import_module(module).STAGE
+        stage = getattr(importlib.import_module(module), "STAGE", None)
     except UserError:
         raise
     except (Exception, SystemExit) as error:

@@ -16,6 +16,7 @@ from gpt1.errors import UserError
 KeyPath = tuple[str | int, ...]
 _PATH = re.compile(r"(~|\.{0,2})/|[A-Za-z][A-Za-z0-9+.-]*://")
 _QUOTES = "'\"|>&!"
+DEEPEST, MOST = 50, 100_000  # levels and values of a document: far above what a workflow has
 
 
 _Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as fast
@@ -61,20 +62,7 @@ def load(path: Path) -> Document:
         raise UserError(
             f"{path}: cannot be read as UTF-8 text ({error}); choose another file"
         ) from None
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        document = Document(str(path), None)
-        document.data = _build(loader, node, document, ()) if node is not None else None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise UserError(
-            f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}"
-        ) from None
-    finally:
-        loader.dispose()
-    return document
+    return _parse(text, str(path))
 
 
 def scalar(text: str) -> Any:
@@ -84,13 +72,8 @@ def scalar(text: str) -> Any:
     """
     if _PATH.match(text):
         return text
-    try:
-        value = yaml.load(text, Loader=_Loader)
-        return text.strip() if isinstance(value, str) and text.lstrip()[0] not in _QUOTES else value
-    except yaml.YAMLError as error:
-        raise UserError(
-            f"--set: {text!r} is not valid YAML ({getattr(error, 'problem', error)})"
-        ) from None
+    value = _parse(text, "--set").data
+    return text.strip() if isinstance(value, str) and text.lstrip()[0] not in _QUOTES else value
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -100,6 +83,51 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}? (known: {', '.join(known)})"
     return f"known: {', '.join(known) or 'none'}"
+
+
+def _parse(text: str, name: str) -> Document:
+    document, loader = Document(name, None), _Loader(text)
+    try:
+        _check_size(text, name)
+        node = loader.get_single_node()
+        document.data = _build(loader, node, document, ()) if node is not None else None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise UserError(f"{name}{line}: not valid YAML: {problem}") from None
+    finally:
+        loader.dispose()
+    return document
+
+
+def _check_size(text: str, name: str) -> None:
+    """UserError for what is nested too deeply, or has too many values once each alias is replaced
+    by what it names: PyYAML would end the process, and what nine names of nine mean grows ninefold
+    a line.
+    """
+    open_: list[tuple[str | None, int]] = [(None, 0)]  # anchor, and values so far
+    sizes: dict[str, int] = {}
+    for event in yaml.parse(text, _Loader):
+        anchor, size = getattr(event, "anchor", None), 0
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_.append((anchor, 1))
+            sizes |= {anchor: MOST + 1} if anchor else {}  # inside of itself, it has no end
+        elif isinstance(event, yaml.AliasEvent):
+            size = sizes.get(str(anchor), 0)
+        elif isinstance(event, yaml.ScalarEvent | yaml.CollectionEndEvent):
+            anchor, size = (anchor, 1) if isinstance(event, yaml.ScalarEvent) else open_.pop()
+            sizes |= {anchor: size} if anchor else {}
+        open_[-1] = open_[-1][0], open_[-1][1] + size
+        if len(open_) > DEEPEST or open_[-1][1] > MOST:
+            mark: Any = event.start_mark
+            where = f"{name}:{mark.line + 1}"
+            if len(open_) > DEEPEST:
+                raise UserError(f"{where}: found more than {DEEPEST} levels; write fewer")
+            raise UserError(
+                f"{where}: found more than {MOST:,} values, as each alias counts as all that it"
+                " repeats; write fewer"
+            )
 
 
 def _build(loader: _Loader, node: yaml.Node, document: Document, path: KeyPath) -> Any:
@@ -121,4 +149,8 @@ def _build(loader: _Loader, node: yaml.Node, document: Document, path: KeyPath) 
         return [
             _build(loader, item, document, (*path, index)) for index, item in enumerate(node.value)
         ]
-    return loader.construct_object(node, deep=True)
+    try:
+        return loader.construct_object(node, deep=True)
+    except (ValueError, OverflowError) as error:
+        where, value = f"{document.name}:{node.start_mark.line + 1}", node.value[:40]
+        raise UserError(f"{where}: {value!r} cannot be read ({error}); put it in quotes") from None

@@ -16,6 +16,12 @@ TOTAL = f"  total:\n    {USES}total\n    {NEEDS}"
 TRIPLED = "  tripled:\n    stages:\n      total"
 
 
+def nines(form: str) -> str:
+    """Six lines, each nine times the one before."""
+    names = [form % ", ".join([f"*x{n - 1}"] * 9) for n in range(1, 7)]
+    return "\n".join(["x0: &x0 {k: 1}", *(f"x{n}: &x{n} {a}" for n, a in enumerate(names, 1))])
+
+
 def write(folder: Path, text: str) -> Path:
     file = folder / "workflow.yaml"
     file.write_text(text)
@@ -56,6 +62,17 @@ def test_set_changes_one_setting_and_takes_scientific_notation() -> None:
     ("stages:\n  numbers", "stages: [\n  numbers", r"not valid YAML"),
     ("add: 1", "add: many", r"stages.numbers.with.add: .*valid integer.*found 'many'"),
     (TRIPLED, f"{TRIPLED}s", r"unknown stage 'totals'; did you"),
+    ("name: toy", "name: a\0b", "not valid YAML: unacceptable character #x0000: [^\n]*$"),
+    ("name: toy", "name: a\x1b[31mb", "not valid YAML: unacceptable character #x001b"),
+    ("name: toy", f"name: {'[' * 100_000}", ":1: found more than 50 levels"),
+    ("name: toy", f"name: {'[' * 60}{']' * 60}", ":1: found more than 50 levels"),
+    ("name: toy", f"name: {'9' * 5000}", r":1: '9{40}' cannot be read .*5000 digits"),
+    ("name: toy", "name: 2024-99-99", ":1: '2024-99-99' cannot be read .month must be"),
+    ("name: toy", "name: !!int a", ":1: 'a' cannot be read .*; put it in quotes"),
+    ("name: toy", nines("[%s]"), ":6: found more than 100,000 values"),
+    ("name: toy", nines("{<<: [%s]}"), ":6: found more than 100,000 values"),
+    ("name: toy", "name: &a [*a]", ":1: found more than 100,000 values"),
+    (f"{USES}total", "uses: os.path", r"stage 'os.path': its STAGE is None; expected an instance"),
 ])  # fmt: skip
 def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
     text = TOY.read_text()
