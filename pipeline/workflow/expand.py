@@ -8,9 +8,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from gpt1.errors import UserError
 from pipeline.workflow.schema import StageSpec, debug_keys, flatten_debug, parse
 from pipeline.workflow.stages import kinds_of, load_stage
 from pipeline.workflow.user_code import NONE, UserCode
@@ -55,9 +54,6 @@ class Workflow:
     """Those of `--set`."""
     user_code: UserCode = NONE
 
-    def node_cells(self, node: str) -> list[Cell]:
-        return [cell for cell in self.cells.values() if cell.node == node]
-
     @property
     def nodes(self) -> list[str]:
         return list(dict.fromkeys(cell.node for cell in self.cells.values()))
@@ -68,21 +64,16 @@ def ordered(document: Document, specs: Mapping[str, StageSpec]) -> list[str]:
     order: list[str] = []
 
     def visit(node: str, trail: tuple[str, ...]) -> None:
+        path = ("stages", node, "needs")
         if node in trail:
             cycle = " -> ".join([*trail[trail.index(node) :], node])
-            raise UserError(
-                f"{document.where(('stages', node, 'needs'))}: cycle in `needs:`: {cycle};"
-                " remove one of these needs"
-            )
+            raise document.error(path, f"cycle in `needs:`: {cycle}; remove one of these needs")
         if node in order:
             return
         for need in specs[node].needs:
             if need not in specs:
-                path = ("stages", node, "needs")
-                raise UserError(
-                    f"{document.where(path)}: stage {node!r} needs unknown stage {need!r};"
-                    f" {nearest(need, specs)}"
-                )
+                problem = f"stage {node!r} needs unknown stage {need!r}; {nearest(need, specs)}"
+                raise document.error(path, problem)
             visit(need, (*trail, node))
         order.append(node)
 
@@ -97,45 +88,28 @@ def expand(
     cells: dict[str, Cell] = {}
     of_node: dict[str, list[Cell]] = {}
     for node in order:
-        spec = specs[node]
+        spec, path = specs[node], ("stages", node)
         kind = spec.uses or node
-        try:
+        with document.blame((*path, "uses") if spec.uses else path):
             stage = load_stage(kind)
-        except UserError as error:
-            path = ("stages", node, "uses") if spec.uses else ("stages", node)
-            raise UserError(f"{document.where(path)}: {error}") from None
         _check_needs(document, node, stage, specs)
         if spec.resources.min_workers is not None and not stage.gang_scheduled:
-            where = document.where(("stages", node, "resources"))
-            raise UserError(
-                f"{where}: {node}: min_workers is only for stages that train on several ranks;"
-                " remove it"
-            )
+            problem = "min_workers is only for stages that train on several ranks; remove it"
+            raise document.error((*path, "resources"), f"{node}: {problem}")
         combinations = _combinations(document, node, spec)
         completed = stage.complete(_settings(document, node, stage, spec, combinations))
         offered = _offered(stage, [cell for need in spec.needs for cell in of_node[need]])
         resources = Resources(**spec.resources.model_dump())
         of_node[node] = []
         for axes, settings in zip(combinations, completed, strict=True):
-            cell_id = (
-                node
-                if not axes
-                else f"{node}[{','.join(f'{key}={value}' for key, value in axes.items())}]"
-            )
+            named = ",".join(f"{key}={value}" for key, value in axes.items())
+            cell_id = f"{node}[{named}]" if axes else node
             inputs = _inputs(stage, settings, offered)
             upstream = {kind_: [one.settings for one in found] for kind_, found in inputs.items()}
-            try:
+            with document.blame((*path, "with"), f"{cell_id}: "):
                 stage.check(settings, upstream)
-            except UserError as error:
-                raise UserError(
-                    f"{document.where(('stages', node, 'with'))}: {cell_id}: {error}"
-                ) from None
-            try:
+            with document.blame((*path, "resources"), f"{cell_id}: "):
                 stage.check_resources(settings, resources)
-            except UserError as error:
-                raise UserError(
-                    f"{document.where(('stages', node, 'resources'))}: {cell_id}: {error}"
-                ) from None
             ids = {kind_: tuple(one.id for one in found) for kind_, found in inputs.items()}
             cells[cell_id] = Cell(
                 cell_id, node, kind, stage, settings, resources, spec.retries, spec.timeout,
@@ -148,21 +122,19 @@ def expand(
 def _check_needs(
     document: Document, node: str, stage: Stage, specs: Mapping[str, StageSpec]
 ) -> None:
-    where = document.where(("stages", node, "needs"))
+    path = ("stages", node, "needs")
     given = [kinds_of(specs[need].uses or need) for need in specs[node].needs]
     for kind in stage.requires:
         if not any(kind in kinds for kinds in given):
-            raise UserError(
-                f"{where}: stage {node!r} requires a stage that uses {kind!r}; add one to `needs:`"
-            )
+            found = f"stage {node!r} requires a stage that uses {kind!r}"
+            raise document.error(path, f"{found}; add one to `needs:`")
     if "*" in stage.optional_inputs:
         return
     for kinds, need in zip(given, specs[node].needs, strict=True):
         if not set(kinds) & {*stage.requires, *stage.optional_inputs}:
             takes = ", ".join((*stage.requires, *stage.optional_inputs)) or "nothing"
-            raise UserError(
-                f"{where}: stage {node!r} does not take {need!r} as input; it takes: {takes}"
-            )
+            found = f"stage {node!r} does not take {need!r} as input"
+            raise document.error(path, f"{found}; it takes: {takes}")
 
 
 def _combinations(document: Document, node: str, spec: StageSpec) -> list[dict[str, Any]]:
@@ -172,11 +144,7 @@ def _combinations(document: Document, node: str, spec: StageSpec) -> list[dict[s
     The axes of each are in the order of the matrix, in whatever order a further one names them.
     """
     found: dict[str, dict[str, Any]] = {}
-    matrices = [
-        (("matrix",), spec.matrix),
-        *((("include", number), one) for number, one in enumerate(spec.include)),
-    ]
-    for name, matrix in matrices:
+    for name, matrix in spec.matrices:
         _check_axes(document, node, spec, ("stages", node, *name), matrix)
         for values in itertools.product(*matrix.values()):
             value_of = dict(zip(matrix, values, strict=True))
@@ -190,21 +158,20 @@ def _check_axes(
     matrix: Mapping[str, Sequence[Any]],
 ) -> None:
     for axis, values in matrix.items():
-        where, name = document.where((*path, axis)), ".".join(map(str, (*path, axis)))
+        problem, name = "", ".".join(map(str, (*path, axis)))
         if not values:
-            raise UserError(f"{where}: {name}: a matrix axis needs at least one value; add one")
-        if len({repr(value) for value in values}) < len(values):
-            raise UserError(f"{where}: {name}: a value appears twice in {list(values)}; keep one")
-        if axis in spec.with_:
-            raise UserError(
-                f"{where}: stages.{node}: {axis!r} is both in `with:` and in `{path[2]}:`;"
-                " keep one"
-            )
+            problem = f"{name}: a matrix axis needs at least one value; add one"
+        elif len({repr(value) for value in values}) < len(values):
+            problem = f"{name}: a value appears twice in {list(values)}; keep one"
+        elif axis in spec.with_:
+            problem = f"stages.{node}: {axis!r} is both in `with:` and in `{path[2]}:`; keep one"
+        if problem:
+            raise document.error((*path, axis), problem)
     if path[2] == "include" and set(matrix) != set(spec.matrix):
-        raise UserError(
-            f"{document.where(path)}: {'.'.join(map(str, path))}: found axes"
-            f" {', '.join(matrix) or 'none'}, expected those of `matrix:`,"
-            f" {', '.join(spec.matrix) or 'none'}; put a setting that all jobs share in `with:`"
+        found, expected = (", ".join(axes) or "none" for axes in (matrix, spec.matrix))
+        raise document.error(
+            path, f"{'.'.join(map(str, path))}: found axes {found}, expected those of `matrix:`,"
+            f" {expected}; put a setting that all jobs share in `with:`",
         )
 
 
@@ -215,20 +182,17 @@ def _settings(
     """The settings of each combination."""
     path, model = ("stages", node, "with"), stage.settings_model
     for axis in combinations[0]:  # all have the same
-        where = document.where(("stages", node, "matrix", axis))
+        place = ("stages", node, "matrix", axis)
         if axis in debug_keys(model):
-            raise UserError(
-                f"{where}: stages.{node}.matrix.{axis}: found a debug setting, expected a setting"
-                f" of `with:`; give it one value, --set {node}.debug.{axis}=VALUE"
+            raise document.error(
+                place, f"{'.'.join(place)}: found a debug setting, expected a setting of `with:`;"
+                f" give it one value, --set {node}.debug.{axis}=VALUE",
             )
         if axis not in model.model_fields:
-            raise UserError(
-                f"{where}: unknown setting {axis!r}; {nearest(axis, model.model_fields)}"
-            )
+            known = nearest(axis, model.model_fields)
+            raise document.error(place, f"unknown setting {axis!r}; {known}")
     values = flatten_debug(document, model, spec.with_, path)
-    return [
-        cast(Settings, parse(document, model, {**values, **axes}, path)) for axes in combinations
-    ]
+    return [parse(document, model, {**values, **axes}, path) for axes in combinations]
 
 
 def _offered(stage: Stage, upstream: Sequence[Cell]) -> dict[str, list[Cell]]:

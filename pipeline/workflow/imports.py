@@ -13,24 +13,15 @@ from gpt1.errors import UserError
 
 def is_dotted(name: object) -> bool:
     """Whether `name` is that of a module in a package."""
-    return (
-        isinstance(name, str)
-        and "." in name
-        and all(part.isidentifier() for part in name.split("."))
-    )
+    parts = name.split(".") if isinstance(name, str) else []
+    return len(parts) > 1 and all(map(str.isidentifier, parts))
 
 
 def module_file(folder: Path, module: str) -> Path | None:
     """The file of `module` below `folder`; None where there is none."""
     path = folder.joinpath(*module.split("."))
-    return next(
-        (
-            file
-            for file in (path / "__init__.py", path.with_name(f"{path.name}.py"))
-            if file.is_file()
-        ),
-        None,
-    )
+    files = path / "__init__.py", path.with_name(f"{path.name}.py")
+    return next((file for file in files if file.is_file()), None)
 
 
 def closure(modules: Iterable[str], find: Callable[[str], Path | None]) -> dict[str, Path]:
@@ -63,11 +54,9 @@ def imported_by(file: Path, module: str) -> frozenset[str]:
         tree = ast.parse(file.read_bytes(), filename=str(file))
         nodes = list(_imports(tree))
     except (SyntaxError, ValueError) as error:
-        line = getattr(error, "lineno", None)
-        raise UserError(
-            f"{file}{f':{line}' if line else ''}: not valid Python ({getattr(error, 'msg', error)})"
-            "; fix it"
-        ) from None
+        line, problem = getattr(error, "lineno", None), getattr(error, "msg", error)
+        where = f"{file}:{line}" if line else str(file)
+        raise UserError(f"{where}: not valid Python ({problem}); fix it") from None
     except (RecursionError, MemoryError):
         raise UserError(
             f"{file}: nested too deeply to parse; split its longest expression or `elif` chain"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from gpt1.errors import UserError
 from pipeline.workflow.expand import Workflow, expand, ordered
@@ -16,6 +16,8 @@ from pipeline.workflow.imports import is_dotted
 from pipeline.workflow.schema import SPEC_KEYS, ProfileSpec, StageSpec, parse
 from pipeline.workflow.user_code import find_user_code, install
 from pipeline.workflow.yaml_source import Document, KeyPath, load, nearest, scalar
+
+KEYS = {"name", "stages", "profiles"}
 
 
 def read(file: Path, profile: str | None = None, assignments: Sequence[str] = ()) -> Workflow:
@@ -27,19 +29,18 @@ def read(file: Path, profile: str | None = None, assignments: Sequence[str] = ()
     document = load(file)
     data = document.data
     if not isinstance(data, dict):
-        raise UserError(
-            f"{file}: expected the keys name, stages, and profiles; found {type(data).__name__}"
-        )
-    _known_keys(document, data, {"name", "stages", "profiles"}, ())
+        found = type(data).__name__
+        raise UserError(f"{file}: expected the keys name, stages, and profiles; found {found}")
+    for key in data:
+        if key not in KEYS:
+            raise document.error((key,), f"unknown key {key!r}; {nearest(key, KEYS)}")
     stages = data.get("stages")
     if not isinstance(stages, dict) or not stages:
-        raise UserError(f"{document.where(('stages',))}: `stages:` must name at least one stage")
+        raise document.error(("stages",), "`stages:` must name at least one stage")
     for node, spec in stages.items():
         if not isinstance(spec, dict | None):
-            where = document.where(("stages", node))
-            raise UserError(
-                f"{where}: stage {node!r}: expected keys such as needs and with, found {spec!r}"
-            )
+            problem = f"stage {node!r}: expected keys such as needs and with, found {spec!r}"
+            raise document.error(("stages", node), problem)
     merged = {node: dict(spec or {}) for node, spec in stages.items()}
     _overlay_profile(document, merged, data.get("profiles") or {}, profile)
     for assignment in assignments:
@@ -56,50 +57,31 @@ def _modules(document: Document, specs: Mapping[str, StageSpec]) -> dict[str, st
     """The modules that stages and tasks are named by, which have a dot in their names -> where."""
     found: dict[str, str] = {}
     for node, spec in specs.items():
-        named: list[tuple[KeyPath, Any]] = [
-            (("uses",), spec.uses),
-            (("with", "task"), spec.with_.get("task")),
-        ]
-        matrices = [
-            (("matrix",), spec.matrix),
-            *((("include", number), one) for number, one in enumerate(spec.include)),
-        ]
-        named += [
-            ((*path, "task"), task) for path, matrix in matrices for task in matrix.get("task", ())
-        ]
+        named: list[tuple[KeyPath, Any]] = [(("uses",), spec.uses)]
+        named.append((("with", "task"), spec.with_.get("task")))
+        for path, matrix in spec.matrices:
+            named += [((*path, "task"), task) for task in matrix.get("task", ())]
         for path, name in named:
             if is_dotted(name):
                 found.setdefault(name, document.where(("stages", node, *path)))
     return found
 
 
-def _known_keys(
-    document: Document, data: Mapping[str, Any], known: set[str], path: KeyPath
-) -> None:
-    for key in data:
-        if key not in known:
-            raise UserError(
-                f"{document.where((*path, key))}: unknown key {key!r}; {nearest(key, known)}"
-            )
-
-
 def _overlay_profile(
     document: Document, merged: dict[str, dict[str, Any]], profiles: Any, profile: str | None
 ) -> None:
     if not isinstance(profiles, dict):
-        raise UserError(f"{document.where(('profiles',))}: `profiles:` must map names to profiles")
+        raise document.error(("profiles",), "`profiles:` must map names to profiles")
     for name, raw in profiles.items():
         parsed = parse(document, ProfileSpec, raw or {}, ("profiles", name))
         for node in parsed.stages:
             if node not in merged:
-                where = document.where(("profiles", name, "stages", node))
-                raise UserError(f"{where}: unknown stage {node!r}; {nearest(node, merged)}")
+                problem = f"unknown stage {node!r}; {nearest(node, merged)}"
+                raise document.error(("profiles", name, "stages", node), problem)
     if profile is None:
         return
     if profile not in profiles:
-        raise UserError(
-            f"{document.name}: unknown profile {profile!r}; {nearest(profile, profiles)}"
-        )
+        raise document.error((), f"unknown profile {profile!r}; {nearest(profile, profiles)}")
     for node, overlay in ((profiles[profile] or {}).get("stages") or {}).items():
         _merge(merged[node], overlay or {})
         _adopt_lines(document, ("profiles", profile, "stages", node), ("stages", node))
@@ -124,12 +106,11 @@ def _adopt_lines(document: Document, source: KeyPath, target: KeyPath) -> None:
 def _assign(document: Document, merged: dict[str, dict[str, Any]], assignment: str) -> None:
     target, equals, text = assignment.partition("=")
     node, _, key = target.strip().partition(".")
-    if not equals or not key:
-        raise UserError(
-            f"--set {assignment!r}: expected stage.key=value, such as pretrain.lr=1e-3"
-        )
-    if node not in merged:
-        raise UserError(f"--set {assignment!r}: unknown stage {node!r}; {nearest(node, merged)}")
+    problem = "expected stage.key=value, such as pretrain.lr=1e-3"
+    if equals and key:
+        problem = "" if node in merged else f"unknown stage {node!r}; {nearest(node, merged)}"
+    if problem:
+        raise UserError(f"--set {assignment!r}: {problem}")
     keys = key.split(".")
     if keys[0] not in SPEC_KEYS:
         keys = ["with", *keys]
@@ -141,21 +122,17 @@ def _assign(document: Document, merged: dict[str, dict[str, Any]], assignment: s
     place[keys[-1]] = scalar(text)
     if keys[0] == "with":
         _drop_axis(merged[node], keys[1])
-    path: KeyPath = ("stages", node)
-    for step in keys:
-        path = (*path, step)
-        document.lines.pop(path, None)
+    for end in range(1, len(keys) + 1):
+        document.lines.pop(("stages", node, *keys[:end]), None)
 
 
 def _drop_axis(raw: dict[str, Any], setting: str) -> None:
     """A setting that the command gives one value is no axis any more."""
 
     def without(matrix: Any) -> Any:
-        return (
-            {axis: values for axis, values in matrix.items() if axis != setting}
-            if isinstance(matrix, dict)
-            else matrix
-        )
+        if not isinstance(matrix, dict):
+            return matrix
+        return {axis: values for axis, values in matrix.items() if axis != setting}
 
     raw |= {"matrix": without(raw.get("matrix"))}
     if isinstance(raw.get("include"), list):
@@ -166,9 +143,8 @@ def _stage_spec(document: Document, node: str, raw: dict[str, Any]) -> StageSpec
     if isinstance(raw.get("needs"), str):
         raw = {**raw, "needs": [raw["needs"]]}
     if not re.fullmatch(r"[a-z][a-z0-9_]*", node):
-        raise UserError(
-            f"{document.where(('stages', node))}: stage name {node!r}: use lowercase letters,"
-            " digits, and _"
-        )
+        problem = f"stage name {node!r}: use lowercase letters, digits, and _"
+        raise document.error(("stages", node), problem)
     cleaned = {key: value for key, value in raw.items() if value is not None}
-    return cast(StageSpec, parse(document, StageSpec, cleaned, ("stages", node)))
+    spec: StageSpec = parse(document, StageSpec, cleaned, ("stages", node))
+    return spec

@@ -44,20 +44,15 @@ class ResourceSpec(_Strict):
         0, ge=0, description="GPUs per process; a fraction lets small jobs share one."
     )
     min_workers: int | None = Field(
-        None,
-        ge=1,
-        description=(
-            "Smallest number of ranks to start or continue training with while nodes are missing."
-        ),
+        None, ge=1, description="Smallest number of ranks to start or continue training with while"
+        " nodes are missing.",
     )
 
     @model_validator(mode="after")
     def _some_of_all(self) -> ResourceSpec:
         if self.min_workers is not None and self.min_workers > (self.workers or 1):
-            raise ValueError(
-                f"min_workers {self.min_workers} is more than workers {self.workers or 1}; lower"
-                " it, or raise workers"
-            )
+            found = f"min_workers {self.min_workers} is more than workers {self.workers or 1}"
+            raise ValueError(f"{found}; lower it, or raise workers")
         return self
 
 
@@ -65,10 +60,8 @@ class StageSpec(_Strict):
     """One entry under `stages:`."""
 
     uses: str = Field(
-        "",
-        description=(
-            "A file of stages/, or your own module (my.stage); default: the entry's name."
-        ),
+        "", description="A file of stages/, or your own module (my.stage); default: the entry's"
+        " name.",
     )
     needs: tuple[str, ...] = Field((), description="Stages whose output it reads.")
     with_: dict[str, Any] = Field(
@@ -81,8 +74,7 @@ class StageSpec(_Strict):
         (), description="Additional matrices, whose combinations are added to `matrix`."
     )
     resources: ResourceSpec = Field(
-        default_factory=lambda: ResourceSpec.model_validate({}),
-        description="Resources of the stage.",
+        ResourceSpec.model_validate({}), description="Resources of the stage."
     )
     retries: int = Field(0, ge=0, le=100, description="How often to retry a failed job.")
     timeout: Duration | None = Field(
@@ -91,6 +83,12 @@ class StageSpec(_Strict):
     wait: Duration | None = Field(
         None, description="How long to wait for resources the cluster does not have yet."
     )
+
+    @property
+    def matrices(self) -> list[tuple[KeyPath, dict[str, tuple[Any, ...]]]]:
+        """Each matrix, and where it is in the entry."""
+        more = [(("include", number), one) for number, one in enumerate(self.include)]
+        return [(("matrix",), self.matrix), *more]
 
 
 class ProfileSpec(_Strict):
@@ -129,26 +127,23 @@ def flatten_debug(
     stage, name = path[1], ".".join(map(str, path))
     for key in sorted(keys & values.keys()):
         shown = _yaml(values[key])
-        raise UserError(
-            f"{document.where((*path, key))}: {name}.{key}: found directly under `with:`, expected"
-            f" under `debug:`; write `debug: {{{key}: {shown}}}`, or --set"
-            f" {stage}.{DEBUG}.{key}={shown}"
+        raise document.error(
+            (*path, key), f"{name}.{key}: found directly under `with:`, expected under `debug:`;"
+            f" write `debug: {{{key}: {shown}}}`, or --set {stage}.{DEBUG}.{key}={shown}",
         )
     flat, inner = dict(values), (*path, DEBUG)
     nested = flat.pop(DEBUG, None) or {}
     if not isinstance(nested, dict):
-        raise UserError(
-            f"{document.where(inner)}: {name}.{DEBUG}: expected settings such as"
-            f" `{{{min(keys)}: …}}`, found {nested!r}"
-        )
+        such = f"{{{min(keys)}: …}}"
+        problem = f"{name}.{DEBUG}: expected settings such as `{such}`, found {nested!r}"
+        raise document.error(inner, problem)
     for key in sorted(nested.keys() - keys):
-        where, shown = document.where((*inner, key)), _yaml(nested[key])
+        shown, problem = _yaml(nested[key]), f"unknown key '{name}.{DEBUG}.{key}'"
         if key in model.model_fields:
-            raise UserError(
-                f"{where}: {name}.{DEBUG}.{key}: found under `debug:`, expected directly under"
-                f" `with:`; write `{key}: {shown}`, or --set {stage}.{key}={shown}"
-            )
-        raise UserError(f"{where}: unknown key '{name}.{DEBUG}.{key}'; {nearest(key, keys)}")
+            problem = f"{name}.{DEBUG}.{key}: found under `debug:`, expected directly under `with:`"
+            advice = f"write `{key}: {shown}`, or --set {stage}.{key}={shown}"
+            raise document.error((*inner, key), f"{problem}; {advice}")
+        raise document.error((*inner, key), f"{problem}; {nearest(key, keys)}")
     return {**flat, **nested}
 
 
@@ -160,12 +155,12 @@ def parse(document: Document, model: type[BaseModel], data: Any, path: KeyPath) 
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise UserError(_first_error(document, model, error, path)) from None
+        raise _first_error(document, model, error, path) from None
 
 
 def _first_error(
     document: Document, model: type[BaseModel], error: ValidationError, path: KeyPath
-) -> str:
+) -> UserError:
     """One line for the first thing pydantic refused: where, which key, what was found, what was
     expected.
     """
@@ -178,13 +173,11 @@ def _first_error(
             info.alias or (f"{DEBUG}.{field_name}" if field_name in debug else field_name)
             for field_name, info in _model_at(model, problem["loc"][:-1]).model_fields.items()
         }
-        return (
-            f"{document.where(where)}: unknown key {name!r};"
-            f" {nearest(str(problem['loc'][-1]), known)}"
-        )
+        advice = nearest(str(problem["loc"][-1]), known)
+        return document.error(where, f"unknown key {name!r}; {advice}")
     message = problem["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(problem["input"], dict) else f", found {problem['input']!r}"
-    return f"{document.where(where)}: {name}: {message}{shown}"
+    return document.error(where, f"{name}: {message}{shown}")
 
 
 def _model_at(model: type[BaseModel], path: Sequence[str | int]) -> type[BaseModel]:

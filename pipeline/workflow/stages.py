@@ -50,17 +50,11 @@ def load_stage(kind: str) -> Stage:
             raise
         if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
             path = f"{module.replace('.', '/')}.py"
-            raise UserError(
-                f"unknown stage {kind!r}: no file {path} next to the workflow, and no installed"
-                " module"
-            ) from None
-        raise UserError(
-            f"stage {kind!r} cannot be imported ({type(error).__name__}:"
-            f" {' '.join(str(error).split())})"
-        ) from error
+            missing = f"no file {path} next to the workflow, and no installed module"
+            raise UserError(f"unknown stage {kind!r}: {missing}") from None
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError(f"stage {kind!r} cannot be imported ({why})") from error
     if not isinstance(stage, Stage):
-        raise UserError(
-            f"stage {kind!r}: its STAGE is {stage!r}; expected an instance of a subclass of"
-            " stages.contract.Stage"
-        )
+        expected = "an instance of a subclass of stages.contract.Stage"
+        raise UserError(f"stage {kind!r}: its STAGE is {stage!r}; expected {expected}")
     return stage

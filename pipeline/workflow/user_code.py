@@ -48,13 +48,12 @@ class UserCode:
         """The files and folders of `folder` that the modules are in, which is what another
         machine needs.
         """
-        tops = {
-            place.partition("/")[0] or name: module_file(self.folder / place, name)
-            for name, place in self.places
-        }
-        return sorted(
-            file.name if file and file.parent == self.folder else top for top, file in tops.items()
-        )
+        found = set()
+        for name, place in self.places:
+            file = module_file(self.folder / place, name)
+            is_here = file is not None and file.parent == self.folder
+            found.add(file.name if file and is_here else place.partition("/")[0] or name)
+        return sorted(found)
 
     def file(self, module: str) -> Path | None:
         """The file of a module of the user's; None for any other."""
@@ -68,10 +67,8 @@ class UserCode:
         if not self.places:
             return {}
         value = json.dumps({"folder": folder or str(self.folder), "places": self.places})
-        return {
-            "env_vars": {VARIABLE: value},
-            "worker_process_setup_hook": f"{__name__}.install_in_worker",
-        }
+        hook = f"{__name__}.{install_in_worker.__name__}"
+        return {"env_vars": {VARIABLE: value}, "worker_process_setup_hook": hook}
 
 
 NONE = UserCode(Path())
@@ -87,11 +84,9 @@ class _Finder(MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         place = dict(self.code.places).get(fullname) if path is None else None
-        return (
-            None
-            if place is None
-            else PathFinder.find_spec(fullname, [str(self.code.folder / place)], target)
-        )
+        if place is None:
+            return None
+        return PathFinder.find_spec(fullname, [str(self.code.folder / place)], target)
 
 
 _finder = _Finder()
@@ -105,9 +100,8 @@ def installed() -> UserCode:
 def install(code: UserCode) -> None:
     """Let this process import `code`, in place of that of another workflow."""
     if code != _finder.code:
-        for name in [
-            name for name in sys.modules if name.partition(".")[0] in dict(_finder.code.places)
-        ]:
+        theirs = dict(_finder.code.places)
+        for name in [name for name in sys.modules if name.partition(".")[0] in theirs]:
             del sys.modules[name]
     _finder.code = code
     if _finder not in sys.meta_path:
@@ -140,10 +134,8 @@ def find_user_code(workflow: Path, modules: Mapping[str, str]) -> UserCode:
     if (code := code_from_environment()) is not None:
         for name, place in code.places:
             if other := _elsewhere(name, code.folder / place):
-                raise UserError(
-                    f"{name!r} was sent with this job, but is also {other} on"
-                    f" {os.uname().nodename}; rename yours"
-                )
+                both = f"was sent with this job, but is also {other} on {os.uname().nodename}"
+                raise UserError(f"{name!r} {both}; rename yours")
         return code
     folder, other_end = workflow.parent.resolve(), workflow.resolve().parent
     if not any(module_file(folder, module) for module in modules):
@@ -154,12 +146,9 @@ def find_user_code(workflow: Path, modules: Mapping[str, str]) -> UserCode:
         file = module_file(folder, module)
         if file is None:
             continue  # of an installed package, or not there at all
-        other = _elsewhere(top, folder)
-        if other is not None:
-            raise UserError(
-                f"{where}: {module!r} is {file}, but {top!r} is also {other}; rename the folder"
-                f" {folder / top}"
-            )
+        if other := _elsewhere(top, folder):
+            both = f"{module!r} is {file}, but {top!r} is also {other}"
+            raise UserError(f"{where}: {both}; rename the folder {folder / top}")
         if top not in PROJECT:
             places[top] = ""
     while True:
@@ -185,10 +174,8 @@ def _helpers(code: UserCode, modules: Iterable[str]) -> dict[str, str]:
             first = {**found, **places}.setdefault(name, place)
             if first != place:
                 both = " or ".join(str(code.folder / one / name) for one in (first, place))
-                raise UserError(
-                    f"{file}: `import {name}` could mean {both}; import it with its folder's name,"
-                    f" {place}.{name}"
-                )
+                advice = f"import it with its folder's name, {place}.{name}"
+                raise UserError(f"{file}: `import {name}` could mean {both}; {advice}")
             found[name] = place
     return found
 
@@ -206,31 +193,23 @@ def _place(folder: Path, own: str, name: str, importer: Path) -> str | None:
         other = _elsewhere(name, folder / place)
         if other is None:
             return place
-        if (
-            place or helper == folder / f"{name}.py"
-        ):  # a folder beside the workflow is data until a name says otherwise
-            raise UserError(
-                f"{importer}: `import {name}` could mean {helper} or {other}; rename yours"
-            )
+        # A folder beside the workflow is data until a name says otherwise.
+        if place or helper == folder / f"{name}.py":
+            both = f"{helper} or {other}"
+            raise UserError(f"{importer}: `import {name}` could mean {both}; rename yours")
     return None
 
 
 def _source(folder: Path, name: str) -> Path | None:
     """A file or folder with Python code that `import name` would find in `folder`."""
-    package = folder / name
-    return module_file(folder, name) or (
-        package if package.is_dir() and any(package.rglob("*.py")) else None
-    )
+    file, package = module_file(folder, name), folder / name
+    return file or (package if package.is_dir() and any(package.rglob("*.py")) else None)
 
 
 def _elsewhere(top: str, folder: Path) -> str | None:
     """Where Python finds the top-level module without us, if that is not in `folder`."""
-    specs = (
-        finder.find_spec(top, None)
-        for finder in sys.meta_path
-        if finder is not _finder and hasattr(finder, "find_spec")
-    )
-    spec = next((spec for spec in specs if spec is not None), None)
+    finders = (one for one in sys.meta_path if one is not _finder and hasattr(one, "find_spec"))
+    spec = next((spec for one in finders if (spec := one.find_spec(top, None))), None)
     if spec is None:
         return None
     places = list(spec.submodule_search_locations or []) or [spec.origin or "built in"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,18 @@ class Document:
             if path[:end] in self.lines:
                 return f"{self.name}:{self.lines[path[:end]]}"
         return self.name
+
+    def error(self, path: KeyPath, message: object) -> UserError:
+        """What is wrong with the key at `path`."""
+        return UserError(f"{self.where(path)}: {message}")
+
+    @contextmanager
+    def blame(self, path: KeyPath, about: str = "") -> Iterator[None]:
+        """A UserError of the block is one of the key at `path`."""
+        try:
+            yield
+        except UserError as error:
+            raise self.error(path, f"{about}{error}") from None
 
 
 def load(path: Path) -> Document:
@@ -146,9 +159,8 @@ def _build(loader: _Loader, node: yaml.Node, document: Document, path: KeyPath) 
             built[key] = _build(loader, value_node, document, (*path, key))
         return built
     if isinstance(node, yaml.SequenceNode):
-        return [
-            _build(loader, item, document, (*path, index)) for index, item in enumerate(node.value)
-        ]
+        items = enumerate(node.value)
+        return [_build(loader, item, document, (*path, index)) for index, item in items]
     try:
         return loader.construct_object(node, deep=True)
     except (ValueError, OverflowError) as error:

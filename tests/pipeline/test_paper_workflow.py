@@ -27,7 +27,8 @@ def finetunings(profile: str, *assignments: str) -> list[dict[str, Any]]:
     """The settings of all of them."""
     found = workflow(profile, *assignments)
     assert profile == "paper" or not any("lstm" in name for name in found.cells)
-    return [cell.settings.model_dump() for cell in found.node_cells("finetune")]
+    cells = found.cells.values()
+    return [cell.settings.model_dump() for cell in cells if cell.node == "finetune"]
 
 
 def test_each_cell_takes_its_own_model() -> None:
