@@ -32,8 +32,7 @@ class FileHashes:
             if found is None:
                 aside = memory.with_name(f"{UNREADABLE}-{memory.name}")
                 memory.replace(aside)
-                said = f"gpt1: {memory} is damaged; it is set aside as {aside.name}"
-                show(said, error=True)
+                show(f"gpt1: {memory} is damaged; it is set aside as {aside.name}", error=True)
             else:
                 self._known = found["files"]
 
@@ -45,10 +44,7 @@ class FileHashes:
         if not files:
             return []
         with ThreadPoolExecutor(4) as pool:
-            digests = pool.map(self._one, files)
-            return [
-                replace(file, digest=digest) for file, digest in zip(files, digests, strict=True)
-            ]
+            return list(pool.map(lambda file: replace(file, digest=self._one(file)), files))
 
     def save(self) -> None:
         """Keep what was learned; losing it costs time only."""

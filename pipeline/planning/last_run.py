@@ -98,9 +98,8 @@ class RunArtifacts:
         if not fits:
             known = ", ".join(among[:8]) or "none"
             more = f" and {len(among) - 8} more" if len(among) > 8 else ""
-            raise UserError(
-                f"no job {wanted!r} in {self.name}; expected one of {known}{more}; {advice}"
-            )
+            expected = f"expected one of {known}{more}; {advice}"
+            raise UserError(f"no job {wanted!r} in {self.name}; {expected}")
         records = [record for cell in fits if (record := self.record(cell))]
         if len(fits) > 1:
             records = [record for record in records if record.settings.get("model") != "lstm"]
@@ -108,9 +107,8 @@ class RunArtifacts:
             names = ", ".join(record.cell for record in records)
             raise UserError(f"{wanted!r} matches {len(records)} jobs; choose one of {names}")
         if not records:
-            raise UserError(
-                f"{', '.join(fits)} has not run in {self.name}; start it with `gpt1 run`; {advice}"
-            )
+            problem = f"{', '.join(fits)} has not run in {self.name}"
+            raise UserError(f"{problem}; start it with `gpt1 run`; {advice}")
         return records[0]
 
 
@@ -127,7 +125,7 @@ def describe_options(file: Path, profile: str | None, assignments: Sequence[str]
 
 def places(plan: Plan) -> dict[str, str]:
     """KIND/FINGERPRINT, the folder in the store, of each cell."""
-    return {cell: f"{entry.cell.uses}/{entry.fingerprint}" for cell, entry in plan.entries.items()}
+    return {cell: entry.job for cell, entry in plan.entries.items()}
 
 
 def remember(plan: Plan) -> None:

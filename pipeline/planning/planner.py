@@ -145,13 +145,9 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     keys = [key for key in sorted({*before, *after}) if _differ(before, after, key)]
     found += [f"with.{key}: {_show(before, key)} -> {_show(after, key)}" for key in keys]
     found += _file_changes(old.get("files", {}), new["files"])
-    kinds = {*old.get("inputs", {}), *new["inputs"]}
-    found += [
-        f"input {kind} changed"
-        for kind in sorted(kinds)
-        if old.get("inputs", {}).get(kind) != new["inputs"].get(kind)
-    ]
-    return found
+    before, after = old.get("inputs", {}), new["inputs"]
+    kinds = [kind for kind in sorted({*before, *after}) if before.get(kind) != after.get(kind)]
+    return found + [f"input {kind} changed" for kind in kinds]
 
 
 def _differ(before: Mapping[str, Any], after: Mapping[str, Any], key: str) -> bool:
@@ -163,15 +159,10 @@ def _show(values: Mapping[str, Any], key: str) -> str:
 
 
 def _file_changes(before: Mapping[str, str], after: Mapping[str, str], most: int = 5) -> list[str]:
-    words = [
-        *(
-            f"file {name}: changed"
-            for name in sorted(before.keys() & after.keys())
-            if before[name] != after[name]
-        ),
-        *(f"file {name}: added" for name in sorted(after.keys() - before.keys())),
-        *(f"file {name}: removed" for name in sorted(before.keys() - after.keys())),
-    ]
+    changed = {name for name in before.keys() & after.keys() if before[name] != after[name]}
+    added, removed = after.keys() - before.keys(), before.keys() - after.keys()
+    every = {"changed": changed, "added": added, "removed": removed}.items()
+    words = [f"file {name}: {how}" for how, names in every for name in sorted(names)]
     return words if len(words) <= most else [*words[:most], f"and {len(words) - most} more files"]
 
 
@@ -241,14 +232,9 @@ def other_inputs(record: ArtifactRecord, made: Mapping[str, Artifact | None]) ->
 
 def _parts_made(snapshot: StoreSnapshot, cell: Cell, attempts: Sequence[Path]) -> list[str]:
     """How far a part-wise stage has come, as a reason; none for another stage."""
-    listed = next(
-        (
-            found
-            for path in reversed(attempts)
-            if snapshot.has(path, PARTS_FILE) and (found := snapshot.store.left(path, PARTS_FILE))
-        ),
-        None,
-    )
+    having = [path for path in reversed(attempts) if snapshot.has(path, PARTS_FILE)]
+    lists = (snapshot.store.left(path, PARTS_FILE) for path in having)
+    listed = next(filter(None, lists), None)
     if not isinstance(listed, list):
         return []
     parts = snapshot.files(f"{cell.uses}{PARTS}")
@@ -289,11 +275,8 @@ def _chosen(workflow: Workflow, selection: Selection) -> set[str]:
     cells = workflow.cells
     if not named:
         return set(cells)
-    picked = {
-        cell.id
-        for cell in cells.values()
-        if cell.id in selection.stages or cell.node in selection.stages
-    }
+    asked = set(selection.stages)
+    picked = {cell.id for cell in cells.values() if asked & {cell.id, cell.node}}
     if selection.start:
         started = {cell.id for cell in cells.values() if selection.start in (cell.id, cell.node)}
         for cell in cells.values():
@@ -319,16 +302,11 @@ def _decide(
     if cell.id not in chosen:
         return
     named = {*selection.stages, selection.start} - {None}
-    if (
-        selection.force
-        and entry.state is State.DONE
-        and (not named or named & {cell.id, cell.node})
-    ):
+    is_named = not named or named & {cell.id, cell.node}
+    if selection.force and entry.state is State.DONE and is_named:
         entry.state, entry.reasons = State.STALE, ["forced"]
     entry.run = entry.state is not State.DONE
     for need in cell.needs:
         if entry.run and not entries[need].run and entries[need].state is not State.DONE:
-            raise UserError(
-                f"{cell.id} needs {need}, which is {entries[need].state} and not selected; "
-                "drop --only or --from, or run that stage first"
-            )
+            problem = f"{cell.id} needs {need}, which is {entries[need].state} and not selected"
+            raise UserError(f"{problem}; drop --only or --from, or run that stage first")

@@ -10,6 +10,7 @@ import os
 import platform
 import socket
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,8 @@ def git_commit() -> str | None:
             subprocess.run, cwd=ROOT, capture_output=True, text=True, check=True, timeout=20
         )
         commit = run(["git", "rev-parse", "HEAD"]).stdout.strip()
-        return commit + (
-            "+changes" if run(["git", "status", "--porcelain", "-uno"]).stdout.strip() else ""
-        )
+        changes = run(["git", "status", "--porcelain", "-uno"]).stdout.strip()
+        return f"{commit}+changes" if changes else str(commit)
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -77,10 +77,8 @@ def package_versions() -> dict[str, str]:
 
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return versions
 
 

@@ -45,7 +45,7 @@ class HashingWriter(io.BufferedIOBase):
 
     def close(self) -> None:
         if not self._file.closed:
-            self._file.flush()
+            self.flush()
             os.fsync(self._file.fileno())
             self._file.close()
         super().close()
@@ -86,14 +86,6 @@ def parse_json(data: bytes | None) -> Any | None:
     try:
         return None if data is None else json.loads(data)
     except (ValueError, RecursionError):
-        return None
-
-
-def read_json(path: Path) -> Any | None:
-    """The same of a file."""
-    try:
-        return parse_json(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

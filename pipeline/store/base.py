@@ -123,10 +123,8 @@ class Store:
 
             return Store(S3Objects.at(text))
         if is_url(text) and not text.startswith(FILE):
-            raise UserError(
-                f"{text}: cannot be used as a store; expected a folder, file://FOLDER or"
-                " s3://BUCKET/FOLDER"
-            )
+            expected = "expected a folder, file://FOLDER or s3://BUCKET/FOLDER"
+            raise UserError(f"{text}: cannot be used as a store; {expected}")
         return Store(LocalObjects.at(path_of_uri(text) if text.startswith(FILE) else Path(where)))
 
     @staticmethod
@@ -144,9 +142,8 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
             cache.begin_run(self.root, run)
         except OSError as error:
-            raise UserError(
-                f"{self.where}: cannot be used as a store ({error.strerror}); {OTHER}"
-            ) from None
+            problem = f"cannot be used as a store ({error.strerror})"
+            raise UserError(f"{self.where}: {problem}; {OTHER}") from None
         return store
 
     @property
@@ -252,11 +249,9 @@ class Store:
         last = self.last_record(record.stage, record.fingerprint)
         won = not (last.record or last.problem)
         if won:
-            own = f"{folder}/{record.attempt}/"
-            self.all(
-                lambda file: self.objects.upload(file.key, self.root / file.key, file.sha256),
-                [file for file in record.files.values() if file.key.startswith(own)],
-            )
+            files = record.files.values()
+            own = [file for file in files if file.key.startswith(f"{folder}/{record.attempt}/")]
+            self.all(lambda file: self.objects.upload(file.key, self.path(file), file.sha256), own)
             key = f"{folder}/{record_name(last.number + 1)}"
             won = self.objects.create(key, record.to_bytes())
         cache.release(self.root / folder / record.attempt)
@@ -310,11 +305,8 @@ class Store:
     def _check(self, file: StoredFile) -> None:
         what = self.problem_of(file, lambda key: self.objects.obtain(key, file.sha256))
         if what:
-            raise DamagedArtifact(
-                f"{file.key}: the file {what}, but its record says {file.sha256[:12]}; `gpt1 run`"
-                " makes it again",
-                (file.key,),
-            )
+            found = f"the file {what}, but its record says {file.sha256[:12]}"
+            raise DamagedArtifact(f"{file.key}: {found}; `gpt1 run` makes it again", (file.key,))
 
     def problem_of(
         self, file: StoredFile, read: Callable[[str], str | None] | None = None
@@ -328,10 +320,8 @@ class Store:
         except OSError as error:
             if self.shared and error.errno in BROKEN:
                 return f"cannot be read ({error.strerror})"
-            raise UserError(
-                f"{self.path(file)}: {error.strerror}; nothing is known of the file: fix that, and"
-                " run the same command again"
-            ) from None
+            advice = "nothing is known of the file: fix that, and run the same command again"
+            raise UserError(f"{self.path(file)}: {error.strerror}; {advice}") from None
         if found is None:
             return "is missing"
         return "" if found == file.sha256 else f"has sha256 {found[:12]}"

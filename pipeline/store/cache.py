@@ -44,10 +44,8 @@ _checked: dict[tuple[Path, str], str] = {}
 def host_id() -> str:
     """What tells this host's processes from those of a host, or a container, of the same name."""
     try:
-        return (
-            f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}"
-            f" {Path('/proc/self/ns/pid').readlink()}"
-        )
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return ""
 
@@ -132,10 +130,8 @@ def make_root(store: str) -> None:
     try:
         cache_root(store).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"{_base()}: cannot be used as the cache ({error.strerror}); set GPT1_CACHE to another"
-            " folder"
-        ) from None
+        problem = f"cannot be used as the cache ({error.strerror})"
+        raise UserError(f"{_base()}: {problem}; set GPT1_CACHE to another folder") from None
 
 
 def _base() -> Path:

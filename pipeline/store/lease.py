@@ -125,25 +125,21 @@ class Leases:
     def held(self) -> dict[str, Holder]:
         """The jobs that others hold, or may hold: of runs on other hosts that is not known."""
         jobs = [job for job in self._numbers(f"{LEASES}/") if job != GUARD]
-        last = self._store.all(self._look, jobs)
-        return {
-            job: lease.holder
-            for job, lease in zip(jobs, last, strict=True)
-            if lease.holder and self._is_alive(lease) is not False
-        }
+        last = dict(zip(jobs, self._store.all(self._look, jobs), strict=True))
+        alive = [job for job, lease in last.items() if self._is_alive(lease) is not False]
+        return {job: holder for job in alive if (holder := last[job].holder)}
 
     def leftovers(self, alive: Iterable[Holder]) -> list[ListedObject]:
         """Heartbeats and locks of runs that have ended, and leases that were set aside."""
         tokens = {self._me.token, *(holder.token for holder in alive)}
         leases = self._objects.entries(f"{LEASES}/")
-        return [entry for entry in leases if entry.key.endswith(f"-{UNREADABLE}")] + [
-            entry
-            for folder in (BEATS, DRIVERS)
-            for entry in self._objects.entries(f"{folder}/")
-            for token in [entry.key.rpartition("/")[2].removesuffix(DOUBTED)]
-            if token not in tokens
-            and is_locked(self._store.root / DRIVERS / token, fcntl.LOCK_SH) is not True
-        ]
+        found = [entry for entry in leases if entry.key.endswith(f"-{UNREADABLE}")]
+        for entry in [*self._objects.entries(f"{BEATS}/"), *self._objects.entries(f"{DRIVERS}/")]:
+            token = entry.key.rpartition("/")[2].removesuffix(DOUBTED)
+            lock = self._store.root / DRIVERS / token
+            if token not in tokens and is_locked(lock, fcntl.LOCK_SH) is not True:
+                found.append(entry)
+        return found
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -191,11 +187,9 @@ class Leases:
             if not self._held:
                 self.release()
             job, holder = refused[0]
-            raise HeldError(
-                f"{job.rpartition('/')[0]} is locked by run {holder.run} (process {holder.pid} on"
-                f" {holder.host}, which is alive); wait for it to end, stop it, or use another"
-                " --store"
-            )
+            who = f"run {holder.run} (process {holder.pid} on {holder.host}, which is alive)"
+            advice = "wait for it to end, stop it, or use another --store"
+            raise HeldError(f"{job.rpartition('/')[0]} is locked by {who}; {advice}")
 
     def release(self) -> None:
         """Give all leases back."""
@@ -235,10 +229,9 @@ class Leases:
             alive = self._is_alive(last)
             if alive is None:  # not known yet
                 if not said and last.holder:
-                    self._info(
-                        f"{job} is locked by run {last.holder.run} on {last.holder.host}; waiting"
-                        f" up to {span(EXPIRY)} to see whether it is alive"
-                    )
+                    who = f"run {last.holder.run} on {last.holder.host}"
+                    wait = f"waiting up to {span(EXPIRY)} to see whether it is alive"
+                    self._info(f"{job} is locked by {who}; {wait}")
                     said = True
                 self._sleep(LOOK)
                 continue

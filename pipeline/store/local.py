@@ -12,13 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt1.errors import UserError
-from gpt1.train.checkpoint import (
-    PRIVATE,
-    CheckpointStorage,
-    FolderStorage,
-    file_sha256,
-    sync,
-)
+from gpt1.train.checkpoint import PRIVATE, CheckpointStorage, FolderStorage, file_sha256, sync
 from pipeline.store.atomic import create_file, replace_file
 from pipeline.store.objects import ListedObject
 
@@ -44,9 +38,8 @@ class LocalObjects:
         except UnicodeEncodeError:
             raise UserError(f"{path!r}: cannot be used as a store (not UTF-8); {OTHER}") from None
         except OSError as error:
-            raise UserError(
-                f"{path}: cannot be used as a store ({error.strerror}); {OTHER}"
-            ) from None
+            problem = f"cannot be used as a store ({error.strerror})"
+            raise UserError(f"{path}: {problem}; {OTHER}") from None
 
     @property
     def url(self) -> str:
@@ -66,10 +59,8 @@ class LocalObjects:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise UserError(
-                f"{self.root / key}: cannot be read ({error.strerror}); check the disk, and who may"
-                " read it"
-            ) from None
+            problem = f"cannot be read ({error.strerror}); check the disk, and who may read it"
+            raise UserError(f"{self.root / key}: {problem}") from None
 
     def write(self, key: str, data: bytes) -> None:
         replace_file(self.root / key, data)

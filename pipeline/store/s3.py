@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -68,10 +67,8 @@ class S3Objects:
             raise UserError(f"{url}: expected s3://bucket/folder")
         found = S3Objects(parts[1], (parts[2] or "").strip("/"))
         cache.make_root(found.url)
-        found._ask(
-            "access the bucket", lambda client: client.head_bucket(Bucket=found.bucket),
-            FIRST_PATIENCE,
-        )
+        name, patience = found.bucket, FIRST_PATIENCE
+        found._ask("access the bucket", lambda client: client.head_bucket(Bucket=name), patience)
         return found
 
     @property
@@ -91,41 +88,22 @@ class S3Objects:
 
     def read(self, key: str) -> bytes | None:
         def get(client: Any) -> bytes:
-            return bytes(client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read())
-
-        return self._or_none(f"read {key}", get)
-
-    def age(self, key: str) -> float | None:
-        """How many seconds ago an object was written, by the server's own clock; None when there
-        is none.
-        """
-
-        def get(client: Any) -> float:
-            found = client.head_object(Bucket=self.bucket, Key=self._key(key))
-            now = parsedate_to_datetime(found["ResponseMetadata"]["HTTPHeaders"]["date"])
-            return max(0.0, (now - found["LastModified"]).total_seconds())
+            return bytes(client.get_object(**self._at(key))["Body"].read())
 
         return self._or_none(f"read {key}", get)
 
     def write(self, key: str, data: bytes) -> None:
-        self._ask(
-            f"write {key}",
-            lambda client: client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data),
-        )
+        self._ask(f"write {key}", lambda client: client.put_object(**self._at(key), Body=data))
 
     def create(self, key: str, data: bytes) -> bool:
         """One conditional request."""
         from botocore.exceptions import ClientError
 
         try:
-            self._ask(
-                f"write {key}",
-                lambda client: client.put_object(
-                    Bucket=self.bucket, Key=self._key(key), Body=data, IfNoneMatch="*"
-                ),
-            )
+            new = {**self._at(key), "Body": data, "IfNoneMatch": "*"}
+            self._ask(f"write {key}", lambda client: client.put_object(**new))
         except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] not in (404, 412):
+            if _status(error) not in (404, 412):
                 raise
             # The first answer may have been lost and the write done: then what is there is ours,
             # which no other writer can make.
@@ -135,20 +113,15 @@ class S3Objects:
     def upload(self, key: str, file: Path, sha256: str | None = None) -> None:
         """The server compares what arrives with its sha256, or in pieces with their checksums."""
         if file.stat().st_size > WHOLE:
-            self._ask(
-                f"write {key}",
-                lambda client: client.upload_file(
-                    str(file), self.bucket, self._key(key), Config=_pieces()
-                ),
-            )
+            place = {**self._at(key), "Filename": str(file), "Config": _pieces()}
+            self._ask(f"write {key}", lambda client: client.upload_file(**place))
             return
-        checksum = (
-            {"ChecksumSHA256": base64.b64encode(bytes.fromhex(sha256)).decode()} if sha256 else {}
-        )
+        expected = base64.b64encode(bytes.fromhex(sha256)).decode() if sha256 else ""
+        checksum = {"ChecksumSHA256": expected} if expected else {}
 
         def put(client: Any) -> None:
             with file.open("rb") as body:
-                client.put_object(Bucket=self.bucket, Key=self._key(key), Body=body, **checksum)
+                client.put_object(**self._at(key), Body=body, **checksum)
 
         self._ask(f"write {key}", put)
 
@@ -163,7 +136,7 @@ class S3Objects:
         def get(client: Any) -> str:
             nonlocal done
             rest = {"Range": f"bytes={done}-"} if done else {}
-            body = client.get_object(Bucket=self.bucket, Key=self._key(key), **rest)["Body"]
+            body = client.get_object(**self._at(key), **rest)["Body"]
             for chunk in body.iter_chunks(CHUNK):
                 out.write(chunk)
                 hashed.update(chunk)
@@ -219,13 +192,10 @@ class S3Objects:
         found: list[str] = []
         start, more = self._key(prefix), dict[str, str]()
         while True:
-            page = self._ask(
-                "list folders",
-                functools.partial(self._page, {"Prefix": start, "Delimiter": "/", **more}),
-            )
-            found += [
-                item["Prefix"][len(start) :].rstrip("/") for item in page.get("CommonPrefixes", [])
-            ]
+            asked = {"Prefix": start, "Delimiter": "/", **more}
+            page = self._ask("list folders", functools.partial(self._page, asked))
+            prefixes = (item["Prefix"] for item in page.get("CommonPrefixes", []))
+            found += [prefix[len(start) :].rstrip("/") for prefix in prefixes]
             if not page.get("IsTruncated"):
                 return found
             more = {"ContinuationToken": page["NextContinuationToken"]}
@@ -245,10 +215,13 @@ class S3Objects:
         return client.list_objects_v2(Bucket=self.bucket, **arguments)
 
     def _remove(self, key: str, client: Any) -> None:
-        client.delete_object(Bucket=self.bucket, Key=self._key(key))
+        client.delete_object(**self._at(key))
 
     def _key(self, key: str) -> str:
         return f"{self.prefix}/{key}" if self.prefix else key
+
+    def _at(self, key: str) -> dict[str, Any]:
+        return {"Bucket": self.bucket, "Key": self._key(key)}
 
     def _or_none(self, what: str, call: Callable[[Any], Any]) -> Any:
         from botocore.exceptions import ClientError
@@ -256,7 +229,7 @@ class S3Objects:
         try:
             return self._ask(what, call)
         except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+            if _status(error) == 404:
                 return None
             raise
 
@@ -279,9 +252,8 @@ class S3Objects:
                 if refusal is None and what != "access the bucket":
                     raise
                 if refusal != "busy":
-                    raise UserError(
-                        f"{self.url}: cannot {what} ({refusal or NO_BUCKET})"
-                    ) from None
+                    why = refusal or NO_BUCKET
+                    raise UserError(f"{self.url}: cannot {what} ({why})") from None
                 reason: Exception = error
             except Exception as error:
                 if not _broken(error):
@@ -290,9 +262,8 @@ class S3Objects:
             if time.monotonic() + pause > deadline:
                 line = str(reason).splitlines()[0]
                 fix = "check AWS_ENDPOINT_URL and the server; run the same command to resume"
-                raise UserError(
-                    f"{self.url}: no answer for {span(patience)} (cannot {what}: {line}); {fix}"
-                ) from None
+                why = f"no answer for {span(patience)} (cannot {what}: {line})"
+                raise UserError(f"{self.url}: {why}; {fix}") from None
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -329,14 +300,15 @@ class S3Storage:
         return folder.relative_to(root).as_posix()
 
 
+def _status(error: Any) -> int:
+    return int(error.response["ResponseMetadata"]["HTTPStatusCode"])
+
+
 def _refusal(error: Any) -> str | None:
     """Why the server refuses for good; `busy` when it may do it later; None when it has no such
     object, or another one.
     """
-    status, said = (
-        error.response["ResponseMetadata"]["HTTPStatusCode"],
-        error.response.get("Error", {}),
-    )
+    status, said = _status(error), error.response.get("Error", {})
     if status in (404, 412):
         return NO_BUCKET if said.get("Code") == "NoSuchBucket" else None
     if status >= 500 or status == 429 or said.get("Code") in BUSY:
@@ -350,12 +322,11 @@ def _broken(error: Exception) -> bool:
     from botocore import exceptions
     from urllib3.exceptions import HTTPError
 
-    if isinstance(error, S3UploadFailedError):
-        return True
     of_botocore = (
         exceptions.HTTPClientError, exceptions.ConnectionError, exceptions.IncompleteReadError,
     )
-    return isinstance(error, (*of_botocore, HTTPError, ConnectionError, TimeoutError))
+    of_python = (HTTPError, ConnectionError, TimeoutError)
+    return isinstance(error, (S3UploadFailedError, *of_botocore, *of_python))
 
 
 @functools.cache

@@ -74,11 +74,8 @@ class StoreSnapshot:
 
     def stages(self) -> list[str]:
         """All kinds in the store that have artifacts or attempts, those of parts too."""
-        return [
-            folder
-            for folder in self.store.objects.folders()
-            if folder not in RESERVED and not folder.startswith(".")
-        ]
+        folders = self.store.objects.folders()
+        return [name for name in folders if name not in RESERVED and not name.startswith(".")]
 
     def prefetch(self, stage: str, fingerprints: Iterable[str]) -> None:
         """Read these records together."""
@@ -113,10 +110,8 @@ class StoreSnapshot:
             if there is None:
                 found[file.key] = f"file {name} is missing from the store"
             elif there.size != file.size:
-                found[file.key] = (
-                    f"file {name} has {there.size} bytes in the store, but {file.size} in its"
-                    " record"
-                )
+                sizes = f"{there.size} bytes in the store, but {file.size} in its record"
+                found[file.key] = f"file {name} has {sizes}"
             elif self._damaged.get(file.key) == file.sha256:
                 found[file.key] = f"file {name} has other content than recorded (`gpt1 verify`)"
         return found
