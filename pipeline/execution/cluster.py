@@ -73,10 +73,8 @@ class RayCluster:
         self._oom_kills = oom_kills()
         # A process that has used a GPU keeps some of its memory, so it ends with its cell; others
         # serve the next one.
-        self._remote = {
-            ends: ray.remote(max_calls=int(ends), max_retries=0)(execute_cell)
-            for ends in (False, True)
-        }
+        serving = ray.remote(max_calls=0, max_retries=0)(execute_cell)
+        self._remote = serving, ray.remote(max_calls=1, max_retries=0)(execute_cell)
 
     def connect(self) -> str:
         """Connect; a few words about the cluster. Raises UserError where that is not possible."""
@@ -96,10 +94,8 @@ class RayCluster:
         except (OSError, RuntimeError, ValueError, RayError) as error:
             # One line, though Ray says in four which versions differ.
             why = " ".join(str(error.__cause__ or error).split())[:300]
-            raise UserError(
-                f"Ray {where}: cannot connect or start ({why}); run `gpt1 doctor` to check this"
-                " machine"
-            ) from None
+            advice = "run `gpt1 doctor` to check this machine"
+            raise UserError(f"Ray {where}: cannot connect or start ({why}); {advice}") from None
         if self._address is None:
             self._processes = [one for one in psutil.Process().children() if one not in before]
             self._below = _below(self._processes)
@@ -112,30 +108,23 @@ class RayCluster:
     def check_capacity(self, cells: Iterable[Cell], sleep: Callable[[float], None]) -> None:
         """UserError for a cell that needs more than the cluster has, after its `wait:` is over."""
         for cell in cells:
-            together = (
-                (cell.resources.min_workers or cell.resources.workers or 1)
-                if cell.stage.gang_scheduled
-                else 1
-            )
-            need = {"CPU": cell.resources.cpus * together, "GPU": cell.resources.gpus * together}
+            own, together = cell.resources, 1
+            if cell.stage.gang_scheduled:
+                together = own.min_workers or own.workers or 1
+            need = {"CPU": own.cpus * together, "GPU": own.gpus * together}
             deadline = time.monotonic() + (cell.wait or 0)
             while (lack := _lack(need)) is not None:
                 if time.monotonic() >= deadline:
-                    fix = (
-                        "lower `resources:` in the workflow, use a larger cluster, or set `wait:`"
-                        " to wait for more nodes"
-                    )
-                    raise UserError(f"{cell.id} needs {lack}; {fix}")
+                    fix = "lower `resources:` in the workflow, use a larger cluster, or set `wait:`"
+                    raise UserError(f"{cell.id} needs {lack}; {fix} to wait for more nodes")
                 sleep(1)
 
     def check(self) -> None:
         """Raises ClusterLostError when the cluster no longer answers."""
         if self._watch and self._watch.lost:
             why = " (out of memory)" if self.oom_kills() else ""
-            raise ClusterLostError(
-                f"lost the Ray cluster: {self._watch.lost} was killed or cannot be reached{why};"
-                " run the same command to resume"
-            )
+            what = f"{self._watch.lost} was killed or cannot be reached{why}"
+            raise ClusterLostError(f"lost the Ray cluster: {what}; run the same command to resume")
 
     def oom_kills(self) -> int:
         """How many processes the kernel has killed for lack of memory since the run began."""
@@ -144,11 +133,9 @@ class RayCluster:
     def start(self, job: Job, cell: Cell) -> Any:
         """Start a cell as soon as there is room; the handle that `wait` and `cancel` take."""
         resources = cell.resources
-        own: dict[str, Any] = (
-            {"num_cpus": 0}
-            if cell.stage.is_coordinator
-            else {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
-        )
+        own: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
+        if cell.stage.is_coordinator:
+            own = {"num_cpus": 0}
         if cell.stage.gang_scheduled:
             # It only watches its ranks: on the driver's node it dies with nothing that would live
             # without it.
@@ -246,9 +233,8 @@ def _services() -> dict[str, str]:
     services = {"its control service": context.gcs_address}
     for node in ray.nodes():
         if node["NodeID"] == context.get_node_id():
-            services["its raylet on this node"] = (
-                f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
-            )
+            place = f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
+            services["its raylet on this node"] = place
     return services
 
 

@@ -94,9 +94,8 @@ class Executor:
         time at once. ClusterLostError when Ray died.
         """
         store = self.plan.store
-        with (
-            ExitStack() as closing
-        ):  # in the end from the last to the first, each whatever becomes of the others
+        # In the end from the last to the first, each whatever becomes of the others.
+        with ExitStack() as closing:
             closing.callback(cache.end_run, store.root, self.run_name)
             self._repairs.check_plan()
             closing.callback(self._leave_copies)
@@ -108,9 +107,8 @@ class Executor:
             fault.point("driver.begun")
             remember(self.plan)
             self._tell(Observer.run_started, self.plan, self.run_name)
-            closing.callback(
-                lambda: self._tell(Observer.run_ended, self._status, self.outcome.skipped)
-            )
+            skipped = self.outcome.skipped
+            closing.callback(lambda: self._tell(Observer.run_ended, self._status, skipped))
             try:
                 self._work()
             except Interrupted:
@@ -146,23 +144,16 @@ class Executor:
             raise Interrupted
         if not self._shutdown.asked:
             return
-        silent = self.cluster.ask_to_stop(
-            [attempt.entry.cell.id for attempt in self._running.values()]
-        )
-        alone = [
-            one
-            for one, attempt in self._running.items()
-            if silent[attempt.entry.cell.id] >= QUIET
-        ]
+        running = {one: attempt.entry.cell.id for one, attempt in self._running.items()}
+        silent = self.cluster.ask_to_stop(running.values())
+        alone = [one for one, cell in running.items() if silent[cell] >= QUIET]
         self._cancel(alone, "interrupted, with no training that could save a checkpoint")
         if not self._running:
             return
         if self._end_by is None:
             self._end_by = time.monotonic() + SAVING
-            self._note(
-                "stopping after training saves a checkpoint; to stop now, press Ctrl-C or send"
-                " SIGTERM again"
-            )
+            now = "to stop now, press Ctrl-C or send SIGTERM again"
+            self._note(f"stopping after training saves a checkpoint; {now}")
         if time.monotonic() > self._end_by:
             self._note(f"training did not stop within {span(SAVING)}; canceling it")
             raise Interrupted
@@ -181,23 +172,15 @@ class Executor:
         self._note(self.cluster.connect())
         cells = [entry.cell for entry in self.plan.to_run]
         self.cluster.check_capacity(cells, self._shutdown.sleep)
-        self._waiting = {
-            i: entry
-            for i, entry in self.plan.entries.items()
-            if entry.run or entry.artifact is not None
-        }
-
-    def _take_as_is(self, entry: Entry, artifact: Artifact) -> None:
-        self._artifacts[entry.cell.id] = artifact
-        self.outcome.cached.append(entry.cell.id)
-        self._tell(Observer.job_cached, entry)
+        entries = self.plan.entries.items()
+        self._waiting = {cell: entry for cell, entry in entries if entry.run or entry.artifact}
 
     def _start_ready(self) -> None:
         for entry in list(self._waiting.values()):
             if self._shutdown.asked:
                 return
             needs = entry.cell.needs
-            if any(need in self.outcome.failed or need in self.outcome.skipped for need in needs):
+            if {*self.outcome.failed, *self.outcome.skipped} & {*needs}:
                 self.outcome.skipped.append(entry.cell.id)
                 del self._waiting[entry.cell.id]
                 self._tell(Observer.job_skipped, entry, "a job it needs failed")
@@ -213,7 +196,9 @@ class Executor:
             made = {need: self._artifacts[need] for need in entry.cell.needs}
             reason = other_inputs(entry.last.record, made)
             if reason is None:
-                self._take_as_is(entry, entry.artifact)
+                self._artifacts[entry.cell.id] = entry.artifact
+                self.outcome.cached.append(entry.cell.id)
+                self._tell(Observer.job_cached, entry)
                 return
             entry.run, entry.reasons = True, [reason]
         self._start(entry)
@@ -316,11 +301,8 @@ class Executor:
             except Interrupted:
                 pass  # the next run finds the damage
         text = describe_failure(cause, self.cluster.oom_kills())
-        if (
-            attempt.number <= cell.retries
-            and not isinstance(cause, UserError)
-            and not self._shutdown.asked
-        ):
+        may_help = not isinstance(cause, UserError) and not self._shutdown.asked
+        if may_help and attempt.number <= cell.retries:
             self._info(attempt.entry, f"attempt {attempt.number} failed ({text}); retrying")
             self._waiting[cell.id] = attempt.entry
             return

@@ -103,15 +103,12 @@ def submit_job(address: str, spec: JobSpec, detach: bool) -> int:
         own = spec.code.runtime_env(SENT_USER_CODE)
         variables = {**STOPPING, **environment, SUBMITTED_FILE: str(spec.file.resolve())}
         variables |= own.pop("env_vars", {})
-        metadata = {
-            "gpt1.profile": spec.profile or "", "gpt1.workflow": spec.file.name, KEY: spec.key,
-        }  # fmt: skip
+        about = {"gpt1.profile": spec.profile or "", "gpt1.workflow": spec.file.name, KEY: spec.key}
         with tempfile.TemporaryDirectory(prefix="gpt1-submit-") as folder:
             packed = _pack(Path(folder), spec.file, spec.code)
-            runtime_env = {"working_dir": str(packed), "env_vars": variables, **own}
             _submit(
-                client, submission_id=job, entrypoint=shlex.join(command), runtime_env=runtime_env,
-                metadata=metadata,
+                client, submission_id=job, entrypoint=shlex.join(command), metadata=about,
+                runtime_env={"working_dir": str(packed), "env_vars": variables, **own},
             )  # fmt: skip
         show(f"job {job} submitted to {shown}")
     return 0 if detach else follow(address, job)
@@ -131,23 +128,18 @@ def follow(address: str, job: str) -> int:
         # Ray's log ends without an error, too, when the cluster closes the connection.
         info = client.get_job_info(job)
     except KeyboardInterrupt:
-        show(
-            f"the job continues; follow it with `gpt1 logs --address {shown} {job}`, or stop it"
-            f" with `gpt1 stop --address {shown} {job}`"
-        )
+        where = f"--address {shown} {job}"
+        show(f"the job continues; follow it with `gpt1 logs {where}`, or stop it with"
+            f" `gpt1 stop {where}`")  # fmt: skip
         return INTERRUPTED
     except (RuntimeError, OSError, ClientError) as error:
         why = type(error).__name__  # the text of such an error is a page
-        show(
-            f"lost the connection to {shown} and job {job} ({why}); run the same command to"
-            " follow it again, or to resume from the store"
-        )
+        advice = "run the same command to follow it again, or to resume from the store"
+        show(f"lost the connection to {shown} and job {job} ({why}); {advice}")
         return 1
     if not info.status.is_terminal():
-        show(
-            f"lost the connection to job {job}, which continues; run the same command to follow it"
-            " again"
-        )
+        advice = "run the same command to follow it again"
+        show(f"lost the connection to job {job}, which continues; {advice}")
         return 1
     code = info.driver_exit_code
     return code if code is not None else int(str(info.status) != "SUCCEEDED")
@@ -170,11 +162,9 @@ def wait_for_end(address: str, job: str) -> str:
         while (status := str(client.get_job_status(job))) not in OVER:
             time.sleep(1)
     except (RuntimeError, OSError) as error:
-        why = type(error).__name__
-        raise UserError(
-            f"lost the connection to {without_password(address)} and job {job} ({why}); run"
-            " `gpt1 jobs` when the cluster is back"
-        ) from None
+        what = f"{without_password(address)} and job {job} ({type(error).__name__})"
+        advice = "run `gpt1 jobs` when the cluster is back"
+        raise UserError(f"lost the connection to {what}; {advice}") from None
     return status
 
 
@@ -183,15 +173,12 @@ def jobs(address: str) -> list[dict[str, Any]]:
     end (ms since 1970).
     """
     ours = [job for job in _list(connect(address), address) if KEY in (job.metadata or {})]
-    return [
-        {
-            "job": job.submission_id, "status": str(job.status),
-            "workflow": job.metadata.get("gpt1.workflow", ""),
-            "profile": job.metadata.get("gpt1.profile", ""), "start": job.start_time,
-            "end": job.end_time,
-        }
-        for job in sorted(ours, key=lambda job: job.start_time or 0)
-    ]  # fmt: skip
+    rows = []
+    for job in sorted(ours, key=lambda job: job.start_time or 0):
+        about = {name: job.metadata.get(f"gpt1.{name}", "") for name in ("workflow", "profile")}
+        times = {"start": job.start_time, "end": job.end_time}
+        rows.append({"job": job.submission_id, "status": str(job.status), **about, **times})
+    return rows
 
 
 def connect(address: str) -> Any:
@@ -216,11 +203,9 @@ def job_environment(given: Mapping[str, str]) -> dict[str, str]:
     passed = {name: value for name in PASSED_ON if (value := os.environ.get(name))}
     for name, value in {**passed, **given}.items():
         if SECRET.search(name) or ("://" in value and without_password(value) != value):
-            advice = (
-                "set it in the environment of the cluster's nodes (docs/explanation/cluster.md):"
-                " Ray shows a job's environment to everyone"
-            )
-            raise UserError(f"{name} holds a secret; {advice}")
+            advice = "set it in the environment of the cluster's nodes"
+            why = "(docs/explanation/cluster.md): Ray shows a job's environment to everyone"
+            raise UserError(f"{name} holds a secret; {advice} {why}")
     return {**passed, **given}
 
 
@@ -237,10 +222,9 @@ def _list(client: Any, address: str) -> list[Any]:
     try:
         return list(client.list_jobs())
     except Exception as error:  # whatever Ray's client makes of an answer that is none
-        raise UserError(
-            f"--address {without_password(address)}: the cluster cannot list its jobs"
-            f" ({one_line(error, ANSWERED)}); check its head"
-        ) from None
+        problem = f"the cluster cannot list its jobs ({one_line(error, ANSWERED)})"
+        where = without_password(address)
+        raise UserError(f"--address {where}: {problem}; check its head") from None
 
 
 def _check_job(client: Any, address: str, job: str) -> None:
@@ -268,10 +252,9 @@ def _submit(client: Any, **arguments: Any) -> None:
             if "No available agent" not in str(error):
                 raise
             if time.monotonic() > deadline:
+                problem = f"the cluster has no job agent after {span(AGENT_WAIT)}"
                 advice = "check the dashboard agent's log on the head, or submit again"
-                raise UserError(
-                    f"the cluster has no job agent after {span(AGENT_WAIT)}; {advice}"
-                ) from None
+                raise UserError(f"{problem}; {advice}") from None
         time.sleep(2)
 
 
@@ -292,10 +275,9 @@ def _pack(folder: Path, file: Path, code: UserCode) -> Path:
             shutil.copy(path, copy)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     if size > LIMIT:
+        problem = f"has {size >> 20} MiB, expected at most {LIMIT >> 20} MiB"
         advice = f"move large files out of {', '.join([*SENT, *code.entries])}"
-        raise UserError(
-            f"the code to upload has {size >> 20} MiB, expected at most {LIMIT >> 20} MiB; {advice}"
-        )
+        raise UserError(f"the code to upload {problem}; {advice}")
     return folder
 
 
@@ -308,11 +290,8 @@ def _files(path: Path) -> list[Path]:
     entered = {str(parent) for parent in root.parents}
     for folder, folders, names in os.walk(path, followlinks=True):  # `import` follows links, too
         entered.add(os.path.realpath(folder))
-        folders[:] = [
-            name for name in sorted(folders)
-            if not name.startswith((".", "__pycache__"))
-            and os.path.realpath(f"{folder}/{name}") not in entered
-        ]  # fmt: skip
+        seen = [name for name in sorted(folders) if not name.startswith((".", "__pycache__"))]
+        folders[:] = [one for one in seen if os.path.realpath(f"{folder}/{one}") not in entered]
         # Behind a link elsewhere may be a corpus: code alone is taken.
         kind = "" if Path(folder).resolve().is_relative_to(root) else ".py"
         visible = [name for name in sorted(names) if not name.startswith(".")]

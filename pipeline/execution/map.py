@@ -7,12 +7,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
 from gpt1 import fault
+from gpt1.paths import leads_out
 from gpt1.train.checkpoint import file_sha256
 from pipeline.execution.shutdown import unblock_for_children
 from pipeline.planning.fingerprint import canonical, fingerprint
@@ -20,7 +21,7 @@ from pipeline.planning.provenance import provenance
 from pipeline.store.atomic import HashingWriter
 from pipeline.store.base import Store
 from pipeline.store.record import PARTS, ArtifactRecord, content_digest
-from stages.contract import Part, PartFunction, StoredFile
+from stages.contract import Part, PartFunction, Resources, StoredFile
 
 
 class Outputs:
@@ -42,7 +43,7 @@ class Outputs:
             writer.close()
         self.add(StoredFile(name, f"{self._key}/{name}", writer.size, writer.sha256))
 
-    def declare(self, name: str, volatile: bool) -> Path:
+    def declare(self, name: str, volatile: bool = False) -> Path:
         """A path for a file that other code writes; hashed by `close`."""
         path = self._free(name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,12 +69,7 @@ class Outputs:
         return self.files
 
     def _free(self, name: str) -> Path:
-        if (
-            name.startswith("/")
-            or ".." in Path(name).parts
-            or name in self.files
-            or name in self._declared
-        ):
+        if leads_out(name) or name in self.files or name in self._declared:
             raise ValueError(f"output name {name!r} leaves the attempt's folder or is used twice")
         return self.folder / name
 
@@ -92,26 +88,20 @@ class PartTask:
 
 def part_key(stage: str, version: int, function: PartFunction, part: Part) -> str:
     """The fingerprint of a part: stage, version, function and the part's identity."""
-    about = {
-        "stage": stage, "version": version, "function": function.__name__,
-        "identity": dict(part.identity),
-    }
-    return fingerprint(about)
+    about = {"stage": stage, "version": version, "function": function.__name__}
+    return fingerprint({**about, "identity": dict(part.identity)})
 
 
 def part_tasks(
-    store: Store, stage: str, version: int, function: PartFunction, parts: list[Part]
+    store: Store, stage: str, version: int, function: PartFunction, parts: Sequence[Part]
 ) -> list[PartTask]:
     """The tasks for parts. TypeError for a function that another process could not import."""
-    if "<" in function.__qualname__ or "." in function.__qualname__:
-        raise TypeError(
-            f"{function.__qualname__} must be a function at the top level of its module"
-        )
     module, name = function.__module__, function.__name__
-    return [
-        PartTask(store, stage, part_key(stage, version, function, part), module, name, part)
-        for part in parts
-    ]
+    if function.__qualname__ != name or "<" in name:
+        raise TypeError(f"{function.__qualname__} must be at the top level of its module")
+    keys = [part_key(stage, version, function, part) for part in parts]
+    given = zip(keys, parts, strict=True)
+    return [PartTask(store, stage, key, module, name, part) for key, part in given]
 
 
 def make_part(task: PartTask) -> None:
@@ -120,9 +110,7 @@ def make_part(task: PartTask) -> None:
     started = time.time()
     attempt = task.store.new_attempt(kind, task.key)
     outputs = Outputs(task.store, attempt)
-    function: Callable[..., Mapping[str, Any] | None] = getattr(
-        importlib.import_module(task.module), task.function
-    )
+    function: PartFunction = getattr(importlib.import_module(task.module), task.function)
     summary = function(task.store.localize(task.part.arguments), outputs) or {}
     files = outputs.close()
     record = ArtifactRecord(
@@ -142,19 +130,18 @@ def make_part_on_worker(task: PartTask) -> None:
     make_part(task)
 
 
-def run_tasks(
-    tasks: list[PartTask], cpus: float, gpus: float, workers: int | None, done: Callable[[], None]
-) -> None:
-    """Run part tasks on the cluster, at most `workers` at once (None: as many as fit), and call
-    `done` after each.
+def run_tasks(tasks: list[PartTask], given: Resources, done: Callable[[], None]) -> None:
+    """Run part tasks on the cluster, at most `workers` of what is given at once (None: as many as
+    fit), and call `done` after each.
 
     After the first exception no further task starts; those that run are waited for, then the
     exception is raised.
     """
     import ray
 
-    limit = workers or max(1, int(ray.cluster_resources().get("CPU", 1) / cpus))
-    remote = ray.remote(make_part_on_worker).options(num_cpus=cpus, num_gpus=gpus, max_retries=3)
+    fit = max(1, int(ray.cluster_resources().get("CPU", 1) / given.cpus))
+    own = {"num_cpus": given.cpus, "num_gpus": given.gpus, "max_retries": 3}
+    limit, remote = given.workers or fit, ray.remote(make_part_on_worker).options(**own)
     waiting = list(reversed(tasks))
     running: list[Any] = []
     failure: BaseException | None = None

@@ -84,10 +84,8 @@ def check_job_server(address: str) -> bool:
     if status in (401, 403):
         raise UserError(_refused(where, token))
     if status != 200 or b'"ray_version"' not in content:
-        raise UserError(
-            f"{where}: found a server that is not a Ray cluster (HTTP status {status}); expected"
-            f" {expected}"
-        )
+        found = f"found a server that is not a Ray cluster (HTTP status {status})"
+        raise UserError(f"{where}: {found}; expected {expected}")
     return asks
 
 
@@ -123,9 +121,8 @@ def why_not_writable(folder: Path) -> str:
 
 def _own(address: str | None) -> bool:
     """Whether a run at this address starts a cluster of its own."""
-    return address in (None, "local") or (
-        address == "auto" and os.environ.get("RAY_ADDRESS") == "local"
-    )
+    given = os.environ.get("RAY_ADDRESS") if address == "auto" else address
+    return given == "local" or address is None
 
 
 def _prepare_own() -> None:
@@ -133,10 +130,8 @@ def _prepare_own() -> None:
     if fault:
         raise UserError(f"Ray's temporary folder {folder} {fault}; {OTHER_FOLDER}")
     if (most := resource.getrlimit(resource.RLIMIT_NOFILE)[1]) < FILES:
-        raise UserError(
-            f"a process can open {most} files here (`ulimit -n`), but Ray needs at least {FILES};"
-            " raise the limit"
-        )
+        problem = f"a process can open {most} files here (`ulimit -n`)"
+        raise UserError(f"{problem}, but Ray needs at least {FILES}; raise the limit")
     # Ray would take an empty variable for the working directory.
     os.environ["RAY_TMPDIR"] = str(folder)
     _set_own()
@@ -189,11 +184,10 @@ def _asks_for_token(address: str) -> bool:
     """
     where = f"--address {address!r} (or RAY_ADDRESS)"
     if not re.fullmatch(r"auto|([^\s/:@]+|\[[0-9a-fA-F:]+\]):\d{1,5}", address):
-        submit = f"; to submit a job to {address}, use `gpt1 submit`"
-        raise UserError(
-            f"{where}: expected HOST:PORT of a Ray cluster, such as 127.0.0.1:6379, or auto"
-            + (submit if address.startswith("http") else "")
-        )
+        expected = "expected HOST:PORT of a Ray cluster, such as 127.0.0.1:6379, or auto"
+        is_server = address.startswith("http")
+        advice = f"; to submit a job to {address}, use `gpt1 submit`" if is_server else ""
+        raise UserError(f"{where}: {expected}{advice}")
     token = token_to_send()
     if address == "auto" and auth_mode() is None:
         token = user_token()  # Ray takes it then without being asked to
@@ -222,12 +216,9 @@ def _asks_for_token(address: str) -> bool:
     while not (has_node := has_node_here()) and time.monotonic() < deadline:
         time.sleep(0.5)  # a node's processes start one after the other
     if not has_node:
-        advice = (
-            f"start one with `ray start --address {address}`, or submit the run with `gpt1 submit`"
-        )
-        raise UserError(
-            f"{where}: this machine runs no node of the cluster, which a run needs; {advice}"
-        )
+        problem = f"{where}: this machine runs no node of the cluster, which a run needs"
+        start = f"start one with `ray start --address {address}`"
+        raise UserError(f"{problem}; {start}, or submit the run with `gpt1 submit`")
     return asks
 
 

@@ -83,28 +83,22 @@ class Repairs:
         seconds = sum(self._seconds(entry, keys) for entry in entries)
         if seconds > self._limit:
             names = ", ".join(entry.cell.id for entry in entries)
-            raise UserError(
-                f"{what}; making {names} again takes about {span(seconds)}, more than the limit"
-                f" of {span(self._limit)}; allow it with --repair-limit {math.ceil(2 * seconds)}s"
-            )
+            time = f"takes about {span(seconds)}, more than the limit of {span(self._limit)}"
+            advice = f"allow it with --repair-limit {math.ceil(2 * seconds)}s"
+            raise UserError(f"{what}; making {names} again {time}; {advice}")
         return seconds
 
-    def _all_damage(
-        self, damage: DamagedArtifact, artifacts: Mapping[str, Artifact]
-    ) -> set[str]:
+    def _all_damage(self, damage: DamagedArtifact, artifacts: Mapping[str, Artifact]) -> set[str]:
         """All that is damaged in the artifacts that have one of these files: each that is found
         later costs another try of the job that reads it.
         """
         store, keys = self._plan.store, set(damage.keys)
         if not store.shared:  # all would be downloaded
             return keys
-        files = {
-            file.key: file
-            for entry in self._plan.entries.values()
-            for listed in [_files(artifacts.get(entry.cell.id, entry.artifact))]
-            if any(file.key in keys for file in listed)
-            for file in listed
-        }
+        entries = self._plan.entries.values()
+        every = [_files(artifacts.get(entry.cell.id, entry.artifact)) for entry in entries]
+        having = [listed for listed in every if any(file.key in keys for file in listed)]
+        files = {file.key: file for listed in having for file in listed}
         problems = store.all(store.problem_of, files.values())
         return keys | {key for key, what in zip(files, problems, strict=True) if what}
 
@@ -112,9 +106,7 @@ class Repairs:
         """About how long making a job again takes, with the parts and checkpoints that are left."""
         store, record = self._plan.store, entry.last.record
         last = record.seconds if record else entry.cost or 0.0
-        parts = {
-            _owner(key) for key in keys if key.partition("/")[0] == entry.cell.uses + PARTS
-        }
+        parts = {_owner(key) for key in keys if key.startswith(f"{entry.cell.uses}{PARTS}/")}
         total = sum(record.parts.values()) if record else 0
         if total:
             made = [found for part in parts if (found := store.record(*part.split("/")))]

@@ -7,10 +7,9 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from gpt1 import fault
 from gpt1.errors import StoppedError, UserError
@@ -19,12 +18,7 @@ from pipeline.planning.fingerprint import canonical
 from pipeline.planning.planner import PARTS_FILE
 from pipeline.planning.provenance import provenance
 from pipeline.store.base import Store
-from pipeline.store.record import (
-    PARTS,
-    ArtifactRecord,
-    DamagedArtifact,
-    content_digest,
-)
+from pipeline.store.record import PARTS, ArtifactRecord, DamagedArtifact, content_digest
 from pipeline.store.snapshot import StoreSnapshot
 from pipeline.workflow.stages import kinds_of, load_stage
 from stages.contract import (
@@ -35,7 +29,6 @@ from stages.contract import (
     Reporter,
     Resources,
     StoreAccess,
-    StoredFile,
 )
 
 MOST_NAMED = 5  # damages in one message
@@ -75,6 +68,10 @@ class StageContext:
         self.store: StoreAccess = job.store
         self.attempt = job.store.new_attempt(job.uses, job.fingerprint, job.attempt)
         self._outputs = Outputs(job.store, self.attempt)
+        self.open, self.output = self._outputs.open, self._outputs.declare
+        self.fetch, self.fetch_folder = job.store.fetch, job.store.fetch_folder
+        self.info, self.progress, self.log = reporter.info, reporter.progress, reporter.log
+        self.flush, self.should_stop = reporter.flush, reporter.should_stop
         self._summary: dict[str, Any] = {}
         self._parts = {"made": 0, "reused": 0}
         self._started = time.time()
@@ -82,26 +79,12 @@ class StageContext:
     def input(self, kind: str) -> Artifact:
         found = self.inputs(kind)
         if len(found) != 1:
-            raise RuntimeError(
-                f"{self.cell}: expected one input of kind {kind!r}, found"
-                f" {[item.cell for item in found]}"
-            )
+            cells = [item.cell for item in found]
+            raise RuntimeError(f"{self.cell}: expected one input of kind {kind!r}, found {cells}")
         return found[0]
 
     def inputs(self, kind: str | None = None) -> list[Artifact]:
         return [item for item in self._job.inputs if kind is None or kind in kinds_of(item.stage)]
-
-    def fetch(self, file: StoredFile) -> Path:
-        return self._job.store.fetch(file)
-
-    def fetch_folder(self, artifact: Artifact, name: str) -> Path:
-        return self._job.store.fetch_folder(artifact, name)
-
-    def open(self, name: str) -> AbstractContextManager[IO[bytes]]:
-        return self._outputs.open(name)
-
-    def output(self, name: str, volatile: bool = False) -> Path:
-        return self._outputs.declare(name, volatile)
 
     def add_files_of(self, part: Artifact) -> None:
         for file in part.files.values():
@@ -112,32 +95,12 @@ class StageContext:
 
     def previous_attempts(self, name: str) -> list[Path]:
         attempts = self._job.store.attempts(self._job.uses, self._job.fingerprint)
-        return [
-            path
-            for attempt in attempts
-            if attempt != self.attempt and (
-                (path := attempt / name).exists() or self.store.storage.list(path)
-            )
-        ]
-
-    def info(self, text: str) -> None:
-        self.reporter.info(text)
-
-    def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
-        self.reporter.progress(done, total, unit, note)
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        self.reporter.log(step, values)
-
-    def flush(self) -> None:
-        self.reporter.flush()
-
-    def should_stop(self) -> bool:
-        return self.reporter.should_stop()
+        paths = [attempt / name for attempt in attempts if attempt != self.attempt]
+        return [path for path in paths if path.exists() or self.store.storage.list(path)]
 
     def map_parts(self, function: PartFunction, parts: Sequence[Part]) -> list[Artifact]:
         job, kind = self._job, self._job.uses + PARTS
-        tasks = part_tasks(job.store, job.uses, load_stage(job.uses).version, function, list(parts))
+        tasks = part_tasks(job.store, job.uses, load_stage(job.uses).version, function, parts)
         job.store.leave(self.attempt, PARTS_FILE, [task.key for task in tasks])
         made = self._made(kind, tasks)
         missing = [task for task in tasks if task.key not in made]
@@ -154,13 +117,10 @@ class StageContext:
             self.progress(done, len(tasks), "parts")
 
         if job.cluster:
-            run_tasks(
-                missing, job.resources.cpus, job.resources.gpus, job.resources.workers, one_more
-            )
-        else:
-            for task in missing:
-                make_part(task)
-                one_more()
+            run_tasks(missing, job.resources, one_more)
+        for task in () if job.cluster else missing:
+            make_part(task)
+            one_more()
         made = self._made(kind, tasks) if missing else made
         return [made[task.key] for task in tasks]
 
