@@ -120,12 +120,8 @@ class RunEnded(Event):
     skipped: list[str] = []
 
 
-_EVENT: TypeAdapter[Event] = TypeAdapter(
-    Annotated[
-        Point | RunStarted | JobStarted | JobCached | JobEnded | RunEnded,
-        Field(discriminator="event"),
-    ]
-)
+_Any = Point | RunStarted | JobStarted | JobCached | JobEnded | RunEnded
+_EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[_Any, Field(discriminator="event")])
 
 
 class EventLog:

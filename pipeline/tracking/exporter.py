@@ -34,23 +34,9 @@ from gpt1.errors import UserError
 from gpt1.format import span
 from pipeline.store.base import Store
 from pipeline.store.lease import RUNS, Leases
-from pipeline.store.record import (
-    ArtifactRecord,
-    DamagedArtifact,
-    UnreadableRecord,
-    record_name,
-)
-from pipeline.tracking.events import (
-    Event,
-    EventReader,
-    JobCached,
-    JobEnded,
-    JobFacts,
-    JobStarted,
-    Point,
-    RunEnded,
-    RunStarted,
-)
+from pipeline.store.record import ArtifactRecord, DamagedArtifact, UnreadableRecord, record_name
+from pipeline.tracking import events
+from pipeline.tracking.events import EventReader, JobCached, JobEnded, JobFacts, JobStarted, Point
 from pipeline.tracking.mlflow_server import REFUSALS, MlflowServer, is_damage
 from pipeline.tracking.names import metric_name, split_summary
 from pipeline.tracking.notes import CELLS, comparison, fit, job_note, link, table
@@ -60,9 +46,8 @@ if TYPE_CHECKING:
     from pipeline.tracking.model_registry import Training
 
 UPLOAD_LIMIT = 10_000_000  # bytes; larger files are recorded by reference
-LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG, LONGEST_DIGEST = (
-    250, 6000, 8000, 36,
-)  # MLflow's limits, in characters  # fmt: skip
+# MLflow's limits, in characters:
+LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG, LONGEST_DIGEST = 250, 6000, 8000, 36
 UID, STORE_ID, EXPORTED, ALL = "gpt1.uid", "gpt1.store_id", "gpt1.exported", "all"
 OVER_TOKENS = "over_tokens"  # curves under this name count tokens, not steps
 CURVES_OVER_TOKENS = ("train/loss", "val/perplexity")
@@ -103,7 +88,7 @@ class _Run:
     """What its driver said of each job, by its id."""
     open: dict[str, str] = field(default_factory=dict)
     """Jobs that have not ended, by their ids: their uids."""
-    end: RunEnded | None = None
+    end: events.RunEnded | None = None
     again: float = 0.0
     """When to try again, by the monotonic clock."""
 
@@ -225,9 +210,9 @@ class Exporter:
         self.runs_sent += 1
         return None
 
-    def _apply(self, run: _Run, event: Event) -> None:
+    def _apply(self, run: _Run, event: events.Event) -> None:
         self.progress += 1
-        if isinstance(event, RunStarted):
+        if isinstance(event, events.RunStarted):
             run.profile = event.profile
             self._open(run.name, event.name, event.time, event.tags, event.params, None)
         elif run.name not in self._ids:  # its first line was damaged
@@ -239,7 +224,7 @@ class Exporter:
             self._begin_job(run, event)
         elif isinstance(event, JobEnded):
             self._end_job(run, event.cell, event)
-        elif isinstance(event, RunEnded):
+        elif isinstance(event, events.RunEnded):
             run.end = event
 
     # A job
@@ -353,10 +338,9 @@ class Exporter:
                     server.write_json(run_id, f"outputs/{file.name}.reference.json", about)
         server.write_json(run_id, record_name(1), record.model_dump(mode="json"))
         files = [
-            {"name": file.name, "uri": store.address(file.key), "size": file.size,
-                "sha256": file.sha256}
-            for file in record.files.values()
-        ]  # fmt: skip
+            {"name": f.name, "uri": store.address(f.key), "size": f.size, "sha256": f.sha256}
+            for f in record.files.values()
+        ]
         server.write_json(run_id, "artifacts.json", files)
         self._send_datasets(job, record)
         for model, name in record.summary.get(MODELS, {}).items():
@@ -376,20 +360,14 @@ class Exporter:
     def _send_datasets(self, job: _Job, record: ArtifactRecord) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        stage_of = {
-            print_: kind
-            for kind, prints in record.identity.get("inputs", {}).items()
-            for print_ in prints
-        }
-        used = [
-            (name, record.input_digests[print_],
-                self._store.address(f"{stage_of.get(print_, '')}/{print_}"), record.stage)
-            for name, print_ in sorted(record.inputs.items())
-        ] + [
-            (name, sha256, f"source:{name}", "source")
-            for name, sha256 in list(record.identity.get("files", {}).items())[:20]
-        ]  # fmt: skip
-        inputs = []
+        kinds = record.identity.get("inputs", {}).items()
+        stage_of = {print_: kind for kind, prints in kinds for print_ in prints}
+        used, inputs = [], []
+        for name, print_ in sorted(record.inputs.items()):
+            source = self._store.address(f"{stage_of.get(print_, '')}/{print_}")
+            used.append((name, record.input_digests[print_], source, record.stage))
+        for name, sha256 in list(record.identity.get("files", {}).items())[:20]:
+            used.append((name, sha256, f"source:{name}", "source"))
         for name, digest, source, context in used:
             scheme = source.partition(":")[0]
             kind = {"http": "http", "https": "http", "s3": "s3"}.get(scheme, "local")
@@ -440,9 +418,8 @@ class Exporter:
         status, when = (run.end.status, run.end.time) if run.end else ("KILLED", last)
         run_id = self._ids[run.name]
         self._find_newest({facts.fingerprint for facts in run.jobs.values()})
-        groups = sorted(
-            {job.group for job in run.jobs.values() if isinstance(job, JobStarted) and job.group}
-        )
+        started = [job for job in run.jobs.values() if isinstance(job, JobStarted)]
+        groups = sorted({job.group for job in started if job.group})
         records = {
             cell: self._read_record(facts)
             for cell, facts in run.jobs.items()  # of the others the name is enough
@@ -490,10 +467,8 @@ class Exporter:
             for cell, facts in run.jobs.items()
             if facts.group == group and (record := records.get(cell))
         ]
-        everything = [
-            {"cell": cell, "axes": axes, "figures": figures, "run": run_id or ""}
-            for cell, axes, figures, run_id in found
-        ]
+        names = ("cell", "axes", "figures", "run")
+        everything = [dict(zip(names, [*row, run_id or ""], strict=True)) for *row, run_id in found]
         return *comparison([row for _, *row in found]), everything
 
     def _send_note(self, run_id: str, head: str, rows: Sequence[str], cells: Sequence[Any]) -> None:
@@ -516,9 +491,8 @@ class Exporter:
         found: list[Any] = []
         token = None
         while token != "":
-            page = self._client.search_runs(
-                [self._server.experiment_id], where, view, 1000, order, token
-            )
+            experiments = [self._server.experiment_id]
+            page = self._client.search_runs(experiments, where, view, 1000, order, token)
             found, token = [*found, *page], page.token or ""
         return found
 
@@ -670,8 +644,8 @@ def _name(text: str) -> str:
 
 
 def _texts(values: Mapping[str, Any], longest: int) -> dict[str, str]:
-    cut = {_name(key): str(value)[: longest + 1] for key, value in values.items()}
-    return {
-        key: text if len(text) <= longest else text[: longest - 3] + "..."
-        for key, text in cut.items()
-    }
+    return {_name(key): _cut(str(value), longest) for key, value in values.items()}
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."

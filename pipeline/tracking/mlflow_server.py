@@ -125,10 +125,9 @@ class MlflowServer:
 
     def _connect(self) -> None:
         if version("mlflow") not in TRIED:
-            raise UserError(
-                f"mlflow {version('mlflow')}: not a version that gpt1 was tried with; expected"
-                f" {' or '.join(TRIED)}. Install that one: pip install mlflow=={TRIED[-1]}"
-            )
+            found = f"mlflow {version('mlflow')}: not a version that gpt1 was tried with"
+            advice = f"Install that one: pip install mlflow=={TRIED[-1]}"
+            raise UserError(f"{found}; expected {' or '.join(TRIED)}. {advice}")
         for name, value in DEFAULTS.items():
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient
@@ -157,10 +156,9 @@ class MlflowServer:
             # Its files are at a fixed place, which may be another store's: no more goes there.
             other = f"{EXPERIMENT} {found.experiment_id}"
             client.rename_experiment(found.experiment_id, other)
-            self._say(
-                f"MLflow experiment {EXPERIMENT} keeps its files in {found.artifact_location},"
-                f" outside the store; renamed it to {other!r}, and runs go to a new experiment"
-            )
+            what = f"{EXPERIMENT} keeps its files in {found.artifact_location}, outside the store"
+            done = f"renamed it to {other!r}, and runs go to a new experiment"
+            self._say(f"MLflow experiment {what}; {done}")
             found = None
         if found is not None:
             return str(found.experiment_id)
@@ -185,10 +183,8 @@ class MlflowServer:
             with_it = file.with_name(file.name + suffix)
             if with_it.exists():
                 with_it.replace(file.with_name(aside + suffix))
-        self._say(
-            f"{file}: the MLflow data base is damaged ({found}); renamed it to {aside}, and a new"
-            " one is filled from the store"
-        )
+        done = f"renamed it to {aside}, and a new one is filled from the store"
+        self._say(f"{file}: the MLflow data base is damaged ({found}); {done}")
 
 
 def default_uri(store: Path) -> str:

@@ -113,9 +113,8 @@ def _version(client: Any, name: str, model: Any, fingerprint: str, card: str) ->
     """The number of the version of a LoggedModel, which is created if there is none."""
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name, description=ABOUT)
-    found = client.search_model_versions(
-        f"name = '{name}' and tags.`{FINGERPRINT}` = '{fingerprint}'"
-    )
+    where = f"name = '{name}' and tags.`{FINGERPRINT}` = '{fingerprint}'"
+    found = client.search_model_versions(where)
     # By its address, not models:/ID: without a server MLflow would look for that ID elsewhere.
     version = found[-1] if found else client.create_model_version(
         name, model.artifact_location, model.source_run_id, {FINGERPRINT: fingerprint},
@@ -138,12 +137,10 @@ def _log_metrics(client: Any, model_id: str, run_id: str, training: Training | N
         return
     points: dict[str, list[Any]] = {training.run_id: [], run_id: []}
     for name, value in training.metrics.items():
-        found = [
-            (training.run_id, point.timestamp, point.step)
-            for point in client.get_metric_history(training.run_id, name)
-            if point.value == value
-        ]
-        where, time, step = found[-1] if found else (run_id, training.finished, 0)
+        where, time, step = run_id, training.finished, 0
+        for point in client.get_metric_history(training.run_id, name):
+            if point.value == value:
+                where, time, step = training.run_id, point.timestamp, point.step
         points[where].append(Metric(name, value, time, step, model_id=model_id))
     for where, metrics in points.items():
         if metrics:
@@ -247,21 +244,17 @@ def _signature(tuned: bool) -> Any:
 
     from gpt1.serve import PARAMETERS
 
-    columns: list[Any] = [ColSpec(DataType.string, "prompt", required=not tuned)]
-    if tuned:
-        columns += [ColSpec(DataType.string, name, required=False) for name in ("text", "text_b")]
-        columns += [ColSpec(Array(DataType.string), "choices", required=False)]
-    answers: list[Any] = [ColSpec(DataType.string, "text", required=not tuned)]
-    if tuned:
-        answers += [ColSpec(DataType.string, name, required=False) for name in ("id", "label")]
-        answers += [
-            ColSpec(DataType.double, "value", required=False),
-            ColSpec(Array(DataType.double), "probabilities", required=False),
-        ]
+    def schema(always: str, **of_tuned: Any) -> Any:
+        """A column of text that a language model needs, and those of a fine-tuned one."""
+        more = [ColSpec(kind, name, required=False) for name, kind in of_tuned.items()]
+        first = ColSpec(DataType.string, always, required=not tuned)
+        return Schema([first, *(more if tuned else ())])
+
+    text, number = DataType.string, DataType.double
     kinds = {bool: DataType.boolean, int: DataType.long, float: DataType.double}
+    given = [ParamSpec(name, kinds[type(value)], value) for name, value in PARAMETERS.items()]
     return ModelSignature(
-        inputs=Schema(columns), outputs=Schema(answers),
-        params=ParamSchema(
-            [ParamSpec(name, kinds[type(value)], value) for name, value in PARAMETERS.items()]
-        ),
+        inputs=schema("prompt", text=text, text_b=text, choices=Array(text)),
+        outputs=schema("text", id=text, label=text, value=number, probabilities=Array(number)),
+        params=ParamSchema(given),
     )

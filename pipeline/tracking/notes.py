@@ -32,11 +32,10 @@ def comparison(jobs: Sequence[Sequence[Any]]) -> tuple[str, list[str]]:
     they differ in, links, the first figures.
     """
     names = list(dict.fromkeys(name for _, figures, _ in jobs for name in figures))[:MOST_FIGURES]
-    rows = [
-        [*map(str, axes.values()), link("open", run_id),
-            *(number(figures.get(name)) for name in names)]
-        for axes, figures, run_id in jobs
-    ]  # fmt: skip
+    rows = []
+    for axes, figures, run_id in jobs:
+        shown = (number(figures.get(name)) for name in names)
+        rows.append([*map(str, axes.values()), link("open", run_id), *shown])
     return table([*(jobs[0][0] if jobs else ()), "run", *names], rows)
 
 
@@ -55,11 +54,8 @@ def fit(head: str, rows: Sequence[str], longest: int) -> tuple[str, int]:
 
 def job_note(record: ArtifactRecord, inputs: Mapping[str, str | None]) -> str:
     """The description of a job's run: its figures, and links to the runs that made its inputs."""
-    figures = [
-        [name, number(value)]
-        for name, value in record.summary.items()
-        if isinstance(value, int | float)
-    ]
+    summary = record.summary.items()
+    figures = [[name, number(value)] for name, value in summary if isinstance(value, int | float)]
     head, rows = table(["metric", ""], figures)
     lines = [head, *rows, ""] if figures else []
     lines += [f"- input: {link(cell, run_id)}" for cell, run_id in inputs.items()]

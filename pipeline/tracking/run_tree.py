@@ -18,14 +18,7 @@ from pipeline.planning.planner import Entry, Plan
 from pipeline.planning.provenance import git_commit, package_versions, user_name
 from pipeline.store.lease import RUNS
 from pipeline.store.record import ArtifactRecord
-from pipeline.tracking.events import (
-    EventLog,
-    JobCached,
-    JobEnded,
-    JobStarted,
-    RunEnded,
-    RunStarted,
-)
+from pipeline.tracking.events import EventLog, JobCached, JobEnded, JobStarted, RunEnded, RunStarted
 from pipeline.tracking.live_export import CLOSING, LiveExport
 from pipeline.workflow.expand import Workflow
 
@@ -53,9 +46,8 @@ class RunLog(Observer):
             "gpt1.packages": ", ".join(f"{k} {v}" for k, v in package_versions().items()),
             **_origin(str(workflow.file)),
         }  # fmt: skip
-        self._log.write(
-            RunStarted(name=run_name(workflow), profile=profile, tags=tags, params=changed(plan))
-        )
+        name, params = run_name(workflow), changed(plan)
+        self._log.write(RunStarted(name=name, profile=profile, tags=tags, params=params))
         self._log.flush()
         self._export = LiveExport(plan.store, run, self._info)
         self._export.start()
@@ -63,20 +55,16 @@ class RunLog(Observer):
     def job_started(self, entry: Entry, attempt: str) -> None:
         settings = entry.cell.settings.model_dump(mode="json")
         why = hide_secret("; ".join(entry.reasons))[:500]
-        self._log.write(
-            JobStarted(
-                attempt=attempt, params={name: _hide(value) for name, value in settings.items()},
-                tags={"gpt1.why": why, **_origin(f"stages/{entry.cell.uses}")},
-                withdrawn=entry.last.number, **self._facts(entry),
-            )
-        )  # fmt: skip
+        self._log.write(JobStarted(
+            attempt=attempt, params={name: _hide(value) for name, value in settings.items()},
+            tags={"gpt1.why": why, **_origin(f"stages/{entry.cell.uses}")},
+            withdrawn=entry.last.number, **self._facts(entry),
+        ))  # fmt: skip
         self._log.flush()  # before there is anything in the attempt
 
     def job_cached(self, entry: Entry) -> None:
         run = entry.last.record.run if entry.last.record else ""
-        self._log.write(
-            JobCached(run=run, withdrawn=entry.last.withdrawn, **self._facts(entry))
-        )
+        self._log.write(JobCached(run=run, withdrawn=entry.last.withdrawn, **self._facts(entry)))
 
     def job_done(self, entry: Entry, record: ArtifactRecord) -> None:  # noqa: ARG002
         self._log.write(JobEnded(cell=entry.cell.id, status="FINISHED"))

@@ -36,19 +36,14 @@ class ServedModel(PythonModel):
         or yellow which no filter of warnings keeps off the terminal.
         """
         del context
-        rows = (
-            model_input.to_dict(orient="records")
-            if hasattr(model_input, "to_dict")
-            else list(model_input)
-        )
+        is_frame = hasattr(model_input, "to_dict")
+        rows = model_input.to_dict(orient="records") if is_frame else list(model_input)
         if not rows:  # MLflow leaves out columns that the signature does not name
-            raise MlflowException.invalid_parameter_value(
-                "no rows with `prompt`, or with `text` for a fine-tuned model"
-            )
+            found = "no rows with `prompt`, or with `text` for a fine-tuned model"
+            raise MlflowException.invalid_parameter_value(found)
         try:
-            return self._answerer.answer(
-                [{name: _plain(value) for name, value in row.items()} for row in rows], params
-            )
+            plain = [{name: _plain(value) for name, value in row.items()} for row in rows]
+            return self._answerer.answer(plain, params)
         except UserError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
 

@@ -91,10 +91,7 @@ def _cards() -> list[Any]:
 
     try:
         pynvml.nvmlInit()
-        return [
-            pynvml.nvmlDeviceGetHandleByIndex(number)
-            for number in range(pynvml.nvmlDeviceGetCount())
-        ]
+        return list(map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount())))
     except pynvml.NVMLError:
         return []
 
