@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 LONGEST = 2000  # characters of a message
 
@@ -43,12 +43,14 @@ def to_json(value: Any, indent: int | None = None) -> str:
     return _UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def show(text: str = "", end: str = "\n", error: bool = False) -> None:
-    """Print clean text, at once; `error`: on standard error.
+def show(
+    text: str = "", end: str = "\n", error: bool = False, stream: TextIO | None = None
+) -> None:
+    """Print clean text, at once, on standard output; `error`: on standard error.
 
     What the stream's encoding does not have is shown as its number.
     """
-    stream = sys.stderr if error else sys.stdout
+    stream = stream or (sys.stderr if error else sys.stdout)
     encoding = stream.encoding or "utf-8"
     shown = clean(text).encode(encoding, "backslashreplace").decode(encoding)
     print(shown, end=end, file=stream, flush=True)

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -121,29 +122,22 @@ def _nvidia_smi() -> str:
 
 
 def _memory(_: Path) -> Iterator[Finding]:
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    usable = min(total, _cgroup_limit() or total)
-    detail = f"{usable / GB:.1f} GB"
-    if usable < total:
-        detail += f" (container limit; the machine has {total / GB:.1f} GB)"
-    fix = "the demo needs about 6 GB; give the container more"
-    yield _finding("memory", usable >= MEMORY_NEEDED, detail, fix)
+    with suppress(ImportError):  # torch is missing, which another check says
+        import torch
+
+        from gpt1.train.memory import free_memory
+
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        free = free_memory(torch.device("cpu")) or total
+        detail = f"{free / GB:.1f} GB free here; the machine has {total / GB:.1f} GB"
+        fix = "the demo needs about 6 GB; end other programs, or give the container more"
+        yield _finding("memory", free >= MEMORY_NEEDED, detail, fix)
     shm = Path("/dev/shm")
     if shm.is_dir():
         size = shutil.disk_usage(shm).total
-        fix = (
-            "start the container with --shm-size=2g; otherwise Ray keeps its objects on disk, which"
-            " is slower"
-        )
+        fix = "start the container with --shm-size=2g; Ray's objects on disk are slower"
         detail = f"{size / GB:.2f} GB in /dev/shm"
         yield _finding("shared memory", size >= SHM_NEEDED, detail, fix)
-
-
-def _cgroup_limit() -> int | None:
-    try:
-        return int(Path("/sys/fs/cgroup/memory.max").read_text())
-    except (OSError, ValueError):  # no such file, or the word "max"
-        return None
 
 
 def _files(_: Path) -> Iterator[Finding]:
@@ -172,10 +166,8 @@ def _store(store: Path) -> Iterator[Finding]:
     detail = f"{folder} {problem or 'is writable'}"
     yield _finding(name, not problem, detail, f"choose another folder with {option}", FAIL)
     free = shutil.disk_usage(folder).free
-    fix = (
-        "the demo writes 0.3 GB, and each checkpoint of the 117 M model about 1.4 GB; free up"
-        f" space, or choose another disk with {option}"
-    )
+    needs = "the demo writes 0.3 GB, and each checkpoint of the 117 M model about 1.4 GB"
+    fix = f"{needs}; free up space, or choose another disk with {option}"
     yield _finding("disk", free >= DISK_NEEDED, f"{free / GB:.1f} GB free for the {name}", fix)
 
 
@@ -190,10 +182,8 @@ def _ray(_: Path) -> Iterator[Finding]:
         return
     detail = "yours" if mode and token else "each run creates its own"
     if mode == "disabled":
-        detail = (
-            "none (RAY_AUTH_MODE=disabled); during a run, other users of this machine can run"
-            " programs as you"
-        )
+        danger = "during a run, other users of this machine can run programs as you"
+        detail = f"none (RAY_AUTH_MODE=disabled); {danger}"
     fix = "unset RAY_AUTH_MODE, so that each run creates its own token"
     yield _finding("Ray token", mode != "disabled", detail, fix)
 
@@ -223,10 +213,8 @@ def _tracking(_: Path) -> Iterator[Finding]:
         if parts.scheme in ("http", "https"):
             socket.create_connection((parts.hostname or "", port), timeout=5).close()
     except (OSError, ValueError) as error:
-        fix = (
-            "start it, or unset MLFLOW_TRACKING_URI; runs work without it, and `gpt1 track sync`"
-            " sends their records later"
-        )
+        later = "runs work without it, and `gpt1 track sync` sends their records later"
+        fix = f"start it, or unset MLFLOW_TRACKING_URI; {later}"
         yield Finding("MLflow server", WARN, f"{shown} does not answer ({error})", fix)
     else:
         yield Finding("MLflow server", OK, f"{shown} answers")

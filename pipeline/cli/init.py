@@ -5,34 +5,26 @@ from __future__ import annotations
 import shutil
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from gpt1.errors import UserError
 from gpt1.terminal import show
+from pipeline.cli.output import named
 
 NAME = "workflow.yaml"
 
 
-def init(
-    folder: Annotated[
-        Path, typer.Argument(help="Folder to write to; created if missing.", metavar="FOLDER")
-    ],
-) -> None:
-    """Write a commented workflow.yaml into a folder."""
+def init(folder: Path, /) -> None:
+    """Write a commented workflow.yaml into a folder.
+
+    Args:
+        folder (FOLDER): Folder to write to; created if missing.
+    """
     target = folder / NAME
     if target.exists():
         raise UserError(f"{target}: already exists and was not changed; choose another folder")
-    try:
+    source = resources.files("pipeline") / NAME
+    with named(str(target), "choose another folder"), resources.as_file(source) as template:
         folder.mkdir(parents=True, exist_ok=True)
-        with resources.as_file(resources.files("pipeline") / NAME) as source:
-            shutil.copyfile(source, target)
-    except OSError as error:
-        raise UserError(
-            f"{target}: cannot be written ({error.strerror}); choose another folder"
-        ) from error
-    show(
-        f"Wrote {target}. Next, in that folder:\n  gpt1 run --profile demo     # a small version of"
-        " everything, in minutes"
-    )
+        shutil.copyfile(template, target)
+    command = "gpt1 run --profile demo     # a small version of everything, in minutes"
+    show(f"Wrote {target}. Next, in that folder:\n  {command}")

@@ -13,8 +13,8 @@ from gpt1.format import counted, number, span
 from gpt1.report.dag import Cells, as_svg, boxes, stage_of
 from gpt1.terminal import clean, show
 from gpt1.train.cost_model import DEFAULT_MFU, Device
-from pipeline.cli.options import STAGES, Json, ReadOptions, Stages, flag, run_command
-from pipeline.cli.output import format_table, print_json
+from pipeline.cli.options import STAGES, Json, ReadOptions, Stages, run_command
+from pipeline.cli.output import format_table, named, print_json
 from pipeline.planning.last_run import RunArtifacts, last_run
 from pipeline.planning.planner import Entry, Plan, Selection, State, changes, make_plan
 from pipeline.store.base import Store
@@ -25,6 +25,13 @@ from pipeline.workflow.yaml_source import nearest
 from stages.contract import Artifact, Forecastable, SizedVocabulary
 
 SAME = "same"
+OF_SHARDS = "Tokens in the corpus; default: those of the shards."
+Tokens = Annotated[int | None, typer.Option("--tokens", min=1, help=OF_SHARDS)]
+PEAK = "Fraction to assume of the GPU's peak in the profile's precision."
+Mfu = Annotated[float, typer.Option("--mfu", min=0.001, max=1.0, help=PEAK)]
+CellName = Annotated[
+    str, typer.Argument(help="Stage or job.", metavar="STAGE-OR-JOB", autocompletion=STAGES)
+]
 
 
 def plan(options: ReadOptions, stages: Stages = None, as_json: Json = False) -> None:
@@ -34,13 +41,14 @@ def plan(options: ReadOptions, stages: Stages = None, as_json: Json = False) -> 
 
 
 def status(
-    options: ReadOptions, as_json: Json = False,
-    explain: Annotated[
-        bool, flag("--explain", "Show each reason on its own line, and each job's rerun cost.")
-    ] = False,
+    options: ReadOptions, as_json: Json = False, explain: bool = False
 ) -> None:
     """Show each stage's state (done, stale, partial, stopped, failed, or new), why, and how long
-    it took."""
+    it took.
+
+    Args:
+        explain: Show each reason on its own line, and each job's rerun cost.
+    """
     plan = options.plan()
     if as_json:
         print_json(_facts(plan))
@@ -50,11 +58,12 @@ def status(
         print_plan(plan, everything=True)
 
 
-def graph(
-    options: ReadOptions,
-    svg: Annotated[Path | None, typer.Option("--svg", help="Write an SVG to this file.")] = None,
-) -> None:
-    """Draw the workflow with the state of each stage."""
+def graph(options: ReadOptions, svg: Path | None = None) -> None:
+    """Draw the workflow with the state of each stage.
+
+    Args:
+        svg: Write an SVG to this file.
+    """
     entries = options.plan().entries.values()
     cells = [(entry.cell.id, str(entry.state), entry.cell.needs) for entry in entries]
     if svg is None:
@@ -64,21 +73,12 @@ def graph(
     for entry in entries:
         seconds[entry.cell.node] = seconds.get(entry.cell.node, 0.0) + (entry.cost or 0.0)
     notes = {stage: [span(total)] if total else [] for stage, total in seconds.items()}
-    try:
+    with named(f"--svg {svg}", "choose another file"):
         svg.write_text(clean(as_svg(cells, notes)), encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"--svg {svg}: cannot be written ({error.strerror}); choose another file"
-        ) from error
     show(f"wrote {svg}")
 
 
-def path(
-    stage: Annotated[
-        str, typer.Argument(help="Stage or job.", metavar="STAGE-OR-JOB", autocompletion=STAGES)
-    ],
-    options: ReadOptions,
-) -> None:
+def path(stage: CellName, options: ReadOptions) -> None:
     """Print the folder (on S3: the address) of a stage's output, one line per job.
 
     Parts are stored elsewhere: record.json has the path of every file.
@@ -90,33 +90,21 @@ def path(
     else:
         records = _records_of_run(options.artifacts(), stage)
     folders = {
-        cell: f"{store.where}/{record.stage}/{record.fingerprint}/{record.attempt}"
-        for cell, record in records.items()
+        cell: f"{store.where}/{one.stage}/{one.fingerprint}/{one.attempt}"
+        for cell, one in records.items()
     }
     show("\n".join(folders.values() if len(folders) == 1 else map("\t".join, folders.items())))
 
 
 def describe(
-    options: ReadOptions,
-    tokens: Annotated[
-        int | None,
-        typer.Option("--tokens", min=1, help="Tokens in the corpus; default: those of the shards."),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option("--device", help="GPU to estimate the time for, such as H100."),
-    ] = None,
-    mfu: Annotated[
-        float,
-        typer.Option(
-            "--mfu", min=0.001, max=1.0,
-            help="Fraction to assume of the GPU's peak in the profile's precision.",
-        ),
-    ] = DEFAULT_MFU,
-    as_json: Json = False,
-) -> None:  # fmt: skip
+    options: ReadOptions, tokens: Tokens = None, device: str | None = None,
+    mfu: Mfu = DEFAULT_MFU, as_json: Json = False,
+) -> None:
     """Estimate what pre-training will need: parameters and FLOPs by part, memory, steps, tokens,
     epochs, time.
+
+    Args:
+        device: GPU to estimate the time for, such as H100.
     """
     workflow, target = options.workflow(), Device(device, mfu) if device else None
     try:
@@ -133,39 +121,25 @@ def describe(
     if not rows:
         found = "no stage uses `pretrain`; add one, or choose another workflow with --file"
         raise UserError(f"{workflow.file}: {found}")
-    if as_json:
-        print_json([
-            {"cell": cell, "vocabulary": vocabulary, "corpus": corpus, **forecast.to_dict()}
-            for cell, vocabulary, corpus, forecast in rows
-        ])  # fmt: skip
-        return
-    texts = [
-        f"{cell}\n{forecast}\nvocabulary: {vocabulary}; corpus: {corpus}"
-        for cell, vocabulary, corpus, forecast in rows
-    ]
-    show("\n\n".join(texts))
+    facts, texts = [], []
+    for name, vocabulary, corpus, forecast in rows:
+        about = {"cell": name, "vocabulary": vocabulary, "corpus": corpus}
+        facts.append({**about, **forecast.to_dict()})
+        texts.append(f"{name}\n{forecast}\nvocabulary: {vocabulary}; corpus: {corpus}")
+    print_json(facts) if as_json else show("\n\n".join(texts))
 
 
 def diff(
-    before: Annotated[
-        str | None,
-        typer.Argument(
-            help="Run, by name or prefix; default: the newest other run with the same stages."
-        ),
-    ] = None,
-    after: Annotated[
-        str | None,
-        typer.Argument(
-            help="Run to compare it with; default: the last, or the jobs of --profile and --set."
-        ),
-    ] = None,
-    *,
-    options: ReadOptions,
+    before: str | None = None, after: str | None = None, /, *, options: ReadOptions,
     as_json: Json = False,
 ) -> None:
     """Compare two runs job by job: settings, inputs, code, results, time.
 
     A run covers the jobs it ran and the cached jobs they depend on.
+
+    Args:
+        before: Run, by name or prefix; default: the newest other run with the same stages.
+        after: Run to compare it with; default: the last, or the jobs of --profile and --set.
     """
     history = StoreSnapshot(Store.existing(options.store)).history()
     records = sorted(history, key=lambda record: record.finished)
@@ -175,15 +149,12 @@ def diff(
         artifacts = options.artifacts()
         new = {cell: record for cell in artifacts.cells if (record := artifacts.record(cell))}
         if not new:
-            raise UserError(
-                f"diff: no job of {artifacts.name} is done; give two of these runs:"
-                f" {_newest(names)}"
-            )
+            advice = f"give two of these runs: {_newest(names)}"
+            raise UserError(f"diff: no job of {artifacts.name} is done; {advice}")
         second = max(new.values(), key=lambda record: record.finished).run
     elif options.chooses:
-        raise UserError(
-            "diff: found a second run and --file, --profile, or --set; give one or the other"
-        )
+        found = "a second run and --file, --profile, or --set"
+        raise UserError(f"diff: found {found}; give one or the other")
     else:
         second = _run_called(after, names)
         new = jobs_of_run(second, records)
@@ -210,21 +181,15 @@ def diff(
 
 def print_plan(plan: Plan, everything: bool = False) -> None:
     """Print what will run, and why; `everything`: also what is done."""
-    rows = [
-        (cell, str(entry.state), _why(entry))
-        for cell, entry in plan.entries.items()
-        if everything or entry.run or entry.notes
-    ]
+    entries = [one for one in plan.entries.values() if everything or one.run or one.notes]
+    rows = [(entry.cell.id, str(entry.state), _why(entry)) for entry in entries]
     if rows:
         show(format_table(rows))
     waiting = plan.to_run
     known = [entry.cost for entry in waiting if entry.cost is not None]
     cost = f"; {len(known)} of them took {span(sum(known))} last time" if known else ""
-    show(
-        f"{len(waiting)} of {len(plan.entries)} jobs to run{cost}"
-        if waiting
-        else "everything is up to date, nothing to run"
-    )
+    count = f"{len(waiting)} of {len(plan.entries)} jobs to run{cost}"
+    show(count if waiting else "everything is up to date, nothing to run")
 
 
 def _reasons(entry: Entry) -> list[str]:
@@ -238,15 +203,14 @@ def _why(entry: Entry) -> str:
 
 def _facts(plan: Plan) -> dict[str, Any]:
     """A plan for programs."""
-    cells = [
-        {
-            "cell": entry.cell.id, "stage": entry.cell.uses, "state": str(entry.state),
-            "run": entry.run, "reasons": entry.reasons,
-            "notes": entry.notes, "fingerprint": entry.fingerprint, "seconds": entry.cost,
-            "digest": entry.artifact.digest if entry.artifact else None, "needs": entry.cell.needs,
-        }
-        for entry in plan.entries.values()
-    ]  # fmt: skip
+    cells = []
+    for one in plan.entries.values():
+        digest = one.artifact.digest if one.artifact else None
+        cells.append({
+            "cell": one.cell.id, "stage": one.cell.uses, "state": str(one.state), "run": one.run,
+            "reasons": one.reasons, "notes": one.notes, "fingerprint": one.fingerprint,
+            "seconds": one.cost, "digest": digest, "needs": one.cell.needs,
+        })  # fmt: skip
     return {"workflow": plan.workflow.name, "profile": plan.workflow.profile, "cells": cells}
 
 
@@ -284,10 +248,8 @@ def _records_of_plan(workflow: Workflow, store: Store, stage: str) -> dict[str, 
         if stage in (cell, entry.cell.node):
             if entry.state is not State.DONE or entry.last.record is None:
                 found = ", ".join(dict.fromkeys([entry.state, *entry.reasons]))
-                raise UserError(
-                    f"{store.where}: {cell}: expected done, found {found}; run it:"
-                    f" {run_command(workflow, store, cell)}"
-                )
+                advice = f"run it: {run_command(workflow, store, cell)}"
+                raise UserError(f"{store.where}: {cell}: expected done, found {found}; {advice}")
             records[cell] = entry.last.record
     return records
 
@@ -332,10 +294,8 @@ def _vocabulary(
         return size, f"{size:,} tokens, from the finished stage {name}"
     cell = workflow.cells[name]
     if not isinstance(cell.stage, SizedVocabulary):
-        raise UserError(
-            f"{name}: the vocabulary size is unknown until this stage has run; run `gpt1 run"
-            f" {cell.node}` first"
-        )
+        problem = "the vocabulary size is unknown until this stage has run"
+        raise UserError(f"{name}: {problem}; run `gpt1 run {cell.node}` first")
     size = cell.stage.expected_size(cell.settings)
     return size, f"up to {size:,} tokens, from the settings"
 
@@ -413,10 +373,9 @@ def _run_like(
     records: Sequence[ArtifactRecord],
 ) -> str | None:
     """The newest other run that has all stages of these `jobs` of `run`; None: there is none."""
-    for name in reversed(names):
-        if name != run and _stages(jobs) <= _stages(jobs_of_run(name, records)):
-            return name
-    return None
+    stages, others = _stages(jobs), [name for name in reversed(names) if name != run]
+    fits = (name for name in others if stages <= _stages(jobs_of_run(name, records)))
+    return next(fits, None)
 
 
 def _stages(cells: Iterable[str]) -> set[str]:

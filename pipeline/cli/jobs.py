@@ -11,7 +11,7 @@ import typer
 
 from gpt1.errors import UserError
 from gpt1.terminal import show
-from pipeline.cli.options import Json, RunOptions, flag
+from pipeline.cli.options import Json, RunOptions
 from pipeline.cli.output import format_table, print_json
 
 ADDRESS = "Job server of the cluster, such as http://127.0.0.1:8265."
@@ -23,21 +23,17 @@ HERE = "http://127.0.0.1:8265"
 
 
 def submit(
-    options: RunOptions,
-    address: JobAddress = HERE,
-    env: Annotated[
-        list[str] | None,
-        typer.Option("--env", help="Environment variable, NAME=VALUE; no secrets. Repeatable."),
-    ] = None,
-    detach: Annotated[bool, flag("--detach", "Do not wait for the job.")] = False,
-    python: Annotated[
-        str | None,
-        typer.Option("--python", help="Python interpreter on the cluster, if not `python`."),
-    ] = None,
+    options: RunOptions, address: JobAddress = HERE, env: list[str] | None = None,
+    detach: bool = False, python: str | None = None,
 ) -> None:
     """Submit the workflow to a running Ray cluster as a job and follow its output.
 
     Exit status: that of the job's `gpt1 run`.
+
+    Args:
+        env: Environment variable, NAME=VALUE; no secrets. Repeatable.
+        detach: Do not wait for the job.
+        python: Python interpreter on the cluster, if not `python`.
     """
     from pipeline.execution.jobs import JobSpec, address_of, submit_job
 
@@ -72,13 +68,13 @@ def logs(job: Job, address: JobAddress = HERE) -> None:
     raise typer.Exit(follow(address, job))
 
 
-def stop(
-    job: Job, address: JobAddress = HERE,
-    detach: Annotated[bool, flag("--detach", "Do not wait for the job to end.")] = False,
-) -> None:
+def stop(job: Job, address: JobAddress = HERE, detach: bool = False) -> None:
     """Stop a job; training saves a checkpoint first.
 
     Finished work is kept; submit again to resume.
+
+    Args:
+        detach: Do not wait for the job to end.
     """
     from pipeline.execution import jobs as work
 

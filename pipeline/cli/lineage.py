@@ -8,9 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from gpt1.errors import UserError
 from gpt1.terminal import show
@@ -31,40 +29,26 @@ _WIDTH = 200  # characters of text around a token
 
 
 def trace(
-    shard: Annotated[
-        str | None,
-        typer.Argument(help="Shard file or name (train/part-0003.arrow), or set (train)."),
-    ] = None,
-    offset: Annotated[
-        int | None, typer.Argument(help="Position of the token in the shard or set, from 0.")
-    ] = None,
-    step: Annotated[
-        int | None,
-        typer.Option("--step", help="Trace the batch of this pre-training step, from 1."),
-    ] = None,
-    sample: Annotated[
-        int | None, typer.Option("--sample", help="Only this sequence of the batch, from 0.")
-    ] = None,
-    *,
-    options: ReadOptions,
-    as_json: Json = False,
+    shard: str | None = None, offset: int | None = None, /, step: int | None = None,
+    sample: int | None = None, *, options: ReadOptions, as_json: Json = False,
 ) -> None:
     """Trace a token or a training batch back to its source: book, file, offset, text, cleaning
     rules.
+
+    Args:
+        shard: Shard file or name (train/part-0003.arrow), or set (train).
+        offset: Position of the token in the shard or set, from 0.
+        step: Trace the batch of this pre-training step, from 1.
+        sample: Only this sequence of the batch, from 0.
     """
     if step is not None and shard is None:
         rows = _trace_step(options.artifacts(), step, sample)
     elif step is None and shard is not None and offset is not None:
         rows = [_trace_offset(options, shard, offset)]
     else:
-        raise UserError(
-            "trace: expected either a shard and an offset, such as `train/part-0003.arrow 1200`, or"
-            " --step"
-        )
-    if as_json:
-        print_json(rows)
-    else:
-        show("\n\n".join(map(_format, rows)))
+        such = "a shard and an offset, such as `train/part-0003.arrow 1200`"
+        raise UserError(f"trace: expected either {such}, or --step")
+    print_json(rows) if as_json else show("\n\n".join(map(_format, rows)))
 
 
 def _trace_offset(options: ReadOptions, shard: str, offset: int) -> dict[str, Any]:
@@ -83,10 +67,8 @@ def _trace_offset(options: ReadOptions, shard: str, offset: int) -> dict[str, An
         return tracer.trace(TracedTokens(*book_of_set(spans, offset, name)))
     known = [name for name in tracer.shard.files if name.endswith(".arrow")]
     if name not in known:
-        raise UserError(
-            f"{shard}: no such file, set, or shard in {store.where}; expected one of: train,"
-            f" held_out, {', '.join(sorted(known)[:6])} …"
-        )
+        expected = f"expected one of: train, held_out, {', '.join(sorted(known)[:6])} …"
+        raise UserError(f"{shard}: no such file, set, or shard in {store.where}; {expected}")
     opened = open_shard(store.fetch(tracer.shard.file(name)))
     spans = [span for span in tracer.spans(opened.set) if span.part == opened.part]
     return tracer.trace(TracedTokens(*book_at(spans, offset, name)))
@@ -95,15 +77,12 @@ def _trace_offset(options: ReadOptions, shard: str, offset: int) -> dict[str, An
 def _trace_step(artifacts: RunArtifacts, step: int, sample: int | None) -> list[dict[str, Any]]:
     record = artifacts.choose("pretrain", ("pretrain",))
     settings = record.settings
-    if not 1 <= step <= settings["max_steps"]:
-        raise UserError(
-            f"--step {step}: expected a step of {record.cell}, 1 to {settings['max_steps']}"
-        )
-    batch = int(settings["batch_size"])
+    batch, last = int(settings["batch_size"]), settings["max_steps"]
+    if not 1 <= step <= last:
+        raise UserError(f"--step {step}: expected a step of {record.cell}, 1 to {last}")
     if sample is not None and not 0 <= sample < batch:
-        raise UserError(
-            f"--sample {sample}: expected a sequence of {record.cell}'s batch, 0 to {batch - 1}"
-        )
+        expected = f"expected a sequence of {record.cell}'s batch, 0 to {batch - 1}"
+        raise UserError(f"--sample {sample}: {expected}")
     tracer = _Tracer(artifacts.store, _input_record(artifacts.store, record, "shard"))
     sampler = tracer.sampler(settings)
     counted, rows = sampler.kept(step - 1, batch), []
@@ -121,10 +100,8 @@ def _store_of(file: Path) -> Path:
     for folder in file.resolve().parents:
         if folder.name == _SHARD_PARTS:
             return folder.parent
-    raise UserError(
-        f"{file}: not in a store (no folder {_SHARD_PARTS} above it); give a file below"
-        f" STORE/{_SHARD_PARTS}, or use --store"
-    )
+    advice = f"give a file below STORE/{_SHARD_PARTS}, or use --store"
+    raise UserError(f"{file}: not in a store (no folder {_SHARD_PARTS} above it); {advice}")
 
 
 def _record_with(store: Store, file: Path) -> tuple[ArtifactRecord, str]:
@@ -138,9 +115,8 @@ def _record_with(store: Store, file: Path) -> tuple[ArtifactRecord, str]:
         for name, entry in record.files.items():
             if (store.root / entry.key).resolve() == wanted:
                 return record, name
-    raise UserError(
-        f"{file}: no finished shard stage in {store.where} lists this file; run `gpt1 run shard`"
-    )
+    problem = f"no finished shard stage in {store.where} lists this file"
+    raise UserError(f"{file}: {problem}; run `gpt1 run shard`")
 
 
 def _input_record(store: Store, record: ArtifactRecord, kind: str) -> ArtifactRecord:
@@ -148,9 +124,8 @@ def _input_record(store: Store, record: ArtifactRecord, kind: str) -> ArtifactRe
     fingerprints = record.identity.get("inputs", {}).get(kind, [])
     found = store.record(kind, fingerprints[0]) if fingerprints else None
     if found is None:
-        raise UserError(
-            f"{store.where}: the {kind} input of {record.cell} is no longer in the store; rerun it"
-        )
+        problem = f"the {kind} input of {record.cell} is no longer in the store"
+        raise UserError(f"{store.where}: {problem}; rerun it")
     return found
 
 
@@ -240,10 +215,8 @@ class _Tracer:
         for book in read_books(file):
             if book.id == span.book:
                 return book.text[: self._ends[book.id]]
-        raise UserError(
-            f"{span.book}: not in books/{span.part}.parquet of the clean stage; run `gpt1 run clean"
-            " --force`"
-        )
+        problem = f"not in books/{span.part}.parquet of the clean stage"
+        raise UserError(f"{span.book}: {problem}; run `gpt1 run clean --force`")
 
     def _line_of(self, artifact: Artifact, span: DocumentSpan) -> dict[str, Any] | None:
         """The line about a book in the `records/` of clean or ingest; None: there is none."""
@@ -260,10 +233,8 @@ class _Tracer:
 def _format(row: Mapping[str, Any]) -> str:
     at, token, rules = row["in_book"], row["token"], row["rules"]
     names = ", ".join(filter(None, (row["title"], row["author"])))
-    place = (
-        f"token {at['token']:,} of {at['of']:,} in the book; characters {at['character']:,} to"
-        f" {at['to']:,} of its cleaned text"
-    )
+    place = f"token {at['token']:,} of {at['of']:,} in the book; characters {at['character']:,}"
+    place += f" to {at['to']:,} of its cleaned text"
     if not at["exact"]:
         place += " (approximate: ftfy fixes the beginning of the text differently)"
     changes = "not recorded"
@@ -288,7 +259,5 @@ def _format_source(record: Mapping[str, Any]) -> str:
     """How ingest read the book's file, or the first of several."""
     first, *others = record["files"]
     more = f", and {len(others)} more files" if others else ""
-    return (
-        f"as {first['encoding']} ({first['how']}), {first['bytes']:,} bytes, sha256"
-        f" {first['sha256'][:12]}{more}"
-    )
+    size = f"{first['bytes']:,} bytes, sha256 {first['sha256'][:12]}"
+    return f"as {first['encoding']} ({first['how']}), {size}{more}"

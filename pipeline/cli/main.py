@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -101,11 +102,10 @@ def _plan_and_run(options: RunOptions, address: str | None, shutdown: GracefulSh
         set_environment(address)
     limit = options.repair_seconds
     plan = make_plan(options.read(), Store.at(options.store), options.selection())
-    if not options.dry_run:
-        _check_report(plan, options)
     if options.dry_run:
         print_plan(plan)
         return 0
+    _check_report(plan, options)
     if not plan.to_run:
         with suppress(OSError):  # a store that is read only has all one asked for
             remember(plan)
@@ -141,10 +141,8 @@ def _run(
     began = time.monotonic()
     try:
         cluster = RayCluster(address, plan.workflow.user_code)
-        log = RunLog(
-            lambda text: display.cell_line(plan.workflow.name, text), lambda: shutdown.forced
-        )
-        observers = (RunProgress(display), log)
+        note = partial(display.cell_line, plan.workflow.name)
+        observers = (RunProgress(display), RunLog(note, lambda: shutdown.forced))
         outcome = Executor(plan, name, cluster, observers, shutdown, repair_limit).run()
     except Interrupted:
         show("gpt1: interrupted; run the same command to resume", error=True)
@@ -155,11 +153,9 @@ def _run(
     finally:
         display.close()
     report = _link_report(plan, {*outcome.ran, *outcome.cached})
-    took = time.monotonic() - began
-    show(
-        f"{len(outcome.ran)} ran, {len(outcome.cached)} cached, {len(outcome.failed)} failed,"
-        f" {len(outcome.skipped)} skipped ({span(took)})"
-    )
+    ends = ("ran", "cached", "failed", "skipped")
+    counts = ", ".join(f"{len(getattr(outcome, how))} {how}" for how in ends)
+    show(f"{counts} ({span(time.monotonic() - began)})")
     for cell, error in outcome.failed.items():
         show(f"{cell}: {error}", error=True)
     if outcome.status == 0:
@@ -195,18 +191,18 @@ def _print_done(plan: Plan) -> None:
         for note in entry.notes:
             show(f"{entry.cell.id}: {note}")
     done = [cell for cell, entry in plan.entries.items() if entry.state is State.DONE]
-    report = _link_report(plan, done)
-    of_all = f"{len(done)} of {len(plan.entries)} jobs done"
+    report, of_all = _link_report(plan, done), f"{len(done)} of {len(plan.entries)} jobs done"
     show(f"everything is up to date: {of_all}, nothing to run")
     _print_places(plan, report)
 
 
-def ui(
-    store: StoreOption = "store",
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
-) -> None:
-    """Browse the store's runs in MLflow, until interrupted."""
+def ui(store: StoreOption = "store", host: str = "127.0.0.1", port: int = 5000) -> None:
+    """Browse the store's runs in MLflow, until interrupted.
+
+    Args:
+        host: Address to listen on.
+        port: Port to listen on.
+    """
     from pipeline.cli.ui import serve
 
     serve(Store.existing(store), host, port)
@@ -218,10 +214,8 @@ def track_sync(store: StoreOption = "store") -> None:
 
     synced = sync(Store.existing(store), info=lambda line: show(f"gpt1: {line}", error=True))
     missing = "some" if synced.missing is None else synced.missing
-    show(
-        f"{synced.sent} runs sent, {missing if synced.trouble else 'none'} missing"
-        + (f": {synced.trouble}" if synced.trouble else "")
-    )
+    lack = f"{missing} missing: {synced.trouble}" if synced.trouble else "none missing"
+    show(f"{synced.sent} runs sent, {lack}")
     raise typer.Exit(int(bool(synced.trouble)))
 
 
@@ -296,12 +290,9 @@ def main() -> None:
             app()
         finally:
             sys.stdout.flush()
-    except UserError as error:
+    except (UserError, HeldError) as error:
         show(f"gpt1: {error}", error=True)
-        raise SystemExit(INVALID) from None
-    except HeldError as error:
-        show(f"gpt1: {error}", error=True)
-        raise SystemExit(HELD) from None
+        raise SystemExit(INVALID if isinstance(error, UserError) else HELD) from None
     except OSError as error:
         raise SystemExit(_report(error)) from None
 

@@ -61,9 +61,8 @@ def resolve_model(where: str, artifacts: Callable[[], RunArtifacts]) -> Resolved
         found = artifacts()
         record = found.choose(cell, KINDS)
     except UserError as error:
-        raise UserError(
-            f"{where}: no such folder, and {error}; or give a checkpoint folder"
-        ) from None
+        problem = f"{where}: no such folder, and {error}"
+        raise UserError(f"{problem}; or give a checkpoint folder") from None
     artifact, store = record.artifact(), found.store
     if artifact.stage == "export":
         checkpoint = load_checkpoint(store.fetch_folder(artifact, "hf/config.json"))
@@ -86,11 +85,9 @@ def finetuned_job(task: str, found: RunArtifacts) -> str:
     if count := sum(record.settings["task"] == task for record in records):
         what = f"{counted(count, 'fine-tuned job')} of {task!r}, none with weights"
     tasks = sorted({record.settings["task"] for record in with_weights})
-    raise UserError(
-        f"{found.name}: {what} (tasks with weights: {', '.join(tasks) or 'none'}); rerun finetune"
-        " with that run's options and --set finetune.keep_model=true, or choose a folder or job"
-        " with --model"
-    )
+    rerun = "rerun finetune with that run's options and --set finetune.keep_model=true"
+    what += f" (tasks with weights: {', '.join(tasks) or 'none'}); {rerun}"
+    raise UserError(f"{found.name}: {what}, or choose a folder or job with --model")
 
 
 def _load(store: Store, record: ArtifactRecord, artifact: Artifact, step: str) -> Checkpoint:
@@ -103,10 +100,8 @@ def _load(store: Store, record: ArtifactRecord, artifact: Artifact, step: str) -
         name = f"snapshots/step-{int(step):08d}.safetensors" if step.isdigit() else step
     if name not in artifact.files:
         steps = [str(int(file.name[15:23])) for file in artifact.under("snapshots/step-")]
-        raise UserError(
-            f"{artifact.cell}: {name} was not kept (finetune keeps it with `keep_model: true`);"
-            f" snapshots: {', '.join(steps) or 'none'}"
-        )
+        what = f"{name} was not kept (finetune keeps it with `keep_model: true`)"
+        raise UserError(f"{artifact.cell}: {what}; snapshots: {', '.join(steps) or 'none'}")
     model = load_model(store.fetch(artifact.file(name)))
     vocabulary = _vocabulary(store, record, artifact)
     check_vocabulary(model, vocabulary, artifact.cell)
@@ -120,17 +115,13 @@ def _vocabulary(store: Store, record: ArtifactRecord, artifact: Artifact) -> Voc
     """The artifact's own, else that of the cell it was made from."""
     from gpt1.tokenizer.vocabulary import Vocabulary
 
-    inputs = [
-        store.artifact(kind, fingerprint)
-        for fingerprint in record.inputs.values()
-        for kind in ("vocabulary", "given")
-    ]
+    kinds, prints = ("vocabulary", "given"), record.inputs.values()
+    inputs = [store.artifact(kind, print_) for print_ in prints for kind in kinds]
     for source in filter(None, (artifact, *inputs)):
         if files := source.under("encoder_bpe_"):
             return Vocabulary.load(store.fetch_folder(source, files[0].name))
-    raise UserError(
-        f"{artifact.cell}: its vocabulary is no longer in the store; rerun the vocabulary stage"
-    )
+    problem = "its vocabulary is no longer in the store; rerun the vocabulary stage"
+    raise UserError(f"{artifact.cell}: {problem}")
 
 
 def _sources(found: RunArtifacts, own: ArtifactRecord, step: str) -> list[Source]:
@@ -164,8 +155,6 @@ def _sources(found: RunArtifacts, own: ArtifactRecord, step: str) -> list[Source
             chosen[fingerprint] = record
     sources = [source_of(record.artifact(), store.fetch) for record in chosen.values()]
     if step:
-        sources = [
-            replace(sources[0], summary={}, files={}),
-            *(one for one in sources[1:] if one.kind not in scored),
-        ]
+        others = [one for one in sources[1:] if one.kind not in scored]
+        sources = [replace(sources[0], summary={}, files={}), *others]
     return sources

@@ -17,7 +17,7 @@ import typer
 from gpt1.errors import UserError
 from gpt1.terminal import show, to_json
 from pipeline.cli.options import PROFILES, WORKFLOW_HELP, ReadOptions, flag
-from pipeline.cli.output import new_folder
+from pipeline.cli.output import named, new_folder
 from pipeline.planning.last_run import RunArtifacts
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ WHERE = (
 )
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write; must be new or empty.")]
 Where = Annotated[str, typer.Argument(help=WHERE, metavar="CHECKPOINT")]
+Model = Annotated[str, typer.Option("--model", "-m", help=WHERE)]
+FIRST = f"{WHERE} Default: the task's first with weights."
+Tuned = Annotated[str | None, typer.Option("--model", "-m", help=FIRST)]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, or cuda.")]
 JsonLines = Annotated[bool, flag("--json", "Print JSON Lines.")]
 
@@ -51,25 +54,23 @@ class PredictOptions(ReadOptions):
     file: Annotated[Path | None, typer.Option("--workflow", help=WORKFLOW_HELP)] = None
 
 
-def import_openai(
-    folder: Annotated[
-        Path, typer.Argument(help="Folder of params_*.npy, params_shapes.json, and the vocabulary.")
-    ],
-    out: Out,
-) -> None:
-    """Import OpenAI's files of 2018."""
+def import_openai(folder: Path, /, out: Out) -> None:
+    """Import OpenAI's files of 2018.
+
+    Args:
+        folder: Folder of params_*.npy, params_shapes.json, and the vocabulary.
+    """
     from gpt1.weights.openai import read_openai
 
     _write_import(*read_openai(folder), out)
 
 
-def import_hf(
-    name: Annotated[
-        str, typer.Argument(help="transformers folder, or a model in the local Hub cache.")
-    ],
-    out: Out,
-) -> None:
-    """Import a transformers model (safetensors only)."""
+def import_hf(name: str, /, out: Out) -> None:
+    """Import a transformers model (safetensors only).
+
+    Args:
+        name: transformers folder, or a model in the local Hub cache.
+    """
     from gpt1.weights.hf_import import dropped_heads, find_hf, read_hf
 
     folder = find_hf(name)
@@ -78,19 +79,12 @@ def import_hf(
         show(f"skipped the task heads, as a language model has none: {', '.join(heads)}")
 
 
-def export_hf(
-    where: Where,
-    out: Out,
-    license: Annotated[
-        str,
-        typer.Option(
-            help="License for the model card, as spelled on the Hugging Face Hub (`cc-by-4.0`)."
-        ),
-    ] = "",
-    *,
-    options: ReadOptions,
-) -> None:
-    """Export a folder that transformers loads, with a model card."""
+def export_hf(where: Where, out: Out, license: str = "", *, options: ReadOptions) -> None:
+    """Export a folder that transformers loads, with a model card.
+
+    Args:
+        license: License for the model card, as spelled on the Hugging Face Hub (`cc-by-4.0`).
+    """
     from gpt1.report.licenses import check_license
     from gpt1.weights.hf import hf_class
     from pipeline.cli.model_lookup import resolve_model
@@ -120,10 +114,8 @@ def export_mlflow(where: Where, out: Out, options: ReadOptions) -> None:
 
     path = str(out.absolute())
     if "#" in path or unquote(path) != path:  # MLflow reads the path as an address once more
-        raise UserError(
-            f"--out {out}: MLflow cannot load a model from a path with `#` or an escape such as"
-            " `%20`; choose another folder"
-        )
+        problem = "MLflow cannot load a model from a path with `#` or an escape such as `%20`"
+        raise UserError(f"--out {out}: {problem}; choose another folder")
     model = resolve_model(where, options.artifacts)
     with (
         new_folder(out, f"--out {out}") as folder,
@@ -138,38 +130,26 @@ def export_mlflow(where: Where, out: Out, options: ReadOptions) -> None:
 
 
 def generate(
-    where: Where = "pretrain",
-    prompt: Annotated[
-        list[str] | None, typer.Option("--prompt", "-p", help="Text to continue. Repeatable.")
-    ] = None,
-    prompts: Annotated[
-        Path | None, typer.Option("--prompts", help="File with one prompt per line.")
-    ] = None,
-    tokens: Annotated[
-        int, typer.Option("--tokens", "-n", help="Maximum number of tokens to generate.")
-    ] = 60,
-    temperature: Annotated[float, typer.Option(help="Sampling temperature; 0: greedy.")] = 0.8,
-    top_k: Annotated[int, typer.Option(help="Sample from the k most likely tokens; 0: all.")] = 40,
-    top_p: Annotated[
-        float,
-        typer.Option(help="Sample from the fewest tokens with this total probability; 1: all."),
-    ] = 1.0,
-    beams: Annotated[int, typer.Option(help="Beam search with N beams; 0: off.")] = 0,
-    length_penalty: Annotated[
-        float, typer.Option(help="Beam search: divide scores by length to this power.")
-    ] = 1.0,
-    stop_at_newline: Annotated[
-        bool, flag("--stop-at-newline", "Stop at the first newline.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Random seed; the same seed gives the same text.")] = 0,
-    *,
-    options: GenerateOptions,
-    device: Device = "auto",
-    as_json: JsonLines = False,
+    where: Where = "pretrain", prompt: list[str] | None = None, prompts: Path | None = None,
+    tokens: int = 60, temperature: float = 0.8, top_k: int = 40, top_p: float = 1.0,
+    beams: int = 0, length_penalty: float = 1.0, stop_at_newline: bool = False, seed: int = 0, *,
+    options: GenerateOptions, device: Device = "auto", as_json: JsonLines = False,
 ) -> None:
     """Generate text from prompts.
 
     When the context is full, the oldest half is dropped (docs/explanation/weights.md).
+
+    Args:
+        prompt (-p): Text to continue. Repeatable.
+        prompts: File with one prompt per line.
+        tokens (-n): Maximum number of tokens to generate.
+        temperature: Sampling temperature; 0: greedy.
+        top_k: Sample from the k most likely tokens; 0: all.
+        top_p: Sample from the fewest tokens with this total probability; 1: all.
+        beams: Beam search with N beams; 0: off.
+        length_penalty: Beam search: divide scores by length to this power.
+        stop_at_newline: Stop at the first newline.
+        seed: Random seed; the same seed gives the same text.
     """
     from gpt1.serve import Answerer, check_sampling
 
@@ -191,31 +171,18 @@ def generate(
 
 
 def predict(
-    task: Annotated[str, typer.Argument(help="Task, such as rte or race.")],
-    text: Annotated[
-        list[str] | None,
-        typer.Option("--text", "-t", help="Input; twice for a pair, or document and question."),
-    ] = None,
-    choice: Annotated[
-        list[str] | None,
-        typer.Option("--choice", "-c", help="Answer choice (multiple choice). Repeatable."),
-    ] = None,
-    examples: Annotated[
-        Path | None,
-        typer.Option(
-            "--file", help="Examples: .jsonl with `texts` and `choices`, or tab-separated text."
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", help=f"{WHERE} Default: the task's first with weights."),
-    ] = None,
-    *,
-    options: PredictOptions,
-    device: Device = "auto",
-    as_json: JsonLines = False,
+    task: str, /, text: list[str] | None = None, choice: list[str] | None = None,
+    examples: Path | None = None, model: Tuned = None, *, options: PredictOptions,
+    device: Device = "auto", as_json: JsonLines = False,
 ) -> None:
-    """Run a fine-tuned model on one example or a file of examples."""
+    """Run a fine-tuned model on one example or a file of examples.
+
+    Args:
+        task: Task, such as rte or race.
+        text (-t): Input; twice for a pair, or document and question.
+        choice (-c): Answer choice (multiple choice). Repeatable.
+        examples (--file): Examples: .jsonl with `texts` and `choices`, or tab-separated text.
+    """
     from gpt1.serve import Answerer
     from gpt1.tasks.example import Example, read_plain_examples
     from gpt1.tasks.registry import task_named
@@ -224,20 +191,17 @@ def predict(
     if "." not in task:  # one of the user's is known by the model
         task_named(task)
     if bool(text) == bool(examples):
-        raise UserError(
-            "predict: expected one example with --text (and --choice), or a file of examples with"
-            " --file"
-        )
-    one = Example("1", tuple(text or ()), tuple(choice or ()))
-    rows = read_plain_examples(examples) if examples else [one]
+        one = "one example with --text (and --choice)"
+        raise UserError(f"predict: expected {one}, or a file of examples with --file")
+    given = [Example("1", tuple(text or ()), tuple(choice or ()))]
+    rows = read_plain_examples(examples) if examples else given
     artifacts = cache(options.artifacts)
     answerer = Answerer(_load(model or finetuned_job(task, artifacts()), artifacts, device))
     tuned = answerer.checkpoint.tuned
     if tuned is None or tuned.task.name != task:
         found = f"fine-tuned for {tuned.task.name}" if tuned else "not fine-tuned"
-        raise UserError(
-            f"{model}: this model is {found}, expected one for {task}; choose another with --model"
-        )
+        problem = f"this model is {found}, expected one for {task}"
+        raise UserError(f"{model}: {problem}; choose another with --model")
     for row in answerer.predict(rows):
         shares = " ".join(f"{share:.3f}" for share in row["probabilities"])
         line = f"{row['id']}\t{row['label']}\t{shares}".rstrip()
@@ -245,19 +209,16 @@ def predict(
 
 
 def perplexity(
-    files: Annotated[list[Path], typer.Argument(help="UTF-8 text files.", metavar="FILE...")],
-    model: Annotated[str, typer.Option("--model", "-m", help=WHERE)] = "pretrain",
-    stride: Annotated[
-        int | None, typer.Option(help="Tokens between window starts; default: half the context.")
-    ] = None,
-    *,
-    options: ReadOptions,
-    device: Device = "auto",
-    as_json: JsonLines = False,
+    files: list[Path], /, model: Model = "pretrain", stride: int | None = None, *,
+    options: ReadOptions, device: Device = "auto", as_json: JsonLines = False,
 ) -> None:
     """Compute perplexity and bits per byte, for each file and in total.
 
     Bytes are counted in the file as it is, before cleaning.
+
+    Args:
+        files (FILE...): UTF-8 text files.
+        stride: Tokens between window starts; default: half the context.
     """
     from gpt1.evaluate.texts import text_score, total
     from gpt1.tokenizer.tokenizer import TextEncoder
@@ -271,14 +232,10 @@ def perplexity(
     ]
     rows = [*scores, total(scores)] if len(scores) > 1 else scores
     for one in rows:
-        values = {
-            "file": one.name, "tokens": one.ids, "perplexity": one.perplexity,
-            "bits_per_byte": one.bits_per_byte,
-        }  # fmt: skip
-        line = (
-            f"{one.name}\t{one.ids} tokens\tperplexity"
-            f" {one.perplexity:.2f}\t{one.bits_per_byte:.3f} bits per byte"
-        )
+        figures = {"perplexity": one.perplexity, "bits_per_byte": one.bits_per_byte}
+        values = {"file": one.name, "tokens": one.ids, **figures}
+        score = f"perplexity {one.perplexity:.2f}\t{one.bits_per_byte:.3f} bits per byte"
+        line = f"{one.name}\t{one.ids} tokens\t{score}"
         show(to_json(values) if as_json else line)
 
 
@@ -316,11 +273,10 @@ def _write_import(model: GPT, vocabulary: Vocabulary, out: Path) -> None:
 
     with new_folder(out, f"--out {out}") as folder:
         save_checkpoint(folder, Checkpoint(model, vocabulary))
-    config = model.config
-    show(
-        f"{config.parameters():,} parameters ({config.layers} layers, width {config.width},"
-        f" {config.heads} heads, context {config.context}), {vocabulary.size:,} tokens: {out}"
-    )
+    one = model.config
+    shape = f"{one.layers} layers, width {one.width}, {one.heads} heads, context {one.context}"
+    count = f"{one.parameters():,} parameters ({shape})"
+    show(f"{count}, {vocabulary.size:,} tokens: {out}")
 
 
 def _lines(path: Path) -> list[str]:
@@ -332,10 +288,8 @@ def _lines(path: Path) -> list[str]:
 
 def _text(path: Path) -> str:
     try:
-        return sys.stdin.read() if str(path) == "-" else path.read_bytes().decode("utf-8")
-    except OSError as error:
-        problem = f"cannot be read ({error.strerror}); expected a text file"
-        raise UserError(f"{path}: {problem}") from error
+        with named(str(path), "expected a text file", "read"):
+            return sys.stdin.read() if str(path) == "-" else path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         problem = f"byte {error.start} is not UTF-8; convert the file first"
         raise UserError(f"{path}: {problem}") from error

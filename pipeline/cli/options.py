@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
@@ -24,6 +25,8 @@ from pipeline.workflow.schema import seconds
 
 WORKFLOW = Path("workflow.yaml")
 KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
+ENTRY = re.compile(r"^    (\w+)(?: \(([^)]+)\))?: (.+(?:\n {8}.+)*)", re.MULTILINE)
+"""One parameter in a docstring: its name, what it is called, and its help."""
 
 
 def flag(name: str, help: str) -> Any:
@@ -49,13 +52,8 @@ def names_under(key: str) -> Callable[[typer.Context, str], list[str]]:
 
 
 WORKFLOW_HELP = "Workflow file. Default, without --profile and --set: the last run's options."
-StoreOption = Annotated[
-    str,
-    typer.Option(
-        "--store", "-s", help="Where results are kept: a folder or s3://BUCKET/FOLDER.",
-        envvar="GPT1_STORE",
-    ),
-]
+KEPT = "Where results are kept: a folder or s3://BUCKET/FOLDER."
+StoreOption = Annotated[str, typer.Option("--store", "-s", help=KEPT, envvar="GPT1_STORE")]
 File = Annotated[Path, typer.Option("--file", "-f", help="Workflow file.")]
 FileToRead = Annotated[Path | None, typer.Option("--file", "-f", help=WORKFLOW_HELP)]
 PROFILES, STAGES = names_under("profiles"), names_under("stages")
@@ -68,6 +66,9 @@ Assignments = Annotated[
 ]
 STAGES_HELP = "Stages or jobs to run, with what they need; default: all."
 Stages = Annotated[list[str] | None, typer.Argument(help=STAGES_HELP, autocompletion=STAGES)]
+START = "Run this stage and everything downstream."
+CODE = "If a stage's code has changed since it ran: warn or rerun."
+REPAIR = "Make damaged artifacts again if that takes at most this long."
 Json = Annotated[bool, flag("--json", "Print JSON.")]
 
 
@@ -91,7 +92,7 @@ class ReadOptions:
     def workflow(self) -> Workflow:
         """The workflow of these options."""
         if self.chooses:
-            return read(self.file or WORKFLOW, self.profile, self.assignments or ())
+            return self._read()
         try:
             last = last_run(Store.existing(self.store))
         except UserError:  # no store, or none that answers: a command that needs one says so
@@ -105,6 +106,9 @@ class ReadOptions:
         show(f"gpt1: using {last} (the store's last run)", error=True)
         return read(last.file or WORKFLOW, last.profile, last.assignments or ())
 
+    def _read(self) -> Workflow:
+        return read(self.file or WORKFLOW, self.profile, self.assignments or ())
+
     def plan(self, *stages: str) -> Plan:
         """The plan of their workflow, or of these stages of it, for their store, which need not
         be there yet.
@@ -115,15 +119,13 @@ class ReadOptions:
         """The artifacts of the last run or, where these options choose a workflow, of its plan."""
         store = Store.existing(self.store)
         if self.chooses:
-            workflow = read(self.file or WORKFLOW, self.profile, self.assignments or ())
+            workflow = self._read()
             name = describe_options(workflow.file, self.profile, workflow.assignments)
             return RunArtifacts(store, places(make_plan(workflow, store)), name)
         last = last_run(store)
         if last is None:
-            raise UserError(
-                f"{store.where}: no run is recorded in this store; start one with `gpt1 run`, or"
-                " give --profile or --set"
-            )
+            advice = "start one with `gpt1 run`, or give --profile or --set"
+            raise UserError(f"{store.where}: no run is recorded in this store; {advice}")
         show(f"gpt1: using {last} (the store's last run)", error=True)
         return RunArtifacts(store, last.cells, f"{last} (the store's last run)")
 
@@ -137,31 +139,16 @@ class RunOptions:
     profile: Profile = None
     assignments: Assignments = None
     store: StoreOption = "store"
-    start: Annotated[
-        str | None,
-        typer.Option(
-            "--from", help="Run this stage and everything downstream.", autocompletion=STAGES
-        ),
-    ] = None
-    only: Annotated[
-        bool, flag("--only", "Run only the named stages, not what they need.")
-    ] = False
+    start: Annotated[str | None, typer.Option("--from", help=START, autocompletion=STAGES)] = None
+    only: Annotated[bool, flag("--only", "Run only the named stages, not what they need.")] = False
     force: Annotated[
         bool, flag("--force", "Rerun the named stages (or all), even if they are done.")
     ] = False
     dry_run: Annotated[
         bool, flag("--dry-run", "Print what would run, and why; run nothing.")
     ] = False
-    code: Annotated[
-        str,
-        typer.Option("--code", help="If a stage's code has changed since it ran: warn or rerun."),
-    ] = "warn"
-    repair_limit: Annotated[
-        str,
-        typer.Option(
-            "--repair-limit", help="Make damaged artifacts again if that takes at most this long."
-        ),
-    ] = "1h"
+    code: Annotated[str, typer.Option("--code", help=CODE)] = "warn"
+    repair_limit: Annotated[str, typer.Option("--repair-limit", help=REPAIR)] = "1h"
 
     def __post_init__(self) -> None:
         if self.code not in ("warn", "rerun"):
@@ -181,9 +168,8 @@ class RunOptions:
 
     def selection(self) -> Selection:
         """The cells of these options."""
-        return Selection(
-            tuple(self.stages or ()), self.start, self.only, self.force, self.code == "rerun"
-        )
+        stages, rerun = tuple(self.stages or ()), self.code == "rerun"
+        return Selection(stages, self.start, self.only, self.force, rerun)
 
     def to_args(self) -> list[str]:
         """The arguments that give `gpt1 run` these options."""
@@ -211,28 +197,49 @@ def store_words(store: Store) -> list[str]:
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """`command` as Typer reads commands: a parameter that is a dataclass of options becomes a
-    parameter for each of its fields.
+    """`command` as Typer reads commands: what is before its `/` is an argument, the rest are
+    options. A parameter that is a dataclass of options becomes a parameter for each of its fields;
+    others have their help, and what they are called, from the docstring:
+
+        Args:
+            prompt (-p): Text to continue. Repeatable.
+            folder (FOLDER): An argument, as the help shows it.
     """
+    about, _, described = (inspect.getdoc(command) or "").partition("\n\nArgs:\n")
+    entries = {found[1]: (found[2] or "", found[3]) for found in ENTRY.finditer(described)}
     parameters: list[inspect.Parameter] = []
+    places: list[str] = []
     groups: dict[str, Any] = {}
-    for parameter in inspect.signature(command, eval_str=True).parameters.values():
-        group = parameter.annotation
-        if not is_dataclass(group):
-            parameters.append(parameter.replace(kind=KEYWORD_ONLY))
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+        kind, is_argument = parameter.annotation, parameter.kind is parameter.POSITIONAL_ONLY
+        places += [name] if is_argument else []
+        if is_dataclass(kind):
+            groups[name] = kind
+            parameters += [
+                inspect.Parameter(one, KEYWORD_ONLY, default=getattr(kind, one), annotation=hint)
+                for one, hint in get_type_hints(kind, include_extras=True).items()
+            ]
             continue
-        groups[parameter.name] = group
-        hints = get_type_hints(group, include_extras=True)
-        parameters += [
-            inspect.Parameter(name, KEYWORD_ONLY, default=default, annotation=hints[name])
-            for name, default in ((field.name, field.default) for field in fields(group))
-        ]
+        if name in entries:
+            kind = Annotated[kind, _described(name, kind, is_argument, *entries[name])]
+        parameters.append(parameter.replace(kind=KEYWORD_ONLY, annotation=kind))
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
         for name, group in groups.items():
             values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
-        command(**values)
+        command(*(values.pop(name) for name in places), **values)
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__doc__ = about
     return run
+
+
+def _described(name: str, kind: Any, is_argument: bool, called: str, help: str) -> Any:
+    """What Typer is given of a parameter that a docstring describes."""
+    help = " ".join(help.split())
+    if is_argument:
+        return typer.Argument(help=help, metavar=called or None)
+    names = [f"--{name.replace('_', '-')}"] if "--" not in called else []
+    names += called.split(", ") if called else []
+    return flag(names[0], help) if kind is bool else typer.Option(*names, help=help)

@@ -25,24 +25,30 @@ def format_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 @contextmanager
-def new_folder(out: Path, named: str) -> Iterator[Path]:
+def named(name: str, advice: str, verb: str = "written") -> Iterator[None]:
+    """What the disk refuses in the block is a UserError about `name`."""
+    try:
+        yield
+    except OSError as error:
+        problem = f"cannot be {verb} ({error.strerror or error})"
+        raise UserError(f"{name}: {problem}; {advice}") from error
+
+
+@contextmanager
+def new_folder(out: Path, name: str) -> Iterator[Path]:
     """A private folder that takes the name `out` when the block ends well, and is removed when it
     does not.
 
-    `named` is how messages name it. UserError when something is there already, and when it cannot
+    `name` is how messages name it. UserError when something is there already, and when it cannot
     be written (a full disk).
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{named}: exists and is not empty; choose a new folder")
+        raise UserError(f"{name}: exists and is not empty; choose a new folder")
     private = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
     try:
-        private.mkdir(parents=True)
-        yield private
-        private.replace(out)
-    except OSError as error:
-        raise UserError(
-            f"{named}: cannot be written ({error.strerror or error}); free up space, or choose"
-            " another folder"
-        ) from error
+        with named(name, "free up space, or choose another folder"):
+            private.mkdir(parents=True)
+            yield private
+            private.replace(out)
     finally:
         shutil.rmtree(private, ignore_errors=True)

@@ -23,27 +23,21 @@ if TYPE_CHECKING:
     from stages.contract import Artifact
 
 RUN_FILE, OUTPUT = "run.json", "output"
+FIRST = "Pack only the first N parts of the training text."
+Parts = Annotated[int | None, typer.Option("--parts", min=1, help=FIRST)]
 
 
 def pack(
-    to: Annotated[
-        Path, typer.Argument(help="Folder to write; must be new or empty.", metavar="FOLDER")
-    ],
-    cell: Annotated[
-        str | None, typer.Option("--job", help="pretrain job to pack, if there are several.")
-    ] = None,
-    *,
-    options: ReadOptions,
-    parts: Annotated[
-        int | None,
-        typer.Option("--parts", min=1, help="Pack only the first N parts of the training text."),
-    ] = None,
-    tasks: Annotated[
-        bool | None,
-        typer.Option("--tasks/--no-tasks", help="Also pack fine-tuning jobs (encoded tasks only)."),
-    ] = None,
+    to: Path, /, cell: str | None = None, *, options: ReadOptions, parts: Parts = None,
+    tasks: bool | None = None,
 ) -> None:
-    """Pack pre-training and fine-tuning, with their inputs, to run on a machine without Ray."""
+    """Pack pre-training and fine-tuning, with their inputs, to run on a machine without Ray.
+
+    Args:
+        to (FOLDER): Folder to write; must be new or empty.
+        cell (--job): pretrain job to pack, if there are several.
+        tasks (--tasks/--no-tasks): Also pack fine-tuning jobs (encoded tasks only).
+    """
     workflow = options.workflow()
     chosen = _choose(workflow, cell)
     done, fetch = done_artifacts(workflow, options.store), Store.existing(options.store).fetch
@@ -58,19 +52,16 @@ def pack(
     config, tasks_config, model = (
         shlex.quote(f"{to.name}/{name}") for name in (RUN_FILE, "finetune.json", OUTPUT)
     )
-    show(
-        f"Packed {chosen.id} into {to}{less}. On the other machine, with this repository on"
+    there = f"{to.name}/{OUTPUT}"
+    show(f"Packed {chosen.id} into {to}{less}. On the other machine, with this repository on"
         f" PYTHONPATH:\n  torchrun --nproc-per-node=1 -m gpt1.train.pretrain --config {config}\nThe"
-        f" model will be in {to.name}/{OUTPUT}; use it with `gpt1 generate {model}` or the stage"
-        " `given`"
-    )
+        f" model will be in {there}; use it with `gpt1 generate {model}` or the stage"
+        " `given`")  # fmt: skip
     if jobs:
         names = ", ".join(dict.fromkeys(_task(job) for job in jobs))
-        show(
-            f"Then run its {len(jobs)} fine-tuning jobs ({names}); the scores will be in "
-            f"{to.name}/{OUTPUT}/finetune.jsonl:\n"
-            f"  python -m gpt1.tasks.finetune_packed --config {tasks_config}"
-        )
+        show(f"Then run its {len(jobs)} fine-tuning jobs ({names}); the scores will be in"
+            f" {there}/finetune.jsonl:\n  python -m gpt1.tasks.finetune_packed --config"
+            f" {tasks_config}")  # fmt: skip
 
 
 def _fill(
@@ -106,24 +97,21 @@ def _finetune_cells(
     for cell in workflow.cells.values():
         if not isinstance(cell.stage, PackableFinetuning):
             continue
-        if cell.inputs["vocabulary"] != pretrain.inputs["vocabulary"]:
-            continue
-        if any(model != pretrain.id for model in cell.inputs.get("pretrain", ())):
+        is_other = any(model != pretrain.id for model in cell.inputs.get("pretrain", ()))
+        if is_other or cell.inputs["vocabulary"] != pretrain.inputs["vocabulary"]:
             continue
         needed = [*cell.inputs["task_data"], *cell.inputs.get("encode", ())]
         missing = [need for need in needed if need not in done]
         if required and missing:
-            raise UserError(
-                f"{cell.id} needs {missing[-1]}, which has not run yet; run "
-                f"`gpt1 run {missing[-1]}` with the same options, or pack with --no-tasks"
-            )
+            last = missing[-1]
+            run = f"run `gpt1 run {last}` with the same options, or pack with --no-tasks"
+            raise UserError(f"{cell.id} needs {last}, which has not run yet; {run}")
         if "encode" in cell.inputs and not missing:
             found.append(cell)
     if required and not found:
-        raise UserError(
-            f"{workflow.file}: no finetune job starts from {pretrain.id} and needs an "
-            "`encode` stage, so --tasks packs nothing; add one, or drop --tasks"
-        )
+        problem = f"no finetune job starts from {pretrain.id} and needs an `encode` stage"
+        advice = "so --tasks packs nothing; add one, or drop --tasks"
+        raise UserError(f"{workflow.file}: {problem}, {advice}")
     return found
 
 
@@ -141,13 +129,10 @@ def _fill_tasks(
             _copy_task(fetch, done[data], done[ids], folder / TASKS_FOLDER / task)
         elif packed[task] != (data, ids):
             both = " and ".join(sorted({*packed[task], data, ids}))
-            raise UserError(
-                f"{cell.id}: task {task} comes from {both}; keep one of each, or use --no-tasks"
-            )
-    jobs = [
-        cast(PackableFinetuning, cell.stage).job(cell.settings, cell.id, vocabulary)
-        for cell in cells
-    ]
+            advice = "keep one of each, or use --no-tasks"
+            raise UserError(f"{cell.id}: task {task} comes from {both}; {advice}")
+    stages = [(cast(PackableFinetuning, cell.stage), cell) for cell in cells]
+    jobs = [stage.job(cell.settings, cell.id, vocabulary) for stage, cell in stages]
     (folder / JOBS_FILE).write_text(jobs_json(jobs), encoding="utf-8")
 
 
@@ -166,11 +151,8 @@ def _task(cell: Cell) -> str:
 
 
 def _choose(workflow: Workflow, name: str | None) -> Cell:
-    cells = {
-        cell.id: cell
-        for cell in workflow.cells.values()
-        if isinstance(cell.stage, PackableTraining)
-    }
+    every = workflow.cells.values()
+    cells = {cell.id: cell for cell in every if isinstance(cell.stage, PackableTraining)}
     if name in cells:
         return cells[name]
     if name is None and len(cells) == 1:
@@ -183,10 +165,8 @@ def _choose(workflow: Workflow, name: str | None) -> Cell:
 def _upstream(cell: Cell, kind: str, done: dict[str, Artifact]) -> Artifact:
     [upstream] = cell.inputs[kind]
     if upstream not in done:
-        raise UserError(
-            f"{upstream} has not run yet, so there is nothing to pack; run `gpt1 run {upstream}`"
-            " with the same options"
-        )
+        run = f"run `gpt1 run {upstream}` with the same options"
+        raise UserError(f"{upstream} has not run yet, so there is nothing to pack; {run}")
     return done[upstream]
 
 

@@ -25,7 +25,7 @@ from rich.table import Column
 from rich.text import Text
 
 from gpt1.format import number, span
-from gpt1.terminal import one_line
+from gpt1.terminal import one_line, show
 from pipeline.execution.observer import Observer, Status
 from pipeline.planning.planner import Entry
 from pipeline.store.record import ArtifactRecord
@@ -88,9 +88,7 @@ class Display:
                 return
             self._quiet_until[cell] = now + QUIET
             share = f" ({100 * done / total:.0f}%)" if total else ""
-            self._print(
-                cell, f"{done:g} of {total:g} {unit}{share}" + (f"  {note}" if note else "")
-            )
+            self._print(cell, f"{done:g} of {total:g} {unit}{share}  {note}")
 
     def cell_line(self, cell: str, text: str) -> None:
         """A line a stage says."""
@@ -98,10 +96,8 @@ class Display:
 
     def cell_done(self, cell: str, seconds: float, summary_line: str) -> None:
         """A cell has ended well, after so many seconds."""
-        self._end(
-            cell, f"done in {span(seconds)}" + (f": {summary_line}" if summary_line else ""),
-            "green",
-        )
+        more = f": {summary_line}" if summary_line else ""
+        self._end(cell, f"done in {span(seconds)}{more}", "green")
 
     def cell_cached(self, cell: str) -> None:
         """A cell is up to date."""
@@ -135,17 +131,12 @@ class Display:
         stamp = f"{span(time.monotonic() - self._began):>8}  "
         with self._lock:
             if self._live:
-                line = Text.assemble(
-                    (stamp, "dim"), count, (one_line(cell), "bold"), "  ", (one_line(text), style)
-                )
+                named = (one_line(cell), "bold")
+                line = Text.assemble((stamp, "dim"), count, named, "  ", (one_line(text), style))
                 self._live.console.print(line, soft_wrap=True)
                 return
-            encoding = self._stream.encoding or "utf-8"
-            plain = f"{stamp}{count}{one_line(cell)}  {one_line(text)}".encode(
-                encoding, "replace"
-            ).decode(encoding)
-            self._stream.write(plain.rstrip() + "\n")
-            self._stream.flush()
+            plain = f"{stamp}{count}{one_line(cell)}  {one_line(text)}"
+            show(plain.rstrip(), stream=self._stream)
 
 
 class _Cell(ProgressColumn):
@@ -195,9 +186,6 @@ class RunProgress(Observer):
 
 def _first_figures(record: ArtifactRecord, most: int = 4) -> str:
     """The first few figures of a summary on one line."""
-    figures = [
-        (key, value)
-        for key, value in record.summary.items()
-        if isinstance(value, int | float | str)
-    ][:most]
-    return ", ".join(f"{key} {number(value)}" for key, value in figures)
+    summary = record.summary.items()
+    figures = [(key, value) for key, value in summary if isinstance(value, int | float | str)]
+    return ", ".join(f"{key} {number(value)}" for key, value in figures[:most])

@@ -5,9 +5,7 @@ are asked for.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from gpt1.tasks.registry import TASKS, Task, task_named
 from gpt1.terminal import show
@@ -28,19 +26,15 @@ def list_tasks(as_json: Json = False) -> None:
 
 def task_facts(task: Task) -> dict[str, Any]:
     """One task's row of the table, plain; figures in per cent."""
-    hub = (
-        {"repo": task.hub.repo, "columns": [*task.hub.columns.texts, task.hub.columns.label]}
-        if task.hub
-        else None
-    )
+    hub = task.hub and {
+        "repo": task.hub.repo, "columns": [*task.hub.columns.texts, task.hub.columns.label]
+    }
+    files = {split: [one.path for one in sources] for split, sources in task.files.items()}
     return {
         "name": task.name, "title": task.title, "kind": task.kind, "labels": list(task.labels),
         "choices": task.choices, "metrics": list(task.metrics), "paper": dict(task.paper),
-        "rows": dict(task.rows),
-        "files": {
-            split: [source.path for source in sources] for split, sources in task.files.items()
-        },
-        "folder": task.folder, "hub": hub, "asked": task.asked or None,
+        "rows": dict(task.rows), "files": files, "folder": task.folder, "hub": hub,
+        "asked": task.asked or None,
     }  # fmt: skip
 
 
@@ -56,15 +50,13 @@ def _row(task: Task) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def get_data(
-    tasks: Annotated[
-        list[str] | None, typer.Argument(help="Tasks to get; default: all of the paper.")
-    ] = None,
-    to: Annotated[
-        Path, typer.Option("--to", help="Folder to download to; use it as task_data's `source`.")
-    ] = Path("data"),
-) -> None:
-    """Download the tasks on the Hugging Face Hub; show where to request the others."""
+def get_data(tasks: list[str] | None = None, /, to: Path = Path("data")) -> None:
+    """Download the tasks on the Hugging Face Hub; show where to request the others.
+
+    Args:
+        tasks: Tasks to get; default: all of the paper.
+        to: Folder to download to; use it as task_data's `source`.
+    """
     from gpt1.tasks.download import download, where_to_ask
 
     chosen = [task for task in TASKS.values() if task.layout != "demo"]

@@ -54,9 +54,8 @@ def serve(
         if synced.trouble:
             info(f"MLflow lacks some of the runs: {synced.trouble}")
     if not (folder / DATA_BASE).is_file():
-        raise UserError(
-            f"{store.where}: no runs recorded; run the workflow first, or choose another --store"
-        )
+        advice = "run the workflow first, or choose another --store"
+        raise UserError(f"{store.where}: no runs recorded; {advice}")
     command = [
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", default_uri(folder),
         "--host", host, "--port", str(port), "--workers", "1", "--artifacts-destination",
@@ -89,10 +88,9 @@ def _page(store: Path) -> str:
     """The list of runs, in MLflow's pages for training (it opens those for language-model
     applications by itself).
     """
+    query = "SELECT experiment_id FROM experiments WHERE name = ?"
     with closing(sqlite3.connect(store / DATA_BASE)) as base:
-        found = base.execute(
-            "SELECT experiment_id FROM experiments WHERE name = ?", (EXPERIMENT,)
-        ).fetchone()
+        found = base.execute(query, (EXPERIMENT,)).fetchone()
     return f"/#/experiments/{found[0]}/runs?{TRAINING}" if found else ""
 
 
@@ -102,9 +100,8 @@ def _require_free(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except (OSError, OverflowError) as error:
-            raise UserError(
-                f"{host}:{port} cannot be used ({error}); choose a free port with --port"
-            ) from None
+            problem = f"{host}:{port} cannot be used ({error})"
+            raise UserError(f"{problem}; choose a free port with --port") from None
 
 
 def _guard(group: int) -> subprocess.Popen[bytes]:

@@ -7,14 +7,13 @@ import sys
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict
-from typing import Annotated
 
 import typer
 
 from gpt1.errors import UserError
 from gpt1.format import counted, size
 from gpt1.terminal import show
-from pipeline.cli.options import Json, StoreOption, flag
+from pipeline.cli.options import Json, StoreOption
 from pipeline.cli.output import print_json
 from pipeline.planning.last_run import last_run
 from pipeline.store.base import Store
@@ -44,10 +43,8 @@ def verify(store: StoreOption = "store", as_json: Json = False) -> None:
         for one in found:
             show(_line(one))
         unused = [one for one in found if one.kind == "attempt"]
-        show(
-            f"{counted(len(wrong), 'problem')} found; {counted(len(unused), 'unused attempt')},"
-            f" {size(sum(one.size for one in unused))}"
-        )
+        spare = f"{counted(len(unused), 'unused attempt')}, {_size(unused)}"
+        show(f"{counted(len(wrong), 'problem')} found; {spare}")
         if wrong:
             show("`gpt1 run` makes damaged artifacts again")
         if unused:
@@ -55,14 +52,13 @@ def verify(store: StoreOption = "store", as_json: Json = False) -> None:
     raise typer.Exit(1 if wrong else 0)
 
 
-def gc(
-    store: StoreOption = "store",
-    dry_run: Annotated[bool, flag("--dry-run", "List what would go; delete nothing.")] = False,
-    unfinished: Annotated[
-        bool, flag("--unfinished", "Also attempts at unfinished jobs that the last run lacks.")
-    ] = False,
-) -> None:
-    """Delete attempts that no result uses and no run may continue, and other leftovers."""
+def gc(store: StoreOption = "store", dry_run: bool = False, unfinished: bool = False) -> None:
+    """Delete attempts that no result uses and no run may continue, and other leftovers.
+
+    Args:
+        dry_run: List what would go; delete nothing.
+        unfinished: Also attempts at unfinished jobs that the last run lacks.
+    """
     opened = Store.existing(store)
     last = last_run(opened)
     if unfinished and last is None:
@@ -86,9 +82,11 @@ def gc(
         leases.release()
     kinds = Counter(one.kind for one in found)
     what = ", ".join(counted(number, kind) for kind, number in kinds.items()) or "nothing"
-    show(
-        f"{'would delete' if dry_run else 'deleted'} {what}, {size(sum(one.size for one in found))}"
-    )
+    show(f"{'would delete' if dry_run else 'deleted'} {what}, {_size(found)}")
+
+
+def _size(found: list[InventoryItem]) -> str:
+    return size(sum(one.size for one in found))
 
 
 def _line(found: InventoryItem) -> str:
