@@ -24,9 +24,14 @@ from gpt1.errors import UserError
 from gpt1.terminal import show
 from pipeline.cli.options import Json
 from pipeline.cli.output import format_table, print_json
-from pipeline.execution.addresses import without_password
-from pipeline.execution.ray_access import OTHER_FOLDER, temporary_folder, why_not_writable
-from pipeline.execution.ray_auth import auth_mode, user_token
+from pipeline.execution.ray_access import (
+    OTHER_FOLDER,
+    auth_mode,
+    temporary_folder,
+    user_token,
+    why_not_writable,
+    without_password,
+)
 from pipeline.store.base import Store
 
 OK, WARN, FAIL = "ok", "warn", "fail"

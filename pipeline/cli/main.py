@@ -20,7 +20,7 @@ import typer
 from gpt1.errors import UserError
 from gpt1.format import span
 from gpt1.terminal import show
-from pipeline.cli import inspect, jobs, models, streams, tasks
+from pipeline.cli import inspect, jobs, models, output, tasks
 from pipeline.cli.doctor import doctor
 from pipeline.cli.init import init
 from pipeline.cli.inspect import print_plan
@@ -28,10 +28,15 @@ from pipeline.cli.lineage import trace
 from pipeline.cli.options import RunOptions, StoreOption, run_command, store_words, with_options
 from pipeline.cli.pack import pack
 from pipeline.cli.verify import gc, verify
-from pipeline.execution.addresses import without_password
-from pipeline.execution.exit_status import FAILED, HELD, INTERRUPTED, INVALID
-from pipeline.execution.ray_access import prepare, set_environment
-from pipeline.execution.shutdown import GracefulShutdown, Interrupted
+from pipeline.execution.ray_access import prepare, set_environment, without_password
+from pipeline.execution.shutdown import (
+    FAILED,
+    HELD,
+    INTERRUPTED,
+    INVALID,
+    GracefulShutdown,
+    Interrupted,
+)
 from pipeline.planning.last_run import remember
 from pipeline.planning.planner import Plan, State, make_plan
 from pipeline.store.base import Store
@@ -135,7 +140,7 @@ def _run(
     from pipeline.execution.executor import Executor
     from pipeline.tracking.run_tree import RunLog
 
-    streams.make_lossy()
+    output.make_lossy()
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     display = Display(len(plan.entries))
     began = time.monotonic()
@@ -284,7 +289,7 @@ def _leave_working_directory() -> None:
 def main() -> None:
     """Run the command; a user's error is one line and exit status 2, a held store 3."""
     _leave_working_directory()
-    streams.open_closed()
+    output.open_closed()
     try:
         try:
             app()
@@ -309,8 +314,8 @@ def _report(error: OSError) -> int:
     other errors.
     """
     if error.filename is None and error.errno in UNWRITTEN:
-        unread = streams.is_unread(sys.stdout) or streams.is_unread(sys.stderr)
-        streams.discard(sys.stdout)  # which may be what cannot be written
+        unread = output.is_unread(sys.stdout) or output.is_unread(sys.stderr)
+        output.discard(sys.stdout)  # which may be what cannot be written
         if error.errno == errno.ENOSPC or not unread:
             what, advice = UNWRITTEN[error.errno]
             show(f"gpt1: {what}: {error.strerror}; {advice}", error=True)

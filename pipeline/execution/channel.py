@@ -16,7 +16,6 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from gpt1.terminal import show
 from pipeline.store.base import Store
 from pipeline.tracking.events import EventLog, Point
 
@@ -147,28 +146,3 @@ class ChannelReporter:
 
     def _send(self, kind: str, *payload: Any) -> None:
         self.channel.push.remote(ChannelMessage(kind, self.cell, time.time(), payload))
-
-
-@dataclass(frozen=True)
-class PrintReporter:
-    """Prints what a cell says: for running a stage in this process, without a cluster."""
-
-    cell: str = ""
-
-    def started(self) -> None:
-        self.info("started")
-
-    def info(self, text: str) -> None:
-        show(f"{self.cell}: {text}", error=True)
-
-    def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
-        self.info(f"{done:g}/{total:g} {unit} {note}")
-
-    def should_stop(self) -> bool:
-        return False
-
-    def flush(self) -> None:
-        pass
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        self.info(f"{step}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))

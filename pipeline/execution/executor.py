@@ -14,9 +14,9 @@ from typing import Any
 from gpt1 import fault
 from gpt1.errors import StoppedError, UserError
 from gpt1.format import span
+from pipeline.execution import shutdown as ends
 from pipeline.execution.causes import describe_failure, root_cause
 from pipeline.execution.cluster import ClusterLostError, RayCluster
-from pipeline.execution.exit_status import DONE, FAILED, HELD, INVALID
 from pipeline.execution.observer import Observer, Status
 from pipeline.execution.repair import LIMIT, Repairs, missing_needs
 from pipeline.execution.shutdown import QUIET, SAVING, GracefulShutdown, Interrupted
@@ -57,10 +57,10 @@ class Outcome:
     @property
     def status(self) -> int:
         if self.held:
-            return HELD
+            return ends.HELD
         if not self.failed:
-            return DONE
-        return INVALID if self.invalid else FAILED
+            return ends.DONE
+        return ends.INVALID if self.invalid else ends.FAILED
 
 
 class Executor:

@@ -20,10 +20,8 @@ from urllib.parse import urlsplit
 from gpt1.errors import UserError
 from gpt1.format import span
 from gpt1.terminal import one_line, show
-from pipeline.execution.addresses import without_password
-from pipeline.execution.exit_status import INTERRUPTED
-from pipeline.execution.ray_access import ANSWERED, check_job_server, warn_of_open
-from pipeline.execution.shutdown import CLOSING, SAVING
+from pipeline.execution.ray_access import ANSWERED, check_job_server, warn_of_open, without_password
+from pipeline.execution.shutdown import CLOSING, INTERRUPTED, SAVING
 from pipeline.planning.last_run import SUBMITTED_FILE
 from pipeline.workflow.user_code import NONE, ROOT, UserCode
 

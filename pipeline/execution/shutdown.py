@@ -22,6 +22,9 @@ import threading
 import time
 from contextlib import suppress
 
+# How `gpt1 run` ends: 0, a stage failed, invalid input or settings, locked by another run, or asked
+# to end. A signal before there is anything to save ends it with 128 + its number.
+DONE, FAILED, INVALID, HELD, INTERRUPTED = 0, 1, 2, 3, 130
 SAVING = 300.0  # seconds that training is given to make a checkpoint
 QUIET = 60.0  # seconds after which no rank will hear a request: they ask every second
 CLOSING = 120.0  # seconds for the rest: records on their way to MLflow, leases, Ray

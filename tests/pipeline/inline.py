@@ -1,9 +1,10 @@
 """Runs a workflow cell by cell in this process: the real stages, contexts and store, no cluster."""
 
-from dataclasses import replace
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.execution.channel import PrintReporter
 from pipeline.execution.worker import Job, run_cell
 from pipeline.planning.last_run import remember
 from pipeline.planning.planner import Entry, Plan, Selection, make_plan
@@ -19,6 +20,31 @@ TOY = ROOT / "tests" / "pipeline" / "toy" / "workflow.yaml"
 def write_numbers(folder: Path, count: int = 3) -> Path:
     """A source for the toy workflow: files 1.txt, 2.txt, ..., with these numbers in them."""
     return write(folder, {f"{number}.txt": str(number) for number in range(1, count + 1)})
+
+
+@dataclass(frozen=True)
+class PrintReporter:
+    """Prints what a cell says: for running a stage in this process, without a cluster."""
+
+    cell: str = ""
+
+    def started(self) -> None:
+        self.info("started")
+
+    def info(self, text: str) -> None:
+        print(f"{self.cell}: {text}", file=sys.stderr)
+
+    def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
+        self.info(f"{done:g}/{total:g} {unit} {note}")
+
+    def should_stop(self) -> bool:
+        return False
+
+    def flush(self) -> None:
+        pass
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self.info(f"{step}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
 
 
 MOOR = "The wind rose {} times over the moor.\tIt was calm."

@@ -16,8 +16,13 @@ import pytest
 
 from pipeline.execution import ray_access
 from pipeline.execution.jobs import jobs
-from pipeline.execution.ray_access import check_job_server, prepare, temporary_folder
-from pipeline.execution.ray_auth import auth_mode, user_token
+from pipeline.execution.ray_access import (
+    auth_mode,
+    check_job_server,
+    prepare,
+    temporary_folder,
+    user_token,
+)
 from tests.conftest import refuses, write
 from tests.e2e.workflow import MINI
 from tests.e2e.workflow import gpt1 as alone

@@ -9,8 +9,8 @@ from typing import Any, TextIO
 
 import pytest
 
+from pipeline.cli.output import LossyStream
 from pipeline.cli.progress import Display
-from pipeline.cli.streams import LossyStream
 from tests.conftest import ROOT
 from tests.e2e.workflow import command
 from tests.pipeline.inline import TOY, write_numbers

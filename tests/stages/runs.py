@@ -11,13 +11,12 @@ from gpt1.corpus.parquet_io import read_books
 from gpt1.corpus.split import SplitRow
 from gpt1.corpus.split_table import read_split
 from gpt1.train.checkpoint import file_sha256
-from pipeline.execution.channel import PrintReporter
 from pipeline.execution.worker import Job, run_cell
 from pipeline.planning.planner import Plan, Selection
 from pipeline.store.base import Store
 from stages.contract import Artifact, ExternalFile, Resources, Settings, StoredFile
 from tests.conftest import write
-from tests.pipeline.inline import artifact, output, placed, plan_of, run_inline
+from tests.pipeline.inline import PrintReporter, artifact, output, placed, plan_of, run_inline
 
 WORKFLOW = Path(__file__).parent / "text_workflow.yaml"
 PROSE = "The old man went down to the sea, and he was gone until the evening of day {} in year {}."
