@@ -40,9 +40,7 @@ def plan(options: ReadOptions, stages: Stages = None, as_json: Json = False) -> 
     print_json(_facts(plan)) if as_json else print_plan(plan)
 
 
-def status(
-    options: ReadOptions, as_json: Json = False, explain: bool = False
-) -> None:
+def status(options: ReadOptions, as_json: Json = False, explain: bool = False) -> None:
     """Show each stage's state (done, stale, partial, stopped, failed, or new), why, and how long
     it took.
 

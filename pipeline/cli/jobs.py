@@ -40,9 +40,8 @@ def submit(
     workflow = options.read()
     there = replace(options, file=Path(options.file.name), store=address_of(options.store))
     variables = dict(map(_variable, env or ()))
-    spec = JobSpec(
-        options.file, there.to_args(), workflow.profile, workflow.user_code, variables, python
-    )
+    args, profile, code = there.to_args(), workflow.profile, workflow.user_code
+    spec = JobSpec(options.file, args, profile, code, variables, python)
     raise typer.Exit(submit_job(address, spec, detach))
 
 

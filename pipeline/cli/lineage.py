@@ -88,9 +88,8 @@ def _trace_step(artifacts: RunArtifacts, step: int, sample: int | None) -> list[
     counted, rows = sampler.kept(step - 1, batch), []
     for number in range(batch) if sample is None else [sample]:
         book, start = sampler.locate((step - 1) * batch + number)
-        tokens = TracedTokens(
-            sampler.shards.spans[book], start, sampler.length + 1, number, not counted[number]
-        )
+        span, length = sampler.shards.spans[book], sampler.length + 1
+        tokens = TracedTokens(span, start, length, number, not counted[number])
         rows.append(tracer.trace(tokens))
     return rows
 

@@ -132,9 +132,7 @@ def _check_report(plan: Plan, options: RunOptions) -> None:
                 entry.damaged = damage.keys
 
 
-def _run(
-    plan: Plan, address: str | None, repair_limit: float, shutdown: GracefulShutdown
-) -> int:
+def _run(plan: Plan, address: str | None, repair_limit: float, shutdown: GracefulShutdown) -> int:
     from pipeline.cli.progress import Display, RunProgress
     from pipeline.execution.cluster import ClusterLostError, RayCluster
     from pipeline.execution.executor import Executor

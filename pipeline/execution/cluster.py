@@ -139,9 +139,8 @@ class RayCluster:
         if cell.stage.gang_scheduled:
             # It only watches its ranks: on the driver's node it dies with nothing that would live
             # without it.
-            own["scheduling_strategy"] = NodeAffinitySchedulingStrategy(
-                ray.get_runtime_context().get_node_id(), soft=True
-            )
+            here = ray.get_runtime_context().get_node_id()
+            own["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=True)
         remote = self._remote[bool(resources.gpus)].options(name=cell.id, **own)
         attempt = f"{job.uses}/{job.fingerprint}/{job.attempt}"
         return remote.remote(job, ChannelReporter(self._channel, cell.id, job.store, attempt))
@@ -168,9 +167,8 @@ class RayCluster:
     def ask_to_stop(self, cells: Iterable[str]) -> dict[str, float]:
         """Ask all cells that poll to stop; for how many seconds each of these has not polled."""
         self._channel.stop.remote()
-        silent: dict[str, float] = _answer(
-            self._channel.seconds_since_poll.remote(list(cells)), dict.fromkeys(cells, 0.0)
-        )
+        asked = self._channel.seconds_since_poll.remote(list(cells))
+        silent: dict[str, float] = _answer(asked, dict.fromkeys(cells, 0.0))
         return silent
 
     def close(self) -> None:

@@ -26,9 +26,7 @@ class Observer:
     def job_running(self, entry: Entry) -> None:
         """Its process has begun."""
 
-    def job_progress(
-        self, entry: Entry, done: float, total: float, unit: str, note: str
-    ) -> None:
+    def job_progress(self, entry: Entry, done: float, total: float, unit: str, note: str) -> None:
         """How far it is."""
 
     def job_info(self, cell: str, text: str) -> None:

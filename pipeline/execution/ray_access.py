@@ -237,9 +237,8 @@ def _ask(place: str, token: str | None = None) -> tuple[Any, str]:
     metadata = [("authorization", f"Bearer {token}")] if token else None
     with grpc.insecure_channel(place, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
-            channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")(
-                b"", timeout=PATIENCE, metadata=metadata
-            )
+            is_alive = channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")
+            is_alive(b"", timeout=PATIENCE, metadata=metadata)
         except grpc.RpcError as error:
             call: Any = error
             why = str(call.details()).rpartition("last error: ")[2]
@@ -295,13 +294,11 @@ def user_token() -> str | None:
     else:
         why = "is empty"
     if found and not _can_be_sent(found):
-        raise UserError(
-            f"{'RAY_AUTH_TOKEN_PATH=' if named else ''}{named or '~/.ray/auth_token'} {UNSENDABLE}"
-        )
+        where = f"RAY_AUTH_TOKEN_PATH={named}" if named else "~/.ray/auth_token"
+        raise UserError(f"{where} {UNSENDABLE}")
     if named and not found:
-        raise UserError(
-            f"RAY_AUTH_TOKEN_PATH={named} {why}; expected a file with the Ray cluster's token"
-        )
+        expected = "expected a file with the Ray cluster's token"
+        raise UserError(f"RAY_AUTH_TOKEN_PATH={named} {why}; {expected}")
     return found or None
 
 

@@ -153,6 +153,5 @@ def last_run(store: Store) -> LastRun | None:
         cells = dict(found["cells"])
     except (TypeError, ValueError):
         return None
-    return LastRun(
-        Path(found["file"]), Path(found["resolved"]), found["profile"], assignments, cells
-    )
+    file, resolved = Path(found["file"]), Path(found["resolved"])
+    return LastRun(file, resolved, found["profile"], assignments, cells)

@@ -23,6 +23,7 @@ from pipeline.workflow.yaml_source import nearest
 from stages.contract import Artifact, ExternalFile
 
 PARTS_FILE = "parts.json"
+NOT_SET = "(not set)"
 
 
 class State(StrEnum):
@@ -142,20 +143,13 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     if old.get("version") != new["version"]:
         found.append(f"version: {old.get('version')} -> {new['version']}")
     before, after = old.get("with", {}), new["with"]
-    keys = [key for key in sorted({*before, *after}) if _differ(before, after, key)]
-    found += [f"with.{key}: {_show(before, key)} -> {_show(after, key)}" for key in keys]
+    for key in sorted({*before, *after}):
+        old_value, value = before.get(key, NOT_SET), after.get(key, NOT_SET)
+        found += [f"with.{key}: {old_value} -> {value}"] if old_value != value else []
     found += _file_changes(old.get("files", {}), new["files"])
     before, after = old.get("inputs", {}), new["inputs"]
     kinds = [kind for kind in sorted({*before, *after}) if before.get(kind) != after.get(kind)]
     return found + [f"input {kind} changed" for kind in kinds]
-
-
-def _differ(before: Mapping[str, Any], after: Mapping[str, Any], key: str) -> bool:
-    return (key in before) != (key in after) or before.get(key) != after.get(key)
-
-
-def _show(values: Mapping[str, Any], key: str) -> str:
-    return str(values[key]) if key in values else "(not set)"
 
 
 def _file_changes(before: Mapping[str, str], after: Mapping[str, str], most: int = 5) -> list[str]:

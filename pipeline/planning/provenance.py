@@ -60,9 +60,8 @@ def git_commit() -> str | None:
     repository.
     """
     try:
-        run = functools.partial(
-            subprocess.run, cwd=ROOT, capture_output=True, text=True, check=True, timeout=20
-        )
+        how: dict[str, Any] = {"capture_output": True, "text": True, "check": True, "timeout": 20}
+        run = functools.partial(subprocess.run, cwd=ROOT, **how)
         commit = run(["git", "rev-parse", "HEAD"]).stdout.strip()
         changes = run(["git", "status", "--porcelain", "-uno"]).stdout.strip()
         return f"{commit}+changes" if changes else str(commit)

@@ -16,7 +16,7 @@ import errno
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -308,9 +308,7 @@ class Store:
             found = f"the file {what}, but its record says {file.sha256[:12]}"
             raise DamagedArtifact(f"{file.key}: {found}; `gpt1 run` makes it again", (file.key,))
 
-    def problem_of(
-        self, file: StoredFile, read: Callable[[str], str | None] | None = None
-    ) -> str:
+    def problem_of(self, file: StoredFile, read: Callable[[str], str | None] | None = None) -> str:
         """What is wrong with a file, read to its end; nothing where it is as its record says.
 
         `read` gives the sha256 of a key. UserError when that cannot be known.
@@ -336,11 +334,13 @@ class Store:
         return StoredFolder(self.key(path))
 
     def localize(self, value: Any) -> Any:
-        files = list(_files_in(value))
-        paths = dict(zip(files, self.all(self.fetch, files), strict=True))
-        return _replaced(value, paths, self._folder)
+        found: list[StoredFile | StoredFolder] = []
+        _replace(value, found.append)
+        files = [one for one in found if isinstance(one, StoredFile)]
+        paths: dict[Any, Path] = dict(zip(files, self.all(self.fetch, files), strict=True))
+        return _replace(value, lambda one: paths.get(one) or self._folder(one))
 
-    def _folder(self, folder: StoredFolder) -> Path:
+    def _folder(self, folder: StoredFile | StoredFolder) -> Path:
         path = self.root / folder.key
         if not self.shared:
             self.pin(path)
@@ -386,26 +386,12 @@ class Store:
             return list(pool.map(action, items))
 
 
-def _files_in(value: Any) -> Iterator[StoredFile]:
-    if isinstance(value, StoredFile):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from _files_in(list(value.values()))
-    elif type(value) in (list, tuple):
-        for inner in value:
-            yield from _files_in(inner)
-
-
-def _replaced(
-    value: Any, paths: Mapping[StoredFile, Path], folder: Callable[[StoredFolder], Path]
-) -> Any:
-    """`value` with the path of each StoredFile in it, and `folder` of each StoredFolder."""
-    if isinstance(value, StoredFile):
-        return paths[value]
-    if isinstance(value, StoredFolder):
-        return folder(value)
+def _replace(value: Any, change: Callable[[StoredFile | StoredFolder], Any]) -> Any:
+    """`value` with `change` of each StoredFile and StoredFolder in it."""
+    if isinstance(value, StoredFile | StoredFolder):
+        return change(value)
     if isinstance(value, Mapping):
-        return {key: _replaced(inner, paths, folder) for key, inner in value.items()}
+        return {key: _replace(inner, change) for key, inner in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_replaced(inner, paths, folder) for inner in value)
+        return type(value)(_replace(inner, change) for inner in value)
     return value

@@ -94,10 +94,9 @@ class ArtifactRecord(BaseModel):
         """The inverse, of the record at that place. Raises UnreadableRecord."""
         body = unsign(data)
         if body is None:
-            older = b'"record_version"' in data
-            raise UnreadableRecord(
-                "it is of an older format" if older else "its content has another sha256"
-            )
+            is_older = b'"record_version"' in data
+            why = "it is of an older format" if is_older else "its content has another sha256"
+            raise UnreadableRecord(why)
         try:
             found = cls.model_validate_json(body)
         except ValidationError as error:

@@ -97,14 +97,13 @@ class LiveExport:
 
     def _export_until_over(self) -> None:
         is_held = self._leases.is_held(self._lease)
-        if is_held is not False and not self._has_lease():
+        if is_held is not False and not self._leases.is_ours(self._lease):
             # Not by `take`, which would wait, and others with it.
             raise NotAlone(OTHER if is_held else PERHAPS)
         self._leases.take([self._lease])
         self._server = self._server or MlflowServer(self._store, self.uri, self._info)
-        exporter = Exporter(
-            self._store, self._server, self._leases, self._check_lease, self._info, self._run
-        )
+        given = (self._store, self._server, self._leases, self._check_lease, self._info)
+        exporter = Exporter(*given, self._run)
         sent, progress = self.runs_sent, self.progress
         try:
             while True:
@@ -123,11 +122,8 @@ class LiveExport:
             self.runs_sent = sent + exporter.runs_sent
             self.progress = progress + exporter.progress
 
-    def _has_lease(self) -> bool:
-        return self._leases.is_ours(self._lease)
-
     def _check_lease(self) -> None:
-        if self._over or not self._has_lease():
+        if self._over or not self._leases.is_ours(self._lease):
             raise NotAlone
 
     def _ask_other(self, trouble: str) -> None:

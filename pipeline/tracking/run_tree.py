@@ -76,9 +76,7 @@ class RunLog(Observer):
         self._log.write(RunEnded(status=status, skipped=skipped))
         self._log.close()
         deadline = time.monotonic() + CLOSING
-        missing = self._export.close(
-            lambda: time.monotonic() < deadline and not self._is_forced()
-        )
+        missing = self._export.close(lambda: time.monotonic() < deadline and not self._is_forced())
         if missing:
             what = f"MLflow does not have all of this run ({missing})"
             self._info(f"{what}; `gpt1 track sync` sends it")

@@ -58,9 +58,8 @@ def imported_by(file: Path, module: str) -> frozenset[str]:
         where = f"{file}:{line}" if line else str(file)
         raise UserError(f"{where}: not valid Python ({problem}); fix it") from None
     except (RecursionError, MemoryError):
-        raise UserError(
-            f"{file}: nested too deeply to parse; split its longest expression or `elif` chain"
-        ) from None
+        advice = "split its longest expression or `elif` chain"
+        raise UserError(f"{file}: nested too deeply to parse; {advice}") from None
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]

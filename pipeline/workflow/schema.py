@@ -30,23 +30,22 @@ Duration = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, use_attribute_docstrings=True
+    )
 
 
 class ResourceSpec(_Strict):
     """What a stage may use."""
 
-    workers: int | None = Field(
-        None, ge=1, description="Number of processes; default: as many as fit."
-    )
-    cpus: float = Field(1, gt=0, description="CPU cores per process.")
-    gpus: float = Field(
-        0, ge=0, description="GPUs per process; a fraction lets small jobs share one."
-    )
-    min_workers: int | None = Field(
-        None, ge=1, description="Smallest number of ranks to start or continue training with while"
-        " nodes are missing.",
-    )
+    workers: int | None = Field(None, ge=1)
+    """Number of processes; default: as many as fit."""
+    cpus: float = Field(1, gt=0)
+    """CPU cores per process."""
+    gpus: float = Field(0, ge=0)
+    """GPUs per process; a fraction lets small jobs share one."""
+    min_workers: int | None = Field(None, ge=1)
+    """Smallest number of ranks to start or continue training with while nodes are missing."""
 
     @model_validator(mode="after")
     def _some_of_all(self) -> ResourceSpec:
@@ -59,30 +58,24 @@ class ResourceSpec(_Strict):
 class StageSpec(_Strict):
     """One entry under `stages:`."""
 
-    uses: str = Field(
-        "", description="A file of stages/, or your own module (my.stage); default: the entry's"
-        " name.",
-    )
-    needs: tuple[str, ...] = Field((), description="Stages whose output it reads.")
-    with_: dict[str, Any] = Field(
-        default_factory=dict, alias="with", description="Settings of the stage."
-    )
-    matrix: dict[str, tuple[Any, ...]] = Field(
-        default_factory=dict, description="Lists of values: one job per combination."
-    )
-    include: tuple[dict[str, tuple[Any, ...]], ...] = Field(
-        (), description="Additional matrices, whose combinations are added to `matrix`."
-    )
-    resources: ResourceSpec = Field(
-        ResourceSpec.model_validate({}), description="Resources of the stage."
-    )
-    retries: int = Field(0, ge=0, le=100, description="How often to retry a failed job.")
-    timeout: Duration | None = Field(
-        None, description="Time limit of one attempt, such as 90s, 30m, 2h."
-    )
-    wait: Duration | None = Field(
-        None, description="How long to wait for resources the cluster does not have yet."
-    )
+    uses: str = ""
+    """A file of stages/, or your own module (my.stage); default: the entry's name."""
+    needs: tuple[str, ...] = ()
+    """Stages whose output it reads."""
+    with_: dict[str, Any] = Field(default_factory=dict, alias="with")
+    """Settings of the stage."""
+    matrix: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    """Lists of values: one job per combination."""
+    include: tuple[dict[str, tuple[Any, ...]], ...] = ()
+    """Additional matrices, whose combinations are added to `matrix`."""
+    resources: ResourceSpec = ResourceSpec.model_validate({})
+    """Resources of the stage."""
+    retries: int = Field(0, ge=0, le=100)
+    """How often to retry a failed job."""
+    timeout: Duration | None = None
+    """Time limit of one attempt, such as 90s, 30m, 2h."""
+    wait: Duration | None = None
+    """How long to wait for resources the cluster does not have yet."""
 
     @property
     def matrices(self) -> list[tuple[KeyPath, dict[str, tuple[Any, ...]]]]:
@@ -94,10 +87,10 @@ class StageSpec(_Strict):
 class ProfileSpec(_Strict):
     """One entry under `profiles:`; overlays the same keys."""
 
-    description: str = Field("", description="One sentence.")
-    stages: dict[str, dict[str, Any] | None] = Field(
-        default_factory=dict, description="Overrides of `stages:`."
-    )
+    description: str = ""
+    """One sentence."""
+    stages: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
+    """Overrides of `stages:`."""
 
 
 SPEC_KEYS = {(info.alias or name) for name, info in StageSpec.model_fields.items()}

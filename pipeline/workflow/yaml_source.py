@@ -68,13 +68,11 @@ def load(path: Path) -> Document:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(
-            f"{path}: no such file; choose one with --file, or create one with `gpt1 init .`"
-        ) from None
+        advice = "choose one with --file, or create one with `gpt1 init .`"
+        raise UserError(f"{path}: no such file; {advice}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: cannot be read as UTF-8 text ({error}); choose another file"
-        ) from None
+        problem = f"cannot be read as UTF-8 text ({error})"
+        raise UserError(f"{path}: {problem}; choose another file") from None
     return _parse(text, str(path))
 
 
