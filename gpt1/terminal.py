@@ -29,10 +29,12 @@ def clean_value(value: Any) -> Any:
 
 
 def one_line(text: object, longest: int = LONGEST) -> str:
-    """The text as one clean line, of at most `longest` characters and a word about the rest."""
+    """The text as one clean line, of at most `longest` characters; a longer one says so."""
     line = " ".join(clean(re.sub(r"\t|\r(?!\n)", " ", str(text))).splitlines()).strip()
-    more = len(line) - longest
-    return line if more <= 0 else f"{line[:longest]}… ({more:,} more characters)"
+    if len(line) <= longest:
+        return line
+    note = f"… ({len(line):,} characters)"
+    return line[: longest - len(note)] + note
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
