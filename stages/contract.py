@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
 from gpt1.settings import Settings as Settings  # re-exported: a part of the contract
 from gpt1.settings import runtime_field as runtime_field
 from gpt1.train.checkpoint import CheckpointStorage
@@ -34,19 +36,29 @@ registry ("" for none).
 """
 
 
-@dataclass(frozen=True)
-class Resources:
-    """What one stage may use: `workers` processes of `cpus` cores and `gpus` devices each. None: as
-    many workers as fit.
-
-    `min_workers`: a gang may start, and continue, with any number from this to `workers` while
-    there is no room for all. None: it needs all.
+class Resources(BaseModel):
+    """What a stage may use: `workers` processes of `cpus` cores and `gpus` devices each. A gang may
+    start, and continue, with any number from `min_workers` to `workers` while there is no room for
+    all. None: it needs all.
     """
 
-    workers: int | None = None
-    cpus: float = 1
-    gpus: float = 0
-    min_workers: int | None = None
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    workers: int | None = Field(default=None, ge=1)
+    """Number of processes; default: as many as fit."""
+    cpus: float = Field(default=1, gt=0)
+    """CPU cores per process."""
+    gpus: float = Field(default=0, ge=0)
+    """GPUs per process; a fraction lets small jobs share one."""
+    min_workers: int | None = Field(default=None, ge=1)
+    """Smallest number of ranks to start or continue training with while nodes are missing."""
+
+    @model_validator(mode="after")
+    def _some_of_all(self) -> Resources:
+        if self.min_workers is not None and self.min_workers > (self.workers or 1):
+            found = f"min_workers {self.min_workers} is more than workers {self.workers or 1}"
+            raise ValueError(f"{found}; lower it, or raise workers")
+        return self
 
 
 @dataclass(frozen=True)

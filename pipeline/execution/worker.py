@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,7 @@ class StageContext:
             settings=dict(job.settings), summary=self._summary, run=job.run,
             inputs={item.cell: item.fingerprint for item in job.inputs},
             input_digests={item.fingerprint: item.digest for item in job.inputs},
-            parts=self._parts, resources=asdict(job.resources), started=self._started,
+            parts=self._parts, resources=job.resources.model_dump(), started=self._started,
             finished=finished, seconds=finished - self._started,
             **provenance(job.uses, job.settings.get("task")),
         )  # fmt: skip

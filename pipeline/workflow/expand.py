@@ -99,7 +99,6 @@ def expand(
         combinations = _combinations(document, node, spec)
         completed = stage.complete(_settings(document, node, stage, spec, combinations))
         offered = _offered(stage, [cell for need in spec.needs for cell in of_node[need]])
-        resources = Resources(**spec.resources.model_dump())
         of_node[node] = []
         for axes, settings in zip(combinations, completed, strict=True):
             named = ",".join(f"{key}={value}" for key, value in axes.items())
@@ -109,10 +108,10 @@ def expand(
             with document.blame((*path, "with"), f"{cell_id}: "):
                 stage.check(settings, upstream)
             with document.blame((*path, "resources"), f"{cell_id}: "):
-                stage.check_resources(settings, resources)
+                stage.check_resources(settings, spec.resources)
             ids = {kind_: tuple(one.id for one in found) for kind_, found in inputs.items()}
             cells[cell_id] = Cell(
-                cell_id, node, kind, stage, settings, resources, spec.retries, spec.timeout,
+                cell_id, node, kind, stage, settings, spec.resources, spec.retries, spec.timeout,
                 spec.wait, axes, ids,
             )  # fmt: skip
             of_node[node].append(cells[cell_id])

@@ -7,11 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from gpt1.errors import UserError
 from gpt1.settings import field_marks
 from pipeline.workflow.yaml_source import Document, KeyPath, nearest
+from stages.contract import Resources
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -35,26 +36,6 @@ class _Strict(BaseModel):
     )
 
 
-class ResourceSpec(_Strict):
-    """What a stage may use."""
-
-    workers: int | None = Field(None, ge=1)
-    """Number of processes; default: as many as fit."""
-    cpus: float = Field(1, gt=0)
-    """CPU cores per process."""
-    gpus: float = Field(0, ge=0)
-    """GPUs per process; a fraction lets small jobs share one."""
-    min_workers: int | None = Field(None, ge=1)
-    """Smallest number of ranks to start or continue training with while nodes are missing."""
-
-    @model_validator(mode="after")
-    def _some_of_all(self) -> ResourceSpec:
-        if self.min_workers is not None and self.min_workers > (self.workers or 1):
-            found = f"min_workers {self.min_workers} is more than workers {self.workers or 1}"
-            raise ValueError(f"{found}; lower it, or raise workers")
-        return self
-
-
 class StageSpec(_Strict):
     """One entry under `stages:`."""
 
@@ -68,7 +49,7 @@ class StageSpec(_Strict):
     """Lists of values: one job per combination."""
     include: tuple[dict[str, tuple[Any, ...]], ...] = ()
     """Additional matrices, whose combinations are added to `matrix`."""
-    resources: ResourceSpec = ResourceSpec.model_validate({})
+    resources: Resources = Resources()
     """Resources of the stage."""
     retries: int = Field(0, ge=0, le=100)
     """How often to retry a failed job."""
