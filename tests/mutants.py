@@ -51,6 +51,8 @@ MUTANTS: dict[str, tuple[str, ...]] = {
     "a wrong metric": (
         "gpt1/tasks/metrics.py", "int(truth.sum()) + int(found.sum())", "int(truth.sum()) * 2",
         "gpt1/test_tasks_metrics.py"),
+    "escapes reach a terminal": (
+        "gpt1/terminal.py", "clean(text).encode", "text.encode", "pipeline/test_terminal.py"),
     "exit 0 on failure": (
         "pipeline/cli/main.py", "return outcome.status", "return 0", "pipeline/test_run.py"),
 }  # fmt: skip
