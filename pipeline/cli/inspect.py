@@ -25,10 +25,10 @@ from pipeline.workflow.yaml_source import nearest
 from stages.contract import Artifact, Forecastable, SizedVocabulary
 
 SAME = "same"
-OF_SHARDS = "Tokens in the corpus; default: those of the shards."
-Tokens = Annotated[int | None, typer.Option("--tokens", min=1, help=OF_SHARDS)]
-PEAK = "Fraction to assume of the GPU's peak in the profile's precision."
-Mfu = Annotated[float, typer.Option("--mfu", min=0.001, max=1.0, help=PEAK)]
+TOKENS_HELP = "Tokens in the corpus; default: those of the shards."
+Tokens = Annotated[int | None, typer.Option("--tokens", min=1, help=TOKENS_HELP)]
+MFU_HELP = "Fraction to assume of the GPU's peak in the profile's precision."
+Mfu = Annotated[float, typer.Option("--mfu", min=0.001, max=1.0, help=MFU_HELP)]
 CellName = Annotated[
     str, typer.Argument(help="Stage or job.", metavar="STAGE-OR-JOB", autocompletion=STAGES)
 ]

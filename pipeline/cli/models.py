@@ -32,8 +32,8 @@ WHERE = (
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write; must be new or empty.")]
 Where = Annotated[str, typer.Argument(help=WHERE, metavar="CHECKPOINT")]
 Model = Annotated[str, typer.Option("--model", "-m", help=WHERE)]
-FIRST = f"{WHERE} Default: the task's first with weights."
-Tuned = Annotated[str | None, typer.Option("--model", "-m", help=FIRST)]
+TUNED_HELP = f"{WHERE} Default: the task's first with weights."
+Tuned = Annotated[str | None, typer.Option("--model", "-m", help=TUNED_HELP)]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, or cuda.")]
 JsonLines = Annotated[bool, flag("--json", "Print JSON Lines.")]
 

@@ -52,8 +52,8 @@ def names_under(key: str) -> Callable[[typer.Context, str], list[str]]:
 
 
 WORKFLOW_HELP = "Workflow file. Default, without --profile and --set: the last run's options."
-KEPT = "Where results are kept: a folder or s3://BUCKET/FOLDER."
-StoreOption = Annotated[str, typer.Option("--store", "-s", help=KEPT, envvar="GPT1_STORE")]
+STORE_HELP = "Where results are kept: a folder or s3://BUCKET/FOLDER."
+StoreOption = Annotated[str, typer.Option("--store", "-s", help=STORE_HELP, envvar="GPT1_STORE")]
 File = Annotated[Path, typer.Option("--file", "-f", help="Workflow file.")]
 FileToRead = Annotated[Path | None, typer.Option("--file", "-f", help=WORKFLOW_HELP)]
 PROFILES, STAGES = names_under("profiles"), names_under("stages")
@@ -66,9 +66,10 @@ Assignments = Annotated[
 ]
 STAGES_HELP = "Stages or jobs to run, with what they need; default: all."
 Stages = Annotated[list[str] | None, typer.Argument(help=STAGES_HELP, autocompletion=STAGES)]
-START = "Run this stage and everything downstream."
-CODE = "If a stage's code has changed since it ran: warn or rerun."
-REPAIR = "Make damaged artifacts again if that takes at most this long."
+START_HELP = "Run this stage and everything downstream."
+Start = Annotated[str | None, typer.Option("--from", help=START_HELP, autocompletion=STAGES)]
+CODE_HELP = "If a stage's code has changed since it ran: warn or rerun."
+REPAIR_HELP = "Make damaged artifacts again if that takes at most this long."
 Json = Annotated[bool, flag("--json", "Print JSON.")]
 
 
@@ -139,7 +140,7 @@ class RunOptions:
     profile: Profile = None
     assignments: Assignments = None
     store: StoreOption = "store"
-    start: Annotated[str | None, typer.Option("--from", help=START, autocompletion=STAGES)] = None
+    start: Start = None
     only: Annotated[bool, flag("--only", "Run only the named stages, not what they need.")] = False
     force: Annotated[
         bool, flag("--force", "Rerun the named stages (or all), even if they are done.")
@@ -147,8 +148,8 @@ class RunOptions:
     dry_run: Annotated[
         bool, flag("--dry-run", "Print what would run, and why; run nothing.")
     ] = False
-    code: Annotated[str, typer.Option("--code", help=CODE)] = "warn"
-    repair_limit: Annotated[str, typer.Option("--repair-limit", help=REPAIR)] = "1h"
+    code: Annotated[str, typer.Option("--code", help=CODE_HELP)] = "warn"
+    repair_limit: Annotated[str, typer.Option("--repair-limit", help=REPAIR_HELP)] = "1h"
 
     def __post_init__(self) -> None:
         if self.code not in ("warn", "rerun"):

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from stages.contract import Artifact
 
 RUN_FILE, OUTPUT = "run.json", "output"
-FIRST = "Pack only the first N parts of the training text."
-Parts = Annotated[int | None, typer.Option("--parts", min=1, help=FIRST)]
+PARTS_HELP = "Pack only the first N parts of the training text."
+Parts = Annotated[int | None, typer.Option("--parts", min=1, help=PARTS_HELP)]
 
 
 def pack(
