@@ -19,8 +19,10 @@ _UNSAFE_IN_JSON = re.compile(r"[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff
 
 
 def clean(text: str) -> str:
-    """The text without escape sequences and control characters, tabs and newlines excepted."""
-    return _UNSAFE.sub("", text)
+    """The text without escape sequences and control characters, tabs and newlines excepted; half a
+    character (a surrogate), which no file can hold, as its number.
+    """
+    return _UNSAFE.sub("", text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def clean_value(value: Any) -> Any:

@@ -30,6 +30,7 @@ def is_clean(text: str) -> bool:
     ("\x1b\x1b[31m[31mx", "[31mx"), ("\x1b]0;never ended", "]0;never ended"),
     ("\x1b]0;a\x07b\x1b]8;;c\x1b\\d", "bd"), ("12%\r99%\r\n", "12%99%\n"), ("\x9b2J\x90q", "2Jq"),
     ("ab\u202edc\u2066e\u2028f", "abdcef"), ("Ünïcode 漢字", "Ünïcode 漢字"),
+    ("half \ud800", "half \\ud800"),
 ])  # fmt: skip
 def test_text_is_cleaned(text: str, cleaned: str) -> None:
     assert (clean(text), is_clean(cleaned)) == (cleaned, True)
