@@ -37,6 +37,9 @@ DEFAULTS = {
     "MLFLOW_DISABLE_AGENT_HINT": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # errors reach us as exceptions and are said once
+    # Models hold no names of this machine's variables, and writing them draws no bars.
+    "MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING": "false",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # We try again ourselves: a blind retry of "create run" could make two.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -128,8 +131,7 @@ class MlflowServer:
             found = f"mlflow {version('mlflow')}: not a version that gpt1 was tried with"
             advice = f"Install that one: pip install mlflow=={TRIED[-1]}"
             raise UserError(f"{found}; expected {' or '.join(TRIED)}. {advice}")
-        for name, value in DEFAULTS.items():
-            os.environ.setdefault(name, value)
+        set_defaults()
         from mlflow import MlflowClient
 
         self._client, location = None, None
@@ -185,6 +187,12 @@ class MlflowServer:
                 with_it.replace(file.with_name(aside + suffix))
         done = f"renamed it to {aside}, and a new one is filled from the store"
         self._say(f"{file}: the MLflow data base is damaged ({found}); {done}")
+
+
+def set_defaults() -> None:
+    """Set what MLflow reads from the environment while it is imported, where the user has not."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
 
 
 def default_uri(store: Path) -> str:

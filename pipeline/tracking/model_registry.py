@@ -12,21 +12,18 @@ So registering again, after whatever, changes nothing that is complete.
 from __future__ import annotations
 
 import json
-import logging
-import os
 import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gpt1.errors import UserError
 from pipeline.planning.provenance import ROOT
-from pipeline.tracking.mlflow_server import MlflowServer
+from pipeline.tracking.mlflow_server import MlflowServer, set_defaults
 
 CODE = Path(__file__).with_name("served_model.py")
 FINGERPRINT = "gpt1.fingerprint"
@@ -43,10 +40,6 @@ VERSIONS = "mlflow.modelVersions"  # the tag by which they link a LoggedModel to
 ORIGIN = ("mlflow.user", "mlflow.source.")  # how tags of the exporting run begin that it gets, too
 SHAPE = ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")  # of transformers' config.json
 SENTENCE = "It wasn't the first time."
-_WHILE_WRITING = {
-    "MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING": "false",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
 
 
 @dataclass(frozen=True)
@@ -181,6 +174,7 @@ def write_mlflow_model(folder: Path, exported: Path, model: Any = None) -> Path:
     """
     from importlib.metadata import version
 
+    set_defaults()
     from mlflow import pyfunc
     from mlflow.models import Model
 
@@ -189,7 +183,7 @@ def write_mlflow_model(folder: Path, exported: Path, model: Any = None) -> Path:
     if model is not None:
         place, made_by, model_id = model.artifact_location, model.source_run_id, model.model_id
         about = Model(place, made_by, model_uuid=model_id, model_id=model_id)
-    with _quiet():
+    with warnings.catch_warnings(action="ignore"):
         pyfunc.save_model(
             path=str(folder), python_model=str(CODE), mlflow_model=about,
             artifacts={"model": exported.absolute().as_uri()}, code_paths=[str(ROOT / "gpt1")],
@@ -199,27 +193,6 @@ def write_mlflow_model(folder: Path, exported: Path, model: Any = None) -> Path:
     for cache in folder.rglob("__pycache__"):
         shutil.rmtree(cache, ignore_errors=True)
     return folder
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """MLflow's settings while it writes a model: no bars, no advice, and no names of this
-    machine's variables in the model.
-    """
-    before = {name: os.environ.get(name) for name in _WHILE_WRITING}
-    os.environ.update(_WHILE_WRITING)
-    logger = logging.getLogger("mlflow")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-        for name, value in before.items():
-            os.environ.pop(name)
-            os.environ.update({} if value is None else {name: value})
 
 
 def _example(task: Any | None) -> Any:
