@@ -134,7 +134,6 @@ class Output(Protocol):
 
     def open(self, name: str) -> AbstractContextManager[IO[bytes]]:
         """A binary file to write; its sha256 is taken while it is written."""
-        ...
 
 
 PartFunction = Callable[[Mapping[str, Any], Output], Mapping[str, Any] | None]
@@ -160,21 +159,17 @@ class Reporter(Protocol):
 
     def info(self, text: str) -> None:
         """One line for the person watching."""
-        ...
 
     def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
         """How far the stage is."""
-        ...
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """A point of one or more curves. What an earlier attempt has logged at a step is not drawn
         again.
         """
-        ...
 
     def flush(self) -> None:
         """Write all points: for a process other than the stage's own, at its end."""
-        ...
 
     def should_stop(self) -> bool:
         """Whether the run is being ended.
@@ -183,7 +178,6 @@ class Reporter(Protocol):
         has, and should then raise StoppedError; all else is cancelled. Only the first call waits,
         for one answer of the driver.
         """
-        ...
 
 
 class StoreAccess(Protocol):
@@ -192,16 +186,13 @@ class StoreAccess(Protocol):
     @property
     def shared(self) -> bool:
         """Whether all hosts see the same folders."""
-        ...
 
     @property
     def storage(self) -> CheckpointStorage:
         """For files of attempts, by their folder's path on this host."""
-        ...
 
     def folder(self, path: Path) -> StoredFolder:
         """A folder of an attempt, by its path on this host."""
-        ...
 
     def localize(self, value: Any) -> Any:
         """`value` (lists, tuples, mappings, and what they hold) with every StoredFile and
@@ -209,13 +200,11 @@ class StoreAccess(Protocol):
 
         Files are fetched and checked as by `Context.fetch`; folders are made.
         """
-        ...
 
     def pin(self, folder: Path) -> str:
         """Return an ID for this host's copy of `folder`, and protect it from cache eviction until
         this process exits.
         """
-        ...
 
 
 class Context(Reporter, Output, Protocol):
@@ -239,28 +228,23 @@ class Context(Reporter, Output, Protocol):
         """The one artifact of that kind of stage; RuntimeError when there is none or more than
         one.
         """
-        ...
 
     def inputs(self, kind: str | None = None) -> list[Artifact]:
         """All artifacts of that kind of stage (None: of every kind), ordered by cell."""
-        ...
 
     def fetch(self, file: StoredFile) -> Path:
         """The path of a file on this host. Its sha256 is checked, once a run and host.
 
         Raises DamagedArtifact, which no stage should catch: the run makes the artifact again.
         """
-        ...
 
     def fetch_folder(self, artifact: Artifact, name: str) -> Path:
         """The folder on this host that holds the file called `name` of an artifact and all others
         that were written beside it.
         """
-        ...
 
     def output(self, name: str, volatile: bool = False) -> Path:
         """A path for code that writes by itself; the file is hashed when the stage ends."""
-        ...
 
     def map_parts(self, function: PartFunction, parts: Sequence[Part]) -> list[Artifact]:
         """Run `function` once a part on the cluster, a bounded number at a time; published parts
@@ -270,25 +254,21 @@ class Context(Reporter, Output, Protocol):
         each artifact's `summary` is what the function returned. The first exception ends the call
         after the running parts have ended; finished parts stay.
         """
-        ...
 
     def add_files_of(self, part: Artifact) -> None:
         """Make a part's files outputs of this stage, by reference (names must be unique in the
         stage).
         """
-        ...
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """The handful of figures one wants to see of this stage: kept in the record, shown in
         MLflow. Must be deterministic.
         """
-        ...
 
     def previous_attempts(self, name: str) -> list[Path]:
         """Files or folders called `name` that earlier attempts at this very fingerprint left
         behind, oldest first.
         """
-        ...
 
 
 class Stage(ABC):
@@ -368,7 +348,6 @@ class SizedVocabulary(Protocol):
 
     def expected_size(self, settings: Any) -> int:
         """The most tokens that the settings can give."""
-        ...
 
 
 @runtime_checkable
@@ -380,7 +359,6 @@ class Forecastable(Protocol):
         device: Device | None,
     ) -> Forecast:
         """For a `vocabulary` of this many tokens; None: not known, not chosen."""
-        ...
 
 
 @runtime_checkable
@@ -393,7 +371,6 @@ class PackableTraining(Protocol):
         """run.json for torchrun: `train` and `held_out` are the names of the shards beside it,
         `vocabulary` is the folder there that the output is written to.
         """
-        ...
 
 
 @runtime_checkable
@@ -402,4 +379,3 @@ class PackableFinetuning(Protocol):
 
     def job(self, settings: Any, cell: str, vocabulary: int) -> FinetuneJob:
         """The job of a cell, for a `vocabulary` of that many tokens."""
-        ...

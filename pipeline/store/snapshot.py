@@ -53,10 +53,6 @@ class StoreSnapshot:
             self.prefetch(stage, [fingerprint])
         return self._read.get((stage, fingerprint), LastRecord())
 
-    def record(self, stage: str, fingerprint: str) -> ArtifactRecord | None:
-        """The record of a published artifact, or None."""
-        return self.last_record(stage, fingerprint).record
-
     def records(self, stage: str) -> Iterator[ArtifactRecord]:
         """All records of one kind of stage that count, in the order of their fingerprints."""
         self._read_all(stage)
