@@ -298,7 +298,7 @@ def test_a_snapshot_answers_as_the_store_does(store: Store) -> None:
     assert sorted(snapshot.stages()) == ["other", "stage", "stage.parts"]
     stage = [("stage", fingerprint) for fingerprint in ("a", "b", "none")]
     for place in [*stage, ("stage.parts", "k"), ("none", "a")]:
-        for ask in ("record", "last_record", "attempts"):
+        for ask in ("last_record", "attempts"):
             assert getattr(snapshot, ask)(*place) == getattr(store, ask)(*place), (ask, place)
     assert list(snapshot.records("none")) == []
     assert [record.fingerprint for record in snapshot.records("stage")] == ["a", "c"]
