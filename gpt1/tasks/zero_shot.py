@@ -13,8 +13,6 @@
   tokens are added.
 - The last word (LAMBADA): right when the most likely tokens, one after the other, are those of the
   word.
-
-Rows that are no vocabulary tokens are left out of the softmax.
 """
 
 from __future__ import annotations
@@ -23,13 +21,13 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
-import torch
 
 from gpt1.errors import UserError
-from gpt1.generation.decoding import LanguageModel
+from gpt1.generation.decode import evaluating
+from gpt1.model.gpt import GPT
+from gpt1.model.loglikelihood import Continuation, Scored, continuation, score_continuations
 from gpt1.tasks.example import Example
 from gpt1.tasks.io import sample
-from gpt1.tasks.loglikelihood import Continuation, Scored, continuation, score_continuations
 from gpt1.tasks.metrics import METRICS, Score, score
 from gpt1.tasks.registry import TASKS, Task
 
@@ -115,7 +113,7 @@ def _chance(reached: Score, task: Task) -> float:
 
 
 def zero_shot_score(
-    gpt: LanguageModel, examples: Sequence[Example], task: Task, encode: Encode, batch: int,
+    gpt: GPT, examples: Sequence[Example], task: Task, encode: Encode, batch: int,
     seed: int, training: Sequence[Example] = (),
 ) -> tuple[Score, list[int], dict[str, float]]:
     """The model's score on the examples, its answers, and what was chosen on the way (CoLA's
@@ -142,19 +140,19 @@ def zero_shot_score(
 
 
 def _scored(
-    gpt: LanguageModel, examples: Sequence[Example], task: Task, encode: Encode, batch: int
+    gpt: GPT, examples: Sequence[Example], task: Task, encode: Encode, batch: int
 ) -> list[Scored]:
     items = [
         item
         for example in examples
         for item in continuations(example, task, encode, gpt.config.context)
     ]
-    device: torch.device = next(gpt.parameters()).device  # type: ignore[attr-defined]  # every model is an nn.Module
-    return score_continuations(gpt, items, batch, device)
+    with evaluating(gpt):
+        return score_continuations(gpt, items, batch)
 
 
 def _threshold(
-    gpt: LanguageModel, training: Sequence[Example], task: Task, encode: Encode, batch: int,
+    gpt: GPT, training: Sequence[Example], task: Task, encode: Encode, batch: int,
     seed: int,
 ) -> float:
     rows = sample(list(training), THRESHOLD_ROWS, seed, "threshold")

@@ -259,7 +259,7 @@ def perplexity(
 
     Bytes are counted in the file as it is, before cleaning.
     """
-    from gpt1.evaluate.texts import text_score, total
+    from gpt1.model.loglikelihood import text_score, total
     from gpt1.tokenizer.tokenizer import TextEncoder
 
     texts = {file: _text(file) for file in files}
