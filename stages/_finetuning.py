@@ -15,10 +15,8 @@ from stages.contract import Artifact, Context, StoredFile
 if TYPE_CHECKING:
     import torch
 
-    from gpt1.tasks.example import Example
-    from gpt1.tasks.finetune import Result
-    from gpt1.tasks.io import TaskFiles
-    from gpt1.tasks.job import PiecesOf
+    from gpt1.tasks.finetune import Result, TextsOf
+    from gpt1.tasks.io import Example, TaskFiles
     from gpt1.tasks.metrics import Score
     from gpt1.tokenizer.tokenizer import TextEncoder
 
@@ -111,14 +109,14 @@ def prepare(context: Context) -> torch.device:
     return torch.device("cpu")
 
 
-def pieces_of(context: Context, encoder: TextEncoder) -> PiecesOf:
+def texts_of(context: Context, encoder: TextEncoder) -> TextsOf:
     """The splits' ids: those of the encode stage where the workflow has one, else encoded here."""
-    from gpt1.tasks.pieces import encode_pieces, load_pieces
+    from gpt1.tasks.dataset import TokenizedTexts
 
     kept = context.inputs("encode")
     if not kept:
-        return lambda _, examples: encode_pieces(examples, encoder.encode)
-    return lambda name, examples: load_pieces(
+        return lambda _, examples: TokenizedTexts.of(examples, encoder.encode)
+    return lambda name, examples: TokenizedTexts.load(
         context.fetch(kept[0].file(f"{name}.safetensors")), examples
     )
 

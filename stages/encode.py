@@ -36,17 +36,17 @@ class Encode(Stage):
             )
 
     def run(self, settings: EncodeSettings, context: Context) -> None:
-        from gpt1.tasks.pieces import encode_pieces, pieces_bytes
+        from gpt1.tasks.dataset import TokenizedTexts
 
         encoder, files = load_encoder(context), load_task_data(context)
         counts = {}
         for name, examples in (("train", files.train), ("dev", files.dev), ("test", files.test)):
             if not examples:
                 continue
-            pieces = encode_pieces(examples, encoder.encode)
+            texts = TokenizedTexts.of(examples, encoder.encode)
             with context.open(f"{name}.safetensors") as file:
-                file.write(pieces_bytes(pieces))
-            counts[f"{name}_ids"] = len(pieces.ids)
+                file.write(texts.to_bytes())
+            counts[f"{name}_ids"] = len(texts.ids)
         context.summary({"task": settings.task, **counts})
         context.info(f"{settings.task}: {sum(counts.values()):,} tokens")
 

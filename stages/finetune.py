@@ -16,20 +16,20 @@ from stages._finetuning import (
     is_model,
     load_encoder,
     load_task_data,
-    pieces_of,
     prediction_rows,
     prepare,
     same_task,
+    texts_of,
     write_lines,
     write_outcome,
 )
 from stages.contract import Context, PackableFinetuning, Stage
 
 if TYPE_CHECKING:
+    from gpt1.tasks.finetune import FinetuneJob
     from gpt1.tasks.io import TaskFiles
-    from gpt1.tasks.job import FinetuneJob
+    from gpt1.tasks.model import TaskModel
     from gpt1.tasks.registry import Task
-    from gpt1.tasks.task_model import TaskModel
 
 SHAPE = ("layers", "width", "heads", "context")
 
@@ -157,7 +157,7 @@ class Finetune(Stage, PackableFinetuning):
     def job(cls, settings: FinetuneSettings, cell: str, vocabulary: int) -> FinetuneJob:
         """The job of a cell, for a `vocabulary` of that many tokens."""
         from gpt1.model.config import ModelConfig
-        from gpt1.tasks.job import FinetuneJob
+        from gpt1.tasks.finetune import FinetuneJob
 
         shape = None
         if settings.variant == "no_pretraining":
@@ -169,7 +169,7 @@ class Finetune(Stage, PackableFinetuning):
         )
 
     def run(self, settings: FinetuneSettings, context: Context) -> None:
-        from gpt1.tasks.job import load_pretrained, random_model, run_job
+        from gpt1.tasks.finetune import load_pretrained, random_model, run_job
         from gpt1.tasks.metrics import score_line
 
         device = prepare(context)
@@ -180,7 +180,7 @@ class Finetune(Stage, PackableFinetuning):
             gpt = load_pretrained(weights, job.vocabulary)
         else:
             gpt = random_model(job)
-        found = run_job(job, files, pieces_of(context, encoder), gpt, device, context)
+        found = run_job(job, files, texts_of(context, encoder), gpt, device, context)
         if found.test_predictions:
             _write_test(context, files, found.test_predictions)
         about = {"seed": settings.seed, "variant": settings.variant, "cut": found.cut}
@@ -205,7 +205,7 @@ def _keep(settings: FinetuneSettings, model: TaskModel, task: Task, context: Con
     """The GPT (special tokens included) as model.safetensors, and beside it the head and what
     predicting needs to know.
     """
-    from gpt1.tasks.predictor import FineTuned, save_head
+    from gpt1.tasks.model import FineTuned, save_head
     from gpt1.weights.store import CONFIG_FILE, save_model
 
     tuned = FineTuned(

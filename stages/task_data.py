@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
 from gpt1.errors import UserError
 from gpt1.tasks.config import TaskName
-from gpt1.tasks.example import Example
 from gpt1.tasks.registry import Task, task_named
 from stages.contract import Context, ExternalFile, Settings, Stage, runtime_field
+
+if TYPE_CHECKING:
+    from gpt1.tasks.io import Example
 
 
 class TaskDataSettings(Settings):
@@ -107,8 +109,7 @@ class TaskData(Stage):
     def run(self, settings: TaskDataSettings, context: Context) -> None:
         import json
 
-        from gpt1.tasks.example import write_examples
-        from gpt1.tasks.io import TASK_FILE, task_facts
+        from gpt1.tasks.io import TASK_FILE, task_facts, write_examples
 
         task, splits, whole, about = (
             _demo(settings, context) if settings.demo else _published(settings)
@@ -132,7 +133,7 @@ class TaskData(Stage):
         )
 
 
-Made = tuple[Task, dict[str, list[Example]], dict[str, int], dict[str, Any]]
+Made = tuple[Task, dict[str, "list[Example]"], dict[str, int], dict[str, Any]]
 
 
 def _files_in(path: Path) -> list[tuple[str, Path]]:
@@ -163,8 +164,7 @@ def _published(settings: TaskDataSettings) -> Made:
 def _demo(settings: TaskDataSettings, context: Context) -> Made:
     from dataclasses import replace
 
-    from gpt1.tasks.demo import DEV_FROM, make_demo_task
-    from gpt1.tasks.demo_settings import SIZES, DemoSettings
+    from gpt1.tasks.demo import DEV_FROM, SIZES, DemoSettings, make_demo_task
 
     size = SIZES[settings.task]
     words = settings.passage_words or size.words
@@ -185,8 +185,7 @@ def _demo_books(settings: TaskDataSettings, context: Context) -> Any:
     """
     from gpt1.corpus.parquet_io import read_books
     from gpt1.corpus.split_table import read_split
-    from gpt1.tasks.demo import DemoBooks
-    from gpt1.tasks.passages import Region
+    from gpt1.tasks.demo import DemoBooks, Region
 
     rows = read_split(context.fetch(context.input("split").file("split.parquet")))
     chosen = {

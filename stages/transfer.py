@@ -15,9 +15,9 @@ from stages._finetuning import (
     is_model,
     load_encoder,
     load_task_data,
-    pieces_of,
     prepare,
     same_task,
+    texts_of,
     write_outcome,
 )
 from stages.contract import Context, Stage
@@ -57,14 +57,14 @@ class Transfer(Stage):
 
     def run(self, settings: TransferSettings, context: Context) -> None:
         from gpt1.tasks.finetune import (
+            TaskInputs,
             finetune,
+            load_pretrained,
             make_task_model,
             predict,
             reset_blocks,
-            score_predictions,
         )
-        from gpt1.tasks.job import TaskInputs, load_pretrained
-        from gpt1.tasks.metrics import score_line
+        from gpt1.tasks.metrics import score, score_line
 
         device = prepare(context)
         encoder, files = load_encoder(context), load_task_data(context)
@@ -77,27 +77,28 @@ class Transfer(Stage):
             )
         reset_blocks(gpt, settings.num_layers_transferred, settings.seed)
         inputs = TaskInputs(
-            files, pieces_of(context, encoder), gpt, context,
+            files, texts_of(context, encoder), gpt, context,
             max_length=settings.max_length, truncation=settings.truncation,
         )  # fmt: skip
         data, config = inputs.training(), settings
         model = make_task_model(gpt, data, config)
         result = finetune(model, data, config, device, context)
         seen = data.train[: len(data.dev)]
-        train = score_predictions(
-            data, seen, predict(model, seen, data.task, config, device), config.seed
+        labels = [example.label for example in seen]
+        train = score(
+            data.task, labels, predict(model, seen, data.task, config), (), config.seed
         )
         about = {
             "seed": settings.seed, "num_layers_transferred": settings.num_layers_transferred,
             "layers": gpt.config.layers,
             f"train_{train.metric}": train.main, "train_n": train.n, "cut": inputs.cut,
         }  # fmt: skip
-        score = write_outcome(context, files, result, about)
+        reached = write_outcome(context, files, result, about)
         name = (
             f"{settings.task} with {settings.num_layers_transferred} of {gpt.config.layers} layers"
             f" transferred, seed {settings.seed}"
         )
-        context.info(f"{score_line(name, score)}; {train.main:.1f} on {train.n} training examples")
+        context.info(f"{score_line(name, reached)}; {train.main:.1f} on {train.n} training rows")
 
 
 STAGE = Transfer()

@@ -62,8 +62,8 @@ class ZeroShot(Stage):
             )
 
     def run(self, settings: ZeroShotSettings, context: Context) -> None:
+        from gpt1.tasks.finetune import load_pretrained
         from gpt1.tasks.io import sample
-        from gpt1.tasks.job import load_pretrained
         from gpt1.tasks.metrics import score_line
         from gpt1.tasks.zero_shot import normalized, zero_shot_score
 

@@ -15,7 +15,7 @@ from gpt1.tasks.registry import TASKS
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-    from gpt1.tasks.predictor import FineTuned
+    from gpt1.tasks.model import FineTuned
 
 METRICS = {"matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}
 """The hub's names of metrics where ours differ."""

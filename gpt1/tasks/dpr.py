@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gpt1.errors import UserError
-from gpt1.tasks.example import Example
+from gpt1.tasks.io import Example
 
 
 def read_dpr(path: Path, text: str) -> Iterator[Example]:

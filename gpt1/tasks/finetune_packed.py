@@ -24,11 +24,10 @@ from typing import Any
 import torch
 
 from gpt1.errors import UserError
-from gpt1.tasks.example import Example
-from gpt1.tasks.io import TASK_FILE, load_task, sample_places
-from gpt1.tasks.job import FinetuneJob, load_pretrained, random_model, run_job
+from gpt1.tasks.dataset import TokenizedTexts
+from gpt1.tasks.finetune import FinetuneJob, load_pretrained, random_model, run_job
+from gpt1.tasks.io import TASK_FILE, Example, load_task, sample_places
 from gpt1.tasks.metrics import score_line
-from gpt1.tasks.pieces import Pieces, load_pieces, select_pieces
 from gpt1.train.checkpoint import file_sha256
 from gpt1.train.trainer import ConsoleReporter, Reporter
 from gpt1.weights.store import MODEL_FILE
@@ -86,15 +85,15 @@ def run_packed(
     places = sample_places(len(packed), rows, ROWS_SEED, "train")
     files = replace(files, train=[packed[place] for place in places])
 
-    def pieces(name: str, examples: Sequence[Example]) -> Pieces:
+    def texts(name: str, examples: Sequence[Example]) -> TokenizedTexts:
         path = data / f"{name}.safetensors"
         if name == "train":
-            return select_pieces(load_pieces(path, packed), packed, places)
-        return load_pieces(path, examples)
+            return TokenizedTexts.load(path, packed).select(packed, places)
+        return TokenizedTexts.load(path, examples)
 
     gpt = load_pretrained(model, job.vocabulary) if job.pretrained else random_model(job)
     reporter = reporter or _Reporter(job.name)
-    found = run_job(job, files, pieces, gpt, device, reporter)
+    found = run_job(job, files, texts, gpt, device, reporter)
     score = found.result.score
     assert score is not None
     reporter.info(score_line(job.name, score))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt1.errors import UserError
-from gpt1.tasks.example import Example, Label
+from gpt1.tasks.io import Example, Label
 from gpt1.tasks.registry import Hub, Task
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$")

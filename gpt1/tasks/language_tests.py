@@ -13,7 +13,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from gpt1.errors import UserError
-from gpt1.tasks.example import Example
+from gpt1.tasks.io import Example
 
 SCHEMAS = 273
 """WSC273 is the first 273 schemas of the published collection; twelve more were added later."""

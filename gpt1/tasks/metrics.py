@@ -182,3 +182,38 @@ def standard_error(
         ),
         "bootstrap",
     )
+
+
+# GLUE's score: the mean of nine tasks, where a task with two figures counts with their mean
+# (section 4.2); the paper's own figures give 72.8
+
+
+GLUE_METRICS: Mapping[str, tuple[str, ...]] = {
+    "cola": ("matthews",), "sst2": ("accuracy",), "mrpc": ("f1", "accuracy"),
+    "stsb": ("pearson", "spearman"), "qqp": ("f1", "accuracy"),
+    "mnli": ("accuracy/matched", "accuracy/mismatched"), "qnli": ("accuracy",),
+    "rte": ("accuracy",), "wnli": ("accuracy",),
+}
+
+
+def glue_value(task: str, values: Mapping[str, float]) -> float:
+    """What a GLUE task contributes, in per cent, from its metrics in per cent.
+
+    KeyError for another task or a missing metric.
+    """
+    names = GLUE_METRICS[task]
+    return sum(values[name] for name in names) / len(names)
+
+
+def glue_score(scores: Mapping[str, Mapping[str, float]]) -> tuple[float | None, list[str]]:
+    """The mean of the nine tasks (None while one is missing) and the missing tasks' names.
+
+    `scores`: metrics by task, per cent.
+
+    The score of fewer tasks would be no GLUE score; `gpt1.report` shows it as the mean of those
+    that ran.
+    """
+    missing = [task for task in GLUE_METRICS if task not in scores]
+    if missing:
+        return None, missing
+    return sum(glue_value(task, scores[task]) for task in GLUE_METRICS) / len(GLUE_METRICS), []

@@ -22,8 +22,8 @@ from typing import Any
 
 from gpt1.errors import UserError
 from gpt1.tasks.dpr import read_dpr
-from gpt1.tasks.example import Example, Label
 from gpt1.tasks.hub import hub_files, read_parquet
+from gpt1.tasks.io import Example, Label
 from gpt1.tasks.language_tests import read_lambada, read_wsc
 from gpt1.tasks.registry import Column, Source, Task
 

@@ -13,7 +13,7 @@ import json
 import zipfile
 from collections.abc import Mapping, Sequence
 
-from gpt1.tasks.example import Example
+from gpt1.tasks.io import Example
 from gpt1.tasks.registry import Task
 
 GLUE_FILES: Mapping[str, Mapping[str, str]] = {

@@ -113,7 +113,7 @@ def sequences(
     )
 
 
-def whole_length(
+def full_length(
     kind: Kind, texts: Sequence[Sequence[int]], choices: Sequence[Sequence[int]]
 ) -> int:
     """Ids of the example's longest sequence if nothing were cut."""

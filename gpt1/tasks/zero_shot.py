@@ -17,7 +17,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -26,15 +26,14 @@ from gpt1.errors import UserError
 from gpt1.generation.decode import evaluating
 from gpt1.model.gpt import GPT
 from gpt1.model.loglikelihood import Continuation, Scored, continuation, score_continuations
-from gpt1.tasks.example import Example
-from gpt1.tasks.io import sample
+from gpt1.tasks.dataset import Encode
+from gpt1.tasks.io import Example, sample
 from gpt1.tasks.metrics import METRICS, Score, score
 from gpt1.tasks.registry import TASKS, Task
 
 THRESHOLD_ROWS = 2_000
 SENTIMENT = ("negative", "positive")
 """The words compared after `very`, in the order of SST-2's classes."""
-Encode = Callable[[str], list[int]]
 
 
 def continuations(example: Example, task: Task, encode: Encode, context: int) -> list[Continuation]:

@@ -8,10 +8,8 @@ from itertools import pairwise
 import pytest
 
 from gpt1.errors import UserError
-from gpt1.tasks.demo import DemoBooks, DemoTask, make_demo_task
-from gpt1.tasks.demo_settings import DemoSettings
-from gpt1.tasks.example import Example
-from gpt1.tasks.passages import Region, passages
+from gpt1.tasks.demo import DemoBooks, DemoSettings, DemoTask, Region, make_demo_task, passages
+from gpt1.tasks.io import Example
 from gpt1.tasks.registry import DEMO_TASKS
 
 WANTED = DemoSettings(train=120, dev=60, words=12, seed=3)

@@ -6,7 +6,7 @@ import torch
 from gpt1.errors import UserError
 from gpt1.model.gpt import GPT
 from gpt1.model.loglikelihood import score_continuations
-from gpt1.tasks.example import Example
+from gpt1.tasks.io import Example
 from gpt1.tasks.metrics import score
 from gpt1.tasks.registry import TASKS
 from gpt1.tasks.zero_shot import best_threshold, continuations, normalized, zero_shot_score

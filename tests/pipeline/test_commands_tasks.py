@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt1.tasks.example import Example, read_plain_examples
+from gpt1.tasks.io import Example, read_plain_examples
 from tests.conftest import refuses
 from tests.e2e.workflow import gpt1 as alone
 from tests.pipeline.inprocess import gpt1, refused

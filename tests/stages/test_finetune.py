@@ -10,7 +10,7 @@ from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.rng import generator
-from gpt1.tasks.example import read_examples
+from gpt1.tasks.io import read_examples
 from gpt1.weights.store import load_model, save_model
 from pipeline.planning.planner import Plan
 from stages.contract import Artifact
