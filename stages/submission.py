@@ -39,7 +39,9 @@ class Submission(Stage):
         kind: str,  # noqa: ARG003
         upstream: Any,
     ) -> bool:
-        return upstream.variant == settings.variant and settings.seed in (None, upstream.seed)
+        whole = upstream.num_layers_transferred is None
+        right = upstream.variant == settings.variant
+        return whole and right and settings.seed in (None, upstream.seed)
 
     @classmethod
     def check(cls, settings: SubmissionSettings, upstream: Mapping[str, Sequence[Any]]) -> None:

@@ -37,7 +37,7 @@ TaskName = Annotated[str, AfterValidator(_check_name)]
 
 
 class FinetuneConfig(Settings):
-    """Settings of fine-tuning on one task, shared by the stages `finetune` and `transfer`.
+    """Settings of fine-tuning on one task.
 
     The defaults are the paper's (section 4.1).
     """

@@ -31,7 +31,7 @@ from gpt1.tasks.io import Example, TaskFiles
 from gpt1.tasks.metrics import Score, score
 from gpt1.tasks.model import TaskHead, TaskModel, evaluate_outputs
 from gpt1.tasks.registry import Task
-from gpt1.tasks.transforms import SHORTEST, SPECIAL_TOKENS, SpecialIds, Truncation
+from gpt1.tasks.transforms import SHORTEST, SPECIAL_TOKENS, SpecialIds
 from gpt1.train.config import learning_rate
 from gpt1.train.engine import MicroBatch, OptimizerConfig, StepOutput, TorchEngine
 from gpt1.train.trainer import Reporter, Trainer
@@ -74,8 +74,14 @@ def make_task_model(gpt: GPT, data: TaskSet, config: FinetuneConfig) -> TaskMode
 
 def reset_blocks(gpt: GPT, kept: int, seed: int) -> None:
     """Draw all blocks but the first `kept` anew: how many layers are transferred (paper, figure
-    2 left; 0: embeddings only).
+    2 left; 0: embeddings only). UserError where the model has fewer.
     """
+    layers = gpt.config.layers
+    if kept > layers:
+        raise UserError(
+            f"num_layers_transferred is {kept}, but the pre-trained model has {layers} layers;"
+            f" expected 0 to {layers}"
+        )
     fresh = GPT(gpt.config, generator("blocks", seed))
     for block, random_block in list(zip(gpt.h, fresh.h, strict=True))[kept:]:
         block.load_state_dict(random_block.state_dict())
@@ -217,12 +223,16 @@ class FinetuneJob:
     predict_test: bool = True
     shape: ModelConfig | None = None
     """The model of the variant no_pretraining."""
+    num_layers_transferred: int | None = None
+    """Pre-trained blocks to keep (figure 2, left); None: all of them."""
 
     @property
     def name(self) -> str:
         """`rte seed 1 no_pretraining`; the variant `full` goes without saying."""
         variant = "" if self.variant == "full" else f" {self.variant}"
-        return f"{self.config.task} seed {self.config.seed}{variant}"
+        kept = self.num_layers_transferred
+        layers = "" if kept is None else f", {kept} layers transferred"
+        return f"{self.config.task} seed {self.config.seed}{variant}{layers}"
 
     @property
     def training(self) -> FinetuneConfig:
@@ -234,6 +244,19 @@ class FinetuneJob:
     def pretrained(self) -> bool:
         """Whether the job starts from a pre-trained model."""
         return self.variant != "no_pretraining"
+
+    def model(self, weights: Path | None) -> GPT:
+        """The model to start from: that of `weights` (a file or folder), or one drawn from the
+        seed.
+        """
+        if not self.pretrained:
+            assert self.shape is not None
+            return GPT(self.shape, generator("weights", self.config.seed))
+        assert weights is not None
+        gpt = load_pretrained(weights, self.vocabulary)
+        if self.num_layers_transferred is not None:
+            reset_blocks(gpt, self.num_layers_transferred, self.config.seed)
+        return gpt
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dictionary, for JSON."""
@@ -250,53 +273,17 @@ class FinetuneJob:
 @dataclass(frozen=True)
 class JobResult:
     """The model with its best epoch's weights, the `result` on dev, how many examples of each split
-    were cut, the predictions for the test set (none without such a set), and their score where its
-    labels are public."""
+    were cut, the predictions for the test set (none without such a set), their score where its
+    labels are public, and, where layers were left out, the score on training examples (as many as
+    dev has).
+    """
 
     model: TaskModel
     result: Result
     cut: Mapping[str, int]
     test_predictions: Sequence[float] = ()
     test_score: Score | None = None
-
-
-class TaskInputs:
-    """A task's splits through the input transform of one model; reports how many examples it cuts.
-
-    Raises UserError where `max_length` (None: the model's context) leaves no text or does not fit.
-    """
-
-    def __init__(
-        self, files: TaskFiles, texts: TextsOf, gpt: GPT, reporter: Reporter, *,
-        max_length: int | None, truncation: Truncation,
-    ) -> None:
-        context = gpt.config.context
-        length = max_length or context
-        if not SHORTEST <= length <= context:
-            raise UserError(
-                f"sequences of {length} tokens do not fit: expected {SHORTEST} to the model's"
-                f" context of {context}; set max_length"
-            )
-        self._files, self._texts, self._reporter = files, texts, reporter
-        special = SpecialIds.after(gpt.config.vocabulary)
-        self._spec = InputSpec(files.task.kind, special, length, truncation)
-        self.cut: dict[str, int] = {}
-
-    def training(self) -> TaskSet:
-        """Train and dev."""
-        files = self._files
-        groups = tuple(example.group for example in files.dev)
-        train, dev = self.split("train", files.train), self.split("dev", files.dev)
-        return TaskSet(files.task, train, dev, groups)
-
-    def split(self, name: str, examples: Sequence[Example]) -> TokenizedExamples:
-        """One split."""
-        found = TokenizedExamples(examples, self._texts(name, examples), self._spec)
-        self.cut[name] = found.cut
-        if found.cut:
-            cut = f"{found.cut} of {len(examples)} {name} examples were truncated"
-            self._reporter.info(f"{cut} to {self._spec.length} tokens")
-        return found
+    train_score: Score | None = None
 
 
 def load_pretrained(path: Path, vocabulary: int) -> GPT:
@@ -310,32 +297,48 @@ def load_pretrained(path: Path, vocabulary: int) -> GPT:
     return gpt
 
 
-def random_model(job: FinetuneJob) -> GPT:
-    """The model of the variant no_pretraining, its weights drawn from the job's seed."""
-    assert job.shape is not None
-    return GPT(job.shape, generator("weights", job.config.seed))
-
-
 def run_job(
     job: FinetuneJob, files: TaskFiles, texts: TextsOf, gpt: GPT, device: torch.device,
     reporter: Reporter,
 ) -> JobResult:
-    """Fine-tune `gpt`, which it changes; score it on dev and, where there is one, the test set."""
-    config = job.training
-    inputs = TaskInputs(
-        files, texts, gpt, reporter, max_length=config.max_length, truncation=config.truncation
-    )
-    data = inputs.training()
+    """Fine-tune `gpt`, which it changes; score it on dev and, where there is one, the test set.
+
+    UserError where `max_length` leaves no text or does not fit into the model's context.
+    """
+    config, task, context = job.training, files.task, gpt.config.context
+    length = config.max_length or context
+    if not SHORTEST <= length <= context:
+        raise UserError(
+            f"sequences of {length} tokens do not fit: expected {SHORTEST} to the model's"
+            f" context of {context}; set max_length"
+        )
+    special = SpecialIds.after(gpt.config.vocabulary)
+    spec = InputSpec(task.kind, special, length, config.truncation)
+    cut: dict[str, int] = {}
+
+    def split(name: str, examples: Sequence[Example]) -> TokenizedExamples:
+        found = TokenizedExamples(examples, texts(name, examples), spec)
+        cut[name] = found.cut
+        if found.cut:
+            reporter.info(
+                f"{found.cut} of {len(examples)} {name} examples were truncated to {length} tokens"
+            )
+        return found
+
+    train, dev = split("train", files.train), split("dev", files.dev)
+    data = TaskSet(task, train, dev, [example.group for example in files.dev])
     model = make_task_model(gpt, data, config)
     result = finetune(model, data, config, device, reporter)
-    if not (job.predict_test and files.test):
-        return JobResult(model, result, inputs.cut)
-    found = predict(model, inputs.split("test", files.test), files.task, config)
-    return JobResult(model, result, inputs.cut, found, _test_score(files, found, config.seed))
-
-
-def _test_score(files: TaskFiles, found: Sequence[float], seed: int) -> Score | None:
-    if not files.test_labelled:
-        return None
-    labels = [example.label or 0 for example in files.test]
-    return score(files.task, labels, found, [example.group for example in files.test], seed)
+    train_score = test_score = None
+    if job.num_layers_transferred is not None:
+        seen = train[: len(dev)]
+        labels = [example.label for example in seen]
+        train_score = score(task, labels, predict(model, seen, task, config), (), config.seed)
+    found: list[float] = []
+    if job.predict_test and files.test:
+        found = predict(model, split("test", files.test), task, config)
+        if files.test_labelled:
+            labels = [float(example.label or 0) for example in files.test]
+            groups = [example.group for example in files.test]
+            test_score = score(task, labels, found, groups, config.seed)
+    return JobResult(model, result, cut, found, test_score, train_score)

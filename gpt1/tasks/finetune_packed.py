@@ -25,7 +25,7 @@ import torch
 
 from gpt1.errors import UserError
 from gpt1.tasks.dataset import TokenizedTexts
-from gpt1.tasks.finetune import FinetuneJob, load_pretrained, random_model, run_job
+from gpt1.tasks.finetune import FinetuneJob, run_job
 from gpt1.tasks.io import TASK_FILE, Example, load_task, sample_places
 from gpt1.tasks.metrics import score_line
 from gpt1.train.checkpoint import file_sha256
@@ -91,7 +91,7 @@ def run_packed(
             return TokenizedTexts.load(path, packed).select(packed, places)
         return TokenizedTexts.load(path, examples)
 
-    gpt = load_pretrained(model, job.vocabulary) if job.pretrained else random_model(job)
+    gpt = job.model(model)
     reporter = reporter or _Reporter(job.name)
     found = run_job(job, files, texts, gpt, device, reporter)
     score = found.result.score

@@ -1,4 +1,4 @@
-"""task_data of books, finetune, transfer and zero_shot: inputs, scores and predictions."""
+"""task_data of books, finetune and zero_shot: inputs, scores and predictions."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,6 @@ from gpt1.weights.store import load_model, save_model
 from pipeline.planning.planner import Plan
 from stages.contract import Artifact
 from stages.finetune import FinetuneSettings
-from stages.transfer import TransferSettings
 from stages.zero_shot import ZeroShotSettings
 from tests.pipeline.inline import output
 from tests.stages.runs import digests, document, given, lines, made, run_stage
@@ -88,10 +87,8 @@ def test_variants_differ(run: Callable[..., Artifact], embedded: Plan, tmp_path:
 
 
 def test_transfer_scores_dev_and_train(run: Callable[..., Artifact]) -> None:
-    settings = [
-        TransferSettings(task="demo_author", num_layers_transferred=n, **SMALL) for n in (0, 1, 2)
-    ]
-    found = [run(one) for one in settings]
+    settings = [{"num_layers_transferred": n, **SMALL} for n in (0, 1, 2)]
+    found = [run(FinetuneSettings(task="demo_author", **one)) for one in settings]
     assert [document(one, "scores.json")["num_layers_transferred"] for one in found] == [0, 1, 2]
     assert len({one.digest for one in found}) == 3
     usual = run(FinetuneSettings(task="demo_author", **SMALL))
