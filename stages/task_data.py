@@ -91,10 +91,10 @@ class TaskData(Stage):
                 " to the folder with the publisher's files"
             )
         return [
-            ExternalFile(f"{split}/{source.path}{inside}", path)
+            ExternalFile(f"{split}/{file.name}{inside}", path)
             for split, files in source_files(task, folder).items()
-            for source, top in files
-            for inside, path in _files_in(top)
+            for file in files
+            for inside, path in _files_in(file.path)
         ]
 
     @classmethod

@@ -50,11 +50,35 @@ def write_examples(file: IO[bytes], examples: Iterable[Example]) -> int:
     return count
 
 
+def parse_json(text: str, where: str) -> dict[str, Any]:
+    """A JSON object; UserError says `where` there is none."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not JSON ({error}); expected one object") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{where}: found {shorten(text.strip())}; expected a JSON object")
+    return found
+
+
+def shorten(text: str, limit: int = 80) -> str:
+    """The beginning of a text, for a message."""
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
 def read_examples(path: Path) -> Iterator[Example]:
     """The examples of a file made by `write_examples`; UserError names a line that is none."""
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
-            yield _parse(line, f"{path.name}, line {number}")
+            where = f"{path.name}, line {number}"
+            row = parse_json(line, where)
+            try:
+                texts, choices = tuple(row["texts"]), tuple(row["choices"])
+                yield Example(row["id"], texts, choices, row["label"], row["group"])
+            except (KeyError, TypeError) as error:
+                raise UserError(
+                    f"{where}: not an example of a task ({error}); run the task_data stage again"
+                ) from error
 
 
 def read_plain_examples(path: Path) -> list[Example]:
@@ -74,38 +98,20 @@ def read_plain_examples(path: Path) -> list[Example]:
     if not rows:
         raise UserError(f"{path}: no examples found; write one per line")
     if path.suffix == ".jsonl":
-        return [_parse_plain(line, number, path) for number, line in rows]
+        return [_parse_plain(line, number, f"{path}, row {number}") for number, line in rows]
     return [Example(str(number), tuple(line.rstrip("\r").split("\t"))) for number, line in rows]
 
 
-def _parse_plain(line: str, number: int, path: Path) -> Example:
-    try:
-        row = json.loads(line)
-        texts, choices = row["texts"], row.get("choices", [])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path}, row {number}: expected a JSON object with `texts` ({error!r})"
-        ) from error
-    texts = [texts] if isinstance(texts, str) else texts
-    for strings in (texts, choices):
+def _parse_plain(line: str, number: int, where: str) -> Example:
+    row = parse_json(line, where)
+    found: list[tuple[str, ...]] = []
+    for strings in (row.get("texts"), row.get("choices", [])):
+        strings = [strings] if isinstance(strings, str) else strings
         if not isinstance(strings, list) or not all(isinstance(one, str) for one in strings):
-            raise UserError(
-                f"{path}, row {number}: expected lists of strings for `texts` and `choices`"
-            )
-    return Example(str(row.get("id", number)), tuple(texts), tuple(choices))
-
-
-def _parse(line: str, where: str) -> Example:
-    try:
-        row = json.loads(line)
-        return Example(
-            id=row["id"], texts=tuple(row["texts"]), choices=tuple(row["choices"]),
-            label=row["label"], group=row["group"],
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{where}: not an example of a task ({error}); run the task_data stage again"
-        ) from error
+            raise UserError(f"{where}: expected lists of strings for `texts` and `choices`")
+        found.append(tuple(strings))
+    texts, choices = found
+    return Example(str(row.get("id", number)), texts, choices)
 
 
 @dataclass(frozen=True)
