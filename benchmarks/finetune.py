@@ -36,6 +36,7 @@ from gpt1.rng import generator
 from gpt1.tasks.config import FinetuneConfig
 from gpt1.tasks.dataset import (
     InputSpec,
+    SpecialIds,
     TokenizedExample,
     TokenizedExamples,
     TokenizedTexts,
@@ -46,7 +47,6 @@ from gpt1.tasks.io import sample
 from gpt1.tasks.model import TaskModel
 from gpt1.tasks.readers import read_task
 from gpt1.tasks.registry import TASKS
-from gpt1.tasks.transforms import SpecialIds
 from gpt1.tokenizer.tokenizer import TextEncoder
 from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.weights.hf import hf_config, hf_weights

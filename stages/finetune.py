@@ -10,8 +10,7 @@ from pydantic import Field
 
 from gpt1.errors import UserError
 from gpt1.settings import paper
-from gpt1.tasks.config import FinetuneConfig, Variant
-from gpt1.tasks.transforms import SHORTEST
+from gpt1.tasks.config import SHORTEST, FinetuneConfig, Variant
 from stages._finetuning import (
     check_task_data,
     is_model,

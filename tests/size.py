@@ -17,7 +17,7 @@ FOLDERS = (*STOREYS, "tests", "benchmarks")
 CORE = (
     "gpt1/model/*.py", "gpt1/tokenizer/*.py", "gpt1/train/*.py", "gpt1/data/sequences.py",
     "gpt1/data/shards.py", "gpt1/tasks/dataset.py",
-    "gpt1/tasks/finetune.py", "gpt1/tasks/model.py", "gpt1/tasks/transforms.py",
+    "gpt1/tasks/finetune.py", "gpt1/tasks/model.py",
 )  # fmt: skip
 """The core path: model, tokenizer, shards, trainer with checkpoint, fine-tuning."""
 LAYOUT = {

@@ -18,9 +18,11 @@ from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.rng import generator
-from gpt1.tasks.config import FinetuneConfig, Variant
+from gpt1.tasks.config import SHORTEST, FinetuneConfig, Variant
 from gpt1.tasks.dataset import (
+    SPECIAL_TOKENS,
     InputSpec,
+    SpecialIds,
     TokenizedExample,
     TokenizedExamples,
     TokenizedTexts,
@@ -31,7 +33,6 @@ from gpt1.tasks.io import Example, TaskFiles
 from gpt1.tasks.metrics import Score, score
 from gpt1.tasks.model import TaskHead, TaskModel, evaluate_outputs
 from gpt1.tasks.registry import Task
-from gpt1.tasks.transforms import SHORTEST, SPECIAL_TOKENS, SpecialIds
 from gpt1.train.config import learning_rate
 from gpt1.train.engine import MicroBatch, OptimizerConfig, StepOutput, TorchEngine
 from gpt1.train.trainer import Reporter, Trainer

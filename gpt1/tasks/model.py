@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from gpt1.errors import UserError
 from gpt1.model.gpt import GPT, per_sequence_loss, token_losses
 from gpt1.model.padding import Padding
-from gpt1.tasks.config import Regression
+from gpt1.tasks.config import Regression, Truncation
 from gpt1.tasks.dataset import (
+    SPECIAL_TOKENS,
     Encode,
     InputSpec,
+    SpecialIds,
     TokenizedExample,
     TokenizedExamples,
     TokenizedTexts,
@@ -28,7 +30,6 @@ from gpt1.tasks.dataset import (
 )
 from gpt1.tasks.io import Example
 from gpt1.tasks.registry import Kind, Task, definition, recorded_task
-from gpt1.tasks.transforms import SPECIAL_TOKENS, SpecialIds, Truncation
 from gpt1.train.config import Precision
 from gpt1.weights.store import write_tensors
 

@@ -16,11 +16,10 @@ from gpt1.model.gpt import GPT
 from gpt1.rng import generator
 from gpt1.tasks import finetune as tuning
 from gpt1.tasks.config import FinetuneConfig
-from gpt1.tasks.dataset import TokenizedExample, make_batch
+from gpt1.tasks.dataset import SpecialIds, TokenizedExample, make_batch, sequences
 from gpt1.tasks.finetune import TaskSet, make_task_model
 from gpt1.tasks.model import TaskModel, soft_labels
 from gpt1.tasks.registry import TASKS, Task
-from gpt1.tasks.transforms import SpecialIds, sequences
 from gpt1.train.trainer import ConsoleReporter
 from tests.gpt1 import weight_samples as samples
 

@@ -10,13 +10,17 @@ from hypothesis import strategies as st
 
 from gpt1.tasks.dataset import (
     InputSpec,
+    SpecialIds,
     TokenizedExamples,
     TokenizedTexts,
     epoch_batches,
     make_batch,
+    pair,
+    sequences,
+    share_room,
+    single,
 )
 from gpt1.tasks.io import Example
-from gpt1.tasks.transforms import SpecialIds, pair, sequences, share_room, single
 from tests.conftest import refuses
 
 PUBLISHED = SpecialIds.after(40478)

@@ -14,10 +14,9 @@ from safetensors.torch import load_file, save_file
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.report.model_card import model_card
-from gpt1.tasks.dataset import InputSpec, TokenizedExamples, TokenizedTexts, make_batch
+from gpt1.tasks.dataset import InputSpec, SpecialIds, TokenizedExamples, TokenizedTexts, make_batch
 from gpt1.tasks.io import Example
 from gpt1.tasks.registry import task_named
-from gpt1.tasks.transforms import SpecialIds
 from gpt1.tokenizer.tokenizer import TextEncoder
 from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
