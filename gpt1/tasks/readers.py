@@ -53,7 +53,6 @@ class TaskFile:
     """
 
     task: Task
-    split: str
     name: str
     path: Path
     group: str
@@ -67,6 +66,16 @@ class TaskFile:
         return _read_text(self.path)
 
 
+def _fault(where: str, found: str, expected: str) -> UserError:
+    """What is wrong in a file."""
+    return UserError(f"{where}: {found}; expected {expected}")
+
+
+def _shown(value: Any) -> str:
+    """A value for a message."""
+    return shorten(repr(value))
+
+
 @dataclass(frozen=True)
 class TaskRow:
     """A row as its file has it; `where` names file and row for people, `name` the example."""
@@ -77,79 +86,69 @@ class TaskRow:
 
 
 def source_files(task: Task, folder: Path) -> dict[str, list[TaskFile]]:
-    """The files of each split under `folder`: its own folder, one around it, or the hub's copy.
+    """The files of each split under `folder`: the publisher's, in its own folder or one around it,
+    or the hub's copy, in `owner/name`, `name` or `folder` itself.
 
     Only `test` may be missing.
     """
-    around = [folder / parent / task.folder for parent in ("", "glue", "GLUE")]
-    root = next((place for place in around if place.is_dir()), folder)
-    published = [source for sources in task.files.values() for source in sources]
-    if not any((root / source.path).exists() for source in published):
-        copied = _hub_files(task, folder)
-        if copied is not None:
-            return copied
-    names = task.answers or task.labels or tuple("ABCDEFGH"[: task.choices])
-    labels: dict[Any, int] = {name: index for index, name in enumerate(names)}
-    labels |= {alias: labels[name] for alias, name in task.aliases.items()}
+    hub, inside = task.hub, [folder / parent / task.folder for parent in ("", "glue", "GLUE")]
+    root = next((place for place in inside if place.is_dir()), folder)
+    if hub and not any(_paths(root, source) for files in task.files.values() for source in files):
+        around = [folder / hub.repo, folder / hub.repo.partition("/")[2], folder]
+        config = hub.parts("train")[0][0]
+        copy = next((place for place in around if any((place / config).glob("*.parquet"))), None)
+        if copy is not None:
+            labels = {i: task.labels.index(label) for i, label in enumerate(hub.labels)}
+            return _files(task, copy, hub.files, hub.columns, labels, hub.kept_back)
+    return _files(task, root, task.files, task.columns, {}, task.layout == "tsv")
+
+
+def _files(
+    task: Task, root: Path, sources: Mapping[str, Sequence[Source]], columns: Column | None,
+    labels: Mapping[Any, int], kept_back: bool,
+) -> dict[str, list[TaskFile]]:
+    """Those of one copy under its `root`; labels are named as in the task unless `labels` says
+    otherwise.
+    """
+    names = task.answers or task.labels or "ABCDEFGH"[: task.choices]
+    own = {name: index for index, name in enumerate(names)}
+    labels = labels or own | {alias: own[name] for alias, name in task.aliases.items()}
     found: dict[str, list[TaskFile]] = {}
-    for split, sources in task.files.items():
-        paths = [_find(root, source) for source in sources]
-        missing = [path for path in paths if not path.exists()]
-        if not missing:
+    for split, files in sources.items():
+        paths = [(source, _paths(root, source)) for source in files]
+        if all(there for _, there in paths):
             found[split] = [
                 TaskFile(
-                    task, split, source.path, path, source.group,
-                    source.columns or task.columns or Column((), 0), labels,
-                    task.layout == "tsv" and split == "test", Counter(),
+                    task, _name(source, path), path, source.group,
+                    source.columns or columns or Column((), 0), labels,
+                    kept_back and split == "test", Counter(),
                 )
-                for source, path in zip(sources, paths, strict=True)
+                for source, there in paths
+                for path in there
             ]
         elif split != "test":
-            inside = f", or the folder around {task.folder}," if task.folder else ""
-            copy = f" (or download the hub's copy with `gpt1 data get {task.name}`)"
+            lacking = next(source.path for source, there in paths if not there)
+            place = f", or the folder around {task.folder}," if task.folder else ""
+            get = f" (or download the hub's copy with `gpt1 data get {task.name}`)"
             raise UserError(
-                f"{task.title}: {missing[0]} is missing; set `source` to the folder that holds"
-                f" it{inside}{copy if task.hub else ''}"
+                f"{task.title}: {root / lacking.replace('*', '00000-of-00001')} is missing; set"
+                f" `source` to the folder that holds it{place}{get if task.hub else ''}"
             )
     return found
 
 
-def _find(root: Path, source: Source) -> Path:
-    """Where a file is, under the one or the other of its published names."""
-    path, other = root / source.path, root / source.or_path
-    return other if source.or_path and other.exists() and not path.exists() else path
+def _name(source: Source, path: Path) -> str:
+    return f"hub/{Path(source.path).parent}/{path.name}" if "*" in source.path else source.path
 
 
-def _hub_files(task: Task, folder: Path) -> dict[str, list[TaskFile]] | None:
-    """The same of the hub's copy, under `folder/owner/name`, `folder/name` or `folder` itself; None
-    where there is none.
+def _paths(root: Path, source: Source) -> list[Path]:
+    """A file under the one or the other of its published names, or a pattern's shards; none where
+    they are missing.
     """
-    if (hub := task.hub) is None:
-        return None
-    around = [folder / hub.repo, folder / hub.repo.partition("/")[2], folder]
-    config = Path(hub.files["train"][0].path).parent
-    root = next((place for place in around if any((place / config).glob("*.parquet"))), None)
-    if root is None:
-        return None
-    known = {index: task.labels.index(label) for index, label in enumerate(hub.labels)}
-    names = task.labels or "ABCDEFGH"[: task.choices]
-    labels: Mapping[Any, int] = known or {name: index for index, name in enumerate(names)}
-    found: dict[str, list[TaskFile]] = {}
-    for split, sources in hub.files.items():
-        found[split] = [
-            TaskFile(
-                task, split, f"hub/{path.relative_to(root).as_posix()}", path, source.group,
-                hub.columns, labels, hub.kept_back and split == "test", Counter(),
-            )
-            for source in sources
-            for path in _shards(root, source.path)
-        ]
-        if not found[split] and split != "test":
-            missing = root / sources[0].path.replace("*", "00000-of-00001")
-            raise UserError(
-                f"{task.title}: {missing} is missing; download it with `gpt1 data get {task.name}`"
-            )
-    return {split: files for split, files in found.items() if files}
+    if "*" in source.path:
+        return _shards(root, source.path)
+    names = [name for name in (source.path, source.or_path) if name]
+    return [root / name for name in names if (root / name).exists()][:1]
 
 
 def _shards(root: Path, pattern: str) -> list[Path]:
@@ -179,10 +178,8 @@ def read_task(task: Task, folder: Path) -> dict[str, TaskSplit]:
     for split, files in source_files(task, folder).items():
         examples = [example for file in files for example in _read_file(file)]
         if not examples:
-            raise UserError(
-                f"{files[0].path}: no {split} examples of {task.title} in it; expected at least one"
-                " row"
-            )
+            found = f"no {split} examples of {task.title} in it"
+            raise _fault(f"{files[0].path}", found, "at least one row")
         dropped = sum((file.dropped for file in files), Counter[str]())
         splits[split] = TaskSplit(examples, dict(dropped))
     return _cloze_dev(splits) if task.layout == "cloze" else splits
@@ -195,9 +192,7 @@ def _read_file(file: TaskFile) -> Iterator[Example]:
             example = _example(file, row)
         except KeyError as error:
             found = shorten(", ".join(map(str, row.values)))
-            raise UserError(
-                f"{row.where}: no {error.args[0]!r} in it; found: {found}"
-            ) from error
+            raise _fault(row.where, f"no {error.args[0]!r} in it", f"more than {found}") from error
         if example is None:
             file.dropped[f"label {file.task.dropped_label}"] += 1
         else:
@@ -219,7 +214,7 @@ def _example(file: TaskFile, row: TaskRow) -> Example | None:
     if len(answers) == 1:  # all of them in a list
         answers = answers[0] if isinstance(answers[0], list) else []
     if len(answers) != file.task.choices:
-        raise UserError(f"{where}: {len(answers)} answers; expected {file.task.choices}")
+        raise _fault(where, f"{len(answers)} answers", f"{file.task.choices}")
     choices = tuple(_read_string(answer, "an answer", where) for answer in answers)
     return Example(
         str(values[columns.id]) if columns.id else row.name,
@@ -243,18 +238,14 @@ def _read_label(file: TaskFile, value: Any, where: str) -> Label:
         expected = f"one of {', '.join(map(str, file.labels))}"
         if file.task.hub and file.task.hub.labels and 0 in file.labels:
             expected += f" ({', '.join(file.task.hub.labels)})"
-    raise UserError(
-        f"{where}: {_named(column)} is {shorten(repr(value))}; expected {expected}"
-    )
+    raise _fault(where, f"{_named(column)} is {_shown(value)}", expected)
 
 
 def _read_string(value: Any, column: str | int, where: str) -> str:
     if not isinstance(value, str):
-        raise UserError(
-            f"{where}: {_named(column)} is {shorten(repr(value))}; expected a text"
-        )
+        raise _fault(where, f"{_named(column)} is {_shown(value)}", "a text")
     if _SURROGATE.search(value):
-        raise UserError(f"{where}: {_named(column)} has half of a character; expected Unicode")
+        raise _fault(where, f"{_named(column)} has half of a character", "Unicode")
     return value
 
 
@@ -309,7 +300,7 @@ def _tsv(file: TaskFile) -> Iterator[TaskRow]:
             file.dropped["too few columns"] += 1
             continue
         if len(row) < wide or (header and len(row) > wide):
-            raise UserError(f"{where}: {len(row)} columns; expected {wide} (tab separated)")
+            raise _fault(where, f"{len(row)} columns", f"{wide} (tab separated)")
         values = {column: row[place] for column, place in places.items()}
         yield TaskRow(where, f"{file.path.stem}-{number}", values)
 
@@ -331,16 +322,12 @@ def _race(file: TaskFile) -> Iterator[TaskRow]:
         passage = parse_json(_read_text(path), str(path))
         for key in ("article", *lists.values()):
             if not isinstance(passage.get(key), str if key == "article" else list):
-                raise UserError(
-                    f"{path}: no {key!r} in it, or of another type; expected a RACE file with"
-                    f" article, {', '.join(lists.values())}"
-                )
+                found = f"no {key!r} in it, or of another type"
+                raise _fault(f"{path}", found, f"a RACE file: article, {', '.join(lists.values())}")
         columns = [passage[key] for key in lists.values()]
         if len({len(column) for column in columns}) > 1:
-            raise UserError(
-                f"{path}: questions, options and answers differ in number; expected one of each per"
-                " question"
-            )
+            found = "questions, options and answers differ in number"
+            raise _fault(f"{path}", found, "one of each per question")
         for index, values in enumerate(zip(*columns, strict=True)):
             row = dict(zip(lists, values, strict=True), article=passage["article"])
             where = f"{path}, question {index + 1}"
@@ -356,7 +343,8 @@ def _csv(file: TaskFile) -> Iterator[TaskRow]:
         for row in rows:
             where = f"{file.path}, row {rows.line_num}"
             if None in row.values() or None in row:
-                raise UserError(f"{where}: expected {len(header)} columns (comma separated)")
+                found = "too few or too many columns"
+                raise _fault(where, found, f"{len(header)} (comma separated)")
             yield TaskRow(where, "", row)
     except csv.Error as error:
         raise UserError(
@@ -373,9 +361,8 @@ def _cloze_dev(splits: dict[str, TaskSplit]) -> dict[str, TaskSplit]:
 
     labelled = splits["train"].examples
     if len(labelled) < 5:
-        raise UserError(
-            f"Story Cloze: {len(labelled)} labeled stories; expected at least 5, to have a dev set"
-        )
+        found = f"{len(labelled)} labeled stories"
+        raise _fault("Story Cloze", found, "at least 5, to have a dev set")
     size = CLOZE_DEV if len(labelled) > 2 * CLOZE_DEV else len(labelled) // 5
     train, dev = train_test_split(labelled, test_size=size, random_state=CLOZE_SEED)
     return {**splits, "train": TaskSplit(train, {}), "dev": TaskSplit(dev, {})}
@@ -396,24 +383,18 @@ def _dpr(file: TaskFile) -> Iterator[TaskRow]:
     for index, (number, lines) in enumerate(blocks):
         where = f"{file.path}, row {number}"
         if len(lines) != 4:
-            raise UserError(
-                f"{where}: a block of {len(lines)} lines; expected sentence, pronoun, candidates,"
-                " answer"
-            )
+            found = f"a block of {len(lines)} lines"
+            raise _fault(where, found, "sentence, pronoun, candidates, answer")
         sentence, pronoun, listed, answer = lines
         candidates = [candidate.strip() for candidate in listed.split(",")]
         folded = [candidate.lower() for candidate in candidates]
         if len(candidates) != 2 or answer.lower() not in folded:
-            raise UserError(
-                f"{where}: the answer is {shorten(repr(answer))}; expected one of the two"
-                f" candidates {shorten(repr(listed))}"
-            )
+            found = f"the answer is {_shown(answer)}"
+            raise _fault(where, found, f"one of the two candidates {_shown(listed)}")
         at = _pronoun_at(sentence, pronoun, candidates)
         if at is None:
-            raise UserError(
-                f"{where}: the pronoun {shorten(repr(pronoun))} does not occur in"
-                f" {shorten(repr(sentence))}"
-            )
+            found = f"the pronoun {_shown(pronoun)} does not occur"
+            raise _fault(where, found, f"it in {_shown(sentence)}")
         label = folded.index(answer.lower())
         values = _schema(sentence[: at[0]], sentence[at[1] :], candidates, label)
         yield TaskRow(where, f"{file.path.stem}-{index}", values)
@@ -451,10 +432,7 @@ def _lambada(file: TaskFile) -> Iterator[TaskRow]:
             passage = _read_string(parse_json(line, where).get("text"), "text", where)
         before, _, word = passage.strip().rpartition(" ")
         if not before.strip() or not word:
-            raise UserError(
-                f"{where}: expected a passage of at least two words, found"
-                f" {shorten(repr(passage.strip()))}"
-            )
+            raise _fault(where, f"found {_shown(passage.strip())}", "a passage of two words")
         values = {"before": before, "word": word, "label": 1}
         yield TaskRow(where, f"{file.path.stem}-{number}", values)
 
@@ -480,10 +458,8 @@ def _wsc_jsonl(file: TaskFile) -> Iterator[TaskRow]:
         at = loc if isinstance(loc, int) and loc >= 0 else len(sentence)
         end = at + len(pronoun)
         if sentence[at:end] != pronoun:
-            raise UserError(
-                f"{row.where}: {shorten(repr(sentence[at:end]))} is at pronoun_loc"
-                f" {shorten(repr(loc))}, expected the pronoun {shorten(repr(pronoun))}"
-            )
+            found = f"{_shown(sentence[at:end])} is at pronoun_loc {_shown(loc)}"
+            raise _fault(row.where, found, f"the pronoun {_shown(pronoun)}")
         options, label = row.values.get("options"), row.values.get("label")
         values = _schema(sentence[:at], sentence[end:], options, label)
         yield TaskRow(row.where, row.name, values)
@@ -492,16 +468,12 @@ def _wsc_jsonl(file: TaskFile) -> Iterator[TaskRow]:
 def _wsc_xml(file: TaskFile) -> Iterator[TaskRow]:
     text = file.text()
     if "<!ENTITY" in text:
-        raise UserError(
-            f"{file.path}: declares XML entities, which the published file does not; download it"
-            " again"
-        )
+        raise _fault(f"{file.path}", "declares XML entities", "the published WSCollection.xml")
     try:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
-        raise UserError(
-            f"{file.path}: not XML ({error}); expected the published WSCollection.xml"
-        ) from error
+        found = f"not XML ({error})"
+        raise _fault(f"{file.path}", found, "the published WSCollection.xml") from error
     for number, schema in enumerate(root.iter("schema"), start=1):
         before, pronoun, after, answer = (
             " ".join((schema.findtext(path) or "").split())
@@ -511,10 +483,8 @@ def _wsc_xml(file: TaskFile) -> Iterator[TaskRow]:
         letter = re.sub(r"\W", "", answer).upper()
         where = f"{file.path}, schema {number}"
         if not pronoun or letter not in ("A", "B"):
-            raise UserError(
-                f"{where}: expected text/pron and correctAnswer A or B, found"
-                f" {shorten(repr(pronoun))} and {shorten(repr(letter))}"
-            )
+            found = f"text/pron {_shown(pronoun)} and correctAnswer {_shown(letter)}"
+            raise _fault(where, found, "a pronoun, and A or B")
         values = _schema(before, after, options, "AB".index(letter))
         yield TaskRow(where, f"{file.path.stem}-{number}", values)
 
@@ -536,13 +506,11 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: not UTF-8 text (byte {error.start}); expected the published file"
-        ) from error
+        found = f"not UTF-8 text (byte {error.start})"
+        raise _fault(f"{path}", found, "the published file") from error
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); expected the published file"
-        ) from error
+        found = f"cannot be read ({error.strerror})"
+        raise _fault(f"{path}", found, "the published file") from error
 
 
 def _lines(text: str) -> list[str]:
