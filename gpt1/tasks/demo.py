@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Literal
 
 from gpt1.errors import UserError
 from gpt1.tasks.io import Example
@@ -28,28 +29,6 @@ the sake of more.
 
 
 @dataclass(frozen=True)
-class DemoSize:
-    """How large a demo task is made where the settings do not say: examples wanted, and words a
-    passage.
-    """
-
-    train: int
-    dev: int
-    words: int
-
-
-SIZES = {
-    "demo_choice": DemoSize(2000, 1000, 16), "demo_entailment": DemoSize(2400, 2000, 28),
-    "demo_similarity": DemoSize(1800, 1200, 28), "demo_author": DemoSize(1500, 480, 40),
-}
-"""What a small model can learn in about half a minute on one core (dev/LOG.md).
-
-Whether two texts belong together is the hardest for it: those tasks have many dev examples, so that
-a small lead over chance is still told from luck.
-"""
-
-
-@dataclass(frozen=True)
 class DemoSettings:
     """Examples wanted (fewer are made where the corpus has no more), words a passage (exactly),
     and the seed of every choice.
@@ -58,7 +37,7 @@ class DemoSettings:
     train: int
     dev: int
     words: int
-    seed: int
+    seed: int = 1
 
     def rng(self, purpose: str) -> random.Random:
         """Random choices for one purpose.
@@ -66,6 +45,18 @@ class DemoSettings:
         A text seeds through SHA-512: the same on every machine.
         """
         return random.Random(f"{purpose}/{self.seed}")
+
+
+SIZES = {
+    "demo_choice": DemoSettings(2000, 1000, 16), "demo_entailment": DemoSettings(2400, 2000, 28),
+    "demo_similarity": DemoSettings(1800, 1200, 28), "demo_author": DemoSettings(1500, 480, 40),
+}
+"""What is made where the settings do not say: a small model can learn it in about half a minute on
+one core (dev/LOG.md).
+
+Whether two texts belong together is the hardest for it: those tasks have many dev examples, so that
+a small lead over chance is still told from luck.
+"""
 
 
 def book_of(example: Example) -> str:
@@ -83,10 +74,11 @@ def example_name(passage: Passage) -> str:
 
 @dataclass(frozen=True)
 class Region:
-    """Text of one book that is used for one purpose: its known part, its unseen tail, or all of
-    a held-out book.
+    """Text of one book that is used for one purpose: the known part of a training book, its unseen
+    tail, or all of a held-out book.
     """
 
+    use: Literal["known", "tail", "held_out"]
     book: str
     author: str | None
     text: str
@@ -175,17 +167,6 @@ def exchange_seconds(pairs: list[Pair], rng: random.Random) -> list[Passage]:
 
 
 @dataclass(frozen=True)
-class DemoBooks:
-    """The corpus as the demo tasks see it: the known part of training books, their unseen tails,
-    and the held-out books.
-    """
-
-    known: Sequence[Region]
-    tails: Sequence[Region]
-    held_out: Sequence[Region]
-
-
-@dataclass(frozen=True)
 class DemoTask:
     """What was made. `labels` are the classes (authors or books) of `demo_author`, else none."""
 
@@ -198,12 +179,13 @@ DEV_FROM = "unseen text"
 Maker = Callable[[Books, int, random.Random], list[Example]]
 
 
-def make_demo_task(name: str, books: DemoBooks, settings: DemoSettings) -> DemoTask:
+def make_demo_task(name: str, regions: Sequence[Region], settings: DemoSettings) -> DemoTask:
     """The demo task called `name`. UserError where the corpus is too small for it."""
     seen: set[str] = set()
-    known = _by_book(books.known, settings.words, seen)
-    held_out = _by_book(books.held_out, settings.words, seen)
-    tails = _by_book(books.tails, settings.words, seen)
+    known, held_out, tails = (
+        _by_book([region for region in regions if region.use == use], settings.words, seen)
+        for use in ("known", "held_out", "tail")
+    )
     unseen = {**held_out, **tails}
     labels: tuple[str, ...] = ()
     if name == "demo_author":
