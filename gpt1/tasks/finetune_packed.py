@@ -56,7 +56,7 @@ def read_jobs(config: Path) -> list[FinetuneJob]:
             f"{config}: no such file; expected the {JOBS_FILE} of a folder written by `gpt1 pack`"
         )
         raise UserError(message) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         message = f"{config}: not the jobs of a packed folder ({reason}); run `gpt1 pack` again"
         raise UserError(message) from error
@@ -169,14 +169,15 @@ def _choose(jobs: Sequence[FinetuneJob], arguments: argparse.Namespace) -> list[
     """The jobs that the command line names, with its settings."""
     found = list(jobs)
     for option in ("task", "variant", "seed"):
-        wanted = getattr(arguments, option)
-        known = dict.fromkeys(_facet(job, option) for job in jobs)
-        for value in wanted or ():
-            if value not in known:
-                names = ", ".join(map(str, known))
-                where = f"{arguments.config} has: {names}"
-                raise UserError(f"--{option} {value}: no such job; {where}")
-        found = [job for job in found if not wanted or _facet(job, option) in wanted]
+        wanted = getattr(arguments, option) or ()
+        values = {job.id: {**vars(job), **vars(job.config)}[option] for job in jobs}
+        for value in wanted:
+            if value not in values.values():
+                names = ", ".join(dict.fromkeys(map(str, values.values())))
+                raise UserError(
+                    f"--{option} {value}: no such job; {arguments.config} has: {names}"
+                )
+        found = [job for job in found if not wanted or values[job.id] in wanted]
     if not found:
         raise UserError(f"{arguments.config}: no job matches all options; drop one of them")
     given = {"max_length": arguments.max_length, "precision": arguments.precision}
@@ -189,11 +190,6 @@ def positive_int(text: str) -> int:
     if not text.strip().isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number of at least 1")
     return int(text)
-
-
-def _facet(job: FinetuneJob, name: str) -> str | int:
-    """What --task, --variant and --seed choose by."""
-    return job.variant if name == "variant" else getattr(job.config, name)
 
 
 def _device(name: str) -> torch.device:
