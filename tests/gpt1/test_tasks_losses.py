@@ -209,7 +209,7 @@ def test_the_best_epoch_is_kept_with_the_same_bits_every_time() -> None:
     assert first.score is not None
     assert (first.score.main, first.best_epoch) == (max(reached), reached.index(max(reached)) + 1)
     data = task_set("rte")
-    assert tuning.predict(model, data.dev, data.task, CONFIG, CPU) == first.predictions
+    assert tuning.predict(model, data.dev, data.task, CONFIG) == first.predictions
 
 
 def test_the_schedule_is_warm_up_and_a_line_to_zero() -> None:
