@@ -54,6 +54,8 @@ def parse_json(text: str, where: str) -> dict[str, Any]:
     """A JSON object; UserError says `where` there is none."""
     try:
         found = json.loads(text)
+        if "\\u" in text:  # half of a surrogate pair is no text that can be written
+            json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not JSON ({error}); expected one object") from error
     if not isinstance(found, dict):
@@ -104,14 +106,12 @@ def read_plain_examples(path: Path) -> list[Example]:
 
 def _parse_plain(line: str, number: int, where: str) -> Example:
     row = parse_json(line, where)
-    found: list[tuple[str, ...]] = []
-    for strings in (row.get("texts"), row.get("choices", [])):
-        strings = [strings] if isinstance(strings, str) else strings
+    texts, choices = row.get("texts"), row.get("choices", [])
+    texts = [texts] if isinstance(texts, str) else texts
+    for strings in (texts, choices):
         if not isinstance(strings, list) or not all(isinstance(one, str) for one in strings):
             raise UserError(f"{where}: expected lists of strings for `texts` and `choices`")
-        found.append(tuple(strings))
-    texts, choices = found
-    return Example(str(row.get("id", number)), texts, choices)
+    return Example(str(row.get("id", number)), tuple(texts or ()), tuple(choices))
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,6 @@ SCHEMAS = 273
 KEPT_BACK = -1
 """The hub's label where there is none: kept back, or the annotators did not agree."""
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.parquet$")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -244,8 +243,6 @@ def _read_label(file: TaskFile, value: Any, where: str) -> Label:
 def _read_string(value: Any, column: str | int, where: str) -> str:
     if not isinstance(value, str):
         raise _fault(where, f"{_named(column)} is {_shown(value)}", "a text")
-    if _SURROGATE.search(value):
-        raise _fault(where, f"{_named(column)} has half of a character", "Unicode")
     return value
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from gpt1.errors import UserError
 from gpt1.tasks.readers import read_task
-from gpt1.tasks.registry import TASKS, task_named
+from gpt1.tasks.registry import TASKS, Column, Source, Task, task_named
 from tests.conftest import refuses, write
 
 
@@ -157,6 +157,19 @@ def test_an_unknown_task_and_a_missing_file_are_named(tmp_path: Path) -> None:
     refuses(r"train\.tsv is missing", read_task, TASKS["mrpc"], tmp_path)
 
 
+def test_a_choice_of_the_users_names_its_columns(tmp_path: Path) -> None:
+    """All answers in a list, or each in a column."""
+    row = {"ask": "When?", "key": "B", "answers": ["now", "then"], "a": "now", "b": "then"}
+    write(tmp_path, {"rows.jsonl": lines(row), "rows.tsv": "\n".join(map("\t".join, TABLE))})
+    for layout, columns in (("jsonl", ("answers",)), ("tsv", ("a", "b"))):
+        files = {split: (Source(f"rows.{layout}"),) for split in ("train", "dev")}
+        column = Column(("ask",), "key", columns)
+        task = Task("my.own", "Own", "choice", (), ("accuracy",), layout, "", files, column, 2)
+        [found] = read_task(task, tmp_path)["dev"].examples
+        assert (found.texts, found.choices, found.label) == (("When?",), ("now", "then"), 1)
+
+
+TABLE = [("ask", "a", "b", "key"), ("When?", "now", "then", "B")]
 Rows = Sequence[Mapping[str, Any]]
 HUBS = {task.name: task.hub for task in TASKS.values() if task.hub}
 LABELS: Mapping[str, Any] = {"stsb": 4.75, "race": "C", "scitail": "neutral"}
@@ -251,7 +264,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("race", race(article=["One day."]), "no 'article' in it, or of another type"),
     ("snli", "[1]\n", r"row 1: found \[1\]; expected a JSON object"),
     ("snli", lines({"gold_label": "neutral", "sentence1": "A."}), "row 1: no 'sentence2' in it"),
-    ("snli", snli("neutral").replace("A.", "\\ud800"), "row 1: sentence1 has half of a character"),
+    ("snli", snli("neutral").replace("A.", "\\ud800"), "row 1: not JSON .*surrogates not allowed"),
     ("snli", snli("x" * 9_999), r"row 1: gold_label is '(x{79})\.\.\.; expected"),
     ("storycloze", stories(5) + '"' + "x" * 140_000, "not comma-sep.*131072.*mark that is not cl"),
     *((layout, "[" * 99_999, "1.*: not JSON .*recursion") for layout in ("snli", "race")),
