@@ -13,6 +13,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -218,11 +219,12 @@ def _refuse_small(name: str, train: list[Example], dev: list[Example]) -> None:
             )
 
 
-def _round_robin(books: dict[str, list[Pair]], wanted: int, rng: random.Random) -> list[Pair]:
-    """At most `wanted` pairs, taken from all books in turn; none gives more than half, which
-    `exchange_seconds` needs.
+def _draw_pairs(books: Books, wanted: int, rng: random.Random) -> list[Pair]:
+    """At most `wanted` pairs of neighbors, taken from all books in turn; none gives more than half,
+    which `exchange_seconds` needs.
     """
-    queues = [rng.sample(pairs, len(pairs)) for pairs in books.values() if pairs]
+    in_books = [following_pairs(found) for found in books.values()]
+    queues = [rng.sample(pairs, len(pairs)) for pairs in in_books if pairs]
     taken: list[Pair] = []
     while queues and len(taken) < wanted:
         taken.extend([queue.pop() for queue in queues][: wanted - len(taken)])
@@ -247,56 +249,44 @@ def _no_majority(pairs: list[Pair]) -> list[Pair]:
 
 def _choice(books: Books, wanted: int, rng: random.Random) -> list[Example]:
     """Which of two passages comes next; the wrong one is another question's right one."""
-    in_books = {book: following_pairs(found) for book, found in books.items()}
-    pairs = _round_robin(in_books, wanted, rng)
+    pairs = _draw_pairs(books, wanted, rng)
     rng.shuffle(pairs)
     examples = []
-    for number, ((first, second), wrong) in enumerate(
-        zip(pairs, exchange_seconds(pairs, rng), strict=True)
-    ):
-        right = (
-            number % 2
-        )  # the pairs were shuffled: each position is right half of the time, in no order
+    wrongs = exchange_seconds(pairs, rng)
+    for number, ((first, second), wrong) in enumerate(zip(pairs, wrongs, strict=True)):
+        right = number % 2  # of shuffled pairs: each position is right half of the time
         choices = (wrong.text, second.text) if right else (second.text, wrong.text)
         examples.append(Example(example_name(first), (first.text,), choices, right))
     return examples
 
 
-def _pairs_task(make_pairs: Callable[[list[Passage]], list[Pair]], true: int) -> Maker:
+def _pairs(books: Books, wanted: int, rng: random.Random, *, true: int) -> list[Example]:
     """Half of the pairs as they are (label `true`), half with second passages exchanged among
     themselves.
     """
-
-    def make(books: Books, wanted: int, rng: random.Random) -> list[Example]:
-        pairs = _round_robin(
-            {book: make_pairs(found) for book, found in books.items()}, wanted, rng
-        )
-        # Alternate pairs of each book, so that both halves hold the same books.
-        pairs.sort(key=lambda pair: (pair[0].book, pair[0].index))
-        kept, to_exchange = pairs[::2], _no_majority(pairs[1::2])
-        kept = rng.sample(kept, min(len(kept), len(to_exchange)))
-        rows = [(first, second, true) for first, second in kept]
-        rows += [
-            (first, other, 1 - true)
-            for (first, _), other in zip(
-                to_exchange, exchange_seconds(to_exchange, rng), strict=True
-            )
-        ]
-        rng.shuffle(rows)
-        return [
-            Example(example_name(first), (first.text, second.text), label=label)
-            for first, second, label in rows
-        ]
-
-    return make
+    # Alternate pairs of each book, so that both halves hold the same books.
+    pairs = _draw_pairs(books, wanted, rng)
+    pairs.sort(key=lambda pair: (pair[0].book, pair[0].index))
+    kept, to_exchange = pairs[::2], _no_majority(pairs[1::2])
+    kept = rng.sample(kept, min(len(kept), len(to_exchange)))
+    rows = [(first, second, true) for first, second in kept]
+    others = exchange_seconds(to_exchange, rng)
+    rows += [
+        (first, other, 1 - true) for (first, _), other in zip(to_exchange, others, strict=True)
+    ]
+    rng.shuffle(rows)
+    return [
+        Example(example_name(first), (first.text, second.text), label=label)
+        for first, second, label in rows
+    ]
 
 
 _PAIR_TASKS: dict[str, Maker] = {
     "demo_choice": _choice,
-    "demo_entailment": _pairs_task(following_pairs, true=0),
-    # Neighbours too: further apart, two passages of a novel have too little in common for a model
+    "demo_entailment": partial(_pairs, true=0),
+    # Neighbors too: further apart, two passages of a novel have too little in common for a model
     # of a few minutes' training.
-    "demo_similarity": _pairs_task(following_pairs, true=1),
+    "demo_similarity": partial(_pairs, true=1),
 }
 
 
