@@ -142,10 +142,8 @@ def share_room(lengths: Sequence[int], room: int) -> list[int]:
 
 
 def _cut(parts: Sequence[Sequence[int]], room: int) -> list[Ids]:
-    return [
-        list(part[:keep])
-        for part, keep in zip(parts, share_room([len(part) for part in parts], room), strict=True)
-    ]
+    kept = share_room([len(part) for part in parts], room)
+    return [list(part[:keep]) for part, keep in zip(parts, kept, strict=True)]
 
 
 def single(

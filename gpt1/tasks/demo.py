@@ -106,9 +106,8 @@ def passages(region: Region, words: int) -> Iterator[Passage]:
     """
     found = region.text.split()
     for index in range(len(found) // words):
-        yield Passage(
-            region.book, region.author, index, " ".join(found[index * words : (index + 1) * words])
-        )
+        text = " ".join(found[index * words : (index + 1) * words])
+        yield Passage(region.book, region.author, index, text)
 
 
 def distinct(found: Iterable[Passage], seen: set[str]) -> Iterator[Passage]:
