@@ -123,7 +123,6 @@ class Task:
     """Best earlier single model in percent (tables 2 to 4), the 1 of figure 2's normalized
     score.
     """
-
     judged: ZeroShot = ""
     """How classification is scored zero-shot; the other kinds have one way each."""
 
@@ -139,11 +138,6 @@ class Task:
     def regression(self) -> bool:
         """True where the label is a number (STS-B: 0 to 5)."""
         return "pearson" in self.metrics
-
-    @property
-    def classes(self) -> int:
-        """Number of classes or answers; 0 for a regression."""
-        return self.choices or len(self.labels)
 
 
 def _files(train: str, dev: str, test: str, *groups: str) -> dict[str, tuple[Source, ...]]:
