@@ -65,6 +65,15 @@ class TaskFile:
         return _read_text(self.path)
 
 
+@dataclass(frozen=True)
+class TaskRow:
+    """A row as its file has it; `where` names file and row for people, `name` the example."""
+
+    where: str
+    name: str
+    values: Mapping[Any, Any]
+
+
 def _fault(where: str, found: str, expected: str) -> UserError:
     """What is wrong in a file."""
     return UserError(f"{where}: {found}; expected {expected}")
@@ -73,15 +82,6 @@ def _fault(where: str, found: str, expected: str) -> UserError:
 def _shown(value: Any) -> str:
     """A value for a message."""
     return shorten(repr(value))
-
-
-@dataclass(frozen=True)
-class TaskRow:
-    """A row as its file has it; `where` names file and row for people, `name` the example."""
-
-    where: str
-    name: str
-    values: Mapping[Any, Any]
 
 
 def source_files(task: Task, folder: Path) -> dict[str, list[TaskFile]]:
@@ -190,8 +190,8 @@ def _read_file(file: TaskFile) -> Iterator[Example]:
         try:
             example = _example(file, row)
         except KeyError as error:
-            found = shorten(", ".join(map(str, row.values)))
-            raise _fault(row.where, f"no {error.args[0]!r} in it", f"more than {found}") from error
+            wanted = f"a row with {', '.join(map(str, file.columns.used))}"
+            raise _fault(row.where, f"no {error.args[0]!r} in it", wanted) from error
         if example is None:
             file.dropped[f"label {file.task.dropped_label}"] += 1
         else:
@@ -227,7 +227,7 @@ def _read_label(file: TaskFile, value: Any, where: str) -> Label:
     if file.task.regression:
         try:
             score = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             score = math.nan
         if 0 <= score <= 5:
             return score
