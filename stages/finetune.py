@@ -43,8 +43,8 @@ class FinetuneSettings(FinetuneConfig):
     num_layers_transferred: int | None = Field(
         None, ge=0, le=96, json_schema_extra=paper("figure 2"),
         description=(
-            "Pre-trained blocks to keep, the others are drawn anew (0: only the embeddings);"
-            " default: all. Training examples are then scored, too."
+            "Pre-trained blocks to keep; the others get random weights (0: only the embeddings are"
+            " kept). Training examples are then scored, too. Default: all blocks."
         ),
     )
     layers: int | None = Field(
