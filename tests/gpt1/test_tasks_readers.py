@@ -314,3 +314,7 @@ def test_a_wrong_column_a_damaged_file_and_a_missing_split(tmp_path: Path) -> No
     write_shards(tmp_path / "rte", "train", [hub_row("rte")])
     dev.unlink()
     refuses(rf"{dev.name} is missing; .*download the hub's copy with `gpt1 data get rte`", *reading)
+    write_copy(tmp_path / "half", "mnli", [hub_row("mnli")])
+    [half] = (tmp_path / "half" / "mnli").glob("validation_mismatched-*")
+    half.unlink()
+    refuses(f"{half.name} is missing", read_task, TASKS["mnli"], tmp_path / "half")
