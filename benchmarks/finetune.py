@@ -34,14 +34,19 @@ from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.rng import generator
 from gpt1.tasks.config import FinetuneConfig
-from gpt1.tasks.dataset import Encoded, EncodedExamples, Form, make_batch
+from gpt1.tasks.dataset import (
+    InputSpec,
+    SpecialIds,
+    TokenizedExample,
+    TokenizedExamples,
+    TokenizedTexts,
+    make_batch,
+)
 from gpt1.tasks.finetune import TaskSet, finetune, make_task_model
 from gpt1.tasks.io import sample
-from gpt1.tasks.pieces import encode_pieces
+from gpt1.tasks.model import TaskModel
 from gpt1.tasks.readers import read_task
 from gpt1.tasks.registry import TASKS
-from gpt1.tasks.task_model import TaskModel
-from gpt1.tasks.transforms import SpecialIds
 from gpt1.tokenizer.tokenizer import TextEncoder
 from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.weights.hf import hf_config, hf_weights
@@ -128,12 +133,12 @@ def load(name: str, count: int) -> tuple[TaskSet, int]:
     vocabulary = Vocabulary.load(shared / "gpt1_bpe")
     encode, form = (
         TextEncoder(vocabulary).encode,
-        Form(task.kind, SpecialIds.after(vocabulary.size), 128),
+        InputSpec(task.kind, SpecialIds.after(vocabulary.size), 128),
     )
     splits = {}
     for split, rows in (("train", count), ("dev", BATCH)):
         examples = sample(found[split].examples, rows, 1, split)
-        splits[split] = list(EncodedExamples(examples, encode_pieces(examples, encode), form))
+        splits[split] = list(TokenizedExamples(examples, TokenizedTexts.of(examples, encode), form))
     return TaskSet(task, splits["train"], splits["dev"]), vocabulary.size
 
 
@@ -181,7 +186,7 @@ def their_model(start: TaskModel) -> Any:
 def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
     """Dynamic padding: to the batch's longest, with the mask that DataCollatorWithPadding gives."""
     ids, lengths, labels = make_batch(
-        [Encoded([row["input_ids"]], row["label"]) for row in rows], regression=False
+        [TokenizedExample([row["input_ids"]], row["label"]) for row in rows], regression=False
     )
     mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
@@ -214,7 +219,7 @@ def time_theirs(start: Any, data: TaskSet, sampling: str, device: torch.device) 
 
 
 @torch.no_grad()
-def loss_difference(ours: TaskModel, theirs: Any, examples: Sequence[Encoded]) -> float:
+def loss_difference(ours: TaskModel, theirs: Any, examples: Sequence[TokenizedExample]) -> float:
     """How far the two losses of one batch lie apart, without dropout; RuntimeError beyond 1e-4:
     then the speeds mean nothing.
     """

@@ -11,13 +11,13 @@ is done stays done: the same command goes on after an interruption. `--set stage
 passed on.
 
 Method. d(seed, task) is the score with pre-training less that without, of the same task, rows,
-order of examples and seed; a task with two figures counts with their mean (gpt1/tasks/glue.py), in
-points of the GLUE server's metrics on dev. For each seed the mean of d over the eight tasks (WNLI
-is left out: its dev labels contradict its training labels on purpose); the interval is Student's t
-over the seeds' means, n - 1 degrees of freedom. A task counts as higher when its mean of d over the
-seeds is above 0. Beside it a bootstrap over the tasks (10,000 draws of their mean differences): how
-far the verdict depends on which tasks were chosen. Exit status: 0 when the t-interval lies above 0
-and six of eight tasks are higher, else 1; 2 where something is missing.
+order of examples and seed; a task with two figures counts with their mean
+(gpt1/tasks/metrics.py), in points of the GLUE server's metrics on dev. For each seed the mean of d
+over the eight tasks (WNLI is left out: its dev labels contradict its training labels on purpose);
+the interval is Student's t over the seeds' means, n - 1 degrees of freedom. A task counts as higher
+when its mean of d over the seeds is above 0. Beside it a bootstrap over the tasks (10,000 draws of
+their mean differences): how far the verdict depends on which tasks were chosen. Exit status: 0 when
+the t-interval lies above 0 and six of eight tasks are higher, else 1; 2 where something is missing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 
 from gpt1.errors import UserError
-from gpt1.tasks.glue import glue_value
+from gpt1.tasks.metrics import glue_value
 from gpt1.tasks.registry import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -21,7 +21,7 @@ from gpt1.settings import runtime_field as runtime_field
 from gpt1.train.checkpoint import CheckpointStorage
 
 if TYPE_CHECKING:
-    from gpt1.tasks.job import FinetuneJob
+    from gpt1.tasks.finetune import FinetuneJob
     from gpt1.train.cost_model import Device, Forecast
 
 PROVENANCE = (

@@ -7,9 +7,8 @@ from typing import Any
 
 from pydantic import Field
 
-from gpt1.errors import UserError
 from gpt1.tasks.config import TaskName
-from stages._finetuning import load_encoder, load_task_data, same_task
+from stages._finetuning import check_task_data, load_task_data, load_vocabulary, same_task
 from stages.contract import Context, Settings, Stage
 
 
@@ -29,24 +28,21 @@ class Encode(Stage):
 
     @classmethod
     def check(cls, settings: EncodeSettings, upstream: Mapping[str, Sequence[Any]]) -> None:
-        if not upstream.get("task_data"):
-            raise UserError(
-                f"no task_data job for task {settings.task!r}; add it to that stage's `matrix:"
-                " task`"
-            )
+        check_task_data(settings, upstream)
 
     def run(self, settings: EncodeSettings, context: Context) -> None:
-        from gpt1.tasks.pieces import encode_pieces, pieces_bytes
+        from gpt1.tasks.dataset import TokenizedTexts
+        from gpt1.tokenizer.tokenizer import TextEncoder
 
-        encoder, files = load_encoder(context), load_task_data(context)
+        encode, files = TextEncoder(load_vocabulary(context)).encode, load_task_data(context)
         counts = {}
         for name, examples in (("train", files.train), ("dev", files.dev), ("test", files.test)):
             if not examples:
                 continue
-            pieces = encode_pieces(examples, encoder.encode)
+            texts = TokenizedTexts.of(examples, encode)
             with context.open(f"{name}.safetensors") as file:
-                file.write(pieces_bytes(pieces))
-            counts[f"{name}_ids"] = len(pieces.ids)
+                file.write(texts.to_bytes())
+            counts[f"{name}_ids"] = len(texts.ids)
         context.summary({"task": settings.task, **counts})
         context.info(f"{settings.task}: {sum(counts.values()):,} tokens")
 

@@ -77,7 +77,7 @@ class Export(Stage):
         return is_model(kind, upstream, "gpt")
 
     def run(self, settings: ExportSettings, context: Context) -> None:
-        from gpt1.tasks.predictor import load_finetuned
+        from gpt1.tasks.model import load_finetuned
         from gpt1.tokenizer.vocabulary import Vocabulary
         from gpt1.weights.checkpoint import Checkpoint
         from gpt1.weights.store import load_model

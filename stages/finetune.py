@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -9,31 +10,25 @@ from pydantic import Field
 
 from gpt1.errors import UserError
 from gpt1.settings import paper
-from gpt1.tasks.config import FinetuneConfig, Variant
-from gpt1.tasks.transforms import SHORTEST
+from gpt1.tasks.config import SHORTEST, FinetuneConfig, Variant
 from stages._finetuning import (
-    check_inputs,
+    check_task_data,
     is_model,
-    load_encoder,
     load_task_data,
-    pieces_of,
+    load_vocabulary,
     prediction_rows,
     prepare,
     same_task,
     write_lines,
-    write_outcome,
 )
 from stages.contract import Context, PackableFinetuning, Stage
 
 if TYPE_CHECKING:
+    from gpt1.tasks.finetune import FinetuneJob, JobResult, TextsOf
     from gpt1.tasks.io import TaskFiles
-    from gpt1.tasks.job import FinetuneJob
-    from gpt1.tasks.registry import Task
-    from gpt1.tasks.task_model import TaskModel
+    from gpt1.tokenizer.vocabulary import Vocabulary
 
 SHAPE = ("layers", "width", "heads", "context")
-
-
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 
@@ -43,6 +38,13 @@ class FinetuneSettings(FinetuneConfig):
         description=(
             "Row of the paper's table 5: full, no auxiliary language-model loss, no pre-training,"
             " or the LSTM (needs a pretrain job with `model: lstm`)."
+        ),
+    )
+    num_layers_transferred: int | None = Field(
+        None, ge=0, le=96, json_schema_extra=paper("figure 2"),
+        description=(
+            "Pre-trained blocks to keep; the others get random weights (0: only the embeddings are"
+            " kept). Training examples are then scored, too. Default: all blocks."
         ),
     )
     layers: int | None = Field(
@@ -76,7 +78,8 @@ class FinetuneSettings(FinetuneConfig):
         None,
         description=(
             "Save the weights of the best epoch (4 bytes per parameter). Default: only the first"
-            " job of each task does, with variant `full` if there is one, and never `lstm`."
+            " job of each task does, with variant `full` if there is one, and never `lstm` or a"
+            " part of the layers."
         ),
     )
 
@@ -94,70 +97,68 @@ class Finetune(Stage, PackableFinetuning):
         """Decide which cells keep their weights where no setting says so: of each task the first of
         variant `full`, or of the next.
 
-        None of an LSTM: its weights are not those of a checkpoint.
+        None of an LSTM, whose weights are not those of a checkpoint, or with a part of the layers.
         """
         first: dict[str, FinetuneSettings] = {}
         for one in sorted(cells, key=lambda one: VARIANTS.index(one.variant)):
-            if one.variant != "lstm":
+            if one.variant != "lstm" and one.num_layers_transferred is None:
                 first.setdefault(one.task, one)
         return [
-            (
-                one.model_copy(update={"keep_model": first.get(one.task) is one})
-                if one.keep_model is None
-                else one
-            )
+            one.model_copy(update={"keep_model": first.get(one.task) is one})
+            if one.keep_model is None
+            else one
             for one in cells
         ]
 
     @classmethod
     def wants_input(cls, settings: FinetuneSettings, kind: str, upstream: Any) -> bool:
-        if kind == "pretrain":
-            if settings.variant == "no_pretraining":
-                return (
-                    False  # so that its scores can be had before, and kept after, any pre-training
-                )
-            return is_model(kind, upstream, "lstm" if settings.variant == "lstm" else "gpt")
-        return same_task(settings, kind, upstream)
+        if kind == "pretrain" and settings.variant == "no_pretraining":
+            return False  # its scores can be had before, and kept after, any pre-training
+        model = "lstm" if settings.variant == "lstm" else "gpt"
+        return same_task(settings, kind, upstream) and is_model(kind, upstream, model)
 
     @classmethod
     def check(cls, settings: FinetuneSettings, upstream: Mapping[str, Sequence[Any]]) -> None:
-        check_inputs(settings, upstream)
-        if settings.variant != "no_pretraining":
-            if not upstream.get("pretrain"):
-                model = "lstm" if settings.variant == "lstm" else "gpt"
+        check_task_data(settings, upstream)
+        for kind in ("task_data", "pretrain"):
+            if len(upstream.get(kind, ())) > 1:
                 raise UserError(
-                    f"variant {settings.variant} needs a pretrain job with `model: {model}`; add"
-                    " it to that stage's matrix"
+                    f"{len(upstream[kind])} {kind} jobs match task {settings.task!r}; expected one:"
+                    " narrow that stage's `matrix:`"
                 )
-            return
-        missing = [name for name in SHAPE if getattr(settings, name) is None]
-        if missing:
+        if settings.variant == "no_pretraining":
+            _check_shape(settings)
+            model: Any = settings
+        elif not upstream.get("pretrain"):
+            kind = "lstm" if settings.variant == "lstm" else "gpt"
             raise UserError(
-                f"variant no_pretraining needs the model's shape: set {', '.join(missing)} as in"
-                " the pre-trained model"
+                f"variant {settings.variant} needs a pretrain job with `model: {kind}`; add it to"
+                " that stage's matrix"
             )
-        assert settings.width is not None
-        assert settings.heads is not None
-        if settings.width % settings.heads:
+        else:
+            [model] = upstream["pretrain"]
+        context, layers = (getattr(model, name, None) for name in ("context", "layers"))
+        if context is not None and context < SHORTEST:
             raise UserError(
-                f"width {settings.width} is not divisible by heads {settings.heads}; choose a"
-                f" multiple of {settings.heads}"
+                f"the model's context is {context}; tasks need at least {SHORTEST}: use a model"
+                " with a longer context"
             )
-        if (
-            settings.max_length is not None
-            and settings.context is not None
-            and settings.max_length > settings.context
-        ):
+        if context is not None and (settings.max_length or 0) > context:
             raise UserError(
-                f"max_length {settings.max_length} is longer than the model's context of"
-                f" {settings.context}; lower it"
+                f"max_length {settings.max_length} is longer than the model's context of {context};"
+                " lower it"
+            )
+        if layers is not None and (settings.num_layers_transferred or 0) > layers:
+            raise UserError(
+                f"num_layers_transferred is {settings.num_layers_transferred}, but the"
+                f" pre-trained model has {layers} layers; expected 0 to {layers}"
             )
 
     @classmethod
     def job(cls, settings: FinetuneSettings, cell: str, vocabulary: int) -> FinetuneJob:
         """The job of a cell, for a `vocabulary` of that many tokens."""
         from gpt1.model.config import ModelConfig
-        from gpt1.tasks.job import FinetuneJob
+        from gpt1.tasks.finetune import FinetuneJob
 
         shape = None
         if settings.variant == "no_pretraining":
@@ -165,35 +166,109 @@ class Finetune(Stage, PackableFinetuning):
             shape = ModelConfig(vocabulary=vocabulary, **given)
         own = settings.model_dump(include=set(FinetuneConfig.model_fields))
         return FinetuneJob(
-            cell, FinetuneConfig(**own), settings.variant, vocabulary, settings.predict_test, shape
+            cell, FinetuneConfig(**own), settings.variant, vocabulary, settings.predict_test, shape,
+            settings.num_layers_transferred,
         )
 
     def run(self, settings: FinetuneSettings, context: Context) -> None:
-        from gpt1.tasks.job import load_pretrained, random_model, run_job
+        from gpt1.tasks.finetune import run_job
         from gpt1.tasks.metrics import score_line
 
-        device = prepare(context)
-        encoder, files = load_encoder(context), load_task_data(context)
-        job = self.job(settings, context.cell, encoder.vocabulary.size)
+        device, vocabulary = prepare(context), load_vocabulary(context)
+        files = load_task_data(context)
+        job = self.job(settings, context.cell, vocabulary.size)
+        weights = None
         if job.pretrained:
             weights = context.fetch(context.input("pretrain").file("model.safetensors"))
-            gpt = load_pretrained(weights, job.vocabulary)
-        else:
-            gpt = random_model(job)
-        found = run_job(job, files, pieces_of(context, encoder), gpt, device, context)
-        if found.test_predictions:
-            _write_test(context, files, found.test_predictions)
-        about = {"seed": settings.seed, "variant": settings.variant, "cut": found.cut}
-        score = write_outcome(context, files, found.result, about, found.test_score)
+        found = run_job(
+            job, files, _texts_of(context, vocabulary), job.model(weights), device, context
+        )
+        _write_test(context, files, found.test_predictions)
+        _write_outcome(context, settings, files, found)
         if settings.keep_model:
-            _keep(settings, found.model, files.task, context)
-        context.info(score_line(job.name, score))
+            _keep(settings, found, files, context)
+        assert found.result.score is not None
+        line, seen = score_line(job.name, found.result.score), found.train_score
+        context.info(f"{line}; {seen.main:.1f} on {seen.n} training examples" if seen else line)
+
+
+def _check_shape(settings: FinetuneSettings) -> None:
+    """The variant no_pretraining has a model of its own."""
+    if settings.num_layers_transferred is not None:
+        raise UserError(
+            "variant no_pretraining has no layers to transfer; drop num_layers_transferred or"
+            " choose another variant"
+        )
+    missing = [name for name in SHAPE if getattr(settings, name) is None]
+    if missing:
+        raise UserError(
+            f"variant no_pretraining needs the model's shape: set {', '.join(missing)} as in"
+            " the pre-trained model"
+        )
+    assert settings.width is not None
+    assert settings.heads is not None
+    if settings.width % settings.heads:
+        raise UserError(
+            f"width {settings.width} is not divisible by heads {settings.heads}; choose a"
+            f" multiple of {settings.heads}"
+        )
+
+
+def _texts_of(context: Context, vocabulary: Vocabulary) -> TextsOf:
+    """The splits' ids: those of the encode stage where the workflow has one, else encoded here."""
+    from gpt1.tasks.dataset import TokenizedTexts
+
+    kept = context.inputs("encode")
+    if kept:
+        return lambda name, examples: TokenizedTexts.load(
+            context.fetch(kept[0].file(f"{name}.safetensors")), examples
+        )
+    from gpt1.tokenizer.tokenizer import TextEncoder
+
+    encode = TextEncoder(vocabulary).encode
+    return lambda _, examples: TokenizedTexts.of(examples, encode)
+
+
+def _write_outcome(
+    context: Context, settings: FinetuneSettings, files: TaskFiles, found: JobResult
+) -> None:
+    """scores.json, metrics.jsonl and predictions.jsonl, and the summary."""
+    result, reached, tested = found.result, found.result.score, found.test_score
+    assert reached is not None
+    about: dict[str, Any] = {"seed": settings.seed, "cut": found.cut}
+    if (seen := found.train_score) is None:
+        about["variant"] = settings.variant
+    else:
+        about["num_layers_transferred"] = settings.num_layers_transferred
+        about["layers"] = found.model.gpt.config.layers
+        about |= {f"train_{seen.metric}": seen.main, "train_n": seen.n}
+    scores = {
+        "task": files.task.name, "title": files.task.title, "kind": files.task.kind,
+        **reached.to_dict(), "best_epoch": result.best_epoch, "split": "dev",
+        "scored_on": files.facts["scored_on"], "sample": files.facts["sample"],
+        "train_rows": len(files.train), "rows": files.facts["rows"],
+        "official_rows": dict(files.task.rows), "test": tested.to_dict() if tested else None,
+        "paper": dict(files.task.paper), **about,
+    }  # fmt: skip
+    with context.open("scores.json") as file:
+        text = json.dumps(scores, indent=2, sort_keys=True, ensure_ascii=False)
+        file.write(f"{text}\n".encode())
+    write_lines(context, "metrics.jsonl", result.curve)
+    write_lines(context, "predictions.jsonl", prediction_rows(files.dev, result.predictions))
+    kept = (
+        "metric", "baseline", "baseline_kind", "standard_error", "standard_errors_above_baseline",
+        "n", "sample", "train_rows", "best_epoch", *about,
+    )  # fmt: skip
+    shown = {f"test_{name}": value for name, value in tested.values.items()} if tested else {}
+    context.summary({**reached.values, **shown, **{name: scores[name] for name in kept}})
 
 
 def _write_test(context: Context, files: TaskFiles, found: Sequence[float]) -> None:
     """Write the test predictions, of a whole set also as they are handed in."""
     from gpt1.tasks.submission import forms
 
+    if not found:
+        return
     write_lines(context, "test_predictions.jsonl", prediction_rows(files.test, found))
     if files.test_whole:
         for name, content in forms(files.task, files.test, found).items():
@@ -201,22 +276,20 @@ def _write_test(context: Context, files: TaskFiles, found: Sequence[float]) -> N
                 file.write(content)
 
 
-def _keep(settings: FinetuneSettings, model: TaskModel, task: Task, context: Context) -> None:
+def _keep(
+    settings: FinetuneSettings, found: JobResult, files: TaskFiles, context: Context
+) -> None:
     """The GPT (special tokens included) as model.safetensors, and beside it the head and what
     predicting needs to know.
     """
-    from gpt1.tasks.predictor import FineTuned, save_head
+    from gpt1.tasks.model import FineTuned, save_head
     from gpt1.weights.store import CONFIG_FILE, save_model
 
-    tuned = FineTuned(
-        model, task, settings.max_length or model.gpt.config.context, settings.truncation
-    )
-    files = [
-        save_model(context.attempt, model.gpt), context.attempt / CONFIG_FILE,
-        *save_head(context.attempt, tuned),
-    ]
-    for file in files:
-        context.output(file.name)
+    gpt, to = found.model.gpt, context.attempt
+    length = settings.max_length or gpt.config.context
+    tuned = FineTuned(found.model, files.task, length, settings.truncation)
+    for path in (save_model(to, gpt), to / CONFIG_FILE, *save_head(to, tuned)):
+        context.output(path.name)
 
 
 STAGE = Finetune()

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
 from gpt1.errors import UserError
+from gpt1.tasks.config import Variant
 from stages.contract import Artifact, Context, Settings, Stage
 
 FOLDER = "submission/"
 
 
 class SubmissionSettings(Settings):
-    variant: Literal["full", "no_auxiliary_lm", "no_pretraining", "lstm"] = Field(
-        "full", description="Variant whose predictions to submit."
-    )
+    variant: Variant = Field("full", description="Variant whose predictions to submit.")
     seed: int | None = Field(
         None, ge=0, le=2**31 - 1,
         description="Seed to submit; default: each task's best seed on dev."
@@ -33,13 +32,10 @@ class Submission(Stage):
     requires = ("finetune",)
 
     @classmethod
-    def wants_input(
-        cls,
-        settings: SubmissionSettings,
-        kind: str,  # noqa: ARG003
-        upstream: Any,
-    ) -> bool:
-        return upstream.variant == settings.variant and settings.seed in (None, upstream.seed)
+    def wants_input(cls, settings: SubmissionSettings, kind: str, upstream: Any) -> bool:  # noqa: ARG003
+        whole = upstream.num_layers_transferred is None
+        right = upstream.variant == settings.variant
+        return whole and right and settings.seed in (None, upstream.seed)
 
     @classmethod
     def check(cls, settings: SubmissionSettings, upstream: Mapping[str, Sequence[Any]]) -> None:
@@ -51,45 +47,37 @@ class Submission(Stage):
             )
 
     def run(self, settings: SubmissionSettings, context: Context) -> None:
-        from gpt1.tasks.submission import GLUE_FILES, glue_zip, missing_from_glue
+        from gpt1.tasks.submission import GLUE_FILES, glue_zip
 
         chosen = _best(context)
-        found: dict[str, bytes] = {}
-        without = []
-        for task, (cell, _) in chosen.items():
-            files = cell.under(FOLDER)
-            found |= {
-                file.name.removeprefix(FOLDER): context.fetch(file).read_bytes() for file in files
-            }
-            if not files:
-                without.append(task)
-        served = {name for files in GLUE_FILES.values() for name in files.values()}
-        glue = {name: content for name, content in found.items() if name in served}
-        missing = missing_from_glue(list(glue))
-        outputs = {name: content for name, content in found.items() if name not in served}
+        files = {task: cell.under(FOLDER) for task, (cell, _) in chosen.items()}
+        outputs = {
+            file.name.removeprefix(FOLDER): context.fetch(file).read_bytes()
+            for found in files.values()
+            for file in found
+        }
+        served = [name for groups in GLUE_FILES.values() for name in groups.values()]
+        missing = [name for name in served if name not in outputs]
+        glue = {name: outputs.pop(name) for name in served if name in outputs}
+        others = len(outputs)
         if glue:
             outputs["glue.zip"] = glue_zip(glue)
+        cells = {task: {"cell": cell.cell, "dev": dev} for task, (cell, dev) in chosen.items()}
         about = {
-            "cells": {
-                task: {"cell": cell.cell, "dev": value} for task, (cell, value) in chosen.items()
-            },
-            "variant": settings.variant, "in_glue_zip": sorted(glue),
-            "missing_from_glue_zip": missing, "without_test_set": without,
+            "cells": cells, "variant": settings.variant, "in_glue_zip": sorted(glue),
+            "missing_from_glue_zip": missing,
+            "without_test_set": [task for task, found in files.items() if not found],
         }  # fmt: skip
         outputs["submission.json"] = json.dumps(about, indent=2, sort_keys=True).encode() + b"\n"
         for name, content in sorted(outputs.items()):
             with context.open(name) as file:
                 file.write(content)
         context.summary(
-            {
-                "glue_files": len(glue), "glue_files_missing": len(missing),
-                "other_files": len(found) - len(glue),
-            }
+            {"glue_files": len(glue), "glue_files_missing": len(missing), "other_files": others}
         )
         lacking = f"; missing: {', '.join(missing)}" if missing else ""
         context.info(
-            f"{len(glue)} of {len(served)} GLUE submission files{lacking}; {len(found) - len(glue)}"
-            " other files"
+            f"{len(glue)} of {len(served)} GLUE submission files{lacking}; {others} other files"
         )
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
 from gpt1.errors import UserError
 from gpt1.tasks.config import TaskName
-from gpt1.tasks.example import Example
 from gpt1.tasks.registry import Task, task_named
 from stages.contract import Context, ExternalFile, Settings, Stage, runtime_field
+
+if TYPE_CHECKING:
+    from gpt1.tasks.demo import Region
+    from gpt1.tasks.io import Example
 
 
 class TaskDataSettings(Settings):
@@ -89,10 +92,10 @@ class TaskData(Stage):
                 " to the folder with the publisher's files"
             )
         return [
-            ExternalFile(f"{split}/{source.path}{inside}", path)
+            ExternalFile(f"{split}/{file.name}{inside}", path)
             for split, files in source_files(task, folder).items()
-            for source, top in files
-            for inside, path in _files_in(top)
+            for file in files
+            for inside, path in _files_in(file.path)
         ]
 
     @classmethod
@@ -107,8 +110,7 @@ class TaskData(Stage):
     def run(self, settings: TaskDataSettings, context: Context) -> None:
         import json
 
-        from gpt1.tasks.example import write_examples
-        from gpt1.tasks.io import TASK_FILE, task_facts
+        from gpt1.tasks.io import TASK_FILE, task_facts, write_examples
 
         task, splits, whole, about = (
             _demo(settings, context) if settings.demo else _published(settings)
@@ -132,7 +134,8 @@ class TaskData(Stage):
         )
 
 
-Made = tuple[Task, dict[str, list[Example]], dict[str, int], dict[str, Any]]
+Made = tuple[Task, dict[str, "list[Example]"], dict[str, int], dict[str, Any]]
+"""The task, its examples by split, the rows that were there, and what task.json says besides."""
 
 
 def _files_in(path: Path) -> list[tuple[str, Path]]:
@@ -150,76 +153,62 @@ def _published(settings: TaskDataSettings) -> Made:
     found = read_task(task, Path(settings.source).expanduser())
     limits = {"train": settings.train_rows, "dev": settings.dev_rows, "test": settings.test_rows}
     splits = {
-        name: sample(split.examples, limits.get(name), settings.seed, name)
+        name: sample(split.examples, limits[name], settings.seed, name)
         for name, split in found.items()
     }
     dropped = {name: dict(split.dropped) for name, split in found.items() if split.dropped}
-    return (
-        task, splits, {name: len(split.examples) for name, split in found.items()},
-        {"dropped_rows": dropped, "scored_on": "dev"},
-    )
+    rows = {name: len(split.examples) for name, split in found.items()}
+    return task, splits, rows, {"dropped_rows": dropped, "scored_on": "dev"}
 
 
 def _demo(settings: TaskDataSettings, context: Context) -> Made:
     from dataclasses import replace
 
-    from gpt1.tasks.demo import DEV_FROM, make_demo_task
-    from gpt1.tasks.demo_settings import SIZES, DemoSettings
+    from gpt1.tasks.demo import DEV_FROM, SIZES, DemoSettings, make_demo_task
 
-    size = SIZES[settings.task]
-    words = settings.passage_words or size.words
-    wanted = DemoSettings(
-        settings.train_rows or size.train, settings.dev_rows or size.dev, words, settings.seed
-    )
-    made = make_demo_task(settings.task, _demo_books(settings, context), wanted)
-    task = task_named(settings.task)
-    task = replace(task, labels=made.labels or task.labels)
+    usual, task = SIZES[settings.task], task_named(settings.task)
+    words = settings.passage_words or usual.words
+    train, dev = settings.train_rows or usual.train, settings.dev_rows or usual.dev
+    wanted = DemoSettings(train, dev, words, settings.seed)
+    made = make_demo_task(task.name, _regions(settings, context), wanted)
     splits = {"train": made.train, "dev": made.dev}
     rows = {name: len(examples) for name, examples in splits.items()}
-    return task, splits, rows, {"scored_on": DEV_FROM, "words": words}
+    about = {"scored_on": DEV_FROM, "words": words}
+    return replace(task, labels=made.labels or task.labels), splits, rows, about
 
 
-def _demo_books(settings: TaskDataSettings, context: Context) -> Any:
+def _regions(settings: TaskDataSettings, context: Context) -> list[Region]:
     """The books' texts, cut as the split says; of a large corpus a number of books drawn by
     seed, so that memory is bounded.
     """
+    import random
+
     from gpt1.corpus.parquet_io import read_books
     from gpt1.corpus.split_table import read_split
-    from gpt1.tasks.demo import DemoBooks
-    from gpt1.tasks.passages import Region
+    from gpt1.tasks.demo import Region
 
     rows = read_split(context.fetch(context.input("split").file("split.parquet")))
-    chosen = {
-        row.book: row
-        for kind in ("train", "held_out")
-        for row in _draw([row for row in rows if row.set == kind], settings)
-    }
+    chosen: dict[str, Any] = {}
+    for kind in ("train", "held_out"):
+        books = [row for row in rows if row.set == kind]
+        if len(books) > settings.max_books:
+            books = random.Random(f"books/{settings.seed}").sample(books, settings.max_books)
+        chosen |= {row.book: row for row in books}
     parts = {row.part for row in chosen.values()}
-    known: list[Region] = []
-    tails: list[Region] = []
-    held_out: list[Region] = []
+    found: list[Region] = []
     for file in context.input("clean").under("books/"):
         if Path(file.name).stem not in parts:
             continue
         for book in read_books(context.fetch(file)):
-            row = chosen.get(book.id)
-            if row is None:
+            if (row := chosen.get(book.id)) is None:
                 continue
             if row.set == "held_out":
-                held_out.append(Region(book.id, book.author, book.text))
+                found.append(Region("held_out", book.id, book.author, book.text))
                 continue
-            known.append(Region(book.id, book.author, book.text[: row.tail_start]))
+            found.append(Region("known", book.id, book.author, book.text[: row.tail_start]))
             if row.tail_start is not None:
-                tails.append(Region(book.id, book.author, book.text[row.tail_start :]))
-    return DemoBooks(known, tails, held_out)
-
-
-def _draw(rows: Sequence[Any], settings: TaskDataSettings) -> Sequence[Any]:
-    import random
-
-    if len(rows) <= settings.max_books:
-        return rows
-    return random.Random(f"books/{settings.seed}").sample(list(rows), settings.max_books)
+                found.append(Region("tail", book.id, book.author, book.text[row.tail_start :]))
+    return found
 
 
 STAGE = TaskData()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,10 +9,16 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from gpt1.errors import UserError
 from gpt1.tasks.config import TaskName
 from gpt1.tasks.registry import TASKS, task_named
-from stages._finetuning import load_encoder, load_task_data, prepare, same_task
+from stages._finetuning import (
+    check_task_data,
+    load_task_data,
+    load_vocabulary,
+    prepare,
+    same_task,
+    write_lines,
+)
 from stages.contract import Context, Settings, Stage
 
 _SNAPSHOT = re.compile(r"step-(\d+)\.safetensors$")
@@ -55,61 +60,47 @@ class ZeroShot(Stage):
 
     @classmethod
     def check(cls, settings: ZeroShotSettings, upstream: Mapping[str, Sequence[Any]]) -> None:
-        if not upstream.get("task_data"):
-            raise UserError(
-                f"no task_data job for task {settings.task!r}; add it to that stage's `matrix:"
-                " task`"
-            )
+        check_task_data(settings, upstream)
 
     def run(self, settings: ZeroShotSettings, context: Context) -> None:
+        from gpt1.tasks.finetune import load_pretrained
         from gpt1.tasks.io import sample
-        from gpt1.tasks.job import load_pretrained
         from gpt1.tasks.metrics import score_line
         from gpt1.tasks.zero_shot import normalized, zero_shot_score
+        from gpt1.tokenizer.tokenizer import TextEncoder
 
-        device = prepare(context)
-        encoder, files = load_encoder(context), load_task_data(context)
+        device, vocabulary = prepare(context), load_vocabulary(context)
+        files = load_task_data(context)
+        encode = TextEncoder(vocabulary).encode
         examples = sample(files.dev, settings.rows, settings.seed, "dev")
         models = _models(context)
         curve: list[dict[str, Any]] = []
-        for number, (step, path) in enumerate(models):
-            gpt = load_pretrained(path, encoder.vocabulary.size)
+        for number, (step, path) in enumerate(models, start=1):
+            gpt = load_pretrained(path, vocabulary.size)
             score, predictions, chosen = zero_shot_score(
-                gpt.to(device), examples, files.task, encoder.encode, settings.batch_size,
-                settings.seed, files.train,
+                gpt.to(device), examples, files.task, encode, settings.batch_size, settings.seed,
+                files.train,
             )
             share, against = normalized(score, files.task)
-            curve.append(
-                {
-                    "step": step, **score.values, "normalized": share,
-                    "standard_error": score.standard_error, **chosen,
-                }
-            )
-            context.log(step, {**score.values, "normalized": share})
-            context.progress(number + 1, len(models), "models")
+            point = {**score.values, "normalized": share}
+            error = {"standard_error": score.standard_error}
+            curve.append({"step": step, **point, **error, **chosen})
+            context.log(step, point)
+            context.progress(number, len(models), "models")
         about = {
             "task": files.task.name, "normalized": share, "normalized_against": against,
             "split": "dev", "scored_on": files.facts["scored_on"],
             "sample": files.facts["sample"] or len(examples) < len(files.dev), **chosen,
         }  # fmt: skip
-        _write(context, "curve.jsonl", curve)
-        _write(context, "scores.json", [{**score.to_dict(), **about}])
         rows = zip(examples, predictions, strict=True)
-        _write(
-            context,
-            "predictions.jsonl",
-            [
-                {"id": example.id, "label": example.label, "prediction": found}
-                for example, found in rows
-            ],
+        write_lines(context, "curve.jsonl", curve)
+        write_lines(context, "scores.json", [{**score.to_dict(), **about}])
+        write_lines(
+            context, "predictions.jsonl",
+            [{"id": one.id, "label": one.label, "prediction": found} for one, found in rows],
         )
-        context.summary(
-            {
-                **score.values,
-                **{key: value for key, value in score.to_dict().items() if key != "values"},
-                **about,
-            }
-        )
+        figures = {name: value for name, value in score.to_dict().items() if name != "values"}
+        context.summary({**score.values, **figures, **about})
         context.info(score_line(f"{settings.task} zero-shot", score))
 
 
@@ -129,13 +120,6 @@ def _models(context: Context) -> list[tuple[int, Path]]:
         context.fetch(pretrain.file("model.safetensors"))
     )
     return sorted(found.items())
-
-
-def _write(context: Context, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    with context.open(name) as file:
-        file.writelines(
-            json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b"\n" for row in rows
-        )
 
 
 STAGE = ZeroShot()

@@ -16,9 +16,8 @@ STOREYS = ("gpt1", "stages", "pipeline")
 FOLDERS = (*STOREYS, "tests", "benchmarks")
 CORE = (
     "gpt1/model/*.py", "gpt1/tokenizer/*.py", "gpt1/train/*.py", "gpt1/data/sequences.py",
-    "gpt1/data/shards.py", "gpt1/tasks/batches.py", "gpt1/tasks/dataset.py",
-    "gpt1/tasks/finetune.py", "gpt1/tasks/heads.py", "gpt1/tasks/job.py", "gpt1/tasks/pieces.py",
-    "gpt1/tasks/task_model.py", "gpt1/tasks/transforms.py",
+    "gpt1/data/shards.py", "gpt1/tasks/dataset.py",
+    "gpt1/tasks/finetune.py", "gpt1/tasks/model.py",
 )  # fmt: skip
 """The core path: model, tokenizer, shards, trainer with checkpoint, fine-tuning."""
 LAYOUT = {

@@ -4,7 +4,7 @@
 
 RESULTS holds what speed.py and learn.py wrote; a file that is missing is a part that did not run.
 GLUE on dev: medians over the seeds; a task with two figures counts with their mean
-(gpt1/tasks/glue.py), where the paper's table 5 has F1 and Pearson's correlation alone, on test.
+(gpt1/tasks/metrics.py), where the paper's table 5 has F1 and Pearson's correlation alone, on test.
 Only jobs count whose task ran with the same seed in both variants. The mean over tasks has a
 bootstrap over tasks (10,000 draws of their mean differences); tasks that ran for two seeds or more
 have Student's t over the seeds, each by itself. Exit status 0 when the interval over tasks lies
@@ -36,7 +36,7 @@ from benchmarks.glue import (  # noqa: E402
 )
 from gpt1.errors import UserError  # noqa: E402
 from gpt1.report.paper_tables import COLUMNS, PAPER  # noqa: E402
-from gpt1.tasks.glue import glue_value  # noqa: E402
+from gpt1.tasks.metrics import glue_value  # noqa: E402
 
 
 def main() -> int:

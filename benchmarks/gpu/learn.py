@@ -35,6 +35,7 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 from gpt1.errors import UserError  # noqa: E402
+from gpt1.tasks.finetune import FinetuneJob  # noqa: E402
 from gpt1.tasks.finetune_packed import (  # noqa: E402
     JOBS_FILE,
     OUTPUT,
@@ -43,7 +44,6 @@ from gpt1.tasks.finetune_packed import (  # noqa: E402
     read_jobs,
     run_packed,
 )
-from gpt1.tasks.job import FinetuneJob  # noqa: E402
 from gpt1.train.config import PretrainConfig  # noqa: E402
 from gpt1.weights.store import MODEL_FILE, load_config  # noqa: E402
 

@@ -70,10 +70,6 @@ SET_BY_YOU = {
         "to save memory or time, or to keep other outputs",
         "gradient_accumulation_steps warmup_steps max_length predict_test keep_model",
     ),
-    "transfer": (
-        "to save memory or time, or for another seed",
-        "seed gradient_accumulation_steps warmup_steps max_length precision",
-    ),
 }
 """By kind: when to set what neither the paper nor a profile gives; these settings' names."""
 

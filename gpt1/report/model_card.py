@@ -18,7 +18,7 @@ from gpt1.report.pretraining import PERPLEXITY
 from gpt1.report.run_cost import making_facts
 from gpt1.report.sources import Source, only
 from gpt1.report.tasks import finetune_facts, zero_shot_facts
-from gpt1.tasks.predictor import FineTuned
+from gpt1.tasks.model import FineTuned
 from gpt1.tokenizer.vocabulary import Vocabulary
 
 EXAMPLES = {"choice": "choice", "similarity": "pair", "entailment": "entailment"}

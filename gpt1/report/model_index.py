@@ -15,7 +15,7 @@ from gpt1.tasks.registry import TASKS
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-    from gpt1.tasks.predictor import FineTuned
+    from gpt1.tasks.model import FineTuned
 
 METRICS = {"matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}
 """The hub's names of metrics where ours differ."""
@@ -115,9 +115,9 @@ def _task(row: Mapping[str, Any], how: str = "") -> Iterator[EvalResult]:
 def _dataset(task: str, split: str) -> tuple[str, str | None, str]:
     """The hub's data set, configuration and split; ours where the hub has no copy."""
     hub = TASKS[task].hub if task in TASKS else None
-    if hub is None or split not in hub.parts:
+    if hub is None or split not in hub.files:
         return task, None, split
-    configs, splits = ({part[place]: None for part in hub.parts[split]} for place in (0, 1))
+    configs, splits = ({part[place]: None for part in hub.parts(split)} for place in (0, 1))
     return hub.repo, next(iter(configs)) if len(configs) == 1 else None, "+".join(splits)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpt1.report.published import NOTES, OTHERS
-from gpt1.tasks.glue import FIGURES, glue_score
+from gpt1.tasks.metrics import GLUE_METRICS, glue_score
 
 Row = tuple[str, tuple[float | None, ...]]
 
@@ -146,7 +146,7 @@ def _ours(rows: Sequence[Mapping[str, Any]], variant: str, task: str, metric: st
             {
                 row["task"]: row["medians"]
                 for row in rows
-                if _variant(row) == variant and row["task"] in FIGURES
+                if _variant(row) == variant and row["task"] in GLUE_METRICS
             }
         )[0]
     return next(

@@ -22,20 +22,24 @@ def finetune_facts(sources: Sequence[Source]) -> list[dict[str, Any]]:
     apart), in the order of the cells.
     """
     # Whether a cell's weights are kept changes no score; by itself the first seed's are.
-    return _rows(of_kind(sources, "finetune"), apart=("task", "seed", "keep_model"))
+    cells = [cell for cell in of_kind(sources, "finetune") if _layers(cell) is None]
+    return _rows(cells, apart=("task", "seed", "keep_model"))
 
 
 def transfer_facts(sources: Sequence[Source]) -> list[dict[str, Any]]:
     """The same for each task and number of transferred layers (the paper's figure 2, left),
     fewest layers first.
     """
-    rows = _rows(
-        of_kind(sources, "transfer"), apart=("task", "seed", "num_layers_transferred"),
-        by=("num_layers_transferred",),
-    )
-    return sorted(
-        rows, key=lambda row: (row["task"], row["variant"], row["num_layers_transferred"])
-    )
+    name = "num_layers_transferred"
+    cells = [cell for cell in of_kind(sources, "finetune") if _layers(cell) is not None]
+    rows = _rows(cells, apart=("task", "seed", "keep_model", name), by=(name,))
+    return sorted(rows, key=lambda row: (row["task"], row["variant"], row[name]))
+
+
+def _layers(cell: Source) -> int | None:
+    """How many layers were transferred; None: all of them."""
+    found: int | None = cell.settings.get("num_layers_transferred")
+    return found
 
 
 def _rows(

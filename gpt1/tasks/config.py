@@ -16,12 +16,14 @@ from gpt1.settings import (
     set_together,
 )
 from gpt1.tasks.registry import ZERO_SHOT_ONLY, task_named
-from gpt1.tasks.transforms import SHORTEST, Truncation
 from gpt1.train.config import Precision
 
 Regression = Literal["soft", "mse"]
+Truncation = Literal["longest_first", "fixed"]
 Variant = Literal["full", "no_auxiliary_lm", "no_pretraining", "lstm"]
 """The rows of the paper's table 5."""
+SHORTEST = 16
+"""Ids a sequence must have room for; fewer leave no text beside the special tokens."""
 
 
 def _check_name(name: str) -> str:
@@ -37,7 +39,7 @@ TaskName = Annotated[str, AfterValidator(_check_name)]
 
 
 class FinetuneConfig(Settings):
-    """Settings of fine-tuning on one task, shared by the stages `finetune` and `transfer`.
+    """Settings of fine-tuning on one task.
 
     The defaults are the paper's (section 4.1).
     """

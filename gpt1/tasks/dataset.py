@@ -1,20 +1,32 @@
-"""Examples as ids, and batches of them as tensors."""
+"""Examples as token ids, and batches of them as tensors.
+
+    Example -> TokenizedTexts (ids of its texts) -> TokenizedExample (input transform) -> Batch
+
+The ids do not depend on the model: they are made once for a task and shared by every seed and
+variant. Input transforms and truncation, which depend on the model, come later.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate, chain
+from pathlib import Path
 from typing import overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from gpt1.tasks.example import Example
-from gpt1.tasks.pieces import Pieces
+from gpt1.errors import UserError
+from gpt1.rng import generator
+from gpt1.tasks.config import Truncation
+from gpt1.tasks.io import Example
 from gpt1.tasks.registry import Kind
-from gpt1.tasks.transforms import Ids, SpecialIds, Truncation, sequences, whole_length
 
+Ids = list[int]
+Encode = Callable[[str], Ids]
+SPECIAL_TOKENS = 3
 PADDING = 0
 """Right padding (there is no token for it).
 
@@ -28,7 +40,181 @@ after the other.
 
 
 @dataclass(frozen=True)
-class Encoded:
+class TokenizedTexts:
+    """The ids of a split's texts, each kept once (RACE's questions share their passage).
+
+    `ids` (N,) int32 of all distinct texts; text t is ids[starts[t] : starts[t + 1]]; `texts` (P,)
+    numbers them in the order of use: of each example its texts, then its answers.
+    """
+
+    ids: np.ndarray
+    starts: np.ndarray
+    texts: np.ndarray
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], encode: Encode) -> TokenizedTexts:
+        """Encode all texts and answers of `examples`."""
+        known: dict[str, int] = {}
+        found: list[np.ndarray] = []
+        order: list[int] = []
+        for text in chain.from_iterable((*one.texts, *one.choices) for one in examples):
+            number = known.setdefault(text, len(known))
+            if number == len(found):
+                found.append(np.asarray(encode(text), dtype=np.int32))
+            order.append(number)
+        starts = np.cumsum([0, *map(len, found)], dtype=np.int64)
+        ids = np.concatenate([np.zeros(0, np.int32), *found])
+        return cls(ids, starts, np.asarray(order, dtype=np.int64))
+
+    @classmethod
+    def load(cls, path: Path, examples: Sequence[Example]) -> TokenizedTexts:
+        """Read what `to_bytes` gave; UserError where it is damaged or of other examples."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            found = cls(**load_file(path))
+        except (SafetensorError, OSError, TypeError) as error:
+            raise UserError(
+                f"{path}: not the encoded texts of a task ({error}); run the encode stage again"
+            ) from error
+        wanted = sum(_count(example) for example in examples)
+        if len(found.texts) != wanted:
+            raise UserError(
+                f"{path.name}: {len(found.texts)} texts encoded, expected {wanted} as in the"
+                " examples; run the encode stage again"
+            )
+        return found
+
+    def to_bytes(self) -> bytes:
+        """A safetensors file; the same bytes for the same ids."""
+        from safetensors.numpy import save
+
+        return save({"ids": self.ids, "starts": self.starts, "texts": self.texts})
+
+    def select(self, examples: Sequence[Example], places: Sequence[int]) -> TokenizedTexts:
+        """Those of the examples at `places`, of the `examples` this was made from."""
+        chosen = np.zeros(len(examples), dtype=bool)
+        chosen[list(places)] = True
+        used = np.repeat(chosen, [_count(example) for example in examples])
+        return TokenizedTexts(self.ids, self.starts, self.texts[used])
+
+    def __getitem__(self, place: int) -> Ids:
+        text = self.texts[place]
+        return self.ids[self.starts[text] : self.starts[text + 1]].tolist()
+
+
+def _count(example: Example) -> int:
+    return len(example.texts) + len(example.choices)
+
+
+# The four input transforms (section 3.3, figure 1): ids of texts in, ids of whole sequences out.
+# A sequence is `start ... extract`; its last id is always the extract token, whatever was cut.
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """The three special tokens, in this order right after the vocabulary."""
+
+    start: int
+    delimiter: int
+    extract: int
+
+    @classmethod
+    def after(cls, vocabulary_size: int) -> SpecialIds:
+        """The special ids of a vocabulary of that size (40,478: 40478, 40479, 40480)."""
+        return cls(vocabulary_size, vocabulary_size + 1, vocabulary_size + 2)
+
+
+def share_room(lengths: Sequence[int], room: int) -> list[int]:
+    """How many ids of each part to keep so that all fit into `room`: what shorter parts leave
+    goes to the longer ones.
+    """
+    kept = [0] * len(lengths)
+    left = room
+    shortest_first = sorted(range(len(lengths)), key=lambda part: (lengths[part], part))
+    for place, part in enumerate(shortest_first):
+        parts_left = len(lengths) - place
+        # Rounded down, so that of parts equally long the last gets the odd id.
+        kept[part] = min(lengths[part], left // parts_left)
+        left -= kept[part]
+    return kept
+
+
+def _cut(parts: Sequence[Sequence[int]], room: int) -> list[Ids]:
+    kept = share_room([len(part) for part in parts], room)
+    return [list(part[:keep]) for part, keep in zip(parts, kept, strict=True)]
+
+
+def single(
+    text: Sequence[int], special: SpecialIds, context: int, truncation: Truncation = "longest_first"
+) -> Ids:
+    """start text extract."""
+    room = context - 2 if truncation == "longest_first" else context // 2 - 2
+    return [special.start, *text[:room], special.extract]
+
+
+def pair(
+    first: Sequence[Sequence[int]], second: Sequence[int], special: SpecialIds, context: int,
+    truncation: Truncation = "longest_first",
+) -> Ids:
+    """start first delim second extract.
+
+    `first` is one part, or two joined without a delimiter (document and question).
+
+    `reference` cuts first and second to context/2 - 2 ids each (254 of 512), as the released code
+    does; within a first of two parts the room is shared, so that a question is not lost behind a
+    long document.
+    """
+    if truncation == "fixed":
+        each = context // 2 - 2
+        before, after = _cut(first, each), list(second[:each])
+    else:
+        *before, after = _cut([*first, second], context - SPECIAL_TOKENS)
+    return [
+        special.start, *(i for part in before for i in part), special.delimiter, *after,
+        special.extract,
+    ]
+
+
+def sequences(
+    kind: Kind, texts: Sequence[Sequence[int]], choices: Sequence[Sequence[int]],
+    special: SpecialIds, context: int, truncation: Truncation = "longest_first",
+) -> list[Ids]:
+    """The sequences of one example: one (classification, entailment), both orders (similarity),
+    one an answer (choice).
+    """
+    if kind == "classification":
+        return [single(texts[0], special, context, truncation)]
+    if kind == "choice":
+        return [pair(texts, choice, special, context, truncation) for choice in choices]
+    if kind == "entailment":
+        return [pair(texts[:1], texts[1], special, context, truncation)]
+    if kind == "similarity":
+        first, second = texts
+        return [
+            pair([first], second, special, context, truncation),
+            pair([second], first, special, context, truncation),
+        ]
+    raise ValueError(
+        f"tasks of kind {kind!r} are scored without fine-tuning; they have no input transform"
+    )
+
+
+def full_length(
+    kind: Kind, texts: Sequence[Sequence[int]], choices: Sequence[Sequence[int]]
+) -> int:
+    """Ids of the example's longest sequence if nothing were cut."""
+    if kind == "classification":
+        return len(texts[0]) + 2
+    return sum(map(len, texts)) + max(map(len, choices), default=0) + SPECIAL_TOKENS
+
+
+# Examples and batches
+
+
+@dataclass(frozen=True)
+class TokenizedExample:
     """One example's sequences (one, both orders, or one an answer) and its label."""
 
     sequences: list[Ids]
@@ -41,7 +227,7 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Form:
+class InputSpec:
     """How examples become sequences: the task's kind, the special tokens, the longest sequence
     and what is cut where.
     """
@@ -52,57 +238,51 @@ class Form:
     truncation: Truncation = "longest_first"
 
 
-class EncodedExamples(Sequence[Encoded]):
+class TokenizedExamples(Sequence[TokenizedExample]):
     """The examples of a split through their input transform, made when they are asked for: only the
     texts' ids are kept.
 
     Those without a label get 0, for predicting only. `cut` counts the examples that did not fit
-    into the form's length.
+    into the spec's length.
     """
 
-    def __init__(self, examples: Sequence[Example], pieces: Pieces, form: Form) -> None:
-        self._pieces, self._form = pieces, form
+    def __init__(
+        self, examples: Sequence[Example], texts: TokenizedTexts, spec: InputSpec
+    ) -> None:
+        self._texts, self._spec = texts, spec
         self._labels = [float(example.label or 0) for example in examples]
         self._shapes = [(len(example.texts), len(example.choices)) for example in examples]
-        self._first = [
-            0,
-            *torch.tensor([sum(shape) for shape in self._shapes], dtype=torch.int64)
-            .cumsum(0)
-            .tolist(),
-        ]
+        self._first = list(accumulate(map(sum, self._shapes), initial=0))
         self.cut = sum(self._is_cut(place) for place in range(len(examples)))
 
     def __len__(self) -> int:
         return len(self._labels)
 
     @overload
-    def __getitem__(self, place: int) -> Encoded: ...
+    def __getitem__(self, place: int) -> TokenizedExample: ...
     @overload
-    def __getitem__(self, place: slice) -> list[Encoded]: ...
-    def __getitem__(self, place: int | slice) -> Encoded | list[Encoded]:
+    def __getitem__(self, place: slice) -> list[TokenizedExample]: ...
+    def __getitem__(self, place: int | slice) -> TokenizedExample | list[TokenizedExample]:
         if isinstance(place, slice):
             return [self[one] for one in range(*place.indices(len(self)))]
         if not -len(self) <= place < len(self):
             raise IndexError(place)
         place %= len(self)
-        texts, choices = self._parts(place)
-        form = self._form
-        return Encoded(
-            sequences(form.kind, texts, choices, form.special, form.length, form.truncation),
-            self._labels[place],
-        )
+        spec, (texts, choices) = self._spec, self._parts(place)
+        made = sequences(spec.kind, texts, choices, spec.special, spec.length, spec.truncation)
+        return TokenizedExample(made, self._labels[place])
 
     def _parts(self, place: int) -> tuple[list[Ids], list[Ids]]:
         texts, choices = self._shapes[place]
         first = self._first[place]
-        found = [self._pieces.piece(number) for number in range(first, first + texts + choices)]
+        found = [self._texts[number] for number in range(first, first + texts + choices)]
         return found[:texts], found[texts:]
 
     def _is_cut(self, place: int) -> bool:
-        return whole_length(self._form.kind, *self._parts(place)) > self[place].longest
+        return full_length(self._spec.kind, *self._parts(place)) > self[place].longest
 
 
-def make_batch(examples: Sequence[Encoded], regression: bool) -> Batch:
+def make_batch(examples: Sequence[TokenizedExample], regression: bool) -> Batch:
     """Pad to the batch's longest sequence."""
     rows = [sequence for example in examples for sequence in example.sequences]
     lengths = torch.tensor([len(row) for row in rows])
@@ -116,7 +296,7 @@ def make_batch(examples: Sequence[Encoded], regression: bool) -> Batch:
 
 
 def evaluation_batches(
-    examples: Sequence[Encoded], size: int, regression: bool
+    examples: Sequence[TokenizedExample], size: int, regression: bool
 ) -> Iterator[tuple[list[int], Batch]]:
     """Batches of like length, with the places of their examples."""
     longest = [example.longest for example in examples]
@@ -124,3 +304,39 @@ def evaluation_batches(
     for start in range(0, len(by_length), size):
         places = by_length[start : start + size]
         yield places, make_batch([examples[place] for place in places], regression)
+
+
+# Which examples make a training batch: a pure function of seed and epoch
+
+
+POOL = 64
+"""At most so many batches are sorted by length together.
+
+Pools are drawn at random, at least four an epoch, so that no two epochs have the same batches;
+larger ones would save little padding more.
+"""
+
+
+def epoch_batches(
+    lengths: Sequence[int], size: int, seed: int, epoch: int, group_by_length: bool
+) -> list[list[int]]:
+    """The places of each batch's examples, `size` a batch; `lengths` are the examples' longest
+    sequences in ids.
+
+    The rest of an epoch that fills no batch is left out, as in the released code: others in each
+    epoch. With `group_by_length` those of like length of a pool's random examples go together, and
+    the batches are shuffled; else they follow the order.
+    """
+    order = torch.randperm(len(lengths), generator=generator("order", seed, epoch)).tolist()
+    order = order[: len(lengths) // size * size]
+    if group_by_length:
+        pool = size * max(1, min(POOL, len(order) // (4 * size)))
+        pools = (order[start : start + pool] for start in range(0, len(order), pool))
+        order = [
+            place for drawn in pools for place in sorted(drawn, key=lambda place: lengths[place])
+        ]
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    if not group_by_length:
+        return batches
+    shuffled = torch.randperm(len(batches), generator=generator("batches", seed, epoch)).tolist()
+    return [batches[place] for place in shuffled]

@@ -1,4 +1,4 @@
-"""Fetching a task's files from the Hugging Face hub into the layout that `gpt1.tasks.hub` reads."""
+"""Fetching a task's files from the Hugging Face hub, for gpt1/tasks/readers.py to read."""
 
 from __future__ import annotations
 
@@ -6,19 +6,6 @@ from pathlib import Path
 
 from gpt1.errors import UserError
 from gpt1.tasks.registry import Task
-
-
-def hub_patterns(task: Task) -> list[str]:
-    """The files of the task's repository on the hub, as patterns: `cola/train-*.parquet`."""
-    if task.hub is None:
-        return []
-    return list(
-        dict.fromkeys(
-            f"{config}/{split}-*.parquet"
-            for parts in task.hub.parts.values()
-            for config, split, _ in parts
-        )
-    )
 
 
 def download(task: Task, folder: Path) -> list[Path]:
@@ -34,7 +21,8 @@ def download(task: Task, folder: Path) -> list[Path]:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-    place, patterns = folder / task.hub.repo, hub_patterns(task)
+    place = folder / task.hub.repo
+    patterns = [source.path for sources in task.hub.files.values() for source in sources]
     try:
         snapshot_download(
             task.hub.repo, repo_type="dataset", allow_patterns=patterns, local_dir=place

@@ -1,31 +1,42 @@
 """Fine-tuning of one task (paper, section 3.2): the shared loop and engine, an evaluation each
-epoch, the best epoch kept.
+epoch, the best epoch kept; and one job of it, from files and ids to scores, for the stage and for
+packed folders.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gpt1.errors import UserError
+from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.rng import generator
-from gpt1.tasks.batches import epoch_batches
-from gpt1.tasks.config import FinetuneConfig
-from gpt1.tasks.dataset import Encoded, evaluation_batches, make_batch
-from gpt1.tasks.heads import TaskHead
+from gpt1.tasks.config import SHORTEST, FinetuneConfig, Variant
+from gpt1.tasks.dataset import (
+    SPECIAL_TOKENS,
+    InputSpec,
+    SpecialIds,
+    TokenizedExample,
+    TokenizedExamples,
+    TokenizedTexts,
+    epoch_batches,
+    make_batch,
+)
+from gpt1.tasks.io import Example, TaskFiles
 from gpt1.tasks.metrics import Score, score
+from gpt1.tasks.model import TaskHead, TaskModel, evaluate_outputs
 from gpt1.tasks.registry import Task
-from gpt1.tasks.task_model import TaskModel
-from gpt1.tasks.transforms import SPECIAL_TOKENS
 from gpt1.train.config import learning_rate
 from gpt1.train.engine import MicroBatch, OptimizerConfig, StepOutput, TorchEngine
 from gpt1.train.trainer import Reporter, Trainer
+from gpt1.weights.store import load_model
 
 
 @dataclass(frozen=True)
@@ -33,8 +44,8 @@ class TaskSet:
     """A task's encoded examples. `groups` names each dev example's part."""
 
     task: Task
-    train: Sequence[Encoded]
-    dev: Sequence[Encoded]
+    train: Sequence[TokenizedExample]
+    dev: Sequence[TokenizedExample]
     groups: Sequence[str] = ()
 
 
@@ -64,8 +75,14 @@ def make_task_model(gpt: GPT, data: TaskSet, config: FinetuneConfig) -> TaskMode
 
 def reset_blocks(gpt: GPT, kept: int, seed: int) -> None:
     """Draw all blocks but the first `kept` anew: how many layers are transferred (paper, figure
-    2 left; 0: embeddings only).
+    2 left; 0: embeddings only). UserError where the model has fewer.
     """
+    layers = gpt.config.layers
+    if kept > layers:
+        raise UserError(
+            f"num_layers_transferred is {kept}, but the pre-trained model has {layers} layers;"
+            f" expected 0 to {layers}"
+        )
     fresh = GPT(gpt.config, generator("blocks", seed))
     for block, random_block in list(zip(gpt.h, fresh.h, strict=True))[kept:]:
         block.load_state_dict(random_block.state_dict())
@@ -102,30 +119,17 @@ class _Batches:
         ]
 
 
-@torch.no_grad()
 def predict(
-    model: TaskModel, examples: Sequence[Encoded], task: Task, config: FinetuneConfig,
-    device: torch.device,
+    model: TaskModel, examples: Sequence[TokenizedExample], task: Task, config: FinetuneConfig
 ) -> list[float]:
     """The prediction for each example, in their order, without dropout."""
-    model.eval()
     predictions = [0.0] * len(examples)
-    for places, (ids, lengths, _) in evaluation_batches(
-        examples, config.batch_size, task.regression
+    for places, outputs in evaluate_outputs(
+        model, examples, task, config.batch_size, config.precision
     ):
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            outputs = model.outputs(ids.to(device), lengths.to(device))
         for place, value in zip(places, model.head.predict(outputs).tolist(), strict=True):
             predictions[place] = value
     return predictions
-
-
-def score_predictions(
-    data: TaskSet, examples: Sequence[Encoded], found: Sequence[float], seed: int,
-    groups: Sequence[str] = (),
-) -> Score:
-    """The score of predictions for `examples`."""
-    return score(data.task, [example.label for example in examples], found, groups, seed)
 
 
 class Finetuner(Trainer):
@@ -175,8 +179,9 @@ class Finetuner(Trainer):
 
     def _evaluate(self, done: int) -> None:
         data, best = self.data, self.result.score
-        found = predict(self.model, data.dev, data.task, self.config, self.engine.device)
-        reached = score_predictions(data, data.dev, found, self.config.seed, data.groups)
+        found = predict(self.model, data.dev, data.task, self.config)
+        labels = [example.label for example in data.dev]
+        reached = score(data.task, labels, found, data.groups, self.config.seed)
         self._point(done, {f"dev_{name}": value for name, value in reached.values.items()})
         if best is None or reached.main > best.main:
             self.result.best_epoch = done // self.per_epoch
@@ -199,3 +204,142 @@ def finetune(
     finetuner.train()
     model.load_state_dict(finetuner.result.weights)
     return finetuner.result
+
+
+# One job
+
+
+TextsOf = Callable[[str, Sequence[Example]], TokenizedTexts]
+"""Returns the ids of a split's texts, given the split's name and its examples."""
+
+
+@dataclass(frozen=True)
+class FinetuneJob:
+    """All settings of a job. `id` is the workflow's cell, `vocabulary` the number of its tokens."""
+
+    id: str
+    config: FinetuneConfig
+    variant: Variant
+    vocabulary: int
+    predict_test: bool = True
+    shape: ModelConfig | None = None
+    """The model of the variant no_pretraining."""
+    num_layers_transferred: int | None = None
+    """Pre-trained blocks to keep (figure 2, left); None: all of them."""
+
+    @property
+    def name(self) -> str:
+        """`rte seed 1 no_pretraining`; the variant `full` goes without saying."""
+        variant = "" if self.variant == "full" else f" {self.variant}"
+        kept = self.num_layers_transferred
+        layers = "" if kept is None else f", {kept} layers transferred"
+        return f"{self.config.task} seed {self.config.seed}{variant}{layers}"
+
+    @property
+    def training(self) -> FinetuneConfig:
+        """The configuration that the variant trains with."""
+        lm_weight = 0.0 if self.variant == "no_auxiliary_lm" else self.config.lm_weight
+        return self.config.model_copy(update={"lm_weight": lm_weight})
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the job starts from a pre-trained model."""
+        return self.variant != "no_pretraining"
+
+    def model(self, weights: Path | None) -> GPT:
+        """The model to start from: that of `weights` (a file or folder), or one drawn from the
+        seed.
+        """
+        if not self.pretrained:
+            assert self.shape is not None
+            return GPT(self.shape, generator("weights", self.config.seed))
+        assert weights is not None
+        gpt = load_pretrained(weights, self.vocabulary)
+        if self.num_layers_transferred is not None:
+            reset_blocks(gpt, self.num_layers_transferred, self.config.seed)
+        return gpt
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dictionary, for JSON."""
+        shape = None if self.shape is None else self.shape.to_dict()
+        return {**vars(self), "config": self.config.model_dump(mode="json"), "shape": shape}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> FinetuneJob:
+        """The inverse of `to_dict`. KeyError, TypeError, ValueError or UserError for others."""
+        shape = ModelConfig.from_dict(values["shape"]) if values["shape"] else None
+        return cls(**{**values, "config": FinetuneConfig(**values["config"]), "shape": shape})
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """The model with its best epoch's weights, the `result` on dev, how many examples of each split
+    were cut, the predictions for the test set (none without such a set), their score where its
+    labels are public, and, where layers were left out, the score on training examples (as many as
+    dev has).
+    """
+
+    model: TaskModel
+    result: Result
+    cut: Mapping[str, int]
+    test_predictions: Sequence[float] = ()
+    test_score: Score | None = None
+    train_score: Score | None = None
+
+
+def load_pretrained(path: Path, vocabulary: int) -> GPT:
+    """The model of a file or folder; UserError where it has other than `vocabulary` tokens."""
+    gpt = load_model(path)
+    if gpt.config.vocabulary != vocabulary:
+        raise UserError(
+            f"{path}: the model has {gpt.config.vocabulary} vocabulary rows, the vocabulary "
+            f"{vocabulary} tokens; they must come from the same vocabulary stage"
+        )
+    return gpt
+
+
+def run_job(
+    job: FinetuneJob, files: TaskFiles, texts: TextsOf, gpt: GPT, device: torch.device,
+    reporter: Reporter,
+) -> JobResult:
+    """Fine-tune `gpt`, which it changes; score it on dev and, where there is one, the test set.
+
+    UserError where `max_length` leaves no text or does not fit into the model's context.
+    """
+    config, task, context = job.training, files.task, gpt.config.context
+    length = config.max_length or context
+    if not SHORTEST <= length <= context:
+        raise UserError(
+            f"sequences of {length} tokens do not fit: expected {SHORTEST} to the model's"
+            f" context of {context}; set max_length"
+        )
+    special = SpecialIds.after(gpt.config.vocabulary)
+    spec = InputSpec(task.kind, special, length, config.truncation)
+    cut: dict[str, int] = {}
+
+    def split(name: str, examples: Sequence[Example]) -> TokenizedExamples:
+        found = TokenizedExamples(examples, texts(name, examples), spec)
+        cut[name] = found.cut
+        if found.cut:
+            reporter.info(
+                f"{found.cut} of {len(examples)} {name} examples were truncated to {length} tokens"
+            )
+        return found
+
+    train, dev = split("train", files.train), split("dev", files.dev)
+    data = TaskSet(task, train, dev, [example.group for example in files.dev])
+    model = make_task_model(gpt, data, config)
+    result = finetune(model, data, config, device, reporter)
+    train_score = test_score = None
+    if job.num_layers_transferred is not None:
+        seen = train[: len(dev)]
+        labels = [example.label for example in seen]
+        train_score = score(task, labels, predict(model, seen, task, config), (), config.seed)
+    found: list[float] = []
+    if job.predict_test and files.test:
+        found = predict(model, split("test", files.test), task, config)
+        if files.test_labelled:
+            labels = [float(example.label or 0) for example in files.test]
+            groups = [example.group for example in files.test]
+            test_score = score(task, labels, found, groups, config.seed)
+    return JobResult(model, result, cut, found, test_score, train_score)

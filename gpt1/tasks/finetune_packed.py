@@ -24,11 +24,10 @@ from typing import Any
 import torch
 
 from gpt1.errors import UserError
-from gpt1.tasks.example import Example
-from gpt1.tasks.io import TASK_FILE, load_task, sample_places
-from gpt1.tasks.job import FinetuneJob, load_pretrained, random_model, run_job
+from gpt1.tasks.dataset import TokenizedTexts
+from gpt1.tasks.finetune import FinetuneJob, run_job
+from gpt1.tasks.io import TASK_FILE, Example, load_task, sample_places
 from gpt1.tasks.metrics import score_line
-from gpt1.tasks.pieces import Pieces, load_pieces, select_pieces
 from gpt1.terminal import show
 from gpt1.train.checkpoint import file_sha256
 from gpt1.train.trainer import ConsoleReporter, Reporter
@@ -58,7 +57,7 @@ def read_jobs(config: Path) -> list[FinetuneJob]:
             f"{config}: no such file; expected the {JOBS_FILE} of a folder written by `gpt1 pack`"
         )
         raise UserError(message) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         message = f"{config}: not the jobs of a packed folder ({reason}); run `gpt1 pack` again"
         raise UserError(message) from error
@@ -87,15 +86,15 @@ def run_packed(
     places = sample_places(len(packed), rows, ROWS_SEED, "train")
     files = replace(files, train=[packed[place] for place in places])
 
-    def pieces(name: str, examples: Sequence[Example]) -> Pieces:
+    def texts(name: str, examples: Sequence[Example]) -> TokenizedTexts:
         path = data / f"{name}.safetensors"
         if name == "train":
-            return select_pieces(load_pieces(path, packed), packed, places)
-        return load_pieces(path, examples)
+            return TokenizedTexts.load(path, packed).select(packed, places)
+        return TokenizedTexts.load(path, examples)
 
-    gpt = load_pretrained(model, job.vocabulary) if job.pretrained else random_model(job)
+    gpt = job.model(model)
     reporter = reporter or _Reporter(job.name)
-    found = run_job(job, files, pieces, gpt, device, reporter)
+    found = run_job(job, files, texts, gpt, device, reporter)
     score = found.result.score
     assert score is not None
     reporter.info(score_line(job.name, score))
@@ -171,14 +170,15 @@ def _choose(jobs: Sequence[FinetuneJob], arguments: argparse.Namespace) -> list[
     """The jobs that the command line names, with its settings."""
     found = list(jobs)
     for option in ("task", "variant", "seed"):
-        wanted = getattr(arguments, option)
-        known = dict.fromkeys(_facet(job, option) for job in jobs)
-        for value in wanted or ():
-            if value not in known:
-                names = ", ".join(map(str, known))
-                where = f"{arguments.config} has: {names}"
-                raise UserError(f"--{option} {value}: no such job; {where}")
-        found = [job for job in found if not wanted or _facet(job, option) in wanted]
+        wanted = getattr(arguments, option) or ()
+        values = {job.id: {**vars(job), **vars(job.config)}[option] for job in jobs}
+        for value in wanted:
+            if value not in values.values():
+                names = ", ".join(dict.fromkeys(map(str, values.values())))
+                raise UserError(
+                    f"--{option} {value}: no such job; {arguments.config} has: {names}"
+                )
+        found = [job for job in found if not wanted or values[job.id] in wanted]
     if not found:
         raise UserError(f"{arguments.config}: no job matches all options; drop one of them")
     given = {"max_length": arguments.max_length, "precision": arguments.precision}
@@ -191,11 +191,6 @@ def positive_int(text: str) -> int:
     if not text.strip().isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number of at least 1")
     return int(text)
-
-
-def _facet(job: FinetuneJob, name: str) -> str | int:
-    """What --task, --variant and --seed choose by."""
-    return job.variant if name == "variant" else getattr(job.config, name)
 
 
 def _device(name: str) -> torch.device:

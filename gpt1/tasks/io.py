@@ -1,23 +1,117 @@
-"""The files of one task's data: `task.json`, `train.jsonl`, `dev.jsonl` and, where the publisher
-has one, `test.jsonl`.
+"""Examples of any task, and the files that hold one task's data: `task.json`, `train.jsonl`,
+`dev.jsonl` and, where the publisher has one, `test.jsonl`.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from gpt1.tasks.example import Example, read_examples
+from gpt1.errors import UserError
 from gpt1.tasks.metrics import baseline_of
 from gpt1.tasks.registry import Task, definition, recorded_task
 
 TASK_FILE = "task.json"
+Label = int | float | None
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row of a task, whatever its kind.
+
+    `texts` holds one text (classification), two (entailment, similarity) or the document and, where
+    there is one, the question (multiple choice, whose answers are `choices`). `label` is the index
+    of the class or of the right answer, the score of a regression, or None where the publisher
+    keeps it back. `group` names the part of the task whose score is also wanted by itself (MNLI's
+    matched and mismatched, RACE's middle and high); empty where there is none.
+    """
+
+    id: str
+    texts: tuple[str, ...]
+    choices: tuple[str, ...] = ()
+    label: Label = None
+    group: str = ""
+
+
+def write_examples(file: IO[bytes], examples: Iterable[Example]) -> int:
+    """Write one JSON object a line; return their number."""
+    count = 0
+    for example in examples:
+        file.write(
+            json.dumps(asdict(example), ensure_ascii=False, sort_keys=True).encode("utf-8") + b"\n"
+        )
+        count += 1
+    return count
+
+
+def parse_json(text: str, where: str) -> dict[str, Any]:
+    """A JSON object; UserError says `where` there is none."""
+    try:
+        found = json.loads(text)
+        if "\\u" in text:  # half of a surrogate pair is no text that can be written
+            json.dumps(found, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not JSON ({error}); expected one object") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{where}: found {shorten(text.strip())}; expected a JSON object")
+    return found
+
+
+def shorten(text: str, limit: int = 80) -> str:
+    """The beginning of a text, for a message."""
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def read_examples(path: Path) -> Iterator[Example]:
+    """The examples of a file made by `write_examples`; UserError names a line that is none."""
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            where = f"{path.name}, line {number}"
+            row = parse_json(line, where)
+            try:
+                texts, choices = tuple(row["texts"]), tuple(row["choices"])
+                yield Example(row["id"], texts, choices, row["label"], row["group"])
+            except (KeyError, TypeError) as error:
+                raise UserError(
+                    f"{where}: not an example of a task ({error}); run the task_data stage again"
+                ) from error
+
+
+def read_plain_examples(path: Path) -> list[Example]:
+    """The examples to predict for in a file that people write.
+
+    `.jsonl`: an object a line with `texts` (a list, or one string) and, for multiple choice,
+    `choices`; `id` if there is one. Any other file: a line an example, its texts separated by tabs.
+    UserError names the file and the row.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: cannot be read as UTF-8 text ({error}); choose another file with --file"
+        ) from error
+    rows = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not rows:
+        raise UserError(f"{path}: no examples found; write one per line")
+    if path.suffix == ".jsonl":
+        return [_parse_plain(line, number, f"{path}, row {number}") for number, line in rows]
+    return [Example(str(number), tuple(line.rstrip("\r").split("\t"))) for number, line in rows]
+
+
+def _parse_plain(line: str, number: int, where: str) -> Example:
+    row = parse_json(line, where)
+    texts, choices = row.get("texts"), row.get("choices", [])
+    texts = [texts] if isinstance(texts, str) else texts
+    for strings in (texts, choices):
+        if not isinstance(strings, list) or not all(isinstance(one, str) for one in strings):
+            raise UserError(f"{where}: expected lists of strings for `texts` and `choices`")
+    return Example(str(row.get("id", number)), tuple(texts or ()), tuple(choices))
 
 
 @dataclass(frozen=True)

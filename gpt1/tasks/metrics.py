@@ -43,12 +43,8 @@ class Score:
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dictionary, for JSON."""
-        return {
-            "metric": self.metric, "values": dict(self.values), "baseline": self.baseline,
-            "baseline_kind": self.baseline_kind, "standard_error": self.standard_error,
-            "standard_error_kind": self.standard_error_kind, "n": self.n,
-            "standard_errors_above_baseline": self.above_baseline,
-        }  # fmt: skip
+        own = {**vars(self), "values": dict(self.values)}
+        return {**own, "standard_errors_above_baseline": self.above_baseline}
 
 
 def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
@@ -127,12 +123,8 @@ def score(
     values = {metric: 100 * METRICS[metric](truth, found) for metric in task.metrics}
     for group in sorted(set(groups) - {""}):
         inside = np.asarray([name == group for name in groups])
-        values.update(
-            {
-                f"{metric}/{group}": 100 * METRICS[metric](truth[inside], found[inside])
-                for metric in task.metrics
-            }
-        )
+        for metric in task.metrics:
+            values[f"{metric}/{group}"] = 100 * METRICS[metric](truth[inside], found[inside])
     main = task.metrics[0]
     baseline, baseline_kind = baseline_of(task, truth)
     error, error_kind = standard_error(main, truth, found, seed)
@@ -175,10 +167,40 @@ def standard_error(
         return 100 * math.sqrt(share * (1 - share) / n), "binomial"
     rng = np.random.default_rng(seed)
     draws = [rng.integers(0, n, n) for _ in range(RESAMPLES)]
-    return (
-        100
-        * float(
-            np.std([METRICS[metric](labels[draw], predictions[draw]) for draw in draws], ddof=1)
-        ),
-        "bootstrap",
-    )
+    values = [METRICS[metric](labels[draw], predictions[draw]) for draw in draws]
+    return 100 * float(np.std(values, ddof=1)), "bootstrap"
+
+
+# GLUE's score: the mean of nine tasks, where a task with two figures counts with their mean
+# (section 4.2); the paper's own figures give 72.8
+
+
+GLUE_METRICS: Mapping[str, tuple[str, ...]] = {
+    "cola": ("matthews",), "sst2": ("accuracy",), "mrpc": ("f1", "accuracy"),
+    "stsb": ("pearson", "spearman"), "qqp": ("f1", "accuracy"),
+    "mnli": ("accuracy/matched", "accuracy/mismatched"), "qnli": ("accuracy",),
+    "rte": ("accuracy",), "wnli": ("accuracy",),
+}
+
+
+def glue_value(task: str, values: Mapping[str, float]) -> float:
+    """What a GLUE task contributes, in per cent, from its metrics in per cent.
+
+    KeyError for another task or a missing metric.
+    """
+    names = GLUE_METRICS[task]
+    return sum(values[name] for name in names) / len(names)
+
+
+def glue_score(scores: Mapping[str, Mapping[str, float]]) -> tuple[float | None, list[str]]:
+    """The mean of the nine tasks (None while one is missing) and the missing tasks' names.
+
+    `scores`: metrics by task, per cent.
+
+    The score of fewer tasks would be no GLUE score; `gpt1.report` shows it as the mean of those
+    that ran.
+    """
+    missing = [task for task in GLUE_METRICS if task not in scores]
+    if missing:
+        return None, missing
+    return sum(glue_value(task, scores[task]) for task in GLUE_METRICS) / len(GLUE_METRICS), []

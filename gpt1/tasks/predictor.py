@@ -1,176 +1,118 @@
-"""A fine-tuned model as files, and its predictions for new examples."""
+"""A whole model at work: rows of text in, rows of results out, in plain Python (served by
+pipeline/tracking/served_model.py).
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from typing import Any
 
 from gpt1.errors import UserError
-from gpt1.model.gpt import GPT
-from gpt1.tasks.config import Regression
-from gpt1.tasks.dataset import EncodedExamples, Form, evaluation_batches
-from gpt1.tasks.example import Example
-from gpt1.tasks.heads import TaskHead
-from gpt1.tasks.pieces import encode_pieces
-from gpt1.tasks.registry import Task, definition, recorded_task
-from gpt1.tasks.task_model import TaskModel
-from gpt1.tasks.transforms import SPECIAL_TOKENS, SpecialIds, Truncation
-from gpt1.weights.store import write_tensors
+from gpt1.generation import BeamSearch, Sampling, beam_search, generate_batch
+from gpt1.rng import generator
+from gpt1.tasks.io import Example
+from gpt1.tokenizer.tokenizer import TextEncoder
+from gpt1.tokenizer.vocabulary import NEWLINE_TOKEN
+from gpt1.weights.checkpoint import Checkpoint, load_checkpoint
 
-HEAD_FILE = "head.safetensors"
-HEAD_CONFIG = "head.json"
-BATCH = 32
-Encode = Callable[[str], list[int]]
+PARAMETERS: dict[str, int | float | bool] = {
+    "tokens": 60, "temperature": 0.8, "top_k": 40, "top_p": 1.0, "beams": 0, "length_penalty": 1.0,
+    "stop_at_newline": False, "seed": 0,
+}  # fmt: skip
+"""What a request may set, with defaults; `beams` 0 samples (temperature 0: greedy)."""
+
+Row = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """`value` is the index of the class or answer, or the score of a regression; `name` that class,
-    answer or number as text.
-
-    `probabilities` are over the classes or answers (with soft labels: over the scores 0 to 5);
-    empty for `mse`.
+class Predictor:
+    """Generates for rows with a `prompt`; a fine-tuned model predicts for rows with `text`,
+    `text_b`, `choices`.
     """
 
-    value: float
-    name: str
-    probabilities: tuple[float, ...]
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.encoder = TextEncoder(checkpoint.vocabulary)
 
+    @classmethod
+    def load(cls, folder: Path) -> Predictor:
+        """For the checkpoint in `folder`."""
+        return cls(load_checkpoint(folder))
 
-@dataclass(frozen=True)
-class FineTuned:
-    """A task model with what its inputs need: the task (with the labels of its data), the
-    longest sequence, how to cut.
-    """
-
-    model: TaskModel
-    task: Task
-    max_length: int
-    truncation: Truncation
-
-    def facts(self) -> dict[str, Any]:
-        """What head.json says."""
-        return head_facts(
-            self.task, self.model.head.regression or "soft", self.max_length, self.truncation
-        )
-
-    @torch.no_grad()
-    def predict(self, examples: Sequence[Example], encode: Encode) -> list[Prediction]:
-        """One prediction an example, in their order, without dropout.
-
-        UserError where an example is of another kind of task.
-        """
-        for number, example in enumerate(examples, start=1):
-            self._check(example, number)
-        model, special = self.model.eval(), SpecialIds.after(self.model.gpt.config.vocabulary)
-        form = Form(self.task.kind, special, self.max_length, self.truncation)
-        encoded = EncodedExamples(examples, encode_pieces(examples, encode), form)
-        found: dict[int, Prediction] = {}
-        device = model.gpt.tokens_embed.weight.device
-        for places, (ids, lengths, _) in evaluation_batches(encoded, BATCH, self.task.regression):
-            outputs = model.outputs(ids.to(device), lengths.to(device)).float()  # (B, K)
-            probabilities = (
-                outputs.softmax(-1).tolist() if outputs.shape[-1] > 1 else [[]] * len(places)
+    def answer(
+        self, rows: Sequence[Row], parameters: Mapping[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """One result a row, in their order. UserError says what a request lacks."""
+        if not rows:
+            return []
+        if all(row.get("prompt") is not None for row in rows):
+            texts = self.generate(
+                [str(row["prompt"]) for row in rows], **{**PARAMETERS, **_known(parameters or {})}
             )
-            for place, value, shares in zip(
-                places, model.head.predict(outputs).tolist(), probabilities, strict=True
-            ):
-                found[place] = Prediction(value, self._name(value, examples[place]), tuple(shares))
-        return [found[place] for place in range(len(examples))]
+            return [{"text": text} for text in texts]
+        return self.predict([_example(number, row) for number, row in enumerate(rows, start=1)])
 
-    def _name(self, value: float, example: Example) -> str:
-        if self.task.regression:
-            return f"{value:.3f}"
-        return (
-            example.choices[int(value)]
-            if self.task.kind == "choice"
-            else self.task.labels[int(value)]
-        )
+    def generate(
+        self, prompts: Sequence[str], tokens: int, temperature: float, top_k: int, top_p: float,
+        beams: int, length_penalty: float, stop_at_newline: bool, seed: int, on_token: Any = None,
+    ) -> list[str]:  # fmt: skip
+        """The text that follows each prompt. An empty prompt stands for the beginning of a line."""
+        newline = self.checkpoint.vocabulary.ids[NEWLINE_TOKEN]
+        ids = [self.encoder.encode(prompt) or [newline] for prompt in prompts]
+        stop = {newline} if stop_at_newline else set()
+        check_sampling(tokens, temperature, top_k, top_p, beams)
+        model = self.checkpoint.model
+        if beams:
+            found = beam_search(model, ids, tokens, BeamSearch(beams, length_penalty), stop)
+        else:
+            draws = [generator("generate", seed, number) for number in range(len(ids))]
+            found = generate_batch(
+                model, ids, tokens, Sampling(temperature, top_k, top_p), draws, stop, on_token
+            )
+        return [self.encoder.decode(new) for new in found]
 
-    def _check(self, example: Example, number: int) -> None:
-        texts = {"classification": (1,), "entailment": (2,), "similarity": (2,), "choice": (1, 2)}[
-            self.task.kind
+    def predict(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
+        """Label, value and probabilities of each example."""
+        tuned = self.checkpoint.tuned
+        if tuned is None:
+            raise UserError(
+                "this model is not fine-tuned: send rows with `prompt`, or use a model with a task"
+                " head"
+            )
+        found = tuned.predict(examples, self.encoder.encode)
+        return [
+            {
+                "id": example.id, "label": one.name, "value": one.value,
+                "probabilities": list(one.probabilities),
+            }
+            for example, one in zip(examples, found, strict=True)
         ]
-        if len(example.texts) not in texts:
-            wanted = " or ".join(map(str, texts))
-            raise UserError(
-                f"{self.task.name}, example {number}: {len(example.texts)} texts, expected {wanted}"
+
+
+def check_sampling(tokens: int, temperature: float, top_k: int, top_p: float, beams: int) -> None:
+    """UserError for settings that no generation can have."""
+    for name, value, good in (
+        ("tokens", tokens, tokens >= 1),
+        ("temperature", temperature, 0 <= temperature < float("inf")), ("top_k", top_k, top_k >= 0),
+        ("top_p", top_p, 0 < top_p <= 1), ("beams", beams, beams >= 0),
+    ):  # fmt: skip
+        if not good:
+            wanted = {"tokens": "at least 1", "top_p": "more than 0, at most 1"}.get(
+                name, "0 or more"
             )
-        if len(example.choices) != self.task.choices:
-            raise UserError(
-                f"{self.task.name}, example {number}: {len(example.choices)} answers, expected"
-                f" {self.task.choices}"
-            )
+            raise UserError(f"{name} is {value}, expected {wanted}")
 
 
-def head_facts(
-    task: Task, regression: Regression, max_length: int, truncation: Truncation
-) -> dict[str, Any]:
-    """What head.json says beside the head's weights, so that a folder predicts without the
-    workflow that made it.
-    """
-    return {
-        "task": task.name, "labels": list(task.labels), "regression": regression,
-        "max_length": max_length, "truncation": truncation, **definition(task),
-    }  # fmt: skip
+def _known(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    unknown = sorted(set(parameters) - set(PARAMETERS))
+    if unknown:
+        raise UserError(f"unknown parameters {unknown}; known: {', '.join(PARAMETERS)}")
+    return {name: type(PARAMETERS[name])(value) for name, value in parameters.items()}
 
 
-def save_head(folder: Path, tuned: FineTuned) -> list[Path]:
-    """Write head.safetensors and head.json into `folder`."""
-    head = {
-        name: tensor.detach().to("cpu", torch.float32).contiguous()
-        for name, tensor in tuned.model.head.state_dict().items()
-    }
-    write_tensors(folder / HEAD_FILE, head)
-    (folder / HEAD_CONFIG).write_text(
-        json.dumps(tuned.facts(), indent=2, sort_keys=True, ensure_ascii=False) + "\n", "utf-8"
-    )
-    return [folder / HEAD_CONFIG, folder / HEAD_FILE]
-
-
-def load_finetuned(gpt: GPT, folder: Path) -> FineTuned:
-    """`gpt` with the head whose two files lie in `folder`.
-
-    UserError names a file that is missing, damaged or does not fit.
-    """
-    config = folder / HEAD_CONFIG
-    if not config.is_file():
-        raise UserError(
-            f"{config}: no such file; expected a model kept by finetune with `keep_model: true`"
-        )
-    try:
-        facts = json.loads(config.read_bytes())
-        task = recorded_task(facts)
-        regression, truncation, max_length = (
-            facts["regression"], facts["truncation"], facts["max_length"],
-        )
-        known = (
-            regression in get_args(Regression)
-            and truncation in get_args(Truncation)
-            and 0 < max_length <= gpt.config.context
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{config}: not a file written by finetune ({error!r}); save the model again"
-        ) from error
-    if not known or gpt.config.special_tokens != SPECIAL_TOKENS:
-        raise UserError(
-            f"{config}: does not fit the model next to it ({facts}); the files must come from the"
-            " same fine-tuning job"
-        )
-    head = TaskHead(task, gpt.config.width, 0.0, regression, torch.Generator())
-    try:
-        head.load_state_dict(load_file(folder / HEAD_FILE))
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise UserError(
-            f"{folder / HEAD_FILE}: not the head of {task.name}"
-            f" ({str(error).splitlines()[-1].strip()})"
-        ) from error
-    return FineTuned(TaskModel(gpt, head, 0.0).eval(), task, max_length, truncation)
+def _example(number: int, row: Row) -> Example:
+    texts = tuple(str(row[name]) for name in ("text", "text_b") if row.get(name) is not None)
+    if not texts:
+        raise UserError(f"row {number}: has neither `prompt` nor `text`; found {sorted(row)}")
+    choices = row.get("choices")
+    return Example(str(number), texts, tuple(map(str, choices)) if choices is not None else ())

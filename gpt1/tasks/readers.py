@@ -1,30 +1,27 @@
-"""Readers of the published layouts: GLUE's and SciTail's TSV, SNLI's JSON Lines, RACE's folders,
-Story Cloze's CSV.
+"""Reading a task's files: those of its publisher (GLUE's and SciTail's TSV, SNLI's JSON Lines,
+RACE's folders, Story Cloze's CSV, ...) or the Hugging Face hub's Parquet copy of them.
 
-A folder without the publisher's files may hold the Hugging Face hub's copy instead
-(gpt1/tasks/hub.py).
-
-Every fault of a file is a UserError that names the file and the row (counted from 1, as an editor
-shows lines).
+A reader of a layout yields rows, each with its place and name; the columns of the task's row in
+gpt1/tasks/registry.py say which of their values are texts, answers and labels. Every fault of a
+file is a UserError with the file, the row (counted from 1, as an editor shows lines) and the
+column. There is no network here: `gpt1 data get` downloads.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import math
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from gpt1.errors import UserError
-from gpt1.tasks.dpr import read_dpr
-from gpt1.tasks.example import Example, Label
-from gpt1.tasks.hub import hub_files, read_parquet
-from gpt1.tasks.language_tests import read_lambada, read_wsc
+from gpt1.tasks.io import Example, Label, parse_json, shorten
 from gpt1.tasks.registry import Column, Source, Task
 
 CLOZE_SEED = 3535999445
@@ -32,10 +29,15 @@ CLOZE_DEV = 374
 """The released code's split of the labelled 2016 file: `train_test_split(test_size=374,
 random_state=3535999445)`.
 """
+SCHEMAS = 273
+"""WSC273 is the first 273 schemas of the published collection; twelve more were added later."""
+KEPT_BACK = -1
+"""The hub's label where there is none: kept back, or the annotators did not agree."""
+_SHARD = re.compile(r"-\d{5}-of-(\d{5})\.parquet$")
 
 
 @dataclass(frozen=True)
-class Split:
+class TaskSplit:
     """The examples of one split, and how many rows of its files were left out, by reason."""
 
     examples: list[Example]
@@ -43,250 +45,312 @@ class Split:
 
 
 @dataclass(frozen=True)
-class _File:
-    """One file (RACE: folder) to read, and where to count the rows left out."""
+class TaskFile:
+    """One file (RACE: a folder) to read. `name` is the same on every machine.
+
+    `labels` maps its values to indices; a label `kept_back` by the publisher may be missing.
+    """
 
     task: Task
-    split: str
+    name: str
     path: Path
     group: str
     columns: Column
+    labels: Mapping[Any, int]
+    kept_back: bool
     dropped: Counter[str]
 
     def text(self) -> str:
-        return read_text(self.path)
+        """The content; UserError where it is not a file of UTF-8 text."""
+        return _read_text(self.path)
 
 
-def source_files(task: Task, folder: Path) -> dict[str, list[tuple[Source, Path]]]:
-    """The files of each split under `folder`: its own folder, one around it, or the hub's copy.
+@dataclass(frozen=True)
+class TaskRow:
+    """A row as its file has it; `where` names file and row for people, `name` the example."""
+
+    where: str
+    name: str
+    values: Mapping[Any, Any]
+
+
+def _fault(where: str, found: str, expected: str) -> UserError:
+    """What is wrong in a file."""
+    return UserError(f"{where}: {found}; expected {expected}")
+
+
+def _shown(value: Any) -> str:
+    """A value for a message."""
+    return shorten(repr(value))
+
+
+def source_files(task: Task, folder: Path) -> dict[str, list[TaskFile]]:
+    """The files of each split under `folder`: the publisher's, in its own folder or one around it,
+    or the hub's copy, in `owner/name`, `name` or `folder` itself.
 
     Only `test` may be missing.
     """
-    around = [folder / parent / task.folder for parent in ("", "glue", "GLUE")]
-    root = next((place for place in around if place.is_dir()), folder)
-    if not any(
-        (root / source.path).exists() for sources in task.files.values() for source in sources
-    ):
-        copied = hub_files(task, folder)
-        if copied is not None:
-            return {
-                split: [(Source(f"hub/{name}", group=group), path) for name, group, path in files]
-                for split, files in copied.items()
-            }
-    found: dict[str, list[tuple[Source, Path]]] = {}
-    for split, sources in task.files.items():
-        paths = [(source, _there(root, source)) for source in sources]
-        missing = [path for _, path in paths if not path.exists()]
-        if not missing:
-            found[split] = paths
+    hub, inside = task.hub, [folder / parent / task.folder for parent in ("", "glue", "GLUE")]
+    root = next((place for place in inside if place.is_dir()), folder)
+    if hub and not any(_paths(root, source) for files in task.files.values() for source in files):
+        around = [folder / hub.repo, folder / hub.repo.partition("/")[2], folder]
+        config = hub.parts("train")[0][0]
+        copy = next((place for place in around if any((place / config).glob("*.parquet"))), None)
+        if copy is not None:
+            labels = {i: task.labels.index(label) for i, label in enumerate(hub.labels)}
+            return _files(task, copy, hub.files, hub.columns, labels, hub.kept_back)
+    return _files(task, root, task.files, task.columns, {}, task.layout == "tsv")
+
+
+def _files(
+    task: Task, root: Path, sources: Mapping[str, Sequence[Source]], columns: Column | None,
+    labels: Mapping[Any, int], kept_back: bool,
+) -> dict[str, list[TaskFile]]:
+    """Those of one copy under its `root`; labels are named as in the task unless `labels` says
+    otherwise.
+    """
+    names = task.answers or task.labels or "ABCDEFGH"[: task.choices]
+    own = {name: index for index, name in enumerate(names)}
+    labels = labels or own | {alias: own[name] for alias, name in task.aliases.items()}
+    found: dict[str, list[TaskFile]] = {}
+    for split, files in sources.items():
+        paths = [(source, _paths(root, source)) for source in files]
+        if all(there for _, there in paths):
+            found[split] = [
+                TaskFile(
+                    task, _name(source, path), path, source.group,
+                    source.columns or columns or Column((), 0), labels,
+                    kept_back and split == "test", Counter(),
+                )
+                for source, there in paths
+                for path in there
+            ]
         elif split != "test":
-            inside = f", or the folder around {task.folder}," if task.folder else ""
-            fetched = (
-                f" (or download the hub's copy with `gpt1 data get {task.name}`)"
-            ) if task.hub else ""
+            lacking = next(source.path for source, there in paths if not there)
+            place = f", or the folder around {task.folder}," if task.folder else ""
+            get = f" (or download the hub's copy with `gpt1 data get {task.name}`)"
             raise UserError(
-                f"{task.title}: {missing[0]} is missing; set `source` to the folder that holds"
-                f" it{inside}{fetched}"
+                f"{task.title}: {root / lacking.replace('*', '00000-of-00001')} is missing; set"
+                f" `source` to the folder that holds it{place}{get if task.hub else ''}"
             )
     return found
 
 
-def _there(root: Path, source: Source) -> Path:
-    """Where a file lies, under the one or the other of its published names."""
-    other = root / source.or_path
-    return (
-        other
-        if source.or_path and other.exists() and not (root / source.path).exists()
-        else root / source.path
-    )
+def _name(source: Source, path: Path) -> str:
+    return f"hub/{Path(source.path).parent}/{path.name}" if "*" in source.path else source.path
 
 
-def read_task(task: Task, folder: Path) -> dict[str, Split]:
+def _paths(root: Path, source: Source) -> list[Path]:
+    """A file under the one or the other of its published names, or a pattern's shards; none where
+    they are missing.
+    """
+    if "*" in source.path:
+        return _shards(root, source.path)
+    names = [name for name in (source.path, source.or_path) if name]
+    return [root / name for name in names if (root / name).exists()][:1]
+
+
+def _shards(root: Path, pattern: str) -> list[Path]:
+    """All shards `cola/train-*.parquet` in their order; UserError where one of several is
+    missing.
+    """
+    stem = Path(pattern).name.removesuffix("-*.parquet")
+    counts = {
+        path: int(shard[1])
+        for path in sorted(root.glob(pattern))
+        if (shard := _SHARD.search(path.name)) and path.name[: shard.start()] == stem
+    }
+    if counts and set(counts.values()) != {len(counts)}:
+        raise UserError(
+            f"{(root / pattern).parent}: {len(counts)} shards of {stem}, expected"
+            f" {max(counts.values())} by their names; download the missing ones"
+        )
+    return list(counts)
+
+
+def read_task(task: Task, folder: Path) -> dict[str, TaskSplit]:
     """All splits of a task.
 
     UserError: a missing file, a wrong column, an unknown label, an empty split.
     """
-    reader = _READERS[task.layout]
     splits = {}
     for split, files in source_files(task, folder).items():
-        dropped: Counter[str] = Counter()
-        examples: list[Example] = []
-        for source, path in files:
-            if path.suffix == ".parquet":
-                examples += read_parquet(task, split, path, source.group, dropped)
-                continue
-            columns = source.columns or task.columns or Column((), 0)
-            examples += reader(_File(task, split, path, source.group, columns, dropped))
+        examples = [example for file in files for example in _read_file(file)]
         if not examples:
-            raise UserError(
-                f"{files[0][1]}: no {split} examples of {task.title} in it; expected at least one"
-                " row"
-            )
-        splits[split] = Split(examples, dict(dropped))
+            found = f"no {split} examples of {task.title} in it"
+            raise _fault(f"{files[0].path}", found, "at least one row")
+        dropped = sum((file.dropped for file in files), Counter[str]())
+        splits[split] = TaskSplit(examples, dict(dropped))
     return _cloze_dev(splits) if task.layout == "cloze" else splits
 
 
-def read_label(task: Task, text: str, where: str) -> Label:
-    """The index of a class, or a regression's score in 0 to 5."""
-    if not task.regression:
-        text = task.aliases.get(text, text)
-        if text not in task.labels:
-            raise UserError(
-                f"{where}: unknown label {text!r}; labels of {task.title}: {', '.join(task.labels)}"
-            )
-        return task.labels.index(text)
+def _read_file(file: TaskFile) -> Iterator[Example]:
+    read = _parquet if file.path.suffix == ".parquet" else _READERS[file.task.layout]
+    for row in read(file):
+        try:
+            example = _example(file, row)
+        except KeyError as error:
+            wanted = f"a row with {', '.join(map(str, file.columns.used))}"
+            raise _fault(row.where, f"no {error.args[0]!r} in it", wanted) from error
+        if example is None:
+            file.dropped[f"label {file.task.dropped_label}"] += 1
+        else:
+            yield example
+
+
+def _example(file: TaskFile, row: TaskRow) -> Example | None:
+    """A row as an example; None where its label says that it is no part of the task."""
+    columns, values, where, dropped = file.columns, row.values, row.where, file.task.dropped_label
+    label: Label = None
+    if columns.label in values or not file.kept_back:
+        value, is_copy = values[columns.label], file.path.suffix == ".parquet"
+        if dropped and value == (KEPT_BACK if is_copy and not file.kept_back else dropped):
+            return None
+        if not (is_copy and file.kept_back and value == KEPT_BACK):
+            label = _read_label(file, value, where)
+    texts = tuple(_read_string(values[column], column, where) for column in columns.texts)
+    answers = [values[column] for column in columns.choices]
+    if len(answers) == 1:  # all of them in a list
+        answers = answers[0] if isinstance(answers[0], list) else []
+    if len(answers) != file.task.choices:
+        raise _fault(where, f"{len(answers)} answers", f"{file.task.choices}")
+    choices = tuple(_read_string(answer, "an answer", where) for answer in answers)
+    return Example(
+        str(values[columns.id]) if columns.id else row.name,
+        (" ".join(texts),) if columns.joined else texts, choices, label, file.group,
+    )
+
+
+def _read_label(file: TaskFile, value: Any, where: str) -> Label:
+    """The index of a class or answer, or a regression's score in 0 to 5."""
+    column, expected = file.columns.label, "a number from 0 to 5"
+    if file.task.regression:
+        try:
+            score = float(value)
+        except (TypeError, ValueError, OverflowError):
+            score = math.nan
+        if 0 <= score <= 5:
+            return score
+    else:
+        if isinstance(value, str | int) and value in file.labels:
+            return file.labels[value]
+        expected = f"one of {', '.join(map(str, file.labels))}"
+        if file.task.hub and file.task.hub.labels and 0 in file.labels:
+            expected += f" ({', '.join(file.task.hub.labels)})"
+    raise _fault(where, f"{_named(column)} is {_shown(value)}", expected)
+
+
+def _read_string(value: Any, column: str | int, where: str) -> str:
+    if not isinstance(value, str):
+        raise _fault(where, f"{_named(column)} is {_shown(value)}", "a text")
+    return value
+
+
+def _named(column: str | int) -> str:
+    """An index counts from 0, people from 1."""
+    return f"column {column + 1}" if isinstance(column, int) else column
+
+
+# Layouts
+
+
+def _parquet(file: TaskFile) -> Iterator[TaskRow]:
+    """The hub's: Parquet with the columns that the task needs, and RACE's `example_id`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    wanted = [str(name) for name in file.columns.used]
     try:
-        score = float(text)
-    except ValueError:
-        score = math.nan
-    if not 0 <= score <= 5:
-        raise UserError(f"{where}: the score is {text!r}; expected a number from 0 to 5")
-    return score
+        with pq.ParquetFile(file.path) as opened:
+            names = opened.schema_arrow.names
+            _check_columns(wanted, names, f"{file.path}")
+            if file.task.kind == "choice" and "example_id" in names:
+                wanted.append("example_id")
+            rows = (row for b in opened.iter_batches(columns=wanted) for row in b.to_pylist())
+            for number, row in enumerate(rows, start=1):
+                passage = str(row.get("example_id", file.path.stem))
+                passage = passage.removesuffix(".txt").removeprefix(file.group)
+                name = f"{file.group or file.path.stem.split('-')[0]}-{passage}-{number}"
+                yield TaskRow(f"{file.path}, row {number}", name, row)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(
+            f"{file.path}: not a complete Parquet file ({reason}); download it again"
+        ) from error
 
 
-def _tsv(file: _File) -> Iterator[Example]:
+def _tsv(file: TaskFile) -> Iterator[TaskRow]:
     """Tab-separated lines. GLUE's files know no quoting: a quotation mark is text."""
+    columns = file.columns.used
     lines = enumerate(_lines(file.text()), start=1)
     header: list[str] = []
     if any(isinstance(column, str) for column in file.columns.texts):
         header = next(lines, (1, ""))[1].split("\t")
-    texts, label = _places(file, header)
-    wide = len(header) or max(*texts, label or 0) + 1
+        if file.kept_back and file.columns.label not in header:
+            columns = [column for column in columns if column != file.columns.label]
+        _check_columns([c for c in columns if isinstance(c, str)], header, f"{file.path}, row 1")
+    places = {c: header.index(c) if isinstance(c, str) else c for c in columns}
+    wide = len(header) or max(places.values()) + 1
     for number, line in lines:
-        row = line.split("\t")
-        where = f"{file.path}, row {number}"
+        row, where = line.split("\t"), f"{file.path}, row {number}"
         if len(row) < wide and file.task.short_rows:
             file.dropped["too few columns"] += 1
             continue
         if len(row) < wide or (header and len(row) > wide):
-            raise UserError(f"{where}: {len(row)} columns; expected {wide} (tab separated)")
-        if file.task.dropped_label and label is not None and row[label] == file.task.dropped_label:
-            file.dropped[f"label {file.task.dropped_label}"] += 1
-            continue
-        found = None if label is None else read_label(file.task, row[label], where)
-        yield Example(
-            f"{file.path.stem}-{number}", tuple(row[text] for text in texts), label=found,
-            group=file.group,
-        )
+            raise _fault(where, f"{len(row)} columns", f"{wide} (tab separated)")
+        values = {column: row[place] for column, place in places.items()}
+        yield TaskRow(where, f"{file.path.stem}-{number}", values)
 
 
-def _places(file: _File, header: list[str]) -> tuple[list[int], int | None]:
-    """Where the texts and the label stand; None for the label that GLUE keeps back in its test
-    files.
-    """
-
-    def at(column: str | int) -> int:
-        if isinstance(column, int):
-            return column
-        if column in header:
-            return header.index(column)
-        raise UserError(
-            f"{file.path}, row 1: no column {column!r}; columns found: {', '.join(header)}"
-        )
-
-    kept_back = file.split == "test" and header and file.columns.label not in header
-    return [at(column) for column in file.columns.texts], (
-        None if kept_back else at(file.columns.label)
-    )
-
-
-def _jsonl(file: _File) -> Iterator[Example]:
-    """SNLI: one JSON object a line."""
-    wanted = [str(column) for column in (*file.columns.texts, file.columns.label)]
+def _jsonl(file: TaskFile) -> Iterator[TaskRow]:
+    """One JSON object a line."""
     for number, line in enumerate(_lines(file.text()), start=1):
-        where = f"{file.path}, row {number}"
-        row = _json(line, where)
-        missing = [key for key in wanted if not isinstance(row.get(key), str)]
-        if missing:
-            raise UserError(
-                f"{where}: no {missing[0]!r} in it; expected a JSON object with {', '.join(wanted)}"
-            )
-        *texts, label = (row[key] for key in wanted)
-        if label == file.task.dropped_label:
-            file.dropped[f"label {label}"] += 1
-            continue
-        yield Example(
-            f"{file.path.stem}-{number}", tuple(texts), label=read_label(file.task, label, where),
-            group=file.group,
-        )
+        if line.strip():
+            where = f"{file.path}, row {number}"
+            yield TaskRow(where, f"{file.path.stem}-{number}", parse_json(line, where))
 
 
-_RACE_KEYS = ("article", "questions", "options", "answers")
-
-
-def _race(file: _File) -> Iterator[Example]:
+def _race(file: TaskFile) -> Iterator[TaskRow]:
     """A folder of passages, one JSON object each, with several questions; in the order of their
-    numbers.
+    numbers. Its lists become the columns of the hub's copy, which has a question a row.
     """
+    lists = {"question": "questions", "options": "options", "answer": "answers"}
     for path in sorted(file.path.glob("*.txt"), key=lambda path: (len(path.name), path.name)):
-        passage = _json(read_text(path), str(path))
-        missing = [key for key in _RACE_KEYS if key not in passage]
-        if missing:
-            raise UserError(
-                f"{path}: no {missing[0]!r} in it; a RACE file has {', '.join(_RACE_KEYS)}"
-            )
-        strange = [key for key in _RACE_KEYS[1:] if not isinstance(passage[key], list)]
-        if strange or not isinstance(passage["article"], str):
-            raise UserError(
-                f"{path}: {(strange or ['article'])[0]!r} is no {'list' if strange else 'text'};"
-                " expected a RACE file"
-            )
-        if not len(passage["questions"]) == len(passage["options"]) == len(passage["answers"]):
-            raise UserError(
-                f"{path}: questions, options and answers differ in number; expected one of each per"
-                " question"
-            )
-        for index, question in enumerate(passage["questions"]):
-            options, answer = passage["options"][index], passage["answers"][index]
+        passage = parse_json(_read_text(path), str(path))
+        for key in ("article", *lists.values()):
+            if not isinstance(passage.get(key), str if key == "article" else list):
+                found = f"no {key!r} in it, or of another type"
+                raise _fault(f"{path}", found, f"a RACE file: article, {', '.join(lists.values())}")
+        columns = [passage[key] for key in lists.values()]
+        if len({len(column) for column in columns}) > 1:
+            found = "questions, options and answers differ in number"
+            raise _fault(f"{path}", found, "one of each per question")
+        for index, values in enumerate(zip(*columns, strict=True)):
+            row = dict(zip(lists, values, strict=True), article=passage["article"])
             where = f"{path}, question {index + 1}"
-            if not isinstance(options, list) or len(options) != file.task.choices:
-                count = len(options) if isinstance(options, list) else "no"
-                raise UserError(f"{where}: {count} answers; expected {file.task.choices}")
-            if not all(isinstance(text, str) for text in (question, *options)):
-                raise UserError(
-                    f"{where}: the question or an answer is not a text; expected strings"
-                )
-            if answer not in ("A", "B", "C", "D"):
-                raise UserError(
-                    f"{where}: the right answer is {answer!r}; expected A, B, C or D"
-                )
-            name = f"{file.group}-{path.stem}-{index}"
-            yield Example(
-                name, (passage["article"], question), tuple(options), "ABCD".index(answer),
-                file.group,
-            )
+            yield TaskRow(where, f"{file.group}-{path.stem}-{index}", row)
 
 
-_CLOZE_TEXTS = tuple(f"InputSentence{number}" for number in range(1, 5))
-_CLOZE_ENDINGS = ("RandomFifthSentenceQuiz1", "RandomFifthSentenceQuiz2")
-_CLOZE_ANSWER = "AnswerRightEnding"
-
-
-def _cloze(file: _File) -> Iterator[Example]:
+def _csv(file: TaskFile) -> Iterator[TaskRow]:
     """Story Cloze: comma-separated, quoted, with header."""
     rows = csv.DictReader(io.StringIO(file.text(), newline=""))
-    header = list(rows.fieldnames or ())
-    for column in ("InputStoryid", *_CLOZE_TEXTS, *_CLOZE_ENDINGS, _CLOZE_ANSWER):
-        if column not in header:
-            raise UserError(
-                f"{file.path}, row 1: no column {column!r}; columns found: {', '.join(header)}"
-            )
-    for row in rows:
-        where = f"{file.path}, row {rows.line_num}"
-        if None in row.values() or None in row:
-            raise UserError(f"{where}: expected {len(header)} columns (comma separated)")
-        if row[_CLOZE_ANSWER] not in ("1", "2"):
-            raise UserError(
-                f"{where}: {_CLOZE_ANSWER} is {row[_CLOZE_ANSWER]!r}; expected 1 or 2"
-            )
-        story = " ".join(row[column] for column in _CLOZE_TEXTS)
-        yield Example(
-            row["InputStoryid"], (story,), tuple(row[e] for e in _CLOZE_ENDINGS),
-            int(row[_CLOZE_ANSWER]) - 1,
-        )
+    try:
+        header = list(rows.fieldnames or ())
+        _check_columns([str(name) for name in file.columns.used], header, f"{file.path}, row 1")
+        for row in rows:
+            where = f"{file.path}, row {rows.line_num}"
+            if None in row.values() or None in row:
+                found = "too few or too many columns"
+                raise _fault(where, found, f"{len(header)} (comma separated)")
+            yield TaskRow(where, "", row)
+    except csv.Error as error:
+        raise UserError(
+            f"{file.path}, row {rows.line_num + 1}: not comma-separated text ({error}); look for a"
+            " quotation mark that is not closed"
+        ) from error
 
 
-def _cloze_dev(splits: dict[str, Split]) -> dict[str, Split]:
+def _cloze_dev(splits: dict[str, TaskSplit]) -> dict[str, TaskSplit]:
     """The released code's dev set: 374 stories of the one labeled file; a fifth
     of a shorter file.
     """
@@ -294,22 +358,156 @@ def _cloze_dev(splits: dict[str, Split]) -> dict[str, Split]:
 
     labelled = splits["train"].examples
     if len(labelled) < 5:
-        raise UserError(
-            f"Story Cloze: {len(labelled)} labeled stories; expected at least 5, to have a dev set"
-        )
+        found = f"{len(labelled)} labeled stories"
+        raise _fault("Story Cloze", found, "at least 5, to have a dev set")
     size = CLOZE_DEV if len(labelled) > 2 * CLOZE_DEV else len(labelled) // 5
     train, dev = train_test_split(labelled, test_size=size, random_state=CLOZE_SEED)
-    return {**splits, "train": Split(train, {}), "dev": Split(dev, {})}
+    return {**splits, "train": TaskSplit(train, {}), "dev": TaskSplit(dev, {})}
 
 
-def read_text(path: Path) -> str:
-    """A file's text; UserError where it is not UTF-8."""
+def _dpr(file: TaskFile) -> Iterator[TaskRow]:
+    """Definite pronoun resolution (the paper's DPRD): blocks of sentence, pronoun, two candidates,
+    answer. The texts are those before and after the pronoun.
+    """
+    blocks: list[tuple[int, list[str]]] = []
+    fresh = True
+    for number, line in enumerate(file.text().splitlines(), start=1):
+        if line.strip() and fresh:
+            blocks.append((number, []))
+        if line.strip():
+            blocks[-1][1].append(line.strip())
+        fresh = not line.strip()
+    for index, (number, lines) in enumerate(blocks):
+        where = f"{file.path}, row {number}"
+        if len(lines) != 4:
+            found = f"a block of {len(lines)} lines"
+            raise _fault(where, found, "sentence, pronoun, candidates, answer")
+        sentence, pronoun, listed, answer = lines
+        candidates = [candidate.strip() for candidate in listed.split(",")]
+        folded = [candidate.lower() for candidate in candidates]
+        if len(candidates) != 2 or answer.lower() not in folded:
+            found = f"the answer is {_shown(answer)}"
+            raise _fault(where, found, f"one of the two candidates {_shown(listed)}")
+        at = _pronoun_at(sentence, pronoun, candidates)
+        if at is None:
+            found = f"the pronoun {_shown(pronoun)} does not occur"
+            raise _fault(where, found, f"it in {_shown(sentence)}")
+        label = folded.index(answer.lower())
+        values = _schema(sentence[: at[0]], sentence[at[1] :], candidates, label)
+        yield TaskRow(where, f"{file.path.stem}-{index}", values)
+
+
+def _pronoun_at(
+    sentence: str, pronoun: str, candidates: Sequence[str]
+) -> tuple[int, int] | None:
+    """The first occurrence after both candidates were named, else the last one: the files do not
+    mark which one is meant.
+    """
+    found = [
+        match.span() for match in re.finditer(rf"\b{re.escape(pronoun)}\b", sentence, re.IGNORECASE)
+    ]
+    if not found:
+        return None
+    named = max(sentence.lower().find(candidate.lower()) for candidate in candidates)
+    return next((span for span in found if span[0] > named), found[-1])
+
+
+def _schema(before: str, after: str, options: Any, label: Any) -> dict[Any, Any]:
+    """A pronoun's row: what stands before and after it, and what it may mean."""
+    return {"before": before.strip(), "after": after.strip(), "options": options, "label": label}
+
+
+def _lambada(file: TaskFile) -> Iterator[TaskRow]:
+    """LAMBADA (Paperno et al. 2016). `.jsonl`: an object with `text` a line; else plain text, a
+    passage a line. Texts: all but the last word, and that word.
+    """
+    for number, line in enumerate(_lines(file.text()), start=1):
+        if not line.strip():
+            continue
+        where, passage = f"{file.path}, row {number}", line
+        if file.path.suffix == ".jsonl":
+            passage = _read_string(parse_json(line, where).get("text"), "text", where)
+        before, _, word = passage.strip().rpartition(" ")
+        if not before.strip() or not word:
+            raise _fault(where, f"found {_shown(passage.strip())}", "a passage of two words")
+        values = {"before": before, "word": word, "label": 1}
+        yield TaskRow(where, f"{file.path.stem}-{number}", values)
+
+
+def _wsc(file: TaskFile) -> Iterator[TaskRow]:
+    """WSC273 (Levesque et al. 2012): the published XML, or JSON Lines of `text`, `pronoun`,
+    `pronoun_loc`, `options`, `label`. Beyond 273: left out.
+    """
+    rows = _wsc_xml(file) if file.path.suffix == ".xml" else _wsc_jsonl(file)
+    for number, row in enumerate(rows):
+        if number < SCHEMAS:
+            yield row
+        else:
+            file.dropped[f"beyond the first {SCHEMAS}"] += 1
+
+
+def _wsc_jsonl(file: TaskFile) -> Iterator[TaskRow]:
+    for row in _jsonl(file):
+        sentence, pronoun = (
+            _read_string(row.values.get(name), name, row.where) for name in ("text", "pronoun")
+        )
+        loc = row.values.get("pronoun_loc")
+        at = loc if isinstance(loc, int) and loc >= 0 else len(sentence)
+        end = at + len(pronoun)
+        if sentence[at:end] != pronoun:
+            found = f"{_shown(sentence[at:end])} is at pronoun_loc {_shown(loc)}"
+            raise _fault(row.where, found, f"the pronoun {_shown(pronoun)}")
+        options, label = row.values.get("options"), row.values.get("label")
+        values = _schema(sentence[:at], sentence[end:], options, label)
+        yield TaskRow(row.where, row.name, values)
+
+
+def _wsc_xml(file: TaskFile) -> Iterator[TaskRow]:
+    text = file.text()
+    if "<!ENTITY" in text:
+        raise _fault(f"{file.path}", "declares XML entities", "the published WSCollection.xml")
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        found = f"not XML ({error})"
+        raise _fault(f"{file.path}", found, "the published WSCollection.xml") from error
+    for number, schema in enumerate(root.iter("schema"), start=1):
+        before, pronoun, after, answer = (
+            " ".join((schema.findtext(path) or "").split())
+            for path in ("text/txt1", "text/pron", "text/txt2", "correctAnswer")
+        )
+        options = [" ".join((one.text or "").split()) for one in schema.findall("answers/answer")]
+        letter = re.sub(r"\W", "", answer).upper()
+        where = f"{file.path}, schema {number}"
+        if not pronoun or letter not in ("A", "B"):
+            found = f"text/pron {_shown(pronoun)} and correctAnswer {_shown(letter)}"
+            raise _fault(where, found, "a pronoun, and A or B")
+        values = _schema(before, after, options, "AB".index(letter))
+        yield TaskRow(where, f"{file.path.stem}-{number}", values)
+
+
+_READERS: Mapping[str, Callable[[TaskFile], Iterator[TaskRow]]] = {
+    "tsv": _tsv, "jsonl": _jsonl, "race": _race, "cloze": _csv, "dpr": _dpr, "lambada": _lambada,
+    "wsc": _wsc,
+}
+
+
+def _check_columns(wanted: Iterable[str], found: Sequence[str], where: str) -> None:
+    missing = [column for column in wanted if column not in found]
+    if missing:
+        names = shorten(", ".join(found))
+        raise UserError(f"{where}: no column {missing[0]!r}; columns found: {names}")
+
+
+def _read_text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: not UTF-8 text (byte {error.start}); expected the published file"
-        ) from error
+        found = f"not UTF-8 text (byte {error.start})"
+        raise _fault(f"{path}", found, "the published file") from error
+    except OSError as error:
+        found = f"cannot be read ({error.strerror})"
+        raise _fault(f"{path}", found, "the published file") from error
 
 
 def _lines(text: str) -> list[str]:
@@ -318,31 +516,3 @@ def _lines(text: str) -> list[str]:
     """
     lines = text.replace("\r\n", "\n").split("\n")
     return lines[:-1] if lines[-1] == "" else lines
-
-
-def _json(text: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{where}: not JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: not an object; expected a JSON object")
-    return row
-
-
-def _dpr(file: _File) -> Iterator[Example]:
-    return read_dpr(file.path, file.text())
-
-
-def _lambada(file: _File) -> Iterator[Example]:
-    return read_lambada(file.path, file.text())
-
-
-def _wsc(file: _File) -> Iterator[Example]:
-    return read_wsc(file.path, file.text(), file.dropped)
-
-
-_READERS: Mapping[str, Callable[[_File], Iterator[Example]]] = {
-    "tsv": _tsv, "jsonl": _jsonl, "race": _race, "cloze": _cloze, "dpr": _dpr, "lambada": _lambada,
-    "wsc": _wsc,
-}

@@ -28,15 +28,27 @@ Layout = Literal["tsv", "jsonl", "race", "cloze", "dpr", "lambada", "wsc", "demo
 
 @dataclass(frozen=True)
 class Column:
-    """Where a value stands in a row: its header's name, or its index in a file without header."""
+    """Where values are in a row: by the header's names, or by index in a file without header.
+
+    `choices`: one column that holds a list of all answers, or one for each; `id`: the examples'
+    names (empty: made from the file and row); `joined`: the texts are the sentences of one text.
+    """
 
     texts: tuple[str | int, ...]
     label: str | int
+    choices: tuple[str | int, ...] = ()
+    id: str = ""
+    joined: bool = False
+
+    @property
+    def used(self) -> list[str | int]:
+        """All of them."""
+        return [*([self.id] if self.id else []), *self.texts, *self.choices, self.label]
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file (or folder) of a split.
+    """One file (or folder, or on the hub the pattern of all its shards) of a split.
 
     `columns` None: the task's; `group` marks its examples; `or_path`: its other name.
     """
@@ -49,15 +61,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Hub:
-    """Where a task lies on the Hugging Face hub, as Parquet files
+    """A task's copy on the Hugging Face hub, as Parquet files
     `config/split-00000-of-00001.parquet`.
-
-    `parts`: for each of our splits, the hub's configuration and split, and the group of its
-    examples.
     """
 
     repo: str
-    parts: Mapping[str, tuple[tuple[str, str, str], ...]]
+    files: Mapping[str, tuple[Source, ...]]
     columns: Column
     labels: tuple[str, ...] = ()
     """What the hub's class numbers mean, in the words of the publisher's files; empty where the
@@ -65,6 +74,11 @@ class Hub:
     """
     kept_back: bool = False
     """Whether the label -1 of test rows stands for one that the publisher keeps back."""
+
+    def parts(self, split: str) -> list[tuple[str, str]]:
+        """The hub's configurations and splits that make one of ours."""
+        paths = (source.path.removesuffix("-*.parquet") for source in self.files[split])
+        return [(path.rpartition("/")[0], path.rpartition("/")[2]) for path in paths]
 
 
 @dataclass(frozen=True)
@@ -87,6 +101,8 @@ class Task:
     columns: Column | None = None
     choices: int = 0
     """Answers of each question (multiple choice), else 0."""
+    answers: tuple[str | int, ...] = ()
+    """What the files call the answers; default: A, B, C, ..."""
     paper: Mapping[str, float] = field(default_factory=dict)
     """The paper's figures in per cent; `metric/group` for a part of the task."""
     rows: Mapping[str, int] = field(default_factory=dict)
@@ -107,7 +123,6 @@ class Task:
     """Best earlier single model in percent (tables 2 to 4), the 1 of figure 2's normalized
     score.
     """
-
     judged: ZeroShot = ""
     """How classification is scored zero-shot; the other kinds have one way each."""
 
@@ -124,16 +139,17 @@ class Task:
         """True where the label is a number (STS-B: 0 to 5)."""
         return "pearson" in self.metrics
 
-    @property
-    def classes(self) -> int:
-        """Number of classes or answers; 0 for a regression."""
-        return self.choices or len(self.labels)
+
+def _files(train: str, dev: str, test: str, *groups: str) -> dict[str, tuple[Source, ...]]:
+    """The files of the three splits; of each group one, with the group's name for `{}`."""
+    return {
+        split: tuple(Source(path.format(group), group=group) for group in groups or ("",))
+        for split, path in (("train", train), ("dev", dev), ("test", test))
+    }
 
 
-def _tsv(
-    train: str = "train.tsv", dev: str = "dev.tsv", test: str = "test.tsv"
-) -> dict[str, tuple[Source, ...]]:
-    return {"train": (Source(train),), "dev": (Source(dev),), "test": (Source(test),)}
+def _tsv() -> dict[str, tuple[Source, ...]]:
+    return _files("train.tsv", "dev.tsv", "test.tsv")
 
 
 def _rows(train: int, dev: int, test: int) -> dict[str, int]:
@@ -145,11 +161,8 @@ def _hub(
     kept_back: bool = False,
 ) -> Hub:
     """One configuration with the hub's usual split names."""
-    parts = {
-        ours: ((config, theirs, ""),)
-        for ours, theirs in (("train", "train"), ("dev", "validation"), ("test", "test"))
-    }
-    return Hub(repo, parts, Column(texts, "label"), labels, kept_back)
+    paths = (f"{config}/{split}-*.parquet" for split in ("train", "validation", "test"))
+    return Hub(repo, _files(*paths), Column(texts, "label"), labels, kept_back)
 
 
 def _glue(config: str, *texts: str, labels: tuple[str, ...] = ("0", "1")) -> Hub:
@@ -159,33 +172,20 @@ def _glue(config: str, *texts: str, labels: tuple[str, ...] = ("0", "1")) -> Hub
 _NLI3 = ("entailment", "neutral", "contradiction")
 _NLI2 = ("entailment", "not_entailment")
 _PAIR = Column(("sentence1", "sentence2"), "label")
-_RACE = {
-    split: tuple(Source(f"{split}/{group}", group=group) for group in ("middle", "high"))
-    for split in ("train", "dev", "test")
-}
-_MNLI_HUB = Hub(
-    "nyu-mll/glue",
-    {
-        "train": (("mnli", "train", ""),),
-        "dev": (
-            ("mnli", "validation_matched", "matched"),
-            ("mnli", "validation_mismatched", "mismatched"),
-        ),
-        "test": (("mnli", "test_matched", "matched"), ("mnli", "test_mismatched", "mismatched")),
-    },
-    Column(("premise", "hypothesis"), "label"),
-    _NLI3,
-    kept_back=True,
+_RACE = Column(("article", "question"), "answer", choices=("options",))
+_PRONOUN = Column(("before", "after"), "label", choices=("options",))
+_CLOZE = Column(
+    tuple(f"InputSentence{number}" for number in range(1, 5)), "AnswerRightEnding",
+    ("RandomFifthSentenceQuiz1", "RandomFifthSentenceQuiz2"), id="InputStoryid", joined=True,
 )
-_RACE_HUB = Hub(
-    "ehovy/race",
-    {
-        ours: tuple((group, theirs, group) for group in ("middle", "high"))
-        for ours, theirs in (("train", "train"), ("dev", "validation"), ("test", "test"))
-    },
-    Column(("article", "question"), "answer"),
-)
-_CLOZE = "cloze_test_{}__spring2016 - cloze_test_ALL_{}.csv"
+_CLOZE_FILE = "cloze_test_{0}__spring2016 - cloze_test_ALL_{0}.csv"
+
+
+def _mnli(train: str, dev: str, test: str) -> dict[str, tuple[Source, ...]]:
+    """One training file, and dev and test of two groups."""
+    groups = _files(train, dev, test, "matched", "mismatched")
+    return {**groups, "train": (Source(train),)}
+
 
 PAPER_TASKS = (
     Task(
@@ -220,25 +220,21 @@ PAPER_TASKS = (
     ),
     Task(
         "mnli", "MNLI", "entailment", _NLI3, ("accuracy",), "tsv", "MNLI",
-        {
-            "train": (Source("train.tsv"),),
-            "dev": (
-                Source("dev_matched.tsv", group="matched"),
-                Source("dev_mismatched.tsv", group="mismatched"),
-            ),
-            "test": (
-                Source("test_matched.tsv", group="matched"),
-                Source("test_mismatched.tsv", group="mismatched"),
-            ),
-        },
+        _mnli("train.tsv", "dev_{}.tsv", "test_{}.tsv"),
         Column(("sentence1", "sentence2"), "gold_label"), dropped_label="-",
-        hub=_MNLI_HUB,
+        hub=Hub(
+            "nyu-mll/glue",
+            _mnli(
+                "mnli/train-*.parquet", "mnli/validation_{}-*.parquet", "mnli/test_{}-*.parquet"
+            ),
+            Column(("premise", "hypothesis"), "label"), _NLI3, kept_back=True,
+        ),
         paper={"accuracy/matched": 82.1, "accuracy/mismatched": 81.4},
         rows=_rows(392702, 19647, 19643), best={"accuracy": 80.6},
     ),
     Task(
         "snli", "SNLI", "entailment", _NLI3, ("accuracy",), "jsonl", "snli_1.0",
-        _tsv("snli_1.0_train.jsonl", "snli_1.0_dev.jsonl", "snli_1.0_test.jsonl"),
+        _files("snli_1.0_train.jsonl", "snli_1.0_dev.jsonl", "snli_1.0_test.jsonl"),
         Column(("sentence1", "sentence2"), "gold_label"),
         dropped_label="-",
         hub=_hub("stanfordnlp/snli", "plain_text", ("premise", "hypothesis"), _NLI3),
@@ -259,20 +255,29 @@ PAPER_TASKS = (
     Task(
         "scitail", "SciTail", "entailment", ("entails", "neutral"), ("accuracy",), "tsv",
         "SciTailV1.1/tsv_format",
-        _tsv(*(f"scitail_1.0_{split}.tsv" for split in ("train", "dev", "test"))),
+        _files("scitail_1.0_train.tsv", "scitail_1.0_dev.tsv", "scitail_1.0_test.tsv"),
         Column((0, 1), 2),
         hub=_hub("allenai/scitail", "tsv_format", ("premise", "hypothesis")),
         paper={"accuracy": 88.3}, rows=_rows(23596, 1304, 2126), best={"accuracy": 83.3},
     ),
     Task(
-        "race", "RACE", "choice", (), ("accuracy",), "race", "RACE", _RACE, choices=4,
-        hub=_RACE_HUB, paper={"accuracy": 59.0, "accuracy/middle": 62.9, "accuracy/high": 57.4},
+        "race", "RACE", "choice", (), ("accuracy",), "race", "RACE",
+        _files("train/{}", "dev/{}", "test/{}", "middle", "high"), _RACE, choices=4,
+        hub=Hub(
+            "ehovy/race",
+            _files(
+                "{}/train-*.parquet", "{}/validation-*.parquet", "{}/test-*.parquet", "middle",
+                "high",
+            ),
+            _RACE,
+        ),
+        paper={"accuracy": 59.0, "accuracy/middle": 62.9, "accuracy/high": 57.4},
         rows=_rows(87866, 4887, 4934), best={"accuracy": 53.3},
     ),
     Task(
         "storycloze", "Story Cloze", "choice", (), ("accuracy",), "cloze", "",
-        {"train": (Source(_CLOZE.format("val", "val")),),
-            "test": (Source(_CLOZE.format("test", "test")),)}, choices=2,
+        {"train": (Source(_CLOZE_FILE.format("val")),),
+            "test": (Source(_CLOZE_FILE.format("test")),)}, _CLOZE, choices=2, answers=("1", "2"),
         asked="https://cs.rochester.edu/nlp/rocstories (a form; the files are sent by its authors)",
         paper={"accuracy": 86.5}, rows=_rows(1497, 374, 1871), best={"accuracy": 77.6},
     ),
@@ -286,19 +291,21 @@ OTHER_TASKS = (
     ),
     Task(
         "dprd", "DPRD", "referent", (), ("accuracy",), "dpr", "dpr",
-        {"train": (Source("train.c.txt"),), "dev": (Source("test.c.txt"),)}, choices=2,
+        {"train": (Source("train.c.txt"),), "dev": (Source("test.c.txt"),)}, _PRONOUN, choices=2,
+        answers=(0, 1),
         asked="https://www.hlt.utdallas.edu/~vince/data/emnlp12 (train.c.txt and test.c.txt)",
         rows={"train": 1316, "dev": 564},
     ),
     Task(
         "lambada", "LAMBADA, the last word", "last_word", (), ("accuracy",), "lambada", "",
         {"dev": (Source("lambada_test.jsonl", or_path="lambada_test_plain_text.txt"),)},
+        Column(("before", "word"), "label"), answers=(0, 1),
         rows={"dev": 5153},
     ),
     Task(
         "wsc273", "WSC273", "referent", (), ("accuracy",), "wsc", "",
-        {"dev": (Source("wsc273.jsonl", or_path="WSCollection.xml"),)}, choices=2,
-        rows={"dev": 273},
+        {"dev": (Source("wsc273.jsonl", or_path="WSCollection.xml"),)}, _PRONOUN, choices=2,
+        answers=(0, 1), rows={"dev": 273},
     ),
 )  # fmt: skip
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from gpt1.tasks.example import Example
+from gpt1.tasks.io import Example
 from gpt1.tasks.registry import Task
 
 GLUE_FILES: Mapping[str, Mapping[str, str]] = {
@@ -36,28 +36,22 @@ def forms(
     """File name -> content for a whole test set, in its published order; none for tasks whose
     predictions nobody takes.
     """
-    if task.name in GLUE_FILES:
-        found: dict[str, bytes] = {}
-        for group, name in GLUE_FILES[task.name].items():
-            ours = [
-                value
-                for example, value in zip(examples, predictions, strict=True)
-                if example.group == group
-            ]
-            rows = [f"{index}\t{_glue_label(task, value)}" for index, value in enumerate(ours)]
-            found[name] = ("\n".join(["index\tprediction", *rows]) + "\n").encode()
-        return found
+    pairs = list(zip(examples, predictions, strict=True))
+    found: dict[str, bytes] = {}
+    for group, name in GLUE_FILES.get(task.name, {}).items():
+        ours = [value for example, value in pairs if example.group == group]
+        rows = (f"{index}\t{_glue_label(task, value)}" for index, value in enumerate(ours))
+        found[name] = _table("index\tprediction", rows)
     if task.name == "storycloze":
-        rows = [
-            f"{example.id},{int(value) + 1}"
-            for example, value in zip(examples, predictions, strict=True)
-        ]
-        return {
-            STORY_CLOZE_FILE: ("\n".join(["InputStoryid,AnswerRightEnding", *rows]) + "\n").encode()
-        }
+        rows = (f"{example.id},{int(value) + 1}" for example, value in pairs)
+        found[STORY_CLOZE_FILE] = _table("InputStoryid,AnswerRightEnding", rows)
     if task.name == "race":
-        return {RACE_FILE: _race(examples, predictions)}
-    return {}
+        found[RACE_FILE] = _race(examples, predictions)
+    return found
+
+
+def _table(header: str, rows: Iterable[str]) -> bytes:
+    return ("\n".join([header, *rows]) + "\n").encode()
 
 
 def _glue_label(task: Task, value: float) -> str:
@@ -86,8 +80,3 @@ def glue_zip(files: Mapping[str, bytes]) -> bytes:
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, files[name])
     return written.getvalue()
-
-
-def missing_from_glue(names: Sequence[str]) -> list[str]:
-    """The server's files that are not among `names`."""
-    return [name for files in GLUE_FILES.values() for name in files.values() if name not in names]

@@ -13,30 +13,27 @@
   tokens are added.
 - The last word (LAMBADA): right when the most likely tokens, one after the other, are those of the
   word.
-
-Rows that are no vocabulary tokens are left out of the softmax.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-import torch
 
 from gpt1.errors import UserError
-from gpt1.generation.decoding import LanguageModel
-from gpt1.tasks.example import Example
-from gpt1.tasks.io import sample
-from gpt1.tasks.loglikelihood import Continuation, Scored, continuation, score_continuations
+from gpt1.generation.decode import evaluating
+from gpt1.model.gpt import GPT
+from gpt1.model.loglikelihood import Continuation, Scored, continuation, score_continuations
+from gpt1.tasks.dataset import Encode
+from gpt1.tasks.io import Example, sample
 from gpt1.tasks.metrics import METRICS, Score, score
 from gpt1.tasks.registry import TASKS, Task
 
 THRESHOLD_ROWS = 2_000
 SENTIMENT = ("negative", "positive")
 """The words compared after `very`, in the order of SST-2's classes."""
-Encode = Callable[[str], list[int]]
 
 
 def continuations(example: Example, task: Task, encode: Encode, context: int) -> list[Continuation]:
@@ -65,18 +62,14 @@ def _pairs(example: Example, task: Task) -> list[tuple[str, str]]:
     if how == "last_word":
         return [(texts[0], texts[1])]
     known = ", ".join(name for name, one in TASKS.items() if one.zero_shot)
-    raise UserError(
-        f"{task.name}: tasks of kind {task.kind} have no zero-shot scoring; choose one of: {known}"
-    )
+    kind = f"tasks of kind {task.kind} have no zero-shot scoring"
+    raise UserError(f"{task.name}: {kind}; choose one of: {known}")
 
 
-def answers(means: Sequence[float], choices: int) -> list[int]:
-    """The best of each question's `choices` means; the first of equal ones."""
-    questions = [means[start : start + choices] for start in range(0, len(means), choices)]
-    return [
-        max(range(choices), key=lambda choice: (question[choice], -choice))
-        for question in questions
-    ]
+def best_answers(values: Sequence[float], choices: int) -> list[int]:
+    """The best of each question's `choices` values; the first of equal ones."""
+    questions = np.asarray(values).reshape(-1, choices)  # (N, choices)
+    return questions.argmax(-1).tolist()
 
 
 def best_threshold(means: Sequence[float], labels: Sequence[int]) -> float:
@@ -86,9 +79,8 @@ def best_threshold(means: Sequence[float], labels: Sequence[int]) -> float:
     Midway between two neighbouring means, or below all of them (then everything is acceptable).
     """
     ordered = sorted({mean for mean in means if np.isfinite(mean)})
-    middles = [(a + b) / 2 for a, b in pairwise(ordered)]
     truth, values = np.asarray(labels), np.asarray(means)
-    found = [float("-inf"), *middles]
+    found = [float("-inf"), *((a + b) / 2 for a, b in pairwise(ordered))]
     scored = [METRICS["matthews"](truth, (values > threshold).astype(int)) for threshold in found]
     return found[int(np.argmax(scored))]
 
@@ -97,73 +89,46 @@ def normalized(reached: Score, task: Task) -> tuple[float, str]:
     """The score between random guess (0) and the best earlier single model (1), as in figure 2;
     100 where none is known.
     """
+    chance = reached.baseline
+    if reached.metric == "accuracy" and task.zero_shot == "sentiment":
+        chance = 100 / len(task.labels)  # the figure counts from a guess, whatever the majority
     best = task.best.get(reached.metric, 100.0)
-    chance = _chance(reached, task)
     return (reached.main - chance) / (best - chance), "best earlier model" if task.best else "100"
 
 
-def _chance(reached: Score, task: Task) -> float:
-    """What guessing reaches.
-
-    Figure 2 counts from random guess, so of two classes it is 50, whatever the majority.
-    """
-    return (
-        100 / len(task.labels)
-        if reached.metric == "accuracy" and task.zero_shot == "sentiment"
-        else reached.baseline
-    )
-
-
 def zero_shot_score(
-    gpt: LanguageModel, examples: Sequence[Example], task: Task, encode: Encode, batch: int,
-    seed: int, training: Sequence[Example] = (),
+    gpt: GPT, examples: Sequence[Example], task: Task, encode: Encode, batch: int, seed: int,
+    training: Sequence[Example] = (),
 ) -> tuple[Score, list[int], dict[str, float]]:
     """The model's score on the examples, its answers, and what was chosen on the way (CoLA's
     threshold).
 
     `training`: labelled examples for the threshold; UserError when it is needed and there are none.
     """
-    found = _scored(gpt, examples, task, encode, batch)
-    chosen: dict[str, float] = {}
+
+    def judge(examples: Sequence[Example]) -> list[Scored]:
+        context = gpt.config.context
+        items = [one for each in examples for one in continuations(each, task, encode, context)]
+        with evaluating(gpt):
+            return score_continuations(gpt, items, batch)
+
+    found, chosen = judge(examples), {}
     if task.zero_shot == "acceptability":
-        threshold = _threshold(gpt, training, task, encode, batch, seed)
+        rows = sample(list(training), THRESHOLD_ROWS, seed, "threshold")
+        if not rows:
+            raise UserError(
+                f"{task.name}: no training examples to choose the threshold on; the task's data"
+                " must have a train split"
+            )
+        means = [one.mean for one in judge(rows)]
+        threshold = best_threshold(means, [int(example.label or 0) for example in rows])
         predictions, chosen = [int(one.mean > threshold) for one in found], {"threshold": threshold}
     elif task.zero_shot == "sentiment":
-        predictions = answers([one.total for one in found], 2)
+        predictions = best_answers([one.total for one in found], 2)
     elif task.zero_shot == "last_word":
         predictions = [int(one.greedy) for one in found]
     else:
-        predictions = answers([one.mean for one in found], task.choices)
+        predictions = best_answers([one.mean for one in found], task.choices)
     labels = [float(example.label or 0) for example in examples]
-    return (
-        score(task, labels, predictions, [example.group for example in examples], seed),
-        predictions, chosen,
-    )
-
-
-def _scored(
-    gpt: LanguageModel, examples: Sequence[Example], task: Task, encode: Encode, batch: int
-) -> list[Scored]:
-    items = [
-        item
-        for example in examples
-        for item in continuations(example, task, encode, gpt.config.context)
-    ]
-    device: torch.device = next(gpt.parameters()).device  # type: ignore[attr-defined]  # every model is an nn.Module
-    return score_continuations(gpt, items, batch, device)
-
-
-def _threshold(
-    gpt: LanguageModel, training: Sequence[Example], task: Task, encode: Encode, batch: int,
-    seed: int,
-) -> float:
-    rows = sample(list(training), THRESHOLD_ROWS, seed, "threshold")
-    if not rows:
-        raise UserError(
-            f"{task.name}: no training examples to choose the threshold on; the task's data must"
-            " have a train split"
-        )
-    found = _scored(gpt, rows, task, encode, batch)
-    return best_threshold(
-        [one.mean for one in found], [int(example.label or 0) for example in rows]
-    )
+    groups = [example.group for example in examples]
+    return score(task, labels, predictions, groups, seed), predictions, chosen

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gpt1.errors import UserError
 from gpt1.model.gpt import GPT
-from gpt1.tasks.predictor import HEAD_FILE, FineTuned, load_finetuned, save_head
+from gpt1.tasks.model import HEAD_FILE, FineTuned, load_finetuned, save_head
 from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.weights.hf_import import HF_TYPE, read_hf
 from gpt1.weights.store import CONFIG_FILE, MODEL_FILE, load_model, save_model

@@ -22,8 +22,7 @@ from torch import Tensor
 
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT, LN_EPS
-from gpt1.tasks.heads import TaskHead
-from gpt1.tasks.predictor import FineTuned, save_head
+from gpt1.tasks.model import FineTuned, TaskHead, save_head
 from gpt1.tokenizer.vocabulary import UNKNOWN, UNKNOWN_TOKEN, Vocabulary
 from gpt1.weights.hf_import import HF_TYPE, TRANSPOSED
 from gpt1.weights.store import CONFIG_FILE, MODEL_FILE, check_transformer, write_tensors

@@ -91,7 +91,7 @@ def finetuned_job(task: str, found: RunArtifacts) -> str:
 
 
 def _load(store: Store, record: ArtifactRecord, artifact: Artifact, step: str) -> Checkpoint:
-    from gpt1.tasks.predictor import load_finetuned
+    from gpt1.tasks.model import load_finetuned
     from gpt1.weights.checkpoint import Checkpoint, check_vocabulary
     from gpt1.weights.store import load_model
 

@@ -151,14 +151,14 @@ def generate(
         stop_at_newline: Stop at the first newline.
         seed: Random seed; the same seed gives the same text.
     """
-    from gpt1.serve import Answerer, check_sampling
+    from gpt1.tasks.predictor import Predictor, check_sampling
 
     check_sampling(tokens, temperature, top_k, top_p, beams)
     texts = [*(prompt or []), *(_lines(prompts) if prompts else [])] or [""]
-    answerer = Answerer(_load(where, options.artifacts, device))
+    predictor = Predictor(_load(where, options.artifacts, device))
     streams = len(texts) == 1 and not beams and not as_json
-    on_token = _stream(texts[0], answerer.encoder.decode) if streams else None
-    continuations = answerer.generate(
+    on_token = _stream(texts[0], predictor.encoder.decode) if streams else None
+    continuations = predictor.generate(
         texts, tokens, temperature, top_k, top_p, beams, length_penalty, stop_at_newline, seed,
         on_token,
     )  # fmt: skip
@@ -183,8 +183,8 @@ def predict(
         choice (-c): Answer choice (multiple choice). Repeatable.
         examples (--file): Examples: .jsonl with `texts` and `choices`, or tab-separated text.
     """
-    from gpt1.serve import Answerer
-    from gpt1.tasks.example import Example, read_plain_examples
+    from gpt1.tasks.io import Example, read_plain_examples
+    from gpt1.tasks.predictor import Predictor
     from gpt1.tasks.registry import task_named
     from pipeline.cli.model_lookup import finetuned_job
 
@@ -196,13 +196,13 @@ def predict(
     given = [Example("1", tuple(text or ()), tuple(choice or ()))]
     rows = read_plain_examples(examples) if examples else given
     artifacts = cache(options.artifacts)
-    answerer = Answerer(_load(model or finetuned_job(task, artifacts()), artifacts, device))
-    tuned = answerer.checkpoint.tuned
+    predictor = Predictor(_load(model or finetuned_job(task, artifacts()), artifacts, device))
+    tuned = predictor.checkpoint.tuned
     if tuned is None or tuned.task.name != task:
         found = f"fine-tuned for {tuned.task.name}" if tuned else "not fine-tuned"
         problem = f"this model is {found}, expected one for {task}"
         raise UserError(f"{model}: {problem}; choose another with --model")
-    for row in answerer.predict(rows):
+    for row in predictor.predict(rows):
         shares = " ".join(f"{share:.3f}" for share in row["probabilities"])
         line = f"{row['id']}\t{row['label']}\t{shares}".rstrip()
         show(to_json(row) if as_json else line)
@@ -220,7 +220,7 @@ def perplexity(
         files (FILE...): UTF-8 text files.
         stride: Tokens between window starts; default: half the context.
     """
-    from gpt1.evaluate.texts import text_score, total
+    from gpt1.model.loglikelihood import text_score, total
     from gpt1.tokenizer.tokenizer import TextEncoder
 
     texts = {file: _text(file) for file in files}

@@ -210,12 +210,12 @@ def _example(task: Any | None) -> Any:
 
 
 def _signature(tuned: bool) -> Any:
-    """What Answerer takes and returns."""
+    """What a Predictor takes and returns."""
     from mlflow.models import ModelSignature
     from mlflow.types import ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import Array, ColSpec, DataType
 
-    from gpt1.serve import PARAMETERS
+    from gpt1.tasks.predictor import PARAMETERS
 
     def schema(always: str, **of_tuned: Any) -> Any:
         """A column of text that a language model needs, and those of a fine-tuned one."""

@@ -16,7 +16,7 @@ from mlflow.pyfunc import PythonModel
 from pandas import DataFrame
 
 from gpt1.errors import UserError
-from gpt1.serve import Answerer
+from gpt1.tasks.predictor import Predictor
 
 
 class ServedModel(PythonModel):
@@ -25,7 +25,7 @@ class ServedModel(PythonModel):
     """
 
     def load_context(self, context: Any) -> None:
-        self._answerer = Answerer.load(Path(context.artifacts["model"]))
+        self._predictor = Predictor.load(Path(context.artifacts["model"]))
 
     def predict(
         self, context: Any, model_input: DataFrame, params: dict[str, Any] | None = None
@@ -43,7 +43,7 @@ class ServedModel(PythonModel):
             raise MlflowException.invalid_parameter_value(found)
         try:
             plain = [{name: _plain(value) for name, value in row.items()} for row in rows]
-            return self._answerer.answer(plain, params)
+            return self._predictor.answer(plain, params)
         except UserError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
 

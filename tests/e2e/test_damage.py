@@ -47,7 +47,7 @@ ROUNDS = {
         f" vocabulary.parts/merges/encoder* {VOCABULARY} task_data/*/task.json",
     ),
     "weights": (
-        "zero_shot transfer export report",
+        "zero_shot finetune/transfer export report",
         f"{MODEL} pretrain/*/snapshots/*60.safetensors pretrain/*/metrics.jsonl"
         " pretrain/*/checkpoints/*120/manifest.json finetune/*seed=1?/model.safetensors",
     ),
@@ -250,7 +250,7 @@ def test_damage_in_a_bucket(golden_run: Path, tmp_path: Path, s3_store: str) -> 
         harm(MODEL)
         assert "  damaged: pretrain/" in run("zero_shot/*/record.json")
         harm("split/split/record.json")
-        assert "its record.json cannot be read" in run("transfer/*/record.json")
+        assert "its record.json cannot be read" in run("finetune/transfer*/record.json")
         flip(store.root / there[VOCABULARY], draw)
         assert "damaged" not in run("zero_shot/*/record.json"), "a copy is fetched again"
         harm(EXPORTED)

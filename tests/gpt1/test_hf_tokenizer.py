@@ -16,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt1.tasks.glue import FIGURES
+from gpt1.tasks.metrics import GLUE_METRICS
 from gpt1.tasks.readers import read_task
 from gpt1.tasks.registry import task_named
 from gpt1.tokenizer.tokenizer import TextEncoder
@@ -113,7 +113,7 @@ def environment(folder: Path, *packages: str, see_ours: bool = False) -> Path:
 def books_and_glue(shared: Path, here: Path, size: int) -> list[str]:
     """About `size` bytes of books, and the texts of all GLUE dev sets."""
     shutil.unpack_archive(shared / "data/tasks/glue.tar.xz", here, filter="data")
-    sets = [read_task(task_named(name), here)["dev"].examples for name in FIGURES]
+    sets = [read_task(task_named(name), here)["dev"].examples for name in GLUE_METRICS]
     glue = [text for examples in sets for example in examples for text in example.texts]
     return [*shared_books(shared, size), *glue]
 

@@ -4,38 +4,37 @@ import random
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from gpt1.errors import UserError
-from gpt1.tasks.demo import DemoBooks, DemoTask, make_demo_task
-from gpt1.tasks.demo_settings import DemoSettings
-from gpt1.tasks.example import Example
-from gpt1.tasks.passages import Region, passages
+from gpt1.tasks.demo import DemoSettings, DemoTask, Region, make_demo_task, passages
+from gpt1.tasks.io import Example
 from gpt1.tasks.registry import DEMO_TASKS
 
 WANTED = DemoSettings(train=120, dev=60, words=12, seed=3)
 
 
-def corpus(train: int = 6, held_out: int = 3, authors: bool = True) -> DemoBooks:
+def corpus(train: int = 6, held_out: int = 3, authors: bool = True) -> list[Region]:
     """Sentences of words that begin with the book's name."""
 
-    def region(name: str, number: int, part: str, paragraphs: int) -> Region:
+    def region(use: Any, name: str, number: int, part: str, paragraphs: int) -> Region:
         book, author = f"{name}{number}", f"author {number % 3}" if authors else None
         rng = random.Random(book + part)
         words = [f"{book}{part}{rng.randrange(400)}" for _ in range(35 * paragraphs)]
         ends = {6: ".", 34: ".\n\n"}
         text = (word + ends.get(n % 35, ends.get(n % 7, "")) for n, word in enumerate(words))
-        return Region(book, author, " ".join(text))
+        return Region(use, book, author, " ".join(text))
 
-    return DemoBooks(
-        known=[region("b", n, "x", 40) for n in range(train)],
-        tails=[region("b", n, "y", 12) for n in range(train)],
-        held_out=[region("h", n, "x", 40) for n in range(held_out)],
-    )
+    return [
+        *(region("known", "b", n, "x", 40) for n in range(train)),
+        *(region("tail", "b", n, "y", 12) for n in range(train)),
+        *(region("held_out", "h", n, "x", 40) for n in range(held_out)),
+    ]
 
 
-def made(name: str, books: DemoBooks | None = None, seed: int = 3) -> DemoTask:
+def made(name: str, books: list[Region] | None = None, seed: int = 3) -> DemoTask:
     return make_demo_task(name, books or corpus(), replace(WANTED, seed=seed))
 
 
@@ -73,8 +72,7 @@ def test_a_choice_cannot_be_made_without_the_context() -> None:
 
 def test_pairs_follow_or_are_of_one_book_where_the_label_says_so() -> None:
     books = corpus()
-    regions = (*books.known, *books.tails, *books.held_out)
-    found = [[one.text for one in passages(region, WANTED.words)] for region in regions]
+    found = [[one.text for one in passages(region, WANTED.words)] for region in books]
     neighbors = {pair for texts in found for pair in pairwise(texts)}
     for example in made("demo_entailment", books).train:
         assert (example.texts in neighbors) == (example.label == 0)
@@ -88,7 +86,7 @@ def test_authors_or_else_books_are_named_and_scored_on_passages_never_seen() -> 
     books = corpus()
     task = made("demo_author", books)
     assert task.labels == ("author 0", "author 1", "author 2")
-    known = " ".join(" ".join(region.text.split()) for region in books.known)
+    known = " ".join(" ".join(region.text.split()) for region in books[:6])
     assert all(example.texts[0] not in known for example in task.dev)
     task = made("demo_author", corpus(train=10, authors=False))
     assert len(set(task.labels) & {f"b{n}" for n in range(10)}) == len(task.labels) == 8
@@ -97,6 +95,6 @@ def test_authors_or_else_books_are_named_and_scored_on_passages_never_seen() -> 
 
 def test_small_corpora_are_refused_with_what_to_do() -> None:
     with pytest.raises(UserError, match=r"0 dev examples, expected at least 20.*add books"):
-        made("demo_choice", DemoBooks(corpus().known, [], corpus(held_out=1).held_out))
+        made("demo_choice", [one for one in corpus(held_out=1) if one.use != "tail"])
     with pytest.raises(UserError, match=r"1 authors \(books, in a corpus without authors\)"):
         made("demo_author", corpus(train=1, held_out=1, authors=False))

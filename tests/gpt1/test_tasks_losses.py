@@ -16,12 +16,10 @@ from gpt1.model.gpt import GPT
 from gpt1.rng import generator
 from gpt1.tasks import finetune as tuning
 from gpt1.tasks.config import FinetuneConfig
-from gpt1.tasks.dataset import Encoded, make_batch
+from gpt1.tasks.dataset import SpecialIds, TokenizedExample, make_batch, sequences
 from gpt1.tasks.finetune import TaskSet, make_task_model
-from gpt1.tasks.heads import soft_labels
+from gpt1.tasks.model import TaskModel, soft_labels
 from gpt1.tasks.registry import TASKS, Task
-from gpt1.tasks.task_model import TaskModel
-from gpt1.tasks.transforms import SpecialIds, sequences
 from gpt1.train.trainer import ConsoleReporter
 from tests.gpt1 import weight_samples as samples
 
@@ -55,15 +53,15 @@ def model_for(task: Task, dropout: float = 0.0, kind: str = "gpt", **settings: A
     return model
 
 
-def encoded(task: Task, labels: Sequence[float]) -> list[Encoded]:
+def encoded(task: Task, labels: Sequence[float]) -> list[TokenizedExample]:
     choices = CHOICES if task.kind == "choice" else [()] * len(labels)
     return [
-        Encoded(sequences(task.kind, texts, answers, SPECIAL, CONTEXT), label)
+        TokenizedExample(sequences(task.kind, texts, answers, SPECIAL, CONTEXT), label)
         for texts, answers, label in zip(TEXTS, choices, labels, strict=True)
     ]
 
 
-def loss_of(model: TaskModel, examples: list[Encoded], task: Task) -> Tensor:
+def loss_of(model: TaskModel, examples: list[TokenizedExample], task: Task) -> Tensor:
     ids, lengths, labels = make_batch(examples, task.regression)
     return model(ids, lengths, labels.double() if task.regression else labels)
 
@@ -167,7 +165,7 @@ def tiny() -> GPT:
     return GPT(ModelConfig(40, 24, 32, 2, 2, init_std=0.1), generator("weights", 1))
 
 
-def examples(name: str, count: int, seed: int) -> list[Encoded]:
+def examples(name: str, count: int, seed: int) -> list[TokenizedExample]:
     """The label is whether (choice: where) a certain id is there: any form of input shows it."""
     task, rng, special = TASKS[name], random.Random(seed), SpecialIds.after(40)
     made = []
@@ -178,7 +176,7 @@ def examples(name: str, count: int, seed: int) -> list[Encoded]:
             marked[rng.randrange(len(marked))] = 1
         choices = [[marked, plain], [plain, marked]][label] if choice else []
         texts = [marked] if task.kind in ("classification", "choice") else [plain, marked]
-        made.append(Encoded(sequences(task.kind, texts, choices, special, 24), label))
+        made.append(TokenizedExample(sequences(task.kind, texts, choices, special, 24), label))
     return made
 
 
@@ -211,7 +209,7 @@ def test_the_best_epoch_is_kept_with_the_same_bits_every_time() -> None:
     assert first.score is not None
     assert (first.score.main, first.best_epoch) == (max(reached), reached.index(max(reached)) + 1)
     data = task_set("rte")
-    assert tuning.predict(model, data.dev, data.task, CONFIG, CPU) == first.predictions
+    assert tuning.predict(model, data.dev, data.task, CONFIG) == first.predictions
 
 
 def test_the_schedule_is_warm_up_and_a_line_to_zero() -> None:

@@ -1,8 +1,10 @@
 """Readers: the real files where they are, small files in each publisher's layout, and the hub's."""
 
 import json
+import random
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gpt1.errors import UserError
 from gpt1.tasks.readers import read_task
-from gpt1.tasks.registry import TASKS, task_named
+from gpt1.tasks.registry import TASKS, Column, Source, Task, task_named
 from tests.conftest import refuses, write
 
 
@@ -154,6 +157,19 @@ def test_an_unknown_task_and_a_missing_file_are_named(tmp_path: Path) -> None:
     refuses(r"train\.tsv is missing", read_task, TASKS["mrpc"], tmp_path)
 
 
+def test_a_choice_of_the_users_names_its_columns(tmp_path: Path) -> None:
+    """All answers in a list, or each in a column."""
+    row = {"ask": "When?", "key": "B", "answers": ["now", "then"], "a": "now", "b": "then"}
+    write(tmp_path, {"rows.jsonl": lines(row), "rows.tsv": "\n".join(map("\t".join, TABLE))})
+    for layout, columns in (("jsonl", ("answers",)), ("tsv", ("a", "b"))):
+        files = {split: (Source(f"rows.{layout}"),) for split in ("train", "dev")}
+        column = Column(("ask",), "key", columns)
+        task = Task("my.own", "Own", "choice", (), ("accuracy",), layout, "", files, column, 2)
+        [found] = read_task(task, tmp_path)["dev"].examples
+        assert (found.texts, found.choices, found.label) == (("When?",), ("now", "then"), 1)
+
+
+TABLE = [("ask", "a", "b", "key"), ("When?", "now", "then", "B")]
 Rows = Sequence[Mapping[str, Any]]
 HUBS = {task.name: task.hub for task in TASKS.values() if task.hub}
 LABELS: Mapping[str, Any] = {"stsb": 4.75, "race": "C", "scitail": "neutral"}
@@ -176,8 +192,8 @@ def write_shards(folder: Path, split: str, rows: Rows, shards: int = 1) -> list[
 
 def write_copy(folder: Path, task: str, rows: Rows, test: Rows | None = None) -> Path:
     """A copy of a data set with these rows in each configuration and split."""
-    for ours, parts in HUBS[task].parts.items():
-        for config, split, _ in parts:
+    for ours in HUBS[task].files:
+        for config, split in HUBS[task].parts(ours):
             write_shards(folder / config, split, rows if ours != "test" or test is None else test)
     return folder
 
@@ -192,7 +208,7 @@ def test_every_copy_on_the_hub_is_read(task: str, tmp_path: Path) -> None:
     labels = {split: {example.label for example in found[split].examples} for split in found}
     kept = None if hub.kept_back else expected
     assert labels == {"train": {expected}, "dev": {expected}, "test": {kept}}
-    groups = {group for _, _, group in hub.parts["dev"]}
+    groups = {source.group for source in hub.files["dev"]}
     dev = {example.id: example.group for example in found["dev"].examples}
     assert (set(dev.values()), len(dev)) == (groups, len(groups))
     if TASKS[task].dropped_label and not hub.kept_back:  # the annotators did not agree
@@ -217,30 +233,41 @@ def test_all_shards_are_read_in_order_and_the_publishers_come_first(tmp_path: Pa
 
 
 FAULTS: list[tuple[str, Any, str]] = [
-    ("rte", {"label": 2}, r"train-0+-of-00001\.parquet, row 2: unknown label 2; .*: 0 to 1 \(ent"),
+    ("rte", {"label": 2}, r"train-0+-of-00001\.parquet, row 2: label is 2; .* one of 0, 1 \(ent"),
     ("rte", {"sentence2": None}, "row 2: sentence2 is None; expected a text"),
-    ("stsb", {"label": 7.5}, r"row 2: the score is 7\.5; expected a number from 0 to 5"),
-    ("scitail", {"label": "maybe"}, "row 2: unknown label 'maybe'; .* SciTail: entails, neutral"),
-    ("race", {"answer": "E"}, "row 2: the right answer is 'E'; expected one of A, B, C, D"),
+    ("stsb", {"label": 7.5}, r"row 2: label is 7\.5; expected a number from 0 to 5"),
+    ("scitail", {"label": "maybe"}, "row 2: label is 'maybe'; expected one of entails, neutral"),
+    ("race", {"answer": "E"}, "row 2: answer is 'E'; expected one of A, B, C, D"),
     ("race", race(answers=["B", "E"]), r"1\.txt, question 2: .* is 'E'"),
     ("race", race(options=[["a", "b", "c", "d"], ["e"]]), "question 2: 1 an"),
     ("race", race(answers=["B"]), r"1\.txt: .* differ in number"),
-    ("snli", snli("neutral", "maybe"), "row 2: unknown label 'maybe'.*entailment, neutral"),
+    ("snli", snli("neutral", "maybe"), "row 2: gold_label is 'maybe'; .*entailment, neutral"),
     ("snli", "no json\n", r"snli_1\.0_train\.jsonl, row 1: not JSON"),
     ("scitail", "A.\tneutral\n", r"scitail_1\.0_train\.tsv, row 1: 2 columns; expected 3"),
     ("scitail", "", r"scitail_1\.0_train\.tsv: no train examples"),
-    ("storycloze", stories(9, "3"), "row 2: AnswerRightEnding is '3'; expected 1 or 2"),
+    ("storycloze", stories(9, "3"), "row 2: AnswerRightEnding is '3'; expected one of 1, 2"),
     ("storycloze", stories(4), "4 labeled stories; expected at least 5"),
     ("storycloze", "a,b\n", "row 1: no column 'InputStoryid'; columns found: a, b"),
     ("rte", RTE.format("gold", "entailment"), "row 1: no column 'label'; .*, gold"),
-    ("stsb", RTE.format("score", "5.5"), r"row 2: the score is '5\.5'"),
+    ("stsb", RTE.format("score", "5.5"), r"row 2: score is '5\.5'"),
     ("rte", b"index\tsentence1\xff", r"train\.tsv: not UTF-8 text \(byte 15\)"),
     ("dprd", "One.\n\nTwo.\n", r"train\.c\.txt, row 1: a block of 1 lines"),
     ("dprd", "She ran.\nhe\nA,B\nA\n", "row 1: the pronoun 'he' does not occur"),
-    ("lambada", '{"text": "word"}\n', "row 1: .* two words, found 'word'"),
-    ("wsc273", WSC_XML.replace(">A.", ">C."), "schema 1: .* A or B"),
+    ("lambada", '{"text": "word"}\n', "row 1: found 'word'; expected a passage of two"),
+    ("wsc273", WSC_XML.replace(">A.", ">C."), "schema 1: .* and correctAnswer 'C'; .* A or B"),
     ("wsc273", f"<!DOCTYPE x [<!ENTITY a 'b'>]>{WSC_XML[39:]}", "XML entities"),
     ("wsc273 lines", lines({**WSC_ROW, "pronoun_loc": 3}), "row 1: .* at pronoun_loc 3"),
+    ("wsc273 lines", lines({**WSC_ROW, "pronoun_loc": "x"}), "row 1: .* at pronoun_loc 'x'"),
+    ("wsc273 lines", lines({**WSC_ROW, "options": "ab"}), "row 1: 0 answers; expected 2"),
+    ("wsc273 lines", lines({"text": 1}), "row 1: text is 1; expected a text"),
+    ("race", {"options": None}, "row 2: 0 answers; expected 4"),
+    ("race", race(article=["One day."]), "no 'article' in it, or of another type"),
+    ("snli", "[1]\n", r"row 1: found \[1\]; expected a JSON object"),
+    ("snli", lines({"gold_label": "neutral", "sentence1": "A."}), "row 1: no 'sentence2' in it"),
+    ("snli", snli("neutral").replace("A.", "\\ud800"), "row 1: not JSON .*surrogates not allowed"),
+    ("snli", snli("x" * 9_999), r"row 1: gold_label is '(x{79})\.\.\.; expected"),
+    ("storycloze", stories(5) + '"' + "x" * 140_000, "not comma-sep.*131072.*mark that is not cl"),
+    *((layout, "[" * 99_999, "1.*: not JSON .*recursion") for layout in ("snli", "race")),
 ]  # fmt: skip
 
 
@@ -254,6 +281,29 @@ def test_a_fault_is_named(layout: str, content: Any, message: str, tmp_path: Pat
     refuses(message, read_task, TASKS[layout.split()[0]], tmp_path)
 
 
+HOSTILE = ("[" * 99_999, '"' + "x" * 140_000, b"\xff\xfe\x00", "", "\0" * 99, "9" * 5_000)
+
+
+@pytest.mark.parametrize("layout", FILES)
+def test_whatever_is_in_the_place_of_a_file_is_one_message(layout: str, tmp_path: Path) -> None:
+    """And a changed file is read, or refused like that."""
+    task, draw = TASKS[layout.split()[0]], random.Random(layout)
+    for content in HOSTILE:
+        publish(tmp_path, layout, content)
+        assert len(refuses(f"{tmp_path}.*(; |expected )", read_task, task, tmp_path)) < 600
+    good = next((one for name, one, _ in PUBLISHED if name == layout), "").encode()[:3_000]
+    for _ in range(40 if good else 0):
+        at, size = draw.randrange(len(good)), draw.choice((0, 1, 1, 20))
+        changed = good[:at] + draw.randbytes(draw.choice((0, 1))) + good[at + size :]
+        publish(tmp_path, layout, changed)
+        with suppress(UserError):
+            read_task(task, tmp_path)
+    for file in [path for path in tmp_path.rglob("*") if path.is_file()]:
+        file.unlink()
+        file.mkdir()
+    refuses("cannot be read .Is a directory.; expected the publ", read_task, task, tmp_path)
+
+
 def test_a_wrong_column_a_damaged_file_and_a_missing_split(tmp_path: Path) -> None:
     [train] = write_shards(tmp_path / "rte", "train", [{"sentence1": "A.", "gold": 1}])
     [dev] = write_shards(tmp_path / "rte", "validation", [hub_row("rte")])
@@ -263,4 +313,8 @@ def test_a_wrong_column_a_damaged_file_and_a_missing_split(tmp_path: Path) -> No
     refuses(rf"{train.name}: not a complete Parquet file .*download it again", *reading)
     write_shards(tmp_path / "rte", "train", [hub_row("rte")])
     dev.unlink()
-    refuses(rf"{dev.name} is missing; download it with `gpt1 data get rte`", *reading)
+    refuses(rf"{dev.name} is missing; .*download the hub's copy with `gpt1 data get rte`", *reading)
+    write_copy(tmp_path / "half", "mnli", [hub_row("mnli")])
+    [half] = (tmp_path / "half" / "mnli").glob("validation_mismatched-*")
+    half.unlink()
+    refuses(f"{half.name} is missing", read_task, TASKS["mnli"], tmp_path / "half")

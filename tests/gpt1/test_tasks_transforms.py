@@ -8,11 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt1.tasks.batches import epoch_batches
-from gpt1.tasks.dataset import EncodedExamples, Form, make_batch
-from gpt1.tasks.example import Example
-from gpt1.tasks.pieces import encode_pieces, load_pieces, pieces_bytes
-from gpt1.tasks.transforms import SpecialIds, pair, sequences, share_room, single
+from gpt1.tasks.dataset import (
+    InputSpec,
+    SpecialIds,
+    TokenizedExamples,
+    TokenizedTexts,
+    epoch_batches,
+    make_batch,
+    pair,
+    sequences,
+    share_room,
+    single,
+)
+from gpt1.tasks.io import Example
 from tests.conftest import refuses
 
 PUBLISHED = SpecialIds.after(40478)
@@ -87,10 +95,12 @@ def test_by_length_pads_little_and_differs_between_seeds_and_epochs() -> None:
 def test_what_does_not_fit_is_cut_counted_and_keeps_its_extract_token(tmp_path: Path) -> None:
     examples = [Example("0", ("5 " * 100,), label=1), Example("1", ("5 6",), label=0)]
     file = tmp_path / "train.safetensors"
-    file.write_bytes(pieces_bytes(encode_pieces(examples, lambda text: [*map(int, text.split())])))
-    refuses(r"2 texts encoded, expected 1 .*; run the encode", load_pieces, file, examples[:1])
-    form = Form("classification", PUBLISHED, 20)
-    kept = EncodedExamples(examples, load_pieces(file, examples), form)
+    texts = TokenizedTexts.of(examples, lambda text: [*map(int, text.split())])
+    file.write_bytes(texts.to_bytes())
+    loading = (TokenizedTexts.load, file, examples[:1])
+    refuses(r"2 texts encoded, expected 1 .*; run the encode", *loading)
+    spec = InputSpec("classification", PUBLISHED, 20)
+    kept = TokenizedExamples(examples, TokenizedTexts.load(file, examples), spec)
     assert (kept.cut, kept[0].sequences) == (1, [[S, *[5] * 18, E]])
     ids, lengths, labels = make_batch(kept[:2], regression=False)
     assert (lengths.tolist(), labels.tolist()) == ([20, 4], [1, 0])

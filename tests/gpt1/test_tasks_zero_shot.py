@@ -5,8 +5,8 @@ import torch
 
 from gpt1.errors import UserError
 from gpt1.model.gpt import GPT
-from gpt1.tasks.example import Example
-from gpt1.tasks.loglikelihood import score_continuations
+from gpt1.model.loglikelihood import score_continuations
+from gpt1.tasks.io import Example
 from gpt1.tasks.metrics import score
 from gpt1.tasks.registry import TASKS
 from gpt1.tasks.zero_shot import best_threshold, continuations, normalized, zero_shot_score
@@ -47,7 +47,7 @@ PAIRS = [
 def test_choices_have_their_mean(example: Example, task: str, pairs: Pairs, special: int) -> None:
     gpt = model(special)
     items = continuations(example, TASKS[task], encode, CONTEXT)
-    found = [one.mean for one in score_continuations(gpt, items, 3, torch.device("cpu"))]
+    found = [one.mean for one in score_continuations(gpt, items, 3)]
     expected = [straight(gpt, given, scored) for given, scored in pairs]
     assert found == pytest.approx(expected, abs=1e-5)
     reached, [chosen], _ = zero_shot_score(gpt, [example], TASKS[task], encode, 4, 1)

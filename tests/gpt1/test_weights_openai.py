@@ -14,11 +14,9 @@ from safetensors.torch import load_file, save_file
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.report.model_card import model_card
-from gpt1.tasks.dataset import EncodedExamples, Form, make_batch
-from gpt1.tasks.example import Example
-from gpt1.tasks.pieces import encode_pieces
+from gpt1.tasks.dataset import InputSpec, SpecialIds, TokenizedExamples, TokenizedTexts, make_batch
+from gpt1.tasks.io import Example
 from gpt1.tasks.registry import task_named
-from gpt1.tasks.transforms import SpecialIds
 from gpt1.tokenizer.tokenizer import TextEncoder
 from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -260,8 +258,8 @@ def test_a_task_head_is_that_of_transformers(name: str, tmp_path: Path) -> None:
     encode = TextEncoder(vocabulary).encode
     hf, ours = tmp_path / "hf", tmp_path / "ours"
     export(hf, tuned.model.gpt, vocabulary, "card", tuned)
-    form = Form(tuned.task.kind, SpecialIds.after(vocabulary.size), 16)
-    encoded = EncodedExamples([TASKS[name]], encode_pieces([TASKS[name]], encode), form)
+    form = InputSpec(tuned.task.kind, SpecialIds.after(vocabulary.size), 16)
+    encoded = TokenizedExamples([TASKS[name]], TokenizedTexts.of([TASKS[name]], encode), form)
     ids, lengths, _ = make_batch(encoded, False)
     theirs = getattr(transformers, hf_class(tuned)).from_pretrained(hf).eval()  # as the card says
     with torch.no_grad():

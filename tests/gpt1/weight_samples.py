@@ -10,10 +10,8 @@ import torch
 
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
-from gpt1.tasks.heads import TaskHead
-from gpt1.tasks.predictor import FineTuned
+from gpt1.tasks.model import FineTuned, TaskHead, TaskModel
 from gpt1.tasks.registry import Task
-from gpt1.tasks.task_model import TaskModel
 from gpt1.tokenizer.vocabulary import Vocabulary
 
 Damage = Callable[[Path], object]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt1.tasks.example import Example, read_plain_examples
+from gpt1.tasks.io import Example, read_plain_examples
 from tests.conftest import refuses
 from tests.e2e.workflow import gpt1 as alone
 from tests.pipeline.inprocess import gpt1, refused
@@ -39,7 +39,8 @@ def test_what_may_not_be_downloaded_is_said(tmp_path: Path) -> None:
     ("a.txt", "one\ttwo\r\n\nthree", [Example("1", ("one", "two")), Example("3", ("three",))]),
     ("a.jsonl", '{"texts": "one", "choices": ["x"], "id": 7}', [Example("7", ("one",), ("x",))]),
     ("a.txt", "\n", "no examples found"), ("a.txt", "\udcff", "cannot be read as UTF-8"),
-    ("a.jsonl", '{"texts": ["one"]}\n[]', "row 2: expected a JSON object"),
+    ("a.jsonl", '{"texts": ["one"]}\n[]', r"row 2: found \[\]; expected a JSON object"),
+    ("a.jsonl", "[" * 99_999, "row 1: not JSON .*recursion"),
     ("a.jsonl", '{"texts": [1]}', "row 1: expected lists of strings"),
     ("a.jsonl", '{"texts": "one", "choices": "x"}', "row 1: expected lists of strings"),
 ])  # fmt: skip

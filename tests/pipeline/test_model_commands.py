@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from gpt1.tasks.example import Example
+from gpt1.tasks.io import Example
 from gpt1.tokenizer.tokenizer import TextEncoder
 from gpt1.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from gpt1.weights.openai import write_openai

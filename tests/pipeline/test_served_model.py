@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import requests
 
-from gpt1.serve import Answerer
+from gpt1.tasks.predictor import Predictor
 from gpt1.tasks.registry import task_named
 from gpt1.train.checkpoint import file_sha256
 from gpt1.weights.hf import export
@@ -62,7 +62,7 @@ def test_it_answers_over_http(exported: Path, tmp_path: Path, monkeypatch: Patch
     command, log = [sys.executable, *words.split(), folder.as_uri()], tmp_path / "log"
     silent = {"MLFLOW_DISABLE_TELEMETRY": "true"}
     with running(command, log, silent, tmp_path, lambda: answers(port)):
-        ours = Answerer.load(exported)
+        ours = Predictor.load(exported)
         prompts = [{"prompt": "the cat"}, {"prompt": "a mouse ate"}]
         expected = ours.answer(prompts, {"tokens": 8, "seed": 5})
         assert post(port, prompts, tokens=8, seed=5).json()["predictions"] == expected
@@ -154,7 +154,7 @@ def check_loaded(uri: str, name: str, exported: Path) -> None:
 
     mlflow.set_tracking_uri(uri)
     loaded = mlflow.pyfunc.load_model(f"models:/{name}@newest")
-    assert loaded.predict(PAIR)[0]["label"] == Answerer.load(exported).answer(PAIR)[0]["label"]
+    assert loaded.predict(PAIR)[0]["label"] == Predictor.load(exported).answer(PAIR)[0]["label"]
     about = mlflow.get_logged_model(loaded.metadata.model_id)
     assert mlflow.models.get_model_info(about.model_uri).signature == loaded.metadata.signature
 
@@ -277,10 +277,10 @@ def test_killed_after_any_call_and_repeated_leaves_one_of_each(
 
 
 def test_requests_that_cannot_be_answered_say_why(exported: Path) -> None:
-    answerer = Answerer.load(exported)
+    predictor = Predictor.load(exported)
     for row, parameters, message in (
         ({"other": 1}, {}, "row 1: has neither `prompt` nor `text`"),
         ({"prompt": "a"}, {"token": 3}, "unknown parameters"),
         ({"text": "a"}, {}, "rte, example 1: 1 texts, expected 2"),
     ):
-        refuses(message, answerer.answer, [row], parameters)
+        refuses(message, predictor.answer, [row], parameters)

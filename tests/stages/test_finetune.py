@@ -1,4 +1,4 @@
-"""task_data of books, finetune, transfer and zero_shot: inputs, scores and predictions."""
+"""task_data of books, finetune and zero_shot: inputs, scores and predictions."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +10,12 @@ from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.rng import generator
-from gpt1.tasks.example import read_examples
+from gpt1.tasks.finetune import FinetuneJob
+from gpt1.tasks.io import read_examples
 from gpt1.weights.store import load_model, save_model
 from pipeline.planning.planner import Plan
 from stages.contract import Artifact
-from stages.finetune import FinetuneSettings
-from stages.transfer import TransferSettings
+from stages.finetune import Finetune, FinetuneSettings
 from stages.zero_shot import ZeroShotSettings
 from tests.pipeline.inline import output
 from tests.stages.runs import digests, document, given, lines, made, run_stage
@@ -89,9 +89,11 @@ def test_variants_differ(run: Callable[..., Artifact], embedded: Plan, tmp_path:
 
 def test_transfer_scores_dev_and_train(run: Callable[..., Artifact]) -> None:
     settings = [
-        TransferSettings(task="demo_author", num_layers_transferred=n, **SMALL) for n in (0, 1, 2)
+        FinetuneSettings(task="demo_author", num_layers_transferred=n, **SMALL) for n in (0, 1, 2)
     ]
     found = [run(one) for one in settings]
+    job = Finetune.job(settings[1], "cell", 99)
+    assert (job.num_layers_transferred, FinetuneJob.from_dict(job.to_dict())) == (1, job)
     assert [document(one, "scores.json")["num_layers_transferred"] for one in found] == [0, 1, 2]
     assert len({one.digest for one in found}) == 3
     usual = run(FinetuneSettings(task="demo_author", **SMALL))

@@ -49,8 +49,9 @@ UNFIT: list[tuple[str, dict[str, Any], Mapping[str, Any], str]] = [
     ("finetune", RANDOM, BOTH, "set layers, width, heads, context"),
     ("finetune", {**RANDOM, **SHAPE, "width": 30, "heads": 4}, BOTH, "width 30 .* by heads 4"),
     ("finetune", {**RANDOM, **SHAPE, "max_length": 65}, BOTH, "max_length 65 .* context of 64"),
+    ("finetune", {**RANDOM, "num_layers_transferred": 0}, BOTH, "has no layers to transfer"),
     ("finetune", {**DEMO, "variant": "lstm"}, DATA, "pretrain job with `model: lstm`"),
-    ("transfer", {**DEMO, "num_layers_transferred": 5}, BOTH, "transferred is 5, .* has 4 layers"),
+    ("finetune", {**DEMO, "num_layers_transferred": 5}, BOTH, "transferred is 5, .* has 4 layers"),
     ("task_data", DEMO, {}, "built from the books: add a clean stage"),
 ]
 
@@ -89,7 +90,7 @@ def test_a_number_of_ranks_that_does_not_divide_is_refused() -> None:
         PRETRAIN.check_resources(settings, Resources(workers=6, min_workers=3))
 
 
-@pytest.mark.parametrize("kind", ["pretrain", "finetune", "transfer"])
+@pytest.mark.parametrize("kind", ["pretrain", "finetune"])
 def test_every_setting_has_one_reason_to_be_there(kind: str) -> None:
     """A row of the paper, the code of 2018, `stages` or a profile; or `debug:`; or the list of what
     a user sets.

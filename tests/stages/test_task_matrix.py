@@ -93,6 +93,7 @@ def test_a_submission_is_the_best_cell_of_each_task(matrix: Plan) -> None:
     archive = zipfile.ZipFile(output(submission, "glue.zip"))
     files = {name: archive.read(name) for name in archive.namelist()}
     assert list(files) == about["in_glue_zip"]
+    assert about["missing_from_glue_zip"][:2] == ["CoLA.tsv", "SST-2.tsv"]
     counts = {name: len(data.splitlines()) - 1 for name, data in files.items()}
     assert counts == {"MNLI-m.tsv": 3, "MNLI-mm.tsv": 4, "RTE.tsv": 5}
     chosen = made(matrix, about["cells"]["rte"]["cell"])
