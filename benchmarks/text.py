@@ -32,9 +32,9 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from gpt1.tokenizer.bpe_train import learn_merges  # noqa: E402
-from gpt1.tokenizer.normalize import blocks, chunks, fix  # noqa: E402
+from gpt1.tokenizer.normalize import blocks, chunks, fix_text  # noqa: E402
 from gpt1.tokenizer.pretokenizer import chunk_words  # noqa: E402
-from gpt1.tokenizer.tokenizer import TextEncoder  # noqa: E402
+from gpt1.tokenizer.tokenizer import Tokenizer  # noqa: E402
 from gpt1.tokenizer.vocabulary import Vocabulary, alphabet  # noqa: E402
 from gpt1.tokenizer.words import count_words  # noqa: E402
 from tests.gpt1.real_books import embedded  # noqa: E402
@@ -125,14 +125,14 @@ def fast_tokenizer(files: Work) -> Callable[[str], list[int]]:
 
 
 def share_that_differs(
-    texts: Sequence[str], right: TextEncoder, other: Callable[[str], list[int]], lines: int
+    texts: Sequence[str], right: Tokenizer, other: Callable[[str], list[int]], lines: int
 ) -> dict[str, float]:
     """Over the first non-blank lines of each book: the lines with other ids, and by difflib the
     right ids not matched.
     """
     total = wrong = ids = missed = 0
     for text in texts:
-        for line in [line for line in fix(text).split("\n") if line.strip()][:lines]:
+        for line in [line for line in fix_text(text).split("\n") if line.strip()][:lines]:
             expected, found = right.encode(line), other(line)
             total += 1
             wrong += expected != found
@@ -146,7 +146,7 @@ def share_that_differs(
     }
 
 
-def steps(encoder: TextEncoder, texts: Sequence[str], misses: float) -> dict[str, float]:
+def steps(encoder: Tokenizer, texts: Sequence[str], misses: float) -> dict[str, float]:
     """Seconds of each step of `encode_array` over `texts`, whose chunks are known by now;
     `misses`: when they were not.
     """
@@ -159,7 +159,7 @@ def steps(encoder: TextEncoder, texts: Sequence[str], misses: float) -> dict[str
         return result
 
     for text in texts:
-        for block in blocks(step("fix", fix, text)):
+        for block in blocks(step("fix", fix_text, text)):
             found = step("cut into chunks", chunks, block)
             values = step("look chunks up", list, map(encoder._known.__getitem__, found))
             step("join their ids", b"".join, values)
@@ -181,11 +181,11 @@ def measure(files: Work, profile: bool) -> dict[str, Any]:
 
     chunk_words.cache_clear()
     chunk_words()
-    encoder = TextEncoder(vocabulary)
+    encoder = Tokenizer(vocabulary)
     cold, cold_seconds = timed(lambda text: encoder.encode_array(text).ids, files.measured)
 
     chunk_words.cache_clear()
-    encoder = TextEncoder(vocabulary)
+    encoder = Tokenizer(vocabulary)
     for text in files.warming:
         encoder.encode_array(text)
     warm, warm_seconds = timed(lambda text: encoder.encode_array(text).ids, files.measured)

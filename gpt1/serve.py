@@ -12,7 +12,7 @@ from gpt1.errors import UserError
 from gpt1.generation import BeamSearch, Sampling, beam_search, generate_batch
 from gpt1.rng import generator
 from gpt1.tasks.example import Example
-from gpt1.tokenizer.tokenizer import TextEncoder
+from gpt1.tokenizer.tokenizer import Tokenizer
 from gpt1.tokenizer.vocabulary import NEWLINE_TOKEN
 from gpt1.weights.checkpoint import Checkpoint, load_checkpoint
 
@@ -32,7 +32,7 @@ class Answerer:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
-        self.encoder = TextEncoder(checkpoint.vocabulary)
+        self.encoder = Tokenizer(checkpoint.vocabulary)
 
     @classmethod
     def load(cls, folder: Path) -> Answerer:

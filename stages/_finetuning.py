@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gpt1.tasks.io import TaskFiles
     from gpt1.tasks.job import PiecesOf
     from gpt1.tasks.metrics import Score
-    from gpt1.tokenizer.tokenizer import TextEncoder
+    from gpt1.tokenizer.tokenizer import Tokenizer
 
 Fetch = Callable[[StoredFile], Path]
 
@@ -67,9 +67,9 @@ def is_model(kind: str, upstream: Any, model: str) -> bool:
     return kind != "pretrain" or getattr(upstream, "model", "gpt") == model
 
 
-def load_encoder(context: Context) -> TextEncoder:
+def load_encoder(context: Context) -> Tokenizer:
     """The encoder of the vocabulary this one takes."""
-    from gpt1.tokenizer.tokenizer import TextEncoder
+    from gpt1.tokenizer.tokenizer import Tokenizer
     from gpt1.tokenizer.vocabulary import Vocabulary
 
     files = [
@@ -77,7 +77,7 @@ def load_encoder(context: Context) -> TextEncoder:
         for prefix in ("encoder_bpe_", "vocab_")
         for file in context.input("vocabulary").under(prefix)
     ]
-    return TextEncoder(Vocabulary.read(*files))
+    return Tokenizer(Vocabulary.read(*files))
 
 
 def load_task_data(context: Context) -> TaskFiles:
@@ -111,7 +111,7 @@ def prepare(context: Context) -> torch.device:
     return torch.device("cpu")
 
 
-def pieces_of(context: Context, encoder: TextEncoder) -> PiecesOf:
+def pieces_of(context: Context, encoder: Tokenizer) -> PiecesOf:
     """The splits' ids: those of the encode stage where the workflow has one, else encoded here."""
     from gpt1.tasks.pieces import encode_pieces, load_pieces
 

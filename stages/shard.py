@@ -13,7 +13,7 @@ from pydantic import Field
 from stages.contract import Artifact, Context, Output, Part, Settings, Stage
 
 if TYPE_CHECKING:
-    from gpt1.tokenizer.tokenizer import TextEncoder
+    from gpt1.tokenizer.tokenizer import Tokenizer
 
 SETS = ("train", "held_out")
 
@@ -149,13 +149,13 @@ def encode_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
 
 
 @lru_cache(maxsize=1)
-def _encoder(encoder: str, merges: str, sha256: str) -> TextEncoder:
+def _encoder(encoder: str, merges: str, sha256: str) -> Tokenizer:
     """This process's encoder, with the words it has met: a worker makes many parts.
 
     UserError when the files have changed.
     """
     from gpt1.errors import UserError
-    from gpt1.tokenizer.tokenizer import TextEncoder
+    from gpt1.tokenizer.tokenizer import Tokenizer
     from gpt1.tokenizer.vocabulary import Vocabulary
 
     vocabulary = Vocabulary.read(Path(encoder), Path(merges))
@@ -165,7 +165,7 @@ def _encoder(encoder: str, merges: str, sha256: str) -> TextEncoder:
             f"{encoder}: vocabulary {found}, expected {sha256[:12]}; run the vocabulary stage"
             " again."
         )
-    return TextEncoder(vocabulary)
+    return Tokenizer(vocabulary)
 
 
 def baseline_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from gpt1.data.shards import DocumentSpan
 from gpt1.errors import UserError
 from gpt1.tokenizer.bpe import END
-from gpt1.tokenizer.normalize import fix, standardise
+from gpt1.tokenizer.normalize import fix_text, standardize
 from gpt1.tokenizer.vocabulary import NEWLINE_TOKEN, UNKNOWN_TOKEN
 
 _CHUNK = re.compile(r"\S+")
@@ -20,7 +20,7 @@ _TRIES = 6
 class TextSpan:
     """Where an id lies in a text: the characters `start` to `end`.
 
-    `exact`: the ids up to there were found again in the text up to there. Where ftfy or standardise
+    `exact`: the ids up to there were found again in the text up to there. Where ftfy or standardize
     changed the chunk of the id, the whole chunk is given.
     """
 
@@ -127,7 +127,7 @@ def _within(chunk: str, pieces: Sequence[str]) -> tuple[int, int] | None:
     """
     # A character may stand for several on that way (`…`, ligatures): the place of each character of
     # the result in the chunk.
-    plain = [standardise(fix(character)).lower() for character in chunk]
+    plain = [standardize(fix_text(character)).lower() for character in chunk]
     places = [place for place, text in enumerate(plain) for _ in text]
     result = "".join(plain)
     begin = end = 0

@@ -37,7 +37,7 @@ def fix(text: str) -> str:
     return mend(text)
 
 
-def standardise(text: str) -> str:
+def standardize(text: str) -> str:
     """Dashes, ellipses and accents made plain, punctuation set apart, white space collapsed to `
     \\n ` and single spaces.
     """
@@ -62,7 +62,7 @@ def chunks(text: str) -> list[str]:
     """A fixed text cut at white space: chunks, a `\\n` for each line break, and empty strings
     between neighbouring separators.
 
-    It is `standardise` but for two things, left to the caller. Chunks are still to be `padded`,
+    It is `standardize` but for two things, left to the caller. Chunks are still to be `padded`,
     each by itself: no run of one character spans white space. And line breaks are as in the text:
     several are to be one, and none leads or trails.
     """

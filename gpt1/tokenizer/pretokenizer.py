@@ -19,7 +19,7 @@ from functools import cache
 from itertools import chain, islice
 from typing import Any, TypeVar
 
-from gpt1.tokenizer.normalize import padded, standardise
+from gpt1.tokenizer.normalize import padded, standardize
 from gpt1.tokenizer.without_torch import torch_left_out
 
 # Longer ones are not remembered, so that ceilings on entries bound the memory.
@@ -69,7 +69,7 @@ class ChunkWords:
 
     def of_line(self, line: str) -> list[str]:
         """The words of a fixed line, by both passes over the whole line."""
-        return [token.lower() for token in self._lines([standardise(line)], self._tokenizer)[0]]
+        return [token.lower() for token in self._lines([standardize(line)], self._tokenizer)[0]]
 
     def of_chunks(self, chunks: Sequence[str]) -> list[Words | None]:
         """The words of each of `normalise.chunks`, of which none is empty or a line break; None

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpt1.tokenizer.bpe import END, pieces
-from gpt1.tokenizer.normalize import NEWLINE, blocks, chunks, fix
+from gpt1.tokenizer.normalize import NEWLINE, blocks, chunks, fix_text
 from gpt1.tokenizer.pretokenizer import LONGEST_KEPT, ChunkWords, chunk_words, remember, stretches
 from gpt1.tokenizer.vocabulary import UNKNOWN, Vocabulary
 
@@ -50,7 +50,7 @@ class _Known(dict[str, bytes]):
         return self._mark
 
 
-class TextEncoder:
+class Tokenizer:
     """Ids of texts under one vocabulary.
 
     Chunks already met are looked up; at most a million are kept (about 150 MB).
@@ -87,7 +87,7 @@ class TextEncoder:
         """The ids of `text` as an array, with the numbers of words and of unknown pieces: the
         fast form, for shards.
         """
-        cut = list(blocks(fix(text)))
+        cut = list(blocks(fix_text(text)))
         looked_up = [self._look_up(block) for block in cut]
         new = self._learn(list(dict.fromkeys(chunk for _, missed in looked_up for chunk in missed)))
         parts = [

@@ -91,7 +91,7 @@ class Vocabulary:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`: words separated by spaces, line breaks without spaces around them.
 
-        Lower case and the spaces of standardise stay: encoding loses what they replaced. ValueError
+        Lower case and the spaces of standardize stay: encoding loses what they replaced. ValueError
         for an id outside.
         """
         parts: list[str] = []

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import chain
 
-from gpt1.tokenizer.normalize import NEWLINE, blocks, chunks, fix
+from gpt1.tokenizer.normalize import NEWLINE, blocks, chunks, fix_text
 from gpt1.tokenizer.pretokenizer import Words, chunk_words, remember
 
 _CEILING = 300_000
@@ -19,7 +19,7 @@ _known: dict[str, Words | None] = {}
 def words(text: str) -> list[str]:
     """The words of `text`, lower-cased; a line break is the word `\\n`."""
     found: list[str] = []
-    for block in blocks(fix(text)):
+    for block in blocks(fix_text(text)):
         lines = [[chunk for chunk in chunks(line) if chunk] for line in block.split(NEWLINE)]
         known = _words_of(set(chain.from_iterable(lines)))
         for line in filter(None, lines):
@@ -39,7 +39,7 @@ def count_words(text: str) -> Counter[str]:
 
     Chunks are counted, and each different one is cut once.
     """
-    fixed = fix(text)
+    fixed = fix_text(text)
     seen: Counter[str] = Counter()
     for block in blocks(fixed):
         seen.update(chunks(block))

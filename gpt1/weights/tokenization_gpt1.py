@@ -3,7 +3,7 @@
 `gpt1 export hf` copies this file into the folder it writes, where
 `AutoTokenizer.from_pretrained(FOLDER, trust_remote_code=True)` runs it. So it imports nothing of
 the package `gpt1`, and takes each step the plain way, over the complete text. Its ids equal those
-of `gpt1.tokenizer.tokenizer.TextEncoder` with the versions of ftfy and spaCy named below.
+of `gpt1.tokenizer.tokenizer.Tokenizer` with the versions of ftfy and spaCy named below.
 """
 
 from __future__ import annotations

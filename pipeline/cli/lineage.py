@@ -173,7 +173,7 @@ class _Tracer:
         """UserError where an artifact that the shards were made from is gone."""
         from gpt1.corpus.split_table import read_split
         from gpt1.data.shards import read_spans
-        from gpt1.tokenizer.tokenizer import TextEncoder
+        from gpt1.tokenizer.tokenizer import Tokenizer
         from gpt1.tokenizer.vocabulary import Vocabulary
 
         self._store, self.shard = store, record.artifact()
@@ -185,7 +185,7 @@ class _Tracer:
             self._ingest = _input_record(store, clean, "ingest").artifact()
         learned = self._vocabulary.artifact()
         folder = store.fetch_folder(learned, learned.under("encoder_bpe_")[0].name)
-        self._encoder = TextEncoder(Vocabulary.load(folder))
+        self._encoder = Tokenizer(Vocabulary.load(folder))
         rows = read_split(store.fetch(split.artifact().file("split.parquet")))
         self._ends = {row.book: row.tail_start for row in rows}
         self._table = store.fetch(self.shard.file("books.parquet"))

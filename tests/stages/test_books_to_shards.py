@@ -13,7 +13,7 @@ from gpt1.corpus.text_stats import Size
 from gpt1.data.shards import TokenShards, ids_sha256, read_spans
 from gpt1.errors import UserError
 from gpt1.tokenizer.bpe_train import learn_merges
-from gpt1.tokenizer.tokenizer import TextEncoder
+from gpt1.tokenizer.tokenizer import Tokenizer
 from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.tokenizer.words import count_words
 from pipeline.execution.map import Outputs
@@ -98,7 +98,7 @@ def test_the_embedded_books(embedded: Plan) -> None:
 
 
 def test_shards_hold_the_ids_of_the_split_texts(embedded: Plan) -> None:
-    encoder = TextEncoder(vocabulary_of(embedded))
+    encoder = Tokenizer(vocabulary_of(embedded))
     clean, shard = made(embedded, "clean"), made(embedded, "shard")
     table, rows, texts = output(shard, "books.parquet"), runs.split_rows(embedded), books(clean)
     assert {span.book for span in read_spans(table)} == texts.keys()

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer
+import tokenizers
 
 from gpt1.tokenizer.bpe_train import learn_merges
-from gpt1.tokenizer.tokenizer import TextEncoder
+from gpt1.tokenizer.tokenizer import Tokenizer
 from gpt1.tokenizer.vocabulary import Vocabulary, alphabet, vocabulary_files
 from gpt1.tokenizer.words import count_words, words
 from tests.conftest import refuses
@@ -42,7 +42,7 @@ def test_alphabets_of_other_sizes(size: int, tmp_path: Path) -> None:
     vocabulary = Vocabulary.from_merges(characters, learn_merges(counts, 400))
     assert (len(characters), vocabulary.size) == (size, 1 + 2 * size + 400 + 1)
     vocabulary.save(tmp_path)
-    encoder = TextEncoder(Vocabulary.load(tmp_path))
+    encoder = Tokenizer(Vocabulary.load(tmp_path))
     text = "the house of the moors , and\nsome more"
     assert encoder.decode(encoder.encode(text)) == text or size == 26
     assert (0 in encoder.encode("ъ"), 0 in encoder.encode("the")) == (True, False)
@@ -56,7 +56,7 @@ def test_the_tokenizer_file_computes_our_ids_on_our_words(shared: Path) -> None:
     published = Vocabulary.load(shared / "gpt1_bpe")
     written = published.tokenizer_bytes() or b""
     assert published.tokenizer_bytes() == written
-    tokenizer, encoder = Tokenizer.from_str(written.decode()), TextEncoder(published)
+    tokenizer, encoder = tokenizers.Tokenizer.from_str(written.decode()), Tokenizer(published)
     odd = "Ωmega ж жж naïve\n\n“Don't!” U.S.A. <unk> </w> x</w>"
     for text in [*embedded("homer")[:3], *embedded("brontes")[:2], odd]:
         assert tokenizer.encode(" ".join(words(text))).ids == encoder.encode(text)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from gpt1.tokenizer.pretokenizer import chunk_words
-from gpt1.tokenizer.tokenizer import TextEncoder
+from gpt1.tokenizer.tokenizer import Tokenizer
 from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.tokenizer.words import count_words, words
 from tests.conftest import ROOT
@@ -19,7 +19,7 @@ from tests.gpt1.real_books import embedded, learned_vocabulary, shared_books
 from tests.gpt1.straight_reading import StraightReading
 from tests.gpt1.tokenizer.hostile import code_points, random_texts, sweep, texts
 
-Pair = tuple[TextEncoder, StraightReading]
+Pair = tuple[Tokenizer, StraightReading]
 HOSTILE = [
     "", " \n\n ", "\n", "para one.\n\npara two.", "\r\n windows \r mac \r\r\n both", "x" * 300,
     "ab" * 3000 + "'s", "U.S.A. o'clock y'all can't I'm gonna 5pm 10km :-) <3 don´t…",
@@ -35,13 +35,13 @@ HOSTILE = [
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """A vocabulary learned from the embedded corpus's Homer, and the straight reading of it."""
     files = learned_vocabulary().save(tmp_path_factory.mktemp("vocabulary"))
-    return TextEncoder(Vocabulary.read(*files)), StraightReading(*files)
+    return Tokenizer(Vocabulary.read(*files)), StraightReading(*files)
 
 
 @pytest.fixture(scope="module")
 def published(shared: Path) -> Pair:
     files = shared / "gpt1_bpe" / "encoder_bpe_40000.json", shared / "gpt1_bpe" / "vocab_40000.bpe"
-    return TextEncoder(Vocabulary.read(*files)), StraightReading(*files)
+    return Tokenizer(Vocabulary.read(*files)), StraightReading(*files)
 
 
 def same(text: str, pair: Pair) -> None:
@@ -111,12 +111,12 @@ def test_five_megabytes_of_the_shared_books(published: Pair, shared: Path) -> No
 
 
 def test_small_memories_change_nothing(learned: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    ceilings = {"words._CEILING": 20, "chunk_words._STRETCHES_CEILING": 20}
-    ceilings |= {"chunk_words._STRINGS_CEILING": 1000, "encoder._CEILING": 50}
+    ceilings = {"words._CEILING": 20, "pretokenizer._STRETCHES_CEILING": 20}
+    ceilings |= {"pretokenizer._STRINGS_CEILING": 1000, "tokenizer._CEILING": 50}
     for name, ceiling in ceilings.items():
         monkeypatch.setattr(f"gpt1.tokenizer.{name}", ceiling)
     chunk_words.cache_clear()
-    small = TextEncoder(learned[0].vocabulary)
+    small = Tokenizer(learned[0].vocabulary)
     same(embedded("brontes")[8], (small, learned[1]))
     assert len(chunk_words()._known) <= 20
     assert len(small._known) <= 50 + len(small._separators)
@@ -126,7 +126,7 @@ def test_small_memories_change_nothing(learned: Pair, monkeypatch: pytest.Monkey
 def test_ids_are_as_wide_as_the_vocabulary_needs(learned: Pair) -> None:
     encoder, straight = learned
     tokens = [*encoder.vocabulary.tokens, *(f"{number}q" for number in range(70_000))]
-    wide = TextEncoder(Vocabulary(tokens, encoder.vocabulary.merges))
+    wide = Tokenizer(Vocabulary(tokens, encoder.vocabulary.merges))
     same(embedded("homer")[1][:20_000], (wide, straight))
     assert encoder.encode_array("a").ids.dtype == np.uint16
     assert wide.encode_array("a").ids.dtype == np.uint32
