@@ -20,7 +20,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from gpt1.data.shards import TokenShards
+from gpt1.data.shards import Shards
 from gpt1.errors import UserError
 
 Batch = np.ndarray[tuple[int, int], np.dtype[np.int64]]
@@ -42,7 +42,7 @@ class SequenceSampler:
     """
 
     def __init__(
-        self, shards: TokenShards, length: int, seed: int = 0, exclude_books: Collection[str] = ()
+        self, shards: Shards, length: int, seed: int = 0, exclude_books: Collection[str] = ()
     ) -> None:
         self.shards = shards
         self.length = length

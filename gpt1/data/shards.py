@@ -154,7 +154,7 @@ def copy_spans(source: Path, target: Path, parts: Collection[str]) -> None:
 # A set
 
 
-class TokenShards:
+class Shards:
     """The books of one set (`train` or `held_out`), in the order of books.parquet.
 
     The ids stay in the files.
@@ -171,7 +171,7 @@ class TokenShards:
     def open(
         cls, paths: Sequence[Path], books: Path, set: str, vocabulary_sha256: str | None = None,
         verify: bool = True,
-    ) -> TokenShards:
+    ) -> Shards:
         """Open the shards at `paths`, which must all belong to `set`; `books` is books.parquet.
 
         UserError when a shard is missing, damaged, of another set, of another vocabulary than the

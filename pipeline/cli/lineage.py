@@ -198,10 +198,10 @@ class _Tracer:
     def sampler(self, settings: Mapping[str, Any]) -> SequenceSampler:
         """The sequences of a pre-training, as training makes them."""
         from gpt1.data.sequences import SequenceSampler
-        from gpt1.data.shards import TokenShards
+        from gpt1.data.shards import Shards
 
         paths = [self._store.fetch(file) for file in self.shard.under("train/")]
-        shards = TokenShards.open(paths, self._table, "train", self._vocabulary.summary["sha256"])
+        shards = Shards.open(paths, self._table, "train", self._vocabulary.summary["sha256"])
         excluded = settings.get("exclude_books", ())
         return SequenceSampler(shards, int(settings["context"]), int(settings["seed"]), excluded)
 

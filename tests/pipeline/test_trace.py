@@ -10,7 +10,7 @@ import pytest
 from gpt1.corpus.parquet_io import read_books
 from gpt1.corpus.split_table import read_split
 from gpt1.data.sequences import SequenceSampler
-from gpt1.data.shards import TokenShards, read_spans
+from gpt1.data.shards import Shards, read_spans
 from gpt1.tokenizer.normalize import fix_text, standardize
 from gpt1.tokenizer.tokenizer import Tokenizer
 from gpt1.tokenizer.vocabulary import Vocabulary
@@ -83,7 +83,7 @@ def test_file_name_and_set_lead_to_the_same_place(made: Plan) -> None:
 def test_the_sequences_of_a_step(made: Plan, encoder: Tokenizer) -> None:
     shard = artifact(made, "shard")
     files, table = shard.under("train/"), output(shard, "books.parquet")
-    shards = TokenShards.open([Path(file.key) for file in files], table, "train")
+    shards = Shards.open([Path(file.key) for file in files], table, "train")
     settings = made.entries["pretrain"].cell.settings.model_dump()
     sampler = SequenceSampler(shards, settings["context"], settings["seed"])
     batch = sampler.batch(2, settings["batch_size"])

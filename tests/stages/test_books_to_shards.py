@@ -10,7 +10,7 @@ from huggingface_hub import constants
 from gpt1.corpus.parquet_io import read_rows
 from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
 from gpt1.corpus.text_stats import Size
-from gpt1.data.shards import TokenShards, ids_sha256, read_spans
+from gpt1.data.shards import Shards, ids_sha256, read_spans
 from gpt1.errors import UserError
 from gpt1.tokenizer.bpe_train import learn_merges
 from gpt1.tokenizer.tokenizer import Tokenizer
@@ -104,7 +104,7 @@ def test_shards_hold_the_ids_of_the_split_texts(embedded: Plan) -> None:
     assert {span.book for span in read_spans(table)} == texts.keys()
     for chosen in ("train", "held_out"):
         paths = [Path(file.key) for file in shard.under(f"{chosen}/")]
-        shards = TokenShards.open(paths, table, chosen, encoder.vocabulary.sha256)
+        shards = Shards.open(paths, table, chosen, encoder.vocabulary.sha256)
         assert {span.book for span in shards.spans} == {n for n in rows if rows[n].set == chosen}
         assert shards.tokens == shard.summary[f"{chosen}_tokens"]
         for index, span in enumerate(shards.spans):
