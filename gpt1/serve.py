@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt1.errors import UserError
-from gpt1.generation import BeamSearch, Sampling, beam_search, generate_batch
+from gpt1.generation import BeamSearch, Sampling, beam_search, generate
 from gpt1.rng import generator
 from gpt1.tasks.example import Example
 from gpt1.tokenizer.tokenizer import Tokenizer
@@ -66,7 +66,7 @@ class Answerer:
             found = beam_search(model, ids, tokens, BeamSearch(beams, length_penalty), stop)
         else:
             draws = [generator("generate", seed, number) for number in range(len(ids))]
-            found = generate_batch(
+            found = generate(
                 model, ids, tokens, Sampling(temperature, top_k, top_p), draws, stop, on_token
             )
         return [self.encoder.decode(new) for new in found]

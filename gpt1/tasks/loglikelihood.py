@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from gpt1.generation.decode import evaluating
-from gpt1.generation.decoding import LanguageModel
+from gpt1.generation.decoding import LanguageModel, evaluating
 
 
 @dataclass(frozen=True)

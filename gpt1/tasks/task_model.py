@@ -7,8 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gpt1.model.gpt import GPT, per_sequence_loss, token_losses
-from gpt1.model.padding import Padding
+from gpt1.model.gpt import GPT, Padding, per_sequence_loss, token_losses
 from gpt1.tasks.heads import TaskHead
 
 

@@ -389,7 +389,7 @@ class Pretrainer(Trainer):
         texts = []
         for number, prompt in enumerate(prompts):
             random = generator("sample", config.seed, self.step, number)
-            ids = generate(model, prompt.ids, config.sample_tokens, sampling, random)
+            [ids] = generate(model, [prompt.ids], config.sample_tokens, sampling, [random])
             text = self.data.vocabulary.decode(ids)
             texts.append({"step": self.step, "prompt": prompt.text, "text": text})
         return texts
