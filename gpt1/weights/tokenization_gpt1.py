@@ -134,9 +134,11 @@ def english() -> Any:
 
 
 def standardize(text: str) -> str:
-    """Make dashes and ellipses plain, set punctuation apart, collapse white space."""
+    """Make dashes and ellipses plain, set punctuation apart, collapse white space, cut what has
+    more than a thousand characters.
+    """
     for fancy, plain in _PLAIN:
         text = text.replace(fancy, plain)
     text = _SET_APART.sub(lambda run: f" {run.group()} ", text)
     text = re.sub(r"\s*\n\s*", " \n ", text)
-    return re.sub(r"[^\S\n]+", " ", text).strip()
+    return re.sub(r"(\S{1000})(?=\S)", r"\1 ", re.sub(r"[^\S\n]+", " ", text).strip())

@@ -20,7 +20,8 @@ def standardize(text: str) -> str:
     text = re.sub(RUNS, r" \1 ", text)
     text = re.sub(r"\s*\n\s*", " \n ", text)
     text = re.sub(r"[^\S\n]+", " ", text)
-    return text.strip()
+    # Ours, not OpenAI's: no word has more than a thousand characters.
+    return re.sub(r"(\S{1000})(?=\S)", r"\1 ", text.strip())
 
 
 def adjacent(word: tuple[str, ...]) -> set[tuple[str, str]]:

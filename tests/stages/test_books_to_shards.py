@@ -11,16 +11,12 @@ from gpt1.corpus.parquet_io import read_rows
 from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
 from gpt1.corpus.text_stats import Size
 from gpt1.data.shards import Shards, ids_sha256, read_spans
-from gpt1.errors import UserError
 from gpt1.tokenizer.bpe_train import learn_merges
+from gpt1.tokenizer.pretokenizer import count_words
 from gpt1.tokenizer.tokenizer import Tokenizer
 from gpt1.tokenizer.vocabulary import Vocabulary
-from gpt1.tokenizer.words import count_words
-from pipeline.execution.map import Outputs
 from pipeline.planning.planner import Plan
-from pipeline.store.base import Store
 from stages.clean import SAMPLES, STAGE
-from stages.shard import encode_part
 from tests.conftest import refuses, write
 from tests.pipeline.inline import output, plan_of
 from tests.stages import runs
@@ -112,14 +108,6 @@ def test_shards_hold_the_ids_of_the_split_texts(embedded: Plan) -> None:
             assert ids.tolist() == encoder.encode(book.text[: rows[span.book].tail_start])
             assert (span.sha256, span.source) == (ids_sha256(ids), book.source)
             assert f'"{span.book}"' in output(clean, str(span.cleaning)).read_text()
-
-
-def test_a_part_refuses_another_vocabulary(tmp_path: Path) -> None:
-    encoder, merges = map(str, Vocabulary.from_merges(["a", "b"], [("a", "b")]).save(tmp_path))
-    arguments = {"encoder": encoder, "merges": merges, "name": "part-0000", "rows": []}
-    outputs = Outputs(Store.at(tmp_path), tmp_path / "attempt")
-    with pytest.raises(UserError, match=r"encoder_bpe_1\.json: "):
-        encode_part({**arguments, "vocabulary": "0" * 64}, outputs)
 
 
 def test_the_audit_leads_from_what_came_in_to_what_is_trained_on(shelf: Shelf) -> None:
