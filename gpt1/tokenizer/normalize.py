@@ -179,10 +179,9 @@ def standardize(text: str) -> str:
     return _cut(_OTHER_SPACE.sub(" ", text).strip())
 
 
-def segments(chunks: Sequence[str]) -> list[list[str]]:
-    """Each chunk (not empty, no line break) cut where `standardize` puts spaces."""
-    apart = _cut(_set_apart(NEWLINE.join(chunks)))
-    return [line.split() for line in apart.split(NEWLINE)] if chunks else []
+def separate(chunks: Sequence[str]) -> list[str]:
+    """Each chunk (not empty, no line break) with `standardize`'s spaces between its segments."""
+    return _cut(_set_apart(NEWLINE.join(chunks))).split(NEWLINE) if chunks else []
 
 
 def _set_apart(text: str) -> str:
@@ -207,7 +206,7 @@ def split_chunks(text: str) -> tuple[list[bytes], Places | None]:
 
     A chunk is what stands between white space, a line break, or nothing (between neighboring
     separators). This is `standardize` but for two things, left to the caller: chunks are still to
-    be cut into `segments`, each by itself, since no run of one character spans white space; and
+    be `separate`d, each by itself, since no run of one character spans white space; and
     several line breaks are to be one, with none at the start or the end.
     """
     text = _plain(text)
@@ -222,8 +221,10 @@ def split_chunks(text: str) -> tuple[list[bytes], Places | None]:
     ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord(" ")) + 1
     offsets = pa.py_buffer(np.concatenate([[0], ends]))
     buffers = [None, offsets, pa.py_buffer(data)]
-    places = pa.Array.from_buffers(pa.large_binary(), len(ends), buffers).dictionary_encode()
-    return places.dictionary.to_pylist(), places.indices.to_numpy()
+    encoded = pa.Array.from_buffers(pa.large_binary(), len(ends), buffers).dictionary_encode()
+    # Not `to_numpy`, which would import pandas.
+    places = np.frombuffer(encoded.indices.buffers()[1], np.int32, len(ends))
+    return encoded.dictionary.to_pylist(), places
 
 
 def blocks(text: str, size: int = 1 << 20) -> Iterator[str]:

@@ -22,19 +22,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.abc import MetaPathFinder
-from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
 
-from gpt1.tokenizer.normalize import (
-    NEWLINE,
-    blocks,
-    fix_text,
-    segments,
-    split_chunks,
-    standardize,
-)  # fmt: skip
+from gpt1.tokenizer.normalize import NEWLINE, blocks, fix_text, separate, split_chunks, standardize
 
 Codes = np.ndarray[Any, np.dtype[Any]]
 Words = tuple[str, ...]
@@ -219,8 +211,9 @@ class WordCodes:
         """The codes of each chunk; the mark where one of its segments is context-dependent."""
         if not chunks:
             return []
-        cut = segments([chunk[:-1].decode("utf-8", "surrogatepass") for chunk in chunks])
-        words = pretokenizer().words_of_segments(set(chain.from_iterable(cut)))
+        # A text for each chunk and no list: Python's garbage collector does not walk over texts.
+        cut = separate([chunk[:-1].decode("utf-8", "surrogatepass") for chunk in chunks])
+        words = pretokenizer().words_of_segments(set(" ".join(cut).split()))
         mark = self._bytes([self._mark])
         coded = {
             segment: mark if of is None else self._join(of) for segment, of in words.items()
@@ -228,7 +221,7 @@ class WordCodes:
         dependent = {segment for segment, of in words.items() if of is None}
         return [
             b"".join([coded[part] for part in parts]) if dependent.isdisjoint(parts) else mark
-            for parts in cut
+            for parts in map(str.split, cut)
         ]
 
     def _code_lines(self, codes: Codes, marked: Codes, block: str) -> Codes:
@@ -250,7 +243,10 @@ class WordCodes:
 
     def _learn(self, word: str) -> bytes:
         codes = self._bytes(self._code_word(word))
-        remember(self._words, {word: codes}, _CHUNKS)
+        if len(self._words) >= _CHUNKS:
+            self._words.clear()
+        if len(word) <= _LONGEST_KEPT:
+            self._words[word] = codes
         return codes
 
     def _bytes(self, codes: Sequence[int]) -> bytes:
