@@ -67,7 +67,7 @@ def trace(
 
 
 def _trace_offset(options: ReadOptions, shard: str, offset: int) -> dict[str, Any]:
-    from gpt1.data.provenance import book_at, book_of_set
+    from gpt1.data.provenance import book_at
     from gpt1.data.shards import open_shard
 
     file = Path(shard)
@@ -79,7 +79,7 @@ def _trace_offset(options: ReadOptions, shard: str, offset: int) -> dict[str, An
         store, record = artifacts.store, artifacts.choose("shard", ("shard",))
     tracer = _Tracer(store, record)
     if spans := tracer.spans(name):
-        return tracer.trace(TracedTokens(*book_of_set(spans, offset, name)))
+        return tracer.trace(TracedTokens(*book_at(spans, offset, name)))
     known = [name for name in tracer.shard.files if name.endswith(".arrow")]
     if name not in known:
         raise UserError(
