@@ -39,6 +39,10 @@ class SequenceSampler:
     in `exclude_books` stay in the batches, but do not count in the loss (`loss_weights`).
 
     Raises UserError when no sequence fits, or when a book to exclude is not in the set.
+
+        >>> sampler = gpt1.SequenceSampler(shards, length=512, seed=0)
+        >>> sampler.batch(step=0, batch_size=64).shape
+        (64, 513)
     """
 
     def __init__(

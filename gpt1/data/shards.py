@@ -156,7 +156,11 @@ def copy_spans(source: Path, target: Path, parts: Collection[str]) -> None:
 class Shards:
     """The books of one set (`train` or `held_out`), in the order of books.parquet.
 
-    The ids stay in the files.
+    The ids stay in the files. `spans` says of each book where it is.
+
+        >>> paths = sorted(folder.glob("train/*.arrow"))
+        >>> shards = gpt1.Shards.open(paths, folder / "books.parquet", "train")
+        >>> shards.spans[0].title, shards.book(0)[:10]
     """
 
     def __init__(

@@ -188,6 +188,10 @@ class GPT(nn.Module):
     `generator` when given (else from torch's global one). With `recompute`, training keeps only
     each block's input and computes the rest again in the backward pass, with the same dropout: the
     same numbers from less memory, for a third more work.
+
+        >>> model = gpt1.GPT(gpt1.ModelConfig(layers=2))
+        >>> model.lm_logits(model(torch.zeros(1, 8, dtype=torch.int64))).shape
+        torch.Size([1, 8, 40478])
     """
 
     def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:

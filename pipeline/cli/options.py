@@ -15,7 +15,13 @@ import typer
 from typer.models import OptionInfo
 
 from gpt1.errors import UserError
-from pipeline.planning.last_run import RunArtifacts, describe_options, last_run, places
+from pipeline.planning.last_run import (
+    RunArtifacts,
+    describe_options,
+    last_artifacts,
+    last_run,
+    places,
+)
 from pipeline.planning.planner import Plan, Selection, make_plan
 from pipeline.store.base import Store
 from pipeline.workflow.expand import Workflow
@@ -118,14 +124,9 @@ class ReadOptions:
             workflow = read(self.file or WORKFLOW, self.profile, self.assignments or ())
             name = describe_options(workflow.file, self.profile, workflow.assignments)
             return RunArtifacts(store, places(make_plan(workflow, store)), name)
-        last = last_run(store)
-        if last is None:
-            raise UserError(
-                f"{store.where}: no run is recorded in this store; start one with `gpt1 run`, or"
-                " give --profile or --set"
-            )
-        print(f"gpt1: using {last} (the store's last run)", file=sys.stderr)
-        return RunArtifacts(store, last.cells, f"{last} (the store's last run)")
+        found = last_artifacts(store)
+        print(f"gpt1: using {found.name}", file=sys.stderr)
+        return found
 
 
 @dataclass(frozen=True)

@@ -158,3 +158,14 @@ def last_run(store: Store) -> LastRun | None:
     return LastRun(
         Path(found["file"]), Path(found["resolved"]), found["profile"], assignments, cells
     )
+
+
+def last_artifacts(store: Store) -> RunArtifacts:
+    """The artifacts of the newest run. UserError where none is recorded."""
+    last = last_run(store)
+    if last is None:
+        raise UserError(
+            f"{store.where}: no run is recorded in this store; start one with `gpt1 run`, or give"
+            " --profile or --set"
+        )
+    return RunArtifacts(store, last.cells, f"{last} (the store's last run)")
