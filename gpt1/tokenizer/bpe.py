@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
+from itertools import pairwise, repeat
 
 END = "</w>"
 Merge = tuple[str, str]
@@ -22,7 +22,7 @@ def pieces(word: str, ranks: Mapping[Merge, int]) -> list[str]:
     """
     parts = symbols(word)
     unranked = len(ranks)
-    found = [ranks.get(pair, unranked) for pair in pairwise(parts)]
+    found = list(map(ranks.get, pairwise(parts), repeat(unranked)))
     while found:
         rank = min(found)
         if rank == unranked:

@@ -181,7 +181,7 @@ def standardize(text: str) -> str:
 
 def separate(chunks: Sequence[str]) -> list[str]:
     """Each chunk (not empty, no line break) with `standardize`'s spaces between its segments."""
-    return _cut(_set_apart(NEWLINE.join(chunks))).split(NEWLINE) if chunks else []
+    return _cut(_set_apart(NEWLINE.join(chunks))).split(NEWLINE)
 
 
 def _set_apart(text: str) -> str:

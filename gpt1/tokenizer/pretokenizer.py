@@ -77,11 +77,11 @@ class Pretokenizer:
 
     def words_of_segments(self, wanted: set[str]) -> dict[str, Words | None]:
         """The words of each segment; None for a context-dependent one."""
-        found = {segment: self._known[segment] for segment in wanted if segment in self._known}
+        known, rules = self._known, self._rules
         new: dict[str, Words | None] = {}
         hard = []
-        for segment in wanted.difference(found):
-            if segment.isalpha() and segment.isascii() and segment not in self._rules:
+        for segment in wanted.difference(known):
+            if segment.isalpha() and segment.isascii() and segment not in rules:
                 # One token, and no exception: that would be a rule.
                 new[segment] = (segment.lower(),)
             elif tokens := self._plain_tokens(segment):
@@ -90,10 +90,11 @@ class Pretokenizer:
                 hard.append(segment)
         for segment, tokens in zip(hard, self._lines(hard, self._first_pass), strict=True):
             new[segment] = self._words(tokens)
-        remember(self._known, new, _SEGMENTS)
+        found = {segment: new[segment] if segment in new else known[segment] for segment in wanted}
+        remember(known, new, _SEGMENTS)
         if len(self._strings) > _STRINGS:
             self._renew()
-        return found | new
+        return found
 
     def _plain_tokens(self, segment: str) -> Sequence[str]:
         """The first pass's tokens of ASCII letters with `'s` or a full stop after them, if no
@@ -182,15 +183,13 @@ class WordCodes:
     def _encode_block(self, block: str) -> Codes:
         """The codes of complete lines, one of a line break for each `\\n`."""
         chunks, places = split_chunks(block)
-        found = list(map(self._chunks.get, chunks))
-        missed = [chunk for chunk, codes in zip(chunks, found, strict=True) if codes is None]
-        new = dict(zip(missed, self._code_chunks(missed), strict=True))
-        values = [
-            new[chunk] if codes is None else codes
-            for chunk, codes in zip(chunks, found, strict=True)
-        ]
-        if new:
-            remember(self._chunks, new, _CHUNKS)
+        values: list[Any] = list(map(self._chunks.get, chunks))
+        missed = [at for at, found in enumerate(values) if found is None]
+        if missed:
+            new = self._code_chunks([chunks[at] for at in missed])
+            for at, found in zip(missed, new, strict=True):
+                values[at] = found
+            remember(self._chunks, {chunks[at]: values[at] for at in missed}, _CHUNKS)
             self._chunks |= self._separators
         codes = self._gather(values, places)
         marked = np.flatnonzero(codes == self._mark)
@@ -209,8 +208,6 @@ class WordCodes:
 
     def _code_chunks(self, chunks: Sequence[bytes]) -> list[bytes]:
         """The codes of each chunk; the mark where one of its segments is context-dependent."""
-        if not chunks:
-            return []
         # A text for each chunk and no list: Python's garbage collector does not walk over texts.
         cut = separate([chunk[:-1].decode("utf-8", "surrogatepass") for chunk in chunks])
         words = pretokenizer().words_of_segments(set(" ".join(cut).split()))
