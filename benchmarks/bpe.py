@@ -32,7 +32,7 @@ from subword_nmt.learn_bpe import learn_bpe
 from benchmarks.heap_learner import learn_with_a_heap
 from gpt1.tokenizer.bpe import Merge
 from gpt1.tokenizer.bpe_train import learn_merges
-from gpt1.tokenizer.normalize import standardise
+from gpt1.tokenizer.normalize import standardize
 
 SECONDS = 60.0
 SHARED = Path(os.environ.get("GPT1_SHARED", Path(__file__).resolve().parents[2] / "shared"))
@@ -102,7 +102,7 @@ def table(archives: int, types: int | None) -> dict[str, int]:
             for member in archive:
                 stream = archive.extractfile(member) if member.name.endswith(".txt") else None
                 if stream is not None:
-                    counts.update(standardise(stream.read().decode("utf-8")).split())
+                    counts.update(standardize(stream.read().decode("utf-8")).split())
                 if types is not None and len(counts) >= types:
                     return dict(list(counts.items())[:types])
     return dict(counts)

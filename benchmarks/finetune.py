@@ -47,7 +47,7 @@ from gpt1.tasks.io import sample
 from gpt1.tasks.model import TaskModel
 from gpt1.tasks.readers import read_task
 from gpt1.tasks.registry import TASKS
-from gpt1.tokenizer.tokenizer import TextEncoder
+from gpt1.tokenizer.tokenizer import Tokenizer
 from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.weights.hf import hf_config, hf_weights
 
@@ -132,7 +132,7 @@ def load(name: str, count: int) -> tuple[TaskSet, int]:
         found = read_task(task, Path(folder))
     vocabulary = Vocabulary.load(shared / "gpt1_bpe")
     encode, form = (
-        TextEncoder(vocabulary).encode,
+        Tokenizer(vocabulary).encode,
         InputSpec(task.kind, SpecialIds.after(vocabulary.size), 128),
     )
     splits = {}

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from gpt1.generation import Sampling, generate_batch
+from gpt1.generation import Sampling, generate
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.weights.hf import hf_config, hf_weights
@@ -111,7 +111,7 @@ def measure(config: ModelConfig, new: int, batch: int, rounds: int, device: str)
     prompts = torch.randint(0, config.vocabulary, (batch, 32), generator=draw)
     ids = prompts.to(device)
     runs: dict[str, Callable[[], list[list[int]]]] = {
-        "ours": lambda: generate_batch(
+        "ours": lambda: generate(
             ours, prompts.tolist(), new, Sampling(0.0), [torch.Generator()] * batch
         ),
         "openai_gpt": lambda: theirs_of(theirs.to(device), ids, new),

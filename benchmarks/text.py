@@ -32,11 +32,10 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from gpt1.tokenizer.bpe_train import learn_merges  # noqa: E402
-from gpt1.tokenizer.normalize import blocks, chunks, fix  # noqa: E402
-from gpt1.tokenizer.pretokenizer import chunk_words  # noqa: E402
-from gpt1.tokenizer.tokenizer import TextEncoder  # noqa: E402
+from gpt1.tokenizer.normalize import blocks, fix_text, split_chunks  # noqa: E402
+from gpt1.tokenizer.pretokenizer import count_words, pretokenizer  # noqa: E402
+from gpt1.tokenizer.tokenizer import Tokenizer  # noqa: E402
 from gpt1.tokenizer.vocabulary import Vocabulary, alphabet  # noqa: E402
-from gpt1.tokenizer.words import count_words  # noqa: E402
 from tests.gpt1.real_books import embedded  # noqa: E402
 from tests.gpt1.straight_reading import StraightReading  # noqa: E402
 
@@ -125,14 +124,14 @@ def fast_tokenizer(files: Work) -> Callable[[str], list[int]]:
 
 
 def share_that_differs(
-    texts: Sequence[str], right: TextEncoder, other: Callable[[str], list[int]], lines: int
+    texts: Sequence[str], right: Tokenizer, other: Callable[[str], list[int]], lines: int
 ) -> dict[str, float]:
     """Over the first non-blank lines of each book: the lines with other ids, and by difflib the
     right ids not matched.
     """
     total = wrong = ids = missed = 0
     for text in texts:
-        for line in [line for line in fix(text).split("\n") if line.strip()][:lines]:
+        for line in [line for line in fix_text(text).split("\n") if line.strip()][:lines]:
             expected, found = right.encode(line), other(line)
             total += 1
             wrong += expected != found
@@ -146,11 +145,12 @@ def share_that_differs(
     }
 
 
-def steps(encoder: TextEncoder, texts: Sequence[str], misses: float) -> dict[str, float]:
+def steps(tokenizer: Tokenizer, texts: Sequence[str], misses: float) -> dict[str, float]:
     """Seconds of each step of `encode_array` over `texts`, whose chunks are known by now;
     `misses`: when they were not.
     """
-    spent = dict.fromkeys(["fix", "cut into chunks", "look chunks up", "join their ids"], 0.0)
+    names = ["fix", "split into chunks", "look chunks up", "join their ids"]
+    spent = dict.fromkeys(names, 0.0)
 
     def step(name: str, action: Callable[..., Any], *arguments: Any) -> Any:
         start = time.process_time()
@@ -158,14 +158,16 @@ def steps(encoder: TextEncoder, texts: Sequence[str], misses: float) -> dict[str
         spent[name] += time.process_time() - start
         return result
 
+    known = tokenizer._codes._chunks
     for text in texts:
-        for block in blocks(step("fix", fix, text)):
-            found = step("cut into chunks", chunks, block)
-            values = step("look chunks up", list, map(encoder._known.__getitem__, found))
-            step("join their ids", b"".join, values)
-    _, whole = timed(lambda text: encoder.encode_array(text).ids, texts)
+        for block in blocks(step(names[0], fix_text, text)):
+            chunks, places = step(names[1], split_chunks, block)
+            values = step(names[2], lambda some=chunks: [known.get(one, b"") for one in some])
+            step(names[3], tokenizer._codes._gather, values, places)
+    _, complete = timed(lambda text: tokenizer.encode_array(text).ids, texts)
     return {
-        **spent, "breaks, counts, delicate lines": max(0.0, whole - sum(spent.values())),
+        **spent,
+        "breaks, counts, context-dependent lines": max(0.0, complete - sum(spent.values())),
         "chunks not met before": max(0.0, misses),
     }
 
@@ -179,13 +181,13 @@ def measure(files: Work, profile: bool) -> dict[str, Any]:
         StraightReading(files.encoder, files.merges).ids, files.measured
     )
 
-    chunk_words.cache_clear()
-    chunk_words()
-    encoder = TextEncoder(vocabulary)
+    pretokenizer.cache_clear()
+    pretokenizer()
+    encoder = Tokenizer(vocabulary)
     cold, cold_seconds = timed(lambda text: encoder.encode_array(text).ids, files.measured)
 
-    chunk_words.cache_clear()
-    encoder = TextEncoder(vocabulary)
+    pretokenizer.cache_clear()
+    encoder = Tokenizer(vocabulary)
     for text in files.warming:
         encoder.encode_array(text)
     warm, warm_seconds = timed(lambda text: encoder.encode_array(text).ids, files.measured)
@@ -218,7 +220,7 @@ def measure(files: Work, profile: bool) -> dict[str, Any]:
             for name, ids in [("cold", cold), ("warm", warm), ("fast", fast_ids)]
         },
         "fast_tokenizer_against_right": share_that_differs(files.measured, encoder, fast, 100),
-        "chunks_remembered": len(encoder._known),
+        "chunks_remembered": len(encoder._codes._chunks),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "machine": (
             f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()};"

@@ -39,7 +39,7 @@ import torch
 
 from gpt1.corpus.demo_corpus import embedded_files
 from gpt1.data.sequences import SequenceSampler
-from gpt1.data.shards import DocumentSpan, TokenShards, id_type, ids_sha256, open_shard, write_shard
+from gpt1.data.shards import DocumentSpan, Shards, id_type, ids_sha256, open_shard, write_shard
 from gpt1.model.config import ModelConfig
 from gpt1.train.engine import MicroBatch
 from gpt1.train.metrics import peak_tflops
@@ -114,7 +114,7 @@ def measure_loader(
         )
     place = ("part-0000", "train", 0, len(ids), ids_sha256(ids))
     span = DocumentSpan("all", "all", None, "all", *place)
-    sampler = SequenceSampler(TokenShards([open_shard(file).ids], [span], "-"), context)
+    sampler = SequenceSampler(Shards([open_shard(file).ids], [span], "-"), context)
     loader = Prefetcher(
         lambda step: [MicroBatch(0, (torch.from_numpy(sampler.batch(step, batch)),))], steps=10**9
     )

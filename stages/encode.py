@@ -32,9 +32,9 @@ class Encode(Stage):
 
     def run(self, settings: EncodeSettings, context: Context) -> None:
         from gpt1.tasks.dataset import TokenizedTexts
-        from gpt1.tokenizer.tokenizer import TextEncoder
+        from gpt1.tokenizer.tokenizer import Tokenizer
 
-        encode, files = TextEncoder(load_vocabulary(context)).encode, load_task_data(context)
+        encode, files = Tokenizer(load_vocabulary(context)).encode, load_task_data(context)
         counts = {}
         for name, examples in (("train", files.train), ("dev", files.dev), ("test", files.test)):
             if not examples:

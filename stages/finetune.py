@@ -223,9 +223,9 @@ def _texts_of(context: Context, vocabulary: Vocabulary) -> TextsOf:
         return lambda name, examples: TokenizedTexts.load(
             context.fetch(kept[0].file(f"{name}.safetensors")), examples
         )
-    from gpt1.tokenizer.tokenizer import TextEncoder
+    from gpt1.tokenizer.tokenizer import Tokenizer
 
-    encode = TextEncoder(vocabulary).encode
+    encode = Tokenizer(vocabulary).encode
     return lambda _, examples: TokenizedTexts.of(examples, encode)
 
 

@@ -141,9 +141,9 @@ class Pretrain(Stage, Forecastable, PackableTraining):
 
 
 def _prompts(vocabulary: Vocabulary) -> tuple[Prompt, ...]:
-    from gpt1.tokenizer.tokenizer import TextEncoder
+    from gpt1.tokenizer.tokenizer import Tokenizer
 
-    encoder = TextEncoder(vocabulary)
+    encoder = Tokenizer(vocabulary)
     return tuple(Prompt(text, tuple(encoder.encode(text))) for text in PROMPTS)
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from stages.contract import Artifact, Context, Output, Part, Settings, Stage
+from stages._parts import parts_of_books, split_by_part
+from stages.contract import Artifact, Context, Output, Part, Settings, Stage, StoredFile
 
 if TYPE_CHECKING:
-    from gpt1.tokenizer.tokenizer import TextEncoder
+    from gpt1.tokenizer.tokenizer import Tokenizer
 
 SETS = ("train", "held_out")
 
@@ -36,20 +38,27 @@ class Shard(Stage):
     def run(self, settings: ShardSettings, context: Context) -> None:
         vocabulary = context.input("vocabulary")
         encoded = context.map_parts(encode_part, _parts(context, vocabulary))
-        totals = _totals(encoded)
-        with context.open("books.parquet") as file:
-            file.write(_books(context, encoded))
+        spans = [file for part in encoded for file in part.under("spans/")]
+        _write_index(context, spans)
+        shards = []
         for part in encoded:
-            for name in _shard_names(part):
-                context.add_files_of(_only(part, name))
-        figures = {**totals, **self._baseline(settings, context, encoded, vocabulary)}
+            files = [file for chosen in SETS for file in part.under(f"{chosen}/")]
+            context.add_files_of(replace(part, files={file.name: file for file in files}))
+            shards += files
+        identity = {
+            "shards": {file.name: file.sha256 for file in shards},
+            "limit": settings.baseline_tokens, "vocabulary": int(vocabulary.summary["vocabulary"]),
+        }
+        arguments = {**identity, "paths": shards, "spans": spans}
+        [baseline] = context.map_parts(baseline_part, [Part("baseline", identity, arguments)])
+        figures = {**_totals(encoded), **baseline.summary}
         with context.open("shards.json") as file:
             file.write(json.dumps(figures, indent=2, sort_keys=True).encode() + b"\n")
         context.summary(figures)
         context.info(
-            f"{totals['train_tokens']:,} training tokens, {totals['held_out_tokens']:,} held out;"
-            f" {totals['tokens_per_word']:.3f} tokens per word, {totals['tokens_per_byte']:.4f} per"
-            f" byte, {totals['unknown_rate']:.2e} unknown"
+            f"{figures['train_tokens']:,} training tokens, {figures['held_out_tokens']:,} held out;"
+            f" {figures['tokens_per_word']:.3f} tokens per word, {figures['tokens_per_byte']:.4f}"
+            f" per byte, {figures['unknown_rate']:.2e} unknown"
         )
         if figures["unigram_perplexity"] is not None:
             context.info(
@@ -57,50 +66,17 @@ class Shard(Stage):
                 f" (add-one), bigram {figures['bigram_perplexity']:.1f} (Witten-Bell)"
             )
 
-    def _baseline(
-        self, settings: ShardSettings, context: Context, encoded: list[Artifact],
-        vocabulary: Artifact,
-    ) -> dict[str, float | int | None]:
-        files = [part.files[name] for part in encoded for name in _shard_names(part)]
-        size = int(vocabulary.summary["vocabulary"])
-        identity = {
-            "shards": {file.name: file.sha256 for file in files}, "limit": settings.baseline_tokens,
-            "vocabulary": size,
-        }
-        spans = [file for part in encoded for file in part.under("spans/")]
-        arguments = {**identity, "paths": files, "spans": spans}
-        [made] = context.map_parts(baseline_part, [Part("baseline", identity, arguments)])
-        return dict(made.summary)
-
 
 def _parts(context: Context, vocabulary: Artifact) -> list[Part]:
-    """Of the split only a part's own rows matter: one added book encodes one part anew, if the
-    vocabulary stays as it is.
-    """
-    from gpt1.corpus.split_table import read_split, rows_by_part
-
-    rows = rows_by_part(read_split(context.fetch(context.input("split").file("split.parquet"))))
+    rows, sha256 = split_by_part(context), vocabulary.summary["sha256"]
     encoder, merges = (vocabulary.under(prefix)[0] for prefix in ("encoder_bpe_", "vocab_"))
-    parts = []
-    for file in context.input("clean").under("books/"):
-        name = PurePosixPath(file.name).stem
-        wanted = [
-            [row.book, row.set, row.tail_start] for row in rows.get(name, []) if row.set in SETS
-        ]
-        identity = {
-            "name": name, "books": file.sha256, "rows": wanted,
-            "vocabulary": vocabulary.summary["sha256"],
-        }
-        parts.append(
-            Part(
-                name,
-                identity,
-                {
-                    **identity, "path": file, "encoder": encoder, "merges": merges,
-                },
-            )
-        )
-    return parts
+
+    def identity(name: str) -> dict[str, Any]:
+        found = [row for row in rows.get(name, []) if row.set in SETS]
+        wanted = [[row.book, row.set, row.tail_start] for row in found]
+        return {"rows": wanted, "vocabulary": sha256}
+
+    return parts_of_books(context.input("clean"), identity, encoder=encoder, merges=merges)
 
 
 def encode_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
@@ -110,8 +86,8 @@ def encode_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
     from gpt1.corpus.parquet_io import read_books
     from gpt1.data.shards import DocumentSpan, id_type, ids_sha256, write_shard, write_spans
 
-    encoder = _encoder(arguments["encoder"], arguments["merges"], arguments["vocabulary"])
-    vocabulary = encoder.vocabulary
+    tokenizer = _tokenizer(arguments["encoder"], arguments["merges"])
+    vocabulary = tokenizer.vocabulary
     name = arguments["name"]
     rows = {book: (chosen, end) for book, chosen, end in arguments["rows"]}
     pieces: dict[str, list[Any]] = {chosen: [] for chosen in SETS}
@@ -122,7 +98,7 @@ def encode_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
             continue
         chosen, end = rows[book.id]
         text = book.text[:end]
-        encoded = encoder.encode_array(text)
+        encoded = tokenizer.encode_array(text)
         ids: Any = encoded.ids.astype(id_type(vocabulary.size), copy=False)
         pieces[chosen].append(ids)
         spans.append(
@@ -138,42 +114,40 @@ def encode_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
         summary["unknown"] += encoded.unknown
     for chosen, arrays in pieces.items():
         if arrays:
+            about = {"vocabulary": vocabulary.sha256, "set": chosen, "part": name}
             with output.open(f"{chosen}/{name}.arrow") as file:
-                write_shard(
-                    file, np.concatenate(arrays),
-                    {"vocabulary": vocabulary.sha256, "set": chosen, "part": name},
-                )
+                write_shard(file, np.concatenate(arrays), about)
     with output.open(f"spans/{name}.parquet") as file:
         write_spans(file, spans)
     return summary
 
 
 @lru_cache(maxsize=1)
-def _encoder(encoder: str, merges: str, sha256: str) -> TextEncoder:
-    """This process's encoder, with the words it has met: a worker makes many parts.
-
-    UserError when the files have changed.
-    """
-    from gpt1.errors import UserError
-    from gpt1.tokenizer.tokenizer import TextEncoder
+def _tokenizer(encoder: str, merges: str) -> Tokenizer:
+    """This process's tokenizer, with the words it has met: a worker makes many parts."""
+    from gpt1.tokenizer.tokenizer import Tokenizer
     from gpt1.tokenizer.vocabulary import Vocabulary
 
-    vocabulary = Vocabulary.read(Path(encoder), Path(merges))
-    if vocabulary.sha256 != sha256:
-        found = vocabulary.sha256[:12]
-        raise UserError(
-            f"{encoder}: vocabulary {found}, expected {sha256[:12]}; run the vocabulary stage"
-            " again."
-        )
-    return TextEncoder(vocabulary)
+    return Tokenizer(Vocabulary.read(Path(encoder), Path(merges)))
 
 
 def baseline_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
     """The n-gram perplexities of the held-out books."""
     del output
     from gpt1.data.ngram import baseline
+    from gpt1.data.shards import open_shard, read_spans
 
-    train, held_out = (_ids_of(arguments, chosen) for chosen in SETS)
+    shards = [open_shard(Path(path)) for path in arguments["paths"]]
+    ids = {(shard.set, shard.part): shard.ids for shard in shards}
+    spans = [span for path in arguments["spans"] for span in read_spans(Path(path))]
+    train, held_out = (
+        [
+            ids[span.set, span.part][span.start : span.start + span.length]
+            for span in spans
+            if span.set == chosen
+        ]
+        for chosen in SETS
+    )
     found = baseline(train, held_out, arguments["vocabulary"], arguments["limit"])
     return {
         "unigram_perplexity": found.unigram if found else None,
@@ -183,38 +157,12 @@ def baseline_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, 
     }
 
 
-def _ids_of(arguments: Mapping[str, Any], chosen: str) -> list[Any]:
-    """The ids of each book of a set, in the order of the parts."""
-    from gpt1.data.shards import open_shard, read_spans
-
-    shards = {
-        shard.part: shard
-        for path in arguments["paths"]
-        if (shard := open_shard(Path(path))).set == chosen
-    }
-    spans = [
-        span for path in arguments["spans"] for span in read_spans(Path(path)) if span.set == chosen
-    ]
-    return [shards[span.part].ids[span.start : span.start + span.length] for span in spans]
-
-
-def _books(context: Context, encoded: list[Artifact]) -> bytes:
+def _write_index(context: Context, tables: list[StoredFile]) -> None:
     """books.parquet: the parts' tables, one after another."""
-    import io
-
     from gpt1.data.shards import read_spans, write_spans
 
-    out = io.BytesIO()
-    write_spans(
-        out,
-        [
-            span
-            for part in encoded
-            for file in part.under("spans/")
-            for span in read_spans(context.fetch(file))
-        ],
-    )
-    return out.getvalue()
+    with context.open("books.parquet") as file:
+        write_spans(file, [span for one in tables for span in read_spans(context.fetch(one))])
 
 
 def _totals(encoded: list[Artifact]) -> dict[str, Any]:
@@ -226,17 +174,6 @@ def _totals(encoded: list[Artifact]) -> dict[str, Any]:
     totals["tokens_per_byte"] = tokens / max(1, totals["bytes"])
     totals["unknown_rate"] = totals["unknown"] / max(1, tokens)
     return totals
-
-
-def _shard_names(part: Artifact) -> list[str]:
-    return [file.name for chosen in SETS for file in part.under(f"{chosen}/")]
-
-
-def _only(part: Artifact, name: str) -> Artifact:
-    """The part with one of its files, to be included alone."""
-    from dataclasses import replace
-
-    return replace(part, files={name: part.files[name]})
 
 
 STAGE = Shard()

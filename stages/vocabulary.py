@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from stages._parts import parts_of_books, split_by_part
 from stages.contract import (
     Artifact,
     Context,
@@ -17,7 +18,6 @@ from stages.contract import (
     Settings,
     SizedVocabulary,
     Stage,
-    StoredFile,
     runtime_field,
 )
 
@@ -72,76 +72,58 @@ class VocabularyStage(Stage, SizedVocabulary):
         return 1 + 2 * settings.limit_alphabet + settings.num_merges + 1
 
     def run(self, settings: VocabularySettings, context: Context) -> None:
-        if context.external_files:
-            _take(context)
-            return
-        counted = context.map_parts(count_part, _parts(context))
-        words = sum(part.summary["words"] for part in counted)
-        tables = _merged(context, counted)
-        context.info(f"{words:,} words counted; learning up to {settings.num_merges:,} merges")
-        asked = settings.model_dump(exclude={"source"})
-        identity = {"counts": _digests(tables), "settings": asked}
-        arguments = {"paths": _files(tables), "settings": asked, "reporter": context.reporter}
-        [learned] = context.map_parts(learn_part, [Part("merges", identity, arguments)])
-        context.add_files_of(learned)
-        figures = learned.summary
-        context.summary({"words": words, **figures})
-        context.info(
-            f"{figures['merges']:,} merges over {figures['word_types']:,} word types;"
-            f" {figures['vocabulary']:,} tokens, {figures['characters']} characters"
-            f" ({figures['characters_left_out']} rare ones dropped)"
-        )
-        if figures["merges"] < settings.num_merges:
-            context.info(
-                f"fewer merges than `num_merges`: no other pair occurs {settings.min_frequency}"
-                " times"
-            )
+        figures = _take(context) if context.external_files else _learn(settings, context)
+        context.summary(figures)
 
 
-def _take(context: Context) -> None:
+def _take(context: Context) -> dict[str, Any]:
     """A published vocabulary, checked and passed on: nothing is counted or learned."""
     from gpt1.tokenizer.vocabulary import Vocabulary
 
     files = {file.name: file.path for file in context.external_files}
     vocabulary = Vocabulary.read(files["encoder"], files["merges"])
-    written = _write(vocabulary, context)
-    context.summary({"merges": len(vocabulary.merges), **written})
+    number = len(vocabulary.merges)
+    context.info(f"using a published vocabulary: {vocabulary.size:,} tokens, {number:,} merges")
+    return {"merges": number, **_write(vocabulary, context)}
+
+
+def _learn(settings: VocabularySettings, context: Context) -> dict[str, Any]:
+    """Counted part by part, merged in groups, learned by one part."""
+    rows = split_by_part(context)
+
+    def identity(name: str) -> dict[str, Any]:
+        found = [row for row in rows.get(name, []) if row.set == "train"]
+        return {"train": [[row.book, row.tail_start] for row in found]}
+
+    counted = context.map_parts(count_part, parts_of_books(context.input("clean"), identity))
+    words = sum(part.summary["words"] for part in counted)
+    tables = _merged(context, counted)
+    context.info(f"{words:,} words counted; learning up to {settings.num_merges:,} merges")
+    asked = {"settings": settings.model_dump(exclude={"source"})}
+    part = _part("merges", tables, asked, reporter=context.reporter)
+    [learned] = context.map_parts(learn_part, [part])
+    context.add_files_of(learned)
+    figures = learned.summary
     context.info(
-        f"using a published vocabulary: {vocabulary.size:,} tokens, {len(vocabulary.merges):,}"
-        " merges"
+        f"{figures['merges']:,} merges over {figures['word_types']:,} word types;"
+        f" {figures['vocabulary']:,} tokens, {figures['characters']} characters"
+        f" ({figures['characters_left_out']} rare ones dropped)"
     )
+    if figures["merges"] < settings.num_merges:
+        least = settings.min_frequency
+        context.info(f"fewer merges than `num_merges`: no other pair occurs {least} times")
+    return {"words": words, **figures}
 
 
 def _write(vocabulary: Vocabulary, output: Output) -> dict[str, Any]:
     """Write the vocabulary's files; returns what the summary says of them."""
-    encoder_name, merges_name = vocabulary.file_names
-    contents = {encoder_name: vocabulary.encoder_bytes(), merges_name: vocabulary.merges_bytes()}
     tokenizer = vocabulary.tokenizer_bytes()
-    if tokenizer is not None:
-        contents["tokenizer.json"] = tokenizer
-    for name, content in contents.items():
+    extra = {} if tokenizer is None else {"tokenizer.json": tokenizer}
+    for name, content in {**vocabulary.files(), **extra}.items():
         with output.open(name) as file:
             file.write(content)
-    return {
-        "vocabulary": vocabulary.size, "sha256": vocabulary.sha256,
-        "tokenizer_json": tokenizer is not None,
-    }
-
-
-def _parts(context: Context) -> list[Part]:
-    """A part for each part of clean; of the split only its own rows matter, so that an added
-    book recounts one part.
-    """
-    from gpt1.corpus.split_table import read_split, rows_by_part
-
-    rows = rows_by_part(read_split(context.fetch(context.input("split").file("split.parquet"))))
-    parts = []
-    for file in context.input("clean").under("books/"):
-        name = PurePosixPath(file.name).stem
-        train = [[row.book, row.tail_start] for row in rows.get(name, []) if row.set == "train"]
-        identity = {"name": name, "books": file.sha256, "train": train}
-        parts.append(Part(name, identity, {**identity, "path": file}))
-    return parts
+    about = {"vocabulary": vocabulary.size, "sha256": vocabulary.sha256}
+    return {**about, "tokenizer_json": tokenizer is not None}
 
 
 def _merged(context: Context, tables: list[Artifact]) -> list[Artifact]:
@@ -152,22 +134,18 @@ def _merged(context: Context, tables: list[Artifact]) -> list[Artifact]:
     while len(tables) > FAN_IN:
         level += 1
         groups = [tables[at : at + FAN_IN] for at in range(0, len(tables), FAN_IN)]
-        parts = [
-            Part(
-                f"level-{level}-{number:04d}", {"counts": _digests(group)}, {"paths": _files(group)}
-            )
-            for number, group in enumerate(groups)
-        ]
+        parts = [_part(f"level-{level}-{at:04d}", group, {}) for at, group in enumerate(groups)]
         tables = context.map_parts(merge_part, parts)
     return tables
 
 
-def _digests(tables: Sequence[Artifact]) -> list[str]:
-    return [file.sha256 for table in tables for file in table.files.values()]
-
-
-def _files(tables: Sequence[Artifact]) -> list[StoredFile]:
-    return [file for table in tables for file in table.files.values()]
+def _part(
+    name: str, tables: Sequence[Artifact], identity: Mapping[str, Any], **arguments: Any
+) -> Part:
+    """A part whose function gets the tables' `paths`, what `identity` has, and `arguments`."""
+    files = [file for table in tables for file in table.files.values()]
+    counts = [file.sha256 for file in files]
+    return Part(name, {"counts": counts, **identity}, {"paths": files, **identity, **arguments})
 
 
 def count_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
@@ -175,8 +153,8 @@ def count_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
     from collections import Counter
 
     from gpt1.corpus.parquet_io import read_books
-    from gpt1.tokenizer.count_table import write_counts
-    from gpt1.tokenizer.words import count_words
+    from gpt1.tokenizer.bpe_train import write_counts
+    from gpt1.tokenizer.pretokenizer import count_words
 
     ends: dict[str, int | None] = dict(arguments["train"])
     counts: Counter[str] = Counter()
@@ -190,7 +168,7 @@ def count_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
 
 def merge_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
     """Some tables of counts as one."""
-    from gpt1.tokenizer.count_table import merge_counts
+    from gpt1.tokenizer.bpe_train import merge_counts
 
     with output.open("counts.parquet") as file:
         return {"word_types": merge_counts(file, [Path(path) for path in arguments["paths"]])}
@@ -199,37 +177,28 @@ def merge_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
 def learn_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
     """Learn the vocabulary on the summed tables of counts."""
     from gpt1.errors import UserError
-    from gpt1.tokenizer.bpe_train import learn_merges
-    from gpt1.tokenizer.count_table import read_counts
+    from gpt1.tokenizer.bpe_train import learn_merges, read_counts
     from gpt1.tokenizer.vocabulary import Vocabulary, alphabet
 
     settings = VocabularySettings.model_validate(arguments["settings"])
-    reporter = arguments["reporter"]
     counts = read_counts([Path(path) for path in arguments["paths"]])
-    merges = learn_merges(
-        counts,
-        settings.num_merges,
-        settings.min_frequency,
-        lambda done: reporter.progress(
-            done, settings.num_merges, "merges", f"{len(counts):,} word types"
-        ),
-    )
+    wanted, least, note = settings.num_merges, settings.min_frequency, f"{len(counts):,} word types"
+
+    def progress(done: int) -> None:
+        arguments["reporter"].progress(done, wanted, "merges", note)
+
+    merges = learn_merges(counts, wanted, least, progress)
     if not merges:
         raise UserError(
-            f"vocabulary: no pair of symbols occurs {settings.min_frequency} times in"
-            f" {sum(counts.values()):,} words, so there is nothing to merge. Add text or lower"
-            " `min_frequency`."
+            f"vocabulary: no pair of symbols occurs {least} times in {sum(counts.values()):,}"
+            " words, so there is nothing to merge. Add text or lower `min_frequency`."
         )
     characters = alphabet(counts, settings.limit_alphabet)
-    written = _write(Vocabulary.from_merges(characters, merges), output)
+    found = len(set().union(*counts))
     return {
-        "word_types": len(counts),
-        "merges": len(merges),
-        "characters": len(characters),
-        "characters_left_out": (
-            len({character for word in counts for character in word}) - len(characters)
-        ),
-        **written,
+        "word_types": len(counts), "merges": len(merges), "characters": len(characters),
+        "characters_left_out": found - len(characters),
+        **_write(Vocabulary.from_merges(characters, merges), output),
     }
 
 

@@ -67,11 +67,11 @@ class ZeroShot(Stage):
         from gpt1.tasks.io import sample
         from gpt1.tasks.metrics import score_line
         from gpt1.tasks.zero_shot import normalized, zero_shot_score
-        from gpt1.tokenizer.tokenizer import TextEncoder
+        from gpt1.tokenizer.tokenizer import Tokenizer
 
         device, vocabulary = prepare(context), load_vocabulary(context)
         files = load_task_data(context)
-        encode = TextEncoder(vocabulary).encode
+        encode = Tokenizer(vocabulary).encode
         examples = sample(files.dev, settings.rows, settings.seed, "dev")
         models = _models(context)
         curve: list[dict[str, Any]] = []

@@ -93,13 +93,13 @@ def prepare_book(folder: Path) -> Work:
 
     def work() -> None:
         from gpt1.data.sequences import SequenceSampler
-        from gpt1.data.shards import TokenShards
+        from gpt1.data.shards import Shards
 
         plan = plan_of(workflow, folder / "store")
         run_inline(plan)
         shard = artifact(plan, "shard")
         files = [Path(file.key) for file in shard.under("train/")]
-        shards = TokenShards.open(files, output(shard, "books.parquet"), "train")
+        shards = Shards.open(files, output(shard, "books.parquet"), "train")
         SequenceSampler(shards, 8, seed=0).batch(0, 2)
 
     return work

@@ -1,10 +1,11 @@
-"""Writes docs/reference/workflow.md and commands.md from the code: `python -m docs.reference.make`.
-A test compares them.
+"""Writes docs/reference/workflow.md, commands.md and api.md from the code:
+`python -m docs.reference.make`. A test compares them.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import sys
 from collections import Counter
@@ -231,13 +232,58 @@ def _parameter(parameter: Any) -> str:
     return f"- {names}{brackets}: {one_line(parameter.help)}"
 
 
+def api_page() -> str:
+    """Every public name: its signature, what it does, its methods."""
+    import gpt1
+    from pipeline import results
+
+    public = {f"gpt1.{name}": getattr(gpt1, name) for name in gpt1.__all__}
+    public["pipeline.results.open_store"] = results.open_store
+    parts = [
+        "# Python API", NOTE,
+        "[notebook.ipynb](../notebook.ipynb) shows it at work. Types, shapes and examples:"
+        " `help(gpt1.Shards)`. torch and spaCy load when first needed.",
+    ]
+    for name, thing in public.items():
+        parts.append(f"## `{name}{_signature(thing)}`\n\n{_first_paragraph(thing)}")
+        returned = results.StoreResults if thing is results.open_store else thing
+        if inspect.isclass(returned) and (methods := list(_methods(returned))):
+            parts[-1] += f" Has {', '.join(methods)}."
+    return "\n\n".join(parts) + "\n"
+
+
+def _methods(thing: type) -> Iterator[str]:
+    for name, member in vars(thing).items():
+        function = getattr(member, "__func__", member)
+        if not name.startswith("_") and isinstance(member, property):
+            yield f"`{name}`"
+        elif not name.startswith("_") and inspect.isfunction(function):
+            yield f"`{name}()`"
+
+
+def _signature(thing: Any) -> str:
+    """Names and defaults, without types; not those of many fields."""
+    shown = []
+    for one in inspect.signature(thing).parameters.values():
+        if one.name not in ("self", "cls"):
+            shown.append(str(one.replace(annotation=inspect.Parameter.empty)))
+    return f"({', '.join(shown)})" if len(shown) < 8 else "(...)"
+
+
+def _first_paragraph(thing: Any) -> str:
+    return one_line((inspect.getdoc(thing) or "").partition("\n\n")[0])
+
+
 def one_line(text: str | None) -> str:
     return " ".join((text or "").split())
 
 
 def pages() -> dict[Path, str]:
     """The pages by their paths."""
-    return {HERE / "workflow.md": workflow_page(), HERE / "commands.md": commands_page()}
+    return {
+        HERE / "workflow.md": workflow_page(), HERE / "commands.md": commands_page(),
+        HERE / "api.md": api_page(),
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

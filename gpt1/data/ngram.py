@@ -5,7 +5,7 @@ Both are measured over the same targets as a model's: every id of a held-out boo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,12 +53,11 @@ def baseline(
 
 def _up_to(books: Iterable[Ids], limit: int) -> list[Ids]:
     chosen: list[Ids] = []
-    left = limit
     for ids in books:
-        if left <= 0:
+        if limit <= 0:
             break
-        chosen.append(ids[:left])
-        left -= len(chosen[-1])
+        chosen.append(ids[:limit])
+        limit -= len(chosen[-1])
     return chosen
 
 
@@ -98,13 +97,16 @@ def _bigram_loss(
 def _counted(books: Sequence[Ids], size: int) -> tuple[Numbers, Numbers]:
     """The different pairs of all books in rising order, and how often each occurs, (P,) each.
 
-    Counted some millions at a time; runs of counts are merged when the younger has grown to half
-    the elder, so memory is bounded by the number of different pairs and each is moved a logarithmic
-    number of times.
+    Counted a book (at most some millions of ids) at a time; runs of counts are merged when the
+    younger has grown to half the elder, so memory is bounded by the number of different pairs and
+    each is moved a logarithmic number of times.
     """
     runs: list[tuple[Numbers, Numbers]] = []
-    for some in _gathered(books, size):
-        runs.append(np.unique(some, return_counts=True))
+    pieces = (
+        book[at : at + _AT_ONCE + 1] for book in books for at in range(0, len(book), _AT_ONCE)
+    )
+    for ids in pieces:
+        runs.append(np.unique(_pairs(ids, size), return_counts=True))
         while len(runs) > 1 and 2 * len(runs[-1][0]) >= len(runs[-2][0]):
             runs.append(_merged(runs.pop(), runs.pop()))
     while len(runs) > 1:
@@ -120,19 +122,6 @@ def _merged(
     pairs, counts = pairs[order], np.concatenate([one[1], other[1]])[order]
     first = np.flatnonzero(np.diff(pairs, prepend=-1))
     return pairs[first], np.add.reduceat(counts, first) if len(first) else counts
-
-
-def _gathered(books: Sequence[Ids], size: int) -> Iterator[Numbers]:
-    """The pairs of some books at a time."""
-    some: list[Numbers] = []
-    for ids in books:
-        for at in range(0, len(ids), _AT_ONCE):
-            some.append(_pairs(ids[at : at + _AT_ONCE + 1], size))
-            if sum(map(len, some)) >= _AT_ONCE:
-                yield np.concatenate(some)
-                some = []
-    if some:
-        yield np.concatenate(some)
 
 
 def _pairs(ids: Ids, size: int) -> Numbers:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from gpt1.data.shards import DocumentSpan
 from gpt1.errors import UserError
 from gpt1.tokenizer.bpe import END
-from gpt1.tokenizer.normalize import fix, standardise
+from gpt1.tokenizer.normalize import fix_text, standardize
 from gpt1.tokenizer.vocabulary import NEWLINE_TOKEN, UNKNOWN_TOKEN
 
 _CHUNK = re.compile(r"\S+")
@@ -20,7 +20,7 @@ _TRIES = 6
 class TextSpan:
     """Where an id lies in a text: the characters `start` to `end`.
 
-    `exact`: the ids up to there were found again in the text up to there. Where ftfy or standardise
+    `exact`: the ids up to there were found again in the text up to there. Where ftfy or standardize
     changed the chunk of the id, the whole chunk is given.
     """
 
@@ -30,38 +30,24 @@ class TextSpan:
 
     def around(self, text: str, width: int, mark: tuple[str, str] = ("⟦", "⟧")) -> str:
         """The passage in its text, marked, with `width` characters on either side."""
-        before, after = (
-            text[max(0, self.start - width) : self.start],
-            text[self.end : self.end + width],
-        )
+        before = text[max(0, self.start - width) : self.start]
+        after = text[self.end : self.end + width]
         return f"{before}{mark[0]}{text[self.start : self.end]}{mark[1]}{after}"
 
 
 def book_at(spans: Sequence[DocumentSpan], offset: int, name: str) -> tuple[DocumentSpan, int]:
-    """The book that holds the id at `offset` of a shard whose spans these are, and its index there.
+    """The book that holds the id at `offset` of a shard or a set whose books these are, in their
+    order in books.parquet, and its index in that book.
 
-    UserError for one outside.
-    """
-    total = max((span.start + span.length for span in spans), default=0)
-    for span in spans:
-        if span.start <= offset < span.start + span.length:
-            return span, offset - span.start
-    raise UserError(f"{name}: offset {offset} is out of range; expected 0 to {total - 1}.")
-
-
-def book_of_set(spans: Sequence[DocumentSpan], offset: int, name: str) -> tuple[DocumentSpan, int]:
-    """The book that holds the id at `offset` of a whole set, book after book in the order of
-    books.parquet, and its index there.
+    UserError, which calls them `name`, for an offset outside.
     """
     left = offset
     for span in spans:
         if 0 <= left < span.length:
             return span, left
         left -= span.length
-    raise UserError(
-        f"{name}: offset {offset} is out of range; expected 0 to"
-        f" {sum(span.length for span in spans) - 1}."
-    )
+    total = sum(span.length for span in spans)
+    raise UserError(f"{name}: offset {offset} is out of range; expected 0 to {total - 1}.")
 
 
 def locate(
@@ -75,10 +61,8 @@ def locate(
     """
     chunks = [(found.start(), found.end()) for found in _CHUNK.finditer(text)]
     if not chunks:
-        raise UserError(
-            f"the text has {len(text)} characters, all white space; expected text of {len(ids)}"
-            " tokens."
-        )
+        found = f"the text has {len(text)} characters, all white space"
+        raise UserError(f"{found}; expected text of {len(ids)} tokens.")
     known = {-1: 0, len(chunks) - 1: len(ids)}
 
     def count(at: int) -> int:
@@ -94,15 +78,10 @@ def locate(
     if tokens[ids[index]] == NEWLINE_TOKEN:
         return TextSpan(space, start, exact)
     before = here[count(at - 1) : index] if exact else []
-    within = _within(
-        text[start:end],
-        [tokens[number] for number in [*before, ids[index]] if tokens[number] != NEWLINE_TOKEN],
-    )
-    return (
-        TextSpan(start + within[0], start + within[1], exact)
-        if within
-        else TextSpan(start, end, exact)
-    )
+    pieces = [tokens[number] for number in [*before, ids[index]]]
+    within = _within(text[start:end], [piece for piece in pieces if piece != NEWLINE_TOKEN])
+    first, last = within or (0, end - start)
+    return TextSpan(start + first, start + last, exact)
 
 
 def _first_beyond(index: int, size: int, count: Callable[[int], int]) -> int:
@@ -127,7 +106,7 @@ def _within(chunk: str, pieces: Sequence[str]) -> tuple[int, int] | None:
     """
     # A character may stand for several on that way (`…`, ligatures): the place of each character of
     # the result in the chunk.
-    plain = [standardise(fix(character)).lower() for character in chunk]
+    plain = [standardize(fix_text(character)).lower() for character in chunk]
     places = [place for place, text in enumerate(plain) for _ in text]
     result = "".join(plain)
     begin = end = 0

@@ -20,7 +20,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from gpt1.data.shards import TokenShards
+from gpt1.data.shards import Shards
 from gpt1.errors import UserError
 
 Batch = np.ndarray[tuple[int, int], np.dtype[np.int64]]
@@ -39,10 +39,14 @@ class SequenceSampler:
     in `exclude_books` stay in the batches, but do not count in the loss (`loss_weights`).
 
     Raises UserError when no sequence fits, or when a book to exclude is not in the set.
+
+        >>> sampler = gpt1.SequenceSampler(shards, length=512, seed=0)
+        >>> sampler.batch(step=0, batch_size=64).shape
+        (64, 513)
     """
 
     def __init__(
-        self, shards: TokenShards, length: int, seed: int = 0, exclude_books: Collection[str] = ()
+        self, shards: Shards, length: int, seed: int = 0, exclude_books: Collection[str] = ()
     ) -> None:
         self.shards = shards
         self.length = length

@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 from gpt1.errors import UserError
 
 Ids = np.ndarray[tuple[int], np.dtype[np.uint16 | np.uint32]]
-_AGAIN = "run the shard stage again"
 _SCHEMA = pa.schema(
     [
         ("book", pa.string()), ("title", pa.string()), ("author", pa.string()),
@@ -27,6 +26,12 @@ _SCHEMA = pa.schema(
         ("length", pa.int64()), ("sha256", pa.string()), ("cleaning", pa.string()),
     ]
 )
+
+
+def _damaged(where: object, problem: str) -> UserError:
+    """For a file that is not as the shard stage wrote it."""
+    return UserError(f"{where}: {problem}; run the shard stage again.")
+
 
 # Shards
 
@@ -76,22 +81,18 @@ def open_shard(path: Path) -> MappedShard:
             key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()
         }
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such shard; {_AGAIN}.") from error
+        raise _damaged(path, "no such shard") from error
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: not a complete Arrow file ({str(error).splitlines()[0]}); {_AGAIN}."
-        ) from error
+        problem = f"not a complete Arrow file ({str(error).splitlines()[0]})"
+        raise _damaged(path, problem) from error
     missing = {"vocabulary", "set", "part"} - metadata.keys()
     if missing or table.column_names != ["ids"] or table["ids"].num_chunks != 1:
-        raise UserError(
-            f"{path}: an Arrow file, but not a token shard (one column `ids` in one batch, with"
-            f" vocabulary, set, part); {_AGAIN}."
-        )
+        expected = "one column `ids` in one batch, with vocabulary, set, part"
+        raise _damaged(path, f"an Arrow file, but not a token shard ({expected})")
     column = table["ids"].chunk(0)
     if column.type not in (pa.uint16(), pa.uint32()) or column.null_count:
-        raise UserError(
-            f"{path}: ids of type {column.type}, expected uint16 or uint32 without nulls; {_AGAIN}."
-        )
+        expected = "expected uint16 or uint32 without nulls"
+        raise _damaged(path, f"ids of type {column.type}, {expected}")
     ids = column.to_numpy(zero_copy_only=True)
     return MappedShard(ids, metadata["vocabulary"], metadata["set"], metadata["part"])
 
@@ -134,10 +135,8 @@ def read_spans(path: Path) -> Iterator[DocumentSpan]:
     try:
         rows = pq.read_table(path, schema=_SCHEMA, page_checksum_verification=True).to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise UserError(
-            f"{path}: cannot be read as the table of books ({str(error).splitlines()[0]}); run the"
-            " shard stage again."
-        ) from error
+        problem = f"cannot be read as the table of books ({str(error).splitlines()[0]})"
+        raise _damaged(path, problem) from error
     for row in rows:
         yield DocumentSpan(**row)
 
@@ -154,10 +153,14 @@ def copy_spans(source: Path, target: Path, parts: Collection[str]) -> None:
 # A set
 
 
-class TokenShards:
+class Shards:
     """The books of one set (`train` or `held_out`), in the order of books.parquet.
 
-    The ids stay in the files.
+    The ids stay in the files. `spans` says of each book where it is.
+
+        >>> paths = sorted(folder.glob("train/*.arrow"))
+        >>> shards = gpt1.Shards.open(paths, folder / "books.parquet", "train")
+        >>> shards.spans[0].title, shards.book(0)[:10]
     """
 
     def __init__(
@@ -171,7 +174,7 @@ class TokenShards:
     def open(
         cls, paths: Sequence[Path], books: Path, set: str, vocabulary_sha256: str | None = None,
         verify: bool = True,
-    ) -> TokenShards:
+    ) -> Shards:
         """Open the shards at `paths`, which must all belong to `set`; `books` is books.parquet.
 
         UserError when a shard is missing, damaged, of another set, of another vocabulary than the
@@ -179,15 +182,20 @@ class TokenShards:
         the ids of every book: a wrong byte would train silently, and the whole shared corpus (220
         MB) takes a fraction of a second.
         """
-        opened = {path: open_shard(path) for path in sorted(paths)}
-        expected = vocabulary_sha256
-        for path, shard in opened.items():
+        expected, parts = vocabulary_sha256, dict[str, tuple[Path, MappedShard]]()
+        for path in sorted(paths):
+            shard = open_shard(path)
             expected = expected or shard.vocabulary
-            _refuse_foreign(path, shard, set, expected)
-        parts = {shard.part: (path, shard) for path, shard in opened.items()}
+            if shard.set != set:
+                advice = f"expected {set!r}; give the files of that set."
+                raise UserError(f"{path}: a shard of the set {shard.set!r}, {advice}")
+            if shard.vocabulary != expected:
+                problem = f"made with the vocabulary {shard.vocabulary[:12]}"
+                raise _damaged(path, f"{problem}, expected {expected[:12]}, the one in use")
+            parts[shard.part] = path, shard
         spans = [span for span in read_spans(books) if span.set == set]
         if not spans or expected is None:
-            raise UserError(f"{books}: no book of the set {set!r} in the shards given; {_AGAIN}.")
+            raise _damaged(books, f"no book of the set {set!r} in the shards given")
         return cls([_ids_of(span, books, parts, verify) for span in spans], spans, expected)
 
     @property
@@ -211,40 +219,23 @@ class TokenShards:
         return iter(self._ids)
 
 
-def _refuse_foreign(path: Path, shard: MappedShard, set: str, vocabulary: str) -> None:
-    if shard.set != set:
-        raise UserError(
-            f"{path}: a shard of the set {shard.set!r}, expected {set!r}; give the files of that"
-            " set."
-        )
-    if shard.vocabulary != vocabulary:
-        raise UserError(
-            f"{path}: made with the vocabulary {shard.vocabulary[:12]}, expected {vocabulary[:12]};"
-            f" {_AGAIN} with the vocabulary in use."
-        )
-
-
 def _ids_of(
     span: DocumentSpan, books: Path, parts: Mapping[str, tuple[Path, MappedShard]], verify: bool
 ) -> Ids:
     """The ids (n,) of a book, mapped from its file."""
     if span.part not in parts:
-        raise UserError(
-            f"{books}: the book {span.book!r} is in {span.set}/{span.part}.arrow, which is"
-            f" missing; {_AGAIN}."
-        )
+        place = f"{span.set}/{span.part}.arrow"
+        raise _damaged(books, f"the book {span.book!r} is in {place}, which is missing")
     path, shard = parts[span.part]
     end = span.start + span.length
     if end > len(shard.ids):
-        raise UserError(
-            f"{path}: {len(shard.ids)} tokens, expected at least {end} for the book {span.book!r};"
-            f" {_AGAIN}."
-        )
+        expected = f"expected at least {end} for the book {span.book!r}"
+        raise _damaged(path, f"{len(shard.ids)} tokens, {expected}")
     ids = shard.ids[span.start : end]
     if verify and (found := ids_sha256(ids)) != span.sha256:
-        raise UserError(
-            f"{path}: the ids of the book {span.book!r} ({span.start} to {end}) have the sha256"
-            f" {found[:12]}, {books.name} says {span.sha256[:12]}: the file is damaged or from"
-            f" another run; {_AGAIN}."
+        raise _damaged(
+            path,
+            f"the ids of the book {span.book!r} ({span.start} to {end}) have the sha256"
+            f" {found[:12]}, {books.name} says {span.sha256[:12]}: damaged or from another run",
         )
     return ids

@@ -11,8 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpt1.generation.decode import evaluating, refuse_empty
-from gpt1.generation.decoding import LanguageModel, Reader
+from gpt1.generation.decoding import (
+    DecodingState,
+    LanguageModel,
+    evaluating,
+    refuse_empty,
+)
 
 
 @dataclass(frozen=True)
@@ -57,9 +61,9 @@ def _search(
     stop: frozenset[int],
 ) -> list[int]:
     running, finished = [_Beam(0.0, ())], list[_Beam]()
-    reader = Reader(model, [prompt], new_tokens)
+    state = DecodingState(model, [prompt], new_tokens)
     for length in range(1, new_tokens + 1):
-        logs = F.log_softmax(reader.logits().float(), dim=-1)  # (n, V)
+        logs = F.log_softmax(state.logits().float(), dim=-1)  # (n, V)
         candidates = _best(logs, running, max(2, 1 + len(stop)) * search.width)
         going, parents = list[_Beam](), list[int]()
         for rank, (parent, beam) in enumerate(candidates):
@@ -72,8 +76,8 @@ def _search(
         finished = sorted(finished, key=lambda beam: -beam.score)[: search.width]
         if not going or _settled(going[0], finished, length, search):
             break
-        reader.select(parents)
-        for text, beam in zip(reader.texts, going, strict=True):
+        state.select(parents)
+        for text, beam in zip(state.texts, going, strict=True):
             text.append(beam.ids[-1])
         running = going
     return list(finished[0].ids) if finished else []

@@ -1,5 +1,4 @@
-"""What generation asks of a model: the logits after each of several growing texts, with a key/value
-cache where there is one.
+"""Generation token by token for several prompts at once, with a key/value cache where possible.
 
 Past the context: when a text has more ids than the context T, whole blocks of T - floor(T / 2) of
 its oldest ids are forgotten, as many as need be, and what is left is read anew from position 0. The
@@ -8,15 +7,20 @@ model so always sees the newest floor(T / 2) + 1 to T ids, and the same ones wha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from gpt1.errors import UserError
+from gpt1.generation.sampling import Sampling, choose
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.model.kv_cache import CachedGPT
+
+OnToken = Callable[[int, int], None]
 
 
 class LanguageModel(Protocol):
@@ -29,6 +33,41 @@ class LanguageModel(Protocol):
     def vocabulary_logits(self, hidden: Tensor) -> Tensor: ...
 
 
+def generate(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], new_tokens: int, sampling: Sampling,
+    generators: Sequence[torch.Generator], stop: Collection[int] = (),
+    on_token: OnToken | None = None, cache: bool = True,
+) -> list[list[int]]:
+    """The ids that follow each prompt (at least one id): up to `new_tokens`, or up to and with the
+    first id of `stop`. Rows that are no vocabulary tokens are never chosen.
+
+    Each prompt has a CPU generator of its own, so that its text does not depend on the others, and
+    is the same on any device that gives the same logits. `on_token(prompt, id)` is called as ids
+    are chosen. The model's mode is left as it was; dropout is off inside. UserError for an empty
+    prompt.
+    """
+    refuse_empty(prompts)
+    written: list[list[int]] = [[] for _ in prompts]
+    with evaluating(model):
+        state = DecodingState(model, prompts, new_tokens, cache)
+        rows = list(range(len(prompts)))
+        for _ in range(new_tokens):
+            logits = state.logits().float().cpu()  # (B, V)
+            for place, row in enumerate(rows):
+                token = choose(logits[place], sampling, generators[row])
+                written[row].append(token)
+                state.texts[place].append(token)
+                if on_token:
+                    on_token(row, token)
+            left = [place for place, row in enumerate(rows) if written[row][-1] not in stop]
+            if not left:
+                break
+            if len(left) < len(rows):
+                state.select(left)
+                rows = [rows[place] for place in left]
+    return written
+
+
 def window_start(length: int, context: int) -> int:
     """How many of a text's oldest ids are forgotten when it has `length` ids."""
     if length <= context:
@@ -37,7 +76,7 @@ def window_start(length: int, context: int) -> int:
     return -(-(length - context) // block) * block
 
 
-class Reader:
+class DecodingState:
     """The texts being written. `texts` holds all ids of each, prompts included."""
 
     def __init__(
@@ -89,3 +128,24 @@ class Reader:
         return self._model.vocabulary_logits(
             hidden[torch.arange(len(windows), device=device), last]
         )
+
+
+def refuse_empty(prompts: Sequence[Sequence[int]]) -> None:
+    """UserError when a prompt has no id to start from."""
+    for number, prompt in enumerate(prompts, start=1):
+        if not prompt:
+            raise UserError(
+                f"prompt {number} is empty; expected at least one token to continue from: write a"
+                " word"
+            )
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Dropout off inside; the model's mode is left as it was."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

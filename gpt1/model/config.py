@@ -40,30 +40,22 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Raise UserError for a shape no model can have."""
-        for name in ("vocabulary", "context", "width", "heads", "units"):
-            if getattr(self, name) < 1:
-                raise UserError(f"model: {name} is {getattr(self, name)}, expected at least 1")
-        if self.layers < 0 or self.special_tokens < 0:
-            raise UserError(
-                f"model: layers ({self.layers}) and special_tokens ({self.special_tokens}) must not"
-                " be negative"
-            )
-        if self.kind not in get_args(Kind):
-            raise UserError(f"model: kind is {self.kind!r}, expected gpt or lstm")
-        if self.kind == "gpt" and self.width % self.heads:
-            raise UserError(
-                f"model: width {self.width} is not divisible by heads {self.heads}; choose a"
-                f" multiple of {self.heads}"
-            )
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"model: dropout is {self.dropout}, expected 0 <= dropout < 1")
-        if not 0 < self.init_std < 1:
-            raise UserError(f"model: init_std is {self.init_std}, expected 0 < init_std < 1")
-        if self.embedding_dropout not in get_args(EmbeddingDropout):
-            raise UserError(
-                f"model: embedding_dropout is {self.embedding_dropout!r}, expected activation or"
-                " matrix"
-            )
+        sizes = dict.fromkeys(("vocabulary", "context", "width", "heads", "units"), 1)
+        for name, least in {**sizes, "layers": 0, "special_tokens": 0}.items():
+            if getattr(self, name) < least:
+                found = getattr(self, name)
+                raise UserError(f"model: {name} is {found}, expected at least {least}")
+        divides = f"is not divisible by heads {self.heads}; choose a multiple of {self.heads}"
+        dropout = f"embedding_dropout is {self.embedding_dropout!r}, expected activation or matrix"
+        for right, problem in (
+            (self.kind in get_args(Kind), f"kind is {self.kind!r}, expected gpt or lstm"),
+            (self.kind == "lstm" or not self.width % self.heads, f"width {self.width} {divides}"),
+            (0 <= self.dropout < 1, f"dropout is {self.dropout}, expected 0 <= dropout < 1"),
+            (0 < self.init_std < 1, f"init_std is {self.init_std}, expected 0 < init_std < 1"),
+            (self.embedding_dropout in get_args(EmbeddingDropout), dropout),
+        ):
+            if not right:
+                raise UserError(f"model: {problem}")
 
     @property
     def rows(self) -> int:

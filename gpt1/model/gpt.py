@@ -4,7 +4,7 @@ softmax.
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,38 @@ from torch.utils.checkpoint import checkpoint
 from gpt1.errors import UserError
 from gpt1.model.config import LN_EPS, ModelConfig
 from gpt1.model.loss import chunked_mean_loss
-from gpt1.model.lstm import LSTMBlock
-from gpt1.model.padding import Padding
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Where B sequences of unequal length, padded at their ends to T ids, have their R real ids.
+
+    All that a block computes for one position alone (most of its work) is done for (R, C) then, not
+    for (B, T, C).
+    """
+
+    real: Tensor
+    """(B, T) bool: not padding."""
+    places: Tensor
+    """(R,) int64: the real positions, counted through all B x T."""
+    last: Tensor
+    """(B,) int64: each sequence's last position, counted through the R."""
+
+    @classmethod
+    def after(cls, lengths: Tensor, T: int) -> Padding:
+        """That of sequences of `lengths` (B,) ids, each from 1 to T."""
+        real = torch.arange(T, device=lengths.device) < lengths[:, None]  # (B, T)
+        return cls(real, real.flatten().nonzero().squeeze(1), lengths.cumsum(0) - 1)
+
+    def remove(self, x: Tensor) -> Tensor:
+        """(B, T, ...) -> (R, ...)."""
+        return x.flatten(0, 1).index_select(0, self.places)
+
+    def restore(self, x: Tensor) -> Tensor:
+        """(R, C) -> (B, T, C), zeros where there is padding."""
+        B, T = self.real.shape
+        padded = x.new_zeros(B * T, x.shape[1])
+        return padded.index_copy_(0, self.places, x).view(B, T, -1)
 
 
 class Attention(nn.Module):
@@ -122,6 +152,33 @@ class Block(nn.Module):
         return self.ln_2(n + self.drop(m)).to(m.dtype)
 
 
+class LSTMBlock(nn.Module):
+    """The LSTM of the paper's section 5 in a block's place.
+
+    Width C -> `units` U, recurrent over the positions -> C, dropout, layer norm.
+
+    The paper says no more. Ours: everything around the blocks stays (token and position rows, their
+    dropout, the tied softmax), and the outputs are projected and normalized as a block's are, so
+    that fine-tuning, zero-shot scoring and generation see hidden states of the same shape and
+    scale.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(config.width, config.units, batch_first=True)
+        self.c_proj = nn.Linear(config.units, config.width)
+        self.drop = nn.Dropout(config.dropout)
+        self.ln = nn.LayerNorm(config.width, eps=LN_EPS)
+
+    def forward(self, x: Tensor, padding: Padding | None = None, last: bool = False) -> Tensor:
+        """(B, T, C) -> (B, T, C), the state begins at 0; `padding`, `last`: see `GPT`."""
+        states, _ = self.lstm(x if padding is None else padding.restore(x))  # (B, T, U)
+        if padding is not None:
+            states = padding.remove(states)  # (R, U)
+            states = states[padding.last] if last else states
+        return self.ln(self.drop(self.c_proj(states)))
+
+
 class GPT(nn.Module):
     """Token ids to hidden states, and hidden states to logits.
 
@@ -131,6 +188,10 @@ class GPT(nn.Module):
     `generator` when given (else from torch's global one). With `recompute`, training keeps only
     each block's input and computes the rest again in the backward pass, with the same dropout: the
     same numbers from less memory, for a third more work.
+
+        >>> model = gpt1.GPT(gpt1.ModelConfig(layers=2))
+        >>> model.lm_logits(model(torch.zeros(1, 8, dtype=torch.int64))).shape
+        torch.Size([1, 8, 40478])
     """
 
     def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
@@ -249,7 +310,7 @@ class GPT(nn.Module):
         )
         weight = torch.cat([old, rows.to(old)])  # (V + special, C)
         self.tokens_embed = nn.Embedding.from_pretrained(weight, freeze=False)
-        self.config = dataclasses.replace(
+        self.config = replace(
             self.config, special_tokens=self.config.special_tokens + special
         )
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from gpt1.errors import UserError
-from gpt1.generation import BeamSearch, Sampling, beam_search, generate_batch
+from gpt1.generation import BeamSearch, Sampling, beam_search, generate
 from gpt1.rng import generator
 from gpt1.tasks.io import Example
-from gpt1.tokenizer.tokenizer import TextEncoder
+from gpt1.tokenizer.tokenizer import Tokenizer
 from gpt1.tokenizer.vocabulary import NEWLINE_TOKEN
 from gpt1.weights.checkpoint import Checkpoint, load_checkpoint
 
@@ -32,7 +32,7 @@ class Predictor:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
-        self.encoder = TextEncoder(checkpoint.vocabulary)
+        self.encoder = Tokenizer(checkpoint.vocabulary)
 
     @classmethod
     def load(cls, folder: Path) -> Predictor:
@@ -66,7 +66,7 @@ class Predictor:
             found = beam_search(model, ids, tokens, BeamSearch(beams, length_penalty), stop)
         else:
             draws = [generator("generate", seed, number) for number in range(len(ids))]
-            found = generate_batch(
+            found = generate(
                 model, ids, tokens, Sampling(temperature, top_k, top_p), draws, stop, on_token
             )
         return [self.encoder.decode(new) for new in found]

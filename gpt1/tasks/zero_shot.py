@@ -23,7 +23,7 @@ from itertools import pairwise
 import numpy as np
 
 from gpt1.errors import UserError
-from gpt1.generation.decode import evaluating
+from gpt1.generation.decoding import evaluating
 from gpt1.model.gpt import GPT
 from gpt1.model.loglikelihood import Continuation, Scored, continuation, score_continuations
 from gpt1.tasks.dataset import Encode

@@ -1,14 +1,11 @@
-"""Byte pair encoding of one word, and the merges' file form."""
+"""Byte pair encoding of one word."""
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Mapping
-from itertools import pairwise
+from itertools import pairwise, repeat
 
 END = "</w>"
-# Beyond this many characters the plain loop, whose time grows with the square, loses.
-_LONG = 200
 Merge = tuple[str, str]
 
 
@@ -20,12 +17,12 @@ def symbols(word: str) -> list[str]:
 def pieces(word: str, ranks: Mapping[Merge, int]) -> list[str]:
     """The word cut into pieces: the pair of the lowest rank is merged first, all its occurrences
     at once (docs/explanation/tokenization.md).
+
+    The time grows with the square of the length, which `normalize.LONGEST` bounds.
     """
     parts = symbols(word)
-    if len(parts) > _LONG:
-        return _pieces_of_long(parts, ranks)
     unranked = len(ranks)
-    found = [ranks.get(pair, unranked) for pair in pairwise(parts)]
+    found = list(map(ranks.get, pairwise(parts), repeat(unranked)))
     while found:
         rank = min(found)
         if rank == unranked:
@@ -57,48 +54,3 @@ def merge(parts: list[str], first: str, second: str) -> list[str]:
         joined.append(parts[at])
         at += 1
     return joined
-
-
-def _pieces_of_long(parts: list[str], ranks: Mapping[Merge, int]) -> list[str]:
-    """The same in time n log n: the places of each rank are kept, and a round takes those of the
-    lowest from the left.
-    """
-    before = list(range(-1, len(parts) - 1))
-    after = [*range(1, len(parts)), -1]
-    places: dict[int, list[int]] = {}
-    waiting: list[int] = []
-
-    def note(at: int) -> None:
-        rank = ranks.get((parts[at], parts[after[at]]))
-        if rank is None:
-            return
-        if rank not in places:
-            places[rank] = []
-            heapq.heappush(waiting, rank)
-        places[rank].append(at)
-
-    for at in range(len(parts) - 1):
-        note(at)
-    while waiting:
-        rank = heapq.heappop(waiting)
-        joined: list[int] = []
-        for at in sorted(set(places.pop(rank))):
-            second = after[at]
-            # An earlier merge may have taken either part; an empty string is a part that was joined
-            # to the one before it.
-            if second < 0 or not parts[at] or ranks.get((parts[at], parts[second])) != rank:
-                continue
-            parts[at] += parts[second]
-            parts[second] = ""
-            after[at] = after[second]
-            if after[at] >= 0:
-                before[after[at]] = at
-            joined.append(at)
-        for at in joined:
-            if not parts[at]:
-                continue
-            if before[at] >= 0:
-                note(before[at])
-            if after[at] >= 0:
-                note(at)
-    return [part for part in parts if part]

@@ -1,52 +1,56 @@
-"""The words of one chunk (what stands between white space), where they do not depend on its
-neighbours.
+"""Fixed text to words: spaCy's English tokenizer and lower case, at the speed of a dictionary.
 
-A chunk, padded, is one or more stretches. spaCy's tokenizer works on them in two passes. The first
-takes each stretch for itself. The second looks for exceptions in the tokens of the whole text,
-blind to white space: of those that overlap the longest wins, and one that spans white space may win
-but changes nothing. So a neighbour can take one of the second pass's changes from a stretch, and
-can add none: `'bout:x` is `'bout` `:x`, but after `goin` it is `'` `bout` `:x`, for `goin '` is an
-exception too. A stretch that the second pass would not change when it stands alone, it changes
-nowhere. The others are "delicate": 44 in 4.2 million chunks of the first 20 MB of the shared books.
-Their lines are tokenized whole. A line break ends all such dependence, its token is in no
-exception.
+The words of a chunk (what stands between white space) are those of its segments (`standardize` puts
+spaces between them), and most do not depend on their neighbors. spaCy's tokenizer works on segments
+in two passes. The first takes each segment for itself. The second looks for exceptions in the
+tokens of the whole text, blind to white space: of those that overlap the longest wins, and one that
+spans white space may win but changes nothing. So a neighbor can take one of the second pass's
+changes from a segment, and can add none: `'bout:x` is `'bout` `:x`, but after `goin` it is `'`
+`bout` `:x`, for `goin '` is an exception too. A segment that the second pass would not change when
+it stands alone, it changes nowhere. The others are context-dependent: 44 in 4.2 million chunks of
+the first 20 MB of the shared books. Their lines are tokenized as a unit. A line break ends all such
+dependence, its token is in no exception.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import sys
+import threading
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
-from itertools import chain, islice
+from importlib.abc import MetaPathFinder
 from typing import Any, TypeVar
 
-from gpt1.tokenizer.normalize import padded, standardise
-from gpt1.tokenizer.without_torch import torch_left_out
+import numpy as np
 
-# Longer ones are not remembered, so that ceilings on entries bound the memory.
-LONGEST_KEPT = 64
-_STRETCHES_CEILING = 300_000
-_CACHED_BY_SPACY = 100_000
-_STRINGS_CEILING = 2_000_000
-_BREAK = " \n "
+from gpt1.tokenizer.normalize import NEWLINE, blocks, fix_text, separate, split_chunks, standardize
 
+Codes = np.ndarray[Any, np.dtype[Any]]
 Words = tuple[str, ...]
+Key = TypeVar("Key", str, bytes)
 Value = TypeVar("Value")
 
+# Longer keys are not remembered, so that ceilings on entries bound the memory.
+_LONGEST_KEPT = 64
+_CHUNKS, _SEGMENTS, _CACHED_BY_SPACY, _STRINGS = 1_000_000, 300_000, 100_000, 2_000_000
+_BREAK = " \n "
 
-class ChunkWords:
-    """Lower-cased words of chunks.
 
-    It remembers stretches up to a ceiling, which changes no result.
+class Pretokenizer:
+    """Lower-cased words of segments and of lines.
+
+    It remembers segments up to a ceiling, which changes no result.
     """
 
     def __init__(self) -> None:
-        with torch_left_out():
+        with _without_torch():
             import spacy
             from spacy.attrs import ORTH
             from spacy.tokenizer import Tokenizer
-        self._blank = spacy.blank
-        self._kind = Tokenizer
-        self._orth = ORTH
+        self._blank, self._kind, self._orth = spacy.blank, Tokenizer, ORTH
         self._known: dict[str, Words | None] = {}
         self._renew()
 
@@ -55,7 +59,7 @@ class ChunkWords:
         # has those of the trained pipelines.
         nlp: Any = self._blank("en")
         # What else spaCy would work out for each new word (its shape, whether it is a number) is
-        # used by nobody here.
+        # used nowhere here.
         nlp.vocab.lex_attr_getters = {}
         nlp.tokenizer.max_cache_size = _CACHED_BY_SPACY
         self._tokenizer = nlp.tokenizer
@@ -67,49 +71,32 @@ class ChunkWords:
         self._longest = max(map(len, self._exceptions))
         self._strings = nlp.vocab.strings
 
-    def of_line(self, line: str) -> list[str]:
-        """The words of a fixed line, by both passes over the whole line."""
-        return [token.lower() for token in self._lines([standardise(line)], self._tokenizer)[0]]
+    def words_of_line(self, line: str) -> list[str]:
+        """The words of a fixed line, by both passes over the line."""
+        return [token.lower() for token in self._lines([standardize(line)], self._tokenizer)[0]]
 
-    def of_chunks(self, chunks: Sequence[str]) -> list[Words | None]:
-        """The words of each of `normalise.chunks`, of which none is empty or a line break; None
-        for a delicate one.
-        """
-        cut = stretches(chunks)
-        known = self.of_stretches(set(chain.from_iterable(cut)))
-        return [
-            known[parts[0]] if len(parts) == 1 else _joined([known[part] for part in parts])
-            for parts in cut
-        ]
-
-    def of_stretches(self, wanted: set[str]) -> dict[str, Words | None]:
-        """The words of each of the `stretches` of chunks; None for a delicate one."""
-        found = {stretch: self._known[stretch] for stretch in wanted if stretch in self._known}
+    def words_of_segments(self, wanted: set[str]) -> dict[str, Words | None]:
+        """The words of each segment; None for a context-dependent one."""
+        known, rules = self._known, self._rules
         new: dict[str, Words | None] = {}
         hard = []
-        for stretch in wanted.difference(found):
-            if stretch.isalpha() and stretch.isascii() and stretch not in self._rules:
-                new[stretch] = (
-                    stretch.lower(),
-                )  # one token, and no exception: that would be a rule
-                continue
-            tokens = self._plain_tokens(stretch)
-            if tokens:
-                new[stretch] = (
-                    None
-                    if self._has_exception(tokens)
-                    else tuple([token.lower() for token in tokens])
-                )
+        for segment in wanted.difference(known):
+            if segment.isalpha() and segment.isascii() and segment not in rules:
+                # One token, and no exception: that would be a rule.
+                new[segment] = (segment.lower(),)
+            elif tokens := self._plain_tokens(segment):
+                new[segment] = self._words(tokens)
             else:
-                hard.append(stretch)
-        for stretch, tokens in zip(hard, self._lines(hard, self._first_pass), strict=True):
-            new[stretch] = (
-                None if self._has_exception(tokens) else tuple([token.lower() for token in tokens])
-            )
-        remember(self._known, new, _STRETCHES_CEILING)
-        return found | new
+                hard.append(segment)
+        for segment, tokens in zip(hard, self._lines(hard, self._first_pass), strict=True):
+            new[segment] = self._words(tokens)
+        found = {segment: new[segment] if segment in new else known[segment] for segment in wanted}
+        remember(known, new, _SEGMENTS)
+        if len(self._strings) > _STRINGS:
+            self._renew()
+        return found
 
-    def _plain_tokens(self, stretch: str) -> Sequence[str]:
+    def _plain_tokens(self, segment: str) -> Sequence[str]:
         """The first pass's tokens of ASCII letters with `'s` or a full stop after them, if no
         exception is there.
 
@@ -117,29 +104,31 @@ class ChunkWords:
         full stop after a capital may belong to the word. Empty for everything else, which is left
         to spaCy.
         """
-        if stretch.endswith("'s"):
-            word, tail = stretch[:-2], "'s"
-        elif stretch.endswith(".") and stretch[-2:-1].islower():
-            word, tail = stretch[:-1], "."
+        if segment.endswith("'s"):
+            word, tail = segment[:-2], "'s"
+        elif segment.endswith(".") and segment[-2:-1].islower():
+            word, tail = segment[:-1], "."
         else:
             return ()
-        if not (word.isascii() and word.isalpha()) or stretch in self._rules or word in self._rules:
+        if not (word.isascii() and word.isalpha()) or segment in self._rules or word in self._rules:
             return ()
         return (word, tail)
 
-    def _has_exception(self, tokens: Sequence[str]) -> bool:
-        """Whether the second pass would change the first pass's tokens of a stretch that stands
-        alone.
+    def _words(self, tokens: Sequence[str]) -> Words | None:
+        """The first pass's tokens of a segment in lower case; None where the second pass would
+        change them if the segment stood alone.
         """
         places = (
             (start, end)
             for end in range(1, len(tokens) + 1)
             for start in range(max(0, end - self._longest), end)
         )
-        return any(tuple(tokens[start:end]) in self._exceptions for start, end in places)
+        if any(tuple(tokens[start:end]) in self._exceptions for start, end in places):
+            return None
+        return tuple([token.lower() for token in tokens])
 
     def _lines(self, lines: list[str], tokenizer: Any) -> list[list[str]]:
-        """The tokens of standardised lines, each without a line break."""
+        """The tokens of standardized lines, each without a line break."""
         if not lines:
             return []
         # The tokenizer itself is called, not the pipeline: it takes whole books, the pipeline stops
@@ -157,30 +146,130 @@ class ChunkWords:
         return found
 
 
-def stretches(chunks: Sequence[str]) -> list[list[str]]:
-    """Each of `normalise.chunks`, of which none is empty or a line break, padded and cut where
-    that put spaces.
+@cache
+def pretokenizer() -> Pretokenizer:
+    """This process's pretokenizer (about 0.5 s to make: it loads spaCy)."""
+    return Pretokenizer()
+
+
+class WordCodes:
+    """Texts as the codes of their words: `code_word` gives those of one word, `newline` is the
+    code of a line break, `mark` one that no word has; all are numbers of `dtype`.
+
+    The codes of chunks are remembered up to a ceiling, which changes no result.
     """
-    return [line.split() for line in padded("\n".join(chunks)).split("\n")] if chunks else []
+
+    def __init__(
+        self, code_word: Callable[[str], Sequence[int]], newline: int, mark: int, dtype: Any
+    ) -> None:
+        self._code_word = code_word
+        self._newline, self._mark = newline, mark
+        self._type: np.dtype[Any] = np.dtype(dtype)
+        self._separators = {b" ": b"", b"\n ": self._bytes([newline])}
+        # As bytes, not lists: Python's garbage collector does not walk over them.
+        self._chunks: dict[bytes, bytes] = dict(self._separators)
+        self._words: dict[str, bytes] = {}
+
+    def encode(self, text: str) -> Codes:
+        """The codes (n,) of a text; several line breaks are one, and none leads or trails."""
+        parts = [self._encode_block(block) for block in blocks(fix_text(text))]
+        codes = np.concatenate(parts) if parts else np.empty(0, self._type)
+        is_break = codes == self._newline
+        doubled = is_break.copy()
+        doubled[1:] &= is_break[:-1]
+        kept = codes[~doubled]
+        return kept[:-1] if len(kept) and kept[-1] == self._newline else kept
+
+    def _encode_block(self, block: str) -> Codes:
+        """The codes of complete lines, one of a line break for each `\\n`."""
+        chunks, places = split_chunks(block)
+        values: list[Any] = list(map(self._chunks.get, chunks))
+        missed = [at for at, found in enumerate(values) if found is None]
+        if missed:
+            new = self._code_chunks([chunks[at] for at in missed])
+            for at, found in zip(missed, new, strict=True):
+                values[at] = found
+            remember(self._chunks, {chunks[at]: values[at] for at in missed}, _CHUNKS)
+            self._chunks |= self._separators
+        codes = self._gather(values, places)
+        marked = np.flatnonzero(codes == self._mark)
+        return self._code_lines(codes, marked, block) if len(marked) else codes
+
+    def _gather(self, values: Sequence[bytes], places: Codes | None) -> Codes:
+        """The codes of the values in these places (n,), or of all, one after another."""
+        joined = np.frombuffer(b"".join(values), self._type)
+        if places is None:
+            return joined
+        lengths = np.fromiter(map(len, values), np.int64, len(values)) // self._type.itemsize
+        starts = np.cumsum(lengths) - lengths
+        counts = lengths[places]  # (n,)
+        shifts = starts[places] - (np.cumsum(counts) - counts)
+        return joined[np.arange(counts.sum()) + np.repeat(shifts, counts)]
+
+    def _code_chunks(self, chunks: Sequence[bytes]) -> list[bytes]:
+        """The codes of each chunk; the mark where one of its segments is context-dependent."""
+        # A text for each chunk and no list: Python's garbage collector does not walk over texts.
+        cut = separate([chunk[:-1].decode("utf-8", "surrogatepass") for chunk in chunks])
+        words = pretokenizer().words_of_segments(set(" ".join(cut).split()))
+        mark = self._bytes([self._mark])
+        coded = {
+            segment: mark if of is None else self._join(of) for segment, of in words.items()
+        }
+        dependent = {segment for segment, of in words.items() if of is None}
+        return [
+            b"".join([coded[part] for part in parts]) if dependent.isdisjoint(parts) else mark
+            for parts in map(str.split, cut)
+        ]
+
+    def _code_lines(self, codes: Codes, marked: Codes, block: str) -> Codes:
+        """The block's codes with the lines of marked chunks done as a unit."""
+        lines = block.split(NEWLINE)
+        breaks = np.flatnonzero(codes == self._newline)
+        parts: list[Codes] = []
+        done = 0
+        for line in np.unique(np.searchsorted(breaks, marked)).tolist():
+            start = int(breaks[line - 1]) + 1 if line else 0
+            words = pretokenizer().words_of_line(lines[line])
+            parts += (codes[done:start], np.frombuffer(self._join(words), self._type))
+            done = int(breaks[line]) if line < len(breaks) else len(codes)
+        return np.concatenate([*parts, codes[done:]])
+
+    def _join(self, words: Sequence[str]) -> bytes:
+        known = self._words
+        return b"".join([known.get(word) or self._learn(word) for word in words])
+
+    def _learn(self, word: str) -> bytes:
+        codes = self._bytes(self._code_word(word))
+        if len(self._words) >= _CHUNKS:
+            self._words.clear()
+        if len(word) <= _LONGEST_KEPT:
+            self._words[word] = codes
+        return codes
+
+    def _bytes(self, codes: Sequence[int]) -> bytes:
+        return array(self._type.char, codes).tobytes()
 
 
-def _joined(parts: list[Words | None]) -> Words | None:
-    joined: list[str] = []
-    for words in parts:
-        if words is None:
-            return None
-        joined += words
-    return tuple(joined)
+def count_words(text: str) -> Counter[str]:
+    """How often each word occurs in `text`; line breaks are no words."""
+    numbers: dict[str, int] = {}
+    codes = WordCodes(
+        lambda word: [numbers.setdefault(word, len(numbers) + 2)], newline=0, mark=1,
+        dtype=np.uint32,
+    ).encode(text)  # fmt: skip
+    counts = np.bincount(codes, minlength=len(numbers) + 2).tolist()
+    return Counter({word: counts[number] for word, number in numbers.items() if counts[number]})
 
 
-def remember(known: dict[str, Value], new: Mapping[str, Value], ceiling: int) -> None:
+def remember(known: dict[Key, Value], new: Mapping[Key, Value], ceiling: int) -> None:
     """Add `new` to `known`, but for long keys, and never more than `ceiling` entries: beyond it,
     all that was known is forgotten.
     """
-    short = {key: value for key, value in new.items() if len(key) <= LONGEST_KEPT}
-    if len(known) + len(short) > ceiling:
+    if len(known) + len(new) > ceiling:
         known.clear()
-    known.update(islice(short.items(), ceiling))
+    for key, value in new.items():
+        if len(key) <= _LONGEST_KEPT and len(known) < ceiling:
+            known[key] = value
 
 
 def _second_pass_exceptions(
@@ -221,7 +310,32 @@ def _first_pass(kind: Any, tokenizer: Any, rules: bool = True) -> Any:
     return made
 
 
-@cache
-def chunk_words() -> ChunkWords:
-    """This process's tokenizer (about 0.5 s to make)."""
-    return ChunkWords()
+class _TorchRefused(MetaPathFinder):
+    """Answers "no such module" for torch, to the thread that made it and to no other."""
+
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        del path, target
+        if fullname == "torch" and threading.get_ident() == self._thread:
+            raise ModuleNotFoundError("not imported for the sake of a tokenizer", name="torch")
+
+
+@contextmanager
+def _without_torch() -> Iterator[None]:
+    """Within the block an optional `import torch` fails as if torch were not installed, unless it
+    is loaded already.
+
+    spaCy imports torch through thinc when it finds it (180 MB and a second for each process), and
+    makes no use of it for tokenizing. torch can be imported as usual afterwards; only thinc goes on
+    without it.
+    """
+    refusal = _TorchRefused()
+    if "torch" not in sys.modules:
+        sys.meta_path.insert(0, refusal)
+    try:
+        yield
+    finally:
+        if refusal in sys.meta_path:
+            sys.meta_path.remove(refusal)

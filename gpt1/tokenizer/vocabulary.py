@@ -18,7 +18,6 @@ NEWLINE_TOKEN = "\n" + END
 HEADER = "#version: 0.2"
 HUB = "hf://"
 _FORMS = (("encoder_bpe_*.json", "vocab_*.bpe"), ("vocab.json", "merges.txt"))
-_AGAIN = "download both files again"
 
 class Vocabulary:
     """`tokens[id]` is a token's text, `ids` the way back, `merges` the pairs in the order of
@@ -38,10 +37,7 @@ class Vocabulary:
     @cached_property
     def sha256(self) -> str:
         """A digest of tokens and merges, independent of how the files spell them."""
-        text = json.dumps(
-            [self.tokens, [list(pair) for pair in self.merges]], ensure_ascii=True,
-            separators=(",", ":"),
-        )
+        text = json.dumps([self.tokens, self.merges], separators=(",", ":"))
         return hashlib.sha256(text.encode("ascii")).hexdigest()
 
     @classmethod
@@ -68,30 +64,29 @@ class Vocabulary:
     @classmethod
     def read(cls, encoder: Path, merges: Path) -> Vocabulary:
         """The vocabulary of two files, checked against one another."""
-        tokens = read_encoder(encoder)
-        pairs = read_merges(merges, HEADER)
-        refuse_disagreement(encoder, tokens, merges, pairs, (UNKNOWN_TOKEN, NEWLINE_TOKEN))
+        tokens, pairs = _read_encoder(encoder), _read_merges(merges)
+        _refuse_disagreement(encoder, tokens, merges, pairs)
         return cls(tokens, pairs)
 
     @classmethod
     def from_tokenizer(cls, path: Path) -> Vocabulary:
         """The vocabulary inside a `tokenizer.json`, with the same checks."""
-        tokens, pairs = read_tokenizer(path)
-        refuse_disagreement(path, tokens, path, pairs, (UNKNOWN_TOKEN, NEWLINE_TOKEN))
+        tokens, pairs = _read_tokenizer(path)
+        _refuse_disagreement(path, tokens, path, pairs)
         return cls(tokens, pairs)
 
     def save(self, folder: Path) -> tuple[Path, Path]:
         """Write both files, named by the number of merges, and return their paths."""
-        encoder_name, merges_name = self.file_names
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / encoder_name).write_bytes(self.encoder_bytes())
-        (folder / merges_name).write_bytes(self.merges_bytes())
-        return folder / encoder_name, folder / merges_name
+        for name, content in self.files().items():
+            (folder / name).write_bytes(content)
+        encoder, merges = self.file_names
+        return folder / encoder, folder / merges
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`: words separated by spaces, line breaks without spaces around them.
 
-        Lower case and the spaces of standardise stay: encoding loses what they replaced. ValueError
+        Lower case and the spaces of standardize stay: encoding loses what they replaced. ValueError
         for an id outside.
         """
         parts: list[str] = []
@@ -101,6 +96,10 @@ class Vocabulary:
             parts.append(self.tokens[number])
         text = "".join(parts).replace(END, " ")
         return text.replace("\n ", "\n").replace(" \n", "\n").strip(" ")
+
+    def files(self) -> dict[str, bytes]:
+        """The contents of the two files by name."""
+        return dict(zip(self.file_names, (self.encoder_bytes(), self.merges_bytes()), strict=True))
 
     @property
     def file_names(self) -> tuple[str, str]:
@@ -113,10 +112,7 @@ class Vocabulary:
 
     def merges_bytes(self) -> bytes:
         """The header and a line of two fields for each merge, with a newline at the end."""
-        return "".join(
-            f"{line}\n"
-            for line in [HEADER, *(f"{first} {second}" for first, second in self.merges)]
-        ).encode()
+        return "\n".join([HEADER, *map(" ".join, self.merges), ""]).encode()
 
     def tokenizer_bytes(self) -> bytes | None:
         """`tokenizer.json` of the BPE step alone, for the package `tokenizers`; None where it could
@@ -134,10 +130,8 @@ class Vocabulary:
         from tokenizers.models import BPE
         from tokenizers.pre_tokenizers import Split
 
-        model = BPE(
-            vocab=self.ids, merges=self.merges, unk_token=UNKNOWN_TOKEN, end_of_word_suffix=END
-        )
-        tokenizer = Tokenizer(model)
+        named = {"unk_token": UNKNOWN_TOKEN, "end_of_word_suffix": END}
+        tokenizer = Tokenizer(BPE(vocab=self.ids, merges=self.merges, **named))
         tokenizer.pre_tokenizer = Split(" ", "removed")
         tokenizer.decoder = BPEDecoder(suffix=END)
         text: str = tokenizer.to_str(pretty=False)
@@ -214,20 +208,25 @@ def _from_hub(source: str) -> tuple[Path, Path]:
 # Reading the files
 
 
-def read_encoder(path: Path) -> list[str]:
+def _damaged(where: object, problem: str) -> UserError:
+    """For a file, or a line of one, that is not as it was published."""
+    return UserError(f"{where}: {problem}; download both files again.")
+
+
+def _read_encoder(path: Path) -> list[str]:
     """The tokens of `encoder_bpe_N.json` by id. Ids must be 0 … n - 1, each once."""
     try:
         pairs = json.loads(_text(path), object_pairs_hook=lambda found: found)
     except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}, line {error.lineno}: not JSON ({error.msg}); {_AGAIN}."
-        ) from error
+        raise _damaged(f"{path}, line {error.lineno}", f"not JSON ({error.msg})") from error
+    except RecursionError as error:
+        raise _damaged(path, "nested too deeply for a table of tokens") from error
     if not isinstance(pairs, list) or not all(isinstance(item, tuple) for item in pairs):
-        raise UserError(f"{path}: expected one JSON object of token to id; {_AGAIN}.")
+        raise _damaged(path, "expected one JSON object of token to id")
     return _by_id(path, pairs)
 
 
-def read_tokenizer(path: Path) -> tuple[list[str], list[Merge]]:
+def _read_tokenizer(path: Path) -> tuple[list[str], list[Merge]]:
     """The tokens by id and the merges of a `tokenizer.json` of the package `tokenizers`, as
     transformers 5 saves it alone.
 
@@ -240,9 +239,8 @@ def read_tokenizer(path: Path) -> tuple[list[str], list[Merge]]:
         pairs, merges = list(model["vocab"].items()), model["merges"]
         split = [tuple(one.split(" ")) if isinstance(one, str) else tuple(one) for one in merges]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"{path}: not a tokenizer of the package tokenizers ({error!r}); {_AGAIN}."
-        ) from error
+        problem = f"not a tokenizer of the package tokenizers ({error!r})"
+        raise _damaged(path, problem) from error
     if kind != ("BPE", END):
         raise UserError(
             f"{path}: found {kind[0]} with words that end in {kind[1]!r}, expected BPE with"
@@ -250,103 +248,80 @@ def read_tokenizer(path: Path) -> tuple[list[str], list[Merge]]:
         )
     for number, pair in enumerate(split, start=1):
         if len(pair) != 2 or not all(isinstance(piece, str) and piece for piece in pair):
-            raise UserError(f"{path}: merge {number} is {pair!r}, expected two pieces; {_AGAIN}.")
+            raise _damaged(path, f"merge {number} is {pair!r}, expected two pieces")
     if len(set(split)) < len(split):
-        raise UserError(f"{path}: a merge occurs twice; {_AGAIN}.")
+        raise _damaged(path, "a merge occurs twice")
     return _by_id(path, pairs), [(first, second) for first, second in split]
 
 
 def _by_id(path: Path, pairs: Sequence[tuple[str, object]]) -> list[str]:
     tokens: dict[int, str] = {}
-    seen: set[str] = set()
     for token, number in pairs:
         if type(number) is not int or not 0 <= number < len(pairs):
-            raise UserError(
-                f"{path}: token {token!r} has id {number!r}, expected a number from 0 to"
-                f" {len(pairs) - 1}; {_AGAIN}."
-            )
+            expected = f"expected a number from 0 to {len(pairs) - 1}"
+            raise _damaged(path, f"token {token!r} has id {number!r}, {expected}")
         if number in tokens:
-            raise UserError(
-                f"{path}: id {number} is the id of both {tokens[number]!r} and {token!r}; {_AGAIN}."
-            )
-        if token in seen:
-            raise UserError(
-                f"{path}: token {token!r} occurs twice (the second time with id {number});"
-                f" {_AGAIN}."
-            )
+            both = f"{tokens[number]!r} and {token!r}"
+            raise _damaged(path, f"id {number} is the id of both {both}")
         tokens[number] = token
-        seen.add(token)
+    for token, times in Counter(tokens.values()).most_common(1):
+        if times > 1:
+            raise _damaged(path, f"token {token!r} occurs twice")
     return [tokens[number] for number in range(len(tokens))]
 
 
-def read_merges(path: Path, header: str) -> list[Merge]:
+def _read_merges(path: Path) -> list[Merge]:
     """The merges of `vocab_N.bpe`: the header, then lines of two fields separated by one space,
     the last line ended too.
     """
     lines = _text(path).split("\n")
-    if lines[0] != header:
-        raise UserError(f"{path}, line 1: found {lines[0][:40]!r}, expected {header!r}; {_AGAIN}.")
+    if lines[0] != HEADER:
+        raise _damaged(f"{path}, line 1", f"found {lines[0][:40]!r}, expected {HEADER!r}")
     if lines[-1] != "":
-        raise UserError(
-            f"{path}, line {len(lines)}: the file does not end with a newline, so it was cut short;"
-            f" {_AGAIN}."
-        )
+        problem = "the file does not end with a newline, so it was cut short"
+        raise _damaged(f"{path}, line {len(lines)}", problem)
     merges: dict[Merge, int] = {}
     for number, line in enumerate(lines[1:-1], start=2):
-        fields = line.split(" ")
-        if len(fields) != 2 or not all(fields):
-            raise UserError(
-                f"{path}, line {number}: found {line[:40]!r}, expected two fields separated by one"
-                f" space; {_AGAIN}."
-            )
-        pair = (fields[0], fields[1])
-        if pair in merges:
-            raise UserError(
-                f"{path}, line {number}: the merge {line!r} is on line {merges[pair]} already;"
-                f" {_AGAIN}."
-            )
-        merges[pair] = number
+        first, _, second = line.partition(" ")
+        if not first or not second or " " in second:
+            problem = f"found {line[:40]!r}, expected two fields separated by one space"
+            raise _damaged(f"{path}, line {number}", problem)
+        before = merges.setdefault((first, second), number)
+        if before != number:
+            problem = f"the merge {line!r} is on line {before} already"
+            raise _damaged(f"{path}, line {number}", problem)
     return list(merges)
 
 
-def refuse_disagreement(
-    encoder: Path, tokens: Sequence[str], merges: Path, pairs: Sequence[Merge],
-    named: tuple[str, str],
+def _refuse_disagreement(
+    encoder: Path, tokens: Sequence[str], merges: Path, pairs: Sequence[Merge]
 ) -> None:
-    """Refuse what does not fit together.
-
-    Each merge's output must have an id, each member of a merge must be a character or an earlier
-    merge's output, and each id must be a character, a merge's output or one of the two `named`
-    tokens.
+    """UserError unless each merge's output has an id, each member of a merge is a character or an
+    earlier merge's output, and each id is a character, a merge's output, `<unk>` or the line break.
     """
     known = set(tokens)
     outputs: set[str] = set()
     for number, (first, second) in enumerate(pairs, start=2):
         for piece in (first, second):
             if not _single(piece) and piece not in outputs:
-                raise UserError(
-                    f"{merges}, line {number}: {piece!r} is neither a character nor the output of a"
-                    f" merge above: a line is missing or out of order; {_AGAIN}."
+                problem = "neither a character nor the output of a merge above"
+                raise _damaged(
+                    f"{merges}, line {number}",
+                    f"{piece!r} is {problem}: a line is missing or out of order",
                 )
         outputs.add(first + second)
         if first + second not in known:
-            raise UserError(
-                f"{merges}, line {number}: the merge's output {first + second!r} has no id in"
-                f" {encoder.name}; {_AGAIN}."
-            )
-    unknown, newline = named
-    if not tokens or tokens[0] != unknown:
-        raise UserError(
-            f"{encoder}: id 0 is {tokens[0] if tokens else None!r}, expected {unknown!r}; {_AGAIN}."
-        )
-    if newline not in known:
-        raise UserError(f"{encoder}: the line break's token {newline!r} is missing; {_AGAIN}.")
+            problem = f"the merge's output {first + second!r} has no id in {encoder.name}"
+            raise _damaged(f"{merges}, line {number}", problem)
+    if tokens[:1] != [UNKNOWN_TOKEN]:
+        raise _damaged(encoder, f"id 0 is {tokens[:1]}, expected {UNKNOWN_TOKEN!r}")
+    if NEWLINE_TOKEN not in known:
+        raise _damaged(encoder, f"the line break's token {NEWLINE_TOKEN!r} is missing")
+    outputs |= {UNKNOWN_TOKEN, NEWLINE_TOKEN}
     for number, token in enumerate(tokens):
-        if not _single(token) and token not in outputs and token not in named:
-            raise UserError(
-                f"{encoder}: token {token!r} (id {number}) is the output of no merge in"
-                f" {merges.name}; {_AGAIN}."
-            )
+        if not _single(token) and token not in outputs:
+            problem = f"token {token!r} (id {number}) is the output of no merge in {merges.name}"
+            raise _damaged(encoder, problem)
 
 
 def _single(token: str) -> bool:
@@ -360,4 +335,4 @@ def _text(path: Path) -> str:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; expected a vocabulary's file.") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: byte {error.start} is not UTF-8; {_AGAIN}.") from error
+        raise _damaged(path, f"byte {error.start} is not UTF-8") from error

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from gpt1 import fault
 from gpt1.data.sequences import SequenceSampler
-from gpt1.data.shards import TokenShards
+from gpt1.data.shards import Shards
 from gpt1.errors import UserError
 from gpt1.generation import Sampling, generate
 from gpt1.model.gpt import GPT, LanguageModelling
@@ -390,7 +390,7 @@ class Pretrainer(Trainer):
         texts = []
         for number, prompt in enumerate(prompts):
             random = generator("sample", config.seed, self.step, number)
-            ids = generate(model, prompt.ids, config.sample_tokens, sampling, random)
+            [ids] = generate(model, [prompt.ids], config.sample_tokens, sampling, [random])
             text = self.data.vocabulary.decode(ids)
             texts.append({"step": self.step, "prompt": prompt.text, "text": text})
         return texts
@@ -592,7 +592,7 @@ def open_data(config: PretrainConfig, runtime: RuntimeConfig) -> PretrainData:
     vocabulary = Vocabulary.load(Path(runtime.vocabulary))
     def sequences(name: str, paths: tuple[str, ...], excluded: tuple[str, ...]) -> SequenceSampler:
         files, books = [Path(path) for path in paths], Path(runtime.books)
-        shards = TokenShards.open(files, books, name, vocabulary.sha256)
+        shards = Shards.open(files, books, name, vocabulary.sha256)
         return SequenceSampler(shards, config.context, config.seed, excluded)
 
     train = sequences("train", runtime.train, config.exclude_books)

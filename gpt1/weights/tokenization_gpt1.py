@@ -3,7 +3,7 @@
 `gpt1 export hf` copies this file into the folder it writes, where
 `AutoTokenizer.from_pretrained(FOLDER, trust_remote_code=True)` runs it. So it imports nothing of
 the package `gpt1`, and takes each step the plain way, over the complete text. Its ids equal those
-of `gpt1.tokenizer.tokenizer.TextEncoder` with the versions of ftfy and spaCy named below.
+of `gpt1.tokenizer.tokenizer.Tokenizer` with the versions of ftfy and spaCy named below.
 """
 
 from __future__ import annotations
@@ -134,9 +134,11 @@ def english() -> Any:
 
 
 def standardize(text: str) -> str:
-    """Make dashes and ellipses plain, set punctuation apart, collapse white space."""
+    """Make dashes and ellipses plain, set punctuation apart, collapse white space, cut what has
+    more than a thousand characters.
+    """
     for fancy, plain in _PLAIN:
         text = text.replace(fancy, plain)
     text = _SET_APART.sub(lambda run: f" {run.group()} ", text)
     text = re.sub(r"\s*\n\s*", " \n ", text)
-    return re.sub(r"[^\S\n]+", " ", text).strip()
+    return re.sub(r"(\S{1000})(?=\S)", r"\1 ", re.sub(r"[^\S\n]+", " ", text).strip())

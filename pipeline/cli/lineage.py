@@ -52,7 +52,7 @@ def trace(
 
 
 def _trace_offset(options: ReadOptions, shard: str, offset: int) -> dict[str, Any]:
-    from gpt1.data.provenance import book_at, book_of_set
+    from gpt1.data.provenance import book_at
     from gpt1.data.shards import open_shard
 
     file = Path(shard)
@@ -64,7 +64,7 @@ def _trace_offset(options: ReadOptions, shard: str, offset: int) -> dict[str, An
         store, record = artifacts.store, artifacts.choose("shard", ("shard",))
     tracer = _Tracer(store, record)
     if spans := tracer.spans(name):
-        return tracer.trace(TracedTokens(*book_of_set(spans, offset, name)))
+        return tracer.trace(TracedTokens(*book_at(spans, offset, name)))
     known = [name for name in tracer.shard.files if name.endswith(".arrow")]
     if name not in known:
         expected = f"expected one of: train, held_out, {', '.join(sorted(known)[:6])} …"
@@ -148,7 +148,7 @@ class _Tracer:
         """UserError where an artifact that the shards were made from is gone."""
         from gpt1.corpus.split_table import read_split
         from gpt1.data.shards import read_spans
-        from gpt1.tokenizer.tokenizer import TextEncoder
+        from gpt1.tokenizer.tokenizer import Tokenizer
         from gpt1.tokenizer.vocabulary import Vocabulary
 
         self._store, self.shard = store, record.artifact()
@@ -160,7 +160,7 @@ class _Tracer:
             self._ingest = _input_record(store, clean, "ingest").artifact()
         learned = self._vocabulary.artifact()
         folder = store.fetch_folder(learned, learned.under("encoder_bpe_")[0].name)
-        self._encoder = TextEncoder(Vocabulary.load(folder))
+        self._encoder = Tokenizer(Vocabulary.load(folder))
         rows = read_split(store.fetch(split.artifact().file("split.parquet")))
         self._ends = {row.book: row.tail_start for row in rows}
         self._table = store.fetch(self.shard.file("books.parquet"))
@@ -173,10 +173,10 @@ class _Tracer:
     def sampler(self, settings: Mapping[str, Any]) -> SequenceSampler:
         """The sequences of a pre-training, as training makes them."""
         from gpt1.data.sequences import SequenceSampler
-        from gpt1.data.shards import TokenShards
+        from gpt1.data.shards import Shards
 
         paths = [self._store.fetch(file) for file in self.shard.under("train/")]
-        shards = TokenShards.open(paths, self._table, "train", self._vocabulary.summary["sha256"])
+        shards = Shards.open(paths, self._table, "train", self._vocabulary.summary["sha256"])
         excluded = settings.get("exclude_books", ())
         return SequenceSampler(shards, int(settings["context"]), int(settings["seed"]), excluded)
 

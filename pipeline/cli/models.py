@@ -221,11 +221,11 @@ def perplexity(
         stride: Tokens between window starts; default: half the context.
     """
     from gpt1.model.loglikelihood import text_score, total
-    from gpt1.tokenizer.tokenizer import TextEncoder
+    from gpt1.tokenizer.tokenizer import Tokenizer
 
     texts = {file: _text(file) for file in files}
     checkpoint = _load(model, options.artifacts, device)
-    encode = TextEncoder(checkpoint.vocabulary).encode
+    encode = Tokenizer(checkpoint.vocabulary).encode
     scores = [
         text_score(checkpoint.model, str(file), encode(text), len(text.encode()), stride)
         for file, text in texts.items()

@@ -16,7 +16,13 @@ from typer.models import OptionInfo
 
 from gpt1.errors import UserError
 from gpt1.terminal import show
-from pipeline.planning.last_run import RunArtifacts, describe_options, last_run, places
+from pipeline.planning.last_run import (
+    RunArtifacts,
+    describe_options,
+    last_artifacts,
+    last_run,
+    places,
+)
 from pipeline.planning.planner import Plan, Selection, make_plan
 from pipeline.store.base import Store
 from pipeline.workflow.expand import Workflow
@@ -123,12 +129,9 @@ class ReadOptions:
             workflow = self._read()
             name = describe_options(workflow.file, self.profile, workflow.assignments)
             return RunArtifacts(store, places(make_plan(workflow, store)), name)
-        last = last_run(store)
-        if last is None:
-            advice = "start one with `gpt1 run`, or give --profile or --set"
-            raise UserError(f"{store.where}: no run is recorded in this store; {advice}")
-        show(f"gpt1: using {last} (the store's last run)", error=True)
-        return RunArtifacts(store, last.cells, f"{last} (the store's last run)")
+        found = last_artifacts(store)
+        show(f"gpt1: using {found.name}", error=True)
+        return found
 
 
 @dataclass(frozen=True)

@@ -155,3 +155,12 @@ def last_run(store: Store) -> LastRun | None:
         return None
     file, resolved = Path(found["file"]), Path(found["resolved"])
     return LastRun(file, resolved, found["profile"], assignments, cells)
+
+
+def last_artifacts(store: Store) -> RunArtifacts:
+    """The artifacts of the newest run. UserError where none is recorded."""
+    last = last_run(store)
+    if last is None:
+        advice = "start one with `gpt1 run`, or give --profile or --set"
+        raise UserError(f"{store.where}: no run is recorded in this store; {advice}")
+    return RunArtifacts(store, last.cells, f"{last} (the store's last run)")

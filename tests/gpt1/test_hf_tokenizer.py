@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from gpt1.tasks.metrics import GLUE_METRICS
 from gpt1.tasks.readers import read_task
 from gpt1.tasks.registry import task_named
-from gpt1.tokenizer.tokenizer import TextEncoder
+from gpt1.tokenizer.tokenizer import Tokenizer
 from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.weights.hf import TOKENIZER, export
 from tests.conftest import write
 from tests.gpt1 import weight_samples as samples
 from tests.gpt1.real_books import learned_vocabulary, shared_books
 from tests.gpt1.tokenizer.hostile import random_texts, texts
-from tests.gpt1.tokenizer.test_encoder import HOSTILE
+from tests.gpt1.tokenizer.test_tokenizer import HOSTILE
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.usefixtures("code_of_exports")
@@ -39,7 +39,7 @@ TRICKY = [
     "zero\u200bwidth\u200d joined\u2060 \ufeffmark soft\u00adhy\u00adphen",
     "donaudampfschifffahrtsgesellschaft" * 40,
 ]
-Both = tuple[TextEncoder, Any]
+Both = tuple[Tokenizer, Any]
 OUTSIDE = """
 import importlib.util, json, sys
 sys.modules["gpt1"] = None  # to import it would raise
@@ -72,7 +72,7 @@ def exported(folder: Path, vocabulary: Vocabulary) -> Any:
 def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
     """Our encoder, and the exported tokenizer of the same vocabulary."""
     vocabulary = learned_vocabulary()
-    return TextEncoder(vocabulary), exported(tmp_path_factory.mktemp("my.gpt-1"), vocabulary)
+    return Tokenizer(vocabulary), exported(tmp_path_factory.mktemp("my.gpt-1"), vocabulary)
 
 
 def run_outside(command: list[Any], here: Path, **variables: str) -> str:
@@ -93,7 +93,7 @@ def assert_same_outside(python: str | Path, shared: Path, here: Path, given: lis
     said = run_outside([python, "-c", OUTSIDE, here / "my.gpt-1"], here, HF_HOME=str(here))
     assert not re.search("max_length|token_id", said)
     found = json.loads((here / "ids.json").read_text())
-    assert found == list(map(TextEncoder(vocabulary).encode, given))
+    assert found == list(map(Tokenizer(vocabulary).encode, given))
 
 
 def environment(folder: Path, *packages: str, see_ours: bool = False) -> Path:
@@ -118,7 +118,7 @@ def books_and_glue(shared: Path, here: Path, size: int) -> list[str]:
     return [*shared_books(shared, size), *glue]
 
 
-def assert_same(ours: TextEncoder, theirs: Any, text: str) -> None:
+def assert_same(ours: Tokenizer, theirs: Any, text: str) -> None:
     ids = ours.encode(text)
     assert theirs(text)["input_ids"] == theirs.encode(text) == ids
     assert theirs.decode(ids) == ours.decode(ids)
@@ -226,7 +226,7 @@ def test_lm_evals_log_likelihoods_are_our_own(tmp_path: Path) -> None:
     run_outside(command, tmp_path, **offline)
     [file] = (tmp_path / "out").rglob("samples_books_*.jsonl")
     answers = sorted(map(json.loads, file.read_text().splitlines()), key=lambda one: one["doc_id"])
-    encode, expected = TextEncoder(vocabulary).encode, []
+    encode, expected = Tokenizer(vocabulary).encode, []
     for before, after in DOCUMENTS:
         given = encode(before) or [0]
         ids = encode(before + after) if before else [0, *encode(after)]

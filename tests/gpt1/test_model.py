@@ -184,7 +184,8 @@ def test_an_lstm_learns_is_saved_and_writes(precision: Precision, tmp_path: Path
     assert losses[-1] < 0.3 * losses[0]
     again = load_model(save_model(tmp_path, module.gpt))
     assert torch.equal(again.eval()(windows[:, :12]), module.gpt.eval()(windows[:, :12]))
-    assert generate(again, [0], 3, Sampling(temperature=0), torch.Generator()) == [3, 6, 9]
+    draws = [torch.Generator()]
+    assert generate(again, [[0]], 3, Sampling(temperature=0), draws) == [[3, 6, 9]]
 
 
 def test_the_published_forms_refuse_an_lstm(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpt1.data.sequences import SequenceSampler
-from gpt1.data.shards import TokenShards
+from gpt1.data.shards import Shards
 from gpt1.errors import UserError
 from gpt1.model.gpt import GPT, LanguageModelling
 from gpt1.train.dist import DistContext
@@ -32,7 +32,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def sampler_of(place: Place) -> SequenceSampler:
-    shards = TokenShards.open([Path(place.train[0])], Path(place.books), "train")
+    shards = Shards.open([Path(place.train[0])], Path(place.books), "train")
     return SequenceSampler(shards, SHAPE.context, CONFIG.seed, place.config.exclude_books)
 
 

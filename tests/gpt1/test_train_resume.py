@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from gpt1.data.shards import TokenShards
+from gpt1.data.shards import Shards
 from gpt1.errors import UserError
 from gpt1.model.gpt import window_losses
 from gpt1.train.engine import Precision
@@ -60,7 +60,7 @@ def test_outputs_are_complete_and_logged_again_at_the_end(place: Place, tmp_path
 def test_held_out_figures_are_those_of_the_saved_weights_over_each_book(place: Place) -> None:
     """At the end all windows of 8 tokens, 5 and 9 of them; before it 5 spread over all."""
     digest = tiny.VOCABULARY.sha256
-    shards = TokenShards.open([Path(place.held_out[0])], Path(place.books), "held_out", digest)
+    shards = Shards.open([Path(place.held_out[0])], Path(place.books), "held_out", digest)
     starts = [(0, 8 * n) for n in range(5)] + [(1, 8 * n) for n in range(9)]
     ids = [shards.book(book)[start : start + 9].astype(int) for book, start in starts]
     windows = torch.from_numpy(np.stack(ids))

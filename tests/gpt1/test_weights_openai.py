@@ -17,7 +17,7 @@ from gpt1.report.model_card import model_card
 from gpt1.tasks.dataset import InputSpec, SpecialIds, TokenizedExamples, TokenizedTexts, make_batch
 from gpt1.tasks.io import Example
 from gpt1.tasks.registry import task_named
-from gpt1.tokenizer.tokenizer import TextEncoder
+from gpt1.tokenizer.tokenizer import Tokenizer
 from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from gpt1.weights.hf import export, hf_class
@@ -255,7 +255,7 @@ TASKS = {
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_head_is_that_of_transformers(name: str, tmp_path: Path) -> None:
     tuned, vocabulary = samples.tuned(task_named(name)), samples.vocabulary()
-    encode = TextEncoder(vocabulary).encode
+    encode = Tokenizer(vocabulary).encode
     hf, ours = tmp_path / "hf", tmp_path / "ours"
     export(hf, tuned.model.gpt, vocabulary, "card", tuned)
     form = InputSpec(tuned.task.kind, SpecialIds.after(vocabulary.size), 16)
@@ -283,7 +283,7 @@ def test_a_task_head_is_that_of_transformers(name: str, tmp_path: Path) -> None:
 
 def test_examples_of_another_kind_and_a_head_of_another_model_are_refused(tmp_path: Path) -> None:
     vocabulary, mnli = samples.vocabulary(), samples.tuned(task_named("mnli"))
-    given = ([PAIR, Example("2", ("a",))], TextEncoder(vocabulary).encode)
+    given = ([PAIR, Example("2", ("a",))], Tokenizer(vocabulary).encode)
     refuses("mnli, example 2: 1 texts, expected 2", mnli.predict, *given)
     save_checkpoint(tmp_path, Checkpoint(mnli.model.gpt, vocabulary, mnli))
     facts = json.loads((tmp_path / "head.json").read_text())

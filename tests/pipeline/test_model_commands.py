@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from gpt1.tasks.io import Example
-from gpt1.tokenizer.tokenizer import TextEncoder
+from gpt1.tokenizer.tokenizer import Tokenizer
 from gpt1.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from gpt1.weights.openai import write_openai
 from pipeline.planning.last_run import LAST_RUN
@@ -82,7 +82,7 @@ def test_predict_one_example_and_a_file(golden_run: Path, tmp_path: Path) -> Non
     found, words = exported(golden_run, FIRST, tmp_path / "out"), ("--store", golden_run)
     assert found.tuned
     example = Example("1", ("the cat ate",), ("the mouse", "a stone"))
-    expected = found.tuned.predict([example], TextEncoder(found.vocabulary).encode)[0]
+    expected = found.tuned.predict([example], Tokenizer(found.vocabulary).encode)[0]
     given = ("-t", *example.texts, "-c", example.choices[0], "-c", example.choices[1])
     [one] = rows("predict", "demo_choice", *given, *words)
     texts = {"texts": example.texts, "choices": example.choices}
@@ -102,7 +102,7 @@ def test_perplexity_is_the_definition(stride: int, golden_run: Path, tmp_path: P
     files = (tmp_path / "0.txt", tmp_path / "1.txt")
     for number, text in enumerate((TEXT * 4, "the cat ate.")):
         files[number].write_text(text)
-        ids = TextEncoder(one.vocabulary).encode(text)
+        ids = Tokenizer(one.vocabulary).encode(text)
         sums[number] = torch.tensor([0, len(ids) - 1, len(text)])
         for target in range(1, len(ids)):
             # The first window that has it as a target.

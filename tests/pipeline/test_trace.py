@@ -10,9 +10,9 @@ import pytest
 from gpt1.corpus.parquet_io import read_books
 from gpt1.corpus.split_table import read_split
 from gpt1.data.sequences import SequenceSampler
-from gpt1.data.shards import TokenShards, read_spans
-from gpt1.tokenizer.normalize import fix, standardise
-from gpt1.tokenizer.tokenizer import TextEncoder
+from gpt1.data.shards import Shards, read_spans
+from gpt1.tokenizer.normalize import fix_text, standardize
+from gpt1.tokenizer.tokenizer import Tokenizer
 from gpt1.tokenizer.vocabulary import Vocabulary
 from pipeline.planning.last_run import RunArtifacts
 from pipeline.planning.planner import Plan
@@ -31,16 +31,16 @@ def made(golden_run: Path) -> Plan:
 
 
 @pytest.fixture(scope="module")
-def encoder(made: Plan) -> TextEncoder:
+def encoder(made: Plan) -> Tokenizer:
     [merges] = artifact(made, "vocabulary").under("vocab_")
-    return TextEncoder(Vocabulary.load(Path(merges.key).parent))
+    return Tokenizer(Vocabulary.load(Path(merges.key).parent))
 
 
 def traced(made: Plan, *words: object) -> list[dict[str, Any]]:
     return list(gpt1("trace", *words, "--json", "--store", made.store.root).json())
 
 
-def test_every_kind_of_token_is_found_in_its_book(made: Plan, encoder: TextEncoder) -> None:
+def test_every_kind_of_token_is_found_in_its_book(made: Plan, encoder: Tokenizer) -> None:
     spans = read_spans(output(artifact(made, "shard"), "books.parquet"))
     span = min((span for span in spans if span.set == "train"), key=lambda span: span.length)
     files = artifact(made, "clean").under("books/")
@@ -56,7 +56,8 @@ def test_every_kind_of_token_is_found_in_its_book(made: Plan, encoder: TextEncod
         assert found == (span.book, ids[index], index, True)
         piece = encoder.vocabulary.tokens[token].removesuffix("</w>")
         marked = text[at["character"] : at["to"]]
-        assert standardise(fix(marked)).lower() == piece or (piece, "\n" in marked) == ("\n", True)
+        plain = standardize(fix_text(marked)).lower()
+        assert plain == piece or (piece, "\n" in marked) == ("\n", True)
         # What was before the character gives the ids before the token, but for a word cut there.
         before = encoder.encode(text[: at["character"]])
         assert abs(len(before) - index) < 12
@@ -79,10 +80,10 @@ def test_file_name_and_set_lead_to_the_same_place(made: Plan) -> None:
     assert [row["rules"]] == [line["rules"] for line in lines if line["book"] == third.book]
 
 
-def test_the_sequences_of_a_step(made: Plan, encoder: TextEncoder) -> None:
+def test_the_sequences_of_a_step(made: Plan, encoder: Tokenizer) -> None:
     shard = artifact(made, "shard")
     files, table = shard.under("train/"), output(shard, "books.parquet")
-    shards = TokenShards.open([Path(file.key) for file in files], table, "train")
+    shards = Shards.open([Path(file.key) for file in files], table, "train")
     settings = made.entries["pretrain"].cell.settings.model_dump()
     sampler = SequenceSampler(shards, settings["context"], settings["seed"])
     batch = sampler.batch(2, settings["batch_size"])

@@ -10,17 +10,13 @@ from huggingface_hub import constants
 from gpt1.corpus.parquet_io import read_rows
 from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
 from gpt1.corpus.text_stats import Size
-from gpt1.data.shards import TokenShards, ids_sha256, read_spans
-from gpt1.errors import UserError
+from gpt1.data.shards import Shards, ids_sha256, read_spans
 from gpt1.tokenizer.bpe_train import learn_merges
-from gpt1.tokenizer.tokenizer import TextEncoder
+from gpt1.tokenizer.pretokenizer import count_words
+from gpt1.tokenizer.tokenizer import Tokenizer
 from gpt1.tokenizer.vocabulary import Vocabulary
-from gpt1.tokenizer.words import count_words
-from pipeline.execution.map import Outputs
 from pipeline.planning.planner import Plan
-from pipeline.store.base import Store
 from stages.clean import SAMPLES, STAGE
-from stages.shard import encode_part
 from tests.conftest import refuses, write
 from tests.pipeline.inline import output, plan_of
 from tests.stages import runs
@@ -98,13 +94,13 @@ def test_the_embedded_books(embedded: Plan) -> None:
 
 
 def test_shards_hold_the_ids_of_the_split_texts(embedded: Plan) -> None:
-    encoder = TextEncoder(vocabulary_of(embedded))
+    encoder = Tokenizer(vocabulary_of(embedded))
     clean, shard = made(embedded, "clean"), made(embedded, "shard")
     table, rows, texts = output(shard, "books.parquet"), runs.split_rows(embedded), books(clean)
     assert {span.book for span in read_spans(table)} == texts.keys()
     for chosen in ("train", "held_out"):
         paths = [Path(file.key) for file in shard.under(f"{chosen}/")]
-        shards = TokenShards.open(paths, table, chosen, encoder.vocabulary.sha256)
+        shards = Shards.open(paths, table, chosen, encoder.vocabulary.sha256)
         assert {span.book for span in shards.spans} == {n for n in rows if rows[n].set == chosen}
         assert shards.tokens == shard.summary[f"{chosen}_tokens"]
         for index, span in enumerate(shards.spans):
@@ -112,14 +108,6 @@ def test_shards_hold_the_ids_of_the_split_texts(embedded: Plan) -> None:
             assert ids.tolist() == encoder.encode(book.text[: rows[span.book].tail_start])
             assert (span.sha256, span.source) == (ids_sha256(ids), book.source)
             assert f'"{span.book}"' in output(clean, str(span.cleaning)).read_text()
-
-
-def test_a_part_refuses_another_vocabulary(tmp_path: Path) -> None:
-    encoder, merges = map(str, Vocabulary.from_merges(["a", "b"], [("a", "b")]).save(tmp_path))
-    arguments = {"encoder": encoder, "merges": merges, "name": "part-0000", "rows": []}
-    outputs = Outputs(Store.at(tmp_path), tmp_path / "attempt")
-    with pytest.raises(UserError, match=r"encoder_bpe_1\.json: "):
-        encode_part({**arguments, "vocabulary": "0" * 64}, outputs)
 
 
 def test_the_audit_leads_from_what_came_in_to_what_is_trained_on(shelf: Shelf) -> None:

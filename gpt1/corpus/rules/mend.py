@@ -14,9 +14,9 @@ def mend(text: str) -> Applied:
 
     Line by line differs: after the first `<` of a text ftfy leaves HTML entities alone.
     """
-    from gpt1.tokenizer.normalize import fix
+    from gpt1.tokenizer.normalize import fix_text
 
-    fixed = fix(text)
+    fixed = fix_text(text)
     if fixed == text:
         return Applied(text)
     pairs = [

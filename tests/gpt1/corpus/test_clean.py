@@ -10,7 +10,7 @@ from gpt1.corpus.demo_corpus import FALLBACK, embedded_files
 from gpt1.corpus.rules.registry import DEFAULTS, TEXT_RULES
 from gpt1.corpus.text_file import read_text
 from gpt1.corpus.text_stats import Size, sentences
-from gpt1.tokenizer.tokenizer import TextEncoder
+from gpt1.tokenizer.tokenizer import Tokenizer
 from gpt1.tokenizer.vocabulary import Vocabulary
 from tests.gpt1.real_books import shared_books
 from tests.gpt1.straight_reading import StraightReading
@@ -31,7 +31,7 @@ def real(name: str) -> str:
 @pytest.mark.parametrize("name", [MARS, LADY])
 def test_rules_off_and_line_ends_and_ftfy_keep_the_ids(name: str, shared: Path) -> None:
     folder = shared / "gpt1_bpe"
-    encoder = TextEncoder(Vocabulary.load(folder))
+    encoder = Tokenizer(Vocabulary.load(folder))
     straight = StraightReading(folder / "encoder_bpe_40000.json", folder / "vocab_40000.bpe")
     raw = real(name)[:40_000].replace("the", "&amp;amp; <i>the", 9).replace("\n", "\r\r\n", 9)
     wanted = straight.ids(raw)

@@ -12,7 +12,7 @@ import torch
 from gpt1.data.sequences import SequenceSampler, splitmix64
 from gpt1.data.shards import (
     DocumentSpan,
-    TokenShards,
+    Shards,
     id_type,
     ids_sha256,
     open_shard,
@@ -53,7 +53,7 @@ def sampler_of(
     folder: Path, lengths: Sequence[int], length: int, seed: int = 0, left_out: int = -1
 ) -> SequenceSampler:
     paths = corpus(folder, lengths, left_out=left_out)
-    return SequenceSampler(TokenShards.open(paths, folder / "books.parquet", "train"), length, seed)
+    return SequenceSampler(Shards.open(paths, folder / "books.parquet", "train"), length, seed)
 
 
 def test_splitmix64_is_the_published_one() -> None:
@@ -162,7 +162,7 @@ def test_foreign_and_damaged_shards_are_named_and_refused(tmp_path: Path) -> Non
         (1, "train", None, r"'book 1' is in train/part-0001\.arrow, which is missing"),
         (2, "held_out", None, FIRST + "a shard of the set 'train', expected 'held_out'"),
     ):
-        refuses(message, TokenShards.open, paths[:parts], books, kind, vocabulary)
+        refuses(message, Shards.open, paths[:parts], books, kind, vocabulary)
     for spoil, name, message in (
         (shorter, "books.parquet", r"books\.parquet: cannot be read"),
         (shorter, "part-0000.arrow", FIRST + "not a complete Arrow file"),
@@ -171,8 +171,8 @@ def test_foreign_and_damaged_shards_are_named_and_refused(tmp_path: Path) -> Non
     ):
         corpus(tmp_path, [500, 400, 300])
         (tmp_path / name).write_bytes(spoil((tmp_path / name).read_bytes()))
-        refuses(message, TokenShards.open, paths, books, "train")
-    assert TokenShards.open(paths, books, "train", verify=False).tokens == 1200
+        refuses(message, Shards.open, paths, books, "train")
+    assert Shards.open(paths, books, "train", verify=False).tokens == 1200
 
 
 def test_no_flipped_byte_of_a_shard_passes_unseen(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_no_flipped_byte_of_a_shard_passes_unseen(tmp_path: Path) -> None:
 
     def ids_or_error() -> list[list[int]] | str:
         try:
-            return [ids.tolist() for ids in TokenShards.open(paths, books, "train", "v" * 64)]
+            return [ids.tolist() for ids in Shards.open(paths, books, "train", "v" * 64)]
         except UserError as error:
             return str(error)
 

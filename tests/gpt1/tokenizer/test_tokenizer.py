@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from gpt1.tokenizer.pretokenizer import chunk_words
-from gpt1.tokenizer.tokenizer import TextEncoder
+from gpt1.tokenizer import pretokenizer
+from gpt1.tokenizer.normalize import LONGEST, separate, split_chunks
+from gpt1.tokenizer.pretokenizer import count_words
+from gpt1.tokenizer.tokenizer import Tokenizer
 from gpt1.tokenizer.vocabulary import Vocabulary
-from gpt1.tokenizer.words import count_words, words
 from tests.conftest import ROOT
 from tests.gpt1.real_books import embedded, learned_vocabulary, shared_books
 from tests.gpt1.straight_reading import StraightReading
 from tests.gpt1.tokenizer.hostile import code_points, random_texts, sweep, texts
 
-Pair = tuple[TextEncoder, StraightReading]
+Pair = tuple[Tokenizer, StraightReading]
 HOSTILE = [
     "", " \n\n ", "\n", "para one.\n\npara two.", "\r\n windows \r mac \r\r\n both", "x" * 300,
     "ab" * 3000 + "'s", "U.S.A. o'clock y'all can't I'm gonna 5pm 10km :-) <3 don´t…",
@@ -35,22 +36,21 @@ HOSTILE = [
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """A vocabulary learned from the embedded corpus's Homer, and the straight reading of it."""
     files = learned_vocabulary().save(tmp_path_factory.mktemp("vocabulary"))
-    return TextEncoder(Vocabulary.read(*files)), StraightReading(*files)
+    return Tokenizer(Vocabulary.read(*files)), StraightReading(*files)
 
 
 @pytest.fixture(scope="module")
 def published(shared: Path) -> Pair:
     files = shared / "gpt1_bpe" / "encoder_bpe_40000.json", shared / "gpt1_bpe" / "vocab_40000.bpe"
-    return TextEncoder(Vocabulary.read(*files)), StraightReading(*files)
+    return Tokenizer(Vocabulary.read(*files)), StraightReading(*files)
 
 
 def same(text: str, pair: Pair) -> None:
-    """Words, their counts, ids and numbers are those of the straight reading."""
+    """The words' counts, ids and numbers are those of the straight reading."""
     encoder, straight = pair
     tokens = straight.words(text)
-    expected = ["\n" if token == "\n " else token for token in tokens]
-    counts = Counter(word for word in expected if word != "\n")
-    assert (words(text), count_words(text)) == (expected, counts)
+    counts = Counter(token for token in tokens if token != "\n ")
+    assert count_words(text) == counts
     ids = [straight.encoder.get(piece, 0) for token in tokens for piece in straight.bpe(token)]
     encoded = encoder.encode_array(text)
     assert encoded.ids.tolist() == ids
@@ -111,22 +111,44 @@ def test_five_megabytes_of_the_shared_books(published: Pair, shared: Path) -> No
 
 
 def test_small_memories_change_nothing(learned: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    ceilings = {"words._CEILING": 20, "chunk_words._STRETCHES_CEILING": 20}
-    ceilings |= {"chunk_words._STRINGS_CEILING": 1000, "encoder._CEILING": 50}
-    for name, ceiling in ceilings.items():
-        monkeypatch.setattr(f"gpt1.tokenizer.{name}", ceiling)
-    chunk_words.cache_clear()
-    small = TextEncoder(learned[0].vocabulary)
-    same(embedded("brontes")[8], (small, learned[1]))
-    assert len(chunk_words()._known) <= 20
-    assert len(small._known) <= 50 + len(small._separators)
-    chunk_words.cache_clear()
+    for name, ceiling in {"_SEGMENTS": 20, "_STRINGS": 1000, "_CHUNKS": 50}.items():
+        monkeypatch.setattr(pretokenizer, name, ceiling)
+    pretokenizer.pretokenizer.cache_clear()
+    small = Tokenizer(learned[0].vocabulary)
+    for text in embedded("brontes")[7:9]:
+        same(text, (small, learned[1]))
+    assert len(pretokenizer.pretokenizer()._known) <= 20
+    assert len(small._codes._chunks) <= 50 + 2
+    assert len(pretokenizer.pretokenizer()._strings) < 30_000
+    pretokenizer.pretokenizer.cache_clear()
+
+
+def test_spacy_is_given_nothing_longer_than_the_ceiling(
+    learned: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time grows with the square of a segment's length. Real text stays as it is."""
+    made, given = pretokenizer.pretokenizer(), list[str]()
+    lines = type(made)._lines
+    monkeypatch.setattr(
+        made, "_lines", lambda texts, of: given.extend(texts) or lines(made, texts, of)
+    )
+    for sign in ("$", ":#", "goin'"):
+        text = sign * (4 * LONGEST // len(sign) + 1)
+        same(f"{text} goin 'bout:x {text}", learned)
+    assert max(len(part) for text in given for part in text.split()) == LONGEST
+    longest = max(
+        len(part)
+        for book in [*embedded("homer"), *embedded("brontes")]
+        for chunk in split_chunks(book)[0]
+        for part in separate([chunk.decode().strip()])[0].split()
+    )
+    assert longest < 50
 
 
 def test_ids_are_as_wide_as_the_vocabulary_needs(learned: Pair) -> None:
     encoder, straight = learned
     tokens = [*encoder.vocabulary.tokens, *(f"{number}q" for number in range(70_000))]
-    wide = TextEncoder(Vocabulary(tokens, encoder.vocabulary.merges))
+    wide = Tokenizer(Vocabulary(tokens, encoder.vocabulary.merges))
     same(embedded("homer")[1][:20_000], (wide, straight))
     assert encoder.encode_array("a").ids.dtype == np.uint16
     assert wide.encode_array("a").ids.dtype == np.uint32
@@ -138,6 +160,7 @@ def test_decoding_refuses_ids_outside(learned: Pair) -> None:
 
 
 def test_tokenizing_does_not_import_torch_and_does_not_prevent_it() -> None:
-    code = """import sys; from gpt1.tokenizer.words import words; assert words('Do.') == ['do', '.']
+    code = """import sys; from gpt1.tokenizer.pretokenizer import count_words
+assert count_words('Do.') == {'do': 1, '.': 1}
 assert 'torch' not in sys.modules; import torch; assert torch.zeros(1).item() == 0"""
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -11,7 +11,7 @@ from subword_nmt.learn_bpe import learn_bpe
 
 from gpt1.tokenizer.bpe import END, Merge, merge, pieces, symbols
 from gpt1.tokenizer.bpe_train import learn_merges
-from gpt1.tokenizer.words import count_words
+from gpt1.tokenizer.pretokenizer import count_words
 from tests.gpt1.real_books import embedded
 
 
