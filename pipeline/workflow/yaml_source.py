@@ -32,7 +32,7 @@ _Loader.add_implicit_resolver(
 
 
 @dataclass
-class Document:
+class YamlDocument:
     """A YAML document: its data, and the line of each key by its path."""
 
     name: str
@@ -49,7 +49,7 @@ class Document:
         return self.name
 
 
-def load(path: Path) -> Document:
+def load(path: Path) -> YamlDocument:
     """Read a YAML file. UserError for what is missing, is not YAML, or has a key twice."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -64,7 +64,7 @@ def load(path: Path) -> Document:
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
-        document = Document(str(path), None)
+        document = YamlDocument(str(path), None)
         document.data = _build(loader, node, document, ()) if node is not None else None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -102,7 +102,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(known) or 'none'}"
 
 
-def _build(loader: _Loader, node: yaml.Node, document: Document, path: KeyPath) -> Any:
+def _build(loader: _Loader, node: yaml.Node, document: YamlDocument, path: KeyPath) -> Any:
     document.lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         loader.flatten_mapping(node)
