@@ -18,7 +18,7 @@ HEAVY = {
 STAGES = [path.stem for path in (ROOT / "stages").glob("[a-z]*.py") if path.stem != "contract"]
 
 KNOWN_REPEATED = [
-    "Checkpoint", "Encoded", "Form", "Reporter", "Size", "Source", "Split",
+    "Checkpoint", "Encoded", "Reporter", "Size", "Source", "Split",
 ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import codecs
 import re
 from dataclasses import dataclass
 
-from gpt1.corpus.document import RefusedError
+from gpt1.corpus.document import UnreadableFileError
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -50,7 +50,7 @@ class Decoded:
 def decode(data: bytes, fallback: str = "detect") -> Decoded:
     """The text of a file's bytes.
 
-    `fallback`: `detect`, `none` (refuse), or an encoding. RefusedError when it is no text.
+    `fallback`: `detect`, `none` (refuse), or an encoding. UnreadableFileError when it is no text.
     """
     for mark, encoding in _MARKS:
         if data.startswith(mark):
@@ -71,7 +71,7 @@ def _strictly(data: bytes, encoding: str, because: str) -> str:
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise RefusedError(
+        raise UnreadableFileError(
             "undecodable", f"byte {error.start} after the mark is not {encoding}",
             f"{encoding}, as {because} says", f"{_CONVERT}.",
         ) from error
@@ -91,7 +91,7 @@ def _without_mark(data: bytes, at: int) -> Decoded:
                 continue
             if not _CONTROLS.search(text):
                 return Decoded(text, encoding, "NUL bytes in every other place")
-    raise RefusedError(
+    raise UnreadableFileError(
         "nul", f"byte {at} is NUL, so this is not a text file", "text", f"{_CONVERT}."
     )
 
@@ -99,7 +99,7 @@ def _without_mark(data: bytes, at: int) -> Decoded:
 def _fallen_back(data: bytes, at: int, fallback: str) -> Decoded:
     found = f"byte {at} (0x{data[at]:02x}) is not UTF-8"
     if fallback == "none":
-        raise RefusedError(
+        raise UnreadableFileError(
             "invalid_utf8", found, "UTF-8 text", f"{_CONVERT}, or set `fallback_encoding: detect`."
         )
     if fallback == "latin-1":
@@ -108,13 +108,13 @@ def _fallen_back(data: bytes, at: int, fallback: str) -> Decoded:
     if fallback == "detect":
         if _mostly_utf8(data):
             do = f"{_CONVERT}, or set `fallback_encoding: windows-1252`."
-            raise RefusedError(
+            raise UnreadableFileError(
                 "invalid_utf8", f"{found}, but most other bytes are",
                 "valid UTF-8 text", do,
             )
         if not _western(data):
             do = f"{_CONVERT}, or set `fallback_encoding: windows-1252`."
-            raise RefusedError(
+            raise UnreadableFileError(
                 "undecodable", f"{found}, and it does not read as prose in Windows-1252 or Latin-1",
                 "UTF-8, UTF-16 or one of those", do,
             )
