@@ -96,15 +96,11 @@ def _chosen(
         [origin] = document.origins
         book = f"the book {document.id!r}"
         if chosen and document.order == chosen[-1].order:
-            fault = UnreadableFileError(
-                "same_name", f"it has the same place in {book} as {chosen[-1].source}",
-                "one text per place", "Rename it if it is a different text.",
-            )
+            found = f"it has the same place in {book} as {chosen[-1].source}"
+            fault = UnreadableFileError("same_name", found)
         elif chosen and size + origin.bytes > max_document:
-            fault = UnreadableFileError(
-                "too_large", f"it would bring {book} to {size + origin.bytes} bytes",
-                f"at most {max_document}", "Fix `chapter_pattern`.",
-            )
+            found = f"with it, `chapter_pattern` brings {book} to {size + origin.bytes} bytes"
+            fault = UnreadableFileError("too_large", found, limit=max_document)
         else:
             size += origin.bytes
             chosen.append(document)

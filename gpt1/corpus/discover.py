@@ -32,21 +32,12 @@ LISTED = (
     " .bz2, .xz or .zst"
 )
 _SKIPPED = "skipped:"
-_FAULTS = {
-    "loop": (
-        "a link to a folder that was already read", "a tree without loops", "Remove the link",
-    ),
-    "missing_shard": (
-        "there is no such file", "every shard counted in the file names", "Download it",
-    ),
-    "not_a_file": ("it is a pipe, a device or a folder", "a file", "Remove it"),
-    "unreadable": (
-        "it cannot be read, or it is a broken link", "a readable file",
-        "Fix its permissions or the link",
-    ),
-    "unreadable_folder": ("it cannot be listed", "a readable folder", "Fix its permissions"),
-    "bad_name": ("a name with unprintable characters", "a name in UTF-8", "Rename it"),
-}
+_FOUND = {
+    "loop": "a link to a folder that was already read", "missing_shard": "there is no such file",
+    "not_a_file": "it is a pipe, a device or a folder",
+    "unreadable": "it cannot be read, or it is a broken link",
+    "unreadable_folder": "it cannot be listed", "bad_name": "a name with unprintable characters",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -112,9 +103,7 @@ def skipped_when_listed(file: SourceFile) -> SkippedFile | None:
     if file.digest is None or not file.digest.startswith(_SKIPPED):
         return None
     rule = file.digest.removeprefix(_SKIPPED)
-    found, expected, do = _FAULTS[rule]
-    fault = UnreadableFileError(rule, found, expected, f"{do}; the rest was read.")
-    return fault.at(Place(file.name))
+    return UnreadableFileError(rule, _FOUND[rule]).at(Place(file.name))
 
 
 def list_sources(sources: Sequence[str]) -> Listing:

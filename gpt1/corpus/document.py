@@ -32,23 +32,19 @@ class ReadingConfig(Settings):
 
     fallback_encoding: Literal["detect", "none", "windows-1252", "latin-1"] = Field(
         "detect",
-        description=(
-            "For files that are neither UTF-8 nor UTF-16: `detect` reads them as Windows-1252 or"
-            " Latin-1, or refuses them; `none` refuses them all."
-        ),
+        description="For files that are neither UTF-8 nor UTF-16: `detect` reads them as "
+        "Windows-1252 or Latin-1, or refuses them; `none` refuses them all.",
     )
     text_column: str = Field(
-        "text", min_length=1, description="Column with the text in Parquet and JSON lines files.",
+        "text", min_length=1, description="Column with the text in Parquet and JSON lines files."
     )
     rows: Literal["auto", "documents", "sentences"] = Field(
         "auto",
         description="What one row of a Parquet or JSON lines file holds (docs/reference/books.md).",
     )
     sentences_per_document: int = Field(
-        6_700, ge=1, le=10_000_000,
-        description=(
-            "Sentences per document when each row is one sentence; BooksCorpus has 6,704 per book."
-        ),
+        6_700, ge=1, le=10_000_000, description="Sentences per document when each row is one "
+        "sentence; BooksCorpus has 6,704 per book.",
     )
     max_document: int = Field(
         64 * MIB, ge=1024, le=1 << 30, description="Maximum size of one text, in bytes.",
@@ -161,18 +157,51 @@ class SkippedFile:
         return f"{where}: {self.found}; expected {self.expected}. {self.do} ({self.rule})"
 
 
-class UnreadableFileError(Exception):
-    """A text that cannot be read, and why."""
+RULES = {
+    "empty": ("the text of a book", "Remove it, or add its text."),
+    "nul": ("text", "Convert it to UTF-8, or remove it."),
+    "invalid_utf8": ("UTF-8", "Convert it, remove it, or choose another `fallback_encoding`."),
+    "undecodable": ("UTF-8, UTF-16, Windows-1252 or Latin-1", "Convert it, or remove it."),
+    "damaged": ("a complete file", "Download it again."),
+    "invalid_epub": ("an EPUB as its standard says", "Repair it in an EPUB editor, or remove it."),
+    "unsupported": ("a member packed with Deflate, bzip2 or LZMA", "Pack it again."),
+    "unreadable_content": ("a file as its format says", "Check it, or remove it."),
+    "reader_died": ("a file that takes bounded time and memory", "Check it, or remove it."),
+    "bomb": ("at most {limit}", "Split it, or raise `{setting}` if you trust it."),
+    "too_large": ("at most {limit} bytes", "Split it, or raise `max_document`."),
+    "long_line": ("at most {limit}", "Break its lines, remove it, or raise `max_line`."),
+    "unsafe_path": ("a relative name without `..`", "Do not trust this archive, or repack it."),
+    "bad_name": ("a name in UTF-8 that can be printed", "Rename it."),
+    "not_a_file": ("a regular file", "Put the file itself there."),
+    "encrypted": ("a file without a password or DRM", "Unpack it yourself, or remove it."),
+    "nested": ("text, EPUB or JSON lines inside", "Put the inner archive next to the others."),
+    "unknown_form": ("{formats}", "Skipped."),
+    "same_name": ("one text per place", "Rename it if it is a different text."),
+    "no_text_column": ("one column {column!r} of text", "Set `text_column` to its name."),
+    "bad_row": ("one JSON object per line, its text a string", "Fix the line."),
+    "missing_shard": ("every shard counted in the file names", "Download it."),
+    "loop": ("a tree without loops", "Remove the link."),
+    "unreadable": ("a readable file", "Fix its permissions or the link."),
+    "unreadable_folder": ("a readable folder", "Fix its permissions."),
+}
+"""Why a file is skipped: what was expected, and what to do."""
 
-    def __init__(self, rule: str, found: str, expected: str, do: str) -> None:
+
+class UnreadableFileError(Exception):
+    """A text that cannot be read: the key in RULES, what was found, and what the rule's sentences
+    need.
+    """
+
+    def __init__(self, rule: str, found: str, **values: object) -> None:
         super().__init__(found)
-        self.rule, self.found, self.expected, self.do = rule, found, expected, do
+        self.rule, self.found, self._values = rule, found, values
 
     def at(self, place: Place) -> SkippedFile:
         """The record of it, with nothing in it that is long or cannot be printed."""
         member = place.member and printable(place.member, _SHOWN)
-        found, expected = printable(self.found, _SHOWN), printable(self.expected, _SHOWN)
-        return SkippedFile(place.file, member, self.rule, found, expected, self.do)
+        expected, do = (words.format(**self._values) for words in RULES[self.rule])
+        found, expected = printable(self.found, _SHOWN), printable(expected, _SHOWN)
+        return SkippedFile(place.file, member, self.rule, found, expected, do)
 
 
 Read = Iterator[Document | SkippedFile]
@@ -195,34 +224,20 @@ def guarded(documents: Read, place: Place) -> Read:
         yield error.at(place)
     except Exception as error:  # libraries raise whatever a file makes them raise
         how = f"its reader failed with {type(error).__name__}: {first_line(error)}"
-        yield UnreadableFileError(
-            "unreadable_content", how, "a file as its format says", "Check it, or remove it.",
-        ).at(place)
+        yield UnreadableFileError("unreadable_content", how).at(place)
     else:
         if empty:
-            yield empty_text().at(place)
-
-
-def empty_text() -> UnreadableFileError:
-    """What holds nothing."""
-    return UnreadableFileError(
-        "empty", "it is empty", "the text of a book", "Remove it, or add its text."
-    )
-
-
-def too_large(limit: int) -> UnreadableFileError:
-    """A text above the ceiling."""
-    return UnreadableFileError(
-        "too_large", f"a text of more than {limit} bytes", f"at most {limit}",
-        "Split it, or raise `max_document`.",
-    )
+            yield UnreadableFileError("empty", "it is empty").at(place)
 
 
 def damaged(how: str) -> UnreadableFileError:
     """A file that was cut or overwritten."""
-    return UnreadableFileError(
-        "damaged", f"cut short or damaged ({how})", "a complete file", "Download it again.",
-    )
+    return UnreadableFileError("damaged", f"cut short or damaged ({how})")
+
+
+def too_large(limit: int) -> UnreadableFileError:
+    """A text above the ceiling."""
+    return UnreadableFileError("too_large", f"a text of more than {limit} bytes", limit=limit)
 
 
 def first_line(error: Exception) -> str:

@@ -284,16 +284,13 @@ def check_size(out: int, packed: int, config: ReadingConfig) -> None:
     """UnreadableFileError for what unpacks to more than an archive may hold, or to far more than
     prose does.
     """
-    if out > SLACK and out > config.max_ratio * packed:
-        raise UnreadableFileError(
-            "bomb", f"it expands to more than {config.max_ratio} times its compressed size",
-            f"at most {config.max_ratio} times", "Remove it, or raise `max_ratio` if you trust it.",
-        )  # fmt: skip
-    if out > config.max_archive:
-        raise UnreadableFileError(
-            "bomb", "it expands to more bytes than the limit", f"at most {config.max_archive}",
-            "Split it, or raise `max_archive`.",
-        )
+    limit, ratio = config.max_archive, config.max_ratio
+    if out > SLACK and out > ratio * packed:
+        found = f"it expands to more than {ratio} times its compressed size"
+        raise UnreadableFileError("bomb", found, limit=f"{ratio} times", setting="max_ratio")
+    if out > limit:
+        found = "it expands to more bytes than the limit"
+        raise UnreadableFileError("bomb", found, limit=limit, setting="max_archive")
 
 
 def _decompressor(raw: CountingReader, codec: str | None) -> Any:
@@ -348,16 +345,11 @@ def open_member(
     packed in a way that Python does not know.
     """
     if info.flag_bits & _ENCRYPTED:
-        raise UnreadableFileError(
-            "encrypted", "it is encrypted", "a member without a password",
-            "Unpack it yourself, or remove it.",
-        )
+        raise UnreadableFileError("encrypted", "it is encrypted")
     try:
         return UnpackedStream(archive.open(info), lambda: info.compress_size, config)
     except NotImplementedError as error:
-        raise UnreadableFileError(
-            "unsupported", f"it is packed in an unsupported way ({first_line(error)})",
-            "a member packed with Deflate, bzip2 or LZMA", "Pack it again.",
-        ) from error
+        found = f"it is packed in an unsupported way ({first_line(error)})"
+        raise UnreadableFileError("unsupported", found) from error
     except Exception as error:
         raise damaged(first_line(error)) from error

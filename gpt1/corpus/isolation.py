@@ -78,10 +78,7 @@ def read_isolated(
             receiver.close()
         rest = rest[done:]
         if rest:
-            yield UnreadableFileError(
-                "reader_died", fault, "a file that can be read in bounded time and memory",
-                "Check it, or remove it.",
-            ).at(Place(rest.pop(0).name))
+            yield UnreadableFileError("reader_died", fault).at(Place(rest.pop(0).name))
 
 
 def _why_it_ended(status: int) -> str:

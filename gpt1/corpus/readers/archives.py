@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import stat
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +22,6 @@ from gpt1.corpus.document import (
     SkippedFile,
     UnreadableFileError,
     damaged,
-    empty_text,
     guarded,
     printable,
     too_large,
@@ -48,7 +46,7 @@ def read_stream(
 ) -> Read:
     """The documents of a file, or of a member of an archive, by its format."""
     if raw.size == 0:
-        raise empty_text()
+        raise UnreadableFileError("empty", "it is empty")
     if found.kind == "zip":
         yield from _read_zip(raw, place, config)
     elif found.kind == "parquet":
@@ -65,42 +63,33 @@ def read_stream(
 
 
 def _read_member(
-    name: str, archive: Place, config: ReadingConfig, opened: Callable[[], Any], regular: bool
+    name: str, archive: Place, config: ReadingConfig, opened: Callable[[], Any], regular: bool,
+    size: int,
 ) -> Read:
-    """The documents of a member, by its name; `opened` opens its bytes."""
+    """The documents of a member of `size` bytes, by its name; `opened` opens them."""
     # Zip files made on Windows by old programs have backslashes; nobody has them in a name.
     name = name.replace("\\", "/")
     place, found = Place(archive.file, name), format_of(name)
-    if not regular:
-        raise UnreadableFileError(
-            "not_a_file", "it is a link or not a regular file", "a file with text in it",
-            "Pack the file itself.",
-        )
     path = PurePosixPath(name)
+    if not regular:
+        raise UnreadableFileError("not_a_file", "it is a link or not a regular file")
     if path.is_absolute() or ".." in path.parts or (path.parts and path.parts[0].endswith(":")):
-        raise UnreadableFileError(
-            "unsafe_path", "a name that points outside the archive",
-            "a relative name without `..`", "Do not trust this archive, or repack it.",
-        )
+        raise UnreadableFileError("unsafe_path", "a name that points outside the archive")
     if printable(name) != name:
-        raise UnreadableFileError(
-            "bad_name", "a name with unprintable characters", "a name in UTF-8", "Rename it."
-        )
+        raise UnreadableFileError("bad_name", "a name with unprintable characters")
     if found is None:
-        raise UnreadableFileError(
-            "unknown_form", "its name is not that of a book or an archive of books", LISTED,
-            "Skipped.",
-        )
+        what = "its name is not that of a book or an archive of books"
+        raise UnreadableFileError("unknown_form", what, formats=LISTED)
     if found.kind in ("zip", "tar", "parquet"):
-        raise UnreadableFileError(
-            "nested", f"a {found.kind} file inside an archive", "text, EPUB or JSON lines inside",
-            "Unpack the outer archive and put this file next to the others.",
-        )
+        raise UnreadableFileError("nested", f"a {found.kind} file inside an archive")
+    if size > config.max_document and found.kind != "jsonl":
+        raise too_large(config.max_document)
     yield from read_stream(CountingReader(opened(), None, place.source), place, found, config)
 
 
 # ---------------------------------------------------------------------------------------------
 # Zip
+
 
 def _read_zip(raw: CountingReader, place: Place, config: ReadingConfig) -> Read:
     """The documents of a zip file, in the order of its directory. A bad member costs that
@@ -113,21 +102,11 @@ def _read_zip(raw: CountingReader, place: Place, config: ReadingConfig) -> Read:
         if name.endswith(("/", "\\")) or is_hidden(name.replace("\\", "/")):
             continue
         regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
-        streams: list[UnpackedStream] = []
-        opened = partial(_open_counted, archive, info, config, streams)
-        yield from guarded(
-            _read_member(name, place, config, opened, regular), Place(place.file, name)
-        )
-        out += sum(stream.count for stream in streams)
+        out += min(info.file_size, config.max_document)  # zipfile reads no more
         check_size(out, raw.size or raw.count, config)
-
-
-def _open_counted(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, config: ReadingConfig,
-    streams: list[UnpackedStream],
-) -> UnpackedStream:
-    streams.append(open_member(archive, info, config))
-    return streams[-1]
+        opened = partial(open_member, archive, info, config)
+        member = _read_member(name, place, config, opened, regular, info.file_size)
+        yield from guarded(member, Place(place.file, name))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -153,6 +132,9 @@ class _TarMember:
     stream: UnpackedStream
     is_folder: bool = False
 
+    def open(self) -> _TarMember:
+        return self
+
     def read(self, size: int = -1) -> bytes:
         if not self.left or not size:
             return b""
@@ -175,9 +157,9 @@ def _read_tar(stream: UnpackedStream, place: Place, config: ReadingConfig) -> Re
     for member in _tar_members(stream, config.max_archive):
         if member.is_folder or is_hidden(member.name.replace("\\", "/")):
             continue
-        for found in guarded(
-            _read_tar_member(member, place, config), Place(place.file, member.name)
-        ):
+        name = member.name
+        read = _read_member(name, place, config, member.open, member.regular, member.left)
+        for found in guarded(read, Place(place.file, name)):
             if stream.broken and isinstance(found, SkippedFile):
                 rest = f"{found.found}; the rest of the archive is not read"
                 yield replace(found, found=rest)
@@ -185,13 +167,6 @@ def _read_tar(stream: UnpackedStream, place: Place, config: ReadingConfig) -> Re
             yield found
     while stream.read(CHUNK):  # the check sums of what is packed are at its end
         pass
-
-
-def _read_tar_member(member: _TarMember, archive: Place, config: ReadingConfig) -> Read:
-    found = format_of(member.name)
-    if member.left > config.max_document and found and found.kind != "jsonl" and member.regular:
-        raise too_large(config.max_document)
-    yield from _read_member(member.name, archive, config, lambda: member, member.regular)
 
 
 def _tar_members(stream: UnpackedStream, most: int) -> Iterator[_TarMember]:

@@ -29,7 +29,6 @@ from gpt1.corpus.document import (
     ReadingConfig,
     TextOrigin,
     UnreadableFileError,
-    empty_text,
     first_line,
 )
 from gpt1.corpus.io import member_name, open_member, open_zip
@@ -51,7 +50,7 @@ def read_epub(data: bytes, place: Place, config: ReadingConfig) -> Document:
     standard says, or holds no text.
     """
     if not data:
-        raise empty_text()
+        raise UnreadableFileError("empty", "it is empty")
     with open_zip(io.BytesIO(data)) as archive:
         book = _Epub(archive, config)
         text = book.text()
@@ -65,10 +64,7 @@ def read_epub(data: bytes, place: Place, config: ReadingConfig) -> Document:
 
 
 def _invalid(found: str) -> UnreadableFileError:
-    return UnreadableFileError(
-        "invalid_epub", found, "an EPUB as its standard says",
-        "Repair it with an EPUB editor, or remove it.",
-    )
+    return UnreadableFileError("invalid_epub", found)
 
 
 class _Epub:
@@ -93,10 +89,7 @@ class _Epub:
         pages = []
         for path in self._spine():
             if _key(path) in locked:
-                raise UnreadableFileError(
-                    "encrypted", f"its page {path} is encrypted", "an EPUB without DRM",
-                    "Remove it.",
-                )
+                raise UnreadableFileError("encrypted", f"its page {path} is encrypted")
             pages.append(html_text(_decode_page(self._bytes(path, "page"))))
         return "\n\n".join(page for page in pages if page)
 

@@ -31,6 +31,7 @@ from gpt1.corpus.document import (
     SkippedFile,
     TextOrigin,
     UnreadableFileError,
+    damaged,
     first_line,
     too_large,
 )
@@ -170,17 +171,13 @@ def _checked(text: str, config: ReadingConfig) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise UnreadableFileError(
-            "undecodable", f"character {error.start} is half of a surrogate pair",
-            "text that UTF-8 can encode", "Fix the row.",
-        ) from error
+        found = f"character {error.start} is half of a surrogate pair"
+        raise UnreadableFileError("undecodable", found) from error
 
 
 def _no_utf8(data: bytes, error: UnicodeDecodeError) -> UnreadableFileError:
-    return UnreadableFileError(
-        "invalid_utf8", f"byte {error.start} (0x{data[error.start]:02x}) is not UTF-8",
-        "UTF-8 text", "Convert the row to UTF-8, or remove it.",
-    )  # fmt: skip
+    found = f"byte {error.start} (0x{data[error.start]:02x}) is not UTF-8"
+    return UnreadableFileError("invalid_utf8", found)
 
 
 def _said(value: Any) -> str | None:
@@ -221,22 +218,16 @@ def _json_row(line: bytes, number: int, column: str) -> Row:
     except UnicodeDecodeError as error:
         raise _no_utf8(line, error) from error
     except (ValueError, RecursionError) as error:
-        raise UnreadableFileError(
-            "bad_row", f"not JSON ({first_line(error)})", "one JSON object per line",
-            "Fix the line.",
-        ) from error
-    if not isinstance(found, dict) or column not in found:
-        keys = ", ".join(key[:100] for key in sorted(found)[:10]) if isinstance(found, dict) else ""
-        raise UnreadableFileError(
-            "no_text_column",
-            f"an object with the keys {keys}" if isinstance(found, dict) else "not an object",
-            f"a key {column!r}", "Set `text_column` to the key with the text.",
-        )
+        raise UnreadableFileError("bad_row", f"not JSON ({first_line(error)})") from error
+    if not isinstance(found, dict):
+        raise UnreadableFileError("no_text_column", "not an object", column=column)
+    if column not in found:
+        keys = ", ".join(key[:100] for key in sorted(found)[:10])
+        what = f"an object with the keys {keys}"
+        raise UnreadableFileError("no_text_column", what, column=column)
     if not isinstance(found[column], str):
         kind = type(found[column]).__name__
-        raise UnreadableFileError(
-            "bad_row", f"{column!r} is of type {kind}", "a string", "Fix the line."
-        )
+        raise UnreadableFileError("bad_row", f"{column!r} is of type {kind}")
     return Row(number, found[column], *(_said(found.get(name)) for name in _ABOUT))
 
 
@@ -300,10 +291,7 @@ def _parquet_rows(raw: CountingReader, place: Place, config: ReadingConfig) -> R
                     yield row
                     number += 1
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise UnreadableFileError(
-            "damaged", f"cut short or damaged ({first_line(error)})", "a complete file",
-            "Download it again.",
-        ) from error
+        raise damaged(first_line(error)) from error
 
 
 def _parquet_row(
@@ -344,10 +332,7 @@ def _check_column(schema: Any, column: str) -> None:
         found = f"{number} columns are called {column!r}"
     if number == 1:
         found = f"column {column!r} holds {schema.field(column).type}"
-    raise UnreadableFileError(
-        "no_text_column", found, f"one column {column!r} with text",
-        "Set `text_column` to the column with the text.",
-    )
+    raise UnreadableFileError("no_text_column", found, column=column)
 
 
 def _rows_at_once(metadata: Any, names: set[str]) -> int:

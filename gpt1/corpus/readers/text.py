@@ -11,14 +11,13 @@ from gpt1.corpus.document import (
     ReadingConfig,
     TextOrigin,
     UnreadableFileError,
-    empty_text,
 )
 
 
 def read_text(data: bytes, place: Place, config: ReadingConfig) -> Document:
     """The document of a text file. UnreadableFileError when its bytes are no text."""
     if not data.strip():
-        raise empty_text()
+        raise UnreadableFileError("empty", "it is empty")
     decoded = decode(data, config.fallback_encoding)
     check_text(decoded.text, config)
     origin = TextOrigin(
@@ -33,19 +32,14 @@ def check_text(text: str, config: ReadingConfig) -> None:
     ceiling.
     """
     if not text or text.isspace():
-        raise empty_text()
+        raise UnreadableFileError("empty", "it is empty")
     at = text.find("\0")
     if at >= 0:
-        raise UnreadableFileError(
-            "nul", f"character {at} is NUL, so this is not text", "text", "Fix it, or remove it."
-        )
+        raise UnreadableFileError("nul", f"character {at} is NUL, so this is not text")
     start = _long_line(text, config.max_line)
     if start is not None:
-        raise UnreadableFileError(
-            "long_line",
-            f"a line of more than {config.max_line} characters, from character {start}",
-            f"at most {config.max_line}", "Break its lines, remove it, or raise `max_line`.",
-        )  # fmt: skip
+        found = f"a line of more than {config.max_line} characters, from character {start}"
+        raise UnreadableFileError("long_line", found, limit=config.max_line)
 
 
 def _long_line(text: str, limit: int) -> int | None:
