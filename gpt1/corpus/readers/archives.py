@@ -37,7 +37,7 @@ from gpt1.corpus.io import (
     unpack,
 )
 from gpt1.corpus.readers.epub import read_epub
-from gpt1.corpus.readers.tables import read_jsonl, read_parquet
+from gpt1.corpus.readers.tables import json_rows, parquet_rows, read_rows
 from gpt1.corpus.readers.text import read_text
 
 
@@ -50,13 +50,13 @@ def read_stream(
     if found.kind == "zip":
         yield from _read_zip(raw, place, config)
     elif found.kind == "parquet":
-        yield from read_parquet(raw, place, config)
+        yield from read_rows(parquet_rows(raw, place, config), place, config)
     else:
         stream = unpack(raw, found.codec, config)
         if found.kind == "tar":
             yield from _read_tar(stream, place, config)
         elif found.kind == "jsonl":
-            yield from read_jsonl(stream, place, config)
+            yield from read_rows(json_rows(stream, place, config), place, config)
         else:
             read = read_epub if found.kind == "epub" else read_text
             yield read(stream.read_all(config.max_document), place, config)

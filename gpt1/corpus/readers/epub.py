@@ -14,7 +14,7 @@ import io
 import posixpath
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from hashlib import sha256
 from typing import Any
@@ -69,9 +69,7 @@ def _invalid(found: str) -> UnreadableFileError:
 
 class _Epub:
     def __init__(self, archive: zipfile.ZipFile, config: ReadingConfig) -> None:
-        self._open: Callable[[Any, int], bytes] = (
-            lambda info, most: open_member(archive, info, config).read_all(most)
-        )
+        self._archive, self._config = archive, config
         self._left = config.max_document
         self._members = {member_name(info).replace("\\", "/"): info for info in archive.infolist()}
         self._by_key = {_key(name): info for name, info in reversed(self._members.items())}
@@ -150,7 +148,8 @@ class _Epub:
         info = self._members.get(name) or self._by_key.get(_key(name))
         if info is None:
             raise _invalid(f"its {what} {name} is not in it")
-        data = self._open(info, self._left if what == "page" else min(self._left, _MOST_XML))
+        most = self._left if what == "page" else min(self._left, _MOST_XML)
+        data = open_member(self._archive, info, self._config).read_all(most)
         self._left -= len(data)
         return data
 

@@ -194,12 +194,8 @@ def _said(value: Any) -> str | None:
 # JSON lines
 
 
-def read_jsonl(stream: UnpackedStream, place: Place, config: ReadingConfig) -> Read:
-    """The documents of a file of JSON lines. A bad line costs that line."""
-    yield from read_rows(_json_rows(stream, place, config), place, config)
-
-
-def _json_rows(stream: UnpackedStream, place: Place, config: ReadingConfig) -> Rows:
+def json_rows(stream: UnpackedStream, place: Place, config: ReadingConfig) -> Rows:
+    """The rows of a file of JSON lines. A bad line costs that line."""
     # Two bytes of JSON for one of text: as much as escapes make of prose.
     for number, line in enumerate(_lines(stream, 2 * config.max_document)):
         if line is not None and not line.strip():
@@ -257,12 +253,9 @@ def _lines(stream: UnpackedStream, limit: int) -> Iterator[bytes | None]:
 # Parquet
 
 
-def read_parquet(raw: CountingReader, place: Place, config: ReadingConfig) -> Read:
-    """The documents of a Parquet file. What was read before damage is kept."""
-    yield from read_rows(_parquet_rows(raw, place, config), place, config)
-
-
-def _parquet_rows(raw: CountingReader, place: Place, config: ReadingConfig) -> Rows:
+def parquet_rows(raw: CountingReader, place: Place, config: ReadingConfig) -> Rows:
+    """The rows of a Parquet file. Raises UnreadableFileError at damage, after the rows before it.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
