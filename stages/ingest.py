@@ -160,7 +160,8 @@ class Ingest(Stage):
             kind = format_of(file.name)
             if kind and not skipped_when_listed(file):
                 files[kind.holds_many].append(file)
-        spools = context.map_parts(spool_part, _spool_parts(settings, context, files[True]))
+        packed = _spool_parts(settings, context, files[True])
+        spools = context.map_parts(spool_part, packed) if packed else []
         named = dict(zip([file.name for file in files[True]], spools, strict=True))
         made = context.map_parts(ingest_part, _book_parts(context, settings, files[False], named))
         for part in made:

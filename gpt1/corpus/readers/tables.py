@@ -275,7 +275,7 @@ def parquet_rows(raw: CountingReader, place: Place, config: ReadingConfig) -> Ro
             rows = _rows_at_once(opened.metadata, set(chosen))
             number = out = 0
             for batch in opened.iter_batches(rows, columns=chosen, use_threads=False):
-                columns = [_values(batch.column(name)) for name in chosen]
+                columns = [values_of(batch.column(name)) for name in chosen]
                 for values in zip(*columns, strict=True):
                     found = dict(zip(chosen, values, strict=True))
                     row = _parquet_row(found, number, column, place)
@@ -341,14 +341,16 @@ def _rows_at_once(metadata: Any, names: set[str]) -> int:
     return max(1, min(_MOST_ROWS, _AT_ONCE // most))
 
 
-def _values(column: Any) -> list[Any]:
+def values_of(column: Any) -> list[Any]:
     """The values of a column; text as its bytes, each different one of a dictionary held once."""
     import pyarrow as pa
 
     column = getattr(column, "storage", column)
     if isinstance(column, pa.DictionaryArray):
-        values = _values(column.dictionary)
-        return [None if place is None else values[place] for place in column.indices.to_pylist()]
+        values, places = values_of(column.dictionary), column.indices.to_pylist()
+        if not all(place is None or 0 <= place < len(values) for place in places):
+            raise damaged("an index beyond its dictionary")
+        return [None if place is None else values[place] for place in places]
     if pa.types.is_string(column.type):
         column = column.cast(pa.large_binary())
     return list(column.to_pylist())

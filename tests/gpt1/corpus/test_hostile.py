@@ -28,7 +28,7 @@ from gpt1.corpus.document import (
     UnreadableFileError,
 )
 from gpt1.corpus.io import SLACK, CountingReader, unpack
-from gpt1.corpus.readers import text
+from gpt1.corpus.readers import tables, text
 from gpt1.corpus.readers.archives import read_stream
 from gpt1.errors import UserError
 from tests.conftest import write
@@ -233,6 +233,14 @@ def test_what_columns_expand_to_is_bounded() -> None:
     text = pa.array(["word\n" * 100_000] * 500).dictionary_encode()
     documents, [skipped] = read(parquet_with(["text"], text), "b.parquet")
     assert (len(documents) < 40, skipped.rule) == (True, "bomb")
+
+
+def test_an_index_beyond_its_dictionary_is_damage() -> None:
+    for index in (2, -1):
+        indices = pa.array([0, index], pa.int32())
+        column = pa.DictionaryArray.from_arrays(indices, WORDS, safe=False)
+        with pytest.raises(UnreadableFileError, match="beyond its dictionary"):
+            tables.values_of(column)
 
 
 KILLER = """\
