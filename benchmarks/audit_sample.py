@@ -13,8 +13,8 @@ import sys
 from hashlib import sha256
 from pathlib import Path
 
-from gpt1.corpus.book import Book
 from gpt1.corpus.clean import clean
+from gpt1.corpus.document import Document
 from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
 
 # What these do everywhere is shown at a few places; the others are shown whole, each strike.
@@ -35,7 +35,7 @@ def drawn(folder: Path, books: int, seed: int) -> list[Path]:
 
 def show(name: str, text: str, places: int) -> None:
     """Print a book's head and tail after cleaning, and what each rule did on the way."""
-    cleaned = clean(Book(name, name, None, name, text))
+    cleaned = clean(Document(name, name, None, name, text))
     print(
         f"\n{'=' * 100}\n{name}: {cleaned.before} -> {cleaned.after}; {cleaned.rejected or 'kept'}"
         f" {cleaned.evidence or ''}"

@@ -32,7 +32,7 @@ from pathlib import Path
 
 from datasketch import MinHash
 
-from gpt1.corpus.book import Book
+from gpt1.corpus.document import Document
 from gpt1.corpus.minhash import (
     SHINGLE,
     Signature,
@@ -136,7 +136,7 @@ def sign_archive(archive: Path, limit: int | None) -> list[Signature]:
 
 
 def signed(name: str, text: str, hashes: WordHashes) -> Signature:
-    return sign(Book(name, name, None, name, text), "part-0000", None, PERMUTATIONS, hashes)
+    return sign(Document(name, name, None, name, text), "part-0000", None, PERMUTATIONS, hashes)
 
 
 def wrong_pairs(suspects: Sequence[Pair], texts: Mapping[str, str]) -> int:

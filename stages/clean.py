@@ -15,8 +15,8 @@ from gpt1.format import counted
 from stages.contract import Context, Output, Part, Settings, Stage
 
 if TYPE_CHECKING:
-    from gpt1.corpus.book import Book
     from gpt1.corpus.clean import Cleaned, Sample
+    from gpt1.corpus.document import Document
 
 SAMPLES = 4
 """How many samples of each rule are kept of each part."""
@@ -85,7 +85,7 @@ def clean_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
     totals, rules, rejected = Counter[str](), Counter[str](), Counter[str]()
     samples: dict[str, list[Sample]] = {}
 
-    def kept() -> Iterator[Book]:
+    def kept() -> Iterator[Document]:
         for book in read_books(Path(arguments["path"])):
             item = clean(book, arguments["rules"])
             records.write(_line(json.dumps(item.record(), ensure_ascii=False)))

@@ -1,8 +1,8 @@
 """ingest: read books in any common format into Parquet parts; a new book rewrites only one part.
 
-Each archive, Parquet file or JSON lines file is read once, and its texts are spooled by the part of
-their book. A part then collects its books from all spools and from single files. Each part depends
-only on the content it is built from.
+Each archive, Parquet file or JSON lines file is read once, and its texts are spooled by the
+partition of their book. A partition then collects its books from all spools and from single files.
+Each depends only on the content it is built from.
 """
 
 from __future__ import annotations
@@ -10,33 +10,43 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from gpt1.corpus.book import bucket, part_name
-from gpt1.corpus.demo_corpus import CHAPTERS, FALLBACK, FOLDERS, Folder, embedded_files
-from gpt1.corpus.discover import list_sources
-from gpt1.corpus.document import LEFT_OUT
-from gpt1.corpus.grouping import shelf_of
-from gpt1.corpus.readers.forms import form_of
-from gpt1.corpus.readers.limits import MIB
-from gpt1.corpus.readers.listed import Listed, refusal
-from gpt1.corpus.readers.rows import LOST
+from gpt1.corpus.demo_corpus import (
+    CHAPTERS,
+    FALLBACK,
+    FOLDERS,
+    Folder,
+    embedded_files,
+    embedded_naming,
+)
+from gpt1.corpus.discover import format_of, list_sources, skipped_when_listed
+from gpt1.corpus.document import (
+    LEFT_OUT,
+    LOST,
+    Document,
+    ReadingConfig,
+    SkippedFile,
+    SourceFile,
+    TextOrigin,
+    count_words,
+)
 from gpt1.errors import UserError
 from gpt1.format import counted
-from stages._ingest_parts import ingest_part, spool_part
-from stages.contract import Artifact, Context, ExternalFile, Part, Settings, Stage, runtime_field
+from stages.contract import Artifact, Context, ExternalFile, Output, Part, Stage, runtime_field
 
 EMBEDDED = "embedded"
 # In front of the embedded corpus's file names, so that a folder with files of the same names is
 # another corpus.
 _MARK = "embedded:"
+_COUNTED = ("books", "files", "bytes", "characters", "words", "stretches")
 
 
-class IngestSettings(Settings):
+class IngestSettings(ReadingConfig):
     source: str | tuple[str, ...] = runtime_field(
         EMBEDDED,
         "`embedded` (the demo's corpus), a folder, a file, `hf://datasets/OWNER/NAME@REVISION`, any"
@@ -58,37 +68,6 @@ class IngestSettings(Settings):
             " matching files are joined into one book."
         ),
     )
-    fallback_encoding: Literal["detect", "none", "windows-1252", "latin-1"] = Field(
-        "detect",
-        description=(
-            "For files that are neither UTF-8 nor UTF-16: `detect` reads them as Windows-1252 or"
-            " Latin-1, or refuses them; `none` refuses them all."
-        ),
-    )
-    text_column: str = Field(
-        "text", min_length=1, description="Column with the text in Parquet and JSON lines files.",
-    )
-    rows: Literal["auto", "documents", "sentences"] = Field(
-        "auto",
-        description="What one row of a Parquet or JSON lines file holds (docs/reference/books.md).",
-    )
-    sentences_per_document: int = Field(
-        6_700, ge=1, le=10_000_000,
-        description=(
-            "Sentences per document when each row is one sentence; BooksCorpus has 6,704 per book."
-        ),
-    )
-    max_document: int = Field(
-        64 * MIB, ge=1024, le=1 << 30, description="Maximum size of one text, in bytes.",
-    )
-    max_archive: int = Field(
-        64 << 30, ge=1024, description="Maximum uncompressed size of one archive, in bytes."
-    )
-    max_ratio: int = Field(
-        100, ge=2, le=100_000,
-        description="Maximum compression ratio of an archive, checked after 16 MiB.",
-    )
-    max_line: int = Field(1_000_000, ge=100, description="Maximum characters per line.")
     on_error: Literal["record", "stop"] = runtime_field(
         "record",
         "When a file cannot be read: record it and continue, or stop.",
@@ -137,27 +116,24 @@ class IngestSettings(Settings):
         return self.sources == (EMBEDDED,)
 
     @property
-    def reading(self) -> dict[str, Any]:
-        """What decides the texts, as plain data: the same bytes and the same of this give the
-        same pieces.
-        """
-        return {
-            "limits": {
-                "document": self.max_document, "archive": self.max_archive, "ratio": self.max_ratio,
-                "line": self.max_line,
-            },
-            "fallback": FALLBACK if self.embedded else self.fallback_encoding,
-            "text_column": self.text_column, "rows": self.rows,
-            "stretch": self.sentences_per_document,
-        }  # fmt: skip
+    def reading(self) -> ReadingConfig:
+        """What decides the texts: the same bytes and the same of this give the same documents."""
+        chosen = {name: getattr(self, name) for name in ReadingConfig.model_fields}
+        if self.embedded:
+            chosen["fallback_encoding"] = FALLBACK
+        return ReadingConfig(**chosen)
+
+    @property
+    def chapters(self) -> str | None:
+        return CHAPTERS if self.embedded else self.chapter_pattern
 
 
 class Ingest(Stage):
-    """Reads every file once, groups chapters into books, spreads the books over parts by a hash
-    of their ids.
+    """Reads every file once, groups chapters into books, spreads the books over partitions by a
+    hash of their ids.
     """
 
-    version = 2  # archives and rows; encodings by detection; what cannot be read is recorded
+    version = 3  # the structure of EPUB pages; every skipped file has its cause
     settings_model = IngestSettings
     is_coordinator = True
 
@@ -168,41 +144,36 @@ class Ingest(Stage):
                 ExternalFile(f"{_MARK}{name}", path)
                 for name, path in embedded_files(settings.folders).items()
             ]
-        return [_outside(file) for file in list_sources(settings.sources).files]
+        return [_external(file) for file in list_sources(settings.sources).files]
 
     def run(self, settings: IngestSettings, context: Context) -> None:
-        files = [
-            Listed(file.name.removeprefix(_MARK), file.url or str(file.path), file.digest)
+        listed = [
+            SourceFile(file.name.removeprefix(_MARK), file.url or str(file.path), file.digest)
             for file in context.external_files
         ]
-        refused = [found for file in files if (found := refusal(file.name, file.digest))]
-        files = [file for file in files if refusal(file.name, file.digest) is None]
-        if refused and settings.on_error == "stop":
-            raise UserError(refused[0].sentence())
+        skipped = [found for file in listed if (found := skipped_when_listed(file))]
+        if skipped and settings.on_error == "stop":
+            raise UserError(skipped[0].sentence())
         self._say_what_is_left_out(settings, context)
-        many = [file for file in files if _many(file)]
-        spools = (
-            context.map_parts(spool_part, _spool_parts(settings, context, many)) if many else []
-        )
-        loose = [file for file in files if not _many(file)]
-        made = context.map_parts(
-            ingest_part,
-            _book_parts(
-                context, settings, loose, dict(zip([f.name for f in many], spools, strict=True))),
-        )
+        files: dict[bool, list[SourceFile]] = {True: [], False: []}
+        for file in listed:
+            kind = format_of(file.name)
+            if kind and not skipped_when_listed(file):
+                files[kind.holds_many].append(file)
+        packed = _spool_parts(settings, context, files[True])
+        spools = context.map_parts(spool_part, packed) if packed else []
+        named = dict(zip([file.name for file in files[True]], spools, strict=True))
+        made = context.map_parts(ingest_part, _book_parts(context, settings, files[False], named))
         for part in made:
             context.add_files_of(part)
         with context.open("refused/sources.jsonl") as out:
-            for found in refused:
-                out.write(
-                    json.dumps(vars(found), ensure_ascii=False, sort_keys=True).encode() + b"\n"
-                )
+            for record in skipped:
+                line = json.dumps(vars(record), ensure_ascii=False, sort_keys=True)
+                out.write(line.encode() + b"\n")
             for spool in spools:
                 out.write(context.fetch(spool.file("refused.jsonl")).read_bytes())
-        _sum_up(
-            context, made, [*spools, *made], Counter(item.rule for item in refused),
-            [item.sentence() for item in refused],
-        )
+        counts = Counter(record.rule for record in skipped)
+        _sum_up(context, made, [*spools, *made], counts, [one.sentence() for one in skipped])
 
     @staticmethod
     def _say_what_is_left_out(settings: IngestSettings, context: Context) -> None:
@@ -219,110 +190,208 @@ class Ingest(Stage):
             )
 
 
-def _outside(file: Listed) -> ExternalFile:
-    url = file.where if "://" in file.where else None
-    return ExternalFile(file.name, Path(file.name if url else file.where), file.digest, url)
+def _external(file: SourceFile) -> ExternalFile:
+    url = file.location if "://" in file.location else None
+    return ExternalFile(file.name, Path(file.name if url else file.location), file.digest, url)
 
 
-def _many(file: Listed) -> bool:
-    form = form_of(file.name)
-    return form is not None and form.many
-
-
-def _spool_parts(settings: IngestSettings, context: Context, files: Sequence[Listed]) -> list[Part]:
+def _spool_parts(
+    settings: IngestSettings, context: Context, files: Sequence[SourceFile]
+) -> list[Part]:
     parts = []
     for file in files:
         identity = {
             "name": file.name, "digest": file.digest, "parts": settings.num_partitions,
-            "chapters": settings.chapter_pattern, "reading": settings.reading,
+            "chapters": settings.chapters, "reading": settings.reading.semantic(),
         }  # fmt: skip
         elsewhere = {
-            "where": file.where, "on_error": settings.on_error, "reporter": context.reporter,
+            "file": file, "reading": settings.reading, "on_error": settings.on_error,
+            "reporter": context.reporter,
         }
         parts.append(Part(file.name, identity, {**identity, **elsewhere}))
     return parts
 
 
 def _book_parts(
-    context: Context, settings: IngestSettings, loose: Sequence[Listed],
+    context: Context, settings: IngestSettings, files: Sequence[SourceFile],
     spools: Mapping[str, Artifact],
 ) -> list[Part]:
-    pattern = CHAPTERS if settings.embedded else settings.chapter_pattern
-    alone: list[list[Listed]] = [[] for _ in range(settings.num_partitions)]
-    for file in loose:
-        alone[bucket(shelf_of(file.name, pattern).book, settings.num_partitions)].append(file)
+    from gpt1.corpus.assemble import book_key
+    from gpt1.corpus.partition import part_name, partition_of
+
+    def place(file: SourceFile) -> tuple[str, str, str]:
+        return *book_key(file.name, settings.chapters), file.name
+
+    loose: list[list[SourceFile]] = [[] for _ in range(settings.num_partitions)]
+    for file in sorted(files, key=place):
+        loose[partition_of(place(file)[0], settings.num_partitions)].append(file)
     indexes = {
         name: json.loads(context.fetch(spool.file("index.json")).read_bytes())
         for name, spool in spools.items()
     }
     parts = []
-    for number, files in enumerate(alone):
+    for number, its_files in enumerate(loose):
         found = {
             name: index[str(number)] for name, index in indexes.items() if str(number) in index
         }
         identity = {
-            "part": number, "files": {file.name: file.digest for file in files},
-            "chapters": pattern, "reading": settings.reading,
+            "part": number, "files": {file.name: file.digest for file in its_files},
+            "chapters": settings.chapters, "reading": settings.reading.semantic(),
             "spools": {name: index["digest"] for name, index in found.items()},
             "naming": EMBEDDED if settings.embedded else "folder",
         }  # fmt: skip
         elsewhere = {
-            "where": {file.name: file.where for file in files}, "on_error": settings.on_error,
+            "files": its_files, "reading": settings.reading, "on_error": settings.on_error,
             "runs": [
-                [spools[name].file("spool.arrow"), index["runs"]]
-                for name, index in found.items()
+                (spools[name].file("spool.arrow"), *run)
+                for name, index in found.items() for run in index["runs"]
             ],
         }  # fmt: skip
         parts.append(Part(part_name(number), identity, {**identity, **elsewhere}))
     return parts
 
 
+def spool_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
+    """Read one archive, Parquet file or file of JSON lines; write its texts by partition, the
+    index, and what was skipped.
+    """
+    from gpt1.corpus.assemble import assign_to_book
+    from gpt1.corpus.isolation import read_isolated
+    from gpt1.corpus.partition import SpoolWriter
+    from gpt1.corpus.skipped import SkippedFiles
+
+    with output.open("spool.arrow") as spool, output.open("refused.jsonl") as lines:
+        writer = SpoolWriter(spool, arguments["parts"])
+        skipped = SkippedFiles(lines, arguments["on_error"])
+        file = arguments["file"]
+
+        def on_read(count: int, size: int | None) -> None:
+            if size and count < 0.99 * size:  # the end is told by the part that is made
+                done, total = round(count / 1e6, 1), round(size / 1e6, 1)
+                arguments["reporter"].progress(done, total, "MB", file.name)
+
+        for found in read_isolated([file], arguments["reading"], on_read):
+            if isinstance(found, SkippedFile):
+                skipped.add(found)
+            else:
+                writer.add(assign_to_book(found, arguments["chapters"]))
+        index = writer.close()
+        summary = skipped.close()
+    with output.open("index.json") as out:
+        out.write(json.dumps(index, sort_keys=True).encode())
+    return summary
+
+
+def ingest_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
+    """Collect the books of one partition from the spools and from single files; write them, and
+    where they came from.
+    """
+    from gpt1.corpus.assemble import assemble
+    from gpt1.corpus.parquet_io import write_books
+    from gpt1.corpus.partition import part_name, read_run
+    from gpt1.corpus.skipped import SkippedFiles
+
+    name = part_name(arguments["part"])
+    counts: Counter[str] = Counter(dict.fromkeys(_COUNTED, 0))
+    encodings: Counter[str] = Counter()
+    authors: set[str] = set()
+    with (
+        output.open(f"books/{name}.parquet") as books,
+        output.open(f"records/{name}.jsonl") as records,
+        output.open(f"refused/{name}.jsonl") as lines,
+    ):
+        skipped = SkippedFiles(lines, arguments["on_error"])
+        runs = [read_run(Path(path), *place) for path, *place in arguments["runs"]]
+        largest = arguments["reading"].max_document
+
+        def assembled() -> Iterator[Document]:
+            for book in assemble([_loose(arguments, skipped.add), *runs], skipped.add, largest):
+                files = [_origin_record(origin) for origin in book.origins]
+                record = {
+                    "book": book.id, "title": book.title, "author": book.author, "form": book.form,
+                    "files": files,
+                }  # fmt: skip
+                records.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+                counts.update(
+                    books=1, files=len(files), bytes=len(book.text.encode()),
+                    characters=len(book.text), words=count_words(book.text),
+                    stretches=int(book.form == "sentences"),
+                )  # fmt: skip
+                encodings.update(origin.encoding for origin in book.origins)
+                authors.update([book.author] if book.author else [])
+                yield book
+
+        write_books(books, assembled())
+        summary = skipped.close()
+    return {
+        **counts, **summary, "authors": sorted(authors),
+        "encodings": dict(sorted(encodings.items())),
+    }  # fmt: skip
+
+
+def _loose(
+    arguments: Mapping[str, Any], skip: Callable[[SkippedFile], None]
+) -> Iterator[Document]:
+    """The texts of the single files, in the order of their books, one in memory at a time."""
+    from gpt1.corpus.assemble import assign_to_book, title_and_author
+    from gpt1.corpus.isolation import read_isolated
+
+    names = embedded_naming if arguments["naming"] == EMBEDDED else title_and_author
+    for found in read_isolated(arguments["files"], arguments["reading"]):
+        if isinstance(found, SkippedFile):
+            skip(found)
+        else:
+            yield assign_to_book(found, arguments["chapters"], names)
+
+
+def _origin_record(origin: TextOrigin) -> dict[str, Any]:
+    record = vars(origin)
+    return record if origin.replaced else {k: v for k, v in record.items() if k != "replaced"}
+
+
 def _sum_up(
     context: Context, made: Sequence[Artifact], all_parts: Sequence[Artifact], counts: Counter[str],
     first: list[str],
 ) -> None:
+    encodings: Counter[str] = Counter()
+    totals: Counter[str] = Counter()
     for part in all_parts:
         counts.update(part.summary["refused"])
         first += part.summary["first_refused"]
-    left_out = {rule: number for rule, number in sorted(counts.items()) if rule in LEFT_OUT}
-    refused = {rule: number for rule, number in sorted(counts.items()) if rule not in LEFT_OUT}
-    totals = {
-        key: sum(part.summary[key] for part in made)
-        for key in ("books", "files", "bytes", "characters", "words")
-    }
+    for part in made:
+        totals.update({key: part.summary[key] for key in _COUNTED})
+        encodings.update(part.summary["encodings"])
     if not totals["books"]:
         raise UserError(
             f"ingest: no book could be read; {_first(first) or 'all archives are empty'}"
         )
+    left_out, refused = (
+        {rule: counts[rule] for rule in sorted(counts) if (rule in LEFT_OUT) is kind}
+        for kind in (True, False)
+    )
     authors = {author for part in made for author in part.summary["authors"]}
-    encodings: Counter[str] = Counter()
-    for part in made:
-        encodings.update(part.summary["encodings"])
-    stretches = sum(part.summary["stretches"] for part in made)
+    runs = totals.pop("stretches")
+    by_encoding = dict(sorted(encodings.items()))
     context.summary({
-        "books": totals["books"], "files": totals["files"], "authors": len(authors), **totals,
-        "encodings": dict(sorted(encodings.items())), "refused": refused, "left_out": left_out,
-        "stretches_of_sentences": stretches,
-        **({"lost": f"in runs of sentences: {LOST}"} if stretches else {}),
+        **totals, "authors": len(authors), "encodings": by_encoding, "refused": refused,
+        "left_out": left_out, "stretches_of_sentences": runs,
+        **({"lost": f"in runs of sentences: {LOST}"} if runs else {}),
     })  # fmt: skip
     context.info(
         f"{counted(totals['books'], 'book')} from {counted(totals['files'], 'file')},"
         f" {totals['words']:,} words, {totals['bytes'] / 1e6:.1f} MB;"
-        f" {', '.join(f'{number} {name}' for name, number in sorted(encodings.items()))}"
+        f" {', '.join(f'{number} {name}' for name, number in by_encoding.items())}"
     )
-    if stretches:
-        context.info(
-            f"{stretches} of the books are runs of one-sentence rows; lost: {LOST}"
-        )
+    if runs:
+        context.info(f"{runs} of the books are runs of one-sentence rows; lost: {LOST}")
     if refused:
         by_rule = ", ".join(f"{rule} {number}" for rule, number in refused.items())
         context.info(f"{sum(refused.values())} refused ({by_rule}); see refused/: {_first(first)}")
 
 
 def _first(words: Sequence[str], most: int = 3) -> str:
-    return "; ".join(words[:most]) + (
-        f"; and {len(words) - most} more" if len(words) > most else ""
-    )
+    more = f"; and {len(words) - most} more" if len(words) > most else ""
+    return "; ".join(words[:most]) + more
 
 
 STAGE = Ingest()

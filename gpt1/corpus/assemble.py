@@ -1,79 +1,119 @@
-"""The pieces of one bucket, from everywhere, put together to books."""
+"""Which texts are one book, and the texts of one partition, from everywhere, put together to
+books.
+"""
 
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
-from typing import Any
+from pathlib import PurePosixPath
+from typing import NamedTuple
 
-from gpt1.corpus.book import Book
-from gpt1.corpus.document import Piece, Refused
-from gpt1.corpus.partition import Ordered
+from gpt1.corpus.discover import without_suffix
+from gpt1.corpus.document import Document, Place, SkippedFile, UnreadableFileError
+from gpt1.corpus.partition import sort_key
 
-Refuse = Callable[[Refused], None]
+Naming = Callable[[str], tuple[str, str | None]]
 
 
-def gather(
-    runs: Sequence[Iterable[Ordered]], refuse: Refuse, largest: int
-) -> Iterator[tuple[Book, dict[str, Any]]]:
-    """The books of sorted runs of pieces, ordered by id, each with the record of where its text
-    came from.
-
-    Of two pieces for one place in one book the first by name stays. A book of chapters ends at
-    `largest` bytes.
+class BookKey(NamedTuple):
+    """A text's place: the id of its book, and the key by which a book's texts are put in
+    order.
     """
-    merged = heapq.merge(*runs, key=lambda item: item[0])
-    for book, items in groupby(merged, key=lambda item: item[0][0]):
-        pieces = _chosen(items, refuse, largest)
-        yield _book(book, pieces), _record(book, pieces)
+
+    book: str
+    order: str
 
 
-def _chosen(items: Iterable[Ordered], refuse: Refuse, largest: int) -> list[Piece]:
-    pieces: list[Piece] = []
-    before, size = "", 0
-    for (book, order, _), piece in items:
-        if pieces and order == before:
-            found = f"it has the same place in the book {book!r} as {pieces[-1].name}"
-            refuse(
-                Refused(
-                    piece.file, piece.member, "same_name", found, "one text per place",
-                    "Rename it if it is a different text.",
-                )
-            )
+def book_key(name: str, chapter_pattern: str | None) -> BookKey:
+    """The place of a file or member by its name.
+
+    What `chapter_pattern` matches in the name without suffix is cut off; texts left with the same
+    name are chapters of one book, in the order of the pattern's first group (as a number where it
+    is one).
+    """
+    path = PurePosixPath(without_suffix(name))
+    found = re.search(chapter_pattern, path.name) if chapter_pattern else None
+    if found is None:
+        return BookKey(str(path), "0")
+    rest = path.name[: found.start()] + path.name[found.end() :]
+    label = found.group(1) or ""
+    number = label.lstrip("0") or "0"
+    # Numbers come before words, a number of fewer digits before one of more.
+    order = f"1{len(number):06d}{number}" if label.isdecimal() else f"2{label}"
+    return BookKey(str(path.with_name(rest) if rest else path.parent), order)
+
+
+def title_and_author(name: str) -> tuple[str, str | None]:
+    """Title and author by a name without its suffix: the file's name, and the folder it is in
+    (`author/title`) if any.
+    """
+    path = PurePosixPath(name)
+    title, author = (part.replace("_", " ").strip() for part in (path.name, path.parent.name))
+    return title, author or None
+
+
+def assign_to_book(
+    document: Document, chapter_pattern: str | None, names: Naming = title_and_author
+) -> Document:
+    """The text with its book, title, author and order filled in by its name. What it says of
+    itself stays.
+    """
+    if document.id:
+        return document
+    [origin] = document.origins
+    key = book_key(document.source, chapter_pattern)
+    inside = document.source.removeprefix(f"{origin.file}/") if origin.member else document.source
+    title, author = names(book_key(inside, chapter_pattern).book)
+    return replace(
+        document, id=key.book, order=key.order, title=document.title or title,
+        author=document.author or author,
+    )
+
+
+def assemble(
+    runs: Sequence[Iterable[Document]], skip: Callable[[SkippedFile], None], max_document: int
+) -> Iterator[Document]:
+    """The books of sorted runs of texts, ordered by id, each with the origins of its texts.
+
+    Of two texts for one place in one book the first by name stays. A book of chapters ends at
+    `max_document` bytes.
+    """
+    merged = heapq.merge(*runs, key=sort_key)
+    for _, texts in groupby(merged, key=lambda document: document.id):
+        yield _join(_chosen(texts, skip, max_document))
+
+
+def _chosen(
+    texts: Iterable[Document], skip: Callable[[SkippedFile], None], max_document: int
+) -> list[Document]:
+    chosen: list[Document] = []
+    size = 0
+    for document in texts:
+        [origin] = document.origins
+        book = f"the book {document.id!r}"
+        if chosen and document.order == chosen[-1].order:
+            found = f"it has the same place in {book} as {chosen[-1].source}"
+            fault = UnreadableFileError("same_name", found)
+        elif chosen and size + origin.bytes > max_document:
+            found = f"with it, `chapter_pattern` brings {book} to {size + origin.bytes} bytes"
+            fault = UnreadableFileError("too_large", found, limit=max_document)
+        else:
+            size += origin.bytes
+            chosen.append(document)
             continue
-        size += piece.size
-        if pieces and size > largest:
-            found = f"it would bring the book {book!r} to {size} bytes"
-            refuse(
-                Refused(
-                    piece.file, piece.member, "too_large", found, f"at most {largest}",
-                    "Fix `chapter_pattern`.",
-                )
-            )
-            size -= piece.size
-            continue
-        pieces.append(piece)
-        before = order
-    return pieces
+        skip(fault.at(Place(origin.file, origin.member)))
+    return chosen
 
 
-def _book(book: str, pieces: Sequence[Piece]) -> Book:
-    first, last = pieces[0], pieces[-1]
-    source = first.name if len(pieces) == 1 else f"{first.name} … {last.name} ({len(pieces)} files)"
-    text = first.text if len(pieces) == 1 else "\n\n".join(piece.text for piece in pieces)
-    return Book(book, first.title or book, first.author, source, text, first.form)
-
-
-def _record(book: str, pieces: Sequence[Piece]) -> dict[str, Any]:
-    files = []
-    for piece in pieces:
-        about = {
-            "file": piece.file, "member": piece.member, "encoding": piece.encoding,
-            "how": piece.how, "bytes": piece.size, "sha256": piece.sha256,
-        }  # fmt: skip
-        files.append({**about, "replaced": piece.replaced} if piece.replaced else about)
-    return {
-        "book": book, "title": pieces[0].title, "author": pieces[0].author, "form": pieces[0].form,
-        "files": files,
-    }
+def _join(texts: Sequence[Document]) -> Document:
+    first, last = texts[0], texts[-1]
+    if len(texts) == 1:
+        return first
+    source = f"{first.source} … {last.source} ({len(texts)} files)"
+    text = "\n\n".join(document.text for document in texts)
+    origins = tuple(origin for document in texts for origin in document.origins)
+    return replace(first, source=source, text=text, origins=origins)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpt1.corpus.book import Book
+from gpt1.corpus.document import Document
 from gpt1.corpus.text_stats import NONE, Size, sentences
 
 TRAIN, HELD_OUT = "train", "held_out"
@@ -37,7 +37,7 @@ class Counts:
 
 
 def count(
-    books: Iterable[Book], rows: Mapping[str, Mapping[str, Any]], sizes: Mapping[str, int]
+    books: Iterable[Document], rows: Mapping[str, Mapping[str, Any]], sizes: Mapping[str, int]
 ) -> Counts:
     """Count the training books of a part, each up to its unseen tail.
 

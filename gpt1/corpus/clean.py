@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
-from gpt1.corpus.book import Book
+from gpt1.corpus.document import Document
 from gpt1.corpus.rules.registry import BOOK_RULES, DEFAULTS, TEXT_RULES
 from gpt1.corpus.rules.rule import Applied, BookRule, TextRule
 from gpt1.corpus.text_stats import Size
@@ -45,7 +45,7 @@ class Cleaned:
     rules. A rejected book's text is the one it came with.
     """
 
-    book: Book
+    book: Document
     before: Size
     after: Size
     strikes: dict[str, int]
@@ -67,7 +67,7 @@ class Cleaned:
         }
 
 
-def clean(book: Book, switches: Switches | None = None) -> Cleaned:
+def clean(book: Document, switches: Switches | None = None) -> Cleaned:
     """Apply the rules that are switched on to the whole text of a book.
 
     `switches`: those that differ from `DEFAULTS`.

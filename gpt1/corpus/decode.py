@@ -14,7 +14,7 @@ import codecs
 import re
 from dataclasses import dataclass
 
-from gpt1.corpus.document import RefusedError
+from gpt1.corpus.document import UnreadableFileError
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -22,9 +22,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _HEAD = 1 << 16
-_FEWEST = (
-    0.05  # of the places in one half of the bytes; English in UTF-16 has nearly all of them NUL
-)
+_FEWEST = 0.05  # of the places in one half; English in UTF-16 has nearly all of them NUL
 _MOST = 0.1  # NULs in the other half, as a share of those in the first
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f]")
 _HIGH = re.compile(rb"[\x80-\x9f]")
@@ -32,7 +30,6 @@ _MULTIBYTE = re.compile(
     rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
 )
 _OTHER_HIGH = re.compile(rb"[\x80-\xff]")
-_CONVERT = "Convert the file to UTF-8, or remove it"
 
 
 @dataclass(frozen=True)
@@ -50,14 +47,12 @@ class Decoded:
 def decode(data: bytes, fallback: str = "detect") -> Decoded:
     """The text of a file's bytes.
 
-    `fallback`: `detect`, `none` (refuse), or an encoding. RefusedError when it is no text.
+    `fallback`: `detect`, `none` (refuse), or an encoding. UnreadableFileError when it is no text.
     """
     for mark, encoding in _MARKS:
         if data.startswith(mark):
-            return Decoded(
-                _strictly(data[len(mark) :], encoding, "its byte order mark"), encoding,
-                "byte order mark",
-            )
+            text = _strictly(data[len(mark) :], encoding)
+            return Decoded(text, encoding, "byte order mark")
     at = data.find(b"\0")
     if at >= 0:
         return _without_mark(data, at)
@@ -67,14 +62,12 @@ def decode(data: bytes, fallback: str = "detect") -> Decoded:
         return _fallen_back(data, error.start, fallback)
 
 
-def _strictly(data: bytes, encoding: str, because: str) -> str:
+def _strictly(data: bytes, encoding: str) -> str:
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise RefusedError(
-            "undecodable", f"byte {error.start} after the mark is not {encoding}",
-            f"{encoding}, as {because} says", f"{_CONVERT}.",
-        ) from error
+        found = f"byte {error.start} after the byte order mark is not {encoding}"
+        raise UnreadableFileError("undecodable", found) from error
 
 
 def _without_mark(data: bytes, at: int) -> Decoded:
@@ -91,33 +84,22 @@ def _without_mark(data: bytes, at: int) -> Decoded:
                 continue
             if not _CONTROLS.search(text):
                 return Decoded(text, encoding, "NUL bytes in every other place")
-    raise RefusedError(
-        "nul", f"byte {at} is NUL, so this is not a text file", "text", f"{_CONVERT}."
-    )
+    raise UnreadableFileError("nul", f"byte {at} is NUL, so this is not a text file")
 
 
 def _fallen_back(data: bytes, at: int, fallback: str) -> Decoded:
     found = f"byte {at} (0x{data[at]:02x}) is not UTF-8"
     if fallback == "none":
-        raise RefusedError(
-            "invalid_utf8", found, "UTF-8 text", f"{_CONVERT}, or set `fallback_encoding: detect`."
-        )
+        raise UnreadableFileError("invalid_utf8", found)
     if fallback == "latin-1":
         return Decoded(data.decode("latin-1"), "latin-1", "the setting fallback_encoding")
     how = "the setting fallback_encoding"
     if fallback == "detect":
         if _mostly_utf8(data):
-            do = f"{_CONVERT}, or set `fallback_encoding: windows-1252`."
-            raise RefusedError(
-                "invalid_utf8", f"{found}, but most other bytes are",
-                "valid UTF-8 text", do,
-            )
+            raise UnreadableFileError("invalid_utf8", f"{found}, but most other bytes are")
         if not _western(data):
-            do = f"{_CONVERT}, or set `fallback_encoding: windows-1252`."
-            raise RefusedError(
-                "undecodable", f"{found}, and it does not read as prose in Windows-1252 or Latin-1",
-                "UTF-8, UTF-16 or one of those", do,
-            )
+            found += ", and it does not read as prose in Windows-1252 or Latin-1"
+            raise UnreadableFileError("undecodable", found)
         if not _HIGH.search(data):
             return Decoded(
                 data.decode("latin-1"), "latin-1", "detected: not UTF-8, no byte from 0x80 to 0x9f"

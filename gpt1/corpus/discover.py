@@ -1,17 +1,109 @@
-"""All files of a corpus, from one source or several."""
+"""All files of a corpus, from folders, URLs and repositories of the hub, and what each is by its
+name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import re
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from gpt1.corpus.folder import list_path
-from gpt1.corpus.readers.forms import LISTED, form_of, hidden
-from gpt1.corpus.readers.hub import SCHEME, list_hub
-from gpt1.corpus.readers.listed import Listed, Listing, missing_shards, refused_listed
-from gpt1.corpus.readers.remote import list_url, shown
+from gpt1.corpus.document import Place, SkippedFile, SourceFile, UnreadableFileError, printable
+from gpt1.corpus.hub import SCHEME, list_hub
+from gpt1.corpus.io import list_url, without_password
 from gpt1.errors import UserError
 from gpt1.paths import FILE, is_url, path_of_uri
+
+CODECS = {".gz": "gz", ".bz2": "bz2", ".xz": "xz", ".zst": "zst"}
+_SHORT = {
+    ".tgz": ".tar.gz", ".tbz": ".tar.bz2", ".tbz2": ".tar.bz2", ".txz": ".tar.xz",
+    ".tzst": ".tar.zst",
+}
+_KINDS = {
+    ".txt": "text", ".text": "text", ".md": "text", ".epub": "epub", ".zip": "zip", ".tar": "tar",
+    ".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl",
+}  # fmt: skip
+_NEVER_PACKED = {"epub", "zip", "parquet"}
+LISTED = (
+    ".txt, .md, .epub, .jsonl, .parquet, .zip or .tar; .txt, .md, .jsonl and .tar also with .gz,"
+    " .bz2, .xz or .zst"
+)
+_SKIPPED = "skipped:"
+_FOUND = {
+    "loop": "a link to a folder that was already read", "missing_shard": "there is no such file",
+    "not_a_file": "it is a pipe, a device or a folder",
+    "unreadable": "it cannot be read, or it is a broken link",
+    "unreadable_folder": "it cannot be listed", "bad_name": "a name with unprintable characters",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Format:
+    """`kind`: text, epub (one book each); zip, tar, parquet, jsonl (many).
+
+    `codec`: what it is packed with. `suffix`: all of it.
+    """
+
+    kind: str
+    codec: str | None
+    suffix: str
+
+    @property
+    def holds_many(self) -> bool:
+        """Whether it holds many books."""
+        return self.kind not in ("text", "epub")
+
+
+def format_of(name: str) -> Format | None:
+    """The format of a file by its name, in capitals or not; None for what holds no books."""
+    last = PurePosixPath(name).suffix
+    if short := _SHORT.get(last.lower()):
+        return Format("tar", CODECS[PurePosixPath(short).suffix], last)
+    codec = CODECS.get(last.lower())
+    inner = PurePosixPath(name[: -len(last)]).suffix if codec else last
+    kind = _KINDS.get(inner.lower())
+    if kind is None or (codec and kind in _NEVER_PACKED):
+        return None
+    return Format(kind, codec, inner + last if codec else last)
+
+
+def without_suffix(name: str) -> str:
+    """The name without the suffix of its format; as it is when it has none."""
+    found = format_of(name)
+    return name[: -len(found.suffix)] if found else name
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file is nobody's book by custom: a part of its path begins with a dot, or is
+    macOS's `__MACOSX`.
+    """
+    return any(
+        (part.startswith(".") and part not in (".", "..")) or part == "__MACOSX"
+        for part in PurePosixPath(name).parts
+    )
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a source holds.
+
+    `files`: what can be read, and what should be but cannot (`skipped_when_listed`). `left_out`:
+    names of files that are no books by their names; they are not part of the corpus.
+    """
+
+    files: list[SourceFile] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def skipped_when_listed(file: SourceFile) -> SkippedFile | None:
+    """The record of what cannot be read, as the listing found; None for what can."""
+    if file.digest is None or not file.digest.startswith(_SKIPPED):
+        return None
+    rule = file.digest.removeprefix(_SKIPPED)
+    return UnreadableFileError(rule, _FOUND[rule]).at(Place(file.name))
 
 
 def list_sources(sources: Sequence[str]) -> Listing:
@@ -22,56 +114,57 @@ def list_sources(sources: Sequence[str]) -> Listing:
     UserError for a source that is not there, for one without any book, and for two of the same
     name.
     """
-    found: dict[str, Listed] = {}
+    found: dict[str, SourceFile] = {}
     left_out: list[str] = []
     for source in sources:
-        listing = _one(source)
+        listing = _list(source)
         prefix = "" if len(sources) == 1 else _prefix(source, listing)
         left_out += [prefix + name for name in listing.left_out]
         for file in listing.files:
             name = prefix + file.name
             if name in found:
                 raise UserError(
-                    f"source: {shown(source)} and another source both have a file called {name};"
-                    " expected different names. Rename one of them."
+                    f"source: {without_password(source)} and another source both have a file called"
+                    f" {name}; expected different names. Rename one of them."
                 )
-            found[name] = Listed(name, file.where, file.digest)
+            found[name] = replace(file, name=name)
     return Listing([found[name] for name in sorted(found)], left_out)
 
 
-def _one(source: str) -> Listing:
-    if source.startswith(FILE):
-        listing = list_path(path_of_uri(source))
-    elif source.startswith(SCHEME):
-        listing = _by_name(list_hub(source)[1])
-    elif is_url(source):
-        listing = _by_name(list_url(source))
+def _list(source: str) -> Listing:
+    if source.startswith(SCHEME):
+        listing = _by_name(list_hub(source))
+    elif is_url(source) and not source.startswith(FILE):
+        listing = _by_name(list_url(source, lambda name: format_of(name) is not None))
     else:
-        listing = list_path(Path(source).expanduser())
-    files = [file for file in listing.files if form_of(file.name) or file.digest]
-    missing = [
-        refused_listed("missing_shard", name)
-        for name in missing_shards(file.name for file in files)
-    ]
-    if not any(form_of(file.name) for file in files):
-        others = (
-            f" (not books: {', '.join(listing.left_out[:3])})"
-            if listing.left_out
-            else ""
-        )
+        path = path_of_uri(source) if source.startswith(FILE) else Path(source).expanduser()
+        listing = _list_path(path)
+    files = [file for file in listing.files if format_of(file.name) or file.digest]
+    if not any(format_of(file.name) for file in files):
+        names = ", ".join(listing.left_out[:3])
         raise UserError(
-            f"{shown(source)}: no books in it{others}; expected {LISTED}. Check `source` of the"
-            " ingest stage."
+            f"{without_password(source)}: no books in it{f' (not books: {names})' if names else ''}"
+            f"; expected {LISTED}. Check `source` of the ingest stage."
         )
+    missing = [_skipped("missing_shard", name) for name in _missing_shards(f.name for f in files)]
     return Listing([*files, *missing], listing.left_out)
 
 
-def _by_name(files: list[Listed]) -> Listing:
-    chosen = [file for file in files if not hidden(file.name)]
-    return Listing(
-        [file for file in chosen if form_of(file.name)],
-        [file.name for file in chosen if form_of(file.name) is None]
-    )  # fmt: skip
+def _by_name(files: list[SourceFile]) -> Listing:
+    """What is no book by its name, or is hidden, apart from the rest."""
+    listing = Listing()
+    for file in files:
+        if skipped_when_listed(file):
+            listing.files.append(file)
+        elif is_hidden(file.name):
+            continue
+        elif format_of(file.name) is None:
+            listing.left_out.append(printable(file.name))
+        else:
+            named = printable(file.name) == file.name
+            listing.files.append(file if named else _skipped("bad_name", file.name))
+    listing.left_out.sort()
+    return listing
 
 
 def _prefix(source: str, listing: Listing) -> str:
@@ -82,3 +175,94 @@ def _prefix(source: str, listing: Listing) -> str:
     if source.startswith(SCHEME):
         name = name.partition("@")[0]
     return "" if [file.name for file in listing.files] == [name] else f"{name}/"
+
+
+def _skipped(rule: str, name: str) -> SourceFile:
+    return SourceFile(printable(name), "", f"{_SKIPPED}{rule}")
+
+
+def _missing_shards(names: Iterable[str]) -> list[str]:
+    """The names that `train-00000-of-00003.parquet` and its like speak of and that are not
+    there.
+    """
+    present = set(names)
+    wanted: set[str] = set()
+    for name in present:
+        if found := re.fullmatch(r"(.*-)\d{5}(-of-(\d{5}).*)", name):
+            shards = range(int(found[3]))
+            wanted.update(f"{found[1]}{number:05d}{found[2]}" for number in shards)
+    return sorted(wanted - present)
+
+
+def _list_path(path: Path) -> Listing:
+    """A file, or a folder without what is hidden in it. Links to folders are followed after the
+    real ones; one to a folder that is read already is skipped.
+    """
+    try:
+        if path.is_dir():
+            return _by_name(_Walk(path).files)
+        path.stat()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise UserError(
+            f"source: no such file or folder: {printable(str(path))} ({_cause(error)});"
+            " expected a folder or file of books. Set the path, e.g. --set ingest.source=PATH."
+        ) from error
+    return Listing([_regular_file(path, path.name)])
+
+
+def _cause(error: OSError | ValueError) -> str:
+    """What the system says of a path, without the path."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+class _Walk:
+    """All files of a folder, in the order in which they are found."""
+
+    def __init__(self, top: Path) -> None:
+        self.files: list[SourceFile] = []
+        self._seen: set[tuple[int, int]] = set()
+        links = self._walk(top, "")
+        while links:
+            name, path = links.pop(0)
+            if self._inode(path) in self._seen:
+                self.files.append(_skipped("loop", name))
+            else:
+                links += self._walk(path, f"{name}/")
+
+    def _walk(self, top: Path, prefix: str) -> list[tuple[str, Path]]:
+        """Take in a tree of real folders; the links to folders in it, ordered by name."""
+
+        def name_of(path: Path | str) -> str:
+            return prefix + Path(path).relative_to(top).as_posix()
+
+        def skip_folder(error: OSError) -> None:
+            self.files.append(_skipped("unreadable_folder", name_of(error.filename)))
+
+        links = []
+        for where, folders, names in os.walk(top, onerror=skip_folder):
+            self._seen.add(self._inode(Path(where)))
+            folders[:] = sorted(name for name in folders if not is_hidden(name))
+            for path in map(Path(where).joinpath, folders):
+                if path.is_symlink():
+                    links.append((name_of(path), path))
+            for path in map(Path(where).joinpath, names):
+                self.files.append(_regular_file(path, name_of(path)))
+        return sorted(links)
+
+    @staticmethod
+    def _inode(path: Path) -> tuple[int, int]:
+        status = path.stat()
+        return status.st_dev, status.st_ino
+
+
+def _regular_file(path: Path, name: str) -> SourceFile:
+    """The file, if it is one that can be opened."""
+    if format_of(name) is None or printable(name) != name:
+        return SourceFile(name, str(path))
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return _skipped("not_a_file", name)
+        with path.open("rb"):
+            return SourceFile(name, str(path))
+    except OSError:
+        return _skipped("unreadable", name)

@@ -1,48 +1,147 @@
-"""What a source yields: the text of one file, member or row, or the reason why there is none."""
+"""What reading a corpus is made of: the settings, a file to read, the documents in it, and what
+could not be read.
+"""
 
 from __future__ import annotations
 
+import posixpath
+import sys
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from typing import Literal, NamedTuple
 
-from gpt1.terminal import one_line
+from pydantic import Field
 
+from gpt1.errors import UserError
+from gpt1.settings import Settings
+
+MIB = 1 << 20
 LEFT_OUT = frozenset({"unknown_form"})
 """Rules for what is no book and not meant to be one: recorded and counted, but no fault of the
 corpus.
 """
+LOST = "book boundaries, titles, authors, chapters and paragraphs"
+"""What a data set of one sentence a row does not say."""
+_SLICE = 1 << 20
+_SHOWN = 300  # characters of anything from a file that a message repeats
+
+
+class ReadingConfig(Settings):
+    """What decides the documents that come out of the same bytes."""
+
+    fallback_encoding: Literal["detect", "none", "windows-1252", "latin-1"] = Field(
+        "detect",
+        description="For files that are neither UTF-8 nor UTF-16: `detect` reads them as "
+        "Windows-1252 or Latin-1, or refuses them; `none` refuses them all.",
+    )
+    text_column: str = Field(
+        "text", min_length=1, description="Column with the text in Parquet and JSON lines files."
+    )
+    rows: Literal["auto", "documents", "sentences"] = Field(
+        "auto",
+        description="What one row of a Parquet or JSON lines file holds (docs/reference/books.md).",
+    )
+    sentences_per_document: int = Field(
+        6_700, ge=1, le=10_000_000, description="Sentences per document when each row is one "
+        "sentence; BooksCorpus has 6,704 per book.",
+    )
+    max_document: int = Field(
+        64 * MIB, ge=1024, le=1 << 30, description="Maximum size of one text, in bytes.",
+    )
+    max_archive: int = Field(
+        64 << 30, ge=1024, description="Maximum uncompressed size of one archive, in bytes."
+    )
+    max_ratio: int = Field(
+        100, ge=2, le=100_000,
+        description="Maximum compression ratio of an archive, checked after 16 MiB.",
+    )
+    max_line: int = Field(1_000_000, ge=100, description="Maximum characters per line.")
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A text on its way into a book.
+class SourceFile:
+    """A file of the corpus before it is read.
 
-    `name` is its name in the corpus (`books.zip/author/title.txt`), `inside` the part of it that
-    speaks of author and title. `book`, `title` and `author` are None where the name alone decides
-    them. `size` (bytes) and `sha256` are those of the undecoded text.
+    `location`: a path of this machine, a URL, or `hf://` with a commit. `digest` is None where the
+    content is still to be hashed.
     """
 
     name: str
-    inside: str
+    location: str
+    digest: str | None = None
+
+
+class Place(NamedTuple):
+    """Where a text is: a file of the corpus, and what in it."""
+
     file: str
-    member: str | None
-    text: str = field(repr=False)
-    encoding: str
-    how: str
-    size: int
-    sha256: str
-    replaced: int = 0
-    book: str | None = None
-    title: str | None = None
-    author: str | None = None
-    form: str = "book"
+    member: str | None = None
+
+    @property
+    def source(self) -> str:
+        """Its name in the corpus: `books.zip/author/title.txt`."""
+        return f"{self.file}/{posixpath.normpath(self.member)}" if self.member else self.file
+
+    def row(self, number: int) -> Place:
+        """A row of it, counted from 0."""
+        row = f"row {number}"
+        return Place(self.file, f"{self.member}, {row}" if self.member else row)
 
 
 @dataclass(frozen=True)
-class Refused:
-    """Something that gave no text: where it lies, the rule it broke, what was found, what was
-    expected and what to do.
+class TextOrigin:
+    """Where a text came from: the file and the part of it, how its `bytes` bytes became text and
+    how many of them U+FFFD, and their sha256.
+    """
+
+    file: str
+    member: str | None
+    encoding: str
+    how: str
+    bytes: int
+    sha256: str
+    replaced: int = 0
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text from its reader to the shards.
+
+    `source` says which file or files it came from, `author` is None where nobody says. `form` is
+    `book`, or `sentences` for a run of rows of one sentence each, which has no book boundaries.
+    A reader leaves `id` empty where the name decides which book a text belongs to, and `title`
+    where nothing but the name says it; `order` is its
+    place among the texts of one book, `origins` are the files it was made from.
+    """
+
+    id: str
+    title: str
+    author: str | None
+    source: str
+    text: str = field(repr=False)
+    form: str = "book"
+    order: str = "0"
+    origins: tuple[TextOrigin, ...] = ()
+
+
+def count_words(text: str) -> int:
+    """The number of words (runs without white space), counted a megabyte at a time so that few
+    of them exist at once.
+    """
+    words = 0
+    for start in range(0, len(text), _SLICE):
+        some = text[start : start + _SLICE]
+        words += len(some.split())
+        # A word across the cut was counted on either side of it.
+        words -= start > 0 and not text[start - 1].isspace() and not some[0].isspace()
+    return words
+
+
+@dataclass(frozen=True)
+class SkippedFile:
+    """A file, member or row that gave no document: where it is, the rule it broke, what was found,
+    what was expected and what to do.
     """
 
     file: str
@@ -58,31 +157,105 @@ class Refused:
         return f"{where}: {self.found}; expected {self.expected}. {self.do} ({self.rule})"
 
 
-class RefusedError(Exception):
-    """A text that cannot be had; the reader that knows the file and member makes a `Refused` of
-    it.
+RULES = {
+    "empty": ("the text of a book", "Remove it, or add its text."),
+    "nul": ("text", "Convert it to UTF-8, or remove it."),
+    "invalid_utf8": ("UTF-8", "Convert it, remove it, or choose another `fallback_encoding`."),
+    "undecodable": ("UTF-8, UTF-16, Windows-1252 or Latin-1", "Convert it, or remove it."),
+    "damaged": ("a complete file", "Download it again."),
+    "invalid_epub": ("an EPUB as its standard says", "Repair it in an EPUB editor, or remove it."),
+    "unsupported": ("a member packed with Deflate, bzip2 or LZMA", "Pack it again."),
+    "unreadable_content": ("a file as its format says", "Check it, or remove it."),
+    "reader_died": ("a file that takes bounded time and memory", "Check it, or remove it."),
+    "bomb": ("at most {limit}", "Split it, or raise `{setting}` if you trust it."),
+    "too_large": ("at most {limit} bytes", "Split it, or raise `max_document`."),
+    "long_line": ("at most {limit}", "Break its lines, remove it, or raise `max_line`."),
+    "unsafe_path": ("a relative name without `..`", "Do not trust this archive, or repack it."),
+    "bad_name": ("a name in UTF-8 that can be printed", "Rename it."),
+    "not_a_file": ("a regular file", "Put the file itself there."),
+    "encrypted": ("a file without a password or DRM", "Unpack it yourself, or remove it."),
+    "nested": ("text, EPUB or JSON lines inside", "Put the inner archive next to the others."),
+    "unknown_form": ("{formats}", "Skipped."),
+    "same_name": ("one text per place", "Rename it if it is a different text."),
+    "no_text_column": ("one column {column!r} of text", "Set `text_column` to its name."),
+    "bad_row": ("one JSON object per line, its text a string", "Fix the line."),
+    "missing_shard": ("every shard counted in the file names", "Download it."),
+    "loop": ("a tree without loops", "Remove the link."),
+    "unreadable": ("a readable file", "Fix its permissions or the link."),
+    "unreadable_folder": ("a readable folder", "Fix its permissions."),
+}
+"""Why a file is skipped: what was expected, and what to do."""
+
+
+class UnreadableFileError(Exception):
+    """A text that cannot be read: the key in RULES, what was found, and what the rule's sentences
+    need.
     """
 
-    def __init__(self, rule: str, found: str, expected: str, do: str) -> None:
-        super().__init__(found := one_line(found))
-        self.rule, self.found, self.expected, self.do = rule, found, expected, do
+    def __init__(self, rule: str, found: str, **values: object) -> None:
+        super().__init__(found)
+        self.rule, self.found, self._values = rule, found, values
 
-    def at(self, file: str, member: str | None = None) -> Refused:
-        """The record of it."""
-        return Refused(file, member, self.rule, self.found, self.expected, self.do)
+    def at(self, place: Place) -> SkippedFile:
+        """The record of it, with nothing in it that is long or cannot be printed."""
+        member = place.member and printable(place.member, _SHOWN)
+        expected, do = (words.format(**self._values) for words in RULES[self.rule])
+        found, expected = printable(self.found, _SHOWN), printable(expected, _SHOWN)
+        return SkippedFile(place.file, member, self.rule, found, expected, do)
 
 
-Found = Iterator[Piece | Refused]
+Read = Iterator[Document | SkippedFile]
 
 
-def naming(inside: str) -> tuple[str, str | None]:
-    """Title and author by a name without its suffix: the file's name, and the folder it lies in
-    (`author/title`) if any.
+def guarded(documents: Read, place: Place) -> Read:
+    """What a reader yields at a place; whatever it raises, or its yielding nothing, becomes one
+    skipped file.
+
+    Raises UserError alone, which is no fault of the file: it cannot be had, or is another one now.
     """
-    path = PurePosixPath(inside)
-    author = path.parent.name
-    return _spaced(path.name), _spaced(author) or None
+    empty = True
+    try:
+        for found in documents:
+            empty = False
+            yield found
+    except UserError:
+        raise
+    except UnreadableFileError as error:
+        yield error.at(place)
+    except Exception as error:  # libraries raise whatever a file makes them raise
+        how = f"its reader failed with {type(error).__name__}: {first_line(error)}"
+        yield UnreadableFileError("unreadable_content", how).at(place)
+    else:
+        if empty:
+            yield UnreadableFileError("empty", "it is empty").at(place)
 
 
-def _spaced(name: str) -> str:
-    return name.replace("_", " ").strip()
+def damaged(how: str) -> UnreadableFileError:
+    """A file that was cut or overwritten."""
+    return UnreadableFileError("damaged", f"cut short or damaged ({how})")
+
+
+def too_large(limit: int) -> UnreadableFileError:
+    """A text above the ceiling."""
+    return UnreadableFileError("too_large", f"a text of more than {limit} bytes", limit=limit)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an exception says, or its name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def printable(text: str, most: int = sys.maxsize) -> str:
+    """The text with what cannot be printed or encoded written as escapes, cut after `most`
+    characters.
+    """
+    rest = f"... ({len(text)} characters)" if len(text) > most else ""
+    return "".join(map(_escaped, text[:most])) + rest
+
+
+def _escaped(letter: str) -> str:
+    if letter.isprintable() or unicodedata.category(letter) == "Zs":
+        return letter
+    if "\udc80" <= letter <= "\udcff":  # a byte of a name that is no UTF-8
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return letter.encode("unicode_escape").decode()

@@ -17,7 +17,7 @@ import numpy as np
 from datasketch import MinHash
 from numpy.typing import NDArray
 
-from gpt1.corpus.book import Book
+from gpt1.corpus.document import Document
 
 SHINGLE = 5
 """Words in a run.
@@ -67,7 +67,7 @@ class WordHashes(dict[str, int]):
 
 
 def sign(
-    book: Book, part: str, tail_start: int | None, permutations: int, hashes: WordHashes
+    book: Document, part: str, tail_start: int | None, permutations: int, hashes: WordHashes
 ) -> Signature:
     """The signature of one book; with no `permutations`, or of a stretch of sentences, without
     what near copies are found by.

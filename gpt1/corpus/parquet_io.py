@@ -9,7 +9,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gpt1.corpus.book import Book
+from gpt1.corpus.document import Document, first_line
 from gpt1.errors import UserError
 
 BOOKS = pa.schema(
@@ -23,18 +23,18 @@ _CHARACTERS_AT_ONCE = 16_000_000
 _COMPRESSION: Mapping[str, Any] = {"compression": "zstd", "compression_level": 3}
 
 
-def write_books(file: IO[bytes], books: Iterable[Book]) -> int:
+def write_books(file: IO[bytes], books: Iterable[Document]) -> int:
     """Write the books in the order given; returns how many. Few are held in memory at a time."""
     return write_rows(file, BOOKS, (vars(book) for book in books))
 
 
-def read_books(path: Path) -> Iterator[Book]:
+def read_books(path: Path) -> Iterator[Document]:
     """The books of a part, in the order in which they were written.
 
     UserError when the file is damaged.
     """
     for row in read_rows(path):
-        yield Book(row["id"], row["title"], row["author"], row["source"], row["text"], row["form"])
+        yield Document(**{name: row[name] for name in BOOKS.names})
 
 
 def write_rows(file: IO[bytes], schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> int:
@@ -70,7 +70,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
                 yield from batch.to_pylist()
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(
-            f"{path}: not a complete Parquet file ({_first_line(error)}); run the stage that made"
+            f"{path}: not a complete Parquet file ({first_line(error)}); run the stage that made"
             " it again."
         ) from error
 
@@ -78,8 +78,3 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 def write_table(file: IO[bytes], schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a small table whole."""
     pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), file, **_COMPRESSION)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -1,103 +1,109 @@
-"""The pieces of one archive, written as they are read and found again by bucket.
+"""The documents of one archive, written as they are read and found again by partition.
 
-One Arrow file a container. Pieces wait until there are `HELD` bytes of them; then each bucket's are
-sorted and written as a run of a few batches. A bucket's runs can be merged in order with one batch
-of each in memory, so neither the writer nor a reader ever holds much, however large the archive.
-The index gives each bucket's runs, and a digest of its pieces: what is made of a bucket depends on
-that digest and not on the rest of the archive.
+One Arrow file a container. Documents wait until there are `HELD` bytes of them; then those of each
+partition are sorted and written as a run of a few batches. A partition's runs can be merged in
+order with one batch of each in memory, so neither the writer nor a reader ever holds much, however
+large the archive. The index gives each partition's runs, and a digest of its documents: what is
+made of a partition depends on that digest and not on the rest of the archive.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
 
-from gpt1.corpus.book import bucket
-from gpt1.corpus.document import Piece
-from gpt1.corpus.readers.limits import MIB
+from gpt1.corpus.document import MIB, Document, TextOrigin
 
 HELD = 48 * MIB
 BATCH = 4 * MIB
-_INTEGERS = {"size": pa.int64(), "replaced": pa.int64()}
+_TEXTS = ("id", "title", "author", "source", "form", "order")
+_ORIGIN = ("file", "member", "encoding", "how", "sha256")
+_NUMBERS = ("bytes", "replaced")
 _SCHEMA = pa.schema(
-    [("order", pa.string())]
-    + [
-        (
-            item.name,
-            pa.large_string() if item.name == "text" else _INTEGERS.get(item.name, pa.string()),
-        )
-        for item in fields(Piece)
-    ]
+    [(name, pa.string()) for name in (*_TEXTS, *_ORIGIN)]
+    + [(name, pa.int64()) for name in _NUMBERS] + [("text", pa.large_string())]
 )  # fmt: skip
-Ordered = tuple[tuple[str, str, str], Piece]
-"""(book, order, name) and the piece: the order of all pieces of a corpus."""
 
 
-def key(piece: Piece, order: str) -> tuple[str, str, str]:
-    """The place of a piece among all pieces."""
-    return piece.book or "", order, piece.name
+class SortKey(NamedTuple):
+    """The order of all texts of a corpus: by book, place in the book, and name."""
+
+    book: str
+    order: str
+    source: str
+
+
+def sort_key(document: Document) -> SortKey:
+    """The place of a text among all texts."""
+    return SortKey(document.id, document.order, document.source)
+
+
+def partition_of(book: str, partitions: int) -> int:
+    """The partition a book belongs to: a stable hash of its id, so that one added book changes
+    one partition.
+    """
+    return int.from_bytes(hashlib.sha256(book.encode()).digest()[:8], "big") % partitions
+
+
+def part_name(number: int) -> str:
+    """`part-0007`."""
+    return f"part-{number:04d}"
 
 
 @dataclass
-class Bucket:
-    """One bucket of a spool: runs of batches (first, number), and the digest of all its pieces."""
+class _Partition:
+    """Runs of batches (first, number), and the digest of all documents in them."""
 
     runs: list[tuple[int, int]] = field(default_factory=list)
     digest: Any = field(default_factory=hashlib.sha256)
 
 
 class SpoolWriter:
-    """Takes pieces in any order. `close` writes what is left and gives the index, plain data."""
+    """Takes texts of one origin in any order. `close` writes what is left and gives the index,
+    plain data.
+    """
 
-    def __init__(self, file: IO[bytes], buckets: int) -> None:
+    def __init__(self, file: IO[bytes], partitions: int) -> None:
         self._writer = pa.ipc.new_file(
             file, _SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")
         )
-        self._number = buckets
-        self._buckets: dict[int, Bucket] = {}
-        self._held: dict[int, list[Ordered]] = {}
+        self._number = partitions
+        self._partitions: dict[int, _Partition] = {}
+        self._held: dict[int, list[Document]] = {}
         self._size = 0
         self._batches = 0
 
-    def add(self, piece: Piece, order: str) -> None:
-        """Take one piece; its book decides the bucket."""
-        number = bucket(piece.book or "", self._number)
-        self._held.setdefault(number, []).append((key(piece, order), piece))
-        self._size += piece.size + 1024
+    def add(self, document: Document) -> None:
+        """Take one text; its book decides the partition."""
+        self._held.setdefault(partition_of(document.id, self._number), []).append(document)
+        self._size += document.origins[0].bytes + 1024
         if self._size > HELD:
             self._flush()
 
     def close(self) -> dict[str, dict[str, Any]]:
-        """Bucket to its `runs` and `digest`."""
+        """Partition to its `runs` and `digest`."""
         self._flush()
         self._writer.close()
         return {
-            str(number): {
-                "runs": [list(run) for run in found.runs],
-                "digest": found.digest.hexdigest(),
-            }
-            for number, found in sorted(self._buckets.items())
+            str(number): {"runs": [*map(list, found.runs)], "digest": found.digest.hexdigest()}
+            for number, found in sorted(self._partitions.items())
         }
 
     def _flush(self) -> None:
         for number in sorted(self._held):
-            ordered = sorted(self._held[number], key=lambda item: item[0])
-            found = self._buckets.setdefault(number, Bucket())
+            found = self._partitions.setdefault(number, _Partition())
             first = self._batches
-            for some in _batches(ordered):
-                rows = [{"order": place[1], **vars(piece)} for place, piece in some]
+            for some in _batches(sorted(self._held[number], key=sort_key)):
+                rows = [{**vars(one), **asdict(one.origins[0])} for one in some]
                 for row in rows:
-                    about = [str(value) for name, value in row.items() if name != "text"]
-                    found.digest.update(
-                        "\0".join(
-                            [*about, hashlib.sha256(row["text"].encode()).hexdigest(), "\n"]
-                        ).encode()
-                    )
+                    about = [str(row[name]) for name in _SCHEMA.names if name != "text"]
+                    about.append(hashlib.sha256(row["text"].encode()).hexdigest())
+                    found.digest.update("\0".join([*about, "\n"]).encode())
                 self._writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SCHEMA))
                 self._batches += 1
             found.runs.append((first, self._batches - first))
@@ -105,39 +111,25 @@ class SpoolWriter:
         self._size = 0
 
 
-def read_runs(path: Path, runs: Sequence[Sequence[int]]) -> list[Iterator[Ordered]]:
-    """The runs of one bucket, each in order, read as they are asked for."""
-    return [_read_run(path, first, number) for first, number in runs]
-
-
-def _read_run(path: Path, first: int, number: int) -> Iterator[Ordered]:
+def read_run(path: Path, first: int, number: int) -> Iterator[Document]:
+    """One run of a partition, in order, read as it is asked for."""
     with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as opened:
         for index in range(first, first + number):
-            for row in _rows(opened.get_batch(index)):
-                order = row.pop("order")
-                piece = Piece(**row)
-                yield key(piece, order), piece
+            batch = opened.get_batch(index)
+            for at in range(batch.num_rows):
+                row = {name: batch.column(name)[at].as_py() for name in _SCHEMA.names}
+                origin = TextOrigin(**{name: row.pop(name) for name in (*_ORIGIN, *_NUMBERS)})
+                yield Document(**row, origins=(origin,))
 
 
-def _rows(batch: Any) -> Iterator[dict[str, Any]]:
-    for index in range(batch.num_rows):
-        yield {
-            str(name): column[index].as_py()
-            for name, column in zip(_SCHEMA.names, batch.columns, strict=True)
-        }
-
-
-def _batches(ordered: Sequence[Ordered]) -> Iterator[list[Ordered]]:
-    some: list[Ordered] = []
+def _batches(documents: Sequence[Document]) -> Iterator[list[Document]]:
+    some: list[Document] = []
     size = 0
-    for item in ordered:
-        if some and size + item[1].size > BATCH:
+    for document in documents:
+        if some and size + document.origins[0].bytes > BATCH:
             yield some
             some, size = [], 0
-        some.append(item)
-        size += item[1].size
+        some.append(document)
+        size += document.origins[0].bytes
     if some:
         yield some
-
-
-Index = Mapping[str, Mapping[str, Any]]

@@ -1,5 +1,5 @@
-"""The file of what gave no text: a line each, the first hundred of one kind in one file whole
-and the rest counted.
+"""The file of what could not be read: a line each, the first hundred of one kind in one file
+complete and the rest counted.
 """
 
 from __future__ import annotations
@@ -7,15 +7,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import asdict
-from typing import IO
+from typing import IO, Any
 
-from gpt1.corpus.document import LEFT_OUT, Refused
+from gpt1.corpus.document import LEFT_OUT, SkippedFile
 from gpt1.errors import UserError
 
 MOST = 100
 
 
-class Refusals:
+class SkippedFiles:
     """Writes records as they come.
 
     `on_error="stop"` raises at the first that is a fault (UserError).
@@ -27,31 +27,28 @@ class Refusals:
         self.counts: Counter[str] = Counter()
         self.first: list[str] = []
 
-    def add(self, refused: Refused) -> None:
+    def add(self, skipped: SkippedFile) -> None:
         """Take one record."""
-        if refused.rule not in LEFT_OUT:
+        if skipped.rule not in LEFT_OUT:
             if self._stop:
-                raise UserError(refused.sentence())
+                raise UserError(skipped.sentence())
             if len(self.first) < 3:
-                self.first.append(refused.sentence())
-        self.counts[refused.rule] += 1
-        self._same[refused.file, refused.rule] += 1
-        if self._same[refused.file, refused.rule] <= MOST:
-            self._write(asdict(refused))
+                self.first.append(skipped.sentence())
+        self.counts[skipped.rule] += 1
+        self._same[skipped.file, skipped.rule] += 1
+        if self._same[skipped.file, skipped.rule] <= MOST:
+            self._write(asdict(skipped))
 
-    def close(self) -> None:
-        """Write how many more there were than lines."""
+    def close(self) -> dict[str, Any]:
+        """Write how many more there were than lines; the counts by rule, and the first records as
+        sentences.
+        """
         for (file, rule), number in sorted(self._same.items()):
-            if number > MOST:
-                self._write(
-                    {
-                        "file": file, "rule": rule,
-                        "found": f"{number - MOST} more of the same kind", "more": number - MOST,
-                    }
-                )
+            if more := max(0, number - MOST):
+                found = f"{more} more of the same kind"
+                self._write({"file": file, "rule": rule, "found": found, "more": more})
+        return {"refused": dict(sorted(self.counts.items())), "first_refused": self.first}
 
     def _write(self, row: dict[str, object]) -> None:
-        self._file.write(
-            json.dumps(row, ensure_ascii=False, sort_keys=True).encode("utf-8", "backslashreplace")
-            + b"\n"
-        )
+        line = json.dumps(row, ensure_ascii=False, sort_keys=True)
+        self._file.write(line.encode("utf-8", "backslashreplace") + b"\n")

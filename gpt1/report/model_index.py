@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gpt1.corpus.readers.hub import SCHEME, parse_hub
+from gpt1.corpus.hub import SCHEME, parse_hub
 from gpt1.report.paper_tables import MAIN
 from gpt1.tasks.registry import TASKS
 

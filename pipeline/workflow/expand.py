@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.workflow.schema import StageSpec, debug_keys, flatten_debug, parse
 from pipeline.workflow.stages import kinds_of, load_stage
 from pipeline.workflow.user_code import NONE, UserCode
-from pipeline.workflow.yaml_source import Document, KeyPath, nearest
+from pipeline.workflow.yaml_source import KeyPath, YamlDocument, nearest
 from stages.contract import Resources, Settings, Stage
 
 
@@ -59,7 +59,7 @@ class Workflow:
         return list(dict.fromkeys(cell.node for cell in self.cells.values()))
 
 
-def ordered(document: Document, specs: Mapping[str, StageSpec]) -> list[str]:
+def ordered(document: YamlDocument, specs: Mapping[str, StageSpec]) -> list[str]:
     """The nodes, needed ones first. UserError for an unknown need or a cycle."""
     order: list[str] = []
 
@@ -83,7 +83,7 @@ def ordered(document: Document, specs: Mapping[str, StageSpec]) -> list[str]:
 
 
 def expand(
-    document: Document, specs: Mapping[str, StageSpec], order: Sequence[str]
+    document: YamlDocument, specs: Mapping[str, StageSpec], order: Sequence[str]
 ) -> dict[str, Cell]:
     cells: dict[str, Cell] = {}
     of_node: dict[str, list[Cell]] = {}
@@ -119,7 +119,7 @@ def expand(
 
 
 def _check_needs(
-    document: Document, node: str, stage: Stage, specs: Mapping[str, StageSpec]
+    document: YamlDocument, node: str, stage: Stage, specs: Mapping[str, StageSpec]
 ) -> None:
     path = ("stages", node, "needs")
     given = [kinds_of(specs[need].uses or need) for need in specs[node].needs]
@@ -136,7 +136,7 @@ def _check_needs(
             raise document.error(path, f"{found}; it takes: {takes}")
 
 
-def _combinations(document: Document, node: str, spec: StageSpec) -> list[dict[str, Any]]:
+def _combinations(document: YamlDocument, node: str, spec: StageSpec) -> list[dict[str, Any]]:
     """Every combination of the matrix, then those of the further ones; a combination that is there
     already is not doubled.
 
@@ -153,7 +153,7 @@ def _combinations(document: Document, node: str, spec: StageSpec) -> list[dict[s
 
 
 def _check_axes(
-    document: Document, node: str, spec: StageSpec, path: KeyPath,
+    document: YamlDocument, node: str, spec: StageSpec, path: KeyPath,
     matrix: Mapping[str, Sequence[Any]],
 ) -> None:
     for axis, values in matrix.items():
@@ -175,7 +175,7 @@ def _check_axes(
 
 
 def _settings(
-    document: Document, node: str, stage: Stage, spec: StageSpec,
+    document: YamlDocument, node: str, stage: Stage, spec: StageSpec,
     combinations: Sequence[Mapping[str, Any]],
 ) -> list[Settings]:
     """The settings of each combination."""

@@ -15,7 +15,7 @@ from pipeline.workflow.expand import Workflow, expand, ordered
 from pipeline.workflow.imports import is_dotted
 from pipeline.workflow.schema import SPEC_KEYS, ProfileSpec, StageSpec, parse
 from pipeline.workflow.user_code import find_user_code, install
-from pipeline.workflow.yaml_source import Document, KeyPath, load, nearest, scalar
+from pipeline.workflow.yaml_source import KeyPath, YamlDocument, load, nearest, scalar
 
 KEYS = {"name", "stages", "profiles"}
 
@@ -53,7 +53,7 @@ def read(file: Path, profile: str | None = None, assignments: Sequence[str] = ()
     return Workflow(name, profile, file, cells, tuple(assignments), code)
 
 
-def _modules(document: Document, specs: Mapping[str, StageSpec]) -> dict[str, str]:
+def _modules(document: YamlDocument, specs: Mapping[str, StageSpec]) -> dict[str, str]:
     """The modules that stages and tasks are named by, which have a dot in their names -> where."""
     found: dict[str, str] = {}
     for node, spec in specs.items():
@@ -68,7 +68,7 @@ def _modules(document: Document, specs: Mapping[str, StageSpec]) -> dict[str, st
 
 
 def _overlay_profile(
-    document: Document, merged: dict[str, dict[str, Any]], profiles: Any, profile: str | None
+    document: YamlDocument, merged: dict[str, dict[str, Any]], profiles: Any, profile: str | None
 ) -> None:
     if not isinstance(profiles, dict):
         raise document.error(("profiles",), "`profiles:` must map names to profiles")
@@ -96,14 +96,14 @@ def _merge(base: dict[str, Any], overlay: Mapping[str, Any]) -> None:
             base[key] = value
 
 
-def _adopt_lines(document: Document, source: KeyPath, target: KeyPath) -> None:
+def _adopt_lines(document: YamlDocument, source: KeyPath, target: KeyPath) -> None:
     """What a profile says stands where the profile says it."""
     for path, line in list(document.lines.items()):
         if path[: len(source)] == source and len(path) > len(source):
             document.lines[(*target, *path[len(source) :])] = line
 
 
-def _assign(document: Document, merged: dict[str, dict[str, Any]], assignment: str) -> None:
+def _assign(document: YamlDocument, merged: dict[str, dict[str, Any]], assignment: str) -> None:
     target, equals, text = assignment.partition("=")
     node, _, key = target.strip().partition(".")
     problem = "expected stage.key=value, such as pretrain.lr=1e-3"
@@ -139,7 +139,7 @@ def _drop_axis(raw: dict[str, Any], setting: str) -> None:
         raw["include"] = [without(matrix) for matrix in raw["include"]]
 
 
-def _stage_spec(document: Document, node: str, raw: dict[str, Any]) -> StageSpec:
+def _stage_spec(document: YamlDocument, node: str, raw: dict[str, Any]) -> StageSpec:
     if isinstance(raw.get("needs"), str):
         raw = {**raw, "needs": [raw["needs"]]}
     if not re.fullmatch(r"[a-z][a-z0-9_]*", node):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from gpt1.errors import UserError
 from gpt1.settings import field_marks
-from pipeline.workflow.yaml_source import Document, KeyPath, nearest
+from pipeline.workflow.yaml_source import KeyPath, YamlDocument, nearest
 from stages.contract import Resources
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -89,7 +89,7 @@ def debug_keys(model: type[BaseModel]) -> set[str]:
 
 
 def flatten_debug(
-    document: Document, model: type[BaseModel], values: Mapping[str, Any], path: KeyPath
+    document: YamlDocument, model: type[BaseModel], values: Mapping[str, Any], path: KeyPath
 ) -> dict[str, Any]:
     """`values` without the level `debug:`, for `model` is flat.
 
@@ -125,7 +125,7 @@ def _yaml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def parse(document: Document, model: type[BaseModel], data: Any, path: KeyPath) -> Any:
+def parse(document: YamlDocument, model: type[BaseModel], data: Any, path: KeyPath) -> Any:
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -133,7 +133,7 @@ def parse(document: Document, model: type[BaseModel], data: Any, path: KeyPath) 
 
 
 def _first_error(
-    document: Document, model: type[BaseModel], error: ValidationError, path: KeyPath
+    document: YamlDocument, model: type[BaseModel], error: ValidationError, path: KeyPath
 ) -> UserError:
     """One line for the first thing pydantic refused: where, which key, what was found, what was
     expected.

@@ -34,7 +34,7 @@ _Loader.add_implicit_resolver(
 
 
 @dataclass
-class Document:
+class YamlDocument:
     """A YAML document: its data, and the line of each key by its path."""
 
     name: str
@@ -63,7 +63,7 @@ class Document:
             raise self.error(path, f"{about}{error}") from None
 
 
-def load(path: Path) -> Document:
+def load(path: Path) -> YamlDocument:
     """Read a YAML file. UserError for what is missing, is not YAML, or has a key twice."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -96,8 +96,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(known) or 'none'}"
 
 
-def _parse(text: str, name: str) -> Document:
-    document, loader = Document(name, None), _Loader(text)
+def _parse(text: str, name: str) -> YamlDocument:
+    document, loader = YamlDocument(name, None), _Loader(text)
     try:
         _check_size(text, name)
         node = loader.get_single_node()
@@ -141,7 +141,7 @@ def _check_size(text: str, name: str) -> None:
             )
 
 
-def _build(loader: _Loader, node: yaml.Node, document: Document, path: KeyPath) -> Any:
+def _build(loader: _Loader, node: yaml.Node, document: YamlDocument, path: KeyPath) -> Any:
     document.lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         loader.flatten_mapping(node)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt1.corpus.book import Book
+from gpt1.corpus.document import Document
 from gpt1.corpus.parquet_io import read_books
 from gpt1.corpus.split import SplitRow
 from gpt1.corpus.split_table import read_split
@@ -89,7 +89,7 @@ def document(artifact: Artifact, name: str) -> Any:
     return json.loads(output(artifact, name).read_text())
 
 
-def books(artifact: Artifact) -> dict[str, Book]:
+def books(artifact: Artifact) -> dict[str, Document]:
     """All books by id."""
     found = [book for file in artifact.under("books/") for book in read_books(Path(file.key))]
     return {book.id: book for book in found}

@@ -42,7 +42,7 @@ class Applied:
 class TextRule:
     """A rule that changes text.
 
-    `sentences`: whether it also applies to data sets of one sentence a line (`Book.form`).
+    `sentences`: whether it also applies to data sets of one sentence a line (`Document.form`).
     """
 
     name: str

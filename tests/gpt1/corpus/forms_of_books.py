@@ -15,27 +15,24 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gpt1.corpus.document import Piece, Refused, RefusedError
-from gpt1.corpus.grouping import placed
-from gpt1.corpus.io import opened, read_file
-from gpt1.corpus.readers.container import read_container
-from gpt1.corpus.readers.forms import form_of
-from gpt1.corpus.readers.limits import Limits, Reading
-from gpt1.corpus.readers.listed import Listed
-from gpt1.corpus.readers.member import loose_books
+from gpt1.corpus.assemble import assign_to_book
+from gpt1.corpus.document import Document, ReadingConfig, SkippedFile, SourceFile
+from gpt1.corpus.readers import read_source
 
 BOOKS = {
     "Jane Austen/Emma": "Emma Woodhouse, clever, and rich.\n\n“You are quite right,” said he.\n",
     "Anon/Café": "It was the café by the sea — naïve, perhaps.\n\nThe end.\n",
     "Homer/Iliad": "Sing, O goddess, the anger of Achilles son of Peleus.\n",
 }
-SMALL = Reading(Limits(document=4 << 20, archive=64 << 20, ratio=100, line=10_000))
+SMALL = ReadingConfig(
+    max_document=4 << 20, max_archive=64 << 20, max_ratio=100, max_line=10_000
+)
 _PACK: Mapping[str, Callable[[bytes], bytes]] = {
     "": bytes, ".gz": lambda data: gzip.compress(data, mtime=0), ".bz2": bz2.compress,
     ".xz": lzma.compress, ".zst": lambda data: bytes(pa.compress(data, codec="zstd", asbytes=True)),
 }
 CODECS = tuple(_PACK)
-Found = tuple[dict[str, Piece], list[Refused]]
+Found = tuple[dict[str, Document], list[SkippedFile]]
 Extra = Mapping[str, bytes] | None
 
 
@@ -131,34 +128,30 @@ def as_rows(books: Mapping[str, bytes] = BYTES) -> list[dict[str, Any]]:
     return [{"id": id, "title": name, "author": by, "text": books[id]} for id, by, name in parts]
 
 
-def found_in(file: Listed, reading: Reading = SMALL) -> Found:
-    """The texts of a file by the ids of their books, and what is refused, as ingest reads it."""
-    form = form_of(file.name)
-    try:
-        if form.many:
-            with opened(file) as (stream, size):
-                found = list(read_container(stream, size, form, file.name, reading))
-        else:
-            data = read_file(file, reading.limits.document)
-            found = list(loose_books(data, form, file.name, reading))
-    except RefusedError as error:
-        found = [error.at(file.name)]
-    pieces = [placed(item, None)[0] for item in found if isinstance(item, Piece)]
-    by_book = {str(piece.book): piece for piece in pieces}
-    assert len(by_book) == len(pieces), "two texts of one book"
-    return by_book, [item for item in found if isinstance(item, Refused)]
+def found_in(file: SourceFile, config: ReadingConfig = SMALL) -> Found:
+    """The texts of a file by the ids of their books, and what is skipped, as ingest reads it."""
+    found = list(read_source(file, config))
+    texts = [assign_to_book(item, None) for item in found if isinstance(item, Document)]
+    by_book = {document.id: document for document in texts}
+    assert len(by_book) == len(texts), "two texts of one book"
+    return by_book, [item for item in found if isinstance(item, SkippedFile)]
 
 
-def read(data: bytes, name: str, reading: Reading = SMALL) -> Found:
+def read(data: bytes, name: str, config: ReadingConfig = SMALL) -> Found:
     """The same of a file of these bytes."""
     with tempfile.NamedTemporaryFile() as file:
         Path(file.name).write_bytes(data)
-        return found_in(Listed(name, file.name), reading)
+        return found_in(SourceFile(name, file.name), config)
 
 
-def rules(refused: Iterable[Refused]) -> list[tuple[str | None, str]]:
-    """Member and rule of each refusal; each has what was found, was expected and is to be done."""
-    refused = list(refused)
-    assert all(item.found and item.expected and item.do for item in refused)
-    assert not any("\n" in item.sentence() for item in refused)
-    return [(item.member, item.rule) for item in refused]
+def with_limits(config: ReadingConfig = SMALL, **limits: Any) -> ReadingConfig:
+    """Other settings of reading."""
+    return config.model_copy(update=limits)
+
+
+def rules(skipped: Iterable[SkippedFile]) -> list[tuple[str | None, str]]:
+    """Member and rule of each record; each has what was found, was expected and is to be done."""
+    skipped = list(skipped)
+    assert all(item.found and item.expected and item.do for item in skipped)
+    assert not any("\n" in item.sentence() or len(item.sentence()) > 1500 for item in skipped)
+    return [(item.member, item.rule) for item in skipped]

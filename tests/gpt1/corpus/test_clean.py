@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from gpt1.corpus.book import Book
 from gpt1.corpus.clean import clean
+from gpt1.corpus.decode import decode
 from gpt1.corpus.demo_corpus import FALLBACK, embedded_files
+from gpt1.corpus.document import Document
 from gpt1.corpus.rules.registry import DEFAULTS, TEXT_RULES
-from gpt1.corpus.text_file import read_text
 from gpt1.corpus.text_stats import Size, sentences
 from gpt1.tokenizer.tokenizer import Tokenizer
 from gpt1.tokenizer.vocabulary import Vocabulary
@@ -20,12 +20,12 @@ MARS, LADY = "problemG/Gtrain02-03.txt", "brontes/Charlotte_Bronte_Jane_Eyre_ch0
 FRENCH = "la vie est une histoire que les hommes ne savent pas dire avec des mots\n" * 9
 
 
-def book(text: str, form: str = "book") -> Book:
-    return Book("id", "title", None, "source", text, form)
+def book(text: str, form: str = "book") -> Document:
+    return Document("id", "title", None, "source", text, form)
 
 
 def real(name: str) -> str:
-    return read_text(embedded_files()[name], name, FALLBACK)[0]
+    return decode(embedded_files()[name].read_bytes(), FALLBACK).text
 
 
 @pytest.mark.parametrize("name", [MARS, LADY])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt1.corpus.decode import decode
-from gpt1.corpus.document import RefusedError
+from gpt1.corpus.document import UnreadableFileError
 from tests.gpt1.corpus.forms_of_books import read, rules
 
 TEXT = "“Well,” said he — the café was naïve; it’s so.\r\n" * 20
@@ -35,7 +35,7 @@ def test_a_given_fallback() -> None:
     decoded = decode(b"it\x92s \x81 so, said the man who had been there before", "windows-1252")
     assert (decoded.text[:8], decoded.replaced) == ("it’s \ufffd s", 1)
     assert decode(b"caf\xe9", "latin-1").text == "café"
-    with pytest.raises(RefusedError, match=r"byte 3 \(0xe9\) is not UTF-8"):
+    with pytest.raises(UnreadableFileError, match=r"byte 3 \(0xe9\) is not UTF-8"):
         decode(b"caf\xe9 au lait", "none")
 
 

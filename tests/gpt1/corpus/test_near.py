@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt1.corpus.book import Book
+from gpt1.corpus.document import Document
 from gpt1.corpus.minhash import Signature, WordHashes, run_hashes, sign, words_of
 from gpt1.corpus.near_duplicates import share_of, sharing_pairs
 from gpt1.corpus.split import NearRules, SplitRow, decide
@@ -20,7 +20,7 @@ RULES, HASHES = NearRules(copy=0.6, tie=0.1), WordHashes()
 
 @cache
 def signature(name: str, text: str, form: str = "book") -> Signature:
-    return sign(Book(name, name, None, name, text, form), "part-0000", 7, 128, HASHES)
+    return sign(Document(name, name, None, name, text, form), "part-0000", 7, 128, HASHES)
 
 
 def split(texts: dict[str, str], seed: int = 0, fraction: float = 0.3) -> dict[str, SplitRow]:
@@ -55,7 +55,7 @@ def novels() -> dict[str, str]:
 
 def test_a_signature_is_the_same_for_ever() -> None:
     """A library that moves the numbers would part old signatures from new ones."""
-    book = Book("a", "a", None, "a", " ".join(str(n * n) for n in range(9000)), "book")
+    book = Document("a", "a", None, "a", " ".join(str(n * n) for n in range(9000)), "book")
     found = sign(book, "p", None, 64, HASHES)
     digests = [sha256(part).hexdigest()[:16] for part in (found.minhash, found.smallest)]
     assert digests == ["a9fb7acd24fa07c7", "c682a7fb89362a8b"]

@@ -1,17 +1,16 @@
 """What every form of source promises: equal books, equal texts; equal faults, equal rules."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from gpt1.corpus.discover import list_sources
-from gpt1.corpus.readers.html_text import html_text
+from gpt1.corpus.readers.epub import html_text
 from tests.conftest import write
 from tests.gpt1.corpus import forms_of_books as forms
-from tests.gpt1.corpus.forms_of_books import SMALL, packed, page, read, rules
+from tests.gpt1.corpus.forms_of_books import packed, page, read, rules
 
 Books = Mapping[str, bytes]
 Files = dict[str, bytes]
@@ -50,7 +49,7 @@ FORMS: dict[str, Callable[[Books], Files]] = {
 }
 TEXTS = {name: text.strip() for name, text in forms.BOOKS.items()}
 STRIPPED = {name: text.encode() for name, text in TEXTS.items()}
-READING = replace(SMALL, limits=replace(SMALL.limits, document=100_000, line=1000))
+READING = forms.with_limits(max_document=100_000, max_line=1000)
 LIMIT = b"x" * 1000
 FAULTS = {
     "empty": (b"", b" \r\n "), "nul": (b"a\0b",),
@@ -70,7 +69,8 @@ def in_folder(folder: Path, files: Files) -> tuple[dict[str, str], list[tuple[st
             name = f"{piece.author}/{piece.title}"
             assert name not in texts
             assert book in (f"{file.name}/{name}", f"{file.name}/b.jsonl/{name}", name)
-            assert piece.size == len(piece.text.encode()) or piece.encoding == "epub"
+            [origin] = piece.origins
+            assert origin.bytes == len(piece.text.encode()) or origin.encoding == "epub"
             texts[name] = piece.text
     return texts, refused
 
@@ -127,7 +127,7 @@ def test_markup_becomes_paragraphs() -> None:
 
 
 ROWS = [{"text": f"sentence number {number} ."} for number in range(250)]
-STRETCHED = replace(SMALL, stretch=100)
+STRETCHED = forms.with_limits(sentences_per_document=100)
 
 
 @pytest.mark.parametrize("name", ["s.parquet", "s.jsonl"])
@@ -139,7 +139,7 @@ def test_rows_of_one_sentence_become_stretches(name: str) -> None:
     assert {piece.form for piece in pieces.values()} == {"sentences"}
     text = "\n".join(piece.text for piece in pieces.values())
     assert text.split("\n") == [row["text"] for row in ROWS]
-    assert len(read(data, name, replace(STRETCHED, rows="documents"))[0]) == 250
+    assert len(read(data, name, forms.with_limits(STRETCHED, rows="documents"))[0]) == 250
 
 
 def test_other_rows_are_books() -> None:
@@ -150,7 +150,7 @@ def test_other_rows_are_books() -> None:
 
 def test_another_text_column() -> None:
     for name, make in (("a.parquet", forms.parquet_of), ("a.jsonl", forms.jsonl_of)):
-        pieces, _ = read(make([{"content": "one"}]), name, replace(SMALL, text_column="content"))
+        pieces, _ = read(make([{"content": "one"}]), name, forms.with_limits(text_column="content"))
         assert [piece.text for piece in pieces.values()] == ["one"]
 
 

@@ -11,10 +11,10 @@ import fsspec
 import pytest
 from huggingface_hub import constants
 
-from gpt1.corpus.discover import list_sources
-from gpt1.corpus.io import opened, read_file
-from gpt1.corpus.readers.hub import HubPlace, parse_hub
-from gpt1.corpus.readers.listed import Listed, refusal
+from gpt1.corpus.discover import list_sources, skipped_when_listed
+from gpt1.corpus.document import SourceFile
+from gpt1.corpus.hub import HubPlace, parse_hub
+from gpt1.corpus.io import open_source
 from gpt1.errors import UserError
 from tests.conftest import refuses, write
 from tests.gpt1.corpus.forms_of_books import as_files, as_rows, parquet_of, tar_of
@@ -32,7 +32,12 @@ def names(*sources: object) -> list[str]:
 
 def refused(source: object) -> dict[str, str]:
     files = list_sources([str(source)]).files
-    return {file.name: found.rule for file in files if (found := refusal(file.name, file.digest))}
+    return {file.name: found.rule for file in files if (found := skipped_when_listed(file))}
+
+
+def read(file: SourceFile) -> bytes:
+    with open_source(file) as (stream, _):
+        return stream.read()
 
 
 def sha256(data: bytes) -> str:
@@ -112,10 +117,11 @@ def test_what_cannot_be_had(source: str, message: str, tmp_path: Path, monkeypat
 def test_a_file_that_changes_stops_the_run(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("before")
-    refuses(CHANGED, read_file, Listed("a.txt", str(path), sha256(b"other")), 100)
-    with pytest.raises(UserError, match=CHANGED), opened(Listed("a", str(path))) as (stream, _):
+    refuses(CHANGED, read, SourceFile("a.txt", str(path), sha256(b"other")))
+    listed = SourceFile("a", str(path))
+    with pytest.raises(UserError, match=CHANGED), open_source(listed) as (stream, _):
         path.write_text(f"after, and longer than {stream.read(2)!r}")
-    refuses("cannot be read", read_file, Listed("gone.txt", str(tmp_path / "gone.txt")), 100)
+    refuses("cannot be read", read, SourceFile("gone.txt", str(tmp_path / "gone.txt")))
 
 
 def test_a_folder_behind_a_url() -> None:
@@ -125,9 +131,9 @@ def test_a_folder_behind_a_url() -> None:
     listing = list_sources(["memory://corpus"])
     assert [file.name for file in listing.files] == sorted(books)
     assert listing.left_out == ["notes.csv"]
-    assert {file.name: read_file(file, 1 << 20) for file in listing.files} == books
+    assert {file.name: read(file) for file in listing.files} == books
     system.pipe("/corpus/Homer/Iliad.txt", b"other words")
-    refuses(rf"Homer/Iliad\.txt: {CHANGED}", read_file, listing.files[1], 1 << 20)
+    refuses(rf"Homer/Iliad\.txt: {CHANGED}", read, listing.files[1])
     assert list_sources(["memory://corpus"]).files[1].digest != listing.files[1].digest
     system.rm("/corpus", recursive=True)
 
@@ -175,8 +181,8 @@ class Hub(BaseHTTPRequestHandler):
 def test_one_file_and_a_server_that_ends() -> None:
     with serving(Hub) as there:
         [file] = list_sources([f"http://{there}/Emma.txt"]).files
-        assert (file.name, read_file(file, 100)) == ("Emma.txt", b"Emma Woodhouse")
-    refuses(r"Emma\.txt", read_file, file, 100)
+        assert (file.name, read(file)) == ("Emma.txt", b"Emma Woodhouse")
+    refuses(r"Emma\.txt", read, file)
 
 
 def test_the_hub_is_listed_pinned_and_offline_its_cache(tmp_path: Path, monkeypatch: Patch) -> None:
@@ -189,16 +195,16 @@ def test_the_hub_is_listed_pinned_and_offline_its_cache(tmp_path: Path, monkeypa
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         shard, _, notes = files = list_sources(["hf://datasets/owner/books"]).files
         assert Hub.asked == [LISTING]
-        assert (read_file(shard, 1 << 20), read_file(notes, 100)) == (SHARD, NOTES)
+        assert (read(shard), read(notes)) == (SHARD, NOTES)
         assert all("/resolve/" in asked for asked in Hub.asked[1:])
         refuses("owner/none@main: the hub refused access", names, "hf://datasets/owner/none")
-    assert shard == Listed(name.format(0), f"{where}/{name.format(0)}", sha256(SHARD))
-    assert notes == Listed("notes.md", f"{where}/notes.md", f"git:{git(NOTES)}")
+    assert shard == SourceFile(name.format(0), f"{where}/{name.format(0)}", sha256(SHARD))
+    assert notes == SourceFile("notes.md", f"{where}/notes.md", f"git:{git(NOTES)}")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     refuses("the local cache has no revision 'main'", names, "hf://datasets/owner/books")
     write(tmp_path / "datasets--owner--books", {"refs/main": COMMIT.encode()})  # by `hf download`
     assert list_sources(["hf://datasets/owner/books"]).files == files
     assert refused("hf://datasets/owner/books") == {name.format(1): "missing_shard"}
-    assert (read_file(shard, 1 << 20), names(f"{where}/notes.md")) == (SHARD, ["notes.md"])
+    assert (read(shard), names(f"{where}/notes.md")) == (SHARD, ["notes.md"])
     next(tmp_path.rglob(f"blobs/{git(NOTES)}")).write_bytes(b"other notes")
-    refuses(rf"notes\.md: {CHANGED}", read_file, notes, 100)
+    refuses(rf"notes\.md: {CHANGED}", read, notes)

@@ -10,11 +10,11 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
-from gpt1.corpus.readers.listed import Listed
+from gpt1.corpus.document import SourceFile, first_line
 from gpt1.errors import UserError
 
 SCHEME = "hf://"
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA1, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 _FORM = "hf://datasets/OWNER/NAME[@REVISION][/FOLDER or FILE]"
 _KINDS = {"datasets": "dataset", "spaces": "space"}
 
@@ -33,11 +33,9 @@ class HubPlace:
     @property
     def url(self) -> str:
         """The same as one string; `parse_hub` reads it back."""
-        plural = {kind: plural for plural, kind in _KINDS.items()}.get(self.kind)
-        return (
-            f"{SCHEME}{f'{plural}/' if plural else ''}{self.repository}"
-            f"@{self.revision.replace('/', '%2F')}/{self.inside}"
-        )
+        plural = {kind: f"{plural}/" for plural, kind in _KINDS.items()}.get(self.kind, "")
+        revision = self.revision.replace("/", "%2F")
+        return f"{SCHEME}{plural}{self.repository}@{revision}/{self.inside}"
 
 
 def parse_hub(source: str) -> HubPlace:
@@ -52,16 +50,15 @@ def parse_hub(source: str) -> HubPlace:
     # The oldest data sets have no owner: `hf://datasets/bookcorpus`, with or without a revision.
     owned = len(words) > 1 and "@" not in words[0]
     repository, _, revision = "/".join(words[: 1 + owned]).partition("@")
-    if not repository or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository):
+    inside = words[1 + owned :]
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", repository) or ".." in inside:
         raise UserError(f"{source}: not a repository on the hub; expected {_FORM}.")
-    return HubPlace(
-        kind or "model", repository, revision.replace("%2F", "/") or "main",
-        "/".join(words[1 + owned :]),
-    )
+    revision = revision.replace("%2F", "/") or "main"
+    return HubPlace(kind or "model", repository, revision, "/".join(inside))
 
 
-def list_hub(source: str) -> tuple[str, list[Listed]]:
-    """The commit that the revision is now, and its files below the place, by their paths in the
+def list_hub(source: str) -> list[SourceFile]:
+    """The files below the place at the commit that its revision is now, by their paths in the
     repository.
 
     The hub is asked where it can be reached; offline (`HF_HUB_OFFLINE=1`, or no answer) the cache
@@ -69,20 +66,17 @@ def list_hub(source: str) -> tuple[str, list[Listed]]:
     for small ones. UserError when neither knows the revision.
     """
     place = parse_hub(source)
-    commit, files = _from_hub(place) or _from_cache(place, source)
-    inside = f"{place.inside}/" if place.inside else ""
-    listed = [
-        Listed(name, HubPlace(place.kind, place.repository, commit, name).url, digest)
+    commit, files = _ask_hub(place) or _look_in_cache(place, source)
+    return [
+        SourceFile(name, HubPlace(place.kind, place.repository, commit, name).url, digest)
         for name, digest in sorted(files.items())
-        if name == place.inside or name.startswith(inside)
+        if not place.inside or name == place.inside or name.startswith(f"{place.inside}/")
     ]
-    return commit, listed
 
 
 def download(url: str) -> Path:
-    """Where the file lies in the cache on this machine, fetched if need be.
-
-    UserError when it cannot be had.
+    """The path in the cache on this machine, fetched if need be. UserError when it cannot be
+    had.
     """
     from huggingface_hub import hf_hub_download
 
@@ -95,12 +89,14 @@ def download(url: str) -> Path:
         )
     except Exception as error:  # the hub's, the network's or the disk's
         raise UserError(
-            f"{url}: cannot be fetched ({_first_line(error)}); check the network and run again."
+            f"{url}: cannot be fetched ({first_line(error)}); check the network and run again."
         ) from error
 
 
-def _from_hub(place: HubPlace) -> tuple[str, dict[str, str]] | None:
-    """None when the hub is not to be asked or does not answer."""
+def _ask_hub(place: HubPlace) -> tuple[str, dict[str, str]] | None:
+    """The commit and its files with their digests; None when the hub is not to be asked or does
+    not answer.
+    """
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -111,16 +107,16 @@ def _from_hub(place: HubPlace) -> tuple[str, dict[str, str]] | None:
             place.repository, repo_type=place.kind, revision=place.revision, files_metadata=True
         )
     except HfHubHTTPError as error:
-        if error.response is not None and error.response.status_code < 500:
-            raise UserError(
-                f"{SCHEME}{place.repository}@{place.revision}: the hub refused access"
-                f" ({_first_line(error)}); expected {_FORM}. For a private repository, run `hf auth"
-                " login` first."
-            ) from error
-        return None
+        if error.response is None or error.response.status_code >= 500:
+            return None
+        raise UserError(
+            f"{SCHEME}{place.repository}@{place.revision}: the hub refused access"
+            f" ({first_line(error)}); expected {_FORM}. For a private repository, run `hf auth"
+            " login` first."
+        ) from error
     except HFValidationError as error:
         raise UserError(
-            f"{SCHEME}{place.repository}: {_first_line(error)}; expected {_FORM}."
+            f"{SCHEME}{place.repository}: {first_line(error)}; expected {_FORM}."
         ) from error
     except Exception:  # the network's, of whichever library the hub's client uses
         return None
@@ -131,43 +127,37 @@ def _from_hub(place: HubPlace) -> tuple[str, dict[str, str]] | None:
     return str(info.sha), files
 
 
-def _from_cache(place: HubPlace, source: str) -> tuple[str, dict[str, str]]:
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
+def _look_in_cache(place: HubPlace, source: str) -> tuple[str, dict[str, str]]:
+    from huggingface_hub import snapshot_download
 
-    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(
-        repo_id=place.repository, repo_type=place.kind
-    )
-    reference = folder / "refs" / place.revision
-    commit = place.revision if _COMMIT.fullmatch(place.revision) else ""
-    if not commit and reference.is_file():
-        commit = reference.read_text().strip()
-    snapshot = folder / "snapshots" / commit
-    if not commit or not snapshot.is_dir():
+    try:
+        snapshot = Path(
+            snapshot_download(
+                place.repository, repo_type=place.kind, revision=place.revision,
+                local_files_only=True,
+            )
+        )
+    except Exception as error:  # that it is not there, or not a revision's name
         raise UserError(
             f"{source}: the hub cannot be reached, and the local cache has no revision"
             f" {place.revision!r}; connect to the network, or fill the cache with `hf download`."
-        )
+        ) from error
     files = {
-        path.relative_to(snapshot).as_posix(): _cached(path)
+        path.relative_to(snapshot).as_posix(): _cached_digest(path)
         for path in sorted(snapshot.rglob("*"))
         if not path.is_dir()
     }
-    return commit, files
+    return snapshot.name, files
 
 
-def _cached(path: Path) -> str:
+def _cached_digest(path: Path) -> str:
     """A file of the cache is a link to a blob that is called by its digest; where links cannot
     be made, its content is hashed.
     """
     blob = path.readlink().name if path.is_symlink() else ""
-    if re.fullmatch(r"[0-9a-f]{64}", blob):
+    if _SHA256.fullmatch(blob):
         return blob
-    if _COMMIT.fullmatch(blob):
+    if _SHA1.fullmatch(blob):
         return f"git:{blob}"
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,53 @@
+"""Which files are one book, in which order, and which of two texts for one place stays."""
+
+from gpt1.corpus.assemble import assemble, assign_to_book, book_key
+from gpt1.corpus.decode import decode
+from gpt1.corpus.demo_corpus import CHAPTERS, FALLBACK, embedded_files
+from gpt1.corpus.document import Document, SkippedFile, TextOrigin, count_words
+from gpt1.corpus.partition import sort_key
+
+
+def ordered(*names: str) -> list[Document]:
+    texts = [
+        Document("", "", None, name, "words", origins=(TextOrigin(name, None, "", "", 5, ""),))
+        for name in names
+    ]
+    return sorted((assign_to_book(text, r"_ch(\d+)$") for text in texts), key=sort_key)
+
+
+def test_the_embedded_corpus_is_complete_and_grouped_into_books() -> None:
+    files = embedded_files()
+    keys = {name: book_key(name, CHAPTERS) for name in files}
+    assert sum(path.stat().st_size for path in files.values()) > 9_800_000
+    assert (len({key.book for key in keys.values()}), len(files)) == (48, 148)
+    assert sum(key.book == "homer/Homer_Odyssey" for key in keys.values()) == 25
+    decoded = {name: decode(path.read_bytes(), FALLBACK) for name, path in files.items()}
+    others = [name for name, found in decoded.items() if found.encoding != "utf-8"]
+    assert sorted(others) == ["problemC/Csample09.txt", "problemG/Gtrain02-02.txt"]
+
+
+def test_chapter_two_comes_before_chapter_ten() -> None:
+    refused: list[SkippedFile] = []
+    later = ordered("a/Book_ch10.txt", "a/Book_ch2.txt", "a/Other.txt")
+    runs = [later, ordered("a/Book_ch1.md")]
+    [book, other] = assemble(runs, refused.append, 100)
+    chapters = ["a/Book_ch1.md", "a/Book_ch2.txt", "a/Book_ch10.txt"]
+    assert [origin.file for origin in book.origins] == chapters
+    assert book.source == "a/Book_ch1.md … a/Book_ch10.txt (3 files)"
+    assert book.text == "words\n\nwords\n\nwords"
+    assert (other.id, other.title, other.author, refused) == ("a/Other", "Other", "a", [])
+
+
+def test_of_two_texts_for_one_place_the_first_stays() -> None:
+    refused: list[SkippedFile] = []
+    books = assemble([ordered("a.txt", "b.txt"), ordered("a.md")], refused.append, 100)
+    assert [book.source for book in books] == ["a.md", "b.txt"]
+    chapters = ordered("b_ch1.txt", "b_ch01.txt", "b_ch2.txt")
+    [book] = assemble([chapters], refused.append, 8)
+    found = [(item.file, item.rule) for item in refused]
+    assert found == [("a.txt", "same_name"), ("b_ch1.txt", "same_name"), ("b_ch2.txt", "too_large")]
+    assert book.text == "words"
+
+
+def test_words_are_counted_in_slices_that_cut_words_and_gaps() -> None:
+    assert count_words("a bc \u2003\n" * 1_000_000) == 2_000_000
