@@ -31,7 +31,7 @@ from gpt1.corpus.io import OnRead
 from gpt1.corpus.readers import read_source
 
 PATIENCE = 600.0  # seconds without a sign of life
-_MEMORY = 1 << 30  # bytes more than at its start that a child may use, and 16 for each of a text's
+_MEMORY = 1 << 30  # bytes that a child may use beyond those at its start; at least 16 a text's byte
 _OUT_OF_MEMORY = 3  # exit status of a child
 _EVERY = 1.0  # seconds between two signs of life
 
@@ -93,6 +93,7 @@ def _read_in_child(
 ) -> None:
     """Send the documents of each file, and None at its end; an exception ends the child."""
     receiver.close()  # else a parent's death would not be noticed
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what a dying library prints is not the user's
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _limit_memory(max(_MEMORY, 16 * config.max_document))

@@ -257,7 +257,7 @@ cnJvdyB2ZXJzaW9uIDI1LjAuMRksHAAAHAAAAAACAABQQVIx"""
 
 
 def test_a_file_that_ends_its_reader_is_skipped_and_the_rest_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     files = {"a.txt": b"one", "b.parquet": base64.b64decode(KILLER), "c.txt": b"two", "d.txt": b"3"}
     write(tmp_path, {**files, "hangs.txt": b"slow", "large.txt": b"much", "z.txt": b"last"})
@@ -273,6 +273,7 @@ def test_a_file_that_ends_its_reader_is_skipped_and_the_rest_is_read(
     texts = [item.text for item in found if isinstance(item, Document)]
     skipped = [item for item in found if isinstance(item, SkippedFile)]
     assert texts == ["one", "two", "3", "last"]
+    assert capfd.readouterr().err == ""
     assert [(item.file, item.rule) for item in skipped] == [
         ("b.parquet", "reader_died"), ("hangs.txt", "reader_died"),
         ("large.txt", "unreadable_content"),
