@@ -144,6 +144,8 @@ class Driver:
         elif name == "create" and result and key.startswith("leases/"):
             self.took[job] = CLOCK.step
             self.ousted.discard(job)
+        elif name == "write" and key.startswith("leases/") and job not in self.believed:
+            self.took.pop(job, None)  # given back, which whoever was refused does before it says so
         elif "/record" in key and name == "read" and result is not None:
             self.seen.add(key)
         elif "/record" in key and name in ("write", "create"):
