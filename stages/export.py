@@ -144,7 +144,7 @@ def _tuned_folder(cell: str) -> str:
 def is_trained_by(folder: str, stage: str, cell: str) -> bool:
     """Whether the exported model in `folder` is that of the job `cell` of a kind of stage."""
     if folder == PRETRAINED:
-        return stage in ("pretrain", "given")
+        return stage in ("pretrain", "pretrained")
     return folder == _tuned_folder(cell)
 
 

@@ -24,7 +24,7 @@ from gpt1.tokenizer.vocabulary import Vocabulary
 EXAMPLES = {"choice": "choice", "similarity": "pair", "entailment": "entailment"}
 """The example that shows how a kind of task is used; `classify` for the others."""
 
-PRETRAINED = ("pretrain", "given")
+PRETRAINED = ("pretrain", "pretrained")
 
 
 def model_card(

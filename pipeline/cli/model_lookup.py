@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gpt1.tokenizer.vocabulary import Vocabulary
     from gpt1.weights.checkpoint import Checkpoint
 
-KINDS = ("pretrain", "given", "finetune", "export")
+KINDS = ("pretrain", "pretrained", "finetune", "export")
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _vocabulary(store: Store, record: ArtifactRecord, artifact: Artifact) -> Voc
     inputs = [
         store.artifact(kind, fingerprint)
         for fingerprint in record.inputs.values()
-        for kind in ("vocabulary", "given")
+        for kind in ("vocabulary", "pretrained")
     ]
     for source in filter(None, (artifact, *inputs)):
         if files := source.under("encoder_bpe_"):
@@ -145,7 +145,7 @@ def _sources(found: RunArtifacts, own: ArtifactRecord, step: str) -> list[Source
 
     store, places = found.store, set(found.cells.values())
     snapshot = StoreSnapshot(store)
-    kinds = (*STAGE.requires, *STAGE.optional_inputs, "given")
+    kinds = (*STAGE.requires, *STAGE.optional_inputs, "pretrained")
     records = {
         record.fingerprint: record for kind in kinds for record in snapshot.records(kind)
     } | {own.fingerprint: own}

@@ -61,7 +61,7 @@ def pack(
         f"Packed {chosen.id} into {to}{less}. On the other machine, with this repository on"
         f" PYTHONPATH:\n  torchrun --nproc-per-node=1 -m gpt1.train.pretrain --config {config}\nThe"
         f" model will be in {to.name}/{OUTPUT}; use it with `gpt1 generate {model}` or the stage"
-        " `given`"
+        " `pretrained`"
     )
     if jobs:
         names = ", ".join(dict.fromkeys(_task(job) for job in jobs))

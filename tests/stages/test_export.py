@@ -108,7 +108,7 @@ def test_a_card_without_records_invents_nothing(work: Workshop) -> None:
     assert (found.data.eval_results, found.data.license) == (None, None)
     assert "## License\n\nNone is stated." in found.content
     assert not [part for part in ("Training", "Evaluation") if f"## {part}" in found.content]
-    other = card([work.artifact("given", settings={"checkpoint": "/home/someone/from-hf"})])
+    other = card([work.artifact("pretrained", settings={"checkpoint": "/home/someone/from-hf"})])
     assert "## Training\n\nImported weights: The folder or file 'from-hf'" in other.content
 
 
