@@ -40,6 +40,8 @@ class Pretrained(Stage):
                 f" ({found.model.config.special_tokens} special tokens); use the pre-trained model"
                 " it was made from"
             )
+        if found.dropped:
+            context.info(f"skipped the task head: {', '.join(found.dropped)}")
         for file in save_checkpoint(context.attempt, replace(found, tuned=None)):
             context.output(file.name)
         config = found.model.config

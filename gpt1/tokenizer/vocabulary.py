@@ -222,6 +222,8 @@ def read_encoder(path: Path) -> list[str]:
         raise UserError(
             f"{path}, line {error.lineno}: not JSON ({error.msg}); {_AGAIN}."
         ) from error
+    except RecursionError as error:
+        raise UserError(f"{path}: not JSON ({error}); {_AGAIN}.") from error
     if not isinstance(pairs, list) or not all(isinstance(item, tuple) for item in pairs):
         raise UserError(f"{path}: expected one JSON object of token to id; {_AGAIN}.")
     return _by_id(path, pairs)

@@ -95,8 +95,8 @@ def finetuned_job(task: str, found: RunArtifacts) -> str:
 
 def _load(store: Store, record: ArtifactRecord, artifact: Artifact, step: str) -> Checkpoint:
     from gpt1.tasks.predictor import load_finetuned
-    from gpt1.weights.checkpoint import Checkpoint, check_vocabulary
-    from gpt1.weights.store import load_model
+    from gpt1.weights.checkpoint import Checkpoint
+    from gpt1.weights.store import check_vocabulary, load_model
 
     name = "model.safetensors"
     if step:
@@ -109,7 +109,7 @@ def _load(store: Store, record: ArtifactRecord, artifact: Artifact, step: str) -
         )
     model = load_model(store.fetch(artifact.file(name)))
     vocabulary = _vocabulary(store, record, artifact)
-    check_vocabulary(model, vocabulary, artifact.cell)
+    check_vocabulary(model.config, vocabulary, artifact.cell)
     tuned = None
     if artifact.stage == "finetune":
         tuned = load_finetuned(model, store.fetch_folder(artifact, name))

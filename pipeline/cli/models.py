@@ -70,11 +70,11 @@ def import_hf(
     out: Out,
 ) -> None:
     """Import a transformers model (safetensors only)."""
-    from gpt1.weights.hf_import import dropped_heads, find_hf, read_hf
+    from gpt1.weights.hf import find_hf, read_hf
 
-    folder = find_hf(name)
-    _write_import(*read_hf(folder), out)
-    if heads := dropped_heads(folder):
+    model, vocabulary, heads = read_hf(find_hf(name))
+    _write_import(model, vocabulary, out)
+    if heads:
         print(f"skipped the task heads, as a language model has none: {', '.join(heads)}")
 
 
