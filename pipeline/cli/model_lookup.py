@@ -37,8 +37,7 @@ class ResolvedModel:
 
     def export(self, folder: Path, license: str = "") -> None:
         """Write it in transformers' format, with a model card."""
-        from gpt1.report.model_card import model_card
-        from gpt1.report.model_index import Publication
+        from gpt1.report.model_card import Publication, model_card
         from gpt1.weights.hf import export
 
         one, publication = self.checkpoint, Publication(license=license)

@@ -91,7 +91,7 @@ def export_hf(
     options: ReadOptions,
 ) -> None:
     """Export a folder that transformers loads, with a model card."""
-    from gpt1.report.licenses import check_license
+    from gpt1.report.model_card import check_license
     from gpt1.weights.hf import hf_class
     from pipeline.cli.model_lookup import resolve_model
 

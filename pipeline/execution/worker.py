@@ -119,6 +119,16 @@ class StageContext:
             )
         ]
 
+    def previous(self) -> Artifact | None:
+        job = self._job
+        records = [
+            record
+            for record in StoreSnapshot(job.store).records(job.uses)
+            if record.cell == job.cell and record.fingerprint != job.fingerprint
+        ]
+        newest = max(records, key=lambda record: record.finished, default=None)
+        return newest.artifact() if newest else None
+
     def info(self, text: str) -> None:
         self.reporter.info(text)
 

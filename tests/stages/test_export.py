@@ -6,8 +6,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from gpt1.report.model_card import model_card
-from gpt1.report.model_index import Publication
+from gpt1.report.model_card import Publication, model_card
 from gpt1.tasks.registry import task_named
 from gpt1.weights.checkpoint import Checkpoint, save_checkpoint
 from gpt1.weights.hf import export
