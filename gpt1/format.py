@@ -70,7 +70,8 @@ def span(seconds: float | None) -> str:
 def share(value: float) -> str:
     """A share as people say it: `1/107`, `1/7.41 million`, `98 %`, `1.2 times`."""
     if value < 1e-6:
-        return f"1/{1e-6 / value:,.3g} million"
+        millions = 1e-6 / value
+        return f"1/{millions:,.0f} million" if millions >= 1000 else f"1/{millions:.3g} million"
     if value < 0.1:
         return f"1/{round(1 / value):,}"
     return f"{100 * value:.0f} %" if value < 1.005 else f"{value:.3g} times"
