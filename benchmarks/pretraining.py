@@ -18,10 +18,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from gpt1.errors import UserError  # noqa: E402
-from gpt1.report.collect import gather  # noqa: E402
-from gpt1.report.curves import draw, standalone  # noqa: E402
-from gpt1.report.figures import charts  # noqa: E402
-from gpt1.report.pretraining import METRICS, samples  # noqa: E402
+from gpt1.format import number  # noqa: E402
+from gpt1.report.charts import charts, draw, standalone  # noqa: E402
+from gpt1.report.collect import METRICS, collect, samples_of  # noqa: E402
 from gpt1.report.sources import Source, of_kind, only  # noqa: E402
 from pipeline.store.base import Store  # noqa: E402
 from pipeline.store.record import ArtifactRecord  # noqa: E402
@@ -44,7 +43,7 @@ def main() -> int:
     record, sources = read(words.store, words.job)
     words.out.mkdir(parents=True, exist_ok=True)
     drawn = []
-    for chart in charts(sources, gather(sources), smoothing=0.9):
+    for chart in charts(collect(sources), smoothing=0.9):
         if chart.name in CHARTS:
             (words.out / f"{chart.name}.svg").write_text(standalone(draw(chart)), encoding="utf-8")
             drawn.append((chart.name, chart.title))
@@ -127,7 +126,7 @@ def page(
         "| step | training loss | held-out perplexity | bits per byte |",
         "|--:|--:|--:|--:|",
         *(
-            f"| {row['step']:,} | {row['loss']:.3f} | {row['validation_perplexity']:.2f} |"
+            f"| {row['step']:,} | {number(row.get('loss'))} | {row['validation_perplexity']:.2f} |"
             f" {row['validation_bits_per_byte']:.3f} |"
             for row in model.rows(METRICS)
             if row.get("validation_perplexity") is not None
@@ -138,7 +137,7 @@ def page(
         "",
         "## Samples",
     ]
-    for moment in samples(model, SAMPLED):
+    for moment in samples_of(model, SAMPLED):
         lines += ["", f"After {moment['step']:,} updates:", ""]
         lines += [f"- **{text['prompt']}** {text['text']}" for text in moment["texts"]]
     return "\n".join(lines) + "\n"

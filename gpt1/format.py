@@ -8,7 +8,7 @@ MISSING = "–"
 
 
 def number(value: Any) -> str:
-    """Whole numbers with thin groups of three, others with four significant digits: 1,234,567;
+    """Whole numbers with groups of three, others with four significant digits: 1,234,567;
     183.4; 0.01235.
     """
     if value is None:
@@ -65,3 +65,13 @@ def span(seconds: float | None) -> str:
     if minutes < 48 * 60:
         return f"{minutes // 60}h {minutes % 60:02}m"
     return f"{seconds / 86400:.1f} days"
+
+
+def share(value: float) -> str:
+    """A share as people say it: `1/107`, `1/7.41 million`, `98 %`, `1.2 times`."""
+    if value < 1e-6:
+        millions = 1e-6 / value
+        return f"1/{millions:,.0f} million" if millions >= 1000 else f"1/{millions:.3g} million"
+    if value < 0.1:
+        return f"1/{round(1 / value):,}"
+    return f"{100 * value:.0f} %" if value < 1.005 else f"{value:.3g} times"

@@ -33,14 +33,10 @@ class _Fetched(Mapping[str, Path]):
 
 def source_of(artifact: Artifact, fetch: Fetch) -> Source:
     """The published files, settings and figures of a cell, without paths of this machine."""
-    files, volatile = (
-        _Fetched({n: f for n, f in artifact.files.items() if f.volatile is kind}, fetch)
-        for kind in (False, True)
-    )
-    settings, origin = _semantic(artifact), _origin(artifact.settings)
     return Source(
-        artifact.stage, artifact.cell, artifact.fingerprint, artifact.digest, settings,
-        artifact.summary, files, volatile, artifact.provenance, origin,
+        artifact.stage, artifact.cell, artifact.fingerprint, artifact.digest, _semantic(artifact),
+        artifact.summary, _Fetched(artifact.files, fetch), artifact.provenance,
+        _origin(artifact.settings),
     )  # fmt: skip
 
 

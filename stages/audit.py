@@ -36,7 +36,7 @@ class Audit(Stage):
         from gpt1.corpus.audit import document, ledger
         from gpt1.corpus.parquet_io import read_rows
         from gpt1.report.collect import to_json
-        from gpt1.report.corpus_page import audit_pages
+        from gpt1.report.render import corpus_page
 
         cleaned = context.input("clean")
         split = {
@@ -52,7 +52,7 @@ class Audit(Stage):
         )
         steps = ledger(records, split, trained, cleaned.settings)
         found = document(steps, trained, records, split, samples, settings.words)
-        pages = {"audit.json": to_json(found), **audit_pages(found)}
+        pages = {"audit.json": to_json(found), "audit.html": corpus_page(found)}
         for name, text in pages.items():
             with context.open(name) as file_out:
                 file_out.write(text.encode("utf-8", "replace"))

@@ -270,6 +270,13 @@ class Context(Reporter, Output, Protocol):
         behind, oldest first.
         """
 
+    def previous(self) -> Artifact | None:
+        """The newest artifact of this job with another fingerprint; None where there is none.
+
+        For figures to compare with, so only volatile outputs may depend on it.
+        """
+        ...
+
 
 class Stage(ABC):
     """One stage of the workflow."""

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
 from gpt1.errors import UserError
-from gpt1.report.licenses import check_license
 from stages._finetuning import is_model
 from stages._sources import source_of
 from stages.contract import MODELS, Context, Settings, Stage, runtime_field
 
 if TYPE_CHECKING:
     from gpt1.report.sources import Source
-    from gpt1.weights.checkpoint import Checkpoint
 
 HEAD_CONFIG = "head.json"
 CARD = "README.md"
@@ -26,8 +23,7 @@ PRETRAINED = "hf"  # the folder of the pre-trained model
 
 class ExportSettings(Settings):
     include_finetuned: bool = Field(
-        True,
-        description="Also export the fine-tuned models saved by `keep_model`.",
+        True, description="Also export the fine-tuned models saved by `keep_model`.",
     )
     registry_name: str = runtime_field(
         "gpt1",
@@ -37,9 +33,7 @@ class ExportSettings(Settings):
     )
     license: str = Field(
         "",
-        description=(
-            "License in the model card, as a Hugging Face hub identifier (`cc-by-4.0`)."
-        ),
+        description="License in the model card, as a Hugging Face hub identifier (`cc-by-4.0`).",
     )
     language: str = Field(
         "en", pattern=r"^[a-z]{2,3}$",
@@ -49,8 +43,10 @@ class ExportSettings(Settings):
     @field_validator("license")
     @classmethod
     def _known(cls, name: str) -> str:
+        from gpt1.report.model_card import check_license
+
         try:
-            return check_license(name)
+            return check_license(name) if name else name
         except UserError as error:
             raise ValueError(str(error)) from error
 
@@ -70,70 +66,51 @@ class Export(Stage):
     def wants_input(cls, settings: ExportSettings, kind: str, upstream: Any) -> bool:  # noqa: ARG003
         """Nothing of the LSTM: transformers has no class for it."""
         if kind in ("finetune", "zero_shot"):
-            return "lstm" not in (
-                getattr(upstream, "variant", None),
-                getattr(upstream, "model", None),
-            )
+            return "lstm" not in (getattr(upstream, name, None) for name in ("variant", "model"))
         return is_model(kind, upstream, "gpt")
 
     def run(self, settings: ExportSettings, context: Context) -> None:
+        from gpt1.report.model_card import Publication, model_card
         from gpt1.tasks.model import load_finetuned
         from gpt1.tokenizer.vocabulary import Vocabulary
         from gpt1.weights.checkpoint import Checkpoint
+        from gpt1.weights.hf import export
         from gpt1.weights.store import load_model
 
-        learned = context.input("vocabulary")
+        learned, models, files = context.input("vocabulary"), dict[str, str](), list[str]()
         vocabulary = Vocabulary.load(
             context.fetch_folder(learned, learned.under("encoder_bpe_")[0].name)
         )
-        weights = context.fetch(context.input("pretrain").file("model.safetensors"))
-        found = Checkpoint(load_model(weights), vocabulary)
+
+        def write(folder: str, task: str, found: Checkpoint, behind: Sequence[Source]) -> None:
+            name = (settings.registry_name or "gpt1") + task
+            about = Publication(name, settings.language, settings.license)
+            card = model_card(found.model.config, vocabulary, behind, found.tuned, about)
+            to = context.attempt / folder
+            for file in export(to, found.model, vocabulary, card, found.tuned):
+                files.append(f"{folder}/{file.name}")
+                # the card names commit and run
+                context.output(files[-1], volatile=file.name == CARD)
+            models[folder] = settings.registry_name and settings.registry_name + task
+
+        found = load_model(context.fetch(context.input("pretrain").file("model.safetensors")))
         behind = [source_of(item, context.fetch) for item in context.inputs()]
-        files, models = (
-            _write(context, settings, PRETRAINED, "", found, behind),
-            {PRETRAINED: settings.registry_name},
-        )
+        write(PRETRAINED, "", Checkpoint(found, vocabulary), behind)
         common = [source for source in behind if source.kind not in ("finetune", "zero_shot")]
         for cell in context.inputs("finetune") if settings.include_finetuned else []:
             if HEAD_CONFIG in cell.files:
                 kept = context.fetch_folder(cell, HEAD_CONFIG)
                 gpt = load_model(kept / "model.safetensors")
                 tuned = Checkpoint(gpt, vocabulary, load_finetuned(gpt, kept))
-                folder, task = _tuned_folder(cell.cell), f"-{cell.settings['task']}"
-                sources = [*common, source_of(cell, context.fetch)]
-                files += _write(context, settings, folder, task, tuned, sources)
-                models[folder] = settings.registry_name + task
-        context.summary(
-            {
-                "parameters": found.model.config.parameters(), "files": len(files),
-                "exported": sorted(models),
-            }
-        )
+                own = [*common, source_of(cell, context.fetch)]
+                write(_tuned_folder(cell.cell), f"-{cell.settings['task']}", tuned, own)
+        context.summary({"parameters": found.config.parameters(), "files": len(files),
+                         "exported": sorted(models)})
         if settings.registry_name:
             context.summary({MODELS: models})
         context.info(
             f"{len(files)} files for transformers in {context.attempt}: {', '.join(models)}"
         )
-
-
-def _write(
-    context: Context, settings: ExportSettings, folder: str, task: str, found: Checkpoint,
-    sources: Sequence[Source],
-) -> list[Path]:
-    from gpt1.report.model_card import model_card
-    from gpt1.report.model_index import Publication
-    from gpt1.weights.hf import export
-
-    publication = Publication(
-        (settings.registry_name or "gpt1") + task, settings.language, settings.license
-    )
-    card = model_card(found.model.config, found.vocabulary, sources, found.tuned, publication)
-    files = export(context.attempt / folder, found.model, found.vocabulary, card, found.tuned)
-    for file in files:
-        context.output(
-            f"{folder}/{file.name}", volatile=file.name == CARD
-        )  # the card names commit and run
-    return files
 
 
 def _tuned_folder(cell: str) -> str:
@@ -144,7 +121,7 @@ def _tuned_folder(cell: str) -> str:
 def is_trained_by(folder: str, stage: str, cell: str) -> bool:
     """Whether the exported model in `folder` is that of the job `cell` of a kind of stage."""
     if folder == PRETRAINED:
-        return stage in ("pretrain", "given")
+        return stage in ("pretrain", "pretrained")
     return folder == _tuned_folder(cell)
 
 

@@ -35,6 +35,7 @@ class Pretrain(Stage, Forecastable, PackableTraining):
     Its checkpoints are in the attempt's `checkpoints/`, where later attempts find them.
     """
 
+    version = 2  # a validation before the first step
     settings_model = PretrainConfig
     requires = ("shard", "vocabulary")
     is_coordinator = True
@@ -219,7 +220,8 @@ def _declare(context: Context) -> None:
     names += [path.name for path in context.attempt.glob("skipped.jsonl")]
     for name in names:
         context.output(name)
-    context.output("throughput.jsonl", volatile=True)
+    for name in ("throughput.jsonl", "hardware.json"):
+        context.output(name, volatile=True)
 
 
 def _summarize(

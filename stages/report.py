@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
 from stages._sources import source_of
@@ -25,90 +23,56 @@ class ReportSettings(Settings):
 
 
 class Report(Stage):
-    """Reads summaries and small files of every cell it needs.
+    """Reads summaries and small files of every job it needs.
 
     Whatever the workflow does not have is left out.
     """
 
-    # The pages tell durations and costs, so they are volatile; results.json and the other figures
-    # are not
-    version = 3  # seeds of one task are one row, whichever keeps its weights
+    # The pages tell durations, costs and the previous run, so they are volatile; results.json and
+    # the other figures are not
+    version = 4  # bits per byte, and the perplexity before the first step
     settings_model = ReportSettings
     requires = ("pretrain",)
     optional_inputs = ("*",)
 
     def run(self, settings: ReportSettings, context: Context) -> None:
-        from gpt1.report.collect import gather, to_json
-        from gpt1.report.curves import draw, standalone
-        from gpt1.report.figures import charts, headline, throughput
-        from gpt1.report.page import Content, html, markdown
-        from gpt1.report.pretraining import samples
-        from gpt1.report.run_cost import making_facts, picture
-        from gpt1.report.sources import only
+        from gpt1.report.charts import charts, draw, headline_chart, standalone, throughput_chart
+        from gpt1.report.collect import collect, to_json
+        from gpt1.report.dag import run_picture
+        from gpt1.report.render import Page
+        from gpt1.report.summary import compare
 
-        sources = [source_of(artifact, context.fetch) for artifact in context.inputs()]
-        facts, making = gather(sources), making_facts(sources, context.run)
-        shown = charts(sources, facts, settings.smoothing)
-        timed = [chart for chart in (throughput(sources),) if chart.lines]
-        drawings = {chart.name: draw(chart) for chart in (*shown, *timed)}
-        written = {
-            source.cell: points
-            for source in sources
-            if (points := samples(source, settings.sample_steps))
-        }
-        workflow, small = picture(sources, making), headline(sources, facts)
-        if small.lines:
-            drawings[small.name] = draw(small)
-        content = Content(
-            settings.title, facts, [*shown, *timed], drawings, written, making,
-            only(sources, "ingest").origin, workflow,
-        )
-        for name, text in {
-            "results.json": to_json(facts),
-            **{_figure(one.name): standalone(drawings[one.name]) for one in shown},
-        }.items():
-            with context.open(name) as file:
-                file.write(text.encode("utf-8"))
-        timely = {
-            "report.html": html(content), "report.md": markdown(content),
-            "making.json": to_json(making),
-        }
-        timely |= {_figure(one.name): standalone(drawings[one.name]) for one in timed}
-        timely |= {_figure("workflow"): workflow} if workflow else {}
-        for name, text in timely.items():
+        report = collect([source_of(one, context.fetch) for one in context.inputs()], context.run)
+        shown = charts(report, settings.smoothing)
+        timed = [one for one in (throughput_chart(report),) if one.lines]
+        small = [one for one in (headline_chart(report),) if one.lines]
+        drawings = {chart.name: draw(chart) for chart in (*shown, *timed, *small)}
+        headline, before = report.headline(), context.previous()
+        page = Page(
+            settings.title, report, [*shown, *timed], drawings,
+            report.samples(settings.sample_steps), run_picture(report.sources, report.cost),
+            (str(before.provenance.get("run")), compare(before.summary, headline))
+            if before else ("", ()),
+        )  # fmt: skip
+        texts = {"results.json": to_json(report.results())}
+        texts |= {_figure(one.name): standalone(drawings[one.name]) for one in shown}
+        for name, text in texts.items():
+            context.output(name).write_text(text, encoding="utf-8")
+        volatile = {
+            "report.html": page.html(), "report.md": page.markdown(),
+            "making.json": to_json(report.cost),
+            **{_figure(one.name): standalone(drawings[one.name]) for one in timed},
+            **({_figure("workflow"): page.workflow} if page.workflow else {}),
+        }  # fmt: skip
+        for name, text in volatile.items():
             context.output(name, volatile=True).write_text(text, encoding="utf-8")
-        context.summary(_summary(facts))
-        for sentence in facts["verdict"]:
+        context.summary(headline)
+        for sentence in report.verdict():
             context.info(sentence)
 
 
 def _figure(name: str) -> str:
     return f"figures/{name}.svg"
-
-
-def _summary(facts: dict[str, Any]) -> dict[str, Any]:
-    """The headline's figures."""
-    from gpt1.report.paper_tables import MAIN
-    from gpt1.report.tasks import clearly_better
-
-    found = {
-        f"val/perplexity/{cell['cell']}": cell["held_out_perplexity"]
-        for cell in facts["pretraining"]["cells"]
-    }
-    found |= {
-        f"{name}_perplexity": facts["pretraining"][f"{name}_perplexity"]
-        for name in ("unigram", "bigram")
-    }
-    found |= {
-        "tasks": len(facts["tasks"]),
-        "tasks_above_baseline": len(clearly_better(facts["tasks"])),
-    }
-    found |= {
-        f"score/{row['task']}": row["score"]
-        for row in facts["tasks"]
-        if row["variant_setting"] == MAIN
-    }
-    return {name: value for name, value in found.items() if value is not None}
 
 
 STAGE = Report()

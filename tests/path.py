@@ -129,9 +129,9 @@ def prepare_job(folder: Path) -> Work:
     rows = "1\tthe bed\ta bed\tentailment\n2\tthe bed\ta bed\tnot_entailment\n" * 4
     table = "index\tsentence1\tsentence2\tlabel\n" + rows
     write(task, {"train.tsv": table, "dev.tsv": table})
-    rte, needs = {"task": "rte"}, ["given", "task_data", "encode"]
+    rte, needs = {"task": "rte"}, ["pretrained", "task_data", "encode"]
     workflow = write_workflow(
-        folder, given={"with": {"checkpoint": str(model)}},
+        folder, pretrained={"with": {"checkpoint": str(model)}},
         task_data={"with": {**rte, "source": str(folder)}},
         encode={"needs": needs[:2], "with": rte},
         finetune={"needs": needs, "with": {**rte, "epochs": 1, "batch_size": 4}},

@@ -10,10 +10,10 @@ from tests import path
 
 
 def test_called_functions_count_in_any_thread_and_imports_do_not() -> None:
-    sys.modules.pop("stages.given", None)
+    sys.modules.pop("stages.pretrained", None)
 
     def work() -> None:
-        import stages.given  # noqa: F401 (its classes call functions of stages/contract.py)
+        import stages.pretrained  # noqa: F401 (its classes call functions of stages/contract.py)
         from gpt1.format import counted
 
         with ThreadPoolExecutor(1) as pool:

@@ -35,7 +35,7 @@ from benchmarks.glue import (  # noqa: E402
     task_bootstrap,
 )
 from gpt1.errors import UserError  # noqa: E402
-from gpt1.report.paper_tables import COLUMNS, PAPER  # noqa: E402
+from gpt1.report.tables import PUBLISHED  # noqa: E402
 from gpt1.tasks.metrics import glue_value  # noqa: E402
 
 
@@ -112,10 +112,10 @@ def glue_table(scores: Scores) -> tuple[str, dict[str, Any], bool]:
     paired = pairs(scores)
     for title, variant in (("pre-trained", WITH), ("random weights", WITHOUT)):
         lines.append(line(title, [median(paired, task, variant) for task in tasks]))
-    columns = [task for _, task, _ in COLUMNS[5]]
+    columns = [task for _, task, _ in PUBLISHED[5]["columns"]]
     papers = {
-        title.removeprefix("paper, "): dict(zip(columns, values, strict=True))
-        for title, values in PAPER[5]
+        row["name"].removeprefix("paper, "): dict(zip(columns, row["values"], strict=True))
+        for row in PUBLISHED[5]["paper"]
     }
     for title, variant in (("paper, pre-trained", WITH), ("paper, random weights", WITHOUT)):
         lines.append(line(title, [papers[variant][task] or math.nan for task in tasks]))

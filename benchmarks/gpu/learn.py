@@ -45,7 +45,7 @@ from gpt1.tasks.finetune_packed import (  # noqa: E402
     run_packed,
 )
 from gpt1.train.config import PretrainConfig  # noqa: E402
-from gpt1.weights.store import MODEL_FILE, load_config  # noqa: E402
+from gpt1.weights.store import MODEL_FILE, load_model  # noqa: E402
 
 LARGEST_FIRST = ("sst2", "qqp", "mnli", "qnli", "cola", "stsb", "mrpc", "rte")
 """The long jobs start first, so that no long one is alone at the end."""
@@ -170,7 +170,7 @@ def newest_model(output: Path) -> Path | None:
     snapshots = sorted((output / "snapshots").glob("*.safetensors"), reverse=True)
     for file in (output / MODEL_FILE, *snapshots):
         try:
-            load_config(file)
+            load_model(file)
         except UserError:
             continue
         return file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ from gpt1.tasks.dataset import (
 from gpt1.tasks.io import Example
 from gpt1.tasks.registry import Kind, Task, definition, recorded_task
 from gpt1.train.config import Precision
-from gpt1.weights.store import write_tensors
+from gpt1.weights.store import as_fp32, read_json, write_json, write_tensors
 
 SCORES = 6
 """Classes of the soft label of a score from 0 to 5 (STS-B)."""
@@ -252,13 +251,9 @@ class FineTuned:
 
 def save_head(folder: Path, tuned: FineTuned) -> list[Path]:
     """Write head.safetensors and head.json into `folder`."""
-    head = {
-        name: tensor.detach().to("cpu", torch.float32).contiguous()
-        for name, tensor in tuned.model.head.state_dict().items()
-    }
-    write_tensors(folder / HEAD_FILE, head)
-    facts = json.dumps(tuned.facts(), indent=2, sort_keys=True, ensure_ascii=False)
-    (folder / HEAD_CONFIG).write_text(f"{facts}\n", "utf-8")
+    head = tuned.model.head.state_dict()
+    write_tensors(folder / HEAD_FILE, {name: as_fp32(tensor) for name, tensor in head.items()})
+    write_json(folder / HEAD_CONFIG, tuned.facts())
     return [folder / HEAD_CONFIG, folder / HEAD_FILE]
 
 
@@ -268,12 +263,8 @@ def load_finetuned(gpt: GPT, folder: Path) -> FineTuned:
     UserError names a file that is missing, damaged or does not fit.
     """
     config = folder / HEAD_CONFIG
-    if not config.is_file():
-        raise UserError(
-            f"{config}: no such file; expected a model kept by finetune with `keep_model: true`"
-        )
+    facts = read_json(config, "a model kept by finetune with `keep_model: true`")
     try:
-        facts = json.loads(config.read_bytes())
         task = recorded_task(facts)
         regression, truncation, max_length = (
             facts[name] for name in ("regression", "truncation", "max_length")
@@ -283,7 +274,7 @@ def load_finetuned(gpt: GPT, folder: Path) -> FineTuned:
             and truncation in get_args(Truncation)
             and 0 < max_length <= gpt.config.context
         )
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{config}: not a file written by finetune ({error!r}); save the model again"
         ) from error

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import math
+import platform
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -147,11 +149,22 @@ def _one_line(text: str) -> str:
 # Throughput
 
 
+def device_name(device: torch.device) -> str:
+    """A GPU's name, or that of the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with suppress(OSError):
+        info = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        if found := re.search(r"^model name\s*: (.+)$", info, re.MULTILINE):
+            return found[1].strip()
+    return platform.processor() or platform.machine()
+
+
 def peak_tflops(device: torch.device) -> float | None:
     """The dense bf16 peak of a CUDA device; None where it is not in the table, and on CPUs."""
     if device.type != "cuda":
         return None
-    return peak_of(torch.cuda.get_device_name(device))
+    return peak_of(device_name(device))
 
 
 @dataclass

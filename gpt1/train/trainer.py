@@ -6,6 +6,7 @@
       after_step    what follows a step
     Pretrainer      pre-training, as every rank runs it
       train         from the newest checkpoint, or the initial weights, to the last step
+      validate      before the first step, where it is due, and after the last
       after_step    log, validate, sample, snapshot and checkpoint where they are due
       roll_back     to a checkpoint before a diverged loss, skipping batches
 
@@ -16,6 +17,7 @@ it holds everything its step has reported.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -66,12 +68,20 @@ from gpt1.train.engine import (
 )
 from gpt1.train.initial import load_initial
 from gpt1.train.memory import check_before_training
-from gpt1.train.metrics import History, ThroughputMeter, peak_tflops, step_line, write_lines
+from gpt1.train.metrics import (
+    History,
+    ThroughputMeter,
+    device_name,
+    peak_tflops,
+    step_line,
+    write_lines,
+)
 from gpt1.train.validation import HeldOut
 from gpt1.weights.store import save_weights
 
 BOOKS_FILE = "held_out_books.jsonl"
 THROUGHPUT_FILE = "throughput.jsonl"
+HARDWARE_FILE = "hardware.json"
 PREFIX = "gpt."  # the model's name inside LanguageModelling
 MicroBatches = Callable[[int], Sequence[MicroBatch]]
 
@@ -263,6 +273,9 @@ class Pretrainer(Trainer):
             self.load(self.checkpoints.latest())
             try:
                 while self.step < self.steps:
+                    if self.step == 0 and not self.history.rows and self.config.validate_every:
+                        with self.throughput.paused():
+                            self.validate()
                     try:
                         self.after_step(self.train_step())
                     except Diverged as diverged:
@@ -347,7 +360,8 @@ class Pretrainer(Trainer):
             self.reporter.log(step, shown)
 
     def validate(self) -> None:
-        """Loss on `validate_sequences` held-out sequences; at the end on all, book by book.
+        """Loss on `validate_sequences` held-out sequences; at the end on all, book by book. Texts
+        are sampled too, but for those of the initial weights.
 
         Raises Diverged: the last step may have spoiled the weights.
         """
@@ -359,9 +373,10 @@ class Pretrainer(Trainer):
             values, count = held_out.measure(
                 evaluate, config.validate_sequences, config.micro_batch_size, self.ranks
             )
-        self.refuse_divergence([values["validation_loss"]])
+        if self.step:
+            self.refuse_divergence([values["validation_loss"]])
         self.history.row(self.step, values)
-        samples = self.sample()
+        samples = self.sample() if self.step else []
         self.history.samples += samples
         if not self.ranks.is_main:
             return
@@ -476,6 +491,8 @@ class Pretrainer(Trainer):
             self.history.write(self.output)
             write_lines(self.output / BOOKS_FILE, self.history.books)
             write_lines(self.output / THROUGHPUT_FILE, self._speeds)
+            hardware = {"device": device_name(self.ranks.device), "ranks": self.ranks.world}
+            (self.output / HARDWARE_FILE).write_text(json.dumps(hardware) + "\n", encoding="utf-8")
         self.ranks.barrier()
 
     def read_micro_batches(self, step: int) -> list[MicroBatch]:
@@ -560,9 +577,9 @@ def pretrain(
     `runtime.output`, which all ranks share.
 
     Writes into `runtime.output`: model.safetensors, config.json, snapshots/, metrics.jsonl,
-    samples.jsonl, samples.md, held_out_books.jsonl and throughput.jsonl. The last differs from run
-    to run; the other files' bytes depend on config, shards, number of ranks and threads alone,
-    however often training was killed.
+    samples.jsonl, samples.md, held_out_books.jsonl, throughput.jsonl and hardware.json. The last
+    two depend on run and machine; the other files' bytes depend on config, shards, number of ranks
+    and threads alone, however often training was killed.
 
     Raises Stopped, on all ranks after the same step and with a complete checkpoint, on request
     (gpt1.train.dist). Raises UserError for shards of another vocabulary, too little text or

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,16 @@ from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.tokenizer.vocabulary import Vocabulary
-from gpt1.weights.store import CONFIG_FILE, build_model, check_transformer
+from gpt1.weights import CONFIG_FILE
+from gpt1.weights.store import (
+    as_fp32,
+    build_model,
+    check_transformer,
+    check_vocabulary,
+    model_config,
+    read_json,
+    write_json,
+)
 
 FILES = 10
 SHAPES_FILE = "params_shapes.json"
@@ -58,16 +66,15 @@ def read_openai(folder: Path) -> tuple[GPT, Vocabulary]:
     Raises UserError, naming file and array: a missing or truncated file, a missing array, a wrong
     shape, numbers left over, a vocabulary of another size. Nothing is unpickled.
     """
-    shapes = _read_shapes(folder / SHAPES_FILE)
-    config = _config(folder, shapes)
-    _check_shapes(folder / SHAPES_FILE, shapes, config)
-    vocabulary = Vocabulary.load(folder)
-    if vocabulary.size != config.vocabulary:
+    file = folder / SHAPES_FILE
+    shapes = read_json(file, f"it beside params_0.npy … params_{FILES - 1}.npy")
+    if not isinstance(shapes, list) or not all(map(_is_shape, shapes)):
         raise UserError(
-            f"{folder / SHAPES_FILE}: the token array has {config.vocabulary} rows,"
-            f" {vocabulary.file_names[0]} has {vocabulary.size} tokens; this is another model's"
-            " vocabulary: use the one saved with the weights"
+            f"{file}: expected a list of shapes (lists of positive integers); download it again"
         )
+    config = _config(folder, shapes)
+    vocabulary = Vocabulary.load(folder)
+    check_vocabulary(config, vocabulary, str(folder))
     flat = _read_numbers(folder, sum(math.prod(shape) for shape in shapes))
     weights: dict[str, Tensor] = {}
     at = 0
@@ -96,17 +103,14 @@ def write_openai(folder: Path, model: GPT, vocabulary: Vocabulary) -> list[Path]
     folder.mkdir(parents=True, exist_ok=True)
     state = model.state_dict()
     arrays = [_theirs(name, state[name]).numpy().ravel() for name in array_names(config.layers)]
-    for number, part in enumerate(np.array_split(np.concatenate(arrays), FILES)):
-        np.save(folder / f"params_{number}.npy", part, allow_pickle=False)
+    parts = [folder / f"params_{number}.npy" for number in range(FILES)]
+    for file, part in zip(parts, np.array_split(np.concatenate(arrays), FILES), strict=True):
+        np.save(file, part, allow_pickle=False)
     (folder / SHAPES_FILE).write_text(json.dumps(array_shapes(config)), encoding="utf-8")
-    (folder / CONFIG_FILE).write_text(
-        json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8"
-    )
-    vocabulary.save(folder)
-    names = [f"params_{number}.npy" for number in range(FILES)] + [
-        SHAPES_FILE, CONFIG_FILE, *vocabulary.file_names,
-    ]
-    return [folder / name for name in sorted(names)]
+    write_json(folder / CONFIG_FILE, config.to_dict())
+    return sorted([
+        *parts, folder / SHAPES_FILE, folder / CONFIG_FILE, *vocabulary.save(folder)
+    ])  # fmt: skip
 
 
 def _ours(array: Tensor) -> Tensor:
@@ -115,85 +119,54 @@ def _ours(array: Tensor) -> Tensor:
 
 
 def _theirs(name: str, tensor: Tensor) -> Tensor:
-    tensor = tensor.detach().to("cpu", torch.float32)
-    return (
-        tensor.t().contiguous()
-        if tensor.dim() == 2 and "_embed" not in name
-        else tensor.contiguous()
-    )
+    is_linear = tensor.dim() == 2 and "_embed" not in name
+    return as_fp32(tensor.t() if is_linear else tensor)
 
 
-def _read_shapes(path: Path) -> list[list[int]]:
-    try:
-        found = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path}: no such file; the folder must hold params_0.npy … params_9.npy and"
-            f" {SHAPES_FILE}"
-        ) from error
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); download it again") from error
-    if not isinstance(found, list) or not all(_is_shape(shape) for shape in found):
-        raise UserError(
-            f"{path}: expected a list of shapes (lists of positive integers); download it again"
-        )
-    return found
-
-
-def _is_shape(shape: Any) -> bool:
+def _is_shape(shape: object) -> bool:
     return isinstance(shape, list) and bool(shape) and all(type(n) is int and n > 0 for n in shape)
 
 
 def _config(folder: Path, shapes: list[list[int]]) -> ModelConfig:
-    """The shape of the model: our config.json where we wrote one, else the first two arrays and
-    the published constants.
+    """The shape of the model, which all arrays fit: our config.json where we wrote one, else the
+    first two arrays and the published constants.
     """
+    file, ours = folder / SHAPES_FILE, folder / CONFIG_FILE
     layers, left_over = divmod(len(shapes) - 2, len(BLOCK))
     if layers < 0 or left_over:
         raise UserError(
-            f"{folder / SHAPES_FILE}: {len(shapes)} arrays; expected 2 + {len(BLOCK)} per layer"
-            " (146 for the published model), so an array is missing or extra; download it again"
+            f"{file}: {len(shapes)} arrays; expected 2 + {len(BLOCK)} per layer (146 for the"
+            " published model), so an array is missing or extra; download it again"
         )
     if any(len(shape) != 2 for shape in shapes[:2]):
         raise UserError(
-            f"{folder / SHAPES_FILE}: the first two arrays are {shapes[:2]}, expected positions and"
-            " tokens, two sizes each"
+            f"{file}: the first two arrays are {shapes[:2]}, expected positions and tokens, two"
+            " sizes each"
         )
     (context, width), (vocabulary, _) = shapes[:2]
-    ours = folder / CONFIG_FILE
     if ours.is_file():
-        try:
-            return ModelConfig.from_dict(json.loads(ours.read_bytes()))
-        except (ValueError, TypeError) as error:
-            raise UserError(
-                f"{ours}: not a model's config ({error}); write the folder again with `gpt1 export"
-                " openai`"
-            ) from error
-    if width % HEAD_WIDTH:
+        config = model_config(read_json(ours, "a model's config"), str(ours))
+    elif width % HEAD_WIDTH:
         raise UserError(
-            f"{folder / SHAPES_FILE}: width {width} is not a multiple of {HEAD_WIDTH}, the"
-            f" published head size, and no {CONFIG_FILE} gives the number of heads; add one as"
-            " `gpt1 export openai` writes it"
+            f"{file}: width {width} is not a multiple of {HEAD_WIDTH}, the published head size,"
+            f" and no {CONFIG_FILE} gives the number of heads; add one as `gpt1 export openai`"
+            " writes it"
         )
-    return ModelConfig(
-        vocabulary=vocabulary, context=context, width=width, layers=layers,
-        heads=width // HEAD_WIDTH,
-    )
-
-
-def _check_shapes(path: Path, shapes: list[list[int]], config: ModelConfig) -> None:
-    expected, names = array_shapes(config), array_names(config.layers)
-    if len(expected) != len(shapes):
+    else:
+        config = ModelConfig(vocabulary, context, width, layers, heads=width // HEAD_WIDTH)
+    if config.layers != layers:
         raise UserError(
-            f"{path}: {len(shapes)} arrays, {CONFIG_FILE} next to it expects {len(expected)};"
-            " download both files again"
+            f"{file}: {len(shapes)} arrays, which is {layers} layers, but {CONFIG_FILE} next to it"
+            f" has {config.layers}; download both files again"
         )
-    for number, (name, found, wanted) in enumerate(zip(names, shapes, expected, strict=True)):
+    expected = zip(array_names(layers), shapes, array_shapes(config), strict=True)
+    for number, (name, found, wanted) in enumerate(expected):
         if found != wanted:
             raise UserError(
-                f"{path}: array {number} ({name}) has shape {found}, expected {wanted}; download it"
+                f"{file}: array {number} ({name}) has shape {found}, expected {wanted}; download it"
                 " again"
             )
+    return config
 
 
 def _read_numbers(folder: Path, expected: int) -> np.ndarray:

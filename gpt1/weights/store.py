@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,11 +18,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gpt1.errors import UserError
+from gpt1.format import counted, number
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
+from gpt1.tokenizer.vocabulary import Vocabulary
+from gpt1.weights import CONFIG_FILE, MODEL_FILE
 
-MODEL_FILE = "model.safetensors"
-CONFIG_FILE = "config.json"
 METADATA_KEY = "gpt1"
 
 
@@ -37,16 +40,35 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], config: ModelConfig)
     """The same from a state dictionary, whatever its device and precision."""
     file = path if path.suffix == ".safetensors" else path / MODEL_FILE
     file.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        name: tensor.detach().to("cpu", torch.float32).contiguous()
-        for name, tensor in weights.items()
-    }
+    tensors = {name: as_fp32(tensor) for name, tensor in weights.items()}
     write_tensors(file, tensors, {METADATA_KEY: json.dumps(config.to_dict(), sort_keys=True)})
     if file != path:
-        (path / CONFIG_FILE).write_text(
-            json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8"
-        )
+        write_json(path / CONFIG_FILE, config.to_dict())
     return file
+
+
+def as_fp32(tensor: Tensor) -> Tensor:
+    """The tensor as files hold it: fp32, on the CPU, contiguous."""
+    return tensor.detach().to("cpu", torch.float32).contiguous()
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write an object for people to read, its keys sorted."""
+    text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, expected: str) -> Any:
+    """The content of a JSON file; UserError where it is missing (`expected` says what should be
+    there), cannot be read, or is no JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        found = "no such file" if not path.exists() else f"cannot be read ({error.strerror})"
+        raise UserError(f"{path}: {found}; expected {expected}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON ({error}); download it again") from error
 
 
 def write_tensors(
@@ -60,21 +82,31 @@ def write_tensors(
     path.chmod(mode)
 
 
-def load_config(path: Path) -> ModelConfig:
-    """The shape of the model in a file or folder written by `save_model`, without reading its
-    weights.
-    """
-    return _read(path)[0]
-
-
 def load_model(path: Path) -> GPT:
     """The model in a file or folder written by `save_model`, in fp32 on the CPU and in training
     mode, as torch leaves new modules.
 
     Raises UserError when the file is missing, damaged or of another program.
     """
-    config, weights = _read(path, with_weights=True)
-    return build_model(config, weights, str(path))
+    file = path / MODEL_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(
+            f"{path}: no model weights in it; expected a .safetensors file or a folder with"
+            f" {MODEL_FILE}"
+        )
+    metadata, weights = read_tensors(file)
+    if METADATA_KEY not in metadata:
+        raise UserError(
+            f"{file}: no {METADATA_KEY!r} in its metadata, so its shape is unknown; expected a file"
+            " written by gpt1"
+        )
+    try:
+        values = json.loads(metadata[METADATA_KEY])
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{file}: {METADATA_KEY!r} in its metadata is not JSON ({error}); create it again"
+        ) from error
+    return build_model(model_config(values, str(file)), weights, str(path))
 
 
 def build_model(config: ModelConfig, weights: Mapping[str, Tensor], where: str) -> GPT:
@@ -82,6 +114,14 @@ def build_model(config: ModelConfig, weights: Mapping[str, Tensor], where: str) 
 
     UserError names the first tensor that is missing, unknown or of another shape.
     """
+    numbers = sum(tensor.numel() for tensor in weights.values())
+    # Without this, 20,000 layers that a few bytes name would be built before they are refused.
+    if config.layers > len(weights) or config.parameters() > 2 * numbers:
+        raise UserError(
+            f"{where}: found {counted(len(weights), 'tensor')} of {number(numbers)} numbers, but"
+            f" the model's shape has {counted(config.layers, 'layer')} and"
+            f" {number(config.parameters())} parameters; create or download it again"
+        )
     with torch.device("meta"):
         model = GPT(config)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -101,6 +141,16 @@ def build_model(config: ModelConfig, weights: Mapping[str, Tensor], where: str) 
     return model
 
 
+def check_vocabulary(config: ModelConfig, vocabulary: Vocabulary, where: str) -> None:
+    """UserError when a model's rows are not those of the vocabulary."""
+    if config.vocabulary != vocabulary.size:
+        raise UserError(
+            f"{where}: the model has {config.vocabulary} vocabulary rows,"
+            f" {vocabulary.file_names[0]} has {vocabulary.size} tokens; this is another model's"
+            " vocabulary: use the one saved with the weights"
+        )
+
+
 def check_transformer(model: GPT, form: str) -> None:
     """UserError for the LSTM of the ablation, which the published `form` has no place for."""
     if model.config.kind != "gpt":
@@ -115,25 +165,34 @@ def _said(shape: tuple[int, ...] | None) -> str:
     return "none" if shape is None else f"shape {list(shape)}"
 
 
-def _read(path: Path, with_weights: bool = False) -> tuple[ModelConfig, dict[str, Tensor]]:
-    file = path / MODEL_FILE if path.is_dir() else path
-    if not file.is_file():
-        raise UserError(
-            f"{path}: no model weights in it; expected a .safetensors file or a folder with"
-            f" {MODEL_FILE}"
-        )
+def model_config(values: Any, where: str) -> ModelConfig:
+    """The shape that a JSON object describes; UserError where it has no such keys or values."""
+    defaults = ModelConfig()
+    kinds = {one.name: type(getattr(defaults, one.name)) for one in fields(ModelConfig)}
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: expected an object with a model's shape; download it again")
+    for name, value in values.items():
+        kind = kinds.get(name, type(value))
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise UserError(
+                f"{where}: {name} is {value!r:.40}, expected {kind.__name__}; download it again"
+            )
+    try:
+        return ModelConfig.from_dict(values)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def read_tensors(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The metadata and the tensors of a safetensors file.
+
+    UserError where it is missing, damaged or of another format.
+    """
     try:
         with safe_open(file, framework="pt") as handle:
-            metadata = handle.metadata() or {}
-            names = handle.keys() if with_weights else []
-            weights = {name: handle.get_tensor(name) for name in names}
-    except SafetensorError as error:
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+            return handle.metadata() or {}, tensors
+    except (SafetensorError, OSError) as error:
         raise UserError(
-            f"{file}: not a complete safetensors file ({error}); create it again"
+            f"{file}: not a complete safetensors file ({error}); create or download it again"
         ) from error
-    if METADATA_KEY not in metadata:
-        raise UserError(
-            f"{file}: no {METADATA_KEY!r} in its metadata, so its shape is unknown; expected a file"
-            " written by gpt1"
-        )
-    return ModelConfig.from_dict(json.loads(metadata[METADATA_KEY])), weights

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gpt1.tokenizer.vocabulary import Vocabulary
     from gpt1.weights.checkpoint import Checkpoint
 
-KINDS = ("pretrain", "given", "finetune", "export")
+KINDS = ("pretrain", "pretrained", "finetune", "export")
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ class ResolvedModel:
 
     def export(self, folder: Path, license: str = "") -> None:
         """Write it in transformers' format, with a model card."""
-        from gpt1.report.model_card import model_card
-        from gpt1.report.model_index import Publication
+        from gpt1.report.model_card import Publication, model_card
         from gpt1.weights.hf import export
 
         one, publication = self.checkpoint, Publication(license=license)
@@ -92,8 +91,8 @@ def finetuned_job(task: str, found: RunArtifacts) -> str:
 
 def _load(store: Store, record: ArtifactRecord, artifact: Artifact, step: str) -> Checkpoint:
     from gpt1.tasks.model import load_finetuned
-    from gpt1.weights.checkpoint import Checkpoint, check_vocabulary
-    from gpt1.weights.store import load_model
+    from gpt1.weights.checkpoint import Checkpoint
+    from gpt1.weights.store import check_vocabulary, load_model
 
     name = "model.safetensors"
     if step:
@@ -104,7 +103,7 @@ def _load(store: Store, record: ArtifactRecord, artifact: Artifact, step: str) -
         raise UserError(f"{artifact.cell}: {what}; snapshots: {', '.join(steps) or 'none'}")
     model = load_model(store.fetch(artifact.file(name)))
     vocabulary = _vocabulary(store, record, artifact)
-    check_vocabulary(model, vocabulary, artifact.cell)
+    check_vocabulary(model.config, vocabulary, artifact.cell)
     tuned = None
     if artifact.stage == "finetune":
         tuned = load_finetuned(model, store.fetch_folder(artifact, name))
@@ -115,7 +114,7 @@ def _vocabulary(store: Store, record: ArtifactRecord, artifact: Artifact) -> Voc
     """The artifact's own, else that of the cell it was made from."""
     from gpt1.tokenizer.vocabulary import Vocabulary
 
-    kinds, prints = ("vocabulary", "given"), record.inputs.values()
+    kinds, prints = ("vocabulary", "pretrained"), record.inputs.values()
     inputs = [store.artifact(kind, print_) for print_ in prints for kind in kinds]
     for source in filter(None, (artifact, *inputs)):
         if files := source.under("encoder_bpe_"):
@@ -136,7 +135,7 @@ def _sources(found: RunArtifacts, own: ArtifactRecord, step: str) -> list[Source
 
     store, places = found.store, set(found.cells.values())
     snapshot = StoreSnapshot(store)
-    kinds = (*STAGE.requires, *STAGE.optional_inputs, "given")
+    kinds = (*STAGE.requires, *STAGE.optional_inputs, "pretrained")
     records = {
         record.fingerprint: record for kind in kinds for record in snapshot.records(kind)
     } | {own.fingerprint: own}

@@ -71,11 +71,11 @@ def import_hf(name: str, /, out: Out) -> None:
     Args:
         name: transformers folder, or a model in the local Hub cache.
     """
-    from gpt1.weights.hf_import import dropped_heads, find_hf, read_hf
+    from gpt1.weights.hf import find_hf, read_hf
 
-    folder = find_hf(name)
-    _write_import(*read_hf(folder), out)
-    if heads := dropped_heads(folder):
+    model, vocabulary, heads = read_hf(find_hf(name))
+    _write_import(model, vocabulary, out)
+    if heads:
         show(f"skipped the task heads, as a language model has none: {', '.join(heads)}")
 
 
@@ -85,7 +85,7 @@ def export_hf(where: Where, out: Out, license: str = "", *, options: ReadOptions
     Args:
         license: License for the model card, as spelled on the Hugging Face Hub (`cc-by-4.0`).
     """
-    from gpt1.report.licenses import check_license
+    from gpt1.report.model_card import check_license
     from gpt1.weights.hf import hf_class
     from pipeline.cli.model_lookup import resolve_model
 

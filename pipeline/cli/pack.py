@@ -56,7 +56,7 @@ def pack(
     show(f"Packed {chosen.id} into {to}{less}. On the other machine, with this repository on"
         f" PYTHONPATH:\n  torchrun --nproc-per-node=1 -m gpt1.train.pretrain --config {config}\nThe"
         f" model will be in {there}; use it with `gpt1 generate {model}` or the stage"
-        " `given`")  # fmt: skip
+        " `pretrained`")  # fmt: skip
     if jobs:
         names = ", ".join(dict.fromkeys(_task(job) for job in jobs))
         show(f"Then run its {len(jobs)} fine-tuning jobs ({names}); the scores will be in"

@@ -98,6 +98,16 @@ class StageContext:
         paths = [attempt / name for attempt in attempts if attempt != self.attempt]
         return [path for path in paths if path.exists() or self.store.storage.list(path)]
 
+    def previous(self) -> Artifact | None:
+        job = self._job
+        others = [
+            record
+            for record in StoreSnapshot(job.store).records(job.uses)
+            if record.cell == job.cell and record.fingerprint != job.fingerprint
+        ]
+        newest = max(others, key=lambda record: record.finished, default=None)
+        return newest.artifact() if newest else None
+
     def map_parts(self, function: PartFunction, parts: Sequence[Part]) -> list[Artifact]:
         job, kind = self._job, self._job.uses + PARTS
         tasks = part_tasks(job.store, job.uses, load_stage(job.uses).version, function, parts)

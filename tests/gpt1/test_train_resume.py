@@ -22,7 +22,7 @@ from tests.gpt1 import tiny_pretraining as tiny
 from tests.gpt1.rank_group import RankGroup
 from tests.gpt1.tiny_pretraining import Place, changed, checkpoints_of, output_of, train_here
 
-LOGGED, VALIDATED = [*range(5, 31, 5)], [*range(4, 29, 4), 30]
+LOGGED, VALIDATED = [*range(5, 31, 5)], [*range(0, 29, 4), 30]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_outputs_are_complete_and_logged_again_at_the_end(place: Place, tmp_path
     rows, output = tiny.rows_of(place), Path(place.output)
     assert [row["step"] for row in rows if "loss" in row] == LOGGED
     assert [row["step"] for row in rows if "validation_perplexity" in row] == VALIDATED
-    assert [row["step"] for row in tiny.rows_of(place, "samples.jsonl")[::2]] == VALIDATED
+    assert [row["step"] for row in tiny.rows_of(place, "samples.jsonl")[::2]] == VALIDATED[1:]
     last = output / "snapshots" / "step-00000030.safetensors"
     assert last.read_bytes() == (output / "model.safetensors").read_bytes()
     assert rows[-1]["validation_perplexity"] < 0.8 * rows[0]["validation_perplexity"], "it learns"

@@ -20,9 +20,9 @@ from gpt1.tasks.registry import task_named
 from gpt1.tokenizer.tokenizer import Tokenizer
 from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from gpt1.weights.hf import export, hf_class
-from gpt1.weights.hf_import import dropped_heads, find_hf, read_hf
+from gpt1.weights.hf import export, find_hf, hf_class, read_hf
 from gpt1.weights.openai import array_names, array_shapes, read_openai, write_openai
+from gpt1.weights.store import load_model
 from tests.conftest import refuses
 from tests.conftest import write as write_files
 from tests.gpt1 import weight_samples as samples
@@ -30,7 +30,9 @@ from tests.gpt1.weight_samples import Damage, edit, plant, remove, write
 
 transformers = pytest.importorskip("transformers")
 Capture = pytest.CaptureFixture[str]
+DEEP = b"[" * 100_000
 WEIGHTS, SHAPES = "model.safetensors", "params_shapes.json"
+INDEX = f"{WEIGHTS}.index.json"
 IDS = torch.randint(0, 60, (2, 16), generator=torch.Generator().manual_seed(6))
 
 
@@ -109,7 +111,11 @@ REFUSED_OPENAI: list[tuple[Damage, str]] = [
     (edit(SHAPES, lambda s: [s[1], s[0], *s[2:]]), "another model's vocabulary"),
     (edit(SHAPES, lambda s: s[:-1]), r"25 arrays; expected 2 \+ 12 per layer"),
     (write(SHAPES, b"[[0, -1]]"), "a list of shapes"),
-    (write(SHAPES, b"[[1,"), "not JSON"), (remove(SHAPES), r"params_shapes\.json: no such file"),
+    (write(SHAPES, b"[[1,"), "not JSON"), (write(SHAPES, DEEP), r"shapes\.json: not JSON"),
+    (write("config.json", DEEP), r"config\.json: not JSON"),
+    (write("config.json", b'{"layers": 1000000000000}'), "is 2 layers, but .* has 1000000000000"),
+    (write("encoder_bpe_2.json", DEEP), "not JSON"),
+    (remove(SHAPES), r"params_shapes\.json: no such file"),
     (write("params_4.npy", b"\x93NUMPY"), r"params_4\.npy: not a complete \.npy file"),
     (numbers(lambda part: part[:-5]), r"hold [\d,]+ numbers .* expects [\d,]+"),
     (numbers(lambda part: part.astype(np.float64)), r"params_4\.npy: holds float64"),
@@ -173,9 +179,9 @@ def test_each_layout_of_transformers_comes_in_and_goes_out(layout: str, tmp_path
     write_files(tmp_path, {"vocab.json": words.encoder_bytes(), "merges.txt": words.merges_bytes()})
     LAYOUTS[layout](tmp_path)
 
-    ours, vocabulary = read_hf(find_hf(str(tmp_path)))
+    ours, vocabulary, heads = read_hf(find_hf(str(tmp_path)))
     assert vocabulary.sha256 == words.sha256
-    assert dropped_heads(tmp_path) == (["score.weight"] if layout == "a classifier" else [])
+    assert heads == (["score.weight"] if layout == "a classifier" else [])
     with torch.no_grad():
         difference = ours.eval()(IDS) - theirs.transformer(IDS).last_hidden_state
     assert float(difference.abs().max()) < 1e-5
@@ -199,10 +205,10 @@ def weights(drop: str = "", **tensors: torch.Tensor) -> Damage:
     return change
 
 
-def shard(name: str) -> Damage:
+def shard(name: object) -> Damage:
     """The weights in parts, of which an index names this one."""
     index = json.dumps({"weight_map": {"a": name}}).encode()
-    return both(remove(WEIGHTS), write("model.safetensors.index.json", index))
+    return both(remove(WEIGHTS), write(INDEX, index))
 
 
 def both(*damages: Damage) -> Damage:
@@ -214,7 +220,14 @@ REFUSED: list[tuple[Damage, str]] = [
     (config(model_type="gpt2"), "model_type is 'gpt2'"), (config(afn="relu"), "afn is 'relu'"),
     (config(attn_pdrop=0.3), "GPT-1 has a single dropout"),
     (config(vocab_size=40), "vocab_size is 40, the vocabulary next to it has 60 tokens"),
-    (write("config.json", b"{"), "not JSON"), (remove("config.json"), "config.json: no such file"),
+    (write("config.json", b"{"), "not JSON"), (write("config.json", DEEP), "not JSON"),
+    (config(n_layer=20_000), "found 26 tensors .* the model's shape has 20,000 layers"),
+    (config(n_layer="2"), "layers is '2', expected int"),
+    (config(attn_pdrop=[1]), "GPT-1 has a single dropout"),
+    (shard(["a"]), "in the same folder"),
+    (both(remove(WEIGHTS), write(INDEX, b"[]")), "no `weight_map`"),
+    (both(remove(WEIGHTS), write(INDEX, DEEP)), "not JSON"),
+    (remove("config.json"), "config.json: no such file"),
     (weights("transformer.h.1.ln_2.bias"), r"'h.1.ln_2.bias': found none, expected shape \[32\]"),
     (weights(x=torch.ones(2)), r"'x': found shape \[2\], expected none"),
     (weights(**LM_HEAD), "lm_head.weight differs"),
@@ -237,6 +250,24 @@ def test_misfits(damage: Damage, message: str, openai: Path, tmp_path: Path) -> 
     damage(folder)
     assert str(folder) in refuses(message, read, folder)
     assert not (folder / "mark").exists()
+
+
+OURS: list[tuple[object, str]] = [
+    ("{", "'gpt1' in its metadata is not JSON"), (DEEP.decode(), "metadata is not JSON"),
+    ("[]", "expected an object"), ({"layers": 20_000}, "26 tensors .* has 20,000 layers"),
+    ({"width": 4 * 10**12}, "and 384,.* parameters"), ({"heads": "4"}, "heads is '4', expected"),
+    ({"dropout": None}, "dropout is None, expected float"), ({"x": 1}, r"unknown keys \['x'\]"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), OURS)
+def test_a_shape_that_no_model_has_is_refused_before_one_is_built(
+    change: object, message: str, tmp_path: Path
+) -> None:
+    model = samples.model()
+    text = json.dumps({**model.config.to_dict(), **change}) if isinstance(change, dict) else change
+    save_file(model.state_dict(), tmp_path / WEIGHTS, metadata={"gpt1": str(text)})
+    assert str(tmp_path) in refuses(message, load_model, tmp_path)
 
 
 def test_no_name_is_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The workflow as text and SVG."""
 
+import re
 import xml.etree.ElementTree as ElementTree
 
 from gpt1.report.dag import as_svg
@@ -38,3 +39,17 @@ def test_a_picture_has_a_box_for_each_stage_in_the_color_of_its_worst_state() ->
     assert (len(corners), len(list(svg.iter(f"{SVG}path")))) == (7, 7)
     boxes = {group.findtext(f"{SVG}text"): group.get("class") for group in svg.iter(f"{SVG}g")}
     assert (boxes["finetune x3"], boxes["task_data x2"]) == ("s-failed", "s-done")
+
+
+def test_an_arrow_that_passes_a_column_crosses_no_box() -> None:
+    needs = {"a": [], "x": [], "b": ["a"], "c": ["b"], "y": ["a"], "d": ["c", "y"], "e": ["d", "x"]}
+    svg = ElementTree.fromstring(as_svg([(name, "done", some) for name, some in needs.items()]))
+    boxes = [[float(one.get(name, 0)) for name in ("x", "y", "width", "height")]
+             for one in svg.iter(f"{SVG}rect")]
+    lanes = 0
+    for arrow in svg.iter(f"{SVG}path"):
+        ends = re.findall(r"([\d.]+) ([\d.]+)(?=h)", arrow.get("d", ""))
+        for x, y in (map(float, end) for end in ends):
+            assert not any(x == left and top <= y <= top + tall for left, top, _, tall in boxes)
+            lanes += 1
+    assert (len(boxes), lanes) == (7, 1 + 3)

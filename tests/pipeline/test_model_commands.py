@@ -194,7 +194,7 @@ def test_what_a_user_can_do_wrong(words: str, golden_run: Path) -> None:
 
 GIVEN = """
 stages:
-  published: {uses: given, with: {checkpoint: FOLDER/ours}}
+  published: {uses: pretrained, with: {checkpoint: FOLDER/ours}}
   task_data: {with: {task: rte, source: FOLDER}}
   finetune: {needs: [published, task_data], with: {task: rte, epochs: 1, batch_size: 8}}
 """

@@ -38,11 +38,16 @@ class Workshop:
         return [self.artifact("ingest", settings={"source": source}, summary=BOOKS), *rest]
 
     def pretrain(self, cell: str = "pretrain", final: float = 121.4, **settings: Any) -> Artifact:
-        """A curve that ends at `final`, a sample, and what it took."""
-        rows = [{"step": n, "loss": n / 99, "validation_perplexity": final} for n in (200, 400)]
+        """A curve from step 0 that ends at `final`, a sample, and what it took."""
+        points = ((0, 2000.0, 4.0), (200, final, 2.5), (400, final, 2.2))
+        names = ("step", "validation_perplexity", "validation_bits_per_byte")
+        rows = [dict(zip(names, point, strict=True)) for point in points]
+        for row in rows[1:]:
+            row["loss"] = row["step"] / 99
         text = {"prompt": "she looked at him & said <b>", "text": "the lamp *was* out | so ."}
         speed = [{"step": n, "tokens_per_second": 1000.0 + n, "tflops": 6e-3} for n in (10, 20, 30)]
         files: dict[str, Any] = {"metrics.jsonl": rows, "throughput.jsonl": speed}
+        files["hardware.json"] = [{"device": "AMD EPYC", "ranks": 2}]
         files["samples.jsonl"] = [{"step": 400, **text}]
         summary = {"parameters": 1_345_024, "tokens": 1_638_400, "validation_perplexity": final}
         return self.artifact("pretrain", cell, files, settings=settings, summary=summary)

@@ -6,8 +6,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from gpt1.report.model_card import model_card
-from gpt1.report.model_index import Publication
+from gpt1.report.model_card import Publication, model_card
 from gpt1.tasks.registry import task_named
 from gpt1.weights.checkpoint import Checkpoint, save_checkpoint
 from gpt1.weights.hf import export
@@ -108,7 +107,7 @@ def test_a_card_without_records_invents_nothing(work: Workshop) -> None:
     assert (found.data.eval_results, found.data.license) == (None, None)
     assert "## License\n\nNone is stated." in found.content
     assert not [part for part in ("Training", "Evaluation") if f"## {part}" in found.content]
-    other = card([work.artifact("given", settings={"checkpoint": "/home/someone/from-hf"})])
+    other = card([work.artifact("pretrained", settings={"checkpoint": "/home/someone/from-hf"})])
     assert "## Training\n\nImported weights: The folder or file 'from-hf'" in other.content
 
 

@@ -11,9 +11,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from gpt1.format import number, short, span
-from gpt1.report.curves import Chart, Line, draw
-from gpt1.report.paper_gap import share
+from gpt1.format import number, share, short, span
+from gpt1.report.charts import Chart, Line, draw
+from gpt1.report.render import environment
 from gpt1.tasks.metrics import GLUE_METRICS
 from gpt1.tasks.registry import TASKS
 from pipeline.planning.planner import Plan
@@ -73,6 +73,8 @@ def test_every_figure_is_that_of_the_records(golden: Plan) -> None:
     assert figures == pytest.approx([pretrain.summary[name]] * 2)
     curve = [(r["step"], r[name]) for r in lines(pretrain, "metrics.jsonl") if name in r]
     assert [(point["step"], point["perplexity"]) for point in cell["curve"]] == curve
+    assert (curve[0][0], cell["initial_perplexity"]) == (0, curve[0][1])
+    assert cell["bits_per_byte"] == pretrain.summary["validation_bits_per_byte"]
     assert len(found["tasks"]) == 2
     tuned = scores_of(golden, "finetune")
     cells = [one for one in tuned if "num_layers_transferred" in one]
@@ -95,7 +97,9 @@ def test_every_section_is_there_and_no_path(golden: Plan, golden_run: Path) -> N
     whole = made(golden, "report")
     text = "".join(Path(file.key).read_text() for file in whole.files.values())
     assert not [path for path in (golden_run, ROOT) if str(path) in text]
-    assert page(whole)[1] >= SECTIONS
+    words, ids = page(whole)
+    assert ids >= SECTIONS
+    assert all(name in words for name in ("max_steps", "batch_size", " ranks of ", "commit "))
     assert {box[0] for box in boxes(whole) if box} >= {"ingest", "finetune x4", "transfer x3"}
 
 
@@ -123,13 +127,13 @@ def test_what_is_missing_is_left_out(kinds: str, verdict: list[str], work: Works
 def test_what_cannot_be_compared_and_what_is_secret(work: Workshop, tmp_path: Path) -> None:
     source = ["s3://key:secret@bucket/books?token=1", "/home/me/mine.zip"]
     inputs = [*work.corpus(source), work.pretrain(), *work.tasks()]
-    artifact = report(tmp_path, inputs, title="Mine & <yours>")
+    artifact = report(tmp_path, inputs, title="Mine & <yours>\x1b[2J")
     text, _ = page(artifact)
     expected = ["without saying that it was held", "Mine & <yours>", "QNLI in its second version"]
     expected += ["she looked at him & said <b>", "s3://bucket/books, The folder or file 'mine.zip'"]
     assert not [words for words in expected if words not in text]
     files = "".join(Path(file.key).read_text() for file in artifact.files.values())
-    assert not [word for word in ("secret", "token=1", "/home/me") if word in files]
+    assert not [word for word in ("secret", "token=1", "/home/me", "\x1b") if word in files]
 
 
 def test_what_this_run_made_and_what_it_took(work: Workshop, tmp_path: Path) -> None:
@@ -147,9 +151,30 @@ def test_what_this_run_made_and_what_it_took(work: Workshop, tmp_path: Path) -> 
     assert [found[f"{name}_seconds"] for name in ("core", "gpu", "all_core")] == [20.0, 20.0, 60.0]
     days = pytest.approx(1_638_400 * 6e9 / 1030 / 86400e15)
     assert found["speed"]["pretrain"] == {"tokens_per_second": 1020, "petaflop_days": days}
-    assert ["shard", "cached", "10.0s", "core 10.0s"] in boxes(now)
-    assert ["pretrain", "ran", "10.0s", "GPU 20.0s"] in boxes(now)
+    assert ["shard", "cached", "10.0s"] in boxes(now)
+    assert ["pretrain", "ran", "10.0s", "GPU time 20.0s"] in boxes(now)
     assert now.digest == later.digest
+
+
+def test_the_figures_of_the_previous_run(work: Workshop, tmp_path: Path) -> None:
+    """Of the same store, in the pages alone: a report's digest does not depend on it."""
+    same = [report(tmp_path, [work.pretrain(final=100.0)], run=run) for run in ("first", "second")]
+    assert same[0].digest == same[1].digest
+    compared = "Compared with the previous run"
+    assert [compared in page(one)[0] for one in same] == [False, True]
+    text, _ = page(report(tmp_path, [work.pretrain(final=90.5), *work.tasks()], run="third"))
+    assert "run second . " in text
+    assert "pretrain: held-out perplexity 100 90.5 -9.5 " in text
+    assert "tasks above baseline 0 2 +2" in text
+
+
+def test_what_a_rule_changed_is_marked() -> None:
+    mark = environment().filters["mark"]
+    row = {"before": "the <old>\r\n man\u200b\u00ad sat", "after": "the <old>\n woman sat"}
+    assert mark(row, "before") == (
+        "the &lt;old&gt;<del>\\r</del>\n <del>manU+200BU+00AD</del> sat"
+    )
+    assert mark(row, "after") == "the &lt;old&gt;\n <ins>woman</ins> sat"
 
 
 def of_paper(work: Workshop, task: str, seed: int, shift: float, variant: str = "full") -> Artifact:
@@ -203,7 +228,8 @@ READ: list[tuple[Any, list[Any], str]] = [
     (number, [1234567, 183.42, 0.0123456, None], "1,234,567 183.4 0.01235 –"),
     (short, [812, 4190, 43100, 1_652_310, 116_534_784], "812 4,190 43.1 k 1.65 M 117 M"),
     (span, [44.63, 163, 11_100, 2_600_000, None], "44.6s 2m 43s 3h 05m 30.1 days –"),
-    (share, [1 / 107, 1 / 7_405_993, 0.98, 1.5], "1/107 1/7.41 million 98 % 1.5 times"),
+    (share, [1 / 107, 1 / 7_405_993, 1 / 5.1e9, 0.98, 1.5],
+        "1/107 1/7.41 million 1/5,100 million 98 % 1.5 times"),
 ]
 
 

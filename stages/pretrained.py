@@ -1,4 +1,4 @@
-"""given: use a model from elsewhere (`gpt1 import`) in place of pretrain and vocabulary."""
+"""pretrained: use a model from elsewhere (`gpt1 import`) in place of pretrain and vocabulary."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from stages._checkpoint_files import checkpoint_files
 from stages.contract import Context, ExternalFile, Settings, Stage, runtime_field
 
 
-class GivenSettings(Settings):
+class PretrainedSettings(Settings):
     checkpoint: str = runtime_field(
         ...,
         "Folder written by `gpt1 import` or `gpt1 export hf`: weights, shape and vocabulary."
@@ -16,19 +16,19 @@ class GivenSettings(Settings):
     )
 
 
-class Given(Stage):
+class Pretrained(Stage):
     """Stages that need `pretrain` or `vocabulary` take this one instead: fine-tuning without
     pre-training.
     """
 
-    settings_model = GivenSettings
+    settings_model = PretrainedSettings
     provides = ("pretrain", "vocabulary")
 
     @classmethod
-    def external_files(cls, settings: GivenSettings) -> list[ExternalFile]:
-        return checkpoint_files(settings.checkpoint, "given: `checkpoint`")
+    def external_files(cls, settings: PretrainedSettings) -> list[ExternalFile]:
+        return checkpoint_files(settings.checkpoint, "pretrained: `checkpoint`")
 
-    def run(self, settings: GivenSettings, context: Context) -> None:
+    def run(self, settings: PretrainedSettings, context: Context) -> None:
         from dataclasses import replace
 
         from gpt1.weights.checkpoint import load_checkpoint, save_checkpoint
@@ -36,10 +36,12 @@ class Given(Stage):
         found = load_checkpoint(context.external_files[0].path.parent)
         if found.model.config.special_tokens:
             raise UserError(
-                f"given: {settings.checkpoint} is a fine-tuned model"
+                f"pretrained: {settings.checkpoint} is a fine-tuned model"
                 f" ({found.model.config.special_tokens} special tokens); use the pre-trained model"
                 " it was made from"
             )
+        if found.dropped:
+            context.info(f"skipped the task head: {', '.join(found.dropped)}")
         for file in save_checkpoint(context.attempt, replace(found, tuned=None)):
             context.output(file.name)
         config = found.model.config
@@ -50,4 +52,4 @@ class Given(Stage):
         )
 
 
-STAGE = Given()
+STAGE = Pretrained()
