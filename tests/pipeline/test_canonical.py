@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.planning.fingerprint import digest
-from stages.contract import Settings, runtime_field
 
 number = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 plain = st.recursive(
@@ -39,12 +38,3 @@ def repr_of(value: object) -> object:
 def test_what_has_no_canonical_form_is_refused(value: object) -> None:
     with pytest.raises((TypeError, ValueError), match="cannot be hashed canonically"):
         digest({"key": value})
-
-
-class Placed(Settings):
-    steps: int = 10
-    folder: str = runtime_field("here", "Where.")
-
-
-def test_runtime_fields_do_not_enter() -> None:
-    assert Placed(folder="there").semantic() == Placed().semantic() == {"steps": 10}

@@ -13,25 +13,11 @@ from pipeline.store import cache
 from pipeline.store import s3 as objects
 from pipeline.store.base import Store
 from pipeline.store.record import DamagedArtifact
-from pipeline.store.s3 import CUTS, S3Objects
+from pipeline.store.s3 import S3Objects
 from tests.conftest import refuses
 from tests.pipeline.conftest import S3, VALUE, Move, Patch, publish, published, read
 from tests.pipeline.inline import TOY, plan_of, run_inline
 from tests.servers.process import free_port
-
-
-@pytest.fixture
-def asked(monkeypatch: Patch) -> list[str]:
-    """What is asked of the server, each request once, also one that is tried again."""
-    asked, ask = list[str](), S3Objects._ask
-
-    def count(self: S3Objects, what: str, *given: Any) -> Any:
-        asked.append(what.split("/")[0])
-        return ask(self, what, *given)
-
-    monkeypatch.setattr(S3Objects, "_ask", count)
-    return asked
-
 
 # What a host keeps
 
@@ -101,11 +87,11 @@ def test_a_paused_server(s3: S3, s3_store: str, tmp_path: Path, monkeypatch: Pat
 
 
 def test_a_wrong_address_is_one_clear_line(s3_store: str, monkeypatch: Patch) -> None:
-    for wrong, message in (
-        ("s3://no-such-bucket/x", "s3://no-such-bucket/x: .*no such bucket"),
-        ("s3://a bucket/x", "s3://bucket"),
-        ("gs://bucket", "gs://bucket: .*expected a folder, file://FOLDER or s3://"),
-    ):
+    for wrong, message in {
+        "s3://no-such-bucket/x": "s3://no-such-bucket/x: .*no such bucket",
+        "s3://a bucket/x": "s3://bucket",
+        "gs://bucket": "gs://bucket: .*expected a folder, file://FOLDER or s3://",
+    }.items():
         refuses(message, Store.at, wrong)
     assert Store.at(Path(s3_store)).where == s3_store, "a path object has made one of two slashes"
     monkeypatch.setattr(objects, "FIRST_PATIENCE", 0.5)
@@ -127,41 +113,16 @@ def test_a_store_away_loses_no_file(s3_store: str, monkeypatch: Patch, another_h
     refuses("no credentials", store.fetch, file)
 
 
-# Workflows on such a store
-
-
-def plan(numbers: Path, store: str | Path, *assignments: str) -> Plan:
-    return plan_of(TOY, store, f"numbers.source={numbers}", *assignments)
-
-
 def test_nothing_is_made_twice(numbers: Path, s3_store: str, another_host: Move) -> None:
-    assert run_inline(plan(numbers, s3_store)) == ["numbers", "total[factor=1]", "total[factor=2]"]
+    def plan(*assignments: str) -> Plan:
+        return plan_of(TOY, s3_store, f"numbers.source={numbers}", *assignments)
+
+    assert run_inline(plan()) == ["numbers", "total[factor=1]", "total[factor=2]"]
     another_host()
-    assert plan(numbers, s3_store).to_run == []
-    assert plan(numbers, s3_store, "total.factor=3").entries["total"].state is State.NEW
+    assert plan().to_run == []
+    assert plan("total.factor=3").entries["total"].state is State.NEW
     (numbers / "4.txt").write_text("4")
-    changed = plan(numbers, s3_store)
+    changed = plan()
     run_inline(changed)
     record: Any = changed.store.record(*changed.entries["numbers"].job.split("/"))
     assert record.parts == {"made": 1, "reused": 3}, "one more file costs one more part"
-
-
-@pytest.mark.slow
-def test_a_plan_takes_few_requests(
-    numbers: Path, tmp_path: Path, s3_store: str, asked: list[str]
-) -> None:
-    """First on a host: one for a thousand objects listed, one a record. Then the lists alone."""
-    many = f"total.matrix.factor={[*range(1, 301)]}".replace(" ", "")
-    local = plan(numbers, tmp_path / "store", many)
-    run_inline(local)
-    there, root = S3Objects.at(s3_store), local.store.root
-    files = [path for path in root.glob("tests.*/**/*") if path.is_file()]
-    Store.all(lambda path: there.upload(path.relative_to(root).as_posix(), path), files)
-    assert len(files) > 1000
-    lists = 3 + len(files) // 1000  # three kinds: numbers, its parts, total
-    for records in (301, 0):
-        asked.clear()
-        assert plan(numbers, s3_store, many).to_run == []
-        made = sum(what.startswith("list ") for what in asked)
-        assert made <= lists + len(CUTS)
-        assert len(asked) <= made + records + 4, "the bucket, what verify found, copies of records"
