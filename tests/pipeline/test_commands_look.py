@@ -1,7 +1,6 @@
-"""The commands that only look: `diff`, `doctor`, `describe`; `--help`, completion, options."""
+"""The commands that only look: `diff`, `doctor`, `describe`; completion, options."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from pipeline.cli.main import COMMANDS
 from pipeline.cli.options import RunOptions, with_options
 from pipeline.planning.planner import Selection
 from tests.conftest import ROOT
@@ -99,15 +97,6 @@ def test_diff_says_what_changed(store: Any, numbers: Path) -> None:
         # What was taken back had been made all the same.
         entry = made.entries["numbers"]
         made.store.withdraw(entry.cell.uses, entry.fingerprint, "a test")
-
-
-def test_help_has_every_command_in_its_panel() -> None:
-    said = gpt1("--help").out
-    assert "\x1b" not in said
-    for panel, commands in COMMANDS.items():
-        lines = said.partition(f"─ {panel} ─")[2].partition("╰")[0]
-        expected = {name.split()[0] for name in commands}
-        assert set(re.findall(r"^│ (\w+)", lines, re.MULTILINE)) == expected
 
 
 ALL = RunOptions(

@@ -308,8 +308,6 @@ def test_a_snapshot_answers_as_the_store_does(store: Store) -> None:
 
 # Leases
 
-TWELVE = [f"stage/{number}" for number in range(12)]
-
 
 def take(store: Store, run: str, *jobs: str) -> Leases:
     leases = Leases(store, run)
