@@ -175,8 +175,10 @@ def test_a_cluster_that_dies_is_one_line(service: str, tmp_path: Path) -> None:
 
 
 def test_a_run_whose_reader_is_gone_goes_on(tmp_path: Path) -> None:
+    """And its jobs can end what they start."""
     write_numbers(tmp_path / "numbers")
-    command = shlex.join([sys.executable, "-m", "pipeline.cli", *words(tmp_path)])
+    given = words(tmp_path, "total.starts=true")
+    command = shlex.join([sys.executable, "-m", "pipeline.cli", *given])
     ended = subprocess.run(
         ["bash", "-c", f"{command} | head -2; exit ${{PIPESTATUS[0]}}"],
         cwd=ROOT, capture_output=True, text=True,
