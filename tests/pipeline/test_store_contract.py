@@ -322,12 +322,6 @@ def holders(store: Store) -> dict[str, str]:
     return {job: holder.run for job, holder in last.items() if holder and not holder.released}
 
 
-def in_process(work: Callable[[], object]) -> Any:
-    process = FORK.Process(target=work, daemon=True)
-    process.start()
-    return process
-
-
 def test_a_lease_keeps_others_out_and_names_the_holder(store: Store) -> None:
     first = take(store, "run-1", "a/1", "b/1")
     with pytest.raises(HeldError, match=rf"^b .*run-1 .*{os.getpid()}"):
@@ -388,7 +382,8 @@ def test_a_holder_elsewhere_counts_while_its_beat_changes(store: Store, monkeypa
         leases.release()
         lost.put(leases.lost)
 
-    process = in_process(hold)
+    process: Any = FORK.Process(target=hold, daemon=True)
+    process.start()
     assert ready.wait(120)
     for _ in range(3):
         with pytest.raises(HeldError, match=r"^a is locked by run away"):
