@@ -136,10 +136,10 @@ def _run(
 
     streams.make_lossy()
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    cluster = RayCluster(address, plan.workflow.user_code)
     display = Display(len(plan.entries))
     began = time.monotonic()
     try:
-        cluster = RayCluster(address, plan.workflow.user_code)
         log = RunLog(
             lambda text: display.cell_line(plan.workflow.name, text), lambda: shutdown.forced
         )
@@ -147,12 +147,17 @@ def _run(
         outcome = Executor(plan, name, cluster, observers, shutdown, repair_limit).run()
     except Interrupted:
         print("gpt1: interrupted; run the same command to resume", file=sys.stderr)
+        cluster.exit_status = INTERRUPTED
         return INTERRUPTED
     except ClusterLostError as lost:
         print(f"gpt1: {lost}", file=sys.stderr)
         return FAILED
+    except (UserError, HeldError) as refusal:
+        cluster.exit_status = HELD if isinstance(refusal, HeldError) else INVALID
+        raise
     finally:
         display.close()
+    cluster.exit_status = outcome.status
     report = _link_report(plan, {*outcome.ran, *outcome.cached})
     took = time.monotonic() - began
     print(
