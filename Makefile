@@ -33,7 +33,6 @@ test-slow: install-test ## run the slow tests, as .ci/run does
 chaos: install-test ## run the chaos tests: kills and faults at random moments; prints its seed (SEED=... repeats it)
 	@echo "SEED=$(SEED)"
 	@SEED=$(SEED) $(BIN)/python -m pytest -m chaos $(ARGS)
-	@$(BIN)/python -m tests.mutants
 
 lint: install-test ## run ruff, mypy, and import-linter
 	@$(BIN)/ruff check .

@@ -30,7 +30,7 @@ from gpt1.corpus.document import Read, ReadingConfig, SourceFile
 from gpt1.corpus.readers import read_source
 from tests.conftest import ROOT, write
 from tests.gpt1.tiny_pretraining import CONFIG, VOCABULARY, changed, write_data
-from tests.pipeline.inline import artifact, make, output, plan_of, run_inline
+from tests.pipeline.inline import artifact, make, output, plan_of, run_inline, write_rte
 
 FOLDERS = ("gpt1", "stages")
 NOT_COUNTED = ("/errors.py", "/__init__.py")
@@ -122,13 +122,11 @@ def prepare_job(folder: Path) -> Work:
     from gpt1.rng import generator
     from gpt1.weights.store import save_model
 
-    model, task = folder / "model", folder / "RTE"
+    model = folder / "model"
     config = ModelConfig(VOCABULARY.size, context=16, width=16, layers=2, heads=2)
     save_model(model, GPT(config, generator("weights", 0)))
     VOCABULARY.save(model)
-    rows = "1\tthe bed\ta bed\tentailment\n2\tthe bed\ta bed\tnot_entailment\n" * 4
-    table = "index\tsentence1\tsentence2\tlabel\n" + rows
-    write(task, {"train.tsv": table, "dev.tsv": table})
+    write_rte(folder, 8)
     rte, needs = {"task": "rte"}, ["pretrained", "task_data", "encode"]
     workflow = write_workflow(
         folder, pretrained={"with": {"checkpoint": str(model)}},

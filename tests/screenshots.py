@@ -1,16 +1,20 @@
-"""The documentation's pictures, from a store of the demo: `python -m tests.screenshots STORE`."""
+"""The documentation's pictures, from a store of the demo: `python -m tests.screenshots STORE`.
+
+Debian's Chromium, driven by Playwright, looks; the tests look with it as well.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tests.browser import SIZE, chromium, page, save
 from tests.conftest import ROOT
 from tests.servers.mlflow import ui
 
@@ -20,6 +24,48 @@ if TYPE_CHECKING:
 IMAGES = ROOT / "docs" / "images"
 UNFOLD = (318, 265)  # where the first run of MLflow's list has its plus sign, which has no name
 FIRST_SCREEN = 600  # pixels of its height that the answers take
+SIZE = (1280, 800)
+
+
+def chromium() -> str | None:
+    """The browser's path: GPT1_CHROMIUM, or `chromium` of the system; None where there is none."""
+    system = shutil.which("chromium") or shutil.which("chromium-browser")
+    return os.environ.get("GPT1_CHROMIUM") or system
+
+
+@contextmanager
+def page(
+    scheme: str = "light", offline: bool = False, said: list[str] | None = None
+) -> Iterator[Page]:
+    """A page; `said` gets uncaught exceptions and the console's errors with their addresses."""
+    from playwright.sync_api import sync_playwright
+
+    messages = [] if said is None else said
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        size = {"width": SIZE[0], "height": SIZE[1]}
+        look: Any = {"viewport": size, "color_scheme": scheme, "offline": offline}
+        opened = browser.new_page(**look)
+        opened.set_default_timeout(60_000)
+
+        def hear(message: Any) -> None:
+            if message.type == "error":
+                messages.append(f"{message.text} ({message.location['url']})")
+
+        opened.on("console", hear)
+        opened.on("pageerror", lambda error: messages.append(str(error)))
+        with closing(browser):
+            yield opened
+
+
+def save(opened: Page, path: Path, height: int) -> None:
+    """The upper `height` pixels of the visible part as a PNG of 256 colors, which is small."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    opened.screenshot(path=path, clip={"x": 0, "y": 0, "width": SIZE[0], "height": height})
+    with Image.open(path) as image:
+        image.convert("RGB").quantize(256).save(path, optimize=True)
 
 
 def of_report(store: Path) -> None:

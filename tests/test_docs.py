@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ from typing import Any
 
 import pytest
 import typer.main
-import yaml
 from click import Context
 from click.exceptions import ClickException, Exit
 from typer.testing import CliRunner
@@ -20,7 +18,6 @@ from typer.testing import CliRunner
 from docs.reference.make import pages
 from pipeline.cli.main import app
 from tests.conftest import ROOT
-from tests.e2e.workflow import done
 
 PAGES = sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
 BLOCK = r"(?s)^```(\w*)\n(.*?)^```$"
@@ -144,30 +141,6 @@ def test_what_is_not_gpt1_has_these_commands_and_options(line: str) -> None:
     assert [word for word in asked if word not in shown.stdout] == []
 
 
-def follow(page: Path, folder: Path) -> bool:
-    """Write the file and the entry that a how-to page adds, in a copy of all that it changes."""
-    names = search(r"The file `([^`]+)`", page)
-    if not names:
-        return False
-    for name in ("my", "store", "workflow.yaml"):
-        there = (folder / name).resolve()
-        (folder / name).unlink()
-        copy = shutil.copytree if there.is_dir() else shutil.copy
-        copy(there, folder / name)
-    *codes, entry = [code for kind, code in search(BLOCK, page) if kind in ("python", "yaml")]
-    for name, code in zip(names, codes, strict=True):
-        (folder / name).write_text(code)
-    document = yaml.safe_load((folder / "workflow.yaml").read_text())
-    for stage, spec in yaml.safe_load(entry).items():
-        there = document["stages"].get(stage, {})
-        axes = {**there.get("matrix", {})}  # the page's values are added
-        for axis, values in spec.get("matrix", {}).items():
-            axes[axis] = list(dict.fromkeys([*axes.get(axis, []), *values]))
-        document["stages"][stage] = {**there, **spec, **({"matrix": axes} if axes else {})}
-    (folder / "workflow.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
-    return True
-
-
 def to_run(page: Path) -> list[str]:
     lines = [line for line in typed(page) if line.startswith("gpt1 ")]
     return [line for line in lines if not any(re.match(pattern, line) for pattern in NOT_RUN)]
@@ -178,20 +151,15 @@ def to_run(page: Path) -> list[str]:
 def test_every_command_of_a_page_runs(
     page: Path, documented: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a folder with the files that the pages name and the store of a small run.
-
-    Where the page adds a stage or a task, `run` runs it; elsewhere it says what it would make.
+    """In a folder with the files that the pages name, the stage and the task that they add, and the
+    store of a small run; `run` says what it would make.
     """
     for there in documented.iterdir():
         (tmp_path / there.name).symlink_to(there)
-    follows = follow(page, tmp_path)
     monkeypatch.chdir(tmp_path)
     for line in to_run(page):
-        words, runs = shlex.split(line)[1:], line.startswith("gpt1 run ")
-        if runs and follows:  # on a Ray of its own, whose processes have this working directory
-            done(*words, cwd=tmp_path, RAY_AUTH_MODE="token")
-            continue
-        ended = CliRunner().invoke(app, [*words, "--dry-run"] if runs else words)
+        dry = ["--dry-run"] if line.startswith("gpt1 run ") else []
+        ended = CliRunner().invoke(app, [*shlex.split(line)[1:], *dry])
         assert ended.exit_code == 0, f"{line}: {ended.output[-2000:]} {ended.exception!r}"
     if page.name == "stage.md":
         [longest] = (tmp_path / "store").glob("my.longest_words/*/*/words.txt")

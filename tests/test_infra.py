@@ -96,10 +96,10 @@ def test_manifests_by_kubernetes_own_schemas() -> None:
 
 
 def test_ray_clusters_fit_together() -> None:
-    assert CLUSTERS[0]["workerGroupSpecs"] == CLUSTERS[1]["workerGroupSpecs"]
     lock = (ROOT / "requirements.lock").read_text()
     for spec in CLUSTERS:
         assert f"\nray=={spec['rayVersion']}\n" in lock
+        assert spec["workerGroupSpecs"] == CLUSTERS[0]["workerGroupSpecs"]
         assert spec["authOptions"]["mode"] == "token"
     for template in TEMPLATES:
         [container], volumes = template["spec"]["containers"], template["spec"]["volumes"]
@@ -109,8 +109,6 @@ def test_ray_clusters_fit_together() -> None:
         limit = container["resources"]["limits"]["memory"]
         assert int(shared["sizeLimit"].removesuffix("Gi")) < int(limit.removesuffix("Gi"))
         assert container["resources"]["requests"]["memory"] == limit
-        assert {"readinessProbe", "livenessProbe"} <= set(container)
-        assert {"secretRef", "configMapRef"} <= set().union(*container["envFrom"])
     # A job that KubeRay submits has as long to end as one of `gpt1 submit`.
     assert yaml.safe_load(SPECS["RayJob"]["runtimeEnvYAML"])["env_vars"] == STOPPING
 

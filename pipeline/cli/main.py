@@ -140,21 +140,26 @@ def _run(plan: Plan, address: str | None, repair_limit: float, shutdown: Gracefu
 
     output.make_lossy()
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    cluster = RayCluster(address, plan.workflow.user_code)
     display = Display(len(plan.entries))
     began = time.monotonic()
     try:
-        cluster = RayCluster(address, plan.workflow.user_code)
         note = partial(display.cell_line, plan.workflow.name)
         observers = (RunProgress(display), RunLog(note, lambda: shutdown.forced))
         outcome = Executor(plan, name, cluster, observers, shutdown, repair_limit).run()
     except Interrupted:
         show("gpt1: interrupted; run the same command to resume", error=True)
+        cluster.exit_status = INTERRUPTED
         return INTERRUPTED
     except ClusterLostError as lost:
         show(f"gpt1: {lost}", error=True)
         return FAILED
+    except (UserError, HeldError) as refusal:
+        cluster.exit_status = HELD if isinstance(refusal, HeldError) else INVALID
+        raise
     finally:
         display.close()
+    cluster.exit_status = outcome.status
     report = _link_report(plan, {*outcome.ran, *outcome.cached})
     ends = ("ran", "cached", "failed", "skipped")
     counts = ", ".join(f"{len(getattr(outcome, how))} {how}" for how in ends)

@@ -28,6 +28,7 @@ from gpt1 import fault
 from gpt1.errors import UserError
 from pipeline.execution.causes import oom_kills
 from pipeline.execution.channel import ANSWER, ChannelMessage, ChannelReporter, start_channel
+from pipeline.execution.exit_status import FAILED
 from pipeline.execution.shutdown import unblock_for_children
 from pipeline.execution.worker import Job, run_cell
 from pipeline.tracking.system_metrics import record_system_metrics
@@ -67,6 +68,8 @@ class RayCluster:
 
     def __init__(self, address: str | None, code: UserCode = NONE) -> None:
         self._address, self._code = address, code
+        self.exit_status = FAILED
+        """Of a process that cannot disconnect in time: set it when the run's end is known."""
         self._processes: list[psutil.Process] = []  # that Ray has started for this driver
         self._below: set[psutil.Process] = set()  # and what those have started
         self._watch: ClusterWatch | None = None
@@ -187,7 +190,8 @@ class RayCluster:
             _kill(filter(_is_to_end, self._processes))
         _kill(started)  # agents, which would ask their parent to end
         if disconnect.is_alive():
-            atexit.register(os._exit, 1)  # instead of Ray's own, which would wait for it
+            # Instead of Ray's own, which would wait for it.
+            atexit.register(lambda: os._exit(self.exit_status))
 
 
 class ClusterWatch:

@@ -59,15 +59,13 @@ def test_one_of_two_hosts_goes_and_comes_back(hosts: Cluster, tmp_path: Path) ->
 
     Ray Train looks for it once a minute, in which one rank makes some 700 steps.
     """
-    changed = ("max_steps=4000", "batch_size=64", "resources.min_workers=1")
-    settings = [word for text in changed for word in ("--set", f"pretrain.{text}")]
+    changed = ("max_steps=4000", "batch_size=64", "resources.min_workers=1", "checkpoint_every=50")
+    settings = [f"--set=pretrain.{one}" for one in changed]
     hosts.copy_store(CALM, "elastic", without="pretrain")
     hosts.hosts["two"].power_off()
     wait(lambda: hosts.alive() == 2, "the cluster to miss a node")
     log = tmp_path / "log"
-    process = hosts.submit(
-        log, MINI, "elastic", "pretrain", "--set", "pretrain.checkpoint_every=50", *settings
-    )
+    process = hosts.submit(log, MINI, "elastic", "pretrain", *settings)
 
     def count(text: str) -> int:
         assert process.poll() is None, log.read_text()[-5000:]

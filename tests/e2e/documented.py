@@ -36,9 +36,9 @@ for SPLIT in ("train", "dev"):
 
 def make(folder: Path, golden: Path) -> None:
     """Write what the pages name; the store has the golden run and one with more tasks."""
-    page = (ROOT / "docs" / "how-to" / "task.md").read_text()
-    [task] = re.findall(r'```python\n(""".*?)```', page, re.DOTALL)
-    write(folder, {**FILES, "my/weather.py": task, "workflow.yaml": _workflow()})
+    (stage, entry), (task, _) = code_of("stage.md"), code_of("task.md")
+    own = {"my/longest_words.py": stage, "my/weather.py": task, "workflow.yaml": _workflow(entry)}
+    write(folder, {**FILES, **own})
     write_rte(folder / "data", 40)
     shutil.copytree(golden, folder / "store", symlinks=True)
     write_openai(folder / "openai-files", samples.model(), samples.vocabulary())
@@ -47,9 +47,16 @@ def make(folder: Path, golden: Path) -> None:
     done("run", "--profile", "demo", cwd=folder)
 
 
-def _workflow() -> str:
+def code_of(page: str) -> list[str]:
+    """The file that a how-to page adds, and its entry in workflow.yaml."""
+    text = (ROOT / "docs" / "how-to" / page).read_text(encoding="utf-8")
+    return re.findall(r"^```(?:python|yaml)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def _workflow(entry: str) -> str:
     document = yaml.safe_load(MINI.read_text())
     stages = document["stages"]
+    stages.update(yaml.safe_load(entry))
     stages["task_data"]["matrix"] = {"task": ["demo_choice", *TASKS]}
     stages["task_data"]["with"]["source"] = "data"
     stages["finetune"]["matrix"] = {"task": TASKS, "seed": [1, 2]}

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.tracking.mlflow_server import default_uri
-from tests.browser import SIZE, chromium, page
 from tests.pipeline.test_tracking import runs as runs_of
-from tests.screenshots import close_what_mlflow_opens, mlflow
+from tests.screenshots import SIZE, chromium, close_what_mlflow_opens, mlflow, page
 
 pytestmark = [
     pytest.mark.slow,

@@ -1,9 +1,7 @@
-"""Many kills at random moments, and signals to what cannot answer (`make chaos`)."""
+"""Many kills at random moments, and the end of one of two trainings (`make chaos`)."""
 
-import os
 import random
 import re
-import signal
 import subprocess
 import time
 from collections.abc import Collection, Sequence
@@ -14,9 +12,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.chaos_seed import draw_for
 from tests.conftest import ROOT
-from tests.e2e.workflow import MINI, begin, checkpoints, copy_without, done, outputs, records
+from tests.e2e.workflow import (
+    MINI,
+    begin,
+    checkpoints,
+    copy_without,
+    done,
+    draw_for,
+    outputs,
+    records,
+)
 from tests.servers.process import wait_until
 
 pytestmark = pytest.mark.chaos
@@ -24,7 +30,6 @@ TEXT = ROOT / "tests" / "e2e" / "text.yaml"
 PATIENCE = 450.0  # seconds for what must come, on a machine that others use too
 PROCESS = {"rank": "RayTrainWorker", "trainer": "TrainController"}
 Victims = Sequence[tuple[str, int]]
-SAVED = re.compile(r"stopped on request after step (\d+); saved a checkpoint")
 
 
 def below(driver: int, kind: str, dead: Collection[int] = ()) -> list[psutil.Process]:
@@ -99,8 +104,7 @@ def test_ten_kills_at_random_moments_leave_no_trace_in_the_weights(
     """Of ranks, of Ray Train's controller, and of the driver, in one pre-training."""
     draw, log, store = draw_for("pretrain"), tmp_path / "log", tmp_path / "store"
     changed = ("max_steps=800", "checkpoint_every=5", "retries=3")
-    settings = [word for text in changed for word in ("--set", f"pretrain.{text}")]
-    words = ("pretrain", "--file", MINI, *settings, "--store")
+    words = ("pretrain", "--file", MINI, *(f"--set=pretrain.{one}" for one in changed), "--store")
     done("run", *words, copy_without(golden_run, tmp_path / "calm", "pretrain"))
     copy_without(golden_run, store, "pretrain")
     moments = sorted(draw.sample(range(10, 600, 5), 10))
@@ -112,45 +116,23 @@ def test_ten_kills_at_random_moments_leave_no_trace_in_the_weights(
     assert outputs(store) == outputs(tmp_path / "calm")
 
 
-def ask_to_end(
-    store: Path, *signals: signal.Signals, ranks_stopped: bool = False, file: Path = MINI
-) -> str:
-    """What a run says that gets the signals, two seconds between, once it trains."""
-    log = store.parent / "log"
-    settings = ("--set", "pretrain.max_steps=4000", "--set", "pretrain.checkpoint_every=0")
-    run = begin(log, "run", "pretrain", "--file", file, "--store", store, *settings)
-    wait_until(lambda: " steps (" in log.read_text(), "training", run, log)
-    children = psutil.Process(run.pid).children(recursive=True)
-    ranks = below(run.pid, "rank")
-    assert len(ranks) == 2
-    for rank in ranks if ranks_stopped else []:
-        rank.suspend()
-    for number, one in enumerate(signals):
-        time.sleep(2 * number)
-        (os.killpg if one is signal.SIGINT else os.kill)(run.pid, one)
-    assert run.wait(timeout=PATIENCE) == 130, log.read_text()
-    psutil.wait_procs(children, timeout=10)
-    assert not [process for process in children if process.is_running()]
-    assert not list(store.glob("*/*/lease.json"))
-    return log.read_text()
-
-
-def test_asked_twice_it_ends_at_once(golden_run: Path, tmp_path: Path) -> None:
-    """The ranks are suspended, so nothing can save a checkpoint."""
-    store = copy_without(golden_run, tmp_path / "store", "pretrain")
-    said = ask_to_end(store, signal.SIGTERM, signal.SIGINT, ranks_stopped=True)
-    assert not SAVED.search(said)
-    assert re.search(r"pretrain  interrupted$", said, re.MULTILINE), "not by the second signal"
-
-
 def test_a_training_that_waits_for_its_ranks_is_not_begun_by_the_end_of_another(
     golden_run: Path, tmp_path: Path
 ) -> None:
-    two = tmp_path / "two.yaml"
+    file, log, store = tmp_path / "two.yaml", tmp_path / "log", tmp_path / "store"
     matrix = "needs: [shard, vocabulary]\n    matrix: {seed: [0, 1]}"
     text = MINI.read_text().partition("  task_data:")[0]
-    two.write_text(text.replace("needs: [shard, vocabulary]", matrix))
-    store = copy_without(golden_run, tmp_path / "store", "pretrain")
-    said = ask_to_end(store, signal.SIGTERM, file=two)
-    assert len(SAVED.findall(said)) == said.count("2 ranks on ") == 1
+    file.write_text(text.replace("needs: [shard, vocabulary]", matrix))
+    copy_without(golden_run, store, "pretrain")
+    settings = ("--set=pretrain.max_steps=4000", "--set=pretrain.checkpoint_every=0")
+    run = begin(log, "run", "pretrain", "--file", file, "--store", store, *settings)
+    wait_until(lambda: " steps (" in log.read_text(), "training", run, log)
+    children = psutil.Process(run.pid).children(recursive=True)
+    assert len(below(run.pid, "rank")) == 2
+    run.terminate()
+    assert run.wait(timeout=PATIENCE) == 130, log.read_text()
+    assert not psutil.wait_procs(children, timeout=10)[1]
+    said = log.read_text()
+    assert len(re.findall(r"after step \d+; saved a checkpoint", said)) == 1
+    assert said.count("2 ranks on ") == 1
     assert said.count("  interrupted, with no training that could save a checkpoint") == 1

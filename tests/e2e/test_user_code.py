@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, write
+from tests.e2e.documented import code_of
 from tests.e2e.workflow import done, outputs
 from tests.servers.mlflow import ui
 from tests.servers.ray_cluster import Cluster
-from tests.test_docs import BLOCK, search
 
 pytestmark = pytest.mark.slow
 
@@ -49,9 +49,7 @@ SHADOWS = {"polars/notes.txt": "", "numpy/__init__.py": "raise RuntimeError('not
 def project(tmp_path: Path) -> Path:
     """The how-to pages' stage and task; the stage uses helpers in every kind of Ray's processes."""
     folder = tmp_path / "project"
-    pages = [search(BLOCK, ROOT / "docs" / "how-to" / name) for name in ("stage.md", "task.md")]
-    codes = [[code for kind, code in found if kind in ("python", "yaml")] for found in pages]
-    (stage, entry), (task, task_entry) = codes
+    (stage, entry), (task, task_entry) = code_of("stage.md"), code_of("task.md")
     words = "        words: set[str] = set()\n"
     for old, new in (
         ("import Context,", "import Context, Part,"),

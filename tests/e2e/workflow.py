@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+import secrets
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,14 @@ from tests.conftest import ROOT
 
 MINI = ROOT / "tests" / "e2e" / "mini.yaml"
 Record = dict[str, Any]
+SEED = int(os.environ.get("SEED") or secrets.randbelow(1_000_000))
+"""The one seed of all that `make chaos` draws at random: of the environment, or drawn now."""
+
+
+def draw_for(name: str) -> random.Random:
+    """The random numbers of one test, the same whichever tests run before it; prints the seed."""
+    print(f"SEED={SEED}")
+    return random.Random(f"{SEED} {name}")
 
 
 def command(*words: str | Path) -> list[str]:

@@ -13,6 +13,7 @@ from pipeline.execution.map import Outputs
 from pipeline.store import s3 as objects
 from pipeline.store.base import Store
 from pipeline.store.record import ArtifactRecord, content_digest
+from pipeline.tracking.mlflow_server import DATA_BASE, MlflowServer, default_uri
 from stages.contract import Artifact
 from tests.pipeline.inline import write_numbers
 from tests.servers.process import s3_server
@@ -31,20 +32,32 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
         yield found
 
 
-@pytest.fixture
-def s3_store(s3: S3, tmp_path: Path, monkeypatch: Patch) -> Iterator[str]:
-    """The address of an empty store, with this process's environment set for it."""
+def use_s3(monkeypatch: Patch, address: str, cache: Path) -> None:
+    """Set this process's environment for a server."""
     variables = {
-        "GPT1_CACHE": str(tmp_path / "cache"), "AWS_ENDPOINT_URL": s3[0],
+        "GPT1_CACHE": str(cache), "AWS_ENDPOINT_URL": address, "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "a-secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
     }  # fmt: skip
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     objects._client.cache_clear()
+
+
+@pytest.fixture
+def s3_store(s3: S3, tmp_path: Path, monkeypatch: Patch) -> Iterator[str]:
+    """The address of an empty store, with this process's environment set for it."""
+    use_s3(monkeypatch, s3[0], tmp_path / "cache")
     objects._client(os.getpid()).create_bucket(Bucket=BUCKET)
     yield f"s3://{BUCKET}/{tmp_path.name}"
     objects._client.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def empty_data_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data base of MLflow's without runs, to be copied: it takes MLflow seconds to make one."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    assert MlflowServer(Store.at(folder), default_uri(folder), print).experiment_id
+    return folder / DATA_BASE
 
 
 @pytest.fixture
@@ -74,12 +87,14 @@ def publish(
     return publish_all(store, outputs, {"value": value})
 
 
-def publish_all(store: Store, outputs: Outputs, summary: Mapping[str, Any] = {}) -> bool:
-    """Publish the files of an attempt."""
+def publish_all(
+    store: Store, outputs: Outputs, summary: Mapping[str, Any] = {}, **more: Any
+) -> bool:
+    """Publish the files of an attempt, with `more` in the record."""
     place = zip(("stage", "fingerprint", "attempt"), outputs.folder.parts[-3:], strict=True)
     files = outputs.close()
-    made = {"digest": content_digest(files), "files": files, "summary": summary}
-    return store.publish(ArtifactRecord(cell="cell", **dict(place), **made))
+    made = {"digest": content_digest(files), "files": files, "summary": summary, **dict(place)}
+    return store.publish(ArtifactRecord(**{"cell": "cell", **made, **more}))
 
 
 def published(store: Store, fingerprint: str = "print", stage: str = "stage") -> Artifact:

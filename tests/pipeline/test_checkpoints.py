@@ -17,40 +17,32 @@ import pytest
 import torch
 
 from gpt1.errors import UserError
-from gpt1.train.checkpoint import (
-    HISTORY,
-    MANIFEST,
-    STATE,
-    Checkpoint,
-    CheckpointFacts,
-    CheckpointManager,
-    CheckpointStorage,
-    FolderStorage,
-    RetentionPolicy,
-    TrainingState,
-    content_sha256,
-    file_sha256,
-    step_name,
-)
+from gpt1.train import checkpoint as ckpt
+from gpt1.train.checkpoint import HISTORY, MANIFEST, STATE
 from gpt1.train.dist import DistContext
 from pipeline.store.base import Store
 from stages.contract import StoredFolder
 from tests.pipeline.conftest import Move
 
 SNAPSHOT = "step-00000010.safetensors"
-FACTS = CheckpointFacts(config={"a": 1.0, "books": ["café"]}, ranks=2, zero=1)
+FACTS = ckpt.CheckpointFacts(config={"a": 1.0, "books": ["café"]}, ranks=2, zero=1)
+PARTS = ("weights", "exp_avg", "exp_avg_sq")
+
+
+def history(step: int) -> dict[str, Any]:
+    return {"rows": [{"step": step, "loss": 1 / step}]}
 
 
 class Host:
     """A host at work on an attempt of its own, or on that of `other`."""
 
     def __init__(
-        self, storage: CheckpointStorage, attempt: Path, earlier: list[Path] | None = None
+        self, storage: ckpt.CheckpointStorage, attempt: Path, earlier: list[Path] | None = None
     ) -> None:
         self.storage, self.attempt, self.said = storage, attempt, list[str]()
         self.folder = attempt / "checkpoints"
-        self.checkpoints = CheckpointManager(
-            attempt, earlier or [], RetentionPolicy(2, 10), DistContext.connect("cpu"),
+        self.checkpoints = ckpt.CheckpointManager(
+            attempt, earlier or [], ckpt.RetentionPolicy(2, 10), DistContext.connect("cpu"),
             self.said.append, storage,
         )  # fmt: skip
 
@@ -60,30 +52,35 @@ class Host:
         if snapshot:
             file.parent.mkdir(exist_ok=True)
             file.write_bytes(snapshot)
-            needed = {SNAPSHOT: file_sha256(file)}
+            needed = {SNAPSHOT: ckpt.file_sha256(file)}
         for step in steps:
-            state = TrainingState(step)
-            for part in ("weights", "exp_avg", "exp_avg_sq"):
+            state = ckpt.TrainingState(step)
+            for part in PARTS:
                 state.add(part, "a.weight", torch.full((3, 4), float(step)))
                 state.add(part, "b", torch.full((1,), float(step)))
-            history = json.dumps({"rows": [{"step": step, "loss": 1 / step}]})
-            self.checkpoints.save(step, FACTS, history, needed, lambda state=state: state)
+            rows = json.dumps(history(step))
+            self.checkpoints.save(step, FACTS, rows, needed, lambda state=state: state)
         self.checkpoints.wait()
 
     def latest(self) -> tuple[int, bytes]:
-        """The step of the latest checkpoint, after a look at it, and its snapshot."""
+        """The step of the latest checkpoint, which is as saved to the bit, and its snapshot."""
         found = self.checkpoints.latest()
         snapshot = self.attempt / "snapshots" / SNAPSHOT
         if found is None:
             return 0, b""
-        check(found)
+        assert (found.facts, json.loads(found.history)) == (FACTS, history(found.step))
+        assert found.state is not None
+        assert (found.state.updates, {*found.state.moments}) == (found.step, {*PARTS[1:]})
+        for values in (found.state.weights, *found.state.moments.values()):
+            bits = {name: value.unique().tolist() for name, value in values.items()}
+            assert bits == {"a.weight": [found.step], "b": [found.step]}
         return found.step, snapshot.read_bytes() if snapshot.exists() else b""
 
     def put(self, folder: Path, name: str, data: bytes | None) -> None:
         """Store bytes, in a folder without the syncs of `upload`; None: delete the file."""
         if data is None:
             self.storage.delete(folder, [name])
-        elif isinstance(self.storage, FolderStorage):
+        elif isinstance(self.storage, ckpt.FolderStorage):
             folder.mkdir(exist_ok=True)
             (folder / name).write_bytes(data)
         else:
@@ -96,19 +93,6 @@ class Host:
         """The steps of which this attempt has anything."""
         names = self.storage.list(self.folder)
         return sorted({int(re.findall(r"step-(\d+)/", name)[0]) for name in names})
-
-
-def check(found: Checkpoint) -> None:
-    """It has what was saved, to the bit."""
-    assert found.facts == FACTS
-    assert json.loads(found.history)["rows"] == [{"step": found.step, "loss": 1 / found.step}]
-    assert found.state is not None
-    assert found.state.updates == found.step
-    assert found.state.moments.keys() == {"exp_avg", "exp_avg_sq"}
-    for values in (found.state.weights, *found.state.moments.values()):
-        assert {name: value.unique().tolist() for name, value in values.items()} == {
-            "a.weight": [found.step], "b": [found.step],
-        }  # fmt: skip
 
 
 NewHost = Callable[..., Host]
@@ -124,7 +108,7 @@ def new_host(request: pytest.FixtureRequest, tmp_path: Path) -> NewHost:
 
     def in_folder(other: Host | None = None, earlier: Host | None = None) -> Host:
         attempt = other.attempt if other else tmp_path / f"attempt-{next(count)}"
-        return Host(FolderStorage(), attempt, [earlier.folder] if earlier else None)
+        return Host(ckpt.FolderStorage(), attempt, [earlier.folder] if earlier else None)
 
     def on_s3(other: Host | None = None, earlier: Host | None = None) -> Host:
         another_host()
@@ -161,7 +145,7 @@ def test_the_latest_is_found_from_another_host(new_host: NewHost) -> None:
 def test_going_back_deletes_the_course_that_is_given_up(new_host: NewHost) -> None:
     host = new_host()
     host.save(7, 8)
-    host.put(host.folder / step_name(9), STATE, b"half")
+    host.put(host.folder / ckpt.step_name(9), STATE, b"half")
     for back, left in ((7, [7]), (0, [])):
         host.checkpoints.delete_after(back)
         assert host.steps() == left
@@ -182,7 +166,7 @@ def test_a_damaged_one_is_made_again_and_never_counts_as_new(new_host: NewHost) 
     host = new_host()
     host.save(2, 3, 4)
     for step in (3, 4):
-        host.put(host.folder / step_name(step), STATE, b"damaged")
+        host.put(host.folder / ckpt.step_name(step), STATE, b"damaged")
     again = new_host(host)
     assert again.latest() == (0, b"")
     again.save(3)
@@ -192,7 +176,7 @@ def test_a_damaged_one_is_made_again_and_never_counts_as_new(new_host: NewHost) 
 
 def test_what_the_writer_raised_is_raised_by_the_next_call(new_host: NewHost) -> None:
     host = new_host()
-    host.checkpoints.save(5, FACTS, "{}", {"missing.safetensors": "0" * 64}, TrainingState)
+    host.checkpoints.save(5, FACTS, "{}", {"missing.safetensors": "0" * 64}, ckpt.TrainingState)
     with pytest.raises(UserError, match=r"could not be written .*missing"):
         host.checkpoints.wait()
     host.save(6)
@@ -216,7 +200,7 @@ class Damage:
         self.kept = {(folder, name): self.read(folder, name) for folder, name in self.places()}
 
     def places(self, step: int = 10) -> list[tuple[Path, str]]:
-        folder = self.source / step_name(step)
+        folder = self.source / ckpt.step_name(step)
         files = [(folder, name) for name in (STATE, HISTORY, MANIFEST)]
         return [*files, (self.source.parent / "snapshots", SNAPSHOT)]
 
@@ -241,7 +225,7 @@ class Damage:
             return ""
         assert step == 5
         [line] = said
-        start = f"warning: skipped checkpoint {self.source / step_name(10)}: "
+        start = f"warning: skipped checkpoint {self.source / ckpt.step_name(10)}: "
         assert line.startswith(start)
         assert line.endswith("; using the one before it")
         assert "\n" not in line
@@ -302,12 +286,12 @@ FORGED = [
 
 @pytest.mark.parametrize("new_host", ["folder"], indirect=True)
 def test_a_manifest_with_the_right_sha256_is_checked_all_the_same(damage: Damage) -> None:
-    folder = damage.source / step_name(10)
+    folder = damage.source / ckpt.step_name(10)
     content = json.loads(damage.kept[folder, MANIFEST])
     del content["sha256"]
     for change, said in FORGED:
         forged: dict[str, Any] = {**content, **change}
-        data = json.dumps({**forged, "sha256": content_sha256(forged)}).encode()
+        data = json.dumps({**forged, "sha256": ckpt.content_sha256(forged)}).encode()
         assert re.search(said, damage.skips(folder, MANIFEST, data)), said
     assert "cannot be read" in damage.skips(folder, MANIFEST, b"[" * 100_000)
     assert "is damaged" in damage.skips(folder, MANIFEST, b"[]")

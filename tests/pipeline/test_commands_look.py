@@ -1,8 +1,6 @@
-"""The commands that look, at a run of the real stages; `diff`, `doctor`, `describe`, `--help`."""
+"""The commands that only look: `diff`, `doctor`, `describe`; completion, options."""
 
 import json
-import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +8,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from pipeline.cli.main import COMMANDS
 from pipeline.cli.options import RunOptions, with_options
 from pipeline.planning.planner import Selection
 from tests.conftest import ROOT
 from tests.pipeline.inline import TOY, plan_of, run_inline
-from tests.pipeline.inprocess import Ended, gpt1, refused
+from tests.pipeline.inprocess import gpt1, refused
 
 FIRST, SECOND, THIRD, FOURTH = (f"2026010{day}-000000-{day * 4}" for day in "1234")
 CELLS = ("numbers", "total[factor=1]", "total[factor=2]")
@@ -30,24 +27,6 @@ def store(tmp_path: Path, numbers: Path, request: pytest.FixtureRequest) -> Any:
     run_inline(plan_of(TOY, store, f"numbers.source={numbers}"), FIRST)
     run_inline(plan_of(TOY, store, f"numbers.source={numbers}", "numbers.add=5"), SECOND)
     return store
-
-
-LOOKS: dict[str, Callable[[Ended], bool]] = {
-    "plan --json": lambda ended: {one["state"] for one in ended.json()["cells"]} == {"done"},
-    "status --explain": lambda ended: ended.out.count("rerun cost: ") == 19,
-    "graph": lambda ended: "finetune x4" in ended.out and "split" in ended.out,
-    "path pretrain": lambda ended: Path(ended.out.strip(), "model.safetensors").is_file(),
-    "describe --json": lambda ended: [one["steps"] for one in ended.json()] == [120],
-    "diff --json": lambda ended: ended.json()["before"] is None,
-    "doctor --json": lambda ended: {"torch", "store"} < {one["name"] for one in ended.json()},
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", LOOKS)
-def test_commands_that_look_at_the_last_run(command: str, golden_run: Path) -> None:
-    ended = gpt1(*command.split(), "--store", golden_run, cwd=ROOT)
-    assert (ended.status, LOOKS[command](ended)) == (0, True), ended
 
 
 def test_doctor_says_what_to_do(tmp_path: Path) -> None:
@@ -120,15 +99,6 @@ def test_diff_says_what_changed(store: Any, numbers: Path) -> None:
         made.store.withdraw(entry.cell.uses, entry.fingerprint, "a test")
 
 
-def test_help_has_every_command_in_its_panel() -> None:
-    said = gpt1("--help").out
-    assert "\x1b" not in said
-    for panel, commands in COMMANDS.items():
-        lines = said.partition(f"─ {panel} ─")[2].partition("╰")[0]
-        expected = {name.split()[0] for name in commands}
-        assert set(re.findall(r"^│ (\w+)", lines, re.MULTILINE)) == expected
-
-
 ALL = RunOptions(
     ["split", "total[factor=1]"], Path("w.yaml"), "demo", ["a.b=1", "c.d=[1, 2]"], "s3://b/x",
     "clean", True, True, True, "rerun", "2h",
@@ -137,13 +107,13 @@ ALL = RunOptions(
 
 @pytest.mark.parametrize("options", [RunOptions(), ALL], ids=["none", "all"])
 def test_the_arguments_of_a_job_mean_the_options_of_submit(options: RunOptions) -> None:
-    parsed: list[RunOptions] = []
+    app, parsed = typer.Typer(), list[RunOptions]()
 
+    @app.command()
+    @with_options
     def command(options: RunOptions) -> None:
         parsed.append(options)
 
-    app = typer.Typer()
-    app.command()(with_options(command))
     ended = CliRunner().invoke(app, options.to_args(), catch_exceptions=False)
     assert (ended.exit_code, parsed) == (0, [options]), ended.output
 

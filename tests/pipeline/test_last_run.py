@@ -45,9 +45,12 @@ def test_a_run_records_its_options_and_commands_that_look_take_them(made: Path) 
         "assignments": ["numbers.source=mine"],
         "cells": [[cell, f"{entry.cell.uses}/{entry.fingerprint}"] for cell, entry in cells],
     }
-    for words in ("status --json", "plan --json", "status --explain", "graph", "path total"):
+    for words, shown in (
+        ("status --json", '"state": "done"'), ("plan --json", '"state": "done"'),
+        ("status --explain", "rerun cost: "), ("graph", "<- numbers"), ("path total", "total"),
+    ):
         ended = gpt1(*words.split())
-        assert (ended.status, ended.err) == (0, USING)
+        assert (ended.status, shown in ended.out, ended.err) == (0, True, USING), ended
     refused("picture.svg: cannot be written .No such file", "graph", "--svg", "none/picture.svg")
     assert gpt1("graph", "--svg", "picture.svg").status == 0
     assert (made / "picture.svg").read_text().count("<rect") == 2
@@ -93,7 +96,7 @@ def test_a_secret_is_not_recorded(here: Path, address: str) -> None:
 
 @pytest.mark.usefixtures("made")
 def test_path_is_the_folder_of_the_files() -> None:
-    assert Path(gpt1("path", "total[factor=3]").out.strip()).is_absolute()
+    assert Path(gpt1("path", "total[factor=3]").out.strip(), "total.txt").is_file()
     two = ("path", "total", "--set", "numbers.source=mine")
     refused(r"new; .*: gpt1 run 'total\[factor=1]' --set numbers.source=mine\n$", *two)
     run_inline(plan_of(FILE, "store", "numbers.source=mine"))

@@ -1,5 +1,6 @@
 """The store's own MLflow data base: damaged or gone it is made again; another's is left alone."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,19 +13,11 @@ from tests.conftest import refuses
 from tests.pipeline.conftest import Patch
 
 
-def halve(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-
-
 def tear_a_table(file: Path) -> None:
     """All but the first page, so that it opens and reads as a data base for a while."""
     data = bytearray(file.read_bytes())
     data[4096:] = b"\xa5" * (len(data) - 4096)
     file.write_bytes(data)
-
-
-def make_a_text(file: Path) -> None:
-    file.write_text("not SQLite's\n" * 1000)
 
 
 def used(server: MlflowServer, name: str) -> str:
@@ -37,7 +30,7 @@ def names(server: MlflowServer) -> list[str]:
     return sorted(run.info.run_name for run in found)
 
 
-@pytest.mark.parametrize("harm", [halve, tear_a_table, make_a_text, Path.unlink])
+@pytest.mark.parametrize("harm", [tear_a_table, Path.unlink])
 def test_the_stores_own_data_base_is_made_again(tmp_path: Path, harm: Callable[..., None]) -> None:
     """By another process that finds it, and by the one that is connected."""
     store, said = Store.at(tmp_path / "a %20 store"), list[str]()
@@ -59,8 +52,11 @@ def test_the_stores_own_data_base_is_made_again(tmp_path: Path, harm: Callable[.
     assert all(f"{file}: the MLflow data base is damaged" in line for line in said)
 
 
-def test_damage_while_connected_is_told_from_other_trouble(tmp_path: Path) -> None:
+def test_damage_while_connected_is_told_from_other_trouble(
+    tmp_path: Path, empty_data_base: Path
+) -> None:
     said = list[str]()
+    shutil.copy(empty_data_base, tmp_path)
     server = MlflowServer(Store.at(tmp_path), default_uri(tmp_path), said.append)
     used(server, "lost")
     assert not server.set_aside_damaged()
@@ -82,7 +78,7 @@ def test_another_data_base_is_never_renamed(tmp_path: Path) -> None:
     other, store = tmp_path / "other", Store.at(tmp_path / "store")
     first = MlflowServer(store, default_uri(other), lambda line: pytest.fail(line))
     used(first, "theirs")
-    make_a_text(other / DATA_BASE)
+    (other / DATA_BASE).write_text("not SQLite's\n" * 1000)
     with pytest.raises(Exception, match="not a database") as caught:
         names(MlflowServer(store, first.uri, lambda line: pytest.fail(line)))
     assert is_damage(caught.value)

@@ -1,14 +1,22 @@
-"""What is to be made, and why: from a workflow and what its store has."""
+"""What is to be made, and why: from a workflow and what its store has; what a run decides when a
+job finds a file damaged; the digests of canonical JSON, by which a plan compares.
+"""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pipeline.planning.planner import Plan, Selection
+from pipeline.execution.repair import Repair, Repairs
+from pipeline.planning.fingerprint import digest
+from pipeline.planning.planner import Entry, Plan, Selection
+from pipeline.store.record import DamagedArtifact
 from tests.conftest import refuses, write
-from tests.pipeline.inline import TOY, artifact, output, plan_of, run_inline
+from tests.pipeline.inline import TOY, artifact, output, plan_of, run_inline, stored
 
 NUMBERS, ONE, TWO = "numbers", "total[factor=1]", "total[factor=2]"
 
@@ -119,3 +127,101 @@ def test_selection(selection: dict[str, Any], chosen: Any, numbers: Path) -> Non
 def test_two_profiles_share_one_store(done: Path) -> None:
     assert run_inline(plan(done, profile="tripled")) == [NUMBERS, "total[factor=3]"]
     assert to_run(plan(done)) == to_run(plan(done, profile="tripled")) == []
+
+
+# Repairs
+
+
+class Run:
+    """A finished run of the toy workflow, one file of which is flipped."""
+
+    def __init__(self, numbers: Path, limit: float = 3600.0) -> None:
+        self.words = (TOY, numbers.parent / "store", f"numbers.source={numbers}")
+        run_inline(plan_of(*self.words))
+        self.plan = plan_of(*self.words)
+        self.artifacts = {cell: stored(self.plan, cell) for cell in self.plan.entries}
+        self.repairs = Repairs(self.plan, limit)
+        [self.file, *_] = self.artifacts["numbers"].files.values()
+        path = self.plan.store.path(self.file)
+        path.write_bytes(b"x" * self.file.size)
+        self.part = "/".join(self.file.key.split("/")[:2])
+
+    def entry(self, cell: str) -> Entry:
+        return self.plan.entries[cell]
+
+    def decide(self, cell: str = ONE) -> Repair:
+        """What is decided when this job has read the file."""
+        damage = DamagedArtifact(f"{self.file.key}: flipped; run it", (self.file.key,))
+        return self.repairs.decide(self.entry(cell), damage, self.artifacts)
+
+    def withdraw(self, *jobs: str) -> None:
+        for job in jobs:
+            self.plan.store.withdraw(*job.split("/"), "a test")
+
+
+def test_the_part_and_the_job_that_lists_it_are_made_again(numbers: Path) -> None:
+    run = Run(numbers)
+    found, job = run.decide(), run.entry("numbers").job
+    assert (found.records, found.newer) == ({run.part: 1, job: 1}, [])
+    assert found.entries == [run.entry("numbers")]
+    run.withdraw(*found.records)
+    second = run.decide(TWO)
+    assert (second.records, second.entries) == ({}, [run.entry("numbers")]), "it is under way"
+    run_inline(plan_of(*run.words))
+    [(entry, last)] = run.decide(TWO).newer
+    assert (entry, last.number) == (run.entry("numbers"), 2), "what was made meanwhile is taken"
+
+
+def test_a_job_that_lists_the_old_file_of_a_newer_part(numbers: Path) -> None:
+    run = Run(numbers)
+    run.withdraw(run.part)
+    assert run.decide().records == {run.entry("numbers").job: 1}
+
+
+def test_no_repair_goes_on_for_ever(numbers: Path) -> None:
+    run = Run(numbers)
+    run.withdraw(*run.decide().records)
+    run_inline(plan_of(*run.words))
+    run.artifacts["numbers"] = stored(plan_of(*run.words), "numbers")
+    assert run.decide().records == {}, "an old reader starts again once"
+    refuses("no job of this workflow makes it again", run.decide)
+    run.file = run.artifacts["numbers"].files[run.file.name]
+    refuses("is damaged again: check the disk", run.decide)
+
+
+def test_the_limit_is_that_of_what_is_withdrawn(numbers: Path) -> None:
+    run = Run(numbers, limit=0.0)
+    refuses(r"making numbers again takes about .* --repair-limit \d+s", run.decide)
+
+
+# Canonical JSON
+
+number = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+plain = st.recursive(
+    st.none() | st.booleans() | number | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
+
+
+@given(st.dictionaries(st.text(), plain, max_size=5))
+def test_order_of_keys_is_no_meaning(value: dict[str, object]) -> None:
+    assert digest(dict(reversed(value.items()))) == digest(value)
+
+
+@given(plain, plain)
+def test_different_values_hash_differently(one: object, other: object) -> None:
+    assert (digest(one) == digest(other)) == (repr_of(one) == repr_of(other))
+
+
+def repr_of(value: object) -> object:
+    """A form that keeps apart what JSON keeps apart: 1, 1.0 and True."""
+    if isinstance(value, dict):
+        return {key: repr_of(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [repr_of(item) for item in value]
+    return (type(value).__name__, 0.0 if value == 0 and isinstance(value, float) else value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, {1}, Path("x"), b"x", {1: 2}, object()])
+def test_what_has_no_canonical_form_is_refused(value: object) -> None:
+    with pytest.raises((TypeError, ValueError), match="cannot be hashed canonically"):
+        digest({"key": value})

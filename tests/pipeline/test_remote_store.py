@@ -1,37 +1,30 @@
-"""What belongs to S3 alone; test_store_contract.py has what all stores promise."""
+"""What belongs to S3 alone, and what a plan of many jobs reads of any store; test_store_contract.py
+has what all stores promise.
+"""
 
+import json
 import os
 import signal
 import threading
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pipeline.planning.planner import Plan, State
+from benchmarks.plan import STALE, folder_counts, serve
+from benchmarks.plan_store import finish, write_workflow
+from pipeline.planning.planner import State
 from pipeline.store import cache
 from pipeline.store import s3 as objects
 from pipeline.store.base import Store
 from pipeline.store.record import DamagedArtifact
-from pipeline.store.s3 import CUTS, S3Objects
+from pipeline.store.s3 import S3Objects
+from pipeline.store.snapshot import MANY, RECORDS, StoreSnapshot
 from tests.conftest import refuses
-from tests.pipeline.conftest import S3, VALUE, Move, Patch, publish, published, read
-from tests.pipeline.inline import TOY, plan_of, run_inline
+from tests.pipeline.conftest import S3, VALUE, Move, Patch, publish, published, read, use_s3
+from tests.pipeline.inline import plan_of
 from tests.servers.process import free_port
-
-
-@pytest.fixture
-def asked(monkeypatch: Patch) -> list[str]:
-    """What is asked of the server, each request once, also one that is tried again."""
-    asked, ask = list[str](), S3Objects._ask
-
-    def count(self: S3Objects, what: str, *given: Any) -> Any:
-        asked.append(what.split("/")[0])
-        return ask(self, what, *given)
-
-    monkeypatch.setattr(S3Objects, "_ask", count)
-    return asked
-
 
 # What a host keeps
 
@@ -101,11 +94,11 @@ def test_a_paused_server(s3: S3, s3_store: str, tmp_path: Path, monkeypatch: Pat
 
 
 def test_a_wrong_address_is_one_clear_line(s3_store: str, monkeypatch: Patch) -> None:
-    for wrong, message in (
-        ("s3://no-such-bucket/x", "s3://no-such-bucket/x: .*no such bucket"),
-        ("s3://a bucket/x", "s3://bucket"),
-        ("gs://bucket", "gs://bucket: .*expected a folder, file://FOLDER or s3://"),
-    ):
+    for wrong, message in {
+        "s3://no-such-bucket/x": "s3://no-such-bucket/x: .*no such bucket",
+        "s3://a bucket/x": "s3://bucket",
+        "gs://bucket": "gs://bucket: .*expected a folder, file://FOLDER or s3://",
+    }.items():
         refuses(message, Store.at, wrong)
     assert Store.at(Path(s3_store)).where == s3_store, "a path object has made one of two slashes"
     monkeypatch.setattr(objects, "FIRST_PATIENCE", 0.5)
@@ -127,41 +120,87 @@ def test_a_store_away_loses_no_file(s3_store: str, monkeypatch: Patch, another_h
     refuses("no credentials", store.fetch, file)
 
 
-# Workflows on such a store
+# What a plan of many jobs reads, of a folder and of a bucket with pages of a thousand keys
+
+JOBS, NAMES = 130, ("", "0", "9", "9/a", "a", "f", "ffff", "z", "%41", "&lt; é+ ", "\U0001f40d")
 
 
-def plan(numbers: Path, store: str | Path, *assignments: str) -> Plan:
-    return plan_of(TOY, store, f"numbers.source={numbers}", *assignments)
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: Patch) -> Iterator[str]:
+    """A server's address; its bucket has the finished store of `JOBS`, and 3,300 odd names."""
+    folder = tmp_path / "bucket"
+    file = write_workflow(tmp_path / "w.yaml", JOBS)
+    finish(plan_of(file, folder / "store"), folder / "store")
+    for name in NAMES:
+        for number in range(300):
+            path = folder / "odd" / "kind" / f"{name}{number:03}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"x" * (number % 3))
+    with serve(folder) as address:
+        use_s3(monkeypatch, address, tmp_path / "cache")
+        yield address
+    objects._client.cache_clear()
 
 
-def test_nothing_is_made_twice(numbers: Path, s3_store: str, another_host: Move) -> None:
-    assert run_inline(plan(numbers, s3_store)) == ["numbers", "total[factor=1]", "total[factor=2]"]
+def counts(address: str) -> dict[str, int]:
+    """The server's requests of each kind since the last call."""
+    with urllib.request.urlopen(f"{address}/_counts") as answer:
+        return dict(json.load(answer))
+
+
+def test_a_long_listing_has_each_key_once(bucket: str, tmp_path: Path) -> None:
+    there = Store.at(tmp_path / "bucket" / "odd").objects.entries("kind/")
+    found = Store.at("s3://any/odd").objects.entries("kind/")
+    assert len(found) == 300 * len(NAMES)
+    assert sorted((e.key, e.size) for e in found) == sorted((e.key, e.size) for e in there)
+    assert len({entry.mark for entry in found}) == 3
+    assert counts(bucket)["list"] <= 4 + len(objects.CUTS)
+    assert Store.at("s3://any/odd").objects.folders() == ["kind"]
+
+
+def test_a_host_reads_copies_of_records(bucket: str, tmp_path: Path, another_host: Move) -> None:
+    assert JOBS > 2 * MANY
+
+    def look() -> int:
+        """The objects a host reads; what it finds is what there is."""
+        counts(bucket)
+        seen = {record.fingerprint: record for record in StoreSnapshot(store).records("finetune")}
+        asked = counts(bucket).get("get", 0)
+        assert len(seen) == len(folder)
+        assert all(seen[name].to_bytes() == data for name, data in folder.items())
+        return asked
+
+    paths = (tmp_path / "bucket" / "store" / "finetune").glob("*/record.json")
+    folder = {path.parent.name: path.read_bytes() for path in paths}
+    store = Store.at("s3://any/store")
+    assert [look(), look()] == [JOBS + 1, 0]
     another_host()
-    assert plan(numbers, s3_store).to_run == []
-    assert plan(numbers, s3_store, "total.factor=3").entries["total"].state is State.NEW
-    (numbers / "4.txt").write_text("4")
-    changed = plan(numbers, s3_store)
-    run_inline(changed)
-    record: Any = changed.store.record(*changed.entries["numbers"].job.split("/"))
-    assert record.parts == {"made": 1, "reused": 3}, "one more file costs one more part"
+    assert [look(), look()] == [1, 0]
+    store.withdraw("finetune", min(folder), "a test")
+    del folder[min(folder)]
+    assert look() == 1
+    another_host()
+    assert look() == 2
+    whole = store.objects.read(f"{RECORDS}/finetune") or b""
+    for damaged in (b"", b"\n", whole[:-9], os.urandom(99), b"[[1]]\n", b'[["a", 1, []]]\n'):
+        another_host()
+        store.objects.write(f"{RECORDS}/finetune", damaged)
+        assert look() == JOBS + 1
+    own = store.root / RECORDS / "finetune"
+    data = bytearray(own.read_bytes())
+    data[-300] ^= 1
+    own.write_bytes(data)
+    assert look() == 1
 
 
-@pytest.mark.slow
-def test_a_plan_takes_few_requests(
-    numbers: Path, tmp_path: Path, s3_store: str, asked: list[str]
-) -> None:
-    """First on a host: one for a thousand objects listed, one a record. Then the lists alone."""
-    many = f"total.matrix.factor={[*range(1, 301)]}".replace(" ", "")
-    local = plan(numbers, tmp_path / "store", many)
-    run_inline(local)
-    there, root = S3Objects.at(s3_store), local.store.root
-    files = [path for path in root.glob("tests.*/**/*") if path.is_file()]
-    Store.all(lambda path: there.upload(path.relative_to(root).as_posix(), path), files)
-    assert len(files) > 1000
-    lists = 3 + len(files) // 1000  # three kinds: numbers, its parts, total
-    for records in (301, 0):
-        asked.clear()
-        assert plan(numbers, s3_store, many).to_run == []
-        made = sum(what.startswith("list ") for what in asked)
-        assert made <= lists + len(CUTS)
-        assert len(asked) <= made + records + 4, "the bucket, what verify found, copies of records"
+def test_each_record_is_read_once_when_all_jobs_are_stale(bucket: str, tmp_path: Path) -> None:
+    workflow, folder = tmp_path / "w.yaml", tmp_path / "bucket" / "store"
+    there = len(list(folder.glob("*/*/record.json")))
+    assert folder_counts(workflow, folder, STALE[1:])["get"] <= there + 1
+    plan_of(workflow, "s3://any/store")
+    counts(bucket)
+    plan = plan_of(workflow, "s3://any/store", *STALE[1:])
+    asked, entries = counts(bucket), plan.entries.values()
+    assert sum(entry.state is State.STALE for entry in entries) >= JOBS
+    assert asked.get("get", 0) <= 1
+    assert asked["list"] <= len({entry.cell.uses for entry in entries}) + len(objects.CUTS)

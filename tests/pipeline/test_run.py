@@ -174,9 +174,20 @@ def test_a_cluster_that_dies_is_one_line(service: str, tmp_path: Path) -> None:
     assert statuses(tmp_path) == ["FAILED", "FINISHED", "KILLED"]
 
 
-def test_a_run_whose_reader_is_gone_goes_on(tmp_path: Path) -> None:
+def test_ray_that_is_slow_to_leave_changes_no_status(tmp_path: Path, ray_head: Cluster) -> None:
     write_numbers(tmp_path / "numbers")
-    command = shlex.join([sys.executable, "-m", "pipeline.cli", *words(tmp_path)])
+    code = "from pipeline.execution import cluster\nfrom pipeline.cli.main import main\n"
+    code += "cluster.DISCONNECT = 0.0\nmain()"
+    command = [sys.executable, "-c", code, *words(tmp_path), "--address", ray_head.gcs]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, "3 ran" in ended.stdout) == (0, True), ended
+
+
+def test_a_run_whose_reader_is_gone_goes_on(tmp_path: Path) -> None:
+    """And its jobs can end what they start."""
+    write_numbers(tmp_path / "numbers")
+    given = words(tmp_path, "total.starts=true")
+    command = shlex.join([sys.executable, "-m", "pipeline.cli", *given])
     ended = subprocess.run(
         ["bash", "-c", f"{command} | head -2; exit ${{PIPESTATUS[0]}}"],
         cwd=ROOT, capture_output=True, text=True,

@@ -2,10 +2,9 @@
 
 import itertools
 import json
-import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,16 @@ import requests
 
 from gpt1.tasks.predictor import Predictor
 from gpt1.tasks.registry import task_named
-from gpt1.train.checkpoint import file_sha256
 from gpt1.weights.hf import export
+from pipeline.execution.map import Outputs
 from pipeline.store.base import Store
-from pipeline.store.record import ArtifactRecord, content_digest
 from pipeline.tracking.events import EventLog, JobEnded, Point, RunEnded
 from pipeline.tracking.live_export import sync
 from pipeline.tracking.mlflow_server import MlflowServer, default_uri
 from pipeline.tracking.model_registry import Training, register, write_mlflow_model
-from stages.contract import StoredFile
 from tests.conftest import refuses
 from tests.gpt1 import weight_samples as samples
-from tests.pipeline.conftest import Patch
+from tests.pipeline.conftest import Patch, publish_all
 from tests.pipeline.test_tracking import Driver
 from tests.servers.mlflow import mlflow_server, ui
 from tests.servers.process import answers, free_port, running
@@ -72,16 +69,9 @@ def test_it_answers_over_http(exported: Path, tmp_path: Path, monkeypatch: Patch
         assert post(port, [{"other": "x"}]).status_code == 400
 
 
-@contextmanager
-def own(store: Path) -> Iterator[str]:
-    yield default_uri(store)
-
-
-@contextmanager
-def over_http(store: Path) -> Iterator[str]:
+def over_http(store: Path) -> AbstractContextManager[str]:
     data_base, files = f"sqlite:///{store}/server.db", (store / "server").as_uri()
-    with mlflow_server(store / "log", data_base, files, {}, free_port()) as uri:
-        yield uri
+    return mlflow_server(store / "log", data_base, files, {}, free_port())
 
 
 def connect(store: Path, uri: str) -> MlflowServer:
@@ -93,16 +83,16 @@ def new_run(server: MlflowServer) -> str:
     return str(server.client.create_run(server.experiment_id, 1000, tags).info.run_id)
 
 
-@pytest.mark.parametrize("place", [own, over_http])
+@pytest.mark.parametrize("is_own", [True, False])
 def test_registered_once_and_loaded_from_the_registry(
-    exported: Path, tmp_path: Path, place: Callable[[Path], AbstractContextManager[str]]
+    exported: Path, tmp_path: Path, is_own: bool
 ) -> None:
     """In the store's own data base, which is then moved, and on a server."""
     import mlflow
 
     store, name = tmp_path / "store", "some_gpt1_ rte"  # as MLflow takes it
     store.mkdir()
-    with place(store) as uri:
+    with nullcontext(default_uri(store)) if is_own else over_http(store) as uri:
         server = connect(store, uri)
         client, run_id, trained_in = server.client, new_run(server), new_run(server)
         for step, value in enumerate((60.0, 71.5, 70.0)):  # the second epoch is the best
@@ -136,12 +126,12 @@ def test_registered_once_and_loaded_from_the_registry(
             best = (71.5, 1, trained_in)
             assert found == {"dev/accuracy": best, "baseline": (50.0, 0, run_id)}
             assert model.tags["mlflow.source.name"] == "stages/export"
-            if place is own:
+            if is_own:
                 where = f"mlflow-artifacts:/gpt1/models/{model.model_id}/artifacts"
                 assert model.artifact_location == where
-        if place is over_http:
+        if not is_own:
             check_loaded(uri, name, exported)
-    if place is own:
+    if is_own:
         moved = store.rename(tmp_path / "moved %41")
         with ui(moved, tmp_path / "log") as uri:
             check_loaded(uri, name, exported)
@@ -185,23 +175,21 @@ def test_an_export_is_sent_with_the_settings_and_results_of_its_training(
         "inputs": {cell: "f"}, "identity": {"inputs": {"finetune": ["f"]}}, "settings": {},
         "input_digests": {"f": "d" * 64}, "summary": {"models": {model: "gpt1-rte"}},
     }  # fmt: skip
-    shutil.copytree(exported, tmp_path / "export/e/1" / model)
-    for job, stage, print_, record in (
-        (cell, "finetune", "f", trained), ("export", "export", "e", written),
+    for job, stage, print_, record, curve, files in (
+        (cell, "finetune", "f", trained, (60.0, 71.5, 70.0), ()),
+        ("export", "export", "e", written, (), exported.iterdir()),
     ):  # fmt: skip
         facts = {"cell": job, "stage": stage, "fingerprint": print_, "is_last": False}
         driver.job(facts=facts, **record["settings"])
-        points, files = EventLog(driver.store, f"{stage}/{print_}/1"), {}
-        for step, value in enumerate((60.0, 71.5, 70.0) if record is trained else ()):
+        points = EventLog(driver.store, f"{stage}/{print_}/1")
+        for step, value in enumerate(curve):
             points.write(Point(time=1000.0 + step, step=step, values={"dev_accuracy": value}))
         points.close()
-        for file in (tmp_path / "export/e/1" / model).iterdir() if record is written else ():
-            name, sha256 = f"{model}/{file.name}", file_sha256(file)
-            files[name] = StoredFile(name, f"export/e/1/{name}", file.stat().st_size, sha256)
-        driver.store.publish(ArtifactRecord(
-            stage=stage, fingerprint=print_, attempt="1", cell=job, files=files,
-            digest=content_digest(files), finished=2000.0, **record,
-        ))  # fmt: skip
+        outputs = Outputs(driver.store, tmp_path / stage / print_ / "1")
+        for file in files:
+            path = outputs.declare(f"{model}/{file.name}", volatile=False)
+            path.write_bytes(file.read_bytes())
+        publish_all(driver.store, outputs, cell=job, finished=2000.0, **record)
         driver.write(JobEnded, cell=job, status="FINISHED")
     driver.write(RunEnded, status="FINISHED")
     driver.die()

@@ -308,8 +308,6 @@ def test_a_snapshot_answers_as_the_store_does(store: Store) -> None:
 
 # Leases
 
-TWELVE = [f"stage/{number}" for number in range(12)]
-
 
 def take(store: Store, run: str, *jobs: str) -> Leases:
     leases = Leases(store, run)
@@ -322,12 +320,6 @@ def holders(store: Store) -> dict[str, str]:
     keys = sorted(entry.key for entry in store.objects.entries("leases/"))
     last = {key[7:-12]: Holder.from_bytes(store.objects.read(key) or b"") for key in keys}
     return {job: holder.run for job, holder in last.items() if holder and not holder.released}
-
-
-def in_process(work: Callable[[], object]) -> Any:
-    process = FORK.Process(target=work, daemon=True)
-    process.start()
-    return process
 
 
 def test_a_lease_keeps_others_out_and_names_the_holder(store: Store) -> None:
@@ -390,7 +382,8 @@ def test_a_holder_elsewhere_counts_while_its_beat_changes(store: Store, monkeypa
         leases.release()
         lost.put(leases.lost)
 
-    process = in_process(hold)
+    process: Any = FORK.Process(target=hold, daemon=True)
+    process.start()
     assert ready.wait(120)
     for _ in range(3):
         with pytest.raises(HeldError, match=r"^a is locked by run away"):

@@ -1,5 +1,5 @@
 """Drivers that publish, withdraw and take leases in every order, and are delayed or killed at any
-operation on the store's objects; races of real processes; and clocks that are wrong.
+operation on the store's objects; and races of real processes.
 """
 
 from __future__ import annotations
@@ -404,22 +404,3 @@ def test_races_have_one_winner(
     assert [process.exitcode for process in (hold, *take)] == [9, 0, 0]
     assert [winners.get() for _ in jobs if not winners.empty()] == list(range(len(jobs)))
     assert winners.empty()
-
-
-@pytest.mark.parametrize("host", ["", "another"])
-@pytest.mark.parametrize("hours", [-48, 1, 48])
-def test_no_clock_takes_a_job_from_one_that_lives(
-    tmp_path: Path, monkeypatch: Patch, hours: int, host: str
-) -> None:
-    monkeypatch.setattr(lease, "HEARTBEAT", 0.05)
-    holder, now = Leases(Store.at(tmp_path), "holder"), time.time
-    holder.take(JOBS)
-    monkeypatch.setattr(time, "time", lambda: now() + hours * 3600)
-    if host:
-        monkeypatch.setattr(lease, "host_id", lambda: host)
-    other = Leases(Store.at(tmp_path), "other")
-    with pytest.raises(HeldError, match="run holder"):
-        other.take(JOBS)
-    assert not holder.lost
-    for leases in (other, holder):
-        leases.release()

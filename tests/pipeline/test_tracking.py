@@ -7,11 +7,13 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -19,26 +21,17 @@ import pytest
 
 from gpt1.errors import UserError
 from pipeline.cli.ui import serve
+from pipeline.execution.map import Outputs
 from pipeline.store.base import Store
 from pipeline.store.lease import RUNS, Leases
-from pipeline.store.record import ArtifactRecord, content_digest
-from pipeline.tracking.events import (
-    Event,
-    EventLog,
-    JobCached,
-    JobEnded,
-    JobFacts,
-    JobStarted,
-    Point,
-    RunEnded,
-    RunStarted,
-)
+from pipeline.tracking import events
 from pipeline.tracking.exporter import UID, Exporter, NotAlone
 from pipeline.tracking.live_export import sync
 from pipeline.tracking.mlflow_server import MlflowServer, default_uri
-from stages.contract import StoredFile
+from pipeline.tracking.names import split_summary
+from pipeline.tracking.system_metrics import record_system_metrics
 from tests.conftest import ROOT, refuses
-from tests.pipeline.conftest import Move, Patch
+from tests.pipeline.conftest import Move, Patch, publish_all
 from tests.servers.mlflow import mlflow_server
 from tests.servers.process import answers, free_port, running, serving, wait_until
 
@@ -46,62 +39,56 @@ Curve = list[tuple[int, float, int]]
 
 
 @pytest.fixture(autouse=True)
-def no_server(monkeypatch: Patch) -> None:
+def no_server(tmp_path: Path, empty_data_base: Path, monkeypatch: Patch) -> None:
+    """No server is named, and a store in this folder has its data base already."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(empty_data_base, tmp_path)
 
 
 class Driver:
     """Writes what a driver of one job, `train`, and the job's process write."""
 
-    def __init__(self, store: Store, run: str, attempt: str, time: float = 1000.0) -> None:
-        self.store, self.run, self.attempt, self.time = store, run, attempt, time
+    def __init__(self, store: Store, run: str, attempt: str, began: float = 1000.0) -> None:
+        self.store, self.run, self.attempt, self.time = store, run, attempt, began
         self.leases = Leases(store, run)
         self.leases.take([f"{RUNS}/{run}"])
-        self.events = EventLog(store, f"{RUNS}/{run}")
-        self.points = EventLog(store, f"train/print/{attempt}")
+        self.events = events.EventLog(store, f"{RUNS}/{run}")
+        self.points = events.EventLog(store, f"train/print/{attempt}")
         tags = {"gpt1.kind": "workflow", "gpt1.run": run}
-        self.write(RunStarted, name=f"name of {run}", profile="w", tags=tags, params={})
+        self.write(events.RunStarted, name=f"name of {run}", profile="w", tags=tags, params={})
 
-    def write(self, event: type[Event], **rest: Any) -> None:
+    def write(self, event: type[events.Event], **rest: Any) -> None:
         self.events.write(event(time=self.time, **rest))
 
     def job(
-        self, kind: type[JobFacts] = JobStarted, tokens: int = 0,
-        facts: Mapping[str, Any] | None = None,
-        **params: Any,
+        self, kind: type[events.JobFacts] = events.JobStarted, tokens: int = 0,
+        facts: Mapping[str, Any] = {}, **params: Any,
     ) -> None:  # fmt: skip
         common = {"cell": "train", "stage": "train", "fingerprint": "print", "is_last": True}
         self.write(
             kind, attempt=self.attempt, params=params, tags={"gpt1.why": "x" * 9000}, group=None,
-            axes={}, tokens_per_step=tokens, withdrawn=0, run="run", **(common | dict(facts or {})),
+            axes={}, tokens_per_step=tokens, withdrawn=0, run="run", **{**common, **facts},
         )  # fmt: skip
 
     def log(self, *steps: int, **values: Any) -> None:
         for step in steps:
             found = values or {"loss": step + 0.5}
-            self.points.write(Point(time=self.time + step, step=step, values=found))
+            self.points.write(events.Point(time=self.time + step, step=step, values=found))
 
     def publish(self, size: int = 1, **summary: Any) -> None:
         """A file `note.md`, and one of `size` bytes."""
-        folder = self.store.root / "train" / "print" / self.attempt
-        folder.mkdir(parents=True, exist_ok=True)
-        files = {}
+        outputs = Outputs(self.store, self.store.root / "train" / "print" / self.attempt)
         for name, content in (("texts/note.md", b"hello"), ("big.bin", bytes(size))):
-            (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_bytes(content)
-            sha256 = self.store.objects.sha256(f"train/print/{self.attempt}/{name}")
-            key = f"train/print/{self.attempt}/{name}"
-            files[name] = StoredFile(name, key, len(content), str(sha256))
-        self.store.publish(ArtifactRecord(
-            stage="train", fingerprint="print", attempt=self.attempt, cell="train", files=files,
-            digest=content_digest(files), summary=summary, finished=self.time + 50, seconds=3.5,
-            identity={"files": {"books": "d" * 64}},
-        ))  # fmt: skip
+            outputs.declare(name, volatile=False).write_bytes(content)
+        facts = {"seconds": 3.5, "identity": {"files": {"books": "d" * 64}}}
+        publish_all(
+            self.store, outputs, summary, cell="train", finished=self.time + 50, **facts
+        )  # fmt: skip
 
     def end(self, status: str = "FINISHED") -> None:
         error = "" if status == "FINISHED" else "why"
-        self.write(JobEnded, cell="train", status=status, error=error)
-        self.write(RunEnded, status=status)
+        self.write(events.JobEnded, cell="train", status=status, error=error)
+        self.write(events.RunEnded, status=status)
         self.die()
 
     def die(self) -> None:
@@ -159,7 +146,7 @@ def test_a_job_with_everything(tmp_path: Path) -> None:
     parent, run = runs(uri)["run"], runs(uri)["train-print"]
     assert (parent.info.run_name, parent.info.status) == ("name of run", "FINISHED")
     other = Driver(store, "later", "2")
-    other.job(JobCached)
+    other.job(events.JobCached)
     other.end()
     sync(store)
     assert runs(uri)["later"].data.metrics == parent.data.metrics
@@ -223,17 +210,13 @@ def test_a_job_that_was_deleted_and_is_made_again(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "train")
 
 
-def cut(file: Path) -> None:
-    os.truncate(file, file.stat().st_size // 2)
-
-
-def no_header(file: Path) -> None:
-    file.write_bytes(b"?" * 100 + file.read_bytes()[100:])
-
-
-@pytest.mark.parametrize("harm", [Path.unlink, cut, no_header, lambda file: os.truncate(file, 0)])
+@pytest.mark.parametrize(("harm", "is_kept"), [
+    (Path.unlink, False), (lambda file: os.truncate(file, 0), False),
+    (lambda file: os.truncate(file, file.stat().st_size // 2), True),
+    (lambda file: file.write_bytes(b"?" * 100 + file.read_bytes()[100:]), True),
+], ids=["gone", "empty", "cut", "no header"])  # fmt: skip
 def test_a_data_base_that_is_gone_or_damaged_is_filled_again(
-    tmp_path: Path, harm: Callable[[Path], None]
+    tmp_path: Path, harm: Callable[[Path], object], is_kept: bool
 ) -> None:
     """While a job runs."""
     store, uri, said = Store.at(tmp_path), default_uri(tmp_path), list[str]()
@@ -249,7 +232,7 @@ def test_a_data_base_that_is_gone_or_damaged_is_filled_again(
     assert sync(store, info=said.append).missing == 0
     assert (steps(uri), runs(uri)["train-print"].info.status) == ([*range(10)], "FINISHED")
     kept = list(tmp_path.glob("mlflow.db.damaged-*"))
-    assert len(said) == len(kept) == (harm in (cut, no_header)), said
+    assert len(said) == len(kept) == is_kept, said
 
 
 def test_a_suspended_driver_doubles_nothing(tmp_path: Path) -> None:
@@ -359,15 +342,43 @@ def test_two_processes_on_a_fresh_store(tmp_path: Path) -> None:
         "uid = sys.argv[2]; store = Store.at(sys.argv[1]); driver = Driver(store, uid, '1')\n"
         "assert not {'mlflow', 'torch'} & {*sys.modules}, 'they take seconds'\n"
         "export = LiveExport(store, uid, print); export.start()\n"
-        "driver.write(RunEnded, status='FINISHED'); driver.events.flush()\n"
+        "driver.write(events.RunEnded, status='FINISHED'); driver.events.flush()\n"
         "sys.exit(bool(export.close(lambda: True)))"
     )
-    command = [sys.executable, "-c", code, str(tmp_path)]
+    command = [sys.executable, "-c", code, str(tmp_path / "store")]
     drivers = [subprocess.Popen([*command, uid], cwd=ROOT) for uid in "ab"]
     assert [driver.wait() for driver in drivers] == [0, 0]
-    found = runs(default_uri(tmp_path))
+    found = runs(default_uri(tmp_path / "store"))
     statuses = {uid: run.info.status for uid, run in found.items()}
     assert statuses == {"a": "FINISHED", "b": "FINISHED"}
+
+
+def test_figures_of_a_summary_are_parameters_or_metrics() -> None:
+    params = {"sample": True, "variant": "full", "seed": 1, "train_rows": 5}
+    metrics = {
+        "accuracy": "dev/accuracy", "f1/held_out": "dev/f1/held_out", "dev_ids": "dev/ids",
+        "train_loss": "train/loss", "skipped_batches": "train/skipped_batches", "words": "words",
+        "validation_bits_per_byte": "val/bpb", "gradient_norm": "train/grad_norm",
+    }  # fmt: skip
+    figures = {**dict.fromkeys(metrics, 3), "rules": {"ftfy": 4}, "lost": None, "few": ["x"]}
+    found = dict.fromkeys(metrics.values(), 3.0)
+    assert split_summary({**params, **figures}) == (params, found)
+
+
+def test_system_metrics_come_while_the_block_lasts_and_end_with_it() -> None:
+    kept, began = list[Any](), int(time.time())
+    into: Any = SimpleNamespace(log=lambda step, values: kept.append((step, values)))
+    with record_system_metrics(into):
+        pass
+    with record_system_metrics(into, first=0.01, period=0.05):
+        assert not kept
+        wait_until(lambda: len(kept) >= 2, "two points")
+    count, (last, found) = len(kept), kept[-1]
+    time.sleep(0.2)
+    assert len(kept) == count
+    assert began <= kept[0][0] <= last <= time.time()
+    assert 0 < found["system/system_memory_usage_percentage"] < 100
+    assert {name.partition("/")[0] for name in found} == {"system"}
 
 
 # A server that goes away, and a host that is gone
@@ -453,7 +464,7 @@ def test_a_dead_hosts_points_are_sent_from_another(
 
 
 def test_nothing_to_show_and_a_port_in_use(tmp_path: Path) -> None:
-    store = Store.at(tmp_path)
+    store = Store.at(tmp_path / "store")
     refuses("no runs recorded", serve, store)
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(UserError, match="--port"):
         serve(store, port=other.getsockname()[1])

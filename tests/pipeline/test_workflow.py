@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from gpt1.errors import UserError
 from pipeline.workflow.load import read
 from tests.conftest import ROOT, refuses
+from tests.e2e.workflow import MINI
 from tests.pipeline.inline import TOY
+from tests.pipeline.inprocess import refused
 
 NEEDS, USES, FACTOR = "needs: [numbers]", "uses: tests.pipeline.toy.", "factor: [1, 2]"
 ALSO, RESOURCES = f"{FACTOR}\n    include: ", f"{FACTOR}\n    resources: "
@@ -94,8 +95,8 @@ SHAPE = "      {layers: 1"
 
 
 def test_ranks_that_cannot_share_a_batch_are_refused_by_the_plan() -> None:
-    with pytest.raises(UserError, match=r"yaml:21: pretrain: workers: 2 ranks cannot share 3 mic"):
-        read(PRETRAIN, None, ["pretrain.batch_size=12"])
+    message = "yaml:21: pretrain: workers: 2 ranks cannot share 3 mic"
+    refuses(message, read, PRETRAIN, None, ["pretrain.batch_size=12"])
 
 
 def test_debug_settings_are_one_level_deeper_and_change_nothing_else(tmp_path: Path) -> None:
@@ -126,3 +127,24 @@ def test_the_wrong_side_of_debug(with_: str, given: Any, message: str, tmp_path:
     text = PRETRAIN.read_text()
     assert SHAPE in text
     refuses(message, read, write(tmp_path, text.replace(SHAPE, f"      {with_}")), None, given)
+
+
+RUN = ("run", "--file", "workflow.yaml", "--store", "store")
+
+
+@pytest.mark.parametrize(("old", "new", "words", "message"), [
+    ("warmup_steps:", "warmup_step:", RUN, "yaml:.* did you mean 'warmup_steps'?"),
+    ("heads: 2", "heads: 3", RUN, "yaml:.* width 32 is not divisible by heads 3"),
+    ("max_length: 32", "max_length: 64", RUN, "yaml:.* max_length 64 is longer than"),
+    ("held_out: 0.3", "held_out: 3", RUN, "yaml:.*held_out: "),
+    ("", "", (*RUN, "--profile", "huge"), "huge"), ("", "", (*RUN, "--code", "never"), "never"),
+    ("", "", (*RUN, "--from", "nothing"), "nothing"),
+    ("", "", (*RUN, "--set", "ingest.source=nowhere"), "nowhere"),
+])  # fmt: skip
+def test_one_line(old: str, new: str, words: Any, message: str, tmp_path: Path) -> None:
+    """And status 2, before anything starts."""
+    text = MINI.read_text()
+    assert old in text
+    write(tmp_path, text.replace(old, new, 1))
+    said = refused(f"^gpt1: .*{message}", *words, cwd=tmp_path)
+    assert len(said.splitlines()) == 1, said

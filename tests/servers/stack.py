@@ -1,7 +1,10 @@
 """All servers of a cluster on this machine: PostgreSQL, S3, MLflow, Ray."""
 
+import os
 import secrets
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -10,11 +13,46 @@ from typing import Any
 
 from tests.e2e.workflow import begin, gpt1
 from tests.servers.mlflow import mlflow_server
-from tests.servers.postgres import postgres, programs
-from tests.servers.process import free_port, s3_server
+from tests.servers.process import free_port, running, s3_server
 from tests.servers.ray_cluster import Cluster, ray_cluster
 
 BUCKET = "gpt1"
+USER = "gpt1"
+
+
+def postgres_programs() -> Path | None:
+    """The folder of initdb and postgres; None where PostgreSQL is not installed."""
+    on_path, of_debian = shutil.which("initdb"), Path("/usr/lib/postgresql").glob("*/bin")
+    folders = [Path(on_path).resolve().parent] if on_path else sorted(of_debian, reverse=True)
+    return next((folder for folder in folders if (folder / "postgres").exists()), None)
+
+
+@contextmanager
+def postgres(found: Path, log: Path) -> Iterator[str]:
+    """The server of the folder `found`, with an empty data base; its address with password."""
+    port, password = free_port(), secrets.token_hex(12)
+    # PostgreSQL refuses to run as root, and its user must be able to enter the folder.
+    other = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    with tempfile.TemporaryDirectory(prefix="gpt1-postgres-") as name:
+        folder, kept = Path(name), Path(name, "password")
+        kept.write_text(password)
+        if other:
+            for path in (folder, kept):
+                shutil.chown(path, "postgres")
+        words = ["-D", folder / "data", "-U", USER, "--auth=scram-sha-256", f"--pwfile={kept}"]
+        initdb = [*other, found / "initdb", *words, "--no-sync", "--no-instructions"]
+        subprocess.run(initdb, check=True, capture_output=True, cwd="/")
+        words = ["-D", folder / "data", "-p", port, "-k", folder]
+        serve = [*other, found / "postgres", *words, "-c", "listen_addresses=127.0.0.1"]
+        create = [found / "createdb", "-h", "127.0.0.1", "-p", str(port), "-U", USER, "mlflow"]
+        known = {**os.environ, "PGPASSWORD": password}
+
+        def created() -> bool:
+            return subprocess.run(create, env=known, capture_output=True).returncode == 0
+
+        with running(serve, log, cwd=Path("/"), ready=created):
+            # SQLAlchemy's own choice of a driver is another one, which is not installed.
+            yield f"postgresql+psycopg2://{USER}:{password}@127.0.0.1:{port}/mlflow"
 
 
 @dataclass(frozen=True)
@@ -69,7 +107,7 @@ def stack(folder: Path, cpus: int = 2) -> Iterator[Stack]:
     Where PostgreSQL is not installed MLflow's runs are kept in SQLite.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    key, planted, installed = secrets.token_hex(12), secrets.token_hex(24), programs()
+    key, planted, installed = secrets.token_hex(12), secrets.token_hex(24), postgres_programs()
     base = {
         "AWS_ACCESS_KEY_ID": "gpt1-user", "AWS_SECRET_ACCESS_KEY": key, "RAY_AUTH_MODE": "disabled",
         "AWS_DEFAULT_REGION": "us-east-1", "GPT1_PLANTED_SECRET": planted,

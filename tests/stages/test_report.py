@@ -93,7 +93,7 @@ def test_every_figure_is_that_of_the_records(golden: Plan) -> None:
 
 @pytest.mark.slow
 def test_every_section_is_there_and_no_path(golden: Plan, golden_run: Path) -> None:
-    """tests/e2e/test_faults.py compares its bytes with those of a report made again elsewhere."""
+    """tests/e2e/test_kills.py compares its bytes with those of a report made again elsewhere."""
     whole = made(golden, "report")
     text = "".join(Path(file.key).read_text() for file in whole.files.values())
     assert not [path for path in (golden_run, ROOT) if str(path) in text]

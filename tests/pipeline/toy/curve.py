@@ -23,6 +23,7 @@ class CurveSettings(Settings):
     source: str = runtime_field("", "A folder of .txt files with a number each.")
     pause: float = runtime_field(0.0, "Seconds a step or a part takes.")
     processes: str = runtime_field("", "A folder in which each process leaves a file, by its PID.")
+    deaf: bool = runtime_field(False, "It asks whether to stop, and does not.")
 
 
 class Curve(Stage):
@@ -49,13 +50,15 @@ class Curve(Stage):
         total = settings.seed + sum(part.summary["value"] for part in made)
         for needed in context.inputs():
             paths = {f.name: context.fetch(f) for f in needed.files.values() if not f.volatile}
-            total += int(paths[VALUE].read_text())
+            total += int(paths[VALUE].read_text()) if VALUE in paths else 0
         heights = read_saved(context.previous_attempts(SAVED))
+        context.info(f"from step {len(heights)}")
         for step in range(len(heights) + 1, settings.steps + 1):
             time.sleep(settings.pause)
             heights.append(total / step)
             context.log(step, {METRIC: heights[-1]})
-            stop = context.should_stop()
+            context.progress(step, settings.steps, "steps")
+            stop = context.should_stop() and not settings.deaf
             if stop or step % EVERY == 0:
                 save(context.attempt / SAVED, heights)
             if stop:

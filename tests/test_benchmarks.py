@@ -1,7 +1,5 @@
-"""All of benchmarks/gpu on a CPU with a tiny model: prepare, send in pieces, speed, learn, compare.
-
-GPT1_GPU_PYTHON names the interpreter of the part that runs on the GPU machine (default: this one),
-for a rehearsal with its Python and torch: then wheels are packed, and all contenders run.
+"""All of benchmarks/gpu on a CPU with a tiny model: prepare, send in pieces, speed, learn, compare;
+and the paired comparison of benchmarks/glue.py.
 """
 
 import json
@@ -13,12 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.conftest import ROOT
 
-OTHER = "GPT1_GPU_PYTHON" in os.environ
-THERE = os.environ.get("GPT1_GPU_PYTHON", sys.executable)
 GPU = Path("benchmarks") / "gpu"
 FEW = ["gpt1", "plain sdpa, compiled"]
 
@@ -28,7 +25,7 @@ def run(*words: str | Path, cwd: Path, path: str = "", statuses: tuple[int, ...]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
     environment |= {"PYTHONPATH": path} if path else {}
     how = {"cwd": cwd, "env": environment, "timeout": 580}
-    done = subprocess.run(words, capture_output=True, text=True, **how)
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, **how)
     assert done.returncode in statuses, done.stdout[-3000:] + done.stderr[-3000:]
     last = done.stdout.strip().splitlines()[-1]
     return json.loads(last) if last.startswith("{") else {}
@@ -47,10 +44,10 @@ def test_a_rehearsal_on_a_cpu(shared: Path, tmp_path: Path) -> None:
     shutil.unpack_archive(shared / "data/tasks/glue.tar.xz", tmp_path / "data", filter="data")
     gpu, pieces = tmp_path / "gpu", tmp_path / "pieces"
     work, results = gpu / "work", gpu / "results"
-    wheels = ["--mib", "5.5", "--wheels"] if OTHER else ["--mib", "0.7", "--no-wheels"]
     prepared = run(
-        sys.executable, ROOT / GPU / "prepare.py", "--profile", "rehearsal", "--store",
-        tmp_path / "store", "--tasks", tmp_path / "data", "--out", pieces, *wheels, cwd=tmp_path,
+        ROOT / GPU / "prepare.py", "--profile", "rehearsal", "--store",
+        tmp_path / "store", "--tasks", tmp_path / "data", "--out", pieces, "--mib", "0.7",
+        "--no-wheels", cwd=tmp_path,
     )  # fmt: skip
     assert len(prepared["pieces"]) > 1
     assert max(prepared["pieces"].values()) <= prepared["limit"]
@@ -59,14 +56,13 @@ def test_a_rehearsal_on_a_cpu(shared: Path, tmp_path: Path) -> None:
     there = shutil.move(pieces, gpu / "arrived")
     code, packed = work / "code", work / "packed"
     path = os.pathsep.join(map(str, (work / "site", code)))
-    run(THERE, there / "piece-1" / "unpack.py", there / "piece-1", work, cwd=gpu)
+    run(there / "piece-1" / "unpack.py", there / "piece-1", work, cwd=gpu)
     shards = [name for name in read(packed / "shards.json") if name.startswith("train/")]
     assert 0 < len(read(packed / "run.json")["runtime"]["train"]) < len(shards)
     speed = run(
-        THERE, code / GPU / "speed.py", "--packed", packed, "--out", results, "--device", "cpu",
+        code / GPU / "speed.py", "--packed", packed, "--out", results, "--device", "cpu",
         "--precision", "bf16", "--batch", "4", "--steps", "2", "--limit", "500",
-        *([] if OTHER else [f"--only={name}" for name in FEW]),
-        cwd=gpu, path=path, statuses=(0, 1),
+        *(f"--only={name}" for name in FEW), cwd=gpu, path=path, statuses=(0, 1),
     )  # fmt: skip
     measured = {row["name"]: row.get("error") for row in lines(results / "speed.jsonl")}
     assert set(measured.values()) == {None}, measured
@@ -75,10 +71,10 @@ def test_a_rehearsal_on_a_cpu(shared: Path, tmp_path: Path) -> None:
 
     for number in range(2, len(prepared["pieces"]) + 1):
         piece = there / f"piece-{number}"
-        run(THERE, code / GPU / "unpack.py", piece, work, cwd=gpu, path=path)
+        run(code / GPU / "unpack.py", piece, work, cwd=gpu, path=path)
     assert read(packed / "run.json")["runtime"]["train"] == sorted(shards)
     learned = run(
-        THERE, code / GPU / "learn.py", "--packed", packed, "--tokens-per-second", "2000",
+        code / GPU / "learn.py", "--packed", packed, "--tokens-per-second", "2000",
         "--device", "cpu", "--pretrain", "8", "--starting", "120", "--limit", "420",
         "--processes", "2", "--out", results, cwd=gpu, path=path,
     )  # fmt: skip
@@ -86,14 +82,14 @@ def test_a_rehearsal_on_a_cpu(shared: Path, tmp_path: Path) -> None:
     rows = lines(results / "finetune.jsonl")
     assert len(rows) == learned["finetuning_jobs"] == 8 * 2 * 2
     assert any("validation_perplexity" in row for row in lines(results / "metrics.jsonl"))
-    compared = run(sys.executable, ROOT / GPU / "compare.py", results, cwd=ROOT, statuses=(0, 1))
+    compared = run(ROOT / GPU / "compare.py", results, cwd=ROOT, statuses=(0, 1))
     assert compared["tasks"] == 8
     assert set(compared["t_interval_over_seeds"]) == {row["task"] for row in rows}
 
 
 def test_the_committed_trials_are_what_the_readme_says() -> None:
     trials = [ROOT / "benchmarks/results/gpu" / f"2026-11-28-{card}" for card in ("h100", "h200")]
-    points = [run(sys.executable, ROOT / GPU / "compare.py", trial, cwd=ROOT) for trial in trials]
+    points = [run(ROOT / GPU / "compare.py", trial, cwd=ROOT) for trial in trials]
     rows, key = lines(trials[1] / "metrics.jsonl"), "validation_perplexity"
     speeds = {row["name"]: row for row in lines(trials[1] / "speed.jsonl")}
     ours, plain = (speeds[name]["tokens_per_second"] for name in FEW)
@@ -117,3 +113,30 @@ def test_the_verdict(ours: Any, plain: Any, passes: bool, monkeypatch: pytest.Mo
     rows = [{**measured, "kind": k, "tokens_per_second": t, "mfu": m} for k, t, m in figures]
     rows = [{**rows[0], "name": "gpt1", **ours}, {**rows[1], "name": "plain sdpa", **plain}]
     assert runpy.run_path(str(ROOT / GPU / "speed.py"))["judge"](rows)[1] == passes
+
+
+# The paired comparison of benchmarks/glue.py on figures worked out by hand
+
+GLUE = runpy.run_path(str(ROOT / "benchmarks" / "glue.py"))
+
+
+def job(**values: float) -> dict[str, Any]:
+    metric = next(iter(values))
+    return {"values": values, "metric": metric, "n": 10, "train_rows": 5, "official_rows": {}}
+
+
+def test_pairs_are_of_one_seed_and_incomplete_tasks_are_left_out() -> None:
+    scores = {("cola", "full", 1): job(matthews=10.0), ("rte", "full", 3): job(accuracy=99.0)}
+    for seed, lead in ((1, 4.0), (2, 2.0)):
+        for variant, more in (("full", lead), ("no_pretraining", 0.0)):
+            scores["rte", variant, seed] = job(accuracy=50 + more)
+            scores["mrpc", variant, seed] = job(f1=80.0, accuracy=70 + more)
+    tasks, seeds, found = GLUE["differences"](scores)
+    assert (tasks, seeds) == (["mrpc", "rte"], [1, 2])
+    assert found.tolist() == [[2.0, 4.0], [1.0, 2.0]]
+    assert GLUE["report"](scores) == 1, "a verdict needs all eight tasks"
+
+
+def test_students_interval_over_three_seeds() -> None:
+    half = 4.302653 / np.sqrt(3)
+    assert GLUE["t_interval"](np.array([1.0, 2, 3])) == pytest.approx([2 - half, 2 + half], 1e-5)

@@ -1,19 +1,17 @@
-"""Faults that the tests must notice: `python -m tests.mutants [NAME ...]`, a part of `make chaos`.
+"""Faults that the tests must notice, a part of `make chaos`.
 
 A copy of the tree gets one fault at a time, by replacing one short line; then the tests that should
-notice are run there, and the first that failed is printed. Status 1 if a fault survives, no longer
-applies (its line is not there once), or if the tests fail without it.
+notice are run there. Without the fault they pass.
 """
 
 import os
-import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+import pytest
 
 from tests.conftest import ROOT
 
@@ -59,52 +57,36 @@ MUTANTS: dict[str, tuple[str, ...]] = {
 """Faults: in the file, the first text becomes the second; one of the tests in tests/ must fail."""
 
 
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, ignored = tmp_path_factory.mktemp("mutants"), shutil.ignore_patterns(*LEFT_OUT)
+    return Path(shutil.copytree(ROOT, folder / "tree", ignore=ignored, symlinks=True))
+
+
 def run_tests(tree: Path, tests: Sequence[str]) -> tuple[int, str]:
-    """The status of pytest there, and the first test that fell or the last line of its output."""
+    """The status of pytest there, and the end of its output."""
     options = ["-q", "-x", "-m", "not chaos", "-p", "no:cacheprovider"]
-    how: Any = {"cwd": tree, "env": {**os.environ, "PYTHONPATH": str(tree)}, "timeout": SECONDS}
     command = [sys.executable, "-m", "pytest", *options, *(f"tests/{name}" for name in tests)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, **how)
-    except subprocess.TimeoutExpired:
-        return -1, f"no end within {SECONDS} s"
-    found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    last = (done.stdout + done.stderr).strip().rpartition("\n")[2]
-    return done.returncode, found[1] if found else last
+    done = subprocess.run(
+        command, cwd=tree, env={**os.environ, "PYTHONPATH": str(tree)}, timeout=SECONDS,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    return done.returncode, (done.stdout + done.stderr)[-3000:]
 
 
-def survives(tree: Path, mutant: tuple[str, ...]) -> tuple[bool, str]:
-    """Whether the tests passed over a fault, or could not be run on it; and what is to be said."""
-    name, old, new, *tests = mutant
-    file = tree / name
-    text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    if (times := text.count(old)) != 1:
-        return True, f"no longer applies: {name} has {old.strip()!r} {times} times"
+def test_each_fault_can_be_planted() -> None:
+    for file, old, *_ in MUTANTS.values():
+        assert (ROOT / file).read_text(encoding="utf-8").count(old) == 1, (file, old)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_fault_is_noticed(name: str, tree: Path) -> None:
+    place, old, new, *tests = MUTANTS[name]
+    text = (tree / place).read_text(encoding="utf-8")
     status, said = run_tests(tree, tests)
-    if status != 0:
-        return True, f"its tests fail without it: {said}"
-    file.write_text(text.replace(old, new), encoding="utf-8")
+    assert status == 0, f"they fail without it: {said}"
+    (tree / place).write_text(text.replace(old, new), encoding="utf-8")
     status, said = run_tests(tree, tests)
-    file.write_text(text, encoding="utf-8")
-    return (False, f"noticed by {said}") if status == 1 else (True, f"SURVIVES: {said}")
-
-
-def main() -> None:
-    """Plant each fault, or those that are named."""
-    names = sys.argv[1:] or list(MUTANTS)
-    if unknown := [name for name in names if name not in MUTANTS]:
-        sys.exit(f"mutants: found {unknown[0]!r}, expected some of: {', '.join(MUTANTS)}")
-    left = 0
-    with tempfile.TemporaryDirectory() as folder:
-        tree, ignored = Path(folder) / "tree", shutil.ignore_patterns(*LEFT_OUT)
-        shutil.copytree(ROOT, tree, ignore=ignored, symlinks=True)
-        for name in names:
-            is_left, said = survives(tree, MUTANTS[name])
-            left += is_left
-            print(f"{name}: {said}", flush=True)
-    print(f"{len(names) - left} of {len(names)} faults were noticed")
-    sys.exit(bool(left))
-
-
-if __name__ == "__main__":
-    main()
+    (tree / place).write_text(text, encoding="utf-8")
+    assert status == 1, f"it survives: {said}"
