@@ -77,7 +77,7 @@ def _parts(context: Context, vocabulary: Artifact) -> list[Part]:
     """Of the split only a part's own rows matter: one added book encodes one part anew, if the
     vocabulary stays as it is.
     """
-    from gpt1.corpus.split_table import read_split, rows_by_part
+    from gpt1.corpus.split import read_split, rows_by_part
 
     rows = rows_by_part(read_split(context.fetch(context.input("split").file("split.parquet"))))
     encoder, merges = (vocabulary.under(prefix)[0] for prefix in ("encoder_bpe_", "vocab_"))

@@ -184,7 +184,7 @@ def _demo_books(settings: TaskDataSettings, context: Context) -> Any:
     seed, so that memory is bounded.
     """
     from gpt1.corpus.parquet_io import read_books
-    from gpt1.corpus.split_table import read_split
+    from gpt1.corpus.split import read_split
     from gpt1.tasks.demo import DemoBooks
     from gpt1.tasks.passages import Region
 

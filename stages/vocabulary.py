@@ -132,7 +132,7 @@ def _parts(context: Context) -> list[Part]:
     """A part for each part of clean; of the split only its own rows matter, so that an added
     book recounts one part.
     """
-    from gpt1.corpus.split_table import read_split, rows_by_part
+    from gpt1.corpus.split import read_split, rows_by_part
 
     rows = rows_by_part(read_split(context.fetch(context.input("split").file("split.parquet"))))
     parts = []
