@@ -8,8 +8,8 @@ from gpt1.corpus.book import Book
 from gpt1.corpus.clean import clean
 from gpt1.corpus.demo_corpus import FALLBACK, embedded_files
 from gpt1.corpus.rules.registry import DEFAULTS, TEXT_RULES
+from gpt1.corpus.rules.rule import Size, sentences
 from gpt1.corpus.text_file import read_text
-from gpt1.corpus.text_stats import Size, sentences
 from gpt1.tokenizer.tokenizer import TextEncoder
 from gpt1.tokenizer.vocabulary import Vocabulary
 from tests.gpt1.real_books import shared_books
