@@ -142,19 +142,24 @@ def _width(paragraphs: list[list[str]]) -> float | None:
 
 
 def _join(lines: list[str], room: float, marked: bool) -> tuple[str, int]:
-    parts = [lines[0].strip()]
-    joined = 0
-    for raw, line in zip(lines, (line.strip() for line in lines[1:]), strict=False):
-        before = raw.strip()
-        first = line.split(maxsplit=1)[0] if line else ""
-        meant = marked and raw.endswith("  ")
-        if meant or not before or not line or len(before) + 1 + len(first) <= room:
-            parts.append(f"\n{line}")
-            continue
-        hyphen = before.endswith("-") and not before.endswith("--") and first[:1].islower()
-        parts.append(line if hyphen else f" {line}")
-        joined += 1
-    return "".join(parts).strip(), joined
+    """A paragraph, and how many of its lines were joined: where most breaks are meant, as in verse,
+    only those that go on with a small letter.
+    """
+    stripped = [line.strip() for line in lines]
+    wrapped = [
+        bool(line and before)
+        and not (marked and raw.endswith("  "))
+        and len(before) + 1 + len(line.split(maxsplit=1)[0]) > room
+        for raw, before, line in zip(lines, stripped, stripped[1:], strict=False)
+    ]
+    if 2 * sum(wrapped) < len(wrapped):
+        pairs = zip(wrapped, stripped[1:], strict=True)
+        wrapped = [is_wrapped and line[:1].islower() for is_wrapped, line in pairs]
+    parts = stripped[:1]
+    for before, line, is_wrapped in zip(stripped, stripped[1:], wrapped, strict=False):
+        divided = before.endswith("-") and not before.endswith("--") and line[:1].islower()
+        parts.append(f"{'' if divided else ' '}{line}" if is_wrapped else f"\n{line}")
+    return "".join(parts).strip(), sum(wrapped)
 
 
 def _places(text: str, done: str) -> list[tuple[str, str]]:

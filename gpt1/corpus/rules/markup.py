@@ -87,10 +87,11 @@ HEADINGS = TextRule(
 
 # --- Illustrations and tables ---------------------------------------------------------------------
 
-# Up to one pair of brackets inside; bounded, so that marks never closed cost little each.
+# Up to one pair of brackets inside; bounded, so that marks never closed cost little each. One that
+# is never closed ends with its line, where that ends a paragraph.
 _ILLUSTRATION = re.compile(
     r"\[(?:[Ii]llustrations?|ILLUSTRATIONS?|[Ff]rontispiece|Picture|Decoration)\b"
-    r"(?:[^\[\]]|\[[^\[\]]{0,200}\]){0,1500}\]"
+    r"(?:(?:[^\[\]]|\[[^\[\]]{0,200}\]){0,1500}\]|:[^\[\]\n]{0,200}(?=\n[ \t]*(?:\n|\Z)))"
 )
 ILLUSTRATIONS = TextRule(
     "illustrations", "`[Illustration: …]` and the like are removed, captions included.",

@@ -32,6 +32,10 @@ PROSE = """It was a matchless morning in rural England, and upon a fair
 hill there stood a majestic pile, the ivied walls and towers of
 the castle, huge relic and witness of the baronial grandeur of a"""
 VERSE = "    The wine is bright, the wine is bright;\n    And gay the drinkers be:\n    Of all"
+LONG_LINE_IN_VERSE = """The sun goes down,
+The moon is up and all the stars are in the sky of May,
+And on the town
+The night lies deep"""
 JOINED, STRIPPED = PROSE.replace("\n", " "), VERSE.replace("    ", "")
 HYPHEN = "as a dark-haired young man who was red-\nskinned bent low toward her and whispered"
 UNMARKED = "Thou art mine, Agnes, for ever and so long\nI am thine for all the days to be\nto both"
@@ -58,6 +62,7 @@ CASES: list[tuple[str, str, str, int]] = [
     ("credits", "A [Transcriber's note: the page is torn.] B", "A  B", 1),
     ("credits", f"{FILLER}\n\nTRANSCRIBER'S NOTES:\n\nPage 3: teh changed.", f"{FILLER}\n\n", 1),
     ("credits", f"Transcriber's Note\n\nKept.\n\n\n\nT\n\n{FILLER}", f"\n\n\n\nT\n\n{FILLER}", 1),
+    ("illustrations", "A\n\n[Illustration: never closed\n\nB [1]", "A\n\n\n\nB [1]", 1),
     ("illustrations", "A\n\n[Illustration: A\n[sic] man]\n\nB [Illustration]", "A\n\n\n\nB ", 2),
     ("footnotes", "he said[1] so.\n\n[1] In French.\n\nNext [2] and [Footnote 3: so\nlong] on.",
      "he said so.\n\nNext [2] and  on.", 3),
@@ -79,6 +84,8 @@ CASES: list[tuple[str, str, str, int]] = [
     ("join_lines", f"{WRAPPED}\n\n{VERSE}", "\n\n".join([*[JOINED] * 12, STRIPPED.strip()]), 24),
     ("join_lines", "\n\n".join([HYPHEN] * 25), "\n\n".join([HYPHEN.replace("\n", "")] * 25), 25),
     ("join_lines", f"{WRAPPED}\n\n{MARKED}", "\n\n".join([*[JOINED] * 12, UNMARKED]), 24),
+    ("join_lines", f"{WRAPPED}\n\n{LONG_LINE_IN_VERSE}",
+     "\n\n".join([*[JOINED] * 12, LONG_LINE_IN_VERSE]), 24),
     ("join_lines", UNWRAPPED, UNWRAPPED.replace("  \n", "\n"), 0),
     ("join_lines", PADDED, "\n\n".join([JOINED] * 12), 24),
 ]  # fmt: skip
