@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -161,23 +161,19 @@ def _draw(seed: int, name: str) -> float:
     return int.from_bytes(sha256(f"{seed}:{name}".encode()).digest()[:8], "big") / 2**64
 
 
-SPLIT = pa.schema(
-    [
-        ("book", pa.string()), ("part", pa.string()), ("set", pa.string()),
-        ("tail_start", pa.int64()), ("length", pa.int64()), ("digest", pa.string()),
-        ("group", pa.string()), ("copy_of", pa.string()), ("share", pa.float64()),
-        ("jaccard", pa.float64()),
-    ]
-)  # fmt: skip
-"""The columns of split.parquet: the fields of SplitRow."""
-SIGNATURES = pa.schema(
-    [
-        ("book", pa.string()), ("part", pa.string()), ("form", pa.string()),
-        ("digest", pa.string()), ("words", pa.int64()), ("length", pa.int64()),
-        ("tail_start", pa.int64()), ("minhash", pa.binary()), ("smallest", pa.binary()),
-    ]
-)  # fmt: skip
-"""The columns of a table of signatures: the fields of Signature."""
+_TYPES = {"int": pa.int64(), "float": pa.float64(), "bytes": pa.binary()}
+
+
+def _schema(row: type[SplitRow] | type[Signature]) -> pa.Schema:
+    """A column for each field; text where it is not a number or bytes."""
+    types = {field.name: str(field.type).split(" ")[0] for field in fields(row)}
+    return pa.schema([(name, _TYPES.get(kind, pa.string())) for name, kind in types.items()])
+
+
+SPLIT = _schema(SplitRow)
+"""The columns of split.parquet."""
+SIGNATURES = _schema(Signature)
+"""The columns of a table of signatures."""
 
 
 def read_split(path: Path) -> list[SplitRow]:

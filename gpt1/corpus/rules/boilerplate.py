@@ -36,7 +36,8 @@ _STARRED = re.compile(
     r"\*(?<!\*\*)\*{0,40}+[ \t]{0,4}(?:"
     rf"(?P<start>(?:START|BEGIN(?:N|NING)?|ANFANG|D[EÉ]BUT|IN[IÍ]CIO|INIZIO|COMIENZO){_OF_PROJECT}"
     r"(?:[^\n*]{0,300}(?:\n[^\n*]{1,300}){0,3}\*\*\*[^\n]*\n?|[^\n]*\n?))"
-    rf"|(?P<end>(?:ENDE?|EINDE|FIN|FINE|FIM|SLUT|LOPPU){_OF_PROJECT})"
+    rf"|(?P<end>(?:ENDE?|EINDE|FIN|FINE|FIM|SLUT|LOPPU){_OF_PROJECT}"
+    r"|START:? FULL LICENSE|This is a COPYRIGHTED Project Gutenberg E-?text, Details Above)"
     r"|(?P<closed>END[ *]{0,4}(?:OF )?(?:THE )?SMALL PRINT[^\n]*"
     r"(?:\n[^\n*]{0,80}\*[^\n*]{0,40}\*END[^\n]*)?\n?)"
     r"|(?P<opened>(?:START\*{0,4} ?)?(?:THE )?SMALL PRINT))",
@@ -44,7 +45,8 @@ _STARRED = re.compile(
 )
 """Markers in asterisks; START OF with its title, which may run over four lines."""
 _PLAIN = re.compile(
-    rf"^[ \t]*+(?:(?P<start>Beginning{_OF_PROJECT}[^\n]*\n?)|(?P<end>(?:Ende?|Fin){_OF_PROJECT}"
+    rf"^[ \t]*+(?:(?P<start>(?:Beginning{_OF_PROJECT}|\[\"Small Print\" V\.)[^\n]*\n?)"
+    rf"|(?P<end>THE FULL PROJECT GUTENBERG LICENSE|(?:Ende?|Fin){_OF_PROJECT}"
     r"(?=['’]s\b|(?:[ -]\w{2,12}){0,2}[ -]E-?(?:TEXT|BOOK)|[ ](?:EDITION|FILE)|[ \t.*]*$)))",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -102,7 +104,8 @@ def _remove_gutenberg(text: str) -> Applied:
         first = begin if footer is None else footer
         second = bool(cuts) and footer is None  # the second marker of one header
         footer = None
-        if marker.start - first <= (_NEAR if second else _REACH):
+        must_be_near = marker.kind == "start" or length - marker.end < marker.start - begin
+        if marker.start - first <= (_NEAR if second and must_be_near else _REACH):
             cuts.append(Edit(cuts.pop().start if second else first, marker.end))
             begin = marker.end
     if footer is not None and len(text) - footer <= _REACH:
@@ -136,10 +139,17 @@ def _markers(text: str) -> list[_Marker]:
     for window in windows:
         for match in _PLAIN.finditer(text, *window):
             kind, end = match.lastgroup or "", match.end()
-            near = _LICENSE.search(text, end, end + _NEAR)
-            if kind == "start" or near or len(text) - end <= _LAST_WORDS:
+            is_last = len(text) - end <= _LAST_WORDS or _LICENSE.search(text, end, end + _NEAR)
+            if kind == "start" or is_last or _is_title(text, match.start()):
                 found[match.start()] = _Marker(kind, match.start(), end)
     return [found[start] for start in sorted(found)]
+
+
+def _is_title(text: str, start: int) -> bool:
+    """Whether a short paragraph begins there that does not end like a sentence."""
+    paragraph = text[start : start + 400].partition("\n\n")[0].rstrip()
+    alone = text[max(0, start - 80) : start].rstrip(" \t").endswith("\n\n")
+    return alone and len(paragraph) <= 300 and paragraph[-1] not in ".,;:!?\"'"
 
 
 def _is_footers(
@@ -155,7 +165,7 @@ def _is_footers(
             following.kind != "end" and following.start - marker.end <= _REACH
         )
     if has_header and following is not None and following.kind == "start":
-        return following.start - marker.end <= _NEAR
+        return following.start - marker.end <= (_REACH // 2 if before > _NEAR else _NEAR)
     return length - marker.end <= (_NEAR if has_header and before > _NEAR else _LAST_WORDS)
 
 
@@ -282,8 +292,8 @@ _CREDITS = re.compile(
     r" \t]*\n|\s*\Z)"
 )
 _IMAGES = re.compile(
-    r"(?<=\n)[ \t]*\n[ \t]*(?:\[?Note: (?:Images of|Project Gutenberg|This)|\(?This (?:file|book)"
-    r" was produced from"
+    r"(?<=\n)[ \t]*\n[ \t]*(?:\[?Note: (?:Images of|Project Gutenberg|This)"
+    r"|[\[(]?This (?:file|book) was produced from"
     r"|\(?Images? generously|Images of the original pages)[^\n]*(?:\n[ \t]*\S[^\n]*){0,8}"
     r"(?:\n[ \t]*\n[ \t]*(?:See\s+)?https?://[^\n]*(?:\n[ \t]*\S[^\n]*){0,3})?(?=\n[ \t]*\n|\s*\Z)"
 )

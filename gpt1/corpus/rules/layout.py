@@ -142,8 +142,10 @@ def _width(paragraphs: list[list[str]]) -> float | None:
 
 
 def _join(lines: list[str], room: float, marked: bool) -> tuple[str, int]:
-    """A paragraph, and how many of its lines were joined: where most breaks are meant, as in verse,
-    only those that go on with a small letter.
+    """A paragraph, and how many of its lines were joined.
+
+    Where most lines end short and few begin with a small letter, as in verse and lists, only the
+    latter are joined.
     """
     stripped = [line.strip() for line in lines]
     wrapped = [
@@ -152,9 +154,9 @@ def _join(lines: list[str], room: float, marked: bool) -> tuple[str, int]:
         and len(before) + 1 + len(line.split(maxsplit=1)[0]) > room
         for raw, before, line in zip(lines, stripped, stripped[1:], strict=False)
     ]
-    if 2 * sum(wrapped) < len(wrapped):
-        pairs = zip(wrapped, stripped[1:], strict=True)
-        wrapped = [is_wrapped and line[:1].islower() for is_wrapped, line in pairs]
+    small = [line[:1].islower() for line in stripped[1:]]
+    if 2 * sum(wrapped) < len(wrapped) and 4 * sum(small) <= len(small):
+        wrapped = [both == (True, True) for both in zip(wrapped, small, strict=True)]
     parts = stripped[:1]
     for before, line, is_wrapped in zip(stripped, stripped[1:], wrapped, strict=False):
         divided = before.endswith("-") and not before.endswith("--") and line[:1].islower()

@@ -94,6 +94,7 @@ UNTOUCHED = [
         "He read of the end of Project Gutenberg in a sentence.\n",
         f"{LINE}\n\nEnd of Project Gutenberg was the title of the talk.\n\n{LINE}",
         f"He said:\n\n  *** START OF the project was in May\n\n{LINE}",
+        f"{LINE}\n\nEnd of the Project Gutenberg Etext that he read.\n\n{FILLER}",
         f"A page of Project Gutenberg Australia lay there.\n\n{LINE}",
     )),
     ("html", "if a <b and c> d, 3 < 4, <sighs>, &mdash; alone"),
@@ -137,6 +138,7 @@ BEGINS = [
     "*** DÉBUT DU PROJET GUTENBERG EBOOK CONTE ***\n", "*** Beginn des Projekt Gutenberg ***\n",
     "Beginning of this Project Gutenberg Etext of A Tale\n",
     "*END*THE SMALL PRINT! FOR PUBLIC DOMAIN\nETEXTS*Ver.04.29.93*END*\n",
+    '["Small Print" V.12.08.93]\n',
 ]
 ENDS = [
     f"{END}\nLicence.", f"{END}\n{LICENSE}", "",
@@ -147,6 +149,9 @@ ENDS = [
     "*** END OF THIS PROJECT\nGUTENBERG EBOOK A TALE ***\n",
     "End of The Project Gutenberg Etext of A Tale\n\n" + SMALL_PRINT, SMALL_PRINT,
     f"{END}Donations.\n{SMALL_PRINT}This file should be named tale10.txt.\n",
+    f"*** START: FULL LICENSE ***\n\n{LICENSE}", f"THE FULL PROJECT GUTENBERG LICENSE\n{LICENSE}",
+    "**This is a COPYRIGHTED Project Gutenberg Etext, Details Above**\n",
+    f"End of The Project Gutenberg Etext of A Tale, by Burroughs\n\nPAGE  CHANGED\n{DAYS}",
     "Ende dieses Projekt Gutenberg Etextes\n", "Fin de Project Gutenberg Etext\n",
 ]
 
@@ -165,6 +170,11 @@ def test_two_books_of_gutenberg_in_one_file(begin: str, end: str) -> None:
     done = RULES["gutenberg"].apply(one + two)
     if begin in BEGINS[:2] or end != SMALL_PRINT:  # without START OF it is a header's or a footer's
         assert (done.text, done.note) == (BOOK + OTHER, None)
+
+
+def test_a_small_print_long_after_start_of_ends_the_header() -> None:
+    header = f"{HEAD}{START}{'Please send your donations. ' * 150}\n{SMALL_PRINT}"
+    assert RULES["gutenberg"].apply(f"{header}{BOOK * 3}{END}").text == BOOK * 3
 
 
 def test_markers_out_of_order_are_left_and_said() -> None:
