@@ -12,6 +12,7 @@ from gpt1.corpus.rules.rule import Applied, Edit, TextRule, edited, matches, rep
 
 _PARAGRAPH = re.compile(r"[^\n]+(?:\n[^\n]+)*")
 _BLANK_LINE = re.compile(r"\n[ \t]*\n")
+_BLANK_BEFORE = re.compile(r"\n[ \t]*\n[ \t]*\Z")
 _VISIBLE = re.compile(r"\S")
 
 # --- Project Gutenberg ----------------------------------------------------------------------------
@@ -147,9 +148,9 @@ def _markers(text: str) -> list[_Marker]:
 
 def _is_title(text: str, start: int) -> bool:
     """Whether a short paragraph begins there that does not end like a sentence."""
-    paragraph = text[start : start + 400].partition("\n\n")[0].rstrip()
-    alone = text[max(0, start - 80) : start].rstrip(" \t").endswith("\n\n")
-    return alone and len(paragraph) <= 300 and paragraph[-1] not in ".,;:!?\"'"
+    paragraph = _BLANK_LINE.split(text[start : start + 400], 1)[0].rstrip()
+    alone = _BLANK_BEFORE.search(text, max(0, start - 80), start)
+    return alone is not None and len(paragraph) <= 300 and paragraph[-1] not in ".,;:!?\"'"
 
 
 def _is_footers(

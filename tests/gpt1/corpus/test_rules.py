@@ -151,7 +151,7 @@ ENDS = [
     f"{END}Donations.\n{SMALL_PRINT}This file should be named tale10.txt.\n",
     f"*** START: FULL LICENSE ***\n\n{LICENSE}", f"THE FULL PROJECT GUTENBERG LICENSE\n{LICENSE}",
     "**This is a COPYRIGHTED Project Gutenberg Etext, Details Above**\n",
-    f"End of The Project Gutenberg Etext of A Tale, by Burroughs\n\nPAGE  CHANGED\n{DAYS}",
+    f"End of The Project Gutenberg Etext of A Tale, by Burroughs\n \nPAGE  CHANGED\n{DAYS}",
     "Ende dieses Projekt Gutenberg Etextes\n", "Fin de Project Gutenberg Etext\n",
 ]
 
