@@ -113,7 +113,7 @@ def _remove_gutenberg(text: str) -> Applied:
         cuts.append(Edit(footer, len(text)))
     done = edited(text, cuts)
     if not done.text.strip():
-        return Applied(text, note="nothing stands between the markers; all is kept")
+        return Applied(text, note="no text remains between the markers; everything is kept")
     starts = [0, *(cut.start for cut in cuts)]
     ends = [0, *(cut.end for cut in cuts)]
     left = sum(mark.start >= ends[bisect_right(starts, mark.start) - 1] for mark in markers)
