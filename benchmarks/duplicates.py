@@ -33,16 +33,17 @@ from pathlib import Path
 from datasketch import MinHash
 
 from gpt1.corpus.document import Document
-from gpt1.corpus.minhash import (
+from gpt1.corpus.near_duplicates import (
     SHINGLE,
+    Pair,
     Signature,
     WordHashes,
     minhash_of,
     run_hashes,
+    sharing_pairs,
     sign,
     words_of,
 )
-from gpt1.corpus.near_duplicates import Pair, sharing_pairs
 from gpt1.corpus.split import NearRules, SplitRow, decide
 from tests.gpt1.corpus.planted import KINDS
 
@@ -83,7 +84,7 @@ def main() -> int:
     drawn = random.Random(1).sample(
         [row.book for row in rows if row.copy_of is None], 8 if arguments.quick else PLANTED
     )
-    suspects = sharing_pairs(signatures, 0.1)
+    suspects = list(sharing_pairs(signatures, 0.1))
     wanted = {
         *drawn,
         *(name for pair in suspects for name in (pair.longer.book, pair.shorter.book)),

@@ -33,6 +33,6 @@ def split_by_part(context: Context) -> Mapping[str, list[SplitRow]]:
 
     A part whose identity has its own rows alone is not made again for a book added to another.
     """
-    from gpt1.corpus.split_table import read_split, rows_by_part
+    from gpt1.corpus.split import read_split, rows_by_part
 
     return rows_by_part(read_split(context.fetch(context.input("split").file("split.parquet"))))

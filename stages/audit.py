@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from gpt1.format import counted
 from stages.contract import Artifact, Context, Output, Part, Settings, Stage
+
+if TYPE_CHECKING:
+    from gpt1.corpus.audit import Counts
 
 
 class AuditSettings(Settings):
@@ -33,27 +35,26 @@ class Audit(Stage):
     is_coordinator = True
 
     def run(self, settings: AuditSettings, context: Context) -> None:
-        from gpt1.corpus.audit import document, ledger
+        from gpt1.corpus.audit import chosen_samples, document, steps
+        from gpt1.corpus.clean import Sample
         from gpt1.corpus.parquet_io import read_rows
         from gpt1.report.collect import to_json
         from gpt1.report.render import corpus_page
 
+        def rows_under(prefix: str) -> Iterator[dict[str, Any]]:
+            for file in cleaned.under(prefix):
+                yield from _rows(context.fetch(file))
+
         cleaned = context.input("clean")
-        split = {
-            row["book"]: row
-            for row in read_rows(context.fetch(context.input("split").file("split.parquet")))
-        }
-        made = context.map_parts(audit_part, _parts(cleaned, split))
-        trained = _merged(context, made)
-        records = [row for file in cleaned.under("records/") for row in _rows(context.fetch(file))]
-        samples = _samples(
-            [row for file in cleaned.under("samples/") for row in _rows(context.fetch(file))],
-            settings.samples,
-        )
-        steps = ledger(records, split, trained, cleaned.settings)
-        found = document(steps, trained, records, split, samples, settings.words)
-        pages = {"audit.json": to_json(found), "audit.html": corpus_page(found)}
-        for name, text in pages.items():
+        table = context.fetch(context.input("split").file("split.parquet"))
+        split = {row["book"]: row for row in read_rows(table)}
+        trained = _merge(context, context.map_parts(audit_part, _parts(cleaned, split)))
+        records = list(rows_under("records/"))
+        shown = [Sample(**row) for row in rows_under("samples/")]
+        samples = chosen_samples(shown, settings.samples)
+        rows = steps(records, split, trained, cleaned.settings)
+        found = document(rows, trained, records, split, samples, settings.words)
+        for name, text in {"audit.json": to_json(found), "audit.html": corpus_page(found)}.items():
             with context.open(name) as file_out:
                 file_out.write(text.encode("utf-8", "replace"))
         context.summary(
@@ -62,10 +63,9 @@ class Audit(Stage):
                 "rejected": len(found["rejected"]),
             }
         )
-        came, left = steps[0], steps[-1]
         context.info(
-            f"{counted(came.books, 'book')}, {came.after.words:,} words in;"
-            f" {counted(left.books, 'book')}, {left.after.words:,} words left for training"
+            f"{counted(rows[0]['books'], 'book')}, {rows[0]['words']:,} words in;"
+            f" {counted(rows[-1]['books'], 'book')}, {rows[-1]['words']:,} words left for training"
         )
 
 
@@ -82,13 +82,8 @@ def _parts(cleaned: Artifact, split: Mapping[str, Mapping[str, Any]]) -> list[Pa
         identity = {
             "name": name, "books": file.sha256, "records": record.sha256,
             "split": rows.get(name, []),
-        }
-        parts.append(
-            Part(
-                name, identity,
-                {**identity, "path": file, "record_path": record},
-            )
-        )
+        }  # fmt: skip
+        parts.append(Part(name, identity, {**identity, "path": file, "record_path": record}))
     return parts
 
 
@@ -96,7 +91,7 @@ def audit_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
     """Count the training texts of one part."""
     import pyarrow as pa
 
-    from gpt1.corpus.audit_counts import count
+    from gpt1.corpus.audit import count
     from gpt1.corpus.parquet_io import read_books, write_table
 
     rows = {row["book"]: row for row in arguments["split"]}
@@ -104,57 +99,32 @@ def audit_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
     counts = count(read_books(Path(arguments["path"])), rows, sizes)
     with output.open(f"words/{arguments['name']}.parquet") as file:
         schema = pa.schema([("word", pa.string()), ("count", pa.int64())])
-        write_table(
-            file, schema,
-            [{"word": word, "count": number} for word, number in sorted(counts.words.items())],
-        )
+        words = [{"word": word, "count": number} for word, number in sorted(counts.words.items())]
+        write_table(file, schema, words)
     lengths = {str(words): number for words, number in sorted(counts.lengths.items())}
-    return {"books": counts.books, "size": counts.size.dict(), "lengths": lengths}
+    return {"books": counts.books, "size": vars(counts.size), "lengths": lengths}
 
 
-def _merged(context: Context, made: Sequence[Artifact]) -> Any:
-    from gpt1.corpus.audit_counts import Counts
-    from gpt1.corpus.text_stats import Size
+def _merge(context: Context, made: Sequence[Artifact]) -> Counts:
+    import pyarrow.parquet as pq
+
+    from gpt1.corpus.audit import Counts
+    from gpt1.corpus.rules.rule import Size
 
     total = Counts()
     for part in made:
         total.books += part.summary["books"]
         total.size += Size(**part.summary["size"])
-        total.lengths.update(
-            {int(words): number for words, number in part.summary["lengths"].items()}
-        )
-        for words, counts in _words(context, part):
-            for word, number in zip(words, counts, strict=True):
-                total.words[word] += number
+        total.lengths.update({int(words): n for words, n in part.summary["lengths"].items()})
+        for file in part.under("words/"):
+            table = pq.read_table(context.fetch(file)).to_pydict()
+            total.words.update(dict(zip(table["word"], table["count"], strict=True)))
     return total
-
-
-def _words(context: Context, part: Artifact) -> Iterator[tuple[list[str], list[int]]]:
-    import pyarrow.parquet as pq
-
-    for file in part.under("words/"):
-        table = pq.read_table(context.fetch(file))
-        yield table.column("word").to_pylist(), table.column("count").to_pylist()
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8") as lines:
         yield from (json.loads(line) for line in lines)
-
-
-def _samples(rows: Sequence[dict[str, str]], number: int) -> list[dict[str, str]]:
-    """Of each rule the samples with the smallest hashes, one a book, in the order of the rules."""
-    from gpt1.corpus.rules.registry import TEXT_RULES
-
-    chosen = []
-    for rule in TEXT_RULES:
-        some = sorted((row for row in rows if row["rule"] == rule.name), key=_order)
-        chosen += list({row["book"]: row for row in reversed(some)}.values())[::-1][:number]
-    return chosen
-
-
-def _order(row: Mapping[str, str]) -> bytes:
-    return sha256("\0".join((row["rule"], row["book"], row["before"])).encode()).digest()
 
 
 STAGE = Audit()

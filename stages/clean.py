@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -15,7 +16,7 @@ from gpt1.format import counted
 from stages.contract import Context, Output, Part, Settings, Stage
 
 if TYPE_CHECKING:
-    from gpt1.corpus.clean import Cleaned, Sample
+    from gpt1.corpus.clean import Sample
     from gpt1.corpus.document import Document
 
 SAMPLES = 4
@@ -40,7 +41,7 @@ class Clean(Stage):
     not its lines (they differ).
     """
 
-    version = 3
+    version = 4  # headers and footers in order; invisible characters
     settings_model = CleanSettings
     requires = ("ingest",)
     is_coordinator = True
@@ -55,19 +56,19 @@ class Clean(Stage):
         for part in made:
             context.add_files_of(part)
         totals, rules, rejected = (
-            _summed([part.summary[key] for part in made]) for key in ("totals", "rules", "rejected")
+            _sum([part.summary[key] for part in made]) for key in ("totals", "rules", "rejected")
         )
         if not totals.get("books"):
             raise UserError(
-                f"clean: every book was rejected ({_listed(rejected) or 'there were none'});"
+                f"clean: every book was rejected ({_listing(rejected) or 'there were none'});"
                 " expected to keep at least one. Lower `minimum_words` (too_short) or `english`"
                 " (not_english), set `garbled: false`, or use other books."
             )
         context.summary({**totals, "rules": rules, "rejected": rejected})
         context.info(
             f"{counted(totals['books'], 'book')} kept, {sum(rejected.values())} rejected"
-            f" ({_listed(rejected) or 'none'}); {totals['words_in']:,} words in,"
-            f" {totals['words']:,} out; {_listed(rules) or 'no rule changed anything'}"
+            f" ({_listing(rejected) or 'none'}); {totals['words_in']:,} words in,"
+            f" {totals['words']:,} out; {_listing(rules) or 'no rule changed anything'}"
         )
 
 
@@ -75,11 +76,11 @@ def clean_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
     """Clean the books of one part, one at a time; write the kept, the rejected, a record of
     each, and samples of each rule.
     """
-    import json
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    from gpt1.corpus.clean import clean
+    from gpt1.corpus.clean import REJECTED, clean
     from gpt1.corpus.parquet_io import read_books, write_books
-    from gpt1.corpus.rejected import RejectedWriter
 
     name = arguments["name"]
     totals, rules, rejected = Counter[str](), Counter[str](), Counter[str]()
@@ -88,52 +89,45 @@ def clean_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
     def kept() -> Iterator[Document]:
         for book in read_books(Path(arguments["path"])):
             item = clean(book, arguments["rules"])
-            records.write(_line(json.dumps(item.record(), ensure_ascii=False)))
+            records.write(_line(item.record()))
             rules.update(item.strikes)
-            totals.update(_sizes(item))
+            totals.update({f"{measure}_in": value for measure, value in vars(item.before).items()})
             for sample in item.samples:
-                samples[sample.rule] = sorted(
-                    [*samples.get(sample.rule, ()), sample], key=lambda one: one.order
-                )[:SAMPLES]
+                some = [*samples.get(sample.rule, ()), sample]
+                samples[sample.rule] = sorted(some, key=lambda one: one.order)[:SAMPLES]
             if item.rejected is None:
+                totals.update(vars(item.after))
                 yield item.book
             else:
                 rejected[item.rejected] += 1
-                refused.write(item)
+                row = pa.Table.from_pylist([item.rejected_row()], schema=REJECTED)
+                refused.write_table(row)  # a row group of its own
 
     with (
         output.open(f"books/{name}.parquet") as file,
         output.open(f"rejected/{name}.parquet") as other,
-        output.open(f"records/{name}.jsonl") as records, RejectedWriter(other) as refused,
+        output.open(f"records/{name}.jsonl") as records,
+        pq.ParquetWriter(other, REJECTED, compression="zstd", compression_level=3) as refused,
     ):
         totals["books"] = write_books(file, kept())
     with output.open(f"samples/{name}.jsonl") as shown:
-        for rule in sorted(samples):
-            for sample in samples[rule]:
-                shown.write(_line(json.dumps(vars(sample), ensure_ascii=False)))
-    return {
-        name: dict(sorted(table.items()))
-        for name, table in (("totals", totals), ("rules", rules), ("rejected", rejected))
-    }
+        shown.writelines(_line(vars(one)) for rule in sorted(samples) for one in samples[rule])
+    tables = {"totals": totals, "rules": rules, "rejected": rejected}
+    return {key: dict(sorted(table.items())) for key, table in tables.items()}
 
 
-def _line(text: str) -> bytes:
-    return text.encode("utf-8", "replace") + b"\n"
+def _line(row: Mapping[str, Any]) -> bytes:
+    return json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
-def _sizes(item: Cleaned) -> dict[str, int]:
-    came = {f"{name}_in": value for name, value in vars(item.before).items()}
-    return came if item.rejected else {**came, **vars(item.after)}
-
-
-def _summed(tables: Sequence[Mapping[str, int]]) -> dict[str, int]:
+def _sum(tables: Sequence[Mapping[str, int]]) -> dict[str, int]:
     total: Counter[str] = Counter()
     for table in tables:
         total.update(table)
     return dict(sorted(total.items()))
 
 
-def _listed(table: Mapping[str, int]) -> str:
+def _listing(table: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {number:,}" for name, number in table.items())
 
 

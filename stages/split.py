@@ -26,35 +26,28 @@ class SplitSettings(Settings):
     held_out_tail: float = Field(
         0.05, ge=0, le=0.5,
         description="Fraction at the end of each training book that is never trained on.",
-    )
+    )  # fmt: skip
     seed: int = Field(
-        0, ge=0, le=2**31 - 1,
-        description="Seed of the hash that selects the held-out books.",
+        0, ge=0, le=2**31 - 1, description="Seed of the hash that selects the held-out books."
     )
     near_duplicates: bool = Field(
-        True,
-        description="Exclude near copies; `false`: only books with exactly the same words.",
+        True, description="Exclude near copies; `false`: only books with exactly the same words."
     )
     near_duplicate_threshold: float = Field(
-        0.6,
-        ge=0.3,
-        le=1,
-        description=(
-            "A book is a near copy if a longer one contains this fraction of its five-word runs."
-        ),
-    )
+        0.6, ge=0.3, le=1,
+        description="A book is a near copy if a longer one contains this fraction of its five-word"
+        " runs.",
+    )  # fmt: skip
     related_threshold: float = Field(
         0.3, ge=0.05, le=1,
-        description=(
-            "Two books that share at least this fraction stay on the same side of the split."
-        ),
-    )
+        description="Two books that share at least this fraction stay on the same side of the"
+        " split.",
+    )  # fmt: skip
     num_perm: int = Field(
         128, ge=32, le=1024,
-        description=(
-            "MinHash permutations; more of them find shorter stories in larger collections."
-        ),
-    )
+        description="MinHash permutations; more of them find shorter stories in larger"
+        " collections.",
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _ties_before_copies(self) -> Self:
@@ -72,37 +65,36 @@ class Split(Stage):
     `split.parquet`.
     """
 
-    version = 3  # of few books the held-out number is exact
+    version = 4  # a near copy ties no other books together
     settings_model = SplitSettings
     requires = ("clean",)
     is_coordinator = True
 
     def run(self, settings: SplitSettings, context: Context) -> None:
-        from gpt1.corpus.split import NearRules, decide
-        from gpt1.corpus.split_table import read_signatures, write_split
+        from gpt1.corpus.near_duplicates import Signature
+        from gpt1.corpus.parquet_io import read_rows, write_table
+        from gpt1.corpus.split import SPLIT, NearRules, decide
 
         made = context.map_parts(sign_part, _parts(settings, context.input("clean")))
         signatures = [
-            item
+            Signature(**row)
             for part in made
             for file in part.files.values()
-            for item in read_signatures(context.fetch(file))
+            for row in read_rows(context.fetch(file))
         ]
-        near = (
-            NearRules(settings.near_duplicate_threshold, settings.related_threshold)
-            if settings.near_duplicates
-            else None
-        )
+        near = None
+        if settings.near_duplicates:
+            near = NearRules(settings.near_duplicate_threshold, settings.related_threshold)
         rows = decide(signatures, settings.held_out, settings.seed, near)
         with context.open("split.parquet") as file_out:
-            write_split(file_out, rows)
+            write_table(file_out, SPLIT, [vars(row) for row in rows])
         figures = _figures(rows) | {
             "not_compared_books": sum(not item.minhash for item in signatures) if near else 0
         }
         context.summary(figures)
-        context.info(_said(figures))
-        if far := _far(figures, settings.held_out):
-            context.info(far)
+        context.info(_sentence(figures))
+        if warning := _warning(figures, settings.held_out):
+            context.info(warning)
         if figures["not_compared_books"]:
             context.info(
                 f"{figures['not_compared_books']} runs of sentences were not checked for near"
@@ -126,10 +118,9 @@ def _parts(settings: SplitSettings, clean: Artifact) -> list[Part]:
 
 def sign_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
     """The signature of each book of one part."""
-    from gpt1.corpus.minhash import WordHashes, sign
-    from gpt1.corpus.parquet_io import read_books
-    from gpt1.corpus.split import tail_start
-    from gpt1.corpus.split_table import write_signatures
+    from gpt1.corpus.near_duplicates import WordHashes, sign
+    from gpt1.corpus.parquet_io import read_books, write_rows
+    from gpt1.corpus.split import SIGNATURES, tail_start
 
     name, tail, permutations = (arguments[key] for key in ("name", "tail", "permutations"))
     hashes = WordHashes()
@@ -138,7 +129,7 @@ def sign_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]
         for book in read_books(Path(arguments["path"]))
     )
     with output.open(f"signatures/{name}.parquet") as file:
-        return {"books": write_signatures(file, signed)}
+        return {"books": write_rows(file, SIGNATURES, map(vars, signed))}
 
 
 def _figures(rows: Sequence[SplitRow]) -> dict[str, int]:
@@ -158,7 +149,7 @@ def _figures(rows: Sequence[SplitRow]) -> dict[str, int]:
     }
 
 
-def _said(figures: Mapping[str, int]) -> str:
+def _sentence(figures: Mapping[str, int]) -> str:
     return (
         f"{counted(figures['train_books'], 'book')} for training, {figures['held_out_books']} held"
         f" out ({figures['held_out_characters'] / 1e6:.2f} M characters); excluded:"
@@ -170,7 +161,7 @@ def _said(figures: Mapping[str, int]) -> str:
     )
 
 
-def _far(figures: Mapping[str, int], wanted: float) -> str | None:
+def _warning(figures: Mapping[str, int], wanted: float) -> str | None:
     """A warning where the share of books held out is off by more than half."""
     books = figures["train_books"] + figures["held_out_books"]
     share = figures["held_out_books"] / books

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from gpt1.corpus.audit_counts import HELD_OUT, TRAIN, Counts
+from gpt1.corpus.clean import Sample
+from gpt1.corpus.document import Document
 from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
-from gpt1.corpus.text_stats import NONE, Size
+from gpt1.corpus.rules.rule import NONE, Size, sentences
 
+TRAIN, HELD_OUT = "train", "held_out"
 PUBLISHED = {
     "source": "BooksCorpus as published (Zhu et al. 2015)",
     "books": 11_038,
@@ -24,103 +27,113 @@ SENTENCE = (
     "A sentence ends with its paragraph, or at . ! ? … with closing quotes before white space and a"
     " capital letter or digit, except after Mr., Mrs., Dr. or St."
 )
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _LONGEST = 120
 """Sentences of more words than this share one row."""
+_QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 
 
-@dataclass(frozen=True)
-class Step:
-    """One row of the table: what a step changed, and what is there after it.
-
-    `kind`: `in`, `rule` (changes text), `off` (switched off), `reject` (whole books), `copy`,
-    `aside` (not trained on), `out`.
+@dataclass
+class Counts:
+    """Of the texts trained on: `books`, their `size`, `lengths` (words in a sentence -> sentences),
+    `words` in lower case.
     """
 
-    name: str
-    kind: str
-    description: str
-    touched: int
-    strikes: int
-    change: Size
-    books: int
-    after: Size
+    books: int = 0
+    size: Size = NONE
+    lengths: Counter[int] = field(default_factory=Counter)
+    words: Counter[str] = field(default_factory=Counter)
 
-    def row(self) -> dict[str, Any]:
-        """The row as plain values."""
-        changed = {f"{name}_change": value for name, value in vars(self.change).items()}
-        plain = {key: value for key, value in vars(self).items() if key not in ("change", "after")}
-        return {**plain, **changed, **vars(self.after)}
+    def add(self, text: str) -> None:
+        """Count one text."""
+        self.books += 1
+        self.size += Size.of(text)
+        self.lengths.update(len(sentence.split()) for sentence in sentences(text))
+        self.words.update(_WORD.findall(text.lower()))
 
 
-class Ledger:
-    """Steps added one after another; each begins where the last ended."""
+def count(
+    books: Iterable[Document], rows: Mapping[str, Mapping[str, Any]], sizes: Mapping[str, int]
+) -> Counts:
+    """Count the training books of a part, each up to its unseen tail.
 
-    def __init__(self, books: int, size: Size) -> None:
-        self.steps = [Step("ingest", "in", "Books as read.", books, 0, NONE, books, size)]
-
-    def add(
-        self, name: str, kind: str, description: str, change: Size, touched: int, strikes: int = 0,
-        gone: int = 0,
-    ) -> None:
-        """A step that touched some books, of which `gone` are gone after it."""
-        last = self.steps[-1]
-        after = last.after + change
-        self.steps.append(
-            Step(name, kind, description, touched, strikes, change, last.books - gone, after)
-        )
+    `rows`: the books' rows of split.parquet; `sizes`: their bytes as the cleaner recorded them.
+    RuntimeError when a text is not of the size recorded: the audit would not be one of these texts.
+    """
+    counts = Counts()
+    for book in books:
+        found = len(book.text.encode("utf-8", "surrogatepass"))
+        if found != sizes[book.id]:
+            raise RuntimeError(f"{book.id}: {found} bytes; the cleaner recorded {sizes[book.id]}")
+        if rows[book.id]["set"] == TRAIN:
+            counts.add(book.text[: rows[book.id].get("tail_start")])
+    return counts
 
 
-def ledger(
+def steps(
     records: Sequence[Mapping[str, Any]], split: Mapping[str, Mapping[str, Any]], trained: Counts,
     switches: Mapping[str, Any],
-) -> list[Step]:
-    """The table's rows.
+) -> list[dict[str, Any]]:
+    """The table's rows: what each step changed, and what is there after it.
+
+    `kind`: `in`, `rule` (changes text), `off` (switched off), `reject` (whole books), `copy`,
+    `aside` (not trained on), `out`. Each row begins where the last ended.
 
     `records`: the cleaner's, of all books; `split`: rows of split.parquet by book; `switches`:
     settings.
     """
-    book = Ledger(len(records), _total(_size(row, "_before") for row in records))
+    rows: list[dict[str, Any]] = []
+    books, size = len(records), _total(records, "_before")
+
+    def add(
+        name: str, kind: str, description: str, change: Size, touched: int, strikes: int = 0,
+        gone: int = 0,
+    ) -> None:
+        nonlocal books, size
+        books, size = books - gone, size + change
+        rows.append(
+            {
+                "name": name, "kind": kind, "description": description, "touched": touched,
+                "strikes": strikes, "books": books,
+                **{f"{measure}_change": value for measure, value in vars(change).items()},
+                **vars(size),
+            }
+        )  # fmt: skip
+
+    def leave(name: str, kind: str, description: str, left: Sequence[Mapping[str, Any]]) -> None:
+        add(name, kind, description, NONE - _total(left), *[len(left)] * 3)
+
+    add("ingest", "in", "Books as read.", NONE, books)
     for rule in TEXT_RULES:
         touched = [row for row in records if rule.name in row["changes"]]
+        change = sum((Size(**row["changes"][rule.name]) for row in touched), NONE)
         kind = "rule" if switches.get(rule.name, True) else "off"
-        change = _total(Size(**row["changes"][rule.name]) for row in touched)
-        book.add(
-            rule.name, kind, rule.description, change, len(touched),
-            sum(row["rules"][rule.name] for row in touched),
-        )
+        strikes = sum(row["rules"][rule.name] for row in touched)
+        add(rule.name, kind, rule.description, change, len(touched), strikes)
     for judge in BOOK_RULES:
-        gone = [row for row in records if row["rejected"] == judge.name]
         kind = "reject" if switches.get(judge.setting, judge.default) else "off"
-        book.add(
-            judge.name, kind, judge.description, NONE - _sum(gone), len(gone), len(gone), len(gone)
-        )
-    kept = [row for row in records if not row["rejected"]]
-    for name in sorted({row["set"] for row in split.values()} - {TRAIN, HELD_OUT}):
-        gone = [row for row in kept if split[row["book"]]["set"] == name]
-        book.add(
-            name, "copy", f"Books marked `{name}` by the split.", NONE - _sum(gone), len(gone),
-            len(gone), len(gone),
-        )
-    out = [row for row in kept if split[row["book"]]["set"] == HELD_OUT]
-    book.add(
-        HELD_OUT, "aside", "Complete books kept for validation.", NONE - _sum(out), len(out),
-        len(out), len(out),
-    )
+        rejected = [row for row in records if row["rejected"] == judge.name]
+        leave(judge.name, kind, judge.description, rejected)
+    sets: dict[str, list[Mapping[str, Any]]] = {HELD_OUT: []}
+    for row in records:
+        if not row["rejected"]:
+            sets.setdefault(split[row["book"]]["set"], []).append(row)
+    for name in sorted(sets.keys() - {TRAIN, HELD_OUT}):
+        leave(name, "copy", f"Books marked `{name}` by the split.", sets[name])
+    leave(HELD_OUT, "aside", "Complete books kept for validation.", sets[HELD_OUT])
     tails = sum(row.get("tail_start") is not None for row in split.values() if row["set"] == TRAIN)
-    book.add(
-        "tails", "aside", "Tails of training books, never trained on.",
-        trained.size - book.steps[-1].after, tails, tails,
-    )
-    book.add("train", "out", "Text to train on.", NONE, trained.books)
-    return book.steps
+    description = "Tails of training books, never trained on."
+    add("tails", "aside", description, trained.size - size, tails, tails)
+    add("train", "out", "Text to train on.", NONE, trained.books)
+    return rows
 
 
 def document(
-    steps: Sequence[Step], trained: Counts, records: Sequence[Mapping[str, Any]],
-    split: Mapping[str, Mapping[str, Any]], samples: Sequence[Mapping[str, str]], top: int,
+    rows: Sequence[Mapping[str, Any]], trained: Counts, records: Sequence[Mapping[str, Any]],
+    split: Mapping[str, Mapping[str, Any]], samples: Sequence[Sample], top: int,
 ) -> dict[str, Any]:
-    """audit.json: `steps`, `published`, `trained`, `sentences`, `words`, `samples`, `rejected`,
-    `copies`.
+    """audit.json: `steps` (the rows), `published`, `trained`, `sentences`, the `top` most frequent
+    `words`, `samples`, `rejected`, `copies`.
     """
     total = trained.words.total()
     ranked = sorted(trained.words.items(), key=lambda item: (-item[1], item[0]))[:top]
@@ -131,59 +144,59 @@ def document(
         }
         for row in records
         if row["rejected"]
-    ]
-    copies = [
-        {"book": book, "set": row["set"], "copy_of": row.get("copy_of")}
-        for book, row in sorted(split.items())
-        if row["set"] not in (TRAIN, HELD_OUT)
-    ]
+    ]  # fmt: skip
     return {
-        "steps": [step.row() for step in steps],
+        "steps": list(rows),
         "published": PUBLISHED,
         "trained": {
             "books": trained.books, **vars(trained.size), "unique_words": len(trained.words),
         },
-        "sentences": {"rule": SENTENCE, **_lengths(trained.lengths)},
+        "sentences": {"rule": SENTENCE, **_distribution(trained.lengths)},
         "words": [
             {"word": word, "count": number, "share": round(number / total, 6)}
             for word, number in ranked
         ],
-        "samples": list(samples),
+        "samples": [vars(sample) for sample in samples],
         "rejected": sorted(rejected, key=lambda row: (row["rule"], row["book"])),
-        "copies": copies,
-    }
+        "copies": [
+            {"book": book, "set": row["set"], "copy_of": row.get("copy_of")}
+            for book, row in sorted(split.items())
+            if row["set"] not in (TRAIN, HELD_OUT)
+        ],
+    }  # fmt: skip
 
 
-def _size(row: Mapping[str, Any], suffix: str = "") -> Size:
-    return Size(*(row[f"{name}{suffix}"] for name in ("words", "sentences", "bytes")))
+def chosen_samples(samples: Sequence[Sample], number: int) -> list[Sample]:
+    """Of each rule the samples with the smallest hashes, one a book, in the order of the rules."""
+    chosen = []
+    for rule in TEXT_RULES:
+        found: dict[str, Sample] = {}
+        for sample in sorted(samples, key=lambda sample: sample.order):
+            if sample.rule == rule.name:
+                found.setdefault(sample.book, sample)
+        chosen += list(found.values())[:number]
+    return chosen
 
 
-def _sum(rows: Iterable[Mapping[str, Any]]) -> Size:
-    return _total(_size(row) for row in rows)
-
-
-def _total(sizes: Iterable[Size]) -> Size:
+def _total(rows: Iterable[Mapping[str, Any]], suffix: str = "") -> Size:
+    sizes = (Size(*(row[f"{name}{suffix}"] for name in vars(NONE))) for row in rows)
     return sum(sizes, NONE)
 
 
-def _lengths(lengths: Counter[int]) -> dict[str, Any]:
-    """Mean, quantiles and the whole distribution; the longest sentences share the last row."""
+def _distribution(lengths: Counter[int]) -> dict[str, Any]:
+    """Mean, quantiles and the complete distribution; the longest sentences share the last row."""
     number = lengths.total()
     quantiles: dict[str, int] = {}
-    passed = 0
-    wanted = [
-        ("p5", 0.05), ("p25", 0.25), ("median", 0.5), ("p75", 0.75), ("p95", 0.95), ("p99", 0.99),
-    ]
-    for words in sorted(lengths):
-        passed += lengths[words]
-        while wanted and passed >= wanted[0][1] * number:
-            quantiles[wanted.pop(0)[0]] = words
     rows: Counter[int] = Counter()
-    for words, many in lengths.items():
-        rows[min(words, _LONGEST + 1)] += many
-    mean = round(sum(words * many for words, many in lengths.items()) / max(1, number), 3)
-    distribution = [{"words": words, "sentences": rows[words]} for words in sorted(rows)]
+    passed = 0
+    for words, count in sorted(lengths.items()):
+        passed += count
+        rows[min(words, _LONGEST + 1)] += count
+        for name, share in _QUANTILES.items():
+            if passed >= share * number:
+                quantiles.setdefault(name, words)
+    mean = round(sum(words * count for words, count in lengths.items()) / max(1, number), 3)
     return {
         "number": number, "mean": mean, **quantiles, "longest": max(lengths, default=0),
-        "distribution": distribution,
-    }
+        "distribution": [{"words": words, "sentences": rows[words]} for words in sorted(rows)],
+    }  # fmt: skip

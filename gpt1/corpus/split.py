@@ -1,5 +1,5 @@
 """Which books are held out, which are copies, and where the unseen tail of a training book
-begins.
+begins; the tables in which signatures and decisions are kept.
 """
 
 from __future__ import annotations
@@ -7,12 +7,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from hashlib import sha256
+from pathlib import Path
 from typing import Literal
 
-from gpt1.corpus.minhash import Signature
-from gpt1.corpus.near_duplicates import Pair, copies, groups, sharing_pairs
+import pyarrow as pa
+
+from gpt1.corpus.near_duplicates import Pair, Signature, copies, groups, sharing_pairs
+from gpt1.corpus.parquet_io import read_rows
 from gpt1.errors import UserError
 
 Set = Literal["train", "held_out", "duplicate", "near_duplicate"]
@@ -87,8 +90,8 @@ def decide(
     for item in ordered:
         first.setdefault(item.digest, item.book)
     unique = [item for item in ordered if first[item.digest] == item.book]
-    pairs = sharing_pairs(unique, min(near.copy, near.tie)) if near else []
-    near_copies = copies(unique, pairs, near.copy) if near else {}
+    pairs = list(sharing_pairs(unique, min(near.copy, near.tie), near.copy)) if near else []
+    near_copies = copies(pairs, near.copy) if near else {}
     group = {item.book: item.book for item in unique} | groups(pairs)
     books = Counter(group[item.book] for item in unique if item.book not in near_copies)
     held_out = _held_out(books, len(unique), fraction, seed)
@@ -139,26 +142,48 @@ def _row(
     item: Signature, stays: str, group: Mapping[str, str], near: Mapping[str, Pair],
     held_out: set[str],
 ) -> SplitRow:
-    side = group[stays]
-
-    def row(
-        chosen: Set, copy_of: str | None = None, share: float | None = None,
-        jaccard: float | None = None,
-    ) -> SplitRow:
-        tail = item.tail_start if chosen == "train" else None
-        return SplitRow(
-            item.book, item.part, chosen, tail, item.length, item.digest, side, copy_of, share,
-            jaccard,
-        )
-
+    chosen: Set = "held_out" if group[stays] in held_out else "train"
+    copy_of, share, jaccard = None, None, None
     if stays != item.book:
-        return row("duplicate", stays, 1.0, 1.0)
-    if item.book in near:
-        pair = near[item.book]
-        return row("near_duplicate", pair.longer.book, pair.share, pair.jaccard)
-    return row("held_out" if side in held_out else "train")
+        chosen, copy_of, share, jaccard = "duplicate", stays, 1.0, 1.0
+    elif pair := near.get(item.book):
+        chosen, copy_of = "near_duplicate", pair.longer.book
+        share, jaccard = pair.share, pair.jaccard
+    tail = item.tail_start if chosen == "train" else None
+    return SplitRow(
+        item.book, item.part, chosen, tail, item.length, item.digest, group[stays], copy_of, share,
+        jaccard,
+    )
 
 
 def _draw(seed: int, name: str) -> float:
     """A number in [0, 1) that depends on the seed and the id alone."""
     return int.from_bytes(sha256(f"{seed}:{name}".encode()).digest()[:8], "big") / 2**64
+
+
+_TYPES = {"int": pa.int64(), "float": pa.float64(), "bytes": pa.binary()}
+
+
+def _schema(row: type[SplitRow] | type[Signature]) -> pa.Schema:
+    """A column for each field; text where it is not a number or bytes."""
+    types = {field.name: str(field.type).split(" ")[0] for field in fields(row)}
+    return pa.schema([(name, _TYPES.get(kind, pa.string())) for name, kind in types.items()])
+
+
+SPLIT = _schema(SplitRow)
+"""The columns of split.parquet."""
+SIGNATURES = _schema(Signature)
+"""The columns of a table of signatures."""
+
+
+def read_split(path: Path) -> list[SplitRow]:
+    """The rows of split.parquet, ordered by book."""
+    return [SplitRow(**row) for row in read_rows(path)]
+
+
+def rows_by_part(rows: Sequence[SplitRow]) -> dict[str, list[SplitRow]]:
+    """The rows of each part (`part-0007`), ordered by book."""
+    parts: dict[str, list[SplitRow]] = {}
+    for row in rows:
+        parts.setdefault(row.part, []).append(row)
+    return parts

@@ -146,7 +146,7 @@ class _Tracer:
 
     def __init__(self, store: Store, record: ArtifactRecord) -> None:
         """UserError where an artifact that the shards were made from is gone."""
-        from gpt1.corpus.split_table import read_split
+        from gpt1.corpus.split import read_split
         from gpt1.data.shards import read_spans
         from gpt1.tokenizer.tokenizer import Tokenizer
         from gpt1.tokenizer.vocabulary import Vocabulary

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpt1.corpus.parquet_io import read_books
-from gpt1.corpus.split_table import read_split
+from gpt1.corpus.split import read_split
 from gpt1.data.sequences import SequenceSampler
 from gpt1.data.shards import Shards, read_spans
 from gpt1.tokenizer.normalize import fix_text, standardize

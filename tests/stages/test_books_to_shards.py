@@ -9,7 +9,7 @@ from huggingface_hub import constants
 
 from gpt1.corpus.parquet_io import read_rows
 from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
-from gpt1.corpus.text_stats import Size
+from gpt1.corpus.rules.rule import Size
 from gpt1.data.shards import Shards, ids_sha256, read_spans
 from gpt1.tokenizer.bpe_train import learn_merges
 from gpt1.tokenizer.pretokenizer import count_words

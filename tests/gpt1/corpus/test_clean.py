@@ -9,7 +9,7 @@ from gpt1.corpus.decode import decode
 from gpt1.corpus.demo_corpus import FALLBACK, embedded_files
 from gpt1.corpus.document import Document
 from gpt1.corpus.rules.registry import DEFAULTS, TEXT_RULES
-from gpt1.corpus.text_stats import Size, sentences
+from gpt1.corpus.rules.rule import Size, sentences
 from gpt1.tokenizer.tokenizer import Tokenizer
 from gpt1.tokenizer.vocabulary import Vocabulary
 from tests.gpt1.real_books import shared_books

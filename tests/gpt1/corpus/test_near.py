@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 
 from gpt1.corpus.document import Document
-from gpt1.corpus.minhash import Signature, WordHashes, run_hashes, sign, words_of
-from gpt1.corpus.near_duplicates import share_of, sharing_pairs
+from gpt1.corpus.near_duplicates import (
+    Signature,
+    WordHashes,
+    groups,
+    run_hashes,
+    share_of,
+    sharing_pairs,
+    sign,
+    words_of,
+)
 from gpt1.corpus.split import NearRules, SplitRow, decide
 from tests.gpt1.corpus.planted import EXACT, KINDS
 from tests.gpt1.real_books import embedded, shared_books
@@ -74,7 +82,7 @@ def test_the_estimates_are_near_the_exact_shares(part: float, novels: dict[str, 
 
 
 def test_texts_shorter_than_a_run_are_compared_by_their_words() -> None:
-    assert not sharing_pairs([signature("a", ""), signature("b", "... !")], 0.1)
+    assert not list(sharing_pairs([signature("a", ""), signature("b", "... !")], 0.1))
     [pair] = sharing_pairs([signature("a", "one two"), signature("b", "One, two")], 0.1)
     assert pair.share == 1.0
 
@@ -146,6 +154,20 @@ def test_sentences_are_compared_exactly_only() -> None:
     texts = {"s1": text, "s2": text[: len(text) * 9 // 10], "s3": text.upper()}
     items = [signature(name, some, "sentences") for name, some in texts.items()]
     assert copies({row.book: row for row in decide(items, 0.5, 0, RULES)}) == {"s3": "s1"}
+
+
+def test_many_copies_of_one_book_are_compared_with_it_alone() -> None:
+    """And many books that share a text are compared with a few of them."""
+    text, draw = invented(1, 1200), random.Random(2)
+    near = {f"copy {n:03d}": KINDS["other_spelling"](text, draw) for n in range(150)}
+    items = [signature(name, some) for name, some in ({"whole": f"{text} end"} | near).items()]
+    pairs = list(sharing_pairs(items, 0.3, 0.6))
+    assert {pair.longer.book for pair in pairs} == {"whole"}
+    assert len(pairs) == 150
+    related = [signature(str(n), f"{text} {invented(100 + n, 1300)}") for n in range(200)]
+    few, many = (list(sharing_pairs(related[:number], 0.3, 0.6)) for number in (100, 200))
+    assert len(many) <= 1.5 * 2 * len(few)
+    assert len(set(groups(many).values())) == 1
 
 
 @pytest.mark.slow
