@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt1.corpus.readers.hub import SCHEME, parse_hub
+from gpt1.corpus.hub import SCHEME, parse_hub
 from gpt1.errors import UserError
 from gpt1.report.collect import BITS_PER_BYTE, PERPLEXITY, collect
 from gpt1.report.render import environment

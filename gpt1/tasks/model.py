@@ -14,8 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gpt1.errors import UserError
-from gpt1.model.gpt import GPT, per_sequence_loss, token_losses
-from gpt1.model.padding import Padding
+from gpt1.model.gpt import GPT, Padding, per_sequence_loss, token_losses
 from gpt1.tasks.config import Regression, Truncation
 from gpt1.tasks.dataset import (
     SPECIAL_TOKENS,

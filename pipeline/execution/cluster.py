@@ -28,8 +28,7 @@ from gpt1 import fault
 from gpt1.errors import UserError
 from pipeline.execution.causes import oom_kills
 from pipeline.execution.channel import ANSWER, ChannelMessage, ChannelReporter, start_channel
-from pipeline.execution.exit_status import FAILED
-from pipeline.execution.shutdown import unblock_for_children
+from pipeline.execution.shutdown import FAILED, unblock_for_children
 from pipeline.execution.worker import Job, run_cell
 from pipeline.tracking.system_metrics import record_system_metrics
 from pipeline.workflow.expand import Cell
