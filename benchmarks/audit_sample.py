@@ -19,8 +19,8 @@ from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
 
 # What these do everywhere is shown at a few places; the others are shown whole, each strike.
 _DENSE = {
-    "line_ends", "ftfy", "emphasis", "headings", "join_lines", "scene_breaks", "footnotes",
-    "page_marks", "illustrations",
+    "line_ends", "ftfy", "invisible", "emphasis", "headings", "join_lines", "scene_breaks",
+    "footnotes", "page_marks", "illustrations",
 }
 _LONGEST = 1_600
 
