@@ -73,10 +73,11 @@ def prepare_step(folder: Path) -> Work:
     from gpt1.train.trainer import ConsoleReporter, pretrain
 
     place = changed(write_data(folder), stop_after=1)
+    config = CONFIG.model_copy(update={"validate_every": 0})  # none before the step
 
     def work() -> None:
         with suppress(Stopped):
-            pretrain(CONFIG, place, ConsoleReporter())
+            pretrain(config, place, ConsoleReporter())
         assert list(Path(place.output).glob("checkpoints/step-*1/*")), "no checkpoint was made"
 
     return work

@@ -67,7 +67,7 @@ def read_openai(folder: Path) -> tuple[GPT, Vocabulary]:
     shape, numbers left over, a vocabulary of another size. Nothing is unpickled.
     """
     file = folder / SHAPES_FILE
-    shapes = read_json(file, f"it beside params_0.npy … params_{FILES - 1}.npy")
+    shapes = read_json(file, f"it next to params_0.npy … params_{FILES - 1}.npy")
     if not isinstance(shapes, list) or not all(map(_is_shape, shapes)):
         raise UserError(
             f"{file}: expected a list of shapes (lists of positive integers); download it again"
