@@ -6,8 +6,9 @@
 
 Each runs in this process without Ray, on made-up data, with the default settings but for the
 sizes. A file counts when one of its functions is called, in any thread; what an import runs, and
-methods that `dataclass` makes, do not count, nor do gpt1/errors.py and `__init__.py`. pipeline/,
-which runs any stage in the same way, is not on these paths. Prints the files in the order of their
+methods that `dataclass` makes, do not count, nor do gpt1/errors.py, gpt1/terminal.py (which prints)
+and `__init__.py`. pipeline/, which runs any stage in the same way, is not on these paths, nor is
+what it alone calls in gpt1/. Prints the files in the order of their
 first call; the last line is a JSON object.
 """
 
@@ -33,21 +34,23 @@ from tests.gpt1.tiny_pretraining import CONFIG, VOCABULARY, changed, write_data
 from tests.pipeline.inline import artifact, make, output, plan_of, run_inline, write_rte
 
 FOLDERS = ("gpt1", "stages")
-NOT_COUNTED = ("/errors.py", "/__init__.py")
+NOT_COUNTED = ("/errors.py", "/terminal.py", "/__init__.py")
 Work = Callable[[], object]
 
 
 def called_files(work: Work) -> list[str]:
     """The files of the functions that `work` calls, relative to the project, in that order."""
     found: dict[str, None] = {}
-    folders = tuple(f"{ROOT / folder}/" for folder in FOLDERS)
+    folders, runner = tuple(f"{ROOT / folder}/" for folder in FOLDERS), f"{ROOT}/pipeline/"
 
     def note(frame: FrameType, event: str, _argument: object) -> None:
         code, name = frame.f_code, frame.f_code.co_filename
         # Bodies of modules and classes are no functions: they are not optimized.
         is_function = event == "call" and code.co_flags & inspect.CO_OPTIMIZED
         counts = is_function and name.startswith(folders) and not name.endswith(NOT_COUNTED)
-        if counts and name not in found and not is_import(frame):
+        caller = frame.f_back.f_code.co_filename if frame.f_back else ""
+        of_pipeline = caller.startswith(runner) and name.startswith(folders[0])
+        if counts and name not in found and not of_pipeline and not is_import(frame):
             found[name] = None
 
     threading.setprofile(note)

@@ -18,7 +18,7 @@ from gpt1.report.collect import Collection, main_settings
 from gpt1.report.sources import of_kind
 from gpt1.report.summary import answers, setup
 from gpt1.report.tables import CLEAR
-from gpt1.terminal import clean_value
+from gpt1.terminal import clean, clean_value
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -143,7 +143,7 @@ def _code(text: str) -> str:
     """HTML in which what stands between backticks is code."""
     from markupsafe import Markup, escape
 
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(clean(text)))))
 
 
 def _mark(row: Mapping[str, str], name: str) -> str:
@@ -163,7 +163,7 @@ def _mark(row: Mapping[str, str], name: str) -> str:
                             for c in text)
             html += Markup(f"<{tag}>{{}}</{tag}>").format(shown)
         else:
-            html += text
+            html += clean(text)
     return html
 
 

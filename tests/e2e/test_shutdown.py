@@ -138,9 +138,9 @@ def ask_often(folder: Path, times: int, draw: random.Random, cluster: Cluster | 
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize(("times", "at_once"), [(50, 2), (20, 1)])
+@pytest.mark.parametrize(("times", "at_once"), [(100, 2), (20, 1)])
 def test_no_sigterm_is_lost(times: int, at_once: int, ray_head: Cluster, tmp_path: Path) -> None:
-    """Of twice 50 runs on one cluster, and of 20 that start Ray themselves."""
+    """Of twice 100 runs on one cluster, and of 20 that start Ray themselves."""
     cluster = ray_head if at_once > 1 else None
     names = [f"signals {at_once} {one}" for one in range(at_once)]
     with ThreadPoolExecutor(at_once) as pool:

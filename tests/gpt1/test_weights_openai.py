@@ -114,7 +114,7 @@ REFUSED_OPENAI: list[tuple[Damage, str]] = [
     (write(SHAPES, b"[[1,"), "not JSON"), (write(SHAPES, DEEP), r"shapes\.json: not JSON"),
     (write("config.json", DEEP), r"config\.json: not JSON"),
     (write("config.json", b'{"layers": 1000000000000}'), "is 2 layers, but .* has 1000000000000"),
-    (write("encoder_bpe_2.json", DEEP), "not JSON"),
+    (write("encoder_bpe_2.json", DEEP), "nested too deeply"),
     (remove(SHAPES), r"params_shapes\.json: no such file"),
     (write("params_4.npy", b"\x93NUMPY"), r"params_4\.npy: not a complete \.npy file"),
     (numbers(lambda part: part[:-5]), r"hold [\d,]+ numbers .* expects [\d,]+"),

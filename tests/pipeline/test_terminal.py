@@ -113,9 +113,8 @@ def test_titles_and_texts_of_books_are_text_on_the_pages_of_the_audit(tmp_path: 
     (books / "author 1/book_1.txt").rename(books / f"{EVIL}.txt")
     write(books, {"rows.jsonl": json.dumps(row), f"{EVIL}.gz": "no archive"})
     plan = run_text(tmp_path / "store", books, "split.near_duplicates=false", until="audit")
-    found = artifact(plan, "audit")
-    for name in ("audit.md", "audit.html"):
-        page = output(found, name).read_text(encoding="utf-8")
-        assert (is_clean(page), "31mPb" in page) == (True, True), name
+    page = output(artifact(plan, "audit"), "audit.html").read_text(encoding="utf-8")
+    assert is_clean(page)
+    assert "31mPb" in page
     for record in Store.at(tmp_path / "store").root.glob("*/*/record.json"):
         assert "\x1b" not in record.read_text(encoding="utf-8")
