@@ -1,8 +1,11 @@
 """Reading files in a child process, so that no file can end, fill or hang its reader.
 
-The child sends what it reads through a pipe, and which file comes next before it opens it. Where it
-dies (a library's fault in C++), needs more memory than a reader may have, or gives no sign of life
-for ten minutes, the file it was at becomes one skipped file, and a new child reads the rest.
+The child sends what it reads through a socket, and None at the end of each file. Where it dies (a
+library's fault in C++), needs more memory than a reader may have, or gives no sign of life for ten
+minutes, the file it was at becomes one skipped file, and a new child reads the rest.
+
+The child is a program of its own and no fork: a fork of a process that talks to Ray can leave both
+without an answer. It waits for the next files of the same process, as it takes a second to start.
 """
 
 from __future__ import annotations
@@ -11,12 +14,15 @@ import multiprocessing
 import os
 import resource
 import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from gpt1.corpus.document import (
     Document,
@@ -36,6 +42,47 @@ _OUT_OF_MEMORY = 3  # exit status of a child
 _EVERY = 1.0  # seconds between two signs of life
 
 
+class _Child:
+    """A process that reads files. Raises RuntimeError where it does not start."""
+
+    waiting: ClassVar[list[_Child]] = []
+    """Those that have read all they were given."""
+
+    def __init__(self) -> None:
+        self.socket, theirs = multiprocessing.Pipe()
+        code = f"from gpt1.corpus.isolation import serve; serve({theirs.fileno()})"
+        path = os.pathsep.join(filter(None, sys.path))
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", code], env={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
+        )  # fmt: skip
+        theirs.close()
+        try:
+            self.socket.recv()
+        except (EOFError, OSError):
+            status = self._process.wait()
+            raise RuntimeError(f"the process that reads files ended with {status}") from None
+
+    @classmethod
+    def take(cls) -> _Child:
+        """One that waits, or a new one."""
+        while cls.waiting:
+            child = cls.waiting.pop()
+            if child._process.poll() is None:
+                return child
+        return cls()
+
+    def end(self) -> int:
+        """End it, whatever it does; its status."""
+        self._process.kill()
+        self.socket.close()
+        return self._process.wait()
+
+    def status(self) -> int:
+        """With which it ended by itself, after its last message."""
+        return self._process.wait()
+
+
 def read_isolated(
     files: Sequence[SourceFile], config: ReadingConfig,
     on_read: OnRead | None = None, patience: float = PATIENCE,
@@ -46,21 +93,18 @@ def read_isolated(
     """
     rest = list(files)
     while rest:
-        receiver, sender = multiprocessing.Pipe(duplex=False)
-        context = multiprocessing.get_context("fork")  # seconds faster than to import all anew
-        child = context.Process(
-            target=_read_in_child, args=(receiver, sender, rest, config), daemon=True
-        )
-        child.start()
-        sender.close()
-        done = 0
-        fault = ""
+        child, done, fault, waits = _Child.take(), 0, "", False
         try:
+            child.socket.send((rest, config))
             while rest[done:]:
-                if not receiver.poll(patience):
+                if not child.socket.poll(patience):
                     fault = f"its reader gave no sign of life for {patience:.0f} seconds"
                     break
-                message = receiver.recv()
+                try:
+                    message = child.socket.recv()
+                except (EOFError, OSError):  # it ended, between two messages or within one
+                    fault = _why_it_ended(child.status())
+                    break
                 if isinstance(message, Document | SkippedFile):
                     yield message
                 elif isinstance(message, Exception):
@@ -69,13 +113,12 @@ def read_isolated(
                     done += 1
                 elif on_read:
                     on_read(*message)
-        except (EOFError, ConnectionResetError):
-            child.join()
-            fault = _why_it_ended(child.exitcode or 0)
+            waits = not fault
         finally:
-            child.kill()
-            child.join()
-            receiver.close()
+            if waits:
+                _Child.waiting.append(child)
+            else:
+                child.end()
         rest = rest[done:]
         if rest:
             yield UnreadableFileError("reader_died", fault).at(Place(rest.pop(0).name))
@@ -87,15 +130,29 @@ def _why_it_ended(status: int) -> str:
     return f"its reader died of {signal.Signals(-status).name if status < 0 else f'exit {status}'}"
 
 
-def _read_in_child(
-    receiver: Connection[Any, Any], sender: Connection[Any, Any], files: Sequence[SourceFile],
-    config: ReadingConfig,
-) -> None:
-    """Send the documents of each file, and None at its end; an exception ends the child."""
-    receiver.close()  # else a parent's death would not be noticed
+def serve(descriptor: int) -> None:
+    """The child: read what comes through the socket until its other end is closed."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what a dying library prints is not the user's
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    socket: Connection[Any, Any] = Connection(descriptor)
+    with suppress(EOFError, ConnectionError):
+        socket.send("ready")
+        while True:
+            _read(socket, *socket.recv())
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent has ended, also while a file hangs it."""
+    while os.getppid() == parent:
+        time.sleep(_EVERY)
+    os._exit(1)
+
+
+def _read(
+    socket: Connection[Any, Any], files: Sequence[SourceFile], config: ReadingConfig
+) -> None:
+    """Send the documents of each file, and None at its end, or the exception that ends it all."""
     _limit_memory(max(_MEMORY, 16 * config.max_document))
     last = time.monotonic()
 
@@ -103,19 +160,19 @@ def _read_in_child(
         nonlocal last
         if time.monotonic() - last >= _EVERY:
             last = time.monotonic()
-            sender.send((count, size))
+            socket.send((count, size))
 
     try:
         for file in files:
             for found in read_source(file, config, tell):
-                sender.send(found)
-            sender.send(None)
-    except BrokenPipeError:
-        os._exit(1)
+                socket.send(found)
+            socket.send(None)
+    except ConnectionError:
+        raise
     except MemoryError:
         os._exit(_OUT_OF_MEMORY)
     except Exception as error:
-        sender.send(error)
+        socket.send(error)
 
 
 def _limit_memory(most: int) -> None:

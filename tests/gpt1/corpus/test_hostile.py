@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import tarfile
-import time
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpt1.corpus import decode, isolation
+from gpt1.corpus import isolation
 from gpt1.corpus.discover import Format, list_sources
 from gpt1.corpus.document import (
     Document,
@@ -28,7 +27,7 @@ from gpt1.corpus.document import (
     UnreadableFileError,
 )
 from gpt1.corpus.io import SLACK, CountingReader, unpack
-from gpt1.corpus.readers import tables, text
+from gpt1.corpus.readers import tables
 from gpt1.corpus.readers.archives import read_stream
 from gpt1.errors import UserError
 from tests.conftest import write
@@ -256,18 +255,29 @@ QVFVUUFBQUFIQUFBQUFRQUFBQUFBQUFBQkFBQUFIUmxlSFFBQUFBQUJBQUVBQVFBQUFBQUFBQUEAGCBw
 cnJvdyB2ZXJzaW9uIDI1LjAuMRksHAAAHAAAAAACAABQQVIx"""
 
 
+SLOW_AND_LARGE = """\
+import time
+from gpt1.corpus import decode
+from gpt1.corpus.readers import text
+
+def decoded(data, fallback):
+    if data == b"slow":
+        time.sleep(1000)
+    return bytes(4 << 30) if data == b"much" else decode.decode(data, fallback)
+
+text.decode = decoded
+"""
+
+
 def test_a_file_that_ends_its_reader_is_skipped_and_the_rest_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     files = {"a.txt": b"one", "b.parquet": base64.b64decode(KILLER), "c.txt": b"two", "d.txt": b"3"}
     write(tmp_path, {**files, "hangs.txt": b"slow", "large.txt": b"much", "z.txt": b"last"})
 
-    def decoded(data: bytes, fallback: str) -> object:
-        if data == b"slow":
-            time.sleep(1000)
-        return bytes(4 << 30) if data == b"much" else decode.decode(data, fallback)
-
-    monkeypatch.setattr(text, "decode", decoded)
+    monkeypatch.syspath_prepend(tmp_path.parent / "start")  # of the child, by its PYTHONPATH
+    write(tmp_path.parent / "start", {"sitecustomize.py": SLOW_AND_LARGE})
+    monkeypatch.setattr(isolation._Child, "waiting", [])
     listed = list_sources([str(tmp_path)]).files
     found = list(isolation.read_isolated(listed, SMALL, patience=3.0))
     texts = [item.text for item in found if isinstance(item, Document)]
