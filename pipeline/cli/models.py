@@ -153,7 +153,7 @@ def generate(
     """
     from gpt1.tasks.predictor import Predictor, check_sampling
 
-    check_sampling(tokens, temperature, top_k, top_p, beams)
+    check_sampling(tokens, temperature, top_k, top_p, beams, length_penalty)
     texts = [*(prompt or []), *(_lines(prompts) if prompts else [])] or [""]
     predictor = Predictor(_load(where, options.artifacts, device))
     streams = len(texts) == 1 and not beams and not as_json
