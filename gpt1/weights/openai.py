@@ -186,8 +186,9 @@ def _read_part(path: Path) -> np.ndarray:
     if not path.is_file():
         raise UserError(f"{path}: no such file; the folder must hold params_0.npy … params_9.npy")
     try:
-        part = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        # Mapped, so that no more is allocated than the file has, whatever its header says.
+        part = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OverflowError, EOFError, OSError) as error:
         raise UserError(
             f"{path}: not a complete .npy file of numbers ({str(error).splitlines()[0]}); download"
             " it again"
