@@ -153,7 +153,10 @@ def _config(folder: Path, shapes: list[list[int]]) -> ModelConfig:
             " writes it"
         )
     else:
-        config = ModelConfig(vocabulary, context, width, layers, heads=width // HEAD_WIDTH)
+        config = model_config(
+            {"vocabulary": vocabulary, "context": context, "width": width, "layers": layers,
+             "heads": width // HEAD_WIDTH}, str(file),
+        )  # fmt: skip
     if config.layers != layers:
         raise UserError(
             f"{file}: {len(shapes)} arrays, which is {layers} layers, but {CONFIG_FILE} next to it"

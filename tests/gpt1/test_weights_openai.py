@@ -266,7 +266,8 @@ OURS: list[tuple[object, str]] = [
     ("{", "'gpt1' in its metadata is not JSON"), (DEEP.decode(), "metadata is not JSON"),
     ("[]", "expected an object"), ({"layers": 20_000}, "26 tensors .* has 20,000 layers"),
     ({"width": 2 * 10**9}, "and 96,.* parameters"),
-    ({"width": 10**4000}, "width is 1000.*, expected at most 2147483647"), ({"heads": "4"}, "heads is '4', expected"),
+    ({"width": 10**4000}, "width is 1000.*, expected at most 2147483647"),
+    ({"heads": "4"}, "heads is '4', expected"),
     ({"dropout": None}, "dropout is None, expected float"), ({"x": 1}, r"unknown keys \['x'\]"),
 ]
 
