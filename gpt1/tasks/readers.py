@@ -371,7 +371,7 @@ def _dpr(file: TaskFile) -> Iterator[TaskRow]:
     """
     blocks: list[tuple[int, list[str]]] = []
     fresh = True
-    for number, line in enumerate(file.text().splitlines(), start=1):
+    for number, line in enumerate(_lines(file.text()), start=1):
         if line.strip() and fresh:
             blocks.append((number, []))
         if line.strip():
