@@ -36,5 +36,5 @@ def perplexity(checkpoint: Checkpoint, text: str, stride: int | None = None) -> 
 
         >>> gpt1.perplexity(checkpoint, "It was a dark night.")
     """
-    ids = Tokenizer(checkpoint.vocabulary).encode(text)
-    return text_score(checkpoint.model, "text", ids, len(text.encode()), stride).perplexity
+    ids, size = Tokenizer(checkpoint.vocabulary).encode(text), len(text.encode(errors="replace"))
+    return text_score(checkpoint.model, "text", ids, size, stride).perplexity

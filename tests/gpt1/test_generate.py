@@ -102,6 +102,7 @@ def test_a_parameter_that_cannot_be_is_named(given: dict[str, Any], message: str
     checkpoint = Checkpoint(samples.model(), samples.vocabulary())
     refuses(message, api.generate, checkpoint, ["the cat"], **given)
     refuses("found one text", api.generate, checkpoint, "the cat")
+    assert api.perplexity(checkpoint, "the \ud800 cat") > 1
     assert len(api.generate(checkpoint, ["the cat"], tokens=2.0, beams=2, length_penalty=-10)) == 1
 
 

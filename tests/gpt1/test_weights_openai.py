@@ -318,7 +318,7 @@ def test_a_task_head_is_that_of_transformers(name: str, tmp_path: Path) -> None:
     save_checkpoint(ours, Checkpoint(tuned.model.gpt, vocabulary, tuned))
     examples = [TASKS[name], replace(TASKS[name], id="2", texts=TASKS[name].texts[::-1])]
     for folder in (hf, ours):
-        loaded = load_checkpoint(folder).tuned
+        loaded = load_checkpoint(str(folder)).tuned
         assert loaded is not None
         assert loaded.predict(examples, encode) == tuned.predict(examples, encode)
         assert loaded.facts() == tuned.facts()
