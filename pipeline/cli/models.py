@@ -246,8 +246,8 @@ def _stream(prompt: str, decode: Callable[[list[int]], str]) -> Callable[[int, i
 
     def on_token(_: int, token: int) -> None:
         printed = decode(ids) if ids else ""
-        ids.append(token)
-        show(decode(ids)[len(printed) :], end="")
+        show(decode([*ids, token])[len(printed) :], end="")
+        ids[:] = [*ids[-7:], token]  # a few are enough to tell where spaces are
 
     return on_token
 
