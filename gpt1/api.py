@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gpt1.errors import UserError
 from gpt1.model.loglikelihood import text_score
 from gpt1.tasks.predictor import Predictor
 from gpt1.tokenizer.tokenizer import Tokenizer
@@ -21,6 +22,8 @@ def generate(
 
         >>> gpt1.generate(checkpoint, ["the old man"], tokens=8, temperature=0)
     """
+    if isinstance(prompts, str):
+        raise UserError("prompts: found one text, expected a list of texts: [text]")
     rows = Predictor(checkpoint).answer([{"prompt": prompt} for prompt in prompts], parameters)
     return [row["text"] for row in rows]
 
@@ -33,5 +36,5 @@ def perplexity(checkpoint: Checkpoint, text: str, stride: int | None = None) -> 
 
         >>> gpt1.perplexity(checkpoint, "It was a dark night.")
     """
-    ids = Tokenizer(checkpoint.vocabulary).encode(text)
-    return text_score(checkpoint.model, "text", ids, len(text.encode()), stride).perplexity
+    ids, size = Tokenizer(checkpoint.vocabulary).encode(text), len(text.encode(errors="replace"))
+    return text_score(checkpoint.model, "text", ids, size, stride).perplexity

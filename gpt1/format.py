@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 MISSING = "–"
+ROUNDS_UP = 0.9995  # of a unit, which three digits show as 1
 
 
 def number(value: Any) -> str:
@@ -30,7 +31,8 @@ def short(value: Any) -> str:
     if value is None:
         return MISSING
     for limit, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if abs(value) >= limit * 10 or (unit != " k" and abs(value) >= limit):
+        least = 10 * limit if unit == " k" else ROUNDS_UP * limit
+        if abs(value) >= least:
             return f"{value / limit:.3g}{unit}"
     return number(value)
 
@@ -38,7 +40,7 @@ def short(value: Any) -> str:
 def size(value: int) -> str:
     """Bytes, in thousands: 812 B, 4.2 kB, 1.31 GB."""
     for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if value >= limit:
+        if value >= ROUNDS_UP * limit:
             return f"{value / limit:.3g} {unit}"
     return f"{value} B"
 

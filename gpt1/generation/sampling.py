@@ -19,12 +19,14 @@ class Sampling:
 
 
 def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """One id from (V,) logits."""
+    """One id from (V,) logits; a temperature so low that they overflow is greedy, too."""
+    best = int(logits.argmax())
     if sampling.temperature == 0:
-        return int(logits.argmax())
-    probabilities = F.softmax(
-        restrict(logits / sampling.temperature, sampling.top_k, sampling.top_p), dim=-1
-    )
+        return best
+    scaled = logits / sampling.temperature
+    if scaled[best].isinf():
+        return best
+    probabilities = F.softmax(restrict(scaled, sampling.top_k, sampling.top_p), dim=-1)
     return int(torch.multinomial(probabilities, 1, generator=generator))
 
 

@@ -13,6 +13,7 @@ from gpt1.errors import UserError
 EmbeddingDropout = Literal["activation", "matrix"]
 Kind = Literal["gpt", "lstm"]
 LN_EPS = 1e-5
+LARGEST = 2**31 - 1  # of a size: far above any model's, and a number that can be computed with
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ class ModelConfig:
         """Raise UserError for a shape no model can have."""
         sizes = dict.fromkeys(("vocabulary", "context", "width", "heads", "units"), 1)
         for name, least in {**sizes, "layers": 0, "special_tokens": 0}.items():
-            if getattr(self, name) < least:
-                found = getattr(self, name)
-                raise UserError(f"model: {name} is {found}, expected at least {least}")
+            if not least <= (found := getattr(self, name)) <= LARGEST:
+                limit = f"at least {least}" if found < least else f"at most {LARGEST}"
+                raise UserError(f"model: {name} is {str(found)[:20]}, expected {limit}")
         divides = f"is not divisible by heads {self.heads}; choose a multiple of {self.heads}"
         dropout = f"embedding_dropout is {self.embedding_dropout!r}, expected activation or matrix"
         for right, problem in (

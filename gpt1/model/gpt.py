@@ -330,14 +330,6 @@ def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
     return flat.view(targets.shape)
 
 
-def window_losses(model: GPT, windows: Tensor) -> Tensor:
-    """(B, T+1) ids -> (B, T): the loss of each window's ids but the first, given all before it
-    in the window.
-    """
-    hidden = model(windows[:, :-1])
-    return token_losses(model.lm_logits(hidden), windows[:, 1:])
-
-
 def per_sequence_loss(losses: Tensor, mask: Tensor) -> Tensor:
     """(B, T) losses and a (B, T) mask of the targets that count -> (B,): the mean over each
     sequence's own targets.

@@ -16,6 +16,8 @@ import torch
 from gpt1.errors import UserError
 from gpt1.model.gpt import GPT, token_losses
 
+LARGEST = 700.0  # nats, so that a perplexity is a finite number
+
 
 @dataclass(frozen=True)
 class Continuation:
@@ -111,7 +113,7 @@ class TextScore:
     @property
     def perplexity(self) -> float:
         """exp of the mean nats a judged id."""
-        return math.exp(self.nats / self.targets)
+        return math.exp(min(self.nats / self.targets, LARGEST))
 
     @property
     def bits_per_byte(self) -> float:

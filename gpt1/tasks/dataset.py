@@ -162,7 +162,7 @@ def pair(
 
     `first` is one part, or two joined without a delimiter (document and question).
 
-    `reference` cuts first and second to context/2 - 2 ids each (254 of 512), as the released code
+    `fixed` cuts first and second to context/2 - 2 ids each (254 of 512), as the released code
     does; within a first of two parts the room is shared, so that a question is not lost behind a
     long document.
     """

@@ -52,11 +52,10 @@ def read_jobs(config: Path) -> list[FinetuneJob]:
     try:
         document = json.loads(config.read_text(encoding="utf-8"))
         return [FinetuneJob.from_dict(job) for job in document["jobs"]]
-    except FileNotFoundError as error:
-        message = (
-            f"{config}: no such file; expected the {JOBS_FILE} of a folder written by `gpt1 pack`"
-        )
-        raise UserError(message) from error
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})" if config.exists() else "no such file"
+        expected = f"expected the {JOBS_FILE} of a folder written by `gpt1 pack`"
+        raise UserError(f"{config}: {problem}; {expected}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         message = f"{config}: not the jobs of a packed folder ({reason}); run `gpt1 pack` again"

@@ -147,10 +147,15 @@ def load_task(
 ) -> TaskFiles:
     """Read what `task_facts` and `write_examples` wrote.
 
-    `train` None: a task that is only scored.
+    `train` None: a task that is only scored. UserError where one of them is damaged.
     """
-    facts = json.loads(task_json.read_text(encoding="utf-8"))
-    task = recorded_task(facts)
+    facts = parse_json(task_json.read_bytes().decode(errors="replace"), str(task_json))
+    try:
+        task = recorded_task(facts)
+    except (AttributeError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{task_json}: not a task's facts ({error!r}); run the task_data stage again"
+        ) from error
     trained = list(read_examples(train)) if train else []
     tested = list(read_examples(test)) if test else []
     return TaskFiles(task, facts, trained, list(read_examples(dev)), tested)

@@ -271,6 +271,7 @@ def load_finetuned(gpt: GPT, folder: Path) -> FineTuned:
         known = (
             regression in get_args(Regression)
             and truncation in get_args(Truncation)
+            and type(max_length) is int
             and 0 < max_length <= gpt.config.context
         )
     except (AttributeError, ValueError, KeyError, TypeError) as error:

@@ -60,7 +60,7 @@ class Predictor:
         newline = self.checkpoint.vocabulary.ids[NEWLINE_TOKEN]
         ids = [self.encoder.encode(prompt) or [newline] for prompt in prompts]
         stop = {newline} if stop_at_newline else set()
-        check_sampling(tokens, temperature, top_k, top_p, beams)
+        check_sampling(tokens, temperature, top_k, top_p, beams, length_penalty)
         model = self.checkpoint.model
         if beams:
             found = beam_search(model, ids, tokens, BeamSearch(beams, length_penalty), stop)
@@ -89,17 +89,21 @@ class Predictor:
         ]
 
 
-def check_sampling(tokens: int, temperature: float, top_k: int, top_p: float, beams: int) -> None:
+def check_sampling(
+    tokens: int, temperature: float, top_k: int, top_p: float, beams: int, length_penalty: float
+) -> None:
     """UserError for settings that no generation can have."""
     for name, value, good in (
         ("tokens", tokens, tokens >= 1),
         ("temperature", temperature, 0 <= temperature < float("inf")), ("top_k", top_k, top_k >= 0),
         ("top_p", top_p, 0 < top_p <= 1), ("beams", beams, beams >= 0),
+        ("length_penalty", length_penalty, -10 <= length_penalty <= 10),
     ):  # fmt: skip
         if not good:
-            wanted = {"tokens": "at least 1", "top_p": "more than 0, at most 1"}.get(
-                name, "0 or more"
-            )
+            wanted = {
+                "tokens": "at least 1", "top_p": "more than 0, at most 1",
+                "length_penalty": "-10 to 10",
+            }.get(name, "0 or more")
             raise UserError(f"{name} is {value}, expected {wanted}")
 
 
@@ -107,6 +111,14 @@ def _known(parameters: Mapping[str, Any]) -> dict[str, Any]:
     unknown = sorted(set(parameters) - set(PARAMETERS))
     if unknown:
         raise UserError(f"unknown parameters {unknown}; known: {', '.join(PARAMETERS)}")
+    for name, value in parameters.items():
+        kind = type(PARAMETERS[name])
+        try:
+            same = bool(kind(value) == value)
+        except (TypeError, ValueError, OverflowError):
+            same = False
+        if not same:  # a text, part of a token, no number
+            raise UserError(f"{name} is {value!r}, expected a value such as {PARAMETERS[name]}")
     return {name: type(PARAMETERS[name])(value) for name, value in parameters.items()}
 
 

@@ -14,7 +14,7 @@ import io
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -272,7 +272,7 @@ def _parquet(file: TaskFile) -> Iterator[TaskRow]:
                 passage = passage.removesuffix(".txt").removeprefix(file.group)
                 name = f"{file.group or file.path.stem.split('-')[0]}-{passage}-{number}"
                 yield TaskRow(f"{file.path}, row {number}", name, row)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
             f"{file.path}: not a complete Parquet file ({reason}); download it again"
@@ -371,7 +371,7 @@ def _dpr(file: TaskFile) -> Iterator[TaskRow]:
     """
     blocks: list[tuple[int, list[str]]] = []
     fresh = True
-    for number, line in enumerate(file.text().splitlines(), start=1):
+    for number, line in enumerate(_lines(file.text()), start=1):
         if line.strip() and fresh:
             blocks.append((number, []))
         if line.strip():
@@ -492,11 +492,13 @@ _READERS: Mapping[str, Callable[[TaskFile], Iterator[TaskRow]]] = {
 }
 
 
-def _check_columns(wanted: Iterable[str], found: Sequence[str], where: str) -> None:
+def _check_columns(wanted: Sequence[str], found: Sequence[str], where: str) -> None:
     missing = [column for column in wanted if column not in found]
     if missing:
         names = shorten(", ".join(found))
         raise UserError(f"{where}: no column {missing[0]!r}; columns found: {names}")
+    if twice := [column for column in wanted if found.count(column) > 1]:
+        raise UserError(f"{where}: several columns are called {twice[0]!r}; expected one")
 
 
 def _read_text(path: Path) -> str:

@@ -10,7 +10,7 @@ import difflib
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from gpt1.errors import UserError
 
@@ -350,12 +350,14 @@ def definition(task: Task) -> dict[str, Any]:
 
 def recorded_task(facts: Mapping[str, Any]) -> Task:
     """The task of task.json or head.json, with the labels that were used."""
-    labels, own = tuple(facts["labels"]), facts.get("definition")
+    name, labels, own = facts["task"], tuple(facts["labels"]), facts.get("definition")
     if own is None:
-        return replace(task_named(facts["task"]), labels=labels)
-    return Task(
-        facts["task"], labels=labels, layout="tsv", **{**own, "metrics": tuple(own["metrics"])}
-    )
+        if name not in TASKS:  # no module is imported because a model's file names it
+            raise ValueError(f"task {name!r} without its definition")
+        return replace(TASKS[name], labels=labels)
+    if own["kind"] not in get_args(Kind) or type(own["choices"]) is not int:
+        raise ValueError(f"kind {own['kind']!r} with {own['choices']!r} choices")
+    return Task(name, labels=labels, layout="tsv", **{**own, "metrics": tuple(own["metrics"])})
 
 
 def _task_of(module: str) -> Task:

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from gpt1.data.sequences import SequenceSampler
 from gpt1.errors import UserError
+from gpt1.model.loglikelihood import LARGEST
 from gpt1.tokenizer.bpe import END
 from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.train.dist import DistContext
 
 LossOf = Callable[[tuple[Tensor, ...]], Tensor]
-LARGEST = 700.0  # nats, so that a perplexity is a finite number
 
 
 @dataclass(frozen=True)

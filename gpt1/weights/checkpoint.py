@@ -31,11 +31,12 @@ class Checkpoint:
     """Tensors of a task head that were left out, as it is not of this program."""
 
 
-def load_checkpoint(folder: Path) -> Checkpoint:
+def load_checkpoint(folder: str | Path) -> Checkpoint:
     """The checkpoint in `folder`, in evaluation mode on the CPU.
 
     UserError names what is missing, damaged or does not fit.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise UserError(
             f"{folder}: no such folder; expected one with {MODEL_FILE}, {CONFIG_FILE} and a"

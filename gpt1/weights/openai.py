@@ -153,7 +153,10 @@ def _config(folder: Path, shapes: list[list[int]]) -> ModelConfig:
             " writes it"
         )
     else:
-        config = ModelConfig(vocabulary, context, width, layers, heads=width // HEAD_WIDTH)
+        config = model_config(
+            {"vocabulary": vocabulary, "context": context, "width": width, "layers": layers,
+             "heads": width // HEAD_WIDTH}, str(file),
+        )  # fmt: skip
     if config.layers != layers:
         raise UserError(
             f"{file}: {len(shapes)} arrays, which is {layers} layers, but {CONFIG_FILE} next to it"
@@ -186,8 +189,9 @@ def _read_part(path: Path) -> np.ndarray:
     if not path.is_file():
         raise UserError(f"{path}: no such file; the folder must hold params_0.npy … params_9.npy")
     try:
-        part = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        # Mapped, so that no more is allocated than the file has, whatever its header says.
+        part = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OverflowError, EOFError, OSError) as error:
         raise UserError(
             f"{path}: not a complete .npy file of numbers ({str(error).splitlines()[0]}); download"
             " it again"

@@ -4,6 +4,7 @@ or `finetune[task=rte,seed=1]`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -96,7 +97,8 @@ def _load(store: Store, record: ArtifactRecord, artifact: Artifact, step: str) -
 
     name = "model.safetensors"
     if step:
-        name = f"snapshots/step-{int(step):08d}.safetensors" if step.isdigit() else step
+        is_number = re.fullmatch(r"[0-9]{1,9}", step)
+        name = f"snapshots/step-{int(step):08d}.safetensors" if is_number else step
     if name not in artifact.files:
         steps = [str(int(file.name[15:23])) for file in artifact.under("snapshots/step-")]
         what = f"{name} was not kept (finetune keeps it with `keep_model: true`)"

@@ -153,7 +153,7 @@ def generate(
     """
     from gpt1.tasks.predictor import Predictor, check_sampling
 
-    check_sampling(tokens, temperature, top_k, top_p, beams)
+    check_sampling(tokens, temperature, top_k, top_p, beams, length_penalty)
     texts = [*(prompt or []), *(_lines(prompts) if prompts else [])] or [""]
     predictor = Predictor(_load(where, options.artifacts, device))
     streams = len(texts) == 1 and not beams and not as_json
@@ -246,8 +246,8 @@ def _stream(prompt: str, decode: Callable[[list[int]], str]) -> Callable[[int, i
 
     def on_token(_: int, token: int) -> None:
         printed = decode(ids) if ids else ""
-        ids.append(token)
-        show(decode(ids)[len(printed) :], end="")
+        show(decode([*ids, token])[len(printed) :], end="")
+        ids[:] = [*ids[-7:], token]  # a few are enough to tell where spaces are
 
     return on_token
 

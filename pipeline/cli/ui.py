@@ -48,6 +48,9 @@ def serve(
     the end of what it said).
     """
     folder, info = store.root, info or show
+    if host != "localhost" and not host.startswith("127."):
+        who = "anyone who reaches it can change and delete the runs"
+        info(f"warning: MLflow has no password; at {host}:{port} {who}")
     _require_free(host, port)
     if store.objects.folders(f"{RUNS}/") and os.access(folder, os.W_OK):
         synced = sync(store, default_uri(folder), FILLING, info, witness=0)

@@ -64,7 +64,7 @@ def gc(store: StoreOption = "store", dry_run: bool = False, unfinished: bool = F
     if unfinished and last is None:
         raise UserError(f"{opened.where}: --unfinished needs the last run's record, which is gone")
     needed = set(last.cells.values()) if last else set()
-    leases = Leases(opened, "gc", info=print)
+    leases = Leases(opened, "gc", info=show)
     try:
         with ExitStack() as stack:
             try:

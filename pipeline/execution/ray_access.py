@@ -322,6 +322,9 @@ def _can_be_sent(token: str) -> bool:
 
 def without_password(url: str) -> str:
     """The URL without its user and password."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # no address, such as one with half of a bracket
+        return re.sub(r"//[^/]*@", "//", url)
     host = parts.netloc.rpartition("@")[2]
     return parts._replace(netloc=host).geturl() if host != parts.netloc else url

@@ -5,6 +5,7 @@ settings and inputs.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ from pipeline.workflow.stages import kinds_of, load_stage
 from pipeline.workflow.user_code import NONE, UserCode
 from pipeline.workflow.yaml_source import KeyPath, YamlDocument, nearest
 from stages.contract import Resources, Settings, Stage
+
+MOST_JOBS = 10_000  # of a matrix: more are a slip of its axes, and would take all memory
 
 
 @dataclass(frozen=True)
@@ -61,25 +64,26 @@ class Workflow:
 
 def ordered(document: YamlDocument, specs: Mapping[str, StageSpec]) -> list[str]:
     """The nodes, needed ones first. UserError for an unknown need or a cycle."""
-    order: list[str] = []
-
-    def visit(node: str, trail: tuple[str, ...]) -> None:
-        path = ("stages", node, "needs")
-        if node in trail:
-            cycle = " -> ".join([*trail[trail.index(node) :], node])
-            raise document.error(path, f"cycle in `needs:`: {cycle}; remove one of these needs")
-        if node in order:
-            return
-        for need in specs[node].needs:
-            if need not in specs:
+    order: dict[str, None] = {}
+    for first in specs:
+        # From `first` down to the node that is looked at, each with the needs that are left.
+        trail = {} if first in order else {first: iter(specs[first].needs)}
+        while trail:
+            node = next(reversed(trail))
+            need = next(trail[node], None)
+            if need is None:
+                order[node] = None
+                del trail[node]
+            elif need not in specs:
                 problem = f"stage {node!r} needs unknown stage {need!r}; {nearest(need, specs)}"
-                raise document.error(path, problem)
-            visit(need, (*trail, node))
-        order.append(node)
-
-    for node in specs:
-        visit(node, ())
-    return order
+                raise document.error(("stages", node, "needs"), problem)
+            elif need in trail:
+                cycle = " -> ".join([*list(trail)[list(trail).index(need) :], need])
+                problem = f"cycle in `needs:`: {cycle}; remove one of these needs"
+                raise document.error(("stages", need, "needs"), problem)
+            elif need not in order:
+                trail[need] = iter(specs[need].needs)
+    return list(order)
 
 
 def expand(
@@ -144,7 +148,11 @@ def _combinations(document: YamlDocument, node: str, spec: StageSpec) -> list[di
     """
     found: dict[str, dict[str, Any]] = {}
     for name, matrix in spec.matrices:
-        _check_axes(document, node, spec, ("stages", node, *name), matrix)
+        path = ("stages", node, *name)
+        _check_axes(document, node, spec, path, matrix)
+        if (count := math.prod(map(len, matrix.values()))) > MOST_JOBS:
+            problem = f"found {count:,} combinations, expected at most {MOST_JOBS:,}"
+            raise document.error(path, f"{'.'.join(map(str, path))}: {problem}; give fewer values")
         for values in itertools.product(*matrix.values()):
             value_of = dict(zip(matrix, values, strict=True))
             axes = {axis: value_of[axis] for axis in spec.matrix}

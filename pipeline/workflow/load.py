@@ -120,7 +120,7 @@ def _assign(document: YamlDocument, merged: dict[str, dict[str, Any]], assignmen
         place[step] = dict(inner) if isinstance(inner, dict) else {}
         place = place[step]
     place[keys[-1]] = scalar(text)
-    if keys[0] == "with":
+    if keys[0] == "with" and len(keys) > 1:
         _drop_axis(merged[node], keys[1])
     for end in range(1, len(keys) + 1):
         document.lines.pop(("stages", node, *keys[:end]), None)

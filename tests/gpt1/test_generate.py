@@ -3,12 +3,15 @@
 import random
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
 
+from gpt1 import api
 from gpt1.generation import BeamSearch, Sampling, beam_search, choose, generate, restrict
 from gpt1.model.gpt import GPT
+from gpt1.weights.checkpoint import Checkpoint
 from gpt1.weights.hf import hf_config, hf_weights
 from tests.conftest import refuses
 from tests.gpt1 import weight_samples as samples
@@ -84,6 +87,23 @@ def test_restricting_keeps_the_best_and_sampling_follows_the_probabilities() -> 
     draw = torch.Generator().manual_seed(0)
     drawn = [choose(logits, Sampling(), draw) for _ in range(2000)]
     assert drawn.count(1) / 2000 == pytest.approx(0.5, abs=0.05)
+    assert {choose(-logits, Sampling(low), draw) for low in (1e-9, 1e-40, 1e-45)} == {0}
+    assert {choose(logits, Sampling(low), draw) for low in (1e-9, 1e-40, 1e-45)} == {1}
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ({"tokens": "many"}, "tokens is 'many'"), ({"tokens": 2.5}, "tokens is 2.5"),
+    ({"tokens": None}, "tokens is None"), ({"top_k": float("inf")}, "top_k is inf"),
+    ({"stop_at_newline": "False"}, "stop_at_newline is 'False'"), ({"n": 1}, "unknown .*'n'"),
+    ({"temperature": float("nan")}, "temperature is nan"), ({"top_p": 0}, "top_p is 0"),
+    *(({"length_penalty": value}, "length_penalty is .* -10 to 10") for value in (-11, 1e300)),
+])  # fmt: skip
+def test_a_parameter_that_cannot_be_is_named(given: dict[str, Any], message: str) -> None:
+    checkpoint = Checkpoint(samples.model(), samples.vocabulary())
+    refuses(message, api.generate, checkpoint, ["the cat"], **given)
+    refuses("found one text", api.generate, checkpoint, "the cat")
+    assert api.perplexity(checkpoint, "the \ud800 cat") > 1
+    assert len(api.generate(checkpoint, ["the cat"], tokens=2.0, beams=2, length_penalty=-10)) == 1
 
 
 BEAMS = [(4, 1.0, False), (4, 0.0, True), (5, 2.0, False)]

@@ -309,6 +309,10 @@ def test_a_wrong_column_a_damaged_file_and_a_missing_split(tmp_path: Path) -> No
     [dev] = write_shards(tmp_path / "rte", "validation", [hub_row("rte")])
     reading = (read_task, TASKS["rte"], tmp_path)
     refuses("no column 'sentence2'; columns found: sentence1, gold", *reading)
+    names = ["sentence1", "sentence1", "sentence2", "label"]
+    twice = pa.table([["A."], ["B."], ["C."], [1]], names=names)
+    pq.write_table(twice, train)
+    refuses("several columns are called 'sentence1'", *reading)
     train.write_bytes(b"PAR1 and nothing else")
     refuses(rf"{train.name}: not a complete Parquet file .*download it again", *reading)
     write_shards(tmp_path / "rte", "train", [hub_row("rte")])

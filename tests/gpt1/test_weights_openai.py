@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -106,6 +107,12 @@ def pickled_array(folder: Path) -> None:
     np.save(folder / "params_0.npy", bomb, allow_pickle=True)
 
 
+def header(count: int) -> bytes:
+    """Of an array of so many numbers, without them."""
+    about = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({count},), }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\0" + len(about).to_bytes(2, "little") + about.encode()
+
+
 REFUSED_OPENAI: list[tuple[Damage, str]] = [
     (edit(SHAPES, lambda s: [*s[:8], [1, 128, 500], *s[9:]]), r"8 \(h\.0\.mlp\.c_fc\.w.* 512"),
     (edit(SHAPES, lambda s: [s[1], s[0], *s[2:]]), "another model's vocabulary"),
@@ -113,10 +120,13 @@ REFUSED_OPENAI: list[tuple[Damage, str]] = [
     (write(SHAPES, b"[[0, -1]]"), "a list of shapes"),
     (write(SHAPES, b"[[1,"), "not JSON"), (write(SHAPES, DEEP), r"shapes\.json: not JSON"),
     (write("config.json", DEEP), r"config\.json: not JSON"),
-    (write("config.json", b'{"layers": 1000000000000}'), "is 2 layers, but .* has 1000000000000"),
+    (write("config.json", b'{"layers": 1000000}'), "is 2 layers, but .* has 1000000"),
     (write("encoder_bpe_2.json", DEEP), "nested too deeply"),
     (remove(SHAPES), r"params_shapes\.json: no such file"),
     (write("params_4.npy", b"\x93NUMPY"), r"params_4\.npy: not a complete \.npy file"),
+    (write("params_4.npy", header(10**13)), r"params_4\.npy: not a complete .*greater than file"),
+    (write("params_4.npy", header(10**20)), r"params_4\.npy: not a complete .*too large"),
+    (write(SHAPES, f"[[1{'0' * 4000}, 64], [1, 64]]".encode()), "expected at most"),
     (numbers(lambda part: part[:-5]), r"hold [\d,]+ numbers .* expects [\d,]+"),
     (numbers(lambda part: part.astype(np.float64)), r"params_4\.npy: holds float64"),
     (remove("params_7.npy"), r"params_7\.npy: no such file"),
@@ -255,7 +265,9 @@ def test_misfits(damage: Damage, message: str, openai: Path, tmp_path: Path) -> 
 OURS: list[tuple[object, str]] = [
     ("{", "'gpt1' in its metadata is not JSON"), (DEEP.decode(), "metadata is not JSON"),
     ("[]", "expected an object"), ({"layers": 20_000}, "26 tensors .* has 20,000 layers"),
-    ({"width": 4 * 10**12}, "and 384,.* parameters"), ({"heads": "4"}, "heads is '4', expected"),
+    ({"width": 2 * 10**9}, "and 96,.* parameters"),
+    ({"width": 10**4000}, "width is 1000.*, expected at most 2147483647"),
+    ({"heads": "4"}, "heads is '4', expected"),
     ({"dropout": None}, "dropout is None, expected float"), ({"x": 1}, r"unknown keys \['x'\]"),
 ]
 
@@ -306,7 +318,7 @@ def test_a_task_head_is_that_of_transformers(name: str, tmp_path: Path) -> None:
     save_checkpoint(ours, Checkpoint(tuned.model.gpt, vocabulary, tuned))
     examples = [TASKS[name], replace(TASKS[name], id="2", texts=TASKS[name].texts[::-1])]
     for folder in (hf, ours):
-        loaded = load_checkpoint(folder).tuned
+        loaded = load_checkpoint(str(folder)).tuned
         assert loaded is not None
         assert loaded.predict(examples, encode) == tuned.predict(examples, encode)
         assert loaded.facts() == tuned.facts()
@@ -320,9 +332,14 @@ def test_examples_of_another_kind_and_a_head_of_another_model_are_refused(tmp_pa
     facts = json.loads((tmp_path / "head.json").read_text())
     fits = "does not fit the model next to it"
     other = ({"labels": ["a", "b"]}, r"head\.safetensors: not the head of mnli")
-    for change, message in (other, ({"max_length": 99}, fits), ({"regression": 3}, fits)):
+    module = ({"task": "idlelib.help"}, "'idlelib.help' without its definition")
+    odd = ({"definition": {"kind": "all", "choices": "4"}}, "kind 'all' with '4' choices")
+    wrong = [({name: value}, fits) for name, value in
+             (("max_length", 99), ("max_length", 9.5), ("regression", 3))]  # fmt: skip
+    for change, message in (other, module, odd, *wrong):
         (tmp_path / "head.json").write_text(json.dumps({**facts, **change}))
         refuses(message, load_checkpoint, tmp_path)
+    assert "idlelib.help" not in sys.modules
 
 
 @pytest.mark.usefixtures("code_of_exports")

@@ -175,6 +175,7 @@ REFUSED = {
     "generate pretrian": "no such folder, and no job 'pretrian' in .*; expected one of pretrain",
     "export hf pretrain --out out --license MIT": "license 'MIT': .*such as mit",
     "generate pretrain@11": "step-00000011.safetensors was not kept .*snapshots: 60, 120",
+    "generate pretrain@²": "² was not kept .*snapshots: 60, 120",
     "generate --device tpu": "expected auto, cpu, or cuda",
     "predict mnli -t a -t b": "no finished fine-tuned job of 'mnli' .tasks with weights: demo_",
     "predict rtee -t a": "did you mean 'rte'",

@@ -22,6 +22,7 @@ from pipeline.execution.ray_access import (
     prepare,
     temporary_folder,
     user_token,
+    without_password,
 )
 from tests.conftest import refuses, write
 from tests.e2e.workflow import MINI
@@ -184,6 +185,7 @@ def test_a_wrong_mode_or_token_is_refused_and_not_shown(tmp_path: Path) -> None:
         name = VALUE if value in tokens else "RAY_AUTH_TOKEN_PATH"
         os.environ[name] = value
         assert "secret" not in refuses(name, user_token)
+    assert without_password("http://me:secret@[::1") == "http://[::1", "what is no address"
 
 
 @pytest.mark.parametrize("name", ["RAY_TMPDIR", "TMPDIR"])

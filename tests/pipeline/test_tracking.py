@@ -468,6 +468,9 @@ def test_nothing_to_show_and_a_port_in_use(tmp_path: Path) -> None:
     refuses("no runs recorded", serve, store)
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(UserError, match="--port"):
         serve(store, port=other.getsockname()[1])
+    said: list[str] = []
+    refuses("no runs recorded", serve, store, "0.0.0.0", free_port(), said.append)
+    assert [line.partition(";")[0] for line in said] == ["warning: MLflow has no password"]
 
 
 @pytest.mark.chaos

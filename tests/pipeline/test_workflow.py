@@ -54,6 +54,7 @@ def test_set_changes_one_setting_and_takes_scientific_notation() -> None:
     (NEEDS, "need: [numbers]", r":7: unknown key 'stages.total.need'; did you mean 'needs'"),
     (FACTOR, "factor: [1, 1]", r":9: .* a value appears twice"),
     (FACTOR, "factor: []", r":9: .*at least one value"),
+    (FACTOR, f"factor: {[*range(200)]}\n      add: {[*range(99)]}", "found 19,800 combinations"),
     (FACTOR, "factor: [1, -2]", r"greater than 0, found -2"),
     (FACTOR, "factr: [1, 2]", r":9: unknown setting 'factr'; did you mean 'factor'"),
     (f"{USES}total", "uses: clena", r":6: unknown stage 'clena'"),
@@ -84,7 +85,8 @@ def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, message: str
 
 @pytest.mark.parametrize(("profile", "given", "message"), [
     (None, ["total"], "expected stage.key=value"), (None, ["ttal.factor=1"], "mean 'total'"),
-    (None, ["total.factr=1"], "'factor'"), ("triple", [], "profile 'triple'; .* 'tripled'"),
+    (None, ["total.factr=1"], "'factor'"), (None, ["total.with=1"], "total.with: .*dictionary"),
+    ("triple", [], "profile 'triple'; .* 'tripled'"),
 ])  # fmt: skip
 def test_bad_options(profile: str | None, given: list[str], message: str) -> None:
     refuses(message, read, TOY, profile, given)
