@@ -60,7 +60,12 @@ def read_isolated(
                 if not receiver.poll(patience):
                     fault = f"its reader gave no sign of life for {patience:.0f} seconds"
                     break
-                message = receiver.recv()
+                try:
+                    message = receiver.recv()
+                except (EOFError, OSError):  # it ended, between two messages or within one
+                    child.join()
+                    fault = _why_it_ended(child.exitcode or 0)
+                    break
                 if isinstance(message, Document | SkippedFile):
                     yield message
                 elif isinstance(message, Exception):
@@ -69,9 +74,6 @@ def read_isolated(
                     done += 1
                 elif on_read:
                     on_read(*message)
-        except (EOFError, ConnectionResetError):
-            child.join()
-            fault = _why_it_ended(child.exitcode or 0)
         finally:
             child.kill()
             child.join()
