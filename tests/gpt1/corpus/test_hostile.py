@@ -222,6 +222,16 @@ def test_a_file_without_one_column_of_text(name: str) -> None:
     assert found in skipped.found
 
 
+def test_columns_that_say_nothing_of_a_text_are_not_read() -> None:
+    about = [pa.array([2**30, 1], pa.date32()), pa.array([["a"], []]), pa.array([7, 8]), WORDS]
+    documents, skipped = read(parquet_with(["id", "title", "author", "text"], *about), "b.parquet")
+    found = [(one.title, one.author, one.text) for one in documents.values()]
+    assert found == [("row-000000000", "7", "one"), ("row-000000001", "8", "two")]
+    assert skipped == []
+    [document] = read(b'{"title": "Words."}', "b.jsonl", with_limits(text_column="title"))[0].values()
+    assert (document.title, document.text) == ("row-000000000", "Words.")
+
+
 def test_what_columns_expand_to_is_bounded() -> None:
     title = pa.array(["t" * 400_000] * 2_000).dictionary_encode()
     data = parquet_with(["text", "title"], pa.array([str(n) for n in range(2_000)]), title)
