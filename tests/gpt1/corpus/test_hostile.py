@@ -228,7 +228,8 @@ def test_columns_that_say_nothing_of_a_text_are_not_read() -> None:
     found = [(one.title, one.author, one.text) for one in documents.values()]
     assert found == [("row-000000000", "7", "one"), ("row-000000001", "8", "two")]
     assert skipped == []
-    [document] = read(b'{"title": "Words."}', "b.jsonl", with_limits(text_column="title"))[0].values()
+    config = with_limits(text_column="title")
+    [document] = read(b'{"title": "Words."}', "b.jsonl", config)[0].values()
     assert (document.title, document.text) == ("row-000000000", "Words.")
 
 
