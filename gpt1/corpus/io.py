@@ -319,6 +319,8 @@ def open_zip(raw: Any) -> zipfile.ZipFile:
     """The zip file. UnreadableFileError when it is none."""
     try:
         return zipfile.ZipFile(cast(IO[bytes], raw))
+    except (UserError, MemoryError):  # no fault of the file
+        raise
     except Exception as error:  # BadZipFile, and what odd fields of its directory lead to
         raise damaged(first_line(error)) from error
 
@@ -355,5 +357,7 @@ def open_member(
     except NotImplementedError as error:
         found = f"it is packed in an unsupported way ({first_line(error)})"
         raise UnreadableFileError("unsupported", found) from error
+    except (UserError, MemoryError):  # no fault of the file
+        raise
     except Exception as error:
         raise damaged(first_line(error)) from error
