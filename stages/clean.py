@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, create_model
@@ -13,7 +13,8 @@ from pydantic import Field, create_model
 from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
 from gpt1.errors import UserError
 from gpt1.format import counted
-from stages.contract import Context, Output, Part, Settings, Stage
+from stages._parts import parts_of_books
+from stages.contract import Context, Output, Settings, Stage
 
 if TYPE_CHECKING:
     from gpt1.corpus.clean import Sample
@@ -47,11 +48,8 @@ class Clean(Stage):
     is_coordinator = True
 
     def run(self, settings: Any, context: Context) -> None:
-        parts = []
-        for file in context.input("ingest").under("books/"):
-            name = PurePosixPath(file.name).stem
-            identity = {"name": name, "books": file.sha256, "rules": settings.model_dump()}
-            parts.append(Part(name, identity, {**identity, "path": file}))
+        identity = {"rules": settings.model_dump()}
+        parts = parts_of_books(context.input("ingest"), lambda _: identity)
         made = context.map_parts(clean_part, parts)
         for part in made:
             context.add_files_of(part)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
 from gpt1.format import counted
-from stages.contract import Artifact, Context, Output, Part, Settings, Stage
+from stages._parts import parts_of_books
+from stages.contract import Context, Output, Settings, Stage
 
 if TYPE_CHECKING:
     from gpt1.corpus.split import SplitRow
@@ -75,7 +76,11 @@ class Split(Stage):
         from gpt1.corpus.parquet_io import read_rows, write_table
         from gpt1.corpus.split import SPLIT, NearRules, decide
 
-        made = context.map_parts(sign_part, _parts(settings, context.input("clean")))
+        permutations = settings.num_perm if settings.near_duplicates else 0
+        signed = {"tail": settings.held_out_tail, "permutations": permutations}
+        made = context.map_parts(
+            sign_part, parts_of_books(context.input("clean"), lambda _: signed)
+        )
         signatures = [
             Signature(**row)
             for part in made
@@ -101,19 +106,6 @@ class Split(Stage):
                 " copies: they have no book boundaries, so only runs with exactly the same words"
                 " were excluded"
             )
-
-
-def _parts(settings: SplitSettings, clean: Artifact) -> list[Part]:
-    permutations = settings.num_perm if settings.near_duplicates else 0
-    parts = []
-    for file in clean.under("books/"):
-        name = PurePosixPath(file.name).stem
-        identity = {
-            "name": name, "books": file.sha256, "tail": settings.held_out_tail,
-            "permutations": permutations,
-        }
-        parts.append(Part(name, identity, {**identity, "path": file}))
-    return parts
 
 
 def sign_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:

@@ -44,7 +44,7 @@ def book_key(name: str, chapter_pattern: str | None) -> BookKey:
     number = label.lstrip("0") or "0"
     # Numbers come before words, a number of fewer digits before one of more.
     order = f"1{len(number):06d}{number}" if label.isdecimal() else f"2{label}"
-    return BookKey(str(path.with_name(rest) if rest else path.parent), order)
+    return BookKey(str(path.parent / rest), order)
 
 
 def title_and_author(name: str) -> tuple[str, str | None]:

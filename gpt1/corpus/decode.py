@@ -29,7 +29,7 @@ _HIGH = re.compile(rb"[\x80-\x9f]")
 _MULTIBYTE = re.compile(
     rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
 )
-_OTHER_HIGH = re.compile(rb"[\x80-\xff]")
+_BEYOND_ASCII = bytes(range(0x80, 0x100))
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,11 @@ def _mostly_utf8(data: bytes) -> bool:
     """Whether more bytes beyond ASCII belong to whole UTF-8 sequences than not: then it is UTF-8
     with damage.
     """
-    rest = _OTHER_HIGH.findall(_MULTIBYTE.sub(b"", data))
-    whole = len(_OTHER_HIGH.findall(data)) - len(rest)
-    return whole > len(rest)
+    high, others = (
+        len(some) - len(some.translate(None, _BEYOND_ASCII))
+        for some in (data, _MULTIBYTE.sub(b"", data))
+    )  # fmt: skip
+    return high - others > others
 
 
 def _western(data: bytes) -> bool:

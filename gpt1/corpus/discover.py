@@ -186,11 +186,12 @@ def _missing_shards(names: Iterable[str]) -> list[str]:
     there.
     """
     present = set(names)
-    wanted: set[str] = set()
-    for name in present:
-        if found := re.fullmatch(r"(.*-)\d{5}(-of-(\d{5}).*)", name):
-            shards = range(int(found[3]))
-            wanted.update(f"{found[1]}{number:05d}{found[2]}" for number in shards)
+    found = (re.fullmatch(r"(.*-)\d{5}(-of-(\d{5}).*)", name) for name in present)
+    series = {one.groups() for one in found if one}  # each gone through once
+    wanted = {
+        f"{before}{number:05d}{after}"
+        for before, after, total in series for number in range(int(total))
+    }  # fmt: skip
     return sorted(wanted - present)
 
 
@@ -207,6 +208,8 @@ def _list_path(path: Path) -> Listing:
             f"source: no such file or folder: {printable(str(path))} ({_cause(error)});"
             " expected a folder or file of books. Set the path, e.g. --set ingest.source=PATH."
         ) from error
+    if printable(path.name) != path.name:
+        return Listing([_skipped("bad_name", path.name)])
     return Listing([_regular_file(path, path.name)])
 
 

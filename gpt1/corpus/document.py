@@ -23,6 +23,8 @@ corpus.
 """
 LOST = "book boundaries, titles, authors, chapters and paragraphs"
 """What a data set of one sentence a row does not say."""
+MOST_SAID = 1_000
+"""Characters of an id, a title or an author that a file gives: nobody's are longer."""
 _SLICE = 1 << 20
 _SHOWN = 300  # characters of anything from a file that a message repeats
 

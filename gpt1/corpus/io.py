@@ -94,21 +94,25 @@ def _verify(stream: IO[bytes], size: int, file: SourceFile) -> None:
 @contextmanager
 def _open_url(file: SourceFile) -> Iterator[tuple[IO[bytes], int | None]]:
     system, path = _file_system(file.location)
+    info = _ask(file, system.info, path)
+    if file.digest not in (None, _digest_of(info)):
+        raise _changed(file)
+    with _ask(file, system.open, path, "rb") as stream:
+        yield stream, info.get("size")
+    system.invalidate_cache()
+    if _digest_of(_ask(file, system.info, path)) != _digest_of(info):
+        raise _changed(file)
+
+
+def _ask(file: SourceFile, method: Callable[..., Any], *arguments: str) -> Any:
+    """What a file system's method gives. UserError where it fails."""
     try:
-        info = system.info(path)
-        stream = system.open(path, "rb")
+        return method(*arguments)
     except Exception as error:  # every file system raises its own
         raise UserError(
             f"{file.name}: cannot be read ({type(error).__name__}: {first_line(error)}); run the"
             " command again."
         ) from error
-    if file.digest not in (None, _digest_of(info)):
-        raise _changed(file)
-    with stream:
-        yield stream, info.get("size")
-    system.invalidate_cache()
-    if _digest_of(system.info(path)) != _digest_of(info):
-        raise _changed(file)
 
 
 def _changed(file: SourceFile) -> UserError:
@@ -254,7 +258,7 @@ class UnpackedStream:
             data = bytes(self._inner.read(size))
             self.count += len(data)
             check_size(self.count, self._packed(), self._config)
-        except (UserError, UnreadableFileError):
+        except (UserError, UnreadableFileError, MemoryError):
             self.broken = True
             raise
         except Exception as error:  # of whichever library unpacks
@@ -315,6 +319,8 @@ def open_zip(raw: Any) -> zipfile.ZipFile:
     """The zip file. UnreadableFileError when it is none."""
     try:
         return zipfile.ZipFile(cast(IO[bytes], raw))
+    except (UserError, MemoryError):  # no fault of the file
+        raise
     except Exception as error:  # BadZipFile, and what odd fields of its directory lead to
         raise damaged(first_line(error)) from error
 
@@ -351,5 +357,7 @@ def open_member(
     except NotImplementedError as error:
         found = f"it is packed in an unsupported way ({first_line(error)})"
         raise UnreadableFileError("unsupported", found) from error
+    except (UserError, MemoryError):  # no fault of the file
+        raise
     except Exception as error:
         raise damaged(first_line(error)) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -18,6 +19,8 @@ NEWLINE_TOKEN = "\n" + END
 HEADER = "#version: 0.2"
 HUB = "hf://"
 _FORMS = (("encoder_bpe_*.json", "vocab_*.bpe"), ("vocab.json", "merges.txt"))
+_HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair, which no UTF-8 can hold
+
 
 class Vocabulary:
     """`tokens[id]` is a token's text, `ids` the way back, `merges` the pairs in the order of
@@ -219,8 +222,9 @@ def _read_encoder(path: Path) -> list[str]:
         pairs = json.loads(_text(path), object_pairs_hook=lambda found: found)
     except json.JSONDecodeError as error:
         raise _damaged(f"{path}, line {error.lineno}", f"not JSON ({error.msg})") from error
-    except RecursionError as error:
-        raise _damaged(path, "nested too deeply for a table of tokens") from error
+    except (ValueError, RecursionError) as error:
+        how = "nested too deeply or has a number too long"
+        raise _damaged(path, f"{how} for a table of tokens") from error
     if not isinstance(pairs, list) or not all(isinstance(item, tuple) for item in pairs):
         raise _damaged(path, "expected one JSON object of token to id")
     return _by_id(path, pairs)
@@ -260,6 +264,8 @@ def _by_id(path: Path, pairs: Sequence[tuple[str, object]]) -> list[str]:
         if type(number) is not int or not 0 <= number < len(pairs):
             expected = f"expected a number from 0 to {len(pairs) - 1}"
             raise _damaged(path, f"token {token!r} has id {number!r}, {expected}")
+        if _HALF.search(token):
+            raise _damaged(path, f"token {token!r} has half of a character")
         if number in tokens:
             both = f"{tokens[number]!r} and {token!r}"
             raise _damaged(path, f"id {number} is the id of both {both}")
@@ -332,7 +338,8 @@ def _single(token: str) -> bool:
 def _text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; expected a vocabulary's file.") from error
+    except OSError as error:
+        found = f"cannot be read ({error.strerror})"
+        raise UserError(f"{path}: {found}; expected a vocabulary's file.") from error
     except UnicodeDecodeError as error:
         raise _damaged(path, f"byte {error.start} is not UTF-8") from error

@@ -24,6 +24,7 @@ from xml.etree import ElementTree
 from gpt1.corpus.decode import decode
 from gpt1.corpus.document import (
     MIB,
+    MOST_SAID,
     Document,
     Place,
     ReadingConfig,
@@ -79,7 +80,7 @@ class _Epub:
         """The first Dublin Core element of that name in the package document."""
         found = _children(self._package, name, name.title())
         texts = (" ".join("".join(item.itertext()).split()) for item in found)
-        return next((text for text in texts if text), None)
+        return next((text[:MOST_SAID] for text in texts if text), None)
 
     def text(self) -> str:
         """The pages of the spine, apart by blank lines."""

@@ -24,6 +24,7 @@ from typing import Any
 from gpt1.corpus.discover import without_suffix
 from gpt1.corpus.document import (
     MIB,
+    MOST_SAID,
     Document,
     Place,
     Read,
@@ -42,7 +43,6 @@ _PEEKED, _FEWEST, _SENTENCE = 1_000, 100, 300
 _PEEKED_SIZE = 8 * MIB
 _AT_ONCE, _MOST_ROWS = 4 * MIB, 4096  # bytes and rows of a batch
 _ABOUT = ("id", "title", "author")
-_MOST_SAID = 1_000  # characters of an id, a title or an author
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _one_a_row(rows: Iterable[Row | SkippedFile], place: Place, config: ReadingC
             yield error.at(place.row(row.number))
             continue
         label = row.id or ""
-        if not label or len(label) == _MOST_SAID:  # an id that was cut names no row
+        if not label or len(label) == MOST_SAID:  # an id that was cut names no row
             label = f"row-{row.number:09d}"
         yield _document(
             row.text or "", data, place, label, row.number, row.title or label, row.author
@@ -186,8 +186,8 @@ def _said(value: Any) -> str | None:
         value = value.decode(errors="backslashreplace")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
-    said = str(value)[: 4 * _MOST_SAID].encode("utf-8", "backslashreplace").decode()
-    return " ".join(said.split())[:_MOST_SAID] or None
+    said = str(value)[: 4 * MOST_SAID].encode("utf-8", "backslashreplace").decode()
+    return " ".join(said.split())[:MOST_SAID] or None
 
 
 # ---------------------------------------------------------------------------------------------
@@ -224,7 +224,8 @@ def _json_row(line: bytes, number: int, column: str) -> Row:
     if not isinstance(found[column], str):
         kind = type(found[column]).__name__
         raise UnreadableFileError("bad_row", f"{column!r} is of type {kind}")
-    return Row(number, found[column], *(_said(found.get(name)) for name in _ABOUT))
+    about = ({**found, column: None}.get(name) for name in _ABOUT)
+    return Row(number, found[column], *map(_said, about))
 
 
 def _lines(stream: UnpackedStream, limit: int) -> Iterator[bytes | None]:
@@ -271,7 +272,8 @@ def parquet_rows(raw: CountingReader, place: Place, config: ReadingConfig) -> Ro
         with pq.ParquetFile(
             raw, metadata=whole.metadata, read_dictionary=texts, buffer_size=MIB, pre_buffer=False
         ) as opened:
-            chosen = [name for name in names if opened.schema_arrow.names.count(name) == 1]
+            # Of the others no value is used, and some have none in Python: the year 100,000.
+            chosen = texts + [name for name in names if _number_type(whole.schema_arrow, name)]
             rows = _rows_at_once(opened.metadata, set(chosen))
             number = out = 0
             for batch in opened.iter_batches(rows, columns=chosen, use_threads=False):
@@ -303,17 +305,29 @@ def _text_type(schema: Any, name: str) -> bool:
     """Whether a column holds text, in any of Arrow's types for it, or bytes that may be text."""
     import pyarrow.types as kinds
 
-    if schema.names.count(name) != 1:
-        return False
-    kind = schema.field(name).type
-    if kinds.is_dictionary(kind):
-        kind = kind.value_type
-    kind = getattr(kind, "storage_type", kind)  # of an extension, such as arrow.json
     tests = (
         kinds.is_string, kinds.is_large_string, kinds.is_string_view,
         kinds.is_binary, kinds.is_large_binary, kinds.is_binary_view,
     )  # fmt: skip
-    return any(test(kind) for test in tests)
+    return any(test(kind) for test in tests for kind in _types(schema, name))
+
+
+def _number_type(schema: Any, name: str) -> bool:
+    """Whether a column holds numbers."""
+    import pyarrow.types as kinds
+
+    return any(kinds.is_integer(kind) or kinds.is_floating(kind) for kind in _types(schema, name))
+
+
+def _types(schema: Any, name: str) -> list[Any]:
+    """The type of the values of the one column of that name; none where there is not one."""
+    import pyarrow as pa
+
+    if schema.names.count(name) != 1:
+        return []
+    kind = schema.field(name).type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return [getattr(kind, "storage_type", kind)]  # of an extension, such as arrow.json
 
 
 def _check_column(schema: Any, column: str) -> None:

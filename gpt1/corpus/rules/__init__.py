@@ -1,1 +1,1 @@
-"""The cleaner's rules, one a file; `registry` lists them in the order in which they are applied."""
+"""The cleaner's rules in families; `registry` lists them in the order in which they are applied."""

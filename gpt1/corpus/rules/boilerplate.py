@@ -137,20 +137,33 @@ def _markers(text: str) -> list[_Marker]:
         found[start] = _Marker(kind, start, match.end())
         windows.append((max(0, start - _NEAR), start))
         opened = None
-    for window in windows:
-        for match in _PLAIN.finditer(text, *window):
-            kind, end = match.lastgroup or "", match.end()
-            is_last = len(text) - end <= _LAST_WORDS or _LICENSE.search(text, end, end + _NEAR)
-            if kind == "start" or is_last or _is_title(text, match.start()):
-                found[match.start()] = _Marker(kind, match.start(), end)
+    words = -1, -1  # the next ones of the license: each is looked for once
+    for match in (plain for window in _joined(windows) for plain in _PLAIN.finditer(text, *window)):
+        kind, end = match.lastgroup or "", match.end()
+        if words[0] < end:
+            license_words = _LICENSE.search(text, end)
+            words = license_words.span() if license_words else (len(text), len(text) + _NEAR)
+        is_last = len(text) - end <= _LAST_WORDS or words[1] <= end + _NEAR
+        if kind == "start" or is_last or _is_title(text, match.start()):
+            found[match.start()] = _Marker(kind, match.start(), end)
     return [found[start] for start in sorted(found)]
+
+
+def _joined(windows: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same places in order, each once."""
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(windows):
+        if joined and start <= joined[-1][1]:
+            start, end = joined[-1][0], max(end, joined.pop()[1])
+        joined.append((start, end))
+    return joined
 
 
 def _is_title(text: str, start: int) -> bool:
     """Whether a short paragraph begins there that does not end like a sentence."""
     paragraph = _BLANK_LINE.split(text[start : start + 400], 1)[0].rstrip()
     alone = _BLANK_BEFORE.search(text, max(0, start - 80), start)
-    return alone is not None and len(paragraph) <= 300 and paragraph[-1] not in ".,;:!?\"'"
+    return alone is not None and 0 < len(paragraph) <= 300 and paragraph[-1] not in ".,;:!?\"'"
 
 
 def _is_footers(

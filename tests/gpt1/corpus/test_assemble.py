@@ -26,6 +26,11 @@ def test_the_embedded_corpus_is_complete_and_grouped_into_books() -> None:
     assert sorted(others) == ["problemC/Csample09.txt", "problemG/Gtrain02-02.txt"]
 
 
+def test_a_name_of_which_the_pattern_leaves_nothing_is_its_folders() -> None:
+    for name in ("a/ch1.txt", "a/ch1..txt"):
+        assert book_key(name, r"ch(\d+)") == ("a", "10000011")
+
+
 def test_chapter_two_comes_before_chapter_ten() -> None:
     refused: list[SkippedFile] = []
     later = ordered("a/Book_ch10.txt", "a/Book_ch2.txt", "a/Other.txt")

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpt1.corpus import isolation
-from gpt1.corpus.discover import Format, list_sources
+from gpt1.corpus.discover import Format, format_of, list_sources
 from gpt1.corpus.document import (
     Document,
     Place,
@@ -25,6 +25,7 @@ from gpt1.corpus.document import (
     SkippedFile,
     SourceFile,
     UnreadableFileError,
+    guarded,
 )
 from gpt1.corpus.io import SLACK, CountingReader, unpack
 from gpt1.corpus.readers import tables
@@ -37,6 +38,18 @@ from tests.gpt1.corpus.forms_of_books import SMALL, packed, page, read, rules, w
 LINES = [b"%d words\n" % (line * line) for line in range(4000)]
 LONG = {f"book {number}.txt": b"".join(LINES[number:]) for number in range(8)}
 BOMB = 40 << 20
+
+
+class Lost(io.BytesIO):
+    """Bytes of a server that ends after some reads."""
+
+    left = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.left -= 1
+        if self.left < 0:
+            raise ConnectionError("lost")
+        return super().read(size)
 
 
 @contextmanager
@@ -221,6 +234,17 @@ def test_a_file_without_one_column_of_text(name: str) -> None:
     assert found in skipped.found
 
 
+def test_columns_that_say_nothing_of_a_text_are_not_read() -> None:
+    about = [pa.array([2**30, 1], pa.date32()), pa.array([["a"], []]), pa.array([7, 8]), WORDS]
+    documents, skipped = read(parquet_with(["id", "title", "author", "text"], *about), "b.parquet")
+    found = [(one.title, one.author, one.text) for one in documents.values()]
+    assert found == [("row-000000000", "7", "one"), ("row-000000001", "8", "two")]
+    assert skipped == []
+    config = with_limits(text_column="title")
+    [document] = read(b'{"title": "Words."}', "b.jsonl", config)[0].values()
+    assert (document.title, document.text) == ("row-000000000", "Words.")
+
+
 def test_what_columns_expand_to_is_bounded() -> None:
     title = pa.array(["t" * 400_000] * 2_000).dictionary_encode()
     data = parquet_with(["text", "title"], pa.array([str(n) for n in range(2_000)]), title)
@@ -385,6 +409,16 @@ INTACT = {
     "a.zip": ZIP, "a.parquet": forms.parquet_of(forms.as_rows()),
     "a.jsonl": forms.jsonl_of(forms.as_rows()), "a.epub": EPUB,
 }
+
+
+@pytest.mark.parametrize("name", INTACT)
+def test_a_connection_that_is_lost_is_no_fault_of_the_file(name: str) -> None:
+    config, place, form = ReadingConfig(), Place(name), format_of(name)
+    assert form is not None
+    for reads in range(4 if name in ("a.zip", "a.parquet") else 1):
+        (stream := Lost(INTACT[name])).left = reads
+        with pytest.raises(UserError, match="lost"):
+            list(guarded(read_stream(CountingReader(stream), place, form, config), place))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -96,6 +96,7 @@ UNTOUCHED = [
         f"He said:\n\n  *** START OF the project was in May\n\n{LINE}",
         f"{LINE}\n\nEnd of the Project Gutenberg Etext that he read.\n\n{FILLER}",
         f"A page of Project Gutenberg Australia lay there.\n\n{LINE}",
+        f"{LINE}\n\n{' ' * 500}End of the Project Gutenberg Etext\n\n{FILLER}",
     )),
     ("html", "if a <b and c> d, 3 < 4, <sighs>, &mdash; alone"),
     ("title_block", "Title: one line alone\n\nText"),

@@ -70,6 +70,9 @@ def test_sources_that_cannot_be_had(tmp_path: Path) -> None:
     wanted = {"hf://gpt": "expected hf://owner/name", "hf://a b/c": "a b/c"}
     for source, message in {**wanted, "/no": "no such folder", str(tmp_path): "no voc"}.items():
         refuses(message, vocabulary_files, source)
+    for name in ("vocab.json", "merges.txt"):
+        (tmp_path / name).mkdir()
+    refuses("cannot be read .Is a directory", Vocabulary.load, tmp_path)
 
 
 BPE, JSON = "vocab_4.bpe", "encoder_bpe_4.json"
@@ -90,6 +93,8 @@ BPE, JSON = "vocab_4.bpe", "encoder_bpe_4.json"
     (JSON, b'"b": 2', b'"a": 2', "token 'a' occurs twice"),
     (JSON, rb'"\n</w>"', b'"z"', "line break's token .* is missing"),
     (JSON, b"}", b",\n", "line 2: not JSON"), (JSON, b"{", b"[" * 200_000, "nested too deeply"),
+    (JSON, b'"b": 2', b'"b": ' + b"9" * 5_000, "number too long"),
+    (JSON, b'"b": 2', rb'"\ud800": 2', "has half of a character"),
 ])  # fmt: skip
 def test_broken_files_are_refused(case: tuple[str, bytes, bytes, str], tmp_path: Path) -> None:
     file, old, new, message = case
