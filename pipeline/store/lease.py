@@ -174,6 +174,7 @@ class Leases:
         new = [job for job in jobs if job not in self._held or job in self._lost]
         if not new:
             return
+        self._watched.clear()  # who lived at an earlier call may be dead now
         with self.alone():
             known = self._numbers(f"{LEASES}/")
             found = self._store.all(lambda job: self._take(job, job not in known), new)

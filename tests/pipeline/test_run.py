@@ -1,5 +1,6 @@
 """The command `gpt1 run` on a real Ray with small stages: every way a run can end."""
 
+import os
 import re
 import shlex
 import shutil
@@ -179,7 +180,8 @@ def test_ray_that_is_slow_to_leave_changes_no_status(tmp_path: Path, ray_head: C
     code = "from pipeline.execution import cluster\nfrom pipeline.cli.main import main\n"
     code += "cluster.DISCONNECT = 0.0\nmain()"
     command = [sys.executable, "-c", code, *words(tmp_path), "--address", ray_head.gcs]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
     assert (ended.returncode, "3 ran" in ended.stdout) == (0, True), ended
 
 

@@ -355,6 +355,16 @@ def test_a_late_taker_is_not_alone(tmp_path: Path, patched: None) -> None:  # no
         world.teardown()
 
 
+def test_who_was_alive_at_an_earlier_look_may_be_dead(tmp_path: Path, patched: None) -> None:  # noqa: ARG001
+    world = World(LocalObjects(tmp_path))
+    for killed, number in ((1, 0), (1, 2), (0, 2)):  # number 2 is on another host
+        world.kill(killed)
+        world.begin(number, "take", JOBS, "")
+        world.settle(set())
+    assert [len(driver.holds()) for driver in world.drivers] == [0, 0, len(JOBS)]
+    world.teardown()
+
+
 def explore(make: Callable[[str], Objects], examples: int) -> None:
     rules = settings(
         max_examples=examples, stateful_step_count=50, deadline=None, database=None,
