@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from gpt1.corpus.document import Document, ReadingConfig, SkippedFile, SourceFile
 from gpt1.corpus.isolation import read_isolated
 from tests.gpt1.corpus import forms_of_books as forms
