@@ -17,7 +17,7 @@ over the eight tasks (WNLI is left out: its dev labels contradict its training l
 the interval is Student's t over the seeds' means, n - 1 degrees of freedom. A task counts as higher
 when its mean of d over the seeds is above 0. Beside it a bootstrap over the tasks (10,000 draws of
 their mean differences): how far the verdict depends on which tasks were chosen. Exit status: 0 when
-the t-interval lies above 0 and six of eight tasks are higher, else 1; 2 where something is missing.
+the t-interval is above 0 and six of eight tasks are higher, else 1; 2 where something is missing.
 """
 
 from __future__ import annotations

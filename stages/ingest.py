@@ -266,7 +266,7 @@ def spool_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
         file = arguments["file"]
 
         def on_read(count: int, size: int | None) -> None:
-            if size and count < 0.99 * size:  # the end is told by the part that is made
+            if size and count < 0.99 * size:  # the part that is made reports the end
                 done, total = round(count / 1e6, 1), round(size / 1e6, 1)
                 arguments["reporter"].progress(done, total, "MB", file.name)
 

@@ -17,7 +17,7 @@ HEAVY = {
 }  # fmt: skip
 STAGES = [path.stem for path in (ROOT / "stages").glob("[a-z]*.py") if path.stem != "contract"]
 
-KNOWN_REPEATED = ["Checkpoint", "Reporter", "Source"]
+KNOWN_REPEATED = ["Checkpoint", "Reporter"]
 
 
 def test_imports_make_no_cycle() -> None:

@@ -77,7 +77,7 @@ def without_suffix(name: str) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file is nobody's book by custom: a part of its path begins with a dot, or is
+    """Whether a file is no book by custom: a part of its path begins with a dot, or is
     macOS's `__MACOSX`.
     """
     return any(
@@ -109,7 +109,7 @@ def skipped_when_listed(file: SourceFile) -> SkippedFile | None:
 def list_sources(sources: Sequence[str]) -> Listing:
     """The files of all sources, ordered by name.
 
-    With several sources each one's own name stands in front of its files' names.
+    With several sources the files' names begin with their source's name.
 
     UserError for a source that is not there, for one without any book, and for two of the same
     name.

@@ -24,7 +24,7 @@ corpus.
 LOST = "book boundaries, titles, authors, chapters and paragraphs"
 """What a data set of one sentence a row does not say."""
 MOST_SAID = 1_000
-"""Characters of an id, a title or an author that a file gives: nobody's are longer."""
+"""Characters of an id, a title or an author that a file gives; honest ones are shorter."""
 _SLICE = 1 << 20
 _SHOWN = 300  # characters of anything from a file that a message repeats
 
@@ -110,7 +110,7 @@ class TextOrigin:
 class Document:
     """One text from its reader to the shards.
 
-    `source` says which file or files it came from, `author` is None where nobody says. `form` is
+    `source` says which file or files it came from; an unknown `author` is None. `form` is
     `book`, or `sentences` for a run of rows of one sentence each, which has no book boundaries.
     A reader leaves `id` empty where the name decides which book a text belongs to, and `title`
     where nothing but the name says it; `order` is its

@@ -6,7 +6,7 @@ that wraps), the same on every platform and in every process.
 
 Books with an equal MinHash value for one permutation are compared. The estimate of the Jaccard
 similarity drops those with a single one, and the smallest run hashes say how much of the shorter
-book stands in the longer. That share, not the Jaccard similarity, decides: it finds an edition
+book is in the longer. That share, not the Jaccard similarity, decides: it finds an edition
 without a chapter and a story inside a collection alike.
 """
 
@@ -155,7 +155,7 @@ class Pair:
 def sharing_pairs(
     signatures: Sequence[Signature], least: float, copy: float = 2.0
 ) -> Iterator[Pair]:
-    """The pairs of which at least the share `least` of the shorter book stands in the longer,
+    """The pairs of which at least the share `least` of the shorter book is in the longer,
     ordered by length and id (the longest first; of equally long books the first id).
 
     A book of which at least `copy` stands in a longer one is in no further pair: its longer book
@@ -187,7 +187,7 @@ def share_of(shorter: NDArray[np.uint64], longer: NDArray[np.uint64]) -> float:
     of each.
 
     Up to the smaller of the two largest hashes kept both lists are complete: there a run of one
-    book stands in the other or does not. 0 where so few are shared that it may be chance, unless
+    book is in the other or is not. 0 where so few are shared that it may be chance, unless
     both lists are complete to the end.
     """
     ends = [values[-1] for values in (shorter, longer) if len(values) == SMALLEST]
@@ -222,7 +222,7 @@ def groups(pairs: Sequence[Pair]) -> dict[str, str]:
 
 
 def copies(pairs: Sequence[Pair], least: float) -> dict[str, Pair]:
-    """The near copies by id, each with the pair that says so: at least `least` of it stands in a
+    """The near copies by id, each with the pair that says so: at least `least` of it is in a
     longer book that stays. `pairs` are those of `sharing_pairs` with `copy=least`.
 
     The longest book of each kind stays, so no text is lost through a chain: a story inside a

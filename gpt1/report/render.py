@@ -140,7 +140,7 @@ def _paper_figure(row: Mapping[str, Any]) -> str:
 
 
 def _code(text: str) -> str:
-    """HTML in which what stands between backticks is code."""
+    """HTML in which text between backticks is code."""
     from markupsafe import Markup, escape
 
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(clean(text)))))

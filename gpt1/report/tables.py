@@ -20,7 +20,7 @@ SCORES, CURVE = "scores.json", "curve.jsonl"
 LAYERS = "num_layers_transferred"
 """The setting of a fine-tuning that starts from fewer layers than the model has."""
 CLEAR = 2.0
-"""A score counts as better than its baseline when it lies this many standard errors above."""
+"""A score counts as better than its baseline when it is this many standard errors above."""
 MAIN = "full"
 """The variant that the paper's tables 2 to 4 show."""
 

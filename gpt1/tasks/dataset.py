@@ -30,7 +30,7 @@ SPECIAL_TOKENS = 3
 PADDING = 0
 """Right padding (there is no token for it).
 
-It lies after the extract token, where causality hides it.
+It comes after the extract token, where causality hides it.
 """
 
 Batch = tuple[Tensor, Tensor, Tensor]

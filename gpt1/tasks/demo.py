@@ -56,12 +56,12 @@ SIZES = {
 one core (dev/LOG.md).
 
 Whether two texts belong together is the hardest for it: those tasks have many dev examples, so that
-a small lead over chance is still told from luck.
+a small lead over chance still differs from luck.
 """
 
 
 def book_of(example: Example) -> str:
-    """The book an example's first passage stands in."""
+    """The book of an example's first passage."""
     return example.id.rpartition("#")[0]
 
 
@@ -142,7 +142,7 @@ def exchange_seconds(pairs: list[Pair], rng: random.Random) -> list[Passage]:
     used exactly once.
 
     So wrong answers come from the same texts as right ones, and nothing in an answer alone tells
-    which it is. No book may have more than half of the pairs: then a swap that mends a clash always
+    which it is. No book may have more than half of the pairs: then a swap that ends a clash always
     exists (at most 2c - 1 < n positions are barred for a book of c).
     """
     partner = list(range(len(pairs)))

@@ -116,7 +116,7 @@ def _parse_plain(line: str, number: int, where: str) -> Example:
 
 @dataclass(frozen=True)
 class TaskFiles:
-    """A task (with the labels its data has) and what lies beside it.
+    """A task (with the labels its data has) and the data about it.
 
     `facts` is the whole of task.json.
     """

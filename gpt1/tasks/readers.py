@@ -22,7 +22,7 @@ from xml.etree import ElementTree
 
 from gpt1.errors import UserError
 from gpt1.tasks.io import Example, Label, parse_json, shorten
-from gpt1.tasks.registry import Column, Source, Task
+from gpt1.tasks.registry import Column, SplitFile, Task
 
 CLOZE_SEED = 3535999445
 CLOZE_DEV = 374
@@ -103,7 +103,7 @@ def source_files(task: Task, folder: Path) -> dict[str, list[TaskFile]]:
 
 
 def _files(
-    task: Task, root: Path, sources: Mapping[str, Sequence[Source]], columns: Column | None,
+    task: Task, root: Path, sources: Mapping[str, Sequence[SplitFile]], columns: Column | None,
     labels: Mapping[Any, int], kept_back: bool,
 ) -> dict[str, list[TaskFile]]:
     """Those of one copy under its `root`; labels are named as in the task unless `labels` says
@@ -136,11 +136,11 @@ def _files(
     return found
 
 
-def _name(source: Source, path: Path) -> str:
+def _name(source: SplitFile, path: Path) -> str:
     return f"hub/{Path(source.path).parent}/{path.name}" if "*" in source.path else source.path
 
 
-def _paths(root: Path, source: Source) -> list[Path]:
+def _paths(root: Path, source: SplitFile) -> list[Path]:
     """A file under the one or the other of its published names, or a pattern's shards; none where
     they are missing.
     """
@@ -413,7 +413,7 @@ def _pronoun_at(
 
 
 def _schema(before: str, after: str, options: Any, label: Any) -> dict[Any, Any]:
-    """A pronoun's row: what stands before and after it, and what it may mean."""
+    """A pronoun's row: the text before and after it, and what it may mean."""
     return {"before": before.strip(), "after": after.strip(), "options": options, "label": label}
 
 

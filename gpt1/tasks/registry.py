@@ -47,7 +47,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Source:
+class SplitFile:
     """One file (or folder, or on the hub the pattern of all its shards) of a split.
 
     `columns` None: the task's; `group` marks its examples; `or_path`: its other name.
@@ -66,7 +66,7 @@ class Hub:
     """
 
     repo: str
-    files: Mapping[str, tuple[Source, ...]]
+    files: Mapping[str, tuple[SplitFile, ...]]
     columns: Column
     labels: tuple[str, ...] = ()
     """What the hub's class numbers mean, in the words of the publisher's files; empty where the
@@ -97,7 +97,7 @@ class Task:
     layout: Layout
     folder: str = ""
     """The folder of the publisher's archive that holds the files."""
-    files: Mapping[str, tuple[Source, ...]] = field(default_factory=dict)
+    files: Mapping[str, tuple[SplitFile, ...]] = field(default_factory=dict)
     columns: Column | None = None
     choices: int = 0
     """Answers of each question (multiple choice), else 0."""
@@ -140,15 +140,15 @@ class Task:
         return "pearson" in self.metrics
 
 
-def _files(train: str, dev: str, test: str, *groups: str) -> dict[str, tuple[Source, ...]]:
+def _files(train: str, dev: str, test: str, *groups: str) -> dict[str, tuple[SplitFile, ...]]:
     """The files of the three splits; of each group one, with the group's name for `{}`."""
     return {
-        split: tuple(Source(path.format(group), group=group) for group in groups or ("",))
+        split: tuple(SplitFile(path.format(group), group=group) for group in groups or ("",))
         for split, path in (("train", train), ("dev", dev), ("test", test))
     }
 
 
-def _tsv() -> dict[str, tuple[Source, ...]]:
+def _tsv() -> dict[str, tuple[SplitFile, ...]]:
     return _files("train.tsv", "dev.tsv", "test.tsv")
 
 
@@ -181,17 +181,17 @@ _CLOZE = Column(
 _CLOZE_FILE = "cloze_test_{0}__spring2016 - cloze_test_ALL_{0}.csv"
 
 
-def _mnli(train: str, dev: str, test: str) -> dict[str, tuple[Source, ...]]:
+def _mnli(train: str, dev: str, test: str) -> dict[str, tuple[SplitFile, ...]]:
     """One training file, and dev and test of two groups."""
     groups = _files(train, dev, test, "matched", "mismatched")
-    return {**groups, "train": (Source(train),)}
+    return {**groups, "train": (SplitFile(train),)}
 
 
 PAPER_TASKS = (
     Task(
         "cola", "CoLA", "classification", ("0", "1"), ("matthews", "accuracy"), "tsv", "CoLA",
-        {**_tsv(), "test": (Source("test.tsv", Column(("sentence",), "label")),)}, Column((3,), 1),
-        hub=_glue("cola", "sentence"),
+        {**_tsv(), "test": (SplitFile("test.tsv", Column(("sentence",), "label")),)},
+        Column((3,), 1), hub=_glue("cola", "sentence"),
         paper={"matthews": 45.4}, rows=_rows(8551, 1043, 1063), best={"matthews": 35.0},
         judged="acceptability",
     ),
@@ -276,8 +276,9 @@ PAPER_TASKS = (
     ),
     Task(
         "storycloze", "Story Cloze", "choice", (), ("accuracy",), "cloze", "",
-        {"train": (Source(_CLOZE_FILE.format("val")),),
-            "test": (Source(_CLOZE_FILE.format("test")),)}, _CLOZE, choices=2, answers=("1", "2"),
+        {"train": (SplitFile(_CLOZE_FILE.format("val")),),
+            "test": (SplitFile(_CLOZE_FILE.format("test")),)}, _CLOZE, choices=2,
+        answers=("1", "2"),
         asked="https://cs.rochester.edu/nlp/rocstories (a form; the files are sent by its authors)",
         paper={"accuracy": 86.5}, rows=_rows(1497, 374, 1871), best={"accuracy": 77.6},
     ),
@@ -291,20 +292,20 @@ OTHER_TASKS = (
     ),
     Task(
         "dprd", "DPRD", "referent", (), ("accuracy",), "dpr", "dpr",
-        {"train": (Source("train.c.txt"),), "dev": (Source("test.c.txt"),)}, _PRONOUN, choices=2,
-        answers=(0, 1),
+        {"train": (SplitFile("train.c.txt"),), "dev": (SplitFile("test.c.txt"),)}, _PRONOUN,
+        choices=2, answers=(0, 1),
         asked="https://www.hlt.utdallas.edu/~vince/data/emnlp12 (train.c.txt and test.c.txt)",
         rows={"train": 1316, "dev": 564},
     ),
     Task(
         "lambada", "LAMBADA, the last word", "last_word", (), ("accuracy",), "lambada", "",
-        {"dev": (Source("lambada_test.jsonl", or_path="lambada_test_plain_text.txt"),)},
+        {"dev": (SplitFile("lambada_test.jsonl", or_path="lambada_test_plain_text.txt"),)},
         Column(("before", "word"), "label"), answers=(0, 1),
         rows={"dev": 5153},
     ),
     Task(
         "wsc273", "WSC273", "referent", (), ("accuracy",), "wsc", "",
-        {"dev": (Source("wsc273.jsonl", or_path="WSCollection.xml"),)}, _PRONOUN, choices=2,
+        {"dev": (SplitFile("wsc273.jsonl", or_path="WSCollection.xml"),)}, _PRONOUN, choices=2,
         answers=(0, 1), rows={"dev": 273},
     ),
 )  # fmt: skip

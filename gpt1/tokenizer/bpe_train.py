@@ -35,7 +35,7 @@ def learn_merges(
 ) -> list[Merge]:
     """At most `merges` merges, most frequent pair first; a tie goes to the greater pair of strings.
 
-    Stops early when no pair occurs `minimum` times. `progress` is told the number learned so far,
+    Stops early when no pair occurs `minimum` times. `progress` gets the number learned so far,
     every thousand merges.
 
     Why plain counting is enough: the symbols within a segment of text that ends up as one symbol

@@ -204,7 +204,7 @@ def split_chunks(text: str) -> tuple[list[bytes], Places | None]:
     points) with a space at its end, and the number of the chunk in each place (n,). Of a short
     text, all chunks in order, and None.
 
-    A chunk is what stands between white space, a line break, or nothing (between neighboring
+    A chunk is the text between white space, a line break, or nothing (between neighboring
     separators). This is `standardize` but for two things, left to the caller: chunks are still to
     be `separate`d, each by itself, since no run of one character spans white space; and
     several line breaks are to be one, with none at the start or the end.

@@ -1,13 +1,13 @@
 """Fixed text to words: spaCy's English tokenizer and lower case, at the speed of a dictionary.
 
-The words of a chunk (what stands between white space) are those of its segments (`standardize` puts
+The words of a chunk (the text between white space) are those of its segments (`standardize` puts
 spaces between them), and most do not depend on their neighbors. spaCy's tokenizer works on segments
 in two passes. The first takes each segment for itself. The second looks for exceptions in the
 tokens of the whole text, blind to white space: of those that overlap the longest wins, and one that
 spans white space may win but changes nothing. So a neighbor can take one of the second pass's
 changes from a segment, and can add none: `'bout:x` is `'bout` `:x`, but after `goin` it is `'`
 `bout` `:x`, for `goin '` is an exception too. A segment that the second pass would not change when
-it stands alone, it changes nowhere. The others are context-dependent: 44 in 4.2 million chunks of
+it is alone, it changes nowhere. The others are context-dependent: 44 in 4.2 million chunks of
 the first 20 MB of the shared books. Their lines are tokenized as a unit. A line break ends all such
 dependence, its token is in no exception.
 """

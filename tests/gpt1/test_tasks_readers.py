@@ -14,7 +14,7 @@ import pytest
 
 from gpt1.errors import UserError
 from gpt1.tasks.readers import read_task
-from gpt1.tasks.registry import TASKS, Column, Source, Task, task_named
+from gpt1.tasks.registry import TASKS, Column, SplitFile, Task, task_named
 from tests.conftest import refuses, write
 
 
@@ -162,7 +162,7 @@ def test_a_choice_of_the_users_names_its_columns(tmp_path: Path) -> None:
     row = {"ask": "When?", "key": "B", "answers": ["now", "then"], "a": "now", "b": "then"}
     write(tmp_path, {"rows.jsonl": lines(row), "rows.tsv": "\n".join(map("\t".join, TABLE))})
     for layout, columns in (("jsonl", ("answers",)), ("tsv", ("a", "b"))):
-        files = {split: (Source(f"rows.{layout}"),) for split in ("train", "dev")}
+        files = {split: (SplitFile(f"rows.{layout}"),) for split in ("train", "dev")}
         column = Column(("ask",), "key", columns)
         task = Task("my.own", "Own", "choice", (), ("accuracy",), layout, "", files, column, 2)
         [found] = read_task(task, tmp_path)["dev"].examples

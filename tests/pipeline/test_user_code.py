@@ -32,8 +32,8 @@ class Mine(Stage):
 STAGE = Mine()
 """
 TASK = """
-from gpt1.tasks.registry import Column, Source, Task
-FILES = {"train": (Source("train.tsv"),), "dev": (Source("dev.tsv"),)}
+from gpt1.tasks.registry import Column, SplitFile, Task
+FILES = {"train": (SplitFile("train.tsv"),), "dev": (SplitFile("dev.tsv"),)}
 TASK = Task("weather", "Weather or not", "classification", ("no", "yes"), ("accuracy",), "tsv",
             "weather", FILES, Column(("sentence",), "label"))
 """

@@ -67,7 +67,7 @@ def _read_member(
     size: int,
 ) -> Read:
     """The documents of a member of `size` bytes, by its name; `opened` opens them."""
-    # Zip files made on Windows by old programs have backslashes; nobody has them in a name.
+    # Zip files made on Windows by old programs have backslashes; no other name has them.
     name = name.replace("\\", "/")
     place, found = Place(archive.file, name), format_of(name)
     path = PurePosixPath(name)

@@ -1,4 +1,4 @@
-"""What stands around a book's own text: licenses, credits, data about the file, contents."""
+"""What surrounds a book's own text: licenses, credits, data about the file, contents."""
 
 from __future__ import annotations
 
@@ -415,7 +415,7 @@ def _lines(text: str, at: int) -> Iterator[_Line]:
 
 
 def _list_end(lines: list[_Line]) -> int | None:
-    """The end of the last entry; None where the list's end cannot be told.
+    """The end of the last entry; None where the list's end cannot be found.
 
     The list ends where one of its entries is said again (the chapter's own heading, with what
     stands just above it), or before the first prose at the widest gap that the text makes on the

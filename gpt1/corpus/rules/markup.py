@@ -163,7 +163,7 @@ def _notes(text: str) -> Iterator[Edit]:
 
 def _notes_in_braces(text: str) -> Iterator[Edit]:
     """Paragraphs that begin with a mark such as `{6}` which the text also has elsewhere: a page's
-    number stands but once.
+    number occurs once.
     """
     seen = Counter(_BRACE.findall(text))
     for note in _BRACE_NOTE.finditer(text) if seen else ():

@@ -132,7 +132,7 @@ PRODUCERS = {
     "byte order mark": replaced(PACKAGE, b"\xef\xbb\xbf" + OPF),
     "UTF-16": replaced(PACKAGE, OPF.decode().encode("utf-16")),
     "UTF-16 without a mark": replaced(PACKAGE, OPF.decode().encode("utf-16-be")),
-    "encoding nobody knows": replaced(PACKAGE, OPF.replace(b'"1.0"?', b'"1.0" encoding="foo"?')),
+    "an unknown encoding": replaced(PACKAGE, OPF.replace(b'"1.0"?', b'"1.0" encoding="foo"?')),
     "entities of HTML": with_package("<dc:title>Emma", "<dc:title>&nbsp;Emma"),
     "page in Latin-1": replaced(PAGE, page("Words.").encode().replace(b"no", b"\xe9")),
     "page in UTF-16": replaced(PAGE, page("Words.").encode("utf-16")),
