@@ -71,7 +71,7 @@ class _PairTable:
         changes: defaultdict[Merge, int] = defaultdict(int)
         for number in self._where.pop(pair):
             before = self._words[number]
-            after = merge(before, *pair)
+            after = merge(before, *pair, "".join(pair))
             if len(after) == len(before):
                 continue  # an earlier merge has taken the pair out of this word
             self._words[number] = after

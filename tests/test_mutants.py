@@ -44,7 +44,7 @@ MUTANTS: dict[str, tuple[str, ...]] = {
     "a skipped book not recorded": (
         "gpt1/corpus/skipped.py", "self._write(asdict(skipped))", "pass", "stages/test_ingest.py"),
     "ids off by one merge": (
-        "gpt1/tokenizer/bpe.py", "unranked = len(ranks)", "unranked = len(ranks) - 1",
+        "gpt1/tokenizer/bpe.py", "min(ranked)) != _NO_RANK", "min(ranked)) < 100 << _BITS",
         "gpt1/tokenizer"),
     "a wrong metric": (
         "gpt1/tasks/metrics.py", "int(truth.sum()) + int(found.sum())", "int(truth.sum()) * 2",

@@ -201,8 +201,8 @@ def _plain(text: str) -> str:
 
 def split_chunks(text: str) -> tuple[list[bytes], Places | None]:
     """The different chunks of a fixed text, each as UTF-8 (lone surrogates encoded like other code
-    points) with a space at its end, and the number of the chunk in each place (n,). Of a short
-    text, all chunks in order, and None.
+    points), and the number of the chunk in each place (n,). Of a short text, all chunks in order,
+    and None.
 
     A chunk is the text between white space, a line break, or nothing (between neighboring
     separators). This is `standardize` but for two things, left to the caller: chunks are still to
@@ -215,7 +215,7 @@ def split_chunks(text: str) -> tuple[list[bytes], Places | None]:
             text = text.replace(space, " ")
     data = (text.replace(NEWLINE, " \n ") + " ").encode("utf-8", "surrogatepass")
     if len(data) < _SHORT:
-        return [chunk + b" " for chunk in data.split(b" ")[:-1]], None
+        return data.split(b" ")[:-1], None
     # Arrow's dictionary and not `str.split` with one of Python: a few objects for a text, not one
     # for each place.
     ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord(" ")) + 1
@@ -224,7 +224,8 @@ def split_chunks(text: str) -> tuple[list[bytes], Places | None]:
     encoded = pa.Array.from_buffers(pa.large_binary(), len(ends), buffers).dictionary_encode()
     # Not `to_numpy`, which would import pandas.
     places = np.frombuffer(encoded.indices.buffers()[1], np.int32, len(ends))
-    return encoded.dictionary.to_pylist(), places
+    # Each chunk ends with its space, so their bytes, one after another, can be split there.
+    return encoded.dictionary.buffers()[2].to_pybytes().split(b" ")[:-1], places
 
 
 def blocks(text: str, size: int = 1 << 20) -> Iterator[str]:

@@ -14,6 +14,7 @@ dependence, its token is in no exception.
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from array import array
@@ -37,13 +38,11 @@ Value = TypeVar("Value")
 _LONGEST_KEPT = 64
 _CHUNKS, _SEGMENTS, _CACHED_BY_SPACY, _STRINGS = 1_000_000, 300_000, 100_000, 2_000_000
 _BREAK = " \n "
+_PLAIN = re.compile(r"('?)([A-Za-z]+)((?:'s)?)((?:(?<=[a-z])\.|:)?)('?)")
 
 
 class Pretokenizer:
-    """Lower-cased words of segments and of lines.
-
-    It remembers segments up to a ceiling, which changes no result.
-    """
+    """Lower-cased words of segments and of lines."""
 
     def __init__(self) -> None:
         with _without_torch():
@@ -51,7 +50,6 @@ class Pretokenizer:
             from spacy.attrs import ORTH
             from spacy.tokenizer import Tokenizer
         self._blank, self._kind, self._orth = spacy.blank, Tokenizer, ORTH
-        self._known: dict[str, Words | None] = {}
         self._renew()
 
     def _renew(self) -> None:
@@ -75,44 +73,45 @@ class Pretokenizer:
         """The words of a fixed line, by both passes over the line."""
         return [token.lower() for token in self._lines([standardize(line)], self._tokenizer)[0]]
 
-    def words_of_segments(self, wanted: set[str]) -> dict[str, Words | None]:
+    def words_of_segments(self, segments: set[str]) -> dict[str, Words | None]:
         """The words of each segment; None for a context-dependent one."""
-        known, rules = self._known, self._rules
-        new: dict[str, Words | None] = {}
+        found: dict[str, Words | None] = {}
         hard = []
-        for segment in wanted.difference(known):
-            if segment.isalpha() and segment.isascii() and segment not in rules:
-                # One token, and no exception: that would be a rule.
-                new[segment] = (segment.lower(),)
-            elif tokens := self._plain_tokens(segment):
-                new[segment] = self._words(tokens)
+        for segment in segments:
+            tokens = self._plain_tokens(segment)
+            if len(tokens) == 1:
+                # No exception: that would be a rule.
+                found[segment] = (segment.lower(),)
+            elif tokens:
+                found[segment] = self._words(tokens)
             else:
                 hard.append(segment)
         for segment, tokens in zip(hard, self._lines(hard, self._first_pass), strict=True):
-            new[segment] = self._words(tokens)
-        found = {segment: new[segment] if segment in new else known[segment] for segment in wanted}
-        remember(known, new, _SEGMENTS)
+            found[segment] = self._words(tokens)
         if len(self._strings) > _STRINGS:
             self._renew()
         return found
 
     def _plain_tokens(self, segment: str) -> Sequence[str]:
-        """The first pass's tokens of ASCII letters with `'s` or a full stop after them, if no
-        exception is there.
+        """The first pass's tokens of ASCII letters, perhaps after `'` and before `'s`, a full stop
+        or colon, and `'`, in this order. Empty for everything else, which is left to spaCy.
 
-        spaCy's other affixes, its infixes and its addresses all need something beside letters. A
-        full stop after a capital may belong to the word. Empty for everything else, which is left
-        to spaCy.
+        spaCy's other affixes, its infixes and its addresses all need something beside these. A
+        full stop after a capital may belong to the word, and what is left without some of the
+        affixes may be an exception.
         """
-        if segment.endswith("'s"):
-            word, tail = segment[:-2], "'s"
-        elif segment.endswith(".") and segment[-2:-1].islower():
-            word, tail = segment[:-1], "."
-        else:
+        if not (shape := _PLAIN.fullmatch(segment)):
             return ()
-        if not (word.isascii() and word.isalpha()) or segment in self._rules or word in self._rules:
+        rules = self._rules
+        before, word, *after = shape.groups()
+        rest = word
+        if rest in rules or before + rest in rules:
             return ()
-        return (word, tail)
+        for affix in after:
+            rest += affix
+            if affix and (rest in rules or before + rest in rules):
+                return ()
+        return [part for part in shape.groups() if part]
 
     def _words(self, tokens: Sequence[str]) -> Words | None:
         """The first pass's tokens of a segment in lower case; None where the second pass would
@@ -165,9 +164,10 @@ class WordCodes:
         self._code_word = code_word
         self._newline, self._mark = newline, mark
         self._type: np.dtype[Any] = np.dtype(dtype)
-        self._separators = {b" ": b"", b"\n ": self._bytes([newline])}
+        self._separators = {b"": b"", b"\n": self._bytes([newline])}
         # As bytes, not lists: Python's garbage collector does not walk over them.
         self._chunks: dict[bytes, bytes] = dict(self._separators)
+        self._segments: dict[str, bytes] = {}
         self._words: dict[str, bytes] = {}
 
     def encode(self, text: str) -> Codes:
@@ -207,19 +207,18 @@ class WordCodes:
         return joined[np.arange(counts.sum()) + np.repeat(shifts, counts)]
 
     def _code_chunks(self, chunks: Sequence[bytes]) -> list[bytes]:
-        """The codes of each chunk; the mark where one of its segments is context-dependent."""
+        """The codes of each chunk, with the mark for a context-dependent segment."""
         # A text for each chunk and no list: Python's garbage collector does not walk over texts.
-        cut = separate([chunk[:-1].decode("utf-8", "surrogatepass") for chunk in chunks])
-        words = pretokenizer().words_of_segments(set(" ".join(cut).split()))
+        cut = separate([chunk.decode("utf-8", "surrogatepass") for chunk in chunks])
+        known = self._segments
+        met = set(" ".join(cut).split())
+        coded = {segment: known[segment] for segment in met if segment in known}
+        words = pretokenizer().words_of_segments(met.difference(coded))
         mark = self._bytes([self._mark])
-        coded = {
-            segment: mark if of is None else self._join(of) for segment, of in words.items()
-        }
-        dependent = {segment for segment, of in words.items() if of is None}
-        return [
-            b"".join([coded[part] for part in parts]) if dependent.isdisjoint(parts) else mark
-            for parts in map(str.split, cut)
-        ]
+        new = {segment: mark if of is None else self._join(of) for segment, of in words.items()}
+        remember(known, new, _SEGMENTS)
+        coded |= new
+        return [b"".join([coded[part] for part in text.split()]) for text in cut]
 
     def _code_lines(self, codes: Codes, marked: Codes, block: str) -> Codes:
         """The block's codes with the lines of marked chunks done as a unit."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpt1.tokenizer.bpe import END, pieces
+from gpt1.tokenizer.bpe import END, Merges
 from gpt1.tokenizer.normalize import NEWLINE
 from gpt1.tokenizer.pretokenizer import Codes, WordCodes
 from gpt1.tokenizer.vocabulary import UNKNOWN, Vocabulary, vocabulary_files
@@ -45,7 +45,7 @@ class Tokenizer:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
-        self._ranks = {pair: rank for rank, pair in enumerate(vocabulary.merges)}
+        self._merges = Merges(vocabulary.merges, vocabulary.ids)
         # Two codes beyond the ids: an unknown piece that ends a word, and WordCodes's mark.
         self._unknown_end, mark = vocabulary.size, vocabulary.size + 1
         newline = vocabulary.ids[NEWLINE + END]
@@ -78,9 +78,9 @@ class Tokenizer:
         return self.vocabulary.decode(ids)
 
     def _code_word(self, word: str) -> list[int]:
-        ids = self.vocabulary.ids
-        found = pieces(word, self._ranks)
-        codes = [ids.get(piece, UNKNOWN) for piece in found]
-        if found[-1] not in ids:
+        size = self.vocabulary.size
+        found = self._merges.pieces(word)
+        codes = [piece if 0 <= piece < size else UNKNOWN for piece in found]
+        if not 0 <= found[-1] < size:
             codes[-1] = self._unknown_end
         return codes

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from subword_nmt.learn_bpe import learn_bpe
 
-from gpt1.tokenizer.bpe import END, Merge, merge, pieces, symbols
+from gpt1.tokenizer.bpe import END, Merge, Merges, merge, symbols
 from gpt1.tokenizer.bpe_train import learn_merges
 from gpt1.tokenizer.pretokenizer import count_words
 from tests.gpt1.real_books import embedded
@@ -62,7 +62,8 @@ def test_nothing_to_merge() -> None:
 def plain(word: str, ranks: dict[Merge, int]) -> list[str]:
     parts = symbols(word)
     while ranked := [(ranks[pair], pair) for pair in pairwise(parts) if pair in ranks]:
-        parts = merge(parts, *min(ranked)[1])
+        pair = min(ranked)[1]
+        parts = merge(parts, *pair, "".join(pair))
     return parts
 
 
@@ -72,8 +73,16 @@ PAIRS = st.tuples(PART, PART | PART.map(lambda text: text + END))
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.text("abc", min_size=1, max_size=30), st.lists(PAIRS, max_size=20, unique=True))
-def test_pieces_of_short_and_long_words(word: str, pairs: list[Merge]) -> None:
+@given(
+    st.text("abc", min_size=1, max_size=30), st.lists(PAIRS, max_size=20, unique=True), st.data()
+)
+def test_pieces_of_short_and_long_words(word: str, pairs: list[Merge], data: st.DataObject) -> None:
     ranks = {pair: rank for rank, pair in enumerate(pairs)}
-    for text in (word, word * 20):
-        assert pieces(text, ranks) == plain(text, ranks)
+    expected = {text: plain(text, ranks) for text in (word, word * 20)}
+    met = sorted({piece for parts in expected.values() for piece in parts})
+    tokens = data.draw(st.lists(st.sampled_from(met), unique=True))
+    ids = {token: number for number, token in enumerate(tokens)}
+    for text, parts in expected.items():
+        found = Merges(pairs, ids).pieces(text)
+        known = [piece if 0 <= piece < len(ids) else None for piece in found]
+        assert known == [ids.get(part) for part in parts]

@@ -18,7 +18,7 @@ def chunks_of(line: str) -> list[str]:
     """The segments of a line's chunks, in order."""
     found, places = split_chunks(line)
     places = range(len(found)) if places is None else places
-    chunks = [found[place][:-1].decode("utf-8", "surrogatepass") for place in places]
+    chunks = [found[place].decode("utf-8", "surrogatepass") for place in places]
     return " ".join(separate([chunk for chunk in chunks if chunk])).split()
 
 

@@ -1,8 +1,10 @@
 """Words and ids against the straight reading (tests/gpt1/straight_reading.py), and OpenAI's ids."""
 
+import re
 import subprocess
 import sys
 from collections import Counter
+from itertools import product
 from pathlib import Path
 from random import Random
 
@@ -117,7 +119,7 @@ def test_small_memories_change_nothing(learned: Pair, monkeypatch: pytest.Monkey
     small = Tokenizer(learned[0].vocabulary)
     for text in embedded("brontes")[7:9]:
         same(text, (small, learned[1]))
-    assert len(pretokenizer.pretokenizer()._known) <= 20
+    assert len(small._codes._segments) <= 20
     assert len(small._codes._chunks) <= 50 + 2
     assert len(pretokenizer.pretokenizer()._strings) < 30_000
     pretokenizer.pretokenizer.cache_clear()
@@ -140,9 +142,26 @@ def test_spacy_is_given_nothing_longer_than_the_ceiling(
         len(part)
         for book in [*embedded("homer"), *embedded("brontes")]
         for chunk in split_chunks(book)[0]
-        for part in separate([chunk.decode().strip()])[0].split()
+        for part in separate([chunk.decode()])[0].split()
     )
     assert longest < 50
+
+
+def test_affixes_of_letters_are_those_of_spacy() -> None:
+    made = pretokenizer.pretokenizer()
+    words = {word for rule in made._rules for word in re.findall("[A-Za-z]+", rule)}
+    words |= {"word", "Word", "WORD", "wORD", "woRd", "q", "Q", "localhost", "http", "km", "C"}
+    affixes = list(product(["", "'"], ["", "'s"], ["", ".", ":"], ["", "'"]))
+    segments = [before + word + "".join(after) for word in words for before, *after in affixes]
+    assert len(segments) > 10_000
+    found = {segment: made._plain_tokens(segment) for segment in segments}
+    of_spacy = made._lines(segments, made._first_pass)
+    wrong = [
+        segment for segment, tokens in zip(segments, of_spacy, strict=True)
+        if found[segment] and found[segment] != tokens
+    ]  # fmt: skip
+    assert not wrong
+    assert sum(map(bool, found.values())) > 4_000
 
 
 def test_ids_are_as_wide_as_the_vocabulary_needs(learned: Pair) -> None:
