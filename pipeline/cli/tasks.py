@@ -63,7 +63,7 @@ def get_data(
 
     Args:
         names: `books`, or the tasks to get; default: all tasks of the paper.
-        to: Folder to download to: `books` for ingest's `source`, or `data` for task_data's.
+        to: Folder to download to; default: `books` for books, `data` for tasks.
         mirror: Books: a copy of GitHub's files, at https://, http:// or file:///FOLDER.
         limit: Books: get only this many, a sample of all.
     """
