@@ -115,6 +115,8 @@ def test_a_wheel_starts_a_project_and_plans_it(installed: Path, tmp_path: Path) 
     assert not (project / "workflow.yaml").is_symlink()
     planned = gpt1(installed, project, "plan", "--profile", "demo", "--json")
     assert len(json.loads(planned.stdout)["cells"]) == 26, planned.stderr
+    books = ("data", "get", "books", "--limit", "2", "--mirror", tmp_path.as_uri())
+    assert gpt1(installed, tmp_path, *books).stderr.count("the server has no ") == 2
     for words, message in ((("init", "project"), "already exists"), (("plan",), "gpt1 init")):
         done = gpt1(installed, tmp_path, *words)
         assert (done.returncode, message in done.stderr) == (2, True)

@@ -206,7 +206,8 @@ def _list_path(path: Path) -> Listing:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise UserError(
             f"source: no such file or folder: {printable(str(path))} ({_cause(error)});"
-            " expected a folder or file of books. Set the path, e.g. --set ingest.source=PATH."
+            " expected a folder or file of books. Get public-domain books with `gpt1 data get"
+            " books`, or set the path of your own, e.g. --set ingest.source=PATH."
         ) from error
     if printable(path.name) != path.name:
         return Listing([_skipped("bad_name", path.name)])

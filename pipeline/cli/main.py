@@ -254,7 +254,7 @@ GROUPS = {
     "track": "Fill MLflow from the store.",
     "import": "Convert published weights to a checkpoint.",
     "export": "Convert a checkpoint to another format.",
-    "data": "Get the tasks' files.",
+    "data": "Get books and the tasks' files.",
 }
 
 

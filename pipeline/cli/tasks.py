@@ -1,5 +1,5 @@
-"""`gpt1 tasks` lists the tasks; `gpt1 data get` fetches their files and says where the others
-are asked for.
+"""`gpt1 tasks` lists the tasks; `gpt1 data get` fetches their files, or books, and says where the
+others are asked for.
 """
 
 from __future__ import annotations
@@ -7,10 +7,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from gpt1.errors import UserError
 from gpt1.tasks.registry import TASKS, Task, task_named
 from gpt1.terminal import show
+from pipeline.cli.books import get_books
 from pipeline.cli.options import Json
 from pipeline.cli.output import format_table, print_json
+
+BOOKS = "books"
 
 
 def list_tasks(as_json: Json = False) -> None:
@@ -50,21 +54,34 @@ def _row(task: Task) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def get_data(tasks: list[str] | None = None, /, to: Path = Path("data")) -> None:
-    """Download the tasks on the Hugging Face Hub; show where to request the others.
+def get_data(
+    names: list[str] | None = None, /, to: Path | None = None, mirror: str | None = None,
+    limit: int | None = None,
+) -> None:
+    """Download public-domain books, or the tasks on the Hugging Face Hub; show where to request
+    the others.
 
     Args:
-        tasks: Tasks to get; default: all of the paper.
-        to: Folder to download to; use it as task_data's `source`.
+        names: `books`, or the tasks to get; default: all tasks of the paper.
+        to: Folder to download to; default: `books` for books, `data` for tasks.
+        mirror: Books: a copy of GitHub's files, at https://, http:// or file:///FOLDER.
+        limit: Books: get only this many, a sample of all.
     """
+    if names == [BOOKS]:
+        get_books(to or Path(BOOKS), mirror, limit)
+        return
+    if mirror or limit or BOOKS in (names or ()):
+        usage = f"gpt1 data get {BOOKS} [--mirror URL] [--limit N]"
+        raise UserError(f"books are downloaded alone, with options of their own: {usage}")
     from gpt1.tasks.download import download, where_to_ask
 
     chosen = [task for task in TASKS.values() if task.layout != "demo"]
-    chosen = [task_named(name) for name in tasks] if tasks else chosen
+    chosen = [task_named(name) for name in names] if names else chosen
     for task in chosen:
         if task.hub is None:
             show(f"{task.name}: not downloaded; {where_to_ask(task)}")
     for task in chosen:
         if task.hub is not None:
-            files = download(task, to)
-            show(f"{task.name}: {len(files)} files in {to / task.hub.repo}")
+            folder = to or Path("data")
+            files = download(task, folder)
+            show(f"{task.name}: {len(files)} files in {folder / task.hub.repo}")
