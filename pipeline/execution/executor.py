@@ -176,11 +176,13 @@ class Executor:
         self._waiting = {cell: entry for cell, entry in entries if entry.run or entry.artifact}
 
     def _start_ready(self) -> None:
+        lost = {*self.outcome.failed, *self.outcome.skipped}
         for entry in list(self._waiting.values()):
             if self._shutdown.asked:
                 return
             needs = entry.cell.needs
-            if {*self.outcome.failed, *self.outcome.skipped} & {*needs}:
+            if not lost.isdisjoint(needs):
+                lost.add(entry.cell.id)
                 self.outcome.skipped.append(entry.cell.id)
                 del self._waiting[entry.cell.id]
                 self._tell(Observer.job_skipped, entry, "a job it needs failed")

@@ -111,7 +111,7 @@ class Store:
     @staticmethod
     def at(where: Path | str) -> Store:
         """The store at a path, file://path or s3://bucket/folder; a folder is made when something
-        is written.
+        is written, for its user alone.
 
         UserError when it cannot be used.
         """
@@ -139,7 +139,7 @@ class Store:
         """The same for the processes of a run. UserError when nothing can be written to it."""
         store = replace(self, run=run)
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             cache.begin_run(self.root, run)
         except OSError as error:
             problem = f"cannot be used as a store ({error.strerror})"

@@ -128,7 +128,7 @@ def cache_root(store: str) -> Path:
 def make_root(store: str) -> None:
     """Make that folder. UserError when GPT1_CACHE cannot be written."""
     try:
-        cache_root(store).mkdir(parents=True, exist_ok=True)
+        cache_root(store).mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         problem = f"cannot be used as the cache ({error.strerror})"
         raise UserError(f"{_base()}: {problem}; set GPT1_CACHE to another folder") from None

@@ -230,18 +230,18 @@ class Exporter:
     # A job
 
     def _begin_job(self, run: _Run, event: JobStarted) -> None:
-        uid, parent = event.uid, run.name
+        uid, parent, stage = event.uid, run.name, event.group or event.cell
         if event.group:
             parent = f"{run.name}/{event.group}"
             if parent not in self._ids:
-                tags = {"gpt1.kind": "matrix", "gpt1.stage": event.stage}
+                tags = {"gpt1.kind": "matrix", "gpt1.stage": stage}
                 self._open(parent, event.group, event.time, tags, {}, run.name)
         found = self._find(uid)
         if found and event.attempt in found.data.tags.get(EXPORTED, "").split():
             self._ids[uid] = self._newest[event.fingerprint] = found.info.run_id
             return
         tags = {
-            "gpt1.kind": "job" if event.group else "stage", "gpt1.stage": event.stage,
+            "gpt1.kind": "job" if event.group else "stage", "gpt1.stage": stage,
             "gpt1.cell": event.cell, "gpt1.fingerprint": event.fingerprint, **event.tags,
         }  # fmt: skip
         run_id = self._open(uid, event.cell, event.time, tags, event.params, parent, found)

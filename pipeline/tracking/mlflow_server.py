@@ -294,7 +294,7 @@ def _ensure_schema(file: Path, files: str) -> None:
 @contextmanager
 def _locked(file: Path) -> Iterator[None]:
     """Hold the lock of a data base while it is made or renamed; it ends with the process."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with file.with_name(f".{file.name}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -55,6 +55,15 @@ def race(work: Callable[[int, Any], Any]) -> list[Any]:
     return ended
 
 
+def test_a_new_folder_is_its_users_alone(store: Store, tmp_path: Path) -> None:
+    """The store, or what this host keeps of it; one that is there keeps its mode."""
+    store.for_run("one")
+    assert store.root.stat().st_mode & 0o777 == 0o700
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there").chmod(0o755)
+    assert Store.at(tmp_path / "there").for_run("one").root.stat().st_mode & 0o777 == 0o755
+
+
 # Publishing
 
 

@@ -65,9 +65,10 @@ class Driver:
         facts: Mapping[str, Any] = {}, **params: Any,
     ) -> None:  # fmt: skip
         common = {"cell": "train", "stage": "train", "fingerprint": "print", "is_last": True}
+        common |= {"group": None, **facts}
         self.write(
-            kind, attempt=self.attempt, params=params, tags={"gpt1.why": "x" * 9000}, group=None,
-            axes={}, tokens_per_step=tokens, withdrawn=0, run="run", **{**common, **facts},
+            kind, attempt=self.attempt, params=params, tags={"gpt1.why": "x" * 9000}, axes={},
+            tokens_per_step=tokens, withdrawn=0, run="run", **common,
         )  # fmt: skip
 
     def log(self, *steps: int, **values: Any) -> None:
@@ -166,6 +167,20 @@ def test_a_job_with_everything(tmp_path: Path) -> None:
     assert (item.dataset.name, item.tags[0].value) == ("books", "source")
     expected = {"artifacts.json", "record.json", "outputs/texts/note.md"}
     assert files_of(store.root, run) == {*expected, "outputs/big.bin.reference.json"}
+
+
+def test_a_job_is_found_by_its_name_in_the_workflow(tmp_path: Path) -> None:
+    """`transfer` uses the kind `finetune`: of a matrix, and alone."""
+    store = Store.at(tmp_path)
+    for number, (cell, group) in enumerate({"transfer[n=1]": "transfer", "transfer": None}.items()):
+        driver = Driver(store, f"run {number}", f"{number}")
+        about = {"cell": cell, "stage": "finetune", "group": group, "fingerprint": f"f{number}"}
+        driver.job(facts=about)
+        driver.end()
+    sync(store)
+    found = runs(default_uri(tmp_path)).values()
+    stages = [run.data.tags.get("gpt1.stage") for run in found]
+    assert sorted(filter(None, stages)) == ["transfer"] * 3
 
 
 def test_a_resumed_job_continues_its_curves(tmp_path: Path) -> None:
