@@ -136,7 +136,7 @@ class Output(Protocol):
     """
 
     def open(self, name: str) -> AbstractContextManager[IO[bytes]]:
-        """A binary file to write; its sha256 is taken while it is written."""
+        """A binary file to write; it is hashed when the block ends."""
 
 
 PartFunction = Callable[[Mapping[str, Any], Output], Mapping[str, Any] | None]

@@ -395,4 +395,4 @@ class Executor:
         store = self.plan.store
         attempts = store.attempts(entry.cell.uses, entry.fingerprint)
         if attempts and store.failure(attempts[-1]) is None:
-            store.fail(attempts[-1], why, user=True, stopped=True)
+            store.fail(attempts[-1], why, stopped=True)

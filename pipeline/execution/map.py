@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from gpt1 import fault
 from gpt1.paths import leads_out
@@ -18,14 +18,13 @@ from gpt1.train.checkpoint import file_sha256
 from pipeline.execution.shutdown import unblock_for_children
 from pipeline.planning.fingerprint import canonical, fingerprint
 from pipeline.planning.provenance import provenance
-from pipeline.store.atomic import HashingWriter
 from pipeline.store.base import Store
 from pipeline.store.record import PARTS, ArtifactRecord, content_digest
 from stages.contract import Part, PartFunction, Resources, StoredFile
 
 
 class Outputs:
-    """The files of one attempt, hashed while they are written."""
+    """The files of one attempt, each hashed once it is written."""
 
     def __init__(self, store: Store, folder: Path) -> None:
         self.folder = folder
@@ -36,17 +35,13 @@ class Outputs:
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
         """A binary file to write, an output once the block has ended well."""
-        writer = HashingWriter(self._free(name))
-        try:
-            yield cast(IO[bytes], writer)
-        finally:
-            writer.close()
-        self.add(StoredFile(name, f"{self._key}/{name}", writer.size, writer.sha256))
+        with self._place(name).open("wb") as file:
+            yield file
+        self._hash(name)
 
     def declare(self, name: str, volatile: bool = False) -> Path:
         """A path for a file that other code writes; hashed by `close`."""
-        path = self._free(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = self._place(name)
         self._declared[name] = volatile
         return path
 
@@ -62,16 +57,21 @@ class Outputs:
         FileNotFoundError for one that was declared and not written.
         """
         for name, volatile in self._declared.items():
-            path = self.folder / name
-            size, sha256 = path.stat().st_size, file_sha256(path)
-            self.add(StoredFile(name, f"{self._key}/{name}", size, sha256, volatile))
+            self._hash(name, volatile)
         self._declared.clear()
         return self.files
 
-    def _free(self, name: str) -> Path:
+    def _hash(self, name: str, volatile: bool = False) -> None:
+        path = self.folder / name
+        size, sha256 = path.stat().st_size, file_sha256(path)
+        self.add(StoredFile(name, f"{self._key}/{name}", size, sha256, volatile))
+
+    def _place(self, name: str) -> Path:
         if leads_out(name) or name in self.files or name in self._declared:
             raise ValueError(f"output name {name!r} leaves the attempt's folder or is used twice")
-        return self.folder / name
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
 
 @dataclass(frozen=True)

@@ -182,11 +182,11 @@ def run_cell(job: Job, reporter: Reporter) -> None:
         fault.point("job.published")
     except UserError as error:
         stopped = isinstance(error, StoppedError)
-        job.store.fail(context.attempt, str(error), user=True, stopped=stopped)
+        job.store.fail(context.attempt, str(error), stopped=stopped)
         raise
     except BaseException as error:
         from pipeline.execution.causes import describe_failure  # by which Ray is imported
 
         text = f"{describe_failure(error)}\n{traceback.format_exc()[:LONGEST_TRACE]}"
-        job.store.fail(context.attempt, text, user=False)
+        job.store.fail(context.attempt, text)
         raise

@@ -204,10 +204,9 @@ class Store:
         """What was left there; None when it is missing or cannot be read."""
         return parse_json(self.objects.read(self.key(attempt / name)))
 
-    def fail(self, attempt: Path, error: str, user: bool, stopped: bool = False) -> None:
+    def fail(self, attempt: Path, error: str, stopped: bool = False) -> None:
         """Leave in an attempt why it failed; `stopped`: because it was asked to end."""
-        said = {"error": error, "user_error": user, "stopped": stopped, "when": time.time()}
-        self.leave(attempt, FAILURE, said)
+        self.leave(attempt, FAILURE, {"error": error, "stopped": stopped, "when": time.time()})
         cache.release(attempt)
 
     def failure(self, attempt: Path) -> Failure | None:
@@ -292,12 +291,12 @@ class Store:
 
         Raises DamagedArtifact when it is missing or has other content.
         """
-        path, known = self.path(file), cache.Checked(self.root, self.run, file)
-        if not known:
+        path, place = self.path(file), (self.root, self.run, file)
+        if not cache.is_checked(*place):
             with cache.locked(self.root, file.key):
-                if not known:
+                if not cache.is_checked(*place):
                     self._check(file)
-                    known.remember()
+                    cache.remember_checked(*place)
         if not self.shared:
             cache.touch(path)
         return path

@@ -165,7 +165,7 @@ class StoreSnapshot:
                 replace_file(own, packed, durable=False)
             if len(missing) >= many:
                 with suppress(UserError):  # no one must be allowed to write, to look
-                    self.store.objects.write(f"{RECORDS}/{stage}", zlib.compress(packed, 1))
+                    self.store.objects.write(f"{RECORDS}/{stage}", packed)
 
     def _use(self, stage: str, wanted: Wanted, copies: Copies) -> Wanted:
         """Read what there are good copies of; returns the rest."""
@@ -194,24 +194,16 @@ class StoreSnapshot:
 
 
 def pack(copies: Copies) -> bytes:
-    """Copies of records as one file: a line of JSON (of each the key, the mark, and the number of
-    bytes), then the records, one behind the other.
-    """
-    index = [[key, mark, len(data)] for key, (mark, data) in copies.items()]
-    return b"\n".join([json.dumps(index).encode(), b"".join(data for _, data in copies.values())])
+    """Copies of records as one compressed file."""
+    texts = {key: (mark, data.decode("latin-1")) for key, (mark, data) in copies.items()}
+    return zlib.compress(json.dumps(texts).encode(), 1)
 
 
 def unpack(packed: bytes | None) -> Copies:
-    """The inverse, also of compressed ones; none of what cannot be read. Each record still has to
-    be compared with its own sha256.
+    """The inverse; none of what cannot be read. Each record still has to be compared with its own
+    sha256.
     """
-    copies: Copies = {}
-    with suppress(zlib.error):
-        packed = zlib.decompress(packed or b"")
-    packed = packed or b""
-    at = packed.find(b"\n") + 1
-    with suppress(ValueError, TypeError, RecursionError):
-        for key, mark, size in json.loads(packed[:at]):
-            copies[key] = mark, packed[at : at + size]
-            at += size
-    return copies
+    with suppress(zlib.error, ValueError, TypeError, AttributeError, RecursionError):
+        texts = json.loads(zlib.decompress(packed or b""))
+        return {key: (mark, text.encode("latin-1")) for key, (mark, text) in texts.items()}
+    return {}

@@ -283,8 +283,8 @@ def test_a_record_that_cannot_be_read_counts_as_absent(store: Store) -> None:
 
 def test_any_host_lists_attempts_and_why_they_failed(store: Store, another_host: Move) -> None:
     made = [store.new_attempt(*PLACE) for _ in range(20)]  # several within a second
-    store.fail(made[0], "out of paper", user=True)
-    store.fail(made[1], "asked to end", user=True, stopped=True)
+    store.fail(made[0], "out of paper")
+    store.fail(made[1], "asked to end", stopped=True)
     store.objects.write(f"{store.key(made[2])}/failure.json", b"{")
     another_host()
     here = Store.at(store.where)
@@ -301,7 +301,7 @@ def test_a_snapshot_answers_as_the_store_does(store: Store) -> None:
     for fingerprint, stage in made:
         assert publish(store, fingerprint, fingerprint, stage=stage)
     store.withdraw("stage", "b", "forced")
-    store.fail(store.new_attempt("stage", "b"), "why", user=True)
+    store.fail(store.new_attempt("stage", "b"), "why")
     snapshot = StoreSnapshot(store)
     snapshot.prefetch("stage.parts", ["k", "none"])
     assert sorted(snapshot.stages()) == ["other", "stage", "stage.parts"]
