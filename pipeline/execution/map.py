@@ -5,7 +5,6 @@ this process without a cluster.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -81,27 +80,24 @@ class PartTask:
     store: Store
     stage: str
     key: str
-    module: str
-    function: str
+    """The part's fingerprint: of stage, version, function and the part's identity."""
+    function: PartFunction
     part: Part
-
-
-def part_key(stage: str, version: int, function: PartFunction, part: Part) -> str:
-    """The fingerprint of a part: stage, version, function and the part's identity."""
-    about = {"stage": stage, "version": version, "function": function.__name__}
-    return fingerprint({**about, "identity": dict(part.identity)})
 
 
 def part_tasks(
     store: Store, stage: str, version: int, function: PartFunction, parts: Sequence[Part]
 ) -> list[PartTask]:
     """The tasks for parts. TypeError for a function that another process could not import."""
-    module, name = function.__module__, function.__name__
+    name = function.__name__
     if function.__qualname__ != name or "<" in name:
         raise TypeError(f"{function.__qualname__} must be at the top level of its module")
-    keys = [part_key(stage, version, function, part) for part in parts]
-    given = zip(keys, parts, strict=True)
-    return [PartTask(store, stage, key, module, name, part) for key, part in given]
+    tasks = []
+    for part in parts:
+        identity = {"stage": stage, "version": version, "function": name}
+        key = fingerprint({**identity, "identity": dict(part.identity)})
+        tasks.append(PartTask(store, stage, key, function, part))
+    return tasks
 
 
 def make_part(task: PartTask) -> None:
@@ -110,8 +106,7 @@ def make_part(task: PartTask) -> None:
     started = time.time()
     attempt = task.store.new_attempt(kind, task.key)
     outputs = Outputs(task.store, attempt)
-    function: PartFunction = getattr(importlib.import_module(task.module), task.function)
-    summary = function(task.store.localize(task.part.arguments), outputs) or {}
+    summary = task.function(task.store.localize(task.part.arguments), outputs) or {}
     files = outputs.close()
     record = ArtifactRecord(
         stage=kind, fingerprint=task.key, attempt=attempt.name, cell=task.part.name,

@@ -28,7 +28,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gpt1.errors import UserError
 from gpt1.format import span
@@ -37,23 +37,20 @@ from pipeline.store.lease import RUNS, Leases
 from pipeline.store.record import ArtifactRecord, DamagedArtifact, UnreadableRecord, record_name
 from pipeline.tracking import events
 from pipeline.tracking.events import EventReader, JobCached, JobEnded, JobFacts, JobStarted, Point
-from pipeline.tracking.mlflow_server import REFUSALS, MlflowServer, is_damage
+from pipeline.tracking.mlflow_server import NOTE, REFUSALS, MlflowServer, is_damage
+from pipeline.tracking.model_registry import Training, register
 from pipeline.tracking.names import metric_name, split_summary
 from pipeline.tracking.notes import CELLS, comparison, fit, job_note, link, table
 from stages.contract import MODELS, StoredFile
 
-if TYPE_CHECKING:
-    from pipeline.tracking.model_registry import Training
-
 UPLOAD_LIMIT = 10_000_000  # bytes; larger files are recorded by reference
 # MLflow's limits, in characters:
-LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG, LONGEST_DIGEST = 250, 6000, 8000, 36
+LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG = 250, 6000, 8000
 UID, STORE_ID, EXPORTED, ALL = "gpt1.uid", "gpt1.store_id", "gpt1.exported", "all"
 OVER_TOKENS = "over_tokens"  # curves under this name count tokens, not steps
 CURVES_OVER_TOKENS = ("train/loss", "val/perplexity")
 FEW = 20  # MLflow runs that are looked up one by one
 NEWEST = "newest"  # the alias of the registered model's last version
-NOTE = "mlflow.note.content"  # the tag that MLflow shows as a run's description
 AGAIN = 60.0  # seconds until a run of which something could not be read is tried again
 
 
@@ -137,7 +134,9 @@ class Exporter:
                 self._forget()
             if self._complete is None:
                 self._complete = self.find_complete()
-            found = {name: self._export_run(name) for name in self._list_runs()}
+            missing = {*self._store.objects.folders(f"{RUNS}/")} - self._complete
+            names = sorted(missing, key=lambda name: (name != self._first, name))
+            found = {name: self._export_run(name) for name in names}
             return {name: alive for name, alive in found.items() if alive is not None}
         except BaseException:
             self._forget()
@@ -160,11 +159,6 @@ class Exporter:
             if size in (ALL, str(EventReader(self._store, f"{RUNS}/{name}").size())):
                 found.add(name)
         return found
-
-    def _list_runs(self) -> list[str]:
-        names = self._store.objects.folders(f"{RUNS}/")
-        missing = sorted({*names} - (self._complete or set()))
-        return sorted(missing, key=lambda name: name != self._first)
 
     def _export_run(self, name: str) -> bool | None:
         """Send what is new of a run: whether its driver lives; None when nothing more can come.
@@ -277,8 +271,7 @@ class Exporter:
         if points:
             self._may_send()
             self.progress += len(points)
-        for some in _groups(points, 1000):
-            self._try("points", job.run_id, self._client.log_batch, job.run_id, metrics=some)
+        self._log("points", job.run_id, "metrics", points)
         self._send_tags(job.run_id, odd)
 
     def _end_job(self, run: _Run, cell: str, event: JobEnded | None, when: float = 0.0) -> None:
@@ -371,7 +364,7 @@ class Exporter:
         for name, digest, source, context in used:
             scheme = source.partition(":")[0]
             kind = {"http": "http", "https": "http", "s3": "s3"}.get(scheme, "local")
-            dataset = Dataset(name[:500], digest[:32][:LONGEST_DIGEST], kind, _source(source))
+            dataset = Dataset(name[:500], digest[:32], kind, _source(source))
             inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
         if inputs:
             self._try("data sets", job.run_id, self._client.log_inputs, job.run_id, inputs)
@@ -379,8 +372,6 @@ class Exporter:
     def _send_model(
         self, run: _Run, job: _Job, record: ArtifactRecord, model: str, name: str
     ) -> None:
-        from pipeline.tracking.model_registry import register
-
         artifact = record.artifact()
         folder = self._store.fetch_folder(artifact, artifact.under(f"{model}/")[0].name)
         fingerprint, aliases = f"{record.fingerprint}/{model}", [NEWEST, run.profile]
@@ -389,7 +380,6 @@ class Exporter:
 
     def _training(self, record: ArtifactRecord, model: str) -> Training | None:
         """The job that trained a model of an export; None where store or server lacks it."""
-        from pipeline.tracking.model_registry import Training
         from stages.export import is_trained_by
 
         for stage, prints in record.identity.get("inputs", {}).items():
@@ -551,22 +541,27 @@ class Exporter:
             there = self._client.get_run(run_id).data.params
         there = there or {}
         new = [Param(name, value) for name, value in params.items() if name not in there]
-        for some in _groups(new, 100):
-            self._try("parameters", run_id, self._client.log_batch, run_id, params=some)
+        self._log("parameters", run_id, "params", new)
         changed = {k: value for k, value in params.items() if there.get(k, value) != value}
         self._send_tags(run_id, {f"gpt1.changed.{name}": value for name, value in changed.items()})
 
     def _send_figures(self, run_id: str, figures: Mapping[str, float], when: float) -> None:
         """Figures that are known once: points at step 0."""
         points = [_metric(_name(name), value, when, 0) for name, value in figures.items()]
-        self._try("figures", run_id, self._client.log_batch, run_id, metrics=points)
+        self._log("figures", run_id, "metrics", points)
 
     def _send_tags(self, run_id: str, tags: Mapping[str, Any]) -> None:
         from mlflow.entities import RunTag
 
         found = [RunTag(name, value) for name, value in _texts(tags, LONGEST_TAG).items()]
-        for some in _groups(found, 100):
-            self._try("tags", run_id, self._client.log_batch, run_id, tags=some)
+        self._log("tags", run_id, "tags", found)
+
+    def _log(self, what: str, run_id: str, kind: str, items: list[Any]) -> None:
+        """Send `metrics`, `params` or `tags`, as many in a request as MLflow takes."""
+        most = 1000 if kind == "metrics" else 100
+        for i in range(0, len(items), most):
+            some = {kind: items[i : i + most]}
+            self._try(what, run_id, self._client.log_batch, run_id, **some)
 
     def _terminate(self, run_id: str, status: str, when: float) -> None:
         self.progress += 1
@@ -626,10 +621,6 @@ def uid_tag(uid: str) -> str:
 def brief(error: BaseException) -> str:
     """An exception as part of one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-
-
-def _groups(items: list[Any], size: int) -> Iterator[list[Any]]:
-    return (items[i : i + size] for i in range(0, len(items), size))
 
 
 def _source(uri: str) -> str:

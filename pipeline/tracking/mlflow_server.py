@@ -29,6 +29,7 @@ from pipeline.store.base import Store
 TRIED = ("3.17.2",)  # the versions of MLflow whose private parts are known to be as used here
 EXPERIMENT = "gpt1"
 TRAINING = "workflowType=machine_learning"  # in an address of MLflow's pages: those for training
+NOTE = "mlflow.note.content"  # the tag that MLflow's pages show as a description
 DATA_BASE, FILES = "mlflow.db", "mlflow-artifacts"
 SERVED = "mlflow-artifacts:/"
 """How addresses of files begin that MLflow's server hands out from its own folder."""

@@ -13,7 +13,6 @@ from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -382,10 +381,13 @@ def test_figures_of_a_summary_are_parameters_or_metrics() -> None:
 
 def test_system_metrics_come_while_the_block_lasts_and_end_with_it() -> None:
     kept, began = list[Any](), int(time.time())
-    into: Any = SimpleNamespace(log=lambda step, values: kept.append((step, values)))
-    with record_system_metrics(into):
+
+    def log(step: int, values: Mapping[str, float]) -> None:
+        kept.append((step, values))
+
+    with record_system_metrics(log):
         pass
-    with record_system_metrics(into, first=0.01, period=0.05):
+    with record_system_metrics(log, first=0.01, period=0.05):
         assert not kept
         wait_until(lambda: len(kept) >= 2, "two points")
     count, (last, found) = len(kept), kept[-1]
