@@ -27,6 +27,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -306,12 +307,9 @@ class Exporter:
     def _read_record(self, facts: JobFacts) -> ArtifactRecord | None:
         """What a job published, also where it was withdrawn since."""
         data = self._store.objects.read(f"{facts.folder}/{record_name(facts.withdrawn + 1)}")
-        try:
-            if data is None:
-                return None
-            return ArtifactRecord.from_bytes(data, facts.stage, facts.fingerprint)
-        except UnreadableRecord:
-            return None
+        with suppress(UnreadableRecord):
+            return ArtifactRecord.from_bytes(data or b"", facts.stage, facts.fingerprint)
+        return None
 
     def _send_record(self, run: _Run, job: _Job, record: ArtifactRecord) -> None:
         """What a job made: its own small files as files, everything by reference."""
@@ -353,19 +351,21 @@ class Exporter:
     def _send_datasets(self, job: _Job, record: ArtifactRecord) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
+        inputs: list[DatasetInput] = []
+
+        def add(name: str, digest: str, source: str, context: str) -> None:
+            kind = "s3" if source.startswith("s3:") else "local"
+            place = json.dumps({"uri": source, "url": source})  # MLflow's pages read one, by kind
+            dataset = Dataset(name[:500], digest[:32], kind, place)
+            inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
+
         kinds = record.identity.get("inputs", {}).items()
         stage_of = {print_: kind for kind, prints in kinds for print_ in prints}
-        used, inputs = [], []
         for name, print_ in sorted(record.inputs.items()):
             source = self._store.address(f"{stage_of.get(print_, '')}/{print_}")
-            used.append((name, record.input_digests[print_], source, record.stage))
+            add(name, record.input_digests[print_], source, record.stage)
         for name, sha256 in list(record.identity.get("files", {}).items())[:20]:
-            used.append((name, sha256, f"source:{name}", "source"))
-        for name, digest, source, context in used:
-            scheme = source.partition(":")[0]
-            kind = {"http": "http", "https": "http", "s3": "s3"}.get(scheme, "local")
-            dataset = Dataset(name[:500], digest[:32], kind, _source(source))
-            inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
+            add(name, sha256, f"source:{name}", "source")
         if inputs:
             self._try("data sets", job.run_id, self._client.log_inputs, job.run_id, inputs)
 
@@ -621,11 +621,6 @@ def uid_tag(uid: str) -> str:
 def brief(error: BaseException) -> str:
     """An exception as part of one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-
-
-def _source(uri: str) -> str:
-    """MLflow's pages read either, by the kind of the source."""
-    return json.dumps({"uri": uri, "url": uri})
 
 
 def _name(text: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.execution.map import Outputs
+from pipeline.execution.worker import Outputs
 from pipeline.store import lease
 from pipeline.store.base import Failure, LastRecord, Store, read_record
 from pipeline.store.lease import HeldError, Holder, Leases

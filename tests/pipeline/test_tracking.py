@@ -20,7 +20,7 @@ import pytest
 
 from gpt1.errors import UserError
 from pipeline.cli.ui import serve
-from pipeline.execution.map import Outputs
+from pipeline.execution.worker import Outputs
 from pipeline.store.base import Store
 from pipeline.store.lease import RUNS, Leases
 from pipeline.tracking import events
