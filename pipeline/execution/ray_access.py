@@ -38,7 +38,7 @@ GIVE_TOKEN = (
     " (docs/explanation/cluster.md)"
 )
 UNSENDABLE = "is not a token: expected one line of printable ASCII characters"
-OTHER_FOLDER = "set RAY_TMPDIR to a short, writable path such as /tmp"
+OTHER_FOLDER = "set RAY_TMPDIR to a short, writable path such as ~/ray"
 
 
 def prepare(address: str | None) -> str | None:

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from gpt1.errors import UserError
 from gpt1.paths import FILE, is_url, path_of_uri
-from gpt1.train.checkpoint import PRIVATE, CheckpointStorage
+from gpt1.train.checkpoint import CheckpointStorage
 from pipeline.store import cache
 from pipeline.store.atomic import parse_json, to_json
 from pipeline.store.local import OTHER, LocalObjects
@@ -353,27 +353,15 @@ class Store:
     def storage(self) -> CheckpointStorage:
         return self.objects.storage
 
-    def address(self, key: str) -> str:
-        """The URL of a file, or of a folder."""
-        return self.objects.address(key)
-
     def show(self, file: StoredFile, name: str) -> None:
-        """Let `name`, at the top of the store, show a file of an artifact."""
-        path = self.fetch(file)
-        if not self.shared:
-            self.objects.upload(name, path, file.sha256)
-            return
-        if (self.root / name).resolve() == path:
-            return
-        private = self.root / f"{PRIVATE}{secrets.token_hex(16)}"
-        private.symlink_to(file.key)
-        private.replace(self.root / name)
+        """Copy a file of an artifact to `name` at the top of the store."""
+        self.objects.write(name, self.fetch(file).read_bytes())
 
     def shown(self, name: str) -> str | None:
         """Where `name` at the top of the store is to be seen; None when nothing was shown."""
-        if self.shared:
-            return str(self.root / name) if (self.root / name).exists() else None
-        return self.address(name) if self.objects.read(name) is not None else None
+        if self.objects.read(name) is None:
+            return None
+        return str(self.root / name) if self.shared else self.objects.address(name)
 
     @staticmethod
     def all(action: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:

@@ -313,7 +313,7 @@ class Exporter:
 
     def _send_record(self, run: _Run, job: _Job, record: ArtifactRecord) -> None:
         """What a job made: its own small files as files, everything by reference."""
-        store, server, run_id = self._store, self._server, job.run_id
+        address, server, run_id = self._store.objects.address, self._server, job.run_id
         params, metrics = split_summary(record.summary)
         figures = {**metrics, "seconds": record.seconds}
         new = {name: value for name, value in figures.items() if not job.steps.get(_name(name))}
@@ -325,11 +325,11 @@ class Exporter:
                 if file.size <= UPLOAD_LIMIT:
                     self._try("files", run_id, self._send_file, run_id, file, folder)
                 else:
-                    about = {"uri": store.address(file.key), "size": file.size}
+                    about = {"uri": address(file.key), "size": file.size}
                     server.write_json(run_id, f"outputs/{file.name}.reference.json", about)
         server.write_json(run_id, record_name(1), record.model_dump(mode="json"))
         files = [
-            {"name": f.name, "uri": store.address(f.key), "size": f.size, "sha256": f.sha256}
+            {"name": f.name, "uri": address(f.key), "size": f.size, "sha256": f.sha256}
             for f in record.files.values()
         ]
         server.write_json(run_id, "artifacts.json", files)
@@ -362,7 +362,7 @@ class Exporter:
         kinds = record.identity.get("inputs", {}).items()
         stage_of = {print_: kind for kind, prints in kinds for print_ in prints}
         for name, print_ in sorted(record.inputs.items()):
-            source = self._store.address(f"{stage_of.get(print_, '')}/{print_}")
+            source = self._store.objects.address(f"{stage_of.get(print_, '')}/{print_}")
             add(name, record.input_digests[print_], source, record.stage)
         for name, sha256 in list(record.identity.get("files", {}).items())[:20]:
             add(name, sha256, f"source:{name}", "source")

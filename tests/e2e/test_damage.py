@@ -144,7 +144,7 @@ def test_what_is_not_repaired_without_being_asked(
     with monkeypatch.context() as patch:
         patch.setattr(Executor, "_finish", damaged_again)
         refused("made again, and is damaged again: check the disk", *words, cluster=ray_head)
-    flip((store / "report.html").resolve(), draw)
+    flip(files(store)["report/report/report.html"], draw)
     assert "report.html: the file has sha256" in said(*words, cluster=ray_head)
     assert is_golden(store, golden_run)
 
