@@ -121,7 +121,11 @@ class Executor:
         return self.outcome
 
     def _work(self) -> None:
-        self._begin()
+        self._note(self.cluster.connect())
+        cells = [entry.cell for entry in self.plan.to_run]
+        self.cluster.check_capacity(cells, self._shutdown.sleep)
+        entries = self.plan.entries.items()
+        self._waiting = {cell: entry for cell, entry in entries if entry.run or entry.artifact}
         while self._running or (self._waiting and not self._shutdown.asked):
             self.cluster.check()
             self._start_ready()
@@ -166,13 +170,6 @@ class Executor:
 
     def _note(self, text: str) -> None:
         self._tell(Observer.job_info, self.plan.workflow.name, text)
-
-    def _begin(self) -> None:
-        self._note(self.cluster.connect())
-        cells = [entry.cell for entry in self.plan.to_run]
-        self.cluster.check_capacity(cells, self._shutdown.sleep)
-        entries = self.plan.entries.items()
-        self._waiting = {cell: entry for cell, entry in entries if entry.run or entry.artifact}
 
     def _start_ready(self) -> None:
         lost = {*self.outcome.failed, *self.outcome.skipped}
