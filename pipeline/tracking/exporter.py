@@ -452,14 +452,13 @@ class Exporter:
         self, run: _Run, group: str, records: Mapping[str, ArtifactRecord | None]
     ) -> tuple[str, list[str], list[dict[str, Any]]]:
         """The jobs of a matrix side by side: head and rows of a table, and all that is in them."""
-        found = [
-            (cell, facts.axes, split_summary(record.summary)[1], self._run_of(facts.fingerprint))
+        cells = [
+            {"cell": cell, "axes": facts.axes, "figures": split_summary(record.summary)[1],
+             "run": self._run_of(facts.fingerprint) or ""}
             for cell, facts in run.jobs.items()
             if facts.group == group and (record := records.get(cell))
-        ]
-        names = ("cell", "axes", "figures", "run")
-        everything = [dict(zip(names, [*row, run_id or ""], strict=True)) for *row, run_id in found]
-        return *comparison([row for _, *row in found]), everything
+        ]  # fmt: skip
+        return *comparison(cells), cells
 
     def _send_note(self, run_id: str, head: str, rows: Sequence[str], cells: Sequence[Any]) -> None:
         """A table as the description of a run; all of it as a file where there is no room."""

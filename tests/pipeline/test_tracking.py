@@ -64,9 +64,9 @@ class Driver:
         facts: Mapping[str, Any] = {}, **params: Any,
     ) -> None:  # fmt: skip
         common = {"cell": "train", "stage": "train", "fingerprint": "print", "is_last": True}
-        common |= {"group": None, **facts}
+        common |= {"group": None, "axes": {}, **facts}
         self.write(
-            kind, attempt=self.attempt, params=params, tags={"gpt1.why": "x" * 9000}, axes={},
+            kind, attempt=self.attempt, params=params, tags={"gpt1.why": "x" * 9000},
             tokens_per_step=tokens, withdrawn=0, run="run", **common,
         )  # fmt: skip
 
@@ -169,17 +169,22 @@ def test_a_job_with_everything(tmp_path: Path) -> None:
 
 
 def test_a_job_is_found_by_its_name_in_the_workflow(tmp_path: Path) -> None:
-    """`transfer` uses the kind `finetune`: of a matrix, and alone."""
-    store = Store.at(tmp_path)
-    for number, (cell, group) in enumerate({"transfer[n=1]": "transfer", "transfer": None}.items()):
-        driver = Driver(store, f"run {number}", f"{number}")
-        about = {"cell": cell, "stage": "finetune", "group": group, "fingerprint": f"f{number}"}
-        driver.job(facts=about)
-        driver.end()
-    sync(store)
-    found = runs(default_uri(tmp_path)).values()
-    stages = [run.data.tags.get("gpt1.stage") for run in found]
-    assert sorted(filter(None, stages)) == ["transfer"] * 3
+    """`transfer` is a stage of the kind `train`: a matrix with a table of its jobs, and alone."""
+    driver = Driver(Store.at(tmp_path), "run 1", "1")
+    driver.job(facts={"cell": "transfer[n=1]", "group": "transfer", "axes": {"n": 1}})
+    driver.publish(accuracy=50.5)
+    driver.end()
+    driver = Driver(Store.at(tmp_path), "run 2", "2")
+    driver.job(facts={"cell": "transfer", "fingerprint": "other"})
+    driver.end()
+    sync(tmp_path)
+    found = runs(default_uri(tmp_path))
+    stages = {uid: run.data.tags.get("gpt1.stage") for uid, run in found.items()}
+    jobs = dict.fromkeys(("run 1/transfer", "train-print", "train-other"), "transfer")
+    assert stages == {"run 1": None, "run 2": None, **jobs}
+    *_, row = found["run 1/transfer"].data.tags["mlflow.note.content"].splitlines()
+    link = f"[open](#/runs/{found['train-print'].info.run_id})"
+    assert [cell.strip("\u00a0 ") for cell in row.strip("| ").split("|")] == ["1", link, "50.5"]
 
 
 def test_a_resumed_job_continues_its_curves(tmp_path: Path) -> None:
