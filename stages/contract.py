@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from gpt1.errors import UserError
 from gpt1.settings import Settings as Settings  # re-exported: a part of the contract
 from gpt1.settings import runtime_field as runtime_field
 from gpt1.train.checkpoint import CheckpointStorage
@@ -116,9 +117,11 @@ class Artifact:
     """Where it comes from: the record's PROVENANCE. For people to read; it must decide nothing."""
 
     def file(self, name: str) -> StoredFile:
-        """The file called `name`; KeyError names what there is."""
+        """The file called `name`. UserError when there is none, which names what there is."""
         if name not in self.files:
-            raise KeyError(f"{self.cell} has no file {name!r}; it has {sorted(self.files)}")
+            known = ", ".join(sorted(self.files)[:8]) or "none"
+            more = f" and {len(self.files) - 8} more" if len(self.files) > 8 else ""
+            raise UserError(f"{self.cell}: no file {name!r}; expected one of {known}{more}")
         return self.files[name]
 
     def under(self, prefix: str) -> list[StoredFile]:
@@ -133,7 +136,7 @@ class Output(Protocol):
     """
 
     def open(self, name: str) -> AbstractContextManager[IO[bytes]]:
-        """A binary file to write; its sha256 is taken while it is written."""
+        """A binary file to write; it is hashed when the block ends."""
 
 
 PartFunction = Callable[[Mapping[str, Any], Output], Mapping[str, Any] | None]

@@ -26,7 +26,6 @@ class ChannelMessage:
 
     kind: str
     cell: str
-    time: float
     payload: tuple[Any, ...]
 
 
@@ -145,4 +144,4 @@ class ChannelReporter:
                 self._stopping.set()
 
     def _send(self, kind: str, *payload: Any) -> None:
-        self.channel.push.remote(ChannelMessage(kind, self.cell, time.time(), payload))
+        self.channel.push.remote(ChannelMessage(kind, self.cell, payload))

@@ -54,7 +54,7 @@ def execute_cell(job: Job, reporter: ChannelReporter) -> None:
     unblock_for_children()
     reporter.started()
     try:
-        with record_system_metrics(reporter):
+        with record_system_metrics(reporter.log):
             run_cell(job, reporter)
     finally:
         reporter.close()

@@ -71,7 +71,6 @@ class Executor:
         shutdown: GracefulShutdown, repair_limit: float = LIMIT,
     ) -> None:
         self.plan = replace(plan, store=plan.store.for_run(run))
-        self.run_name = run
         self.cluster = cluster
         self._observers = observers
         self.outcome = Outcome()
@@ -96,17 +95,17 @@ class Executor:
         store = self.plan.store
         # In the end from the last to the first, each whatever becomes of the others.
         with ExitStack() as closing:
-            closing.callback(cache.end_run, store.root, self.run_name)
+            closing.callback(cache.end_run, store.root, store.run)
             self._repairs.check_plan()
             closing.callback(self._leave_copies)
             closing.callback(self.cluster.close)
             closing.callback(self._leases.release)
             self._shutdown.hold()
             jobs = [entry.job for entry in self.plan.to_run]
-            self._leases.take([f"{RUNS}/{self.run_name}", *jobs])
+            self._leases.take([f"{RUNS}/{store.run}", *jobs])
             fault.point("driver.begun")
             remember(self.plan)
-            self._tell(Observer.run_started, self.plan, self.run_name)
+            self._tell(Observer.run_started, self.plan, store.run)
             skipped = self.outcome.skipped
             closing.callback(lambda: self._tell(Observer.run_ended, self._status, skipped))
             try:
@@ -122,7 +121,11 @@ class Executor:
         return self.outcome
 
     def _work(self) -> None:
-        self._begin()
+        self._note(self.cluster.connect())
+        cells = [entry.cell for entry in self.plan.to_run]
+        self.cluster.check_capacity(cells, self._shutdown.sleep)
+        entries = self.plan.entries.items()
+        self._waiting = {cell: entry for cell, entry in entries if entry.run or entry.artifact}
         while self._running or (self._waiting and not self._shutdown.asked):
             self.cluster.check()
             self._start_ready()
@@ -168,19 +171,14 @@ class Executor:
     def _note(self, text: str) -> None:
         self._tell(Observer.job_info, self.plan.workflow.name, text)
 
-    def _begin(self) -> None:
-        self._note(self.cluster.connect())
-        cells = [entry.cell for entry in self.plan.to_run]
-        self.cluster.check_capacity(cells, self._shutdown.sleep)
-        entries = self.plan.entries.items()
-        self._waiting = {cell: entry for cell, entry in entries if entry.run or entry.artifact}
-
     def _start_ready(self) -> None:
+        lost = {*self.outcome.failed, *self.outcome.skipped}
         for entry in list(self._waiting.values()):
             if self._shutdown.asked:
                 return
             needs = entry.cell.needs
-            if {*self.outcome.failed, *self.outcome.skipped} & {*needs}:
+            if not lost.isdisjoint(needs):
+                lost.add(entry.cell.id)
                 self.outcome.skipped.append(entry.cell.id)
                 del self._waiting[entry.cell.id]
                 self._tell(Observer.job_skipped, entry, "a job it needs failed")
@@ -225,7 +223,7 @@ class Executor:
         job = Job(
             store, cell.uses, cell.id, entry.fingerprint, entry.identity,
             cell.settings.model_dump(mode="json"), inputs, tuple(entry.external_files),
-            cell.resources, self.run_name, attempt,
+            cell.resources, store.run, attempt,
         )  # fmt: skip
         self._running[self.cluster.start(job, cell)] = Try(entry, number, time.monotonic())
 
@@ -384,13 +382,10 @@ class Executor:
             self._cut_off = True
             self.outcome.failed[entry.cell.id] = why
             self._tell(Observer.job_failed, entry, why, "KILLED")
+        store = self.plan.store
         with suppress(UserError):  # a store out of reach keeps no cell alive
             for entry in entries if ours else ():
-                self._record_cancellation(entry, why)
-
-    def _record_cancellation(self, entry: Entry, why: str) -> None:
-        """Say in the store that a cancelled cell was asked to end: it cannot say so itself."""
-        store = self.plan.store
-        attempts = store.attempts(entry.cell.uses, entry.fingerprint)
-        if attempts and store.failure(attempts[-1]) is None:
-            store.fail(attempts[-1], why, user=True, stopped=True)
+                # The cell cannot say itself that it was asked to end.
+                attempts = store.attempts(entry.cell.uses, entry.fingerprint)
+                if attempts and store.failure(attempts[-1]) is None:
+                    store.fail(attempts[-1], why, stopped=True)

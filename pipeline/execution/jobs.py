@@ -55,7 +55,7 @@ KEY, OVER = "gpt1.key", ("SUCCEEDED", "FAILED", "STOPPED")
 @dataclass(frozen=True)
 class JobSpec:
     """What a job runs: `gpt1 run` with these arguments; `python` is the interpreter there (None:
-    chosen).
+    this one for a cluster on this machine, else the `python` of its PATH).
     """
 
     file: Path
@@ -96,7 +96,8 @@ def submit_job(address: str, spec: JobSpec, detach: bool) -> int:
     else:
         # Of two who submit at once the second finds this name taken, and follows.
         job = f"gpt1-{spec.key}-{len(same)}"
-        python = spec.python or _python(address)
+        is_here = urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1")
+        python = spec.python or (sys.executable if is_here else "python")
         command = [python, "-m", "pipeline.cli", "run", *spec.args, "--address", "auto"]
         own = spec.code.runtime_env(SENT_USER_CODE)
         variables = {**STOPPING, **environment, SUBMITTED_FILE: str(spec.file.resolve())}
@@ -254,12 +255,6 @@ def _submit(client: Any, **arguments: Any) -> None:
                 advice = "check the dashboard agent's log on the head, or submit again"
                 raise UserError(f"{problem}; {advice}") from None
         time.sleep(2)
-
-
-def _python(address: str) -> str:
-    """This very interpreter for a cluster on this machine, else the `python` of its PATH."""
-    here = urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1")
-    return sys.executable if here else "python"
 
 
 def _pack(folder: Path, file: Path, code: UserCode) -> Path:

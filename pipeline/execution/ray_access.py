@@ -11,10 +11,12 @@ import os
 import re
 import resource
 import secrets
+import stat
 import tempfile
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -36,7 +38,7 @@ GIVE_TOKEN = (
     " (docs/explanation/cluster.md)"
 )
 UNSENDABLE = "is not a token: expected one line of printable ASCII characters"
-OTHER_FOLDER = "set RAY_TMPDIR to a short, writable path such as /tmp"
+OTHER_FOLDER = "set RAY_TMPDIR to a short, writable path such as ~/ray"
 
 
 def prepare(address: str | None) -> str | None:
@@ -103,13 +105,24 @@ def warn_of_open(address: str) -> None:
 
 
 def temporary_folder() -> tuple[Path, str]:
-    """The folder in which Ray keeps its sockets and logs, and why it cannot (empty: it can)."""
-    folder = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
+    """The folder in which Ray keeps its sockets and logs, and why it cannot (empty: it can).
+
+    Where RAY_TMPDIR names none it is one that only this user can enter, which is made: Ray lets
+    everybody read and write what it makes itself.
+    """
+    given = os.environ.get("RAY_TMPDIR")
+    folder = Path(given or f"{os.environ.get('TMPDIR') or '/tmp'}/gpt1-{os.getuid()}")
     session = folder / "ray" / f"session_2026-01-01_00-00-00_000000_{os.getpid()}"
     if not folder.is_absolute():
         return folder, "is not an absolute path"
     if (length := len(os.fsencode(session / "sockets" / "plasma_store"))) > LONGEST_SOCKET:
         return folder, f"is {length - LONGEST_SOCKET} bytes too long for Unix socket paths"
+    if not given:
+        with suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            status = folder.lstat()  # another user may have made it first, or a link
+            if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
+                return folder, "belongs to another user, or lets others in"
     place = folder / "ray"
     while not os.path.lexists(place) and place != place.parent:
         place = place.parent

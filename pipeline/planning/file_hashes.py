@@ -20,10 +20,13 @@ from stages.contract import ExternalFile
 
 
 class FileHashes:
-    """sha256 of outside files, with a memory in a file; what is wrong there costs a second look."""
+    """sha256 of outside files, with a memory in a file of the store; what is wrong there costs a
+    second look.
+    """
 
-    def __init__(self, memory: Path) -> None:
-        self._path = memory
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._path = memory = store / "cache" / "file-hashes.json"
         self._known: dict[str, Any] = {}
         self._changed = False
         with suppress(OSError):
@@ -50,6 +53,7 @@ class FileHashes:
         """Keep what was learned; losing it costs time only."""
         if self._changed:
             with suppress(OSError):
+                self._store.mkdir(mode=0o700, parents=True, exist_ok=True)
                 replace_file(self._path, sign(to_json({"files": self._known})))
 
     def _one(self, file: ExternalFile) -> str:

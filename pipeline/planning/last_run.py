@@ -149,12 +149,8 @@ def last_run(store: Store) -> LastRun | None:
     if found is None or found.keys() != {"file", "resolved", "profile", "assignments", "cells"}:
         return None
     assignments = None if found["assignments"] is None else tuple(found["assignments"])
-    try:
-        cells = dict(found["cells"])
-    except (TypeError, ValueError):
-        return None
     file, resolved = Path(found["file"]), Path(found["resolved"])
-    return LastRun(file, resolved, found["profile"], assignments, cells)
+    return LastRun(file, resolved, found["profile"], assignments, dict(found["cells"]))
 
 
 def last_artifacts(store: Store) -> RunArtifacts:

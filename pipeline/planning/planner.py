@@ -96,7 +96,7 @@ def make_plan(workflow: Workflow, store: Store, selection: Selection = Selection
     Reads records only, runs nothing. UserError for outside files that cannot be read.
     """
     chosen = _chosen(workflow, selection)
-    hashes = FileHashes(store.root / "cache" / "file-hashes.json")
+    hashes = FileHashes(store.root)
     snapshot = StoreSnapshot(store)
     entries: dict[str, Entry] = {}
     alike = _Alike(snapshot)

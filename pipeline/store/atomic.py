@@ -3,56 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from gpt1.train.checkpoint import PRIVATE, sync
 
 _SIGNATURE = b',\n "sha256": "'
-
-
-class HashingWriter(io.BufferedIOBase):
-    """A binary file that takes the sha256 and the size of what goes through it."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[bytes] = path.open("wb")
-        self._hash = hashlib.sha256()
-        self.size = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self._hash.update(data)
-        written = len(memoryview(data).cast("B"))
-        self._file.write(data)
-        self.size += written
-        return written
-
-    def tell(self) -> int:
-        return self.size
-
-    def flush(self) -> None:
-        if not self._file.closed:
-            self._file.flush()
-
-    def close(self) -> None:
-        if not self._file.closed:
-            self.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-        super().close()
-
-    @property
-    def sha256(self) -> str:
-        return self._hash.hexdigest()
 
 
 def create_file(path: Path, data: bytes) -> bool:

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from gpt1.errors import UserError
 from gpt1.paths import FILE, is_url, path_of_uri
-from gpt1.train.checkpoint import PRIVATE, CheckpointStorage
+from gpt1.train.checkpoint import CheckpointStorage
 from pipeline.store import cache
 from pipeline.store.atomic import parse_json, to_json
 from pipeline.store.local import OTHER, LocalObjects
@@ -111,7 +111,7 @@ class Store:
     @staticmethod
     def at(where: Path | str) -> Store:
         """The store at a path, file://path or s3://bucket/folder; a folder is made when something
-        is written.
+        is written, for its user alone.
 
         UserError when it cannot be used.
         """
@@ -139,7 +139,7 @@ class Store:
         """The same for the processes of a run. UserError when nothing can be written to it."""
         store = replace(self, run=run)
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             cache.begin_run(self.root, run)
         except OSError as error:
             problem = f"cannot be used as a store ({error.strerror})"
@@ -204,10 +204,9 @@ class Store:
         """What was left there; None when it is missing or cannot be read."""
         return parse_json(self.objects.read(self.key(attempt / name)))
 
-    def fail(self, attempt: Path, error: str, user: bool, stopped: bool = False) -> None:
+    def fail(self, attempt: Path, error: str, stopped: bool = False) -> None:
         """Leave in an attempt why it failed; `stopped`: because it was asked to end."""
-        said = {"error": error, "user_error": user, "stopped": stopped, "when": time.time()}
-        self.leave(attempt, FAILURE, said)
+        self.leave(attempt, FAILURE, {"error": error, "stopped": stopped, "when": time.time()})
         cache.release(attempt)
 
     def failure(self, attempt: Path) -> Failure | None:
@@ -292,12 +291,12 @@ class Store:
 
         Raises DamagedArtifact when it is missing or has other content.
         """
-        path, known = self.path(file), cache.Checked(self.root, self.run, file)
-        if not known:
+        path, place = self.path(file), (self.root, self.run, file)
+        if not cache.is_checked(*place):
             with cache.locked(self.root, file.key):
-                if not known:
+                if not cache.is_checked(*place):
                     self._check(file)
-                    known.remember()
+                    cache.remember_checked(*place)
         if not self.shared:
             cache.touch(path)
         return path
@@ -354,27 +353,15 @@ class Store:
     def storage(self) -> CheckpointStorage:
         return self.objects.storage
 
-    def address(self, key: str) -> str:
-        """The URL of a file, or of a folder."""
-        return self.objects.address(key)
-
     def show(self, file: StoredFile, name: str) -> None:
-        """Let `name`, at the top of the store, show a file of an artifact."""
-        path = self.fetch(file)
-        if not self.shared:
-            self.objects.upload(name, path, file.sha256)
-            return
-        if (self.root / name).resolve() == path:
-            return
-        private = self.root / f"{PRIVATE}{secrets.token_hex(16)}"
-        private.symlink_to(file.key)
-        private.replace(self.root / name)
+        """Copy a file of an artifact to `name` at the top of the store."""
+        self.objects.write(name, self.fetch(file).read_bytes())
 
     def shown(self, name: str) -> str | None:
         """Where `name` at the top of the store is to be seen; None when nothing was shown."""
-        if self.shared:
-            return str(self.root / name) if (self.root / name).exists() else None
-        return self.address(name) if self.objects.read(name) is not None else None
+        if self.objects.read(name) is None:
+            return None
+        return str(self.root / name) if self.shared else self.objects.address(name)
 
     @staticmethod
     def all(action: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:

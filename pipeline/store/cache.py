@@ -68,47 +68,45 @@ def end_run(root: Path, run: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class Checked:
+def is_checked(root: Path, run: str, file: StoredFile) -> bool:
     """Whether a file of this host has been found as its record says, in this run.
 
     A file that was written since then counts as not checked.
     """
-
-    def __init__(self, root: Path, run: str, file: StoredFile) -> None:
-        self._root, self._path, self._file, self._run = root, root / file.key, file, run
-        name = hashlib.sha256(file.key.encode()).hexdigest()[:32]
-        self._note = _place(root, run) / name if run else None
-
-    def __bool__(self) -> bool:
-        mark = self._mark()
-        if mark is None:
-            return False
-        if _checked.get((self._path, self._run)) == mark:
-            return True
+    mark, place = _mark(root, file), (root / file.key, run)
+    if mark is not None and run and _checked.get(place) != mark:
         with suppress(OSError):
-            if self._note is not None and self._note.read_text() == mark:
-                _checked[self._path, self._run] = mark
-                return True
-        return False
+            if _note(root, run, file).read_text() == mark:
+                _checked[place] = mark
+    return mark is not None and _checked.get(place) == mark
 
-    def remember(self) -> None:
-        """It is."""
-        mark = self._mark()
-        if mark is not None:
-            _checked[self._path, self._run] = mark
-            with suppress(OSError):  # a store that is full, or read only: the next process checks
-                if self._note is not None:
-                    if not self._note.parent.is_dir():
-                        begin_run(self._root, self._run)
-                    self._note.write_text(mark)
 
-    def _mark(self) -> str | None:
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        found = f"{self._file.sha256} {status.st_ino} {status.st_mtime_ns} {status.st_size}"
-        return found if status.st_size == self._file.size else None
+def remember_checked(root: Path, run: str, file: StoredFile) -> None:
+    """A file of this host is as its record says."""
+    mark = _mark(root, file)
+    if mark is None:
+        return
+    _checked[root / file.key, run] = mark
+    if run:
+        with suppress(OSError):  # a store that is full, or read only: the next process checks
+            note = _note(root, run, file)
+            if not note.parent.is_dir():
+                begin_run(root, run)
+            note.write_text(mark)
+
+
+def _mark(root: Path, file: StoredFile) -> str | None:
+    """What changes when a file is written; None where its size is another one than recorded."""
+    try:
+        status = (root / file.key).stat()
+    except OSError:
+        return None
+    found = f"{file.sha256} {status.st_ino} {status.st_mtime_ns} {status.st_size}"
+    return found if status.st_size == file.size else None
+
+
+def _note(root: Path, run: str, file: StoredFile) -> Path:
+    return _place(root, run) / hashlib.sha256(file.key.encode()).hexdigest()[:32]
 
 
 def _place(root: Path, run: str) -> Path:
@@ -128,7 +126,7 @@ def cache_root(store: str) -> Path:
 def make_root(store: str) -> None:
     """Make that folder. UserError when GPT1_CACHE cannot be written."""
     try:
-        cache_root(store).mkdir(parents=True, exist_ok=True)
+        cache_root(store).mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         problem = f"cannot be used as the cache ({error.strerror})"
         raise UserError(f"{_base()}: {problem}; set GPT1_CACHE to another folder") from None

@@ -12,14 +12,12 @@ import hashlib
 import os
 import re
 import time
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from gpt1.errors import UserError
 from gpt1.format import span
@@ -37,7 +35,6 @@ AT_ONCE = 16  # deletions under way at one time
 WHOLE = 64 << 20  # bytes; larger files are uploaded in pieces
 CUTS = "2468ace"
 """Where a long listing is divided: what follows the prefix is a fingerprint, most often."""
-ENTRIES = "Entries"
 BUSY = {
     "InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "Throttling",
     "ConditionalRequestConflict",
@@ -184,7 +181,10 @@ class S3Objects:
         asked = {"Prefix": self._key(prefix), **({"StartAfter": self._key(after)} if after else {})}
         page = self._ask(f"list {prefix}", functools.partial(self._page, asked))
         start = len(self._key(""))
-        found = [ListedObject(key[start:], size, mark) for key, size, mark in page[ENTRIES]]
+        found = [
+            ListedObject(item["Key"][start:], item["Size"], item["ETag"])
+            for item in page.get("Contents", [])
+        ]
         return found, found[-1].key if page["IsTruncated"] else ""
 
     def folders(self, prefix: str = "") -> list[str]:
@@ -340,12 +340,18 @@ def _pieces() -> Any:
 def _client(_process: int) -> Any:
     """This process's client; safe for its threads, but not for a fork's child."""
     import boto3
+    import botocore.session
     from botocore.config import Config
 
     # Servers of one's own are often reached by a number, where a bucket cannot be a part of the
     # name.
     own = any(os.environ.get(name) for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"))
-    client = boto3.session.Session().client(
+    session = botocore.session.get_session()
+    # Times stay as they come, as in AWS's own command line: of a listing botocore would parse one a
+    # line, which takes longer than all else.
+    parsers = session.get_component("response_parser_factory")
+    parsers.set_parser_defaults(timestamp_parser=lambda when: when)
+    return boto3.session.Session(botocore_session=session).client(
         "s3",
         config=Config(
             connect_timeout=5, read_timeout=20, max_pool_connections=48,
@@ -353,29 +359,3 @@ def _client(_process: int) -> Any:
             tcp_keepalive=True,
         ),
     )  # fmt: skip
-    client.meta.events.register("before-parse.s3.ListObjectsV2", _take_entries)
-    return client
-
-
-def _take_entries(
-    response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
-) -> None:
-    """Read the lines of a page of a listing, before botocore reads the rest of it: it would parse
-    the time of each, which takes ten times as long as all else.
-    """
-    if response_dict["status_code"] != 200:
-        return
-    try:
-        page = ElementTree.fromstring(response_dict["body"])
-    except ElementTree.ParseError:
-        return  # botocore says so
-    space = page.tag.removesuffix("ListBucketResult")
-    names = [f"{space}{name}" for name in ("Key", "Size", "ETag")]
-    encoded = page.findtext(f"{space}EncodingType") == "url"
-    entries = []
-    for line in page.findall(f"{space}Contents"):
-        key, size, mark = [line.findtext(name, "") for name in names]
-        entries.append((unquote(key) if encoded else key, int(size), mark))
-        page.remove(line)
-    response_dict["body"] = ElementTree.tostring(page)
-    customized_response_dict[ENTRIES] = entries

@@ -64,9 +64,15 @@ class StoreSnapshot:
     def history(self) -> Iterator[ArtifactRecord]:
         """All records of all jobs, also those that were withdrawn."""
         for stage in self.stages():
-            if not stage.endswith(PARTS):
-                for fingerprint, files in self.files(stage).items():
-                    yield from self._all_records(stage, fingerprint, files)
+            if stage.endswith(PARTS):
+                continue
+            for fingerprint, files in self.files(stage).items():
+                for name in sorted(filter(record_number, files), key=record_number):
+                    data = self.store.objects.read(files[name].key) or b""
+                    with suppress(UnreadableRecord):
+                        found = ArtifactRecord.from_bytes(data, stage, fingerprint)
+                        if found.files:  # what replaced one that could not be read has none
+                            yield found
 
     def stages(self) -> list[str]:
         """All kinds in the store that have artifacts or attempts, those of parts too."""
@@ -76,8 +82,18 @@ class StoreSnapshot:
     def prefetch(self, stage: str, fingerprints: Iterable[str]) -> None:
         """Read these records together."""
         listing = self.files(stage)
-        wanted = [f for f in fingerprints if f in listing and (stage, f) not in self._read]
-        self._read_some(stage, wanted)
+        wanted: Wanted = {}
+        for fingerprint in fingerprints:
+            if fingerprint in listing and (stage, fingerprint) not in self._read:
+                files = listing[fingerprint]
+                number = max(map(record_number, files), default=0)
+                if number:
+                    wanted[fingerprint] = number, files[record_name(number)]
+        if self.store.shared:
+            for fingerprint, (number, entry) in wanted.items():
+                self._understand(stage, fingerprint, number, self.store.objects.read(entry.key))
+        else:
+            self._read_remote(stage, wanted)
 
     def attempts(self, stage: str, fingerprint: str) -> list[Path]:
         """All attempts, oldest first."""
@@ -127,19 +143,6 @@ class StoreSnapshot:
             self.prefetch(stage, list(self.files(stage)))
             self._whole.add(stage)
 
-    def _read_some(self, stage: str, fingerprints: list[str]) -> None:
-        wanted: Wanted = {}
-        for fingerprint in fingerprints:
-            files = self.files(stage)[fingerprint]
-            number = max(map(record_number, files), default=0)
-            if number:
-                wanted[fingerprint] = number, files[record_name(number)]
-        if self.store.shared:
-            for fingerprint, (number, entry) in wanted.items():
-                self._understand(stage, fingerprint, number, self.store.objects.read(entry.key))
-        else:
-            self._read_remote(stage, wanted)
-
     def _read_remote(self, stage: str, wanted: Wanted) -> None:
         """Read what neither this host nor the store has a copy of, and leave copies."""
         many = max(MANY, len(wanted) // 16)
@@ -165,7 +168,7 @@ class StoreSnapshot:
                 replace_file(own, packed, durable=False)
             if len(missing) >= many:
                 with suppress(UserError):  # no one must be allowed to write, to look
-                    self.store.objects.write(f"{RECORDS}/{stage}", zlib.compress(packed, 1))
+                    self.store.objects.write(f"{RECORDS}/{stage}", packed)
 
     def _use(self, stage: str, wanted: Wanted, copies: Copies) -> Wanted:
         """Read what there are good copies of; returns the rest."""
@@ -181,37 +184,18 @@ class StoreSnapshot:
     def _understand(self, stage: str, fingerprint: str, number: int, data: bytes | None) -> None:
         self._read[stage, fingerprint] = read_record(data, number, stage, fingerprint)
 
-    def _all_records(
-        self, stage: str, fingerprint: str, files: dict[str, ListedObject]
-    ) -> Iterator[ArtifactRecord]:
-        for name in sorted(files, key=record_number):
-            if record_number(name):
-                data = self.store.objects.read(files[name].key) or b""
-                with suppress(UnreadableRecord):
-                    found = ArtifactRecord.from_bytes(data, stage, fingerprint)
-                    if found.files:  # what replaced one that could not be read has none
-                        yield found
-
 
 def pack(copies: Copies) -> bytes:
-    """Copies of records as one file: a line of JSON (of each the key, the mark, and the number of
-    bytes), then the records, one behind the other.
-    """
-    index = [[key, mark, len(data)] for key, (mark, data) in copies.items()]
-    return b"\n".join([json.dumps(index).encode(), b"".join(data for _, data in copies.values())])
+    """Copies of records as one compressed file."""
+    texts = {key: (mark, data.decode("latin-1")) for key, (mark, data) in copies.items()}
+    return zlib.compress(json.dumps(texts).encode(), 1)
 
 
 def unpack(packed: bytes | None) -> Copies:
-    """The inverse, also of compressed ones; none of what cannot be read. Each record still has to
-    be compared with its own sha256.
+    """The inverse; none of what cannot be read. Each record still has to be compared with its own
+    sha256.
     """
-    copies: Copies = {}
-    with suppress(zlib.error):
-        packed = zlib.decompress(packed or b"")
-    packed = packed or b""
-    at = packed.find(b"\n") + 1
-    with suppress(ValueError, TypeError, RecursionError):
-        for key, mark, size in json.loads(packed[:at]):
-            copies[key] = mark, packed[at : at + size]
-            at += size
-    return copies
+    with suppress(zlib.error, ValueError, TypeError, AttributeError, RecursionError):
+        texts = json.loads(zlib.decompress(packed or b""))
+        return {key: (mark, text.encode("latin-1")) for key, (mark, text) in texts.items()}
+    return {}

@@ -27,8 +27,9 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gpt1.errors import UserError
 from gpt1.format import span
@@ -37,23 +38,20 @@ from pipeline.store.lease import RUNS, Leases
 from pipeline.store.record import ArtifactRecord, DamagedArtifact, UnreadableRecord, record_name
 from pipeline.tracking import events
 from pipeline.tracking.events import EventReader, JobCached, JobEnded, JobFacts, JobStarted, Point
-from pipeline.tracking.mlflow_server import REFUSALS, MlflowServer, is_damage
+from pipeline.tracking.mlflow_server import NOTE, REFUSALS, MlflowServer, is_damage
+from pipeline.tracking.model_registry import Training, register
 from pipeline.tracking.names import metric_name, split_summary
 from pipeline.tracking.notes import CELLS, comparison, fit, job_note, link, table
 from stages.contract import MODELS, StoredFile
 
-if TYPE_CHECKING:
-    from pipeline.tracking.model_registry import Training
-
 UPLOAD_LIMIT = 10_000_000  # bytes; larger files are recorded by reference
 # MLflow's limits, in characters:
-LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG, LONGEST_DIGEST = 250, 6000, 8000, 36
+LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG = 250, 6000, 8000
 UID, STORE_ID, EXPORTED, ALL = "gpt1.uid", "gpt1.store_id", "gpt1.exported", "all"
 OVER_TOKENS = "over_tokens"  # curves under this name count tokens, not steps
 CURVES_OVER_TOKENS = ("train/loss", "val/perplexity")
 FEW = 20  # MLflow runs that are looked up one by one
 NEWEST = "newest"  # the alias of the registered model's last version
-NOTE = "mlflow.note.content"  # the tag that MLflow shows as a run's description
 AGAIN = 60.0  # seconds until a run of which something could not be read is tried again
 
 
@@ -137,7 +135,9 @@ class Exporter:
                 self._forget()
             if self._complete is None:
                 self._complete = self.find_complete()
-            found = {name: self._export_run(name) for name in self._list_runs()}
+            missing = {*self._store.objects.folders(f"{RUNS}/")} - self._complete
+            names = sorted(missing, key=lambda name: (name != self._first, name))
+            found = {name: self._export_run(name) for name in names}
             return {name: alive for name, alive in found.items() if alive is not None}
         except BaseException:
             self._forget()
@@ -160,11 +160,6 @@ class Exporter:
             if size in (ALL, str(EventReader(self._store, f"{RUNS}/{name}").size())):
                 found.add(name)
         return found
-
-    def _list_runs(self) -> list[str]:
-        names = self._store.objects.folders(f"{RUNS}/")
-        missing = sorted({*names} - (self._complete or set()))
-        return sorted(missing, key=lambda name: name != self._first)
 
     def _export_run(self, name: str) -> bool | None:
         """Send what is new of a run: whether its driver lives; None when nothing more can come.
@@ -230,18 +225,18 @@ class Exporter:
     # A job
 
     def _begin_job(self, run: _Run, event: JobStarted) -> None:
-        uid, parent = event.uid, run.name
+        uid, parent, stage = event.uid, run.name, event.group or event.cell
         if event.group:
             parent = f"{run.name}/{event.group}"
             if parent not in self._ids:
-                tags = {"gpt1.kind": "matrix", "gpt1.stage": event.stage}
+                tags = {"gpt1.kind": "matrix", "gpt1.stage": stage}
                 self._open(parent, event.group, event.time, tags, {}, run.name)
         found = self._find(uid)
         if found and event.attempt in found.data.tags.get(EXPORTED, "").split():
             self._ids[uid] = self._newest[event.fingerprint] = found.info.run_id
             return
         tags = {
-            "gpt1.kind": "job" if event.group else "stage", "gpt1.stage": event.stage,
+            "gpt1.kind": "job" if event.group else "stage", "gpt1.stage": stage,
             "gpt1.cell": event.cell, "gpt1.fingerprint": event.fingerprint, **event.tags,
         }  # fmt: skip
         run_id = self._open(uid, event.cell, event.time, tags, event.params, parent, found)
@@ -277,8 +272,7 @@ class Exporter:
         if points:
             self._may_send()
             self.progress += len(points)
-        for some in _groups(points, 1000):
-            self._try("points", job.run_id, self._client.log_batch, job.run_id, metrics=some)
+        self._log("points", job.run_id, "metrics", points)
         self._send_tags(job.run_id, odd)
 
     def _end_job(self, run: _Run, cell: str, event: JobEnded | None, when: float = 0.0) -> None:
@@ -313,16 +307,13 @@ class Exporter:
     def _read_record(self, facts: JobFacts) -> ArtifactRecord | None:
         """What a job published, also where it was withdrawn since."""
         data = self._store.objects.read(f"{facts.folder}/{record_name(facts.withdrawn + 1)}")
-        try:
-            if data is None:
-                return None
-            return ArtifactRecord.from_bytes(data, facts.stage, facts.fingerprint)
-        except UnreadableRecord:
-            return None
+        with suppress(UnreadableRecord):
+            return ArtifactRecord.from_bytes(data or b"", facts.stage, facts.fingerprint)
+        return None
 
     def _send_record(self, run: _Run, job: _Job, record: ArtifactRecord) -> None:
         """What a job made: its own small files as files, everything by reference."""
-        store, server, run_id = self._store, self._server, job.run_id
+        address, server, run_id = self._store.objects.address, self._server, job.run_id
         params, metrics = split_summary(record.summary)
         figures = {**metrics, "seconds": record.seconds}
         new = {name: value for name, value in figures.items() if not job.steps.get(_name(name))}
@@ -334,11 +325,11 @@ class Exporter:
                 if file.size <= UPLOAD_LIMIT:
                     self._try("files", run_id, self._send_file, run_id, file, folder)
                 else:
-                    about = {"uri": store.address(file.key), "size": file.size}
+                    about = {"uri": address(file.key), "size": file.size}
                     server.write_json(run_id, f"outputs/{file.name}.reference.json", about)
         server.write_json(run_id, record_name(1), record.model_dump(mode="json"))
         files = [
-            {"name": f.name, "uri": store.address(f.key), "size": f.size, "sha256": f.sha256}
+            {"name": f.name, "uri": address(f.key), "size": f.size, "sha256": f.sha256}
             for f in record.files.values()
         ]
         server.write_json(run_id, "artifacts.json", files)
@@ -360,27 +351,27 @@ class Exporter:
     def _send_datasets(self, job: _Job, record: ArtifactRecord) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
+        inputs: list[DatasetInput] = []
+
+        def add(name: str, digest: str, source: str, context: str) -> None:
+            kind = "s3" if source.startswith("s3:") else "local"
+            place = json.dumps({"uri": source, "url": source})  # MLflow's pages read one, by kind
+            dataset = Dataset(name[:500], digest[:32], kind, place)
+            inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
+
         kinds = record.identity.get("inputs", {}).items()
         stage_of = {print_: kind for kind, prints in kinds for print_ in prints}
-        used, inputs = [], []
         for name, print_ in sorted(record.inputs.items()):
-            source = self._store.address(f"{stage_of.get(print_, '')}/{print_}")
-            used.append((name, record.input_digests[print_], source, record.stage))
+            source = self._store.objects.address(f"{stage_of.get(print_, '')}/{print_}")
+            add(name, record.input_digests[print_], source, record.stage)
         for name, sha256 in list(record.identity.get("files", {}).items())[:20]:
-            used.append((name, sha256, f"source:{name}", "source"))
-        for name, digest, source, context in used:
-            scheme = source.partition(":")[0]
-            kind = {"http": "http", "https": "http", "s3": "s3"}.get(scheme, "local")
-            dataset = Dataset(name[:500], digest[:32][:LONGEST_DIGEST], kind, _source(source))
-            inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
+            add(name, sha256, f"source:{name}", "source")
         if inputs:
             self._try("data sets", job.run_id, self._client.log_inputs, job.run_id, inputs)
 
     def _send_model(
         self, run: _Run, job: _Job, record: ArtifactRecord, model: str, name: str
     ) -> None:
-        from pipeline.tracking.model_registry import register
-
         artifact = record.artifact()
         folder = self._store.fetch_folder(artifact, artifact.under(f"{model}/")[0].name)
         fingerprint, aliases = f"{record.fingerprint}/{model}", [NEWEST, run.profile]
@@ -389,7 +380,6 @@ class Exporter:
 
     def _training(self, record: ArtifactRecord, model: str) -> Training | None:
         """The job that trained a model of an export; None where store or server lacks it."""
-        from pipeline.tracking.model_registry import Training
         from stages.export import is_trained_by
 
         for stage, prints in record.identity.get("inputs", {}).items():
@@ -462,14 +452,13 @@ class Exporter:
         self, run: _Run, group: str, records: Mapping[str, ArtifactRecord | None]
     ) -> tuple[str, list[str], list[dict[str, Any]]]:
         """The jobs of a matrix side by side: head and rows of a table, and all that is in them."""
-        found = [
-            (cell, facts.axes, split_summary(record.summary)[1], self._run_of(facts.fingerprint))
+        cells = [
+            {"cell": cell, "axes": facts.axes, "figures": split_summary(record.summary)[1],
+             "run": self._run_of(facts.fingerprint) or ""}
             for cell, facts in run.jobs.items()
             if facts.group == group and (record := records.get(cell))
-        ]
-        names = ("cell", "axes", "figures", "run")
-        everything = [dict(zip(names, [*row, run_id or ""], strict=True)) for *row, run_id in found]
-        return *comparison([row for _, *row in found]), everything
+        ]  # fmt: skip
+        return *comparison(cells), cells
 
     def _send_note(self, run_id: str, head: str, rows: Sequence[str], cells: Sequence[Any]) -> None:
         """A table as the description of a run; all of it as a file where there is no room."""
@@ -551,22 +540,27 @@ class Exporter:
             there = self._client.get_run(run_id).data.params
         there = there or {}
         new = [Param(name, value) for name, value in params.items() if name not in there]
-        for some in _groups(new, 100):
-            self._try("parameters", run_id, self._client.log_batch, run_id, params=some)
+        self._log("parameters", run_id, "params", new)
         changed = {k: value for k, value in params.items() if there.get(k, value) != value}
         self._send_tags(run_id, {f"gpt1.changed.{name}": value for name, value in changed.items()})
 
     def _send_figures(self, run_id: str, figures: Mapping[str, float], when: float) -> None:
         """Figures that are known once: points at step 0."""
         points = [_metric(_name(name), value, when, 0) for name, value in figures.items()]
-        self._try("figures", run_id, self._client.log_batch, run_id, metrics=points)
+        self._log("figures", run_id, "metrics", points)
 
     def _send_tags(self, run_id: str, tags: Mapping[str, Any]) -> None:
         from mlflow.entities import RunTag
 
         found = [RunTag(name, value) for name, value in _texts(tags, LONGEST_TAG).items()]
-        for some in _groups(found, 100):
-            self._try("tags", run_id, self._client.log_batch, run_id, tags=some)
+        self._log("tags", run_id, "tags", found)
+
+    def _log(self, what: str, run_id: str, kind: str, items: list[Any]) -> None:
+        """Send `metrics`, `params` or `tags`, as many in a request as MLflow takes."""
+        most = 1000 if kind == "metrics" else 100
+        for i in range(0, len(items), most):
+            some = {kind: items[i : i + most]}
+            self._try(what, run_id, self._client.log_batch, run_id, **some)
 
     def _terminate(self, run_id: str, status: str, when: float) -> None:
         self.progress += 1
@@ -626,15 +620,6 @@ def uid_tag(uid: str) -> str:
 def brief(error: BaseException) -> str:
     """An exception as part of one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-
-
-def _groups(items: list[Any], size: int) -> Iterator[list[Any]]:
-    return (items[i : i + size] for i in range(0, len(items), size))
-
-
-def _source(uri: str) -> str:
-    """MLflow's pages read either, by the kind of the source."""
-    return json.dumps({"uri": uri, "url": uri})
 
 
 def _name(text: str) -> str:

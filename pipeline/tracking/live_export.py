@@ -39,7 +39,6 @@ class LiveExport:
         self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(store.root)
         self.trouble = ""
         """Why nothing is being sent; empty when all is well."""
-        self.runs_sent = self.progress = 0
         self.missing: dict[str, bool] | None = None
         """Runs that the server does not have completely, and whether their drivers live; None: not
         known yet.
@@ -48,6 +47,7 @@ class LiveExport:
         # Its own: a driver that waits for leases must not wait for MLflow's, nor the reverse.
         self._leases = Leases(store, run or "export", info)
         self._server: MlflowServer | None = None
+        self._exporter: Exporter | None = None
         self._lease = f"exports/{hashlib.sha256(self.uri.encode()).hexdigest()[:12]}"
         self._wake, self._closing = threading.Event(), threading.Event()
         self._over = False
@@ -56,6 +56,16 @@ class LiveExport:
     def start(self) -> None:
         """Begin."""
         self._thread.start()
+
+    @property
+    def runs_sent(self) -> int:
+        """Runs that the server has completely now, and had not."""
+        return self._exporter.runs_sent if self._exporter else 0
+
+    @property
+    def progress(self) -> int:
+        """Grows with all that is sent."""
+        return self._exporter.progress if self._exporter else 0
 
     @property
     def is_done(self) -> bool:
@@ -101,26 +111,26 @@ class LiveExport:
             # Not by `take`, which would wait, and others with it.
             raise NotAlone(OTHER if is_held else PERHAPS)
         self._leases.take([self._lease])
-        self._server = self._server or MlflowServer(self._store, self.uri, self._info)
-        given = (self._store, self._server, self._leases, self._check_lease, self._info)
-        exporter = Exporter(*given, self._run)
-        sent, progress = self.runs_sent, self.progress
-        try:
-            while True:
-                closing = self._closing.is_set()  # before the look: what was written is sent
-                self.missing = exporter.export()
-                if self.trouble not in ("", OTHER, PERHAPS):
-                    self._info("MLflow answers again")
-                self.trouble = ""
-                self.runs_sent = sent + exporter.runs_sent
-                if closing and self._is_over():
-                    return
-                self._wake.clear()
-                wait = LOOK if self._store.shared else LOOK_REMOTE
-                self._wake.wait(0.1 if closing and self._store.shared else wait)
-        finally:
-            self.runs_sent = sent + exporter.runs_sent
-            self.progress = progress + exporter.progress
+        exporter = self._get_exporter()
+        while True:
+            closing = self._closing.is_set()  # before the look: what was written is sent
+            self.missing = exporter.export()
+            if self.trouble not in ("", OTHER, PERHAPS):
+                self._info("MLflow answers again")
+            self.trouble = ""
+            if closing and self._is_over():
+                return
+            self._wake.clear()
+            wait = LOOK if self._store.shared else LOOK_REMOTE
+            self._wake.wait(0.1 if closing and self._store.shared else wait)
+
+    def _get_exporter(self) -> Exporter:
+        """Made in the thread: the store may be slow."""
+        if self._exporter is None:
+            self._server = MlflowServer(self._store, self.uri, self._info)
+            given = (self._store, self._server, self._leases, self._check_lease, self._info)
+            self._exporter = Exporter(*given, self._run)
+        return self._exporter
 
     def _check_lease(self) -> None:
         if self._over or not self._leases.is_ours(self._lease):
@@ -133,10 +143,7 @@ class LiveExport:
         self.trouble = trouble
         if self._closing.is_set():
             try:
-                server = MlflowServer(self._store, self.uri, self._info)
-                exporter = Exporter(self._store, server, self._leases, lambda: None, self._info)
-                complete = exporter.find_complete()
-                if self._run in complete:
+                if self._run in self._get_exporter().find_complete():
                     self.missing = {}
             except Exception as error:
                 self._set_trouble(error)

@@ -29,6 +29,7 @@ from pipeline.store.base import Store
 TRIED = ("3.17.2",)  # the versions of MLflow whose private parts are known to be as used here
 EXPERIMENT = "gpt1"
 TRAINING = "workflowType=machine_learning"  # in an address of MLflow's pages: those for training
+NOTE = "mlflow.note.content"  # the tag that MLflow's pages show as a description
 DATA_BASE, FILES = "mlflow.db", "mlflow-artifacts"
 SERVED = "mlflow-artifacts:/"
 """How addresses of files begin that MLflow's server hands out from its own folder."""
@@ -294,7 +295,7 @@ def _ensure_schema(file: Path, files: str) -> None:
 @contextmanager
 def _locked(file: Path) -> Iterator[None]:
     """Hold the lock of a data base while it is made or renamed; it ends with the process."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with file.with_name(f".{file.name}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

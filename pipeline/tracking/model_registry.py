@@ -23,7 +23,7 @@ from typing import Any
 
 from gpt1.errors import UserError
 from pipeline.planning.provenance import ROOT
-from pipeline.tracking.mlflow_server import MlflowServer, set_defaults
+from pipeline.tracking.mlflow_server import NOTE, MlflowServer, set_defaults
 
 CODE = Path(__file__).with_name("served_model.py")
 FINGERPRINT = "gpt1.fingerprint"
@@ -35,7 +35,6 @@ ABOUT = (
     " version, and a profile's name to the latest of that profile."
 )
 DESCRIBED = 4000  # characters of the model card: MLflow's data base has room for 5,000
-NOTE = "mlflow.note.content"  # the tag that MLflow's pages show as a description
 VERSIONS = "mlflow.modelVersions"  # the tag by which they link a LoggedModel to its versions
 ORIGIN = ("mlflow.user", "mlflow.source.")  # how tags of the exporting run begin that it gets, too
 SHAPE = ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")  # of transformers' config.json

@@ -27,16 +27,16 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[str, l
     return head, [f"| {GAP.join(row)} |" for row in rows]
 
 
-def comparison(jobs: Sequence[Sequence[Any]]) -> tuple[str, list[str]]:
-    """The jobs of a matrix side by side, each with its axes, its figures, and its run's id: what
-    they differ in, links, the first figures.
+def comparison(jobs: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:
+    """The jobs of a matrix side by side, each with its `axes`, its `figures`, and the id of its
+    `run`: what they differ in, links, the first figures.
     """
-    names = list(dict.fromkeys(name for _, figures, _ in jobs for name in figures))[:MOST_FIGURES]
+    names = list(dict.fromkeys(name for job in jobs for name in job["figures"]))[:MOST_FIGURES]
     rows = []
-    for axes, figures, run_id in jobs:
-        shown = (number(figures.get(name)) for name in names)
-        rows.append([*map(str, axes.values()), link("open", run_id), *shown])
-    return table([*(jobs[0][0] if jobs else ()), "run", *names], rows)
+    for job in jobs:
+        shown = (number(job["figures"].get(name)) for name in names)
+        rows.append([*map(str, job["axes"].values()), link("open", job["run"]), *shown])
+    return table([*(jobs[0]["axes"] if jobs else ()), "run", *names], rows)
 
 
 def fit(head: str, rows: Sequence[str], longest: int) -> tuple[str, int]:

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from typing import Any
 
 FIRST = 3.0  # seconds to the first reading: what ends sooner needs no curve
 PERIOD = 10.0  # seconds between two readings
 MB = 1e6
 
 
-class Log(Protocol):
-    """Takes a point of several curves."""
-
-    def log(self, step: int, values: Mapping[str, float]) -> None: ...
+Log = Callable[[int, Mapping[str, float]], None]
+"""Takes a point of several curves: its step, and values by name."""
 
 
 @contextmanager
@@ -38,7 +36,7 @@ def record_system_metrics(log: Log, first: float = FIRST, period: float = PERIOD
         readings, wait = Readings(), first
         while not over.wait(wait):
             with suppress(OSError):  # the machine said nothing this time
-                log.log(int(time.time()), readings())
+                log(int(time.time()), readings())
             wait = period
 
     thread = threading.Thread(target=read, name="machine", daemon=True)

@@ -144,7 +144,7 @@ def test_what_is_not_repaired_without_being_asked(
     with monkeypatch.context() as patch:
         patch.setattr(Executor, "_finish", damaged_again)
         refused("made again, and is damaged again: check the disk", *words, cluster=ray_head)
-    flip((store / "report.html").resolve(), draw)
+    flip(files(store)["report/report/report.html"], draw)
     assert "report.html: the file has sha256" in said(*words, cluster=ray_head)
     assert is_golden(store, golden_run)
 
@@ -204,9 +204,10 @@ def test_verify_and_gc(golden_run: Path, ray_head: Cluster, tmp_path: Path) -> N
 @pytest.mark.parametrize("wrong", [5, "0" * 64, [1, 2, 3, 4, None]])
 def test_a_wrong_memory_of_hashes_costs_a_second_look(wrong: object, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
-    memory = tmp_path / "memory"
+    memory = tmp_path / "cache" / "file-hashes.json"
+    memory.parent.mkdir()
     memory.write_bytes(sign(to_json({"files": {str(tmp_path / "file"): wrong}})))
-    [found] = FileHashes(memory).resolve([ExternalFile("file", tmp_path / "file")])
+    [found] = FileHashes(tmp_path).resolve([ExternalFile("file", tmp_path / "file")])
     assert found.digest == file_sha256(tmp_path / "file")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.execution.map import Outputs
+from pipeline.execution.worker import Outputs
 from pipeline.store import s3 as objects
 from pipeline.store.base import Store
 from pipeline.store.record import ArtifactRecord, content_digest

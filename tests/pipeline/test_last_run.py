@@ -112,7 +112,7 @@ def test_what_was_asked_to_end_is_stopped() -> None:
     for entry in plan.entries.values():
         (plan.store.root / entry.job / "record.json").unlink()
         [attempt] = plan.store.attempts(entry.cell.uses, entry.fingerprint)
-        plan.store.fail(attempt, "interrupted", user=True, stopped=True)
+        plan.store.fail(attempt, "interrupted", stopped=True)
     cells = gpt1("status", "--json", *OPTIONS).json()["cells"]
     assert [(cell["state"], cell["run"]) for cell in cells] == [("stopped", True)] * 2
     assert cells[0]["reasons"] == ["interrupted", "3 of 3 parts are done"]

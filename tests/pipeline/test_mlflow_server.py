@@ -78,6 +78,7 @@ def test_another_data_base_is_never_renamed(tmp_path: Path) -> None:
     other, store = tmp_path / "other", Store.at(tmp_path / "store")
     first = MlflowServer(store, default_uri(other), lambda line: pytest.fail(line))
     used(first, "theirs")
+    assert other.stat().st_mode & 0o777 == 0o700
     (other / DATA_BASE).write_text("not SQLite's\n" * 1000)
     with pytest.raises(Exception, match="not a database") as caught:
         names(MlflowServer(store, first.uri, lambda line: pytest.fail(line)))

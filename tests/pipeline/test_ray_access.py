@@ -1,6 +1,7 @@
 """Wrong addresses, tokens and folders: one line and exit status 2, before Ray's client waits."""
 
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -194,8 +195,23 @@ def test_a_folder_in_which_ray_cannot_work_is_refused(name: str, tmp_path: Path)
     for folder in ("relative", f"/tmp/{'x' * 60}", str(tmp_path / "file"), "/proc/nosuch"):
         os.environ[name] = folder
         refuses("Ray's temporary folder", prepare, None)
-    os.environ[name] = f"/tmp/gpt1-{os.getpid()}/not-yet"
-    assert temporary_folder()[1] == ""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.environ[name] = f"{folder}/not-yet"
+        assert temporary_folder()[1] == ""
+
+
+def test_ray_keeps_its_files_where_no_other_user_reads_them(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.environ["TMPDIR"] = folder
+        prepare(None)
+        own = Path(os.environ["RAY_TMPDIR"])
+        assert (own.parent, own.stat().st_mode & 0o777) == (Path(folder), 0o700)
+        del os.environ["RAY_TMPDIR"]
+        own.chmod(0o755)
+        refuses("belongs to another user, or lets others in", prepare, None)
+        own.rmdir()
+        own.symlink_to(tmp_path)
+        refuses("belongs to another user, or lets others in", prepare, None)
 
 
 # The command line

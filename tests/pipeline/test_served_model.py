@@ -14,7 +14,7 @@ import requests
 from gpt1.tasks.predictor import Predictor
 from gpt1.tasks.registry import task_named
 from gpt1.weights.hf import export
-from pipeline.execution.map import Outputs
+from pipeline.execution.worker import Outputs
 from pipeline.store.base import Store
 from pipeline.tracking.events import EventLog, JobEnded, Point, RunEnded
 from pipeline.tracking.live_export import sync

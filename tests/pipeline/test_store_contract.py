@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.execution.map import Outputs
+from pipeline.execution.worker import Outputs
 from pipeline.store import lease
 from pipeline.store.base import Failure, LastRecord, Store, read_record
 from pipeline.store.lease import HeldError, Holder, Leases
@@ -55,6 +55,15 @@ def race(work: Callable[[int, Any], Any]) -> list[Any]:
     return ended
 
 
+def test_a_new_folder_is_its_users_alone(store: Store, tmp_path: Path) -> None:
+    """The store, or what this host keeps of it; one that is there keeps its mode."""
+    store.for_run("one")
+    assert store.root.stat().st_mode & 0o777 == 0o700
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there").chmod(0o755)
+    assert Store.at(tmp_path / "there").for_run("one").root.stat().st_mode & 0o777 == 0o755
+
+
 # Publishing
 
 
@@ -77,6 +86,14 @@ def test_nothing_counts_before_its_record_and_a_late_writer_changes_nothing(stor
     assert store.last_record(*PLACE) == before
     assert read(store, published(store), VALUE) == "first"
     assert Store.existing(store.where) == pickle.loads(pickle.dumps(store)) == store
+
+
+def test_a_file_is_shown_at_the_top_of_the_store(store: Store) -> None:
+    assert publish(store, "first")
+    assert store.shown("report") is None
+    store.show(published(store).file(VALUE), "report")
+    assert store.shown("report") == f"{store.where}/report"
+    assert store.objects.read("report") == b"first"
 
 
 NAMES = ["a b", "a%20b", "q?x=1", "h#f", "pl+us", "q'\"s", "é", "e\u0301", "back\\slash", "d/e/f"]
@@ -274,8 +291,8 @@ def test_a_record_that_cannot_be_read_counts_as_absent(store: Store) -> None:
 
 def test_any_host_lists_attempts_and_why_they_failed(store: Store, another_host: Move) -> None:
     made = [store.new_attempt(*PLACE) for _ in range(20)]  # several within a second
-    store.fail(made[0], "out of paper", user=True)
-    store.fail(made[1], "asked to end", user=True, stopped=True)
+    store.fail(made[0], "out of paper")
+    store.fail(made[1], "asked to end", stopped=True)
     store.objects.write(f"{store.key(made[2])}/failure.json", b"{")
     another_host()
     here = Store.at(store.where)
@@ -292,7 +309,7 @@ def test_a_snapshot_answers_as_the_store_does(store: Store) -> None:
     for fingerprint, stage in made:
         assert publish(store, fingerprint, fingerprint, stage=stage)
     store.withdraw("stage", "b", "forced")
-    store.fail(store.new_attempt("stage", "b"), "why", user=True)
+    store.fail(store.new_attempt("stage", "b"), "why")
     snapshot = StoreSnapshot(store)
     snapshot.prefetch("stage.parts", ["k", "none"])
     assert sorted(snapshot.stages()) == ["other", "stage", "stage.parts"]

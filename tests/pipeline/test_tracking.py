@@ -13,7 +13,6 @@ from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -21,7 +20,7 @@ import pytest
 
 from gpt1.errors import UserError
 from pipeline.cli.ui import serve
-from pipeline.execution.map import Outputs
+from pipeline.execution.worker import Outputs
 from pipeline.store.base import Store
 from pipeline.store.lease import RUNS, Leases
 from pipeline.tracking import events
@@ -65,9 +64,10 @@ class Driver:
         facts: Mapping[str, Any] = {}, **params: Any,
     ) -> None:  # fmt: skip
         common = {"cell": "train", "stage": "train", "fingerprint": "print", "is_last": True}
+        common |= {"group": None, "axes": {}, **facts}
         self.write(
-            kind, attempt=self.attempt, params=params, tags={"gpt1.why": "x" * 9000}, group=None,
-            axes={}, tokens_per_step=tokens, withdrawn=0, run="run", **{**common, **facts},
+            kind, attempt=self.attempt, params=params, tags={"gpt1.why": "x" * 9000},
+            tokens_per_step=tokens, withdrawn=0, run="run", **common,
         )  # fmt: skip
 
     def log(self, *steps: int, **values: Any) -> None:
@@ -166,6 +166,25 @@ def test_a_job_with_everything(tmp_path: Path) -> None:
     assert (item.dataset.name, item.tags[0].value) == ("books", "source")
     expected = {"artifacts.json", "record.json", "outputs/texts/note.md"}
     assert files_of(store.root, run) == {*expected, "outputs/big.bin.reference.json"}
+
+
+def test_a_job_is_found_by_its_name_in_the_workflow(tmp_path: Path) -> None:
+    """`transfer` is a stage of the kind `train`: a matrix with a table of its jobs, and alone."""
+    driver = Driver(Store.at(tmp_path), "run 1", "1")
+    driver.job(facts={"cell": "transfer[n=1]", "group": "transfer", "axes": {"n": 1}})
+    driver.publish(accuracy=50.5)
+    driver.end()
+    driver = Driver(Store.at(tmp_path), "run 2", "2")
+    driver.job(facts={"cell": "transfer", "fingerprint": "other"})
+    driver.end()
+    sync(tmp_path)
+    found = runs(default_uri(tmp_path))
+    stages = {uid: run.data.tags.get("gpt1.stage") for uid, run in found.items()}
+    jobs = dict.fromkeys(("run 1/transfer", "train-print", "train-other"), "transfer")
+    assert stages == {"run 1": None, "run 2": None, **jobs}
+    *_, row = found["run 1/transfer"].data.tags["mlflow.note.content"].splitlines()
+    link = f"[open](#/runs/{found['train-print'].info.run_id})"
+    assert [cell.strip("\u00a0 ") for cell in row.strip("| ").split("|")] == ["1", link, "50.5"]
 
 
 def test_a_resumed_job_continues_its_curves(tmp_path: Path) -> None:
@@ -367,10 +386,13 @@ def test_figures_of_a_summary_are_parameters_or_metrics() -> None:
 
 def test_system_metrics_come_while_the_block_lasts_and_end_with_it() -> None:
     kept, began = list[Any](), int(time.time())
-    into: Any = SimpleNamespace(log=lambda step, values: kept.append((step, values)))
-    with record_system_metrics(into):
+
+    def log(step: int, values: Mapping[str, float]) -> None:
+        kept.append((step, values))
+
+    with record_system_metrics(log):
         pass
-    with record_system_metrics(into, first=0.01, period=0.05):
+    with record_system_metrics(log, first=0.01, period=0.05):
         assert not kept
         wait_until(lambda: len(kept) >= 2, "two points")
     count, (last, found) = len(kept), kept[-1]
