@@ -15,7 +15,7 @@ from pipeline.execution.repair import Repair, Repairs
 from pipeline.planning.fingerprint import digest
 from pipeline.planning.planner import Entry, Plan, Selection
 from pipeline.store.record import DamagedArtifact
-from tests.conftest import refuses, write
+from tests.conftest import ROOT, refuses, write
 from tests.pipeline.inline import TOY, artifact, output, plan_of, run_inline, stored
 
 NUMBERS, ONE, TWO = "numbers", "total[factor=1]", "total[factor=2]"
@@ -122,6 +122,16 @@ def test_selection(selection: dict[str, Any], chosen: Any, numbers: Path) -> Non
         refuses(chosen, plan, numbers, selection=Selection(**selection))
     else:
         assert to_run(plan(numbers, selection=Selection(**selection))) == chosen
+
+
+def test_files_of_jobs_that_nobody_asked_for_may_be_missing(tmp_path: Path) -> None:
+    given = (ROOT / "workflow.yaml", tmp_path / "store", "ingest.source=embedded")
+    data = ["task_data.source=nowhere"]
+    found = plan_of(*given, *data, profile="paper", selection=Selection(("pretrain",)))
+    assert to_run(found)[-1] == "pretrain[model=lstm]"
+    assert {one.cell.node for one in found.entries.values()}.isdisjoint({"task_data", "finetune"})
+    for asked in ({}, {"stages": ("encode",), "only": True}):
+        refuses("nowhere", plan_of, *given, *data, profile="paper", selection=Selection(**asked))
 
 
 def test_two_profiles_share_one_store(done: Path) -> None:
