@@ -39,7 +39,7 @@ STAGE_KEYS = """## Keys of a stage
 - `timeout`: the time limit of one attempt, such as `90s`, `30m`, `2h`.
 - `wait`: how long to wait for a cluster that is large enough; default: fail at once.
 
-`tasks:` at the top lists the tasks to run; jobs of other tasks are skipped.
+`tasks:` at the top lists the tasks to run ([details](../how-to/task.md#which-tasks-run)).
 
 Each profile under `profiles:` has a `description`, its own `tasks`, and overrides the same keys
 under its `stages`; `null` restores a default. `gpt1 run --profile NAME` selects one;

@@ -167,8 +167,7 @@ class RunOptions:
 
     def read(self) -> Workflow:
         """The workflow of these options."""
-        asked = (self.stages or (), self.start)
-        return read(self.file, self.profile, self.assignments or (), *asked)
+        return read(self.file, self.profile, self.assignments or (), self.stages or (), self.start)
 
     def selection(self) -> Selection:
         """The cells of these options."""

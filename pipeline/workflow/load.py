@@ -107,8 +107,7 @@ def _tasks(
     written = [one for one in lists if one]
     chosen = [as_list(value) for path, value in given if path == ("tasks",)]
     if chosen and not written:
-        advice = "add one, and write `task: ${tasks}` in a matrix"
-        raise document.error((), f"found no list `tasks:` in the workflow; {advice}")
+        raise document.error((), "found no `tasks:`; add it, and `task: ${tasks}` in a matrix")
     found = [parse(document, ProfileSpec, {"tasks": one}, ()).tasks for one in written + chosen]
     tasks = found[-1] if found else ()
     named = [task for path, value in given if path[-1] == "task" for task in as_list(value)]
@@ -124,11 +123,13 @@ def _check_tasks(
     """
     jobs = {(cell.node, getattr(cell.settings, "task", None)) for cell in cells.values()}
     for node in map(stage_of, asked):
-        if node in specs and node not in dict(jobs):
+        if node in specs and node not in {having for having, _ in jobs}:
             problem = f"{node} has no jobs for the tasks {', '.join(tasks)}"
             raise document.error(("stages", node), f"{problem}; add others to `tasks:`")
     takers = [node for node, spec in specs.items() if "task" in {*spec.with_, *spec.matrix}]
-    for task in () if asked or len(takers) < 2 else tasks:
+    if asked or len(takers) < 2:
+        return
+    for task in tasks:
         having = [node for node in takers if (node, task) in jobs]
         if len(having) < 2:
             problem = f"task {task!r} has jobs only in {', '.join(having)}"

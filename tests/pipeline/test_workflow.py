@@ -105,7 +105,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, message: str
     (None, ["total.factor=x", "total.factor=x"], "^--set total.factor: .*valid number"),
     (None, ["total.needs=[]"], "^--set total.needs: stage 'total' requires a stage that uses"),
     (None, ["total.matrix={}", "numbers.matrix={add: [x]}"], "^--set numbers.matrix: stages.num"),
-    (None, ["tasks=[rte]"], "^--set tasks: found no list `tasks:`"),
+    (None, ["tasks=[rte]"], "^--set tasks: found no `tasks:`; add it"),
     ("triple", ["total.factor=5"], "^[^-].*profile 'triple'; .* 'tripled'"),
 ])  # fmt: skip
 def test_bad_options(profile: str | None, given: list[str], message: str) -> None:
