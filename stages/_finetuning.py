@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt1.errors import UserError
+from gpt1.tasks.registry import ZERO_SHOT_ONLY, task_named
 from stages.contract import Artifact, Context, StoredFile
 
 if TYPE_CHECKING:
@@ -19,11 +20,17 @@ if TYPE_CHECKING:
 Fetch = Callable[[StoredFile], Path]
 
 
+def is_trainable(task: str) -> bool:
+    """Whether fine-tuning has an objective for a task."""
+    return task_named(task).kind not in ZERO_SHOT_ONLY
+
+
 def check_task_data(settings: Any, upstream: Mapping[str, Sequence[Any]]) -> None:
     """Refuse a task without data."""
     if not upstream.get("task_data"):
         raise UserError(
-            f"no task_data job for task {settings.task!r}; add it to that stage's `matrix: task`"
+            f"no task_data job for task {settings.task!r}; add it to `tasks:`, or to that stage's"
+            " matrix"
         )
 
 

@@ -312,6 +312,11 @@ class Stage(ABC):
         return True
 
     @classmethod
+    def supports_task(cls, task: str) -> bool:  # noqa: ARG003
+        """Whether it has a job for this task where its matrix says `task: ${tasks}`."""
+        return True
+
+    @classmethod
     def complete(cls, cells: Sequence[Any]) -> Sequence[Any]:
         """The settings of all cells of one stage, in the order of its matrix, with what depends
         on the other cells filled in.

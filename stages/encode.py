@@ -8,7 +8,13 @@ from typing import Any
 from pydantic import Field
 
 from gpt1.tasks.config import TaskName
-from stages._finetuning import check_task_data, load_task_data, load_vocabulary, same_task
+from stages._finetuning import (
+    check_task_data,
+    is_trainable,
+    load_task_data,
+    load_vocabulary,
+    same_task,
+)
 from stages.contract import Context, Settings, Stage
 
 
@@ -21,6 +27,10 @@ class Encode(Stage):
 
     settings_model = EncodeSettings
     requires = ("vocabulary", "task_data")
+
+    @classmethod
+    def supports_task(cls, task: str) -> bool:
+        return is_trainable(task)
 
     @classmethod
     def wants_input(cls, settings: EncodeSettings, kind: str, upstream: Any) -> bool:

@@ -14,6 +14,7 @@ from gpt1.tasks.config import SHORTEST, FinetuneConfig, Variant
 from stages._finetuning import (
     check_task_data,
     is_model,
+    is_trainable,
     load_task_data,
     load_vocabulary,
     prediction_rows,
@@ -91,6 +92,10 @@ class Finetune(Stage, PackableFinetuning):
     version = 2  # batches by length; the test set
     requires = ("pretrain", "vocabulary", "task_data")
     optional_inputs = ("encode",)
+
+    @classmethod
+    def supports_task(cls, task: str) -> bool:
+        return is_trainable(task)
 
     @classmethod
     def complete(cls, cells: Sequence[FinetuneSettings]) -> Sequence[FinetuneSettings]:

@@ -57,7 +57,8 @@ class TaskDataSettings(Settings):
     def _has_source(self) -> Self:
         if not self.demo and self.source is None:
             raise ValueError(
-                f"task {self.task!r} needs `source`, the folder with the publisher's files"
+                f"task {self.task!r} needs `source`, the folder with the publisher's files; set it,"
+                " such as --set task_data.source=data"
             )
         return self
 

@@ -53,6 +53,10 @@ class ZeroShot(Stage):
     requires = ("pretrain", "vocabulary", "task_data")
 
     @classmethod
+    def supports_task(cls, task: str) -> bool:
+        return bool(task_named(task).zero_shot)
+
+    @classmethod
     def wants_input(cls, settings: ZeroShotSettings, kind: str, upstream: Any) -> bool:
         if kind == "pretrain":
             return getattr(upstream, "model", settings.model) == settings.model

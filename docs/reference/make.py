@@ -29,7 +29,8 @@ STAGE_KEYS = """## Keys of a stage
   name.
 - `needs`: the stages whose outputs it reads.
 - `with`: its settings, listed below by kind.
-- `matrix`: lists of values for settings: one job for each combination.
+- `matrix`: lists of values for settings: one job for each combination. `task: ${tasks}`
+  means the tasks of the list `tasks:` that the stage supports.
 - `include`: additional matrices of the same settings, whose combinations are added to `matrix`.
 - `resources`: `workers` (default: as many as fit; `pretrain`: 1), and `cpus` and `gpus` for each.
   `min_workers`: the smallest number of ranks to start or continue training with while nodes are
@@ -38,9 +39,13 @@ STAGE_KEYS = """## Keys of a stage
 - `timeout`: the time limit of one attempt, such as `90s`, `30m`, `2h`.
 - `wait`: how long to wait for a cluster that is large enough; default: fail at once.
 
-Each profile under `profiles:` has a `description` and overrides the same keys under its `stages`;
-`null` restores a default. `gpt1 run --profile NAME` selects one; `--set stage.key=value` changes
-one setting."""
+`tasks:` at the top lists the tasks to run ([details](../how-to/task.md#which-tasks-run)).
+
+Each profile under `profiles:` has a `description`, its own `tasks`, and overrides the same keys
+under its `stages`; `null` restores a default. `gpt1 run --profile NAME` selects one;
+`--set stage.key=value` changes one setting, `--set stage.key=[1,2]` makes it an axis of the matrix,
+`--set tasks=[cola,rte]` selects tasks. A command that names stages checks only these and what they
+need."""
 
 INTRODUCTION = """## Settings by kind of stage
 

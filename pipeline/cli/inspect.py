@@ -84,7 +84,7 @@ def path(stage: CellName, options: ReadOptions) -> None:
     store = Store.existing(options.store)
     last = None if options.chooses else last_run(store)
     if last is None or not last.problem:
-        records = _records_of_plan(options.workflow(), store, stage)
+        records = _records_of_plan(options.workflow(stage), store, stage)
     else:
         records = _records_of_run(options.artifacts(), stage)
     folders = {

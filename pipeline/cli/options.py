@@ -67,9 +67,8 @@ PROFILE_HELP = "Workflow profile, such as demo."
 Profile = Annotated[
     str | None, typer.Option("--profile", "-p", help=PROFILE_HELP, autocompletion=PROFILES)
 ]
-Assignments = Annotated[
-    list[str] | None, typer.Option("--set", help="Override a setting: stage.key=value. Repeatable.")
-]
+SET_HELP = "Override a setting or the tasks: stage.key=value, tasks=[cola,rte]. Repeatable."
+Assignments = Annotated[list[str] | None, typer.Option("--set", help=SET_HELP)]
 STAGES_HELP = "Stages or jobs to run, with what they need; default: all."
 Stages = Annotated[list[str] | None, typer.Argument(help=STAGES_HELP, autocompletion=STAGES)]
 START_HELP = "Run this stage and everything downstream."
@@ -96,31 +95,31 @@ class ReadOptions:
         """Whether they say which workflow, themselves."""
         return self.file is not None or self.profile is not None or bool(self.assignments)
 
-    def workflow(self) -> Workflow:
-        """The workflow of these options."""
+    def workflow(self, *asked: str) -> Workflow:
+        """The workflow of these options, for a command about these stages and jobs."""
         if self.chooses:
-            return self._read()
+            return self._read(*asked)
         try:
             last = last_run(Store.existing(self.store))
         except UserError:  # no store, or none that answers: a command that needs one says so
             last = None
         if last is None:
-            return read(WORKFLOW)
+            return read(WORKFLOW, asked=asked)
         if last.problem:
             advice = f"using {WORKFLOW}; to choose, give --file, --profile, and --set"
             show(f"gpt1: the store's last run {last.problem}; {advice}", error=True)
-            return read(WORKFLOW)
+            return read(WORKFLOW, asked=asked)
         show(f"gpt1: using {last} (the store's last run)", error=True)
-        return read(last.file or WORKFLOW, last.profile, last.assignments or ())
+        return read(last.file or WORKFLOW, last.profile, last.assignments or (), asked)
 
-    def _read(self) -> Workflow:
-        return read(self.file or WORKFLOW, self.profile, self.assignments or ())
+    def _read(self, *asked: str) -> Workflow:
+        return read(self.file or WORKFLOW, self.profile, self.assignments or (), asked)
 
     def plan(self, *stages: str) -> Plan:
         """The plan of their workflow, or of these stages of it, for their store, which need not
         be there yet.
         """
-        return make_plan(self.workflow(), Store.at(self.store), Selection(stages))
+        return make_plan(self.workflow(*stages), Store.at(self.store), Selection(stages))
 
     def artifacts(self) -> RunArtifacts:
         """The artifacts of the last run or, where these options choose a workflow, of its plan."""
@@ -168,7 +167,7 @@ class RunOptions:
 
     def read(self) -> Workflow:
         """The workflow of these options."""
-        return read(self.file, self.profile, self.assignments or ())
+        return read(self.file, self.profile, self.assignments or (), self.stages or (), self.start)
 
     def selection(self) -> Selection:
         """The cells of these options."""

@@ -93,7 +93,8 @@ class Plan:
 def make_plan(workflow: Workflow, store: Store, selection: Selection = Selection()) -> Plan:
     """Look at the store and decide.
 
-    Reads records only, runs nothing. UserError for outside files that cannot be read.
+    Reads records only, runs nothing. UserError for outside files that cannot be read; a job that
+    needs them, and that nobody asked for, is skipped, with those that need it.
     """
     chosen = _chosen(workflow, selection)
     hashes = FileHashes(store.root)
@@ -102,7 +103,13 @@ def make_plan(workflow: Workflow, store: Store, selection: Selection = Selection
     alike = _Alike(snapshot)
     with _without_collection():
         for cell in workflow.cells.values():
-            entries[cell.id] = _entry(cell, snapshot, alike, entries, hashes, selection)
+            if not all(need in entries for need in cell.needs):
+                continue
+            try:
+                entries[cell.id] = _entry(cell, snapshot, alike, entries, hashes, selection)
+            except UserError:
+                if cell.id in chosen or selection.only:
+                    raise
         hashes.save()
         for entry in entries.values():
             _decide(entry, entries, chosen, selection)

@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
-from pipeline.workflow.schema import StageSpec, debug_keys, flatten_debug, parse
+from gpt1.errors import UserError
+from pipeline.workflow.schema import Matrix, StageSpec, debug_keys, flatten_debug, parse
 from pipeline.workflow.stages import kinds_of, load_stage
 from pipeline.workflow.user_code import NONE, UserCode
-from pipeline.workflow.yaml_source import KeyPath, YamlDocument, nearest
+from pipeline.workflow.yaml_source import TASKS, KeyPath, YamlDocument, nearest
 from stages.contract import Resources, Settings, Stage
 
 MOST_JOBS = 10_000  # of a matrix: more are a slip of its axes, and would take all memory
@@ -62,6 +63,20 @@ class Workflow:
         return list(dict.fromkeys(cell.node for cell in self.cells.values()))
 
 
+@dataclass(frozen=True)
+class Request:
+    """What a command asks for."""
+
+    wanted: Collection[str]
+    """Stages that must be valid; any other that is not is skipped, with those that need it."""
+    assigned: Collection[KeyPath]
+    """The keys that `--set` gives."""
+    tasks: Sequence[str]
+    """The tasks of `${tasks}`."""
+    excluded: Sequence[str]
+    """Tasks without jobs."""
+
+
 def ordered(document: YamlDocument, specs: Mapping[str, StageSpec]) -> list[str]:
     """The nodes, needed ones first. UserError for an unknown need or a cycle."""
     order: dict[str, None] = {}
@@ -87,38 +102,63 @@ def ordered(document: YamlDocument, specs: Mapping[str, StageSpec]) -> list[str]
 
 
 def expand(
-    document: YamlDocument, specs: Mapping[str, StageSpec], order: Sequence[str]
+    document: YamlDocument, specs: Mapping[str, StageSpec], order: Sequence[str], request: Request
 ) -> dict[str, Cell]:
-    cells: dict[str, Cell] = {}
+    """The cells by id. A stage that has none of the tasks has no cells, and neither has one that
+    requires it.
+
+    UserError for what is wrong with a stage that is wanted.
+    """
     of_node: dict[str, list[Cell]] = {}
     for node in order:
-        spec, path = specs[node], ("stages", node)
-        kind = spec.uses or node
-        with document.blame((*path, "uses") if spec.uses else path):
-            stage = load_stage(kind)
-        _check_needs(document, node, stage, specs)
-        if spec.resources.min_workers is not None and not stage.gang_scheduled:
-            problem = "min_workers is only for stages that train on several ranks; remove it"
-            raise document.error((*path, "resources"), f"{node}: {problem}")
-        combinations = _combinations(document, node, spec)
-        completed = stage.complete(_settings(document, node, stage, spec, combinations))
-        offered = _offered(stage, [cell for need in spec.needs for cell in of_node[need]])
-        of_node[node] = []
-        for axes, settings in zip(combinations, completed, strict=True):
-            named = ",".join(f"{key}={value}" for key, value in axes.items())
-            cell_id = f"{node}[{named}]" if axes else node
-            inputs = _inputs(stage, settings, offered)
-            upstream = {kind_: [one.settings for one in found] for kind_, found in inputs.items()}
-            with document.blame((*path, "with"), f"{cell_id}: "):
-                stage.check(settings, upstream)
-            with document.blame((*path, "resources"), f"{cell_id}: "):
-                stage.check_resources(settings, spec.resources)
-            ids = {kind_: tuple(one.id for one in found) for kind_, found in inputs.items()}
-            cells[cell_id] = Cell(
-                cell_id, node, kind, stage, settings, spec.resources, spec.retries, spec.timeout,
-                spec.wait, axes, ids,
-            )  # fmt: skip
-            of_node[node].append(cells[cell_id])
+        if not of_node.keys() >= {*specs[node].needs}:
+            continue  # it needs a stage that was skipped
+        try:
+            of_node[node] = _cells(document, node, specs, of_node, request)
+        except UserError:
+            if node in request.wanted:
+                raise
+    return {cell.id: cell for cells in of_node.values() for cell in cells}
+
+
+def _cells(
+    document: YamlDocument, node: str, specs: Mapping[str, StageSpec],
+    of_node: Mapping[str, Sequence[Cell]], request: Request,
+) -> list[Cell]:
+    """The cells of one stage, after those of the stages that it needs."""
+    spec, path = specs[node], ("stages", node)
+    kind = spec.uses or node
+    with document.blame((*path, "uses") if spec.uses else path):
+        stage = load_stage(kind)
+    _check_needs(document, node, stage, specs)
+    if spec.resources.min_workers is not None and not stage.gang_scheduled:
+        problem = "min_workers is only for stages that train on several ranks; remove it"
+        raise document.error((*path, "resources"), f"{node}: {problem}")
+    spec = _with_axes(node, spec, stage, request)
+    combinations = _combinations(document, node, spec, stage, request)
+    offered = _offered(stage, [cell for need in spec.needs for cell in of_node[need]])
+    if not combinations or not offered.keys() >= {*stage.requires}:
+        return []
+    completed = stage.complete(_settings(document, node, stage, spec, combinations))
+    cells = []
+    for axes, settings in zip(combinations, completed, strict=True):
+        named = ",".join(f"{key}={value}" for key, value in axes.items())
+        cell_id = f"{node}[{named}]" if axes else node
+        wanted = {
+            kind_: [one for one in found if stage.wants_input(settings, kind_, one.settings)]
+            for kind_, found in offered.items()
+        }
+        inputs = {kind_: found for kind_, found in wanted.items() if found}
+        upstream = {kind_: [one.settings for one in found] for kind_, found in inputs.items()}
+        with document.blame((*path, "with"), f"{cell_id}: "):
+            stage.check(settings, upstream)
+        with document.blame((*path, "resources"), f"{cell_id}: "):
+            stage.check_resources(settings, spec.resources)
+        ids = {kind_: tuple(one.id for one in found) for kind_, found in inputs.items()}
+        cells.append(Cell(
+            cell_id, node, kind, stage, settings, spec.resources, spec.retries, spec.timeout,
+            spec.wait, axes, ids,
+        ))  # fmt: skip
     return cells
 
 
@@ -140,9 +180,24 @@ def _check_needs(
             raise document.error(path, f"{found}; it takes: {takes}")
 
 
-def _combinations(document: YamlDocument, node: str, spec: StageSpec) -> list[dict[str, Any]]:
+def _with_axes(node: str, spec: StageSpec, stage: Stage, request: Request) -> StageSpec:
+    """The entry with what `--set` gives for an axis as its values. A list makes a new axis, unless
+    the setting itself is a list.
+    """
+    for setting, info in stage.settings_model.model_fields.items():
+        if setting in spec.with_ and ("stages", node, "with", setting) in request.assigned:
+            types = (info.annotation, *get_args(info.annotation))
+            takes_list = any(get_origin(one) in (list, tuple) for one in types)
+            if setting in spec.matrix or (isinstance(spec.with_[setting], list) and not takes_list):
+                spec = spec.with_axis(setting)
+    return spec
+
+
+def _combinations(
+    document: YamlDocument, node: str, spec: StageSpec, stage: Stage, request: Request
+) -> list[dict[str, Any]]:
     """Every combination of the matrix, then those of the further ones; a combination that is there
-    already is not doubled.
+    already is not doubled, and one of an excluded task is skipped.
 
     The axes of each are in the order of the matrix, in whatever order a further one names them.
     """
@@ -150,19 +205,21 @@ def _combinations(document: YamlDocument, node: str, spec: StageSpec) -> list[di
     for name, matrix in spec.matrices:
         path = ("stages", node, *name)
         _check_axes(document, node, spec, path, matrix)
+        if tuple(matrix.get("task", ())) == (TASKS,) and request.tasks:
+            matrix = {**matrix, "task": tuple(filter(stage.supports_task, request.tasks))}
         if (count := math.prod(map(len, matrix.values()))) > MOST_JOBS:
             problem = f"found {count:,} combinations, expected at most {MOST_JOBS:,}"
             raise document.error(path, f"{'.'.join(map(str, path))}: {problem}; give fewer values")
         for values in itertools.product(*matrix.values()):
             value_of = dict(zip(matrix, values, strict=True))
             axes = {axis: value_of[axis] for axis in spec.matrix}
-            found.setdefault(repr(sorted(axes.items())), axes)
+            if axes.get("task", spec.with_.get("task")) not in request.excluded:
+                found.setdefault(repr(sorted(axes.items())), axes)
     return list(found.values())
 
 
 def _check_axes(
-    document: YamlDocument, node: str, spec: StageSpec, path: KeyPath,
-    matrix: Mapping[str, Sequence[Any]],
+    document: YamlDocument, node: str, spec: StageSpec, path: KeyPath, matrix: Matrix
 ) -> None:
     for axis, values in matrix.items():
         problem, name = "", ".".join(map(str, (*path, axis)))
@@ -212,14 +269,3 @@ def _offered(stage: Stage, upstream: Sequence[Cell]) -> dict[str, list[Cell]]:
             if kind in taken or (kind == cell.uses and "*" in taken):
                 offered.setdefault(kind, []).append(cell)
     return dict(sorted(offered.items()))
-
-
-def _inputs(
-    stage: Stage, settings: Settings, offered: Mapping[str, Sequence[Cell]]
-) -> dict[str, list[Cell]]:
-    """Those of the offered cells that a cell with `settings` wants."""
-    wanted = {
-        kind: [cell for cell in cells if stage.wants_input(settings, kind, cell.settings)]
-        for kind, cells in offered.items()
-    }
-    return {kind: cells for kind, cells in wanted.items() if cells}

@@ -27,7 +27,14 @@ def seconds(value: Any) -> Any:
     return value
 
 
+def as_list(value: Any) -> Any:
+    """A list as it is; one value as a list of one."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
 Duration = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
+TaskNames = Annotated[tuple[str, ...], BeforeValidator(as_list), Field(min_length=1)]
+Matrix = dict[str, Annotated[tuple[Any, ...], BeforeValidator(as_list)]]
 
 
 class _Strict(BaseModel):
@@ -41,13 +48,13 @@ class StageSpec(_Strict):
 
     uses: str = ""
     """A file of stages/, or your own module (my.stage); default: the entry's name."""
-    needs: tuple[str, ...] = ()
+    needs: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
     """Stages whose output it reads."""
     with_: dict[str, Any] = Field(default_factory=dict, alias="with")
     """Settings of the stage."""
-    matrix: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    matrix: Matrix = Field(default_factory=dict)
     """Lists of values: one job per combination."""
-    include: tuple[dict[str, tuple[Any, ...]], ...] = ()
+    include: tuple[Matrix, ...] = ()
     """Additional matrices, whose combinations are added to `matrix`."""
     resources: Resources = Resources()
     """Resources of the stage."""
@@ -58,8 +65,16 @@ class StageSpec(_Strict):
     wait: Duration | None = None
     """How long to wait for resources the cluster does not have yet."""
 
+    def with_axis(self, setting: str) -> StageSpec:
+        """The entry with the value, or values, of a setting as an axis of each matrix."""
+        with_ = dict(self.with_)
+        axis = {setting: as_list(with_.pop(setting))}
+        include = tuple({**one, **axis} for one in self.include)
+        changed = {"with_": with_, "matrix": {**self.matrix, **axis}, "include": include}
+        return self.model_copy(update=changed)
+
     @property
-    def matrices(self) -> list[tuple[KeyPath, dict[str, tuple[Any, ...]]]]:
+    def matrices(self) -> list[tuple[KeyPath, Matrix]]:
         """Each matrix, and where it is in the entry."""
         more = [(("include", number), one) for number, one in enumerate(self.include)]
         return [(("matrix",), self.matrix), *more]
@@ -70,6 +85,8 @@ class ProfileSpec(_Strict):
 
     description: str = ""
     """One sentence."""
+    tasks: TaskNames = ()
+    """Tasks in place of the workflow's list."""
     stages: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
     """Overrides of `stages:`."""
 

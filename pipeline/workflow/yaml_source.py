@@ -17,6 +17,8 @@ from gpt1.errors import UserError
 KeyPath = tuple[str | int, ...]
 _PATH = re.compile(r"(~|\.{0,2})/|[A-Za-z][A-Za-z0-9+.-]*://")
 _QUOTES = "'\"|>&!"
+TASKS = "${tasks}"
+"""In a matrix: the tasks of the workflow's list `tasks:`."""
 DEEPEST, MOST = 50, 100_000  # levels and values of a document: far above what a workflow has
 
 
@@ -31,6 +33,14 @@ _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
     list("-+0123456789"),
 )
+
+
+class ConfigError(UserError):
+    """What is wrong with a key of a document, and where."""
+
+    def __init__(self, where: str, problem: object) -> None:
+        super().__init__(f"{where}: {problem}")
+        self.problem = str(problem)
 
 
 @dataclass
@@ -50,9 +60,9 @@ class YamlDocument:
                 return f"{self.name}:{self.lines[path[:end]]}"
         return self.name
 
-    def error(self, path: KeyPath, message: object) -> UserError:
+    def error(self, path: KeyPath, message: object) -> ConfigError:
         """What is wrong with the key at `path`."""
-        return UserError(f"{self.where(path)}: {message}")
+        return ConfigError(self.where(path), message)
 
     @contextmanager
     def blame(self, path: KeyPath, about: str = "") -> Iterator[None]:
@@ -76,14 +86,14 @@ def load(path: Path) -> YamlDocument:
     return _parse(text, str(path))
 
 
-def scalar(text: str) -> Any:
-    """The value of a `--set key=value`, read as YAML.
+def scalar(text: str, name: str = "--set") -> Any:
+    """The value of an option, read as YAML; errors call it `name`.
 
     Text without quotes is taken as it is, such as the path `a #1`.
     """
     if _PATH.match(text):
         return text
-    value = _parse(text, "--set").data
+    value = _parse(text, name).data
     return text.strip() if isinstance(value, str) and text.lstrip()[0] not in _QUOTES else value
 
 
@@ -106,6 +116,8 @@ def _parse(text: str, name: str) -> YamlDocument:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        if mark and TASKS in "".join(text.splitlines()[mark.line : mark.line + 1]):
+            problem += f"; inside brackets, put {TASKS} in quotes"
         raise UserError(f"{name}{line}: not valid YAML: {problem}") from None
     finally:
         loader.dispose()

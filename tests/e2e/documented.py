@@ -60,5 +60,6 @@ def _workflow(entry: str) -> str:
     stages["task_data"]["matrix"] = {"task": ["demo_choice", *TASKS]}
     stages["task_data"]["with"]["source"] = "data"
     stages["finetune"]["matrix"] = {"task": TASKS, "seed": [1, 2]}
+    document["tasks"] = ["demo_choice", *TASKS]
     document["profiles"] = {name: {"description": "The same.", "stages": {}} for name in PROFILES}
     return yaml.safe_dump(document, sort_keys=False)

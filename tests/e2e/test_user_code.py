@@ -60,9 +60,10 @@ def project(tmp_path: Path) -> Path:
         stage = stage.replace(old, new, 1)
     write(folder, {**FILES, **SHADOWS, "my/longest_words.py": stage, "my/weather.py": task})
     stages = {"ingest": {"with": {"source": str(folder / "books"), "num_partitions": 1}}}
-    stages |= {"clean": {"needs": ["ingest"]}, **yaml.safe_load(entry + task_entry)}
-    stages["task_data"]["with"]["source"] = str(folder / "data")
-    document = {"name": "mine", "stages": stages}
+    stages |= {"clean": {"needs": ["ingest"]}, **yaml.safe_load(entry)}
+    source = str(folder / "data")
+    stages["task_data"] = {"with": {"source": source}, "matrix": {"task": "${tasks}"}}
+    document = {"name": "mine", **yaml.safe_load(task_entry), "stages": stages}
     (folder / "workflow.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     return folder
 

@@ -1,5 +1,6 @@
 """The project's own workflow.yaml: which cells of the paper take which model."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from gpt1.tasks.registry import TASKS
 from pipeline.workflow.load import Workflow, read
-from tests.conftest import ROOT
+from tests.conftest import ROOT, refuses
 
 GPT, LSTM = "pretrain[model=gpt]", "pretrain[model=lstm]"
 SEEDS, VARIANTS, AUX = "finetune.matrix.seed=", "finetune.matrix.variant=", "no_auxiliary_lm"
@@ -62,6 +63,39 @@ def test_cells_that_keep_weights(profile: str, assignments: list[str], kept: lis
         cells = found.setdefault(one["task"], [])
         cells += [(one["variant"], one["seed"])] if one["keep_model"] else []
     assert set(map(tuple, found.values())) == {tuple(kept)}
+
+
+DATA = "task_data.source=data"
+
+
+@pytest.mark.parametrize(("profile", "assignments", "found"), [
+    ("paper", ["tasks=[cola,sst2,rte]"],
+     {"task_data": 3, "encode": 3, "finetune": 3 * 12 + 2 * 28, "submission": 1, "zero_shot": 4}),
+    ("paper", ["tasks=dprd"], {"task_data": 1, "zero_shot": 2}),
+    ("demo", ["tasks=[cola,sst2,rte]", DATA],
+     {"task_data": 3, "encode": 3, "finetune": 3, "submission": 1, "zero_shot": 2}),
+    ("demo", ["tasks=[demo_author]"],
+     {"task_data": 1, "encode": 1, "finetune": 1, "submission": 1, "transfer": 3}),
+])  # fmt: skip
+def test_the_tasks_are_one_option(profile: str, assignments: list[str], found: Any) -> None:
+    """Of each stage the jobs of these tasks that it supports, and that its own list has."""
+    jobs = Counter(cell.node for cell in workflow(profile, *assignments).cells.values())
+    after = ("task_data", "encode", "finetune", "submission", "zero_shot", "transfer")
+    assert {node: jobs[node] for node in after if node in jobs} == found
+    assert jobs["report"] == 1
+
+
+@pytest.mark.parametrize(("profile", "assignments", "asked", "message"), [
+    ("demo", ["tasks=[rte,colla]"], [], "^--set tasks: unknown task 'colla'; did you mean 'cola'"),
+    ("demo", ["tasks=[rte]"], [], "^--set tasks: .*'rte' needs `source`.* task_data.source=data$"),
+    ("paper", ["tasks=[rte,lambada]"], [], "^--set tasks: task 'lambada' has jobs only in task_d"),
+    ("paper", ["tasks=[rte]"], ["zero_shot"], "^--set tasks: zero_shot has no jobs for .* rte;"),
+    ("demo", ["finetune.task=rte"], [], r"^--set finetune.task: .*'rte'; add it to `tasks:`"),
+    ("demo", ["tasks=5"], [], r"^--set tasks: .*Input should be a valid string, found 5$"),
+    ("demo", ["tasks="], [], r"^--set tasks: .*Input should be a valid string, found None$"),
+])  # fmt: skip
+def test_tasks_that_cannot_run(profile: str, assignments: Any, asked: Any, message: str) -> None:
+    refuses(message, read, ROOT / "workflow.yaml", profile, assignments, asked)
 
 
 def test_ten_seeds_for_tasks_under_ten_thousand_rows() -> None:

@@ -4,7 +4,6 @@ job finds a file damaged; the digests of canonical JSON, by which a plan compare
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.execution.executor import Executor
 from pipeline.execution.repair import Repair, Repairs
-from pipeline.execution.shutdown import GracefulShutdown
 from pipeline.planning.fingerprint import digest
 from pipeline.planning.planner import Entry, Plan, Selection
 from pipeline.results import open_store
 from pipeline.store.record import DamagedArtifact
-from tests.conftest import refuses, write
+from tests.conftest import ROOT, refuses, write
 from tests.pipeline.inline import TOY, artifact, output, plan_of, run_inline, stored
 
 NUMBERS, ONE, TWO = "numbers", "total[factor=1]", "total[factor=2]"
@@ -128,32 +125,20 @@ def test_selection(selection: dict[str, Any], chosen: Any, numbers: Path) -> Non
         assert to_run(plan(numbers, selection=Selection(**selection))) == chosen
 
 
-class Counted(dict[str, str]):
-    """Counts how often it is gone through."""
-
-    count = 0
-
-    def __iter__(self) -> Iterator[str]:
-        self.count += 1
-        return super().__iter__()
-
-
-def test_a_failure_is_looked_up_once_for_all_jobs(numbers: Path) -> None:
-    cluster: Any = None
-    made = plan(numbers, f"total.matrix.factor={list(range(1, 51))}")
-    assert made.store.root.stat().st_mode & 0o777 == 0o700, "a plan may be the first to write"
-    executor = Executor(made, "run", cluster, [], GracefulShutdown())
-    failed = executor.outcome.failed = Counted({NUMBERS: "why"})
-    executor._waiting = {cell: made.entries[cell] for cell in made.entries if cell != NUMBERS}
-    executor._start_ready()
-    assert executor.outcome.skipped == [f"total[factor={factor}]" for factor in range(1, 51)]
-    assert failed.count == 1
-
-
 def test_a_file_that_no_job_has_is_named_with_those_there_are(done: Path) -> None:
     results = open_store(done.parent / "store")
     said = refuses("numbers: no file 'a'; expected one of", results.file, NUMBERS, "a")
     assert said.endswith(", ".join(sorted(stored(plan(done), NUMBERS).files)))
+
+
+def test_files_of_jobs_that_nobody_asked_for_may_be_missing(tmp_path: Path) -> None:
+    given = (ROOT / "workflow.yaml", tmp_path / "store", "ingest.source=embedded")
+    data = ["task_data.source=nowhere"]
+    found = plan_of(*given, *data, profile="paper", selection=Selection(("pretrain",)))
+    assert to_run(found)[-1] == "pretrain[model=lstm]"
+    assert {one.cell.node for one in found.entries.values()}.isdisjoint({"task_data", "finetune"})
+    for asked in ({}, {"stages": ("encode",), "only": True}):
+        refuses("nowhere", plan_of, *given, *data, profile="paper", selection=Selection(**asked))
 
 
 def test_two_profiles_share_one_store(done: Path) -> None:

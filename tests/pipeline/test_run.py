@@ -27,6 +27,9 @@ from tests.servers.ray_cluster import Cluster
 
 pytestmark = pytest.mark.slow
 
+ALONE = ["total.matrix={}", "total.factor=2"]
+"""One job, which is no part of a matrix."""
+
 
 def words(folder: Path, *assignments: str) -> list[str]:
     given = [f"--set={one}" for one in ("numbers.source=FOLDER/numbers", *assignments)]
@@ -88,8 +91,8 @@ def test_a_forced_stage_spares_what_follows(made: Any, tmp_path: Path, ray_head:
 
 
 ONE = ["numbers", "total"]
-FAILS, RETRY = ["total.fail_unless=FOLDER/marker"], ["total.factor=2", "total.retries=1"]
-SLEEPS = ["total.sleep=60", "total.timeout=1s", "total.factor=2"]
+FAILS, RETRY = ["total.fail_unless=FOLDER/marker"], [*ALONE, "total.retries=1"]
+SLEEPS = ["total.sleep=60", "total.timeout=1s", *ALONE]
 F, X = "FINISHED", "FAILED"  # in MLflow: the workflow, its stages, and jobs of a matrix
 ENDINGS: dict[str, tuple[list[str], int, list[str] | int, list[str], str]] = {
     "tried again": ([*FAILS, *RETRY], 0, ONE, [F, F, F], "failing on purpose); retrying"),
@@ -152,7 +155,7 @@ def test_a_job_that_another_run_took_over_is_ended(
 
     thread = threading.Thread(target=take_over)
     thread.start()
-    ended = gpt1(*words(tmp_path, "total.factor=2", "total.sleep=60"), cluster=ray_head)
+    ended = gpt1(*words(tmp_path, *ALONE, "total.sleep=60"), cluster=ray_head)
     thread.join()
     assert (ended.status, "run later on elsewhere has taken" in ended.err) == (1, True), ended
 
@@ -162,7 +165,7 @@ def test_a_cluster_that_dies_is_one_line(service: str, tmp_path: Path) -> None:
     """Ray itself would end the driver after a minute, by lines of its own."""
     write_numbers(tmp_path / "numbers")
     log = tmp_path / "log"
-    driver = begin(log, *words(tmp_path, "total.factor=2", "total.sleep=600"))
+    driver = begin(log, *words(tmp_path, *ALONE, "total.sleep=600"))
     wait_until(lambda: "factor 2" in log.read_text(), "the job", driver, log)
     children = psutil.Process(driver.pid).children(recursive=True)
     next(one for one in children if one.name() == service).kill()

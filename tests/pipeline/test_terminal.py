@@ -94,8 +94,8 @@ def test_commands_print_what_settings_and_errors_hold_as_text(tmp_path: Path) ->
     (["jobs", "--address", ""], "--address ''.*: expected the address of a cluster's job server"),
     (["graph", "--svg", "."], r"--svg \.: cannot be written \(Is a directory\)"),
     (["run", "--address", "nosuch:1"], "nosuch:1.*: no Ray cluster answers"),
-    (["run", "--set", "total.factor=[["], "--set:2: not valid YAML"),
-    (["run", "--set", f"total.factor={'[' * 100_000}"], "--set:1: found more than 50 levels"),
+    (["run", "--set", "total.factor=[["], "--set total.factor:2: not valid YAML"),
+    (["run", "--set", f"total.factor={'[' * 100_000}"], "factor:1: found more than 50 levels"),
 ])  # fmt: skip
 def test_a_value_of_no_use_is_refused_in_a_line(
     words: list[str], message: str, numbers: Path, tmp_path: Path

@@ -9,7 +9,7 @@ from pipeline.workflow.load import read
 from tests.conftest import ROOT, refuses
 from tests.e2e.workflow import MINI
 from tests.pipeline.inline import TOY
-from tests.pipeline.inprocess import refused
+from tests.pipeline.inprocess import refused, said
 
 NEEDS, USES, FACTOR = "needs: [numbers]", "uses: tests.pipeline.toy.", "factor: [1, 2]"
 ALSO, RESOURCES = f"{FACTOR}\n    include: ", f"{FACTOR}\n    resources: "
@@ -32,8 +32,10 @@ def write(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize(("profile", "factors", "given", "found"), [
     (None, FACTOR, [], [1, 2]), ("tripled", FACTOR, [], [3]),
     (None, f"{ALSO}[{{factor: [2, 5]}}]", [], [1, 2, 5]),
-    (None, f"{ALSO}[{{factor: [2, 5]}}]", ["total.factor=7"], []),
-    (None, FACTOR, ["total.matrix.factor=[4]"], [4]),
+    (None, f"{ALSO}[{{factor: [2, 5]}}]", ["total.factor=7"], [7]),
+    (None, FACTOR, ["total.matrix.factor=[4]"], [4]), (None, "factor: 4", [], [4]),
+    (None, FACTOR, ["total.factor=[4, 5]"], [4, 5]),
+    (None, "{}", ["total.factor=[4, 5]"], [4, 5]), (None, "{}", ["total.factor=4"], []),
 ])  # fmt: skip
 def test_a_matrix(profile: str, factors: str, given: Any, found: Any, tmp_path: Path) -> None:
     workflow = read(write(tmp_path, TOY.read_text().replace(FACTOR, factors)), profile, given)
@@ -44,8 +46,15 @@ def test_a_matrix(profile: str, factors: str, given: Any, found: Any, tmp_path: 
 
 
 def test_set_changes_one_setting_and_takes_scientific_notation() -> None:
-    cell = read(TOY, None, ["total.factor=25e-1", "total.resources.cpus=2"]).cells["total"]
+    cells = read(TOY, None, ["total.factor=25e-1", "total.resources.cpus=2"]).cells
+    cell = cells["total[factor=2.5]"]
     assert (cell.settings.model_dump()["factor"], cell.resources.cpus) == (2.5, 2)
+
+
+def test_a_list_for_a_setting_that_is_a_list_is_its_value() -> None:
+    found = read(MINI, None, ["ingest.folders=[brontes]", "ingest.source=[a, b]"]).cells["ingest"]
+    dumped = found.settings.model_dump(mode="json")
+    assert (dumped["folders"], dumped["source"]) == (["brontes"], ["a", "b"])
 
 
 @pytest.mark.parametrize(("old", "new", "message"), [
@@ -62,6 +71,10 @@ def test_set_changes_one_setting_and_takes_scientific_notation() -> None:
     (FACTOR, f"{RESOURCES}{{min_workers: 3, workers: 2}}", r"min_workers 3 is more than"),
     ("name: toy", "name: toy\nname: toy", r":2: key 'name' appears twice"),
     ("stages:\n  numbers", "stages: [\n  numbers", r"not valid YAML"),
+    (f"matrix:\n      {FACTOR}", "matrix: {task: ${tasks}}", r":8: not valid YAML.* in quotes$"),
+    ("name: toy", "name: toy\ntasks: rte x", r":2: unknown task 'rte x'; did you mean 'rte'"),
+    ("name: toy", "name: toy\ntasks: {rte: 1}", r":2: tasks.0: Input should be a valid string"),
+    ("  tripled:", "  tripled:\n    tasks: [1]", r":12: profiles.tripled.tasks.0: .*found 1"),
     ("add: 1", "add: many", r"stages.numbers.with.add: .*valid integer.*found 'many'"),
     (TRIPLED, f"{TRIPLED}s", r"unknown stage 'totals'; did you"),
     ("name: toy", "name: a\0b", "not valid YAML: unacceptable character #x0000: [^\n]*$"),
@@ -86,10 +99,52 @@ def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, message: str
 @pytest.mark.parametrize(("profile", "given", "message"), [
     (None, ["total"], "expected stage.key=value"), (None, ["ttal.factor=1"], "mean 'total'"),
     (None, ["total.factr=1"], "'factor'"), (None, ["total.with=1"], "total.with: .*dictionary"),
-    ("triple", [], "profile 'triple'; .* 'tripled'"),
+    (None, ["total.factor=[[3]]"], "^--set total.factor: .*valid number.* found .3.$"),
+    (None, ["total.factor=x"], "^--set total.factor: .*valid number.* found 'x'$"),
+    (None, ["total.factor=[3, 3]"], "^--set total.factor: .*appears twice"),
+    (None, ["total.factor=x", "total.factor=x"], "^--set total.factor: .*valid number"),
+    (None, ["total.needs=[]"], "^--set total.needs: stage 'total' requires a stage that uses"),
+    (None, ["total.matrix={}", "numbers.matrix={add: [x]}"], "^--set numbers.matrix: stages.num"),
+    (None, ["tasks=[rte]"], "^--set tasks: found no `tasks:`; add it"),
+    ("triple", ["total.factor=5"], "^[^-].*profile 'triple'; .* 'tripled'"),
 ])  # fmt: skip
 def test_bad_options(profile: str | None, given: list[str], message: str) -> None:
     refuses(message, read, TOY, profile, given)
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    (["pretrain.heads=3"], "^--set pretrain.heads: .*width 32 is not divisible by heads 3"),
+    (["pretrain.layers=1"], r"^--set pretrain.layers: transfer\[.*has 1 layers"),
+    (["pretrain.width=40", "pretrain.heads=3"], "^--set pretrain.heads: .*width 40 is not"),
+])  # fmt: skip
+def test_the_option_that_makes_another_setting_wrong_is_named(
+    given: list[str], message: str
+) -> None:
+    refuses(message, read, MINI, None, given)
+
+
+def test_only_what_is_asked_for_must_be_valid() -> None:
+    given = ["zero_shot.rows=x", "report.needs=[shard]"]
+    every = read(MINI).cells
+    assert len(read(MINI, None, ["finetune.seed=1"], ["nothing"]).cells) == len(every) - 2
+    for asked in (["finetune"], ["vocabulary", "finetune[task=demo_author,seed=2]"]):
+        found = read(MINI, None, given, asked).cells
+        assert {one.node for one in every.values()} - {one.node for one in found.values()} == {
+            "zero_shot", "export", "report"
+        }
+        kept = [(one.settings, one.inputs) for name, one in every.items() if name in found]
+        assert kept == [(one.settings, one.inputs) for one in found.values()]
+    refuses("^--set zero_shot.rows: ", read, MINI, None, given, ["export"])
+    refuses("^--set zero_shot.rows: ", read, MINI, None, given, (), "task_data")
+    refuses("^--set zero_shot.rows: ", read, MINI, None, given)
+
+
+def test_commands_check_the_stages_that_they_name(tmp_path: Path) -> None:
+    words = ("--set", "zero_shot.rows=x", "--file", MINI, "--store", tmp_path / "store")
+    for right in (["plan", "finetune"], ["run", "finetune", "--dry-run"]):
+        assert "finetune[task=demo_author,seed=2]  new" in said(*right, *words)
+    for wrong in (["plan"], ["run", "--dry-run"], ["run", "--from", "transfer", "--dry-run"]):
+        refused("^gpt1: --set zero_shot.rows: ", *wrong, *words)
 
 
 PRETRAIN = ROOT / "tests" / "stages" / "pretrain_workflow.yaml"
@@ -97,7 +152,7 @@ SHAPE = "      {layers: 1"
 
 
 def test_ranks_that_cannot_share_a_batch_are_refused_by_the_plan() -> None:
-    message = "yaml:21: pretrain: workers: 2 ranks cannot share 3 mic"
+    message = "--set pretrain.batch_size: pretrain: workers: 2 ranks cannot share 3 mic"
     refuses(message, read, PRETRAIN, None, ["pretrain.batch_size=12"])
 
 
@@ -148,5 +203,5 @@ def test_one_line(old: str, new: str, words: Any, message: str, tmp_path: Path) 
     text = MINI.read_text()
     assert old in text
     write(tmp_path, text.replace(old, new, 1))
-    said = refused(f"^gpt1: .*{message}", *words, cwd=tmp_path)
-    assert len(said.splitlines()) == 1, said
+    error = refused(f"^gpt1: .*{message}", *words, cwd=tmp_path)
+    assert len(error.splitlines()) == 1, error
