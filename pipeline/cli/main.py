@@ -22,7 +22,7 @@ from gpt1.format import span
 from gpt1.terminal import show
 from pipeline.cli import inspect, jobs, models, output, tasks
 from pipeline.cli.doctor import doctor
-from pipeline.cli.init import init
+from pipeline.cli.init import init, schema
 from pipeline.cli.inspect import print_plan
 from pipeline.cli.lineage import trace
 from pipeline.cli.options import RunOptions, StoreOption, run_command, store_words, with_options
@@ -244,8 +244,8 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "export mlflow": models.export_mlflow,
     },
     "Set up": {
-        "init": init, "doctor": doctor, "tasks": tasks.list_tasks, "data get": tasks.get_data,
-        "gc": gc,
+        "init": init, "schema": schema, "doctor": doctor, "tasks": tasks.list_tasks,
+        "data get": tasks.get_data, "gc": gc,
     },
 }  # fmt: skip
 """By the panels of the help page, in its order."""
