@@ -1,4 +1,4 @@
-"""`gpt1 init`: a folder to work in, with a workflow.yaml of one's own; `gpt1 schema`: its schema."""
+"""`gpt1 init`: a folder with a workflow.yaml; `gpt1 schema`: the JSON Schema of that file."""
 
 from __future__ import annotations
 

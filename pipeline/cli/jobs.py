@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from gpt1.errors import UserError
+from gpt1.format import span
 from gpt1.terminal import show
 from pipeline.cli.options import Json, RunOptions
-from pipeline.cli.output import format_table, print_json
+from pipeline.cli.output import format_table, format_time, print_json
 
 ADDRESS = "Job server of the cluster, such as http://127.0.0.1:8265."
 JobAddress = Annotated[
@@ -46,18 +48,25 @@ def submit(
 
 
 def jobs(address: JobAddress = HERE, as_json: Json = False) -> None:
-    """List the gpt1 jobs on a cluster."""
+    """List the gpt1 jobs on a cluster, newest last: ID, status, start, age, workflow, profile."""
     from pipeline.execution import jobs as work
 
     found = work.jobs(address)
     if as_json:
         print_json(found)
-        return
-    rows = []
-    for job in found:
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime((job["start"] or 0) / 1000))
-        rows.append((job["job"], job["status"], when, f"{job['workflow']} {job['profile']}"))
-    show(format_table(rows) if rows else f"no gpt1 jobs at {address}")
+    elif not found:
+        show(f"no gpt1 jobs at {address}")
+    else:
+        heading = ("job", "status", "started", "age", "workflow", "profile")
+        show(format_table([heading, *map(_row, found)]))
+
+
+def _row(job: Mapping[str, Any]) -> tuple[str, ...]:
+    started, age = "-", "-"
+    if job["start"]:  # else it waits
+        seconds = job["start"] / 1000
+        started, age = format_time(seconds), span(time.time() - seconds)
+    return job["job"], job["status"], started, age, job["workflow"], job["profile"]
 
 
 def logs(job: Job, address: JobAddress = HERE) -> None:

@@ -20,7 +20,7 @@ import typer
 from gpt1.errors import UserError
 from gpt1.format import span
 from gpt1.terminal import show
-from pipeline.cli import inspect, jobs, models, output, tasks
+from pipeline.cli import inspect, jobs, models, output, runs, tasks
 from pipeline.cli.doctor import doctor
 from pipeline.cli.init import init, schema
 from pipeline.cli.inspect import print_plan
@@ -234,8 +234,8 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     },
     "Inspect it": {
         "status": inspect.status, "graph": inspect.graph, "path": inspect.path,
-        "diff": inspect.diff, "trace": trace, "describe": inspect.describe, "verify": verify,
-        "ui": ui, "track sync": track_sync,
+        "runs": runs.runs, "diff": runs.diff, "trace": trace, "describe": inspect.describe,
+        "verify": verify, "ui": ui, "track sync": track_sync,
     },
     "Use the models": {
         "generate": models.generate, "predict": models.predict, "perplexity": models.perplexity,

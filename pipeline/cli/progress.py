@@ -24,8 +24,9 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from gpt1.format import number, span
+from gpt1.format import span
 from gpt1.terminal import one_line, show
+from pipeline.cli.runs import format_figures, headline
 from pipeline.execution.observer import Observer, Status
 from pipeline.planning.planner import Entry
 from pipeline.store.record import ArtifactRecord
@@ -172,7 +173,7 @@ class RunProgress(Observer):
         self._display.cell_cached(entry.cell.id)
 
     def job_done(self, entry: Entry, record: ArtifactRecord) -> None:
-        self._display.cell_done(entry.cell.id, record.seconds, _first_figures(record))
+        self._display.cell_done(entry.cell.id, record.seconds, format_figures(headline(record)))
 
     def job_failed(self, entry: Entry, error: str, status: Status) -> None:
         if status == "KILLED":
@@ -182,10 +183,3 @@ class RunProgress(Observer):
 
     def job_skipped(self, entry: Entry, why: str) -> None:
         self._display.cell_failed(entry.cell.id, f"skipped, because {why}")
-
-
-def _first_figures(record: ArtifactRecord, most: int = 4) -> str:
-    """The first few figures of a summary on one line."""
-    summary = record.summary.items()
-    figures = [(key, value) for key, value in summary if isinstance(value, int | float | str)]
-    return ", ".join(f"{key} {number(value)}" for key, value in figures[:most])
