@@ -11,6 +11,7 @@ from pipeline.store.base import Store
 from pipeline.store.lease import Leases
 from pipeline.store.record import ArtifactRecord
 from pipeline.tracking.events import EventLog, JobCached, JobEnded, JobStarted, RunEnded, RunStarted
+from pipeline.tracking.run_tree import RunLog
 from tests.pipeline.inline import TOY, plan_of, run_inline
 from tests.pipeline.inprocess import gpt1, refused, said
 
@@ -82,6 +83,18 @@ def test_runs_newest_last(store: Any, numbers: Path) -> None:
     leases.take([f"runs/{THIRD}"])
     assert gpt1("runs", "--json", "--store", store).json()[2]["status"] == "running"
     leases.release()
+
+
+def test_a_run_records_its_overrides(
+    store: Path, numbers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    words = (f"numbers.source={numbers}", "numbers.add=5")
+    log = RunLog(print, is_forced=lambda: True)
+    log.run_started(plan_of(TOY, store, *words, profile="tripled"), THIRD)
+    log.run_ended("FINISHED", [])
+    [found] = gpt1("runs", "--json", "--store", store).json()
+    assert (found["profile"], found["overrides"], found["figures"]) == ("tripled", [*words], {})
 
 
 def record(cell: str, summary: Any, **settings: Any) -> ArtifactRecord:
