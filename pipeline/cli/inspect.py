@@ -13,12 +13,10 @@ from gpt1.format import counted, span
 from gpt1.report.dag import Cells, as_svg, boxes, stage_of
 from gpt1.terminal import clean, show
 from gpt1.train.cost_model import DEFAULT_MFU, Device
-from pipeline.cli.options import STAGES, Json, ReadOptions, Stages, run_command
+from pipeline.cli.options import STAGES, Json, ReadOptions, Stages
 from pipeline.cli.output import format_table, named, print_json
-from pipeline.planning.last_run import RunArtifacts, last_run
-from pipeline.planning.planner import Entry, Plan, Selection, State, make_plan
+from pipeline.planning.planner import Entry, Plan, make_plan
 from pipeline.store.base import Store
-from pipeline.store.record import ArtifactRecord
 from pipeline.workflow.expand import Workflow
 from pipeline.workflow.yaml_source import nearest
 from stages.contract import Artifact, Forecastable, SizedVocabulary
@@ -79,16 +77,17 @@ def path(stage: CellName, options: ReadOptions) -> None:
 
     Parts are stored elsewhere: record.json has the path of every file.
     """
-    store = Store.existing(options.store)
-    last = None if options.chooses else last_run(store)
-    if last is None or not last.problem:
-        records = _records_of_plan(options.workflow(), store, stage)
-    else:
-        records = _records_of_run(options.artifacts(), stage)
-    folders = {
-        cell: f"{store.where}/{one.stage}/{one.fingerprint}/{one.attempt}"
-        for cell, one in records.items()
-    }
+    artifacts = options.artifacts()
+    cells = [cell for cell in artifacts.cells if stage in (cell, stage_of(cell))]
+    if not cells:
+        known = sorted(set(map(stage_of, artifacts.cells)))
+        raise UserError(f"{artifacts.name}: unknown stage {stage!r}; {nearest(stage, known)}")
+    folders, store = {}, artifacts.store
+    for cell in cells:
+        record = artifacts.record(cell)
+        if record is None:
+            raise UserError(f"{artifacts.name}: {cell} has not run; start it with `gpt1 run`")
+        folders[cell] = f"{store.where}/{record.stage}/{record.fingerprint}/{record.attempt}"
     show("\n".join(folders.values() if len(folders) == 1 else map("\t".join, folders.items())))
 
 
@@ -186,29 +185,6 @@ def draw(cells: Cells) -> str:
         needs = f"<- {', '.join(box.needs)}" if box.needs else ""
         rows.append(("  " * box.depth + box.title, box.caption, needs))
     return format_table(rows)
-
-
-def _records_of_plan(workflow: Workflow, store: Store, stage: str) -> dict[str, ArtifactRecord]:
-    records = {}
-    for cell, entry in make_plan(workflow, store, Selection((stage,))).entries.items():
-        if stage in (cell, entry.cell.node):
-            if entry.state is not State.DONE or entry.last.record is None:
-                found = ", ".join(dict.fromkeys([entry.state, *entry.reasons]))
-                advice = f"run it: {run_command(workflow, store, cell)}"
-                raise UserError(f"{store.where}: {cell}: expected done, found {found}; {advice}")
-            records[cell] = entry.last.record
-    return records
-
-
-def _records_of_run(artifacts: RunArtifacts, stage: str) -> dict[str, ArtifactRecord]:
-    """Where the workflow of the last run cannot be read any more: what it made is known."""
-    cells = [cell for cell in artifacts.cells if stage in (cell, stage_of(cell))]
-    records = {cell: record for cell in cells if (record := artifacts.record(cell))}
-    if not cells or len(records) < len(cells):
-        known = sorted(set(map(stage_of, artifacts.cells)))
-        problem = f"{stage} has not run" if cells else nearest(stage, known)
-        raise UserError(f"no {stage!r} in {artifacts.name}: {problem}")
-    return records
 
 
 def done_artifacts(workflow: Workflow, store: str) -> dict[str, Artifact]:

@@ -144,7 +144,7 @@ def _run(plan: Plan, address: str | None, repair_limit: float, shutdown: Gracefu
     display = Display(len(plan.entries))
     began = time.monotonic()
     try:
-        note = partial(display.cell_line, plan.workflow.name)
+        note = partial(display.line, plan.workflow.name)
         observers = (RunProgress(display), RunLog(note, lambda: shutdown.forced))
         outcome = Executor(plan, name, cluster, observers, shutdown, repair_limit).run()
     except Interrupted:
