@@ -106,21 +106,18 @@ def describe(
         artifacts = done_artifacts(workflow, options.store)
     except UserError:  # no store, or no books here (`run` says so); only the epochs need them
         artifacts = {}
-    rows = []
+    facts, texts = [], []
     for cell in workflow.cells.values():
         if isinstance(cell.stage, Forecastable):
             size, vocabulary = _vocabulary(workflow, cell.inputs["vocabulary"][0], artifacts)
             count, corpus = _corpus(tokens, artifacts.get(cell.inputs["shard"][0]))
             forecast = cell.stage.forecast(cell.settings, cell.resources, size, count, target)
-            rows.append((cell.id, vocabulary, corpus, forecast))
-    if not rows:
+            about = {"cell": cell.id, "vocabulary": vocabulary, "corpus": corpus}
+            facts.append({**about, **forecast.to_dict()})
+            texts.append(f"{cell.id}\n{forecast}\nvocabulary: {vocabulary}; corpus: {corpus}")
+    if not facts:
         found = "no stage uses `pretrain`; add one, or choose another workflow with --file"
         raise UserError(f"{workflow.file}: {found}")
-    facts, texts = [], []
-    for name, vocabulary, corpus, forecast in rows:
-        about = {"cell": name, "vocabulary": vocabulary, "corpus": corpus}
-        facts.append({**about, **forecast.to_dict()})
-        texts.append(f"{name}\n{forecast}\nvocabulary: {vocabulary}; corpus: {corpus}")
     print_json(facts) if as_json else show("\n\n".join(texts))
 
 

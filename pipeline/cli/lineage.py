@@ -55,8 +55,7 @@ def _trace_offset(options: ReadOptions, shard: str, offset: int) -> dict[str, An
 
     file = Path(shard)
     if file.is_file():
-        store = Store.existing(_store_of(file))
-        record, name = _record_with(store, file)
+        store, record, name = _stored_shard(file.resolve())
     else:
         artifacts, name = options.artifacts(), shard
         store, record = artifacts.store, artifacts.choose("shard", ("shard",))
@@ -93,26 +92,20 @@ def _shard_of(span: DocumentSpan) -> str:
     return f"{span.set}/{span.part}.arrow"
 
 
-def _store_of(file: Path) -> Path:
-    """The store that a shard's file is in. UserError when it is in none."""
-    for folder in file.resolve().parents:
-        if folder.name == _SHARD_PARTS:
-            return folder.parent
-    advice = f"give a file below STORE/{_SHARD_PARTS}, or use --store"
-    raise UserError(f"{file}: not in a store (no folder {_SHARD_PARTS} above it); {advice}")
-
-
-def _record_with(store: Store, file: Path) -> tuple[ArtifactRecord, str]:
-    """The newest record of a shard stage that lists the file, and the file's name there.
-
-    UserError when none does.
+def _stored_shard(file: Path) -> tuple[Store, ArtifactRecord, str]:
+    """The store that a shard's file is in, the newest record of a shard stage that lists it, and
+    its name there. UserError when there is none.
     """
-    wanted = file.resolve()
+    folder = next((one for one in file.parents if one.name == _SHARD_PARTS), None)
+    if folder is None:
+        advice = f"give a file below STORE/{_SHARD_PARTS}, or use --store"
+        raise UserError(f"{file}: not in a store (no folder {_SHARD_PARTS} above it); {advice}")
+    store = Store.existing(folder.parent)
     records = StoreSnapshot(store).records("shard")
     for record in sorted(records, key=lambda record: record.finished, reverse=True):
         for name, entry in record.files.items():
-            if (store.root / entry.key).resolve() == wanted:
-                return record, name
+            if (store.root / entry.key).resolve() == file:
+                return store, record, name
     problem = f"no finished shard stage in {store.where} lists this file"
     raise UserError(f"{file}: {problem}; run `gpt1 run shard`")
 

@@ -21,7 +21,15 @@ from pipeline.store.base import Store
 from pipeline.store.lease import RUNS, Leases
 from pipeline.store.record import ArtifactRecord
 from pipeline.store.snapshot import StoreSnapshot
-from pipeline.tracking.events import Event, EventReader, JobEnded, JobFacts, RunEnded, RunStarted
+from pipeline.tracking.events import (
+    Event,
+    EventReader,
+    JobCached,
+    JobEnded,
+    JobFacts,
+    RunEnded,
+    RunStarted,
+)
 
 LONGEST = 60  # characters of the overrides in a table
 ENDS = {"FINISHED": "done", "FAILED": "failed", "KILLED": "stopped"}
@@ -88,8 +96,9 @@ def headline(record: ArtifactRecord) -> dict[str, float]:
     if metric := summary.get("metric"):
         names = {metric: metric}
     elif "." in record.stage:
-        numbers = (name for name, value in summary.items() if isinstance(value, int | float))
-        names = {name: name for name in [*numbers][:1]}
+        numbers = (name for name, value in summary.items() if type(value) in (int, float))
+        if first := next(numbers, None):
+            names = {first: first}
     return {shown: summary[name] for name, shown in names.items() if summary.get(name) is not None}
 
 
@@ -107,10 +116,11 @@ def _summarize(
 ) -> RunSummary:
     start = next((event for event in log if isinstance(event, RunStarted)), None)
     end = next((event for event in log if isinstance(event, RunEnded)), None)
-    jobs = {event.cell: event for event in log if isinstance(event, JobFacts)}
-    for event in log:
-        if isinstance(event, JobEnded) and event.status != "FINISHED":
-            jobs.pop(event.cell, None)
+    ended = [event for event in log if isinstance(event, JobEnded)]
+    done = {event.cell for event in ended if event.status == "FINISHED"}
+    done |= {event.cell for event in log if isinstance(event, JobCached)}
+    facts = [event for event in log if isinstance(event, JobFacts)]
+    jobs = {event.cell: event for event in facts if event.cell in done}
     status = ENDS[end.status] if end else ALIVE[leases.is_held(f"{RUNS}/{name}")]
     until = time.time() if status == "running" else log[-1].time
     found = [snapshot.last_record(job.stage, job.fingerprint).record for job in jobs.values()]

@@ -33,6 +33,7 @@ from pipeline.execution.causes import LESS, describe_failure, root_cause
 from tests.conftest import ROOT
 from tests.e2e.workflow import command
 from tests.pipeline.inline import TOY, write_numbers
+from tests.pipeline.inprocess import said
 
 UNFINISHED = SimpleNamespace(status=JobStatus.RUNNING)
 
@@ -82,6 +83,21 @@ def test_a_terminal_has_a_live_row_and_lines_above(term: str, no_color: str) -> 
     assert "[b]two lines red" in plain
     assert bool(re.search(r"clean .*24/24 parts.*the note", plain)) == (term == "xterm")
     assert (b"\x1b" in data, b"\x1b[32m" in data) == (term == "xterm", not no_color)
+
+
+def test_jobs_have_a_heading_and_an_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    about = {submit.KEY: "x", "gpt1.workflow": "toy", "gpt1.profile": "demo"}
+    started = [1000 * (time.time() - 3600 * hours) for hours in (1, 50)] + [None]
+    found = [
+        SimpleNamespace(metadata=about, submission_id=f"job-{hour}", status=JobStatus.RUNNING,
+            start_time=hour, end_time=None)
+        for hour in started
+    ]  # fmt: skip
+    monkeypatch.setattr(submit, "connect", lambda _: Mock(list_jobs=lambda: found))
+    heading, waiting, old, new = said("jobs").splitlines()
+    assert heading.split() == ["job", "status", "started", "age", "workflow", "profile"]
+    assert waiting.split()[1:] == ["RUNNING", "-", "-", "toy", "demo"]
+    assert ("  2.1 days  toy" in old, "  1h 00m    toy" in new) == (True, True), (old, new)
 
 
 @pytest.mark.parametrize(
