@@ -23,14 +23,7 @@ from gpt1.errors import UserError
 from gpt1.terminal import show
 from pipeline.cli.options import Json, StoreOption
 from pipeline.cli.output import format_table, print_json
-from pipeline.execution.ray_access import (
-    OTHER_FOLDER,
-    auth_mode,
-    temporary_folder,
-    user_token,
-    why_not_writable,
-    without_password,
-)
+from pipeline.execution import ray_access
 from pipeline.store.base import Store
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -157,7 +150,7 @@ def _store(store: str) -> Iterator[Finding]:
         name, option = "cache", "GPT1_CACHE"
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    problem = why_not_writable(folder)
+    problem = ray_access.why_not_writable(folder)
     detail = f"{folder} {problem or 'is writable'}"
     yield _finding(name, not problem, detail, f"choose another folder with {option}", FAIL)
     free = shutil.disk_usage(folder).free
@@ -167,11 +160,11 @@ def _store(store: str) -> Iterator[Finding]:
 
 
 def _ray() -> Iterator[Finding]:
-    folder, problem = temporary_folder()
+    folder, problem = ray_access.temporary_folder()
     detail = f"{folder} {problem or 'is writable'}"
-    yield _finding("Ray folder", not problem, detail, OTHER_FOLDER, FAIL)
+    yield _finding("Ray folder", not problem, detail, ray_access.OTHER_FOLDER, FAIL)
     try:
-        mode, token = auth_mode(), user_token()
+        mode, token = ray_access.auth_mode(), ray_access.user_token()
     except UserError as error:
         yield Finding("Ray token", FAIL, str(error), "fix or unset the variable")
         return
@@ -198,7 +191,7 @@ def _tracking() -> Iterator[Finding]:
     if not uri:
         yield Finding("MLflow server", OK, "SQLite in the store (MLFLOW_TRACKING_URI is not set)")
         return
-    shown = without_password(uri)
+    shown = ray_access.without_password(uri)
     try:
         parts = urlsplit(uri)
         port = parts.port or (443 if parts.scheme == "https" else 80)

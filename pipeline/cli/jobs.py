@@ -15,6 +15,7 @@ from gpt1.format import span
 from gpt1.terminal import show
 from pipeline.cli.options import Json, RunOptions
 from pipeline.cli.output import format_table, format_time, print_json
+from pipeline.execution import jobs as work
 
 ADDRESS = "Job server of the cluster, such as http://127.0.0.1:8265."
 JobAddress = Annotated[
@@ -37,20 +38,16 @@ def submit(
         detach: Do not wait for the job.
         python: Python interpreter on the cluster, if not `python`.
     """
-    from pipeline.execution.jobs import JobSpec, address_of, submit_job
-
     workflow = options.read()
-    there = replace(options, file=Path(options.file.name), store=address_of(options.store))
+    there = replace(options, file=Path(options.file.name), store=work.address_of(options.store))
     variables = dict(map(_variable, env or ()))
     args, profile, code = there.to_args(), workflow.profile, workflow.user_code
-    spec = JobSpec(options.file, args, profile, code, variables, python)
-    raise typer.Exit(submit_job(address, spec, detach))
+    spec = work.JobSpec(options.file, args, profile, code, variables, python)
+    raise typer.Exit(work.submit_job(address, spec, detach))
 
 
 def jobs(address: JobAddress = HERE, as_json: Json = False) -> None:
     """List the gpt1 jobs on a cluster, newest last: ID, status, start, age, workflow, profile."""
-    from pipeline.execution import jobs as work
-
     found = work.jobs(address)
     if as_json:
         print_json(found)
@@ -71,9 +68,7 @@ def _row(job: Mapping[str, Any]) -> tuple[str, ...]:
 
 def logs(job: Job, address: JobAddress = HERE) -> None:
     """Print a job's output and follow it until the job ends. Exit status: the job's."""
-    from pipeline.execution.jobs import follow
-
-    raise typer.Exit(follow(address, job))
+    raise typer.Exit(work.follow(address, job))
 
 
 def stop(job: Job, address: JobAddress = HERE, detach: bool = False) -> None:
@@ -84,8 +79,6 @@ def stop(job: Job, address: JobAddress = HERE, detach: bool = False) -> None:
     Args:
         detach: Do not wait for the job to end.
     """
-    from pipeline.execution import jobs as work
-
     work.stop(address, job)
     show(f"job {job}: stopping")
     if not detach:

@@ -21,15 +21,7 @@ from pipeline.store.base import Store
 from pipeline.store.lease import RUNS, Leases
 from pipeline.store.record import ArtifactRecord
 from pipeline.store.snapshot import StoreSnapshot
-from pipeline.tracking.events import (
-    Event,
-    EventReader,
-    JobCached,
-    JobEnded,
-    JobFacts,
-    RunEnded,
-    RunStarted,
-)
+from pipeline.tracking import events
 
 LONGEST = 60  # characters of the overrides in a table
 ENDS = {"FINISHED": "done", "FAILED": "failed", "KILLED": "stopped"}
@@ -107,19 +99,19 @@ def format_figures(figures: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {number(value)}" for name, value in figures.items())
 
 
-def _events(store: Store, run: str) -> list[Event]:
-    return [logged.event for logged in EventReader(store, f"{RUNS}/{run}").read()]
+def _events(store: Store, run: str) -> list[events.Event]:
+    return [logged.event for logged in events.EventReader(store, f"{RUNS}/{run}").read()]
 
 
 def _summarize(
-    name: str, log: Sequence[Event], snapshot: StoreSnapshot, leases: Leases
+    name: str, log: Sequence[events.Event], snapshot: StoreSnapshot, leases: Leases
 ) -> RunSummary:
-    start = next((event for event in log if isinstance(event, RunStarted)), None)
-    end = next((event for event in log if isinstance(event, RunEnded)), None)
-    ended = [event for event in log if isinstance(event, JobEnded)]
+    start = next((event for event in log if isinstance(event, events.RunStarted)), None)
+    end = next((event for event in log if isinstance(event, events.RunEnded)), None)
+    ended = [event for event in log if isinstance(event, events.JobEnded)]
     done = {event.cell for event in ended if event.status == "FINISHED"}
-    done |= {event.cell for event in log if isinstance(event, JobCached)}
-    facts = [event for event in log if isinstance(event, JobFacts)]
+    done |= {event.cell for event in log if isinstance(event, events.JobCached)}
+    facts = [event for event in log if isinstance(event, events.JobFacts)]
     jobs = {event.cell: event for event in facts if event.cell in done}
     status = ENDS[end.status] if end else ALIVE[leases.is_held(f"{RUNS}/{name}")]
     until = time.time() if status == "running" else log[-1].time
@@ -185,7 +177,8 @@ def diff(
 
 def _compare_jobs(before: str, after: str | None, artifacts: RunArtifacts) -> dict[str, Any]:
     if not after or not after[0].isalpha():
-        raise UserError(f"diff: found {before} and {after}; expected two runs, or two jobs")
+        found = f"{before} is a job, {after or 'the last run'} is not"
+        raise UserError(f"diff: {found}; expected two runs, or two jobs")
     kinds = {place.rpartition("/")[0] for place in artifacts.cells.values()}
     old, new = (artifacts.choose(name, kinds) for name in (before, after))
     if old.stage != new.stage:
