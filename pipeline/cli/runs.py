@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +24,6 @@ from pipeline.store.record import ArtifactRecord
 from pipeline.store.snapshot import StoreSnapshot
 from pipeline.tracking import events
 
-LONGEST = 60  # characters of the overrides in a table
 ENDS = {"FINISHED": "done", "FAILED": "failed", "KILLED": "stopped"}
 ALIVE = {True: "running", False: "killed", None: "unknown"}
 """By whether the driver of a run without an end is alive; None: it is on another host."""
@@ -54,7 +54,7 @@ class RunSummary:
 
 
 def runs(store: StoreOption = "store", as_json: Json = False) -> None:
-    """List the runs of a store, newest last: start, profile, `--set`, status, duration, figures.
+    """List the runs of a store, newest last: start, profile, status, duration, figures, `--set`.
 
     Status: done, failed, stopped, running, killed (it ended without a word), or unknown (running or
     killed, on another host). A run that found everything up to date is not listed.
@@ -71,12 +71,12 @@ def runs(store: StoreOption = "store", as_json: Json = False) -> None:
     if not found:
         show(f"{opened.where}: no runs recorded; start one with `gpt1 run`")
         return
-    rows = [("run", "started", "profile", "status", "took", "--set", "figures")]
+    rows = [("run", "started", "profile", "status", "took", "figures", "--set")]
     for run in found:
-        overrides = one_line(" ".join(run.overrides), LONGEST)
+        profile, overrides = one_line(run.profile), one_line(shlex.join(run.overrides))
         when, took = format_time(run.started), span(run.seconds)
-        profile, figures = one_line(run.profile), format_figures(run.figures)
-        rows.append((run.run, when, profile, run.status, took, overrides, figures))
+        figures = format_figures(run.figures)
+        rows.append((run.run, when, profile, run.status, took, figures, overrides))
     show(format_table(rows))
 
 
