@@ -13,6 +13,7 @@ from pipeline.workflow.stages import load_stage, stage_kinds
 
 MARKS = ("runtime", "unless", "debug", "source")
 """What `gpt1.settings` writes into the schema of a field."""
+DURATION = r"^\s*\d+(\.\d+)?\s*[smhd]\s*$"
 OBJECT = ["object", "null"]
 """An empty entry of YAML is null."""
 
@@ -55,10 +56,12 @@ def json_schema() -> dict[str, Any]:
     names = {"propertyNames": {"pattern": "^[a-z][a-z0-9_]*$"}, "minProperties": 1}
     others = {**stage, "type": "object", "required": ["uses"]}
     properties = {
+        **definitions["ProfileSpec"]["properties"],  # a profile overlays the same keys
         "name": {"type": "string", "description": "Name of the workflow."},
         "stages": {**overlays, **names, "additionalProperties": others},
         "profiles": {"type": OBJECT, "additionalProperties": profile},
     }
+    del properties["description"]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "workflow.yaml of gpt1",
         "type": "object", "required": ["stages"], "properties": properties,
@@ -83,16 +86,21 @@ def _nest_debug(schema: dict[str, Any], model: type[Settings]) -> None:
 
 
 def _complete_stage(schema: dict[str, Any], kinds: list[str]) -> None:
-    """What `pipeline.workflow.load` takes beside what the model does: null for a default, one need
-    without a list; and the settings of the stage that `uses` names.
+    """What is not in the schema of the model: null for a default, one value in place of a list,
+    durations such as `30m`; and the settings of the stage that `uses` names. Of a matrix the names
+    are checked, not the values.
     """
     schema["type"] = OBJECT
-    for field in schema["properties"].values():
+    fields = schema["properties"]
+    for field in fields.values():
         if "type" in field:
             field["type"] = [field["type"], "null"]
-    schema["properties"]["needs"]["type"].append("string")
-    known = {"anyOf": [{"enum": kinds}, {"pattern": r"\."}, {"type": "null"}]}
-    schema["properties"]["uses"] |= known
+    fields["needs"]["type"].append("string")
+    for matrix in (fields["matrix"], fields["include"]["items"]):
+        del matrix["additionalProperties"]
+    for duration in ("timeout", "wait"):
+        fields[duration]["anyOf"].append({"type": "string", "pattern": DURATION})
+    fields["uses"] |= {"anyOf": [{"enum": kinds}, {"pattern": r"\."}, {"type": "null"}]}
     schema["allOf"] = [
         {"if": {"required": ["uses"], "properties": {"uses": {"const": kind}}},
          "then": {"$ref": f"#/$defs/{kind}"}}

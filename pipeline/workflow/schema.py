@@ -27,9 +27,7 @@ def seconds(value: Any) -> Any:
     return value
 
 
-Duration = Annotated[
-    float, BeforeValidator(seconds, json_schema_input_type=float | str), Field(gt=0)
-]
+Duration = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
 
 
 class _Strict(BaseModel):
