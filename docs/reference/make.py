@@ -1,5 +1,5 @@
-"""Writes docs/reference/workflow.md, commands.md and api.md from the code:
-`python -m docs.reference.make`. A test compares them.
+"""Writes docs/reference/workflow.md, commands.md and api.md, and workflow.schema.json, from the
+code: `python -m docs.reference.make`. A test compares them.
 """
 
 from __future__ import annotations
@@ -284,10 +284,12 @@ def one_line(text: str | None) -> str:
 
 
 def pages() -> dict[Path, str]:
-    """The pages by their paths."""
+    """The generated files by their paths."""
+    from pipeline.workflow.json_schema import schema_text
+
     return {
         HERE / "workflow.md": workflow_page(), HERE / "commands.md": commands_page(),
-        HERE / "api.md": api_page(),
+        HERE / "api.md": api_page(), ROOT / "workflow.schema.json": schema_text(),
     }  # fmt: skip
 
 

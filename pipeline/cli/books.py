@@ -31,13 +31,13 @@ def get_books(folder: Path, mirror: str | None, limit: int | None) -> None:
     def progress(book: PublicBook) -> None:
         nonlocal done
         done += book.size
-        display.cell_progress("books", round(done / 1e6, 1), round(total / 1e6, 1), "MB")
+        display.progress("books", round(done / 1e6, 1), round(total / 1e6, 1), "MB")
 
-    display.cell_started("books", f"{counted(len(books), 'book')} to {folder}")
+    display.start("books", f"{counted(len(books), 'book')} to {folder}")
     try:
         with named(str(folder), "free some space or choose another folder, and run again"):
             missing = fetch_books(
-                books, folder, mirror or SERVER, progress, partial(display.cell_line, "books")
+                books, folder, mirror or SERVER, progress, partial(display.line, "books")
             )
     finally:
         display.close()

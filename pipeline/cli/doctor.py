@@ -15,23 +15,15 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
 
 from gpt1.errors import UserError
 from gpt1.terminal import show
-from pipeline.cli.options import Json
+from pipeline.cli.options import Json, StoreOption
 from pipeline.cli.output import format_table, print_json
-from pipeline.execution.ray_access import (
-    OTHER_FOLDER,
-    auth_mode,
-    temporary_folder,
-    user_token,
-    why_not_writable,
-    without_password,
-)
+from pipeline.execution import ray_access
 from pipeline.store.base import Store
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -54,24 +46,20 @@ class Finding:
     fix: str = ""
 
 
-def doctor(
-    store: Annotated[
-        Path, typer.Option("--store", "-s", help="Folder of all results.", envvar="GPT1_STORE")
-    ] = Path("store"),
-    as_json: Json = False,
-) -> None:
+def doctor(store: StoreOption = "store", as_json: Json = False) -> None:
     """Check this machine (Python, packages, GPU, memory, limits, disk, ports) and suggest fixes.
 
     Exit status: 1 if something would stop a run.
     """
-    findings = [finding for check in CHECKS for finding in check(store)]
+    findings = [*(finding for check in CHECKS for finding in check()), *_store(store)]
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
-        rows: list[tuple[str, str, str]] = []
+        rows = []
         for one in findings:
             rows.append((one.state, one.name, one.detail))
-            rows += [("", "", f"-> {one.fix}")] if one.fix else []
+            if one.fix:
+                rows.append(("", "", f"-> {one.fix}"))
         show(format_table(rows))
     raise typer.Exit(int(any(finding.state == FAIL for finding in findings)))
 
@@ -80,16 +68,13 @@ def _finding(name: str, good: bool, detail: str, fix: str, otherwise: str = WARN
     return Finding(name, OK, detail) if good else Finding(name, otherwise, detail, fix)
 
 
-def _python(_: Path) -> Iterator[Finding]:
-    version = platform.python_version()
-    if sys.version_info[:2] in PYTHONS:
-        yield Finding("Python", OK, f"{version} ({sys.executable})")
-    else:
-        fix = "recreate the environment: make install PYTHON=python3.12"
-        yield Finding("Python", FAIL, f"{version}; expected 3.11 or 3.12", fix)
+def _python() -> Iterator[Finding]:
+    fix = "recreate the environment with 3.11 or 3.12: make install PYTHON=python3.12"
+    detail = f"{platform.python_version()} ({sys.executable})"
+    yield _finding("Python", sys.version_info[:2] in PYTHONS, detail, fix, FAIL)
 
 
-def _packages(_: Path) -> Iterator[Finding]:
+def _packages() -> Iterator[Finding]:
     for name in ("torch", "deepspeed", "ray", "mlflow"):
         try:
             yield Finding(name, OK, metadata.version(name))
@@ -97,7 +82,7 @@ def _packages(_: Path) -> Iterator[Finding]:
             yield Finding(name, FAIL, "not installed", "make install")
 
 
-def _cuda(_: Path) -> Iterator[Finding]:
+def _cuda() -> Iterator[Finding]:
     if importlib.util.find_spec("torch") is None:
         return
     import torch
@@ -126,7 +111,7 @@ def _nvidia_smi() -> str:
     return done.stdout.strip().partition("\n")[0]
 
 
-def _memory(_: Path) -> Iterator[Finding]:
+def _memory() -> Iterator[Finding]:
     with suppress(ImportError):  # torch is missing, which another check says
         import torch
 
@@ -145,17 +130,15 @@ def _memory(_: Path) -> Iterator[Finding]:
         yield _finding("shared memory", size >= SHM_NEEDED, detail, fix)
 
 
-def _files(_: Path) -> Iterator[Finding]:
+def _files() -> Iterator[Finding]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= FILES_NEEDED:
-        yield Finding("open files", OK, f"limit {soft}")
-        return
+    good = soft == resource.RLIM_INFINITY or soft >= FILES_NEEDED
     most, fix = ("none", FILES_NEEDED) if hard == resource.RLIM_INFINITY else (hard, hard)
     detail = f"limit {soft} (hard limit {most}); Ray needs {FILES_NEEDED}"
-    yield Finding("open files", WARN, detail, f"ulimit -n {min(fix, 65536)}")
+    yield _finding("open files", good, detail, f"ulimit -n {min(fix, 65536)}")
 
 
-def _store(store: Path) -> Iterator[Finding]:
+def _store(store: str) -> Iterator[Finding]:
     try:
         opened = Store.at(store)
     except UserError as error:
@@ -167,7 +150,7 @@ def _store(store: Path) -> Iterator[Finding]:
         name, option = "cache", "GPT1_CACHE"
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    problem = why_not_writable(folder)
+    problem = ray_access.why_not_writable(folder)
     detail = f"{folder} {problem or 'is writable'}"
     yield _finding(name, not problem, detail, f"choose another folder with {option}", FAIL)
     free = shutil.disk_usage(folder).free
@@ -176,12 +159,12 @@ def _store(store: Path) -> Iterator[Finding]:
     yield _finding("disk", free >= DISK_NEEDED, f"{free / GB:.1f} GB free for the {name}", fix)
 
 
-def _ray(_: Path) -> Iterator[Finding]:
-    folder, problem = temporary_folder()
+def _ray() -> Iterator[Finding]:
+    folder, problem = ray_access.temporary_folder()
     detail = f"{folder} {problem or 'is writable'}"
-    yield _finding("Ray folder", not problem, detail, OTHER_FOLDER, FAIL)
+    yield _finding("Ray folder", not problem, detail, ray_access.OTHER_FOLDER, FAIL)
     try:
-        mode, token = auth_mode(), user_token()
+        mode, token = ray_access.auth_mode(), ray_access.user_token()
     except UserError as error:
         yield Finding("Ray token", FAIL, str(error), "fix or unset the variable")
         return
@@ -193,25 +176,22 @@ def _ray(_: Path) -> Iterator[Finding]:
     yield _finding("Ray token", mode != "disabled", detail, fix)
 
 
-def _ports(_: Path) -> Iterator[Finding]:
+def _ports() -> Iterator[Finding]:
+    from pipeline.cli.ui import why_not_free
+
     for port, server in PORTS.items():
+        problem = why_not_free("127.0.0.1", port)
         fix = "gpt1 ui --port PORT" if port == 5000 else ""
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                yield Finding(f"port {port}", WARN, f"in use ({server})", fix)
-            else:
-                yield Finding(f"port {port}", OK, f"free ({server})")
+        detail = f"{'in use' if problem else 'free'} ({server})"
+        yield _finding(f"port {port}", not problem, detail, fix)
 
 
-def _tracking(_: Path) -> Iterator[Finding]:
+def _tracking() -> Iterator[Finding]:
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
         yield Finding("MLflow server", OK, "SQLite in the store (MLFLOW_TRACKING_URI is not set)")
         return
-    shown = without_password(uri)
+    shown = ray_access.without_password(uri)
     try:
         parts = urlsplit(uri)
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -225,6 +205,6 @@ def _tracking(_: Path) -> Iterator[Finding]:
         yield Finding("MLflow server", OK, f"{shown} answers")
 
 
-CHECKS: tuple[Callable[[Path], Iterator[Finding]], ...] = (
-    _python, _packages, _cuda, _memory, _files, _store, _ray, _ports, _tracking,
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    _python, _packages, _cuda, _memory, _files, _ray, _ports, _tracking,
 )  # fmt: skip

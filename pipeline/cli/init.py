@@ -1,4 +1,4 @@
-"""`gpt1 init`: a folder to work in, with a workflow.yaml of one's own."""
+"""`gpt1 init`: a folder with a workflow.yaml; `gpt1 schema`: the JSON Schema of that file."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 from gpt1.errors import UserError
 from gpt1.terminal import show
 from pipeline.cli.output import named
+from pipeline.workflow.json_schema import schema_text
 
-NAME = "workflow.yaml"
+NAME, SCHEMA = "workflow.yaml", "workflow.schema.json"
 
 
 def init(folder: Path, /) -> None:
-    """Write a commented workflow.yaml into a folder.
+    """Write a commented workflow.yaml into a folder, and its JSON Schema for editors.
 
     Args:
         folder (FOLDER): Folder to write to; created if missing.
@@ -25,6 +26,12 @@ def init(folder: Path, /) -> None:
     source = resources.files("pipeline") / NAME
     with named(str(target), "choose another folder"), resources.as_file(source) as template:
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / SCHEMA).write_text(schema_text(), encoding="utf-8")
         shutil.copyfile(template, target)
     command = "gpt1 run --profile demo     # a small version of everything, in minutes"
     show(f"Wrote {target}. Next, in that folder:\n  {command}")
+
+
+def schema() -> None:
+    """Print the JSON Schema of workflow.yaml, with which an editor completes and checks keys."""
+    show(schema_text(), end="")

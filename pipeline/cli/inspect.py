@@ -1,30 +1,26 @@
-"""Commands that look at a workflow and its store: plan, status, graph, path, describe, diff."""
+"""Commands that look at a workflow and its store: plan, status, graph, path, describe."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from gpt1.errors import UserError
-from gpt1.format import counted, number, span
+from gpt1.format import counted, span
 from gpt1.report.dag import Cells, as_svg, boxes, stage_of
 from gpt1.terminal import clean, show
 from gpt1.train.cost_model import DEFAULT_MFU, Device
-from pipeline.cli.options import STAGES, Json, ReadOptions, Stages, run_command
+from pipeline.cli.options import STAGES, Json, ReadOptions, Stages
 from pipeline.cli.output import format_table, named, print_json
-from pipeline.planning.last_run import RunArtifacts, last_run
-from pipeline.planning.planner import Entry, Plan, Selection, State, changes, make_plan
+from pipeline.planning.planner import Entry, Plan, make_plan
 from pipeline.store.base import Store
-from pipeline.store.record import ArtifactRecord
-from pipeline.store.snapshot import StoreSnapshot
 from pipeline.workflow.expand import Workflow
 from pipeline.workflow.yaml_source import nearest
 from stages.contract import Artifact, Forecastable, SizedVocabulary
 
-SAME = "same"
 TOKENS_HELP = "Tokens in the corpus; default: those of the shards."
 Tokens = Annotated[int | None, typer.Option("--tokens", min=1, help=TOKENS_HELP)]
 MFU_HELP = "Fraction to assume of the GPU's peak in the profile's precision."
@@ -81,16 +77,17 @@ def path(stage: CellName, options: ReadOptions) -> None:
 
     Parts are stored elsewhere: record.json has the path of every file.
     """
-    store = Store.existing(options.store)
-    last = None if options.chooses else last_run(store)
-    if last is None or not last.problem:
-        records = _records_of_plan(options.workflow(stage), store, stage)
-    else:
-        records = _records_of_run(options.artifacts(), stage)
-    folders = {
-        cell: f"{store.where}/{one.stage}/{one.fingerprint}/{one.attempt}"
-        for cell, one in records.items()
-    }
+    artifacts = options.artifacts()
+    cells = [cell for cell in artifacts.cells if stage in (cell, stage_of(cell))]
+    if not cells:
+        known = sorted(set(map(stage_of, artifacts.cells)))
+        raise UserError(f"{artifacts.name}: unknown stage {stage!r}; {nearest(stage, known)}")
+    folders, store = {}, artifacts.store
+    for cell in cells:
+        record = artifacts.record(cell)
+        if record is None:
+            raise UserError(f"{artifacts.name}: {cell} has not run; start it with `gpt1 run`")
+        folders[cell] = f"{store.where}/{record.stage}/{record.fingerprint}/{record.attempt}"
     show("\n".join(folders.values() if len(folders) == 1 else map("\t".join, folders.items())))
 
 
@@ -109,72 +106,19 @@ def describe(
         artifacts = done_artifacts(workflow, options.store)
     except UserError:  # no store, or no books here (`run` says so); only the epochs need them
         artifacts = {}
-    rows = []
+    facts, texts = [], []
     for cell in workflow.cells.values():
         if isinstance(cell.stage, Forecastable):
             size, vocabulary = _vocabulary(workflow, cell.inputs["vocabulary"][0], artifacts)
             count, corpus = _corpus(tokens, artifacts.get(cell.inputs["shard"][0]))
             forecast = cell.stage.forecast(cell.settings, cell.resources, size, count, target)
-            rows.append((cell.id, vocabulary, corpus, forecast))
-    if not rows:
+            about = {"cell": cell.id, "vocabulary": vocabulary, "corpus": corpus}
+            facts.append({**about, **forecast.to_dict()})
+            texts.append(f"{cell.id}\n{forecast}\nvocabulary: {vocabulary}; corpus: {corpus}")
+    if not facts:
         found = "no stage uses `pretrain`; add one, or choose another workflow with --file"
         raise UserError(f"{workflow.file}: {found}")
-    facts, texts = [], []
-    for name, vocabulary, corpus, forecast in rows:
-        about = {"cell": name, "vocabulary": vocabulary, "corpus": corpus}
-        facts.append({**about, **forecast.to_dict()})
-        texts.append(f"{name}\n{forecast}\nvocabulary: {vocabulary}; corpus: {corpus}")
     print_json(facts) if as_json else show("\n\n".join(texts))
-
-
-def diff(
-    before: str | None = None, after: str | None = None, /, *, options: ReadOptions,
-    as_json: Json = False,
-) -> None:
-    """Compare two runs job by job: settings, inputs, code, results, time.
-
-    A run covers the jobs it ran and the cached jobs they depend on.
-
-    Args:
-        before: Run, by name or prefix; default: the newest other run with the same stages.
-        after: Run to compare it with; default: the last, or the jobs of --profile and --set.
-    """
-    history = StoreSnapshot(Store.existing(options.store)).history()
-    records = sorted(history, key=lambda record: record.finished)
-    names = sorted({record.run for record in records if record.run})
-    new: Mapping[str, ArtifactRecord]
-    if after is None:
-        artifacts = options.artifacts()
-        new = {cell: record for cell in artifacts.cells if (record := artifacts.record(cell))}
-        if not new:
-            advice = f"give two of these runs: {_newest(names)}"
-            raise UserError(f"diff: no job of {artifacts.name} is done; {advice}")
-        second = max(new.values(), key=lambda record: record.finished).run
-    elif options.chooses:
-        found = "a second run and --file, --profile, or --set"
-        raise UserError(f"diff: found {found}; give one or the other")
-    else:
-        second = _run_called(after, names)
-        new = jobs_of_run(second, records)
-    first = _run_called(before, names) if before else _run_like(new, second, names, records)
-    old = jobs_of_run(first, records) if first else {}
-    if before is None:  # the other run may have had more stages
-        old = {cell: record for cell, record in old.items() if _stages([cell]) <= _stages(new)}
-    rows = _compare(old, new) if first else []
-    if as_json:
-        print_json({"before": first, "after": second, "cells": rows})
-    elif first is None:
-        show(
-            f"{second}: no other run in the store has the same stages, so there is nothing to"
-            " compare"
-        )
-    else:
-        show(f"{first} -> {second}")
-        for row in rows:
-            if row["how"] != SAME:
-                show("\n    ".join([f"{row['cell']}: {row['how']}", *row["changes"]]))
-        same = [row["cell"] for row in rows if row["how"] == SAME]
-        show(f"same: {', '.join(same) or 'nothing'}")
 
 
 def print_plan(plan: Plan, everything: bool = False) -> None:
@@ -240,29 +184,6 @@ def draw(cells: Cells) -> str:
     return format_table(rows)
 
 
-def _records_of_plan(workflow: Workflow, store: Store, stage: str) -> dict[str, ArtifactRecord]:
-    records = {}
-    for cell, entry in make_plan(workflow, store, Selection((stage,))).entries.items():
-        if stage in (cell, entry.cell.node):
-            if entry.state is not State.DONE or entry.last.record is None:
-                found = ", ".join(dict.fromkeys([entry.state, *entry.reasons]))
-                advice = f"run it: {run_command(workflow, store, cell)}"
-                raise UserError(f"{store.where}: {cell}: expected done, found {found}; {advice}")
-            records[cell] = entry.last.record
-    return records
-
-
-def _records_of_run(artifacts: RunArtifacts, stage: str) -> dict[str, ArtifactRecord]:
-    """Where the workflow of the last run cannot be read any more: what it made is known."""
-    cells = [cell for cell in artifacts.cells if stage in (cell, stage_of(cell))]
-    records = {cell: record for cell in cells if (record := artifacts.record(cell))}
-    if not cells or len(records) < len(cells):
-        known = sorted(set(map(stage_of, artifacts.cells)))
-        problem = f"{stage} has not run" if cells else nearest(stage, known)
-        raise UserError(f"no {stage!r} in {artifacts.name}: {problem}")
-    return records
-
-
 def done_artifacts(workflow: Workflow, store: str) -> dict[str, Artifact]:
     """The artifacts that the store has of this very workflow, by cell.
 
@@ -296,89 +217,3 @@ def _vocabulary(
         raise UserError(f"{name}: {problem}; run `gpt1 run {cell.node}` first")
     size = cell.stage.expected_size(cell.settings)
     return size, f"up to {size:,} tokens, from the settings"
-
-
-def _compare(
-    before: Mapping[str, ArtifactRecord], after: Mapping[str, ArtifactRecord]
-) -> list[dict[str, Any]]:
-    """A row a cell.
-
-    `how`: same, changed, only in one of the runs; `changes`: in words, settings and inputs before
-    figures.
-    """
-    rows: list[dict[str, Any]] = []
-    for cell in sorted({*before, *after}):
-        old, new = before.get(cell), after.get(cell)
-        if old is None or new is None:
-            how, lines = f"only in the {'second' if old is None else 'first'} run", []
-        else:
-            lines = [*changes(old.identity, new.identity), *_other_results(old, new)]
-            how = "changed" if lines else SAME
-        rows.append({"cell": cell, "how": how, "changes": lines})
-    return rows
-
-
-def _other_results(old: ArtifactRecord, new: ArtifactRecord) -> list[str]:
-    lines = []
-    if old.code != new.code:
-        lines.append(f"code: {old.git_commit} -> {new.git_commit}")
-    if old.digest != new.digest:
-        names = sorted({*old.summary, *new.summary})
-        figures = [_change(name, old.summary.get(name), new.summary.get(name)) for name in names]
-        lines += [line for line in figures if line] or ["content changed"]
-    if lines:
-        lines += filter(None, [_change("took", span(old.seconds), span(new.seconds))])
-    return lines
-
-
-def _change(name: str, old: Any, new: Any) -> str | None:
-    """None where both read alike, and for tables."""
-    if isinstance(old, dict | list) or isinstance(new, dict | list) or number(old) == number(new):
-        return None
-    return f"{name}: {number(old)} -> {number(new)}"
-
-
-def jobs_of_run(run: str, records: Sequence[ArtifactRecord]) -> dict[str, ArtifactRecord]:
-    """What `run` made, and everything that was made from, by cell; of `records`, oldest first."""
-    by_fingerprint: dict[str, list[ArtifactRecord]] = {}
-    for record in records:
-        by_fingerprint.setdefault(record.fingerprint, []).append(record)
-    jobs = {record.cell: record for record in records if record.run == run}
-    waiting = list(jobs.values())
-    while waiting:
-        record = waiting.pop()
-        for cell, fingerprint in record.inputs.items():
-            if cell not in jobs and fingerprint in by_fingerprint:
-                makings, digest = by_fingerprint[fingerprint], record.input_digests.get(fingerprint)
-                same = [making for making in makings if making.digest == digest]
-                jobs[cell] = (same or makings)[-1]
-                waiting.append(jobs[cell])
-    return jobs
-
-
-def _run_called(wanted: str, names: Sequence[str]) -> str:
-    """The run of this name, or with a name that begins so."""
-    fits = [name for name in names if name == wanted]
-    fits = fits or [name for name in names if name.startswith(wanted)]
-    if len(fits) == 1:
-        return fits[0]
-    problem = "matches several runs" if fits else "no such run"
-    raise UserError(f"{wanted}: {problem}; expected one of: {_newest(names)}")
-
-
-def _run_like(
-    jobs: Mapping[str, ArtifactRecord], run: str, names: Sequence[str],
-    records: Sequence[ArtifactRecord],
-) -> str | None:
-    """The newest other run that has all stages of these `jobs` of `run`; None: there is none."""
-    stages, others = _stages(jobs), [name for name in reversed(names) if name != run]
-    fits = (name for name in others if stages <= _stages(jobs_of_run(name, records)))
-    return next(fits, None)
-
-
-def _stages(cells: Iterable[str]) -> set[str]:
-    return set(map(stage_of, cells))
-
-
-def _newest(names: Sequence[str]) -> str:
-    return ", ".join(names[-8:]) or "none"

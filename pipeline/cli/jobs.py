@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from gpt1.errors import UserError
+from gpt1.format import span
 from gpt1.terminal import show
 from pipeline.cli.options import Json, RunOptions
-from pipeline.cli.output import format_table, print_json
+from pipeline.cli.output import format_table, format_time, print_json
+from pipeline.execution import jobs as work
 
 ADDRESS = "Job server of the cluster, such as http://127.0.0.1:8265."
 JobAddress = Annotated[
@@ -35,36 +38,37 @@ def submit(
         detach: Do not wait for the job.
         python: Python interpreter on the cluster, if not `python`.
     """
-    from pipeline.execution.jobs import JobSpec, address_of, submit_job
-
     workflow = options.read()
-    there = replace(options, file=Path(options.file.name), store=address_of(options.store))
+    there = replace(options, file=Path(options.file.name), store=work.address_of(options.store))
     variables = dict(map(_variable, env or ()))
     args, profile, code = there.to_args(), workflow.profile, workflow.user_code
-    spec = JobSpec(options.file, args, profile, code, variables, python)
-    raise typer.Exit(submit_job(address, spec, detach))
+    spec = work.JobSpec(options.file, args, profile, code, variables, python)
+    raise typer.Exit(work.submit_job(address, spec, detach))
 
 
 def jobs(address: JobAddress = HERE, as_json: Json = False) -> None:
-    """List the gpt1 jobs on a cluster."""
-    from pipeline.execution import jobs as work
-
+    """List the gpt1 jobs on a cluster, newest last: ID, status, start, age, workflow, profile."""
     found = work.jobs(address)
     if as_json:
         print_json(found)
-        return
-    rows = []
-    for job in found:
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime((job["start"] or 0) / 1000))
-        rows.append((job["job"], job["status"], when, f"{job['workflow']} {job['profile']}"))
-    show(format_table(rows) if rows else f"no gpt1 jobs at {address}")
+    elif not found:
+        show(f"no gpt1 jobs at {address}")
+    else:
+        heading = ("job", "status", "started", "age", "workflow", "profile")
+        show(format_table([heading, *map(_row, found)]))
+
+
+def _row(job: Mapping[str, Any]) -> tuple[str, ...]:
+    started, age = "-", "-"
+    if job["start"]:  # else it waits
+        seconds = job["start"] / 1000
+        started, age = format_time(seconds), span(time.time() - seconds)
+    return job["job"], job["status"], started, age, job["workflow"], job["profile"]
 
 
 def logs(job: Job, address: JobAddress = HERE) -> None:
     """Print a job's output and follow it until the job ends. Exit status: the job's."""
-    from pipeline.execution.jobs import follow
-
-    raise typer.Exit(follow(address, job))
+    raise typer.Exit(work.follow(address, job))
 
 
 def stop(job: Job, address: JobAddress = HERE, detach: bool = False) -> None:
@@ -75,8 +79,6 @@ def stop(job: Job, address: JobAddress = HERE, detach: bool = False) -> None:
     Args:
         detach: Do not wait for the job to end.
     """
-    from pipeline.execution import jobs as work
-
     work.stop(address, job)
     show(f"job {job}: stopping")
     if not detach:

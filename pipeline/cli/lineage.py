@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,25 +52,20 @@ def trace(
 
 def _trace_offset(options: ReadOptions, shard: str, offset: int) -> dict[str, Any]:
     from gpt1.data.provenance import book_at
-    from gpt1.data.shards import open_shard
 
     file = Path(shard)
     if file.is_file():
-        store = Store.existing(_store_of(file))
-        record, name = _record_with(store, file)
+        store, record, name = _stored_shard(file.resolve())
     else:
         artifacts, name = options.artifacts(), shard
         store, record = artifacts.store, artifacts.choose("shard", ("shard",))
     tracer = _Tracer(store, record)
-    if spans := tracer.spans(name):
-        return tracer.trace(TracedTokens(*book_at(spans, offset, name)))
-    known = [name for name in tracer.shard.files if name.endswith(".arrow")]
-    if name not in known:
+    spans = [span for span in tracer.spans if name in (span.set, _shard_of(span))]
+    known = [file for file in tracer.shard.files if file.endswith(".arrow")]
+    if not spans and name not in known:
         expected = f"expected one of: train, held_out, {', '.join(sorted(known)[:6])} …"
         raise UserError(f"{shard}: no such file, set, or shard in {store.where}; {expected}")
-    opened = open_shard(store.fetch(tracer.shard.file(name)))
-    spans = [span for span in tracer.spans(opened.set) if span.part == opened.part]
-    return tracer.trace(TracedTokens(*book_at(spans, offset, name)))
+    return tracer.trace(*book_at(spans, offset, name))
 
 
 def _trace_step(artifacts: RunArtifacts, step: int, sample: int | None) -> list[dict[str, Any]]:
@@ -88,32 +82,30 @@ def _trace_step(artifacts: RunArtifacts, step: int, sample: int | None) -> list[
     counted, rows = sampler.kept(step - 1, batch), []
     for number in range(batch) if sample is None else [sample]:
         book, start = sampler.locate((step - 1) * batch + number)
-        span, length = sampler.shards.spans[book], sampler.length + 1
-        tokens = TracedTokens(span, start, length, number, not counted[number])
-        rows.append(tracer.trace(tokens))
+        about = {"sample": number, **({} if counted[number] else {"excluded": True})}
+        row = tracer.trace(sampler.shards.spans[book], start, sampler.length + 1)
+        rows.append({**about, **row})
     return rows
 
 
-def _store_of(file: Path) -> Path:
-    """The store that a shard's file is in. UserError when it is in none."""
-    for folder in file.resolve().parents:
-        if folder.name == _SHARD_PARTS:
-            return folder.parent
-    advice = f"give a file below STORE/{_SHARD_PARTS}, or use --store"
-    raise UserError(f"{file}: not in a store (no folder {_SHARD_PARTS} above it); {advice}")
+def _shard_of(span: DocumentSpan) -> str:
+    return f"{span.set}/{span.part}.arrow"
 
 
-def _record_with(store: Store, file: Path) -> tuple[ArtifactRecord, str]:
-    """The newest record of a shard stage that lists the file, and the file's name there.
-
-    UserError when none does.
+def _stored_shard(file: Path) -> tuple[Store, ArtifactRecord, str]:
+    """The store that a shard's file is in, the newest record of a shard stage that lists it, and
+    its name there. UserError when there is none.
     """
-    wanted = file.resolve()
+    folder = next((one for one in file.parents if one.name == _SHARD_PARTS), None)
+    if folder is None:
+        advice = f"give a file below STORE/{_SHARD_PARTS}, or use --store"
+        raise UserError(f"{file}: not in a store (no folder {_SHARD_PARTS} above it); {advice}")
+    store = Store.existing(folder.parent)
     records = StoreSnapshot(store).records("shard")
     for record in sorted(records, key=lambda record: record.finished, reverse=True):
         for name, entry in record.files.items():
-            if (store.root / entry.key).resolve() == wanted:
-                return record, name
+            if (store.root / entry.key).resolve() == file:
+                return store, record, name
     problem = f"no finished shard stage in {store.where} lists this file"
     raise UserError(f"{file}: {problem}; run `gpt1 run shard`")
 
@@ -126,19 +118,6 @@ def _input_record(store: Store, record: ArtifactRecord, kind: str) -> ArtifactRe
         problem = f"the {kind} input of {record.cell} is no longer in the store"
         raise UserError(f"{store.where}: {problem}; rerun it")
     return found
-
-
-@dataclass(frozen=True)
-class TracedTokens:
-    """One id to be traced: the book it is in, its index there, how many ids are asked for (a
-    sequence, or one), and whether the sequence is of a book excluded from the loss.
-    """
-
-    span: DocumentSpan
-    index: int
-    length: int = 1
-    sample: int | None = None
-    excluded: bool = False
 
 
 class _Tracer:
@@ -164,11 +143,7 @@ class _Tracer:
         rows = read_split(store.fetch(split.artifact().file("split.parquet")))
         self._ends = {row.book: row.tail_start for row in rows}
         self._table = store.fetch(self.shard.file("books.parquet"))
-        self._spans = list(read_spans(self._table))
-
-    def spans(self, chosen: str) -> list[DocumentSpan]:
-        """The books of one set."""
-        return [span for span in self._spans if span.set == chosen]
+        self.spans = list(read_spans(self._table))
 
     def sampler(self, settings: Mapping[str, Any]) -> SequenceSampler:
         """The sequences of a pre-training, as training makes them."""
@@ -180,28 +155,25 @@ class _Tracer:
         excluded = settings.get("exclude_books", ())
         return SequenceSampler(shards, int(settings["context"]), int(settings["seed"]), excluded)
 
-    def trace(self, traced: TracedTokens) -> dict[str, Any]:
-        """All that is known of one id or sequence."""
+    def trace(self, span: DocumentSpan, first: int, length: int = 1) -> dict[str, Any]:
+        """All that is known of the id at index `first` of a book, or of a sequence from there."""
         from gpt1.data.provenance import locate
         from gpt1.data.shards import open_shard
 
-        span, first = traced.span, traced.index
-        name = f"{span.set}/{span.part}.arrow"
+        name = _shard_of(span)
         shard = open_shard(self._store.fetch(self.shard.file(name)))
         ids = shard.ids[span.start : span.start + span.length].tolist()
         text, tokens = self._text(span), self._encoder.vocabulary.tokens
         place = locate(text, ids, first, self._encoder.encode, tokens)
-        window = self._encoder.decode(ids[first : first + traced.length])
+        window = self._encoder.decode(ids[first : first + length])
         return {
-            **({"sample": traced.sample} if traced.sample is not None else {}),
-            **({"excluded": True} if traced.excluded else {}), "book": span.book,
-            "title": span.title, "author": span.author, "source": span.source, "set": span.set,
-            "shard": name, "offset": span.start + first,
+            "book": span.book, "title": span.title, "author": span.author, "source": span.source,
+            "set": span.set, "shard": name, "offset": span.start + first,
             "token": {"id": ids[first], "text": tokens[ids[first]]},
             "in_book": {"token": first, "of": span.length, "character": place.start,
                 "to": place.end, "exact": place.exact},
             "text": place.around(text, _WIDTH),
-            **({"window": window} if traced.length > 1 else {}),
+            **({"window": window} if length > 1 else {}),
             "ingest": self._line_of(self._ingest, span) if self._ingest else None,
             "rules": (self._line_of(self._clean, span) or {}).get("rules"),
         }  # fmt: skip

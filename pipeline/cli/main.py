@@ -20,9 +20,9 @@ import typer
 from gpt1.errors import UserError
 from gpt1.format import span
 from gpt1.terminal import show
-from pipeline.cli import inspect, jobs, models, output, tasks
+from pipeline.cli import inspect, jobs, models, output, runs, tasks
 from pipeline.cli.doctor import doctor
-from pipeline.cli.init import init
+from pipeline.cli.init import init, schema
 from pipeline.cli.inspect import print_plan
 from pipeline.cli.lineage import trace
 from pipeline.cli.options import RunOptions, StoreOption, run_command, store_words, with_options
@@ -144,7 +144,7 @@ def _run(plan: Plan, address: str | None, repair_limit: float, shutdown: Gracefu
     display = Display(len(plan.entries))
     began = time.monotonic()
     try:
-        note = partial(display.cell_line, plan.workflow.name)
+        note = partial(display.line, plan.workflow.name)
         observers = (RunProgress(display), RunLog(note, lambda: shutdown.forced))
         outcome = Executor(plan, name, cluster, observers, shutdown, repair_limit).run()
     except Interrupted:
@@ -234,8 +234,8 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     },
     "Inspect it": {
         "status": inspect.status, "graph": inspect.graph, "path": inspect.path,
-        "diff": inspect.diff, "trace": trace, "describe": inspect.describe, "verify": verify,
-        "ui": ui, "track sync": track_sync,
+        "runs": runs.runs, "diff": runs.diff, "trace": trace, "describe": inspect.describe,
+        "verify": verify, "ui": ui, "track sync": track_sync,
     },
     "Use the models": {
         "generate": models.generate, "predict": models.predict, "perplexity": models.perplexity,
@@ -244,8 +244,8 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "export mlflow": models.export_mlflow,
     },
     "Set up": {
-        "init": init, "doctor": doctor, "tasks": tasks.list_tasks, "data get": tasks.get_data,
-        "gc": gc,
+        "init": init, "schema": schema, "doctor": doctor, "tasks": tasks.list_tasks,
+        "data get": tasks.get_data, "gc": gc,
     },
 }  # fmt: skip
 """By the panels of the help page, in its order."""

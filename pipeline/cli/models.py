@@ -16,6 +16,7 @@ import typer
 
 from gpt1.errors import UserError
 from gpt1.terminal import show, to_json
+from pipeline.cli.model_lookup import finetuned_job, resolve_model
 from pipeline.cli.options import PROFILES, WORKFLOW_HELP, ReadOptions, flag
 from pipeline.cli.output import named, new_folder
 from pipeline.planning.last_run import RunArtifacts
@@ -87,7 +88,6 @@ def export_hf(where: Where, out: Out, license: str = "", *, options: ReadOptions
     """
     from gpt1.report.model_card import check_license
     from gpt1.weights.hf import hf_class
-    from pipeline.cli.model_lookup import resolve_model
 
     check_license(license)
     model = resolve_model(where, options.artifacts)
@@ -99,7 +99,6 @@ def export_hf(where: Where, out: Out, license: str = "", *, options: ReadOptions
 def export_openai(where: Where, out: Out, options: ReadOptions) -> None:
     """Export the ten .npy files of OpenAI's 2018 release."""
     from gpt1.weights.openai import write_openai
-    from pipeline.cli.model_lookup import resolve_model
 
     model = resolve_model(where, options.artifacts)
     with new_folder(out, f"--out {out}") as folder:
@@ -109,7 +108,6 @@ def export_openai(where: Where, out: Out, options: ReadOptions) -> None:
 
 def export_mlflow(where: Where, out: Out, options: ReadOptions) -> None:
     """Export a folder for `mlflow models serve`."""
-    from pipeline.cli.model_lookup import resolve_model
     from pipeline.tracking.model_registry import write_mlflow_model
 
     path = str(out.absolute())
@@ -186,7 +184,6 @@ def predict(
     from gpt1.tasks.io import Example, read_plain_examples
     from gpt1.tasks.predictor import Predictor
     from gpt1.tasks.registry import task_named
-    from pipeline.cli.model_lookup import finetuned_job
 
     if "." not in task:  # one of the user's is known by the model
         task_named(task)
@@ -254,8 +251,6 @@ def _stream(prompt: str, decode: Callable[[list[int]], str]) -> Callable[[int, i
 
 def _load(where: str, artifacts: Callable[[], RunArtifacts], device: str) -> Checkpoint:
     import torch
-
-    from pipeline.cli.model_lookup import resolve_model
 
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device {device}: expected auto, cpu, or cuda")

@@ -8,6 +8,7 @@ import secrets
 import select
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,11 @@ def format_table(rows: Sequence[Sequence[str]]) -> str:
     """A line a row, in columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def format_time(seconds: float) -> str:
+    """The local time, of seconds since 1970, to the minute."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 @contextmanager

@@ -11,32 +11,24 @@ import time
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column
 from rich.text import Text
 
-from gpt1.format import number, span
+from gpt1.format import span
 from gpt1.terminal import one_line, show
+from pipeline.cli.runs import format_figures, headline
 from pipeline.execution.observer import Observer, Status
 from pipeline.planning.planner import Entry
 from pipeline.store.record import ArtifactRecord
 
-QUIET = 10.0  # seconds between two progress lines of one cell in a log
+QUIET = 10.0  # seconds between two progress lines of one job in a log
 
 
 class Display:
-    """What the person watching sees.
+    """What the person watching sees of jobs, by their names.
 
-    Any thread may call it. `total` is the number of cells of the run, for counting them down.
+    Any thread may call it. `total` is the number of jobs of the run, for counting them down.
     """
 
     def __init__(self, total: int | None = None, stream: TextIO | None = None) -> None:
@@ -51,65 +43,60 @@ class Display:
         self._live: Progress | None = None
         if self._stream.isatty() and os.environ.get("TERM") not in (None, "", "dumb", "unknown"):
             self._live = Progress(
-                SpinnerColumn("line", finished_text=" "), _Cell(table_column=Column(no_wrap=True)),
-                BarColumn(16), _Amount(), TimeElapsedColumn(),
-                TextColumn("{task.fields[note]}", markup=False,
-                    table_column=Column(ratio=1, no_wrap=True)),
+                SpinnerColumn("line", finished_text=" "), _text("description", "bold"),
+                BarColumn(16), _text("fields[amount]", "cyan"), TimeElapsedColumn(),
+                _text("fields[note]", ratio=1),
                 console=Console(file=self._stream, highlight=False), refresh_per_second=4,
                 transient=True, expand=True,
             )  # fmt: skip
             self._live.start()
 
-    def cell_started(self, cell: str, why: str) -> None:
-        """A cell begins, and why it must run."""
+    def start(self, job: str, why: str) -> None:
+        """A job begins, and why it must run."""
         with self._lock:
-            self._quiet_until[cell] = 0.0
-            self._print(cell, f"started: {why}", "cyan")
+            self._quiet_until[job] = 0.0
+            self.line(job, f"started: {why}", "cyan")
             if self._live:
-                self._drop(cell)
-                row = self._live.add_task(one_line(cell), total=None, note="", unit="")
-                self._tasks[cell] = row
+                self._drop(job)
+                row = self._live.add_task(one_line(job), total=None, amount="", note="")
+                self._tasks[job] = row
 
-    def cell_progress(
-        self, cell: str, done: float, total: float, unit: str, note: str = ""
-    ) -> None:
+    def progress(self, job: str, done: float, total: float, unit: str, note: str = "") -> None:
         """How far it is. In a log: at most a line every QUIET seconds, and the one at the end."""
         with self._lock:
             if self._live:
-                if cell in self._tasks:
+                if job in self._tasks:
                     self._live.update(
-                        self._tasks[cell], completed=done, total=total or None, unit=unit,
-                        note=one_line(note),
-                    )
+                        self._tasks[job], completed=done, total=total or None, note=one_line(note),
+                        amount=f"{done:g}/{total:g} {unit}" if total else "",
+                    )  # fmt: skip
                 return
             now, whole = time.monotonic(), total > 0 and done >= total
-            before, self._whole[cell] = self._whole.get(cell, False), whole
-            if (whole and before) or (not whole and now < self._quiet_until.get(cell, 0.0)):
+            before, self._whole[job] = self._whole.get(job, False), whole
+            if (whole and before) or (not whole and now < self._quiet_until.get(job, 0.0)):
                 return
-            self._quiet_until[cell] = now + QUIET
+            self._quiet_until[job] = now + QUIET
             share = f" ({100 * done / total:.0f}%)" if total else ""
-            self._print(cell, f"{done:g} of {total:g} {unit}{share}  {note}")
+            self.line(job, f"{done:g} of {total:g} {unit}{share}  {note}")
 
-    def cell_line(self, cell: str, text: str) -> None:
-        """A line a stage says."""
-        self._print(cell, text)
+    def end(self, job: str, how: str, style: str) -> None:
+        """A job has ended, or does not run; how."""
+        with self._lock:
+            self._over += 1
+            self._drop(job)
+            self.line(job, how, style, f"[{self._over}/{self._total}] " if self._total else "")
 
-    def cell_done(self, cell: str, seconds: float, summary_line: str) -> None:
-        """A cell has ended well, after so many seconds."""
-        more = f": {summary_line}" if summary_line else ""
-        self._end(cell, f"done in {span(seconds)}{more}", "green")
-
-    def cell_cached(self, cell: str) -> None:
-        """A cell is up to date."""
-        self._end(cell, "cached", "dim")
-
-    def cell_failed(self, cell: str, error: str) -> None:
-        """A cell has failed; the error in one line."""
-        self._end(cell, f"FAILED: {error}", "bold red")
-
-    def cell_ended(self, cell: str, why: str) -> None:
-        """A cell has ended before its time, because it was asked to."""
-        self._end(cell, why, "yellow")
+    def line(self, job: str, text: str, style: str = "", count: str = "") -> None:
+        """A line about a job, after `count`."""
+        stamp = f"{span(time.monotonic() - self._began):>8}  "
+        with self._lock:
+            if self._live:
+                named = (one_line(job), "bold")
+                line = Text.assemble((stamp, "dim"), count, named, "  ", (one_line(text), style))
+                self._live.console.print(line, soft_wrap=True)
+                return
+            plain = f"{stamp}{count}{one_line(job)}  {one_line(text)}"
+            show(plain.rstrip(), stream=self._stream)
 
     def close(self) -> None:
         """Leave the terminal as it was; everything printed stays."""
@@ -117,38 +104,15 @@ class Display:
             self._live.stop()
             self._live = None
 
-    def _end(self, cell: str, text: str, style: str) -> None:
-        with self._lock:
-            self._over += 1
-            self._drop(cell)
-            self._print(cell, text, style, f"[{self._over}/{self._total}] " if self._total else "")
-
-    def _drop(self, cell: str) -> None:
-        if self._live and cell in self._tasks:
-            self._live.remove_task(self._tasks.pop(cell))
-
-    def _print(self, cell: str, text: str, style: str = "", count: str = "") -> None:
-        stamp = f"{span(time.monotonic() - self._began):>8}  "
-        with self._lock:
-            if self._live:
-                named = (one_line(cell), "bold")
-                line = Text.assemble((stamp, "dim"), count, named, "  ", (one_line(text), style))
-                self._live.console.print(line, soft_wrap=True)
-                return
-            plain = f"{stamp}{count}{one_line(cell)}  {one_line(text)}"
-            show(plain.rstrip(), stream=self._stream)
+    def _drop(self, job: str) -> None:
+        if self._live and job in self._tasks:
+            self._live.remove_task(self._tasks.pop(job))
 
 
-class _Cell(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(task.description, style="bold")
-
-
-class _Amount(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        if task.total is None:
-            return Text("")
-        return Text(f"{task.completed:g}/{task.total:g} {task.fields['unit']}", style="cyan")
+def _text(name: str, style: str = "none", ratio: int | None = None) -> TextColumn:
+    """A column with an attribute of the task."""
+    column = Column(no_wrap=True, ratio=ratio)
+    return TextColumn(f"{{task.{name}}}", style, markup=False, table_column=column)
 
 
 class RunProgress(Observer):
@@ -158,34 +122,27 @@ class RunProgress(Observer):
         self._display = display
 
     def job_running(self, entry: Entry) -> None:
-        self._display.cell_started(entry.cell.id, "; ".join(entry.reasons))
+        self._display.start(entry.cell.id, "; ".join(entry.reasons))
 
     def job_progress(
         self, entry: Entry, done: float, total: float, unit: str, note: str = ""
     ) -> None:
-        self._display.cell_progress(entry.cell.id, done, total, unit, note)
+        self._display.progress(entry.cell.id, done, total, unit, note)
 
     def job_info(self, cell: str, text: str) -> None:
-        self._display.cell_line(cell, text)
+        self._display.line(cell, text)
 
     def job_cached(self, entry: Entry) -> None:
-        self._display.cell_cached(entry.cell.id)
+        self._display.end(entry.cell.id, "cached", "dim")
 
     def job_done(self, entry: Entry, record: ArtifactRecord) -> None:
-        self._display.cell_done(entry.cell.id, record.seconds, _first_figures(record))
+        figures = headline(record)
+        more = f": {format_figures(figures)}" if figures else ""
+        self._display.end(entry.cell.id, f"done in {span(record.seconds)}{more}", "green")
 
     def job_failed(self, entry: Entry, error: str, status: Status) -> None:
-        if status == "KILLED":
-            self._display.cell_ended(entry.cell.id, error)
-        else:
-            self._display.cell_failed(entry.cell.id, error)
+        stopped, failed = (error, "yellow"), (f"FAILED: {error}", "bold red")
+        self._display.end(entry.cell.id, *(stopped if status == "KILLED" else failed))
 
     def job_skipped(self, entry: Entry, why: str) -> None:
-        self._display.cell_failed(entry.cell.id, f"skipped, because {why}")
-
-
-def _first_figures(record: ArtifactRecord, most: int = 4) -> str:
-    """The first few figures of a summary on one line."""
-    summary = record.summary.items()
-    figures = [(key, value) for key, value in summary if isinstance(value, int | float | str)]
-    return ", ".join(f"{key} {number(value)}" for key, value in figures[:most])
+        self._display.end(entry.cell.id, f"FAILED: skipped, because {why}", "bold red")

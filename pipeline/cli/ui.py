@@ -51,7 +51,9 @@ def serve(
     if host != "localhost" and not host.startswith("127."):
         who = "anyone who reaches it can change and delete the runs"
         info(f"warning: MLflow has no password; at {host}:{port} {who}")
-    _require_free(host, port)
+    if problem := why_not_free(host, port):
+        advice = "choose a free port with --port"
+        raise UserError(f"{host}:{port} cannot be used ({problem}); {advice}")
     if store.objects.folders(f"{RUNS}/") and os.access(folder, os.W_OK):
         synced = sync(store, default_uri(folder), FILLING, info, witness=0)
         if synced.trouble:
@@ -97,14 +99,15 @@ def _page(store: Path) -> str:
     return f"/#/experiments/{found[0]}/runs?{TRAINING}" if found else ""
 
 
-def _require_free(host: str, port: int) -> None:
+def why_not_free(host: str, port: int) -> str:
+    """Why no server can listen there; empty where one can."""
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except (OSError, OverflowError) as error:
-            problem = f"{host}:{port} cannot be used ({error})"
-            raise UserError(f"{problem}; choose a free port with --port") from None
+            return str(error)
+    return ""
 
 
 def _guard(group: int) -> subprocess.Popen[bytes]:

@@ -31,9 +31,9 @@ def verify(store: StoreOption = "store", as_json: Json = False) -> None:
     opened, display = Store.existing(store), Display(stream=sys.stderr)
 
     def show_progress(done: int, total: int) -> None:
-        display.cell_progress("verify", round(done / 1e6, 1), round(total / 1e6, 1), "MB")
+        display.progress("verify", round(done / 1e6, 1), round(total / 1e6, 1), "MB")
 
-    display.cell_started("verify", "every file of every record")
+    display.start("verify", "every file of every record")
     found = list(inspect(opened, show_progress))
     display.close()
     wrong = [one for one in found if one.kind != "attempt"]

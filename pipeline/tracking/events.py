@@ -55,6 +55,8 @@ class RunStarted(Event):
     name: str
     profile: str
     """Or the workflow's name, where there is none."""
+    assignments: tuple[str, ...] = ()
+    """Those of `--set`."""
     tags: dict[str, str]
     params: dict[str, Any]
 

@@ -46,8 +46,10 @@ class RunLog(Observer):
             "gpt1.packages": ", ".join(f"{k} {v}" for k, v in package_versions().items()),
             **_origin(str(workflow.file)),
         }  # fmt: skip
-        name, params = run_name(workflow), changed(plan)
-        self._log.write(RunStarted(name=name, profile=profile, tags=tags, params=params))
+        self._log.write(RunStarted(
+            name=run_name(workflow), profile=profile, tags=tags, params=changed(plan),
+            assignments=tuple(map(hide_secret, workflow.assignments)),
+        ))  # fmt: skip
         self._log.flush()
         self._export = LiveExport(plan.store, run, self._info)
         self._export.start()

@@ -1,32 +1,15 @@
-"""The commands that only look: `diff`, `doctor`, `describe`; completion, options."""
+"""The commands that only look: `doctor`, `describe`; completion, options."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from pipeline.cli.options import RunOptions, with_options
-from pipeline.planning.planner import Selection
 from tests.conftest import ROOT
-from tests.pipeline.inline import TOY, plan_of, run_inline
 from tests.pipeline.inprocess import gpt1, refused
-
-FIRST, SECOND, THIRD, FOURTH = (f"2026010{day}-000000-{day * 4}" for day in "1234")
-CELLS = ("numbers", "total[factor=1]", "total[factor=2]")
-CHANGED, SAME = dict.fromkeys(CELLS, "changed"), dict.fromkeys(CELLS, "same")
-
-
-@pytest.fixture
-def store(tmp_path: Path, numbers: Path, request: pytest.FixtureRequest) -> Any:
-    """Two runs: all of the toy workflow, then again with another setting of its first stage."""
-    on_s3 = getattr(request, "param", False)
-    store = request.getfixturevalue("s3_store") if on_s3 else tmp_path / "store"
-    run_inline(plan_of(TOY, store, f"numbers.source={numbers}"), FIRST)
-    run_inline(plan_of(TOY, store, f"numbers.source={numbers}", "numbers.add=5"), SECOND)
-    return store
 
 
 def test_doctor_says_what_to_do(tmp_path: Path) -> None:
@@ -45,58 +28,6 @@ def test_doctor_asks_for_the_bucket(s3_store: str) -> None:
     for store, state in ((s3_store, "ok"), (s3_store.replace("store-bucket", "other"), "fail")):
         found = json.loads(gpt1("doctor", "--json", GPT1_STORE=store).out)
         assert [one["state"] for one in found if one["name"] == "store"] == [state]
-
-
-def runs(*words: object) -> tuple[str | None, str, dict[str, str]]:
-    """The two runs that `diff` compares, and how each cell differs."""
-    found = gpt1("diff", "--json", *words).json()
-    return found["before"], found["after"], {row["cell"]: row["how"] for row in found["cells"]}
-
-
-FEW = (THIRD, "numbers.add=8", Selection(("numbers",)))
-FORCED = (THIRD, "numbers.add=5", Selection((CELLS[2],), only=True, force=True))
-ANOTHER, NONE = (FOURTH, "numbers.add=9", Selection()), ("", "numbers.add=0", Selection())
-
-
-@pytest.mark.parametrize(("later", "compared"), [
-    ([], (FIRST, SECOND, CHANGED)), ([FEW], (SECOND, THIRD, {"numbers": "changed"})),
-    ([FEW, ANOTHER], (SECOND, FOURTH, CHANGED)), ([FORCED], (SECOND, THIRD, SAME)),
-    ([FORCED, NONE], (THIRD, FIRST, {**CHANGED, CELLS[1]: "only in the second run"})),
-])  # fmt: skip
-def test_diff_of_the_last_run(later: Any, compared: Any, store: Path, numbers: Path) -> None:
-    """It is compared with the newest that has the same stages, also if it made few or nothing."""
-    for run, assignment, selection in later:
-        words = (f"numbers.source={numbers}", assignment)
-        run_inline(plan_of(TOY, store, *words, selection=selection), run)
-    assert runs("--store", store) == compared
-
-
-def test_diff_of_runs_that_are_named(store: Path, numbers: Path) -> None:
-    run_inline(plan_of(TOY, store, f"numbers.source={numbers}", profile="tripled"), THIRD)
-    first, second = (f"only in the {number} run" for number in ("first", "second"))
-    how = {"numbers": "changed", **dict.fromkeys(CELLS[1:], first), "total[factor=3]": second}
-    assert runs(FIRST, "20260103", "--store", store) == (FIRST, THIRD, how)
-    assert runs(SECOND, SECOND, "--store", store)[2] == SAME
-    options = ("--file", TOY, "--set", f"numbers.source={numbers}", "--store", store)
-    assert runs(*options)[:2] == (THIRD, FIRST)
-    refused("found a second run and --file", "diff", FIRST, SECOND, *options)
-    refused(FIRST, "diff", "2026", "--store", store)
-    refused("choose one with --store", "diff", "--store", store.parent / "none")
-
-
-@pytest.mark.parametrize("store", [False, True], ids=["here", "s3"], indirect=True)
-def test_diff_says_what_changed(store: Any, numbers: Path) -> None:
-    made = plan_of(TOY, store, f"numbers.source={numbers}", "numbers.add=5")
-    changed = "input tests.pipeline.toy.numbers changed"
-    for words in ((), (FIRST, SECOND)):
-        rows = gpt1("diff", *words, "--store", store, "--json").json()["cells"]
-        assert [[line for line in row["changes"] if "took" not in line] for row in rows] == [
-            ["with.add: 0 -> 5", "total: 6 -> 21"], [changed, "total: 6 -> 21"],
-            [changed, "total: 12 -> 42"],
-        ]
-        # What was taken back had been made all the same.
-        entry = made.entries["numbers"]
-        made.store.withdraw(entry.cell.uses, entry.fingerprint, "a test")
 
 
 ALL = RunOptions(

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 from unittest.mock import Mock
 
 import aiohttp
@@ -27,26 +27,29 @@ from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from gpt1.errors import UserError
 from pipeline.cli.output import LossyStream
-from pipeline.cli.progress import Display
+from pipeline.cli.progress import Display, RunProgress
 from pipeline.execution import jobs as submit
 from pipeline.execution.causes import LESS, describe_failure, root_cause
 from tests.conftest import ROOT
 from tests.e2e.workflow import command
 from tests.pipeline.inline import TOY, write_numbers
+from tests.pipeline.inprocess import said
 
 UNFINISHED = SimpleNamespace(status=JobStatus.RUNNING)
 
 
 def show(stream: Any = None, pause: float = 0.0) -> None:
     display = Display(total=3, stream=stream)
-    display.cell_cached("ingest")
-    display.cell_started("clean", "with.join_lines: true -> false")
+    run, clean = RunProgress(display), cast(Any, SimpleNamespace(cell=SimpleNamespace(id="clean")))
+    display.end("ingest", "cached", "dim")
+    display.start("clean", "with.join_lines: true -> false")
     for part in range(25):  # at most a line in ten seconds, and one at the end
-        display.cell_progress("clean", part, 24, "parts", "the note")
+        run.job_progress(clean, part, 24, "parts", "the note")
     time.sleep(pause)
-    display.cell_line("clean", "[b]two\nlines \x1b[31mred\x1b[0m\x07\x1b]0;title\x07\tand a tab")
-    display.cell_done("clean", 67.0, "9 books")
-    display.cell_failed("report", "no template")
+    run.job_info("clean", "[b]two\nlines \x1b[31mred\x1b[0m\x07\x1b]0;title\x07\tand a tab")
+    summary = {"words": 512, "books": 9, "rejected": {}}
+    run.job_done(clean, cast(Any, SimpleNamespace(stage="clean", seconds=67.0, summary=summary)))
+    run.job_failed(clean, "no template", "FAILED")
     display.close()
 
 
@@ -55,8 +58,8 @@ def test_a_log_has_one_plain_line_an_event() -> None:
     assert [re.sub(r"^ *\d+\.\ds  ", "", line) for line in stream.getvalue().splitlines()] == [
         "[1/3] ingest  cached", "clean  started: with.join_lines: true -> false",
         "clean  0 of 24 parts (0%)  the note", "clean  24 of 24 parts (100%)  the note",
-        "clean  [b]two lines red and a tab", "[2/3] clean  done in 1m 07s: 9 books",
-        "[3/3] report  FAILED: no template",
+        "clean  [b]two lines red and a tab", "[2/3] clean  done in 1m 07s: books 9, words 512",
+        "[3/3] clean  FAILED: no template",
     ]
 
 
@@ -65,7 +68,8 @@ def test_a_terminal_has_a_live_row_and_lines_above(term: str, no_color: str) -> 
     leader, follower = pty.openpty()
     size = {"TERM": term, "NO_COLOR": no_color, "COLUMNS": "100", "LINES": "24"}
     env = {name: os.environ[name] for name in os.environ.keys() - {"FORCE_COLOR", "CI"}} | size
-    imports = "import time\nfrom typing import Any\nfrom pipeline.cli.progress import Display\n"
+    imports = "import time\nfrom types import SimpleNamespace\nfrom typing import Any, cast\n"
+    imports += "from pipeline.cli.progress import Display, RunProgress\n"
     command = [sys.executable, "-c", f"{imports}{inspect.getsource(show)}\nshow(pause=0.6)"]
     process = subprocess.Popen(command, stdout=follower, stderr=follower, env=env, cwd=ROOT)
     os.close(follower)
@@ -79,6 +83,21 @@ def test_a_terminal_has_a_live_row_and_lines_above(term: str, no_color: str) -> 
     assert "[b]two lines red" in plain
     assert bool(re.search(r"clean .*24/24 parts.*the note", plain)) == (term == "xterm")
     assert (b"\x1b" in data, b"\x1b[32m" in data) == (term == "xterm", not no_color)
+
+
+def test_jobs_have_a_heading_and_an_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    about = {submit.KEY: "x", "gpt1.workflow": "toy", "gpt1.profile": "demo"}
+    started = [1000 * (time.time() - 3600 * hours) for hours in (1, 50)] + [None]
+    found = [
+        SimpleNamespace(metadata=about, submission_id=f"job-{hour}", status=JobStatus.RUNNING,
+            start_time=hour, end_time=None)
+        for hour in started
+    ]  # fmt: skip
+    monkeypatch.setattr(submit, "connect", lambda _: Mock(list_jobs=lambda: found))
+    heading, waiting, old, new = said("jobs").splitlines()
+    assert heading.split() == ["job", "status", "started", "age", "workflow", "profile"]
+    assert waiting.split()[1:] == ["RUNNING", "-", "-", "toy", "demo"]
+    assert ("  2.1 days  toy" in old, "  1h 00m    toy" in new) == (True, True), (old, new)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +172,7 @@ def show_lossy(stream: TextIO) -> str:
     lossy: Any = LossyStream(stream, said.write)
     display = Display(stream=lossy)
     for number in range(3):
-        display.cell_line("cell", f"line {number}")
+        display.line("cell", f"line {number}")
         print("more", file=lossy)
     stream.close()  # which writes what is left
     return said.getvalue()
