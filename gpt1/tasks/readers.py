@@ -20,6 +20,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from gpt1.corpus.document import ReadingConfig, SkippedFile, UnreadableFileError, first_line
+from gpt1.corpus.io import OnRead, check_size
+from gpt1.corpus.isolation import isolate
+from gpt1.corpus.readers.tables import values_of
 from gpt1.errors import UserError
 from gpt1.tasks.io import Example, Label, parse_json, shorten
 from gpt1.tasks.registry import Column, SplitFile, Task
@@ -33,6 +37,8 @@ SCHEMAS = 273
 """WSC273 is the first 273 schemas of the published collection; twelve more were added later."""
 KEPT_BACK = -1
 """The hub's label where there is none: kept back, or the annotators did not agree."""
+_ROWS = 1024
+"""Rows of a Parquet file that are in memory together."""
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.parquet$")
 
 
@@ -255,28 +261,70 @@ def _named(column: str | int) -> str:
 
 
 def _parquet(file: TaskFile) -> Iterator[TaskRow]:
-    """The hub's: Parquet with the columns that the task needs, and RACE's `example_id`."""
+    """The hub's: Parquet, read by a child process, as a damaged file can end pyarrow or fill the
+    memory.
+    """
+    for found in isolate(_parquet_rows, [file], ReadingConfig.model_validate({})):
+        if isinstance(found, SkippedFile):
+            raise UserError(f"{file.path}: {found.found}; download it again")
+        yield from found
+
+
+def _parquet_rows(file: TaskFile, config: ReadingConfig, _: OnRead) -> Iterator[list[TaskRow]]:
+    """The rows with the columns that the task needs, and RACE's `example_id`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    wanted = [str(name) for name in file.columns.used]
+    wanted, size, number = [str(name) for name in file.columns.used], file.path.stat().st_size, 0
+    if file.task.kind == "choice":
+        wanted.append("example_id")
     try:
-        with pq.ParquetFile(file.path) as opened:
+        metadata = pq.read_metadata(file.path)
+        leaves = [metadata.schema.column(place).path for place in range(metadata.num_columns)]
+        # As a dictionary, a text that is in many rows is held once.
+        texts = [path for path in leaves if path.partition(".")[0] in wanted]
+        with pq.ParquetFile(file.path, metadata=metadata, read_dictionary=texts) as opened:
             names = opened.schema_arrow.names
+            if "example_id" not in names:
+                wanted = [name for name in wanted if name != "example_id"]
             _check_columns(wanted, names, f"{file.path}")
-            if file.task.kind == "choice" and "example_id" in names:
-                wanted.append("example_id")
-            rows = (row for b in opened.iter_batches(columns=wanted) for row in b.to_pylist())
-            for number, row in enumerate(rows, start=1):
-                passage = str(row.get("example_id", file.path.stem))
-                passage = passage.removesuffix(".txt").removeprefix(file.group)
-                name = f"{file.group or file.path.stem.split('-')[0]}-{passage}-{number}"
-                yield TaskRow(f"{file.path}, row {number}", name, row)
+            out = 0
+            for batch in opened.iter_batches(_ROWS, columns=wanted, use_threads=False):
+                columns = [values_of(batch.column(name)) for name in wanted]
+                out += sum(_length(value) for column in columns for value in column)
+                check_size(out, size, config)
+                rows = []
+                for values in zip(*(map(_decoded, column) for column in columns), strict=True):
+                    number += 1
+                    row = dict(zip(wanted, values, strict=True))
+                    name = _name_of(file, row, number)
+                    rows.append(TaskRow(f"{file.path}, row {number}", name, row))
+                yield rows
+    except MemoryError:  # Arrow's, too, which says nothing of the file
+        raise
+    except UnreadableFileError as error:
+        raise UserError(f"{file.path}: {error}; download it again") from error
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
-            f"{file.path}: not a complete Parquet file ({reason}); download it again"
+            f"{file.path}: not a complete Parquet file ({first_line(error)}); download it again"
         ) from error
+
+
+def _name_of(file: TaskFile, row: Mapping[str, Any], number: int) -> str:
+    passage = str(row.get("example_id", file.path.stem)).removesuffix(".txt")
+    group = file.group or file.path.stem.split("-")[0]
+    return f"{group}-{passage.removeprefix(file.group)}-{number}"
+
+
+def _length(value: Any) -> int:
+    """Bytes or characters of a text or of a list of them; 0 for a number."""
+    if isinstance(value, list):
+        return sum(map(_length, value))
+    return len(value) if isinstance(value, bytes | str) else 0
+
+
+def _decoded(value: Any) -> Any:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _tsv(file: TaskFile) -> Iterator[TaskRow]:
