@@ -122,11 +122,21 @@ class _Batches:
 def predict(
     model: TaskModel, examples: Sequence[TokenizedExample], task: Task, config: FinetuneConfig
 ) -> list[float]:
-    """The prediction for each example, in their order, without dropout."""
+    """The prediction for each example, in their order, without dropout.
+
+    UserError where an output is not finite: it decides nothing, and no later epoch repairs weights
+    that are not.
+    """
     predictions = [0.0] * len(examples)
     for places, outputs in evaluate_outputs(
         model, examples, task, config.batch_size, config.precision
     ):
+        if not outputs.isfinite().all():
+            raise UserError(
+                f"{task.name}, seed {config.seed}: the model's outputs are not finite: training"
+                f" diverged; lower lr (now {config.lr:g}) or raise warmup_ratio (now"
+                f" {config.warmup_ratio:g})"
+            )
         for place, value in zip(places, model.head.predict(outputs).tolist(), strict=True):
             predictions[place] = value
     return predictions

@@ -225,6 +225,16 @@ def test_the_schedule_is_warm_up_and_a_line_to_zero() -> None:
         tuned("rte", warmup_steps=60)
 
 
+def test_a_training_that_diverged_is_refused() -> None:
+    """And scores nothing: of NaN argmax makes a class, and no later score exceeds NaN."""
+    data = task_set("rte")
+    model = make_task_model(tiny(), data, CONFIG)
+    torch.nn.init.constant_(model.head.linear.bias, torch.nan)
+    message = r"rte, seed 3: the model's outputs are not finite: training diverged; lower lr \(now"
+    with pytest.raises(UserError, match=message):
+        tuning.finetune(model, data, CONFIG, CPU, ConsoleReporter())
+
+
 def test_only_the_blocks_not_transferred_are_drawn_again() -> None:
     gpt, before = tiny(), tiny().state_dict()
     tuning.reset_blocks(gpt, 1, 9)
