@@ -26,7 +26,6 @@ from stages.contract import Context, PackableFinetuning, Stage
 if TYPE_CHECKING:
     from gpt1.tasks.finetune import FinetuneJob, JobResult, TextsOf
     from gpt1.tasks.io import TaskFiles
-    from gpt1.tokenizer.vocabulary import Vocabulary
 
 SHAPE = ("layers", "width", "heads", "context")
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
@@ -174,14 +173,14 @@ class Finetune(Stage, PackableFinetuning):
         from gpt1.tasks.finetune import run_job
         from gpt1.tasks.metrics import score_line
 
-        device, vocabulary = prepare(context), load_vocabulary(context)
-        files = load_task_data(context)
-        job = self.job(settings, context.cell, vocabulary.size)
+        device, files = prepare(context), load_task_data(context)
+        vocabulary = int(context.input("vocabulary").summary["vocabulary"])
+        job = self.job(settings, context.cell, vocabulary)
         weights = None
         if job.pretrained:
             weights = context.fetch(context.input("pretrain").file("model.safetensors"))
         found = run_job(
-            job, files, _texts_of(context, vocabulary), job.model(weights), device, context
+            job, files, _texts_of(context), job.model(weights), device, context
         )
         _write_test(context, files, found.test_predictions)
         _write_outcome(context, settings, files, found)
@@ -214,7 +213,7 @@ def _check_shape(settings: FinetuneSettings) -> None:
         )
 
 
-def _texts_of(context: Context, vocabulary: Vocabulary) -> TextsOf:
+def _texts_of(context: Context) -> TextsOf:
     """The splits' ids: those of the encode stage where the workflow has one, else encoded here."""
     from gpt1.tasks.dataset import TokenizedTexts
 
@@ -225,7 +224,7 @@ def _texts_of(context: Context, vocabulary: Vocabulary) -> TextsOf:
         )
     from gpt1.tokenizer.tokenizer import Tokenizer
 
-    encode = Tokenizer(vocabulary).encode
+    encode = Tokenizer(load_vocabulary(context)).encode
     return lambda _, examples: TokenizedTexts.of(examples, encode)
 
 
