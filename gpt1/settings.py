@@ -42,11 +42,6 @@ def _runtime_unless(model: type[Settings]) -> dict[str, str]:
     return {name: mark.get("unless", "") for name, mark in marks.items() if mark.get("runtime")}
 
 
-def set_together(values: Any, flag: str, **defaults: Any) -> Any:
-    """`values` of a model before they are checked, with `defaults` where `flag` is set."""
-    return {**defaults, **values} if isinstance(values, dict) and values.get(flag) else values
-
-
 DEBUG_FIELD: dict[str, Any] = {"debug": True}
 """For `json_schema_extra`: written under `debug:` in workflow.yaml, as no user needs to set it."""
 

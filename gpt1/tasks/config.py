@@ -7,14 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from gpt1.errors import UserError
-from gpt1.settings import (
-    CODE_OF_2018,
-    DEBUG_FIELD,
-    Settings,
-    paper,
-    runtime_field,
-    set_together,
-)
+from gpt1.settings import CODE_OF_2018, DEBUG_FIELD, Settings, paper, runtime_field
 from gpt1.tasks.registry import ZERO_SHOT_ONLY, task_named
 from gpt1.train.config import Precision
 
@@ -121,7 +114,9 @@ class FinetuneConfig(Settings):
     @model_validator(mode="before")
     @classmethod
     def _as_in_2018(cls, values: Any) -> Any:
-        return set_together(values, "reference_2018", truncation="fixed", group_by_length=False)
+        if isinstance(values, dict) and values.get("reference_2018"):
+            return {"truncation": "fixed", "group_by_length": False, **values}
+        return values
 
     @field_validator("task")
     @classmethod

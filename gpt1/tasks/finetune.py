@@ -33,9 +33,8 @@ from gpt1.tasks.io import Example, TaskFiles
 from gpt1.tasks.metrics import Score, score
 from gpt1.tasks.model import TaskHead, TaskModel, evaluate_outputs
 from gpt1.tasks.registry import Task
-from gpt1.train.config import learning_rate
 from gpt1.train.engine import MicroBatch, OptimizerConfig, StepOutput, TorchEngine
-from gpt1.train.trainer import Reporter, Trainer
+from gpt1.train.trainer import Reporter, Trainer, learning_rate
 from gpt1.weights.store import load_model
 
 

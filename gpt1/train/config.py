@@ -17,14 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
-from gpt1.settings import (
-    CODE_OF_2018,
-    DEBUG_FIELD,
-    Settings,
-    paper,
-    runtime_field,
-    set_together,
-)
+from gpt1.settings import CODE_OF_2018, DEBUG_FIELD, Settings, paper, runtime_field
 
 PAPER_BATCH = 64
 PROMPTS = ("it was a dark and stormy night", "she looked at him and said", "the old man")
@@ -237,9 +230,9 @@ class PretrainConfig(Settings):
     @model_validator(mode="before")
     @classmethod
     def _as_in_2018(cls, values: Any) -> Any:
-        return set_together(
-            values, "reference_2018", optimizer="reference", embedding_dropout="matrix"
-        )
+        if isinstance(values, dict) and values.get("reference_2018"):
+            return {"optimizer": "reference", "embedding_dropout": "matrix", **values}
+        return values
 
     @field_validator("exclude_books")
     @classmethod
@@ -301,12 +294,6 @@ class PretrainConfig(Settings):
             "lr": self.lr * math.sqrt(factor), "lr_scaling": "none",
         }  # fmt: skip
         return self.model_copy(update=values)
-
-    def learning_rate(self, step: int) -> float:
-        """The rate of the 0-based `step`."""
-        return learning_rate(
-            step, max_lr=self.lr, warmup=self.warmup, steps=self.max_steps, schedule=self.schedule
-        )
 
     def shape(self, vocabulary: int) -> ModelConfig:
         """The model for a vocabulary of this many tokens."""
@@ -434,22 +421,3 @@ def differing(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     known = {**defaults, **saved}  # a setting that a later version has: its default
     names = [name for name in {**known, **now} if name not in MAY_CHANGE]
     return [name for name in names if known.get(name) != now.get(name)]
-
-
-def learning_rate(
-    step: int, *, max_lr: float, warmup: int, steps: int, schedule: Schedule
-) -> float:
-    """The rate of update `step` (0-based) out of `steps`.
-
-    It rises linearly from 0 so that update `warmup` (counted from 1) has `max_lr`, then falls along
-    a half cosine (pre-training) or a line (fine-tuning; both section 4.1 of the paper), and would
-    reach 0 at the update after the last. `constant` stays.
-    """
-    if step < warmup:
-        return max_lr * (step + 1) / warmup
-    if schedule == "constant":
-        return max_lr
-    progress = (step - warmup + 1) / (steps - warmup + 1)  # in (0, 1)
-    if schedule == "linear":
-        return max_lr * (1 - progress)
-    return max_lr * 0.5 * (1 + math.cos(math.pi * progress))
