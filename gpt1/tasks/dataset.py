@@ -8,7 +8,7 @@ variant. Input transforms and truncation, which depend on the model, come later.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from pathlib import Path
@@ -293,17 +293,6 @@ def make_batch(examples: Sequence[TokenizedExample], regression: bool) -> Batch:
         [example.label for example in examples], dtype=torch.float32 if regression else torch.int64
     )
     return ids, lengths, labels
-
-
-def evaluation_batches(
-    examples: Sequence[TokenizedExample], size: int, regression: bool
-) -> Iterator[tuple[list[int], Batch]]:
-    """Batches of like length, with the places of their examples."""
-    longest = [example.longest for example in examples]
-    by_length = sorted(range(len(examples)), key=lambda place: (longest[place], place))
-    for start in range(0, len(by_length), size):
-        places = by_length[start : start + size]
-        yield places, make_batch([examples[place] for place in places], regression)
 
 
 # Which examples make a training batch: a pure function of seed and epoch

@@ -66,10 +66,6 @@ class TaskFile:
     kept_back: bool
     dropped: Counter[str]
 
-    def text(self) -> str:
-        """The content; UserError where it is not a file of UTF-8 text."""
-        return _read_text(self.path)
-
 
 @dataclass(frozen=True)
 class TaskRow:
@@ -330,7 +326,7 @@ def _decoded(value: Any) -> Any:
 def _tsv(file: TaskFile) -> Iterator[TaskRow]:
     """Tab-separated lines. GLUE's files know no quoting: a quotation mark is text."""
     columns = file.columns.used
-    lines = enumerate(_lines(file.text()), start=1)
+    lines = enumerate(_lines(_read_text(file.path)), start=1)
     header: list[str] = []
     if any(isinstance(column, str) for column in file.columns.texts):
         header = next(lines, (1, ""))[1].split("\t")
@@ -352,7 +348,7 @@ def _tsv(file: TaskFile) -> Iterator[TaskRow]:
 
 def _jsonl(file: TaskFile) -> Iterator[TaskRow]:
     """One JSON object a line."""
-    for number, line in enumerate(_lines(file.text()), start=1):
+    for number, line in enumerate(_lines(_read_text(file.path)), start=1):
         if line.strip():
             where = f"{file.path}, row {number}"
             yield TaskRow(where, f"{file.path.stem}-{number}", parse_json(line, where))
@@ -381,7 +377,7 @@ def _race(file: TaskFile) -> Iterator[TaskRow]:
 
 def _csv(file: TaskFile) -> Iterator[TaskRow]:
     """Story Cloze: comma-separated, quoted, with header."""
-    rows = csv.DictReader(io.StringIO(file.text(), newline=""))
+    rows = csv.DictReader(io.StringIO(_read_text(file.path), newline=""))
     try:
         header = list(rows.fieldnames or ())
         _check_columns([str(name) for name in file.columns.used], header, f"{file.path}, row 1")
@@ -419,7 +415,7 @@ def _dpr(file: TaskFile) -> Iterator[TaskRow]:
     """
     blocks: list[tuple[int, list[str]]] = []
     fresh = True
-    for number, line in enumerate(_lines(file.text()), start=1):
+    for number, line in enumerate(_lines(_read_text(file.path)), start=1):
         if line.strip() and fresh:
             blocks.append((number, []))
         if line.strip():
@@ -469,7 +465,7 @@ def _lambada(file: TaskFile) -> Iterator[TaskRow]:
     """LAMBADA (Paperno et al. 2016). `.jsonl`: an object with `text` a line; else plain text, a
     passage a line. Texts: all but the last word, and that word.
     """
-    for number, line in enumerate(_lines(file.text()), start=1):
+    for number, line in enumerate(_lines(_read_text(file.path)), start=1):
         if not line.strip():
             continue
         where, passage = f"{file.path}, row {number}", line
@@ -511,7 +507,7 @@ def _wsc_jsonl(file: TaskFile) -> Iterator[TaskRow]:
 
 
 def _wsc_xml(file: TaskFile) -> Iterator[TaskRow]:
-    text = file.text()
+    text = _read_text(file.path)
     if "<!ENTITY" in text:
         raise _fault(f"{file.path}", "declares XML entities", "the published WSCollection.xml")
     try:
@@ -550,6 +546,7 @@ def _check_columns(wanted: Sequence[str], found: Sequence[str], where: str) -> N
 
 
 def _read_text(path: Path) -> str:
+    """The content; UserError where it is not a file of UTF-8 text."""
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
