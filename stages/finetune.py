@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import Field
 
 from gpt1.errors import UserError
+from gpt1.model.config import ModelConfig
 from gpt1.settings import paper
 from gpt1.tasks.config import SHORTEST, FinetuneConfig, Variant
 from stages._finetuning import (
@@ -34,17 +35,13 @@ VARIANTS: tuple[Variant, ...] = get_args(Variant)
 class FinetuneSettings(FinetuneConfig):
     variant: Variant = Field(
         "full", json_schema_extra=paper("table 5"),
-        description=(
-            "Row of the paper's table 5: full, no auxiliary language-model loss, no pre-training,"
-            " or the LSTM (needs a pretrain job with `model: lstm`)."
-        ),
+        description="Row of the paper's table 5: full, no auxiliary language-model loss, no"
+        " pre-training, or the LSTM (needs a pretrain job with `model: lstm`).",
     )
     num_layers_transferred: int | None = Field(
         None, ge=0, le=96, json_schema_extra=paper("figure 2"),
-        description=(
-            "Pre-trained blocks to keep; the others get random weights (0: only the embeddings are"
-            " kept). Training examples are then scored, too. Default: all blocks."
-        ),
+        description="Pre-trained blocks to keep; the others get random weights (0: only the"
+        " embeddings are kept). Training examples are then scored, too. Default: all blocks.",
     )
     layers: int | None = Field(
         None, ge=1, le=96, json_schema_extra=paper("4.1"),
@@ -75,11 +72,9 @@ class FinetuneSettings(FinetuneConfig):
     )
     keep_model: bool | None = Field(
         None,
-        description=(
-            "Save the weights of the best epoch (4 bytes per parameter). Default: only the first"
-            " job of each task does, with variant `full` if there is one, and never `lstm` or a"
-            " part of the layers."
-        ),
+        description="Save the weights of the best epoch (4 bytes per parameter). Default: only the"
+        " first job of each task does, with variant `full` if there is one, and never `lstm` or a"
+        " part of the layers.",
     )
 
 
@@ -156,13 +151,9 @@ class Finetune(Stage, PackableFinetuning):
     @classmethod
     def job(cls, settings: FinetuneSettings, cell: str, vocabulary: int) -> FinetuneJob:
         """The job of a cell, for a `vocabulary` of that many tokens."""
-        from gpt1.model.config import ModelConfig
         from gpt1.tasks.finetune import FinetuneJob
 
-        shape = None
-        if settings.variant == "no_pretraining":
-            given = {name: getattr(settings, name) for name in (*SHAPE, "dropout", "init_std")}
-            shape = ModelConfig(vocabulary=vocabulary, **given)
+        shape = _shape(settings, vocabulary) if settings.variant == "no_pretraining" else None
         own = settings.model_dump(include=set(FinetuneConfig.model_fields))
         return FinetuneJob(
             cell, FinetuneConfig(**own), settings.variant, vocabulary, settings.predict_test, shape,
@@ -204,13 +195,12 @@ def _check_shape(settings: FinetuneSettings) -> None:
             f"variant no_pretraining needs the model's shape: set {', '.join(missing)} as in"
             " the pre-trained model"
         )
-    assert settings.width is not None
-    assert settings.heads is not None
-    if settings.width % settings.heads:
-        raise UserError(
-            f"width {settings.width} is not divisible by heads {settings.heads}; choose a"
-            f" multiple of {settings.heads}"
-        )
+    _shape(settings, vocabulary=1)  # raises UserError for a shape no model can have
+
+
+def _shape(settings: FinetuneSettings, vocabulary: int) -> ModelConfig:
+    given = {name: getattr(settings, name) for name in (*SHAPE, "dropout", "init_std")}
+    return ModelConfig(vocabulary, **given)
 
 
 def _texts_of(context: Context) -> TextsOf:

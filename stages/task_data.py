@@ -20,30 +20,25 @@ if TYPE_CHECKING:
 
 class TaskDataSettings(Settings):
     task: TaskName = Field(
-        description=(
-            "A task listed by `gpt1 tasks`, such as `mnli`, or your own module (`my.weather`)."
-        )
+        description="A task listed by `gpt1 tasks`, such as `mnli`, or your own module"
+        " (`my.weather`)."
     )
     source: str | None = runtime_field(
-        None,
-        "Folder with the publisher's files; demo tasks need none.",
-        min_length=1,
+        None, "Folder with the publisher's files; demo tasks need none.", min_length=1,
     )
     train_rows: int | None = Field(
         None, ge=1, le=10_000_000,
         description="Use at most N training examples; default: all, or the demo task's own limit.",
     )
     dev_rows: int | None = Field(
-        None, ge=1, le=10_000_000,
-        description="Use at most N dev examples.",
+        None, ge=1, le=10_000_000, description="Use at most N dev examples.",
     )
     test_rows: int | None = Field(
         None, ge=1, le=10_000_000,
         description="Use at most N test examples; a sample cannot be submitted.",
     )
     seed: int = Field(
-        1, ge=0, le=2**31 - 1,
-        description="Seed for samples and for building demo tasks.",
+        1, ge=0, le=2**31 - 1, description="Seed for samples and for building demo tasks.",
     )
     passage_words: int | None = Field(
         None, ge=5, le=1000, description="Words per passage in a demo task."
@@ -112,9 +107,8 @@ class TaskData(Stage):
 
         from gpt1.tasks.io import TASK_FILE, task_facts, write_examples
 
-        task, splits, whole, about = (
-            _demo(settings, context) if settings.demo else _published(settings)
-        )
+        made = _demo(settings, context) if settings.demo else _published(settings)
+        task, splits, whole, about = made
         for split, examples in splits.items():
             with context.open(f"{split}.jsonl") as file:
                 write_examples(file, examples)

@@ -26,9 +26,8 @@ _SNAPSHOT = re.compile(r"step-(\d+)\.safetensors$")
 
 class ZeroShotSettings(Settings):
     task: TaskName = Field(
-        description=(
-            "Task to score, such as `race`, `dprd`, `cola` or `sst2`; needs a task_data job."
-        )
+        description="Task to score, such as `race`, `dprd`, `cola` or `sst2`; needs a task_data"
+        " job."
     )
     model: Literal["gpt", "lstm"] = Field("gpt", description="Pre-trained model to score.")
     rows: int | None = Field(

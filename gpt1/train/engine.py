@@ -9,7 +9,6 @@ import ctypes
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -56,6 +55,8 @@ class Engine(ABC):
     """
 
     module: nn.Module
+    optimizer: Any
+    """torch's, or DeepSpeed's around it."""
     device: torch.device
     seed: int
     stage: int
@@ -69,7 +70,8 @@ class Engine(ABC):
         """One update (0-based `step`) from this rank's micro-batches, whose number must be the
         same every time.
         """
-        self._set_learning_rate(learning_rate)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
         self.module.train()
         losses = []
         for n, micro_batch in enumerate(micro_batches):
@@ -118,9 +120,6 @@ class Engine(ABC):
     def _update(self) -> Tensor:
         """Clip, step, zero; returns the gradient's norm."""
 
-    @abstractmethod
-    def _set_learning_rate(self, rate: float) -> None: ...
-
 
 class TorchEngine(Engine):
     """One process, no DeepSpeed: pre-training on a rank alone, and fine-tuning jobs. bf16 is
@@ -144,9 +143,7 @@ class TorchEngine(Engine):
         self.optimizer = make_optimizer(module, optimizer)
 
     def weights(self) -> dict[str, Tensor]:
-        return {
-            name: p.detach().float().cpu().clone() for name, p in self.module.named_parameters()
-        }
+        return copy_weights(self.module)
 
     def copy_state(self) -> TrainingState:
         return copy_state(self.module, self.optimizer)
@@ -161,11 +158,9 @@ class TorchEngine(Engine):
         restore_state(self.module, self.optimizer, state.updates, values)
 
     def _forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        with self._autocast():
+        bf16 = self.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             return self.module(*inputs)
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def _accumulate(self, inputs: tuple[Tensor, ...], last: bool) -> Tensor:  # noqa: ARG002
         loss = self._forward(inputs)
@@ -178,10 +173,6 @@ class TorchEngine(Engine):
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
-    def _set_learning_rate(self, rate: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-
 
 def clip_gradients(module: nn.Module, clip: float) -> Tensor:
     """Scale the gradient so that its global norm is at most `clip` (0: leave it).
@@ -191,6 +182,11 @@ def clip_gradients(module: nn.Module, clip: float) -> Tensor:
     return nn.utils.clip_grad_norm_(
         module.parameters(), clip if clip > 0 else float("inf")
     ).detach()
+
+
+def copy_weights(module: nn.Module) -> dict[str, Tensor]:
+    """Copy the parameters to the CPU, in fp32."""
+    return {name: copy_to_cpu(parameter) for name, parameter in module.named_parameters()}
 
 
 def copy_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingState:

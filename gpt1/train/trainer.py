@@ -352,7 +352,7 @@ class Pretrainer(Trainer):
         self.history.pending += [
             mean
             for step, mean in enumerate(means, self.step - len(means))
-            if self.data.train.kept(self.batch_of(step), self.config.batch_size).any()
+            if self.data.train.kept(self.history.batch_of(step), self.config.batch_size).any()
         ]
 
     def refuse_divergence(self, losses: Sequence[float], before: float | None = None) -> None:
@@ -372,7 +372,7 @@ class Pretrainer(Trainer):
         values = {"lr": self.rate(step - 1), "gradient_norm": float(output.gradient_norm)}
         loss = {"loss": self.history.take_loss()} if self.history.pending else {}
         row = self.history.row(step, {**loss, **values})
-        if skipped := self.batch_of(step - 1) - (step - 1):
+        if skipped := self.history.batch_of(step - 1) - (step - 1):
             row["skipped_batches"] = skipped
         speed = self.throughput.read(step)
         self._speeds.append({"step": step, **speed})
@@ -520,15 +520,11 @@ class Pretrainer(Trainer):
 
     def read_micro_batches(self, step: int) -> list[MicroBatch]:
         """This rank's share of the 0-based `step`'s global batch."""
-        return read_share(self.data.train, self.batch_of(step), self.config, self.ranks)
-
-    def batch_of(self, step: int) -> int:
-        """The batch, in the order of the data, that the 0-based `step` is made from."""
-        return self.history.batch_of(step)
+        return read_share(self.data.train, self.history.batch_of(step), self.config, self.ranks)
 
     def books_of(self, step: int) -> list[str]:
         """The books that the batch of the 0-based `step` was read from."""
-        return self.data.train.books_of(self.batch_of(step), self.config.batch_size)
+        return self.data.train.books_of(self.history.batch_of(step), self.config.batch_size)
 
     def model_weights(self) -> dict[str, Tensor]:
         """The model's weights in fp32 under its own names, on every rank."""
