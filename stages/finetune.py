@@ -33,49 +33,34 @@ VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 
 class FinetuneSettings(FinetuneConfig):
-    variant: Variant = Field(
-        "full", json_schema_extra=paper("table 5"),
-        description="Row of the paper's table 5: full, no auxiliary language-model loss, no"
-        " pre-training, or the LSTM (needs a pretrain job with `model: lstm`).",
-    )
+    variant: Variant = Field("full", json_schema_extra=paper("table 5"))
+    """Row of the paper's table 5: full, no auxiliary language-model loss, no pre-training, or the
+    LSTM (needs a pretrain job with `model: lstm`).
+    """
     num_layers_transferred: int | None = Field(
         None, ge=0, le=96, json_schema_extra=paper("figure 2"),
-        description="Pre-trained blocks to keep; the others get random weights (0: only the"
-        " embeddings are kept). Training examples are then scored, too. Default: all blocks.",
     )
-    layers: int | None = Field(
-        None, ge=1, le=96, json_schema_extra=paper("4.1"),
-        description="For `no_pretraining`: number of blocks.",
-    )
-    width: int | None = Field(
-        None, ge=8, le=16_384, json_schema_extra=paper("4.1"),
-        description="For `no_pretraining`: hidden size.",
-    )
-    heads: int | None = Field(
-        None, ge=1, le=256, json_schema_extra=paper("4.1"),
-        description="For `no_pretraining`: attention heads per block.",
-    )
-    context: int | None = Field(
-        None, ge=SHORTEST, le=8_192, json_schema_extra=paper("4.1"),
-        description="For `no_pretraining`: context length.",
-    )
-    dropout: float = Field(
-        0.1, ge=0, lt=1, json_schema_extra=paper("4.1"),
-        description="For `no_pretraining`: dropout inside the model.",
-    )
-    init_std: float = Field(
-        0.02, gt=0, lt=1, json_schema_extra=paper("4.1"),
-        description="For `no_pretraining`: standard deviation of weight initialization.",
-    )
-    predict_test: bool = Field(
-        True, description="Predict the test set, and score it if its labels are public."
-    )
-    keep_model: bool | None = Field(
-        None,
-        description="Save the weights of the best epoch (4 bytes per parameter). Default: only the"
-        " first job of each task does, with variant `full` if there is one, and never `lstm` or a"
-        " part of the layers.",
-    )
+    """Pre-trained blocks to keep; the others get random weights (0: only the embeddings are kept).
+    Training examples are then scored, too. Default: all blocks.
+    """
+    layers: int | None = Field(None, ge=1, le=96, json_schema_extra=paper("4.1"))
+    """For `no_pretraining`: number of blocks."""
+    width: int | None = Field(None, ge=8, le=16_384, json_schema_extra=paper("4.1"))
+    """For `no_pretraining`: hidden size."""
+    heads: int | None = Field(None, ge=1, le=256, json_schema_extra=paper("4.1"))
+    """For `no_pretraining`: attention heads per block."""
+    context: int | None = Field(None, ge=SHORTEST, le=8_192, json_schema_extra=paper("4.1"))
+    """For `no_pretraining`: context length."""
+    dropout: float = Field(0.1, ge=0, lt=1, json_schema_extra=paper("4.1"))
+    """For `no_pretraining`: dropout inside the model."""
+    init_std: float = Field(0.02, gt=0, lt=1, json_schema_extra=paper("4.1"))
+    """For `no_pretraining`: standard deviation of weight initialization."""
+    predict_test: bool = True
+    """Predict the test set, and score it if its labels are public."""
+    keep_model: bool | None = None
+    """Save the weights of the best epoch (4 bytes per parameter). Default: only the first job of
+    each task does, with variant `full` if there is one, and never `lstm` or a part of the layers.
+    """
 
 
 class Finetune(Stage, PackableFinetuning):
