@@ -16,7 +16,7 @@ from gpt1.model.gpt import GPT
 from gpt1.rng import generator
 from gpt1.tasks import finetune as tuning
 from gpt1.tasks.config import FinetuneConfig
-from gpt1.tasks.dataset import SpecialIds, TokenizedExample, make_batch, sequences
+from gpt1.tasks.dataset import InputSpec, SpecialIds, TokenizedExample, make_batch, sequences
 from gpt1.tasks.finetune import TaskSet, make_task_model
 from gpt1.tasks.model import TaskModel, soft_labels
 from gpt1.tasks.registry import TASKS, Task
@@ -55,8 +55,9 @@ def model_for(task: Task, dropout: float = 0.0, kind: str = "gpt", **settings: A
 
 def encoded(task: Task, labels: Sequence[float]) -> list[TokenizedExample]:
     choices = CHOICES if task.kind == "choice" else [()] * len(labels)
+    spec = InputSpec(task.kind, SPECIAL, CONTEXT)
     return [
-        TokenizedExample(sequences(task.kind, texts, answers, SPECIAL, CONTEXT), label)
+        TokenizedExample(sequences(spec, texts, answers), label)
         for texts, answers, label in zip(TEXTS, choices, labels, strict=True)
     ]
 
@@ -167,7 +168,8 @@ def tiny() -> GPT:
 
 def examples(name: str, count: int, seed: int) -> list[TokenizedExample]:
     """The label is whether (choice: where) a certain id is there: any form of input shows it."""
-    task, rng, special = TASKS[name], random.Random(seed), SpecialIds.after(40)
+    task, rng = TASKS[name], random.Random(seed)
+    spec = InputSpec(task.kind, SpecialIds.after(40), 24)
     made = []
     for number in range(count):
         label, choice = number % 2, task.kind == "choice"
@@ -176,7 +178,7 @@ def examples(name: str, count: int, seed: int) -> list[TokenizedExample]:
             marked[rng.randrange(len(marked))] = 1
         choices = [[marked, plain], [plain, marked]][label] if choice else []
         texts = [marked] if task.kind in ("classification", "choice") else [plain, marked]
-        made.append(TokenizedExample(sequences(task.kind, texts, choices, special, 24), label))
+        made.append(TokenizedExample(sequences(spec, texts, choices), label))
     return made
 
 
