@@ -82,7 +82,7 @@ class DeepSpeedEngine(Engine):
         if self.exact:
             return copy_weights(self.module)
         # the fp32 masters: parameters themselves are bf16, or spread over the ranks
-        return gather(self.engine, self.stage, keep=True, parts=(WEIGHTS,)).weights
+        return gather(self.engine, self.stage, keep=True, parts=(WEIGHTS,)).parts[WEIGHTS]
 
     def copy_state(self) -> TrainingState | None:
         if not self.plain:
@@ -109,7 +109,7 @@ class DeepSpeedEngine(Engine):
             yield (
                 name,
                 {
-                    part: self.ranks.broadcast(state.get(part, name) if state else None, shape)
+                    part: self.ranks.broadcast(state.parts[part][name] if state else None, shape)
                     for part in PARTS
                 },
             )

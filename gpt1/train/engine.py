@@ -153,7 +153,8 @@ class TorchEngine(Engine):
             raise ValueError("a rank alone has no other rank's state to load")
         check_parameters(self.module, state)
         values = (
-            (name, {part: state.get(part, name) for part in PARTS}) for name in state.weights
+            (name, {part: state.parts[part][name] for part in PARTS})
+            for name in state.parts[WEIGHTS]
         )
         restore_state(self.module, self.optimizer, state.updates, values)
 
@@ -197,9 +198,9 @@ def copy_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingS
     first = next(iter(optimizer.state.values()), None)
     state = TrainingState(round(float(first["step"])) if first else 0)
     for name, parameter in module.named_parameters():
-        state.add(WEIGHTS, name, copy_to_cpu(parameter))
+        state.parts[WEIGHTS][name] = copy_to_cpu(parameter)
         for moment in MOMENTS if first else ():
-            state.add(moment, name, copy_to_cpu(optimizer.state[parameter][moment]))
+            state.parts[moment][name] = copy_to_cpu(optimizer.state[parameter][moment])
     return state
 
 
@@ -231,9 +232,9 @@ def initial_state(weights: Mapping[str, Tensor]) -> TrainingState:
     """
     state = TrainingState()
     for name, tensor in weights.items():
-        state.add(WEIGHTS, name, tensor.detach())
+        state.parts[WEIGHTS][name] = tensor.detach()
         for moment in MOMENTS:
-            state.add(moment, name, torch.zeros_like(tensor))
+            state.parts[moment][name] = torch.zeros_like(tensor)
     return state
 
 
@@ -241,8 +242,7 @@ def check_parameters(module: nn.Module, state: TrainingState) -> None:
     """Raise UserError unless `state` has the names and shapes of `module`'s parameters."""
     expected = {name: shape_of(parameter) for name, parameter in module.named_parameters()}
     for part in PARTS:
-        tensors = state.weights if part == WEIGHTS else state.moments.get(part, {})
-        found = {name: tensor.shape for name, tensor in tensors.items()}
+        found = {name: tensor.shape for name, tensor in state.parts[part].items()}
         if found != expected:
             wrong = min(n for n in {*found, *expected} if found.get(n) != expected.get(n))
             raise UserError(
