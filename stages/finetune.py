@@ -20,6 +20,7 @@ from stages._finetuning import (
     prediction_rows,
     prepare,
     same_task,
+    vocabulary_size,
     write_lines,
 )
 from stages.contract import Context, PackableFinetuning, Stage
@@ -150,8 +151,7 @@ class Finetune(Stage, PackableFinetuning):
         from gpt1.tasks.metrics import score_line
 
         device, files = prepare(context), load_task_data(context)
-        vocabulary = int(context.input("vocabulary").summary["vocabulary"])
-        job = self.job(settings, context.cell, vocabulary)
+        job = self.job(settings, context.cell, vocabulary_size(context))
         weights = None
         if job.pretrained:
             weights = context.fetch(context.input("pretrain").file("model.safetensors"))
