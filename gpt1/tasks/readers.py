@@ -23,7 +23,6 @@ from xml.etree import ElementTree
 from gpt1.corpus.document import ReadingConfig, SkippedFile, UnreadableFileError, first_line
 from gpt1.corpus.io import OnRead, check_size
 from gpt1.corpus.isolation import isolate
-from gpt1.corpus.readers.tables import values_of
 from gpt1.errors import UserError
 from gpt1.tasks.io import Example, Label, parse_json, shorten
 from gpt1.tasks.registry import Column, SplitFile, Task
@@ -37,10 +36,10 @@ SCHEMAS = 273
 """WSC273 is the first 273 schemas of the published collection; twelve more were added later."""
 KEPT_BACK = -1
 """The hub's label where there is none: kept back, or the annotators did not agree."""
-_ROWS = 1024
+_ROWS = 256
 """Rows of a Parquet file that are decoded together."""
 _MODEST = 256 << 20
-"""Bytes of text in a Parquet file, whatever its size: more than any published task has."""
+"""Characters of text in a Parquet file, whatever its size: more than any published task has."""
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.parquet$")
 
 
@@ -273,31 +272,25 @@ def _parquet_rows(file: TaskFile, config: ReadingConfig, _: OnRead) -> Iterator[
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    wanted, size, number = [str(name) for name in file.columns.used], file.path.stat().st_size, 0
-    if file.task.kind == "choice":
-        wanted.append("example_id")
+    wanted = [str(name) for name in file.columns.used]
+    number = out = 0
     try:
-        metadata = pq.read_metadata(file.path)
-        leaves = [metadata.schema.column(place).path for place in range(metadata.num_columns)]
-        # As a dictionary, a text that is in many rows is held once.
-        texts = [path for path in leaves if path.partition(".")[0] in wanted]
-        with pq.ParquetFile(file.path, metadata=metadata, read_dictionary=texts) as opened:
+        with pq.ParquetFile(file.path, buffer_size=1 << 20) as opened:
             names = opened.schema_arrow.names
-            if "example_id" not in names:
-                wanted = [name for name in wanted if name != "example_id"]
             _check_columns(wanted, names, f"{file.path}")
-            out = 0
+            if file.task.kind == "choice" and "example_id" in names:
+                wanted.append("example_id")
             for batch in opened.iter_batches(_ROWS, columns=wanted, use_threads=False):
-                columns = [values_of(batch.column(name)) for name in wanted]
-                out += sum(_length(value) for column in columns for value in column)
-                if out > _MODEST:
-                    check_size(out, size, config)
                 rows = []
-                for values in zip(*(map(_decoded, column) for column in columns), strict=True):
+                for row in batch.to_pylist():
                     number += 1
-                    row = dict(zip(wanted, values, strict=True))
-                    name = _name_of(file, row, number)
+                    out += sum(map(_length, row.values()))
+                    passage = str(row.get("example_id", file.path.stem))
+                    passage = passage.removesuffix(".txt").removeprefix(file.group)
+                    name = f"{file.group or file.path.stem.split('-')[0]}-{passage}-{number}"
                     rows.append(TaskRow(f"{file.path}, row {number}", name, row))
+                if out > _MODEST:
+                    check_size(out, file.path.stat().st_size, config)
                 yield rows
     except MemoryError:  # Arrow's, too, which says nothing of the file
         raise
@@ -309,21 +302,11 @@ def _parquet_rows(file: TaskFile, config: ReadingConfig, _: OnRead) -> Iterator[
         ) from error
 
 
-def _name_of(file: TaskFile, row: Mapping[str, Any], number: int) -> str:
-    passage = str(row.get("example_id", file.path.stem)).removesuffix(".txt")
-    group = file.group or file.path.stem.split("-")[0]
-    return f"{group}-{passage.removeprefix(file.group)}-{number}"
-
-
 def _length(value: Any) -> int:
-    """Bytes or characters of a text or of a list of them; 0 for a number."""
+    """Of a text, or of all in a list of them; 0 for a number."""
     if isinstance(value, list):
         return sum(map(_length, value))
-    return len(value) if isinstance(value, bytes | str) else 0
-
-
-def _decoded(value: Any) -> Any:
-    return value.decode() if isinstance(value, bytes) else value
+    return len(value) if isinstance(value, str | bytes) else 0
 
 
 def _tsv(file: TaskFile) -> Iterator[TaskRow]:

@@ -338,9 +338,11 @@ def test_a_copy_that_would_fill_the_memory_or_end_its_reader_is_one_message(
     [train] = (tmp_path / "rte").glob("train-*")
     rows = pa.array([0] * 2_000, pa.int32())
     texts = (pa.DictionaryArray.from_arrays(rows, [text]) for text in ("x" * 400_000, "A."))
-    pq.write_table(pa.table([rows, *texts], ["label", "sentence1", "sentence2"]), train)
+    table = pa.table([rows, *texts], ["label", "sentence1", "sentence2"])
     found = "it expands to more than 100 times its compressed size"
-    refuses(f"{train}: {found}; download it again", read_task, TASKS["rte"], tmp_path)
+    for as_dictionary in (True, False):
+        pq.write_table(table, train, store_schema=as_dictionary)
+        refuses(f"{train}: {found}; download it again", read_task, TASKS["rte"], tmp_path)
     monkeypatch.setattr(readers, "_parquet_rows", abort)
     found = "its reader died of SIGABRT"
     refuses(f"{train}: {found}; download it again", read_task, TASKS["rte"], tmp_path)
