@@ -18,10 +18,13 @@ class Settings(BaseModel):
     """The settings under a stage's `with:`.
 
     Every field is semantic (it enters the fingerprint) unless made by `runtime_field`. Fields
-    marked DEBUG_FIELD are written under `debug:`; the model itself is flat.
+    marked DEBUG_FIELD are written under `debug:`; the model itself is flat. The text under a field
+    is its description.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     def semantic(self) -> dict[str, Any]:
         """The settings that decide what comes out, as JSON values."""
@@ -42,11 +45,6 @@ def _runtime_unless(model: type[Settings]) -> dict[str, str]:
     return {name: mark.get("unless", "") for name, mark in marks.items() if mark.get("runtime")}
 
 
-def set_together(values: Any, flag: str, **defaults: Any) -> Any:
-    """`values` of a model before they are checked, with `defaults` where `flag` is set."""
-    return {**defaults, **values} if isinstance(values, dict) and values.get(flag) else values
-
-
 DEBUG_FIELD: dict[str, Any] = {"debug": True}
 """For `json_schema_extra`: written under `debug:` in workflow.yaml, as no user needs to set it."""
 
@@ -62,8 +60,8 @@ def paper(where: str) -> dict[str, Any]:
 
 
 def runtime_field(
-    default: Any, description: str, *, mark: Mapping[str, Any] | None = None, unless: str = "",
-    **limits: Any,
+    default: Any, description: str | None = None, *, mark: Mapping[str, Any] | None = None,
+    unless: str = "", **limits: Any,
 ) -> Any:
     """A field that does not enter the fingerprint itself: where or how fast, a path (the files'
     content enters), or `reference_2018` (the settings it selects enter).

@@ -56,6 +56,12 @@ def load_vocabulary(context: Context) -> Vocabulary:
     return Vocabulary.read(*files)
 
 
+def vocabulary_size(context: Context) -> int:
+    """The number of tokens of the vocabulary this one takes, from the file that lists them."""
+    [encoder] = context.input("vocabulary").under("encoder_bpe_")
+    return len(json.loads(context.fetch(encoder).read_bytes()))
+
+
 def load_task_data(context: Context) -> TaskFiles:
     """The examples of the task_data cell this one takes."""
     return read_task_data(context.fetch, context.input("task_data"))

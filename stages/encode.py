@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import Field
-
 from gpt1.tasks.config import TaskName
 from stages._finetuning import (
     check_task_data,
@@ -19,7 +17,8 @@ from stages.contract import Context, Settings, Stage
 
 
 class EncodeSettings(Settings):
-    task: TaskName = Field(description="Task to encode; needs a task_data job.")
+    task: TaskName
+    """Task to encode; needs a task_data job."""
 
 
 class Encode(Stage):

@@ -22,23 +22,15 @@ PRETRAINED = "hf"  # the folder of the pre-trained model
 
 
 class ExportSettings(Settings):
-    include_finetuned: bool = Field(
-        True, description="Also export the fine-tuned models saved by `keep_model`.",
-    )
-    registry_name: str = runtime_field(
-        "gpt1",
-        "Model name in MLflow's registry; fine-tuned models append their task. Empty: do not"
-        " register.",
-        max_length=100,
-    )
-    license: str = Field(
-        "",
-        description="License in the model card, as a Hugging Face hub identifier (`cc-by-4.0`).",
-    )
-    language: str = Field(
-        "en", pattern=r"^[a-z]{2,3}$",
-        description="Language in the model card, as an ISO 639 code.",
-    )
+    include_finetuned: bool = True
+    """Also export the fine-tuned models saved by `keep_model`."""
+    registry_name: str = runtime_field("gpt1", max_length=100)
+    """Model name in MLflow's registry; fine-tuned models append their task. Empty: do not register.
+    """
+    license: str = ""
+    """License in the model card, as a Hugging Face hub identifier (`cc-by-4.0`)."""
+    language: str = Field("en", pattern=r"^[a-z]{2,3}$")
+    """Language in the model card, as an ISO 639 code."""
 
     @field_validator("license")
     @classmethod

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import Field
 
 from gpt1.errors import UserError
+from gpt1.model.config import ModelConfig
 from gpt1.settings import paper
 from gpt1.tasks.config import SHORTEST, FinetuneConfig, Variant
 from stages._finetuning import (
@@ -20,6 +21,7 @@ from stages._finetuning import (
     prediction_rows,
     prepare,
     same_task,
+    vocabulary_size,
     write_lines,
 )
 from stages.contract import Context, PackableFinetuning, Stage
@@ -27,62 +29,40 @@ from stages.contract import Context, PackableFinetuning, Stage
 if TYPE_CHECKING:
     from gpt1.tasks.finetune import FinetuneJob, JobResult, TextsOf
     from gpt1.tasks.io import TaskFiles
-    from gpt1.tokenizer.vocabulary import Vocabulary
 
 SHAPE = ("layers", "width", "heads", "context")
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 
 class FinetuneSettings(FinetuneConfig):
-    variant: Variant = Field(
-        "full", json_schema_extra=paper("table 5"),
-        description=(
-            "Row of the paper's table 5: full, no auxiliary language-model loss, no pre-training,"
-            " or the LSTM (needs a pretrain job with `model: lstm`)."
-        ),
-    )
+    variant: Variant = Field("full", json_schema_extra=paper("table 5"))
+    """Row of the paper's table 5: full, no auxiliary language-model loss, no pre-training, or the
+    LSTM (needs a pretrain job with `model: lstm`).
+    """
     num_layers_transferred: int | None = Field(
         None, ge=0, le=96, json_schema_extra=paper("figure 2"),
-        description=(
-            "Pre-trained blocks to keep; the others get random weights (0: only the embeddings are"
-            " kept). Training examples are then scored, too. Default: all blocks."
-        ),
     )
-    layers: int | None = Field(
-        None, ge=1, le=96, json_schema_extra=paper("4.1"),
-        description="For `no_pretraining`: number of blocks.",
-    )
-    width: int | None = Field(
-        None, ge=8, le=16_384, json_schema_extra=paper("4.1"),
-        description="For `no_pretraining`: hidden size.",
-    )
-    heads: int | None = Field(
-        None, ge=1, le=256, json_schema_extra=paper("4.1"),
-        description="For `no_pretraining`: attention heads per block.",
-    )
-    context: int | None = Field(
-        None, ge=SHORTEST, le=8_192, json_schema_extra=paper("4.1"),
-        description="For `no_pretraining`: context length.",
-    )
-    dropout: float = Field(
-        0.1, ge=0, lt=1, json_schema_extra=paper("4.1"),
-        description="For `no_pretraining`: dropout inside the model.",
-    )
-    init_std: float = Field(
-        0.02, gt=0, lt=1, json_schema_extra=paper("4.1"),
-        description="For `no_pretraining`: standard deviation of weight initialization.",
-    )
-    predict_test: bool = Field(
-        True, description="Predict the test set, and score it if its labels are public."
-    )
-    keep_model: bool | None = Field(
-        None,
-        description=(
-            "Save the weights of the best epoch (4 bytes per parameter). Default: only the first"
-            " job of each task does, with variant `full` if there is one, and never `lstm` or a"
-            " part of the layers."
-        ),
-    )
+    """Pre-trained blocks to keep; the others get random weights (0: only the embeddings are kept).
+    Training examples are then scored, too. Default: all blocks.
+    """
+    layers: int | None = Field(None, ge=1, le=96, json_schema_extra=paper("4.1"))
+    """For `no_pretraining`: number of blocks."""
+    width: int | None = Field(None, ge=8, le=16_384, json_schema_extra=paper("4.1"))
+    """For `no_pretraining`: hidden size."""
+    heads: int | None = Field(None, ge=1, le=256, json_schema_extra=paper("4.1"))
+    """For `no_pretraining`: attention heads per block."""
+    context: int | None = Field(None, ge=SHORTEST, le=8_192, json_schema_extra=paper("4.1"))
+    """For `no_pretraining`: context length."""
+    dropout: float = Field(0.1, ge=0, lt=1, json_schema_extra=paper("4.1"))
+    """For `no_pretraining`: dropout inside the model."""
+    init_std: float = Field(0.02, gt=0, lt=1, json_schema_extra=paper("4.1"))
+    """For `no_pretraining`: standard deviation of weight initialization."""
+    predict_test: bool = True
+    """Predict the test set, and score it if its labels are public."""
+    keep_model: bool | None = None
+    """Save the weights of the best epoch (4 bytes per parameter). Default: only the first job of
+    each task does, with variant `full` if there is one, and never `lstm` or a part of the layers.
+    """
 
 
 class Finetune(Stage, PackableFinetuning):
@@ -162,13 +142,9 @@ class Finetune(Stage, PackableFinetuning):
     @classmethod
     def job(cls, settings: FinetuneSettings, cell: str, vocabulary: int) -> FinetuneJob:
         """The job of a cell, for a `vocabulary` of that many tokens."""
-        from gpt1.model.config import ModelConfig
         from gpt1.tasks.finetune import FinetuneJob
 
-        shape = None
-        if settings.variant == "no_pretraining":
-            given = {name: getattr(settings, name) for name in (*SHAPE, "dropout", "init_std")}
-            shape = ModelConfig(vocabulary=vocabulary, **given)
+        shape = _shape(settings, vocabulary) if settings.variant == "no_pretraining" else None
         own = settings.model_dump(include=set(FinetuneConfig.model_fields))
         return FinetuneJob(
             cell, FinetuneConfig(**own), settings.variant, vocabulary, settings.predict_test, shape,
@@ -179,14 +155,13 @@ class Finetune(Stage, PackableFinetuning):
         from gpt1.tasks.finetune import run_job
         from gpt1.tasks.metrics import score_line
 
-        device, vocabulary = prepare(context), load_vocabulary(context)
-        files = load_task_data(context)
-        job = self.job(settings, context.cell, vocabulary.size)
+        device, files = prepare(context), load_task_data(context)
+        job = self.job(settings, context.cell, vocabulary_size(context))
         weights = None
         if job.pretrained:
             weights = context.fetch(context.input("pretrain").file("model.safetensors"))
         found = run_job(
-            job, files, _texts_of(context, vocabulary), job.model(weights), device, context
+            job, files, _texts_of(context), job.model(weights), device, context
         )
         _write_test(context, files, found.test_predictions)
         _write_outcome(context, settings, files, found)
@@ -210,16 +185,15 @@ def _check_shape(settings: FinetuneSettings) -> None:
             f"variant no_pretraining needs the model's shape: set {', '.join(missing)} as in"
             " the pre-trained model"
         )
-    assert settings.width is not None
-    assert settings.heads is not None
-    if settings.width % settings.heads:
-        raise UserError(
-            f"width {settings.width} is not divisible by heads {settings.heads}; choose a"
-            f" multiple of {settings.heads}"
-        )
+    _shape(settings, vocabulary=1)  # raises UserError for a shape no model can have
 
 
-def _texts_of(context: Context, vocabulary: Vocabulary) -> TextsOf:
+def _shape(settings: FinetuneSettings, vocabulary: int) -> ModelConfig:
+    given = {name: getattr(settings, name) for name in (*SHAPE, "dropout", "init_std")}
+    return ModelConfig(vocabulary, **given)
+
+
+def _texts_of(context: Context) -> TextsOf:
     """The splits' ids: those of the encode stage where the workflow has one, else encoded here."""
     from gpt1.tasks.dataset import TokenizedTexts
 
@@ -230,7 +204,7 @@ def _texts_of(context: Context, vocabulary: Vocabulary) -> TextsOf:
         )
     from gpt1.tokenizer.tokenizer import Tokenizer
 
-    encode = Tokenizer(vocabulary).encode
+    encode = Tokenizer(load_vocabulary(context)).encode
     return lambda _, examples: TokenizedTexts.of(examples, encode)
 
 

@@ -82,14 +82,9 @@ class Pretrain(Stage, Forecastable, PackableTraining):
         """
         from gpt1.train.cost_model import describe
 
-        config, ranks = settings.scaled(), resources.workers or 1
         return describe(
-            config.shape(vocabulary), batch=config.batch_size,
-            micro_batch=config.micro_batch_size, steps=config.max_steps, ranks=ranks,
-            zero=config.zero_stage(ranks), bf16=config.precision == "bf16",
-            recompute=config.activation_checkpointing, loss_chunk=config.loss_chunk_size,
-            compiled=config.compile, cpu=device is None and not resources.gpus,
-            corpus_tokens=corpus_tokens, device=device,
+            settings, vocabulary, ranks=resources.workers or 1,
+            cpu=device is None and not resources.gpus, corpus_tokens=corpus_tokens, device=device,
         )  # fmt: skip
 
     @classmethod
@@ -104,12 +99,12 @@ class Pretrain(Stage, Forecastable, PackableTraining):
         """
         from gpt1.tokenizer.vocabulary import Vocabulary
 
-        weights = _initial(cls.external_files(settings))
+        start = _start(cls.external_files(settings), Vocabulary.load(vocabulary))
+        if start["initial"]:
+            start["initial"] = INITIAL
         runtime = RuntimeConfig(
             tuple(train), tuple(held_out), "books.parquet", vocabulary.name, vocabulary.name,
-            initial=INITIAL if weights else "",
-            initial_sha256=_sha256(weights) if weights else "",
-            prompts=_prompts(Vocabulary.load(vocabulary)),
+            **start,
         )
         return to_json(settings, runtime)
 
@@ -141,24 +136,20 @@ class Pretrain(Stage, Forecastable, PackableTraining):
         _summarize(settings, runtime, context, data)
 
 
-def _prompts(vocabulary: Vocabulary) -> tuple[Prompt, ...]:
-    from gpt1.tokenizer.tokenizer import Tokenizer
-
-    encoder = Tokenizer(vocabulary)
-    return tuple(Prompt(text, tuple(encoder.encode(text))) for text in PROMPTS)
-
-
-def _initial(external_files: Sequence[ExternalFile]) -> ExternalFile | None:
-    """The weights to begin with, as the plan found them: where it was made a relative
-    `init_from` meant something.
+def _start(external_files: Sequence[ExternalFile], vocabulary: Vocabulary) -> dict[str, Any]:
+    """The fields of RuntimeConfig that say what training begins with: the prompts, and the given
+    weights as the plan found them (where it was made a relative `init_from` meant something).
     """
-    return next((file for file in external_files if file.name == INITIAL + MODEL), None)
-
-
-def _sha256(weights: ExternalFile) -> str:
+    from gpt1.tokenizer.tokenizer import Tokenizer
     from gpt1.train.checkpoint import file_sha256
 
-    return weights.digest or file_sha256(weights.path)
+    encode = Tokenizer(vocabulary).encode
+    found: dict[str, Any] = {"initial": "", "initial_sha256": ""}
+    for file in external_files:
+        if file.name == INITIAL + MODEL:
+            found["initial"] = str(file.path.parent)
+            found["initial_sha256"] = file.digest or file_sha256(file.path)
+    return {**found, "prompts": tuple(Prompt(text, tuple(encode(text))) for text in PROMPTS)}
 
 
 def _deviation(
@@ -198,14 +189,11 @@ def _files(context: Context) -> dict[str, Any]:
 
 def _runtime(vocabulary: Vocabulary, context: Context) -> RuntimeConfig:
     """The same on all hosts: without what `_files` lists."""
-    weights = _initial(context.external_files)
     return RuntimeConfig(
         train=(), held_out=(), books="", vocabulary="", output="",
-        initial=str(weights.path.parent) if weights else "",
-        initial_sha256=_sha256(weights) if weights else "",
-        prompts=_prompts(vocabulary),
         device="cuda" if context.resources.gpus else "cpu",
         threads=max(1, int(context.resources.cpus)),
+        **_start(context.external_files, vocabulary),
     )
 
 

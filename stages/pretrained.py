@@ -8,12 +8,10 @@ from stages.contract import Context, ExternalFile, Settings, Stage, runtime_fiel
 
 
 class PretrainedSettings(Settings):
-    checkpoint: str = runtime_field(
-        ...,
-        "Folder written by `gpt1 import` or `gpt1 export hf`: weights, shape and vocabulary."
-        " Fingerprinted by content.",
-        min_length=1,
-    )
+    checkpoint: str = runtime_field(..., min_length=1)
+    """Folder written by `gpt1 import` or `gpt1 export hf`: weights, shape and vocabulary.
+    Fingerprinted by content.
+    """
 
 
 class Pretrained(Stage):

@@ -16,11 +16,10 @@ FOLDER = "submission/"
 
 
 class SubmissionSettings(Settings):
-    variant: Variant = Field("full", description="Variant whose predictions to submit.")
-    seed: int | None = Field(
-        None, ge=0, le=2**31 - 1,
-        description="Seed to submit; default: each task's best seed on dev."
-    )
+    variant: Variant = "full"
+    """Variant whose predictions to submit."""
+    seed: int | None = Field(None, ge=0, le=2**31 - 1)
+    """Seed to submit; default: each task's best seed on dev."""
 
 
 class Submission(Stage):

@@ -19,39 +19,22 @@ if TYPE_CHECKING:
 
 
 class TaskDataSettings(Settings):
-    task: TaskName = Field(
-        description=(
-            "A task listed by `gpt1 tasks`, such as `mnli`, or your own module (`my.weather`)."
-        )
-    )
-    source: str | None = runtime_field(
-        None,
-        "Folder with the publisher's files; demo tasks need none.",
-        min_length=1,
-    )
-    train_rows: int | None = Field(
-        None, ge=1, le=10_000_000,
-        description="Use at most N training examples; default: all, or the demo task's own limit.",
-    )
-    dev_rows: int | None = Field(
-        None, ge=1, le=10_000_000,
-        description="Use at most N dev examples.",
-    )
-    test_rows: int | None = Field(
-        None, ge=1, le=10_000_000,
-        description="Use at most N test examples; a sample cannot be submitted.",
-    )
-    seed: int = Field(
-        1, ge=0, le=2**31 - 1,
-        description="Seed for samples and for building demo tasks.",
-    )
-    passage_words: int | None = Field(
-        None, ge=5, le=1000, description="Words per passage in a demo task."
-    )
-    max_books: int = Field(
-        200, ge=2, le=100_000,
-        description="A demo task reads at most N training and N held-out books.",
-    )
+    task: TaskName
+    """A task listed by `gpt1 tasks`, such as `mnli`, or your own module (`my.weather`)."""
+    source: str | None = runtime_field(None, min_length=1)
+    """Folder with the publisher's files; demo tasks need none."""
+    train_rows: int | None = Field(None, ge=1, le=10_000_000)
+    """Use at most N training examples; default: all, or the demo task's own limit."""
+    dev_rows: int | None = Field(None, ge=1, le=10_000_000)
+    """Use at most N dev examples."""
+    test_rows: int | None = Field(None, ge=1, le=10_000_000)
+    """Use at most N test examples; a sample cannot be submitted."""
+    seed: int = Field(1, ge=0, le=2**31 - 1)
+    """Seed for samples and for building demo tasks."""
+    passage_words: int | None = Field(None, ge=5, le=1000)
+    """Words per passage in a demo task."""
+    max_books: int = Field(200, ge=2, le=100_000)
+    """A demo task reads at most N training and N held-out books."""
 
     @model_validator(mode="after")
     def _has_source(self) -> Self:
@@ -113,9 +96,8 @@ class TaskData(Stage):
 
         from gpt1.tasks.io import TASK_FILE, task_facts, write_examples
 
-        task, splits, whole, about = (
-            _demo(settings, context) if settings.demo else _published(settings)
-        )
+        made = _demo(settings, context) if settings.demo else _published(settings)
+        task, splits, whole, about = made
         for split, examples in splits.items():
             with context.open(f"{split}.jsonl") as file:
                 write_examples(file, examples)

@@ -25,17 +25,16 @@ _SNAPSHOT = re.compile(r"step-(\d+)\.safetensors$")
 
 
 class ZeroShotSettings(Settings):
-    task: TaskName = Field(
-        description=(
-            "Task to score, such as `race`, `dprd`, `cola` or `sst2`; needs a task_data job."
-        )
-    )
-    model: Literal["gpt", "lstm"] = Field("gpt", description="Pre-trained model to score.")
-    rows: int | None = Field(
-        None, ge=1, le=10_000_000, description="Score at most N dev examples; default: all.",
-    )
-    seed: int = Field(1, ge=0, le=2**31 - 1, description="Seed for the sample of examples.")
-    batch_size: int = Field(32, ge=1, le=65536, description="Sequences per forward pass.")
+    task: TaskName
+    """Task to score, such as `race`, `dprd`, `cola` or `sst2`; needs a task_data job."""
+    model: Literal["gpt", "lstm"] = "gpt"
+    """Pre-trained model to score."""
+    rows: int | None = Field(None, ge=1, le=10_000_000)
+    """Score at most N dev examples; default: all."""
+    seed: int = Field(1, ge=0, le=2**31 - 1)
+    """Seed for the sample of examples."""
+    batch_size: int = Field(32, ge=1, le=65536)
+    """Sequences per forward pass."""
 
     @field_validator("task")
     @classmethod

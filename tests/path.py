@@ -49,6 +49,8 @@ def called_files(work: Work) -> list[str]:
         is_function = event == "call" and code.co_flags & inspect.CO_OPTIMIZED
         counts = is_function and name.startswith(folders) and not name.endswith(NOT_COUNTED)
         caller = frame.f_back.f_code.co_filename if frame.f_back else ""
+        if caller == name:  # a comprehension, say, of a function that counts or does not
+            return
         of_pipeline = caller.startswith(runner) and name.startswith(folders[0])
         if counts and name not in found and not of_pipeline and not is_import(frame):
             found[name] = None

@@ -18,14 +18,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from gpt1.corpus.document import (
-    Document,
     Place,
     Read,
     ReadingConfig,
@@ -36,10 +35,21 @@ from gpt1.corpus.document import (
 from gpt1.corpus.io import OnRead
 from gpt1.corpus.readers import read_source
 
+F = TypeVar("F", bound="Named")
+R = TypeVar("R")
+Reader = Callable[[F, ReadingConfig, OnRead], Iterator[R]]
 PATIENCE = 600.0  # seconds without a sign of life
 _MEMORY = 1 << 30  # bytes that a child may use beyond those at its start; at least 16 a text's byte
 _OUT_OF_MEMORY = 3  # exit status of a child
 _EVERY = 1.0  # seconds between two signs of life
+
+
+class Named(Protocol):
+    """A file to read."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
 
 
 class _Child:
@@ -87,15 +97,24 @@ def read_isolated(
     files: Sequence[SourceFile], config: ReadingConfig,
     on_read: OnRead | None = None, patience: float = PATIENCE,
 ) -> Read:
-    """What `read_source` gives of each file, in their order.
+    """What `read_source` gives of each file, as `isolate` has it."""
+    return isolate(read_source, files, config, on_read, patience)
 
-    Raises what `read_source` raises. `on_read` hears now and then how much of a file was read.
+
+def isolate(
+    read: Reader[F, R], files: Sequence[F], config: ReadingConfig,
+    on_read: OnRead | None = None, patience: float = PATIENCE,
+) -> Iterator[R | SkippedFile]:
+    """What `read`, a function of a module, yields of each file, in their order; a SkippedFile for
+    one that ends its reader. No tuple, exception or None may be yielded.
+
+    Raises what `read` raises. `on_read` hears now and then how much of a file was read.
     """
     rest = list(files)
     while rest:
         child, done, fault, waits = _Child.take(), 0, "", False
         try:
-            child.socket.send((rest, config))
+            child.socket.send((read, rest, config))
             while rest[done:]:
                 if not child.socket.poll(patience):
                     fault = f"its reader gave no sign of life for {patience:.0f} seconds"
@@ -105,12 +124,12 @@ def read_isolated(
                 except (EOFError, OSError):  # it ended, between two messages or within one
                     fault = _why_it_ended(child.status())
                     break
-                if isinstance(message, Document | SkippedFile):
-                    yield message
-                elif isinstance(message, Exception):
+                if isinstance(message, Exception):
                     raise message
-                elif message is None:
+                if message is None:
                     done += 1
+                elif not isinstance(message, tuple):
+                    yield message
                 elif on_read:
                     on_read(*message)
             waits = not fault
@@ -150,9 +169,9 @@ def _end_with(parent: int) -> None:
 
 
 def _read(
-    socket: Connection[Any, Any], files: Sequence[SourceFile], config: ReadingConfig
+    socket: Connection[Any, Any], read: Reader[F, R], files: Sequence[F], config: ReadingConfig
 ) -> None:
-    """Send the documents of each file, and None at its end, or the exception that ends it all."""
+    """Send what `read` yields of each file and None at its end, or what exception ends it all."""
     _limit_memory(max(_MEMORY, 16 * config.max_document))
     last = time.monotonic()
 
@@ -164,7 +183,7 @@ def _read(
 
     try:
         for file in files:
-            for found in read_source(file, config, tell):
+            for found in read(file, config, tell):
                 socket.send(found)
             socket.send(None)
     except ConnectionError:

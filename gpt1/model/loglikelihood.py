@@ -147,7 +147,7 @@ def text_score(
     T = model.config.context
     step = stride if stride is not None else max(1, T // 2)
     if not 1 <= step <= T:
-        raise UserError(f"--stride {step}: expected 1 to the model's context of {T}")
+        raise UserError(f"stride is {step}; expected 1 to the model's context of {T}")
     if len(ids) < 2:
         raise UserError(
             f"{name}: {len(ids)} tokens after cleaning, expected at least 2; give more text"

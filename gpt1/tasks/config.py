@@ -7,14 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from gpt1.errors import UserError
-from gpt1.settings import (
-    CODE_OF_2018,
-    DEBUG_FIELD,
-    Settings,
-    paper,
-    runtime_field,
-    set_together,
-)
+from gpt1.settings import CODE_OF_2018, DEBUG_FIELD, Settings, paper, runtime_field
 from gpt1.tasks.registry import ZERO_SHOT_ONLY, task_named
 from gpt1.train.config import Precision
 
@@ -44,84 +37,51 @@ class FinetuneConfig(Settings):
     The defaults are the paper's (section 4.1).
     """
 
-    task: TaskName = Field(description="Task to fine-tune on; needs a task_data job.")
-    seed: int = Field(
-        1, ge=0, le=2**31 - 1,
-        description="Seed for the head, special tokens, dropout and example order.",
-    )
-    lr: float = Field(
-        6.25e-5, gt=0, le=0.1, json_schema_extra=paper("4.1"),
-        description="Peak learning rate; it decays linearly to 0.",
-    )
-    epochs: int = Field(
-        3, ge=1, le=1000, json_schema_extra=paper("4.1"),
-        description="Passes over the training examples; dev is scored after each.",
-    )
-    batch_size: int = Field(
-        32, ge=1, le=4096, json_schema_extra=paper("4.1"),
-        description="Examples per step; an incomplete last batch is dropped.",
-    )
-    gradient_accumulation_steps: int = Field(
-        1, ge=1, le=4096,
-        description="Split each batch into this many micro-batches to save memory."
-    )
-    warmup_steps: int | None = Field(
-        None, ge=0, le=10_000_000,
-        description="Linear warmup steps; default: set by `warmup_ratio`.",
-    )
-    warmup_ratio: float = Field(
-        0.002, ge=0, lt=1, json_schema_extra=paper("4.1"),
-        description="Warmup as a fraction of all steps.",
-    )
-    lm_weight: float = Field(
-        0.5, ge=0, le=10, json_schema_extra=paper("4.1"),
-        description="Weight of the auxiliary language-model loss.",
-    )
-    classifier_dropout: float = Field(
-        0.1, ge=0, lt=1, json_schema_extra=paper("4.1"),
-        description="Dropout before the task's linear layer.",
-    )
-    weight_decay: float = Field(
-        0.01, ge=0, le=1, json_schema_extra=paper("4.1"),
-        description="Decoupled weight decay for matrices and embeddings.",
-    )
-    grad_clip: float = Field(
-        1.0, ge=0, le=1000, json_schema_extra=CODE_OF_2018,
-        description="Maximum gradient norm (0 disables clipping).",
-    )
-    max_length: int | None = Field(
-        None, ge=SHORTEST, le=8_192,
-        description="Maximum sequence length in tokens; default: the model's context."
-    )
-    truncation: Truncation = Field(
-        "longest_first", json_schema_extra=CODE_OF_2018,
-        description="Truncate the longest text first, or each text to a fixed length as in the 2018"
-        " code.",
-    )
-    regression: Regression = Field(
-        "soft", json_schema_extra=CODE_OF_2018,
-        description="STS-B: soft labels over six classes, or one output trained with MSE.",
-    )
-    precision: Precision = Field(
-        "fp32", description="Compute precision; weights and optimizer state stay in fp32."
-    )
-    group_by_length: bool = Field(
-        True, json_schema_extra=CODE_OF_2018,
-        description="Batch examples of similar length (faster); `false`: as in the 2018 code.",
-    )
-    log_every: int = Field(
-        10, ge=1, le=100_000, json_schema_extra=DEBUG_FIELD,
-        description="Log metrics every N steps.",
-    )
-    reference_2018: bool = runtime_field(
-        False, "Match the 2018 code: `truncation: fixed`, `group_by_length: false`.",
-        mark=CODE_OF_2018,
-    )
+    task: TaskName
+    """Task to fine-tune on; needs a task_data job."""
+    seed: int = Field(1, ge=0, le=2**31 - 1)
+    """Seed for the head, special tokens, dropout and example order."""
+    lr: float = Field(6.25e-5, gt=0, le=0.1, json_schema_extra=paper("4.1"))
+    """Peak learning rate; it decays linearly to 0."""
+    epochs: int = Field(3, ge=1, le=1000, json_schema_extra=paper("4.1"))
+    """Passes over the training examples; dev is scored after each."""
+    batch_size: int = Field(32, ge=1, le=4096, json_schema_extra=paper("4.1"))
+    """Examples per step; an incomplete last batch is dropped."""
+    gradient_accumulation_steps: int = Field(1, ge=1, le=4096)
+    """Split each batch into this many micro-batches to save memory."""
+    warmup_steps: int | None = Field(None, ge=0, le=10_000_000)
+    """Linear warmup steps; default: set by `warmup_ratio`."""
+    warmup_ratio: float = Field(0.002, ge=0, lt=1, json_schema_extra=paper("4.1"))
+    """Warmup as a fraction of all steps."""
+    lm_weight: float = Field(0.5, ge=0, le=10, json_schema_extra=paper("4.1"))
+    """Weight of the auxiliary language-model loss."""
+    classifier_dropout: float = Field(0.1, ge=0, lt=1, json_schema_extra=paper("4.1"))
+    """Dropout before the task's linear layer."""
+    weight_decay: float = Field(0.01, ge=0, le=1, json_schema_extra=paper("4.1"))
+    """Decoupled weight decay for matrices and embeddings."""
+    grad_clip: float = Field(1.0, ge=0, le=1000, json_schema_extra=CODE_OF_2018)
+    """Maximum gradient norm (0 disables clipping)."""
+    max_length: int | None = Field(None, ge=SHORTEST, le=8_192)
+    """Maximum sequence length in tokens; default: the model's context."""
+    truncation: Truncation = Field("longest_first", json_schema_extra=CODE_OF_2018)
+    """Truncate the longest text first, or each text to a fixed length as in the 2018 code."""
+    regression: Regression = Field("soft", json_schema_extra=CODE_OF_2018)
+    """STS-B: soft labels over six classes, or one output trained with MSE."""
+    precision: Precision = "fp32"
+    """Compute precision; weights and optimizer state stay in fp32."""
+    group_by_length: bool = Field(True, json_schema_extra=CODE_OF_2018)
+    """Batch examples of similar length (faster); `false`: as in the 2018 code."""
+    log_every: int = Field(10, ge=1, le=100_000, json_schema_extra=DEBUG_FIELD)
+    """Log metrics every N steps."""
+    reference_2018: bool = runtime_field(False, mark=CODE_OF_2018)
+    """Match the 2018 code: `truncation: fixed`, `group_by_length: false`."""
 
     @model_validator(mode="before")
     @classmethod
     def _as_in_2018(cls, values: Any) -> Any:
-        return set_together(values, "reference_2018", truncation="fixed", group_by_length=False)
+        if isinstance(values, dict) and values.get("reference_2018"):
+            return {"truncation": "fixed", "group_by_length": False, **values}
+        return values
 
     @field_validator("task")
     @classmethod

@@ -8,7 +8,7 @@ variant. Input transforms and truncation, which depend on the model, come later.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from pathlib import Path
@@ -126,6 +126,18 @@ class SpecialIds:
         return cls(vocabulary_size, vocabulary_size + 1, vocabulary_size + 2)
 
 
+@dataclass(frozen=True)
+class InputSpec:
+    """How examples become sequences: the task's kind, the special tokens, the longest sequence
+    and what is cut where.
+    """
+
+    kind: Kind
+    special: SpecialIds
+    length: int
+    truncation: Truncation = "longest_first"
+
+
 def share_room(lengths: Sequence[int], room: int) -> list[int]:
     """How many ids of each part to keep so that all fit into `room`: what shorter parts leave
     goes to the longer ones.
@@ -146,58 +158,47 @@ def _cut(parts: Sequence[Sequence[int]], room: int) -> list[Ids]:
     return [list(part[:keep]) for part, keep in zip(parts, kept, strict=True)]
 
 
-def single(
-    text: Sequence[int], special: SpecialIds, context: int, truncation: Truncation = "longest_first"
-) -> Ids:
+def single(text: Sequence[int], spec: InputSpec) -> Ids:
     """start text extract."""
-    room = context - 2 if truncation == "longest_first" else context // 2 - 2
-    return [special.start, *text[:room], special.extract]
+    room = spec.length - 2 if spec.truncation == "longest_first" else spec.length // 2 - 2
+    return [spec.special.start, *text[:room], spec.special.extract]
 
 
-def pair(
-    first: Sequence[Sequence[int]], second: Sequence[int], special: SpecialIds, context: int,
-    truncation: Truncation = "longest_first",
-) -> Ids:
+def pair(first: Sequence[Sequence[int]], second: Sequence[int], spec: InputSpec) -> Ids:
     """start first delim second extract.
 
     `first` is one part, or two joined without a delimiter (document and question).
 
-    `fixed` cuts first and second to context/2 - 2 ids each (254 of 512), as the released code
+    `fixed` cuts first and second to length/2 - 2 ids each (254 of 512), as the released code
     does; within a first of two parts the room is shared, so that a question is not lost behind a
     long document.
     """
-    if truncation == "fixed":
-        each = context // 2 - 2
+    if spec.truncation == "fixed":
+        each = spec.length // 2 - 2
         before, after = _cut(first, each), list(second[:each])
     else:
-        *before, after = _cut([*first, second], context - SPECIAL_TOKENS)
-    return [
-        special.start, *(i for part in before for i in part), special.delimiter, *after,
-        special.extract,
-    ]
+        *before, after = _cut([*first, second], spec.length - SPECIAL_TOKENS)
+    start, delimiter, extract = spec.special.start, spec.special.delimiter, spec.special.extract
+    return [start, *chain.from_iterable(before), delimiter, *after, extract]
 
 
 def sequences(
-    kind: Kind, texts: Sequence[Sequence[int]], choices: Sequence[Sequence[int]],
-    special: SpecialIds, context: int, truncation: Truncation = "longest_first",
+    spec: InputSpec, texts: Sequence[Sequence[int]], choices: Sequence[Sequence[int]]
 ) -> list[Ids]:
     """The sequences of one example: one (classification, entailment), both orders (similarity),
     one an answer (choice).
     """
-    if kind == "classification":
-        return [single(texts[0], special, context, truncation)]
-    if kind == "choice":
-        return [pair(texts, choice, special, context, truncation) for choice in choices]
-    if kind == "entailment":
-        return [pair(texts[:1], texts[1], special, context, truncation)]
-    if kind == "similarity":
+    if spec.kind == "classification":
+        return [single(texts[0], spec)]
+    if spec.kind == "choice":
+        return [pair(texts, choice, spec) for choice in choices]
+    if spec.kind == "entailment":
+        return [pair(texts[:1], texts[1], spec)]
+    if spec.kind == "similarity":
         first, second = texts
-        return [
-            pair([first], second, special, context, truncation),
-            pair([second], first, special, context, truncation),
-        ]
+        return [pair([first], second, spec), pair([second], first, spec)]
     raise ValueError(
-        f"tasks of kind {kind!r} are scored without fine-tuning; they have no input transform"
+        f"tasks of kind {spec.kind!r} are scored without fine-tuning; they have no input transform"
     )
 
 
@@ -224,18 +225,6 @@ class TokenizedExample:
     def longest(self) -> int:
         """Ids of the longest sequence."""
         return max(map(len, self.sequences))
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """How examples become sequences: the task's kind, the special tokens, the longest sequence
-    and what is cut where.
-    """
-
-    kind: Kind
-    special: SpecialIds
-    length: int
-    truncation: Truncation = "longest_first"
 
 
 class TokenizedExamples(Sequence[TokenizedExample]):
@@ -268,9 +257,7 @@ class TokenizedExamples(Sequence[TokenizedExample]):
         if not -len(self) <= place < len(self):
             raise IndexError(place)
         place %= len(self)
-        spec, (texts, choices) = self._spec, self._parts(place)
-        made = sequences(spec.kind, texts, choices, spec.special, spec.length, spec.truncation)
-        return TokenizedExample(made, self._labels[place])
+        return TokenizedExample(sequences(self._spec, *self._parts(place)), self._labels[place])
 
     def _parts(self, place: int) -> tuple[list[Ids], list[Ids]]:
         texts, choices = self._shapes[place]
@@ -293,17 +280,6 @@ def make_batch(examples: Sequence[TokenizedExample], regression: bool) -> Batch:
         [example.label for example in examples], dtype=torch.float32 if regression else torch.int64
     )
     return ids, lengths, labels
-
-
-def evaluation_batches(
-    examples: Sequence[TokenizedExample], size: int, regression: bool
-) -> Iterator[tuple[list[int], Batch]]:
-    """Batches of like length, with the places of their examples."""
-    longest = [example.longest for example in examples]
-    by_length = sorted(range(len(examples)), key=lambda place: (longest[place], place))
-    for start in range(0, len(by_length), size):
-        places = by_length[start : start + size]
-        yield places, make_batch([examples[place] for place in places], regression)
 
 
 # Which examples make a training batch: a pure function of seed and epoch

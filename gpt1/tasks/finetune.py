@@ -33,9 +33,8 @@ from gpt1.tasks.io import Example, TaskFiles
 from gpt1.tasks.metrics import Score, score
 from gpt1.tasks.model import TaskHead, TaskModel, evaluate_outputs
 from gpt1.tasks.registry import Task
-from gpt1.train.config import learning_rate
 from gpt1.train.engine import MicroBatch, OptimizerConfig, StepOutput, TorchEngine
-from gpt1.train.trainer import Reporter, Trainer
+from gpt1.train.trainer import Reporter, Trainer, learning_rate
 from gpt1.weights.store import load_model
 
 
@@ -88,45 +87,24 @@ def reset_blocks(gpt: GPT, kept: int, seed: int) -> None:
         block.load_state_dict(random_block.state_dict())
 
 
-class _Batches:
-    """The micro-batches of each update."""
-
-    def __init__(self, data: TaskSet, config: FinetuneConfig) -> None:
-        self.data, self.config = data, config
-        self.lengths = [example.longest for example in data.train]
-        self.per_epoch = len(data.train) // config.batch_size
-        if self.per_epoch == 0:
-            raise UserError(
-                f"{data.task.name}: {len(data.train)} training examples do not fill one batch of"
-                f" {config.batch_size}; use a smaller batch_size or more examples"
-            )
-        self._epoch, self._batches = -1, list[list[int]]()
-
-    def __call__(self, step: int) -> list[MicroBatch]:
-        config = self.config
-        epoch, place = divmod(step, self.per_epoch)
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._batches = epoch_batches(
-                self.lengths, config.batch_size, config.seed, epoch, config.group_by_length
-            )
-        chosen = [self.data.train[i] for i in self._batches[place]]
-        piece = config.batch_size // config.gradient_accumulation_steps
-        pieces = [chosen[start : start + piece] for start in range(0, config.batch_size, piece)]
-        return [
-            MicroBatch(index, make_batch(rows, self.data.task.regression))
-            for index, rows in enumerate(pieces)
-        ]
-
-
 def predict(
     model: TaskModel, examples: Sequence[TokenizedExample], task: Task, config: FinetuneConfig
 ) -> list[float]:
-    """The prediction for each example, in their order, without dropout."""
+    """The prediction for each example, in their order, without dropout.
+
+    UserError where an output is not finite: it decides nothing, and no later epoch repairs weights
+    that are not.
+    """
     predictions = [0.0] * len(examples)
     for places, outputs in evaluate_outputs(
         model, examples, task, config.batch_size, config.precision
     ):
+        if not outputs.isfinite().all():
+            raise UserError(
+                f"{task.name}, seed {config.seed}: the model's outputs are not finite: training"
+                f" diverged; lower lr (now {config.lr:g}) or raise warmup_ratio (now"
+                f" {config.warmup_ratio:g})"
+            )
         for place, value in zip(places, model.head.predict(outputs).tolist(), strict=True):
             predictions[place] = value
     return predictions
@@ -140,42 +118,59 @@ class Finetuner(Trainer):
         reporter: Reporter,
     ) -> None:
         self.model, self.data, self.config, self.reporter = model, data, config, reporter
-        batches = _Batches(data, config)
+        self.result = Result()
+        self.per_epoch = len(data.train) // config.batch_size
+        if self.per_epoch == 0:
+            raise UserError(
+                f"{data.task.name}: {len(data.train)} training examples do not fill one batch of"
+                f" {config.batch_size}; use a smaller batch_size or more examples"
+            )
+        steps = self.per_epoch * config.epochs
+        warmup = config.warmup(steps)
+        if warmup >= steps:
+            raise UserError(
+                f"warmup_steps: {warmup} must be less than the {steps} steps of {data.task.name};"
+                " lower it, or raise epochs"
+            )
+        self._lengths = [example.longest for example in data.train]
+        self._batches: list[list[int]] = []
+        """The examples of each batch of the epoch."""
         engine = TorchEngine(
             model, OptimizerConfig(weight_decay=config.weight_decay, clip=config.grad_clip),
             seed=config.seed, accumulation=config.gradient_accumulation_steps,
             precision=config.precision, device=device,
         )  # fmt: skip
-        self.per_epoch = batches.per_epoch
-        steps = self.per_epoch * config.epochs
-        if config.warmup(steps) >= steps:
-            raise UserError(
-                f"warmup_steps: {config.warmup(steps)} must be less than the {steps} steps of"
-                f" {data.task.name}; lower it, or raise epochs"
-            )
         rate = partial(
-            learning_rate, max_lr=config.lr, warmup=config.warmup(steps), steps=steps,
-            schedule="linear",
-        )  # fmt: skip
-        super().__init__(engine, batches, rate, steps)
-        self.result = Result()
+            learning_rate, max_lr=config.lr, warmup=warmup, steps=steps, schedule="linear"
+        )
+        super().__init__(engine, self.read_micro_batches, rate, steps)
+
+    def read_micro_batches(self, step: int) -> list[MicroBatch]:
+        """The micro-batches of the 0-based `step`; steps come in order."""
+        config, size = self.config, self.config.batch_size
+        epoch, place = divmod(step, self.per_epoch)
+        if place == 0:
+            self._batches = epoch_batches(
+                self._lengths, size, config.seed, epoch, config.group_by_length
+            )
+        chosen = [self.data.train[i] for i in self._batches[place]]
+        piece = size // config.gradient_accumulation_steps
+        return [
+            MicroBatch(index, make_batch(chosen[start : start + piece], self.data.task.regression))
+            for index, start in enumerate(range(0, size, piece))
+        ]
 
     def after_step(self, output: StepOutput) -> None:
         """Log, and evaluate at the end of an epoch."""
         done = self.step
         if done % self.config.log_every == 0 or done == self.steps:
-            self._point(done, self._training_figures(done, output))
+            assert self.model.parts is not None
+            task, lm = (float(part) for part in self.model.parts)
+            loss = {"loss": float(output.losses.mean()), "task_loss": task, "lm_loss": lm}
+            self._point(done, {**loss, "lr": self.rate(done - 1)})
             self.reporter.progress(done, self.steps, "steps")
         if done % self.per_epoch == 0:
             self._evaluate(done)
-
-    def _training_figures(self, done: int, output: StepOutput) -> dict[str, float]:
-        assert self.model.parts is not None
-        task, lm = (float(part) for part in self.model.parts)
-        return {
-            "loss": float(output.losses.mean()), "task_loss": task, "lm_loss": lm,
-            "lr": self.rate(done - 1),
-        }
 
     def _evaluate(self, done: int) -> None:
         data, best = self.data, self.result.score

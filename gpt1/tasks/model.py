@@ -24,7 +24,7 @@ from gpt1.tasks.dataset import (
     TokenizedExample,
     TokenizedExamples,
     TokenizedTexts,
-    evaluation_batches,
+    make_batch,
 )
 from gpt1.tasks.io import Example
 from gpt1.tasks.registry import Kind, Task, definition, recorded_task
@@ -170,7 +170,11 @@ def evaluate_outputs(
     """
     model.eval()
     device = model.gpt.tokens_embed.weight.device
-    for places, (ids, lengths, _) in evaluation_batches(examples, size, task.regression):
+    longest = [example.longest for example in examples]
+    by_length = sorted(range(len(examples)), key=lambda place: (longest[place], place))
+    for start in range(0, len(by_length), size):
+        places = by_length[start : start + size]
+        ids, lengths, _ = make_batch([examples[place] for place in places], task.regression)
         bf16 = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
         with torch.no_grad(), bf16:
             outputs = model.outputs(ids.to(device), lengths.to(device))

@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from gpt1.corpus.document import ReadingConfig, SkippedFile, UnreadableFileError, first_line
+from gpt1.corpus.io import OnRead, check_size
+from gpt1.corpus.isolation import isolate
 from gpt1.errors import UserError
 from gpt1.tasks.io import Example, Label, parse_json, shorten
 from gpt1.tasks.registry import Column, SplitFile, Task
@@ -33,6 +36,10 @@ SCHEMAS = 273
 """WSC273 is the first 273 schemas of the published collection; twelve more were added later."""
 KEPT_BACK = -1
 """The hub's label where there is none: kept back, or the annotators did not agree."""
+_ROWS = 256
+"""Rows of a Parquet file that are decoded together."""
+_MODEST = 256 << 20
+"""Characters of text in a Parquet file, whatever its size: more than any published task has."""
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.parquet$")
 
 
@@ -59,10 +66,6 @@ class TaskFile:
     labels: Mapping[Any, int]
     kept_back: bool
     dropped: Counter[str]
-
-    def text(self) -> str:
-        """The content; UserError where it is not a file of UTF-8 text."""
-        return _read_text(self.path)
 
 
 @dataclass(frozen=True)
@@ -255,34 +258,61 @@ def _named(column: str | int) -> str:
 
 
 def _parquet(file: TaskFile) -> Iterator[TaskRow]:
-    """The hub's: Parquet with the columns that the task needs, and RACE's `example_id`."""
+    """The hub's: Parquet, read by a child process, as a damaged file can end pyarrow or fill the
+    memory.
+    """
+    for found in isolate(_parquet_rows, [file], ReadingConfig.model_validate({})):
+        if isinstance(found, SkippedFile):
+            raise UserError(f"{file.path}: {found.found}; download it again")
+        yield from found
+
+
+def _parquet_rows(file: TaskFile, config: ReadingConfig, _: OnRead) -> Iterator[list[TaskRow]]:
+    """The rows with the columns that the task needs, and RACE's `example_id`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     wanted = [str(name) for name in file.columns.used]
+    number = out = 0
     try:
-        with pq.ParquetFile(file.path) as opened:
+        with pq.ParquetFile(file.path, buffer_size=1 << 20) as opened:
             names = opened.schema_arrow.names
             _check_columns(wanted, names, f"{file.path}")
             if file.task.kind == "choice" and "example_id" in names:
                 wanted.append("example_id")
-            rows = (row for b in opened.iter_batches(columns=wanted) for row in b.to_pylist())
-            for number, row in enumerate(rows, start=1):
-                passage = str(row.get("example_id", file.path.stem))
-                passage = passage.removesuffix(".txt").removeprefix(file.group)
-                name = f"{file.group or file.path.stem.split('-')[0]}-{passage}-{number}"
-                yield TaskRow(f"{file.path}, row {number}", name, row)
+            for batch in opened.iter_batches(_ROWS, columns=wanted, use_threads=False):
+                rows = []
+                for row in batch.to_pylist():
+                    number += 1
+                    out += sum(map(_length, row.values()))
+                    passage = str(row.get("example_id", file.path.stem))
+                    passage = passage.removesuffix(".txt").removeprefix(file.group)
+                    name = f"{file.group or file.path.stem.split('-')[0]}-{passage}-{number}"
+                    rows.append(TaskRow(f"{file.path}, row {number}", name, row))
+                if out > _MODEST:
+                    check_size(out, file.path.stat().st_size, config)
+                yield rows
+    except MemoryError:  # Arrow's, too, which says nothing of the file
+        raise
+    except UnreadableFileError as error:
+        raise UserError(f"{file.path}: {error}; download it again") from error
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
-            f"{file.path}: not a complete Parquet file ({reason}); download it again"
+            f"{file.path}: not a complete Parquet file ({first_line(error)}); download it again"
         ) from error
+
+
+def _length(value: Any) -> int:
+    """Of a text, or of all in a list of them; 0 for a number."""
+    if isinstance(value, list):
+        return sum(map(_length, value))
+    return len(value) if isinstance(value, str | bytes) else 0
 
 
 def _tsv(file: TaskFile) -> Iterator[TaskRow]:
     """Tab-separated lines. GLUE's files know no quoting: a quotation mark is text."""
     columns = file.columns.used
-    lines = enumerate(_lines(file.text()), start=1)
+    lines = enumerate(_lines(_read_text(file.path)), start=1)
     header: list[str] = []
     if any(isinstance(column, str) for column in file.columns.texts):
         header = next(lines, (1, ""))[1].split("\t")
@@ -304,7 +334,7 @@ def _tsv(file: TaskFile) -> Iterator[TaskRow]:
 
 def _jsonl(file: TaskFile) -> Iterator[TaskRow]:
     """One JSON object a line."""
-    for number, line in enumerate(_lines(file.text()), start=1):
+    for number, line in enumerate(_lines(_read_text(file.path)), start=1):
         if line.strip():
             where = f"{file.path}, row {number}"
             yield TaskRow(where, f"{file.path.stem}-{number}", parse_json(line, where))
@@ -333,7 +363,7 @@ def _race(file: TaskFile) -> Iterator[TaskRow]:
 
 def _csv(file: TaskFile) -> Iterator[TaskRow]:
     """Story Cloze: comma-separated, quoted, with header."""
-    rows = csv.DictReader(io.StringIO(file.text(), newline=""))
+    rows = csv.DictReader(io.StringIO(_read_text(file.path), newline=""))
     try:
         header = list(rows.fieldnames or ())
         _check_columns([str(name) for name in file.columns.used], header, f"{file.path}, row 1")
@@ -371,7 +401,7 @@ def _dpr(file: TaskFile) -> Iterator[TaskRow]:
     """
     blocks: list[tuple[int, list[str]]] = []
     fresh = True
-    for number, line in enumerate(_lines(file.text()), start=1):
+    for number, line in enumerate(_lines(_read_text(file.path)), start=1):
         if line.strip() and fresh:
             blocks.append((number, []))
         if line.strip():
@@ -421,7 +451,7 @@ def _lambada(file: TaskFile) -> Iterator[TaskRow]:
     """LAMBADA (Paperno et al. 2016). `.jsonl`: an object with `text` a line; else plain text, a
     passage a line. Texts: all but the last word, and that word.
     """
-    for number, line in enumerate(_lines(file.text()), start=1):
+    for number, line in enumerate(_lines(_read_text(file.path)), start=1):
         if not line.strip():
             continue
         where, passage = f"{file.path}, row {number}", line
@@ -463,7 +493,7 @@ def _wsc_jsonl(file: TaskFile) -> Iterator[TaskRow]:
 
 
 def _wsc_xml(file: TaskFile) -> Iterator[TaskRow]:
-    text = file.text()
+    text = _read_text(file.path)
     if "<!ENTITY" in text:
         raise _fault(f"{file.path}", "declares XML entities", "the published WSCollection.xml")
     try:
@@ -502,6 +532,7 @@ def _check_columns(wanted: Sequence[str], found: Sequence[str], where: str) -> N
 
 
 def _read_text(path: Path) -> str:
+    """The content; UserError where it is not a file of UTF-8 text."""
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -148,10 +148,6 @@ def _files(train: str, dev: str, test: str, *groups: str) -> dict[str, tuple[Spl
     }
 
 
-def _tsv() -> dict[str, tuple[SplitFile, ...]]:
-    return _files("train.tsv", "dev.tsv", "test.tsv")
-
-
 def _rows(train: int, dev: int, test: int) -> dict[str, int]:
     return {"train": train, "dev": dev, "test": test}
 
@@ -169,6 +165,7 @@ def _glue(config: str, *texts: str, labels: tuple[str, ...] = ("0", "1")) -> Hub
     return _hub("nyu-mll/glue", config, texts, labels, kept_back=True)
 
 
+_TSV = _files("train.tsv", "dev.tsv", "test.tsv")
 _NLI3 = ("entailment", "neutral", "contradiction")
 _NLI2 = ("entailment", "not_entailment")
 _PAIR = Column(("sentence1", "sentence2"), "label")
@@ -190,30 +187,30 @@ def _mnli(train: str, dev: str, test: str) -> dict[str, tuple[SplitFile, ...]]:
 PAPER_TASKS = (
     Task(
         "cola", "CoLA", "classification", ("0", "1"), ("matthews", "accuracy"), "tsv", "CoLA",
-        {**_tsv(), "test": (SplitFile("test.tsv", Column(("sentence",), "label")),)},
+        {**_TSV, "test": (SplitFile("test.tsv", Column(("sentence",), "label")),)},
         Column((3,), 1), hub=_glue("cola", "sentence"),
         paper={"matthews": 45.4}, rows=_rows(8551, 1043, 1063), best={"matthews": 35.0},
         judged="acceptability",
     ),
     Task(
-        "sst2", "SST-2", "classification", ("0", "1"), ("accuracy",), "tsv", "SST-2", _tsv(),
+        "sst2", "SST-2", "classification", ("0", "1"), ("accuracy",), "tsv", "SST-2", _TSV,
         Column(("sentence",), "label"), hub=_glue("sst2", "sentence"), paper={"accuracy": 91.3},
         rows=_rows(67349, 872, 1821), best={"accuracy": 93.2}, judged="sentiment",
     ),
     Task(
-        "mrpc", "MRPC", "similarity", ("0", "1"), ("f1", "accuracy"), "tsv", "MRPC", _tsv(),
+        "mrpc", "MRPC", "similarity", ("0", "1"), ("f1", "accuracy"), "tsv", "MRPC", _TSV,
         Column(("#1 String", "#2 String"), "Quality"), hub=_glue("mrpc", "sentence1", "sentence2"),
         paper={"f1": 82.3, "accuracy": 75.7}, rows=_rows(3668, 408, 1725), best={"f1": 86.0},
     ),
     Task(
-        "stsb", "STS-B", "similarity", (), ("pearson", "spearman"), "tsv", "STS-B", _tsv(),
+        "stsb", "STS-B", "similarity", (), ("pearson", "spearman"), "tsv", "STS-B", _TSV,
         Column(("sentence1", "sentence2"), "score"),
         hub=_glue("stsb", "sentence1", "sentence2", labels=()),
         paper={"pearson": 82.0, "spearman": 80.0}, rows=_rows(5749, 1500, 1379),
         best={"pearson": 81.0},
     ),
     Task(
-        "qqp", "QQP", "similarity", ("0", "1"), ("f1", "accuracy"), "tsv", "QQP", _tsv(),
+        "qqp", "QQP", "similarity", ("0", "1"), ("f1", "accuracy"), "tsv", "QQP", _TSV,
         Column(("question1", "question2"), "is_duplicate"), short_rows=True,
         hub=_glue("qqp", "question1", "question2"),
         paper={"f1": 70.3, "accuracy": 88.5}, rows=_rows(363846, 40430, 390965), best={"f1": 66.1},
@@ -241,14 +238,14 @@ PAPER_TASKS = (
         paper={"accuracy": 89.9}, rows=_rows(549367, 9842, 9824), best={"accuracy": 89.3},
     ),
     Task(
-        "qnli", "QNLI", "entailment", _NLI2, ("accuracy",), "tsv", "QNLI", _tsv(),
+        "qnli", "QNLI", "entailment", _NLI2, ("accuracy",), "tsv", "QNLI", _TSV,
         Column(("question", "sentence"), "label"),
         aliases={"0": "entailment", "1": "not_entailment"},
         hub=_glue("qnli", "question", "sentence", labels=_NLI2),
         paper={"accuracy": 88.1}, rows=_rows(104743, 5463, 5463), best={"accuracy": 82.3},
     ),
     Task(
-        "rte", "RTE", "entailment", _NLI2, ("accuracy",), "tsv", "RTE", _tsv(), _PAIR,
+        "rte", "RTE", "entailment", _NLI2, ("accuracy",), "tsv", "RTE", _TSV, _PAIR,
         hub=_glue("rte", "sentence1", "sentence2", labels=_NLI2),
         paper={"accuracy": 56.0}, rows=_rows(2490, 277, 3000), best={"accuracy": 61.7},
     ),
@@ -286,7 +283,7 @@ PAPER_TASKS = (
 
 OTHER_TASKS = (
     Task(
-        "wnli", "WNLI", "entailment", ("0", "1"), ("accuracy",), "tsv", "WNLI", _tsv(), _PAIR,
+        "wnli", "WNLI", "entailment", ("0", "1"), ("accuracy",), "tsv", "WNLI", _TSV, _PAIR,
         hub=_glue("wnli", "sentence1", "sentence2"),
         paper={"accuracy": 53.4}, rows=_rows(635, 71, 146),
     ),

@@ -67,7 +67,7 @@ def gather(engine: Any, stage: int, *, keep: bool, parts: Sequence[str]) -> Trai
         for part in parts:
             complete = _gather(parameter, part)
             if keep:
-                state.add(part, name, copy_to_cpu(complete))
+                state.parts[part][name] = copy_to_cpu(complete)
     return state
 
 

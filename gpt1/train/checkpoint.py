@@ -65,22 +65,13 @@ class DamagedCheckpoint(Exception):
 
 @dataclass
 class TrainingState:
-    """What an update changes: `weights` and, by moment, `moments`, fp32 on the CPU under the
-    parameters' names, and the number of `updates` that the optimizer counted. Random state and
-    data position follow from the step (docs/explanation/training.md).
+    """What an update changes: the `parts` (WEIGHTS, and each of the optimizer's moments) by
+    parameter name, fp32 on the CPU, and the number of `updates` that the optimizer counted. Random
+    state and data position follow from the step (docs/explanation/training.md).
     """
 
     updates: int = 0
-    weights: dict[str, Tensor] = field(default_factory=dict)
-    moments: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-
-    def add(self, part: str, name: str, value: Tensor) -> None:
-        """Add the weights (`part` is WEIGHTS) or a moment of the parameter `name`."""
-        (self.weights if part == WEIGHTS else self.moments.setdefault(part, {}))[name] = value
-
-    def get(self, part: str, name: str) -> Tensor:
-        """What `add` added. Raises KeyError."""
-        return (self.weights if part == WEIGHTS else self.moments[part])[name]
+    parts: dict[str, dict[str, Tensor]] = field(default_factory=lambda: defaultdict(dict))
 
 
 def write_state(file: Path, state: TrainingState) -> None:
@@ -89,7 +80,7 @@ def write_state(file: Path, state: TrainingState) -> None:
 
     tensors = {
         f"{part}/{name}": tensor
-        for part, values in {WEIGHTS: state.weights, **state.moments}.items()
+        for part, values in state.parts.items()
         for name, tensor in values.items()
     }
     write_tensors(file, tensors, {_METADATA: json.dumps({"updates": state.updates})})
@@ -102,7 +93,7 @@ def read_state(file: Path) -> TrainingState:
             state = TrainingState(json.loads(handle.metadata()[_METADATA])["updates"])
             for key in handle.keys():  # noqa: SIM118
                 part, _, name = key.partition("/")
-                state.add(part, name, handle.get_tensor(key))
+                state.parts[part][name] = handle.get_tensor(key)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DamagedCheckpoint(f"{file.name} is not a training state ({error!r})") from None
     return state

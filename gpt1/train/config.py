@@ -17,14 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
-from gpt1.settings import (
-    CODE_OF_2018,
-    DEBUG_FIELD,
-    Settings,
-    paper,
-    runtime_field,
-    set_together,
-)
+from gpt1.settings import CODE_OF_2018, DEBUG_FIELD, Settings, paper, runtime_field
 
 PAPER_BATCH = 64
 PROMPTS = ("it was a dark and stormy night", "she looked at him and said", "the old man")
@@ -50,196 +43,125 @@ class PretrainConfig(Settings):
     The defaults are the paper's (section 4.1; the schedule of figure 2).
     """
 
-    model: Literal["gpt", "lstm"] = Field(
-        "gpt", json_schema_extra=paper("table 5"),
-        description="The Transformer, or the one-layer LSTM of the paper's ablation, which ignores"
-        " `layers` and `heads`.",
-    )
-    units: int = Field(
-        2048, ge=8, le=16_384, json_schema_extra=paper("table 5"), description="LSTM units.",
-    )
-    layers: int = Field(
-        12, ge=1, le=96, json_schema_extra=paper("4.1"), description="Number of blocks.",
-    )
-    width: int = Field(
-        768, ge=8, le=16_384, json_schema_extra=paper("4.1"),
-        description="Hidden size; a multiple of `heads`.",
-    )
-    heads: int = Field(
-        12, ge=1, le=256, json_schema_extra=paper("4.1"), description="Attention heads per block.",
-    )
-    context: int = Field(
-        512, ge=2, le=8_192, json_schema_extra=paper("4.1"),
-        description="Tokens per training sequence, and the model's context.",
-    )
-    dropout: float = Field(
-        0.1, ge=0, lt=1, json_schema_extra=paper("4.1"),
-        description="Dropout on embeddings, attention weights and sublayer outputs.",
-    )
+    model: Literal["gpt", "lstm"] = Field("gpt", json_schema_extra=paper("table 5"))
+    """The Transformer, or the one-layer LSTM of the paper's ablation, which ignores `layers` and
+    `heads`.
+    """
+    units: int = Field(2048, ge=8, le=16_384, json_schema_extra=paper("table 5"))
+    """LSTM units."""
+    layers: int = Field(12, ge=1, le=96, json_schema_extra=paper("4.1"))
+    """Number of blocks."""
+    width: int = Field(768, ge=8, le=16_384, json_schema_extra=paper("4.1"))
+    """Hidden size; a multiple of `heads`."""
+    heads: int = Field(12, ge=1, le=256, json_schema_extra=paper("4.1"))
+    """Attention heads per block."""
+    context: int = Field(512, ge=2, le=8_192, json_schema_extra=paper("4.1"))
+    """Tokens per training sequence, and the model's context."""
+    dropout: float = Field(0.1, ge=0, lt=1, json_schema_extra=paper("4.1"))
+    """Dropout on embeddings, attention weights and sublayer outputs."""
     embedding_dropout: Literal["activation", "matrix"] = Field(
         "activation", json_schema_extra=CODE_OF_2018,
-        description="Apply dropout to the summed embeddings, or to the embedding matrix as in the"
-        " 2018 code.",
     )
-    init_std: float = Field(
-        0.02, gt=0, lt=1, json_schema_extra=paper("4.1"),
-        description="Standard deviation of weight initialization; narrow models need more.",
-    )
-    batch_size: int = Field(
-        64, ge=1, le=65_536, json_schema_extra=paper("4.1"),
-        description="Sequences per step, over all ranks.",
-    )
-    lr_scaling: Literal["none", "sqrt"] = Field(
-        "none",
-        description="When `batch_size` is not 64: `none` keeps steps, warmup and learning rate;"
-        " `sqrt` keeps the tokens and multiplies the rate by sqrt(batch_size/64).",
-    )
-    micro_batch_size: int = Field(
-        8, ge=1, le=65_536, description="Sequences per forward pass; must divide `batch_size`.",
-    )
-    max_steps: int = Field(
-        1_000_000, ge=1, le=100_000_000, json_schema_extra=paper("figure 2"),
-        description="Number of optimizer steps.",
-    )
-    lr: float = Field(
-        2.5e-4, gt=0, le=1, json_schema_extra=paper("4.1"),
-        description="Peak learning rate, after the warmup.",
-    )
-    warmup_steps: int | None = Field(
-        None, ge=0, le=10_000_000, json_schema_extra=paper("4.1"),
-        description="Linear warmup steps; default: set by `warmup_ratio`.",
-    )
-    warmup_ratio: float = Field(
-        0.002, ge=0, lt=1, json_schema_extra=paper("4.1"),
-        description="Warmup as a fraction of `max_steps`.",
-    )
-    schedule: Schedule = Field(
-        "cosine", json_schema_extra=paper("4.1"),
-        description="Learning-rate schedule after the warmup.",
-    )
-    weight_decay: float = Field(
-        0.01, ge=0, le=1, json_schema_extra=paper("4.1"),
-        description="Decoupled weight decay for tensors with two or more dimensions.",
-    )
-    optimizer: Literal["adamw", "reference"] = Field(
-        "adamw", json_schema_extra=CODE_OF_2018,
-        description="torch's fused AdamW, or the Adam of the 2018 code.",
-    )
-    grad_clip: float = Field(
-        1.0, ge=0, le=1_000, json_schema_extra=CODE_OF_2018,
-        description="Maximum gradient norm (0 disables clipping).",
-    )
-    seed: int = Field(
-        0, ge=0, le=2**31 - 1, description="Seed for weights, data order, dropout and samples.",
-    )
-    exclude_books: tuple[str, ...] = Field(
-        (),
-        description="IDs of training books (in books.parquet) that do not count in the loss. The"
-        " batches stay the same, so runs with and without a book form an exact pair.",
-    )
-    precision: Precision = Field(
-        "fp32", description="Compute precision; weights stay in fp32.",
-    )
-    zero: Literal[0, 1, 2, 3] = Field(
-        1, description="DeepSpeed's ZeRO stage on several ranks; changes the last bits of results.",
-    )
-    deepspeed: dict[str, Any] = Field(
-        {},
-        description="Overrides of DeepSpeed's configuration on several ranks, such as"
-        " `{zero_optimization: {overlap_comm: false}}`.",
-    )
-    loss_chunk_size: int = Field(
-        0, ge=0, le=2**24,
-        description="Compute logits for this many positions at a time to save memory; 0: all at"
-        " once. Changes the last bits of results.",
-    )
-    pad_vocabulary: int = Field(
-        0, ge=0, le=4_096,
-        description="Pad the softmax with masked tokens to a multiple of N (64 for GPUs); 0: no"
-        " padding.",
-    )
-    compile: bool = Field(
-        False, description="Use torch.compile: faster on GPUs; changes the last bits of results.",
-    )
-    zero_on_one_rank: bool = Field(
-        False, json_schema_extra=DEBUG_FIELD,
-        description="Use DeepSpeed on a single rank too, instead of plain torch.",
-    )
-    log_every: int = Field(
-        10, ge=1, le=1_000_000, json_schema_extra=DEBUG_FIELD,
-        description="Log metrics every N steps; the loss is averaged over them.",
-    )
-    validate_every: int = Field(
-        2_000, ge=0, le=10_000_000,
-        description="Validate and sample text every N steps; 0: only at the end.",
-    )
-    validate_sequences: int = Field(
-        512, ge=0, le=10_000_000,
-        description="Held-out sequences per validation, evenly spaced; 0: all. The last validation"
-        " uses all.",
-    )
-    sample_tokens: int = Field(
-        60, ge=0, le=4_096, description="Tokens per text sample; 0: no samples.",
-    )
-    sample_temperature: float = Field(
-        0.8, ge=0, le=10, json_schema_extra=DEBUG_FIELD,
-        description="Sampling temperature; 0: greedy.",
-    )
-    sample_top_k: int = Field(
-        40, ge=0, le=1_000_000, json_schema_extra=DEBUG_FIELD,
-        description="Sample from the k most likely tokens; 0: from all.",
-    )
-    snapshot_every: int = Field(
-        0, ge=0, le=10_000_000,
-        description="Keep a snapshot of the weights every N steps; 0: only the final weights.",
-    )
-    max_rollbacks: int = Field(
-        0, ge=0, le=1_000,
-        description="Maximum number of rollbacks: after a diverged loss, go back to an earlier"
-        " checkpoint and skip batches (recorded as a deviation); 0: stop instead.",
-    )
-    skip_batches: int = runtime_field(
-        2, "Batches to skip after a rollback, ending with the one whose loss diverged.",
-        ge=2, le=100_000, unless="max_rollbacks",
-    )
-    reference_2018: bool = runtime_field(
-        False, "Match the 2018 code: `optimizer: reference`, `embedding_dropout: matrix`.",
-        mark=CODE_OF_2018,
-    )
-    init_from: str = runtime_field(
-        "", "Start from the weights in this folder (from `gpt1 import`, `gpt1 export hf`, or the"
-        " `output/` of a packed training), fingerprinted by content. Empty: random weights.",
-    )
-    checkpoint_every: int = runtime_field(
-        1_000, "Save a checkpoint every N steps; 0: only at the end.", ge=0, le=10_000_000,
-    )
-    checkpoint_minutes: float = runtime_field(
-        0.0, "Also save a checkpoint every N minutes; 0: by steps only.", ge=0, le=100_000,
-    )
-    keep_checkpoints: int = runtime_field(2, "Keep the N newest checkpoints.", ge=1, le=1_000)
-    keep_every: int = runtime_field(
-        0, "Also keep every checkpoint at a multiple of N steps; 0: none.",
-        ge=0, le=10_000_000, mark=DEBUG_FIELD,
-    )
-    loss_spike_threshold: float = runtime_field(
-        0.0, "A loss that exceeds the recent mean by this many nats has diverged; 0: only NaN and"
-        " infinity have. Training then rolls back (`max_rollbacks`), or stops and names the books"
-        " of the batch.",
-        ge=0, unless="max_rollbacks",
-    )
-    preflight: bool = runtime_field(
-        True, "Check memory and measure all-reduce bandwidth before training.", mark=DEBUG_FIELD,
-    )
-    activation_checkpointing: bool = runtime_field(
-        False, "Recompute activations in the backward pass: less memory, identical results.",
-    )
+    """Apply dropout to the summed embeddings, or to the embedding matrix as in the 2018 code."""
+    init_std: float = Field(0.02, gt=0, lt=1, json_schema_extra=paper("4.1"))
+    """Standard deviation of weight initialization; narrow models need more."""
+    batch_size: int = Field(64, ge=1, le=65_536, json_schema_extra=paper("4.1"))
+    """Sequences per step, over all ranks."""
+    lr_scaling: Literal["none", "sqrt"] = "none"
+    """When `batch_size` is not 64: `none` keeps steps, warmup and learning rate; `sqrt` keeps the
+    tokens and multiplies the rate by sqrt(batch_size/64).
+    """
+    micro_batch_size: int = Field(8, ge=1, le=65_536)
+    """Sequences per forward pass; must divide `batch_size`."""
+    max_steps: int = Field(1_000_000, ge=1, le=100_000_000, json_schema_extra=paper("figure 2"))
+    """Number of optimizer steps."""
+    lr: float = Field(2.5e-4, gt=0, le=1, json_schema_extra=paper("4.1"))
+    """Peak learning rate, after the warmup."""
+    warmup_steps: int | None = Field(None, ge=0, le=10_000_000, json_schema_extra=paper("4.1"))
+    """Linear warmup steps; default: set by `warmup_ratio`."""
+    warmup_ratio: float = Field(0.002, ge=0, lt=1, json_schema_extra=paper("4.1"))
+    """Warmup as a fraction of `max_steps`."""
+    schedule: Schedule = Field("cosine", json_schema_extra=paper("4.1"))
+    """Learning-rate schedule after the warmup."""
+    weight_decay: float = Field(0.01, ge=0, le=1, json_schema_extra=paper("4.1"))
+    """Decoupled weight decay for tensors with two or more dimensions."""
+    optimizer: Literal["adamw", "reference"] = Field("adamw", json_schema_extra=CODE_OF_2018)
+    """torch's fused AdamW, or the Adam of the 2018 code."""
+    grad_clip: float = Field(1.0, ge=0, le=1_000, json_schema_extra=CODE_OF_2018)
+    """Maximum gradient norm (0 disables clipping)."""
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+    """Seed for weights, data order, dropout and samples."""
+    exclude_books: tuple[str, ...] = ()
+    """IDs of training books (in books.parquet) that do not count in the loss. The batches stay the
+    same, so runs with and without a book form an exact pair.
+    """
+    precision: Precision = "fp32"
+    """Compute precision; weights stay in fp32."""
+    zero: Literal[0, 1, 2, 3] = 1
+    """DeepSpeed's ZeRO stage on several ranks; changes the last bits of results."""
+    deepspeed: dict[str, Any] = Field({})
+    """Overrides of DeepSpeed's configuration on several ranks, such as `{zero_optimization:
+    {overlap_comm: false}}`.
+    """
+    loss_chunk_size: int = Field(0, ge=0, le=2**24)
+    """Compute logits for this many positions at a time to save memory; 0: all at once. Changes the
+    last bits of results.
+    """
+    pad_vocabulary: int = Field(0, ge=0, le=4_096)
+    """Pad the softmax with masked tokens to a multiple of N (64 for GPUs); 0: no padding."""
+    compile: bool = False
+    """Use torch.compile: faster on GPUs; changes the last bits of results."""
+    zero_on_one_rank: bool = Field(False, json_schema_extra=DEBUG_FIELD)
+    """Use DeepSpeed on a single rank too, instead of plain torch."""
+    log_every: int = Field(10, ge=1, le=1_000_000, json_schema_extra=DEBUG_FIELD)
+    """Log metrics every N steps; the loss is averaged over them."""
+    validate_every: int = Field(2_000, ge=0, le=10_000_000)
+    """Validate and sample text every N steps; 0: only at the end."""
+    validate_sequences: int = Field(512, ge=0, le=10_000_000)
+    """Held-out sequences per validation, evenly spaced; 0: all. The last validation uses all."""
+    sample_tokens: int = Field(60, ge=0, le=4_096)
+    """Tokens per text sample; 0: no samples."""
+    sample_temperature: float = Field(0.8, ge=0, le=10, json_schema_extra=DEBUG_FIELD)
+    """Sampling temperature; 0: greedy."""
+    sample_top_k: int = Field(40, ge=0, le=1_000_000, json_schema_extra=DEBUG_FIELD)
+    """Sample from the k most likely tokens; 0: from all."""
+    snapshot_every: int = Field(0, ge=0, le=10_000_000)
+    """Keep a snapshot of the weights every N steps; 0: only the final weights."""
+    max_rollbacks: int = Field(0, ge=0, le=1_000)
+    """Maximum number of rollbacks: after a diverged loss, go back to an earlier checkpoint and skip
+    batches (recorded as a deviation); 0: stop instead.
+    """
+    skip_batches: int = runtime_field(2, ge=2, le=100_000, unless="max_rollbacks")
+    """Batches to skip after a rollback, ending with the one whose loss diverged."""
+    reference_2018: bool = runtime_field(False, mark=CODE_OF_2018)
+    """Match the 2018 code: `optimizer: reference`, `embedding_dropout: matrix`."""
+    init_from: str = runtime_field("")
+    """Start from the weights in this folder (from `gpt1 import`, `gpt1 export hf`, or the `output/`
+    of a packed training), fingerprinted by content. Empty: random weights.
+    """
+    checkpoint_every: int = runtime_field(1_000, ge=0, le=10_000_000)
+    """Save a checkpoint every N steps; 0: only at the end."""
+    checkpoint_minutes: float = runtime_field(0.0, ge=0, le=100_000)
+    """Also save a checkpoint every N minutes; 0: by steps only."""
+    keep_checkpoints: int = runtime_field(2, ge=1, le=1_000)
+    """Keep the N newest checkpoints."""
+    keep_every: int = runtime_field(0, ge=0, le=10_000_000, mark=DEBUG_FIELD)
+    """Also keep every checkpoint at a multiple of N steps; 0: none."""
+    loss_spike_threshold: float = runtime_field(0.0, ge=0, unless="max_rollbacks")
+    """A loss that exceeds the recent mean by this many nats has diverged; 0: only NaN and infinity
+    have. Training then rolls back (`max_rollbacks`), or stops and names the books of the batch.
+    """
+    preflight: bool = runtime_field(True, mark=DEBUG_FIELD)
+    """Check memory and measure all-reduce bandwidth before training."""
+    activation_checkpointing: bool = runtime_field(False)
+    """Recompute activations in the backward pass: less memory, identical results."""
 
     @model_validator(mode="before")
     @classmethod
     def _as_in_2018(cls, values: Any) -> Any:
-        return set_together(
-            values, "reference_2018", optimizer="reference", embedding_dropout="matrix"
-        )
+        if isinstance(values, dict) and values.get("reference_2018"):
+            return {"optimizer": "reference", "embedding_dropout": "matrix", **values}
+        return values
 
     @field_validator("exclude_books")
     @classmethod
@@ -301,12 +223,6 @@ class PretrainConfig(Settings):
             "lr": self.lr * math.sqrt(factor), "lr_scaling": "none",
         }  # fmt: skip
         return self.model_copy(update=values)
-
-    def learning_rate(self, step: int) -> float:
-        """The rate of the 0-based `step`."""
-        return learning_rate(
-            step, max_lr=self.lr, warmup=self.warmup, steps=self.max_steps, schedule=self.schedule
-        )
 
     def shape(self, vocabulary: int) -> ModelConfig:
         """The model for a vocabulary of this many tokens."""
@@ -434,22 +350,3 @@ def differing(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     known = {**defaults, **saved}  # a setting that a later version has: its default
     names = [name for name in {**known, **now} if name not in MAY_CHANGE]
     return [name for name in names if known.get(name) != now.get(name)]
-
-
-def learning_rate(
-    step: int, *, max_lr: float, warmup: int, steps: int, schedule: Schedule
-) -> float:
-    """The rate of update `step` (0-based) out of `steps`.
-
-    It rises linearly from 0 so that update `warmup` (counted from 1) has `max_lr`, then falls along
-    a half cosine (pre-training) or a line (fine-tuning; both section 4.1 of the paper), and would
-    reach 0 at the update after the last. `constant` stays.
-    """
-    if step < warmup:
-        return max_lr * (step + 1) / warmup
-    if schedule == "constant":
-        return max_lr
-    progress = (step - warmup + 1) / (steps - warmup + 1)  # in (0, 1)
-    if schedule == "linear":
-        return max_lr * (1 - progress)
-    return max_lr * 0.5 * (1 + math.cos(math.pi * progress))

@@ -13,6 +13,7 @@ from gpt1.format import span
 from gpt1.model.config import ModelConfig
 
 if TYPE_CHECKING:
+    from gpt1.train.config import PretrainConfig
     from gpt1.train.memory import Memory
 
 # Dense bf16 and fp32 peaks in TFLOP/s by what the device's name contains, from the makers' data
@@ -103,25 +104,26 @@ class Forecast:
 
 
 def describe(
-    model: ModelConfig, *, batch: int, micro_batch: int, steps: int, ranks: int = 1, zero: int = 1,
-    bf16: bool = True, recompute: bool = False, loss_chunk: int = 0, compiled: bool = False,
-    cpu: bool = False, corpus_tokens: int | None = None, device: Device | None = None,
+    config: PretrainConfig, vocabulary: int, *, ranks: int, cpu: bool,
+    corpus_tokens: int | None = None, device: Device | None = None,
 ) -> Forecast:
-    """All of it. UserError for a device whose peak is not known."""
-    from gpt1.train.memory import memory  # imports torch, which a plan can do without
+    """What a training with `config` needs, for a vocabulary of this many tokens.
 
-    need = memory(
-        model, micro_batch=micro_batch, ranks=ranks, zero=zero, bf16=bf16, recompute=recompute,
-        loss_chunk=loss_chunk, compiled=compiled, cpu=cpu,
-    )  # fmt: skip
-    tokens = steps * batch * model.context
-    seconds = (
-        expected_seconds(model, tokens, device.name, ranks, device.mfu, bf16) if device else None
-    )
+    UserError for a device whose peak is not known.
+    """
+    from gpt1.train.memory import memory, memory_arguments  # torch, which a plan can do without
+
+    config = config.scaled()
+    model, steps, batch = config.shape(vocabulary), config.max_steps, config.batch_size
+    need = memory(model, **memory_arguments(config, ranks, cpu))
+    seconds, tokens = None, steps * batch * model.context
+    if device:
+        bf16 = config.precision == "bf16"
+        seconds = expected_seconds(model, tokens, device.name, ranks, device.mfu, bf16)
     return Forecast(
         parts(model), need, model.parameters(), model.flops_per_token(), steps, batch,
-        model.context, ranks, "bf16" if bf16 else "fp32", corpus_tokens, device, seconds,
-    )  # fmt: skip
+        model.context, ranks, config.precision, corpus_tokens, device, seconds,
+    )
 
 
 # Parts and FLOPs

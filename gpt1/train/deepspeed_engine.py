@@ -24,6 +24,7 @@ from gpt1.train.engine import (
     check_parameters,
     clip_gradients,
     copy_state,
+    copy_weights,
     keep_freed_memory,
     make_optimizer,
     restore_state,
@@ -53,9 +54,8 @@ class DeepSpeedEngine(Engine):
         self.seed = config.seed
         self.clip = optimizer.clip
         self.stage = config.zero
-        self.plain = (
-            self.stage == 0
-        )  # then DeepSpeed only averages gradients; clipping and its norm are left to us
+        # At stage 0 DeepSpeed only averages gradients; clipping and its norm are left to us.
+        self.plain = self.stage == 0
         if config.precision == "bf16" and self.plain:
             # stage 0 keeps no fp32 masters beside bf16 weights and would drift, so there the
             # weights stay fp32 and torch casts
@@ -76,21 +76,19 @@ class DeepSpeedEngine(Engine):
                 f"deepspeed: DeepSpeed refuses its configuration with {config.deepspeed}"
                 f" ({reason}); correct these overrides"
             ) from error
-        self.module = self.engine.module
+        self.module, self.optimizer = self.engine.module, self.engine.optimizer
 
     def weights(self) -> dict[str, Tensor]:
         if self.exact:
-            return {
-                name: p.detach().float().cpu().clone() for name, p in self.module.named_parameters()
-            }
+            return copy_weights(self.module)
         # the fp32 masters: parameters themselves are bf16, or spread over the ranks
-        return gather(self.engine, self.stage, keep=True, parts=(WEIGHTS,)).weights
+        return gather(self.engine, self.stage, keep=True, parts=(WEIGHTS,)).parts[WEIGHTS]
 
     def copy_state(self) -> TrainingState | None:
         if not self.plain:
             state = gather(self.engine, self.stage, keep=self.ranks.is_main, parts=PARTS)
             return state if self.ranks.is_main else None
-        return copy_state(self.module, self.engine.optimizer) if self.ranks.is_main else None
+        return copy_state(self.module, self.optimizer) if self.ranks.is_main else None
 
     def load_state(self, state: TrainingState | None) -> None:
         first = state if self.ranks.is_main else None
@@ -98,7 +96,7 @@ class DeepSpeedEngine(Engine):
         updates = self.ranks.broadcast_object(first.updates if first else 0)
         values = self._broadcast(first)
         if self.plain:
-            restore_state(self.module, self.engine.optimizer, updates, values)
+            restore_state(self.module, self.optimizer, updates, values)
         else:
             scatter(self.engine, self.stage, updates, values)
 
@@ -111,7 +109,7 @@ class DeepSpeedEngine(Engine):
             yield (
                 name,
                 {
-                    part: self.ranks.broadcast(state.get(part, name) if state else None, shape)
+                    part: self.ranks.broadcast(state.parts[part][name] if state else None, shape)
                     for part in PARTS
                 },
             )
@@ -131,10 +129,6 @@ class DeepSpeedEngine(Engine):
         norm = clip_gradients(self.module, self.clip) if self.plain else None
         self.engine.step()
         return norm if norm is not None else torch.as_tensor(self.engine.get_global_grad_norm())
-
-    def _set_learning_rate(self, rate: float) -> None:
-        for group in self.engine.optimizer.param_groups:
-            group["lr"] = rate
 
 
 def autocast_inside(module: nn.Module, device: torch.device) -> None:

@@ -9,7 +9,6 @@ import ctypes
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -56,6 +55,8 @@ class Engine(ABC):
     """
 
     module: nn.Module
+    optimizer: Any
+    """torch's, or DeepSpeed's around it."""
     device: torch.device
     seed: int
     stage: int
@@ -69,7 +70,8 @@ class Engine(ABC):
         """One update (0-based `step`) from this rank's micro-batches, whose number must be the
         same every time.
         """
-        self._set_learning_rate(learning_rate)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
         self.module.train()
         losses = []
         for n, micro_batch in enumerate(micro_batches):
@@ -118,9 +120,6 @@ class Engine(ABC):
     def _update(self) -> Tensor:
         """Clip, step, zero; returns the gradient's norm."""
 
-    @abstractmethod
-    def _set_learning_rate(self, rate: float) -> None: ...
-
 
 class TorchEngine(Engine):
     """One process, no DeepSpeed: pre-training on a rank alone, and fine-tuning jobs. bf16 is
@@ -144,9 +143,7 @@ class TorchEngine(Engine):
         self.optimizer = make_optimizer(module, optimizer)
 
     def weights(self) -> dict[str, Tensor]:
-        return {
-            name: p.detach().float().cpu().clone() for name, p in self.module.named_parameters()
-        }
+        return copy_weights(self.module)
 
     def copy_state(self) -> TrainingState:
         return copy_state(self.module, self.optimizer)
@@ -156,16 +153,15 @@ class TorchEngine(Engine):
             raise ValueError("a rank alone has no other rank's state to load")
         check_parameters(self.module, state)
         values = (
-            (name, {part: state.get(part, name) for part in PARTS}) for name in state.weights
+            (name, {part: state.parts[part][name] for part in PARTS})
+            for name in state.parts[WEIGHTS]
         )
         restore_state(self.module, self.optimizer, state.updates, values)
 
     def _forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        with self._autocast():
+        bf16 = self.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             return self.module(*inputs)
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def _accumulate(self, inputs: tuple[Tensor, ...], last: bool) -> Tensor:  # noqa: ARG002
         loss = self._forward(inputs)
@@ -178,10 +174,6 @@ class TorchEngine(Engine):
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
-    def _set_learning_rate(self, rate: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-
 
 def clip_gradients(module: nn.Module, clip: float) -> Tensor:
     """Scale the gradient so that its global norm is at most `clip` (0: leave it).
@@ -193,6 +185,11 @@ def clip_gradients(module: nn.Module, clip: float) -> Tensor:
     ).detach()
 
 
+def copy_weights(module: nn.Module) -> dict[str, Tensor]:
+    """Copy the parameters to the CPU, in fp32."""
+    return {name: copy_to_cpu(parameter) for name, parameter in module.named_parameters()}
+
+
 def copy_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingState:
     """Copy to the CPU the state of a torch optimizer over `module`'s own, complete parameters.
 
@@ -201,9 +198,9 @@ def copy_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingS
     first = next(iter(optimizer.state.values()), None)
     state = TrainingState(round(float(first["step"])) if first else 0)
     for name, parameter in module.named_parameters():
-        state.add(WEIGHTS, name, copy_to_cpu(parameter))
+        state.parts[WEIGHTS][name] = copy_to_cpu(parameter)
         for moment in MOMENTS if first else ():
-            state.add(moment, name, copy_to_cpu(optimizer.state[parameter][moment]))
+            state.parts[moment][name] = copy_to_cpu(optimizer.state[parameter][moment])
     return state
 
 
@@ -235,9 +232,9 @@ def initial_state(weights: Mapping[str, Tensor]) -> TrainingState:
     """
     state = TrainingState()
     for name, tensor in weights.items():
-        state.add(WEIGHTS, name, tensor.detach())
+        state.parts[WEIGHTS][name] = tensor.detach()
         for moment in MOMENTS:
-            state.add(moment, name, torch.zeros_like(tensor))
+            state.parts[moment][name] = torch.zeros_like(tensor)
     return state
 
 
@@ -245,8 +242,7 @@ def check_parameters(module: nn.Module, state: TrainingState) -> None:
     """Raise UserError unless `state` has the names and shapes of `module`'s parameters."""
     expected = {name: shape_of(parameter) for name, parameter in module.named_parameters()}
     for part in PARTS:
-        tensors = state.weights if part == WEIGHTS else state.moments.get(part, {})
-        found = {name: tensor.shape for name, tensor in tensors.items()}
+        found = {name: tensor.shape for name, tensor in state.parts[part].items()}
         if found != expected:
             wrong = min(n for n in {*found, *expected} if found.get(n) != expected.get(n))
             raise UserError(

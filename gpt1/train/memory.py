@@ -97,6 +97,15 @@ def memory(
     )
 
 
+def memory_arguments(config: PretrainConfig, ranks: int, cpu: bool) -> Given:
+    """What `memory` takes of a configuration."""
+    return {
+        "micro_batch": config.micro_batch_size, "ranks": ranks, "zero": config.zero_stage(ranks),
+        "bf16": config.precision == "bf16", "recompute": config.activation_checkpointing,
+        "loss_chunk": config.loss_chunk_size, "compiled": config.compile, "cpu": cpu,
+    }  # fmt: skip
+
+
 def _states(count: int, ranks: int, zero: int, bf16: bool, cpu: bool) -> dict[str, int]:
     """Bytes of weights, gradients and optimizer.
 
@@ -209,13 +218,7 @@ def check_before_training(
 
     Where the system does not say how much memory is free, nothing is refused.
     """
-    given = {
-        "micro_batch": config.micro_batch_size, "ranks": ranks.world,
-        "zero": config.zero_stage(ranks.world),
-        "bf16": config.precision == "bf16", "recompute": config.activation_checkpointing,
-        "loss_chunk": config.loss_chunk_size, "compiled": config.compile,
-        "cpu": ranks.device.type == "cpu",
-    }  # fmt: skip
+    given = memory_arguments(config, ranks.world, cpu=ranks.device.type == "cpu")
     need = _find_need(model, ranks, given)
     advice = "; ".join(_list_savings(model, given))
     if need and need.is_hopeless:

@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,7 +48,7 @@ from gpt1.train.checkpoint import (
     RetentionPolicy,
     file_sha256,
 )
-from gpt1.train.config import PretrainConfig, RuntimeConfig, differing
+from gpt1.train.config import PretrainConfig, RuntimeConfig, Schedule, differing
 from gpt1.train.deepspeed_engine import DeepSpeedEngine
 from gpt1.train.dist import DistContext, Stopped, StopSignal
 from gpt1.train.divergence import (
@@ -118,6 +118,25 @@ class Trainer:
     def after_step(self, output: StepOutput) -> None:
         """What follows a step."""
         raise NotImplementedError
+
+
+def learning_rate(
+    step: int, *, max_lr: float, warmup: int, steps: int, schedule: Schedule
+) -> float:
+    """The rate of update `step` (0-based) out of `steps`.
+
+    It rises linearly from 0 so that update `warmup` (counted from 1) has `max_lr`, then falls along
+    a half cosine (pre-training) or a line (fine-tuning; both section 4.1 of the paper), and would
+    reach 0 at the update after the last. `constant` stays.
+    """
+    if step < warmup:
+        return max_lr * (step + 1) / warmup
+    if schedule == "constant":
+        return max_lr
+    progress = (step - warmup + 1) / (steps - warmup + 1)  # in (0, 1)
+    if schedule == "linear":
+        return max_lr * (1 - progress)
+    return max_lr * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 DEPTH = 4
@@ -240,7 +259,11 @@ class Pretrainer(Trainer):
         self.output = Path(runtime.output)
         self.model = config.shape(data.vocabulary.size)
         engine = make_engine(self.initial_module(for_training=True), config, ranks)
-        super().__init__(engine, self.read_micro_batches, config.learning_rate, config.max_steps)
+        rate = partial(
+            learning_rate, max_lr=config.lr, warmup=config.warmup, steps=config.max_steps,
+            schedule=config.schedule,
+        )  # fmt: skip
+        super().__init__(engine, self.read_micro_batches, rate, config.max_steps)
         self.checkpoints = CheckpointManager(
             self.output, [Path(path) for path in runtime.earlier],
             RetentionPolicy(config.keep_checkpoints, config.keep_every), ranks, reporter.info,
@@ -329,7 +352,7 @@ class Pretrainer(Trainer):
         self.history.pending += [
             mean
             for step, mean in enumerate(means, self.step - len(means))
-            if self.data.train.kept(self.batch_of(step), self.config.batch_size).any()
+            if self.data.train.kept(self.history.batch_of(step), self.config.batch_size).any()
         ]
 
     def refuse_divergence(self, losses: Sequence[float], before: float | None = None) -> None:
@@ -349,7 +372,7 @@ class Pretrainer(Trainer):
         values = {"lr": self.rate(step - 1), "gradient_norm": float(output.gradient_norm)}
         loss = {"loss": self.history.take_loss()} if self.history.pending else {}
         row = self.history.row(step, {**loss, **values})
-        if skipped := self.batch_of(step - 1) - (step - 1):
+        if skipped := self.history.batch_of(step - 1) - (step - 1):
             row["skipped_batches"] = skipped
         speed = self.throughput.read(step)
         self._speeds.append({"step": step, **speed})
@@ -497,15 +520,11 @@ class Pretrainer(Trainer):
 
     def read_micro_batches(self, step: int) -> list[MicroBatch]:
         """This rank's share of the 0-based `step`'s global batch."""
-        return read_share(self.data.train, self.batch_of(step), self.config, self.ranks)
-
-    def batch_of(self, step: int) -> int:
-        """The batch, in the order of the data, that the 0-based `step` is made from."""
-        return self.history.batch_of(step)
+        return read_share(self.data.train, self.history.batch_of(step), self.config, self.ranks)
 
     def books_of(self, step: int) -> list[str]:
         """The books that the batch of the 0-based `step` was read from."""
-        return self.data.train.books_of(self.batch_of(step), self.config.batch_size)
+        return self.data.train.books_of(self.history.batch_of(step), self.config.batch_size)
 
     def model_weights(self) -> dict[str, Tensor]:
         """The model's weights in fp32 under its own names, on every rank."""

@@ -103,6 +103,7 @@ def test_a_parameter_that_cannot_be_is_named(given: dict[str, Any], message: str
     refuses(message, api.generate, checkpoint, ["the cat"], **given)
     refuses("found one text", api.generate, checkpoint, "the cat")
     assert api.perplexity(checkpoint, "the \ud800 cat") > 1
+    refuses("^stride is 0; expected 1 to the model's", api.perplexity, checkpoint, "the", stride=0)
     assert len(api.generate(checkpoint, ["the cat"], tokens=2.0, beams=2, length_penalty=-10)) == 1
 
 

@@ -16,7 +16,7 @@ from gpt1.model.gpt import GPT
 from gpt1.rng import generator
 from gpt1.tasks import finetune as tuning
 from gpt1.tasks.config import FinetuneConfig
-from gpt1.tasks.dataset import SpecialIds, TokenizedExample, make_batch, sequences
+from gpt1.tasks.dataset import InputSpec, SpecialIds, TokenizedExample, make_batch, sequences
 from gpt1.tasks.finetune import TaskSet, make_task_model
 from gpt1.tasks.model import TaskModel, soft_labels
 from gpt1.tasks.registry import TASKS, Task
@@ -55,8 +55,9 @@ def model_for(task: Task, dropout: float = 0.0, kind: str = "gpt", **settings: A
 
 def encoded(task: Task, labels: Sequence[float]) -> list[TokenizedExample]:
     choices = CHOICES if task.kind == "choice" else [()] * len(labels)
+    spec = InputSpec(task.kind, SPECIAL, CONTEXT)
     return [
-        TokenizedExample(sequences(task.kind, texts, answers, SPECIAL, CONTEXT), label)
+        TokenizedExample(sequences(spec, texts, answers), label)
         for texts, answers, label in zip(TEXTS, choices, labels, strict=True)
     ]
 
@@ -167,7 +168,8 @@ def tiny() -> GPT:
 
 def examples(name: str, count: int, seed: int) -> list[TokenizedExample]:
     """The label is whether (choice: where) a certain id is there: any form of input shows it."""
-    task, rng, special = TASKS[name], random.Random(seed), SpecialIds.after(40)
+    task, rng = TASKS[name], random.Random(seed)
+    spec = InputSpec(task.kind, SpecialIds.after(40), 24)
     made = []
     for number in range(count):
         label, choice = number % 2, task.kind == "choice"
@@ -176,7 +178,7 @@ def examples(name: str, count: int, seed: int) -> list[TokenizedExample]:
             marked[rng.randrange(len(marked))] = 1
         choices = [[marked, plain], [plain, marked]][label] if choice else []
         texts = [marked] if task.kind in ("classification", "choice") else [plain, marked]
-        made.append(TokenizedExample(sequences(task.kind, texts, choices, special, 24), label))
+        made.append(TokenizedExample(sequences(spec, texts, choices), label))
     return made
 
 
@@ -223,6 +225,16 @@ def test_the_schedule_is_warm_up_and_a_line_to_zero() -> None:
         tuned("rte", batch_size=500)
     with pytest.raises(UserError, match="warmup_steps: 60 must be less than the 60 steps"):
         tuned("rte", warmup_steps=60)
+
+
+def test_a_training_that_diverged_is_refused() -> None:
+    """And scores nothing: of NaN argmax makes a class, and no later score exceeds NaN."""
+    data = task_set("rte")
+    model = make_task_model(tiny(), data, CONFIG)
+    torch.nn.init.constant_(model.head.linear.bias, torch.nan)
+    message = r"rte, seed 3: the model's outputs are not finite: training diverged; lower lr \(now"
+    with pytest.raises(UserError, match=message):
+        tuning.finetune(model, data, CONFIG, CPU, ConsoleReporter())
 
 
 def test_only_the_blocks_not_transferred_are_drawn_again() -> None:

@@ -1,6 +1,7 @@
 """Readers: the real files where they are, small files in each publisher's layout, and the hub's."""
 
 import json
+import os
 import random
 import shutil
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gpt1.errors import UserError
+from gpt1.tasks import readers
 from gpt1.tasks.readers import read_task
 from gpt1.tasks.registry import TASKS, Column, SplitFile, Task, task_named
 from tests.conftest import refuses, write
@@ -322,3 +324,25 @@ def test_a_wrong_column_a_damaged_file_and_a_missing_split(tmp_path: Path) -> No
     [half] = (tmp_path / "half" / "mnli").glob("validation_mismatched-*")
     half.unlink()
     refuses(f"{half.name} is missing", read_task, TASKS["mnli"], tmp_path / "half")
+
+
+def abort(*_: object) -> None:
+    """What some damaged files make pyarrow do."""
+    os.abort()
+
+
+def test_a_copy_that_would_fill_the_memory_or_end_its_reader_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_copy(tmp_path, "rte", [hub_row("rte")])
+    [train] = (tmp_path / "rte").glob("train-*")
+    rows = pa.array([0] * 2_000, pa.int32())
+    texts = (pa.DictionaryArray.from_arrays(rows, [text]) for text in ("x" * 400_000, "A."))
+    table = pa.table([rows, *texts], ["label", "sentence1", "sentence2"])
+    found = "it expands to more than 100 times its compressed size"
+    for as_dictionary in (True, False):
+        pq.write_table(table, train, store_schema=as_dictionary)
+        refuses(f"{train}: {found}; download it again", read_task, TASKS["rte"], tmp_path)
+    monkeypatch.setattr(readers, "_parquet_rows", abort)
+    found = "its reader died of SIGABRT"
+    refuses(f"{train}: {found}; download it again", read_task, TASKS["rte"], tmp_path)

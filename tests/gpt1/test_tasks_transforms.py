@@ -37,18 +37,19 @@ FIGURE_1 = [
 
 @pytest.mark.parametrize(("kind", "texts", "choices", "expected"), FIGURE_1)
 def test_each_kind_has_the_papers_form(kind: Any, texts: Ids, choices: Ids, expected: Ids) -> None:
-    assert sequences(kind, texts, choices, PUBLISHED, 512) == expected
+    assert sequences(InputSpec(kind, PUBLISHED, 512), texts, choices) == expected
 
 
 def test_room_goes_to_the_longer_part_or_each_is_cut_as_the_released_code_does() -> None:
     assert share_room([3, 100], 20) == [3, 17]
     assert sum(share_room([100, 100], 21)) == 21
-    assert pair([list(range(100))], [7, 8], PUBLISHED, 20) == [S, *range(15), D, 7, 8, E]
-    long, kept = list(range(600)), range(254)
-    assert single(long, PUBLISHED, 512, "fixed") == [S, *kept, E]
-    assert pair([long], long, PUBLISHED, 512, "fixed") == [S, *kept, D, *kept, E]
+    spec = InputSpec("entailment", PUBLISHED, 20)
+    assert pair([list(range(100))], [7, 8], spec) == [S, *range(15), D, 7, 8, E]
+    long, kept, fixed = list(range(600)), range(254), InputSpec("choice", PUBLISHED, 512, "fixed")
+    assert single(long, fixed) == [S, *kept, E]
+    assert pair([long], long, fixed) == [S, *kept, D, *kept, E]
     # a question is not lost behind a long document
-    assert pair([long, [9, 9]], long, PUBLISHED, 512, "fixed")[253:256] == [9, 9, D]
+    assert pair([long, [9, 9]], long, fixed)[253:256] == [9, 9, D]
 
 
 @given(
@@ -60,7 +61,7 @@ def test_no_extract_token_is_cut(kind: Any, lengths: list[int], context: int, cu
     parts = [[1] * length for length in lengths]
     texts = parts[:1] if kind == "classification" else parts[:2]
     choices = parts[2:] if kind == "choice" else []
-    made = sequences(kind, texts, choices, PUBLISHED, context, cut)
+    made = sequences(InputSpec(kind, PUBLISHED, context, cut), texts, choices)
     for sequence in made:
         assert len(sequence) <= context
         assert (sequence[0], sequence[-1], sequence.count(E)) == (S, E, 1)

@@ -23,9 +23,10 @@ from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.train import memory as memory_room
 from gpt1.train import metrics
 from gpt1.train._deepspeed_private import import_deepspeed
-from gpt1.train.config import Schedule, from_json, learning_rate
+from gpt1.train.config import Schedule, from_json
 from gpt1.train.cost_model import expected_seconds, parts
 from gpt1.train.memory import Memory, checkpoint_bytes, free_memory, memory, read_groups
+from gpt1.train.trainer import learning_rate
 from gpt1.weights.checkpoint import Checkpoint, save_checkpoint
 from gpt1.weights.store import load_model
 from tests.gpt1 import tiny_pretraining as tiny

@@ -56,8 +56,8 @@ class Host:
         for step in steps:
             state = ckpt.TrainingState(step)
             for part in PARTS:
-                state.add(part, "a.weight", torch.full((3, 4), float(step)))
-                state.add(part, "b", torch.full((1,), float(step)))
+                state.parts[part]["a.weight"] = torch.full((3, 4), float(step))
+                state.parts[part]["b"] = torch.full((1,), float(step))
             rows = json.dumps(history(step))
             self.checkpoints.save(step, FACTS, rows, needed, lambda state=state: state)
         self.checkpoints.wait()
@@ -70,8 +70,8 @@ class Host:
             return 0, b""
         assert (found.facts, json.loads(found.history)) == (FACTS, history(found.step))
         assert found.state is not None
-        assert (found.state.updates, {*found.state.moments}) == (found.step, {*PARTS[1:]})
-        for values in (found.state.weights, *found.state.moments.values()):
+        assert (found.state.updates, {*found.state.parts}) == (found.step, {*PARTS})
+        for values in found.state.parts.values():
             bits = {name: value.unique().tolist() for name, value in values.items()}
             assert bits == {"a.weight": [found.step], "b": [found.step]}
         return found.step, snapshot.read_bytes() if snapshot.exists() else b""

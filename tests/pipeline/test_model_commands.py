@@ -182,7 +182,7 @@ REFUSED = {
     "predict demo_choice -t a": "demo_choice, example 1: ",
     "predict rte": "expected one example with --text",
     "predict rte -t a --model pretrain": "this model is not fine-tuned, expected one for rte",
-    "perplexity README.md --stride 99": "--stride 99: expected 1 to the model's context of 32",
+    "perplexity README.md --stride 99": "stride is 99; expected 1 to the model's context of 32",
     f"export openai {FIRST} --out x": "3 fine-tuning special tokens",
 }
 
