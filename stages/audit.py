@@ -37,7 +37,7 @@ class Audit(Stage):
     def run(self, settings: AuditSettings, context: Context) -> None:
         from gpt1.corpus.audit import chosen_samples, document, steps
         from gpt1.corpus.clean import Sample
-        from gpt1.corpus.parquet_io import read_rows
+        from gpt1.corpus.document import read_rows
         from gpt1.report.collect import to_json
         from gpt1.report.render import corpus_page
 
@@ -92,7 +92,7 @@ def audit_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
     import pyarrow as pa
 
     from gpt1.corpus.audit import count
-    from gpt1.corpus.parquet_io import read_books, write_table
+    from gpt1.corpus.document import read_books, write_table
 
     rows = {row["book"]: row for row in arguments["split"]}
     sizes = {row["book"]: row["bytes"] for row in _rows(Path(arguments["record_path"]))}

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, create_model
 
-from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
+from gpt1.corpus.clean import BOOK_RULES, TEXT_RULES
 from gpt1.errors import UserError
 from gpt1.format import counted
-from stages._parts import parts_of_books
-from stages.contract import Context, Output, Settings, Stage
+from stages.contract import Context, Output, Settings, Stage, parts_of_books
 
 if TYPE_CHECKING:
     from gpt1.corpus.clean import Sample
@@ -77,12 +76,13 @@ def clean_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from gpt1.corpus.clean import REJECTED, clean
-    from gpt1.corpus.parquet_io import read_books, write_books
+    from gpt1.corpus.clean import clean
+    from gpt1.corpus.document import book_schema, read_books, write_books
 
     name = arguments["name"]
     totals, rules, rejected = Counter[str](), Counter[str](), Counter[str]()
     samples: dict[str, list[Sample]] = {}
+    schema = pa.schema([("rule", pa.string()), ("evidence", pa.string()), *book_schema()])
 
     def kept() -> Iterator[Document]:
         for book in read_books(Path(arguments["path"])):
@@ -98,14 +98,14 @@ def clean_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
                 yield item.book
             else:
                 rejected[item.rejected] += 1
-                row = pa.Table.from_pylist([item.rejected_row()], schema=REJECTED)
+                row = pa.Table.from_pylist([item.rejected_row()], schema=schema)
                 refused.write_table(row)  # a row group of its own
 
     with (
         output.open(f"books/{name}.parquet") as file,
         output.open(f"rejected/{name}.parquet") as other,
         output.open(f"records/{name}.jsonl") as records,
-        pq.ParquetWriter(other, REJECTED, compression="zstd", compression_level=3) as refused,
+        pq.ParquetWriter(other, schema, compression="zstd", compression_level=3) as refused,
     ):
         totals["books"] = write_books(file, kept())
     with output.open(f"samples/{name}.jsonl") as shown:

@@ -216,8 +216,7 @@ def _book_parts(
     context: Context, settings: IngestSettings, files: Sequence[SourceFile],
     spools: Mapping[str, Artifact],
 ) -> list[Part]:
-    from gpt1.corpus.assemble import book_key
-    from gpt1.corpus.partition import part_name, partition_of
+    from gpt1.corpus.assemble import book_key, part_name, partition_of
 
     def place(file: SourceFile) -> tuple[str, str, str]:
         return *book_key(file.name, settings.chapters), file.name
@@ -255,10 +254,8 @@ def spool_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
     """Read one archive, Parquet file or file of JSON lines; write its texts by partition, the
     index, and what was skipped.
     """
-    from gpt1.corpus.assemble import assign_to_book
+    from gpt1.corpus.assemble import SkippedFiles, SpoolWriter, assign_to_book
     from gpt1.corpus.isolation import read_isolated
-    from gpt1.corpus.partition import SpoolWriter
-    from gpt1.corpus.skipped import SkippedFiles
 
     with output.open("spool.arrow") as spool, output.open("refused.jsonl") as lines:
         writer = SpoolWriter(spool, arguments["parts"])
@@ -286,10 +283,8 @@ def ingest_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
     """Collect the books of one partition from the spools and from single files; write them, and
     where they came from.
     """
-    from gpt1.corpus.assemble import assemble
-    from gpt1.corpus.parquet_io import write_books
-    from gpt1.corpus.partition import part_name, read_run
-    from gpt1.corpus.skipped import SkippedFiles
+    from gpt1.corpus.assemble import SkippedFiles, assemble, part_name, read_run
+    from gpt1.corpus.document import write_books
 
     name = part_name(arguments["part"])
     counts: Counter[str] = Counter(dict.fromkeys(_COUNTED, 0))

@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from stages._parts import parts_of_books, split_by_part
-from stages.contract import Artifact, Context, Output, Part, Settings, Stage, StoredFile
+from stages.contract import (
+    Artifact,
+    Context,
+    Output,
+    Part,
+    Settings,
+    Stage,
+    StoredFile,
+    parts_of_books,
+)
 
 if TYPE_CHECKING:
     from gpt1.tokenizer.tokenizer import Tokenizer
@@ -68,7 +76,10 @@ class Shard(Stage):
 
 
 def _parts(context: Context, vocabulary: Artifact) -> list[Part]:
-    rows, sha256 = split_by_part(context), vocabulary.summary["sha256"]
+    from gpt1.corpus.split import split_by_part
+
+    rows = split_by_part(context.fetch(context.input("split").file("split.parquet")))
+    sha256 = vocabulary.summary["sha256"]
     encoder, merges = (vocabulary.under(prefix)[0] for prefix in ("encoder_bpe_", "vocab_"))
 
     def identity(name: str) -> dict[str, Any]:
@@ -83,7 +94,7 @@ def encode_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
     """Encode the books of one part; a set without books in this part has no file."""
     import numpy as np
 
-    from gpt1.corpus.parquet_io import read_books
+    from gpt1.corpus.document import read_books
     from gpt1.data.shards import DocumentSpan, id_type, ids_sha256, write_shard, write_spans
 
     tokenizer = _tokenizer(arguments["encoder"], arguments["merges"])

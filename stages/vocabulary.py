@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from stages._parts import parts_of_books, split_by_part
 from stages.contract import (
     Artifact,
     Context,
@@ -18,6 +17,7 @@ from stages.contract import (
     Settings,
     SizedVocabulary,
     Stage,
+    parts_of_books,
     runtime_field,
 )
 
@@ -89,7 +89,9 @@ def _take(context: Context) -> dict[str, Any]:
 
 def _learn(settings: VocabularySettings, context: Context) -> dict[str, Any]:
     """Counted part by part, merged in groups, learned by one part."""
-    rows = split_by_part(context)
+    from gpt1.corpus.split import split_by_part
+
+    rows = split_by_part(context.fetch(context.input("split").file("split.parquet")))
 
     def identity(name: str) -> dict[str, Any]:
         found = [row for row in rows.get(name, []) if row.set == "train"]
@@ -152,7 +154,7 @@ def count_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
     """Count the words of one part's training text."""
     from collections import Counter
 
-    from gpt1.corpus.parquet_io import read_books
+    from gpt1.corpus.document import read_books
     from gpt1.tokenizer.bpe_train import write_counts
     from gpt1.tokenizer.pretokenizer import count_words
 

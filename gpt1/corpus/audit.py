@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpt1.corpus.clean import Sample
+from gpt1.corpus.clean import BOOK_RULES, TEXT_RULES, Sample
 from gpt1.corpus.document import Document
-from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
 from gpt1.corpus.rules.rule import NONE, Size, sentences
 
 TRAIN, HELD_OUT = "train", "held_out"

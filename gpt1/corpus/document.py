@@ -1,5 +1,5 @@
-"""What reading a corpus is made of: the settings, a file to read, the documents in it, and what
-could not be read.
+"""What reading a corpus is made of: the settings, a file to read, the documents in it, what could
+not be read, and the Parquet files in which stages keep books and tables.
 """
 
 from __future__ import annotations
@@ -7,14 +7,18 @@ from __future__ import annotations
 import posixpath
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field
 
 from gpt1.errors import UserError
 from gpt1.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MIB = 1 << 20
 LEFT_OUT = frozenset({"unknown_form"})
@@ -261,3 +265,85 @@ def _escaped(letter: str) -> str:
     if "\udc80" <= letter <= "\udcff":  # a byte of a name that is no UTF-8
         return f"\\x{ord(letter) - 0xDC00:02x}"
     return letter.encode("unicode_escape").decode()
+
+
+# ---------------------------------------------------------------------------------------------
+# Books in Parquet files, and other small tables: equal rows give equal bytes
+
+_ROWS_AT_ONCE = 8
+_CHARACTERS_AT_ONCE = 16_000_000
+_COMPRESSION: Mapping[str, Any] = {"compression": "zstd", "compression_level": 3}
+
+
+def book_schema() -> pa.Schema:
+    """The columns of books."""
+    import pyarrow as pa
+
+    texts = [(name, pa.string()) for name in ("id", "title", "author", "source", "form")]
+    return pa.schema([*texts, ("text", pa.large_string())])
+
+
+def write_books(file: IO[bytes], books: Iterable[Document]) -> int:
+    """Write the books in the order given; returns how many. Few are held in memory at a time."""
+    return write_rows(file, book_schema(), (vars(book) for book in books))
+
+
+def read_books(path: Path) -> Iterator[Document]:
+    """The books of a part, in the order in which they were written.
+
+    UserError when the file is damaged.
+    """
+    for row in read_rows(path):
+        yield Document(**row)
+
+
+def write_rows(file: IO[bytes], schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write rows under a schema, a few in a row group, fewer where they are large; returns how
+    many.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    written = 0
+    with pq.ParquetWriter(file, schema, **_COMPRESSION) as writer:
+        for some in _few(rows):
+            writer.write_table(pa.Table.from_pylist(some, schema=schema))
+            written += len(some)
+    return written
+
+
+def _few(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    some: list[Mapping[str, Any]] = []
+    size = 0
+    for row in rows:
+        some.append(row)
+        size += len(row.get("text") or "")
+        if len(some) == _ROWS_AT_ONCE or size > _CHARACTERS_AT_ONCE:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file written by `write_rows`. UserError when the file is damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
+                yield from batch.to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(
+            f"{path}: not a complete Parquet file ({first_line(error)}); run the stage that made"
+            " it again."
+        ) from error
+
+
+def write_table(file: IO[bytes], schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a small table whole."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), file, **_COMPRESSION)

@@ -33,8 +33,8 @@ from gpt1.corpus.document import (
     SourceFile,
     UnreadableFileError,
 )
-from gpt1.corpus.io import OnRead
 from gpt1.corpus.readers import read_source
+from gpt1.corpus.readers.archives import OnRead
 
 PATIENCE = 600.0  # seconds without a sign of life
 _MEMORY = 1 << 30  # bytes that a child may use beyond those at its start; at least 16 a text's byte

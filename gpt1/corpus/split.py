@@ -14,8 +14,8 @@ from typing import Literal
 
 import pyarrow as pa
 
+from gpt1.corpus.document import read_rows
 from gpt1.corpus.near_duplicates import Pair, Signature, copies, groups, sharing_pairs
-from gpt1.corpus.parquet_io import read_rows
 from gpt1.errors import UserError
 
 Set = Literal["train", "held_out", "duplicate", "near_duplicate"]
@@ -181,9 +181,9 @@ def read_split(path: Path) -> list[SplitRow]:
     return [SplitRow(**row) for row in read_rows(path)]
 
 
-def rows_by_part(rows: Sequence[SplitRow]) -> dict[str, list[SplitRow]]:
-    """The rows of each part (`part-0007`), ordered by book."""
+def split_by_part(path: Path) -> dict[str, list[SplitRow]]:
+    """The rows of split.parquet by part (`part-0007`), ordered by book."""
     parts: dict[str, list[SplitRow]] = {}
-    for row in rows:
+    for row in read_split(path):
         parts.setdefault(row.part, []).append(row)
     return parts

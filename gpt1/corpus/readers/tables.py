@@ -36,7 +36,7 @@ from gpt1.corpus.document import (
     first_line,
     too_large,
 )
-from gpt1.corpus.io import CountingReader, UnpackedStream, check_size
+from gpt1.corpus.readers.archives import CountingReader, UnpackedStream, check_size
 from gpt1.corpus.readers.text import check_text
 
 _PEEKED, _FEWEST, _SENTENCE = 1_000, 100, 300

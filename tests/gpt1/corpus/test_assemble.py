@@ -1,10 +1,9 @@
 """Which files are one book, in which order, and which of two texts for one place stays."""
 
-from gpt1.corpus.assemble import assemble, assign_to_book, book_key
-from gpt1.corpus.decode import decode
+from gpt1.corpus.assemble import assemble, assign_to_book, book_key, sort_key
 from gpt1.corpus.demo_corpus import CHAPTERS, FALLBACK, embedded_files
 from gpt1.corpus.document import Document, SkippedFile, TextOrigin, count_words
-from gpt1.corpus.partition import sort_key
+from gpt1.corpus.readers.text import decode
 
 
 def ordered(*names: str) -> list[Document]:

@@ -27,9 +27,8 @@ from gpt1.corpus.document import (
     UnreadableFileError,
     guarded,
 )
-from gpt1.corpus.io import SLACK, CountingReader, unpack
-from gpt1.corpus.readers import tables
-from gpt1.corpus.readers.archives import read_stream
+from gpt1.corpus.readers import read_stream, tables
+from gpt1.corpus.readers.archives import SLACK, CountingReader, unpack
 from gpt1.errors import UserError
 from tests.conftest import write
 from tests.gpt1.corpus import forms_of_books as forms
@@ -281,13 +280,14 @@ cnJvdyB2ZXJzaW9uIDI1LjAuMRksHAAAHAAAAAACAABQQVIx"""
 
 SLOW_AND_LARGE = """\
 import time
-from gpt1.corpus import decode
 from gpt1.corpus.readers import text
+
+decode = text.decode
 
 def decoded(data, fallback):
     if data == b"slow":
         time.sleep(1000)
-    return bytes(4 << 30) if data == b"much" else decode.decode(data, fallback)
+    return bytes(4 << 30) if data == b"much" else decode(data, fallback)
 
 text.decode = decoded
 """

@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
+from gpt1.corpus.clean import BOOK_RULES, TEXT_RULES
 from tests.gpt1.real_books import embedded
 
 RULES = {rule.name: rule for rule in TEXT_RULES}

@@ -11,10 +11,9 @@ import fsspec
 import pytest
 from huggingface_hub import constants
 
-from gpt1.corpus.discover import list_sources, skipped_when_listed
+from gpt1.corpus.discover import list_sources, open_source, skipped_when_listed
 from gpt1.corpus.document import SourceFile
 from gpt1.corpus.hub import HubPlace, parse_hub
-from gpt1.corpus.io import open_source
 from gpt1.errors import UserError
 from tests.conftest import refuses, write
 from tests.gpt1.corpus.forms_of_books import as_files, as_rows, parquet_of, tar_of
