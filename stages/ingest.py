@@ -269,9 +269,8 @@ def ingest_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
     counts: Counter[str] = Counter(dict.fromkeys(_COUNTED, 0))
     encodings: Counter[str] = Counter()
     authors: set[str] = set()
-    names = title_and_author
-    if arguments["naming"] == EMBEDDED:
-        names = demo_corpus.embedded_naming
+    is_embedded = arguments["naming"] == EMBEDDED
+    names = demo_corpus.embedded_naming if is_embedded else title_and_author
     with (
         output.open(f"books/{name}.parquet") as books,
         output.open(f"records/{name}.jsonl") as records,

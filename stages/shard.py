@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,6 @@ from stages.contract import (
     Part,
     Settings,
     Stage,
-    StoredFile,
     parts_of_books,
 )
 
@@ -44,10 +43,13 @@ class Shard(Stage):
     is_coordinator = True
 
     def run(self, settings: ShardSettings, context: Context) -> None:
+        from gpt1.data.shards import read_spans, write_spans
+
         vocabulary = context.input("vocabulary")
         encoded = context.map_parts(encode_part, _parts(context, vocabulary))
         spans = [file for part in encoded for file in part.under("spans/")]
-        _write_index(context, spans)
+        with context.open("books.parquet") as file:  # the parts' tables, one after another
+            write_spans(file, [span for one in spans for span in read_spans(context.fetch(one))])
         shards = []
         for part in encoded:
             files = [file for chosen in SETS for file in part.under(f"{chosen}/")]
@@ -146,45 +148,32 @@ def baseline_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, 
     """The n-gram perplexities of the held-out books."""
     del output
     from gpt1.data.ngram import baseline
-    from gpt1.data.shards import open_shard, read_spans
+    from gpt1.data.shards import Ids, open_shard, read_spans
 
     shards = [open_shard(Path(path)) for path in arguments["paths"]]
     ids = {(shard.set, shard.part): shard.ids for shard in shards}
-    spans = [span for path in arguments["spans"] for span in read_spans(Path(path))]
-    train, held_out = (
-        [
-            ids[span.set, span.part][span.start : span.start + span.length]
-            for span in spans
-            if span.set == chosen
-        ]
-        for chosen in SETS
-    )
-    found = baseline(train, held_out, arguments["vocabulary"], arguments["limit"])
+    spans = (span for path in arguments["spans"] for span in read_spans(Path(path)))
+    books: dict[str, list[Ids]] = {chosen: [] for chosen in SETS}
+    for span in spans:
+        books[span.set].append(ids[span.set, span.part][span.start : span.start + span.length])
+    found = baseline(books["train"], books["held_out"], arguments["vocabulary"], arguments["limit"])
+    unigram, bigram, targets, trained_on = astuple(found) if found else (None, None, 0, 0)
     return {
-        "unigram_perplexity": found.unigram if found else None,
-        "bigram_perplexity": found.bigram if found else None,
-        "baseline_targets": found.targets if found else 0,
-        "baseline_trained_on": found.trained_on if found else 0,
+        "unigram_perplexity": unigram, "bigram_perplexity": bigram, "baseline_targets": targets,
+        "baseline_trained_on": trained_on,
     }
-
-
-def _write_index(context: Context, tables: list[StoredFile]) -> None:
-    """books.parquet: the parts' tables, one after another."""
-    from gpt1.data.shards import read_spans, write_spans
-
-    with context.open("books.parquet") as file:
-        write_spans(file, [span for one in tables for span in read_spans(context.fetch(one))])
 
 
 def _totals(encoded: list[Artifact]) -> dict[str, Any]:
     keys = ("train_tokens", "held_out_tokens", "words", "bytes", "unknown")
     totals: dict[str, Any] = {key: sum(part.summary[key] for part in encoded) for key in keys}
     tokens = totals["train_tokens"] + totals["held_out_tokens"]
-    totals["tokens_per_word"] = tokens / max(1, totals["words"])
-    totals["bytes_per_token"] = totals["bytes"] / max(1, tokens)
-    totals["tokens_per_byte"] = tokens / max(1, totals["bytes"])
-    totals["unknown_rate"] = totals["unknown"] / max(1, tokens)
-    return totals
+    return {
+        **totals, "tokens_per_word": tokens / max(1, totals["words"]),
+        "bytes_per_token": totals["bytes"] / max(1, tokens),
+        "tokens_per_byte": tokens / max(1, totals["bytes"]),
+        "unknown_rate": totals["unknown"] / max(1, tokens),
+    }
 
 
 STAGE = Shard()
