@@ -55,7 +55,8 @@ def sort_key_of(name: str, chapter_pattern: str | None) -> SortKey:
 
     What `chapter_pattern` matches in the name without suffix is cut off; texts left with the same
     name are chapters of one book, in the order of the pattern's first group (as a number where it
-    is one).
+    is one). Where the pattern leaves nothing, the folder is the book; without a folder it is
+    called `book`.
     """
     path = PurePosixPath(without_suffix(name))
     found = re.search(chapter_pattern, path.name) if chapter_pattern else None
@@ -66,7 +67,8 @@ def sort_key_of(name: str, chapter_pattern: str | None) -> SortKey:
     number = label.lstrip("0") or "0"
     # Numbers come before words, a number of fewer digits before one of more.
     order = f"1{len(number):06d}{number}" if label.isdecimal() else f"2{label}"
-    return SortKey(str(path.parent / rest), order, name)
+    book = str(path.parent / rest)
+    return SortKey(book if book != "." else "book", order, name)
 
 
 def title_and_author(name: str) -> tuple[str, str | None]:

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -196,17 +197,22 @@ def _skipped(rule: str, name: str) -> SourceFile:
 
 
 def _missing_shards(names: Iterable[str]) -> list[str]:
-    """The names that `train-00000-of-00003.parquet` and its like speak of and that are not
-    there.
+    """What `train-00000-of-00003.parquet` and its like speak of and is not there: a name, or the
+    first and last of several in succession.
     """
-    present = set(names)
-    found = (re.fullmatch(r"(.*-)\d{5}(-of-(\d{5}).*)", name) for name in present)
-    series = {one.groups() for one in found if one}  # each gone through once
-    wanted = {
-        f"{before}{number:05d}{after}"
-        for before, after, total in series for number in range(int(total))
-    }  # fmt: skip
-    return sorted(wanted - present)
+    series: dict[tuple[str, str, int], set[int]] = {}
+    for name in names:
+        if found := re.fullmatch(r"(.*-)(\d{5})(-of-(\d{5}).*)", name):
+            total = int(found[4])
+            numbers = series.setdefault((found[1], found[3], total), {-1, total})
+            numbers.add(min(int(found[2]), total))
+    missing = []
+    for (before, after, _), numbers in series.items():
+        for low, high in pairwise(sorted(numbers)):
+            if high - low > 1:
+                ends = sorted({low + 1, high - 1})
+                missing.append(" to ".join(f"{before}{end:05d}{after}" for end in ends))
+    return sorted(missing)
 
 
 def _list_path(path: Path) -> Listing:

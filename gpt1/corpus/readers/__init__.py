@@ -85,24 +85,33 @@ def _read_member(
     size: int,
 ) -> Read:
     """The documents of a member of `size` bytes, by its name; `opened` opens them."""
+    if fault := _fault_of(name, regular, size, config):
+        raise fault
+    place, found = Place(archive.file, name.replace("\\", "/")), format_of(name)
+    assert found is not None
+    yield from read_stream(CountingReader(opened(), None, place.source), place, found, config)
+
+
+def _fault_of(
+    name: str, regular: bool, size: int, config: ReadingConfig
+) -> UnreadableFileError | None:
+    """Why a member is not read."""
     # Zip files made on Windows by old programs have backslashes; no other name has them.
-    name = name.replace("\\", "/")
-    place, found = Place(archive.file, name), format_of(name)
-    path = PurePosixPath(name)
+    path, found = PurePosixPath(name.replace("\\", "/")), format_of(name)
     if not regular:
-        raise UnreadableFileError("not_a_file", "it is a link or not a regular file")
+        return UnreadableFileError("not_a_file", "it is a link or not a regular file")
     if path.is_absolute() or ".." in path.parts or (path.parts and path.parts[0].endswith(":")):
-        raise UnreadableFileError("unsafe_path", "a name that points outside the archive")
+        return UnreadableFileError("unsafe_path", "a name that points outside the archive")
     if printable(name) != name:
-        raise UnreadableFileError("bad_name", "a name with unprintable characters")
+        return UnreadableFileError("bad_name", "a name with unprintable characters")
     if found is None:
         what = "its name is not that of a book or an archive of books"
-        raise UnreadableFileError("unknown_form", what, formats=LISTED)
+        return UnreadableFileError("unknown_form", what, formats=LISTED)
     if found.kind in ("zip", "tar", "parquet"):
-        raise UnreadableFileError("nested", f"a {found.kind} file inside an archive")
+        return UnreadableFileError("nested", f"a {found.kind} file inside an archive")
     if size > config.max_document and found.kind != "jsonl":
-        raise too_large(config.max_document)
-    yield from read_stream(CountingReader(opened(), None, place.source), place, found, config)
+        return too_large(config.max_document)
+    return None
 
 
 def _read_zip(raw: CountingReader, place: Place, config: ReadingConfig) -> Read:
@@ -116,8 +125,9 @@ def _read_zip(raw: CountingReader, place: Place, config: ReadingConfig) -> Read:
         if name.endswith(("/", "\\")) or is_hidden(name.replace("\\", "/")):
             continue
         regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
-        out += min(info.file_size, config.max_document)  # zipfile reads no more
-        check_size(out, raw.size or raw.count, config)
+        if _fault_of(name, regular, info.file_size, config) is None:
+            out += info.file_size  # zipfile reads no more
+            check_size(out, raw.size or raw.count, config)
         opened = partial(open_member, archive, info, config)
         member = _read_member(name, place, config, opened, regular, info.file_size)
         yield from guarded(member, Place(place.file, name))

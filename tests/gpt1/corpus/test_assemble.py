@@ -45,6 +45,7 @@ def test_the_embedded_corpus_is_complete_and_grouped_into_books() -> None:
 def test_a_name_of_which_the_pattern_leaves_nothing_is_its_folders() -> None:
     for name in ("a/ch1.txt", "a/ch1..txt"):
         assert sort_key_of(name, r"ch(\d+)") == ("a", "10000011", name)
+    assert sort_key_of("ch1.txt", r"ch(\d+)") == ("book", "10000011", "ch1.txt")
 
 
 def test_chapter_two_comes_before_chapter_ten() -> None:

@@ -121,6 +121,14 @@ def test_each_rule_does_what_it_says_and_no_more(case: tuple[str, str, str, int]
     assert (done.text, done.strikes, bool(done.places)) == (after, count, count > 0)
 
 
+def test_credits_across_the_end_of_the_head_go_complete() -> None:
+    credits = "\nProduced by A. Reader and\nothers"
+    for begin in (29_970, 29_990, 29_999, 30_000):
+        head = "x" * (begin - 1) + "\n"
+        done = RULES["credits"].apply(f"{head}{credits}\n\nTITLE\n\n{FILLER}").text
+        assert done == f"{head}{credits if begin == 30_000 else ''}\n\nTITLE\n\n{FILLER}"
+
+
 BOOK = f"\nIt began.\n\n{FILLER[:3000]}\n\nIt ended.\n\n"
 OTHER = BOOK.replace("It", "Another")
 LICENSE = "\n".join(["Licence words of the Literary Archive Foundation."] * 300)

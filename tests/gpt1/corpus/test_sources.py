@@ -76,6 +76,10 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/odd\xff.txt")).write_text("w")
     expected = {"gone.txt": "unreadable", "pipe.txt": "not_a_file", "odd\\xff.txt": "bad_name"}
     expected["d-00001-of-00003.parquet"] = "missing_shard"
+    write(tmp_path, dict.fromkeys(("e-00003-of-99999.jsonl", "e-00004-of-00004.txt"), b"w"))
+    first, last = "e-00000-of-99999.jsonl to e-00002-of", "e-00004-of-99999.jsonl to e-99998-of"
+    expected |= {f"{ends}-99999.jsonl": "missing_shard" for ends in (first, last)}
+    expected["e-00000-of-00004.txt to e-00003-of-00004.txt"] = "missing_shard"
     if os.geteuid():  # root reads everything
         expected |= {"secret.txt": "unreadable", "shut": "unreadable_folder"}
         (tmp_path / "secret.txt").chmod(0)
