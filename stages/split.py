@@ -72,8 +72,7 @@ class Split(Stage):
 
     def run(self, settings: SplitSettings, context: Context) -> None:
         from gpt1.corpus.document import read_rows, write_table
-        from gpt1.corpus.near_duplicates import Signature
-        from gpt1.corpus.split import SPLIT, NearRules, decide
+        from gpt1.corpus.split import SPLIT, NearRules, Signature, decide
 
         permutations = settings.num_perm if settings.near_duplicates else 0
         signed = {"tail": settings.held_out_tail, "permutations": permutations}
@@ -110,8 +109,7 @@ class Split(Stage):
 def sign_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
     """The signature of each book of one part."""
     from gpt1.corpus.document import read_books, write_rows
-    from gpt1.corpus.near_duplicates import WordHashes, sign
-    from gpt1.corpus.split import SIGNATURES, tail_start
+    from gpt1.corpus.split import SIGNATURES, WordHashes, sign, tail_start
 
     name, tail, permutations = (arguments[key] for key in ("name", "tail", "permutations"))
     hashes = WordHashes()
