@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gpt1.corpus.clean import Sample
     from gpt1.corpus.document import Document
 
+TABLES = ("totals", "rules", "rejected")
 SAMPLES = 4
 """How many samples of each rule are kept of each part."""
 
@@ -52,9 +53,11 @@ class Clean(Stage):
         made = context.map_parts(clean_part, parts)
         for part in made:
             context.add_files_of(part)
-        totals, rules, rejected = (
-            _sum([part.summary[key] for part in made]) for key in ("totals", "rules", "rejected")
-        )
+        tables: dict[str, Counter[str]] = {key: Counter() for key in TABLES}
+        for part in made:
+            for key, table in tables.items():
+                table.update(part.summary[key])
+        totals, rules, rejected = (dict(sorted(table.items())) for table in tables.values())
         if not totals.get("books"):
             raise UserError(
                 f"clean: every book was rejected ({_listing(rejected) or 'there were none'});"
@@ -110,19 +113,12 @@ def clean_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
         totals["books"] = write_books(file, kept())
     with output.open(f"samples/{name}.jsonl") as shown:
         shown.writelines(_line(vars(one)) for rule in sorted(samples) for one in samples[rule])
-    tables = {"totals": totals, "rules": rules, "rejected": rejected}
-    return {key: dict(sorted(table.items())) for key, table in tables.items()}
+    tables = zip(TABLES, (totals, rules, rejected), strict=True)
+    return {key: dict(sorted(table.items())) for key, table in tables}
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
     return json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-
-
-def _sum(tables: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for table in tables:
-        total.update(table)
-    return dict(sorted(total.items()))
 
 
 def _listing(table: Mapping[str, int]) -> str:

@@ -158,23 +158,17 @@ def _garbled(text: str, on: bool) -> str | None:
     if not on or visible < _FEWEST_VISIBLE:
         return None
     letters = len(_LETTER.findall(sample)) / visible
-    if letters < _LETTER_SHARE:
-        return (
-            f"{letters:.0%} of the visible characters are letters; at least {_LETTER_SHARE:.0%}"
-            " wanted"
-        )
     broken = len(_BROKEN.findall(sample)) / visible
-    if broken > _BROKEN_SHARE:
-        return (
-            f"{broken:.1%} of the visible characters are broken; at most {_BROKEN_SHARE:.1%} wanted"
-        )
     mean = visible / len(sample.split())
-    if _SHORTEST_WORDS <= mean <= _LONGEST_WORDS:
-        return None
-    return (
-        f"words of {mean:.1f} visible characters on average; {_SHORTEST_WORDS} to {_LONGEST_WORDS}"
-        " wanted"
-    )
+    of_visible = "of the visible characters are"
+    if letters < _LETTER_SHARE:
+        return f"{letters:.0%} {of_visible} letters; at least {_LETTER_SHARE:.0%} wanted"
+    if broken > _BROKEN_SHARE:
+        return f"{broken:.1%} {of_visible} broken; at most {_BROKEN_SHARE:.1%} wanted"
+    if not _SHORTEST_WORDS <= mean <= _LONGEST_WORDS:
+        wanted = f"{_SHORTEST_WORDS} to {_LONGEST_WORDS} wanted"
+        return f"words of {mean:.1f} visible characters on average; {wanted}"
+    return None
 
 
 GARBLED = BookRule(
@@ -248,16 +242,11 @@ def _not_english(text: str, threshold: float) -> str | None:
         name: sum(words[word] for word in some - _ENGLISH) / number
         for name, some in _OTHERS.items()
     }
-    other = max(sorted(shares), key=lambda name: shares[name])
-    said = (
-        f"{english:.1%} of the words are English function words, {shares[other]:.1%} are {other}"
-        " ones"
-    )
+    other, share = max(sorted(shares.items()), key=lambda item: item[1])
+    said = f"{english:.1%} of the words are English function words, {share:.1%} are {other} ones"
     if english < threshold:
         return f"{said}; at least {threshold:.0%} English wanted"
-    if shares[other] > english:
-        return f"{said}; more English ones wanted"
-    return None
+    return f"{said}; more English ones wanted" if share > english else None
 
 
 NOT_ENGLISH = BookRule(

@@ -29,7 +29,6 @@ LOST = "book boundaries, titles, authors, chapters and paragraphs"
 """What a data set of one sentence a row does not say."""
 MOST_SAID = 1_000
 """Characters of an id, a title or an author that a file gives; honest ones are shorter."""
-_SLICE = 1 << 20
 _SHOWN = 300  # characters of anything from a file that a message repeats
 
 
@@ -129,19 +128,6 @@ class Document:
     form: str = "book"
     order: str = "0"
     origins: tuple[TextOrigin, ...] = ()
-
-
-def count_words(text: str) -> int:
-    """The number of words (runs without white space), counted a megabyte at a time so that few
-    of them exist at once.
-    """
-    words = 0
-    for start in range(0, len(text), _SLICE):
-        some = text[start : start + _SLICE]
-        words += len(some.split())
-        # A word across the cut was counted on either side of it.
-        words -= start > 0 and not text[start - 1].isspace() and not some[0].isspace()
-    return words
 
 
 @dataclass(frozen=True)

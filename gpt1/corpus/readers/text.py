@@ -29,6 +29,7 @@ _MARKS = (
     (codecs.BOM_UTF32_BE, "utf-32-be"), (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+_LINE = re.compile(r"[^\r\n]+")
 _HEAD = 1 << 16
 _FEWEST = 0.05  # of the places in one half; English in UTF-16 has nearly all of them NUL
 _MOST = 0.1  # NULs in the other half, as a share of those in the first
@@ -62,25 +63,12 @@ def check_text(text: str, config: ReadingConfig) -> None:
     at = text.find("\0")
     if at >= 0:
         raise UnreadableFileError("nul", f"character {at} is NUL, so this is not text")
-    start = _long_line(text, config.max_line)
+    limit = config.max_line
+    lines = _LINE.finditer(text) if len(text) > limit else ()
+    start = next((line.start() for line in lines if line.end() - line.start() > limit), None)
     if start is not None:
-        found = f"a line of more than {config.max_line} characters, from character {start}"
-        raise UnreadableFileError("long_line", found, limit=config.max_line)
-
-
-def _long_line(text: str, limit: int) -> int | None:
-    """Where a line of more than `limit` characters begins; None without one.
-
-    Leaps from line end to line end, `limit` at most.
-    """
-    start = 0
-    while len(text) - start > limit:
-        stop = start + limit + 1
-        end = max(text.rfind("\n", start, stop), text.rfind("\r", start, stop))
-        if end < 0:
-            return start
-        start = end + 1
-    return None
+        found = f"a line of more than {limit} characters, from character {start}"
+        raise UnreadableFileError("long_line", found, limit=limit)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -106,8 +94,11 @@ def decode(data: bytes, fallback: str = "detect") -> Decoded:
     """
     for mark, encoding in _MARKS:
         if data.startswith(mark):
-            text = _strictly(data[len(mark) :], encoding)
-            return Decoded(text, encoding, "byte order mark")
+            try:
+                return Decoded(data[len(mark) :].decode(encoding), encoding, "byte order mark")
+            except UnicodeDecodeError as error:
+                found = f"byte {error.start} after the byte order mark is not {encoding}"
+                raise UnreadableFileError("undecodable", found) from error
     at = data.find(b"\0")
     if at >= 0:
         return _without_mark(data, at)
@@ -115,14 +106,6 @@ def decode(data: bytes, fallback: str = "detect") -> Decoded:
         return Decoded(data.decode("utf-8"), "utf-8", "valid UTF-8")
     except UnicodeDecodeError as error:
         return _fallen_back(data, error.start, fallback)
-
-
-def _strictly(data: bytes, encoding: str) -> str:
-    try:
-        return data.decode(encoding)
-    except UnicodeDecodeError as error:
-        found = f"byte {error.start} after the byte order mark is not {encoding}"
-        raise UnreadableFileError("undecodable", found) from error
 
 
 def _without_mark(data: bytes, at: int) -> Decoded:
@@ -143,26 +126,23 @@ def _without_mark(data: bytes, at: int) -> Decoded:
 
 
 def _fallen_back(data: bytes, at: int, fallback: str) -> Decoded:
-    found = f"byte {at} (0x{data[at]:02x}) is not UTF-8"
+    found, how = f"byte {at} (0x{data[at]:02x}) is not UTF-8", "the setting fallback_encoding"
     if fallback == "none":
         raise UnreadableFileError("invalid_utf8", found)
-    if fallback == "latin-1":
-        return Decoded(data.decode("latin-1"), "latin-1", "the setting fallback_encoding")
-    how = "the setting fallback_encoding"
     if fallback == "detect":
+        from charset_normalizer import from_bytes
+
         if _mostly_utf8(data):
             raise UnreadableFileError("invalid_utf8", f"{found}, but most other bytes are")
-        if not _western(data):
+        if from_bytes(data, cp_isolation=["cp1252", "latin_1"]).best() is None:
             found += ", and it does not read as prose in Windows-1252 or Latin-1"
             raise UnreadableFileError("undecodable", found)
-        if not _HIGH.search(data):
-            return Decoded(
-                data.decode("latin-1"), "latin-1", "detected: not UTF-8, no byte from 0x80 to 0x9f"
-            )
-        how = "detected: not UTF-8, bytes from 0x80 to 0x9f"
+        is_latin = _HIGH.search(data) is None
+        fallback = "latin-1" if is_latin else "windows-1252"
+        how = f"detected: not UTF-8, {'no byte' if is_latin else 'bytes'} from 0x80 to 0x9f"
     # Windows-1252 leaves five byte values undefined: those become U+FFFD, which no word contains.
-    text = data.decode("windows-1252", "replace")
-    return Decoded(text, "windows-1252", how, text.count("\ufffd"))
+    text = data.decode(fallback, "replace")
+    return Decoded(text, fallback, how, text.count("\ufffd"))
 
 
 def _mostly_utf8(data: bytes) -> bool:
@@ -174,9 +154,3 @@ def _mostly_utf8(data: bytes) -> bool:
         for some in (data, _MULTIBYTE.sub(b"", data))
     )  # fmt: skip
     return high - others > others
-
-
-def _western(data: bytes) -> bool:
-    from charset_normalizer import from_bytes
-
-    return from_bytes(data, cp_isolation=["cp1252", "latin_1"]).best() is not None

@@ -18,7 +18,7 @@ from gpt1.corpus.assemble import (
     write_runs,
 )
 from gpt1.corpus.demo_corpus import CHAPTERS, FALLBACK, embedded_files
-from gpt1.corpus.document import Document, SkippedFile, TextOrigin, count_words
+from gpt1.corpus.document import Document, SkippedFile, TextOrigin
 from gpt1.corpus.readers.text import decode
 from tests.conftest import write
 
@@ -69,10 +69,6 @@ def test_of_two_texts_for_one_place_the_first_stays() -> None:
     found = [(item.file, item.rule) for item in refused]
     assert found == [("a.txt", "same_name"), ("b_ch1.txt", "same_name"), ("b_ch2.txt", "too_large")]
     assert book.text == "words"
-
-
-def test_words_are_counted_in_slices_that_cut_words_and_gaps() -> None:
-    assert count_words("a bc \u2003\n" * 1_000_000) == 2_000_000
 
 
 def test_texts_of_an_archive_come_back_by_partition_and_in_order(
