@@ -7,14 +7,10 @@ each member and for all together.
 
 from __future__ import annotations
 
-import stat
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import PurePosixPath
-from typing import Any
 
-from gpt1.corpus.discover import LISTED, Format, format_of, is_hidden, open_source
+from gpt1.corpus.discover import LISTED, Format, format_of, open_source
 from gpt1.corpus.document import (
     Place,
     Read,
@@ -29,14 +25,13 @@ from gpt1.corpus.document import (
 from gpt1.corpus.readers.archives import (
     CHUNK,
     CountingReader,
+    Member,
     OnRead,
     UnpackedStream,
     check_size,
-    member_name,
-    open_member,
-    open_zip,
     tar_members,
     unpack,
+    zip_members,
 )
 from gpt1.corpus.readers.epub import read_epub
 from gpt1.corpus.readers.tables import json_rows, parquet_rows, read_rows
@@ -80,25 +75,52 @@ def read_stream(
             yield read(stream.read_all(config.max_document), place, config)
 
 
-def _read_member(
-    name: str, archive: Place, config: ReadingConfig, opened: Callable[[], Any], regular: bool,
-    size: int,
-) -> Read:
-    """The documents of a member of `size` bytes, by its name; `opened` opens them."""
-    if fault := _fault_of(name, regular, size, config):
-        raise fault
-    place, found = Place(archive.file, name.replace("\\", "/")), format_of(name)
-    assert found is not None
-    yield from read_stream(CountingReader(opened(), None, place.source), place, found, config)
+def _read_zip(raw: CountingReader, place: Place, config: ReadingConfig) -> Read:
+    """The documents of a zip file. A bad member costs that member."""
+    out = 0
+    for member in zip_members(raw, config):
+        if _fault_of(member, config) is None:
+            out += member.size  # zipfile reads no more
+            check_size(out, raw.size or raw.count, config)
+        yield from _read_member(member, place, config)
 
 
-def _fault_of(
-    name: str, regular: bool, size: int, config: ReadingConfig
-) -> UnreadableFileError | None:
+def _read_tar(stream: UnpackedStream, place: Place, config: ReadingConfig) -> Read:
+    """The documents of a tar file. What was read before damage or a bomb is kept; the rest is one
+    skipped file.
+    """
+    for member in tar_members(stream, config.max_archive):
+        for found in _read_member(member, place, config):
+            if stream.broken and isinstance(found, SkippedFile):
+                rest = f"{found.found}; the rest of the archive is not read"
+                yield replace(found, found=rest)
+                return
+            yield found
+    while stream.read(CHUNK):  # the check sums of what is packed are at its end
+        pass
+
+
+def _read_member(member: Member, archive: Place, config: ReadingConfig) -> Read:
+    """The documents of a member, by its name."""
+
+    def documents() -> Read:
+        if fault := _fault_of(member, config):
+            raise fault
+        place = Place(archive.file, member.name.replace("\\", "/"))
+        found = format_of(member.name)
+        assert found is not None
+        raw = CountingReader(member.open(), None, place.source)
+        yield from read_stream(raw, place, found, config)
+
+    yield from guarded(documents(), Place(archive.file, member.name))
+
+
+def _fault_of(member: Member, config: ReadingConfig) -> UnreadableFileError | None:
     """Why a member is not read."""
+    name, found = member.name, format_of(member.name)
     # Zip files made on Windows by old programs have backslashes; no other name has them.
-    path, found = PurePosixPath(name.replace("\\", "/")), format_of(name)
-    if not regular:
+    path = PurePosixPath(name.replace("\\", "/"))
+    if not member.regular:
         return UnreadableFileError("not_a_file", "it is a link or not a regular file")
     if path.is_absolute() or ".." in path.parts or (path.parts and path.parts[0].endswith(":")):
         return UnreadableFileError("unsafe_path", "a name that points outside the archive")
@@ -109,44 +131,6 @@ def _fault_of(
         return UnreadableFileError("unknown_form", what, formats=LISTED)
     if found.kind in ("zip", "tar", "parquet"):
         return UnreadableFileError("nested", f"a {found.kind} file inside an archive")
-    if size > config.max_document and found.kind != "jsonl":
+    if member.size > config.max_document and found.kind != "jsonl":
         return too_large(config.max_document)
     return None
-
-
-def _read_zip(raw: CountingReader, place: Place, config: ReadingConfig) -> Read:
-    """The documents of a zip file, in the order of its directory. A bad member costs that
-    member.
-    """
-    out = 0
-    archive = open_zip(raw)
-    for info in archive.infolist():
-        name = member_name(info)
-        if name.endswith(("/", "\\")) or is_hidden(name.replace("\\", "/")):
-            continue
-        regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
-        if _fault_of(name, regular, info.file_size, config) is None:
-            out += info.file_size  # zipfile reads no more
-            check_size(out, raw.size or raw.count, config)
-        opened = partial(open_member, archive, info, config)
-        member = _read_member(name, place, config, opened, regular, info.file_size)
-        yield from guarded(member, Place(place.file, name))
-
-
-def _read_tar(stream: UnpackedStream, place: Place, config: ReadingConfig) -> Read:
-    """The documents of a tar file, in its order. What was read before damage or a bomb is kept;
-    the rest is one skipped file.
-    """
-    for member in tar_members(stream, config.max_archive):
-        if member.is_folder or is_hidden(member.name.replace("\\", "/")):
-            continue
-        name = member.name
-        read = _read_member(name, place, config, member.open, member.regular, member.left)
-        for found in guarded(read, Place(place.file, name)):
-            if stream.broken and isinstance(found, SkippedFile):
-                rest = f"{found.found}; the rest of the archive is not read"
-                yield replace(found, found=rest)
-                return
-            yield found
-    while stream.read(CHUNK):  # the check sums of what is packed are at its end
-        pass

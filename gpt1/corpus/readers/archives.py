@@ -12,11 +12,14 @@ import gzip
 import io
 import lzma
 import re
+import stat
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any, cast
 
+from gpt1.corpus.discover import is_hidden
 from gpt1.corpus.document import (
     MIB,
     ReadingConfig,
@@ -158,6 +161,18 @@ def _decompressor(raw: CountingReader, codec: str | None) -> Any:
     return (bz2.BZ2File if codec == "bz2" else lzma.LZMAFile)(cast(IO[bytes], raw))
 
 
+@dataclass(frozen=True)
+class Member:
+    """One member of an archive: its name as it is written there, its size in bytes, whether it is a
+    regular file, and what opens it.
+    """
+
+    name: str
+    size: int
+    regular: bool
+    open: Callable[[], Any]
+
+
 # ---------------------------------------------------------------------------------------------
 # Members of a zip file
 
@@ -193,6 +208,19 @@ def member_name(info: zipfile.ZipInfo) -> str:
         return info.filename
 
 
+def zip_members(raw: Any, config: ReadingConfig) -> Iterator[Member]:
+    """The members of a zip file, in the order of its directory; folders and hidden files left out.
+    UnreadableFileError when it is none.
+    """
+    archive = open_zip(raw)
+    for info in archive.infolist():
+        name = member_name(info)
+        if not name.endswith(("/", "\\")) and not is_hidden(name.replace("\\", "/")):
+            regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+            opened = partial(open_member, archive, info, config)
+            yield Member(name, info.file_size, regular, opened)
+
+
 def open_member(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, config: ReadingConfig
 ) -> UnpackedStream:
@@ -226,16 +254,13 @@ _REGULAR, _FOLDER, _NO_DATA = (b"\0", b"0", b"7"), b"5", b"123456"  # links, dev
 
 
 @dataclass
-class _TarMember:
-    """One member: its name, whether it is a regular file, and its bytes as a stream."""
+class _TarData:
+    """The bytes of a member that are still to be read."""
 
-    name: str
-    regular: bool
-    left: int
     stream: UnpackedStream
-    is_folder: bool = False
+    left: int
 
-    def open(self) -> _TarMember:
+    def open(self) -> _TarData:
         return self
 
     def read(self, size: int = -1) -> bytes:
@@ -247,13 +272,11 @@ class _TarMember:
         self.left -= len(data)
         return data
 
-    def skip(self) -> None:
-        """Read what is left of it."""
-        while self.left:
-            self.read(CHUNK)
 
-
-def tar_members(stream: UnpackedStream, most: int) -> Iterator[_TarMember]:
+def tar_members(stream: UnpackedStream, most: int) -> Iterator[Member]:
+    """The members of a tar file, of at most `most` bytes each, in its order; folders and hidden
+    files left out. UnreadableFileError at damage.
+    """
     pax: dict[str, str] = {}
     while (block := _read_block(stream, _BLOCK, at_end=True)).strip(b"\0"):
         kind, size = block[156:157], _number(block[124:136])
@@ -262,11 +285,11 @@ def tar_members(stream: UnpackedStream, most: int) -> Iterator[_TarMember]:
         if kind in (_LONG_NAME, _LONG_LINK, _PAX, _PAX_GLOBAL):
             if size > _MOST_HEADER:
                 raise damaged("a header of more than a megabyte")
-            data = _read_block(stream, size + -size % _BLOCK)[:size]
+            header = _read_block(stream, size + -size % _BLOCK)[:size]
             if kind == _LONG_NAME:
-                pax["path"] = _text(data)
+                pax["path"] = _text(header)
             elif kind == _PAX:
-                pax |= _pax_records(data)
+                pax |= _pax_records(header)
             continue
         prefix = _text(block[345:500]) if block[257:263] == b"ustar\0" else ""
         name = pax.get("path") or "/".join(filter(None, (prefix, _text(block[:100]))))
@@ -280,10 +303,11 @@ def tar_members(stream: UnpackedStream, most: int) -> Iterator[_TarMember]:
             raise damaged(f"a member of {size} bytes")
         regular = kind in _REGULAR and not any(key.startswith("GNU.sparse") for key in pax)
         folder = kind == _FOLDER or (regular and name.endswith("/"))
-        pax = {}
-        member = _TarMember(name, regular, size, stream, folder)
-        yield member
-        member.skip()
+        pax, data = {}, _TarData(stream, size)
+        if not folder and not is_hidden(name.replace("\\", "/")):
+            yield Member(name, size, regular, data.open)
+        while data.read(CHUNK):
+            pass
         _read_block(stream, -size % _BLOCK, at_end=True)
 
 
