@@ -67,16 +67,12 @@ class IngestSettings(ReadingConfig):
         description="Number of partitions; a hash of a book's id picks its partition.",
     )
     chapter_pattern: str | None = Field(
-        None,
-        min_length=1,
-        description=(
-            "Regular expression whose one group captures the chapter number in a file name;"
-            " matching files are joined into one book."
-        ),
+        None, min_length=1,
+        description="Regular expression whose one group captures the chapter number in a file name;"
+        " matching files are joined into one book.",
     )
     on_error: Literal["record", "stop"] = runtime_field(
-        "record",
-        "When a file cannot be read: record it and continue, or stop.",
+        "record", "When a file cannot be read: record it and continue, or stop."
     )
 
     @field_validator("folders")

@@ -30,11 +30,8 @@ from gpt1.corpus.hub import SCHEME, download, list_hub
 from gpt1.errors import UserError
 from gpt1.paths import FILE, is_url, path_of_uri
 
-CODECS = {".gz": "gz", ".bz2": "bz2", ".xz": "xz", ".zst": "zst"}
-_SHORT = {
-    ".tgz": ".tar.gz", ".tbz": ".tar.bz2", ".tbz2": ".tar.bz2", ".txz": ".tar.xz",
-    ".tzst": ".tar.zst",
-}
+_CODECS = {".gz": "gz", ".bz2": "bz2", ".xz": "xz", ".zst": "zst"}
+_TARS = {".tgz": "gz", ".tbz": "bz2", ".tbz2": "bz2", ".txz": "xz", ".tzst": "zst"}
 _KINDS = {
     ".txt": "text", ".text": "text", ".md": "text", ".epub": "epub", ".zip": "zip", ".tar": "tar",
     ".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl",
@@ -75,9 +72,9 @@ class Format:
 def format_of(name: str) -> Format | None:
     """The format of a file by its name, in capitals or not; None for what holds no books."""
     last = PurePosixPath(name).suffix
-    if short := _SHORT.get(last.lower()):
-        return Format("tar", CODECS[PurePosixPath(short).suffix], last)
-    codec = CODECS.get(last.lower())
+    if codec := _TARS.get(last.lower()):
+        return Format("tar", codec, last)
+    codec = _CODECS.get(last.lower())
     inner = PurePosixPath(name[: -len(last)]).suffix if codec else last
     kind = _KINDS.get(inner.lower())
     if kind is None or (codec and kind in _NEVER_PACKED):
