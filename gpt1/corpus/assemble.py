@@ -130,7 +130,8 @@ def write_runs(
     def write() -> None:
         for partition, some in sorted(held.items()):
             with create(f"runs/{part_name(partition)}/{number:04d}.parquet") as file:
-                write_rows(file, _run_schema(), map(_run_row, sorted(some, key=sort_key)))
+                rows = map(_run_row, sorted(some, key=sort_key))
+                write_rows(file, _run_schema(), rows, most_rows=4096, most_characters=4 * MIB)
         held.clear()
 
     for document in documents:

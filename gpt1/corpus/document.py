@@ -256,8 +256,6 @@ def _escaped(letter: str) -> str:
 # ---------------------------------------------------------------------------------------------
 # Books in Parquet files, and other small tables: equal rows give equal bytes
 
-_ROWS_AT_ONCE = 8
-_CHARACTERS_AT_ONCE = 16_000_000
 _COMPRESSION: Mapping[str, Any] = {"compression": "zstd", "compression_level": 3}
 
 
@@ -283,32 +281,34 @@ def read_books(path: Path) -> Iterator[Document]:
         yield Document(**row)
 
 
-def write_rows(file: IO[bytes], schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write rows under a schema, a few in a row group, fewer where they are large; returns how
-    many.
+def write_rows(
+    file: IO[bytes], schema: pa.Schema, rows: Iterable[Mapping[str, Any]],
+    most_rows: int = 8, most_characters: int = 16_000_000,
+) -> int:
+    """Write rows under a schema, at most `most_rows` in a row group, fewer where their texts are
+    large; returns how many. Who reads them holds a row group at a time.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    written = 0
-    with pq.ParquetWriter(file, schema, **_COMPRESSION) as writer:
-        for some in _few(rows):
-            writer.write_table(pa.Table.from_pylist(some, schema=schema))
-            written += len(some)
-    return written
-
-
-def _few(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    written = size = 0
     some: list[Mapping[str, Any]] = []
-    size = 0
-    for row in rows:
-        some.append(row)
-        size += len(row.get("text") or "")
-        if len(some) == _ROWS_AT_ONCE or size > _CHARACTERS_AT_ONCE:
-            yield some
-            some, size = [], 0
-    if some:
-        yield some
+    with pq.ParquetWriter(file, schema, **_COMPRESSION) as writer:
+
+        def write() -> None:
+            writer.write_table(pa.Table.from_pylist(some, schema=schema))
+            some.clear()
+
+        for row in rows:
+            some.append(row)
+            written += 1
+            size += len(row.get("text") or "")
+            if len(some) == most_rows or size > most_characters:
+                write()
+                size = 0
+        if some:
+            write()
+    return written
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -318,8 +318,8 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
-                yield from batch.to_pylist()
+            for index in range(file.num_row_groups):
+                yield from file.read_row_group(index).to_pylist()
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(
             f"{path}: not a complete Parquet file ({first_line(error)}); run the stage that made"
