@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field
 
+from gpt1.corpus.audit import Counts, chosen_samples, count, document, steps
+from gpt1.corpus.clean import Sample
+from gpt1.corpus.document import read_books, read_rows, write_table
+from gpt1.corpus.rules.rule import Size
 from gpt1.format import counted
 from stages.contract import Context, Output, Settings, Stage, parts_of_books
-
-if TYPE_CHECKING:
-    from gpt1.corpus.audit import Counts
 
 
 class AuditSettings(Settings):
@@ -35,9 +36,6 @@ class Audit(Stage):
     is_coordinator = True
 
     def run(self, settings: AuditSettings, context: Context) -> None:
-        from gpt1.corpus.audit import chosen_samples, document, steps
-        from gpt1.corpus.clean import Sample
-        from gpt1.corpus.document import read_rows
         from gpt1.report.collect import to_json
         from gpt1.report.render import corpus_page
 
@@ -75,9 +73,6 @@ def _count(
     """Count the training texts part by part."""
     import pyarrow.parquet as pq
 
-    from gpt1.corpus.audit import Counts
-    from gpt1.corpus.rules.rule import Size
-
     rows: dict[str, list[tuple[str, str, int | None, int]]] = {}
     for record in records:
         if row := split.get(record["book"]):
@@ -99,9 +94,6 @@ def _count(
 def audit_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
     """Count the training texts of one part."""
     import pyarrow as pa
-
-    from gpt1.corpus.audit import count
-    from gpt1.corpus.document import read_books, write_table
 
     counts = count(read_books(Path(arguments["path"])), arguments["rows"])
     with output.open(f"words/{arguments['name']}.parquet") as file:

@@ -6,18 +6,15 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field, create_model
 
-from gpt1.corpus.clean import BOOK_RULES, TEXT_RULES
+from gpt1.corpus.clean import BOOK_RULES, TEXT_RULES, Sample, clean
+from gpt1.corpus.document import Document, book_schema, read_books, write_books
 from gpt1.errors import UserError
 from gpt1.format import counted
 from stages.contract import Context, Output, Settings, Stage, parts_of_books
-
-if TYPE_CHECKING:
-    from gpt1.corpus.clean import Sample
-    from gpt1.corpus.document import Document
 
 TABLES = ("totals", "rules", "rejected")
 SAMPLES = 4
@@ -78,9 +75,6 @@ def clean_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
-
-    from gpt1.corpus.clean import clean
-    from gpt1.corpus.document import book_schema, read_books, write_books
 
     name = arguments["name"]
     totals, rules, rejected = Counter[str](), Counter[str](), Counter[str]()

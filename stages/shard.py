@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from gpt1.corpus.document import read_books
 from stages.contract import (
     Artifact,
     Context,
@@ -96,7 +97,6 @@ def encode_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
     """Encode the books of one part; a set without books in this part has no file."""
     import numpy as np
 
-    from gpt1.corpus.document import read_books
     from gpt1.data.shards import DocumentSpan, id_type, ids_sha256, write_shard, write_spans
 
     tokenizer = _tokenizer(arguments["encoder"], arguments["merges"])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
+from gpt1.corpus.document import read_books, read_rows, write_rows, write_table
 from gpt1.format import counted
 from stages.contract import Context, Output, Settings, Stage, parts_of_books
 
@@ -71,7 +72,6 @@ class Split(Stage):
     is_coordinator = True
 
     def run(self, settings: SplitSettings, context: Context) -> None:
-        from gpt1.corpus.document import read_rows, write_table
         from gpt1.corpus.split import SPLIT, NearRules, Signature, decide
 
         permutations = settings.num_perm if settings.near_duplicates else 0
@@ -108,7 +108,6 @@ class Split(Stage):
 
 def sign_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
     """The signature of each book of one part."""
-    from gpt1.corpus.document import read_books, write_rows
     from gpt1.corpus.split import SIGNATURES, WordHashes, sign, tail_start
 
     name, tail, permutations = (arguments[key] for key in ("name", "tail", "permutations"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from gpt1.corpus.document import read_books
 from stages.contract import (
     Artifact,
     Context,
@@ -154,7 +155,6 @@ def count_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
     """Count the words of one part's training text."""
     from collections import Counter
 
-    from gpt1.corpus.document import read_books
     from gpt1.tokenizer.bpe_train import write_counts
     from gpt1.tokenizer.pretokenizer import count_words
 
