@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import astuple, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -25,7 +25,7 @@ from stages.contract import (
 if TYPE_CHECKING:
     from gpt1.tokenizer.tokenizer import Tokenizer
 
-SETS = ("train", "held_out")
+SETS: tuple[Literal["train", "held_out"], ...] = ("train", "held_out")
 
 
 class ShardSettings(Settings):
@@ -79,18 +79,15 @@ class Shard(Stage):
 
 
 def _parts(context: Context, vocabulary: Artifact) -> list[Part]:
-    from gpt1.corpus.split import split_by_part
+    from gpt1.corpus.split import books_by_part
 
-    rows = split_by_part(context.fetch(context.input("split").file("split.parquet")))
+    rows = books_by_part(context.fetch(context.input("split").file("split.parquet")), SETS)
     sha256 = vocabulary.summary["sha256"]
     encoder, merges = (vocabulary.under(prefix)[0] for prefix in ("encoder_bpe_", "vocab_"))
-
-    def identity(name: str) -> dict[str, Any]:
-        found = [row for row in rows.get(name, []) if row.set in SETS]
-        wanted = [[row.book, row.set, row.tail_start] for row in found]
-        return {"rows": wanted, "vocabulary": sha256}
-
-    return parts_of_books(context.input("clean"), identity, encoder=encoder, merges=merges)
+    return parts_of_books(
+        context.input("clean"), lambda name: {"rows": rows[name], "vocabulary": sha256},
+        encoder=encoder, merges=merges,
+    )  # fmt: skip
 
 
 def encode_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:

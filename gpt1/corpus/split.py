@@ -5,7 +5,7 @@ training book begins; the tables in which signatures and decisions are kept.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
@@ -419,9 +419,12 @@ def read_split(path: Path) -> list[SplitRow]:
     return [SplitRow(**row) for row in read_rows(path)]
 
 
-def split_by_part(path: Path) -> dict[str, list[SplitRow]]:
-    """The rows of split.parquet by part (`part-0007`), ordered by book."""
-    parts: dict[str, list[SplitRow]] = {}
+def books_by_part(path: Path, sets: Sequence[Set]) -> dict[str, list[list[str | int | None]]]:
+    """Id, set and tail of the books in these sets by split.parquet, for each part (`part-0007`)
+    in the order of their ids.
+    """
+    parts: dict[str, list[list[str | int | None]]] = defaultdict(list)
     for row in read_split(path):
-        parts.setdefault(row.part, []).append(row)
+        if row.set in sets:
+            parts[row.part].append([row.book, row.set, row.tail_start])
     return parts
