@@ -39,7 +39,7 @@ class Clean(Stage):
     not its lines (they differ).
     """
 
-    version = 4  # headers and footers in order; invisible characters
+    version = 5  # credits across the end of the head
     settings_model = CleanSettings
     requires = ("ingest",)
     is_coordinator = True

@@ -135,7 +135,7 @@ class Ingest(Stage):
     hash of their ids.
     """
 
-    version = 3  # the structure of EPUB pages; every skipped file has its cause
+    version = 4  # chapters without a folder; the limits of a zip; ranges of missing shards
     settings_model = IngestSettings
     is_coordinator = True
 
