@@ -13,9 +13,8 @@ import sys
 from hashlib import sha256
 from pathlib import Path
 
-from gpt1.corpus.clean import clean
+from gpt1.corpus.clean import BOOK_RULES, TEXT_RULES, clean
 from gpt1.corpus.document import Document
-from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
 
 # What these do everywhere is shown at a few places; the others are shown whole, each strike.
 _DENSE = {

@@ -34,17 +34,19 @@ import numpy as np
 from datasketch import MinHash
 
 from gpt1.corpus.document import Document
-from gpt1.corpus.near_duplicates import (
+from gpt1.corpus.split import (
     SHINGLE,
+    NearRules,
     Pair,
     Signature,
+    SplitRow,
     WordHashes,
+    decide,
     run_hashes,
     sharing_pairs,
     sign,
     words_of,
 )
-from gpt1.corpus.split import NearRules, SplitRow, decide
 from tests.gpt1.corpus.planted import KINDS
 
 RULES = NearRules(copy=0.6, tie=0.3)

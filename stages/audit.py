@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
+from gpt1.corpus.audit import Counts, chosen_samples, count, document, steps
+from gpt1.corpus.clean import Sample
+from gpt1.corpus.document import read_books, read_rows, write_table
+from gpt1.corpus.rules.rule import Size
 from gpt1.format import counted
-from stages.contract import Artifact, Context, Output, Part, Settings, Stage
-
-if TYPE_CHECKING:
-    from gpt1.corpus.audit import Counts
+from stages.contract import Context, Output, Settings, Stage, parts_of_books
 
 
 class AuditSettings(Settings):
@@ -35,21 +36,18 @@ class Audit(Stage):
     is_coordinator = True
 
     def run(self, settings: AuditSettings, context: Context) -> None:
-        from gpt1.corpus.audit import chosen_samples, document, steps
-        from gpt1.corpus.clean import Sample
-        from gpt1.corpus.parquet_io import read_rows
         from gpt1.report.collect import to_json
         from gpt1.report.render import corpus_page
 
-        def rows_under(prefix: str) -> Iterator[dict[str, Any]]:
-            for file in cleaned.under(prefix):
-                yield from _rows(context.fetch(file))
+        def rows_under(prefix: str) -> list[dict[str, Any]]:
+            paths = [context.fetch(file) for file in cleaned.under(prefix)]
+            return [json.loads(line) for path in paths for line in path.open(encoding="utf-8")]
 
         cleaned = context.input("clean")
         table = context.fetch(context.input("split").file("split.parquet"))
         split = {row["book"]: row for row in read_rows(table)}
-        trained = _merge(context, context.map_parts(audit_part, _parts(cleaned, split)))
-        records = list(rows_under("records/"))
+        records = rows_under("records/")
+        trained = _count(context, records, split)
         shown = [Sample(**row) for row in rows_under("samples/")]
         samples = chosen_samples(shown, settings.samples)
         rows = steps(records, split, trained, cleaned.settings)
@@ -69,50 +67,21 @@ class Audit(Stage):
         )
 
 
-def _parts(cleaned: Artifact, split: Mapping[str, Mapping[str, Any]]) -> list[Part]:
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for row in split.values():
-        rows.setdefault(row["part"], []).append(
-            {key: row.get(key) for key in ("book", "set", "tail_start")}
-        )
-    parts = []
-    for file in cleaned.under("books/"):
-        name = PurePosixPath(file.name).stem
-        record = cleaned.files[f"records/{name}.jsonl"]
-        identity = {
-            "name": name, "books": file.sha256, "records": record.sha256,
-            "split": rows.get(name, []),
-        }  # fmt: skip
-        parts.append(Part(name, identity, {**identity, "path": file, "record_path": record}))
-    return parts
-
-
-def audit_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
-    """Count the training texts of one part."""
-    import pyarrow as pa
-
-    from gpt1.corpus.audit import count
-    from gpt1.corpus.parquet_io import read_books, write_table
-
-    rows = {row["book"]: row for row in arguments["split"]}
-    sizes = {row["book"]: row["bytes"] for row in _rows(Path(arguments["record_path"]))}
-    counts = count(read_books(Path(arguments["path"])), rows, sizes)
-    with output.open(f"words/{arguments['name']}.parquet") as file:
-        schema = pa.schema([("word", pa.string()), ("count", pa.int64())])
-        words = [{"word": word, "count": number} for word, number in sorted(counts.words.items())]
-        write_table(file, schema, words)
-    lengths = {str(words): number for words, number in sorted(counts.lengths.items())}
-    return {"books": counts.books, "size": vars(counts.size), "lengths": lengths}
-
-
-def _merge(context: Context, made: Sequence[Artifact]) -> Counts:
+def _count(
+    context: Context, records: Sequence[Mapping[str, Any]], split: Mapping[str, Mapping[str, Any]]
+) -> Counts:
+    """Count the training texts part by part."""
     import pyarrow.parquet as pq
 
-    from gpt1.corpus.audit import Counts
-    from gpt1.corpus.rules.rule import Size
-
+    rows: dict[str, list[tuple[str, str, int | None, int]]] = {}
+    for record in records:
+        if row := split.get(record["book"]):
+            about = (row["book"], row["set"], row["tail_start"], record["bytes"])
+            rows.setdefault(row["part"], []).append(about)
+    cleaned = context.input("clean")
+    parts = parts_of_books(cleaned, lambda name: {"rows": rows.get(name, [])})
     total = Counts()
-    for part in made:
+    for part in context.map_parts(audit_part, parts):
         total.books += part.summary["books"]
         total.size += Size(**part.summary["size"])
         total.lengths.update({int(words): n for words, n in part.summary["lengths"].items()})
@@ -122,9 +91,17 @@ def _merge(context: Context, made: Sequence[Artifact]) -> Counts:
     return total
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        yield from (json.loads(line) for line in lines)
+def audit_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
+    """Count the training texts of one part."""
+    import pyarrow as pa
+
+    counts = count(read_books(Path(arguments["path"])), arguments["rows"])
+    with output.open(f"words/{arguments['name']}.parquet") as file:
+        schema = pa.schema([("word", pa.string()), ("count", pa.int64())])
+        words = [{"word": word, "count": number} for word, number in sorted(counts.words.items())]
+        write_table(file, schema, words)
+    lengths = {str(words): number for words, number in sorted(counts.lengths.items())}
+    return {"books": counts.books, "size": vars(counts.size), "lengths": lengths}
 
 
 STAGE = Audit()

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field, create_model
 
-from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
+from gpt1.corpus.clean import BOOK_RULES, TEXT_RULES, Sample, clean
+from gpt1.corpus.document import Document, book_schema, read_books, write_books
 from gpt1.errors import UserError
 from gpt1.format import counted
-from stages._parts import parts_of_books
-from stages.contract import Context, Output, Settings, Stage
+from stages.contract import Context, Output, Settings, Stage, parts_of_books
 
-if TYPE_CHECKING:
-    from gpt1.corpus.clean import Sample
-    from gpt1.corpus.document import Document
-
+TABLES = ("totals", "rules", "rejected")
 SAMPLES = 4
 """How many samples of each rule are kept of each part."""
 
@@ -42,7 +39,7 @@ class Clean(Stage):
     not its lines (they differ).
     """
 
-    version = 4  # headers and footers in order; invisible characters
+    version = 5  # credits across the end of the head
     settings_model = CleanSettings
     requires = ("ingest",)
     is_coordinator = True
@@ -53,9 +50,11 @@ class Clean(Stage):
         made = context.map_parts(clean_part, parts)
         for part in made:
             context.add_files_of(part)
-        totals, rules, rejected = (
-            _sum([part.summary[key] for part in made]) for key in ("totals", "rules", "rejected")
-        )
+        tables: dict[str, Counter[str]] = {key: Counter() for key in TABLES}
+        for part in made:
+            for key, table in tables.items():
+                table.update(part.summary[key])
+        totals, rules, rejected = (dict(sorted(table.items())) for table in tables.values())
         if not totals.get("books"):
             raise UserError(
                 f"clean: every book was rejected ({_listing(rejected) or 'there were none'});"
@@ -77,12 +76,10 @@ def clean_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from gpt1.corpus.clean import REJECTED, clean
-    from gpt1.corpus.parquet_io import read_books, write_books
-
     name = arguments["name"]
     totals, rules, rejected = Counter[str](), Counter[str](), Counter[str]()
     samples: dict[str, list[Sample]] = {}
+    schema = pa.schema([("rule", pa.string()), ("evidence", pa.string()), *book_schema()])
 
     def kept() -> Iterator[Document]:
         for book in read_books(Path(arguments["path"])):
@@ -98,31 +95,24 @@ def clean_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
                 yield item.book
             else:
                 rejected[item.rejected] += 1
-                row = pa.Table.from_pylist([item.rejected_row()], schema=REJECTED)
+                row = pa.Table.from_pylist([item.rejected_row()], schema=schema)
                 refused.write_table(row)  # a row group of its own
 
     with (
         output.open(f"books/{name}.parquet") as file,
         output.open(f"rejected/{name}.parquet") as other,
         output.open(f"records/{name}.jsonl") as records,
-        pq.ParquetWriter(other, REJECTED, compression="zstd", compression_level=3) as refused,
+        pq.ParquetWriter(other, schema, compression="zstd", compression_level=3) as refused,
     ):
         totals["books"] = write_books(file, kept())
     with output.open(f"samples/{name}.jsonl") as shown:
         shown.writelines(_line(vars(one)) for rule in sorted(samples) for one in samples[rule])
-    tables = {"totals": totals, "rules": rules, "rejected": rejected}
-    return {key: dict(sorted(table.items())) for key, table in tables.items()}
+    tables = zip(TABLES, (totals, rules, rejected), strict=True)
+    return {key: dict(sorted(table.items())) for key, table in tables}
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
     return json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-
-
-def _sum(tables: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for table in tables:
-        total.update(table)
-    return dict(sorted(total.items()))
 
 
 def _listing(table: Mapping[str, int]) -> str:

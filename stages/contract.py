@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -155,6 +155,22 @@ class Part:
     name: str
     identity: Mapping[str, Any]
     arguments: Mapping[str, Any]
+
+
+def parts_of_books(
+    books: Artifact, identity: Callable[[str], Mapping[str, Any]], **arguments: Any
+) -> list[Part]:
+    """A part for each file of books of an artifact.
+
+    Its function gets `name` (`part-0007`), `books` (the file's sha256), what `identity` says of the
+    name, `path` (the file) and `arguments`. All but the last two decide whether it is made again.
+    """
+    parts = []
+    for file in books.under("books/"):
+        name = PurePosixPath(file.name).stem
+        about = {"name": name, "books": file.sha256, **identity(name)}
+        parts.append(Part(name, about, {**about, "path": file, **arguments}))
+    return parts
 
 
 class Reporter(Protocol):

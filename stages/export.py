@@ -10,8 +10,8 @@ from pydantic import Field, field_validator
 
 from gpt1.errors import UserError
 from stages._finetuning import is_model
-from stages._sources import source_of
 from stages.contract import MODELS, Context, Settings, Stage, runtime_field
+from stages.report import source_of
 
 if TYPE_CHECKING:
     from gpt1.report.sources import Source

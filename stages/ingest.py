@@ -10,20 +10,25 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from gpt1.corpus.demo_corpus import (
-    CHAPTERS,
-    FALLBACK,
-    FOLDERS,
-    Folder,
-    embedded_files,
-    embedded_naming,
+from gpt1.corpus import demo_corpus
+from gpt1.corpus.assemble import (
+    SkippedFiles,
+    assemble,
+    assign_to_book,
+    part_name,
+    partition_of,
+    read_run,
+    sort_key_of,
+    title_and_author,
+    write_runs,
 )
+from gpt1.corpus.demo_corpus import Folder
 from gpt1.corpus.discover import format_of, list_sources, skipped_when_listed
 from gpt1.corpus.document import (
     LEFT_OUT,
@@ -33,8 +38,9 @@ from gpt1.corpus.document import (
     SkippedFile,
     SourceFile,
     TextOrigin,
-    count_words,
+    write_books,
 )
+from gpt1.corpus.isolation import read_isolated
 from gpt1.errors import UserError
 from gpt1.format import counted
 from stages.contract import Artifact, Context, ExternalFile, Output, Part, Stage, runtime_field
@@ -54,29 +60,25 @@ class IngestSettings(ReadingConfig):
         min_length=1,
     )
     folders: tuple[Folder, ...] = Field(
-        FOLDERS, min_length=1, description="Folders of the embedded corpus to use."
+        demo_corpus.FOLDERS, min_length=1, description="Folders of the embedded corpus to use."
     )
     num_partitions: int = Field(
         16, ge=1, le=4096,
         description="Number of partitions; a hash of a book's id picks its partition.",
     )
     chapter_pattern: str | None = Field(
-        None,
-        min_length=1,
-        description=(
-            "Regular expression whose one group captures the chapter number in a file name;"
-            " matching files are joined into one book."
-        ),
+        None, min_length=1,
+        description="Regular expression whose one group captures the chapter number in a file name;"
+        " matching files are joined into one book.",
     )
     on_error: Literal["record", "stop"] = runtime_field(
-        "record",
-        "When a file cannot be read: record it and continue, or stop.",
+        "record", "When a file cannot be read: record it and continue, or stop."
     )
 
     @field_validator("folders")
     @classmethod
-    def _in_one_order(cls, folders: tuple[Folder, ...]) -> tuple[Folder, ...]:
-        return tuple(name for name in FOLDERS if name in folders)
+    def _in_one_order(cls, folders: tuple[Folder, ...]) -> tuple[demo_corpus.Folder, ...]:
+        return tuple(name for name in demo_corpus.FOLDERS if name in folders)
 
     @field_validator("chapter_pattern")
     @classmethod
@@ -120,12 +122,12 @@ class IngestSettings(ReadingConfig):
         """What decides the texts: the same bytes and the same of this give the same documents."""
         chosen = {name: getattr(self, name) for name in ReadingConfig.model_fields}
         if self.embedded:
-            chosen["fallback_encoding"] = FALLBACK
+            chosen["fallback_encoding"] = demo_corpus.FALLBACK
         return ReadingConfig(**chosen)
 
     @property
     def chapters(self) -> str | None:
-        return CHAPTERS if self.embedded else self.chapter_pattern
+        return demo_corpus.CHAPTERS if self.embedded else self.chapter_pattern
 
 
 class Ingest(Stage):
@@ -133,7 +135,7 @@ class Ingest(Stage):
     hash of their ids.
     """
 
-    version = 3  # the structure of EPUB pages; every skipped file has its cause
+    version = 4  # chapters without a folder; the limits of a zip; ranges of missing shards
     settings_model = IngestSettings
     is_coordinator = True
 
@@ -142,7 +144,7 @@ class Ingest(Stage):
         if settings.embedded:
             return [
                 ExternalFile(f"{_MARK}{name}", path)
-                for name, path in embedded_files(settings.folders).items()
+                for name, path in demo_corpus.embedded_files(settings.folders).items()
             ]
         return [_external(file) for file in list_sources(settings.sources).files]
 
@@ -154,7 +156,7 @@ class Ingest(Stage):
         skipped = [found for file in listed if (found := skipped_when_listed(file))]
         if skipped and settings.on_error == "stop":
             raise UserError(skipped[0].sentence())
-        self._say_what_is_left_out(settings, context)
+        _write_left_out(settings, context)
         files: dict[bool, list[SourceFile]] = {True: [], False: []}
         for file in listed:
             kind = format_of(file.name)
@@ -163,7 +165,7 @@ class Ingest(Stage):
         packed = _spool_parts(settings, context, files[True])
         spools = context.map_parts(spool_part, packed) if packed else []
         named = dict(zip([file.name for file in files[True]], spools, strict=True))
-        made = context.map_parts(ingest_part, _book_parts(context, settings, files[False], named))
+        made = context.map_parts(ingest_part, _book_parts(settings, files[False], named))
         for part in made:
             context.add_files_of(part)
         with context.open("refused/sources.jsonl") as out:
@@ -172,22 +174,20 @@ class Ingest(Stage):
                 out.write(line.encode() + b"\n")
             for spool in spools:
                 out.write(context.fetch(spool.file("refused.jsonl")).read_bytes())
-        counts = Counter(record.rule for record in skipped)
-        _sum_up(context, made, [*spools, *made], counts, [one.sentence() for one in skipped])
+        _sum_up(context, skipped, spools, made)
 
-    @staticmethod
-    def _say_what_is_left_out(settings: IngestSettings, context: Context) -> None:
-        """Files that are no books by their names are no part of the corpus: they are said and
-        listed, and change nothing.
-        """
-        names = [] if settings.embedded else list_sources(settings.sources).left_out
-        if names:
-            context.output("left_out.txt", volatile=True).write_text(
-                "".join(f"{name}\n" for name in names), encoding="utf-8"
-            )
-            context.info(
-                f"skipped {counted(len(names), 'file')} with an unsupported name: {_first(names)}"
-            )
+
+def _write_left_out(settings: IngestSettings, context: Context) -> None:
+    """Files that are no books by their names are no part of the corpus: they are said and listed,
+    and change nothing.
+    """
+    names = [] if settings.embedded else list_sources(settings.sources).left_out
+    if names:
+        text = "".join(f"{name}\n" for name in names)
+        context.output("left_out.txt", volatile=True).write_text(text, encoding="utf-8")
+        context.info(
+            f"skipped {counted(len(names), 'file')} with an unsupported name: {_first(names)}"
+        )
 
 
 def _external(file: SourceFile) -> ExternalFile:
@@ -213,108 +213,78 @@ def _spool_parts(
 
 
 def _book_parts(
-    context: Context, settings: IngestSettings, files: Sequence[SourceFile],
-    spools: Mapping[str, Artifact],
+    settings: IngestSettings, files: Sequence[SourceFile], spools: Mapping[str, Artifact]
 ) -> list[Part]:
-    from gpt1.corpus.assemble import book_key
-    from gpt1.corpus.partition import part_name, partition_of
-
-    def place(file: SourceFile) -> tuple[str, str, str]:
-        return *book_key(file.name, settings.chapters), file.name
-
     loose: list[list[SourceFile]] = [[] for _ in range(settings.num_partitions)]
-    for file in sorted(files, key=place):
-        loose[partition_of(place(file)[0], settings.num_partitions)].append(file)
-    indexes = {
-        name: json.loads(context.fetch(spool.file("index.json")).read_bytes())
-        for name, spool in spools.items()
-    }
+    for file in sorted(files, key=lambda file: sort_key_of(file.name, settings.chapters)):
+        book = sort_key_of(file.name, settings.chapters).book
+        loose[partition_of(book, settings.num_partitions)].append(file)
     parts = []
     for number, its_files in enumerate(loose):
-        found = {
-            name: index[str(number)] for name, index in indexes.items() if str(number) in index
-        }
+        name = part_name(number)
+        runs = {origin: spool.under(f"runs/{name}/") for origin, spool in spools.items()}
         identity = {
-            "part": number, "files": {file.name: file.digest for file in its_files},
+            "part": name, "files": {file.name: file.digest for file in its_files},
             "chapters": settings.chapters, "reading": settings.reading.semantic(),
-            "spools": {name: index["digest"] for name, index in found.items()},
+            "runs": {origin: [run.sha256 for run in some] for origin, some in runs.items() if some},
             "naming": EMBEDDED if settings.embedded else "folder",
         }  # fmt: skip
         elsewhere = {
             "files": its_files, "reading": settings.reading, "on_error": settings.on_error,
-            "runs": [
-                (spools[name].file("spool.arrow"), *run)
-                for name, index in found.items() for run in index["runs"]
-            ],
-        }  # fmt: skip
-        parts.append(Part(part_name(number), identity, {**identity, **elsewhere}))
+            "runs": [run for some in runs.values() for run in some],
+        }
+        parts.append(Part(name, identity, {**identity, **elsewhere}))
     return parts
 
 
 def spool_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
-    """Read one archive, Parquet file or file of JSON lines; write its texts by partition, the
-    index, and what was skipped.
+    """Read one archive, Parquet file or file of JSON lines; write its texts by partition, and what
+    was skipped.
     """
-    from gpt1.corpus.assemble import assign_to_book
-    from gpt1.corpus.isolation import read_isolated
-    from gpt1.corpus.partition import SpoolWriter
-    from gpt1.corpus.skipped import SkippedFiles
+    file = arguments["file"]
 
-    with output.open("spool.arrow") as spool, output.open("refused.jsonl") as lines:
-        writer = SpoolWriter(spool, arguments["parts"])
+    def on_read(count: int, size: int | None) -> None:
+        if size and count < 0.99 * size:  # the part that is made reports the end
+            done, total = round(count / 1e6, 1), round(size / 1e6, 1)
+            arguments["reporter"].progress(done, total, "MB", file.name)
+
+    with output.open("refused.jsonl") as lines:
         skipped = SkippedFiles(lines, arguments["on_error"])
-        file = arguments["file"]
-
-        def on_read(count: int, size: int | None) -> None:
-            if size and count < 0.99 * size:  # the part that is made reports the end
-                done, total = round(count / 1e6, 1), round(size / 1e6, 1)
-                arguments["reporter"].progress(done, total, "MB", file.name)
-
-        for found in read_isolated([file], arguments["reading"], on_read):
-            if isinstance(found, SkippedFile):
-                skipped.add(found)
-            else:
-                writer.add(assign_to_book(found, arguments["chapters"]))
-        index = writer.close()
-        summary = skipped.close()
-    with output.open("index.json") as out:
-        out.write(json.dumps(index, sort_keys=True).encode())
-    return summary
+        found = read_isolated([file], arguments["reading"], on_read)
+        texts = _assigned(found, skipped, arguments["chapters"])
+        write_runs(texts, arguments["parts"], output.open)
+        return skipped.close()
 
 
 def ingest_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
     """Collect the books of one partition from the spools and from single files; write them, and
     where they came from.
     """
-    from gpt1.corpus.assemble import assemble
-    from gpt1.corpus.parquet_io import write_books
-    from gpt1.corpus.partition import part_name, read_run
-    from gpt1.corpus.skipped import SkippedFiles
-
-    name = part_name(arguments["part"])
+    name, reading = arguments["part"], arguments["reading"]
     counts: Counter[str] = Counter(dict.fromkeys(_COUNTED, 0))
     encodings: Counter[str] = Counter()
     authors: set[str] = set()
+    is_embedded = arguments["naming"] == EMBEDDED
+    names = demo_corpus.embedded_naming if is_embedded else title_and_author
     with (
         output.open(f"books/{name}.parquet") as books,
         output.open(f"records/{name}.jsonl") as records,
         output.open(f"refused/{name}.jsonl") as lines,
     ):
         skipped = SkippedFiles(lines, arguments["on_error"])
-        runs = [read_run(Path(path), *place) for path, *place in arguments["runs"]]
-        largest = arguments["reading"].max_document
+        found = read_isolated(arguments["files"], reading)
+        loose = _assigned(found, skipped, arguments["chapters"], names)
+        runs = [loose, *(read_run(Path(path)) for path in arguments["runs"])]
 
         def assembled() -> Iterator[Document]:
-            for book in assemble([_loose(arguments, skipped.add), *runs], skipped.add, largest):
+            for book in assemble(runs, skipped.add, reading.max_document):
                 files = [_origin_record(origin) for origin in book.origins]
-                record = {
-                    "book": book.id, "title": book.title, "author": book.author, "form": book.form,
-                    "files": files,
-                }  # fmt: skip
+                about = {"title": book.title, "author": book.author, "form": book.form}
+                record = {"book": book.id, **about, "files": files}
                 records.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
                 counts.update(
                     books=1, files=len(files), bytes=len(book.text.encode()),
-                    characters=len(book.text), words=count_words(book.text),
+                    characters=len(book.text), words=len(book.text.split()),
                     stretches=int(book.form == "sentences"),
                 )  # fmt: skip
                 encodings.update(origin.encoding for origin in book.origins)
@@ -329,19 +299,15 @@ def ingest_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
     }  # fmt: skip
 
 
-def _loose(
-    arguments: Mapping[str, Any], skip: Callable[[SkippedFile], None]
+def _assigned(
+    found: Iterable[Document | SkippedFile], skipped: SkippedFiles, *naming: Any
 ) -> Iterator[Document]:
-    """The texts of the single files, in the order of their books, one in memory at a time."""
-    from gpt1.corpus.assemble import assign_to_book, title_and_author
-    from gpt1.corpus.isolation import read_isolated
-
-    names = embedded_naming if arguments["naming"] == EMBEDDED else title_and_author
-    for found in read_isolated(arguments["files"], arguments["reading"]):
-        if isinstance(found, SkippedFile):
-            skip(found)
+    """The texts among what was read, assigned to their books; the rest is recorded."""
+    for item in found:
+        if isinstance(item, SkippedFile):
+            skipped.add(item)
         else:
-            yield assign_to_book(found, arguments["chapters"], names)
+            yield assign_to_book(item, *naming)
 
 
 def _origin_record(origin: TextOrigin) -> dict[str, Any]:
@@ -350,12 +316,13 @@ def _origin_record(origin: TextOrigin) -> dict[str, Any]:
 
 
 def _sum_up(
-    context: Context, made: Sequence[Artifact], all_parts: Sequence[Artifact], counts: Counter[str],
-    first: list[str],
+    context: Context, skipped: Sequence[SkippedFile], spools: Sequence[Artifact],
+    made: Sequence[Artifact],
 ) -> None:
-    encodings: Counter[str] = Counter()
-    totals: Counter[str] = Counter()
-    for part in all_parts:
+    first = [one.sentence() for one in skipped]
+    counts = Counter(one.rule for one in skipped)
+    totals, encodings = Counter[str](), Counter[str]()
+    for part in (*spools, *made):
         counts.update(part.summary["refused"])
         first += part.summary["first_refused"]
     for part in made:

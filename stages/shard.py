@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from stages._parts import parts_of_books, split_by_part
-from stages.contract import Artifact, Context, Output, Part, Settings, Stage, StoredFile
+from gpt1.corpus.document import read_books
+from stages.contract import (
+    Artifact,
+    Context,
+    Output,
+    Part,
+    Settings,
+    Stage,
+    parts_of_books,
+)
 
 if TYPE_CHECKING:
     from gpt1.tokenizer.tokenizer import Tokenizer
 
-SETS = ("train", "held_out")
+SETS: tuple[Literal["train", "held_out"], ...] = ("train", "held_out")
 
 
 class ShardSettings(Settings):
@@ -36,10 +44,13 @@ class Shard(Stage):
     is_coordinator = True
 
     def run(self, settings: ShardSettings, context: Context) -> None:
+        from gpt1.data.shards import read_spans, write_spans
+
         vocabulary = context.input("vocabulary")
         encoded = context.map_parts(encode_part, _parts(context, vocabulary))
         spans = [file for part in encoded for file in part.under("spans/")]
-        _write_index(context, spans)
+        with context.open("books.parquet") as file:  # the parts' tables, one after another
+            write_spans(file, [span for one in spans for span in read_spans(context.fetch(one))])
         shards = []
         for part in encoded:
             files = [file for chosen in SETS for file in part.under(f"{chosen}/")]
@@ -68,22 +79,21 @@ class Shard(Stage):
 
 
 def _parts(context: Context, vocabulary: Artifact) -> list[Part]:
-    rows, sha256 = split_by_part(context), vocabulary.summary["sha256"]
+    from gpt1.corpus.split import books_by_part
+
+    rows = books_by_part(context.fetch(context.input("split").file("split.parquet")), SETS)
+    sha256 = vocabulary.summary["sha256"]
     encoder, merges = (vocabulary.under(prefix)[0] for prefix in ("encoder_bpe_", "vocab_"))
-
-    def identity(name: str) -> dict[str, Any]:
-        found = [row for row in rows.get(name, []) if row.set in SETS]
-        wanted = [[row.book, row.set, row.tail_start] for row in found]
-        return {"rows": wanted, "vocabulary": sha256}
-
-    return parts_of_books(context.input("clean"), identity, encoder=encoder, merges=merges)
+    return parts_of_books(
+        context.input("clean"), lambda name: {"rows": rows[name], "vocabulary": sha256},
+        encoder=encoder, merges=merges,
+    )  # fmt: skip
 
 
 def encode_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
     """Encode the books of one part; a set without books in this part has no file."""
     import numpy as np
 
-    from gpt1.corpus.parquet_io import read_books
     from gpt1.data.shards import DocumentSpan, id_type, ids_sha256, write_shard, write_spans
 
     tokenizer = _tokenizer(arguments["encoder"], arguments["merges"])
@@ -135,45 +145,32 @@ def baseline_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, 
     """The n-gram perplexities of the held-out books."""
     del output
     from gpt1.data.ngram import baseline
-    from gpt1.data.shards import open_shard, read_spans
+    from gpt1.data.shards import Ids, open_shard, read_spans
 
     shards = [open_shard(Path(path)) for path in arguments["paths"]]
     ids = {(shard.set, shard.part): shard.ids for shard in shards}
-    spans = [span for path in arguments["spans"] for span in read_spans(Path(path))]
-    train, held_out = (
-        [
-            ids[span.set, span.part][span.start : span.start + span.length]
-            for span in spans
-            if span.set == chosen
-        ]
-        for chosen in SETS
-    )
-    found = baseline(train, held_out, arguments["vocabulary"], arguments["limit"])
+    spans = (span for path in arguments["spans"] for span in read_spans(Path(path)))
+    books: dict[str, list[Ids]] = {chosen: [] for chosen in SETS}
+    for span in spans:
+        books[span.set].append(ids[span.set, span.part][span.start : span.start + span.length])
+    found = baseline(books["train"], books["held_out"], arguments["vocabulary"], arguments["limit"])
+    unigram, bigram, targets, trained_on = astuple(found) if found else (None, None, 0, 0)
     return {
-        "unigram_perplexity": found.unigram if found else None,
-        "bigram_perplexity": found.bigram if found else None,
-        "baseline_targets": found.targets if found else 0,
-        "baseline_trained_on": found.trained_on if found else 0,
+        "unigram_perplexity": unigram, "bigram_perplexity": bigram, "baseline_targets": targets,
+        "baseline_trained_on": trained_on,
     }
-
-
-def _write_index(context: Context, tables: list[StoredFile]) -> None:
-    """books.parquet: the parts' tables, one after another."""
-    from gpt1.data.shards import read_spans, write_spans
-
-    with context.open("books.parquet") as file:
-        write_spans(file, [span for one in tables for span in read_spans(context.fetch(one))])
 
 
 def _totals(encoded: list[Artifact]) -> dict[str, Any]:
     keys = ("train_tokens", "held_out_tokens", "words", "bytes", "unknown")
     totals: dict[str, Any] = {key: sum(part.summary[key] for part in encoded) for key in keys}
     tokens = totals["train_tokens"] + totals["held_out_tokens"]
-    totals["tokens_per_word"] = tokens / max(1, totals["words"])
-    totals["bytes_per_token"] = totals["bytes"] / max(1, tokens)
-    totals["tokens_per_byte"] = tokens / max(1, totals["bytes"])
-    totals["unknown_rate"] = totals["unknown"] / max(1, tokens)
-    return totals
+    return {
+        **totals, "tokens_per_word": tokens / max(1, totals["words"]),
+        "bytes_per_token": totals["bytes"] / max(1, tokens),
+        "tokens_per_byte": tokens / max(1, totals["bytes"]),
+        "unknown_rate": totals["unknown"] / max(1, tokens),
+    }
 
 
 STAGE = Shard()

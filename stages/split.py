@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
+from gpt1.corpus.document import read_books, read_rows, write_rows, write_table
 from gpt1.format import counted
-from stages._parts import parts_of_books
-from stages.contract import Context, Output, Settings, Stage
+from stages.contract import Context, Output, Settings, Stage, parts_of_books
 
 if TYPE_CHECKING:
     from gpt1.corpus.split import SplitRow
@@ -72,9 +72,7 @@ class Split(Stage):
     is_coordinator = True
 
     def run(self, settings: SplitSettings, context: Context) -> None:
-        from gpt1.corpus.near_duplicates import Signature
-        from gpt1.corpus.parquet_io import read_rows, write_table
-        from gpt1.corpus.split import SPLIT, NearRules, decide
+        from gpt1.corpus.split import SPLIT, NearRules, Signature, decide
 
         permutations = settings.num_perm if settings.near_duplicates else 0
         signed = {"tail": settings.held_out_tail, "permutations": permutations}
@@ -110,9 +108,7 @@ class Split(Stage):
 
 def sign_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
     """The signature of each book of one part."""
-    from gpt1.corpus.near_duplicates import WordHashes, sign
-    from gpt1.corpus.parquet_io import read_books, write_rows
-    from gpt1.corpus.split import SIGNATURES, tail_start
+    from gpt1.corpus.split import SIGNATURES, WordHashes, sign, tail_start
 
     name, tail, permutations = (arguments[key] for key in ("name", "tail", "permutations"))
     hashes = WordHashes()

@@ -166,7 +166,7 @@ def _regions(settings: TaskDataSettings, context: Context) -> list[Region]:
     """
     import random
 
-    from gpt1.corpus.parquet_io import read_books
+    from gpt1.corpus.document import read_books
     from gpt1.corpus.split import read_split
     from gpt1.tasks.demo import Region
 

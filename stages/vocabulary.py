@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from stages._parts import parts_of_books, split_by_part
+from gpt1.corpus.document import read_books
 from stages.contract import (
     Artifact,
     Context,
@@ -18,6 +18,7 @@ from stages.contract import (
     Settings,
     SizedVocabulary,
     Stage,
+    parts_of_books,
     runtime_field,
 )
 
@@ -89,13 +90,12 @@ def _take(context: Context) -> dict[str, Any]:
 
 def _learn(settings: VocabularySettings, context: Context) -> dict[str, Any]:
     """Counted part by part, merged in groups, learned by one part."""
-    rows = split_by_part(context)
+    from gpt1.corpus.split import books_by_part
 
-    def identity(name: str) -> dict[str, Any]:
-        found = [row for row in rows.get(name, []) if row.set == "train"]
-        return {"train": [[row.book, row.tail_start] for row in found]}
-
-    counted = context.map_parts(count_part, parts_of_books(context.input("clean"), identity))
+    table = context.fetch(context.input("split").file("split.parquet"))
+    rows = books_by_part(table, ["train"])
+    parts = parts_of_books(context.input("clean"), lambda name: {"rows": rows[name]})
+    counted = context.map_parts(count_part, parts)
     words = sum(part.summary["words"] for part in counted)
     tables = _merged(context, counted)
     context.info(f"{words:,} words counted; learning up to {settings.num_merges:,} merges")
@@ -152,11 +152,10 @@ def count_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
     """Count the words of one part's training text."""
     from collections import Counter
 
-    from gpt1.corpus.parquet_io import read_books
     from gpt1.tokenizer.bpe_train import write_counts
     from gpt1.tokenizer.pretokenizer import count_words
 
-    ends: dict[str, int | None] = dict(arguments["train"])
+    ends = {book: tail_start for book, _, tail_start in arguments["rows"]}
     counts: Counter[str] = Counter()
     for book in read_books(Path(arguments["path"])):
         if book.id in ends:

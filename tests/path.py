@@ -105,7 +105,7 @@ def prepare_book(folder: Path) -> Work:
         from gpt1.data.shards import Shards
 
         plan = plan_of(workflow, folder / "store")
-        with patch("gpt1.corpus.isolation.read_isolated", read_here):
+        with patch("stages.ingest.read_isolated", read_here):
             run_inline(plan)
         shard = artifact(plan, "shard")
         files = [Path(file.key) for file in shard.under("train/")]

@@ -42,7 +42,7 @@ MUTANTS: dict[str, tuple[str, ...]] = {
         "pipeline/tracking/exporter.py", "if is_again or step not in steps:", "if True:",
         "pipeline/test_tracking.py"),
     "a skipped book not recorded": (
-        "gpt1/corpus/skipped.py", "self._write(asdict(skipped))", "pass", "stages/test_ingest.py"),
+        "gpt1/corpus/assemble.py", "self._write(asdict(skipped))", "pass", "stages/test_ingest.py"),
     "ids off by one merge": (
         "gpt1/tokenizer/bpe.py", "min(ranked)) != _NO_RANK", "min(ranked)) < 100 << _BITS",
         "gpt1/tokenizer"),

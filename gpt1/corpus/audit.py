@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpt1.corpus.clean import Sample
+from gpt1.corpus.clean import BOOK_RULES, TEXT_RULES, Sample
 from gpt1.corpus.document import Document
-from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
 from gpt1.corpus.rules.rule import NONE, Size, sentences
 
 TRAIN, HELD_OUT = "train", "held_out"
@@ -53,20 +52,23 @@ class Counts:
 
 
 def count(
-    books: Iterable[Document], rows: Mapping[str, Mapping[str, Any]], sizes: Mapping[str, int]
+    books: Iterable[Document], rows: Sequence[tuple[str, str, int | None, int]]
 ) -> Counts:
     """Count the training books of a part, each up to its unseen tail.
 
-    `rows`: the books' rows of split.parquet; `sizes`: their bytes as the cleaner recorded them.
-    RuntimeError when a text is not of the size recorded: the audit would not be one of these texts.
+    `rows`: of each book its id, set and tail by split.parquet, and its bytes as the cleaner
+    recorded them. RuntimeError when a text is not of that size: the audit would not be one of these
+    texts.
     """
     counts = Counts()
+    by_book = {row[0]: row[1:] for row in rows}
     for book in books:
+        chosen, tail_start, size = by_book[book.id]
         found = len(book.text.encode("utf-8", "surrogatepass"))
-        if found != sizes[book.id]:
-            raise RuntimeError(f"{book.id}: {found} bytes; the cleaner recorded {sizes[book.id]}")
-        if rows[book.id]["set"] == TRAIN:
-            counts.add(book.text[: rows[book.id].get("tail_start")])
+        if found != size:
+            raise RuntimeError(f"{book.id}: {found} bytes; the cleaner recorded {size}")
+        if chosen == TRAIN:
+            counts.add(book.text[:tail_start])
     return counts
 
 

@@ -1,27 +1,37 @@
-"""All files of a corpus, from folders, URLs and repositories of the hub, and what each is by its
-name.
+"""All files of a corpus, from folders, URLs and repositories of the hub: what each is by its name,
+and how it is opened.
+
+A file must be the one that was listed, before and after it is read.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
-from gpt1.corpus.document import Place, SkippedFile, SourceFile, UnreadableFileError, printable
-from gpt1.corpus.hub import SCHEME, list_hub
-from gpt1.corpus.io import list_url, without_password
+from gpt1.corpus.document import (
+    MIB,
+    Place,
+    SkippedFile,
+    SourceFile,
+    UnreadableFileError,
+    first_line,
+    printable,
+)
+from gpt1.corpus.hub import SCHEME, download, list_hub
 from gpt1.errors import UserError
 from gpt1.paths import FILE, is_url, path_of_uri
 
-CODECS = {".gz": "gz", ".bz2": "bz2", ".xz": "xz", ".zst": "zst"}
-_SHORT = {
-    ".tgz": ".tar.gz", ".tbz": ".tar.bz2", ".tbz2": ".tar.bz2", ".txz": ".tar.xz",
-    ".tzst": ".tar.zst",
-}
+_CODECS = {".gz": "gz", ".bz2": "bz2", ".xz": "xz", ".zst": "zst"}
+_TARS = {".tgz": "gz", ".tbz": "bz2", ".tbz2": "bz2", ".txz": "xz", ".tzst": "zst"}
 _KINDS = {
     ".txt": "text", ".text": "text", ".md": "text", ".epub": "epub", ".zip": "zip", ".tar": "tar",
     ".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl",
@@ -31,6 +41,8 @@ LISTED = (
     ".txt, .md, .epub, .jsonl, .parquet, .zip or .tar; .txt, .md, .jsonl and .tar also with .gz,"
     " .bz2, .xz or .zst"
 )
+_CHECKSUMS = ("ETag", "etag", "sha256", "md5Hash", "content_md5", "md5", "crc32c", "checksum")
+_TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
 _SKIPPED = "skipped:"
 _FOUND = {
     "loop": "a link to a folder that was already read", "missing_shard": "there is no such file",
@@ -60,9 +72,9 @@ class Format:
 def format_of(name: str) -> Format | None:
     """The format of a file by its name, in capitals or not; None for what holds no books."""
     last = PurePosixPath(name).suffix
-    if short := _SHORT.get(last.lower()):
-        return Format("tar", CODECS[PurePosixPath(short).suffix], last)
-    codec = CODECS.get(last.lower())
+    if codec := _TARS.get(last.lower()):
+        return Format("tar", codec, last)
+    codec = _CODECS.get(last.lower())
     inner = PurePosixPath(name[: -len(last)]).suffix if codec else last
     kind = _KINDS.get(inner.lower())
     if kind is None or (codec and kind in _NEVER_PACKED):
@@ -182,17 +194,22 @@ def _skipped(rule: str, name: str) -> SourceFile:
 
 
 def _missing_shards(names: Iterable[str]) -> list[str]:
-    """The names that `train-00000-of-00003.parquet` and its like speak of and that are not
-    there.
+    """What `train-00000-of-00003.parquet` and its like speak of and is not there: a name, or the
+    first and last of several in succession.
     """
-    present = set(names)
-    found = (re.fullmatch(r"(.*-)\d{5}(-of-(\d{5}).*)", name) for name in present)
-    series = {one.groups() for one in found if one}  # each gone through once
-    wanted = {
-        f"{before}{number:05d}{after}"
-        for before, after, total in series for number in range(int(total))
-    }  # fmt: skip
-    return sorted(wanted - present)
+    series: dict[tuple[str, str, int], set[int]] = {}
+    for name in names:
+        if found := re.fullmatch(r"(.*-)(\d{5})(-of-(\d{5}).*)", name):
+            total = int(found[4])
+            numbers = series.setdefault((found[1], found[3], total), {-1, total})
+            numbers.add(min(int(found[2]), total))
+    missing = []
+    for (before, after, _), numbers in series.items():
+        for low, high in pairwise(sorted(numbers)):
+            if high - low > 1:
+                ends = sorted({low + 1, high - 1})
+                missing.append(" to ".join(f"{before}{end:05d}{after}" for end in ends))
+    return sorted(missing)
 
 
 def _list_path(path: Path) -> Listing:
@@ -270,3 +287,147 @@ def _regular_file(path: Path, name: str) -> SourceFile:
             return SourceFile(name, str(path))
     except OSError:
         return _skipped("unreadable", name)
+
+
+# ---------------------------------------------------------------------------------------------
+# Files and URLs, opened
+
+
+@contextmanager
+def open_source(file: SourceFile) -> Iterator[tuple[IO[bytes], int | None]]:
+    """The file and its size in bytes (None where a server does not say).
+
+    UserError when it cannot be read, or is, before or after, another than the listed one.
+    """
+    if is_url(file.location) and not file.location.startswith(SCHEME):
+        with _open_url(file) as found:
+            yield found
+        return
+    on_hub = file.location.startswith(SCHEME)
+    path = download(file.location) if on_hub else Path(file.location)
+    try:
+        stream = path.open("rb")
+        with stream:
+            before = os.fstat(stream.fileno())
+            _verify(stream, before.st_size, file)
+            stream.seek(0)
+            yield stream, before.st_size
+            after = path.stat()
+    except OSError as error:
+        raise UserError(
+            f"{file.name}: cannot be read ({error.strerror}); expected a readable file."
+        ) from error
+    if (before.st_size, before.st_mtime_ns, before.st_ino) != (
+        after.st_size, after.st_mtime_ns, after.st_ino,
+    ):
+        raise _changed(file)
+
+
+def _verify(stream: IO[bytes], size: int, file: SourceFile) -> None:
+    """Digests are the hub's (`git:` and git's sha1 of a blob) or a plain sha256."""
+    if file.digest is None:
+        return
+    git = file.digest.startswith("git:")
+    found = (
+        hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False) if git else hashlib.sha256()
+    )
+    while data := stream.read(MIB):
+        found.update(data)
+    if found.hexdigest() != file.digest.removeprefix("git:"):
+        raise _changed(file)
+
+
+@contextmanager
+def _open_url(file: SourceFile) -> Iterator[tuple[IO[bytes], int | None]]:
+    system, path = _file_system(file.location)
+    info = _ask(file, system.info, path)
+    if file.digest not in (None, _digest_of(info)):
+        raise _changed(file)
+    with _ask(file, system.open, path, "rb") as stream:
+        yield stream, info.get("size")
+    system.invalidate_cache()
+    if _digest_of(_ask(file, system.info, path)) != _digest_of(info):
+        raise _changed(file)
+
+
+def _ask(file: SourceFile, method: Callable[..., Any], *arguments: str) -> Any:
+    """What a file system's method gives. UserError where it fails."""
+    try:
+        return method(*arguments)
+    except Exception as error:  # every file system raises its own
+        raise UserError(
+            f"{file.name}: cannot be read ({type(error).__name__}: {first_line(error)}); run the"
+            " command again."
+        ) from error
+
+
+def _changed(file: SourceFile) -> UserError:
+    return UserError(
+        f"{file.name}: the file changed since it was listed; run the command again when nothing"
+        " writes to it."
+    )
+
+
+def list_url(url: str, is_book: Callable[[str], bool]) -> list[SourceFile]:
+    """The files below a URL, or the one file it names, by their names below it.
+
+    UserError when it has none or cannot be listed.
+    """
+    system, top = _file_system(url)
+    name = PurePosixPath(top).name
+    try:
+        if is_book(name) and system.isfile(top):
+            return [SourceFile(name, url, _digest_of(system.info(top)))]
+        # Not the listing's own details: those of some file systems differ from what is said of a
+        # file by itself.
+        found = {path: _digest_of(system.info(path)) for path in system.find(top)}
+        if not found:  # says why: some searches pass over a refused connection
+            system.ls(top)
+    except Exception as error:  # every file system raises its own
+        raise _unusable(url, error, "listed") from error
+    if not found:
+        raise UserError(
+            f"{without_password(url)}: nothing found; expected a folder or file of books. Fix the"
+            " URL."
+        )
+    return [
+        SourceFile(path.removeprefix(top).strip("/") or name, system.unstrip_protocol(path), digest)
+        for path, digest in sorted(found.items())
+    ]
+
+
+def without_password(url: str) -> str:
+    """The URL without a user and a password, for messages."""
+    return re.sub(r"://[^/@]*@", "://", url)
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    """The file system of a URL and the path on it. UserError when it cannot be opened."""
+    import fsspec
+
+    try:
+        return fsspec.core.url_to_fs(url)
+    except Exception as error:  # every file system raises its own
+        raise _unusable(url, error, "opened") from error
+
+
+def _unusable(url: str, error: Exception, done: str) -> UserError:
+    scheme = url.partition("://")[0]
+    advice = "Fix the URL or your access to it."
+    if isinstance(error, ImportError) or "Protocol not known" in str(error):
+        advice = f"Install the package for {scheme}://, or copy the files to a folder."
+    return UserError(
+        f"{without_password(url)}: {scheme}:// cannot be {done}"
+        f" ({without_password(first_line(error))}); expected a folder or file of books. {advice}"
+    )
+
+
+def _digest_of(info: Mapping[str, Any]) -> str:
+    """What a file system says of a file's content without reading it: a check sum, or size and
+    time of change.
+    """
+    size = info.get("size")
+    for key in (*_CHECKSUMS, *_TIMES):
+        if info.get(key):
+            return f"{key.lower()}:{str(info[key]).strip(chr(34))}:{size}"
+    return f"size:{size}"

@@ -1,5 +1,5 @@
-"""What reading a corpus is made of: the settings, a file to read, the documents in it, and what
-could not be read.
+"""What reading a corpus is made of: the settings, a file to read, the documents in it, what could
+not be read, and the Parquet files in which stages keep books and tables.
 """
 
 from __future__ import annotations
@@ -7,14 +7,18 @@ from __future__ import annotations
 import posixpath
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field
 
 from gpt1.errors import UserError
 from gpt1.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MIB = 1 << 20
 LEFT_OUT = frozenset({"unknown_form"})
@@ -25,7 +29,6 @@ LOST = "book boundaries, titles, authors, chapters and paragraphs"
 """What a data set of one sentence a row does not say."""
 MOST_SAID = 1_000
 """Characters of an id, a title or an author that a file gives; honest ones are shorter."""
-_SLICE = 1 << 20
 _SHOWN = 300  # characters of anything from a file that a message repeats
 
 
@@ -125,19 +128,6 @@ class Document:
     form: str = "book"
     order: str = "0"
     origins: tuple[TextOrigin, ...] = ()
-
-
-def count_words(text: str) -> int:
-    """The number of words (runs without white space), counted a megabyte at a time so that few
-    of them exist at once.
-    """
-    words = 0
-    for start in range(0, len(text), _SLICE):
-        some = text[start : start + _SLICE]
-        words += len(some.split())
-        # A word across the cut was counted on either side of it.
-        words -= start > 0 and not text[start - 1].isspace() and not some[0].isspace()
-    return words
 
 
 @dataclass(frozen=True)
@@ -261,3 +251,85 @@ def _escaped(letter: str) -> str:
     if "\udc80" <= letter <= "\udcff":  # a byte of a name that is no UTF-8
         return f"\\x{ord(letter) - 0xDC00:02x}"
     return letter.encode("unicode_escape").decode()
+
+
+# ---------------------------------------------------------------------------------------------
+# Books in Parquet files, and other small tables: equal rows give equal bytes
+
+_COMPRESSION: Mapping[str, Any] = {"compression": "zstd", "compression_level": 3}
+
+
+def book_schema() -> pa.Schema:
+    """The columns of books."""
+    import pyarrow as pa
+
+    texts = [(name, pa.string()) for name in ("id", "title", "author", "source", "form")]
+    return pa.schema([*texts, ("text", pa.large_string())])
+
+
+def write_books(file: IO[bytes], books: Iterable[Document]) -> int:
+    """Write the books in the order given; returns how many. Few are held in memory at a time."""
+    return write_rows(file, book_schema(), (vars(book) for book in books))
+
+
+def read_books(path: Path) -> Iterator[Document]:
+    """The books of a part, in the order in which they were written.
+
+    UserError when the file is damaged.
+    """
+    for row in read_rows(path):
+        yield Document(**row)
+
+
+def write_rows(
+    file: IO[bytes], schema: pa.Schema, rows: Iterable[Mapping[str, Any]],
+    most_rows: int = 8, most_characters: int = 16_000_000,
+) -> int:
+    """Write rows under a schema, at most `most_rows` in a row group, fewer where their texts are
+    large; returns how many. Who reads them holds a row group at a time.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    written = size = 0
+    some: list[Mapping[str, Any]] = []
+    with pq.ParquetWriter(file, schema, **_COMPRESSION) as writer:
+
+        def write() -> None:
+            writer.write_table(pa.Table.from_pylist(some, schema=schema))
+            some.clear()
+
+        for row in rows:
+            some.append(row)
+            written += 1
+            size += len(row.get("text") or "")
+            if len(some) == most_rows or size > most_characters:
+                write()
+                size = 0
+        if some:
+            write()
+    return written
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file written by `write_rows`. UserError when the file is damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for index in range(file.num_row_groups):
+                yield from file.read_row_group(index).to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(
+            f"{path}: not a complete Parquet file ({first_line(error)}); run the stage that made"
+            " it again."
+        ) from error
+
+
+def write_table(file: IO[bytes], schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a small table whole."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), file, **_COMPRESSION)

@@ -17,6 +17,7 @@ SCHEME = "hf://"
 _SHA1, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 _FORM = "hf://datasets/OWNER/NAME[@REVISION][/FOLDER or FILE]"
 _KINDS = {"datasets": "dataset", "spaces": "space"}
+_FOLDERS = {"dataset": "datasets/", "space": "spaces/", "model": ""}
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,8 @@ class HubPlace:
     @property
     def url(self) -> str:
         """The same as one string; `parse_hub` reads it back."""
-        plural = {kind: f"{plural}/" for plural, kind in _KINDS.items()}.get(self.kind, "")
         revision = self.revision.replace("/", "%2F")
-        return f"{SCHEME}{plural}{self.repository}@{revision}/{self.inside}"
+        return f"{SCHEME}{_FOLDERS[self.kind]}{self.repository}@{revision}/{self.inside}"
 
 
 def parse_hub(source: str) -> HubPlace:
@@ -44,9 +44,8 @@ def parse_hub(source: str) -> HubPlace:
     UserError for anything else.
     """
     words = source.removeprefix(SCHEME).strip("/").split("/")
-    kind = _KINDS.get(words[0])
-    if kind:
-        words = words[1:]
+    kind = _KINDS.get(words[0], "model")
+    words = words[kind != "model" :]
     # The oldest data sets have no owner: `hf://datasets/bookcorpus`, with or without a revision.
     owned = len(words) > 1 and "@" not in words[0]
     repository, _, revision = "/".join(words[: 1 + owned]).partition("@")
@@ -54,7 +53,7 @@ def parse_hub(source: str) -> HubPlace:
     if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", repository) or ".." in inside:
         raise UserError(f"{source}: not a repository on the hub; expected {_FORM}.")
     revision = revision.replace("%2F", "/") or "main"
-    return HubPlace(kind or "model", repository, revision, "/".join(inside))
+    return HubPlace(kind, repository, revision, "/".join(inside))
 
 
 def list_hub(source: str) -> list[SourceFile]:

@@ -32,8 +32,8 @@ from gpt1.corpus.document import (
     SourceFile,
     UnreadableFileError,
 )
-from gpt1.corpus.io import OnRead
 from gpt1.corpus.readers import read_source
+from gpt1.corpus.readers.archives import OnRead
 
 F = TypeVar("F", bound="Named")
 R = TypeVar("R")

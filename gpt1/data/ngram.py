@@ -97,31 +97,26 @@ def _bigram_loss(
 def _counted(books: Sequence[Ids], size: int) -> tuple[Numbers, Numbers]:
     """The different pairs of all books in rising order, and how often each occurs, (P,) each.
 
-    Counted a book (at most some millions of ids) at a time; runs of counts are merged when the
-    younger has grown to half the elder, so memory is bounded by the number of different pairs and
-    each is moved a logarithmic number of times.
+    Counted a book (at most some millions of ids) at a time. New counts are merged with those of
+    all before when they are half as many, so memory is bounded by the number of different pairs
+    and each is moved a logarithmic number of times.
     """
-    runs: list[tuple[Numbers, Numbers]] = []
-    pieces = (
-        book[at : at + _AT_ONCE + 1] for book in books for at in range(0, len(book), _AT_ONCE)
-    )
-    for ids in pieces:
-        runs.append(np.unique(_pairs(ids, size), return_counts=True))
-        while len(runs) > 1 and 2 * len(runs[-1][0]) >= len(runs[-2][0]):
-            runs.append(_merged(runs.pop(), runs.pop()))
-    while len(runs) > 1:
-        runs.append(_merged(runs.pop(), runs.pop()))
-    return runs[0] if runs else (np.zeros(0, np.int64), np.zeros(0, np.int64))
+    total = (np.zeros(0, np.int64), np.zeros(0, np.int64))
+    new: list[tuple[Numbers, Numbers]] = []
+    for book in books:
+        for at in range(0, len(book), _AT_ONCE):
+            new.append(np.unique(_pairs(book[at : at + _AT_ONCE + 1], size), return_counts=True))
+            if 2 * sum(len(pairs) for pairs, _ in new) >= len(total[0]):
+                total, new = _merged([total, *new]), []
+    return _merged([total, *new])
 
 
-def _merged(
-    one: tuple[Numbers, Numbers], other: tuple[Numbers, Numbers]
-) -> tuple[Numbers, Numbers]:
-    pairs = np.concatenate([one[0], other[0]])
-    order = np.argsort(pairs, kind="stable")  # two sorted runs: a merge
-    pairs, counts = pairs[order], np.concatenate([one[1], other[1]])[order]
+def _merged(counts: Sequence[tuple[Numbers, Numbers]]) -> tuple[Numbers, Numbers]:
+    pairs, numbers = (np.concatenate(columns) for columns in zip(*counts, strict=True))
+    order = np.argsort(pairs, kind="stable")  # sorted runs: a merge
+    pairs, numbers = pairs[order], numbers[order]
     first = np.flatnonzero(np.diff(pairs, prepend=-1))
-    return pairs[first], np.add.reduceat(counts, first) if len(first) else counts
+    return pairs[first], np.add.reduceat(numbers, first) if len(first) else numbers
 
 
 def _pairs(ids: Ids, size: int) -> Numbers:

@@ -180,7 +180,7 @@ class _Tracer:
 
     def _text(self, span: DocumentSpan) -> str:
         """The text the ids were made from: the clean book up to its unseen tail."""
-        from gpt1.corpus.parquet_io import read_books
+        from gpt1.corpus.document import read_books
 
         file = self._store.fetch(self._clean.file(f"books/{span.part}.parquet"))
         for book in read_books(file):

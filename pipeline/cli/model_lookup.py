@@ -132,8 +132,8 @@ def _sources(found: RunArtifacts, own: ArtifactRecord, step: str) -> list[Source
     Audit and scores are the run's: those of other runs were made with other settings or other task
     data. A snapshot has the settings of its cell; the scores are those of the last update.
     """
-    from stages._sources import source_of
     from stages.export import STAGE
+    from stages.report import source_of
 
     store, places = found.store, set(found.cells.values())
     snapshot = StoreSnapshot(store)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpt1.corpus.parquet_io import read_books
+from gpt1.corpus.document import read_books
 from gpt1.corpus.split import read_split
 from gpt1.data.sequences import SequenceSampler
 from gpt1.data.shards import Shards, read_spans

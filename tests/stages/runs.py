@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt1.corpus.document import Document
-from gpt1.corpus.parquet_io import read_books
+from gpt1.corpus.document import Document, read_books
 from gpt1.corpus.split import SplitRow, read_split
 from gpt1.train.checkpoint import file_sha256
 from pipeline.execution.worker import Job, run_cell

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from gpt1.corpus.parquet_io import read_rows
-from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
+from gpt1.corpus.clean import BOOK_RULES, TEXT_RULES
+from gpt1.corpus.document import read_rows
 from gpt1.corpus.rules.rule import Size
 from gpt1.data.shards import Shards, ids_sha256, read_spans
 from gpt1.tokenizer.bpe_train import learn_merges

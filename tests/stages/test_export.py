@@ -10,9 +10,9 @@ from gpt1.report.model_card import Publication, model_card
 from gpt1.tasks.registry import task_named
 from gpt1.weights.checkpoint import Checkpoint, save_checkpoint
 from gpt1.weights.hf import export
-from stages._sources import source_of
 from stages.contract import Artifact, StoredFile
 from stages.export import ExportSettings
+from stages.report import source_of
 from tests.gpt1 import weight_samples as samples
 from tests.pipeline.inline import output
 from tests.stages.report_samples import Workshop

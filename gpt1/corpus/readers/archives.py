@@ -1,112 +1,243 @@
-"""Zip and tar files, read as streams: nothing is unpacked to disk.
+"""Streams that are unpacked under ceilings, and the members of zip and tar files. Nothing is
+unpacked to disk.
 
-Names that lead out of the archive, links and devices are skipped; a size and a ratio limit hold
-for each member and for all together.
+What comes out of a packed stream is measured against what goes in, so that a bomb costs no more
+than the ceilings allow.
 """
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
+import lzma
 import re
 import stat
+import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from pathlib import PurePosixPath
-from typing import Any
+from typing import IO, Any, cast
 
-from gpt1.corpus.discover import LISTED, Format, format_of, is_hidden
+from gpt1.corpus.discover import is_hidden
 from gpt1.corpus.document import (
-    Place,
-    Read,
+    MIB,
     ReadingConfig,
-    SkippedFile,
     UnreadableFileError,
     damaged,
-    guarded,
-    printable,
+    first_line,
     too_large,
 )
-from gpt1.corpus.io import (
-    CHUNK,
-    CountingReader,
-    UnpackedStream,
-    check_size,
-    member_name,
-    open_member,
-    open_zip,
-    unpack,
-)
-from gpt1.corpus.readers.epub import read_epub
-from gpt1.corpus.readers.tables import json_rows, parquet_rows, read_rows
-from gpt1.corpus.readers.text import read_text
+from gpt1.errors import UserError
 
-
-def read_stream(
-    raw: CountingReader, place: Place, found: Format, config: ReadingConfig
-) -> Read:
-    """The documents of a file, or of a member of an archive, by its format."""
-    if raw.size == 0:
-        raise UnreadableFileError("empty", "it is empty")
-    if found.kind == "zip":
-        yield from _read_zip(raw, place, config)
-    elif found.kind == "parquet":
-        yield from read_rows(parquet_rows(raw, place, config), place, config)
-    else:
-        stream = unpack(raw, found.codec, config)
-        if found.kind == "tar":
-            yield from _read_tar(stream, place, config)
-        elif found.kind == "jsonl":
-            yield from read_rows(json_rows(stream, place, config), place, config)
-        else:
-            read = read_epub if found.kind == "epub" else read_text
-            yield read(stream.read_all(config.max_document), place, config)
-
-
-def _read_member(
-    name: str, archive: Place, config: ReadingConfig, opened: Callable[[], Any], regular: bool,
-    size: int,
-) -> Read:
-    """The documents of a member of `size` bytes, by its name; `opened` opens them."""
-    # Zip files made on Windows by old programs have backslashes; no other name has them.
-    name = name.replace("\\", "/")
-    place, found = Place(archive.file, name), format_of(name)
-    path = PurePosixPath(name)
-    if not regular:
-        raise UnreadableFileError("not_a_file", "it is a link or not a regular file")
-    if path.is_absolute() or ".." in path.parts or (path.parts and path.parts[0].endswith(":")):
-        raise UnreadableFileError("unsafe_path", "a name that points outside the archive")
-    if printable(name) != name:
-        raise UnreadableFileError("bad_name", "a name with unprintable characters")
-    if found is None:
-        what = "its name is not that of a book or an archive of books"
-        raise UnreadableFileError("unknown_form", what, formats=LISTED)
-    if found.kind in ("zip", "tar", "parquet"):
-        raise UnreadableFileError("nested", f"a {found.kind} file inside an archive")
-    if size > config.max_document and found.kind != "jsonl":
-        raise too_large(config.max_document)
-    yield from read_stream(CountingReader(opened(), None, place.source), place, found, config)
+SLACK = 16 * MIB
+"""Bytes that may come out of a compressed file before its ratio is looked at: small files of
+blanks compress well too.
+"""
+CHUNK = 1 << 16
+OnRead = Callable[[int, int | None], None]
+"""Hears how many bytes of a file were read, of how many."""
 
 
 # ---------------------------------------------------------------------------------------------
-# Zip
+# Streams
 
 
-def _read_zip(raw: CountingReader, place: Place, config: ReadingConfig) -> Read:
-    """The documents of a zip file, in the order of its directory. A bad member costs that
-    member.
+class CountingReader(io.RawIOBase):
+    """A stream that counts the bytes read and says so to `on_read`.
+
+    A fault in reading is a UserError: then it is not the content that is bad.
     """
-    out = 0
+
+    def __init__(
+        self, stream: Any, size: int | None = None, name: str = "",
+        on_read: OnRead | None = None,
+    ) -> None:
+        self._stream, self._name, self._on_read = stream, name, on_read
+        self.size = size
+        self.count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._stream.seekable())
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self._stream.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._stream.tell())
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            data = bytes(self._stream.read(size))
+        except UnreadableFileError:
+            raise
+        except Exception as error:  # whatever a remote file system raises
+            raise UserError(
+                f"{self._name}: reading failed after {self.count} bytes ({type(error).__name__}:"
+                f" {first_line(error)}); run the command again."
+            ) from error
+        self.count += len(data)
+        if self._on_read:
+            self._on_read(self.count, self.size)
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class UnpackedStream:
+    """Unpacked bytes, read forwards only; UnreadableFileError at damage and at a bomb.
+
+    `inner` unpacks them, `packed` says how many packed bytes they came out of so far.
+    """
+
+    def __init__(self, inner: Any, packed: Callable[[], int], config: ReadingConfig) -> None:
+        self._inner, self._packed, self._config = inner, packed, config
+        self.count = 0
+        self.broken = False
+        """Whether it has raised: no more can be read from it."""
+
+    def read(self, size: int = -1) -> bytes:
+        """At most `size` bytes (all: as many as the ceilings allow), b"" at the end."""
+        if size < 0:
+            return b"".join(iter(lambda: self.read(CHUNK), b""))
+        try:
+            data = bytes(self._inner.read(size))
+            self.count += len(data)
+            check_size(self.count, self._packed(), self._config)
+        except (UserError, UnreadableFileError, MemoryError):
+            self.broken = True
+            raise
+        except Exception as error:  # of whichever library unpacks
+            self.broken = True
+            raise damaged(first_line(error)) from error
+        return data
+
+    def read_all(self, limit: int) -> bytes:
+        """All bytes; UnreadableFileError when they are more than `limit`, of which no more are
+        held.
+        """
+        found: list[bytes] = []
+        start = self.count
+        while data := self.read(CHUNK):
+            if self.count - start > limit:
+                raise too_large(limit)
+            found.append(data)
+        return b"".join(found)
+
+
+def unpack(raw: CountingReader, codec: str | None, config: ReadingConfig) -> UnpackedStream:
+    """The unpacked bytes of `raw`; `codec` None: they are not packed."""
+    return UnpackedStream(_decompressor(raw, codec), lambda: raw.count, config)
+
+
+def check_size(out: int, packed: int, config: ReadingConfig) -> None:
+    """UnreadableFileError for what unpacks to more than an archive may hold, or to far more than
+    prose does.
+    """
+    limit, ratio = config.max_archive, config.max_ratio
+    if out > SLACK and out > ratio * packed:
+        found = f"it expands to more than {ratio} times its compressed size"
+        raise UnreadableFileError("bomb", found, limit=f"{ratio} times", setting="max_ratio")
+    if out > limit:
+        found = "it expands to more bytes than the limit"
+        raise UnreadableFileError("bomb", found, limit=limit, setting="max_archive")
+
+
+def _decompressor(raw: CountingReader, codec: str | None) -> Any:
+    if codec is None:
+        return raw
+    if codec == "gz":
+        return gzip.GzipFile(fileobj=cast(IO[bytes], io.BufferedReader(raw, CHUNK)))
+    if codec == "zst":
+        import pyarrow as pa
+
+        return pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
+    return (bz2.BZ2File if codec == "bz2" else lzma.LZMAFile)(cast(IO[bytes], raw))
+
+
+@dataclass(frozen=True)
+class Member:
+    """One member of an archive: its name as it is written there, its size in bytes, whether it is a
+    regular file, and what opens it.
+    """
+
+    name: str
+    size: int
+    regular: bool
+    open: Callable[[], Any]
+
+
+# ---------------------------------------------------------------------------------------------
+# Members of a zip file
+
+_ENCRYPTED, _UTF8_NAME, _UNICODE_PATH = 0x1, 0x800, 0x7075
+
+
+def open_zip(raw: Any) -> zipfile.ZipFile:
+    """The zip file. UnreadableFileError when it is none."""
+    try:
+        return zipfile.ZipFile(cast(IO[bytes], raw))
+    except (UserError, MemoryError):  # no fault of the file
+        raise
+    except Exception as error:  # BadZipFile, and what odd fields of its directory lead to
+        raise damaged(first_line(error)) from error
+
+
+def member_name(info: zipfile.ZipInfo) -> str:
+    """A member's name. Many programs write UTF-8 without saying so; where the bytes are none,
+    the name is in code page 437, as the format says.
+    """
+    if info.flag_bits & _UTF8_NAME:
+        return info.filename
+    raw = info.orig_filename.encode("cp437", "replace")
+    extra = info.extra
+    while len(extra) >= 4:
+        kind, size = int.from_bytes(extra[:2], "little"), int.from_bytes(extra[2:4], "little")
+        if kind == _UNICODE_PATH and size > 5:
+            raw = extra[9 : 4 + size]
+        extra = extra[4 + size :]
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return info.filename
+
+
+def zip_members(raw: Any, config: ReadingConfig) -> Iterator[Member]:
+    """The members of a zip file, in the order of its directory; folders and hidden files left out.
+    UnreadableFileError when it is none.
+    """
     archive = open_zip(raw)
     for info in archive.infolist():
         name = member_name(info)
-        if name.endswith(("/", "\\")) or is_hidden(name.replace("\\", "/")):
-            continue
-        regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
-        out += min(info.file_size, config.max_document)  # zipfile reads no more
-        check_size(out, raw.size or raw.count, config)
-        opened = partial(open_member, archive, info, config)
-        member = _read_member(name, place, config, opened, regular, info.file_size)
-        yield from guarded(member, Place(place.file, name))
+        if not name.endswith(("/", "\\")) and not is_hidden(name.replace("\\", "/")):
+            regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+            opened = partial(open_member, archive, info, config)
+            yield Member(name, info.file_size, regular, opened)
+
+
+def open_member(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, config: ReadingConfig
+) -> UnpackedStream:
+    """A member's bytes under the ceilings. UnreadableFileError when it is encrypted, damaged or
+    packed in a way that Python does not know.
+    """
+    if info.flag_bits & _ENCRYPTED:
+        raise UnreadableFileError("encrypted", "it is encrypted")
+    try:
+        return UnpackedStream(archive.open(info), lambda: info.compress_size, config)
+    except NotImplementedError as error:
+        found = f"it is packed in an unsupported way ({first_line(error)})"
+        raise UnreadableFileError("unsupported", found) from error
+    except (UserError, MemoryError):  # no fault of the file
+        raise
+    except Exception as error:
+        raise damaged(first_line(error)) from error
 
 
 # ---------------------------------------------------------------------------------------------
@@ -123,16 +254,13 @@ _REGULAR, _FOLDER, _NO_DATA = (b"\0", b"0", b"7"), b"5", b"123456"  # links, dev
 
 
 @dataclass
-class _TarMember:
-    """One member: its name, whether it is a regular file, and its bytes as a stream."""
+class _TarData:
+    """The bytes of a member that are still to be read."""
 
-    name: str
-    regular: bool
-    left: int
     stream: UnpackedStream
-    is_folder: bool = False
+    left: int
 
-    def open(self) -> _TarMember:
+    def open(self) -> _TarData:
         return self
 
     def read(self, size: int = -1) -> bytes:
@@ -144,32 +272,11 @@ class _TarMember:
         self.left -= len(data)
         return data
 
-    def skip(self) -> None:
-        """Read what is left of it."""
-        while self.left:
-            self.read(CHUNK)
 
-
-def _read_tar(stream: UnpackedStream, place: Place, config: ReadingConfig) -> Read:
-    """The documents of a tar file, in its order. What was read before damage or a bomb is kept;
-    the rest is one skipped file.
+def tar_members(stream: UnpackedStream, most: int) -> Iterator[Member]:
+    """The members of a tar file, of at most `most` bytes each, in its order; folders and hidden
+    files left out. UnreadableFileError at damage.
     """
-    for member in _tar_members(stream, config.max_archive):
-        if member.is_folder or is_hidden(member.name.replace("\\", "/")):
-            continue
-        name = member.name
-        read = _read_member(name, place, config, member.open, member.regular, member.left)
-        for found in guarded(read, Place(place.file, name)):
-            if stream.broken and isinstance(found, SkippedFile):
-                rest = f"{found.found}; the rest of the archive is not read"
-                yield replace(found, found=rest)
-                return
-            yield found
-    while stream.read(CHUNK):  # the check sums of what is packed are at its end
-        pass
-
-
-def _tar_members(stream: UnpackedStream, most: int) -> Iterator[_TarMember]:
     pax: dict[str, str] = {}
     while (block := _read_block(stream, _BLOCK, at_end=True)).strip(b"\0"):
         kind, size = block[156:157], _number(block[124:136])
@@ -178,11 +285,11 @@ def _tar_members(stream: UnpackedStream, most: int) -> Iterator[_TarMember]:
         if kind in (_LONG_NAME, _LONG_LINK, _PAX, _PAX_GLOBAL):
             if size > _MOST_HEADER:
                 raise damaged("a header of more than a megabyte")
-            data = _read_block(stream, size + -size % _BLOCK)[:size]
+            header = _read_block(stream, size + -size % _BLOCK)[:size]
             if kind == _LONG_NAME:
-                pax["path"] = _text(data)
+                pax["path"] = _text(header)
             elif kind == _PAX:
-                pax |= _pax_records(data)
+                pax |= _pax_records(header)
             continue
         prefix = _text(block[345:500]) if block[257:263] == b"ustar\0" else ""
         name = pax.get("path") or "/".join(filter(None, (prefix, _text(block[:100]))))
@@ -196,10 +303,11 @@ def _tar_members(stream: UnpackedStream, most: int) -> Iterator[_TarMember]:
             raise damaged(f"a member of {size} bytes")
         regular = kind in _REGULAR and not any(key.startswith("GNU.sparse") for key in pax)
         folder = kind == _FOLDER or (regular and name.endswith("/"))
-        pax = {}
-        member = _TarMember(name, regular, size, stream, folder)
-        yield member
-        member.skip()
+        pax, data = {}, _TarData(stream, size)
+        if not folder and not is_hidden(name.replace("\\", "/")):
+            yield Member(name, size, regular, data.open)
+        while data.read(CHUNK):
+            pass
         _read_block(stream, -size % _BLOCK, at_end=True)
 
 

@@ -21,7 +21,6 @@ from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
-from gpt1.corpus.decode import decode
 from gpt1.corpus.document import (
     MIB,
     MOST_SAID,
@@ -32,8 +31,8 @@ from gpt1.corpus.document import (
     UnreadableFileError,
     first_line,
 )
-from gpt1.corpus.io import member_name, open_member, open_zip
-from gpt1.corpus.readers.text import check_text
+from gpt1.corpus.readers.archives import member_name, open_member, open_zip
+from gpt1.corpus.readers.text import check_text, decode
 
 _CONTAINER, _ENCRYPTION = "META-INF/container.xml", "META-INF/encryption.xml"
 _PAGES = {"application/xhtml+xml", "text/html", "application/x-dtbook+xml", "text/x-oeb1-document"}

@@ -36,7 +36,7 @@ from gpt1.corpus.document import (
     first_line,
     too_large,
 )
-from gpt1.corpus.io import CountingReader, UnpackedStream, check_size
+from gpt1.corpus.readers.archives import CountingReader, UnpackedStream, check_size
 from gpt1.corpus.readers.text import check_text
 
 _PEEKED, _FEWEST, _SENTENCE = 1_000, 100, 300
@@ -64,9 +64,10 @@ def read_rows(rows: Rows, place: Place, config: ReadingConfig) -> Read:
     like.
     """
     first = list(_peek(rows)) if config.rows == "auto" else []
-    sentences = config.rows == "sentences" or (config.rows == "auto" and _are_sentences(first))
-    made = _join_sentences if sentences else _one_a_row
-    yield from made(chain(first, rows), place, config)
+    if config.rows == "sentences" or _are_sentences(first):
+        yield from _join_sentences(chain(first, rows), place, config)
+    else:
+        yield from _one_a_row(chain(first, rows), place, config)
 
 
 def _peek(rows: Rows) -> Rows:
@@ -81,13 +82,8 @@ def _peek(rows: Rows) -> Rows:
 def _are_sentences(first: Sequence[Row | SkippedFile]) -> bool:
     rows = [row for row in first if isinstance(row, Row)]
     texts = [row.text for row in rows if row.text]
-    if (
-        len(texts) < _FEWEST
-        or any(row.id or row.title or row.author for row in rows)
-        or any("\n" in text for text in texts)
-    ):
-        return False
-    return median(map(len, texts)) < _SENTENCE
+    says_more = any(row.id or row.title or row.author or "\n" in (row.text or "") for row in rows)
+    return len(texts) >= _FEWEST and not says_more and median(map(len, texts)) < _SENTENCE
 
 
 def _one_a_row(rows: Iterable[Row | SkippedFile], place: Place, config: ReadingConfig) -> Read:
@@ -95,17 +91,14 @@ def _one_a_row(rows: Iterable[Row | SkippedFile], place: Place, config: ReadingC
         if isinstance(row, SkippedFile):
             yield row
             continue
-        try:
-            data = _checked(row.text or "", config)
-        except UnreadableFileError as error:
-            yield error.at(place.row(row.number))
-            continue
         label = row.id or ""
         if not label or len(label) == MOST_SAID:  # an id that was cut names no row
             label = f"row-{row.number:09d}"
-        yield _document(
-            row.text or "", data, place, label, row.number, row.title or label, row.author
-        )
+        try:
+            text = row.text or ""
+            yield _document(text, config, place, label, row.number, row.title or label, row.author)
+        except UnreadableFileError as error:
+            yield error.at(place.row(row.number))
 
 
 def _join_sentences(
@@ -114,17 +107,15 @@ def _join_sentences(
     """A document holds the rows whose numbers are between two multiples of the setting, whatever
     rows are skipped.
     """
-    held: list[str] = []
-    numbers: list[int] = []
-    size = 0
+    held: list[tuple[int, str]] = []
+    size, every = 0, config.sentences_per_document
 
     def joined() -> Document:
-        first, text = numbers[0], "\n".join(held)
+        first, text = held[0][0], "\n".join(sentence for _, sentence in held)
         stem = PurePosixPath(without_suffix(place.source)).name
-        title = f"{stem}, rows {first} to {numbers[-1]}"
-        return _document(
-            text, text.encode(), place, f"rows-{first:012d}", first, title, None, "sentences"
-        )
+        title = f"{stem}, rows {first} to {held[-1][0]}"
+        label = f"rows-{first:012d}"
+        return _document(text, config, place, label, first, title, None, "sentences")
 
     for row in rows:
         if isinstance(row, SkippedFile):
@@ -134,27 +125,26 @@ def _join_sentences(
         if not text:
             continue
         try:
-            _checked(text, config)
+            _check(text, config)
         except UnreadableFileError as error:
             yield error.at(place.row(row.number))
             continue
         size += len(text)
-        every = config.sentences_per_document
-        if held and (
-            row.number // every != numbers[0] // every or size > config.max_document // 4
-        ):
+        is_other = held and row.number // every != held[0][0] // every
+        if is_other or (held and size > config.max_document // 4):
             yield joined()
-            held, numbers, size = [], [], len(text)
-        held.append(text)
-        numbers.append(row.number)
+            held, size = [], len(text)
+        held.append((row.number, text))
     if held:
         yield joined()
 
 
 def _document(
-    text: str, data: bytes, place: Place, label: str, number: int, title: str, author: str | None,
-    form: str = "book",
+    text: str, config: ReadingConfig, place: Place, label: str, number: int, title: str,
+    author: str | None, form: str = "book",
 ) -> Document:
+    """The document of one row, or of several joined. UnreadableFileError when it is no text."""
+    data = _check(text, config)
     origin = TextOrigin(
         *place, "utf-8", "as the format says", len(data), sha256(data).hexdigest()
     )
@@ -164,7 +154,8 @@ def _document(
     )
 
 
-def _checked(text: str, config: ReadingConfig) -> bytes:
+def _check(text: str, config: ReadingConfig) -> bytes:
+    """The bytes of a text. UnreadableFileError when it is none, or too large."""
     if len(text) > config.max_document:
         raise too_large(config.max_document)
     check_text(text, config)
@@ -178,6 +169,11 @@ def _checked(text: str, config: ReadingConfig) -> bytes:
 def _no_utf8(data: bytes, error: UnicodeDecodeError) -> UnreadableFileError:
     found = f"byte {error.start} (0x{data[error.start]:02x}) is not UTF-8"
     return UnreadableFileError("invalid_utf8", found)
+
+
+def _row(number: int, text: str | None, found: dict[str, Any], column: str) -> Row:
+    about = {**found, column: None}
+    return Row(number, text, *(_said(about.get(name)) for name in _ABOUT))
 
 
 def _said(value: Any) -> str | None:
@@ -224,8 +220,7 @@ def _json_row(line: bytes, number: int, column: str) -> Row:
     if not isinstance(found[column], str):
         kind = type(found[column]).__name__
         raise UnreadableFileError("bad_row", f"{column!r} is of type {kind}")
-    about = ({**found, column: None}.get(name) for name in _ABOUT)
-    return Row(number, found[column], *map(_said, about))
+    return _row(number, found[column], found, column)
 
 
 def _lines(stream: UnpackedStream, limit: int) -> Iterator[bytes | None]:
@@ -265,15 +260,17 @@ def parquet_rows(raw: CountingReader, place: Place, config: ReadingConfig) -> Ro
         # What pandas or Arrow have written about the types is not needed: all text is bytes here.
         whole = pq.ParquetFile(raw, pre_buffer=False)
         names = [column, *(name for name in _ABOUT if name != column)]
-        texts = [name for name in names if _text_type(whole.schema_arrow, name)]
-        _check_column(whole.schema_arrow, column)
+        kinds = {name: _kind(whole.schema_arrow, name) for name in names}
+        texts = [name for name in names if kinds[name] == "text"]
+        if column not in texts:
+            raise _no_text_column(whole.schema_arrow, column)
         # As a dictionary, a value that is in a million rows is held once: repeated text cannot
         # fill the memory.
         with pq.ParquetFile(
             raw, metadata=whole.metadata, read_dictionary=texts, buffer_size=MIB, pre_buffer=False
         ) as opened:
             # Of the others no value is used, and some have none in Python: the year 100,000.
-            chosen = texts + [name for name in names if _number_type(whole.schema_arrow, name)]
+            chosen = texts + [name for name in names if kinds[name] == "number"]
             rows = _rows_at_once(opened.metadata, set(chosen))
             number = out = 0
             for batch in opened.iter_batches(rows, columns=chosen, use_threads=False):
@@ -297,49 +294,37 @@ def _parquet_row(
         text = None if data is None else bytes(data).decode()
     except UnicodeDecodeError as error:  # whoever wrote it need not have looked
         return _no_utf8(data, error).at(place.row(number))
-    about = ({**found, column: None}.get(name) for name in _ABOUT)
-    return Row(number, text, *map(_said, about))
+    return _row(number, text, found, column)
 
 
-def _text_type(schema: Any, name: str) -> bool:
-    """Whether a column holds text, in any of Arrow's types for it, or bytes that may be text."""
+def _kind(schema: Any, name: str) -> str | None:
+    """What the one column of that name holds: `text`, in any of Arrow's types for it or as bytes
+    that may be text, `number`, or None for all else.
+    """
     import pyarrow.types as kinds
 
+    if schema.names.count(name) != 1:
+        return None
+    kind = schema.field(name).type
+    kind = kind.value_type if kinds.is_dictionary(kind) else kind
+    kind = getattr(kind, "storage_type", kind)  # of an extension, such as arrow.json
+    if kinds.is_integer(kind) or kinds.is_floating(kind):
+        return "number"
     tests = (
         kinds.is_string, kinds.is_large_string, kinds.is_string_view,
         kinds.is_binary, kinds.is_large_binary, kinds.is_binary_view,
     )  # fmt: skip
-    return any(test(kind) for test in tests for kind in _types(schema, name))
+    return "text" if any(test(kind) for test in tests) else None
 
 
-def _number_type(schema: Any, name: str) -> bool:
-    """Whether a column holds numbers."""
-    import pyarrow.types as kinds
-
-    return any(kinds.is_integer(kind) or kinds.is_floating(kind) for kind in _types(schema, name))
-
-
-def _types(schema: Any, name: str) -> list[Any]:
-    """The type of the values of the one column of that name; none where there is not one."""
-    import pyarrow as pa
-
-    if schema.names.count(name) != 1:
-        return []
-    kind = schema.field(name).type
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return [getattr(kind, "storage_type", kind)]  # of an extension, such as arrow.json
-
-
-def _check_column(schema: Any, column: str) -> None:
-    if _text_type(schema, column):
-        return
+def _no_text_column(schema: Any, column: str) -> UnreadableFileError:
     number = schema.names.count(column)
     found = f"its columns are {', '.join(name[:100] for name in schema.names[:10])}"
     if number:
         found = f"{number} columns are called {column!r}"
     if number == 1:
         found = f"column {column!r} holds {schema.field(column).type}"
-    raise UnreadableFileError("no_text_column", found, column=column)
+    return UnreadableFileError("no_text_column", found, column=column)
 
 
 def _rows_at_once(metadata: Any, names: set[str]) -> int:

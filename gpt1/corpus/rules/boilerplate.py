@@ -332,6 +332,14 @@ def _boxes(text: str) -> Iterator[Edit]:
                 yield Edit(start, end)
 
 
+def _at_head(pattern: re.Pattern[str], text: str) -> Iterator[Edit]:
+    """What begins within `_REACH`: the paragraph there is looked at up to its end."""
+    blank = _BLANK_LINE.search(text, _REACH)
+    for edit in matches(pattern, text, end=blank.end() if blank else None):
+        if edit.start < _REACH:
+            yield edit
+
+
 def _note_at_head(text: str) -> Iterator[Edit]:
     """From the heading to a gap of three lines; without one within reach the note's own
     paragraph and the next.
@@ -357,8 +365,8 @@ CREDITS = TextRule(
     (
         _boxes,
         replacing(_BRACKETED),
-        lambda text: matches(_CREDITS, text, end=_REACH),
-        lambda text: matches(_IMAGES, text, end=_REACH),
+        lambda text: _at_head(_CREDITS, text),
+        lambda text: _at_head(_IMAGES, text),
         _note_at_head,
         _note_at_end,
     ),

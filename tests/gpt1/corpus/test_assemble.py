@@ -1,10 +1,26 @@
 """Which files are one book, in which order, and which of two texts for one place stays."""
 
-from gpt1.corpus.assemble import assemble, assign_to_book, book_key
-from gpt1.corpus.decode import decode
+import heapq
+import random
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from gpt1.corpus.assemble import (
+    assemble,
+    assign_to_book,
+    part_name,
+    partition_of,
+    read_run,
+    sort_key,
+    sort_key_of,
+    write_runs,
+)
 from gpt1.corpus.demo_corpus import CHAPTERS, FALLBACK, embedded_files
-from gpt1.corpus.document import Document, SkippedFile, TextOrigin, count_words
-from gpt1.corpus.partition import sort_key
+from gpt1.corpus.document import Document, SkippedFile, TextOrigin
+from gpt1.corpus.readers.text import decode
+from tests.conftest import write
 
 
 def ordered(*names: str) -> list[Document]:
@@ -17,7 +33,7 @@ def ordered(*names: str) -> list[Document]:
 
 def test_the_embedded_corpus_is_complete_and_grouped_into_books() -> None:
     files = embedded_files()
-    keys = {name: book_key(name, CHAPTERS) for name in files}
+    keys = {name: sort_key_of(name, CHAPTERS) for name in files}
     assert sum(path.stat().st_size for path in files.values()) > 9_800_000
     assert (len({key.book for key in keys.values()}), len(files)) == (48, 148)
     assert sum(key.book == "homer/Homer_Odyssey" for key in keys.values()) == 25
@@ -28,7 +44,8 @@ def test_the_embedded_corpus_is_complete_and_grouped_into_books() -> None:
 
 def test_a_name_of_which_the_pattern_leaves_nothing_is_its_folders() -> None:
     for name in ("a/ch1.txt", "a/ch1..txt"):
-        assert book_key(name, r"ch(\d+)") == ("a", "10000011")
+        assert sort_key_of(name, r"ch(\d+)") == ("a", "10000011", name)
+    assert sort_key_of("ch1.txt", r"ch(\d+)") == ("book", "10000011", "ch1.txt")
 
 
 def test_chapter_two_comes_before_chapter_ten() -> None:
@@ -54,5 +71,19 @@ def test_of_two_texts_for_one_place_the_first_stays() -> None:
     assert book.text == "words"
 
 
-def test_words_are_counted_in_slices_that_cut_words_and_gaps() -> None:
-    assert count_words("a bc \u2003\n" * 1_000_000) == 2_000_000
+def test_texts_of_an_archive_come_back_by_partition_and_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In several runs of each partition, with all that is known of them."""
+    monkeypatch.setattr("gpt1.corpus.assemble._HELD", 3000)
+    texts = ordered(*(f"author {n % 7}/book_{n}.txt" for n in range(20)))
+
+    def create(name: str) -> IO[bytes]:
+        return (write(tmp_path, {name: b""}) / name).open("wb")
+
+    write_runs(random.Random(1).sample(texts, len(texts)), 2, create)
+    for partition in range(2):
+        runs = [read_run(path) for path in (tmp_path / "runs" / part_name(partition)).iterdir()]
+        assert len(runs) > 2
+        found = list(heapq.merge(*runs, key=sort_key))
+        assert found == [text for text in texts if partition_of(text.id, 2) == partition]

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from gpt1.corpus.clean import clean
-from gpt1.corpus.decode import decode
+from gpt1.corpus.clean import DEFAULTS, TEXT_RULES, clean
 from gpt1.corpus.demo_corpus import FALLBACK, embedded_files
 from gpt1.corpus.document import Document
-from gpt1.corpus.rules.registry import DEFAULTS, TEXT_RULES
+from gpt1.corpus.readers.text import decode
 from gpt1.corpus.rules.rule import Size, sentences
 from gpt1.tokenizer.tokenizer import Tokenizer
 from gpt1.tokenizer.vocabulary import Vocabulary

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt1.corpus.decode import decode
 from gpt1.corpus.document import UnreadableFileError
+from gpt1.corpus.readers.text import decode
 from tests.gpt1.corpus.forms_of_books import read, rules
 
 TEXT = "“Well,” said he — the café was naïve; it’s so.\r\n" * 20

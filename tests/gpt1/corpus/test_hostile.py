@@ -27,9 +27,8 @@ from gpt1.corpus.document import (
     UnreadableFileError,
     guarded,
 )
-from gpt1.corpus.io import SLACK, CountingReader, unpack
-from gpt1.corpus.readers import tables
-from gpt1.corpus.readers.archives import read_stream
+from gpt1.corpus.readers import read_stream, tables
+from gpt1.corpus.readers.archives import SLACK, CountingReader, unpack
 from gpt1.errors import UserError
 from tests.conftest import write
 from tests.gpt1.corpus import forms_of_books as forms
@@ -281,13 +280,14 @@ cnJvdyB2ZXJzaW9uIDI1LjAuMRksHAAAHAAAAAACAABQQVIx"""
 
 SLOW_AND_LARGE = """\
 import time
-from gpt1.corpus import decode
 from gpt1.corpus.readers import text
+
+decode = text.decode
 
 def decoded(data, fallback):
     if data == b"slow":
         time.sleep(1000)
-    return bytes(4 << 30) if data == b"much" else decode.decode(data, fallback)
+    return bytes(4 << 30) if data == b"much" else decode(data, fallback)
 
 text.decode = decoded
 """
@@ -375,10 +375,13 @@ def test_a_bomb_is_unpacked_to_its_ceiling_and_no_further(codec: str) -> None:
 HEADER = member("x", tarfile.XHDTYPE)
 HEADER.size = 300 << 20
 MEMBERS = {"a.txt": b"1", "bomb.txt": bytes(2 * BOMB), "c.txt": b"2"}
+FOREIGN = {"film.mp4": bytes(2 * BOMB), "a.txt": b"1", "inner.zip": bytes(BOMB)}
 MANY = {f"{number}.txt": b"words \n" * (500 << 10) for number in range(9)}
 ENDLESS = packed(HEADER.tobuf(tarfile.PAX_FORMAT) + b"1" * BOMB, ".bz2")
 BOUNDED: list[tuple[str, bytes, ReadingConfig, str, Refusals, int]] = [
     ("a.zip", forms.zip_of(MEMBERS), SMALL, "ac", [("bomb.txt", "too_large")], 24),
+    ("film.zip", forms.zip_of(FOREIGN), SMALL, "a",
+     [("film.mp4", "unknown_form"), ("inner.zip", "nested")], 24),
     ("sum.zip", forms.zip_of(MANY), with_limits(max_archive=20 << 20), "0123", BOMBED, 64),
     ("header.tar.bz2", ENDLESS, with_limits(max_ratio=100_000), "", DAMAGED, 8),
 ]

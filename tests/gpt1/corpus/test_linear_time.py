@@ -14,8 +14,9 @@ from types import FrameType
 
 import pytest
 
-from gpt1.corpus.rules import boilerplate, filters, layout, markup, rule
-from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
+from gpt1.corpus import clean
+from gpt1.corpus.clean import BOOK_RULES, TEXT_RULES
+from gpt1.corpus.rules import boilerplate, markup, rule
 
 HOSTILE = [
     "the old man and the sea went on for ever ",
@@ -44,7 +45,7 @@ RULES["size"] = rule.Size.of
 
 def mentioned() -> Iterator[str]:
     """The words and signs of each pattern, in a line of their own and one after another."""
-    for module in (boilerplate, filters, layout, markup, rule):
+    for module in (boilerplate, clean, markup, rule):
         for pattern in (one for one in vars(module).values() if isinstance(one, re.Pattern)):
             signs = r"\\[a-zA-Z]|\{\d+,?\d*\}|\(\?[^|()]{1,3}|[\\^$?()|]"
             words = " ".join(re.sub(signs, " ", pattern.pattern).split())

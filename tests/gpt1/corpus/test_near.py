@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from gpt1.corpus.document import Document
-from gpt1.corpus.near_duplicates import (
+from gpt1.corpus.split import (
+    NearRules,
     Signature,
+    SplitRow,
     WordHashes,
+    decide,
     groups,
     run_hashes,
     share_of,
@@ -19,7 +22,6 @@ from gpt1.corpus.near_duplicates import (
     sign,
     words_of,
 )
-from gpt1.corpus.split import NearRules, SplitRow, decide
 from tests.gpt1.corpus.planted import EXACT, KINDS
 from tests.gpt1.real_books import embedded, shared_books
 

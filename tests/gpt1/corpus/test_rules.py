@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from gpt1.corpus.rules.registry import BOOK_RULES, TEXT_RULES
+from gpt1.corpus.clean import BOOK_RULES, TEXT_RULES
 from tests.gpt1.real_books import embedded
 
 RULES = {rule.name: rule for rule in TEXT_RULES}
@@ -119,6 +119,14 @@ def test_each_rule_does_what_it_says_and_no_more(case: tuple[str, str, str, int]
     rule, before, after, count = case
     done = RULES[rule].apply(before)
     assert (done.text, done.strikes, bool(done.places)) == (after, count, count > 0)
+
+
+def test_credits_across_the_end_of_the_head_go_complete() -> None:
+    credits = "\nProduced by A. Reader and\nothers"
+    for begin in (29_970, 29_990, 29_999, 30_000):
+        head = "x" * (begin - 1) + "\n"
+        done = RULES["credits"].apply(f"{head}{credits}\n\nTITLE\n\n{FILLER}").text
+        assert done == f"{head}{credits if begin == 30_000 else ''}\n\nTITLE\n\n{FILLER}"
 
 
 BOOK = f"\nIt began.\n\n{FILLER[:3000]}\n\nIt ended.\n\n"

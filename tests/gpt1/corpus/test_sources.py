@@ -11,10 +11,9 @@ import fsspec
 import pytest
 from huggingface_hub import constants
 
-from gpt1.corpus.discover import list_sources, skipped_when_listed
+from gpt1.corpus.discover import list_sources, open_source, skipped_when_listed
 from gpt1.corpus.document import SourceFile
 from gpt1.corpus.hub import HubPlace, parse_hub
-from gpt1.corpus.io import open_source
 from gpt1.errors import UserError
 from tests.conftest import refuses, write
 from tests.gpt1.corpus.forms_of_books import as_files, as_rows, parquet_of, tar_of
@@ -77,6 +76,10 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/odd\xff.txt")).write_text("w")
     expected = {"gone.txt": "unreadable", "pipe.txt": "not_a_file", "odd\\xff.txt": "bad_name"}
     expected["d-00001-of-00003.parquet"] = "missing_shard"
+    write(tmp_path, dict.fromkeys(("e-00003-of-99999.jsonl", "e-00004-of-00004.txt"), b"w"))
+    first, last = "e-00000-of-99999.jsonl to e-00002-of", "e-00004-of-99999.jsonl to e-99998-of"
+    expected |= {f"{ends}-99999.jsonl": "missing_shard" for ends in (first, last)}
+    expected["e-00000-of-00004.txt to e-00003-of-00004.txt"] = "missing_shard"
     if os.geteuid():  # root reads everything
         expected |= {"secret.txt": "unreadable", "shut": "unreadable_folder"}
         (tmp_path / "secret.txt").chmod(0)

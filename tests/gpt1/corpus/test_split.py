@@ -3,8 +3,7 @@
 from dataclasses import replace
 from itertools import pairwise
 
-from gpt1.corpus.near_duplicates import Signature
-from gpt1.corpus.split import decide, tail_start
+from gpt1.corpus.split import Signature, decide, tail_start
 
 NEW = Signature("new", "part-0001", "book", "new", 1, 5, None)
 
