@@ -21,8 +21,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
+from gpt1.corpus.discover import without_password
 from gpt1.corpus.document import first_line
-from gpt1.corpus.io import without_password
 from gpt1.errors import UserError
 
 SERVER = "https://raw.githubusercontent.com"

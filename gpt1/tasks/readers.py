@@ -21,8 +21,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from gpt1.corpus.document import ReadingConfig, SkippedFile, UnreadableFileError, first_line
-from gpt1.corpus.io import OnRead, check_size
 from gpt1.corpus.isolation import isolate
+from gpt1.corpus.readers.archives import OnRead, check_size
 from gpt1.errors import UserError
 from gpt1.tasks.io import Example, Label, parse_json, shorten
 from gpt1.tasks.registry import Column, SplitFile, Task
