@@ -27,7 +27,7 @@ NOT_RUN = {
     r"gpt1 (submit|jobs|logs|stop) |gpt1 run .*--address": "a running cluster",
     r"gpt1 .*s3://|export \w+=": "a store on S3, and addresses that only the reader knows",
     r"gpt1 ui$|curl 127|ray start --head$": "a server that runs until it is stopped",
-    r"gpt1 data get|hf ": "the network, and an account of the hub",
+    r"gpt1 data get|gpt1 run .*tasks=\[cola|hf ": "the network, and an account of the hub",
     r"\. \.venv/bin/activate$": "a shell",
     r"torchrun ": "several processes",
     r"kubectl ": "Kubernetes",

@@ -95,7 +95,7 @@ def workflow_page() -> str:
     for kind in kinds:
         module = importlib.import_module(f"stages.{kind}")
         stage = module.STAGE
-        parts += [f"### `{kind}`", one_line(module.__doc__) + _neighbors(stage)]
+        parts += [f"### `{kind}`", _about(module.__doc__) + _neighbors(stage)]
         when, by_you = SET_BY_YOU.get(kind, ("", ""))
         yours = f"{BY_YOU}, {when}"
         groups: dict[str, tuple[list[str], dict[str, list[str]]]] = {
@@ -136,12 +136,19 @@ def sources(workflow: dict[str, Any], kind: str, name: str, field: FieldInfo) ->
         found.append(f"`stages`: {_json(value)}")
     elif value is not PydanticUndefined and not mark:
         found.append("`stages`")
-    for profile, overlay in workflow["profiles"].items():
-        spec = overlay["stages"].get(kind, {})
-        matrices = (spec.get("matrix", {}), *spec.get("include", ()))
-        if any(name in settings for settings in (spec.get("with", {}), *matrices)):
-            found.append(f"`{profile}`")
-    return found
+    overlays = [overlay["stages"].get(kind, {}) for overlay in workflow["profiles"].values()]
+    given = [
+        settings
+        for spec in overlays
+        for settings in (spec.get("with", {}), spec.get("matrix", {}), *spec.get("include", ()))
+    ]
+    return [*found, "profiles"] if any(name in settings for settings in given) else found
+
+
+def _about(docstring: str | None) -> str:
+    """The first paragraph of a module's docstring, without the name before its colon."""
+    about = one_line((docstring or "").partition("\n\n")[0].partition(": ")[2])
+    return about[:1].upper() + about[1:]
 
 
 def _neighbors(stage: Any) -> str:
@@ -150,7 +157,7 @@ def _neighbors(stage: Any) -> str:
         ("Can replace", stage.provides),
     ]
     said = [f"{word} {', '.join(f'`{name}`' for name in names)}" for word, names in words if names]
-    return f" Version {stage.version}. " + (f"{'. '.join(said)}." if said else "")
+    return "".join(f" {one}." for one in said)
 
 
 def _setting(
@@ -182,14 +189,16 @@ def _type(schema: dict[str, Any]) -> str:
     high = schema.get("maximum", schema.get("exclusiveMaximum"))
     above = ">" if "exclusiveMinimum" in schema else "≥"
     below = "<" if "exclusiveMaximum" in schema else "≤"
-    if high is not None and high >= 1_000_000:  # only a guard against slips of the hand
+    if high is not None and high >= 1000:  # only a guard against slips of the hand
         high = None
     limits = "" if low is None else f" {above}{low:g}"
     return said + limits + ("" if high is None else f" {below}{high:g}")
 
 
 def commands_page() -> str:
-    """Every command with its arguments and options; those of four or more commands once."""
+    """Every command with its arguments and options, each once: those of four or more commands at
+    the top, others at the first command that has them.
+    """
     import typer.main
 
     from pipeline.cli.main import app
@@ -205,13 +214,24 @@ def commands_page() -> str:
         "# Every command", NOTE, "`gpt1 COMMAND --help` shows the same in a terminal.",
         one_line(app.info.epilog), "## Options of several commands", "\n".join(common),
     ]
+    listed: dict[str, str] = {}
     for name, command in commands:
-        own = [row for row in rows[name] if row not in common]
-        also = [row.split(" ")[1].rstrip(":,") for row in rows[name] if row in common]
-        if also:
-            own.append(f"- Also {', '.join(also)}.")
+        own: list[str] = []
+        same: dict[str, list[str]] = {}
+        for row in rows[name]:
+            if row in common:
+                same.setdefault("Also", []).append(_first_name(row))
+            elif listed.setdefault(row, name) == name:
+                own.append(row)
+            else:
+                same.setdefault(f"As in `{listed[row]}`:", []).append(_first_name(row))
+        own += [f"- {where} {', '.join(names)}." for where, names in sorted(same.items())]
         parts += [f"## `{name}`", one_line(command.help), "\n".join(own)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _first_name(row: str) -> str:
+    return row.split(" ")[1].rstrip(":,")
 
 
 def _walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:

@@ -15,7 +15,7 @@ from tests.pipeline.inline import write_rte
 from tests.pipeline.inprocess import said
 
 TASKS = ["demo_author", "rte", "race", "my.weather"]
-PROFILES = ("demo", "one-gpu", "paper")
+PROFILES = ("demo", "laptop", "one-gpu", "paper")
 OPTIONS = [["one day", "never", "in May", "at night"]] * 20
 PASSAGE = {"article": "One day it rained.", "questions": ["When did it rain?"] * 20, "id": "1.txt"}
 PASSAGE |= {"options": OPTIONS, "answers": ["A"] * 20}
