@@ -29,32 +29,28 @@ STAGE_KEYS = """## Keys of a stage
   name.
 - `needs`: the stages whose outputs it reads.
 - `with`: its settings, listed below by kind.
-- `matrix`: lists of values for settings: one job for each combination. `task: ${tasks}`
-  means the tasks of the list `tasks:` that the stage supports.
-- `include`: additional matrices of the same settings, whose combinations are added to `matrix`.
+- `matrix`: lists of values for settings: one job for each combination.
+- `include`: additional matrices of the same settings.
 - `resources`: `workers` (default: as many as fit; `pretrain`: 1), and `cpus` and `gpus` for each.
-  `min_workers`: the smallest number of ranks to start or continue training with while nodes are
-  missing.
+  `min_workers`: the smallest number of ranks to train with while nodes are missing.
 - `retries`: how often to retry a failed job (not after a wrong input or setting).
 - `timeout`: the time limit of one attempt, such as `90s`, `30m`, `2h`.
 - `wait`: how long to wait for a cluster that is large enough; default: fail at once.
 
-`tasks:` at the top lists the tasks to run ([details](../how-to/task.md#which-tasks-run)).
+`tasks:` at the top lists the tasks to run, `task: ${tasks}` in a matrix refers to them
+([details](../how-to/task.md#which-tasks-run)).
 
 Each profile under `profiles:` has a `description`, its own `tasks`, and overrides the same keys
-under its `stages`; `null` restores a default. `gpt1 run --profile NAME` selects one;
-`--set stage.key=value` changes one setting, `--set stage.key=[1,2]` makes it an axis of the matrix,
-`--set tasks=[cola,rte]` selects tasks. A command that names stages checks only these and what they
-need."""
+under its `stages`; `null` restores a default. `--set stage.key=value` changes one setting,
+`--set stage.key=[1,2]` makes it an axis of the matrix, `--set tasks=[cola,rte]` selects tasks."""
 
 INTRODUCTION = """## Settings by kind of stage
 
-In parentheses: type, limits, default, and where the value comes from: a section, table or figure of
-Radford et al. 2018 (`paper 4.1`), the code released with it (`code of 2018`; `reference_2018`
-selects all its alternatives), the common `stages` of `workflow.yaml`, or profiles. (r) marks
-settings that do not enter the fingerprint themselves: where or how fast a stage runs, paths (their
-content enters), and `reference_2018` (the settings it selects enter). Keys under `debug:` are one
-level deeper: `--set pretrain.debug.log_every=1`."""
+In parentheses: type, default, and where the value comes from: Radford et al. 2018 (`paper 4.1`),
+the code released with it (`code of 2018`), the common `stages` of `workflow.yaml`, or profiles.
+`workflow.schema.json` has the limits. (r) marks settings that do not enter the fingerprint, such as
+where or how fast a stage runs, and paths, whose content enters. Keys under `debug:` are one level
+deeper: `--set pretrain.debug.log_every=1`."""
 
 GROUPS = {
     "pretrain": {
@@ -67,8 +63,8 @@ GROUPS = {
 
 SET_BY_YOU = {
     "pretrain": (
-        "for another batch size or seed, a training without some books, given weights, short GPU"
-        " memory, a loss that diverges, another use of DeepSpeed",
+        "for another batch size, seed or set of books, given weights, short GPU memory, a loss that"
+        " diverges, or DeepSpeed",
         "lr_scaling seed exclude_books zero deepspeed max_rollbacks skip_batches init_from"
         " loss_spike_threshold activation_checkpointing",
     ),
@@ -184,15 +180,7 @@ def _type(schema: dict[str, Any]) -> str:
     if schema.get("type") == "array":
         return "list"
     words = {"integer": "int", "number": "float", "string": "str", "boolean": "bool"}
-    said = words.get(str(schema.get("type")), str(schema.get("type", "mapping")))
-    low = schema.get("minimum", schema.get("exclusiveMinimum"))
-    high = schema.get("maximum", schema.get("exclusiveMaximum"))
-    above = ">" if "exclusiveMinimum" in schema else "≥"
-    below = "<" if "exclusiveMaximum" in schema else "≤"
-    if high is not None and high >= 1000:  # only a guard against slips of the hand
-        high = None
-    limits = "" if low is None else f" {above}{low:g}"
-    return said + limits + ("" if high is None else f" {below}{high:g}")
+    return words.get(str(schema.get("type")), str(schema.get("type", "mapping")))
 
 
 def commands_page() -> str:
