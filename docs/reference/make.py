@@ -199,8 +199,8 @@ def commands_page() -> str:
     times = Counter(row for command in rows.values() for row in command)
     common = [row for row, count in times.items() if count >= 4]
     parts = [
-        "# Every command", NOTE, "`gpt1 COMMAND --help` shows the same in a terminal.",
-        one_line(app.info.epilog), "## Options of several commands", "\n".join(common),
+        "# Every command", NOTE, one_line(app.info.epilog), "## Options of several commands",
+        "\n".join(common),
     ]
     listed: dict[str, str] = {}
     for name, command in commands:

@@ -53,8 +53,7 @@ small version of everything, in minutes;
 Commands that read the workflow take --profile, --set stage.key=value, --file, and --store \
 (or GPT1_STORE).
 Without the first three, read-only commands use those of the store's last run, and say so.
-`gpt1 run` resumes where it stopped. Exit status: 0 success, 1 a stage failed, 2 invalid input or \
-settings, 3 locked by another run, 130 interrupted.
+`gpt1 run` resumes where it stopped; its --help lists the exit statuses.
 
 `gpt1 COMMAND --help` shows details; `gpt1 --version` shows the commit; `gpt1 --install-completion`
 sets up shell completion. docs/README.md lists the documentation."""
