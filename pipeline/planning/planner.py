@@ -106,10 +106,12 @@ def make_plan(workflow: Workflow, store: Store, selection: Selection = Selection
             if not all(need in entries for need in cell.needs):
                 continue
             try:
-                entries[cell.id] = _entry(cell, snapshot, alike, entries, hashes, selection)
+                files = hashes.resolve(cell.stage.external_files(cell.settings))
             except UserError:
                 if cell.id in chosen or selection.only:
                     raise
+                continue
+            entries[cell.id] = _entry(cell, snapshot, alike, entries, files, selection)
         hashes.save()
         for entry in entries.values():
             _decide(entry, entries, chosen, selection)
@@ -169,9 +171,8 @@ def _file_changes(before: Mapping[str, str], after: Mapping[str, str], most: int
 
 def _entry(
     cell: Cell, snapshot: StoreSnapshot, alike: _Alike, entries: Mapping[str, Entry],
-    hashes: FileHashes, selection: Selection,
+    external_files: list[ExternalFile], selection: Selection,
 ) -> Entry:
-    external_files = hashes.resolve(cell.stage.external_files(cell.settings))
     inputs = {kind: [entries[i].fingerprint for i in ids] for kind, ids in cell.inputs.items()}
     identity = identity_of(cell, inputs, {file.name: str(file.digest) for file in external_files})
     print_ = fingerprint(identity)

@@ -141,6 +141,13 @@ def test_files_of_jobs_that_nobody_asked_for_may_be_missing(tmp_path: Path) -> N
         refuses("nowhere", plan_of, *given, *data, profile="paper", selection=Selection(**asked))
 
 
+def test_a_record_that_the_disk_refuses_is_never_skipped(done: Path) -> None:
+    file = done.parent / "store" / plan(done).entries[ONE].job / "record.json"
+    file.unlink()
+    file.symlink_to(file)
+    refuses("record.json: cannot be read", plan, done, selection=Selection((NUMBERS,)))
+
+
 def test_two_profiles_share_one_store(done: Path) -> None:
     assert run_inline(plan(done, profile="tripled")) == [NUMBERS, "total[factor=3]"]
     assert to_run(plan(done)) == to_run(plan(done, profile="tripled")) == []
