@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,7 @@ def make_plan(workflow: Workflow, store: Store, selection: Selection = Selection
     needs them, and that nobody asked for, is skipped, with those that need it.
     """
     chosen = _chosen(workflow, selection)
+    needed = _chosen(workflow, replace(selection, only=False))
     hashes = FileHashes(store.root)
     snapshot = StoreSnapshot(store)
     entries: dict[str, Entry] = {}
@@ -108,7 +109,7 @@ def make_plan(workflow: Workflow, store: Store, selection: Selection = Selection
             try:
                 files = hashes.resolve(cell.stage.external_files(cell.settings))
             except UserError:
-                if cell.id in chosen or selection.only:
+                if cell.id in needed:
                     raise
                 continue
             entries[cell.id] = _entry(cell, snapshot, alike, entries, files, selection)

@@ -134,6 +134,8 @@ def test_a_file_that_no_job_has_is_named_with_those_there_are(done: Path) -> Non
 def test_files_of_jobs_that_nobody_asked_for_may_be_missing(tmp_path: Path) -> None:
     given = (ROOT / "workflow.yaml", tmp_path / "store", "ingest.source=embedded")
     data = ["task_data.source=nowhere"]
+    alone = Selection(("ingest",), only=True)
+    assert to_run(plan_of(*given, *data, profile="paper", selection=alone)) == ["ingest"]
     found = plan_of(*given, *data, profile="paper", selection=Selection(("pretrain",)))
     assert to_run(found)[-1] == "pretrain[model=lstm]"
     assert {one.cell.node for one in found.entries.values()}.isdisjoint({"task_data", "finetune"})
