@@ -159,7 +159,7 @@ def _run(plan: Plan, address: str | None, repair_limit: float, shutdown: Gracefu
     finally:
         display.close()
     cluster.exit_status = outcome.status
-    report = _link_report(plan, {*outcome.ran, *outcome.cached})
+    report = _show_report(plan, {*outcome.ran, *outcome.cached})
     ends = ("ran", "cached", "failed", "skipped")
     counts = ", ".join(f"{len(getattr(outcome, how))} {how}" for how in ends)
     show(f"{counts} ({span(time.monotonic() - began)})")
@@ -170,7 +170,7 @@ def _run(plan: Plan, address: str | None, repair_limit: float, shutdown: Gracefu
     return outcome.status
 
 
-def _link_report(plan: Plan, done: Collection[str]) -> str:
+def _show_report(plan: Plan, done: Collection[str]) -> str:
     """Let STORE/report.html show this plan's report, if it is `done`; returns what to say of it."""
     line, store = "", plan.store
     for cell, entry in plan.entries.items():
@@ -198,7 +198,7 @@ def _print_done(plan: Plan) -> None:
         for note in entry.notes:
             show(f"{entry.cell.id}: {note}")
     done = [cell for cell, entry in plan.entries.items() if entry.state is State.DONE]
-    report, of_all = _link_report(plan, done), f"{len(done)} of {len(plan.entries)} jobs done"
+    report, of_all = _show_report(plan, done), f"{len(done)} of {len(plan.entries)} jobs done"
     show(f"everything is up to date: {of_all}, nothing to run")
     _print_places(plan, report)
 

@@ -40,8 +40,8 @@ FIGURES = {
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run. `started`: seconds since 1970; `seconds`: up to now while it is running, else up to
-    its end, or what it did last.
+    """A run. `started`: seconds since 1970; `profile`: the workflow's name where there is none;
+    `seconds`: up to now while it is running, else up to its end, or what it did last.
     """
 
     run: str
@@ -85,7 +85,7 @@ def headline(record: ArtifactRecord) -> dict[str, float]:
     scored its main metric; of a stage of the user's the first number of its summary.
     """
     summary, names = record.summary, FIGURES.get(record.stage, {})
-    if metric := summary.get("metric"):
+    if isinstance(metric := summary.get("metric"), str):
         names = {metric: metric}
     elif "." in record.stage:
         numbers = (name for name, value in summary.items() if type(value) in (int, float))

@@ -70,7 +70,7 @@ def get_data(
     if names == [BOOKS]:
         get_books(to or Path(BOOKS), mirror, limit)
         return
-    if mirror or limit or BOOKS in (names or ()):
+    if mirror or limit is not None or BOOKS in (names or ()):
         usage = f"gpt1 data get {BOOKS} [--mirror URL] [--limit N]"
         raise UserError(f"books are downloaded alone, with options of their own: {usage}")
     from gpt1.tasks.download import download, where_to_ask

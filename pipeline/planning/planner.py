@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,7 @@ def make_plan(workflow: Workflow, store: Store, selection: Selection = Selection
     needs them, and that nobody asked for, is skipped, with those that need it.
     """
     chosen = _chosen(workflow, selection)
+    needed = _chosen(workflow, replace(selection, only=False))
     hashes = FileHashes(store.root)
     snapshot = StoreSnapshot(store)
     entries: dict[str, Entry] = {}
@@ -106,10 +107,12 @@ def make_plan(workflow: Workflow, store: Store, selection: Selection = Selection
             if not all(need in entries for need in cell.needs):
                 continue
             try:
-                entries[cell.id] = _entry(cell, snapshot, alike, entries, hashes, selection)
+                files = hashes.resolve(cell.stage.external_files(cell.settings))
             except UserError:
-                if cell.id in chosen or selection.only:
+                if cell.id in needed:
                     raise
+                continue
+            entries[cell.id] = _entry(cell, snapshot, alike, entries, files, selection)
         hashes.save()
         for entry in entries.values():
             _decide(entry, entries, chosen, selection)
@@ -169,9 +172,8 @@ def _file_changes(before: Mapping[str, str], after: Mapping[str, str], most: int
 
 def _entry(
     cell: Cell, snapshot: StoreSnapshot, alike: _Alike, entries: Mapping[str, Entry],
-    hashes: FileHashes, selection: Selection,
+    external_files: list[ExternalFile], selection: Selection,
 ) -> Entry:
-    external_files = hashes.resolve(cell.stage.external_files(cell.settings))
     inputs = {kind: [entries[i].fingerprint for i in ids] for kind, ids in cell.inputs.items()}
     identity = identity_of(cell, inputs, {file.name: str(file.digest) for file in external_files})
     print_ = fingerprint(identity)

@@ -355,7 +355,9 @@ class Store:
 
     def show(self, file: StoredFile, name: str) -> None:
         """Copy a file of an artifact to `name` at the top of the store."""
-        self.objects.write(name, self.fetch(file).read_bytes())
+        data = self.fetch(file).read_bytes()
+        if self.objects.read(name) != data:  # a store that is read only may have it
+            self.objects.write(name, data)
 
     def shown(self, name: str) -> str | None:
         """Where `name` at the top of the store is to be seen; None when nothing was shown."""

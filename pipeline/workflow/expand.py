@@ -187,7 +187,8 @@ def _with_axes(node: str, spec: StageSpec, stage: Stage, request: Request) -> St
     for setting, info in stage.settings_model.model_fields.items():
         if setting in spec.with_ and ("stages", node, "with", setting) in request.assigned:
             types = (info.annotation, *get_args(info.annotation))
-            takes_list = any(get_origin(one) in (list, tuple) for one in types)
+            kinds = [get_origin(one) or one for one in types]
+            takes_list = any(one in (list, tuple, set, frozenset, Sequence) for one in kinds)
             if setting in spec.matrix or (isinstance(spec.with_[setting], list) and not takes_list):
                 spec = spec.with_axis(setting)
     return spec
@@ -205,7 +206,10 @@ def _combinations(
     for name, matrix in spec.matrices:
         path = ("stages", node, *name)
         _check_axes(document, node, spec, path, matrix)
-        if tuple(matrix.get("task", ())) == (TASKS,) and request.tasks:
+        if TASKS in matrix.get("task", ()):
+            if len(matrix["task"]) > 1 or not request.tasks:
+                problem = f"{TASKS} must be its only value, and needs a list `tasks:` at the top"
+                raise document.error((*path, "task"), f"stages.{node}.matrix.task: {problem}")
             matrix = {**matrix, "task": tuple(filter(stage.supports_task, request.tasks))}
         if (count := math.prod(map(len, matrix.values()))) > MOST_JOBS:
             problem = f"found {count:,} combinations, expected at most {MOST_JOBS:,}"

@@ -52,12 +52,15 @@ def json_schema() -> dict[str, Any]:
     stage, profile = ({"$ref": f"#/$defs/{name}"} for name in ("StageSpec", "ProfileSpec"))
     overlays = {"type": "object", "properties": by_name, "additionalProperties": stage}
     definitions["ProfileSpec"]["properties"]["stages"] |= overlays
+    tasks = definitions["ProfileSpec"]["properties"]["tasks"]
+    tasks["type"] = ["array", "string"]
     definitions["ProfileSpec"]["type"] = OBJECT
     names = {"propertyNames": {"pattern": "^[a-z][a-z0-9_]*$"}, "minProperties": 1}
     others = {**stage, "type": "object", "required": ["uses"]}
     properties = {
         **definitions["ProfileSpec"]["properties"],  # a profile overlays the same keys
         "name": {"type": "string", "description": "Name of the workflow."},
+        "tasks": {**tasks, "description": "Tasks to run."},
         "stages": {**overlays, **names, "additionalProperties": others},
         "profiles": {"type": OBJECT, "additionalProperties": profile},
     }

@@ -132,7 +132,8 @@ def _check_tasks(
     for task in tasks:
         having = [node for node in takers if (node, task) in jobs]
         if len(having) < 2:
-            problem = f"task {task!r} has jobs only in {', '.join(having)}"
+            found = f"jobs only in {having[0]}" if having else "no jobs"
+            problem = f"task {task!r} has {found}"
             advice = f"remove it, or add it to another matrix of {', '.join(takers)}"
             raise document.error(("tasks",), f"{problem}; {advice}")
 

@@ -33,7 +33,7 @@ def as_list(value: Any) -> Any:
 
 
 Duration = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
-TaskNames = Annotated[tuple[str, ...], BeforeValidator(as_list), Field(min_length=1)]
+TaskNames = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(as_list)]
 Matrix = dict[str, Annotated[tuple[Any, ...], BeforeValidator(as_list)]]
 
 

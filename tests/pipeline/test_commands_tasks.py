@@ -32,6 +32,7 @@ def test_what_may_not_be_downloaded_is_said(tmp_path: Path) -> None:
     ended = gpt1("data", "get", "storycloze", "dprd", "--to", tmp_path)
     assert (ended.status, ended.out.count(": not downloaded; ask at https://")) == (0, 2), ended
     refused("did you mean 'cola'", "data", "get", "colla")
+    refused("books are downloaded alone", "data", "get", "cola", "--limit", 0)
 
 
 @pytest.mark.parametrize(("name", "text", "found"), [

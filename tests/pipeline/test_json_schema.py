@@ -36,6 +36,7 @@ def test_it_takes_the_projects_workflows(file: Path, validator: Any) -> None:
     ("{workers: 1}", "{cpu: 1}", "cpu"), ("{workers: 1}", "{workers: 1}\n    timeout: 30m", ""),
     ("uses: finetune", "uses: finetun", "finetun"), ("  audit:", "  audits:", "uses"),
     ("num_layers_transferred:", "num_layers:", "num_layers"), (WARMUP, "", ""),
+    ("name: mini", "name: mini\ntasks: rte", ""), ("name: mini", "name: mini\ntasks: []", "[]"),
     ("name: mini", "names: mini", "names"), ("{workers: 1}", "{}\n    wait: 3 weeks", "weeks"),
     ("name: mini", f"{DEMO}{{stages: {{clean: {{timeout: null}}, audit: null}}}}}}", ""),
     ("name: mini", f"{DEMO}{{stages: {{clean: {{with: {{fx: 1}}}}}}}}}}", "fx"),

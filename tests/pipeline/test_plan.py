@@ -134,11 +134,20 @@ def test_a_file_that_no_job_has_is_named_with_those_there_are(done: Path) -> Non
 def test_files_of_jobs_that_nobody_asked_for_may_be_missing(tmp_path: Path) -> None:
     given = (ROOT / "workflow.yaml", tmp_path / "store", "ingest.source=embedded")
     data = ["task_data.source=nowhere"]
+    alone = Selection(("ingest",), only=True)
+    assert to_run(plan_of(*given, *data, profile="paper", selection=alone)) == ["ingest"]
     found = plan_of(*given, *data, profile="paper", selection=Selection(("pretrain",)))
     assert to_run(found)[-1] == "pretrain[model=lstm]"
     assert {one.cell.node for one in found.entries.values()}.isdisjoint({"task_data", "finetune"})
     for asked in ({}, {"stages": ("encode",), "only": True}):
         refuses("nowhere", plan_of, *given, *data, profile="paper", selection=Selection(**asked))
+
+
+def test_a_record_that_the_disk_refuses_is_never_skipped(done: Path) -> None:
+    file = done.parent / "store" / plan(done).entries[ONE].job / "record.json"
+    file.unlink()
+    file.symlink_to(file)
+    refuses("record.json: cannot be read", plan, done, selection=Selection((NUMBERS,)))
 
 
 def test_two_profiles_share_one_store(done: Path) -> None:

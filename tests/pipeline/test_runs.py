@@ -126,6 +126,7 @@ ABLATION = score("cola", 2, 9, "lstm")
     ([TRAINED, OTHER], "held-out perplexity 106.2, held-out perplexity[model=lstm] 120.5"),
     ([TRAINED, *SCORES, ABLATION], "held-out perplexity 106.2, mean score 40, tasks 2"),
     ([record("report", {"tasks": 3})], ""), ([record("my.stage", {"name": "x", "n": 3})], "n 3"),
+    ([record("my.stage", {"metric": ["f1"], "n": 3})], "n 3"),
     ([BOOKS, record("report", {})], "books 48, words 5,490,000"),
 ])  # fmt: skip
 def test_the_figures_of_a_run(records: list[ArtifactRecord], shown: str) -> None:

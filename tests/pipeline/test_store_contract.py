@@ -88,12 +88,16 @@ def test_nothing_counts_before_its_record_and_a_late_writer_changes_nothing(stor
     assert Store.existing(store.where) == pickle.loads(pickle.dumps(store)) == store
 
 
-def test_a_file_is_shown_at_the_top_of_the_store(store: Store) -> None:
+def test_a_file_is_shown_at_the_top_of_the_store(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert publish(store, "first")
     assert store.shown("report") is None
     store.show(published(store).file(VALUE), "report")
     assert store.shown("report") == f"{store.where}/report"
     assert store.objects.read("report") == b"first"
+    monkeypatch.setattr(type(store.objects), "write", None)
+    store.show(published(store).file(VALUE), "report")  # which is there: nothing is written
 
 
 NAMES = ["a b", "a%20b", "q?x=1", "h#f", "pl+us", "q'\"s", "é", "e\u0301", "back\\slash", "d/e/f"]

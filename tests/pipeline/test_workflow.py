@@ -1,11 +1,16 @@
 """Reading a workflow: stages, matrices, profiles, --set, and what is wrong with its line."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import create_model
 
+from pipeline.workflow.expand import Request, _with_axes
 from pipeline.workflow.load import read
+from pipeline.workflow.schema import StageSpec
 from tests.conftest import ROOT, refuses
 from tests.e2e.workflow import MINI
 from tests.pipeline.inline import TOY
@@ -55,6 +60,12 @@ def test_a_list_for_a_setting_that_is_a_list_is_its_value() -> None:
     found = read(MINI, None, ["ingest.folders=[brontes]", "ingest.source=[a, b]"]).cells["ingest"]
     dumped = found.settings.model_dump(mode="json")
     assert (dumped["folders"], dumped["source"]) == (["brontes"], ["a", "b"])
+    spec = StageSpec.model_validate({"with": {"names": ["a", "b"]}})
+    given = Request((), [("stages", "x", "with", "names")], (), ())
+    kinds = {list: False, Sequence[str]: False, set[str] | None: False, str: True}
+    for kind, is_axis in kinds.items():
+        stage: Any = SimpleNamespace(settings_model=create_model("S", names=(kind, ())))
+        assert ("names" in _with_axes("x", spec, stage, given).matrix) == is_axis
 
 
 @pytest.mark.parametrize(("old", "new", "message"), [
@@ -72,6 +83,7 @@ def test_a_list_for_a_setting_that_is_a_list_is_its_value() -> None:
     ("name: toy", "name: toy\nname: toy", r":2: key 'name' appears twice"),
     ("stages:\n  numbers", "stages: [\n  numbers", r"not valid YAML"),
     (f"matrix:\n      {FACTOR}", "matrix: {task: ${tasks}}", r":8: not valid YAML.* in quotes$"),
+    (FACTOR, '{task: "${tasks}"}', r":9: .*total.matrix.task: \$\{tasks\} must .* a list `tasks:`"),
     ("name: toy", "name: toy\ntasks: rte x", r":2: unknown task 'rte x'; did you mean 'rte'"),
     ("name: toy", "name: toy\ntasks: {rte: 1}", r":2: tasks.0: Input should be a valid string"),
     ("  tripled:", "  tripled:\n    tasks: [1]", r":12: profiles.tripled.tasks.0: .*found 1"),
@@ -194,6 +206,7 @@ RUN = ("run", "--file", "workflow.yaml", "--store", "store")
     ("heads: 2", "heads: 3", RUN, "yaml:.* width 32 is not divisible by heads 3"),
     ("max_length: 32", "max_length: 64", RUN, "yaml:.* max_length 64 is longer than"),
     ("held_out: 0.3", "held_out: 3", RUN, "yaml:.*held_out: "),
+    ("name: mini", "tasks: [rte]", RUN, "yaml:.* task 'rte' has no jobs; remove it, or add"),
     ("", "", (*RUN, "--profile", "huge"), "huge"), ("", "", (*RUN, "--code", "never"), "never"),
     ("", "", (*RUN, "--from", "nothing"), "nothing"),
     ("", "", (*RUN, "--set", "ingest.source=nowhere"), "nowhere"),
