@@ -77,7 +77,7 @@ class IngestSettings(ReadingConfig):
 
     @field_validator("folders")
     @classmethod
-    def _in_one_order(cls, folders: tuple[Folder, ...]) -> tuple[demo_corpus.Folder, ...]:
+    def _in_one_order(cls, folders: tuple[Folder, ...]) -> tuple[Folder, ...]:
         return tuple(name for name in demo_corpus.FOLDERS if name in folders)
 
     @field_validator("chapter_pattern")
@@ -178,8 +178,8 @@ class Ingest(Stage):
 
 
 def _write_left_out(settings: IngestSettings, context: Context) -> None:
-    """Files that are no books by their names are no part of the corpus: they are said and listed,
-    and change nothing.
+    """Files that are no books by their names are no part of the corpus: they are reported and
+    listed, and change nothing.
     """
     names = [] if settings.embedded else list_sources(settings.sources).left_out
     if names:
