@@ -41,7 +41,7 @@ class Audit(Stage):
 
         def rows_under(prefix: str) -> list[dict[str, Any]]:
             paths = [context.fetch(file) for file in cleaned.under(prefix)]
-            return [json.loads(line) for path in paths for line in path.open(encoding="utf-8")]
+            return [json.loads(line) for path in paths for line in path.read_bytes().splitlines()]
 
         cleaned = context.input("clean")
         table = context.fetch(context.input("split").file("split.parquet"))

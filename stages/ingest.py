@@ -77,7 +77,7 @@ class IngestSettings(ReadingConfig):
 
     @field_validator("folders")
     @classmethod
-    def _in_one_order(cls, folders: tuple[Folder, ...]) -> tuple[demo_corpus.Folder, ...]:
+    def _in_one_order(cls, folders: tuple[Folder, ...]) -> tuple[Folder, ...]:
         return tuple(name for name in demo_corpus.FOLDERS if name in folders)
 
     @field_validator("chapter_pattern")
@@ -178,8 +178,8 @@ class Ingest(Stage):
 
 
 def _write_left_out(settings: IngestSettings, context: Context) -> None:
-    """Files that are no books by their names are no part of the corpus: they are said and listed,
-    and change nothing.
+    """Files that are no books by their names are no part of the corpus: they are reported and
+    listed, and change nothing.
     """
     names = [] if settings.embedded else list_sources(settings.sources).left_out
     if names:
@@ -251,7 +251,7 @@ def spool_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, Any
     with output.open("refused.jsonl") as lines:
         skipped = SkippedFiles(lines, arguments["on_error"])
         found = read_isolated([file], arguments["reading"], on_read)
-        texts = _assigned(found, skipped, arguments["chapters"])
+        texts = _assign(found, skipped, arguments["chapters"])
         write_runs(texts, arguments["parts"], output.open)
         return skipped.close()
 
@@ -273,7 +273,7 @@ def ingest_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
     ):
         skipped = SkippedFiles(lines, arguments["on_error"])
         found = read_isolated(arguments["files"], reading)
-        loose = _assigned(found, skipped, arguments["chapters"], names)
+        loose = _assign(found, skipped, arguments["chapters"], names)
         runs = [loose, *(read_run(Path(path)) for path in arguments["runs"])]
 
         def assembled() -> Iterator[Document]:
@@ -299,10 +299,10 @@ def ingest_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
     }  # fmt: skip
 
 
-def _assigned(
+def _assign(
     found: Iterable[Document | SkippedFile], skipped: SkippedFiles, *naming: Any
 ) -> Iterator[Document]:
-    """The texts among what was read, assigned to their books; the rest is recorded."""
+    """Assign the texts among what was read to their books; record the rest."""
     for item in found:
         if isinstance(item, SkippedFile):
             skipped.add(item)

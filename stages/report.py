@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,9 +13,8 @@ from pydantic import Field
 from gpt1.paths import FILE, is_url, path_of_uri
 from gpt1.report.sources import Source
 from gpt1.settings import field_marks
+from stages._finetuning import Fetch
 from stages.contract import Artifact, Context, Settings, Stage, StoredFile
-
-Fetch = Callable[[StoredFile], Path]
 
 
 class ReportSettings(Settings):

@@ -90,8 +90,9 @@ def assign_to_book(
         return document
     [origin] = document.origins
     key = sort_key_of(document.source, chapter_pattern)
-    inside = document.source.removeprefix(f"{origin.file}/") if origin.member else document.source
-    title, author = names(sort_key_of(inside, chapter_pattern).book)
+    inside = key.book.removeprefix(f"{origin.file}/") if origin.member else key.book
+    # The chapters at the top of an archive are the book that the archive is named after.
+    title, author = names(without_suffix(inside) if inside == origin.file else inside)
     return replace(
         document, id=key.book, order=key.order, title=document.title or title,
         author=document.author or author,

@@ -64,8 +64,8 @@ def fetch_books(
     `progress` hears of each book as it ends, `info` when the server asks to wait. UserError where
     the server cannot be reached; OSError of the disk.
     """
-    if not server.startswith(("https://", "http://", "file:///")):
-        problem = "expected https://, http:// or file:///FOLDER; change --mirror"
+    if not server.startswith(("https://", "http://", "file:///")) or "@" in server.split("/")[2]:
+        problem = "expected https://, http:// or file:///FOLDER, no password; change --mirror"
         raise UserError(f"{without_password(server)}: {problem}")
     missing = {}
     stop = threading.Event()
@@ -140,8 +140,8 @@ def _download(
         if stop.wait(asked or pause):
             break
     raise UserError(
-        f"{without_password(url)}: cannot be fetched ({problem}); check the network, use --mirror"
-        " URL, or set ingest.source to your own books. The same command continues."
+        f"{url}: cannot be fetched ({problem}); check the network, use --mirror URL, or set"
+        " ingest.source to your own books. The same command continues."
     )
 
 

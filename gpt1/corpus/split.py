@@ -419,11 +419,13 @@ def read_split(path: Path) -> list[SplitRow]:
     return [SplitRow(**row) for row in read_rows(path)]
 
 
-def books_by_part(path: Path, sets: Sequence[Set]) -> dict[str, list[list[str | int | None]]]:
+def books_by_part(
+    path: Path, sets: Sequence[Set]
+) -> defaultdict[str, list[list[str | int | None]]]:
     """Id, set and tail of the books in these sets by split.parquet, for each part (`part-0007`)
-    in the order of their ids.
+    in the order of their ids; nothing for a part without such books.
     """
-    parts: dict[str, list[list[str | int | None]]] = defaultdict(list)
+    parts: defaultdict[str, list[list[str | int | None]]] = defaultdict(list)
     for row in read_split(path):
         if row.set in sets:
             parts[row.part].append([row.book, row.set, row.tail_start])

@@ -103,11 +103,13 @@ def _counted(books: Sequence[Ids], size: int) -> tuple[Numbers, Numbers]:
     """
     total = (np.zeros(0, np.int64), np.zeros(0, np.int64))
     new: list[tuple[Numbers, Numbers]] = []
+    added = 0
     for book in books:
         for at in range(0, len(book), _AT_ONCE):
             new.append(np.unique(_pairs(book[at : at + _AT_ONCE + 1], size), return_counts=True))
-            if 2 * sum(len(pairs) for pairs, _ in new) >= len(total[0]):
-                total, new = _merged([total, *new]), []
+            added += len(new[-1][0])
+            if 2 * added >= len(total[0]):
+                total, new, added = _merged([total, *new]), [], 0
     return _merged([total, *new])
 
 

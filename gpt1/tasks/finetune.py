@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +102,7 @@ def predict(
         if not outputs.isfinite().all():
             raise UserError(
                 f"{task.name}, seed {config.seed}: the model's outputs are not finite: training"
-                f" diverged; lower lr (now {config.lr:g}) or raise warmup_ratio (now"
-                f" {config.warmup_ratio:g})"
+                f" diverged; lower lr (now {config.lr:g}) or warm up longer"
             )
         for place, value in zip(places, model.head.predict(outputs).tolist(), strict=True):
             predictions[place] = value
@@ -132,9 +131,12 @@ class Finetuner(Trainer):
                 f"warmup_steps: {warmup} must be less than the {steps} steps of {data.task.name};"
                 " lower it, or raise epochs"
             )
-        self._lengths = [example.longest for example in data.train]
-        self._batches: list[list[int]] = []
-        """The examples of each batch of the epoch."""
+        lengths = [example.longest for example in data.train]
+        self._batches = lru_cache(1)(
+            lambda epoch: epoch_batches(
+                lengths, config.batch_size, config.seed, epoch, config.group_by_length
+            )
+        )
         engine = TorchEngine(
             model, OptimizerConfig(weight_decay=config.weight_decay, clip=config.grad_clip),
             seed=config.seed, accumulation=config.gradient_accumulation_steps,
@@ -146,15 +148,11 @@ class Finetuner(Trainer):
         super().__init__(engine, self.read_micro_batches, rate, steps)
 
     def read_micro_batches(self, step: int) -> list[MicroBatch]:
-        """The micro-batches of the 0-based `step`; steps come in order."""
-        config, size = self.config, self.config.batch_size
+        """The micro-batches of the 0-based `step`."""
+        size = self.config.batch_size
         epoch, place = divmod(step, self.per_epoch)
-        if place == 0:
-            self._batches = epoch_batches(
-                self._lengths, size, config.seed, epoch, config.group_by_length
-            )
-        chosen = [self.data.train[i] for i in self._batches[place]]
-        piece = size // config.gradient_accumulation_steps
+        chosen = [self.data.train[i] for i in self._batches(epoch)[place]]
+        piece = size // self.config.gradient_accumulation_steps
         return [
             MicroBatch(index, make_batch(chosen[start : start + piece], self.data.task.regression))
             for index, start in enumerate(range(0, size, piece))

@@ -38,7 +38,7 @@ KEPT_BACK = -1
 """The hub's label where there is none: kept back, or the annotators did not agree."""
 _ROWS = 256
 """Rows of a Parquet file that are decoded together."""
-_MODEST = 256 << 20
+_SLACK = 256 << 20
 """Characters of text in a Parquet file, whatever its size: more than any published task has."""
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.parquet$")
 
@@ -289,7 +289,7 @@ def _parquet_rows(file: TaskFile, config: ReadingConfig, _: OnRead) -> Iterator[
                     passage = passage.removesuffix(".txt").removeprefix(file.group)
                     name = f"{file.group or file.path.stem.split('-')[0]}-{passage}-{number}"
                     rows.append(TaskRow(f"{file.path}, row {number}", name, row))
-                if out > _MODEST:
+                if out > _SLACK:
                     check_size(out, file.path.stat().st_size, config)
                 yield rows
     except MemoryError:  # Arrow's, too, which says nothing of the file

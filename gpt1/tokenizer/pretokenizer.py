@@ -212,7 +212,8 @@ class WordCodes:
         cut = separate([chunk.decode("utf-8", "surrogatepass") for chunk in chunks])
         known = self._segments
         met = set(" ".join(cut).split())
-        coded = {segment: known[segment] for segment in met if segment in known}
+        # By `get`, as another thread may empty the memory.
+        coded = {segment: of for segment in met if (of := known.get(segment)) is not None}
         words = pretokenizer().words_of_segments(met.difference(coded))
         mark = self._bytes([self._mark])
         new = {segment: mark if of is None else self._join(of) for segment, of in words.items()}

@@ -227,6 +227,14 @@ def test_the_schedule_is_warm_up_and_a_line_to_zero() -> None:
         tuned("rte", warmup_steps=60)
 
 
+def test_batches_depend_on_the_step_alone() -> None:
+    data = task_set("rte")
+    model = make_task_model(tiny(), data, CONFIG)
+    made = tuning.Finetuner(model, data, CONFIG, CPU, ConsoleReporter())
+    late, *_, again = (made.read_micro_batches(step)[0].inputs for step in (22, *range(23)))
+    assert all(map(torch.equal, late, again))
+
+
 def test_a_training_that_diverged_is_refused() -> None:
     """And scores nothing: of NaN argmax makes a class, and no later score exceeds NaN."""
     data = task_set("rte")

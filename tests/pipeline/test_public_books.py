@@ -170,6 +170,7 @@ def test_a_folder_and_a_proxy(server: Server, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("words", "message"), [
     (("--mirror", f"http://127.0.0.1:{free_port()}"), r"cannot be fetched \(.*refused\); check"),
     (("--mirror", "ftp://127.0.0.1"), "ftp://127.0.0.1: expected https://, http:// or file:///"),
+    (("--mirror", "http://me:pass@127.0.0.1"), "gpt1: http://127.0.0.1: expected .*, no password"),
     (("--limit", 0), "--limit 0: expected 1 or more"), (("cola",), "books are downloaded alone"),
 ])  # fmt: skip
 @pytest.mark.usefixtures("server")

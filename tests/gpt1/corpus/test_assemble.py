@@ -46,6 +46,10 @@ def test_a_name_of_which_the_pattern_leaves_nothing_is_its_folders() -> None:
     for name in ("a/ch1.txt", "a/ch1..txt"):
         assert sort_key_of(name, r"ch(\d+)") == ("a", "10000011", name)
     assert sort_key_of("ch1.txt", r"ch(\d+)") == ("book", "10000011", "ch1.txt")
+    origin = TextOrigin("Jane_Doe/My_Life.tar.gz", "ch1.txt", "", "", 5, "")
+    text = Document("", "", None, f"{origin.file}/ch1.txt", "words", origins=(origin,))
+    book = assign_to_book(text, r"ch(\d+)")
+    assert (book.id, book.title, book.author) == (origin.file, "My Life", "Jane Doe")
 
 
 def test_chapter_two_comes_before_chapter_ten() -> None:
