@@ -228,9 +228,12 @@ def _counterpart(job: ExportedJob, artifacts: RunArtifacts) -> str | None:
 
 def _source_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     """A line for each source file that is not the same."""
-    none = "no such file"
+
+    def digest(files: Mapping[str, str], name: str) -> str:
+        return f"sha256 {files[name]}" if name in files else "no such file"
+
     return [
-        f"file {one_line(name)}: expected sha256 {old.get(name, none)}, found {new.get(name, none)}"
+        f"file {one_line(name)}: expected {digest(old, name)}, found {digest(new, name)}"
         for name in sorted({*old, *new})
         if old.get(name) != new.get(name)
     ]

@@ -225,8 +225,8 @@ def test_another_book_is_named_with_both_digests(run: Made, tmp_path: Path) -> N
     run_inline(plan)
     found = compare(run, project / "store")
     assert found["ingest: other content"][:3] == [
-        f"file {name}: expected sha256 {expected}, found {file_sha256(changed)}",
-        f"file more.txt: expected sha256 no such file, found {file_sha256(more)}",
+        f"file {name}: expected sha256 {expected}, found sha256 {file_sha256(changed)}",
+        f"file more.txt: expected no such file, found sha256 {file_sha256(more)}",
         f"file zz.txt: expected sha256 {file_sha256(books / 'zz.txt')}, found no such file",
     ]
     assert "input clean changed" in found["shard: other content"]
