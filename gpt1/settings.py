@@ -45,7 +45,10 @@ def _runtime_unless(model: type[Settings]) -> dict[str, str]:
     return {name: mark.get("unless", "") for name, mark in marks.items() if mark.get("runtime")}
 
 
-DEBUG_FIELD: dict[str, Any] = {"debug": True}
+DEBUG = "debug"
+"""The key under `with:` that holds the settings marked DEBUG_FIELD."""
+
+DEBUG_FIELD: dict[str, Any] = {DEBUG: True}
 """For `json_schema_extra`: written under `debug:` in workflow.yaml, as no user needs to set it."""
 
 CODE_OF_2018: dict[str, Any] = {"source": "code of 2018"}
@@ -71,6 +74,13 @@ def runtime_field(
     """
     extra = {"runtime": True, **({"unless": unless} if unless else {}), **(mark or {})}
     return Field(default, description=description, json_schema_extra=extra, **limits)
+
+
+def debug_keys(model: type[BaseModel]) -> set[str]:
+    """The settings that belong under `debug:`; none if a setting itself is called `debug`."""
+    fields = model.model_fields
+    found = {name for name, field in fields.items() if field_marks(field).get(DEBUG)}
+    return set() if DEBUG in fields else found
 
 
 def field_marks(field: FieldInfo) -> Mapping[str, Any]:

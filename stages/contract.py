@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from gpt1.train.cost_model import Device, Forecast
 
 PROVENANCE = (
-    "run", "git_commit", "packages", "started", "finished", "seconds", "resources",
-    "parts", "inputs",
+    "run", "code", "git_commit", "packages", "started", "finished", "seconds", "resources",
+    "parts", "identity", "inputs",
 )
 """The fields of a record that a stage may tell people of its inputs: no path, no host."""
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field, field_validator
 
 from gpt1.errors import UserError
+from stages._exported import write_export
 from stages._finetuning import is_model
-from stages.contract import MODELS, Context, Settings, Stage, runtime_field
+from stages.contract import MODELS, Artifact, Context, Settings, Stage, runtime_field
 from stages.report import source_of
-
-if TYPE_CHECKING:
-    from gpt1.report.sources import Source
 
 HEAD_CONFIG = "head.json"
 CARD = "README.md"
@@ -46,13 +44,16 @@ class ExportSettings(Settings):
 class Export(Stage):
     """The files are written without transformers, which is needed only to read them.
 
-    Cells of further stages go into the card.
+    Cells of further stages go into the card, and all that led to a model into its workflow.yaml.
     """
 
-    version = 5  # seeds of one task are one row, whichever keeps its weights
+    version = 6  # manifest.json and workflow.yaml
     settings_model = ExportSettings
     requires = ("pretrain", "vocabulary")
-    optional_inputs = ("ingest", "clean", "split", "audit", "shard", "finetune", "zero_shot")
+    optional_inputs = (
+        "ingest", "clean", "split", "audit", "shard", "task_data", "encode", "finetune",
+        "zero_shot",
+    )  # fmt: skip
 
     @classmethod
     def wants_input(cls, settings: ExportSettings, kind: str, upstream: Any) -> bool:  # noqa: ARG003
@@ -62,11 +63,11 @@ class Export(Stage):
         return is_model(kind, upstream, "gpt")
 
     def run(self, settings: ExportSettings, context: Context) -> None:
-        from gpt1.report.model_card import Publication, model_card
+        from gpt1.report.model_card import Publication
         from gpt1.tasks.model import load_finetuned
         from gpt1.tokenizer.vocabulary import Vocabulary
         from gpt1.weights.checkpoint import Checkpoint
-        from gpt1.weights.hf import export
+        from gpt1.weights.manifest import MANIFEST_FILE, WORKFLOW_FILE
         from gpt1.weights.store import load_model
 
         learned, models, files = context.input("vocabulary"), dict[str, str](), list[str]()
@@ -74,28 +75,36 @@ class Export(Stage):
             context.fetch_folder(learned, learned.under("encoder_bpe_")[0].name)
         )
 
-        def write(folder: str, task: str, found: Checkpoint, behind: Sequence[Source]) -> None:
+        def write(
+            folder: str, task: str, found: Checkpoint, own: Artifact, shown: Sequence[Artifact]
+        ) -> None:
+            """Export the model of the job `own`, with a card about the jobs `shown`."""
             name = (settings.registry_name or "gpt1") + task
-            about = Publication(name, settings.language, settings.license)
-            card = model_card(found.model.config, vocabulary, behind, found.tuned, about)
-            to = context.attempt / folder
-            for file in export(to, found.model, vocabulary, card, found.tuned):
+            others = [one for one in inputs if one is not own]
+            written = write_export(
+                context.attempt / folder, own.cell, found, [own, *others],
+                [source_of(one, context.fetch) for one in shown],
+                Publication(name, settings.language, settings.license), context.info,
+            )
+            for file in written:
                 files.append(f"{folder}/{file.name}")
-                # the card names commit and run
-                context.output(files[-1], volatile=file.name == CARD)
+                context.output(files[-1], volatile=file.name in volatile)
             models[folder] = settings.registry_name and settings.registry_name + task
 
-        found = load_model(context.fetch(context.input("pretrain").file("model.safetensors")))
-        behind = [source_of(item, context.fetch) for item in context.inputs()]
-        write(PRETRAINED, "", Checkpoint(found, vocabulary), behind)
-        common = [source for source in behind if source.kind not in ("finetune", "zero_shot")]
+        # they name commit, run, and how many workers there were
+        volatile = (CARD, MANIFEST_FILE, WORKFLOW_FILE)
+        inputs, own = context.inputs(), context.input("pretrain")
+        found = load_model(context.fetch(own.file("model.safetensors")))
+        shown = [one for one in inputs if one.stage not in ("task_data", "encode")]
+        write(PRETRAINED, "", Checkpoint(found, vocabulary), own, shown)
+        common = [one for one in shown if one.stage not in ("finetune", "zero_shot")]
         for cell in context.inputs("finetune") if settings.include_finetuned else []:
             if HEAD_CONFIG in cell.files:
                 kept = context.fetch_folder(cell, HEAD_CONFIG)
                 gpt = load_model(kept / "model.safetensors")
                 tuned = Checkpoint(gpt, vocabulary, load_finetuned(gpt, kept))
-                own = [*common, source_of(cell, context.fetch)]
-                write(_tuned_folder(cell.cell), f"-{cell.settings['task']}", tuned, own)
+                folder = _tuned_folder(cell.cell)
+                write(folder, f"-{cell.settings['task']}", tuned, cell, [*common, cell])
         context.summary({"parameters": found.config.parameters(), "files": len(files),
                          "exported": sorted(models)})
         if settings.registry_name:

@@ -16,6 +16,9 @@ from gpt1.settings import field_marks
 from stages._finetuning import Fetch
 from stages.contract import Artifact, Context, Settings, Stage, StoredFile
 
+PLACES = ("source", "init_from", "checkpoint")
+"""Settings that say where outside files are."""
+
 
 class ReportSettings(Settings):
     title: str = Field(
@@ -117,34 +120,41 @@ def _origin(settings: Mapping[str, Any]) -> str:
     """Where a stage read from: `embedded`, an address without what may be secret in it, the last
     name of a folder.
     """
-    source = next(
-        (settings[name] for name in ("source", "init_from", "checkpoint") if settings.get(name)), ()
-    )
+    source = next((settings[name] for name in PLACES if settings.get(name)), ())
     words = []
     for one in [source] if isinstance(source, str) else list(source):
         if one == "embedded":
             words.append("Public-domain prose bundled with an installed package")
-        elif is_url(one) and not one.startswith(FILE):
-            url = urlsplit(one)
-            words.append(f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}")
+        elif is_url(name := public_place(one)):
+            words.append(name)
         else:
-            path = path_of_uri(one) if one.startswith(FILE) else PurePath(one)
-            words.append(
-                "A folder" if path.name in ("", "..") else f"The folder or file {path.name!r}"
-            )
+            words.append(f"The folder or file {name!r}" if name else "A folder")
     return ", ".join(words)
 
 
-def _module(kind: str) -> str:
-    """A kind with a dot in its name is a module of somebody else's."""
-    return kind if "." in kind else f"stages.{kind}"
+def public_place(place: str) -> str:
+    """An address without what may be secret in it; of a path the last name, empty where it has
+    none.
+    """
+    if is_url(place) and not place.startswith(FILE):
+        url = urlsplit(place)
+        return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
+    path = path_of_uri(place) if place.startswith(FILE) else PurePath(place)
+    return "" if path.name == ".." else path.name
+
+
+def stage_named(kind: str) -> Stage:
+    """The stage; a kind with a dot in its name is a module of somebody else's."""
+    module = importlib.import_module(kind if "." in kind else f"stages.{kind}")
+    found: Stage = module.STAGE
+    return found
 
 
 def _semantic(artifact: Artifact) -> dict[str, Any]:
     """The settings without those that only say where or how fast: paths of this machine have no
     place in a report.
     """
-    fields = importlib.import_module(_module(artifact.stage)).STAGE.settings_model.model_fields
+    fields = stage_named(artifact.stage).settings_model.model_fields
     marks = {name: field_marks(field) for name, field in fields.items()}
     settings = artifact.settings
     placed = {

@@ -63,10 +63,10 @@ GROUPS = {
 
 SET_BY_YOU = {
     "pretrain": (
-        "for another batch size, seed or set of books, given weights, short GPU memory, a loss that"
-        " diverges, or DeepSpeed",
+        "for another batch size or seed, a training without some books, given weights, short GPU"
+        " memory, a loss that diverges, another use of DeepSpeed, snapshots of the first steps",
         "lr_scaling seed exclude_books zero deepspeed max_rollbacks skip_batches init_from"
-        " loss_spike_threshold activation_checkpointing",
+        " loss_spike_threshold activation_checkpointing snapshot_steps",
     ),
     "finetune": (
         "to save memory or time, or to keep other outputs",

@@ -65,11 +65,13 @@ def check_license(name: str) -> str:
 
 def model_card(
     config: ModelConfig, vocabulary: Vocabulary, sources: Sequence[Source] = (),
-    tuned: FineTuned | None = None, publication: Publication = UNPUBLISHED,
+    tuned: FineTuned | None = None, publication: Publication = UNPUBLISHED, *,
+    snapshots: Sequence[int] = (), workflow: bool = False,
 ) -> str:
     """The card, from the jobs behind the model.
 
-    Of a fine-tuned model the only finetune job among them is its own.
+    Of a fine-tuned model the only finetune job among them is its own. `snapshots`: the steps that
+    have a folder of their own in the export; `workflow`: it has a workflow.yaml.
     """
     report = collect(sources)
     own = only(sources, "finetune") if tuned else only(sources, "pretrain", "pretrained")
@@ -84,7 +86,7 @@ def model_card(
         delimiter=delimiter, extract=extract, own=own, origin=report.origin, corpus=report.corpus,
         perplexity=perplexity, tasks=report.tasks, zero_shot=() if tuned else report.zero_shot,
         cost=report.cost, row=row_of.get(own.cell), speed=report.cost["speed"].get(own.cell),
-        sources=sources,
+        sources=sources, snapshots=snapshots, workflow=workflow,
         settings={k: value for k, value in own.settings.items() if value not in (None, "", [], {})},
     )  # fmt: skip
 

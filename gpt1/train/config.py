@@ -127,6 +127,10 @@ class PretrainConfig(Settings):
     """Sample from the k most likely tokens; 0: from all."""
     snapshot_every: int = Field(0, ge=0, le=10_000_000)
     """Keep a snapshot of the weights every N steps; 0: only the final weights."""
+    snapshot_steps: Literal["linear", "log"] = "linear"
+    """`log`: below `snapshot_every` (0: to the end) also keep the initial weights and those after
+    1, 2, 4, 8, ... steps.
+    """
     max_rollbacks: int = Field(0, ge=0, le=1_000)
     """Maximum number of rollbacks: after a diverged loss, go back to an earlier checkpoint and skip
     batches (recorded as a deviation); 0: stop instead.
@@ -255,6 +259,13 @@ class PretrainConfig(Settings):
         does, unless `zero_on_one_rank`.
         """
         return self.zero if self.uses_deepspeed(ranks) else 0
+
+    def keeps_snapshot(self, step: int) -> bool:
+        """Whether a snapshot is kept after `step` steps; 0: of the initial weights."""
+        every = self.snapshot_every
+        if self.snapshot_steps == "log" and (step < every or not every):
+            return step & (step - 1) == 0  # 0 or a power of two
+        return step > 0 and every > 0 and step % every == 0
 
     def uses_deepspeed(self, ranks: int) -> bool:
         """Whether DeepSpeed trains this number of ranks, and not plain torch."""

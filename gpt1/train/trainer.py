@@ -296,9 +296,8 @@ class Pretrainer(Trainer):
             self.load(self.checkpoints.latest())
             try:
                 while self.step < self.steps:
-                    if self.step == 0 and not self.history.rows and self.config.validate_every:
-                        with self.throughput.paused():
-                            self.validate()
+                    if self.step == 0:
+                        self.before_first_step()
                     try:
                         self.after_step(self.train_step())
                     except Diverged as diverged:
@@ -308,6 +307,14 @@ class Pretrainer(Trainer):
                 raise
             self._settle()
         self.write_results()
+
+    def before_first_step(self) -> None:
+        """Validate the initial weights, and keep a snapshot of them, where this is due."""
+        with self.throughput.paused():
+            if self.config.validate_every:
+                self.validate()
+            if self.config.keeps_snapshot(0):
+                self.snapshot()
 
     def after_step(self, output: StepOutput) -> None:
         """Report, validate and save what is due.
@@ -319,9 +326,7 @@ class Pretrainer(Trainer):
         if last or step % config.log_every == 0:
             self.check_losses()
             self.log(output)
-        validate, snapshot = (
-            is_due(step, every) for every in (config.validate_every, config.snapshot_every)
-        )
+        validate, snapshot = is_due(step, config.validate_every), config.keeps_snapshot(step)
         request = self.stop_signal.poll()
         save = request.stop or request.save or is_due(step, config.checkpoint_every)
         if last or validate or snapshot or save:

@@ -8,14 +8,15 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from gpt1.errors import UserError
 from gpt1.format import counted
+from gpt1.terminal import show
 from pipeline.planning.last_run import RunArtifacts
 from pipeline.store.base import Store
-from pipeline.store.record import ArtifactRecord
+from pipeline.store.record import PARTS, ArtifactRecord
 from pipeline.store.snapshot import StoreSnapshot
 from stages.contract import Artifact
 from stages.export import HEAD_CONFIG
@@ -30,20 +31,26 @@ KINDS = ("pretrain", "pretrained", "finetune", "export")
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A checkpoint, what it is called in messages, and how to get the cells its card is about."""
+    """A checkpoint, what it is called in messages, the steps of its job's snapshots, and how to get
+    the jobs its card is about, and what is said of them.
+    """
 
     checkpoint: Checkpoint
     name: str
-    sources: Callable[[], Sequence[Source]] = tuple
+    snapshots: Sequence[int] = ()
+    behind: Callable[[], tuple[list[Artifact], list[Source]]] = lambda: ([], [])
 
-    def export(self, folder: Path, license: str = "") -> None:
-        """Write it in transformers' format, with a model card."""
-        from gpt1.report.model_card import Publication, model_card
-        from gpt1.weights.hf import export
+    def export(self, folder: Path, license: str = "", snapshots: Sequence[int] = ()) -> None:
+        """Write it in transformers' format, with a model card and a manifest. `snapshots`: the
+        steps whose folders are in it already.
+        """
+        from gpt1.report.model_card import Publication
+        from stages._exported import write_export
 
-        one, publication = self.checkpoint, Publication(license=license)
-        card = model_card(one.model.config, one.vocabulary, self.sources(), one.tuned, publication)
-        export(folder, one.model, one.vocabulary, card, one.tuned)
+        write_export(  # of a folder's path the last name
+            folder, PurePath(self.name).name, self.checkpoint, *self.behind(),
+            Publication(license=license), partial(show, error=True), snapshots,
+        )
 
 
 def resolve_model(where: str, artifacts: Callable[[], RunArtifacts]) -> ResolvedModel:
@@ -67,8 +74,8 @@ def resolve_model(where: str, artifacts: Callable[[], RunArtifacts]) -> Resolved
     if artifact.stage == "export":
         checkpoint = load_checkpoint(store.fetch_folder(artifact, "hf/config.json"))
         return ResolvedModel(checkpoint, where)
-    checkpoint = _load(store, record, artifact, step)
-    return ResolvedModel(checkpoint, where, partial(_sources, found, record, step))
+    checkpoint, behind = _load(store, record, artifact, step), partial(_behind, found, record, step)
+    return ResolvedModel(checkpoint, where, () if step else _steps(artifact), behind)
 
 
 def finetuned_job(task: str, found: RunArtifacts) -> str:
@@ -100,9 +107,9 @@ def _load(store: Store, record: ArtifactRecord, artifact: Artifact, step: str) -
         is_number = re.fullmatch(r"[0-9]{1,9}", step)
         name = f"snapshots/step-{int(step):08d}.safetensors" if is_number else step
     if name not in artifact.files:
-        steps = [str(int(file.name[15:23])) for file in artifact.under("snapshots/step-")]
+        steps = ", ".join(map(str, _steps(artifact))) or "none"
         what = f"{name} was not kept (finetune keeps it with `keep_model: true`)"
-        raise UserError(f"{artifact.cell}: {what}; snapshots: {', '.join(steps) or 'none'}")
+        raise UserError(f"{artifact.cell}: {what}; snapshots: {steps}")
     model = load_model(store.fetch(artifact.file(name)))
     vocabulary = _vocabulary(store, record, artifact)
     check_vocabulary(model.config, vocabulary, artifact.cell)
@@ -110,6 +117,11 @@ def _load(store: Store, record: ArtifactRecord, artifact: Artifact, step: str) -
     if artifact.stage == "finetune":
         tuned = load_finetuned(model, store.fetch_folder(artifact, name))
     return Checkpoint(model.eval(), vocabulary, tuned)
+
+
+def _steps(artifact: Artifact) -> list[int]:
+    """The steps of its snapshots."""
+    return [int(PurePath(file.name).stem[5:]) for file in artifact.under("snapshots/step-")]
 
 
 def _vocabulary(store: Store, record: ArtifactRecord, artifact: Artifact) -> Vocabulary:
@@ -125,21 +137,24 @@ def _vocabulary(store: Store, record: ArtifactRecord, artifact: Artifact) -> Voc
     raise UserError(f"{artifact.cell}: {problem}")
 
 
-def _sources(found: RunArtifacts, own: ArtifactRecord, step: str) -> list[Source]:
-    """What a card is about: the cell, those it was made from, their audit and, of a language model,
-    its scores on tasks.
+def _behind(
+    found: RunArtifacts, own: ArtifactRecord, step: str
+) -> tuple[list[Artifact], list[Source]]:
+    """What a card is about, and what is said of it: the cell, those it was made from, their audit
+    and, of a language model, its scores on tasks.
 
     Audit and scores are the run's: those of other runs were made with other settings or other task
     data. A snapshot has the settings of its cell; the scores are those of the last update.
     """
-    from stages.export import STAGE
     from stages.report import source_of
 
     store, places = found.store, set(found.cells.values())
     snapshot = StoreSnapshot(store)
-    kinds = (*STAGE.requires, *STAGE.optional_inputs, "pretrained")
     records = {
-        record.fingerprint: record for kind in kinds for record in snapshot.records(kind)
+        record.fingerprint: record
+        for kind in snapshot.stages()
+        if not kind.endswith(PARTS) and "." not in kind  # a module that may not be at hand
+        for record in snapshot.records(kind)
     } | {own.fingerprint: own}
     chosen: dict[str, ArtifactRecord] = {}
     waiting = [own.fingerprint]
@@ -154,8 +169,9 @@ def _sources(found: RunArtifacts, own: ArtifactRecord, step: str) -> list[Source
         scores = record.stage in scored and own.fingerprint in inputs
         if (audits or scores) and f"{record.stage}/{fingerprint}" in places:
             chosen[fingerprint] = record
-    sources = [source_of(record.artifact(), store.fetch) for record in chosen.values()]
+    artifacts = [record.artifact() for record in chosen.values()]
+    sources = [source_of(one, store.fetch) for one in artifacts]
     if step:
         others = [one for one in sources[1:] if one.kind not in scored]
         sources = [replace(sources[0], summary={}, files={}), *others]
-    return sources
+    return artifacts, sources

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 import typer
 
 from gpt1.errors import UserError
+from gpt1.format import counted
 from gpt1.terminal import show, to_json
 from pipeline.cli.model_lookup import finetuned_job, resolve_model
 from pipeline.cli.options import PROFILES, WORKFLOW_HELP, ReadOptions, flag
@@ -80,20 +81,34 @@ def import_hf(name: str, /, out: Out) -> None:
         show(f"skipped the task heads, as a language model has none: {', '.join(heads)}")
 
 
-def export_hf(where: Where, out: Out, license: str = "", *, options: ReadOptions) -> None:
-    """Export a folder that transformers loads, with a model card.
+def export_hf(
+    where: Where, out: Out, license: str = "", all_snapshots: bool = False, *,
+    options: ReadOptions,
+) -> None:
+    """Export a folder that transformers loads, with a model card, a manifest of its files, and the
+    workflow that makes the model again (docs/how-to/publish.md).
 
     Args:
         license: License for the model card, as spelled on the Hugging Face Hub (`cc-by-4.0`).
+        all_snapshots: Also each snapshot of the training, in folders such as step-000128.
     """
     from gpt1.report.model_card import check_license
     from gpt1.weights.hf import hf_class
 
     check_license(license)
-    model = resolve_model(where, options.artifacts)
+    artifacts = cache(options.artifacts)
+    model = resolve_model(where, artifacts)
+    steps = model.snapshots if all_snapshots else ()
+    if all_snapshots and not steps:
+        expected = "expected a pretrain job that ran with snapshot_every or snapshot_steps"
+        raise UserError(f"--all-snapshots: {where} has no snapshots; {expected}")
     with new_folder(out, f"--out {out}") as folder:
-        model.export(folder, license)
-    show(f"{model.name} for {hf_class(model.checkpoint.tuned)}: {out}")
+        for step in steps:
+            snapshot = resolve_model(f"{where}@{step}", artifacts)
+            snapshot.export(folder / f"step-{step:06d}", license)
+        model.export(folder, license, steps)
+    also = f" and {counted(len(steps), 'snapshot')}" if steps else ""
+    show(f"{model.name}{also} for {hf_class(model.checkpoint.tuned)}: {out}")
 
 
 def export_openai(where: Where, out: Out, options: ReadOptions) -> None:

@@ -7,13 +7,15 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from gpt1.errors import UserError
-from gpt1.format import number, span
+from gpt1.format import counted, number, span
 from gpt1.report.dag import stage_of
 from gpt1.terminal import one_line, show
+from gpt1.weights.manifest import ExportedJob, read_manifest
 from pipeline.cli.options import Json, ReadOptions, StoreOption
 from pipeline.cli.output import format_table, format_time, print_json
 from pipeline.planning.last_run import RunArtifacts
@@ -24,6 +26,7 @@ from pipeline.store.record import ArtifactRecord
 from pipeline.store.snapshot import StoreSnapshot
 from pipeline.tracking import events
 
+SAME = "same content"
 ENDS = {"FINISHED": "done", "FAILED": "failed", "KILLED": "stopped"}
 ALIVE = {True: "running", False: "killed", None: "unknown"}
 """By whether the driver of a run without an end is alive; None: it is on another host."""
@@ -145,19 +148,25 @@ def run_figures(records: Sequence[ArtifactRecord]) -> dict[str, float]:
 
 
 def diff(
-    before: str | None = None, after: str | None = None, /, *, options: ReadOptions,
-    as_json: Json = False,
+    before: str | None = None, after: str | None = None, /, export: Path | None = None, *,
+    options: ReadOptions, as_json: Json = False,
 ) -> None:
-    """Compare two runs job by job, or two jobs of the last run: what differs in settings, inputs,
-    code, figures, and time.
+    """Compare two runs job by job, or two jobs of the last run, or an export with the last run:
+    what differs in settings, inputs, code, figures, and time.
 
-    A run covers the jobs it ran and the cached jobs they depend on.
+    A run covers the jobs it ran and the cached jobs they depend on. With an export, each job is
+    listed, and each source file that is not the same.
 
     Args:
         before: Run, by name or prefix, or job; default: the newest other run with the same stages.
         after: Run or job to compare it with; default: the last, or the jobs of --profile and --set.
+        export (--with): Folder written by `gpt1 export hf`.
     """
-    if before and before[0].isalpha():  # names of runs begin with the date
+    if export is not None:
+        if before:
+            raise UserError(f"diff: found --with and {before}; give one or the other")
+        found = _compare_export(export, options.artifacts())
+    elif before and before[0].isalpha():  # names of runs begin with the date
         found = _compare_jobs(before, after, options.artifacts())
     else:
         found = _compare_runs(before, after, options)
@@ -169,10 +178,65 @@ def diff(
     else:
         show(f"{found['before']} -> {found['after']}")
         for row in found["cells"]:
-            how = "" if row["changes"] else f": {row['how']}"
+            how = "" if row["changes"] and export is None else f": {row['how']}"
             show("\n    ".join([f"{row['cell']}{how}", *row["changes"]]))
         if not found["cells"]:
             show("no differences")
+        if export is not None:
+            same = sum(row["how"] == SAME for row in found["cells"])
+            show(f"{same} of {counted(len(found['cells']), 'job')} have the content of the export")
+
+
+def _compare_export(export: Path, artifacts: RunArtifacts) -> dict[str, Any]:
+    """The jobs of an export, each with that of the run whose place it has."""
+    manifest, rows = read_manifest(export), list[dict[str, Any]]()
+    if not manifest.jobs:
+        problem = "its model was exported without the records of the jobs that made it"
+        raise UserError(f"{export}: {problem}; expected an export with them")
+    for job in manifest.jobs:
+        cell = _counterpart(job, artifacts)
+        if (new := artifacts.record(cell) if cell else None) is None:
+            how = "not done" if cell else "no such job in this run"
+            rows.append({"cell": cell or job.name, "how": how, "changes": []})
+            continue
+        files = new.identity["files"]
+        lines = _source_changes(job.identity.get("files", {}), files)
+        known = job.model_dump(include={*ArtifactRecord.model_fields})
+        known["identity"]["files"] = files  # whose changes are said in full
+        old = ArtifactRecord(**known, attempt="", files={})
+        names = sorted({*old.packages, *new.packages}) if old.digest != new.digest else ()
+        packages = (_change(name, old.packages.get(name), new.packages.get(name)) for name in names)
+        lines += [*_differences(old, new), *filter(None, packages)]
+        how = SAME if old.digest == new.digest else "other content"
+        rows.append({"cell": new.cell, "how": how, "changes": lines})
+    return {"before": str(export), "after": artifacts.name, "cells": rows}
+
+
+def _counterpart(job: ExportedJob, artifacts: RunArtifacts) -> str | None:
+    """The job of a run with the same fingerprint, else of the same name, else the only one of its
+    stage.
+    """
+    among = artifacts.of_kind([job.stage])
+    place = f"{job.stage}/{job.fingerprint}"
+    fits = (
+        [cell for cell in among if artifacts.cells[cell] == place]
+        or [cell for cell in among if cell in (job.cell, job.name)]
+        or among
+    )
+    return fits[0] if len(fits) == 1 else None
+
+
+def _source_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """A line for each source file that is not the same."""
+
+    def digest(files: Mapping[str, str], name: str) -> str:
+        return f"sha256 {files[name]}" if name in files else "no such file"
+
+    return [
+        f"file {one_line(name)}: expected {digest(old, name)}, found {digest(new, name)}"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]
 
 
 def _compare_jobs(before: str, after: str | None, artifacts: RunArtifacts) -> dict[str, Any]:

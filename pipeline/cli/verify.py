@@ -1,4 +1,4 @@
-"""`gpt1 verify` and `gpt1 gc`: what is damaged in a store, and what no one needs."""
+"""`gpt1 verify` and `gpt1 gc`: what is damaged in a store or an export, and what no one needs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import sys
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict
+from pathlib import Path
 
 import typer
 
 from gpt1.errors import UserError
 from gpt1.format import counted, size
-from gpt1.terminal import show
+from gpt1.terminal import one_line, show
 from pipeline.cli.options import Json, StoreOption
 from pipeline.cli.output import print_json
 from pipeline.planning.last_run import last_run
@@ -21,11 +22,36 @@ from pipeline.store.inventory import InventoryItem, garbage, inspect, remove
 from pipeline.store.lease import Leases
 
 
-def verify(store: StoreOption = "store", as_json: Json = False) -> None:
-    """Compare every file of the store with its record; list unused attempts.
+def verify(
+    export: Path | None = None, /, store: StoreOption = "store", as_json: Json = False
+) -> None:
+    """Compare every file of the store with its record, and list unused attempts; or every file of
+    an export with its manifest.
 
-    `gpt1 run` then makes damaged artifacts again. Exit status 1: something is damaged.
+    `gpt1 run` then makes damaged artifacts again. Exit status 1: something is damaged, or missing
+    or extra in an export.
+
+    Args:
+        export (EXPORT): Folder written by `gpt1 export hf`, instead of the store.
     """
+    found = _inspect_export(export) if export else _inspect_store(store)
+    wrong = [one for one in found if one.kind != "attempt"]
+    if as_json:
+        print_json([asdict(one) for one in found])
+    else:
+        for one in found:
+            show(one_line(_line(one)))
+        unused = [one for one in found if one.kind == "attempt"]
+        spare = "" if export else f"; {counted(len(unused), 'unused attempt')}, {_size(unused)}"
+        show(f"{counted(len(wrong), 'problem')} found{spare}")
+        if wrong and not export:
+            show("`gpt1 run` makes damaged artifacts again")
+        if unused:
+            show("`gpt1 gc` deletes what no one needs")
+    raise typer.Exit(1 if wrong else 0)
+
+
+def _inspect_store(store: str) -> list[InventoryItem]:
     from pipeline.cli.progress import Display
 
     opened, display = Store.existing(store), Display(stream=sys.stderr)
@@ -36,20 +62,16 @@ def verify(store: StoreOption = "store", as_json: Json = False) -> None:
     display.start("verify", "every file of every record")
     found = list(inspect(opened, show_progress))
     display.close()
-    wrong = [one for one in found if one.kind != "attempt"]
-    if as_json:
-        print_json([asdict(one) for one in found])
-    else:
-        for one in found:
-            show(_line(one))
-        unused = [one for one in found if one.kind == "attempt"]
-        spare = f"{counted(len(unused), 'unused attempt')}, {_size(unused)}"
-        show(f"{counted(len(wrong), 'problem')} found; {spare}")
-        if wrong:
-            show("`gpt1 run` makes damaged artifacts again")
-        if unused:
-            show("`gpt1 gc` deletes what no one needs")
-    raise typer.Exit(1 if wrong else 0)
+    return found
+
+
+def _inspect_export(folder: Path) -> list[InventoryItem]:
+    from gpt1.weights.manifest import MANIFEST_FILE, DamagedManifest, compare_files, read_manifest
+
+    try:
+        return [InventoryItem(*one) for one in compare_files(folder, read_manifest(folder))]
+    except DamagedManifest as damage:
+        return [InventoryItem("damaged", MANIFEST_FILE, str(damage))]
 
 
 def gc(store: StoreOption = "store", dry_run: bool = False, unfinished: bool = False) -> None:

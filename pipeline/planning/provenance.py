@@ -18,7 +18,7 @@ from pipeline.workflow.imports import closure, is_dotted, module_file
 from pipeline.workflow.stages import module_of
 from pipeline.workflow.user_code import PROJECT, ROOT, UserCode, installed
 
-PACKAGES = ("deepspeed", "ftfy", "mlflow", "numpy", "pyarrow", "ray", "spacy", "torch")
+PACKAGES = ("deepspeed", "ftfy", "gpt1", "mlflow", "numpy", "pyarrow", "ray", "spacy", "torch")
 
 
 def code_hash(stage: str, task: object = None) -> str:

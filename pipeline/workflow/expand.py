@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from gpt1.errors import UserError
-from pipeline.workflow.schema import Matrix, StageSpec, debug_keys, flatten_debug, parse
+from gpt1.settings import debug_keys
+from pipeline.workflow.schema import Matrix, StageSpec, flatten_debug, parse
 from pipeline.workflow.stages import kinds_of, load_stage
 from pipeline.workflow.user_code import NONE, UserCode
 from pipeline.workflow.yaml_source import TASKS, KeyPath, YamlDocument, nearest

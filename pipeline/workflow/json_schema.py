@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
-from gpt1.settings import Settings
+from gpt1.settings import DEBUG, Settings, debug_keys
 from gpt1.terminal import to_json
-from pipeline.workflow.schema import DEBUG, ProfileSpec, StageSpec, debug_keys
+from pipeline.workflow.schema import ProfileSpec, StageSpec
 from pipeline.workflow.stages import load_stage, stage_kinds
 
 MARKS = ("runtime", "unless", "debug", "source")

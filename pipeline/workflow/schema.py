@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from gpt1.errors import UserError
-from gpt1.settings import field_marks
+from gpt1.settings import DEBUG, debug_keys
 from pipeline.workflow.yaml_source import KeyPath, YamlDocument, nearest
 from stages.contract import Resources
 
@@ -92,17 +92,6 @@ class ProfileSpec(_Strict):
 
 
 SPEC_KEYS = {(info.alias or name) for name, info in StageSpec.model_fields.items()}
-
-
-DEBUG = "debug"
-"""The key under `with:` that holds the settings marked DEBUG_FIELD."""
-
-
-def debug_keys(model: type[BaseModel]) -> set[str]:
-    """The settings that belong under `debug:`; none if a setting itself is called `debug`."""
-    fields = model.model_fields
-    found = {name for name, field in fields.items() if field_marks(field).get(DEBUG)}
-    return set() if DEBUG in fields else found
 
 
 def flatten_debug(

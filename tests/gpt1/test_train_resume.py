@@ -15,7 +15,8 @@ import torch
 
 from gpt1.data.shards import Shards
 from gpt1.errors import UserError
-from gpt1.model.gpt import token_losses
+from gpt1.model.gpt import GPT, token_losses
+from gpt1.rng import generator
 from gpt1.train.engine import Precision
 from gpt1.weights.store import load_model
 from tests.gpt1 import tiny_pretraining as tiny
@@ -95,6 +96,33 @@ def test_killed(kills: list[int], precision: Precision, place: Place, tmp_path: 
     last = attempt(usual, tmp_path / "last", *attempts)
     assert ("resuming after step" in train_here(last).text) == (sum(kills) > 3)
     assert output_of(last) == output_of(usual)
+
+
+@pytest.mark.parametrize(("every", "steps"), [
+    (10, [0, 1, 2, 4, 8, 10, 20, 30]), (4, [0, 1, 2, *range(4, 31, 4)]), (0, [0, 1, 2, 4, 8, 16]),
+])  # fmt: skip
+def test_snapshots_on_a_log_scale(
+    every: int, steps: list[int], place: Place, tmp_path: Path
+) -> None:
+    """The first has the initial weights; kills lose none and leave the same bytes."""
+    settings: dict[str, Any] = {"snapshot_steps": "log", "snapshot_every": every}
+    usual = attempt(place, tmp_path / "usual", **settings)
+    train_here(usual)
+    names = sorted(name for name in output_of(usual) if name.startswith("snapshots/"))
+    assert names == [f"snapshots/step-{step:08d}.safetensors" for step in steps]
+    initial = GPT(tiny.MODEL, generator("weights", place.config.seed)).state_dict()
+    found = load_model(Path(usual.output) / names[0]).state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in initial.items())
+    attempts: list[Place] = []
+    for update in (2, 5, 9):
+        attempts.append(attempt(usual, tmp_path / str(update), *attempts))
+        tiny.train_until_killed(attempts[-1], update)
+    last = attempt(usual, tmp_path / "last", *attempts)
+    train_here(last)
+    assert output_of(last) == output_of(usual)
+    kept = {name: data for name, data in output_of(usual).items() if "snapshots" not in name}
+    plain = {name: data for name, data in output_of(place).items() if "snapshots" not in name}
+    assert kept == plain, "snapshots change nothing else"
 
 
 def stopped_after(said: str, place: Place) -> int:
