@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt1.errors import UserError
-from gpt1.format import counted, share
+from gpt1.format import counted
 from gpt1.terminal import show
 from pipeline.cli.model_lookup import KINDS
 from pipeline.cli.options import Json, ReadOptions
@@ -432,9 +432,9 @@ def _format_text(found: Mapping[str, Any]) -> str:
 
 def _format_copied(found: Mapping[str, Any]) -> str:
     copied, tokens, least = (found[name] for name in ("copied", "tokens", "min_tokens"))
-    part = f" ({share(copied / tokens)})" if copied else ""
+    share = 100 * copied / max(1, tokens)
     where = f"in spans of {least} or more that occur in {_SETS['train']}"
-    return f"copied  {copied:,} of {counted(tokens, 'token')}{part}, {where}"
+    return f"copied  {copied:,} of {counted(tokens, 'token')} ({share:.0f} %), {where}"
 
 
 def format_copied(found: Mapping[str, Any]) -> str:
