@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath
-from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import Field
 
 from gpt1.paths import FILE, is_url, path_of_uri
-from gpt1.report.sources import Source, of_kind
+from gpt1.report.sources import Source
 from gpt1.settings import field_marks
 from stages.contract import Artifact, Context, Settings, Stage, StoredFile
 
@@ -60,19 +59,14 @@ class Report(Stage):
         small = [one for one in (headline_chart(report),) if one.lines]
         drawings = {chart.name: draw(chart) for chart in (*shown, *timed, *small)}
         headline, before = report.headline(), context.previous()
-        held_out_share = None
-        with TemporaryDirectory(dir=context.attempt) as folder:
-            copied = CopiedText.of(report.sources, Path(folder))
-            samples = report.samples(settings.sample_steps, copied.share if copied else None)
-            if copied and samples:
-                length = of_kind(report.sources, "pretrain")[0].settings["sample_tokens"]
-                held_out_share = copied.held_out_share(length)
+        copied = CopiedText.of(report.sources)
         page = Page(
-            settings.title, report, [*shown, *timed], drawings, samples,
+            settings.title, report, [*shown, *timed], drawings,
+            report.samples(settings.sample_steps, copied.share if copied else None),
             run_picture(report.sources, report.cost),
             (str(before.provenance.get("run")), compare(before.summary, headline))
             if before else ("", ()),
-            held_out_share,
+            copied.held_out_share() if copied else None,
         )  # fmt: skip
         texts = {"results.json": to_json(report.results())}
         texts |= {_figure(one.name): standalone(drawings[one.name]) for one in shown}

@@ -60,10 +60,8 @@ class NgramIndex:
         UserError for a set of more than 2^32 ids.
         """
         if shards.tokens > 1 << 32:
-            raise UserError(
-                f"the set has {shards.tokens:,} tokens, expected at most {1 << 32:,} to search in;"
-                " search in a part of the books"
-            )
+            most = f"expected at most {1 << 32:,} to search in; use fewer books"
+            raise UserError(f"the set has {shards.tokens:,} tokens, {most}")
         parts = max(1, -(-_ngrams(shards, n) // at_once))
         with file.open("wb") as out:
             for part in range(parts):
@@ -79,9 +77,8 @@ class NgramIndex:
         count = _ngrams(shards, n)
         if (size := file.stat().st_size) != 8 * count:
             raise UserError(f"{file}: {size} bytes, expected {8 * count}; delete the file")
-        self._keys: U64 = np.zeros(0, np.uint64)
-        if count:
-            self._keys = np.asarray(np.memmap(file, np.uint64, mode="r"))
+        keys = np.memmap(file, np.uint64, mode="r") if count else np.zeros(0, np.uint64)
+        self._keys: U64 = np.asarray(keys)
 
     def matches(self, ids: Sequence[int]) -> list[Match]:
         """The longest spans of at least n of the `ids` (m,) that occur in a book, in their order;
@@ -92,9 +89,8 @@ class NgramIndex:
         diagonals = positions - starts
         order = np.lexsort((starts, diagonals))
         starts, diagonals = starts[order], diagonals[order]
-        begins = np.flatnonzero(
-            (np.diff(starts, prepend=-2) != 1) | (np.diff(diagonals, prepend=0) != 0)
-        )
+        new = (np.diff(starts, prepend=-2) != 1) | (np.diff(diagonals, prepend=0) != 0)
+        begins = np.flatnonzero(new)
         ends = np.append(begins[1:], len(starts))[: len(begins)] - 1
         spans: dict[tuple[int, int], list[int]] = {}
         for first, last in zip(begins, ends, strict=True):
@@ -103,17 +99,11 @@ class NgramIndex:
         found, furthest = list[Match](), 0
         for start, end in sorted(spans, key=lambda span: (span[0], -span[1])):
             if end > furthest:
-                found.append(Match(start, end, self._places(sorted(spans[start, end]))))
+                books, at = self._locate(np.array(sorted(spans[start, end])))
+                places = list(zip(books.tolist(), at.tolist(), strict=True))
+                found.append(Match(start, end, places))
                 furthest = end
         return found
-
-    def copied(self, ids: Sequence[int]) -> Mask:
-        """Which of the `ids` (m,) are in a span of at least n that occurs in a book."""
-        mask = np.zeros(len(ids), bool)
-        starts = np.unique(self._search(ids)[0])
-        for within in range(self.n):
-            mask[starts + within] = True
-        return mask
 
     def _search(self, ids: Sequence[int]) -> tuple[Indices, Indices]:
         """Each n-gram of `ids` with each of its positions: the starts in `ids`, and the positions
@@ -132,34 +122,39 @@ class NgramIndex:
 
     def _same(self, text: Indices, starts: Indices, positions: Indices) -> Mask:
         """Where the n ids of the text and of the books agree, (pairs,)."""
-        books = np.searchsorted(self._starts, positions, side="right") - 1
+        books, at = self._locate(positions)
         order = np.argsort(books, kind="stable")
-        within, same = np.arange(self.n), np.zeros(len(starts), bool)
+        ngram, same = np.arange(self.n), np.zeros(len(starts), bool)
         for rows in np.split(order, np.flatnonzero(np.diff(books[order])) + 1):
             if len(rows):
-                book = int(books[rows[0]])
-                places = (positions[rows] - self._starts[book])[:, None] + within  # (rows, n)
-                found = self.shards.book(book).take(places, mode="clip")
-                same[rows] = (found == text[starts[rows, None] + within]).all(axis=1)
+                book = self.shards.book(int(books[rows[0]]))
+                found = book.take(at[rows, None] + ngram, mode="clip")  # (rows, n)
+                same[rows] = (found == text[starts[rows, None] + ngram]).all(axis=1)
         return same
 
-    def _places(self, positions: Sequence[int]) -> list[Place]:
+    def _locate(self, positions: Indices) -> tuple[Indices, Indices]:
+        """The books' indices of positions (pairs,), and the places in the books."""
         books = np.searchsorted(self._starts, positions, side="right") - 1
-        within = np.asarray(positions) - self._starts[books]
-        return list(zip(books.tolist(), within.tolist(), strict=True))
+        return books, positions - self._starts[books]
 
 
-def find(shards: Shards, ids: Sequence[int]) -> list[Place]:
-    """Where all `ids` (m,) occur in the books, one after another, without an index: for texts
-    shorter than its n-grams.
+def copied(matches: Sequence[Match]) -> int:
+    """How many ids of a text are in one of its spans or more."""
+    return len({at for match in matches for at in range(match.start, match.end)})
+
+
+def whole_text(shards: Shards, ids: Sequence[int]) -> list[Match]:
+    """The match of all `ids` (m,), found without an index, for texts shorter than its n-grams.
+
+    No match for fewer than SHORTEST.
     """
-    found: list[Place] = []
-    for index, book in enumerate(shards):
+    places: list[Place] = []
+    for index, book in enumerate(shards if len(ids) >= SHORTEST else ()):
         at = np.arange(max(0, len(book) - len(ids) + 1))
         for within, wanted in enumerate(ids):
             at = at[book[at + within] == wanted]
-        found += [(index, place) for place in at.tolist()]
-    return found
+        places += [(index, place) for place in at.tolist()]
+    return [Match(0, len(ids), places)] if places else []
 
 
 def _ngrams(shards: Shards, n: int) -> int:

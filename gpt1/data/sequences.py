@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -29,21 +28,11 @@ Batch = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
 U64 = np.ndarray[tuple[int], np.dtype[np.uint64]]
 Weights = np.ndarray[tuple[int], np.dtype[np.float32]]
+Span = tuple[int, int, int]
+"""A book's index, or the number of a sample, with the start and end of some ids in the book."""
 _ORDER, _OFFSET = 1, 2
 _MASK = (1 << 64) - 1
 _STEP = 0x9E3779B97F4A7C15
-
-
-@dataclass(frozen=True)
-class SequenceRead:
-    """The sample of that number, counted from the start of training, has the ids from `start` to
-    `end` of a book, as inputs or targets.
-    """
-
-    epoch: int
-    sample: int
-    start: int
-    end: int
 
 
 class SequenceSampler:
@@ -109,15 +98,13 @@ class SequenceSampler:
         book, start = self._within(int(self.order(epoch)[position]))
         return book, int(self.offsets(epoch)[book]) + start
 
-    def reads(
-        self, spans: Sequence[tuple[int, int, int]], samples: int
-    ) -> list[list[SequenceRead]]:
-        """Which of the first `samples` samples read each of the spans (book's index, start, end in
-        the book), or a part of it, in the order of the epochs.
+    def reads(self, spans: Sequence[Span], samples: int) -> list[list[Span]]:
+        """Which of the first `samples` samples read each of the spans of books, or a part of it: a
+        list for each span, of (sample, start, end), by epochs.
 
         A sequence has T + 1 ids: the last is the first of the book's next sequence.
         """
-        found: list[list[SequenceRead]] = [[] for _ in spans]
+        found: list[list[Span]] = [[] for _ in spans]
         for epoch in range(-(-samples // self.per_epoch)):
             positions = np.empty(self.per_epoch, np.int64)
             positions[self.order(epoch)] = np.arange(self.per_epoch)
@@ -133,7 +120,7 @@ class SequenceSampler:
                     begin = offset + within * self.length
                     if sample < samples:
                         ids = max(start, begin), min(end, begin + self.length + 1)
-                        reads.append(SequenceRead(epoch, sample, *ids))
+                        reads.append((sample, *ids))
         return found
 
     def batch(self, step: int, batch_size: int, rows: Iterable[int] | None = None) -> Batch:

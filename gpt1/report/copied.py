@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from gpt1.data.ngram_index import NgramIndex
+from gpt1.data.ngram_index import NgramIndex, copied
 from gpt1.data.shards import Shards
 from gpt1.report.sources import Source, only
 from gpt1.tokenizer.tokenizer import Tokenizer
@@ -15,46 +16,53 @@ WINDOWS = 500  # of held-out text
 
 
 class CopiedText:
-    """Shares of a text's tokens in spans of 8 or more that occur in the training books."""
+    """Shares, from 0 to 1, of a text's tokens in spans of 8 or more that occur in the training
+    books.
+    """
 
     @classmethod
-    def of(cls, sources: Sequence[Source], folder: Path) -> CopiedText | None:
-        """Searches in the shards of a workflow, with an index in `folder`. None where it has no
-        shards or no vocabulary.
+    def of(cls, sources: Sequence[Source]) -> CopiedText | None:
+        """Searches in the shards of a workflow. None where it has no samples, shards, or
+        vocabulary.
         """
         shard, vocabulary = only(sources, "shard"), only(sources, "vocabulary", "pretrained")
-        names = [next((name for name in vocabulary.files if name.startswith(prefix)), "")
-                 for prefix in ("encoder_bpe_", "vocab_")]
-        if "books.parquet" not in shard.files or not all(names):
+        names = ("encoder_bpe_", "vocab_")
+        files = sorted(name for name in vocabulary.files if name.startswith(names))
+        length = only(sources, "pretrain").settings.get("sample_tokens")
+        if not length or "books.parquet" not in shard.files or len(files) != len(names):
             return None
-        encoder, merges = (vocabulary.files[name] for name in names)
-        return cls(shard, Tokenizer(Vocabulary.read(encoder, merges)), folder / "ngrams")
+        tokenizer = Tokenizer(Vocabulary.read(*(vocabulary.files[name] for name in files)))
+        return cls(shard, tokenizer, length)
 
-    def __init__(self, shard: Source, tokenizer: Tokenizer, file: Path) -> None:
+    def __init__(self, shard: Source, tokenizer: Tokenizer, length: int) -> None:
+        self._shard, self._tokenizer, self._length = shard, tokenizer, length
         train = _shards(shard, "train")
-        NgramIndex.build(train, file)
-        self._shard, self._tokenizer, self._index = shard, tokenizer, NgramIndex(train, file)
+        with TemporaryDirectory() as folder:  # a file that is mapped can be read when it is gone
+            NgramIndex.build(train, Path(folder, "ngrams"))
+            self._index = NgramIndex(train, Path(folder, "ngrams"))
 
     def share(self, text: str) -> float:
-        """The share of a text, from 0 to 1."""
+        """The share of a text."""
         return self._share(self._tokenizer.encode(text))
 
-    def held_out_share(self, length: int) -> float | None:
-        """The mean share of windows of `length` tokens, spread over the held-out text; None where
-        no book is that long.
+    def held_out_share(self) -> float | None:
+        """The mean share of windows of held-out text that are as long as a sample, spread over
+        it; None where there is none.
         """
         if not any(name.startswith("held_out/") for name in self._shard.files):
             return None
-        books = _shards(self._shard, "held_out")
-        places = [(book, start) for book, size in enumerate(books.lengths)
-                  for start in range(0, size - length + 1, length)]
-        chosen = places[:: max(1, len(places) // WINDOWS)]
-        shares = [self._share(books.book(book)[start : start + length].tolist())
-                  for book, start in chosen]
+        books, length = _shards(self._shard, "held_out"), self._length
+        windows = [
+            ids[start : start + length]
+            for ids in books
+            for start in range(0, len(ids) - length + 1, length)
+        ]
+        chosen = windows[:: max(1, len(windows) // WINDOWS)]
+        shares = [self._share(ids.tolist()) for ids in chosen]
         return sum(shares) / len(shares) if shares else None
 
     def _share(self, ids: Sequence[int]) -> float:
-        return int(self._index.copied(ids).sum()) / max(1, len(ids))
+        return copied(self._index.matches(ids)) / max(1, len(ids))
 
 
 def _shards(shard: Source, chosen: str) -> Shards:

@@ -5,7 +5,8 @@ that cleaned it; from a text to its places in the books, and the steps that read
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,8 @@ from pipeline.store.snapshot import StoreSnapshot
 from stages.contract import Artifact
 
 if TYPE_CHECKING:
-    from gpt1.data.ngram_index import Match, NgramIndex
-    from gpt1.data.sequences import SequenceSampler
+    from gpt1.data.ngram_index import NgramIndex
+    from gpt1.data.sequences import SequenceSampler, Span
     from gpt1.data.shards import DocumentSpan, Shards
     from gpt1.train.config import PretrainConfig
 
@@ -51,18 +52,17 @@ def trace(
         min_tokens: Shortest span of --text to find, in tokens; a shorter text must occur as it is.
         limit: Places of each span of --text to show.
     """
-    ways = [shard is not None and offset is not None, step is not None, text is not None]
-    if ways.count(True) != 1 or (shard is not None and not ways[0]):
+    if text is not None and step is None and shard is None:
+        found = _trace_text(options.artifacts(), text, min_tokens, limit)
+        print_json(found) if as_json else show(format_text(found))
+        return
+    if step is not None and shard is None and text is None:
+        rows = _trace_step(options.artifacts(), step, sample)
+    elif step is None and text is None and shard is not None and offset is not None:
+        rows = [_trace_offset(options, shard, offset)]
+    else:
         such = "a shard and an offset, such as `train/part-0003.arrow 1200`"
         raise UserError(f"trace: expected either {such}, or --step, or --text")
-    if text is not None:
-        found = _trace_text(options.artifacts(), text, min_tokens, limit)
-        print_json(found) if as_json else show(_format_text(found))
-        return
-    if step is not None:
-        rows = _trace_step(options.artifacts(), step, sample)
-    elif shard is not None and offset is not None:
-        rows = [_trace_offset(options, shard, offset)]
     print_json(rows) if as_json else show("\n\n".join(map(_format, rows)))
 
 
@@ -87,17 +87,17 @@ def _trace_offset(options: ReadOptions, shard: str, offset: int) -> dict[str, An
 def _trace_step(artifacts: RunArtifacts, step: int, sample: int | None) -> list[dict[str, Any]]:
     from gpt1.data.sequences import batch_of
 
-    record = artifacts.choose("pretrain", ("pretrain",))
-    config, skipped = _pretraining(artifacts.store, record)
+    store, record = artifacts.store, artifacts.choose("pretrain", ("pretrain",))
+    tracer = _Tracer(store, _input_record(store, record, "shard"))
+    config, sampler, skipped = _pretraining(store, record, tracer.shards("train"))
     size = config.batch_size
     if not 1 <= step <= config.max_steps:
         raise UserError(f"--step {step}: expected a step of {record.cell}, 1 to {config.max_steps}")
     if sample is not None and not 0 <= sample < size:
         expected = f"expected a sequence of {record.cell}'s batch, 0 to {size - 1}"
         raise UserError(f"--sample {sample}: {expected}")
-    tracer = _Tracer(artifacts.store, _input_record(artifacts.store, record, "shard"))
-    sampler, batch = _sampler(tracer.shards("train"), config), batch_of(step - 1, skipped)
-    kept, rows = sampler.kept(batch, size), []
+    batch, rows = batch_of(step - 1, skipped), []
+    kept = sampler.kept(batch, size)
     for number in range(size) if sample is None else [sample]:
         book, start = sampler.locate(batch * size + number)
         about = {"sample": number, **({} if kept[number] else {"excluded": True})}
@@ -106,120 +106,115 @@ def _trace_step(artifacts: RunArtifacts, step: int, sample: int | None) -> list[
     return rows
 
 
-def _pretraining(store: Store, record: ArtifactRecord) -> tuple[PretrainConfig, list[int]]:
-    """The settings of a finished pre-training, and the batches that its rollbacks skipped."""
-    from gpt1.data.sequences import skipped_in
+def _pretraining(
+    store: Store, record: ArtifactRecord, shards: Shards
+) -> tuple[PretrainConfig, SequenceSampler, list[int]]:
+    """The settings of a finished pre-training, its sequences as training makes them, and the
+    batches that its rollbacks skipped.
+    """
+    from gpt1.data.sequences import SequenceSampler, skipped_in
     from gpt1.train.config import PretrainConfig
 
     lines = []
     if file := record.files.get("skipped.jsonl"):
         lines = store.fetch(file).read_text(encoding="utf-8").splitlines()
-    config = PretrainConfig.model_validate(record.settings)
-    return config.scaled(), skipped_in([json.loads(line) for line in lines])
-
-
-def _sampler(shards: Shards, config: PretrainConfig) -> SequenceSampler:
-    """The sequences of a pre-training, as training makes them."""
-    from gpt1.data.sequences import SequenceSampler
-
-    return SequenceSampler(shards, config.context, config.seed, config.exclude_books)
+    config = PretrainConfig.model_validate(record.settings).scaled()
+    sampler = SequenceSampler(shards, config.context, config.seed, config.exclude_books)
+    return config, sampler, skipped_in([json.loads(line) for line in lines])
 
 
 def _trace_text(artifacts: RunArtifacts, text: str, n: int, limit: int) -> dict[str, Any]:
-    """The spans of a text that occur in the books, the training books' first, longest first."""
-    from gpt1.data.ngram_index import SHORTEST, Match, find
+    from gpt1.data.ngram_index import SHORTEST
 
     if n < SHORTEST or limit < 1:
-        given = f"--min-tokens {n} --limit {limit}"
-        raise UserError(f"{given}: expected at least {SHORTEST} tokens, and a limit of 1 or more")
+        expected = f"expected at least {SHORTEST} tokens, and a limit of 1 or more"
+        raise UserError(f"--min-tokens {n} --limit {limit}: {expected}")
     store = artifacts.store
     made = any(artifacts.record(cell) for cell in artifacts.of_kind(("pretrain",)))
     record = artifacts.choose("pretrain", ("pretrain",)) if made else None
     shard = _input_record(store, record, "shard") if record else None
     tracer = _Tracer(store, shard or artifacts.choose("shard", ("shard",)))
-    ids = tracer.encoder.encode(text)
-    if len(ids) < SHORTEST:
+    found = _search(tracer, record, text, n, limit, _SETS)
+    if found["tokens"] < SHORTEST:
         expected = f"expected at least {SHORTEST}; give a longer text"
-        raise UserError(f"--text {text!r}: found {counted(len(ids), 'token')}, {expected}")
-    found: dict[str, Any] = {"text": text, "tokens": len(ids), "min_tokens": min(n, len(ids)),
-                             "pretraining": record and record.cell, "copied": 0, "spans": []}
-    for chosen in dict.fromkeys(span.set for span in tracer.spans):
-        shards = tracer.shards(chosen)
-        if len(ids) < n:
-            places = find(shards, ids)
-            matches = [Match(0, len(ids), places)] if places else []
-        else:
-            matches = _open_index(shards, tracer.record, chosen, n).matches(ids)
-        if chosen == "train":
-            found["copied"] = len({at for one in matches for at in range(one.start, one.end)})
-        matches.sort(key=lambda match: match.start - match.end)
-        steps = _steps(shards, store, record if chosen == "train" else None, matches, limit)
-        for match in matches:
-            length = match.end - match.start
-            rows = [
-                {**tracer.trace(shards.spans[book], at, length), "steps": steps.pop(0)}
-                for book, at in match.places[:limit]
-            ]
-            words = tracer.encoder.decode(ids[match.start : match.end])
-            found["spans"].append({"set": chosen, "text": words, "start": match.start,
-                                   "end": match.end, "count": len(match.places), "places": rows})
+        raise UserError(f"--text {text!r}: found {counted(found['tokens'], 'token')}, {expected}")
     return found
 
 
-def _steps(
-    shards: Shards, store: Store, record: ArtifactRecord | None, matches: Sequence[Match],
-    limit: int,
-) -> list[Any]:
-    """For each place shown, what a pre-training read of it: `epoch` and `step` from 1 (None: its
-    batch was skipped by a rollback), `sample` of the batch, and which `tokens` of the span. None
-    without a pre-training.
-    """
-    from gpt1.data.sequences import batch_of, step_of
-
-    spans = [
-        (book, at, at + match.end - match.start)
-        for match in matches
-        for book, at in match.places[:limit]
-    ]
-    if record is None:
-        return [None] * len(spans)
-    config, skipped = _pretraining(store, record)
-    batches = batch_of(config.max_steps - 1, skipped) + 1
-    sampler = _sampler(shards, config)
-    rows: list[Any] = []
-    found = sampler.reads(spans, batches * config.batch_size)
-    for (book, start, _), reads in zip(spans, found, strict=True):
-        excluded = shards.spans[book].book in config.exclude_books
-        rows.append([])
-        for read in reads:
-            batch, sample = divmod(read.sample, config.batch_size)
-            rows[-1].append({
-                "epoch": read.epoch + 1, "step": step_of(batch, skipped), "sample": sample,
-                "tokens": [read.start - start, read.end - start],
-                **({"excluded": True} if excluded else {}),
-            })  # fmt: skip
-    return rows
-
-
-def training_index(where: str, artifacts: Callable[[], RunArtifacts]) -> NgramIndex:
-    """The index of the training books of a model in the store, or of the one it was made from.
-
-    UserError for a model that was not pre-trained in the store.
+def copied_text(where: str, artifacts: RunArtifacts) -> Callable[[str], dict[str, Any]]:
+    """What finds the spans of a text in the training books of a model in the store, each with its
+    first place. UserError for a model that was not pre-trained in the store.
     """
     from gpt1.data.ngram_index import LENGTH
 
-    record = None
-    if not Path(where).is_dir():
-        store = artifacts().store
-        record = artifacts().choose(where.partition("@")[0], KINDS)
-        if record.stage != "pretrain":
-            fingerprints = record.identity.get("inputs", {}).get("pretrain", [])
-            record = store.record("pretrain", fingerprints[0]) if fingerprints else None
-    if record is None:
-        expected = "expected a job that was pre-trained in the store, such as pretrain"
-        raise UserError(f"--trace: the training books of {where} are not known; {expected}")
+    store, record = artifacts.store, artifacts.choose(where.partition("@")[0], KINDS)
+    if record.stage != "pretrain":
+        record = _input_record(store, record, "pretrain")
     tracer = _Tracer(store, _input_record(store, record, "shard"))
-    return _open_index(tracer.shards("train"), tracer.record, "train", LENGTH)
+    return lambda text: _search(tracer, record, text, LENGTH, 1, ["train"])
+
+
+def _search(
+    tracer: _Tracer, record: ArtifactRecord | None, text: str, n: int, limit: int,
+    sets: Iterable[str],
+) -> dict[str, Any]:
+    """The longest spans of a text in these sets, the longest first, with at most `limit` places of
+    each, and what a pre-training read of them.
+    """
+    from gpt1.data.ngram_index import copied, whole_text
+
+    ids, copies, spans = tracer.encoder.encode(text), 0, []
+    for chosen in [name for name in sets if tracer.shard.under(f"{name}/")]:
+        shards = tracer.shards(chosen)
+        if len(ids) < n:
+            matches = whole_text(shards, ids)
+        else:
+            matches = _open_index(shards, tracer.record, chosen, n).matches(ids)
+        matches.sort(key=lambda match: match.start - match.end)
+        places = [
+            (book, at, at + match.end - match.start)
+            for match in matches
+            for book, at in match.places[:limit]
+        ]
+        steps: Sequence[Any] = [None] * len(places)
+        if chosen == "train":
+            copies = copied(matches)
+            steps = _steps(tracer.store, record, shards, places) if record else steps
+        rows = iter([
+            {**tracer.trace(shards.spans[book], start, end - start), "steps": reads}
+            for (book, start, end), reads in zip(places, steps, strict=True)
+        ])  # fmt: skip
+        for match in matches:
+            words, count = tracer.encoder.decode(ids[match.start : match.end]), len(match.places)
+            spans.append({"set": chosen, "text": words, "start": match.start, "end": match.end,
+                          "count": count, "places": list(islice(rows, min(limit, count)))})
+    return {"text": text, "tokens": len(ids), "min_tokens": min(n, len(ids)), "copied": copies,
+            "pretraining": record and record.cell, "spans": spans}
+
+
+def _steps(
+    store: Store, record: ArtifactRecord, shards: Shards, places: Sequence[Span]
+) -> list[list[dict[str, Any]]]:
+    """What a pre-training read of each place (book, start, end): `epoch` and `step` from 1 (None:
+    its batch was skipped by a rollback), `sample` of the batch, and which `tokens` of the place.
+    """
+    from gpt1.data.sequences import batch_of, step_of
+
+    config, sampler, skipped = _pretraining(store, record, shards)
+    size = config.batch_size
+    found = sampler.reads(places, (batch_of(config.max_steps - 1, skipped) + 1) * size)
+    steps: list[list[dict[str, Any]]] = []
+    for (book, start, _), reads in zip(places, found, strict=True):
+        excluded = {"excluded": True} if shards.spans[book].book in config.exclude_books else {}
+        steps.append([])
+        for sample, first, end in reads:
+            step = step_of(sample // size, skipped)
+            steps[-1].append({
+                "epoch": sample // sampler.per_epoch + 1,
+                "step": None if step is None else step + 1, "sample": sample % size,
+                "tokens": [first - start, end - start], **excluded,
+            })  # fmt: skip
+    return steps
 
 
 def _open_index(shards: Shards, record: ArtifactRecord, chosen: str, n: int) -> NgramIndex:
@@ -237,23 +232,6 @@ def _open_index(shards: Shards, record: ArtifactRecord, chosen: str, n: int) -> 
                 NgramIndex.build(shards, private, n)
     cache.touch(file)
     return NgramIndex(shards, file, n)
-
-
-def copied_spans(
-    index: NgramIndex, ids: Sequence[int], decode: Callable[[Sequence[int]], str]
-) -> dict[str, Any]:
-    """Which spans of a text's `ids` occur in the training books, each with its first place."""
-    matches, spans = index.matches(ids), []
-    for match in matches:
-        book, at = match.places[0]
-        span = index.shards.spans[book]
-        spans.append({
-            "text": decode(ids[match.start : match.end]), "start": match.start, "end": match.end,
-            "book": span.book, "title": span.title, "author": span.author, "token": at,
-            "count": len(match.places),
-        })  # fmt: skip
-    copied = len({at for match in matches for at in range(match.start, match.end)})
-    return {"tokens": len(ids), "copied": copied, "min_tokens": index.n, "spans": spans}
 
 
 def _shard_of(span: DocumentSpan) -> str:
@@ -298,7 +276,7 @@ class _Tracer:
         from gpt1.tokenizer.tokenizer import Tokenizer
         from gpt1.tokenizer.vocabulary import Vocabulary
 
-        self._store, self.record, self.shard = store, record, record.artifact()
+        self.store, self.record, self.shard = store, record, record.artifact()
         self._vocabulary, split, clean = (
             _input_record(store, record, kind) for kind in ("vocabulary", "split", "clean")
         )
@@ -317,7 +295,7 @@ class _Tracer:
         """The books of a set."""
         from gpt1.data.shards import Shards
 
-        paths = [self._store.fetch(file) for file in self.shard.under(f"{chosen}/")]
+        paths = [self.store.fetch(file) for file in self.shard.under(f"{chosen}/")]
         return Shards.open(paths, self._table, chosen, self._vocabulary.summary["sha256"])
 
     def trace(
@@ -330,7 +308,7 @@ class _Tracer:
         from gpt1.data.shards import open_shard
 
         name = _shard_of(span)
-        shard = open_shard(self._store.fetch(self.shard.file(name)))
+        shard = open_shard(self.store.fetch(self.shard.file(name)))
         ids = shard.ids[span.start : span.start + span.length].tolist()
         text, tokens = self._text(span), self.encoder.vocabulary.tokens
         place = locate(text, ids, first, self.encoder.encode, tokens, length)
@@ -350,7 +328,7 @@ class _Tracer:
         """The text the ids were made from: the clean book up to its unseen tail."""
         from gpt1.corpus.document import read_books
 
-        file = self._store.fetch(self._clean.file(f"books/{span.part}.parquet"))
+        file = self.store.fetch(self._clean.file(f"books/{span.part}.parquet"))
         for book in read_books(file):
             if book.id == span.book:
                 return book.text[: self._ends[book.id]]
@@ -361,7 +339,7 @@ class _Tracer:
         """The line about a book in the `records/` of clean or ingest; None: there is none."""
         files = artifact.under("records/")
         for file in sorted(files, key=lambda file: Path(file.name).stem != span.part):
-            with self._store.fetch(file).open(encoding="utf-8") as lines:
+            with self.store.fetch(file).open(encoding="utf-8") as lines:
                 for line in lines:
                     row: dict[str, Any] = json.loads(line)
                     if span.book in (row.get("book"), row.get("id")):
@@ -408,66 +386,47 @@ def _format_place(at: Mapping[str, Any]) -> str:
     return place
 
 
-def _format_text(found: Mapping[str, Any]) -> str:
-    blocks = [_format_copied(found)]
+def format_text(found: Mapping[str, Any]) -> str:
+    """What was found of a text: how much is copied; its spans with their places."""
+    copied, tokens, least = (found[name] for name in ("copied", "tokens", "min_tokens"))
+    part = f"{copied:,} of {counted(tokens, 'token')} ({100 * copied / max(1, tokens):.0f} %)"
+    blocks = [f"copied  {part}, in spans of {least} or more that occur in {_SETS['train']}"]
     for span in found["spans"]:
-        count, shown = span["count"], len(span["places"])
+        count, length = span["count"], span["end"] - span["start"]
         where = f"{counted(count, 'place')} in {_SETS[span['set']]}"
-        length = span["end"] - span["start"]
         blocks.append(f"span    {span['text']!r}: {counted(length, 'token')}, {where}")
-        blocks += [
-            _lines({
+        for row in span["places"]:
+            blocks.append(_lines({
                 "book": _format_book(row),
                 "source": row["source"],
                 "place": _format_place(row["in_book"]),
                 "steps": _format_steps(row["steps"], length, span["set"]),
                 "text": row["text"],
-            })
-            for row in span["places"]
-        ]  # fmt: skip
-        if count > shown:
-            blocks.append(f"{counted(count - shown, 'more place')}; show them with --limit {count}")
+            }))  # fmt: skip
+        if more := count - len(span["places"]):
+            blocks.append(f"{counted(more, 'more place')}; `gpt1 trace --limit {count}` shows all")
     return "\n\n".join(blocks)
-
-
-def _format_copied(found: Mapping[str, Any]) -> str:
-    copied, tokens, least = (found[name] for name in ("copied", "tokens", "min_tokens"))
-    share = 100 * copied / max(1, tokens)
-    where = f"in spans of {least} or more that occur in {_SETS['train']}"
-    return f"copied  {copied:,} of {counted(tokens, 'token')} ({share:.0f} %), {where}"
-
-
-def format_copied(found: Mapping[str, Any]) -> str:
-    """What `copied_spans` found, a line for each span."""
-    lines = [_format_copied(found)]
-    for span in found["spans"]:
-        names = ", ".join(filter(None, (span["title"], span["author"])))
-        more = f", and {counted(span['count'] - 1, 'more place')}" if span["count"] > 1 else ""
-        lines.append(f"span    {span['text']!r}: {names}, token {span['token']:,}{more}")
-    return "\n".join(lines)
 
 
 def _format_steps(reads: Sequence[Mapping[str, Any]] | None, length: int, chosen: str) -> str:
     """The steps that read a span of this length, by epoch."""
-    if chosen != "train":
-        return "none: held out"
     if reads is None:
-        return "not known: no pre-training of this run has finished"
+        no_pretraining = "not known: no pre-training of this run has finished"
+        return "none: held out" if chosen != "train" else no_pretraining
     epochs: dict[int, list[str]] = {}
     for read in reads[:_READS]:
-        start, end = read["tokens"]
-        notes = [f"sample {read['sample']}"]
-        if end - start < length:
-            notes.append(f"tokens {start} to {end - 1}" if end - start > 1 else f"token {start}")
-        if read["step"] is None:
-            notes.append("skipped by a rollback")
-        if read.get("excluded"):
-            notes.append("no loss: pretrain.exclude_books has this book")
+        first, end = read["tokens"]
+        notes = [
+            f"sample {read['sample']}",
+            f"tokens {first} to {end - 1} of the span" if end - first < length else "",
+            "skipped by a rollback" if read["step"] is None else "",
+            "no loss: pretrain.exclude_books has this book" if read.get("excluded") else "",
+        ]
         step = "no step" if read["step"] is None else f"{read['step']:,}"
-        epochs.setdefault(read["epoch"], []).append(f"{step} ({', '.join(notes)})")
+        step += f" ({', '.join(filter(None, notes))})"
+        epochs.setdefault(read["epoch"], []).append(step)
     parts = [f"epoch {epoch}: {', '.join(steps)}" for epoch, steps in epochs.items()]
-    if len(reads) > _READS:
-        parts.append(f"and {len(reads) - _READS} more")
+    parts += [f"and {len(reads) - _READS} more"] if len(reads) > _READS else []
     return "; ".join(parts) or "none: no sequence of the training has it"
 
 

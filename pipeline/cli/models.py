@@ -16,7 +16,7 @@ import typer
 
 from gpt1.errors import UserError
 from gpt1.terminal import show, to_json
-from pipeline.cli.lineage import copied_spans, format_copied, training_index
+from pipeline.cli.lineage import copied_text, format_text
 from pipeline.cli.model_lookup import finetuned_job, resolve_model
 from pipeline.cli.options import PROFILES, WORKFLOW_HELP, ReadOptions, flag
 from pipeline.cli.output import named, new_folder
@@ -157,7 +157,7 @@ def generate(
     check_sampling(tokens, temperature, top_k, top_p, beams, length_penalty)
     texts = [*(prompt or []), *(_lines(prompts) if prompts else [])] or [""]
     artifacts = cache(options.artifacts)
-    index = training_index(where, artifacts) if trace else None
+    search = copied_text(where, artifacts()) if trace else None
     predictor = Predictor(_load(where, artifacts, device))
     streams = len(texts) == 1 and not beams and not as_json
     on_token = _stream(texts[0], predictor.encoder.decode) if streams else None
@@ -169,13 +169,12 @@ def generate(
         show()
     for start, text in zip(texts, continuations, strict=True):
         row: dict[str, Any] = {"prompt": start, "text": text}
-        if index:
-            ids = predictor.encoder.encode(text)
-            row["copied"] = copied_spans(index, ids, predictor.encoder.decode)
+        if search:
+            row["copied"] = search(text)
         if as_json or not streams:
             show(to_json(row) if as_json else f"{start} {text}".strip())
-        if index and not as_json:
-            show(format_copied(row["copied"]))
+        if search and not as_json:
+            show(format_text(row["copied"]))
 
 
 def predict(

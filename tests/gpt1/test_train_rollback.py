@@ -86,9 +86,9 @@ def test_the_reads_of_all_books_are_the_batches_of_the_run(place: Place) -> None
     for (book, _, _), reads in zip(
         spans, data.train.reads(spans, batches * config.batch_size), strict=True
     ):
-        for read in reads:
-            batch, row = divmod(read.sample, config.batch_size)
-            ids = data.train.shards.book(book)[read.start : read.end].astype(np.int64)
+        for sample, start, end in reads:
+            batch, row = divmod(sample, config.batch_size)
+            ids = data.train.shards.book(book)[start:end].astype(np.int64)
             rows[step_of(batch, skipped(place)), row] = ids
     logged = tiny.rows_of(place, "trace/rank-00000.jsonl")
     last = {(row["step"], row["index"]): row["batch"] for row in logged}
