@@ -42,7 +42,7 @@ class Report(Stage):
 
     # The pages tell durations, costs and the previous run, so they are volatile; results.json and
     # the other figures are not
-    version = 4  # bits per byte, and the perplexity before the first step
+    version = 5  # the copied share of the samples
     settings_model = ReportSettings
     requires = ("pretrain",)
     optional_inputs = ("*",)
@@ -50,6 +50,7 @@ class Report(Stage):
     def run(self, settings: ReportSettings, context: Context) -> None:
         from gpt1.report.charts import charts, draw, headline_chart, standalone, throughput_chart
         from gpt1.report.collect import collect, to_json
+        from gpt1.report.copied import CopiedText
         from gpt1.report.dag import run_picture
         from gpt1.report.render import Page
         from gpt1.report.summary import compare
@@ -60,11 +61,14 @@ class Report(Stage):
         small = [one for one in (headline_chart(report),) if one.lines]
         drawings = {chart.name: draw(chart) for chart in (*shown, *timed, *small)}
         headline, before = report.headline(), context.previous()
+        copied = CopiedText.of(report.sources)
         page = Page(
             settings.title, report, [*shown, *timed], drawings,
-            report.samples(settings.sample_steps), run_picture(report.sources, report.cost),
+            report.samples(settings.sample_steps, copied.share if copied else None),
+            run_picture(report.sources, report.cost),
             (str(before.provenance.get("run")), compare(before.summary, headline))
             if before else ("", ()),
+            copied.held_out_share() if copied else None,
         )  # fmt: skip
         texts = {"results.json": to_json(report.results())}
         texts |= {_figure(one.name): standalone(drawings[one.name]) for one in shown}

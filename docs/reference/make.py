@@ -63,8 +63,8 @@ GROUPS = {
 
 SET_BY_YOU = {
     "pretrain": (
-        "for another batch size or seed, a training without some books, given weights, short GPU"
-        " memory, a loss that diverges, another use of DeepSpeed, snapshots of the first steps",
+        "for another batch size, seed or set of books, given weights, short GPU memory, a loss that"
+        " diverges, DeepSpeed, or snapshots of the first steps",
         "lr_scaling seed exclude_books zero deepspeed max_rollbacks skip_batches init_from"
         " loss_spike_threshold activation_checkpointing snapshot_steps",
     ),

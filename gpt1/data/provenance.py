@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gpt1.data.shards import DocumentSpan
@@ -52,9 +52,9 @@ def book_at(spans: Sequence[DocumentSpan], offset: int, name: str) -> tuple[Docu
 
 def locate(
     text: str, ids: Sequence[int], index: int, encode: Callable[[str], Sequence[int]],
-    tokens: Sequence[str],
+    tokens: Sequence[str], length: int = 1,
 ) -> TextSpan:
-    """Where in `text` the id `ids[index]` comes from; `ids` are the whole text's.
+    """Where in `text` the `length` ids from `ids[index]` come from; `ids` are the whole text's.
 
     Looks for the first white-space-separated chunk up to which the text has more than `index` ids,
     encoding from the start of the text, since ftfy looks at a text as a whole.
@@ -70,25 +70,30 @@ def locate(
             known[at] = len(encode(text[: chunks[at][1]]))
         return known[at]
 
-    at = _first_beyond(index, len(chunks), count)
-    start, end = chunks[at]
-    here = list(encode(text[:end]))
-    exact = here[: index + 1] == list(ids[: index + 1])
-    space = chunks[at - 1][1] if at else 0
-    if tokens[ids[index]] == NEWLINE_TOKEN:
-        return TextSpan(space, start, exact)
-    before = here[count(at - 1) : index] if exact else []
-    pieces = [tokens[number] for number in [*before, ids[index]]]
-    within = _within(text[start:end], [piece for piece in pieces if piece != NEWLINE_TOKEN])
-    first, last = within or (0, end - start)
-    return TextSpan(start + first, start + last, exact)
+    def place(index: int) -> TextSpan:
+        at = _first_beyond(index, known, count)
+        start, end = chunks[at]
+        here = list(encode(text[:end]))
+        exact = here[: index + 1] == list(ids[: index + 1])
+        space = chunks[at - 1][1] if at else 0
+        if tokens[ids[index]] == NEWLINE_TOKEN:
+            return TextSpan(space, start, exact)
+        before = here[count(at - 1) : index] if exact else []
+        pieces = [tokens[number] for number in [*before, ids[index]]]
+        within = _within(text[start:end], [piece for piece in pieces if piece != NEWLINE_TOKEN])
+        first, last = within or (0, end - start)
+        return TextSpan(start + first, start + last, exact)
+
+    first, last = place(index), place(index + length - 1)
+    return TextSpan(first.start, last.end, first.exact and last.exact)
 
 
-def _first_beyond(index: int, size: int, count: Callable[[int], int]) -> int:
-    """The first of `size` chunks up to which there are more than `index` ids; guesses in
-    proportion first, then halves.
+def _first_beyond(index: int, known: Mapping[int, int], count: Callable[[int], int]) -> int:
+    """The first chunk up to which there are more than `index` ids, between those whose counts are
+    `known`; guesses in proportion first, then halves.
     """
-    low, high = -1, size - 1  # count(low) <= index < count(high)
+    low = max(at for at, ids in known.items() if ids <= index)
+    high = min(at for at, ids in known.items() if ids > index)
     tries = 0
     while high - low > 1:
         middle = (low + high) // 2

@@ -15,8 +15,9 @@ sequences keep their offsets and their relative order.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,8 @@ Batch = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
 U64 = np.ndarray[tuple[int], np.dtype[np.uint64]]
 Weights = np.ndarray[tuple[int], np.dtype[np.float32]]
+Span = tuple[int, int, int]
+"""A book's index, or the number of a sample, with the start and end of some ids in the book."""
 _ORDER, _OFFSET = 1, 2
 _MASK = (1 << 64) - 1
 _STEP = 0x9E3779B97F4A7C15
@@ -95,6 +98,31 @@ class SequenceSampler:
         book, start = self._within(int(self.order(epoch)[position]))
         return book, int(self.offsets(epoch)[book]) + start
 
+    def reads(self, spans: Sequence[Span], samples: int) -> list[list[Span]]:
+        """Which of the first `samples` samples read each of the spans of books, or a part of it: a
+        list for each span, of (sample, start, end), by epochs.
+
+        A sequence has T + 1 ids: the last is the first of the book's next sequence.
+        """
+        found: list[list[Span]] = [[] for _ in spans]
+        for epoch in range(-(-samples // self.per_epoch)):
+            positions = np.empty(self.per_epoch, np.int64)
+            positions[self.order(epoch)] = np.arange(self.per_epoch)
+            for (book, start, end), reads in zip(spans, found, strict=True):
+                offset = int(self.offsets(epoch)[book])
+                # From the first sequence whose last target is not before the span, to the last that
+                # begins in it or before.
+                first = max(0, -(-(start - offset) // self.length) - 1)
+                beyond = min(int(self._counts[book]), -(-(end - offset) // self.length))
+                for within in range(first, beyond):
+                    position = int(positions[self._first[book] + within])
+                    sample = epoch * self.per_epoch + position
+                    begin = offset + within * self.length
+                    if sample < samples:
+                        ids = max(start, begin), min(end, begin + self.length + 1)
+                        reads.append((sample, *ids))
+        return found
+
     def batch(self, step: int, batch_size: int, rows: Iterable[int] | None = None) -> Batch:
         """The global batch of one step, (B, T + 1): samples step * B to step * B + B - 1; inputs
         are [:, :-1], targets [:, 1:]. With `rows`, only those of it are read, (len(rows), T + 1).
@@ -149,6 +177,28 @@ class SequenceSampler:
         for row, (book, start) in enumerate(places):
             out[row] = self.shards.book(book)[start : start + self.length + 1]
         return out
+
+
+def batch_of(step: int, skipped: Sequence[int]) -> int:
+    """The batch (0-based, in the order of the data) of the 0-based `step`: the step-th of those
+    not `skipped` (ascending).
+    """
+    batch = step
+    for out in skipped:
+        if out > batch:
+            break
+        batch += 1
+    return batch
+
+
+def step_of(batch: int, skipped: Sequence[int]) -> int | None:
+    """The inverse; None for a skipped batch."""
+    return None if batch in skipped else batch - sum(out < batch for out in skipped)
+
+
+def skipped_in(events: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The batches skipped by all rollbacks (gpt1.train.divergence), ascending."""
+    return sorted(batch for event in events for batch in event["batches"])
 
 
 def _mask_of(

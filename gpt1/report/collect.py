@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ from gpt1.report.tables import (
 from gpt1.settings import field_marks
 from gpt1.train.config import PretrainConfig
 
+Share = Callable[[str], float]
+"""How much of a text is copied (gpt1.report.copied)."""
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 PERPLEXITY, BITS_PER_BYTE = "validation_perplexity", "validation_bits_per_byte"
 _FIGURES = (
@@ -112,10 +114,10 @@ class Collection:
                   if row["variant_setting"] == MAIN}
         return {name: value for name, value in found.items() if value is not None}
 
-    def samples(self, points: int) -> dict[str, list[dict[str, Any]]]:
+    def samples(self, points: int, copied: Share | None = None) -> dict[str, list[dict[str, Any]]]:
         """For each pre-training job `samples_of` it, where it has any."""
         jobs = of_kind(self.sources, "pretrain")
-        return {job.cell: found for job in jobs if (found := samples_of(job, points))}
+        return {job.cell: found for job in jobs if (found := samples_of(job, points, copied))}
 
     def results(self) -> dict[str, Any]:
         """What results.json has: all that follows from the records' content alone."""
@@ -203,14 +205,16 @@ def main_settings(job: Source) -> list[tuple[str, Any, Any]]:
     ]
 
 
-def samples_of(source: Source, points: int) -> list[dict[str, Any]]:
+def samples_of(source: Source, points: int, copied: Share | None = None) -> list[dict[str, Any]]:
     """At most `points` steps, evenly spread from the first to the last: [{"step": ..., "texts":
-    [{"prompt", "text"}]}].
+    [{"prompt", "text", "copied"}]}]; `copied` of a text is None where it is not known.
     """
-    by_step: dict[int, list[dict[str, str]]] = {}
+    by_step: dict[int, list[dict[str, Any]]] = {}
     for row in source.rows(SAMPLES):
-        texts = {name: _one_line(str(row.get(name, ""))) for name in ("prompt", "text")}
-        by_step.setdefault(int(row["step"]), []).append(texts)
+        prompt, text = (str(row.get(name, "")) for name in ("prompt", "text"))
+        share = copied(text) if copied else None
+        sample = {"prompt": _one_line(prompt), "text": _one_line(text), "copied": share}
+        by_step.setdefault(int(row["step"]), []).append(sample)
     steps = list(by_step)
     if len(steps) > points:
         steps = [steps[round(n * (len(steps) - 1) / (points - 1))] for n in range(points)]

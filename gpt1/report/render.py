@@ -32,7 +32,8 @@ class Page:
 
     `drawings`: SVG text by chart name; `samples`: of each pre-training job by step; `workflow`: the
     picture of the workflow, or nothing; `previous`: name of the run before, and the figures that
-    both runs have (gpt1.report.summary.compare).
+    both runs have (gpt1.report.summary.compare); `copied`: the share of held-out text that occurs
+    in the training books (gpt1.report.copied).
     """
 
     title: str
@@ -42,6 +43,7 @@ class Page:
     samples: Mapping[str, Sequence[Mapping[str, Any]]]
     workflow: str = ""
     previous: tuple[str, Sequence[Mapping[str, Any]]] = ("", ())
+    copied: float | None = None
 
     def html(self) -> str:
         """One page: no scripts, nothing from the network."""

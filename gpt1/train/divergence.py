@@ -13,10 +13,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gpt1.data.sequences import batch_of, skipped_in
 from gpt1.errors import UserError
 from gpt1.format import counted
 from gpt1.train.config import PretrainConfig
-from gpt1.train.metrics import batch_of, skipped_in
 
 SHOWN = 8
 BooksOf = Callable[[int], Sequence[str]]

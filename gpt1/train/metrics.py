@@ -10,7 +10,7 @@ import math
 import platform
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from gpt1.data.sequences import batch_of, skipped_in
 from gpt1.format import span
 from gpt1.model.config import ModelConfig
 from gpt1.train.cost_model import peak_of
@@ -101,23 +102,6 @@ class History:
         if self.skipped:
             write_lines(folder / SKIPPED_FILE, self.skipped)
         (folder / SAMPLES_PAGE).write_text(_page(self.samples), encoding="utf-8")
-
-
-def batch_of(step: int, skipped: Sequence[int]) -> int:
-    """The batch (0-based, in the order of the data) of the 0-based `step`: the step-th of those
-    not `skipped` (ascending).
-    """
-    batch = step
-    for out in skipped:
-        if out > batch:
-            break
-        batch += 1
-    return batch
-
-
-def skipped_in(events: Sequence[dict[str, Any]]) -> list[int]:
-    """The batches skipped by all rollbacks, ascending."""
-    return sorted(batch for event in events for batch in event["batches"])
 
 
 def write_lines(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from gpt1 import fault
-from gpt1.data.sequences import SequenceSampler
+from gpt1.data.sequences import SequenceSampler, skipped_in
 from gpt1.data.shards import Shards
 from gpt1.errors import UserError
 from gpt1.generation import Sampling, generate
@@ -51,13 +51,7 @@ from gpt1.train.checkpoint import (
 from gpt1.train.config import PretrainConfig, RuntimeConfig, Schedule, differing
 from gpt1.train.deepspeed_engine import DeepSpeedEngine
 from gpt1.train.dist import DistContext, Stopped, StopSignal
-from gpt1.train.divergence import (
-    Diverged,
-    describe_rollback,
-    plan_rollback,
-    same_batches,
-    skipped_in,
-)
+from gpt1.train.divergence import Diverged, describe_rollback, plan_rollback, same_batches
 from gpt1.train.engine import (
     Engine,
     MicroBatch,

@@ -1,52 +1,68 @@
 """`gpt1 trace`: from a token back to its book, its file, its place in the text, and the rules
-that cleaned it.
+that cleaned it; from a text to its places in the books, and the steps that read them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt1.errors import UserError
+from gpt1.format import counted
 from gpt1.terminal import show
+from pipeline.cli.model_lookup import KINDS
 from pipeline.cli.options import Json, ReadOptions
 from pipeline.cli.output import print_json
 from pipeline.planning.last_run import RunArtifacts
+from pipeline.store import cache
 from pipeline.store.base import Store
 from pipeline.store.record import PARTS, ArtifactRecord
 from pipeline.store.snapshot import StoreSnapshot
 from stages.contract import Artifact
 
 if TYPE_CHECKING:
-    from gpt1.data.sequences import SequenceSampler
-    from gpt1.data.shards import DocumentSpan
+    from gpt1.data.ngram_index import NgramIndex
+    from gpt1.data.sequences import SequenceSampler, Span
+    from gpt1.data.shards import DocumentSpan, Shards
+    from gpt1.train.config import PretrainConfig
 
 _SHARD_PARTS = f"shard{PARTS}"
 _WIDTH = 200  # characters of text around a token
+_READS = 6  # steps shown of one place
+_SETS = {"train": "the training books", "held_out": "the held-out text"}
 
 
 def trace(
     shard: str | None = None, offset: int | None = None, /, step: int | None = None,
-    sample: int | None = None, *, options: ReadOptions, as_json: Json = False,
+    sample: int | None = None, text: str | None = None, min_tokens: int = 8, limit: int = 3, *,
+    options: ReadOptions, as_json: Json = False,
 ) -> None:
-    """Trace a token or a training batch back to its source: book, file, offset, text, cleaning
-    rules.
+    """Trace a token, a training batch, or a text to its source: book, file, offset, text, cleaning
+    rules; for a text, also the steps that read it.
 
     Args:
         shard: Shard file or name (train/part-0003.arrow), or set (train).
         offset: Position of the token in the shard or set, from 0.
         step: Trace the batch of this pre-training step, from 1.
         sample: Only this sequence of the batch, from 0.
+        text: Find the longest spans of this text in the training books and the held-out text.
+        min_tokens: Shortest span of --text to find, in tokens; a shorter text must occur as it is.
+        limit: Places of each span of --text to show.
     """
-    if step is not None and shard is None:
+    if text is not None and step is None and shard is None:
+        found = _trace_text(options.artifacts(), text, min_tokens, limit)
+        print_json(found) if as_json else show(format_text(found))
+        return
+    if step is not None and shard is None and text is None:
         rows = _trace_step(options.artifacts(), step, sample)
-    elif step is None and shard is not None and offset is not None:
+    elif step is None and text is None and shard is not None and offset is not None:
         rows = [_trace_offset(options, shard, offset)]
     else:
         such = "a shard and an offset, such as `train/part-0003.arrow 1200`"
-        raise UserError(f"trace: expected either {such}, or --step")
+        raise UserError(f"trace: expected either {such}, or --step, or --text")
     print_json(rows) if as_json else show("\n\n".join(map(_format, rows)))
 
 
@@ -69,23 +85,153 @@ def _trace_offset(options: ReadOptions, shard: str, offset: int) -> dict[str, An
 
 
 def _trace_step(artifacts: RunArtifacts, step: int, sample: int | None) -> list[dict[str, Any]]:
-    record = artifacts.choose("pretrain", ("pretrain",))
-    settings = record.settings
-    batch, last = int(settings["batch_size"]), settings["max_steps"]
-    if not 1 <= step <= last:
-        raise UserError(f"--step {step}: expected a step of {record.cell}, 1 to {last}")
-    if sample is not None and not 0 <= sample < batch:
-        expected = f"expected a sequence of {record.cell}'s batch, 0 to {batch - 1}"
+    from gpt1.data.sequences import batch_of
+
+    store, record = artifacts.store, artifacts.choose("pretrain", ("pretrain",))
+    tracer = _Tracer(store, _input_record(store, record, "shard"))
+    config, sampler, skipped = _pretraining(store, record, tracer.shards("train"))
+    size = config.batch_size
+    if not 1 <= step <= config.max_steps:
+        raise UserError(f"--step {step}: expected a step of {record.cell}, 1 to {config.max_steps}")
+    if sample is not None and not 0 <= sample < size:
+        expected = f"expected a sequence of {record.cell}'s batch, 0 to {size - 1}"
         raise UserError(f"--sample {sample}: {expected}")
-    tracer = _Tracer(artifacts.store, _input_record(artifacts.store, record, "shard"))
-    sampler = tracer.sampler(settings)
-    counted, rows = sampler.kept(step - 1, batch), []
-    for number in range(batch) if sample is None else [sample]:
-        book, start = sampler.locate((step - 1) * batch + number)
-        about = {"sample": number, **({} if counted[number] else {"excluded": True})}
-        row = tracer.trace(sampler.shards.spans[book], start, sampler.length + 1)
+    batch, rows = batch_of(step - 1, skipped), []
+    kept = sampler.kept(batch, size)
+    for number in range(size) if sample is None else [sample]:
+        book, start = sampler.locate(batch * size + number)
+        about = {"sample": number, **({} if kept[number] else {"excluded": True})}
+        row = tracer.trace(sampler.shards.spans[book], start, window=sampler.length + 1)
         rows.append({**about, **row})
     return rows
+
+
+def _pretraining(
+    store: Store, record: ArtifactRecord, shards: Shards
+) -> tuple[PretrainConfig, SequenceSampler, list[int]]:
+    """The settings of a finished pre-training, its sequences as training makes them, and the
+    batches that its rollbacks skipped.
+    """
+    from gpt1.data.sequences import SequenceSampler, skipped_in
+    from gpt1.train.config import PretrainConfig
+
+    lines = []
+    if file := record.files.get("skipped.jsonl"):
+        lines = store.fetch(file).read_text(encoding="utf-8").splitlines()
+    config = PretrainConfig.model_validate(record.settings).scaled()
+    sampler = SequenceSampler(shards, config.context, config.seed, config.exclude_books)
+    return config, sampler, skipped_in([json.loads(line) for line in lines])
+
+
+def _trace_text(artifacts: RunArtifacts, text: str, n: int, limit: int) -> dict[str, Any]:
+    from gpt1.data.ngram_index import SHORTEST
+
+    if n < SHORTEST or limit < 1:
+        expected = f"expected at least {SHORTEST} tokens, and a limit of 1 or more"
+        raise UserError(f"--min-tokens {n} --limit {limit}: {expected}")
+    store = artifacts.store
+    made = any(artifacts.record(cell) for cell in artifacts.of_kind(("pretrain",)))
+    record = artifacts.choose("pretrain", ("pretrain",)) if made else None
+    shard = _input_record(store, record, "shard") if record else None
+    tracer = _Tracer(store, shard or artifacts.choose("shard", ("shard",)))
+    found = _search(tracer, record, text, n, limit, _SETS)
+    if found["tokens"] < SHORTEST:
+        expected = f"expected at least {SHORTEST}; give a longer text"
+        raise UserError(f"--text {text!r}: found {counted(found['tokens'], 'token')}, {expected}")
+    return found
+
+
+def copied_text(where: str, artifacts: RunArtifacts) -> Callable[[str], dict[str, Any]]:
+    """What finds the spans of a text in the training books of a model in the store, each with its
+    first place. UserError for a model that was not pre-trained in the store.
+    """
+    from gpt1.data.ngram_index import LENGTH
+
+    store, record = artifacts.store, artifacts.choose(where.partition("@")[0], KINDS)
+    if record.stage != "pretrain":
+        record = _input_record(store, record, "pretrain")
+    tracer = _Tracer(store, _input_record(store, record, "shard"))
+    return lambda text: _search(tracer, record, text, LENGTH, 1, ["train"])
+
+
+def _search(
+    tracer: _Tracer, record: ArtifactRecord | None, text: str, n: int, limit: int,
+    sets: Iterable[str],
+) -> dict[str, Any]:
+    """The longest spans of a text in these sets, the longest first, with at most `limit` places of
+    each, and what a pre-training read of them.
+    """
+    from gpt1.data.ngram_index import copied, whole_text
+
+    ids, copies, spans = tracer.encoder.encode(text), 0, []
+    for chosen in [name for name in sets if tracer.shard.under(f"{name}/")]:
+        shards = tracer.shards(chosen)
+        if len(ids) < n:
+            matches = whole_text(shards, ids)
+        else:
+            matches = _open_index(shards, tracer.record, chosen, n).matches(ids)
+        matches.sort(key=lambda match: match.start - match.end)
+        places = [
+            (book, at, at + match.end - match.start)
+            for match in matches
+            for book, at in match.places[:limit]
+        ]
+        steps: Sequence[Any] = [None] * len(places)
+        if chosen == "train":
+            copies = copied(matches)
+            steps = _steps(tracer.store, record, shards, places) if record else steps
+        rows = iter([
+            {**tracer.trace(shards.spans[book], start, end - start), "steps": reads}
+            for (book, start, end), reads in zip(places, steps, strict=True)
+        ])  # fmt: skip
+        for match in matches:
+            words, count = tracer.encoder.decode(ids[match.start : match.end]), len(match.places)
+            spans.append({"set": chosen, "text": words, "start": match.start, "end": match.end,
+                          "count": count, "places": list(islice(rows, min(limit, count)))})
+    return {"text": text, "tokens": len(ids), "min_tokens": min(n, len(ids)), "copied": copies,
+            "pretraining": record and record.cell, "spans": spans}
+
+
+def _steps(
+    store: Store, record: ArtifactRecord, shards: Shards, places: Sequence[Span]
+) -> list[list[dict[str, Any]]]:
+    """What a pre-training read of each place (book, start, end): `epoch` and `step` from 1 (None:
+    its batch was skipped by a rollback), `sample` of the batch, and which `tokens` of the place.
+    """
+    from gpt1.data.sequences import batch_of, step_of
+
+    config, sampler, skipped = _pretraining(store, record, shards)
+    size = config.batch_size
+    found = sampler.reads(places, (batch_of(config.max_steps - 1, skipped) + 1) * size)
+    steps: list[list[dict[str, Any]]] = []
+    for (book, start, _), reads in zip(places, found, strict=True):
+        excluded = {"excluded": True} if shards.spans[book].book in config.exclude_books else {}
+        steps.append([])
+        for sample, first, end in reads:
+            step = step_of(sample // size, skipped)
+            steps[-1].append({
+                "epoch": sample // sampler.per_epoch + 1,
+                "step": None if step is None else step + 1, "sample": sample % size,
+                "tokens": [first - start, end - start], **excluded,
+            })  # fmt: skip
+    return steps
+
+
+def _open_index(shards: Shards, record: ArtifactRecord, chosen: str, n: int) -> NgramIndex:
+    """The index of a set of these shards, built when it is first asked for, in this host's cache:
+    a store may be read-only.
+    """
+    from gpt1.data.ngram_index import FORMAT, NgramIndex
+
+    root = cache.ngram_root()
+    file = root / f"{record.digest}-{chosen}-{n}-{FORMAT}"
+    cache.make_root(root)
+    with cache.locked(root, file.name):
+        if not file.exists():
+            with cache.fetching(root, file) as private:
+                NgramIndex.build(shards, private, n)
+    cache.touch(file)
+    return NgramIndex(shards, file, n)
 
 
 def _shard_of(span: DocumentSpan) -> str:
@@ -130,7 +276,7 @@ class _Tracer:
         from gpt1.tokenizer.tokenizer import Tokenizer
         from gpt1.tokenizer.vocabulary import Vocabulary
 
-        self._store, self.shard = store, record.artifact()
+        self.store, self.record, self.shard = store, record, record.artifact()
         self._vocabulary, split, clean = (
             _input_record(store, record, kind) for kind in ("vocabulary", "split", "clean")
         )
@@ -139,41 +285,41 @@ class _Tracer:
             self._ingest = _input_record(store, clean, "ingest").artifact()
         learned = self._vocabulary.artifact()
         folder = store.fetch_folder(learned, learned.under("encoder_bpe_")[0].name)
-        self._encoder = Tokenizer(Vocabulary.load(folder))
+        self.encoder = Tokenizer(Vocabulary.load(folder))
         rows = read_split(store.fetch(split.artifact().file("split.parquet")))
         self._ends = {row.book: row.tail_start for row in rows}
         self._table = store.fetch(self.shard.file("books.parquet"))
         self.spans = list(read_spans(self._table))
 
-    def sampler(self, settings: Mapping[str, Any]) -> SequenceSampler:
-        """The sequences of a pre-training, as training makes them."""
-        from gpt1.data.sequences import SequenceSampler
+    def shards(self, chosen: str) -> Shards:
+        """The books of a set."""
         from gpt1.data.shards import Shards
 
-        paths = [self._store.fetch(file) for file in self.shard.under("train/")]
-        shards = Shards.open(paths, self._table, "train", self._vocabulary.summary["sha256"])
-        excluded = settings.get("exclude_books", ())
-        return SequenceSampler(shards, int(settings["context"]), int(settings["seed"]), excluded)
+        paths = [self.store.fetch(file) for file in self.shard.under(f"{chosen}/")]
+        return Shards.open(paths, self._table, chosen, self._vocabulary.summary["sha256"])
 
-    def trace(self, span: DocumentSpan, first: int, length: int = 1) -> dict[str, Any]:
-        """All that is known of the id at index `first` of a book, or of a sequence from there."""
+    def trace(
+        self, span: DocumentSpan, first: int, length: int = 1, window: int = 0
+    ) -> dict[str, Any]:
+        """All that is known of the `length` ids from index `first` of a book; also the text of a
+        `window` of ids from there.
+        """
         from gpt1.data.provenance import locate
         from gpt1.data.shards import open_shard
 
         name = _shard_of(span)
-        shard = open_shard(self._store.fetch(self.shard.file(name)))
+        shard = open_shard(self.store.fetch(self.shard.file(name)))
         ids = shard.ids[span.start : span.start + span.length].tolist()
-        text, tokens = self._text(span), self._encoder.vocabulary.tokens
-        place = locate(text, ids, first, self._encoder.encode, tokens)
-        window = self._encoder.decode(ids[first : first + length])
+        text, tokens = self._text(span), self.encoder.vocabulary.tokens
+        place = locate(text, ids, first, self.encoder.encode, tokens, length)
         return {
             "book": span.book, "title": span.title, "author": span.author, "source": span.source,
             "set": span.set, "shard": name, "offset": span.start + first,
             "token": {"id": ids[first], "text": tokens[ids[first]]},
-            "in_book": {"token": first, "of": span.length, "character": place.start,
-                "to": place.end, "exact": place.exact},
+            "in_book": {"token": first, "tokens": length, "of": span.length,
+                "character": place.start, "to": place.end, "exact": place.exact},
             "text": place.around(text, _WIDTH),
-            **({"window": window} if length > 1 else {}),
+            **({"window": self.encoder.decode(ids[first : first + window])} if window else {}),
             "ingest": self._line_of(self._ingest, span) if self._ingest else None,
             "rules": (self._line_of(self._clean, span) or {}).get("rules"),
         }  # fmt: skip
@@ -182,7 +328,7 @@ class _Tracer:
         """The text the ids were made from: the clean book up to its unseen tail."""
         from gpt1.corpus.document import read_books
 
-        file = self._store.fetch(self._clean.file(f"books/{span.part}.parquet"))
+        file = self.store.fetch(self._clean.file(f"books/{span.part}.parquet"))
         for book in read_books(file):
             if book.id == span.book:
                 return book.text[: self._ends[book.id]]
@@ -193,7 +339,7 @@ class _Tracer:
         """The line about a book in the `records/` of clean or ingest; None: there is none."""
         files = artifact.under("records/")
         for file in sorted(files, key=lambda file: Path(file.name).stem != span.part):
-            with self._store.fetch(file).open(encoding="utf-8") as lines:
+            with self.store.fetch(file).open(encoding="utf-8") as lines:
                 for line in lines:
                     row: dict[str, Any] = json.loads(line)
                     if span.book in (row.get("book"), row.get("id")):
@@ -202,28 +348,86 @@ class _Tracer:
 
 
 def _format(row: Mapping[str, Any]) -> str:
-    at, token, rules = row["in_book"], row["token"], row["rules"]
-    names = ", ".join(filter(None, (row["title"], row["author"])))
-    place = f"token {at['token']:,} of {at['of']:,} in the book; characters {at['character']:,}"
-    place += f" to {at['to']:,} of its cleaned text"
-    if not at["exact"]:
-        place += " (approximate: ftfy fixes the beginning of the text differently)"
+    token, rules = row["token"], row["rules"]
     changes = "not recorded"
     if rules is not None:
         changes = ", ".join(f"{name} {number:,}" for name, number in rules.items()) or "none"
-    lines = {
+    return _lines({
         "sample": row.get("sample"),
         "loss": "none: pretrain.exclude_books has this book" if row.get("excluded") else None,
-        "book": f"{row['book']} ({names}), set {row['set']}",
+        "book": _format_book(row),
         "source": row["source"],
         "read": _format_source(row["ingest"]) if row["ingest"] else None,
         "token": f"{token['text']!r} (id {token['id']}) at {row['offset']:,} of {row['shard']}",
-        "place": place,
+        "place": _format_place(row["in_book"]),
         "rules": changes,
         "text": row["text"],
         "window": row.get("window"),
-    }
-    return "\n".join(f"{name:<8}{value}" for name, value in lines.items() if value is not None)
+    })  # fmt: skip
+
+
+def _lines(values: Mapping[str, Any]) -> str:
+    return "\n".join(f"{name:<8}{value}" for name, value in values.items() if value is not None)
+
+
+def _format_book(row: Mapping[str, Any]) -> str:
+    names = ", ".join(filter(None, (row["title"], row["author"])))
+    return f"{row['book']} ({names}), set {row['set']}"
+
+
+def _format_place(at: Mapping[str, Any]) -> str:
+    tokens = f"token {at['token']:,}"
+    if at["tokens"] > 1:
+        tokens = f"tokens {at['token']:,} to {at['token'] + at['tokens'] - 1:,}"
+    place = f"{tokens} of {at['of']:,} in the book; characters {at['character']:,}"
+    place += f" to {at['to']:,} of its cleaned text"
+    if not at["exact"]:
+        place += " (approximate: ftfy fixes the beginning of the text differently)"
+    return place
+
+
+def format_text(found: Mapping[str, Any]) -> str:
+    """What was found of a text: how much is copied; its spans with their places."""
+    copied, tokens, least = (found[name] for name in ("copied", "tokens", "min_tokens"))
+    part = f"{copied:,} of {counted(tokens, 'token')} ({100 * copied / max(1, tokens):.0f} %)"
+    blocks = [f"copied  {part}, in spans of {least} or more that occur in {_SETS['train']}"]
+    for span in found["spans"]:
+        count, length = span["count"], span["end"] - span["start"]
+        where = f"{counted(count, 'place')} in {_SETS[span['set']]}"
+        blocks.append(f"span    {span['text']!r}: {counted(length, 'token')}, {where}")
+        for row in span["places"]:
+            blocks.append(_lines({
+                "book": _format_book(row),
+                "source": row["source"],
+                "place": _format_place(row["in_book"]),
+                "steps": _format_steps(row["steps"], length, span["set"]),
+                "text": row["text"],
+            }))  # fmt: skip
+        if more := count - len(span["places"]):
+            blocks.append(f"{counted(more, 'more place')}; `gpt1 trace --limit {count}` shows all")
+    return "\n\n".join(blocks)
+
+
+def _format_steps(reads: Sequence[Mapping[str, Any]] | None, length: int, chosen: str) -> str:
+    """The steps that read a span of this length, by epoch."""
+    if reads is None:
+        no_pretraining = "not known: no pre-training of this run has finished"
+        return "none: held out" if chosen != "train" else no_pretraining
+    epochs: dict[int, list[str]] = {}
+    for read in reads[:_READS]:
+        first, end = read["tokens"]
+        notes = [
+            f"sample {read['sample']}",
+            f"tokens {first} to {end - 1} of the span" if end - first < length else "",
+            "skipped by a rollback" if read["step"] is None else "",
+            "no loss: pretrain.exclude_books has this book" if read.get("excluded") else "",
+        ]
+        step = "no step" if read["step"] is None else f"{read['step']:,}"
+        step += f" ({', '.join(filter(None, notes))})"
+        epochs.setdefault(read["epoch"], []).append(step)
+    parts = [f"epoch {epoch}: {', '.join(steps)}" for epoch, steps in epochs.items()]
+    parts += [f"and {len(reads) - _READS} more"] if len(reads) > _READS else []
+    return "; ".join(parts) or "none: no sequence of the training has it"
 
 
 def _format_source(record: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import unquote
 
 import typer
@@ -17,6 +17,7 @@ import typer
 from gpt1.errors import UserError
 from gpt1.format import counted
 from gpt1.terminal import show, to_json
+from pipeline.cli.lineage import copied_text, format_text
 from pipeline.cli.model_lookup import finetuned_job, resolve_model
 from pipeline.cli.options import PROFILES, WORKFLOW_HELP, ReadOptions, flag
 from pipeline.cli.output import named, new_folder
@@ -145,8 +146,9 @@ def export_mlflow(where: Where, out: Out, options: ReadOptions) -> None:
 def generate(
     where: Where = "pretrain", prompt: list[str] | None = None, prompts: Path | None = None,
     tokens: int = 60, temperature: float = 0.8, top_k: int = 40, top_p: float = 1.0,
-    beams: int = 0, length_penalty: float = 1.0, stop_at_newline: bool = False, seed: int = 0, *,
-    options: GenerateOptions, device: Device = "auto", as_json: JsonLines = False,
+    beams: int = 0, length_penalty: float = 1.0, stop_at_newline: bool = False, seed: int = 0,
+    trace: bool = False, *, options: GenerateOptions, device: Device = "auto",
+    as_json: JsonLines = False,
 ) -> None:
     """Generate text from prompts.
 
@@ -163,12 +165,15 @@ def generate(
         length_penalty: Beam search: divide scores by length to this power.
         stop_at_newline: Stop at the first newline.
         seed: Random seed; the same seed gives the same text.
+        trace: Show which spans of the generated text, of 8 tokens or more, the training books have.
     """
     from gpt1.tasks.predictor import Predictor, check_sampling
 
     check_sampling(tokens, temperature, top_k, top_p, beams, length_penalty)
     texts = [*(prompt or []), *(_lines(prompts) if prompts else [])] or [""]
-    predictor = Predictor(_load(where, options.artifacts, device))
+    artifacts = cache(options.artifacts)
+    search = copied_text(where, artifacts()) if trace else None
+    predictor = Predictor(_load(where, artifacts, device))
     streams = len(texts) == 1 and not beams and not as_json
     on_token = _stream(texts[0], predictor.encoder.decode) if streams else None
     continuations = predictor.generate(
@@ -177,10 +182,14 @@ def generate(
     )  # fmt: skip
     if streams:
         show()
-        return
     for start, text in zip(texts, continuations, strict=True):
-        row = {"prompt": start, "text": text}
-        show(to_json(row) if as_json else f"{start} {text}".strip())
+        row: dict[str, Any] = {"prompt": start, "text": text}
+        if search:
+            row["copied"] = search(text)
+        if as_json or not streams:
+            show(to_json(row) if as_json else f"{start} {text}".strip())
+        if search and not as_json:
+            show(format_text(row["copied"]))
 
 
 def predict(

@@ -1,6 +1,7 @@
 """What a host keeps of a store: copies of a bucket's files, and which files have been checked.
 
     GPT1_CACHE/<store>/<key of the object>   GPT1_CACHE: ~/.cache/gpt1 if it is not set
+    GPT1_CACHE/ngrams/<index>                of the shards that `gpt1 trace --text` searched in
     ROOT/cache/checked/<run>-<host>/...      one file for each that was checked in a run on a host
     ROOT/locks/...                           held while a file is fetched or checked
 
@@ -123,10 +124,15 @@ def cache_root(store: str) -> Path:
     return _base() / hashlib.sha256(f"{endpoint} {store}".encode()).hexdigest()[:16]
 
 
-def make_root(store: str) -> None:
-    """Make that folder. UserError when GPT1_CACHE cannot be written."""
+def ngram_root() -> Path:
+    """The folder of this host for indexes of n-grams, of all stores."""
+    return _base() / "ngrams"
+
+
+def make_root(root: Path) -> None:
+    """Make one of these folders. UserError when GPT1_CACHE cannot be written."""
     try:
-        cache_root(store).mkdir(mode=0o700, parents=True, exist_ok=True)
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         problem = f"cannot be used as the cache ({error.strerror})"
         raise UserError(f"{_base()}: {problem}; set GPT1_CACHE to another folder") from None

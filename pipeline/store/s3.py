@@ -63,7 +63,7 @@ class S3Objects:
         if parts is None:
             raise UserError(f"{url}: expected s3://bucket/folder")
         found = S3Objects(parts[1], (parts[2] or "").strip("/"))
-        cache.make_root(found.url)
+        cache.make_root(found.root)
         name, patience = found.bucket, FIRST_PATIENCE
         found._ask("access the bucket", lambda client: client.head_bucket(Bucket=name), patience)
         return found

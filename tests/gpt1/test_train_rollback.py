@@ -1,14 +1,18 @@
 """A book of noise makes the loss jump: training names it, or goes back and leaves it out."""
 
+import hashlib
 import itertools
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from gpt1.data.sequences import batch_of, step_of
 from gpt1.errors import UserError
 from gpt1.train import pretrain
+from gpt1.train.trainer import open_data
 from tests.gpt1 import tiny_pretraining as tiny
 from tests.gpt1.rank_group import RankGroup
 from tests.gpt1.tiny_pretraining import POISON, Heard, Place, changed, curve, output_of, train_here
@@ -71,6 +75,28 @@ def test_the_other_batches_keep_their_order(place: Place, tmp_path: Path) -> Non
     rows = tiny.rows_of(place, "trace/rank-00000.jsonl")
     last = {(row["step"], row["index"]): row["batch"] for row in rows}
     assert [last[step, index] for step in range(40) for index in range(2)] == kept
+
+
+def test_the_reads_of_all_books_are_the_batches_of_the_run(place: Place) -> None:
+    """With the steps that each has in the end: what was rolled back has none."""
+    config, data = place.config, open_data(place.config, place)
+    batches = batch_of(config.max_steps - 1, skipped(place)) + 1
+    spans = [(book, 0, size) for book, size in enumerate(data.train.shards.lengths)]
+    rows: dict[tuple[int | None, int], Any] = {}
+    for (book, _, _), reads in zip(
+        spans, data.train.reads(spans, batches * config.batch_size), strict=True
+    ):
+        for sample, start, end in reads:
+            batch, row = divmod(sample, config.batch_size)
+            ids = data.train.shards.book(book)[start:end].astype(np.int64)
+            rows[step_of(batch, skipped(place)), row] = ids
+    logged = tiny.rows_of(place, "trace/rank-00000.jsonl")
+    last = {(row["step"], row["index"]): row["batch"] for row in logged}
+    assert len(last) * config.micro_batch_size == sum(step is not None for step, _ in rows)
+    for (step, index), found in last.items():
+        size = config.micro_batch_size
+        batch = b"".join(rows[step, index * size + row].tobytes() for row in range(size))
+        assert hashlib.sha256(batch).hexdigest()[:16] == found
 
 
 @pytest.mark.parametrize("every", [7, 0])

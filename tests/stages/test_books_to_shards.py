@@ -1,15 +1,18 @@
 """What clean, split, vocabulary, shard and audit publish: texts, records, ids and figures."""
 
 from collections import Counter
+from collections.abc import Iterator
 from itertools import pairwise, product
 from pathlib import Path
 
+import numpy as np
 import pytest
 from huggingface_hub import constants
 
 from gpt1.corpus.clean import BOOK_RULES, TEXT_RULES
 from gpt1.corpus.document import read_rows
 from gpt1.corpus.rules.rule import Size
+from gpt1.data.ngram_index import NgramIndex, copied
 from gpt1.data.shards import Shards, ids_sha256, read_spans
 from gpt1.tokenizer.bpe_train import learn_merges
 from gpt1.tokenizer.pretokenizer import count_words
@@ -108,6 +111,44 @@ def test_shards_hold_the_ids_of_the_split_texts(embedded: Plan) -> None:
             assert ids.tolist() == encoder.encode(book.text[: rows[span.book].tail_start])
             assert (span.sha256, span.source) == (ids_sha256(ids), book.source)
             assert f'"{span.book}"' in output(clean, str(span.cleaning)).read_text()
+
+
+def test_every_span_of_the_training_books_is_found(embedded: Plan, tmp_path: Path) -> None:
+    """1,000 random spans with all their places, and of held-out text what they have, no more."""
+    shard, draw = made(embedded, "shard"), np.random.default_rng(0)
+    names, table = ("train", "held_out"), output(shard, "books.parquet")
+    files = [[Path(file.key) for file in shard.under(f"{name}/")] for name in names]
+    train, held_out = (
+        Shards.open(paths, table, name) for paths, name in zip(files, names, strict=True)
+    )
+    NgramIndex.build(train, tmp_path / "ngrams")
+    index, books = NgramIndex(train, tmp_path / "ngrams"), [book.tobytes() for book in train]
+    ngrams = {book[at : at + 16] for book in books for at in range(0, len(book) - 15, 2)}
+    shared = 0
+    for shards in (train, held_out):
+        for _ in range(1000):
+            book = shards.book(int(draw.integers(len(shards))))
+            length = int(draw.integers(8, 40))
+            span = book[int(draw.integers(len(book) - length)) :][:length]
+            if shards is train:
+                places = list(places_in(books, span.tobytes()))
+                assert [one.places for one in index.matches(span.tolist())] == [places]
+                continue
+            starts = [at for at in range(length - 7) if span[at : at + 8].tobytes() in ngrams]
+            covered = {at + within for at in starts for within in range(8)}
+            assert copied(index.matches(span.tolist())) == len(covered)
+            shared += bool(covered)
+    assert 0 < shared < 500
+
+
+def places_in(books: list[bytes], ids: bytes) -> Iterator[tuple[int, int]]:
+    """Where these ids of two bytes are in the books."""
+    for number, book in enumerate(books):
+        at = book.find(ids)
+        while at >= 0:
+            if at % 2 == 0:
+                yield number, at // 2
+            at = book.find(ids, at + 1)
 
 
 def test_the_audit_leads_from_what_came_in_to_what_is_trained_on(shelf: Shelf) -> None:

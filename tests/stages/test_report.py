@@ -22,6 +22,7 @@ from stages.report import ReportSettings
 from tests.conftest import ROOT
 from tests.e2e.workflow import MINI
 from tests.pipeline.inline import output, plan_of
+from tests.stages import runs
 from tests.stages.report_samples import Workshop
 from tests.stages.runs import document, lines, made, run_stage
 
@@ -52,6 +53,23 @@ def boxes(artifact: Artifact) -> list[list[str | None]]:
     """The texts of each box in the picture of the workflow."""
     drawn = ElementTree.parse(output(artifact, "figures/workflow.svg"))
     return [[one.text for one in group.iter(f"{SVG}text")] for group in drawn.iter(f"{SVG}g")]
+
+
+def test_the_copied_share_of_each_sample(embedded: Plan, work: Workshop, tmp_path: Path) -> None:
+    """Of a passage of a training book, and of a text that no book has; and of held-out text."""
+    shard, learned = made(embedded, "shard"), made(embedded, "vocabulary")
+    passage = runs.training_texts(embedded)[0][5000:5200].split(" ", 1)[1].rpartition(" ")[0]
+    rows = [{"step": 9, "prompt": "p", "text": text} for text in (passage, "zebra " * 12)]
+    settings, files = {"sample_tokens": 30}, {"samples.jsonl": rows}
+    pretrain = work.artifact("pretrain", files=files, settings=settings)
+    made_of = report(tmp_path / "store", [shard, learned, pretrain])
+    text, _ = page(made_of)
+    assert re.findall(r"copied: ([\d.]+) %", text) == ["100.0", "0.0"]
+    [mean] = re.findall(r"in held-out text of the same length it is ([\d.]+) %", text)
+    assert 0 < float(mean) < 10
+    markdown = output(made_of, "report.md").read_text()
+    assert markdown.count("(copied: ") == 2
+    assert f"it is\n{mean} %" in markdown
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from gpt1.data.sequences import SequenceSampler, splitmix64
+from gpt1.data.sequences import SequenceSampler, batch_of, splitmix64, step_of
 from gpt1.data.shards import (
     DocumentSpan,
     Shards,
@@ -128,6 +128,35 @@ def test_ranks_read_disjoint_shares_of_a_batch(
 def test_validation_reads_all_sequences_at_offset_zero(tmp_path: Path) -> None:
     made = sampler_of(tmp_path, [20, 17], 8)
     assert made.validation()[:, 0].tolist() == [0, 8, 1000, 1008]
+
+
+@pytest.mark.parametrize("samples", [1, 17, 33, 34, 100])
+def test_the_samples_that_read_a_span(samples: int, tmp_path: Path) -> None:
+    """Those of a span of each place and length, against all ids of all samples."""
+    made = sampler_of(tmp_path, [200, 77, 5], 8)
+    spans = [
+        (book, start, start + length)
+        for book, size in enumerate(made.shards.lengths) for length in (1, 5, 8, 9, 30)
+        for start in range(max(0, size - length + 1))
+    ]  # fmt: skip
+    batch = made.batch(0, samples)
+    for (book, start, end), reads in zip(spans, made.reads(spans, samples), strict=True):
+        ids = made.shards.book(book)[start:end]
+        parts = [(n, np.intersect1d(row, ids)) for n, row in enumerate(batch)]
+        expected = {n: (int(part[0]), int(part[-1])) for n, part in parts if len(part)}
+        all_ids = made.shards.book(book)
+        found = {sample: (int(all_ids[a]), int(all_ids[b - 1])) for sample, a, b in reads}
+        assert (found, len(found)) == (expected, len(reads))
+
+
+def test_the_step_of_a_batch() -> None:
+    skipped = [3, 4, 9]
+    batches = [batch_of(step, skipped) for step in range(12)]
+    assert batches == [0, 1, 2, 5, 6, 7, 8, 10, 11, 12, 13, 14]
+    steps = {step_of(batch, skipped): batch for batch in range(15) if batch not in skipped}
+    assert list(steps) == list(range(12))
+    assert list(steps.values()) == batches
+    assert [step_of(batch, skipped) for batch in skipped] == [None] * 3
 
 
 def test_no_sequence_fits(tmp_path: Path) -> None:
