@@ -173,8 +173,8 @@ def sharing_pairs(
     """The pairs of which at least the share `least` of the shorter book is in the longer,
     ordered by length and id (the longest first; of equally long books the first id).
 
-    A book of which at least `copy` stands in a longer one is in no further pair: its longer book
-    stands for it, so the copies of one book cost their number, not its square. Books without a
+    A book of which at least `copy` is in a longer one is in no further pair: the longer book
+    represents it, so the copies of one book cost their number, not its square. Books without a
     MinHash are not compared. The signatures must have one number of permutations.
     """
     buckets: dict[tuple[int, int], list[int]] = {}

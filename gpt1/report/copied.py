@@ -13,6 +13,8 @@ from gpt1.tokenizer.tokenizer import Tokenizer
 from gpt1.tokenizer.vocabulary import Vocabulary
 
 WINDOWS = 500  # of held-out text
+MOST_TOKENS = 250_000_000
+"""Of more, the index would cost the report minutes and gigabytes; `gpt1 trace --text` searches."""
 
 
 class CopiedText:
@@ -23,7 +25,7 @@ class CopiedText:
     @classmethod
     def of(cls, sources: Sequence[Source]) -> CopiedText | None:
         """Searches in the shards of a workflow. None where it has no samples, shards, or
-        vocabulary.
+        vocabulary, or more than MOST_TOKENS to search in.
         """
         shard, vocabulary = only(sources, "shard"), only(sources, "vocabulary", "pretrained")
         names = ("encoder_bpe_", "vocab_")
@@ -31,12 +33,14 @@ class CopiedText:
         length = only(sources, "pretrain").settings.get("sample_tokens")
         if not length or "books.parquet" not in shard.files or len(files) != len(names):
             return None
-        tokenizer = Tokenizer(Vocabulary.read(*(vocabulary.files[name] for name in files)))
-        return cls(shard, tokenizer, length)
-
-    def __init__(self, shard: Source, tokenizer: Tokenizer, length: int) -> None:
-        self._shard, self._tokenizer, self._length = shard, tokenizer, length
         train = _shards(shard, "train")
+        if train.tokens > MOST_TOKENS:
+            return None
+        tokenizer = Tokenizer(Vocabulary.read(*(vocabulary.files[name] for name in files)))
+        return cls(shard, train, tokenizer, length)
+
+    def __init__(self, shard: Source, train: Shards, tokenizer: Tokenizer, length: int) -> None:
+        self._shard, self._tokenizer, self._length = shard, tokenizer, length
         with TemporaryDirectory() as folder:  # a file that is mapped can be read when it is gone
             NgramIndex.build(train, Path(folder, "ngrams"))
             self._index = NgramIndex(train, Path(folder, "ngrams"))

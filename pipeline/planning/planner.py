@@ -94,7 +94,7 @@ def make_plan(workflow: Workflow, store: Store, selection: Selection = Selection
     """Look at the store and decide.
 
     Reads records only, runs nothing. UserError for outside files that cannot be read; a job that
-    needs them, and that nobody asked for, is skipped, with those that need it.
+    needs them, and was not asked for, is skipped, with those that need it.
     """
     chosen = _chosen(workflow, selection)
     needed = _chosen(workflow, replace(selection, only=False))

@@ -55,7 +55,9 @@ def boxes(artifact: Artifact) -> list[list[str | None]]:
     return [[one.text for one in group.iter(f"{SVG}text")] for group in drawn.iter(f"{SVG}g")]
 
 
-def test_the_copied_share_of_each_sample(embedded: Plan, work: Workshop, tmp_path: Path) -> None:
+def test_the_copied_share_of_each_sample(
+    embedded: Plan, work: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of a passage of a training book, and of a text that no book has; and of held-out text."""
     shard, learned = made(embedded, "shard"), made(embedded, "vocabulary")
     passage = runs.training_texts(embedded)[0][5000:5200].split(" ", 1)[1].rpartition(" ")[0]
@@ -70,6 +72,8 @@ def test_the_copied_share_of_each_sample(embedded: Plan, work: Workshop, tmp_pat
     markdown = output(made_of, "report.md").read_text()
     assert markdown.count("(copied: ") == 2
     assert f"it is\n{mean} %" in markdown
+    monkeypatch.setattr("gpt1.report.copied.MOST_TOKENS", 1000)
+    assert "copied" not in page(report(tmp_path / "large", [shard, learned, pretrain]))[0].lower()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ The encoding is decided in this order: a byte order mark; NUL bytes in every oth
 without a mark); UTF-8; and for what is none of those the fallback. `detect`: charset-normalizer
 measures the bytes read as Windows-1252 and as Latin-1 (the share of improbable neighbours); where
 neither looks like text, the file is refused. A reading that survives is Windows-1252 if a byte from
-0x80 to 0x9F is there (in Latin-1 those are control characters that nobody writes), else Latin-1,
+0x80 to 0x9F is there (in Latin-1 those are control characters, unused in texts), else Latin-1,
 which then is the same text. Bytes that would be UTF-8 but for a few are damaged UTF-8 and are never
 guessed at.
 """
