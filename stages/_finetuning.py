@@ -83,14 +83,15 @@ def prepare(context: Context) -> torch.device:
     """Threads and device of this job: what `resources:` gave it."""
     import torch
 
-    torch.set_num_threads(max(1, int(context.resources.cpus)))
-    if context.resources.gpus > 0:
-        if not torch.cuda.is_available():
-            raise UserError(
-                "`resources:` asks for a GPU, but torch finds none; set gpus to 0 or fix the driver"
-            )
-        return torch.device("cuda")
-    return torch.device("cpu")
+    from gpt1.train.dist import use_threads
+
+    device = torch.device("cuda" if context.resources.gpus else "cpu")
+    use_threads(max(1, int(context.resources.cpus)), device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "`resources:` asks for a GPU, but torch finds none; set gpus to 0 or fix the driver"
+        )
+    return device
 
 
 def prediction_rows(

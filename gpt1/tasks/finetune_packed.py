@@ -30,6 +30,7 @@ from gpt1.tasks.io import TASK_FILE, Example, load_task, sample_places
 from gpt1.tasks.metrics import score_line
 from gpt1.terminal import show
 from gpt1.train.checkpoint import file_sha256
+from gpt1.train.dist import use_threads
 from gpt1.train.trainer import ConsoleReporter, Reporter
 from gpt1.weights.store import MODEL_FILE
 
@@ -205,7 +206,7 @@ def _run(arguments: argparse.Namespace) -> None:
     jobs = _choose(read_jobs(arguments.config), arguments)
     model, device = arguments.model or folder / OUTPUT / MODEL_FILE, _device(arguments.device)
     if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+        use_threads(arguments.threads, device)
     # All of them before the first job, which may take hours.
     wanted = [_settings(job, arguments.rows, model) for job in jobs]
     finished = [row["settings"] for row in read_results(folder)]
