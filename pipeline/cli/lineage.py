@@ -179,7 +179,7 @@ def _search(
         steps: Sequence[Any] = [None] * len(places)
         if chosen == "train":
             copies = copied(matches)
-            steps = _steps(tracer.store, record, shards, places) if record else steps
+            steps = steps_that_read(tracer.store, record, shards, places) if record else steps
         rows = iter([
             {**tracer.trace(shards.spans[book], start, end - start), "steps": reads}
             for (book, start, end), reads in zip(places, steps, strict=True)
@@ -192,7 +192,7 @@ def _search(
             "pretraining": record and record.cell, "spans": spans}
 
 
-def _steps(
+def steps_that_read(
     store: Store, record: ArtifactRecord, shards: Shards, places: Sequence[Span]
 ) -> list[list[dict[str, Any]]]:
     """What a pre-training read of each place (book, start, end): `epoch` and `step` from 1 (None:
