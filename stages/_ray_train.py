@@ -38,6 +38,10 @@ from stages.contract import Context, Reporter, StoreAccess
 RESTARTS = 3
 REFUSED = "refused.txt"
 TorchBackend: Any = TorchConfig().backend_cls
+ONE_ARENA = {"MALLOC_ARENA_MAX": "1"}
+"""Ray Train trains in a thread; in an arena of its own glibc returns large tensors whatever
+`use_threads` says.
+"""
 
 
 def on_this_host(
@@ -83,6 +87,7 @@ def train_on_ray(
             name="ray",
             storage_path=str(attempt),  # for Ray Train's own notes; our checkpoints are elsewhere
             failure_config=FailureConfig(max_failures=RESTARTS),
+            worker_runtime_env={} if resources.gpus else {"env_vars": ONE_ARENA},
         ),
     )
     with placement_group_cleanup(context.info):
