@@ -22,7 +22,9 @@ class EncodeSettings(Settings):
 
 
 class Encode(Stage):
-    """A workflow may leave this stage out: each fine-tuning job then encodes for itself."""
+    """A workflow may leave this stage out: each fine-tuning job then encodes for itself. A stage,
+    because a job that waits for another while it holds a share of a GPU can deadlock.
+    """
 
     settings_model = EncodeSettings
     requires = ("vocabulary", "task_data")

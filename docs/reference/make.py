@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -37,8 +38,7 @@ STAGE_KEYS = """## Keys of a stage
 - `timeout`: the time limit of one attempt, such as `90s`, `30m`, `2h`.
 - `wait`: how long to wait for a cluster that is large enough; default: fail at once.
 
-`tasks:` at the top lists the tasks to run, `task: ${tasks}` in a matrix refers to them
-([details](../how-to/task.md#which-tasks-run)).
+`tasks:` at the top lists [the tasks to run](../how-to/task.md#which-tasks-run).
 
 Each profile under `profiles:` has a `description`, its own `tasks`, and overrides the same keys
 under its `stages`; `null` restores a default. `--set stage.key=value` changes one setting,
@@ -46,11 +46,11 @@ under its `stages`; `null` restores a default. `--set stage.key=value` changes o
 
 INTRODUCTION = """## Settings by kind of stage
 
-In parentheses: type, default, and where the value comes from: Radford et al. 2018 (`paper 4.1`),
-the code released with it (`code of 2018`), the common `stages` of `workflow.yaml`, or profiles.
-`workflow.schema.json` has the limits. (r) marks settings that do not enter the fingerprint, such as
-where or how fast a stage runs, and paths, whose content enters. Keys under `debug:` are one level
-deeper: `--set pretrain.debug.log_every=1`."""
+In parentheses: the type where the default does not show it; the default; where the setting comes
+from, the paper (`§4.1`, `table 5`) or the code released with it (`code of 2018`); and the value in
+the common `stages` of `workflow.yaml`, if it is another. `workflow.schema.json` has the limits. (r)
+marks settings that do not enter the fingerprint, and paths, whose content enters. Keys under
+`debug:` are one level deeper: `--set pretrain.debug.log_every=1`."""
 
 GROUPS = {
     "pretrain": {
@@ -63,8 +63,7 @@ GROUPS = {
 
 SET_BY_YOU = {
     "pretrain": (
-        "for another batch size, seed or set of books, given weights, short GPU memory, a loss that"
-        " diverges, DeepSpeed, or snapshots of the first steps",
+        "for other data or weights, short memory, a loss that diverges, or DeepSpeed",
         "lr_scaling seed exclude_books zero deepspeed max_rollbacks skip_batches init_from"
         " loss_spike_threshold activation_checkpointing snapshot_steps",
     ),
@@ -75,11 +74,14 @@ SET_BY_YOU = {
 }
 """By kind: when to set what neither the paper nor a profile gives; these settings' names."""
 
+SHOWN_BY_DEFAULT = {"int", "float", "str", "bool", "list", "object"}
+NO_PRETRAINING = "For `no_pretraining`"
+WORKFLOW_OPTIONS = ["`--file`", "`--profile`", "`--set`", "`--store`"]
 BY_YOU, UNDER_DEBUG = "Set by you, not by a profile", "Under `debug:`"
 
 
 def workflow_page() -> str:
-    """Every setting of every stage: its type, default, what it does, and who sets it."""
+    """Every setting of every stage: its type, default, source, and what it does."""
     workflow = yaml.safe_load((ROOT / "workflow.yaml").read_text(encoding="utf-8"))
     kinds = sorted(
         path.stem
@@ -106,13 +108,15 @@ def workflow_page() -> str:
             if not title and (group := GROUPS.get(kind, {}).get(name)):
                 rows.append(f"\n{group}:\n")
             text = f"{name} {field.description}"
-            if kind in GROUPS or listed.setdefault(text, kind) == kind:
+            if (field.description or "").startswith(f"{NO_PRETRAINING}:"):
+                same.setdefault(f"{NO_PRETRAINING}, as in `pretrain`", []).append(f"`{name}`")
+            elif kind in GROUPS or listed.setdefault(text, kind) == kind:
                 rows.append(row)
             else:
-                same.setdefault(listed[text], []).append(f"`{name}`")
+                same.setdefault(f"As in `{listed[text]}`", []).append(f"`{name}`")
         shown = []
         for title, (rows, same) in groups.items():
-            rows += [f"- As in `{other}`: {', '.join(names)}." for other, names in same.items()]
+            rows += [f"- {where}: {', '.join(names)}." for where, names in same.items()]
             shown += [f"\n{title}:\n", *rows] if title and rows else rows
         parts.append("\n".join(shown).strip() or "No settings.")
     return "\n\n".join(parts) + "\n"
@@ -161,8 +165,11 @@ def _setting(
 ) -> str:
     mark = " (r)" if field_marks(field).get("runtime") else ""
     default = field.get_default(call_default_factory=True)
-    about = [_type(schema), "required" if default is PydanticUndefined else _json(default)]
-    about += found
+    kind, shown = _type(schema), default is not PydanticUndefined
+    about = [] if shown and kind in SHOWN_BY_DEFAULT else [kind]
+    about += [_json(default) if shown else "required"]
+    known = [one for one in found if one not in ("`stages`", "profiles")]
+    about += [re.sub(r"^paper (?=\d)", "§", one).removeprefix("paper ") for one in known]
     return f"- `{name}`{mark} ({', '.join(about)}): {one_line(field.description)}"
 
 
@@ -184,12 +191,13 @@ def _type(schema: dict[str, Any]) -> str:
 
 
 def commands_page() -> str:
-    """Every command with its arguments and options, each once: those of four or more commands at
+    """Every command with its arguments and options, each once: those of three or more commands at
     the top, others at the first command that has them.
     """
     import typer.main
 
-    from pipeline.cli.main import app
+    from pipeline.cli.main import EPILOG, app
+    from pipeline.cli.models import WHERE
 
     commands = list(_walk("gpt1", typer.main.get_command(app)))
     rows = {
@@ -197,25 +205,33 @@ def commands_page() -> str:
         for name, command in commands
     }
     times = Counter(row for command in rows.values() for row in command)
-    common = [row for row, count in times.items() if count >= 4]
+    common: dict[str, str] = {}
+    for row, count in times.items():
+        if count >= 3:
+            common.setdefault(_first_name(row), row)
     parts = [
-        "# Every command", NOTE, one_line(app.info.epilog), "## Options of several commands",
-        "\n".join(common),
+        "# Every command", NOTE, one_line(EPILOG.split("\n\n")[1]),
+        "## Options of several commands", "\n".join(common.values()),
+        f"{', '.join(WORKFLOW_OPTIONS)} are called workflow options below.",
     ]
     listed: dict[str, str] = {}
     for name, command in commands:
         own: list[str] = []
         same: dict[str, list[str]] = {}
         for row in rows[name]:
-            if row in common:
+            if row in common.values():
                 same.setdefault("Also", []).append(_first_name(row))
             elif listed.setdefault(row, name) == name:
                 own.append(row)
             else:
                 same.setdefault(f"As in `{listed[row]}`:", []).append(_first_name(row))
+        if set(WORKFLOW_OPTIONS) <= set(same.get("Also", ())):
+            others = [one for one in same["Also"] if one not in WORKFLOW_OPTIONS]
+            same["Also"] = ["workflow options", *others]
         own += [f"- {where} {', '.join(names)}." for where, names in sorted(same.items())]
         parts += [f"## `{name}`", one_line(command.help), "\n".join(own)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    before, where, rest = "\n\n".join(part for part in parts if part).partition(WHERE)
+    return f"{before}{where}{rest.replace(WHERE, 'As `CHECKPOINT` above.')}\n"
 
 
 def _first_name(row: str) -> str:

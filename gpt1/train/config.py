@@ -92,9 +92,7 @@ class PretrainConfig(Settings):
     seed: int = Field(0, ge=0, le=2**31 - 1)
     """Seed for weights, data order, dropout and samples."""
     exclude_books: tuple[str, ...] = ()
-    """IDs of training books (in books.parquet) that do not count in the loss. The batches stay the
-    same, so runs with and without a book form an exact pair.
-    """
+    """IDs of training books (in books.parquet) to keep out of the loss; batches stay the same."""
     precision: Precision = "fp32"
     """Compute precision; weights stay in fp32."""
     zero: Literal[0, 1, 2, 3] = 1
@@ -141,7 +139,7 @@ class PretrainConfig(Settings):
     """Match the 2018 code: `optimizer: reference`, `embedding_dropout: matrix`."""
     init_from: str = runtime_field("")
     """Start from the weights in this folder (from `gpt1 import`, `gpt1 export hf`, or the `output/`
-    of a packed training), fingerprinted by content. Empty: random weights.
+    of a packed training). Empty: random weights.
     """
     checkpoint_every: int = runtime_field(1_000, ge=0, le=10_000_000)
     """Save a checkpoint every N steps; 0: only at the end."""
@@ -152,9 +150,7 @@ class PretrainConfig(Settings):
     keep_every: int = runtime_field(0, ge=0, le=10_000_000, mark=DEBUG_FIELD)
     """Also keep every checkpoint at a multiple of N steps; 0: none."""
     loss_spike_threshold: float = runtime_field(0.0, ge=0, unless="max_rollbacks")
-    """A loss that exceeds the recent mean by this many nats has diverged; 0: only NaN and infinity
-    have. Training then rolls back (`max_rollbacks`), or stops and names the books of the batch.
-    """
+    """A loss this many nats above the recent mean has diverged; 0: only NaN and infinity have."""
     preflight: bool = runtime_field(True, mark=DEBUG_FIELD)
     """Check memory and measure all-reduce bandwidth before training."""
     activation_checkpointing: bool = runtime_field(False)

@@ -59,7 +59,7 @@ class RunSummary:
 def runs(store: StoreOption = "store", as_json: Json = False) -> None:
     """List the runs of a store, newest last: start, profile, status, duration, figures, `--set`.
 
-    Status: done, failed, stopped, running, killed (it ended without a word), or unknown (running or
+    Status: done, failed, stopped, running, killed (its end is not recorded), or unknown (running or
     killed, on another host). A run that found everything up to date is not listed.
     """
     opened = Store.existing(store)
