@@ -137,7 +137,7 @@ def random_spans(
     """Spans of `least` to `most` tokens at random places."""
     for _ in range(count):
         book, length = books[draw.integers(len(books))], int(draw.integers(least, most + 1))
-        start = int(draw.integers(max(1, len(book) - length)))
+        start = int(draw.integers(max(1, len(book) - length + 1)))
         yield book[start : start + length]
 
 
@@ -150,8 +150,8 @@ def joined(books: list[Ids]) -> Any:
 def places(everything: Any, counts: Any, books: list[Ids], ids: Ids) -> list[tuple[int, int]]:
     """Book and index of each place of `ids`, by comparing every place, with their rarest first."""
     rarest = int(np.argmin(counts[ids]))
-    at = np.flatnonzero(everything[: len(everything) - len(ids)] == ids[rarest]) - rarest
-    at = at[at >= 0]
+    at = np.flatnonzero(everything == ids[rarest]) - rarest
+    at = at[(at >= 0) & (at <= len(everything) - len(ids))]
     for within, token in enumerate(ids):
         at = at[everything[at + within] == token]
     starts = np.cumsum([0, *(len(book) + 1 for book in books)])

@@ -45,7 +45,7 @@ def write_export(
 
     jobs, missing = _lineage(behind[0], behind) if behind else ([], [])
     if missing:
-        info(f"{model}: no {WORKFLOW_FILE}, as not all jobs are known: {', '.join(missing)}")
+        info(f"{model}: no {WORKFLOW_FILE}, as these are not at hand: {', '.join(missing)}")
     workflow = workflow_text(model, jobs) if jobs and not missing else ""
     card = model_card(
         found.model.config, found.vocabulary, sources, found.tuned, publication,

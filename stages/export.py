@@ -15,7 +15,6 @@ from stages.contract import MODELS, Artifact, Context, Settings, Stage, runtime_
 from stages.report import source_of
 
 HEAD_CONFIG = "head.json"
-CARD = "README.md"
 PRETRAINED = "hf"  # the folder of the pre-trained model
 
 
@@ -67,7 +66,7 @@ class Export(Stage):
         from gpt1.tasks.model import load_finetuned
         from gpt1.tokenizer.vocabulary import Vocabulary
         from gpt1.weights.checkpoint import Checkpoint
-        from gpt1.weights.manifest import MANIFEST_FILE, WORKFLOW_FILE
+        from gpt1.weights.manifest import CARD, MANIFEST_FILE, WORKFLOW_FILE
         from gpt1.weights.store import load_model
 
         learned, models, files = context.input("vocabulary"), dict[str, str](), list[str]()

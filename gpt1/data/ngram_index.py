@@ -36,12 +36,13 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True)
 class Match:
-    """The ids from `start` to `end` of a text occur at `places`, in the order of the books; in no
-    book do they occur with the id before or after them.
+    """The ids from `start` to `end` of a text occur at `count` places, of which `places` has the
+    first, in the order of the books; in no book do they occur with the id before or after them.
     """
 
     start: int
     end: int
+    count: int
     places: Sequence[Place]
 
 
@@ -80,45 +81,49 @@ class NgramIndex:
         keys = np.memmap(file, np.uint64, mode="r") if count else np.zeros(0, np.uint64)
         self._keys: U64 = np.asarray(keys)
 
-    def matches(self, ids: Sequence[int]) -> list[Match]:
-        """The longest spans of at least n of the `ids` (m,) that occur in a book, in their order;
-        none is within another.
+    def matches(self, ids: Sequence[int], limit: int | None = None) -> list[Match]:
+        """The longest spans of at least n of the `ids` (m,) that occur in a book, in their order,
+        each with its first `limit` places (None: all); none is within another.
+
+        Takes memory in proportion to the places of the text's different n-grams.
         """
-        starts, positions = self._search(ids)
-        # On one diagonal, n-grams that start one after another are one longer span.
-        diagonals = positions - starts
-        order = np.lexsort((starts, diagonals))
-        starts, diagonals = starts[order], diagonals[order]
-        new = (np.diff(starts, prepend=-2) != 1) | (np.diff(diagonals, prepend=0) != 0)
-        begins = np.flatnonzero(new)
-        ends = np.append(begins[1:], len(starts))[: len(begins)] - 1
-        spans: dict[tuple[int, int], list[int]] = {}
-        for first, last in zip(begins, ends, strict=True):
-            start, end = int(starts[first]), int(starts[last]) + self.n
-            spans.setdefault((start, end), []).append(start + int(diagonals[first]))
-        found, furthest = list[Match](), 0
-        for start, end in sorted(spans, key=lambda span: (span[0], -span[1])):
-            if end > furthest:
-                books, at = self._locate(np.array(sorted(spans[start, end])))
-                places = list(zip(books.tolist(), at.tolist(), strict=True))
-                found.append(Match(start, end, places))
-                furthest = end
+        found = list[Match]()
+        # Of the n-gram before: its positions, and where in `ids` the span of each begins.
+        last = begins = np.zeros(0, np.int64)
+        for end, positions in enumerate([*self._search(ids), last], self.n - 1):
+            if not len(last) + len(positions):
+                continue
+            goes_on = np.isin(last + 1, positions, assume_unique=True)
+            start = int(begins[~goes_on].min(initial=end))
+            if start < begins[goes_on].min(initial=end):
+                at = last[~goes_on & (begins == start)] - (end - self.n - start)
+                books, within = self._locate(at[:limit])
+                places = list(zip(books.tolist(), within.tolist(), strict=True))
+                found.append(Match(start, end, len(at), places))
+            spans = np.full(len(positions), end - self.n + 1)
+            spans[np.isin(positions, last + 1, assume_unique=True)] = begins[goes_on]
+            last, begins = positions, spans
         return found
 
-    def _search(self, ids: Sequence[int]) -> tuple[Indices, Indices]:
-        """Each n-gram of `ids` with each of its positions: the starts in `ids`, and the positions
-        (pairs,).
+    def _search(self, ids: Sequence[int]) -> list[Indices]:
+        """The positions of each n-gram of `ids`, ascending. Equal n-grams share an array: one token
+        a hundred times would else have a hundred times its places.
         """
         text = np.asarray(ids, np.int64)
-        hashes = _hash(text, self.n) << _HALF  # (m - n + 1,)
+        if len(text) < self.n:
+            return []
+        ngrams = np.lib.stride_tricks.sliding_window_view(text, self.n)  # (m - n + 1, n)
+        _, firsts, numbers = np.unique(ngrams, return_index=True, return_inverse=True, axis=0)
+        hashes = _hash(text, self.n)[firsts] << _HALF  # (different n-grams,)
         low = np.searchsorted(self._keys, hashes)
         counts = np.searchsorted(self._keys, hashes | _POSITION, side="right") - low
-        starts = np.repeat(np.arange(len(hashes)), counts)  # (pairs,)
         before = np.cumsum(counts) - counts
-        slots = np.arange(len(starts)) + np.repeat(low - before, counts)
+        slots = np.arange(counts.sum()) + np.repeat(low - before, counts)  # (pairs,)
         positions = (self._keys[slots] & _POSITION).astype(np.int64)
-        same = self._same(text, starts, positions)
-        return starts[same], positions[same]
+        same = self._same(text, np.repeat(firsts, counts), positions)
+        pairs = zip(np.split(positions, before[1:]), np.split(same, before[1:]), strict=True)
+        found = [at[kept] for at, kept in pairs]
+        return [found[number] for number in numbers.reshape(-1)]
 
     def _same(self, text: Indices, starts: Indices, positions: Indices) -> Mask:
         """Where the n ids of the text and of the books agree, (pairs,)."""
@@ -143,7 +148,7 @@ def copied(matches: Sequence[Match]) -> int:
     return len({at for match in matches for at in range(match.start, match.end)})
 
 
-def whole_text(shards: Shards, ids: Sequence[int]) -> list[Match]:
+def whole_text(shards: Shards, ids: Sequence[int], limit: int | None = None) -> list[Match]:
     """The match of all `ids` (m,), found without an index, for texts shorter than its n-grams.
 
     No match for fewer than SHORTEST.
@@ -154,7 +159,7 @@ def whole_text(shards: Shards, ids: Sequence[int]) -> list[Match]:
         for within, wanted in enumerate(ids):
             at = at[book[at + within] == wanted]
         places += [(index, place) for place in at.tolist()]
-    return [Match(0, len(ids), places)] if places else []
+    return [Match(0, len(ids), len(places), places[:limit])] if places else []
 
 
 def _ngrams(shards: Shards, n: int) -> int:

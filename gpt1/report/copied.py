@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from gpt1.data.ngram_index import NgramIndex, copied
 from gpt1.data.shards import Shards
-from gpt1.report.sources import Source, only
+from gpt1.report.sources import Source, of_kind, only
 from gpt1.tokenizer.tokenizer import Tokenizer
 from gpt1.tokenizer.vocabulary import Vocabulary
 
@@ -25,19 +25,19 @@ class CopiedText:
     @classmethod
     def of(cls, sources: Sequence[Source]) -> CopiedText | None:
         """Searches in the shards of a workflow. None where it has no samples, shards, or
-        vocabulary, or more than MOST_TOKENS to search in.
+        vocabulary, several shards, or more than MOST_TOKENS to search in.
         """
         shard, vocabulary = only(sources, "shard"), only(sources, "vocabulary", "pretrained")
+        tokens = shard.fact("train_tokens") or 0  # before any shard is fetched from a bucket
+        if len(of_kind(sources, "shard")) != 1 or tokens > MOST_TOKENS:
+            return None
         names = ("encoder_bpe_", "vocab_")
         files = sorted(name for name in vocabulary.files if name.startswith(names))
         length = only(sources, "pretrain").settings.get("sample_tokens")
         if not length or "books.parquet" not in shard.files or len(files) != len(names):
             return None
-        train = _shards(shard, "train")
-        if train.tokens > MOST_TOKENS:
-            return None
         tokenizer = Tokenizer(Vocabulary.read(*(vocabulary.files[name] for name in files)))
-        return cls(shard, train, tokenizer, length)
+        return cls(shard, _shards(shard, "train"), tokenizer, length)
 
     def __init__(self, shard: Source, train: Shards, tokenizer: Tokenizer, length: int) -> None:
         self._shard, self._tokenizer, self._length = shard, tokenizer, length

@@ -16,6 +16,9 @@ from gpt1.train.checkpoint import FileDigest, content_sha256, describe_file
 
 MANIFEST_FILE = "manifest.json"
 WORKFLOW_FILE = "workflow.yaml"
+CARD = "README.md"
+FOR_READERS = (CARD, "LICENSE", "report.html", "results.json")
+"""Files that no program loads: a publisher may edit the card and add the others."""
 
 
 class DamagedManifest(UserError):
@@ -79,6 +82,8 @@ def read_manifest(folder: Path) -> ExportManifest:
     file = folder / MANIFEST_FILE
     damaged = DamagedManifest(f"{file}: is damaged; download or export the folder again")
     try:
+        if file.exists() and not file.is_file():  # reading a pipe would never end
+            raise damaged
         content = json.loads(file.read_bytes())
         signature = content.pop("sha256")
         found = ExportManifest.model_validate(content)
@@ -95,24 +100,25 @@ def read_manifest(folder: Path) -> ExportManifest:
 def compare_files(
     folder: Path, manifest: ExportManifest, names: Collection[str] | None = None
 ) -> Iterator[tuple[str, str, str]]:
-    """(`damaged`, `missing` or `extra`, name, why) of each file that is not as the manifest says;
-    of all files, or of those of these `names`.
+    """(`damaged`, `edited`, `missing` or `extra`, name, why) of each file that is not as the
+    manifest says; of all files, or of those of these `names`. `edited`: the card.
 
-    Hidden files, such as a hub's .gitattributes, do not count.
+    Hidden files, such as a hub's .gitattributes, and those for readers may be added.
     """
     for name in manifest.files if names is None else names:
-        expected = manifest.files[name]
+        path, expected = folder / name, manifest.files[name]
         try:
-            found = describe_file(folder / name)
-        except (FileNotFoundError, NotADirectoryError):
-            yield "missing", name, "no such file"
+            if not path.is_file():  # reading a pipe would never end
+                is_there = path.exists()
+                why = "is not a file" if is_there else "no such file"
+                yield "damaged" if is_there else "missing", name, why
+            elif (found := describe_file(path)) != expected:
+                kind = "edited" if name == CARD else "damaged"
+                yield kind, name, f"found sha256 {found.sha256}, expected {expected.sha256}"
         except OSError as error:
             yield "damaged", name, f"cannot be read ({error.strerror})"
-        else:
-            if found != expected:
-                yield "damaged", name, f"found sha256 {found.sha256}, expected {expected.sha256}"
     for name in _files(folder) if names is None else ():
-        if name not in manifest.files and name != MANIFEST_FILE:
+        if name not in (*manifest.files, MANIFEST_FILE, *FOR_READERS):
             yield "extra", name, f"{MANIFEST_FILE} does not list it"
 
 

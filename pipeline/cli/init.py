@@ -30,9 +30,10 @@ def init(folder: Path, /, export: Path | None = None) -> None:
         files |= _files_of(export)
         compare = shlex.join(["gpt1", "diff", "--with", str(export.absolute())])
         steps = [f"# put the source files in place: {SOURCES}", "gpt1 run", compare]
+    for target in (folder / name for name in files if name != SCHEMA):
+        if target.exists():
+            raise UserError(f"{target}: already exists and was not changed; choose another folder")
     target = folder / WORKFLOW_FILE
-    if target.exists():
-        raise UserError(f"{target}: already exists and was not changed; choose another folder")
     with named(str(target), "choose another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():

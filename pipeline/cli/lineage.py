@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,12 +35,14 @@ _SHARD_PARTS = f"shard{PARTS}"
 _WIDTH = 200  # characters of text around a token
 _READS = 6  # steps shown of one place
 _SETS = {"train": "the training books", "held_out": "the held-out text"}
+Row = dict[str, Any]
+"""As JSON."""
 
 
 def trace(
     shard: str | None = None, offset: int | None = None, /, step: int | None = None,
-    sample: int | None = None, text: str | None = None, min_tokens: int = 8, limit: int = 3, *,
-    options: ReadOptions, as_json: Json = False,
+    sample: int | None = None, text: str | None = None, min_tokens: int = 8, limit: int = 3,
+    job: str | None = None, *, options: ReadOptions, as_json: Json = False,
 ) -> None:
     """Trace a token, a training batch, or a text to its source: book, file, offset, text, cleaning
     rules; for a text, also the steps that read it.
@@ -51,30 +55,31 @@ def trace(
         text: Find the longest spans of this text in the training books and the held-out text.
         min_tokens: Shortest span of --text to find, in tokens; a shorter text must occur as it is.
         limit: Places of each span of --text to show.
+        job: Job of a run with several: pre-training or, for an offset, shard job.
     """
     if text is not None and step is None and shard is None:
-        found = _trace_text(options.artifacts(), text, min_tokens, limit)
+        found = _trace_text(options.artifacts(), text, min_tokens, limit, job)
         print_json(found) if as_json else show(format_text(found))
         return
     if step is not None and shard is None and text is None:
-        rows = _trace_step(options.artifacts(), step, sample)
+        rows = _trace_step(*_choose(options.artifacts(), job, "pretrain"), step, sample)
     elif step is None and text is None and shard is not None and offset is not None:
-        rows = [_trace_offset(options, shard, offset)]
+        rows = [_trace_offset(options, shard, offset, job)]
     else:
         such = "a shard and an offset, such as `train/part-0003.arrow 1200`"
         raise UserError(f"trace: expected either {such}, or --step, or --text")
     print_json(rows) if as_json else show("\n\n".join(map(_format, rows)))
 
 
-def _trace_offset(options: ReadOptions, shard: str, offset: int) -> dict[str, Any]:
+def _trace_offset(options: ReadOptions, shard: str, offset: int, job: str | None) -> Row:
     from gpt1.data.provenance import book_at
 
     file = Path(shard)
     if file.is_file():
         store, record, name = _stored_shard(file.resolve())
     else:
-        artifacts, name = options.artifacts(), shard
-        store, record = artifacts.store, artifacts.choose("shard", ("shard",))
+        store, record = _choose(options.artifacts(), job, "shard")
+        name = shard
     tracer = _Tracer(store, record)
     spans = [span for span in tracer.spans if name in (span.set, _shard_of(span))]
     known = [file for file in tracer.shard.files if file.endswith(".arrow")]
@@ -84,10 +89,13 @@ def _trace_offset(options: ReadOptions, shard: str, offset: int) -> dict[str, An
     return tracer.trace(*book_at(spans, offset, name))
 
 
-def _trace_step(artifacts: RunArtifacts, step: int, sample: int | None) -> list[dict[str, Any]]:
+def _choose(artifacts: RunArtifacts, job: str | None, kind: str) -> tuple[Store, ArtifactRecord]:
+    return artifacts.store, artifacts.choose(job or kind, (kind,), " with --job")
+
+
+def _trace_step(store: Store, record: ArtifactRecord, step: int, sample: int | None) -> list[Row]:
     from gpt1.data.sequences import batch_of
 
-    store, record = artifacts.store, artifacts.choose("pretrain", ("pretrain",))
     tracer = _Tracer(store, _input_record(store, record, "shard"))
     config, sampler, skipped = _pretraining(store, record, tracer.shards("train"))
     size = config.batch_size
@@ -123,31 +131,33 @@ def _pretraining(
     return config, sampler, skipped_in([json.loads(line) for line in lines])
 
 
-def _trace_text(artifacts: RunArtifacts, text: str, n: int, limit: int) -> dict[str, Any]:
+def _trace_text(artifacts: RunArtifacts, text: str, n: int, limit: int, job: str | None) -> Row:
     from gpt1.data.ngram_index import SHORTEST
 
     if n < SHORTEST or limit < 1:
         expected = f"expected at least {SHORTEST} tokens, and a limit of 1 or more"
         raise UserError(f"--min-tokens {n} --limit {limit}: {expected}")
-    store = artifacts.store
     made = any(artifacts.record(cell) for cell in artifacts.of_kind(("pretrain",)))
-    record = artifacts.choose("pretrain", ("pretrain",)) if made else None
-    shard = _input_record(store, record, "shard") if record else None
-    tracer = _Tracer(store, shard or artifacts.choose("shard", ("shard",)))
-    found = _search(tracer, record, text, n, limit, _SETS)
+    store, record = _choose(artifacts, job, "pretrain" if made else "shard")
+    tracer = _Tracer(store, _input_record(store, record, "shard") if made else record)
+    found = _search(tracer, record if made else None, text, n, limit, _SETS, short=True)
     if found["tokens"] < SHORTEST:
         expected = f"expected at least {SHORTEST}; give a longer text"
         raise UserError(f"--text {text!r}: found {counted(found['tokens'], 'token')}, {expected}")
     return found
 
 
-def copied_text(where: str, artifacts: RunArtifacts) -> Callable[[str], dict[str, Any]]:
+def copied_text(where: str, artifacts: Callable[[], RunArtifacts]) -> Callable[[str], Row]:
     """What finds the spans of a text in the training books of a model in the store, each with its
-    first place. UserError for a model that was not pre-trained in the store.
+    first place. UserError for a model without a pre-training in the store, such as of a folder.
     """
     from gpt1.data.ngram_index import LENGTH
 
-    store, record = artifacts.store, artifacts.choose(where.partition("@")[0], KINDS)
+    if Path(where).is_dir():
+        expected = "expected a job, whose training books the store has"
+        raise UserError(f"--trace: found the folder {where}, {expected}; or leave out --trace")
+    found = artifacts()
+    store, record = found.store, found.choose(where.partition("@")[0], KINDS)
     if record.stage != "pretrain":
         record = _input_record(store, record, "pretrain")
     tracer = _Tracer(store, _input_record(store, record, "shard"))
@@ -156,25 +166,26 @@ def copied_text(where: str, artifacts: RunArtifacts) -> Callable[[str], dict[str
 
 def _search(
     tracer: _Tracer, record: ArtifactRecord | None, text: str, n: int, limit: int,
-    sets: Iterable[str],
-) -> dict[str, Any]:
+    sets: Iterable[str], short: bool = False,
+) -> Row:
     """The longest spans of a text in these sets, the longest first, with at most `limit` places of
-    each, and what a pre-training read of them.
+    each, and what a pre-training read of them. `short`: a text of less than `n` tokens is searched
+    for as it is.
     """
     from gpt1.data.ngram_index import copied, whole_text
 
     ids, copies, spans = tracer.encoder.encode(text), 0, []
     for chosen in [name for name in sets if tracer.shard.under(f"{name}/")]:
         shards = tracer.shards(chosen)
-        if len(ids) < n:
-            matches = whole_text(shards, ids)
+        if short and len(ids) < n:
+            matches = whole_text(shards, ids, limit)
         else:
-            matches = _open_index(shards, tracer.record, chosen, n).matches(ids)
+            matches = _open_index(shards, tracer.record, chosen, n).matches(ids, limit)
         matches.sort(key=lambda match: match.start - match.end)
         places = [
             (book, at, at + match.end - match.start)
             for match in matches
-            for book, at in match.places[:limit]
+            for book, at in match.places
         ]
         steps: Sequence[Any] = [None] * len(places)
         if chosen == "train":
@@ -185,16 +196,16 @@ def _search(
             for (book, start, end), reads in zip(places, steps, strict=True)
         ])  # fmt: skip
         for match in matches:
-            words, count = tracer.encoder.decode(ids[match.start : match.end]), len(match.places)
+            words = tracer.encoder.decode(ids[match.start : match.end])
             spans.append({"set": chosen, "text": words, "start": match.start, "end": match.end,
-                          "count": count, "places": list(islice(rows, min(limit, count)))})
-    return {"text": text, "tokens": len(ids), "min_tokens": min(n, len(ids)), "copied": copies,
-            "pretraining": record and record.cell, "spans": spans}
+                          "count": match.count, "places": list(islice(rows, len(match.places)))})
+    return {"text": text, "tokens": len(ids), "min_tokens": min(n, len(ids)) if short else n,
+            "copied": copies, "pretraining": record and record.cell, "spans": spans}
 
 
 def steps_that_read(
     store: Store, record: ArtifactRecord, shards: Shards, places: Sequence[Span]
-) -> list[list[dict[str, Any]]]:
+) -> list[list[Row]]:
     """What a pre-training read of each place (book, start, end): `epoch` and `step` from 1 (None:
     its batch was skipped by a rollback), `sample` of the batch, and which `tokens` of the place.
     """
@@ -203,7 +214,7 @@ def steps_that_read(
     config, sampler, skipped = _pretraining(store, record, shards)
     size = config.batch_size
     found = sampler.reads(places, (batch_of(config.max_steps - 1, skipped) + 1) * size)
-    steps: list[list[dict[str, Any]]] = []
+    steps: list[list[Row]] = []
     for (book, start, _), reads in zip(places, found, strict=True):
         excluded = {"excluded": True} if shards.spans[book].book in config.exclude_books else {}
         steps.append([])
@@ -224,14 +235,15 @@ def _open_index(shards: Shards, record: ArtifactRecord, chosen: str, n: int) -> 
     from gpt1.data.ngram_index import FORMAT, NgramIndex
 
     root = cache.ngram_root()
-    file = root / f"{record.digest}-{chosen}-{n}-{FORMAT}"
+    file = root / record.digest / f"{chosen}-{n}-{FORMAT}"
     cache.make_root(root)
-    with cache.locked(root, file.name):
-        if not file.exists():
-            with cache.fetching(root, file) as private:
-                NgramIndex.build(shards, private, n)
-    cache.touch(file)
-    return NgramIndex(shards, file, n)
+    with cache.locked(root, str(file)):
+        cache.touch(file)  # before it is opened, so that no other process evicts it
+        with suppress(FileNotFoundError, UserError):  # none, or cut off when the host went down
+            return NgramIndex(shards, file, n)
+        with cache.fetching(root, file) as private:
+            NgramIndex.build(shards, private, n)
+        return NgramIndex(shards, file, n)
 
 
 def _shard_of(span: DocumentSpan) -> str:
@@ -257,12 +269,12 @@ def _stored_shard(file: Path) -> tuple[Store, ArtifactRecord, str]:
 
 
 def _input_record(store: Store, record: ArtifactRecord, kind: str) -> ArtifactRecord:
-    """The record of the input of that kind. UserError when it is gone from the store."""
+    """The record of the input of that kind. UserError when it is gone, or there was none."""
     fingerprints = record.identity.get("inputs", {}).get(kind, [])
     found = store.record(kind, fingerprints[0]) if fingerprints else None
     if found is None:
-        problem = f"the {kind} input of {record.cell} is no longer in the store"
-        raise UserError(f"{store.where}: {problem}; rerun it")
+        advice = "rerun it if it was deleted, else choose a job that has one"
+        raise UserError(f"{store.where}: no {kind} job that led to {record.cell}; {advice}")
     return found
 
 
@@ -290,17 +302,16 @@ class _Tracer:
         self._ends = {row.book: row.tail_start for row in rows}
         self._table = store.fetch(self.shard.file("books.parquet"))
         self.spans = list(read_spans(self._table))
-
-    def shards(self, chosen: str) -> Shards:
+        self.shards = lru_cache(self._shards)
         """The books of a set."""
+
+    def _shards(self, chosen: str) -> Shards:
         from gpt1.data.shards import Shards
 
         paths = [self.store.fetch(file) for file in self.shard.under(f"{chosen}/")]
         return Shards.open(paths, self._table, chosen, self._vocabulary.summary["sha256"])
 
-    def trace(
-        self, span: DocumentSpan, first: int, length: int = 1, window: int = 0
-    ) -> dict[str, Any]:
+    def trace(self, span: DocumentSpan, first: int, length: int = 1, window: int = 0) -> Row:
         """All that is known of the `length` ids from index `first` of a book; also the text of a
         `window` of ids from there.
         """
@@ -335,13 +346,13 @@ class _Tracer:
         problem = f"not in books/{span.part}.parquet of the clean stage"
         raise UserError(f"{span.book}: {problem}; run `gpt1 run clean --force`")
 
-    def _line_of(self, artifact: Artifact, span: DocumentSpan) -> dict[str, Any] | None:
+    def _line_of(self, artifact: Artifact, span: DocumentSpan) -> Row | None:
         """The line about a book in the `records/` of clean or ingest; None: there is none."""
         files = artifact.under("records/")
         for file in sorted(files, key=lambda file: Path(file.name).stem != span.part):
             with self.store.fetch(file).open(encoding="utf-8") as lines:
                 for line in lines:
-                    row: dict[str, Any] = json.loads(line)
+                    row: Row = json.loads(line)
                     if span.book in (row.get("book"), row.get("id")):
                         return row
         return None
@@ -404,7 +415,7 @@ def format_text(found: Mapping[str, Any]) -> str:
                 "text": row["text"],
             }))  # fmt: skip
         if more := count - len(span["places"]):
-            blocks.append(f"{counted(more, 'more place')}; `gpt1 trace --limit {count}` shows all")
+            blocks.append(f"{counted(more, 'more place')}: `gpt1 trace --limit {count} --text ...`")
     return "\n\n".join(blocks)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePath
@@ -18,6 +19,7 @@ from pipeline.planning.last_run import RunArtifacts
 from pipeline.store.base import Store
 from pipeline.store.record import PARTS, ArtifactRecord
 from pipeline.store.snapshot import StoreSnapshot
+from pipeline.workflow.stages import load_stage
 from stages.contract import Artifact
 from stages.export import HEAD_CONFIG
 
@@ -137,6 +139,13 @@ def _vocabulary(store: Store, record: ArtifactRecord, artifact: Artifact) -> Voc
     raise UserError(f"{artifact.cell}: {problem}")
 
 
+def _is_at_hand(kind: str) -> bool:
+    """Whether a kind of stage can be imported: a user's module is beside the workflow."""
+    with suppress(UserError):
+        return bool(load_stage(kind))
+    return False
+
+
 def _behind(
     found: RunArtifacts, own: ArtifactRecord, step: str
 ) -> tuple[list[Artifact], list[Source]]:
@@ -153,7 +162,7 @@ def _behind(
     records = {
         record.fingerprint: record
         for kind in snapshot.stages()
-        if not kind.endswith(PARTS) and "." not in kind  # a module that may not be at hand
+        if not kind.endswith(PARTS) and _is_at_hand(kind)
         for record in snapshot.records(kind)
     } | {own.fingerprint: own}
     chosen: dict[str, ArtifactRecord] = {}

@@ -172,7 +172,7 @@ def generate(
     check_sampling(tokens, temperature, top_k, top_p, beams, length_penalty)
     texts = [*(prompt or []), *(_lines(prompts) if prompts else [])] or [""]
     artifacts = cache(options.artifacts)
-    search = copied_text(where, artifacts()) if trace else None
+    search = copied_text(where, artifacts) if trace else None
     predictor = Predictor(_load(where, artifacts, device))
     streams = len(texts) == 1 and not beams and not as_json
     on_token = _stream(texts[0], predictor.encoder.decode) if streams else None

@@ -179,7 +179,7 @@ def diff(
         show(f"{found['before']} -> {found['after']}")
         for row in found["cells"]:
             how = "" if row["changes"] and export is None else f": {row['how']}"
-            show("\n    ".join([f"{row['cell']}{how}", *row["changes"]]))
+            show("\n    ".join(map(one_line, [f"{row['cell']}{how}", *row["changes"]])))
         if not found["cells"]:
             show("no differences")
         if export is not None:
@@ -233,7 +233,7 @@ def _source_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]
         return f"sha256 {files[name]}" if name in files else "no such file"
 
     return [
-        f"file {one_line(name)}: expected {digest(old, name)}, found {digest(new, name)}"
+        f"file {name}: expected {digest(old, name)}, found {digest(new, name)}"
         for name in sorted({*old, *new})
         if old.get(name) != new.get(name)
     ]

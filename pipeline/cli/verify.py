@@ -29,13 +29,13 @@ def verify(
     an export with its manifest.
 
     `gpt1 run` then makes damaged artifacts again. Exit status 1: something is damaged, or missing
-    or extra in an export.
+    or extra in an export. An edited card is listed only.
 
     Args:
         export (EXPORT): Folder written by `gpt1 export hf`, instead of the store.
     """
     found = _inspect_export(export) if export else _inspect_store(store)
-    wrong = [one for one in found if one.kind != "attempt"]
+    wrong = [one for one in found if one.kind not in ("attempt", "edited")]
     if as_json:
         print_json([asdict(one) for one in found])
     else:

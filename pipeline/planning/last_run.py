@@ -81,12 +81,12 @@ class RunArtifacts:
         """The cells of these kinds of stage."""
         return [cell for cell, place in self.cells.items() if place.rpartition("/")[0] in kinds]
 
-    def choose(self, wanted: str, kinds: Collection[str]) -> ArtifactRecord:
+    def choose(self, wanted: str, kinds: Collection[str], how: str = "") -> ArtifactRecord:
         """The record of the cell of `kinds` that `wanted` names: by its id, its stage, or the kind
         whose place it takes.
 
         A name of both kinds of pre-training means the Transformer. UserError for a name of no cell,
-        of several, of one not made.
+        of several (`how` to choose one), of one not made.
         """
         among = self.of_kind(kinds)
         fits = (
@@ -105,7 +105,7 @@ class RunArtifacts:
             records = [record for record in records if record.settings.get("model") != "lstm"]
         if len(records) > 1:
             names = ", ".join(record.cell for record in records)
-            raise UserError(f"{wanted!r} matches {len(records)} jobs; choose one of {names}")
+            raise UserError(f"{wanted!r} matches {len(records)} jobs; choose one of {names}{how}")
         if not records:
             problem = f"{', '.join(fits)} has not run in {self.name}"
             raise UserError(f"{problem}; start it with `gpt1 run`; {advice}")

@@ -1,7 +1,7 @@
 """What a host keeps of a store: copies of a bucket's files, and which files have been checked.
 
     GPT1_CACHE/<store>/<key of the object>   GPT1_CACHE: ~/.cache/gpt1 if it is not set
-    GPT1_CACHE/ngrams/<index>                of the shards that `gpt1 trace --text` searched in
+    GPT1_CACHE/ngrams/<shards>/<index>       of the shards that `gpt1 trace --text` searched in
     ROOT/cache/checked/<run>-<host>/...      one file for each that was checked in a run on a host
     ROOT/locks/...                           held while a file is fetched or checked
 

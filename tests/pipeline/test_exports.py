@@ -1,6 +1,7 @@
 """Exports of a small model: their files can be checked, and the model can be made again."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -12,15 +13,17 @@ import pytest
 import torch
 import yaml
 
-from gpt1.train.checkpoint import file_sha256
+from gpt1.train.checkpoint import content_sha256, file_sha256
 from gpt1.train.trainer import open_pretrainer
 from gpt1.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from gpt1.weights.manifest import read_manifest
 from gpt1.weights.store import load_model
 from pipeline.planning.planner import Plan
+from pipeline.workflow import user_code
 from stages import _ray_train
 from stages._exported import _lineage
 from stages.contract import Context
+from tests.conftest import write
 from tests.gpt1 import weight_samples as samples
 from tests.pipeline.inline import output, plan_of, run_inline, write_rte
 from tests.pipeline.inprocess import gpt1, refused, said
@@ -131,7 +134,7 @@ DAMAGE: dict[str, Any] = {
     "model.safetensors": ("damaged", lambda path: path.write_bytes(path.read_bytes()[:-1] + b"!")),
     "step-000001/config.json": ("missing", Path.unlink),
     "step-000001/vocab.json": ("extra", lambda path: path.write_text("{}")),
-    "README.md": ("damaged", lambda path: path.write_text("cut off")),
+    "config.json": ("damaged", lambda path: (path.unlink(), os.mkfifo(path))),
     "manifest.json": ("damaged", lambda path: path.write_text(path.read_text().replace("a", "b"))),
     "workflow.yaml": ("damaged", lambda path: (path.unlink(), path.mkdir())),
 }
@@ -146,6 +149,43 @@ def test_verify_names_what_is_damaged_missing_or_extra(name: str, copy: Path) ->
     assert ended.out.endswith("\n1 problem found\n")
     found = gpt1("verify", copy, "--json")
     assert (found.status, [one["key"] for one in json.loads(found.out)]) == (1, [name])
+
+
+def test_a_publisher_edits_the_card_and_adds_what_people_read(copy: Path) -> None:
+    with (copy / "README.md").open("a") as card:
+        card.write("license_name: mine")
+    for name in ("LICENSE", "report.html", "results.json"):
+        (copy / name).write_text("text")
+    ended = gpt1("verify", copy)
+    assert re.fullmatch("edited: README.md: found sha256 .*\n0 problems found\n", ended.out)
+    assert ended.status == 0
+
+
+def test_a_pipe_is_no_manifest(copy: Path) -> None:
+    (copy / "manifest.json").unlink()
+    os.mkfifo(copy / "manifest.json")
+    damaged = "manifest.json: is damaged; download or export the folder again"
+    assert gpt1("verify", copy).out.endswith(f"{damaged}\n1 problem found\n")
+    refused("manifest.json: is damaged", "init", copy / "new", "--from", copy)
+
+
+def test_what_a_manifest_of_a_stranger_may_do(run: Made, copy: Path) -> None:
+    """Its names lead nowhere else, and are one line each where they are shown."""
+    file = copy / "manifest.json"
+    content = json.loads(file.read_bytes())
+
+    def sign() -> None:
+        del content["sha256"]
+        content["sha256"] = content_sha256(content)
+        file.write_text(json.dumps(content))
+
+    content["jobs"][0] |= {"name": "x\n7 of 7 jobs have the content", "stage": "none"}
+    content["jobs"][1]["identity"]["with"]["x"] = "1\n7 of 7"
+    sign()
+    assert "\n7 of 7" not in said("diff", "--with", copy, "--store", run.store)
+    content["files"]["../outside"] = content["files"]["config.json"]
+    sign()
+    assert gpt1("verify", copy).out.startswith("damaged: manifest.json: ")
 
 
 def test_a_folder_has_a_manifest_without_jobs(run: Made, copy: Path, tmp_path: Path) -> None:
@@ -202,7 +242,9 @@ def test_the_model_is_made_again_from_its_export(
     spec = yaml.safe_load(file.read_text())["stages"]["pretrain"]
     assert spec["with"]["debug"]["log_every"] == 2
     assert spec["with"].keys() | spec["with"]["debug"].keys() > {"seed", "checkpoint_every"}
-    refused("already exists and was not changed", "init", project, "--from", run.export)
+    for name in ("workflow.yaml", "SOURCES.md"):
+        refused(f"{name}: already exists and was not", "init", project, "--from", run.export)
+        (project / name).unlink()
 
 
 def test_another_book_is_named_with_both_digests(run: Made, tmp_path: Path) -> None:
@@ -241,7 +283,7 @@ def test_another_book_is_named_with_both_digests(run: Made, tmp_path: Path) -> N
 GIVEN = """
 stages:
   published: {uses: pretrained, with: {checkpoint: FOLDER/ours}}
-  task_data: {with: {source: FOLDER}, matrix: {task: [rte]}}
+  task_data: {uses: my.data, with: {source: FOLDER}, matrix: {task: [rte]}}
   finetune:
     needs: [published, task_data]
     with: {task: rte, epochs: 1, batch_size: 8, keep_model: true}
@@ -249,25 +291,38 @@ stages:
 """
 
 
+OWN_STAGE = """
+from stages.task_data import TaskData
+
+class Data(TaskData):
+    provides = ("task_data",)
+
+STAGE = Data()
+"""
+
+
 def test_a_fine_tuned_model_has_its_own_jobs_alone(tmp_path: Path) -> None:
+    """One of them uses a stage of the user's, which is beside the workflow."""
     file, store, ours = tmp_path / "w.yaml", tmp_path / "store", tmp_path / "ours"
     ours.mkdir()
+    write(tmp_path, {"my/data.py": OWN_STAGE})
     write_rte(tmp_path, 32)
     save_checkpoint(ours, Checkpoint(samples.model(context=32), samples.vocabulary()))
     file.write_text(GIVEN.replace("FOLDER", str(tmp_path)))
     run_inline(plan_of(file, store))
     export, full = tmp_path / "export", "finetune[variant=full]"
-    said("export", "hf", full, "--out", export, "--store", store)
+    said("export", "hf", full, "--out", export, "--store", store, "--file", file)
     jobs = {job.name: job for job in read_manifest(export).jobs}
     assert list(jobs) == ["published", "task_data", "finetune"]
     assert [jobs["task_data"].cell, jobs["finetune"].cell] == ["task_data[task=rte]", full]
     assert jobs["published"].places == {"checkpoint": "ours"}
+    shutil.copytree(tmp_path / "my", export / "my")
     again = plan_of(export / "workflow.yaml", store, f"published.checkpoint={ours}",
                     f"task_data.source={tmp_path}")  # fmt: skip
     assert not again.to_run, "the same fingerprints"
-    shutil.rmtree(store / "task_data")
+    user_code.install(user_code.NONE)
     ended = gpt1("export", "hf", full, "--out", tmp_path / "x", "--store", store)
-    assert f"{full}: no workflow.yaml, as not all jobs are known: task_data[task=rte]" in ended.err
+    assert f"{full}: no workflow.yaml, as these are not at hand: task_data[task=rte]" in ended.err
     assert not (tmp_path / "x" / "workflow.yaml").exists()
     refused("has no workflow.yaml: its model", "init", tmp_path / "new", "--from", tmp_path / "x")
 

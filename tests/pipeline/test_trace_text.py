@@ -5,6 +5,7 @@ and a random model.
 """
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from gpt1.train.config import PretrainConfig
 from gpt1.weights.store import save_model
 from pipeline.cli.lineage import copied_text
 from pipeline.execution.worker import Outputs
-from pipeline.planning.last_run import last_artifacts, remember
+from pipeline.planning.last_run import RunArtifacts, last_artifacts, remember
 from pipeline.planning.planner import Plan, Selection
-from tests.conftest import ROOT
+from pipeline.store import cache as host_cache
+from pipeline.store.base import Store
+from tests.conftest import ROOT, refuses
 from tests.pipeline.conftest import publish_all
 from tests.pipeline.inline import artifact, output, plan_of, run_inline
 from tests.pipeline.inprocess import gpt1, refused, said
@@ -83,8 +86,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return Trained(plan, Tokenizer(vocabulary), sampler, config)
 
 
-def publish_pretrain(plan: Plan, config: PretrainConfig, vocabulary: Vocabulary) -> None:
-    entry = plan.entries["pretrain"]
+def publish_pretrain(
+    plan: Plan, config: PretrainConfig, vocabulary: Vocabulary, cell: str = "pretrain"
+) -> None:
+    entry = plan.entries[cell]
     outputs = Outputs(plan.store, plan.store.new_attempt("pretrain", entry.fingerprint))
     save_model(outputs.folder, GPT(config.shape(vocabulary.size)))
     outputs.declare("model.safetensors")
@@ -92,7 +97,7 @@ def publish_pretrain(plan: Plan, config: PretrainConfig, vocabulary: Vocabulary)
     outputs.declare("skipped.jsonl").write_text(json.dumps(event) + "\n")
     inputs = {name: plan.entries[name].fingerprint for name in ("shard", "vocabulary")}
     more = {"identity": entry.identity, "settings": config.model_dump(mode="json")}
-    assert publish_all(plan.store, outputs, cell="pretrain", inputs=inputs, **more)
+    assert publish_all(plan.store, outputs, cell=cell, inputs=inputs, **more)
 
 
 @pytest.fixture(autouse=True)
@@ -143,6 +148,25 @@ def test_batches_that_a_rollback_skipped(trained: Trained) -> None:
     assert "epoch 1: no step (sample 3, skipped by a rollback" in printed
 
 
+def test_one_of_several_trainings(trained: Trained, tmp_path: Path) -> None:
+    file, shards = tmp_path / "seeds.yaml", trained.sampler.shards
+    alone, several = "    resources: {workers: 2, cpus: 1}", "    matrix: {seed: [1, 2]}"
+    file.write_text(WORKFLOW.read_text().replace(alone, several))
+    words, plan = ("--file", file, *store_of(trained)), plan_of(file, trained.plan.store.root)
+    for seed in (1, 2):
+        job = f"pretrain[seed={seed}]"
+        config = plan.entries[job].cell.settings
+        assert isinstance(config, PretrainConfig)
+        publish_pretrain(plan, config, trained.tokenizer.vocabulary, job)
+        [row] = gpt1("trace", "--step", 1, "--sample", 0, "--job", job, "--json", *words).json()
+        book, start = SequenceSampler(shards, config.context, seed).locate(0)
+        assert (row["book"], row["in_book"]["token"]) == (shards.spans[book].book, start)
+        found = gpt1("trace", "--text", ", and the", "--job", job, "--json", *words).json()
+        assert found["pretraining"] == job
+    for what in (("--step", 1), ("--text", ", and the")):
+        refused("choose one of .*seed=1.*seed=2.* with --job", "trace", *what, *words)
+
+
 def test_the_place_in_the_cleaned_book(trained: Trained) -> None:
     spans = trained.sampler.shards.spans
     start, ids = trained.words(0, 100, 15)
@@ -179,7 +203,7 @@ def test_short_texts_and_a_limit(trained: Trained) -> None:
     found = trained.trace("--text", text, "--limit", 2)
     [span] = [one for one in found["spans"] if one["set"] == "train"]
     assert (span["end"], len(span["places"]), span["count"] > 3) == (3, 2, True)
-    more = f"{span['count'] - 2:,} more places; `gpt1 trace --limit {span['count']}` shows all"
+    more = f"{span['count'] - 2:,} more places: `gpt1 trace --limit {span['count']} --text ...`"
     assert more in said("trace", "--text", text, "--limit", 2, *store_of(trained))
     assert trained.trace("--text", "zebra quilt xylophone jazz")["spans"] == []
     refused("found 1 token, expected at least 3", "trace", "--text", "the", *store_of(trained))
@@ -198,6 +222,22 @@ def test_the_index_is_built_once_and_outside_of_the_store(trained: Trained, cach
     assert sorted(trained.plan.store.root.rglob("*")) == before
 
 
+def test_a_damaged_index_is_built_again_and_an_old_one_evicted(
+    trained: Trained, cache: Path
+) -> None:
+    words = ("trace", "--text", trained.text(0, 100, 15), *store_of(trained))
+    printed, files = said(*words), sorted(cache.rglob("*8-1"))
+    contents = [file.read_bytes() for file in files]
+    files[0].write_bytes(contents[0][:-8])
+    files[1].write_bytes(b"")
+    assert said(*words) == printed
+    assert [file.read_bytes() for file in files] == contents
+    os.utime(files[0], (0, 0))
+    assert host_cache.evict(cache, len(contents[1]), grace=60) == len(contents[0])
+    assert [file.exists() for file in files] == [False, True]
+    assert said(*words) == printed
+
+
 def test_generated_text_is_searched_for(trained: Trained) -> None:
     words = ("generate", "-p", "the old man", "-n", 20, "--trace", *store_of(trained))
     [line] = said(*words, "--json").splitlines()
@@ -205,11 +245,25 @@ def test_generated_text_is_searched_for(trained: Trained) -> None:
     assert (found["tokens"] > 0, found["copied"], found["spans"]) == (True, 0, [])
     assert "copied  0 of" in said(*words)
     assert said(*words, "-p", "a second prompt").count("copied  0 of") == 2
-    refused("no job", "generate", str(ROOT / "tests"), "--trace", *store_of(trained))
+    short = copied_text("pretrain", lambda: last_artifacts(trained.plan.store))(", and the")
+    assert (short["copied"], short["min_tokens"]) == (0, 8), "as in the report"
+
+
+def test_no_pretraining_to_search_the_books_of(tmp_path: Path) -> None:
+    """Of a folder, of weights from elsewhere, and of a model that was fine-tuned from these."""
+    store = Store.at(tmp_path / "store")
+    for kind, inputs in (("pretrained", {}), ("finetune", {"pretrain": ["print"]})):
+        outputs = Outputs(store, store.new_attempt(kind, "print"))
+        assert publish_all(store, outputs, cell=kind, identity={"inputs": inputs})
+    run = RunArtifacts(store, {kind: f"{kind}/print" for kind in ("pretrained", "finetune")}, "run")
+    refuses(f"--trace: found the folder {tmp_path}, ", copied_text, str(tmp_path), lambda: run)
+    for kind in run.cells:
+        message = f"no pretrain job that led to {kind}; .* choose a job that has one"
+        refuses(message, copied_text, kind, lambda: run)
 
 
 def test_copied_text_names_its_first_place(trained: Trained) -> None:
-    search = copied_text("pretrain", last_artifacts(trained.plan.store))
+    search = copied_text("pretrain", lambda: last_artifacts(trained.plan.store))
     start, ids = trained.words(2, 300, 30)
     found = search(trained.tokenizer.decode(ids) + " zebra quilt")
     span = found["spans"][0]

@@ -72,7 +72,11 @@ def test_the_copied_share_of_each_sample(
     markdown = output(made_of, "report.md").read_text()
     assert markdown.count("(copied: ") == 2
     assert f"it is\n{mean} %" in markdown
+    others = replace(shard, cell="shard[merges=9]", fingerprint="another")
+    several = report(tmp_path / "several", [shard, others, learned, pretrain])
+    assert "copied" not in page(several)[0].lower(), "which shards it read is not known here"
     monkeypatch.setattr("gpt1.report.copied.MOST_TOKENS", 1000)
+    monkeypatch.setattr("gpt1.report.copied._shards", None)
     assert "copied" not in page(report(tmp_path / "large", [shard, learned, pretrain]))[0].lower()
 
 

@@ -1,5 +1,6 @@
 """The index of n-grams against a search by comparing every place."""
 
+import tracemalloc
 from collections.abc import Sequence
 from hashlib import sha256
 from itertools import product
@@ -71,8 +72,24 @@ def test_against_comparing_every_place(letters: int, n: int, tmp_path: Path) -> 
         found = index.matches(text)
         assert {(one.start, one.end): list(one.places) for one in found} == expected
         assert [one.start for one in found] == sorted(one.start for one in found)
+        some = index.matches(text, limit=2)
+        assert [one.places for one in some] == [one.places[:2] for one in found]
+        assert [one.count for one in some] == [len(one.places) for one in found]
         covered = {at for start, end in expected for at in range(start, end)}
         assert copied(found) == len(covered)
+
+
+def test_one_token_many_times_takes_no_more_memory_than_once(tmp_path: Path) -> None:
+    """The n-gram is at 7,500 places, and 2,000 times in the text: 15 million pairs."""
+    lines = [np.full(length, 7, np.uint16) for length in (*[22] * 500, 40)]
+    index = index_of(shards_of(lines), tmp_path, 8)
+    tracemalloc.start()
+    found = index.matches([7] * 2007, limit=3)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [(one.start, one.end) for one in found] == [(at, at + 40) for at in range(1968)]
+    assert {one.count for one in found} == {1}
+    assert most < 10e6
 
 
 def test_hashes_that_agree_by_chance_are_told_apart(
