@@ -1,10 +1,12 @@
-"""Files of a checkpoint from outside the store, fingerprinted by content."""
+"""Files of a model from outside the store, fingerprinted by content: its checkpoint, its class."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from gpt1.errors import UserError
+from gpt1.model.config import import_variant, variant_module
 from gpt1.weights import CHECKPOINT_FILES, INDEX_FILE
 from gpt1.weights import MODEL_FILE as MODEL
 from stages.contract import ExternalFile
@@ -28,3 +30,11 @@ def checkpoint_files(folder: str, setting: str, under: str = "") -> list[Externa
         for pattern in CHECKPOINT_FILES
         for file in sorted(path.glob(pattern))
     ]
+
+
+def variant_files(kind: str) -> list[ExternalFile]:
+    """The file of a variant, under the name of its class; none for other kinds of models."""
+    if (module := variant_module(kind)) is None:
+        return []
+    import_variant(kind)
+    return [ExternalFile(kind, Path(str(sys.modules[module].__file__)))]

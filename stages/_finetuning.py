@@ -40,8 +40,24 @@ def same_task(settings: Any, kind: str, upstream: Any) -> bool:
 
 
 def is_model(kind: str, upstream: Any, model: str) -> bool:
-    """Of the pretrain cells, the one that trains that kind of model."""
+    """Of the pretrain cells, those that train that kind of model."""
     return kind != "pretrain" or getattr(upstream, "model", "gpt") == model
+
+
+def has_seed(settings: Any, kind: str, upstream: Any) -> bool:
+    """Of the pretrain cells, those with the seed that `pretrain_seed` chooses."""
+    seed = settings.seed if settings.pretrain_seed == "same" else settings.pretrain_seed
+    return kind != "pretrain" or seed in (None, getattr(upstream, "seed", seed))
+
+
+def check_pretrain(settings: Any, upstream: Mapping[str, Sequence[Any]], model: str) -> None:
+    """Refuse other than one pretrain job of that kind of model."""
+    if (found := len(upstream.get("pretrain", ()))) != 1:
+        seed = "any" if settings.pretrain_seed is None else settings.pretrain_seed
+        raise UserError(
+            f"{found or 'no'} pretrain jobs match `model: {model}` and pretrain_seed ({seed});"
+            " expected one: change these settings, or that stage's `matrix:`"
+        )
 
 
 def load_vocabulary(context: Context) -> Vocabulary:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -56,10 +56,21 @@ class Export(Stage):
 
     @classmethod
     def wants_input(cls, settings: ExportSettings, kind: str, upstream: Any) -> bool:  # noqa: ARG003
-        """Nothing of the LSTM: transformers has no class for it."""
+        """Nothing of the LSTM and of variants: transformers has no class for them."""
         if kind in ("finetune", "zero_shot"):
-            return "lstm" not in (getattr(upstream, name, None) for name in ("variant", "model"))
+            models = {getattr(upstream, "variant", ""), getattr(upstream, "model", "gpt")}
+            return "lstm" not in models and is_model("pretrain", upstream, "gpt")
         return is_model(kind, upstream, "gpt")
+
+    @classmethod
+    def check(cls, settings: ExportSettings, upstream: Mapping[str, Sequence[Any]]) -> None:  # noqa: ARG003
+        """Refuse other than one model."""
+        if (found := len(upstream.get("pretrain", ()))) != 1:
+            raise UserError(
+                f"found {found} pretrain jobs with `model: gpt`, expected one: transformers has no"
+                " class for other models, and the export holds one; change that stage's matrix, or"
+                " remove this stage"
+            )
 
     def run(self, settings: ExportSettings, context: Context) -> None:
         from gpt1.report.model_card import Publication

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import Field
 
 from gpt1.errors import UserError
-from gpt1.model.config import ModelConfig
-from gpt1.settings import paper
-from gpt1.tasks.config import SHORTEST, FinetuneConfig, Variant
+from gpt1.model.config import ModelConfig, ModelKind
+from gpt1.settings import paper, runtime_field
+from gpt1.tasks.config import SHORTEST, FinetuneConfig, PretrainSeed, Variant
+from stages._checkpoint_files import variant_files
 from stages._finetuning import (
+    check_pretrain,
     check_task_data,
+    has_seed,
     is_model,
     is_trainable,
     load_task_data,
@@ -24,7 +27,7 @@ from stages._finetuning import (
     vocabulary_size,
     write_lines,
 )
-from stages.contract import Context, PackableFinetuning, Stage
+from stages.contract import Context, ExternalFile, PackableFinetuning, Stage
 
 if TYPE_CHECKING:
     from gpt1.tasks.finetune import FinetuneJob, JobResult, TextsOf
@@ -39,6 +42,12 @@ class FinetuneSettings(FinetuneConfig):
     """Row of the paper's table 5: full, no auxiliary language-model loss, no pre-training, or the
     LSTM (needs a pretrain job with `model: lstm`).
     """
+    model: ModelKind = runtime_field("gpt")
+    """Kind of the model, as in the settings of the pretrain job to start from; for
+    `no_pretraining`: `gpt` or a variant.
+    """
+    pretrain_seed: PretrainSeed = runtime_field(None)
+    """Seed of the pretrain job to start from, if there are several; `same`: that of `seed`."""
     num_layers_transferred: int | None = Field(
         None, ge=0, le=96, json_schema_extra=paper("figure 2"),
     )
@@ -61,7 +70,8 @@ class FinetuneSettings(FinetuneConfig):
     """Predict the test set, and score it if its labels are public."""
     keep_model: bool | None = None
     """Save the weights of the best epoch (4 bytes per parameter). Default: only the first job of
-    each task does, with variant `full` if there is one, and never `lstm` or a part of the layers.
+    each task does, with `model: gpt` and variant `full` if there is one, and never `lstm` or a part
+    of the layers.
     """
 
 
@@ -80,13 +90,13 @@ class Finetune(Stage, PackableFinetuning):
     @classmethod
     def complete(cls, cells: Sequence[FinetuneSettings]) -> Sequence[FinetuneSettings]:
         """Decide which cells keep their weights where no setting says so: of each task the first of
-        variant `full`, or of the next.
+        model `gpt` and variant `full`, or of the next.
 
         None of an LSTM, whose weights are not those of a checkpoint, or with a part of the layers.
         """
         first: dict[str, FinetuneSettings] = {}
-        for one in sorted(cells, key=lambda one: VARIANTS.index(one.variant)):
-            if one.variant != "lstm" and one.num_layers_transferred is None:
+        for one in sorted(cells, key=lambda one: (one.model != "gpt", VARIANTS.index(one.variant))):
+            if "lstm" not in (one.variant, one.model) and one.num_layers_transferred is None:
                 first.setdefault(one.task, one)
         return [
             one.model_copy(update={"keep_model": first.get(one.task) is one})
@@ -99,28 +109,30 @@ class Finetune(Stage, PackableFinetuning):
     def wants_input(cls, settings: FinetuneSettings, kind: str, upstream: Any) -> bool:
         if kind == "pretrain" and settings.variant == "no_pretraining":
             return False  # its scores can be had before, and kept after, any pre-training
-        model = "lstm" if settings.variant == "lstm" else "gpt"
-        return same_task(settings, kind, upstream) and is_model(kind, upstream, model)
+        is_same = same_task(settings, kind, upstream) and has_seed(settings, kind, upstream)
+        return is_same and is_model(kind, upstream, _model(settings))
+
+    @classmethod
+    def external_files(cls, settings: FinetuneSettings) -> list[ExternalFile]:
+        """The class of a variant counts by content."""
+        return variant_files(settings.model)
 
     @classmethod
     def check(cls, settings: FinetuneSettings, upstream: Mapping[str, Sequence[Any]]) -> None:
         check_task_data(settings, upstream)
-        for kind in ("task_data", "pretrain"):
-            if len(upstream.get(kind, ())) > 1:
-                raise UserError(
-                    f"{len(upstream[kind])} {kind} jobs match task {settings.task!r}; expected one:"
-                    " narrow that stage's `matrix:`"
-                )
+        if (count := len(upstream["task_data"])) > 1:
+            raise UserError(
+                f"{count} task_data jobs match task {settings.task!r}; expected one: narrow that"
+                " stage's `matrix:`"
+            )
         if settings.variant == "no_pretraining":
             _check_shape(settings)
             model: Any = settings
-        elif not upstream.get("pretrain"):
-            kind = "lstm" if settings.variant == "lstm" else "gpt"
-            raise UserError(
-                f"variant {settings.variant} needs a pretrain job with `model: {kind}`; add it to"
-                " that stage's matrix"
-            )
         else:
+            if settings.variant == "lstm" and settings.model not in ("gpt", "lstm"):
+                found = f"variant lstm has its own model, found `model: {settings.model}`"
+                raise UserError(f"{found}; choose another variant, or drop `model`")
+            check_pretrain(settings, upstream, _model(settings))
             [model] = upstream["pretrain"]
         context, layers = (getattr(model, name, None) for name in ("context", "layers"))
         if context is not None and context < SHORTEST:
@@ -174,6 +186,11 @@ class Finetune(Stage, PackableFinetuning):
 
 def _check_shape(settings: FinetuneSettings) -> None:
     """The variant no_pretraining has a model of its own."""
+    if settings.model == "lstm" or isinstance(settings.pretrain_seed, int):
+        raise UserError(
+            "variant no_pretraining has no LSTM and no pretrain job; drop `model: lstm` and"
+            " `pretrain_seed`, or choose another variant"
+        )
     if settings.num_layers_transferred is not None:
         raise UserError(
             "variant no_pretraining has no layers to transfer; drop num_layers_transferred or"
@@ -190,7 +207,12 @@ def _check_shape(settings: FinetuneSettings) -> None:
 
 def _shape(settings: FinetuneSettings, vocabulary: int) -> ModelConfig:
     given = {name: getattr(settings, name) for name in (*SHAPE, "dropout", "init_std")}
-    return ModelConfig(vocabulary, **given)
+    return ModelConfig(vocabulary, kind=settings.model, **given)
+
+
+def _model(settings: FinetuneSettings) -> str:
+    """The kind of model that the pretrain job must have."""
+    return "lstm" if settings.variant == "lstm" else settings.model
 
 
 def _texts_of(context: Context) -> TextsOf:

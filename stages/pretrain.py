@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import lcm
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt1.errors import UserError
 from gpt1.format import counted
+from gpt1.model.config import variant_module
 from gpt1.train.config import PAPER_BATCH, PROMPTS, PretrainConfig, Prompt, RuntimeConfig, to_json
-from stages._checkpoint_files import MODEL, checkpoint_files
+from stages._checkpoint_files import MODEL, checkpoint_files, variant_files
 from stages.contract import (
     Context,
     ExternalFile,
@@ -43,10 +44,17 @@ class Pretrain(Stage, Forecastable, PackableTraining):
 
     @classmethod
     def external_files(cls, settings: PretrainConfig) -> list[ExternalFile]:
-        """The weights to begin with count by content."""
+        """The weights to begin with, and the class of a variant, count by content."""
+        own = variant_files(settings.model)
         if not settings.init_from:
-            return []
-        return checkpoint_files(settings.init_from, "pretrain: `init_from`", under=INITIAL)
+            return own
+        return [*own, *checkpoint_files(settings.init_from, "pretrain: `init_from`", INITIAL)]
+
+    @classmethod
+    def check(cls, settings: PretrainConfig, upstream: Mapping[str, Sequence[Any]]) -> None:  # noqa: ARG003
+        """Refuse a variant that cannot be built."""
+        if variant_module(settings.model):
+            settings.shape(vocabulary=1).parameters()
 
     @classmethod
     def share_left(cls, settings: PretrainConfig, files: Sequence[str]) -> float:

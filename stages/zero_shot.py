@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, field_validator
 
-from gpt1.tasks.config import TaskName
+from gpt1.model.config import ModelKind
+from gpt1.settings import runtime_field
+from gpt1.tasks.config import PretrainSeed, TaskName
 from gpt1.tasks.registry import TASKS, task_named
 from stages._finetuning import (
+    check_pretrain,
     check_task_data,
+    has_seed,
     load_task_data,
     load_vocabulary,
     prepare,
@@ -27,8 +31,10 @@ _SNAPSHOT = re.compile(r"step-(\d+)\.safetensors$")
 class ZeroShotSettings(Settings):
     task: TaskName
     """Task to score, such as `race`, `dprd`, `cola` or `sst2`; needs a task_data job."""
-    model: Literal["gpt", "lstm"] = "gpt"
+    model: ModelKind = "gpt"
     """Pre-trained model to score."""
+    pretrain_seed: PretrainSeed = runtime_field(None)
+    """Seed of the pretrain job to score, if there are several; `same`: that of `seed`."""
     rows: int | None = Field(None, ge=1, le=10_000_000)
     """Score at most N dev examples; default: all."""
     seed: int = Field(1, ge=0, le=2**31 - 1)
@@ -58,12 +64,14 @@ class ZeroShot(Stage):
     @classmethod
     def wants_input(cls, settings: ZeroShotSettings, kind: str, upstream: Any) -> bool:
         if kind == "pretrain":
-            return getattr(upstream, "model", settings.model) == settings.model
+            is_same = getattr(upstream, "model", settings.model) == settings.model
+            return is_same and has_seed(settings, kind, upstream)
         return same_task(settings, kind, upstream)
 
     @classmethod
     def check(cls, settings: ZeroShotSettings, upstream: Mapping[str, Sequence[Any]]) -> None:
         check_task_data(settings, upstream)
+        check_pretrain(settings, upstream, settings.model)
 
     def run(self, settings: ZeroShotSettings, context: Context) -> None:
         from gpt1.tasks.finetune import load_pretrained

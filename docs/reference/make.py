@@ -68,8 +68,9 @@ SET_BY_YOU = {
         " loss_spike_threshold activation_checkpointing snapshot_steps",
     ),
     "finetune": (
-        "to save memory or time, or to keep other outputs",
-        "gradient_accumulation_steps warmup_steps max_length predict_test keep_model",
+        "to save memory or time, to keep other outputs, or to choose one of several pretrain jobs",
+        "gradient_accumulation_steps warmup_steps max_length predict_test keep_model model"
+        " pretrain_seed",
     ),
 }
 """By kind: when to set what neither the paper nor a profile gives; these settings' names."""

@@ -87,10 +87,11 @@ class DecodingState:
         self._model = model
         self._context = model.config.context
         self._room = new_tokens
-        # The LSTM of table 5 is run whole: its state is no key/value cache.
+        # The LSTM of table 5 is run whole: its state is no key/value cache. So are variants, whose
+        # forward pass the cache does not know.
         self._cached = (
             CachedGPT(model)
-            if cache and isinstance(model, GPT) and model.config.kind == "gpt"
+            if cache and type(model) is GPT and model.config.kind == "gpt"
             else None
         )
         self._starts: list[int] | None = None

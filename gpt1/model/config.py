@@ -1,17 +1,20 @@
-"""The shape of a model: plain numbers, no torch, so that settings can be checked before anything
-heavy is imported.
+"""The shape of a model and its kind: plain numbers and a name, no torch, so that settings can be
+checked before anything heavy is imported.
 """
 
 from __future__ import annotations
 
+import importlib
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, WithJsonSchema
 
 from gpt1.errors import UserError
 
 EmbeddingDropout = Literal["activation", "matrix"]
-Kind = Literal["gpt", "lstm"]
 LN_EPS = 1e-5
 LARGEST = 2**31 - 1  # of a size: far above any model's, and a number that can be computed with
 
@@ -24,7 +27,8 @@ class ModelConfig:
     in the released code) the whole embedding `matrix` once a forward. `special_tokens` counts the
     rows after the vocabulary's that fine-tuning adds. `init_std` is the deviation of all weight
     matrices and embeddings at the start; narrow models need more than the paper's 0.02
-    (dev/LOG.md). Of kind `lstm` each layer is one of `units` units, and `heads` means nothing.
+    (dev/LOG.md). Of kind `lstm` each layer is one of `units` units, and `heads` means nothing. The
+    kind of a variant is the name of its class, `FILE.py:CLASS` (docs/how-to/variant.md).
     """
 
     vocabulary: int = 40_478
@@ -36,7 +40,7 @@ class ModelConfig:
     embedding_dropout: EmbeddingDropout = "activation"
     special_tokens: int = 0
     init_std: float = 0.02
-    kind: Kind = "gpt"
+    kind: str = "gpt"
     units: int = 2048
 
     def __post_init__(self) -> None:
@@ -49,7 +53,7 @@ class ModelConfig:
         divides = f"is not divisible by heads {self.heads}; choose a multiple of {self.heads}"
         dropout = f"embedding_dropout is {self.embedding_dropout!r}, expected activation or matrix"
         for right, problem in (
-            (self.kind in get_args(Kind), f"kind is {self.kind!r}, expected gpt or lstm"),
+            (is_kind(self.kind), f"kind is {self.kind!r:.80}, expected gpt, lstm or a variant"),
             (self.kind == "lstm" or not self.width % self.heads, f"width {self.width} {divides}"),
             (0 <= self.dropout < 1, f"dropout is {self.dropout}, expected 0 <= dropout < 1"),
             (0 < self.init_std < 1, f"init_std is {self.init_std}, expected 0 < init_std < 1"),
@@ -77,8 +81,11 @@ class ModelConfig:
     def parameters(self) -> int:
         """All parameters; the tied softmax has none of its own.
 
-        116,534,784 for the paper's shape (section 4.1).
+        116,534,784 for the paper's shape (section 4.1). Those of a variant are counted; UserError
+        where its class is not imported or cannot be built.
         """
+        if variant_module(self.kind):
+            return model_class(self.kind).count_parameters(self)
         return (self.rows + self.context) * self.width + self.layers * self.block_parameters()
 
     def flops_per_token(self, length: int | None = None) -> float:
@@ -89,7 +96,7 @@ class ModelConfig:
         is not deducted.
         """
         attention = (
-            12 * self.layers * self.width * (length or self.context) if self.kind == "gpt" else 0
+            0 if self.kind == "lstm" else 12 * self.layers * self.width * (length or self.context)
         )
         return 6 * self.parameters() + attention
 
@@ -109,3 +116,75 @@ class ModelConfig:
                 f"model config: unknown keys {unknown}; it was not written by this version of gpt1"
             )
         return cls(**values)
+
+
+# Kinds: gpt, lstm, or `FILE.py:CLASS`, a variant in a file of the user's (docs/how-to/variant.md)
+
+
+VARIANT = re.compile(r"((?:[^\W\d]\w*/)*[^\W\d]\w*)\.py:[^\W\d]\w*")
+MODELS: dict[str, Any] = {}
+"""The classes by kind: GPT, once it is imported, and the variants that this process imported."""
+
+
+def variant_module(kind: object) -> str | None:
+    """The module of a variant (`my/model.py:Rotary`: my.model); None for any other value."""
+    found = VARIANT.fullmatch(kind) if isinstance(kind, str) else None
+    return found[1].replace("/", ".") if found else None
+
+
+def is_kind(kind: str) -> bool:
+    """Whether `kind` is gpt, lstm, or the name of a variant."""
+    return kind in ("gpt", "lstm") or variant_module(kind) is not None
+
+
+def import_variant(kind: str) -> None:
+    """Import the class of a variant that a setting names; nothing to do for other kinds.
+
+    UserError where there is no such file or class, the file cannot be imported, or the class is no
+    subclass of GPT.
+    """
+    if (module := variant_module(kind)) is None:
+        return
+    file, _, name = kind.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            raise UserError(f"no file {file} in the folder of the workflow; write it") from None
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{file} cannot be imported ({why}); fix it") from error
+    if not isinstance(found, type) or not issubclass(found, MODELS.get("gpt", ())):
+        what = "no" if found is None else f"{found!r:.60} as"
+        raise UserError(f"{file} has {what} {name}; expected a subclass of gpt1.model.gpt.GPT")
+    MODELS[kind] = found
+
+
+def model_class(kind: str, where: str = "model") -> Any:
+    """The class of a kind of model, GPT or a subclass; `where` the kind is named.
+
+    UserError for a variant that this process has not imported: no module is imported because a
+    model's file names it.
+    """
+    if kind not in MODELS:
+        raise UserError(
+            f"{where}: its class {kind!r:.80} is not imported; use the model by the name of its"
+            " job, with the workflow that names the class (--file), not as a folder"
+        )
+    return MODELS[kind]
+
+
+def _check_kind(kind: str) -> str:
+    if not is_kind(kind):
+        raise ValueError("expected gpt, lstm, or a class such as variants.py:ReLU (no `-` or `..`)")
+    try:
+        import_variant(kind)
+    except UserError as error:
+        raise ValueError(str(error)) from error
+    return kind
+
+
+_NAMED = {"type": "string", "pattern": f"^{VARIANT.pattern}$"}
+ModelKind = Annotated[
+    str, AfterValidator(_check_kind), WithJsonSchema({"anyOf": [{"enum": ["gpt", "lstm"]}, _NAMED]})
+]
+"""A setting that names a kind of model; a variant is imported when it is validated."""

@@ -5,6 +5,8 @@ softmax.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gpt1.errors import UserError
-from gpt1.model.config import LN_EPS, ModelConfig
+from gpt1.model.config import LN_EPS, MODELS, ModelConfig
 from gpt1.model.loss import chunked_mean_loss
 
 
@@ -61,10 +63,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, padding: Padding | None = None, last: bool = False) -> Tensor:
         """(B, T, C) -> (B, T, C); see `GPT.forward` for `padding` and `last`."""
         if padding is None:
-            return self.c_proj(self._attend(*self._split_heads(self.c_attn(x))))
+            return self.c_proj(self.attend(*self._split_heads(self.c_attn(x))))
         if not last:
             q, k, v = self._split_heads(padding.restore(self.c_attn(x)))
-            return self.c_proj(padding.remove(self._attend(q, k, v)))
+            return self.c_proj(padding.remove(self.attend(q, k, v)))
         (to_q, to_kv), (q_bias, kv_bias) = (
             part.split((self.width, 2 * self.width))
             for part in (self.c_attn.weight, self.c_attn.bias)
@@ -73,18 +75,18 @@ class Attention(nn.Module):
         (q,) = self._split_heads(query[:, None])  # (B, nh, 1, hs)
         k, v = self._split_heads(padding.restore(F.linear(x, to_kv, kv_bias)))
         seen = padding.real[:, None, None]  # (B, 1, 1, T)
-        return self.c_proj(self._attend(q, k, v, seen).squeeze(1))
+        return self.c_proj(self.attend(q, k, v, seen).squeeze(1))
 
     def _split_heads(self, x: Tensor) -> Tensor:
         """(B, T, n C) -> (n, B, nh, T, hs)."""
         B, T, _ = x.shape
         return x.view(B, T, -1, self.heads, self.width // self.heads).permute(2, 0, 3, 1, 4)
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None) -> Tensor:
         """Three of (B, nh, T, hs) -> (B, T, C), the heads side by side.
 
         Scores are scaled by 1/sqrt(hs); dropout acts on the probabilities. `seen`: as of
-        `attend_in_steps`.
+        `attend_in_steps`; q is then that of each sequence's last position, (B, nh, 1, hs).
         """
         dropout = self.dropout if self.training else 0.0
         if dropout and q.device.type == "cpu":
@@ -126,17 +128,24 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))  # (B, T, 4C) inside
+        return self.c_proj(self.activate(self.c_fc(x)))  # (B, T, 4C) inside
+
+    def activate(self, x: Tensor) -> Tensor:
+        """The activation, on (B, T, 4C)."""
+        return F.gelu(x, approximate="tanh")
 
 
 class Block(nn.Module):
     """One block. Normalisation comes after each sum (post-LN), unlike GPT-2 and later."""
 
+    attn_class: ClassVar[type[Attention]] = Attention
+    mlp_class: ClassVar[type[MLP]] = MLP
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.attn = Attention(config)
+        self.attn = self.attn_class(config)
         self.ln_1 = nn.LayerNorm(config.width, eps=LN_EPS)
-        self.mlp = MLP(config)
+        self.mlp = self.mlp_class(config)
         self.ln_2 = nn.LayerNorm(config.width, eps=LN_EPS)
         self.drop = nn.Dropout(config.dropout)
 
@@ -189,10 +198,15 @@ class GPT(nn.Module):
     each block's input and computes the rest again in the backward pass, with the same dropout: the
     same numbers from less memory, for a third more work.
 
+    A variant is a subclass with the same constructor, which may have other blocks (`block_class`)
+    or replace methods (docs/how-to/variant.md).
+
         >>> model = gpt1.GPT(gpt1.ModelConfig(layers=2))
         >>> model.lm_logits(model(torch.zeros(1, 8, dtype=torch.int64))).shape
         torch.Size([1, 8, 40478])
     """
+
+    block_class: ClassVar[type[nn.Module]] = Block
 
     def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -200,7 +214,7 @@ class GPT(nn.Module):
         self.tokens_embed = nn.Embedding(config.rows, config.width)
         self.positions_embed = nn.Embedding(config.context, config.width)
         self.drop = nn.Dropout(config.dropout)
-        block = Block if config.kind == "gpt" else LSTMBlock
+        block = LSTMBlock if config.kind == "lstm" else self.block_class
         self.h = nn.ModuleList(block(config) for _ in range(config.layers))
         self.recompute = False
         self._softmax_matrix: Tensor | None = None
@@ -267,13 +281,27 @@ class GPT(nn.Module):
         `positions` are those of the ids in their sequences.
         """
         tokens = self.tokens_embed.weight  # (V, C)
-        places = self.positions_embed.weight  # (context, C)
+        places = self.position_rows()  # (context, C)
         if self.config.embedding_dropout == "activation":
-            return self.drop(F.embedding(ids, tokens) + places[positions])
+            return self.drop(self.sum_rows(ids, positions, tokens, places))
         # The released code has tokens and positions in one matrix and drops it once a forward; the
         # softmax uses the dropped rows.
         tokens, places = self.drop(tokens), self.drop(places)
         self._softmax_matrix = tokens if self.training else None
+        return self.sum_rows(ids, positions, tokens, places)
+
+    def position_rows(self) -> Tensor:
+        """The rows (context, C) of the positions."""
+        return self.positions_embed.weight
+
+    def sum_rows(
+        self, ids: Tensor, positions: Tensor | slice, tokens: Tensor, places: Tensor
+    ) -> Tensor:
+        """The input of the first block without dropout: (...) -> (..., C).
+
+        `ids` and `positions` are (B, T) and a slice or, of sequences without their padding, both
+        (R,). The rows of `tokens` (V + special, C) and `places` (context, C) may be dropped ones.
+        """
         return F.embedding(ids, tokens) + places[positions]
 
     def lm_logits(self, hidden: Tensor) -> Tensor:
@@ -313,6 +341,32 @@ class GPT(nn.Module):
         self.config = replace(
             self.config, special_tokens=self.config.special_tokens + special
         )
+
+    @classmethod
+    @cache
+    def count_parameters(cls, config: ModelConfig) -> int:
+        """The number of parameters, counted without memory for them.
+
+        UserError where the model of a variant cannot be built, or has what weights files do not
+        keep: buffers, or one parameter under two names.
+        """
+        try:
+            with torch.device("meta"):
+                model = cls(config)
+            found = dict(model.named_parameters())
+        except Exception as error:
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UserError(f"model: {config.kind} cannot be built ({why}); fix it") from error
+        others = {*dict(model.named_buffers()), *model.state_dict()} - found.keys()
+        if others:
+            raise UserError(
+                f"model: {config.kind} has {min(others)!r}, which weights files do not keep;"
+                " expected only parameters, each under one name: compute tables in `forward`"
+            )
+        return sum(parameter.numel() for parameter in found.values())
+
+
+MODELS.update(gpt=GPT, lstm=GPT)
 
 
 # Losses

@@ -183,10 +183,10 @@ def _of_tasks(report: Collection, value: Callable[[Any, Any], float | None]) -> 
     for n, task in enumerate(task for task in report.zero_shot if task["points"]):
         scores = [(point["step"], value(task, point)) for point in task["points"]]
         points = [(step, score) for step, score in scores if score is not None]
-        is_lstm = task["model"] == "lstm"
+        model = {"gpt": "", "lstm": ", LSTM"}.get(task["model"], f", {task['model']}")
         if points:
-            name = f"{task['title']}{', LSTM' if is_lstm else ''}"
-            lines.append(_line(name, points, n, dots=True, dashed=is_lstm))
+            name = f"{task['title']}{model}"
+            lines.append(_line(name, points, n, dots=True, dashed=bool(model)))
     return tuple(lines)
 
 

@@ -195,7 +195,7 @@ def main_settings(job: Source) -> list[tuple[str, Any, Any]]:
     nothing where the job has not recorded them.
     """
     fields, given = PretrainConfig.model_fields, job.settings
-    unused = {"units"} if given.get("model") == "gpt" else {"heads"}
+    unused = {"heads"} if given.get("model") == "lstm" else {"units"}
     unused.add("warmup_steps" if given.get("warmup_steps") is None else "warmup_ratio")
     return [
         (name, given[name], fields[name].default)

@@ -19,6 +19,8 @@ from gpt1.tasks.registry import TASKS
 SCORES, CURVE = "scores.json", "curve.jsonl"
 LAYERS = "num_layers_transferred"
 """The setting of a fine-tuning that starts from fewer layers than the model has."""
+APART = ("task", "seed", "pretrain_seed", "keep_model")
+"""Settings of a fine-tuning that make no row of their own."""
 CLEAR = 2.0
 """A score counts as better than its baseline when it is this many standard errors above."""
 MAIN = "full"
@@ -53,7 +55,7 @@ def finetune_rows(sources: Sequence[Source]) -> list[dict[str, Any]]:
     """
     # Whether a job's weights are kept changes no score; by itself the first seed's are.
     jobs = [job for job in of_kind(sources, "finetune") if job.settings.get(LAYERS) is None]
-    return _rows(jobs, apart=("task", "seed", "keep_model"))
+    return _rows(jobs, apart=APART)
 
 
 def transfer_rows(sources: Sequence[Source]) -> list[dict[str, Any]]:
@@ -61,7 +63,7 @@ def transfer_rows(sources: Sequence[Source]) -> list[dict[str, Any]]:
     layers first.
     """
     jobs = [job for job in of_kind(sources, "finetune") if job.settings.get(LAYERS) is not None]
-    rows = _rows(jobs, apart=("task", "seed", "keep_model", LAYERS), by=(LAYERS,))
+    rows = _rows(jobs, apart=(*APART, LAYERS), by=(LAYERS,))
     return sorted(rows, key=lambda row: (row["task"], row["variant"], row[LAYERS]))
 
 
@@ -85,16 +87,17 @@ def _rows(
     jobs: Sequence[Source], apart: tuple[str, ...], by: tuple[str, ...] = ()
 ) -> list[dict[str, Any]]:
     scored = _scored(jobs)
-    names = {name for job, _ in scored for name in job.settings if name not in apart}
+    given = [{"model": "gpt", **job.settings} for job, _ in scored]  # older records name no model
+    names = {name for settings in given for name in settings if name not in apart}
     varied = [
         name
         for name in sorted(names)
-        if len({json.dumps(job.settings.get(name), sort_keys=True) for job, _ in scored}) > 1
+        if len({json.dumps(settings.get(name), sort_keys=True) for settings in given}) > 1
     ]
     groups: dict[str, list[Scored]] = {}
-    for job, scores in scored:
-        key = {name: job.settings.get(name) for name in ("task", *by, *varied)}
-        groups.setdefault(json.dumps(key, sort_keys=True), []).append((job, scores))
+    for one, settings in zip(scored, given, strict=True):
+        key = {name: settings.get(name) for name in ("task", *by, *varied)}
+        groups.setdefault(json.dumps(key, sort_keys=True), []).append(one)
     return [_row(group, varied, by) for group in groups.values()]
 
 
@@ -106,13 +109,14 @@ def _row(group: Sequence[Scored], varied: Sequence[str], by: tuple[str, ...]) ->
     metric, score = middle["metric"], statistics.median(values)
     baseline, error = middle.get("baseline"), middle.get("standard_error")
     above = (score - baseline) / error if error and baseline is not None else None
+    model = settings.get("model", "gpt")
     return {
         **_task(ordered[0][0], middle), "groups": _groups(middle["values"], metric),
         **{setting: settings.get(setting) for setting in by},
         "variant": _variant_of(settings, varied), "metric": metric, "score": score,
         "lowest": values[0], "highest": values[-1], "runs": len(values), "n": middle.get("n"),
         "sample": middle.get("sample", False),
-        "variant_setting": str(settings.get("variant", MAIN)),
+        "variant_setting": settings.get("variant", MAIN) + ("" if model == "gpt" else f", {model}"),
         "train_score": middle.get(f"train_{metric}"), "train_rows": middle.get("train_rows"),
         "official_train_rows": (middle.get("official_rows") or {}).get("train"),
         "medians": _medians([scores for _, scores in group]),
@@ -169,7 +173,7 @@ def _medians(documents: Sequence[Row]) -> dict[str, float]:
 
 
 def _variant_of(settings: Row, varied: Sequence[str]) -> str:
-    known = {name: settings[name] for name in varied if settings.get(name) is not None}
+    known = {name: settings[name] for name in varied if settings.get(name) not in (None, "gpt")}
     named = (f"{'' if name == 'variant' else f'{name}='}{one}" for name, one in known.items())
     return ", ".join(named)
 

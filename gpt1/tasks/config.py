@@ -15,6 +15,8 @@ Regression = Literal["soft", "mse"]
 Truncation = Literal["longest_first", "fixed"]
 Variant = Literal["full", "no_auxiliary_lm", "no_pretraining", "lstm"]
 """The rows of the paper's table 5."""
+PretrainSeed = Annotated[int, Field(ge=0, le=2**31 - 1)] | Literal["same"] | None
+"""Chooses a pretrain job by its seed."""
 SHORTEST = 16
 """Ids a sequence must have room for; fewer leave no text beside the special tokens."""
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gpt1.errors import UserError
-from gpt1.model.config import ModelConfig
+from gpt1.model.config import ModelConfig, model_class
 from gpt1.model.gpt import GPT
 from gpt1.rng import generator
 from gpt1.tasks.config import SHORTEST, FinetuneConfig, Variant
@@ -82,7 +82,7 @@ def reset_blocks(gpt: GPT, kept: int, seed: int) -> None:
             f"num_layers_transferred is {kept}, but the pre-trained model has {layers} layers;"
             f" expected 0 to {layers}"
         )
-    fresh = GPT(gpt.config, generator("blocks", seed))
+    fresh = type(gpt)(gpt.config, generator("blocks", seed))
     for block, random_block in list(zip(gpt.h, fresh.h, strict=True))[kept:]:
         block.load_state_dict(random_block.state_dict())
 
@@ -245,7 +245,7 @@ class FinetuneJob:
         """
         if not self.pretrained:
             assert self.shape is not None
-            return GPT(self.shape, generator("weights", self.config.seed))
+            return model_class(self.shape.kind)(self.shape, generator("weights", self.config.seed))
         assert weights is not None
         gpt = load_pretrained(weights, self.vocabulary)
         if self.num_layers_transferred is not None:

@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 from pydantic.dataclasses import dataclass
 
 from gpt1.errors import UserError
-from gpt1.model.config import ModelConfig
+from gpt1.model.config import ModelConfig, ModelKind, import_variant
 from gpt1.settings import CODE_OF_2018, DEBUG_FIELD, Settings, paper, runtime_field
 
 PAPER_BATCH = 64
@@ -43,9 +43,10 @@ class PretrainConfig(Settings):
     The defaults are the paper's (section 4.1; the schedule of figure 2).
     """
 
-    model: Literal["gpt", "lstm"] = Field("gpt", json_schema_extra=paper("table 5"))
-    """The Transformer, or the one-layer LSTM of the paper's ablation, which ignores `layers` and
-    `heads`.
+    model: ModelKind = Field("gpt", json_schema_extra=paper("table 5"))
+    """The Transformer (`gpt`); the one-layer LSTM of the paper's ablation, which ignores `layers`
+    and `heads` (`lstm`); or a variant of your own, `FILE.py:CLASS` (docs/how-to/variant.md), whose
+    file is fingerprinted by content.
     """
     units: int = Field(2048, ge=8, le=16_384, json_schema_extra=paper("table 5"))
     """LSTM units."""
@@ -184,7 +185,7 @@ class PretrainConfig(Settings):
 
     @model_validator(mode="after")
     def _fits(self) -> PretrainConfig:
-        if self.model == "gpt" and self.width % self.heads:
+        if self.model != "lstm" and self.width % self.heads:
             raise ValueError(
                 f"width {self.width} is not divisible by heads {self.heads}; choose a multiple of"
                 f" {self.heads}"
@@ -225,7 +226,8 @@ class PretrainConfig(Settings):
         return self.model_copy(update=values)
 
     def shape(self, vocabulary: int) -> ModelConfig:
-        """The model for a vocabulary of this many tokens."""
+        """The model for a vocabulary of this many tokens; imports the class of a variant."""
+        import_variant(self.model)
         same = {
             name: getattr(self, name)
             for name in ("width", "context", "dropout", "embedding_dropout", "init_std")
@@ -234,7 +236,8 @@ class PretrainConfig(Settings):
             return ModelConfig(
                 vocabulary, kind="lstm", units=self.units, layers=1, heads=1, **same
             )
-        return ModelConfig(vocabulary, layers=self.layers, heads=self.heads, **same)
+        same |= {"kind": self.model, "layers": self.layers, "heads": self.heads}
+        return ModelConfig(vocabulary, **same)
 
     def accumulation(self, ranks: int) -> int:
         """Micro-batches that each of the `ranks` computes in a step: the global batch is fixed,

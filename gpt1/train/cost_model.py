@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt1.errors import UserError
 from gpt1.format import span
-from gpt1.model.config import ModelConfig
+from gpt1.model.config import ModelConfig, variant_module
 
 if TYPE_CHECKING:
     from gpt1.train.config import PretrainConfig
@@ -133,17 +133,20 @@ def parts(model: ModelConfig, length: int | None = None) -> list[ModelPart]:
     """The parts, whose parameters and FLOPs add up to `parameters()` and `flops_per_token()`.
 
     The usual estimate counts 6 FLOPs a parameter, also of position rows, which are in no product,
-    so that the sum is ModelConfig's.
+    so that the sum is ModelConfig's. A variant's weights are one part.
     """
+    count = model.parameters()
+    scores = ModelPart("attention scores", 0, model.flops_per_token(length) - 6 * count)
+    if variant_module(model.kind):
+        return [ModelPart(f"all weights of {model.kind}", count, 6.0 * count), scores]
     blocks = model.layers * model.block_parameters()
     tokens, positions = model.rows * model.width, model.context * model.width
-    attention = model.flops_per_token(length) - 6 * model.parameters()
     kind = "block" if model.kind == "gpt" else "LSTM layer"
     return [
         ModelPart("token rows and softmax (tied)", tokens, 6.0 * tokens),
         ModelPart("position rows", positions, 6.0 * positions),
         ModelPart(f"{model.layers} x {kind}", blocks, 6.0 * blocks),
-        ModelPart("attention scores", 0, attention),
+        scores,
     ]
 
 

@@ -81,7 +81,7 @@ def memory(
     # The backward pass of a block makes a gradient for each tensor that it kept, but for the
     # workspace of oneDNN's LSTM. With recomputation the first pass has such tables, too; those of
     # the logits, which come next, take their place.
-    passing = block if model.kind == "gpt" else block - positions * 15 * model.units * kept
+    passing = block if model.kind != "lstm" else block - positions * 15 * model.units * kept
     logits = _logits(model, positions, loss_chunk, kept, compiled, cpu)
     working = passing + (max(passing - logits, 0) if recompute else 0) if cpu else 0
     # With recomputation the input of each block, and one block at a time.

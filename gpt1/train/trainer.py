@@ -35,7 +35,8 @@ from gpt1.data.sequences import SequenceSampler, skipped_in
 from gpt1.data.shards import Shards
 from gpt1.errors import UserError
 from gpt1.generation import Sampling, generate
-from gpt1.model.gpt import GPT, LanguageModelling
+from gpt1.model.config import model_class
+from gpt1.model.gpt import LanguageModelling
 from gpt1.rng import generator
 from gpt1.terminal import show
 from gpt1.tokenizer.vocabulary import Vocabulary
@@ -421,7 +422,7 @@ class Pretrainer(Trainer):
         if not self.ranks.is_main:
             return []
         with torch.device("meta"):
-            model = GPT(self.model)
+            model = model_class(self.model.kind)(self.model)
         model.load_state_dict(weights, assign=True)
         sampling = Sampling(config.sample_temperature, config.sample_top_k)
         texts = []
@@ -537,7 +538,7 @@ class Pretrainer(Trainer):
             model = (
                 load_initial(self.model, runtime, self.data.vocabulary)
                 if runtime.initial
-                else GPT(self.model, generator("weights", config.seed))
+                else model_class(self.model.kind)(self.model, generator("weights", config.seed))
             )
             return LanguageModelling(model, config.loss_chunk_size, config.pad_vocabulary)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gpt1.errors import UserError
 from gpt1.format import counted, number
-from gpt1.model.config import ModelConfig
+from gpt1.model.config import ModelConfig, model_class
 from gpt1.model.gpt import GPT
 from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.weights import CONFIG_FILE, MODEL_FILE
@@ -112,9 +112,10 @@ def load_model(path: Path) -> GPT:
 def build_model(config: ModelConfig, weights: Mapping[str, Tensor], where: str) -> GPT:
     """A model of these tensors, which it keeps.
 
-    UserError names the first tensor that is missing, unknown or of another shape.
+    UserError names the first tensor that is missing, unknown or of another shape, or the class of
+    a variant that is not imported.
     """
-    numbers = sum(tensor.numel() for tensor in weights.values())
+    made, numbers = model_class(config.kind, where), sum(one.numel() for one in weights.values())
     # Without this, 20,000 layers that a few bytes name would be built before they are refused.
     if config.layers > len(weights) or config.parameters() > 2 * numbers:
         raise UserError(
@@ -123,7 +124,7 @@ def build_model(config: ModelConfig, weights: Mapping[str, Tensor], where: str) 
             f" {number(config.parameters())} parameters; create or download it again"
         )
     with torch.device("meta"):
-        model = GPT(config)
+        model = made(config)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if expected != found:
@@ -152,12 +153,11 @@ def check_vocabulary(config: ModelConfig, vocabulary: Vocabulary, where: str) ->
 
 
 def check_transformer(model: GPT, form: str) -> None:
-    """UserError for the LSTM of the ablation, which the published `form` has no place for."""
-    if model.config.kind != "gpt":
-        kind = model.config.kind.upper()
+    """UserError for the LSTM and for variants, which the published `form` has no place for."""
+    if (kind := model.config.kind) != "gpt":
         raise UserError(
-            f"{form}: the model is an {kind}, but this format holds only Transformers; export a"
-            " Transformer"
+            f"{form}: the model is {'an LSTM' if kind == 'lstm' else kind}, but this format holds"
+            " only the Transformer of the paper; export a model of `model: gpt`"
         )
 
 

@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING
 
 from gpt1.errors import UserError
 from gpt1.format import counted
+from gpt1.model.config import variant_module
 from gpt1.terminal import show
+from gpt1.train.checkpoint import file_sha256
 from pipeline.planning.last_run import RunArtifacts
 from pipeline.store.base import Store
 from pipeline.store.record import PARTS, ArtifactRecord
 from pipeline.store.snapshot import StoreSnapshot
 from pipeline.workflow.stages import load_stage
+from pipeline.workflow.user_code import find_user_code, install
+from stages._checkpoint_files import variant_files
 from stages.contract import Artifact
 from stages.export import HEAD_CONFIG
 
@@ -76,12 +80,14 @@ def resolve_model(where: str, artifacts: Callable[[], RunArtifacts]) -> Resolved
     if artifact.stage == "export":
         checkpoint = load_checkpoint(store.fetch_folder(artifact, "hf/config.json"))
         return ResolvedModel(checkpoint, where)
+    _import_variant(found, record)
     checkpoint, behind = _load(store, record, artifact, step), partial(_behind, found, record, step)
     return ResolvedModel(checkpoint, where, () if step else _steps(artifact), behind)
 
 
 def finetuned_job(task: str, found: RunArtifacts) -> str:
-    """A task's first fine-tuned job with weights, of variant `full` where there is one.
+    """A task's first fine-tuned job with weights, of model `gpt` and variant `full` where there is
+    one.
 
     UserError when none has.
     """
@@ -89,7 +95,9 @@ def finetuned_job(task: str, found: RunArtifacts) -> str:
     with_weights = [record for record in records if HEAD_CONFIG in record.files]
     jobs = [record for record in with_weights if record.settings["task"] == task]
     if jobs:
-        return min(jobs, key=lambda record: record.settings.get("variant", "full") != "full").cell
+        usual = (("model", "gpt"), ("variant", "full"))
+        unusual = [[job.settings.get(key, one) != one for key, one in usual] for job in jobs]
+        return jobs[unusual.index(min(unusual))].cell
     what = f"no finished fine-tuned job of {task!r}"
     if count := sum(record.settings["task"] == task for record in records):
         what = f"{counted(count, 'fine-tuned job')} of {task!r}, none with weights"
@@ -97,6 +105,23 @@ def finetuned_job(task: str, found: RunArtifacts) -> str:
     rerun = "rerun finetune with that run's options and --set finetune.keep_model=true"
     what += f" (tasks with weights: {', '.join(tasks) or 'none'}); {rerun}"
     raise UserError(f"{found.name}: {what}, or choose a folder or job with --model")
+
+
+def _import_variant(found: RunArtifacts, record: ArtifactRecord) -> None:
+    """Import the class of a variant that the record's settings name, from the workflow's folder;
+    say where its file has changed since.
+    """
+    kind = str(record.settings.get("model", ""))
+    if (module := variant_module(kind)) is None:
+        return
+    if found.workflow is None:
+        problem = f"its class {kind} was in the folder of a workflow that is gone"
+        raise UserError(f"{record.cell}: {problem}; give that workflow with --file")
+    install(find_user_code(found.workflow, {module: record.cell}))
+    [file] = variant_files(kind)
+    if record.identity["files"].get(kind) != file_sha256(file.path):
+        what = f"{file.path} has changed since {record.cell} ran"
+        show(f"gpt1: {what}; the weights may not fit it", error=True)
 
 
 def _load(store: Store, record: ArtifactRecord, artifact: Artifact, step: str) -> Checkpoint:

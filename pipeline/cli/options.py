@@ -127,7 +127,8 @@ class ReadOptions:
         if self.chooses:
             workflow = self._read()
             name = describe_options(workflow.file, self.profile, workflow.assignments)
-            return RunArtifacts(store, places(make_plan(workflow, store)), name)
+            cells = places(make_plan(workflow, store))
+            return RunArtifacts(store, cells, name, workflow.file)
         found = last_artifacts(store)
         show(f"gpt1: using {found.name}", error=True)
         return found

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from gpt1.errors import UserError
+from gpt1.model.config import variant_module
 from gpt1.terminal import show
 from pipeline.cli.inspect import done_artifacts
 from pipeline.cli.options import ReadOptions
@@ -40,6 +41,9 @@ def pack(
     """
     workflow = options.workflow()
     chosen = _choose(workflow, cell)
+    if variant_module(kind := getattr(chosen.settings, "model", "")):
+        problem = f"its model {kind} is in a file of yours, which packed folders do not have"
+        raise UserError(f"{chosen.id}: {problem}; train it with `gpt1 run` or `gpt1 submit`")
     done, fetch = done_artifacts(workflow, options.store), Store.existing(options.store).fetch
     shards, vocabulary = (_upstream(chosen, kind, done) for kind in ("shard", "vocabulary"))
     jobs = [] if tasks is False else _finetune_cells(workflow, chosen, done, required=tasks is True)
@@ -98,7 +102,8 @@ def _finetune_cells(
         if not isinstance(cell.stage, PackableFinetuning):
             continue
         is_other = any(model != pretrain.id for model in cell.inputs.get("pretrain", ()))
-        if is_other or cell.inputs["vocabulary"] != pretrain.inputs["vocabulary"]:
+        is_variant = variant_module(getattr(cell.settings, "model", ""))
+        if is_variant or is_other or cell.inputs["vocabulary"] != pretrain.inputs["vocabulary"]:
             continue
         needed = [*cell.inputs["task_data"], *cell.inputs.get("encode", ())]
         missing = [need for need in needed if need not in done]

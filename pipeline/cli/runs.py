@@ -137,7 +137,10 @@ def run_figures(records: Sequence[ArtifactRecord]) -> dict[str, float]:
         if record.stage == "pretrain":
             axes = record.cell.removeprefix(stage_of(record.cell))
             found |= {f"{name}{axes}": value for name, value in figures.items()}
-        elif record.stage == "finetune" and record.summary.get("variant") == "full":
+        elif (
+            record.stage == "finetune" and record.summary.get("variant") == "full"
+            and record.settings.get("model", "gpt") == "gpt"
+        ):  # fmt: skip
             scores.setdefault(record.settings["task"], []).extend(figures.values())
     if scores:
         found |= {"mean score": fmean(map(fmean, scores.values())), "tasks": len(scores)}

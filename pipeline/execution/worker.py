@@ -211,7 +211,7 @@ class StageContext:
             inputs={item.cell: item.fingerprint for item in job.inputs},
             input_digests={item.fingerprint: item.digest for item in job.inputs},
             parts=self._parts, resources=job.resources.model_dump(),
-            **provenance(job.uses, job.settings.get("task")),
+            **provenance(job.uses, job.settings.get("task"), job.settings.get("model")),
         )  # fmt: skip
 
     def _made(self, tasks: Sequence[PartTask]) -> dict[str, Artifact]:

@@ -65,12 +65,13 @@ class LastRun:
 class RunArtifacts:
     """What a run or a plan makes: its cells, of which the store has those that are made.
 
-    `name`: what messages call it.
+    `name`: what messages call it. `workflow`: its file; None: gone.
     """
 
     store: Store
     cells: Mapping[str, str]
     name: str
+    workflow: Path | None = None
 
     def record(self, cell: str) -> ArtifactRecord | None:
         """The record of a cell; None while it is not made."""
@@ -85,8 +86,8 @@ class RunArtifacts:
         """The record of the cell of `kinds` that `wanted` names: by its id, its stage, or the kind
         whose place it takes.
 
-        A name of both kinds of pre-training means the Transformer. UserError for a name of no cell,
-        of several (`how` to choose one), of one not made.
+        A name of several kinds of pre-training means the Transformer. UserError for a name of no
+        cell, of several (`how` to choose one), of one not made.
         """
         among = self.of_kind(kinds)
         fits = (
@@ -102,7 +103,8 @@ class RunArtifacts:
             raise UserError(f"no job {wanted!r} in {self.name}; {expected}")
         records = [record for cell in fits if (record := self.record(cell))]
         if len(fits) > 1:
-            records = [record for record in records if record.settings.get("model") != "lstm"]
+            usual = [one for one in records if one.settings.get("model", "gpt") == "gpt"]
+            records = usual or records
         if len(records) > 1:
             names = ", ".join(record.cell for record in records)
             raise UserError(f"{wanted!r} matches {len(records)} jobs; choose one of {names}{how}")
@@ -159,4 +161,4 @@ def last_artifacts(store: Store) -> RunArtifacts:
     if last is None:
         advice = "start one with `gpt1 run`, or give --profile or --set"
         raise UserError(f"{store.where}: no run is recorded in this store; {advice}")
-    return RunArtifacts(store, last.cells, f"{last} (the store's last run)")
+    return RunArtifacts(store, last.cells, f"{last} (the store's last run)", last.file)

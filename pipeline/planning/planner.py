@@ -194,7 +194,8 @@ def _entry(
     entry.cost, entry.damaged = known.seconds if known else None, tuple(damage)
     if record is not None:
         entry.artifact = record.artifact()
-        if record.code != code_hash(cell.uses, getattr(cell.settings, "task", None)):
+        own = (getattr(cell.settings, name, None) for name in ("task", "model"))
+        if record.code != code_hash(cell.uses, *own):
             entry.notes.append("the code has changed since it ran (--code rerun reruns it)")
             if selection.rerun_changed_code:
                 entry.state, entry.reasons = State.STALE, ["code changed"]

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from gpt1.model.config import variant_module
 from pipeline.workflow.imports import closure, is_dotted, module_file
 from pipeline.workflow.stages import module_of
 from pipeline.workflow.user_code import PROJECT, ROOT, UserCode, installed
@@ -21,15 +22,16 @@ from pipeline.workflow.user_code import PROJECT, ROOT, UserCode, installed
 PACKAGES = ("deepspeed", "ftfy", "gpt1", "mlflow", "numpy", "pyarrow", "ray", "spacy", "torch")
 
 
-def code_hash(stage: str, task: object = None) -> str:
-    """One hash over the code of a stage: its module, that of a `task` of the user's, and what these
-    import.
+def code_hash(stage: str, task: object = None, model: object = None) -> str:
+    """One hash over the code of a stage: its module, those of a `task` and a `model` of the user's,
+    and what these import.
 
     Imports are followed, in functions too, through this project, the user's modules and the package
     that the stage is of.
     """
     modules = [module_of(stage), *([str(task)] if is_dotted(task) else [])]
-    return _hash(tuple(modules), installed())
+    variant = variant_module(model)
+    return _hash((*modules, *([variant] if variant else [])), installed())
 
 
 @functools.cache
@@ -89,12 +91,13 @@ def user_name() -> str:
         return str(os.getuid())
 
 
-def provenance(stage: str, task: object = None) -> dict[str, Any]:
+def provenance(stage: str, task: object = None, model: object = None) -> dict[str, Any]:
     """The fields of a record that say where it comes from.
 
-    `task`: the setting of that name, of a stage that has it.
+    `task`, `model`: the settings of these names, of a stage that has them.
     """
     return {
-        "code": code_hash(stage, task), "git_commit": git_commit(), "packages": package_versions(),
+        "code": code_hash(stage, task, model),
+        "git_commit": git_commit(), "packages": package_versions(),
         "host": socket.gethostname(), "user": user_name(), "machine": platform.machine(),
     }  # fmt: skip

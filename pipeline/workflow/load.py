@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt1.errors import UserError
+from gpt1.model.config import variant_module
 from gpt1.report.dag import stage_of
 from gpt1.tasks.registry import task_named
 from pipeline.workflow.expand import Cell, Request, Workflow, expand, ordered
@@ -156,16 +157,17 @@ def _wanted(
 def _modules(
     document: YamlDocument, specs: Mapping[str, StageSpec], tasks: Sequence[str]
 ) -> dict[str, str]:
-    """The modules that stages and tasks are named by, which have a dot in their names -> where."""
+    """The modules that stages, tasks and variants of the model are named by -> where."""
     found = {task: document.where(("tasks",)) for task in tasks if is_dotted(task)}
     for node, spec in specs.items():
         named: list[tuple[KeyPath, Any]] = [(("uses",), spec.uses)]
-        # `--set` may give a list.
-        named += [(("with", "task"), task) for task in as_list(spec.with_.get("task"))]
-        for path, matrix in spec.matrices:
-            named += [((*path, "task"), task) for task in matrix.get("task", ())]
+        for path, settings in [(("with",), spec.with_), *spec.matrices]:
+            # `--set` may give a list.
+            named += [((*path, "task"), task) for task in as_list(settings.get("task"))]
+            kinds = as_list(settings.get("model"))
+            named += [((*path, "model"), variant_module(kind)) for kind in kinds]
         for path, name in named:
-            if is_dotted(name):
+            if name and (path[-1] == "model" or is_dotted(name)):
                 found.setdefault(name, document.where(("stages", node, *path)))
     return found
 

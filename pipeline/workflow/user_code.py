@@ -1,10 +1,12 @@
-"""The user's own modules: stages and tasks that a workflow names, and the helpers these import.
+"""The user's own modules: stages, tasks and variants of the model that a workflow names, and the
+helpers these import.
 
 They are in the folder of the workflow's file. That folder is never on `sys.path`, where any folder
 in it would answer for a package of the same name. Instead a finder, the last of `sys.meta_path`,
 knows the few names that the workflow needs:
 
     my         from `uses: my.longest_words` or `task: my.weather`
+    variants   from `model: variants.py:ReLU`
     helpers    a file or folder beside the workflow that one of those modules imports
     counting   a file or folder beside the module that imports it: my/counting.py
 
@@ -148,7 +150,7 @@ def find_user_code(workflow: Path, modules: Mapping[str, str]) -> UserCode:
             continue  # of an installed package, or not there at all
         if other := _elsewhere(top, folder):
             both = f"{module!r} is {file}, but {top!r} is also {other}"
-            raise UserError(f"{where}: {both}; rename the folder {folder / top}")
+            raise UserError(f"{where}: {both}; rename yours in {folder}")
         if top not in PROJECT:
             places[top] = ""
     while True:

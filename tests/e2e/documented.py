@@ -38,6 +38,7 @@ def make(folder: Path, golden: Path) -> None:
     """Write what the pages name; the store has the golden run and one with more tasks."""
     (stage, entry), (task, _) = code_of("stage.md"), code_of("task.md")
     own = {"my/longest_words.py": stage, "my/weather.py": task, "workflow.yaml": _workflow(entry)}
+    own["rotary.py"] = code_of("variant.md")[0]
     write(folder, {**FILES, **own})
     write_rte(folder / "data", 40)
     shutil.copytree(golden, folder / "store", symlinks=True)

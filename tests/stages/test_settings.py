@@ -44,13 +44,15 @@ DATA, MODEL = {"task_data": [DEMO]}, {"pretrain": [{"layers": 4, "context": 64}]
 TWO, BOTH = {**DATA, "pretrain": [{}, {"seed": 2}]}, {**DATA, **MODEL}
 UNFIT: list[tuple[str, dict[str, Any], Mapping[str, Any], str]] = [
     ("finetune", {**DEMO, "max_length": 128}, BOTH, "max_length 128 .* context of 64"),
-    ("finetune", DEMO, TWO, "2 pretrain jobs match task 'demo_choice'"),
+    ("finetune", DEMO, TWO, "2 pretrain jobs match `model: gpt` and pretrain_seed .any.; expec"),
     ("finetune", {"task": "rte"}, MODEL, "no task_data job for task 'rte'"),
     ("finetune", RANDOM, BOTH, "set layers, width, heads, context"),
     ("finetune", {**RANDOM, **SHAPE, "width": 30, "heads": 4}, BOTH, "width 30 .* by heads 4"),
     ("finetune", {**RANDOM, **SHAPE, "max_length": 65}, BOTH, "max_length 65 .* context of 64"),
     ("finetune", {**RANDOM, "num_layers_transferred": 0}, BOTH, "has no layers to transfer"),
-    ("finetune", {**DEMO, "variant": "lstm"}, DATA, "pretrain job with `model: lstm`"),
+    ("finetune", {**DEMO, "variant": "lstm"}, DATA, "no pretrain jobs match `model: lstm`"),
+    ("zero_shot", {**DEMO, "model": "lstm"}, DATA, "no pretrain jobs match `model: lstm`"),
+    ("export", {}, {"pretrain": []}, "found 0 pretrain jobs with `model: gpt`, expected one"),
     ("finetune", {**DEMO, "num_layers_transferred": 5}, BOTH, "transferred is 5, .* has 4 layers"),
     ("task_data", DEMO, {}, "built from the books: add a clean stage"),
 ]
