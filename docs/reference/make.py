@@ -69,8 +69,9 @@ SET_BY_YOU = {
         " loss_spike_threshold activation_checkpointing snapshot_steps",
     ),
     "finetune": (
-        "to save memory or time, or to keep other outputs",
-        "gradient_accumulation_steps warmup_steps max_length predict_test keep_model",
+        "to save memory or time, to keep other outputs, or to measure what articles claim",
+        "gradient_accumulation_steps warmup_steps max_length predict_test keep_model loss"
+        " classifier",
     ),
 }
 """By kind: when to set what neither the paper nor a profile gives; these settings' names."""
@@ -159,7 +160,8 @@ def _neighbors(stage: Any) -> str:
 def _setting(
     name: str, field: FieldInfo, schema: dict[str, Any], found: list[str]
 ) -> str:
-    mark = " (r)" if field_marks(field).get("runtime") else ""
+    marks = field_marks(field)
+    mark = " (r)" if marks.get("runtime") and marks.get("unless") != name else ""
     default = field.get_default(call_default_factory=True)
     about = [_type(schema), "required" if default is PydanticUndefined else _json(default)]
     about += found
