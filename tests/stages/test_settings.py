@@ -40,6 +40,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("finetune", {"task": "race", "classifier": "label_words"}, "'race' has no label words .*: co"),
     ("finetune", {"task": "stsb", "classifier": "label_words"}, "'stsb' has no label words"),
     ("finetune", {"task": "rte", "loss": "interpolated", "lm_weight": 1}, "expected less than 1"),
+    ("shard", {"train_fraction": 0}, "greater than 0"),
     ("zero_shot", {"task": "rte"}, "no zero-shot scoring; choose one of: cola"),
     ("export", {"license": "CC-BY"}, "license"),
 ]
@@ -79,6 +80,7 @@ def test_settings_that_do_not_fit(stage: str, settings: Any, upstream: Any, name
 @pytest.mark.parametrize(("stage", "given", "name", "value"), [
     ("finetune", {"task": "rte"}, "loss", "interpolated"),
     ("finetune", {"task": "rte"}, "classifier", "label_words"),
+    ("shard", {}, "train_fraction", 0.25), ("shard", {}, "sentence_order", "shuffled"),
 ])  # fmt: skip
 def test_a_setting_added_later_enters_the_fingerprint_unless_it_has_its_default(
     stage: str, given: dict[str, Any], name: str, value: Any
