@@ -56,6 +56,15 @@ class Pretrain(Stage, Forecastable, PackableTraining):
         return 1 - newest_step(files) / max(1, settings.scaled().max_steps)
 
     @classmethod
+    def check(cls, settings: PretrainConfig, upstream: Mapping[str, Sequence[Any]]) -> None:  # noqa: ARG003
+        """One text to train on."""
+        if len(shards := upstream.get("shard", ())) > 1:
+            raise UserError(
+                f"{len(shards)} shard jobs match; expected one: narrow that stage's `matrix:`, or"
+                " add a stage with `uses: shard` for each"
+            )
+
+    @classmethod
     def check_resources(cls, settings: PretrainConfig, resources: Resources) -> None:
         """A micro-batch is never split, so every number of ranks that Ray may choose must divide
         the micro-batches.

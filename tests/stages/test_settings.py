@@ -58,6 +58,7 @@ UNFIT: list[tuple[str, dict[str, Any], Mapping[str, Any], str]] = [
     ("finetune", {**DEMO, "num_layers_transferred": 5}, BOTH, "transferred is 5, .* has 4 layers"),
     ("finetune", {"task": "demo_author", "classifier": "label_words", "keep_model": True},
      {**MODEL, "task_data": [{"task": "demo_author"}]}, "label words cannot be saved"),
+    ("pretrain", {}, {"shard": [{}, {"train_fraction": 0.5}]}, "2 shard jobs match; expected one"),
     ("task_data", DEMO, {}, "built from the books: add a clean stage"),
 ]
 
