@@ -29,20 +29,32 @@ class Settings(BaseModel):
     def semantic(self) -> dict[str, Any]:
         """The settings that decide what comes out, as JSON values."""
         chosen = self.model_dump(mode="json")
-        for name, unless in _runtime_unless(type(self)).items():
-            if not getattr(self, unless, False):
-                del chosen[name]
+        for name in not_fingerprinted(type(self), chosen):
+            del chosen[name]
         for name, dumped in chosen.items():
             if isinstance(dumped, dict) and isinstance(value := getattr(self, name), Settings):
                 chosen[name] = value.semantic()
         return chosen
 
 
+def not_fingerprinted(model: type[Settings], settings: Mapping[str, Any]) -> list[str]:
+    """The fields of a model that do not enter the fingerprint of these `settings`."""
+    return [
+        name
+        for name, (unless, default) in _runtime_unless(model).items()
+        if not unless or settings.get(unless, default) == default
+    ]
+
+
 @functools.cache
-def _runtime_unless(model: type[Settings]) -> dict[str, str]:
-    """The runtime fields of a model, each with its `unless`."""
-    marks = {name: field_marks(field) for name, field in model.model_fields.items()}
-    return {name: mark.get("unless", "") for name, mark in marks.items() if mark.get("runtime")}
+def _runtime_unless(model: type[Settings]) -> dict[str, tuple[str, Any]]:
+    """The runtime fields of a model, each with its `unless` and that one's default."""
+    fields = model.model_fields
+    marks = {name: field_marks(field) for name, field in fields.items()}
+    unless = {name: mark.get("unless", "") for name, mark in marks.items() if mark.get("runtime")}
+    return {
+        name: (other, fields[other].default if other else None) for name, other in unless.items()
+    }
 
 
 DEBUG = "debug"
@@ -69,8 +81,9 @@ def runtime_field(
     """A field that does not enter the fingerprint itself: where or how fast, a path (the files'
     content enters), or `reference_2018` (the settings it selects enter).
 
-    `mark`: DEBUG_FIELD or CODE_OF_2018. `unless` names another setting: while that is set, the
-    field does enter.
+    `mark`: DEBUG_FIELD or CODE_OF_2018. `unless` names a setting: while that has another value than
+    its default, the field does enter. A setting added to a stage names itself, and what was made
+    before stays valid.
     """
     extra = {"runtime": True, **({"unless": unless} if unless else {}), **(mark or {})}
     return Field(default, description=description, json_schema_extra=extra, **limits)

@@ -23,6 +23,7 @@ from gpt1.train.checkpoint import CheckpointStorage
 
 if TYPE_CHECKING:
     from gpt1.tasks.finetune import FinetuneJob
+    from gpt1.tokenizer.vocabulary import Vocabulary
     from gpt1.train.cost_model import Device, Forecast
 
 PROVENANCE = (
@@ -408,5 +409,7 @@ class PackableTraining(Protocol):
 class PackableFinetuning(Protocol):
     """A fine-tuning that runs without Ray, too (`gpt1 pack`)."""
 
-    def job(self, settings: Any, cell: str, vocabulary: int) -> FinetuneJob:
-        """The job of a cell, for a `vocabulary` of that many tokens."""
+    def job(
+        self, settings: Any, cell: str, vocabulary: int, load: Callable[[], Vocabulary]
+    ) -> FinetuneJob:
+        """The job of a cell, for a `vocabulary` of that many tokens, which label words `load`."""

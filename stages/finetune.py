@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import Field
@@ -12,6 +13,7 @@ from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig, ModelKind
 from gpt1.settings import paper, runtime_field
 from gpt1.tasks.config import SHORTEST, FinetuneConfig, PretrainSeed, Variant
+from gpt1.tasks.registry import task_named
 from stages._checkpoint_files import variant_files
 from stages._finetuning import (
     check_pretrain,
@@ -32,6 +34,7 @@ from stages.contract import Context, ExternalFile, PackableFinetuning, Stage
 if TYPE_CHECKING:
     from gpt1.tasks.finetune import FinetuneJob, JobResult, TextsOf
     from gpt1.tasks.io import TaskFiles
+    from gpt1.tokenizer.vocabulary import Vocabulary
 
 SHAPE = ("layers", "width", "heads", "context")
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
@@ -70,8 +73,8 @@ class FinetuneSettings(FinetuneConfig):
     """Predict the test set, and score it if its labels are public."""
     keep_model: bool | None = None
     """Save the weights of the best epoch (4 bytes per parameter). Default: only the first job of
-    each task does, with `model: gpt` and variant `full` if there is one, and never `lstm` or a part
-    of the layers.
+    each task does, with `model: gpt` and variant `full` if there is one, and never `lstm`, label
+    words or a part of the layers.
     """
 
 
@@ -92,11 +95,13 @@ class Finetune(Stage, PackableFinetuning):
         """Decide which cells keep their weights where no setting says so: of each task the first of
         model `gpt` and variant `full`, or of the next.
 
-        None of an LSTM, whose weights are not those of a checkpoint, or with a part of the layers.
+        None of an LSTM, whose weights are not those of a checkpoint, with label words, or with a
+        part of the layers.
         """
         first: dict[str, FinetuneSettings] = {}
         for one in sorted(cells, key=lambda one: (one.model != "gpt", VARIANTS.index(one.variant))):
-            if "lstm" not in (one.variant, one.model) and one.num_layers_transferred is None:
+            kept = "lstm" not in (one.variant, one.model) and one.classifier == "linear"
+            if kept and one.num_layers_transferred is None:
                 first.setdefault(one.task, one)
         return [
             one.model_copy(update={"keep_model": first.get(one.task) is one})
@@ -134,6 +139,11 @@ class Finetune(Stage, PackableFinetuning):
                 raise UserError(f"{found}; choose another variant, or drop `model`")
             check_pretrain(settings, upstream, _model(settings))
             [model] = upstream["pretrain"]
+        if settings.keep_model and settings.classifier == "label_words":
+            raise UserError(
+                "a model with label words cannot be saved, as checkpoints have a linear layer; drop"
+                " keep_model or use `classifier: linear`"
+            )
         context, layers = (getattr(model, name, None) for name in ("context", "layers"))
         if context is not None and context < SHORTEST:
             raise UserError(
@@ -152,15 +162,23 @@ class Finetune(Stage, PackableFinetuning):
             )
 
     @classmethod
-    def job(cls, settings: FinetuneSettings, cell: str, vocabulary: int) -> FinetuneJob:
-        """The job of a cell, for a `vocabulary` of that many tokens."""
+    def job(
+        cls, settings: FinetuneSettings, cell: str, vocabulary: int, load: Callable[[], Vocabulary]
+    ) -> FinetuneJob:
+        """The job of a cell, for a `vocabulary` of that many tokens, which label words `load`."""
+        from gpt1.tasks.dataset import LabelWords
         from gpt1.tasks.finetune import FinetuneJob
 
         shape = _shape(settings, vocabulary) if settings.variant == "no_pretraining" else None
+        words = None
+        if settings.classifier == "label_words":
+            from gpt1.tokenizer.tokenizer import Tokenizer
+
+            words = LabelWords.of(task_named(settings.task), Tokenizer(load()).encode)
         own = settings.model_dump(include=set(FinetuneConfig.model_fields))
         return FinetuneJob(
             cell, FinetuneConfig(**own), settings.variant, vocabulary, settings.predict_test, shape,
-            settings.num_layers_transferred,
+            settings.num_layers_transferred, words,
         )
 
     def run(self, settings: FinetuneSettings, context: Context) -> None:
@@ -168,7 +186,8 @@ class Finetune(Stage, PackableFinetuning):
         from gpt1.tasks.metrics import score_line
 
         device, files = prepare(context), load_task_data(context)
-        job = self.job(settings, context.cell, vocabulary_size(context))
+        size, load = vocabulary_size(context), partial(load_vocabulary, context)
+        job = self.job(settings, context.cell, size, load)
         weights = None
         if job.pretrained:
             weights = context.fetch(context.input("pretrain").file("model.safetensors"))

@@ -51,10 +51,15 @@ class Pretrain(Stage, Forecastable, PackableTraining):
         return [*own, *checkpoint_files(settings.init_from, "pretrain: `init_from`", INITIAL)]
 
     @classmethod
-    def check(cls, settings: PretrainConfig, upstream: Mapping[str, Sequence[Any]]) -> None:  # noqa: ARG003
-        """Refuse a variant that cannot be built."""
+    def check(cls, settings: PretrainConfig, upstream: Mapping[str, Sequence[Any]]) -> None:
+        """Refuse a variant that cannot be built, and other than one text to train on."""
         if variant_module(settings.model):
             settings.shape(vocabulary=1).parameters()
+        if len(shards := upstream.get("shard", ())) > 1:
+            raise UserError(
+                f"{len(shards)} shard jobs match; expected one: narrow that stage's `matrix:`, or"
+                " add a stage with `uses: shard` for each"
+            )
 
     @classmethod
     def share_left(cls, settings: PretrainConfig, files: Sequence[str]) -> float:
@@ -161,10 +166,11 @@ def _start(external_files: Sequence[ExternalFile], vocabulary: Vocabulary) -> di
 
 
 def _deviation(
-    settings: PretrainConfig, runtime: RuntimeConfig, rollbacks: Sequence[dict[str, Any]]
+    settings: PretrainConfig, runtime: RuntimeConfig, rollbacks: Sequence[dict[str, Any]],
+    shard: Mapping[str, Any],
 ) -> dict[str, str]:
     """What the record says where the batch is not the paper's, weights were given, or books or
-    batches were left out (`rollbacks` of skipped.jsonl).
+    batches were left out (`rollbacks` of skipped.jsonl), or the `shard` settings changed the text.
     """
     from gpt1.train.divergence import describe_rollback, first_names
 
@@ -179,6 +185,10 @@ def _deviation(
         found.append(f"{len(books)} books excluded from the loss: {first_names(books)}")
     if runtime.initial_sha256:
         found.append(f"starts from given weights ({MODEL} {runtime.initial_sha256[:12]})")
+    if (fraction := shard.get("train_fraction", 1)) < 1:
+        found.append(f"{fraction:g} of the training books")
+    if shard.get("sentence_order") == "shuffled":
+        found.append("the sentences of each training book in a random order")
     found += [describe_rollback(event) for event in rollbacks]
     return {"deviation": "; ".join(found)} if found else {}
 
@@ -243,7 +253,7 @@ def _summarize(
         "of_unigram": perplexity / unigram if unigram else None,
         "parameters": config.shape(data.vocabulary.size).parameters(), "steps": config.max_steps,
         "tokens": samples * config.context, "epochs": samples / data.train.per_epoch,
-        **_deviation(settings, runtime, events),
+        **_deviation(settings, runtime, events, context.input("shard").settings),
     }
     if events:
         figures["skipped_batches"] = sum(len(event["batches"]) for event in events)

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from gpt1.paths import FILE, is_url, path_of_uri
 from gpt1.report.sources import Source
-from gpt1.settings import field_marks
+from gpt1.settings import not_fingerprinted
 from stages._finetuning import Fetch
 from stages.contract import Artifact, Context, Settings, Stage, StoredFile
 
@@ -158,14 +158,8 @@ def _semantic(artifact: Artifact) -> dict[str, Any]:
     """The settings without those that only say where or how fast: paths of this machine have no
     place in a report.
     """
-    fields = stage_named(artifact.stage).settings_model.model_fields
-    marks = {name: field_marks(field) for name, field in fields.items()}
     settings = artifact.settings
-    placed = {
-        name
-        for name, mark in marks.items()
-        if mark.get("runtime") and not settings.get(mark.get("unless", ""))
-    }
+    placed = not_fingerprinted(stage_named(artifact.stage).settings_model, settings)
     return {name: value for name, value in settings.items() if name not in placed}
 
 

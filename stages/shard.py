@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from gpt1.corpus.document import read_books
+from gpt1.corpus.rules.rule import shuffle_sentences
 from stages.contract import (
     Artifact,
     Context,
@@ -20,6 +21,7 @@ from stages.contract import (
     Settings,
     Stage,
     parts_of_books,
+    runtime_field,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +35,16 @@ class ShardSettings(Settings):
         20_000_000, ge=1_000, le=500_000_000,
         description="Maximum number of tokens per set for the n-gram baselines.",
     )
+    train_fraction: float = runtime_field(
+        1.0, "Fraction of the training books to use, chosen by a hash of their ids: 1/8 is a subset"
+        " of 1/4. The vocabulary, the held-out books and the tasks stay the same.",
+        unless="train_fraction", gt=0, le=1,
+    )  # fmt: skip
+    sentence_order: Literal["text", "shuffled"] = runtime_field(
+        "text", "`shuffled`: a random order of the sentences of each training book, by its digest;"
+        " line breaks between sentences stay where they are.",
+        unless="sentence_order",
+    )  # fmt: skip
 
 
 class Shard(Stage):
@@ -47,7 +59,7 @@ class Shard(Stage):
         from gpt1.data.shards import read_spans, write_spans
 
         vocabulary = context.input("vocabulary")
-        encoded = context.map_parts(encode_part, _parts(context, vocabulary))
+        encoded = context.map_parts(encode_part, _parts(settings, context, vocabulary))
         spans = [file for part in encoded for file in part.under("spans/")]
         with context.open("books.parquet") as file:  # the parts' tables, one after another
             write_spans(file, [span for one in spans for span in read_spans(context.fetch(one))])
@@ -78,14 +90,17 @@ class Shard(Stage):
             )
 
 
-def _parts(context: Context, vocabulary: Artifact) -> list[Part]:
+def _parts(settings: ShardSettings, context: Context, vocabulary: Artifact) -> list[Part]:
     from gpt1.corpus.split import books_by_part
 
-    rows = books_by_part(context.fetch(context.input("split").file("split.parquet")), SETS)
-    sha256 = vocabulary.summary["sha256"]
+    table = context.fetch(context.input("split").file("split.parquet"))
+    rows = books_by_part(table, SETS, settings.train_fraction)
+    about = {"vocabulary": vocabulary.summary["sha256"]}
+    if settings.sentence_order == "shuffled":
+        about["sentence_order"] = "shuffled"
     encoder, merges = (vocabulary.under(prefix)[0] for prefix in ("encoder_bpe_", "vocab_"))
     return parts_of_books(
-        context.input("clean"), lambda name: {"rows": rows[name], "vocabulary": sha256},
+        context.input("clean"), lambda name: {"rows": rows[name], **about},
         encoder=encoder, merges=merges,
     )  # fmt: skip
 
@@ -108,6 +123,8 @@ def encode_part(arguments: Mapping[str, Any], output: Output) -> Mapping[str, An
             continue
         chosen, end = rows[book.id]
         text = book.text[:end]
+        if chosen == "train" and "sentence_order" in arguments:
+            text = shuffle_sentences(text, one_a_line=book.form == "sentences")
         encoded = tokenizer.encode_array(text)
         ids: Any = encoded.ids.astype(id_type(vocabulary.size), copy=False)
         pieces[chosen].append(ids)

@@ -68,9 +68,10 @@ SET_BY_YOU = {
         " loss_spike_threshold activation_checkpointing snapshot_steps",
     ),
     "finetune": (
-        "to save memory or time, to keep other outputs, or to choose one of several pretrain jobs",
+        "to save memory or time, to keep other outputs, to choose one of several pretrain jobs, or"
+        " to measure what articles claim",
         "gradient_accumulation_steps warmup_steps max_length predict_test keep_model model"
-        " pretrain_seed",
+        " pretrain_seed loss classifier",
     ),
 }
 """By kind: when to set what neither the paper nor a profile gives; these settings' names."""
@@ -164,7 +165,8 @@ def _neighbors(stage: Any) -> str:
 def _setting(
     name: str, field: FieldInfo, schema: dict[str, Any], found: list[str]
 ) -> str:
-    mark = " (r)" if field_marks(field).get("runtime") else ""
+    marks = field_marks(field)
+    mark = " (r)" if marks.get("runtime") and marks.get("unless") != name else ""
     default = field.get_default(call_default_factory=True)
     kind, shown = _type(schema), default is not PydanticUndefined
     about = [] if shown and kind in SHOWN_BY_DEFAULT else [kind]

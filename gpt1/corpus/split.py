@@ -420,13 +420,20 @@ def read_split(path: Path) -> list[SplitRow]:
 
 
 def books_by_part(
-    path: Path, sets: Sequence[Set]
+    path: Path, sets: Sequence[Set], train_fraction: float = 1.0
 ) -> defaultdict[str, list[list[str | int | None]]]:
     """Id, set and tail of the books in these sets by split.parquet, for each part (`part-0007`)
     in the order of their ids; nothing for a part without such books.
+
+    Of the training books only `train_fraction`, at least one: those whose ids have the smallest
+    hashes, so that a smaller fraction is a subset of a larger one.
     """
     parts: defaultdict[str, list[list[str | int | None]]] = defaultdict(list)
-    for row in read_split(path):
-        if row.set in sets:
+    rows = read_split(path)
+    train = sorted((row.book for row in rows if row.set == "train"),
+                   key=lambda book: _draw(0, f"train_fraction {book}"))  # fmt: skip
+    unused = set(train[max(1, round(train_fraction * len(train))) :])
+    for row in rows:
+        if row.set in sets and row.book not in unused:
             parts[row.part].append([row.book, row.set, row.tail_start])
     return parts

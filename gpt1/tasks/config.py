@@ -8,11 +8,13 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from gpt1.errors import UserError
 from gpt1.settings import CODE_OF_2018, DEBUG_FIELD, Settings, paper, runtime_field
-from gpt1.tasks.registry import ZERO_SHOT_ONLY, task_named
+from gpt1.tasks.registry import TASKS, ZERO_SHOT_ONLY, task_named
 from gpt1.train.config import Precision
 
 Regression = Literal["soft", "mse"]
 Truncation = Literal["longest_first", "fixed"]
+Loss = Literal["sum", "interpolated"]
+Classifier = Literal["linear", "label_words"]
 Variant = Literal["full", "no_auxiliary_lm", "no_pretraining", "lstm"]
 """The rows of the paper's table 5."""
 PretrainSeed = Annotated[int, Field(ge=0, le=2**31 - 1)] | Literal["same"] | None
@@ -57,6 +59,14 @@ class FinetuneConfig(Settings):
     """Warmup as a fraction of all steps."""
     lm_weight: float = Field(0.5, ge=0, le=10, json_schema_extra=paper("4.1"))
     """Weight of the auxiliary language-model loss."""
+    loss: Loss = runtime_field("sum", unless="loss")
+    """The paper's task + lm_weight * LM, or (1 - lm_weight) * task + lm_weight * LM as in popular
+    articles (their lambda is 1 - lm_weight).
+    """
+    classifier: Classifier = runtime_field("linear", unless="classifier")
+    """A new linear layer on the extract token, or the language model's logits of one label word per
+    class after a prompt, as in popular articles; such a model cannot be saved.
+    """
     classifier_dropout: float = Field(0.1, ge=0, lt=1, json_schema_extra=paper("4.1"))
     """Dropout before the task's linear layer."""
     weight_decay: float = Field(0.01, ge=0, le=1, json_schema_extra=paper("4.1"))
@@ -100,6 +110,20 @@ class FinetuneConfig(Settings):
             raise ValueError(
                 f"batch_size {self.batch_size} is not divisible by gradient_accumulation_steps"
                 f" {self.gradient_accumulation_steps}; choose a divisor of {self.batch_size}"
+            )
+        if self.loss == "interpolated" and self.lm_weight >= 1:
+            raise ValueError(
+                f"lm_weight {self.lm_weight:g} leaves the task no weight when the loss is"
+                " interpolated; expected less than 1"
+            )
+        task = task_named(self.task)
+        if self.classifier == "label_words" and not (
+            task.label_words and len(task.label_words) >= len(task.labels)
+        ):
+            known = ", ".join(name for name, one in TASKS.items() if one.label_words)
+            raise ValueError(
+                f"task {self.task!r} has no label words for its classes; use `classifier: linear`,"
+                f" or one of: {known}"
             )
         return self
 

@@ -22,7 +22,8 @@ from gpt1.errors import UserError
 from gpt1.rng import generator
 from gpt1.tasks.config import Truncation
 from gpt1.tasks.io import Example
-from gpt1.tasks.registry import Kind
+from gpt1.tasks.registry import Kind, Task
+from gpt1.tokenizer.vocabulary import UNKNOWN
 
 Ids = list[int]
 Encode = Callable[[str], Ids]
@@ -127,15 +128,48 @@ class SpecialIds:
 
 
 @dataclass(frozen=True)
+class LabelWords:
+    """The ids of a task's prompt, and of the word of each class: of one with several tokens the
+    first.
+    """
+
+    prompt: Ids
+    words: Ids
+
+    @classmethod
+    def of(cls, task: Task, encode: Encode) -> LabelWords:
+        """UserError where two classes would have the same token, or one an unknown one."""
+        words = [encode(word)[0] for word in task.label_words]
+        if UNKNOWN in words or len(set(words)) < len(words):
+            raise UserError(
+                f"task {task.name}: the label words {', '.join(task.label_words)} begin with the"
+                f" tokens {words} in this vocabulary; expected different known ones: use"
+                " `classifier: linear`, or a vocabulary with more merges"
+            )
+        return cls(encode(task.prompt), words)
+
+
+@dataclass(frozen=True)
 class InputSpec:
-    """How examples become sequences: the task's kind, the special tokens, the longest sequence
-    and what is cut where.
+    """How examples become sequences: the task's kind, the special tokens, the longest sequence,
+    what is cut where, and the prompt that takes the place of the extract token, if any.
     """
 
     kind: Kind
     special: SpecialIds
     length: int
     truncation: Truncation = "longest_first"
+    prompt: Sequence[int] = ()
+
+    @property
+    def end(self) -> Sequence[int]:
+        """The last ids of each sequence, which are never cut."""
+        return self.prompt or [self.special.extract]
+
+    @property
+    def fixed(self) -> int:
+        """Ids of each part with `truncation: fixed`: 254 of 512, as the released code has it."""
+        return min(self.length // 2 - 2, (self.length - 2 - len(self.end)) // 2)
 
 
 def share_room(lengths: Sequence[int], room: int) -> list[int]:
@@ -160,8 +194,9 @@ def _cut(parts: Sequence[Sequence[int]], room: int) -> list[Ids]:
 
 def single(text: Sequence[int], spec: InputSpec) -> Ids:
     """start text extract."""
-    room = spec.length - 2 if spec.truncation == "longest_first" else spec.length // 2 - 2
-    return [spec.special.start, *text[:room], spec.special.extract]
+    longest = spec.length - 1 - len(spec.end)
+    room = longest if spec.truncation == "longest_first" else spec.fixed
+    return [spec.special.start, *text[:room], *spec.end]
 
 
 def pair(first: Sequence[Sequence[int]], second: Sequence[int], spec: InputSpec) -> Ids:
@@ -174,12 +209,11 @@ def pair(first: Sequence[Sequence[int]], second: Sequence[int], spec: InputSpec)
     long document.
     """
     if spec.truncation == "fixed":
-        each = spec.length // 2 - 2
-        before, after = _cut(first, each), list(second[:each])
+        before, after = _cut(first, spec.fixed), list(second[: spec.fixed])
     else:
-        *before, after = _cut([*first, second], spec.length - SPECIAL_TOKENS)
-    start, delimiter, extract = spec.special.start, spec.special.delimiter, spec.special.extract
-    return [start, *chain.from_iterable(before), delimiter, *after, extract]
+        *before, after = _cut([*first, second], spec.length - 2 - len(spec.end))
+    start, delimiter = spec.special.start, spec.special.delimiter
+    return [start, *chain.from_iterable(before), delimiter, *after, *spec.end]
 
 
 def sequences(
@@ -266,7 +300,8 @@ class TokenizedExamples(Sequence[TokenizedExample]):
         return found[:texts], found[texts:]
 
     def _is_cut(self, place: int) -> bool:
-        return full_length(self._spec.kind, *self._parts(place)) > self[place].longest
+        full = full_length(self._spec.kind, *self._parts(place)) + len(self._spec.end) - 1
+        return full > self[place].longest
 
 
 def make_batch(examples: Sequence[TokenizedExample], regression: bool) -> Batch:

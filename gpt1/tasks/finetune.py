@@ -22,6 +22,7 @@ from gpt1.tasks.config import SHORTEST, FinetuneConfig, Variant
 from gpt1.tasks.dataset import (
     SPECIAL_TOKENS,
     InputSpec,
+    LabelWords,
     SpecialIds,
     TokenizedExample,
     TokenizedExamples,
@@ -61,15 +62,21 @@ class Result:
     curve: list[dict[str, Any]] = field(default_factory=list)
 
 
-def make_task_model(gpt: GPT, data: TaskSet, config: FinetuneConfig) -> TaskModel:
-    """`gpt` with rows for the special tokens and a new head, both drawn from the seed."""
+def make_task_model(
+    gpt: GPT, data: TaskSet, config: FinetuneConfig, words: Sequence[int] = ()
+) -> TaskModel:
+    """`gpt` with rows for the special tokens and a new head, both drawn from the seed; with the ids
+    of label `words`, their rows are the head.
+    """
     if gpt.config.special_tokens == 0:
         gpt.extend(SPECIAL_TOKENS, generator("special tokens", config.seed))
     head_generator = generator("task head", config.seed)
     head = TaskHead(
-        data.task, gpt.config.width, config.classifier_dropout, config.regression, head_generator
+        data.task, gpt.config.width, config.classifier_dropout, config.regression, head_generator,
+        words,
     )
-    return TaskModel(gpt, head, config.lm_weight)
+    task_weight = 1 - config.lm_weight if config.loss == "interpolated" else 1.0
+    return TaskModel(gpt, head, config.lm_weight, task_weight)
 
 
 def reset_blocks(gpt: GPT, kept: int, seed: int) -> None:
@@ -219,6 +226,8 @@ class FinetuneJob:
     """The model of the variant no_pretraining."""
     num_layers_transferred: int | None = None
     """Pre-trained blocks to keep (figure 2, left); None: all of them."""
+    label_words: LabelWords | None = None
+    """Those of the task where they score its classes (`classifier: label_words`)."""
 
     @property
     def name(self) -> str:
@@ -255,13 +264,17 @@ class FinetuneJob:
     def to_dict(self) -> dict[str, Any]:
         """A plain dictionary, for JSON."""
         shape = None if self.shape is None else self.shape.to_dict()
-        return {**vars(self), "config": self.config.model_dump(mode="json"), "shape": shape}
+        words = None if self.label_words is None else vars(self.label_words)
+        config = self.config.model_dump(mode="json")
+        return {**vars(self), "config": config, "shape": shape, "label_words": words}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FinetuneJob:
         """The inverse of `to_dict`. KeyError, TypeError, ValueError or UserError for others."""
         shape = ModelConfig.from_dict(values["shape"]) if values["shape"] else None
-        return cls(**{**values, "config": FinetuneConfig(**values["config"]), "shape": shape})
+        words = LabelWords(**values["label_words"]) if values.get("label_words") else None
+        config = FinetuneConfig(**values["config"])
+        return cls(**{**values, "config": config, "shape": shape, "label_words": words})
 
 
 @dataclass(frozen=True)
@@ -300,14 +313,15 @@ def run_job(
     UserError where `max_length` leaves no text or does not fit into the model's context.
     """
     config, task, context = job.training, files.task, gpt.config.context
-    length = config.max_length or context
-    if not SHORTEST <= length <= context:
+    length, words = config.max_length or context, job.label_words or LabelWords([], [])
+    least = SHORTEST + len(words.prompt)
+    if not least <= length <= context:
         raise UserError(
-            f"sequences of {length} tokens do not fit: expected {SHORTEST} to the model's"
+            f"sequences of {length} tokens do not fit: expected {least} to the model's"
             f" context of {context}; set max_length"
         )
     special = SpecialIds.after(gpt.config.vocabulary)
-    spec = InputSpec(task.kind, special, length, config.truncation)
+    spec = InputSpec(task.kind, special, length, config.truncation, words.prompt)
     cut: dict[str, int] = {}
 
     def split(name: str, examples: Sequence[Example]) -> TokenizedExamples:
@@ -321,7 +335,7 @@ def run_job(
 
     train, dev = split("train", files.train), split("dev", files.dev)
     data = TaskSet(task, train, dev, [example.group for example in files.dev])
-    model = make_task_model(gpt, data, config)
+    model = make_task_model(gpt, data, config, words.words[: len(task.labels)])
     result = finetune(model, data, config, device, reporter)
     train_score = test_score = None
     if job.num_layers_transferred is not None:

@@ -44,25 +44,29 @@ class TaskHead(nn.Module):
     """One linear layer on the last block's output at the extract token.
 
     Extract vectors (N, C) of B examples -> outputs (B, K): logits of classes or answers, or
-    one number (`mse`).
+    one number (`mse`). With the ids of K label `words`, the language model's token rows of these
+    are the layer, without bias.
     """
 
     def __init__(
         self, task: Task, width: int, dropout: float, regression: Regression,
-        generator: torch.Generator,
+        generator: torch.Generator, words: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.kind: Kind = task.kind
         self.regression: Regression | None = regression if task.regression else None
         self.choices = task.choices
         self.dropout = nn.Dropout(dropout)
+        self.words = list(words)
+        if words:
+            return
         self.linear = nn.Linear(width, _outputs(task, self.regression))
         with torch.no_grad():
             self.linear.weight.normal_(0.0, HEAD_STD, generator=generator)
             self.linear.bias.zero_()
 
-    def forward(self, extract: Tensor) -> Tensor:
-        """(N, C) -> (B, K).
+    def forward(self, extract: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """(N, C) -> (B, K); `tokens`: all token rows (V, C), for label words.
 
         Both orders of a pair are added; the answers of a question share their dropout mask.
         """
@@ -74,7 +78,10 @@ class TaskHead(nn.Module):
             return self.linear(answers * mask).squeeze(-1)  # (B, K)
         if self.kind == "similarity":
             extract = extract.view(-1, 2, C).sum(1)  # (B, C)
-        return self.linear(self.dropout(extract))
+        extract = self.dropout(extract)
+        if tokens is None or not self.words:
+            return self.linear(extract)
+        return F.linear(extract, tokens[self.words])
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """(B, K) outputs and (B,) labels -> the scalar mean over examples."""
@@ -119,14 +126,16 @@ def soft_labels(scores: Tensor) -> Tensor:
 
 class TaskModel(nn.Module):
     """`forward` gives an engine the one scalar it trains on, task + lambda x language model
-    (equation 5); `outputs` is for evaluation.
+    (equation 5; `task_weight` x task + ...); `outputs` is for evaluation.
     """
 
-    def __init__(self, gpt: GPT, head: TaskHead, lm_weight: float) -> None:
+    def __init__(
+        self, gpt: GPT, head: TaskHead, lm_weight: float, task_weight: float = 1.0
+    ) -> None:
         super().__init__()
         self.gpt = gpt
         self.head = head
-        self.lm_weight = lm_weight
+        self.lm_weight, self.task_weight = lm_weight, task_weight
         self.parts: tuple[Tensor, Tensor] | None = None
         """Task and language-model loss of the last forward, for the curves."""
 
@@ -138,16 +147,18 @@ class TaskModel(nn.Module):
             return task
         padding = Padding.after(lengths, ids.shape[1])
         hidden = self.gpt(ids, padding)  # (R, C)
-        task = self.head.loss(self.head(hidden[padding.last]), labels)
+        outputs = self.head(hidden[padding.last], self.gpt.tokens_embed.weight)
+        task = self.head.loss(outputs, labels)
         lm = self._lm_losses(hidden, ids, padding).mean()
         self.parts = (task.detach(), lm.detach())
-        return task + self.lm_weight * lm
+        return self.task_weight * task + self.lm_weight * lm
 
     def outputs(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """ids (N, T), lengths (N,) -> the head's outputs (B, K), from the state at each sequence's
         last id, its extract token.
         """
-        return self.head(self.gpt(ids, Padding.after(lengths, ids.shape[1]), last=True))
+        last = self.gpt(ids, Padding.after(lengths, ids.shape[1]), last=True)
+        return self.head(last, self.gpt.tokens_embed.weight)
 
     def _lm_losses(self, hidden: Tensor, ids: Tensor, padding: Padding) -> Tensor:
         """(R, C) -> (N,): each sequence's mean over its own targets, all but its first id,

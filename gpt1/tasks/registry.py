@@ -125,6 +125,10 @@ class Task:
     """
     judged: ZeroShot = ""
     """How classification is scored zero-shot; the other kinds have one way each."""
+    prompt: str = ""
+    """What is appended to the texts before a label word, in words separated by spaces."""
+    label_words: tuple[str, ...] = ()
+    """A word for each class, in their order (`classifier: label_words`); empty: it has none."""
 
     @property
     def zero_shot(self) -> ZeroShot:
@@ -168,6 +172,9 @@ def _glue(config: str, *texts: str, labels: tuple[str, ...] = ("0", "1")) -> Hub
 _TSV = _files("train.tsv", "dev.tsv", "test.tsv")
 _NLI3 = ("entailment", "neutral", "contradiction")
 _NLI2 = ("entailment", "not_entailment")
+_TRUE = "is it true ?"
+_YES_MAYBE_NO, _YES_NO = ("yes", "maybe", "no"), ("yes", "no")
+_SAME: dict[str, Any] = {"prompt": "the meaning is", "label_words": ("different", "same")}
 _PAIR = Column(("sentence1", "sentence2"), "label")
 _RACE = Column(("article", "question"), "answer", choices=("options",))
 _PRONOUN = Column(("before", "after"), "label", choices=("options",))
@@ -190,17 +197,19 @@ PAPER_TASKS = (
         {**_TSV, "test": (SplitFile("test.tsv", Column(("sentence",), "label")),)},
         Column((3,), 1), hub=_glue("cola", "sentence"),
         paper={"matthews": 45.4}, rows=_rows(8551, 1043, 1063), best={"matthews": 35.0},
-        judged="acceptability",
+        judged="acceptability", prompt="this is", label_words=("wrong", "right"),
     ),
     Task(
         "sst2", "SST-2", "classification", ("0", "1"), ("accuracy",), "tsv", "SST-2", _TSV,
         Column(("sentence",), "label"), hub=_glue("sst2", "sentence"), paper={"accuracy": 91.3},
         rows=_rows(67349, 872, 1821), best={"accuracy": 93.2}, judged="sentiment",
+        prompt="very", label_words=("negative", "positive"),
     ),
     Task(
         "mrpc", "MRPC", "similarity", ("0", "1"), ("f1", "accuracy"), "tsv", "MRPC", _TSV,
         Column(("#1 String", "#2 String"), "Quality"), hub=_glue("mrpc", "sentence1", "sentence2"),
         paper={"f1": 82.3, "accuracy": 75.7}, rows=_rows(3668, 408, 1725), best={"f1": 86.0},
+        **_SAME,
     ),
     Task(
         "stsb", "STS-B", "similarity", (), ("pearson", "spearman"), "tsv", "STS-B", _TSV,
@@ -214,6 +223,7 @@ PAPER_TASKS = (
         Column(("question1", "question2"), "is_duplicate"), short_rows=True,
         hub=_glue("qqp", "question1", "question2"),
         paper={"f1": 70.3, "accuracy": 88.5}, rows=_rows(363846, 40430, 390965), best={"f1": 66.1},
+        **_SAME,
     ),
     Task(
         "mnli", "MNLI", "entailment", _NLI3, ("accuracy",), "tsv", "MNLI",
@@ -228,6 +238,7 @@ PAPER_TASKS = (
         ),
         paper={"accuracy/matched": 82.1, "accuracy/mismatched": 81.4},
         rows=_rows(392702, 19647, 19643), best={"accuracy": 80.6},
+        prompt=_TRUE, label_words=_YES_MAYBE_NO,
     ),
     Task(
         "snli", "SNLI", "entailment", _NLI3, ("accuracy",), "jsonl", "snli_1.0",
@@ -236,6 +247,7 @@ PAPER_TASKS = (
         dropped_label="-",
         hub=_hub("stanfordnlp/snli", "plain_text", ("premise", "hypothesis"), _NLI3),
         paper={"accuracy": 89.9}, rows=_rows(549367, 9842, 9824), best={"accuracy": 89.3},
+        prompt=_TRUE, label_words=_YES_MAYBE_NO,
     ),
     Task(
         "qnli", "QNLI", "entailment", _NLI2, ("accuracy",), "tsv", "QNLI", _TSV,
@@ -243,11 +255,13 @@ PAPER_TASKS = (
         aliases={"0": "entailment", "1": "not_entailment"},
         hub=_glue("qnli", "question", "sentence", labels=_NLI2),
         paper={"accuracy": 88.1}, rows=_rows(104743, 5463, 5463), best={"accuracy": 82.3},
+        prompt="is it the answer ?", label_words=_YES_NO,
     ),
     Task(
         "rte", "RTE", "entailment", _NLI2, ("accuracy",), "tsv", "RTE", _TSV, _PAIR,
         hub=_glue("rte", "sentence1", "sentence2", labels=_NLI2),
         paper={"accuracy": 56.0}, rows=_rows(2490, 277, 3000), best={"accuracy": 61.7},
+        prompt=_TRUE, label_words=_YES_NO,
     ),
     Task(
         "scitail", "SciTail", "entailment", ("entails", "neutral"), ("accuracy",), "tsv",
@@ -256,6 +270,7 @@ PAPER_TASKS = (
         Column((0, 1), 2),
         hub=_hub("allenai/scitail", "tsv_format", ("premise", "hypothesis")),
         paper={"accuracy": 88.3}, rows=_rows(23596, 1304, 2126), best={"accuracy": 83.3},
+        prompt=_TRUE, label_words=("yes", "maybe"),
     ),
     Task(
         "race", "RACE", "choice", (), ("accuracy",), "race", "RACE",
@@ -285,7 +300,7 @@ OTHER_TASKS = (
     Task(
         "wnli", "WNLI", "entailment", ("0", "1"), ("accuracy",), "tsv", "WNLI", _TSV, _PAIR,
         hub=_glue("wnli", "sentence1", "sentence2"),
-        paper={"accuracy": 53.4}, rows=_rows(635, 71, 146),
+        paper={"accuracy": 53.4}, rows=_rows(635, 71, 146), prompt=_TRUE, label_words=("no", "yes"),
     ),
     Task(
         "dprd", "DPRD", "referent", (), ("accuracy",), "dpr", "dpr",
@@ -311,13 +326,15 @@ DEMO_TASKS = (
     Task("demo_choice", "Which passage comes next", "choice", (), ("accuracy",), "demo", choices=2),
     Task(
         "demo_entailment", "Does B follow A", "entailment", ("follows", "does_not_follow"),
-        ("accuracy",), "demo",
+        ("accuracy",), "demo", prompt="does it follow ?", label_words=_YES_NO,
     ),
     Task(
         "demo_similarity", "Same book or not", "similarity", ("different", "same"), ("accuracy",),
-        "demo",
+        "demo", prompt="the book is", label_words=("different", "same"),
     ),
-    Task("demo_author", "Whose prose", "classification", (), ("accuracy",), "demo"),
+    # the labels are the corpus's authors, at most eight
+    Task("demo_author", "Whose prose", "classification", (), ("accuracy",), "demo",
+         prompt="by author", label_words=tuple("abcdefgh")),
 )
 
 

@@ -32,8 +32,8 @@ from gpt1.tasks.metrics import METRICS, Score, score
 from gpt1.tasks.registry import TASKS, Task
 
 THRESHOLD_ROWS = 2_000
-SENTIMENT = ("negative", "positive")
-"""The words compared after `very`, in the order of SST-2's classes."""
+SENTIMENT = TASKS["sst2"]
+"""Its words are compared after its prompt, `very` (paper, section 5), in any task judged so."""
 
 
 def continuations(example: Example, task: Task, encode: Encode, context: int) -> list[Continuation]:
@@ -58,7 +58,7 @@ def _pairs(example: Example, task: Task) -> list[tuple[str, str]]:
     if how == "acceptability":
         return [("", texts[0])]
     if how == "sentiment":
-        return [(f"{texts[0]} very", word) for word in SENTIMENT]
+        return [(f"{texts[0]} {SENTIMENT.prompt}", word) for word in SENTIMENT.label_words]
     if how == "last_word":
         return [(texts[0], texts[1])]
     known = ", ".join(name for name, one in TASKS.items() if one.zero_shot)

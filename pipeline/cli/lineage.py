@@ -282,12 +282,18 @@ class _Tracer:
     """Traces ids of one run of the shard stage; tables and encoder are read once."""
 
     def __init__(self, store: Store, record: ArtifactRecord) -> None:
-        """UserError where an artifact that the shards were made from is gone."""
+        """UserError where an artifact that the shards were made from is gone, or their sentences
+        are shuffled.
+        """
         from gpt1.corpus.split import read_split
         from gpt1.data.shards import read_spans
         from gpt1.tokenizer.tokenizer import Tokenizer
         from gpt1.tokenizer.vocabulary import Vocabulary
 
+        if record.settings.get("sentence_order") == "shuffled":
+            problem = "its sentences are shuffled, so no token has a place in a book's text"
+            advice = "use a run with shard.sentence_order=text"
+            raise UserError(f"{store.where}: {record.cell} cannot be traced: {problem}; {advice}")
         self.store, self.record, self.shard = store, record, record.artifact()
         self._vocabulary, split, clean = (
             _input_record(store, record, kind) for kind in ("vocabulary", "split", "clean")

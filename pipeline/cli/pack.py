@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -125,6 +126,7 @@ def _fill_tasks(
 ) -> None:
     """Write the tasks' examples and ids, test sets with public labels, and the jobs' settings."""
     from gpt1.tasks.finetune_packed import JOBS_FILE, TASKS_FOLDER, jobs_json
+    from gpt1.tokenizer.vocabulary import Vocabulary
 
     packed: dict[str, tuple[str, str]] = {}
     for cell in cells:
@@ -137,7 +139,8 @@ def _fill_tasks(
             advice = "keep one of each, or use --no-tasks"
             raise UserError(f"{cell.id}: task {task} comes from {both}; {advice}")
     stages = [(cast(PackableFinetuning, cell.stage), cell) for cell in cells]
-    jobs = [stage.job(cell.settings, cell.id, vocabulary) for stage, cell in stages]
+    load = partial(Vocabulary.load, folder / OUTPUT)
+    jobs = [stage.job(cell.settings, cell.id, vocabulary, load) for stage, cell in stages]
     (folder / JOBS_FILE).write_text(jobs_json(jobs), encoding="utf-8")
 
 

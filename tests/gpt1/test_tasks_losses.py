@@ -34,6 +34,8 @@ CHOICES = [
     ([19], [20], [21], [22, 23]),
 ]  # fmt: skip
 SCORES = [0.0, 2.75, 5.0, 4.2]
+PROMPT = [30, 31, 32]
+WORDS = {"classifier": "label_words", "words": [40, 2]}
 
 
 @pytest.fixture
@@ -43,19 +45,23 @@ def in_float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-def model_for(task: Task, dropout: float = 0.0, kind: str = "gpt", **settings: Any) -> TaskModel:
+def model_for(
+    task: Task, dropout: float = 0.0, kind: str = "gpt", words: Sequence[int] = (), **settings: Any
+) -> TaskModel:
     gpt = samples.model(1, VOCABULARY, context=CONTEXT, dropout=0.0, kind=kind, units=40)
     config = FinetuneConfig(task=task.name, classifier_dropout=dropout, **settings)
-    model = make_task_model(gpt, TaskSet(task, [], []), config).double()
+    model = make_task_model(gpt, TaskSet(task, [], []), config, words).double()
     with torch.no_grad():  # larger than at the start, so that mistakes show
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator("noise", 1)))
     return model
 
 
-def encoded(task: Task, labels: Sequence[float]) -> list[TokenizedExample]:
+def encoded(
+    task: Task, labels: Sequence[float], prompt: Sequence[int] = ()
+) -> list[TokenizedExample]:
     choices = CHOICES if task.kind == "choice" else [()] * len(labels)
-    spec = InputSpec(task.kind, SPECIAL, CONTEXT)
+    spec = InputSpec(task.kind, SPECIAL, CONTEXT, prompt=prompt)
     return [
         TokenizedExample(sequences(spec, texts, answers), label)
         for texts, answers, label in zip(TEXTS, choices, labels, strict=True)
@@ -86,11 +92,15 @@ def straight_auxiliary(gpt: GPT, rows: list[list[list[int]]]) -> Tensor:
 
 
 def straight_loss(model: TaskModel, rows: list[list[list[int]]], labels: list[float]) -> Tensor:
-    """Linear on the last state; softmax over answers; of both orders the last states added."""
+    """Linear on the last state; softmax over answers; of both orders the last states added. With
+    label words the logits of their tokens.
+    """
     head = model.head
 
     def outputs(*sequences: list[int]) -> Tensor:
         last = torch.stack([states(model.gpt, one)[-1] for one in sequences]).sum(0)
+        if head.words:
+            return model.gpt.lm_logits(last)[head.words]
         return head.linear.weight @ last + head.linear.bias
 
     if head.kind == "choice":
@@ -112,6 +122,11 @@ LOSSES: list[tuple[str, list[float], dict[str, Any]]] = [
     ("stsb", SCORES, {"lm_weight": 0.0, "regression": "mse"}),
     ("cola", [0, 1, 1, 0], {"kind": "lstm"}),
     ("rte", [0, 1, 1, 0], {"lm_weight": 0.0, "kind": "lstm"}),
+    ("cola", [0, 1, 1, 0], {"loss": "interpolated", "lm_weight": 0.2}),
+    ("race", [3, 0, 2, 1], {"loss": "interpolated", "lm_weight": 0.0}),
+    ("cola", [0, 1, 1, 0], WORDS), ("mrpc", [1, 0, 0, 1], {**WORDS, "loss": "interpolated"}),
+    ("snli", [2, 0, 1, 2], {**WORDS, "words": [5, 1, 59], "lm_weight": 0.0}),
+    ("rte", [0, 1, 1, 0], {**WORDS, "kind": "lstm"}),
 ]
 
 
@@ -121,12 +136,16 @@ def test_task_and_auxiliary_loss(name: str, labels: list[float], settings: dict[
     """With their gradients; and a batch has the mean of its examples alone: padding and company
     change nothing.
     """
-    task = TASKS[name]
-    model, examples = model_for(task, **settings), encoded(task, labels)
+    task, prompt = TASKS[name], PROMPT if "words" in settings else []
+    model, examples = model_for(task, **settings), encoded(task, labels, prompt)
+    assert all(one.sequences[0][-3:] == prompt for one in examples if prompt)
     rows, parameters = [example.sequences for example in examples], list(model.parameters())
+    weight = settings.get("lm_weight", 0.5)
     expected = straight_loss(model, rows, labels)
-    if settings.get("lm_weight") != 0:
-        expected = expected + 0.5 * straight_auxiliary(model.gpt, rows)
+    if settings.get("loss") == "interpolated":
+        expected = (1 - weight) * expected
+    if weight:
+        expected = expected + weight * straight_auxiliary(model.gpt, rows)
     found = loss_of(model, examples, task)
     assert float(found.detach()) == pytest.approx(float(expected.detach()), abs=1e-6)
     gradients = (torch.autograd.grad(loss, parameters) for loss in (found, expected))
@@ -187,9 +206,11 @@ def task_set(name: str) -> TaskSet:
     return TaskSet(TASKS[name], train, dev, ("a", "b") * 40)
 
 
-def tuned(name: str, **settings: Any) -> tuple[Any, tuning.Result]:
+def tuned(
+    name: str, words: Sequence[int] = (), **settings: Any
+) -> tuple[Any, tuning.Result]:
     data, config = task_set(name), CONFIG.model_copy(update=settings)
-    model = make_task_model(tiny(), data, config)
+    model = make_task_model(tiny(), data, config, words)
     return model, tuning.finetune(model, data, config, CPU, ConsoleReporter())
 
 
@@ -199,6 +220,19 @@ def test_every_kind_learns(name: str) -> None:
     assert found is not None
     assert found.values["accuracy"] > 95
     assert {"accuracy/a", "accuracy/b"} <= found.values.keys()
+
+
+def test_label_words_learn_without_a_linear_layer() -> None:
+    model, found = tuned("mrpc", [3, 5], epochs=8)
+    assert [name for name in found.weights if name.startswith("head")] == []
+    assert found.score is not None
+    assert found.score.values["accuracy"] > 95
+    ids, lengths, _ = make_batch(task_set("mrpc").dev[:4], regression=False)
+    with torch.no_grad():
+        last = model.gpt(ids)[torch.arange(8), lengths - 1].view(4, 2, -1).sum(1)
+        assert torch.allclose(
+            model.outputs(ids, lengths), model.gpt.lm_logits(last)[:, [3, 5]], atol=1e-5
+        )
 
 
 def test_the_best_epoch_is_kept_with_the_same_bits_every_time() -> None:

@@ -1,5 +1,6 @@
 """What clean, split, vocabulary, shard and audit publish: texts, records, ids and figures."""
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise, product
@@ -13,7 +14,7 @@ from gpt1.corpus.clean import BOOK_RULES, TEXT_RULES
 from gpt1.corpus.document import read_rows
 from gpt1.corpus.rules.rule import Size
 from gpt1.data.ngram_index import NgramIndex, copied
-from gpt1.data.shards import Shards, ids_sha256, read_spans
+from gpt1.data.shards import DocumentSpan, Shards, ids_sha256, read_spans
 from gpt1.tokenizer.bpe_train import learn_merges
 from gpt1.tokenizer.pretokenizer import count_words
 from gpt1.tokenizer.tokenizer import Tokenizer
@@ -22,9 +23,10 @@ from pipeline.planning.planner import Plan
 from stages.clean import SAMPLES, STAGE
 from tests.conftest import refuses, write
 from tests.pipeline.inline import output, plan_of
+from tests.pipeline.inprocess import refused
 from tests.stages import runs
 from tests.stages.conftest import SHELF
-from tests.stages.runs import WORKFLOW, books, document, library, lines, made, run_text
+from tests.stages.runs import WORKFLOW, books, document, library, lines, made, run, run_text
 
 Shelf = tuple[Path, Plan]
 Monkey = pytest.MonkeyPatch
@@ -111,6 +113,52 @@ def test_shards_hold_the_ids_of_the_split_texts(embedded: Plan) -> None:
             assert ids.tolist() == encoder.encode(book.text[: rows[span.book].tail_start])
             assert (span.sha256, span.source) == (ids_sha256(ids), book.source)
             assert f'"{span.book}"' in output(clean, str(span.cleaning)).read_text()
+
+
+def test_a_fraction_of_the_books_and_shuffled_sentences(embedded: Plan, tmp_path: Path) -> None:
+    """The other training books, and all held-out ones, have the same ids; one store has all."""
+    tokens = vocabulary_of(embedded).tokens
+
+    def spans(plan: Plan) -> dict[str, DocumentSpan]:
+        return {one.book: one for one in read_spans(output(made(plan, "shard"), "books.parquet"))}
+
+    def ids(plan: Plan) -> dict[str, list[int]]:
+        shard = made(plan, "shard")
+        paths, table = [Path(file.key) for file in shard.under("train/")], "books.parquet"
+        shards = Shards.open(paths, output(shard, table), "train")
+        pairs = zip(shards.spans, shards, strict=True)
+        return {span.book: found.tolist() for span, found in pairs}
+
+    def words(ids: list[int]) -> Counter[str]:
+        return Counter("".join(tokens[id] for id in ids).split("</w>"))
+
+    store = shutil.copytree(embedded.store.root, tmp_path / "store")
+    half, shuffled = (
+        run(WORKFLOW, store, f"shard.{setting}", stages=("shard",))
+        for setting in ("train_fraction=0.5", "sentence_order=shuffled")
+    )
+    everything, before, after = spans(embedded), ids(embedded), ids(shuffled)
+    kept = ids(half)
+    assert len(kept) == round(len(before) / 2)
+    assert all(before[book] == kept[book] for book in kept)
+    assert made(half, "shard").summary["train_tokens"] == sum(map(len, kept.values()))
+    for plan in (half, shuffled):
+        for book, span in spans(plan).items():
+            assert span.set == "train" or span.sha256 == everything[book].sha256
+        assert {n for n, s in spans(plan).items() if s.set == "held_out"} == {
+            n for n, s in everything.items() if s.set == "held_out"
+        }
+    assert before.keys() == after.keys()
+    for book, found in after.items():
+        straight, other = words(before[book]), words(found)
+        assert straight["\n"] == other["\n"]
+        assert (straight - other).total() < 0.001 * straight.total()  # a word at a line's end
+        same = sum(a == b for a, b in zip(before[book], found, strict=False))
+        assert same < 0.1 * len(found)
+    bigrams = [made(plan, "shard").summary["bigram_perplexity"] for plan in (embedded, shuffled)]
+    assert bigrams[1] == pytest.approx(bigrams[0], rel=0.02)  # it knows little of sentences' order
+    for words_ in (("train", 0), ("--text", "the old man went down")):
+        refused("its sentences are shuffled", "trace", *words_, "--store", store)
 
 
 def test_every_span_of_the_training_books_is_found(embedded: Plan, tmp_path: Path) -> None:

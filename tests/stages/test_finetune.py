@@ -5,18 +5,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from gpt1.errors import UserError
 from gpt1.model.config import ModelConfig
 from gpt1.model.gpt import GPT
 from gpt1.rng import generator
+from gpt1.tasks.dataset import TokenizedTexts
 from gpt1.tasks.finetune import FinetuneJob
+from gpt1.tasks.finetune_packed import jobs_json, read_jobs, run_packed
 from gpt1.tasks.io import read_examples
+from gpt1.tokenizer.tokenizer import Tokenizer
+from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.weights.store import load_model, save_model
 from pipeline.planning.planner import Plan
 from stages.contract import Artifact
 from stages.finetune import Finetune, FinetuneSettings
 from stages.zero_shot import ZeroShotSettings
+from tests.conftest import write
 from tests.pipeline.inline import output
 from tests.stages.runs import digests, document, given, lines, made, run_stage
 
@@ -87,12 +93,54 @@ def test_variants_differ(run: Callable[..., Artifact], embedded: Plan, tmp_path:
     assert tune(embedded, random, [], tmp_path / "no model").digest != full.digest
 
 
+@pytest.mark.parametrize("task", DEMO[1:])
+def test_label_words_and_an_interpolated_loss(
+    task: str, embedded: Plan, pretrained: Artifact, run: Callable[..., Artifact], tmp_path: Path
+) -> None:
+    """They differ from the paper's, and a packed folder gives the same scores."""
+    claimed: dict[str, Any] = {"classifier": "label_words", "loss": "interpolated"}
+    settings = FinetuneSettings(task=task, **claimed, **{**SMALL, "lm_weight": 0.25})
+    assert Finetune.complete([settings])[0].keep_model is False
+    found, usual = run(settings), run(FinetuneSettings(task=task, **SMALL))
+    assert found.files.keys().isdisjoint(WEIGHTS)
+    rows = [lines(one, "metrics.jsonl")[0] for one in (found, usual)]
+    totals = [row["loss"] for row in rows]
+    weighted = 0.75 * rows[0]["task_loss"] + 0.25 * rows[0]["lm_loss"]
+    assert totals[0] == pytest.approx(weighted)
+    assert totals[1] == pytest.approx(rows[1]["task_loss"] + 0.5 * rows[1]["lm_loss"])
+
+    vocabulary = Vocabulary.load(Path(made(embedded, "vocabulary").under("vocab_")[0].key).parent)
+    job = Finetune.job(settings, "cell", vocabulary.size, lambda: vocabulary)
+    assert job.label_words is not None
+    assert read_jobs(write(tmp_path, {"jobs.json": jobs_json([job])}) / "jobs.json") == [job]
+    data, encode = made(embedded, f"task_data[task={task}]"), Tokenizer(vocabulary).encode
+    folder = tmp_path / "tasks" / task
+    write(folder, {name: Path(file.key).read_bytes() for name, file in data.files.items()})
+    for split in ("train", "dev"):
+        texts = TokenizedTexts.of(list(read_examples(folder / f"{split}.jsonl")), encode)
+        write(folder, {f"{split}.safetensors": texts.to_bytes()})
+    model = output(pretrained, "model.safetensors")
+    row = run_packed(tmp_path, job, model, torch.device("cpu"))
+    scores = document(found, "scores.json")
+    assert {key: row[key] for key in ("values", "best_epoch")} == {
+        key: scores[key] for key in ("values", "best_epoch")
+    }
+
+
+def test_a_prompt_needs_room(run: Callable[..., Artifact]) -> None:
+    settings = FinetuneSettings(
+        task="demo_entailment", classifier="label_words", max_length=16, **SMALL
+    )
+    with pytest.raises(UserError, match=r"sequences of 16 tokens .* expected (?!16)\d\d to the"):
+        run(settings)
+
+
 def test_transfer_scores_dev_and_train(run: Callable[..., Artifact]) -> None:
     settings = [
         FinetuneSettings(task="demo_author", num_layers_transferred=n, **SMALL) for n in (0, 1, 2)
     ]
     found = [run(one) for one in settings]
-    job = Finetune.job(settings[1], "cell", 99)
+    job = Finetune.job(settings[1], "cell", 99, lambda: Vocabulary.from_merges("ab", []))
     assert (job.num_layers_transferred, FinetuneJob.from_dict(job.to_dict())) == (1, job)
     assert [document(one, "scores.json")["num_layers_transferred"] for one in found] == [0, 1, 2]
     assert len({one.digest for one in found}) == 3

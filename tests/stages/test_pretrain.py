@@ -43,15 +43,18 @@ def test_what_is_left_of_a_training_is_what_comes_after_its_newest_checkpoint() 
 
 
 def test_what_is_not_the_paper_s_is_named_as_a_deviation() -> None:
-    def said(*events: dict, **settings: object) -> str:
-        chosen = PretrainConfig.model_validate(settings)
-        return _deviation(chosen, RuntimeConfig((), (), "", "", ""), events).get("deviation", "")
+    def said(*events: dict, shard: dict = {}, **settings: object) -> str:  # noqa: B006
+        chosen, runtime = PretrainConfig.model_validate(settings), RuntimeConfig((), (), "", "", "")
+        return _deviation(chosen, runtime, events, shard).get("deviation", "")
 
     assert said() == ""
     assert said(batch_size=256).startswith(
         "batch_size 256 instead of the paper's 64: 1,000,000 steps"
     )
     assert "250,000 steps, warmup 500" in said(batch_size=256, lr_scaling="sqrt")
+    shard = {"train_fraction": 0.125, "sentence_order": "shuffled"}
+    expected = "0.125 of the training books; the sentences of each training book in a random order"
+    assert said(shard=shard) == expected
     event = {"step": 9, "loss": None, "before": 3.0, "batches": [7, 8], "books": ["Emma"]}
     skipped = "the loss at step 9 was not finite; skipped batches 7, 8, of 'Emma'"
     assert said(event, max_rollbacks=3, loss_spike_threshold=2.0) == skipped

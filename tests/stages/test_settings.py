@@ -37,6 +37,10 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("finetune", {"task": "mnly"}, "did you mean 'mnli'"),
     ("finetune", {"task": "dprd"}, "no training objective"),
     ("finetune", {"task": "rte", "gradient_accumulation_steps": 5}, "32 is not divisible"),
+    ("finetune", {"task": "race", "classifier": "label_words"}, "'race' has no label words .*: co"),
+    ("finetune", {"task": "stsb", "classifier": "label_words"}, "'stsb' has no label words"),
+    ("finetune", {"task": "rte", "loss": "interpolated", "lm_weight": 1}, "expected less than 1"),
+    ("shard", {"train_fraction": 0}, "greater than 0"),
     ("zero_shot", {"task": "rte"}, "no zero-shot scoring; choose one of: cola"),
     ("export", {"license": "CC-BY"}, "license"),
 ]
@@ -54,6 +58,9 @@ UNFIT: list[tuple[str, dict[str, Any], Mapping[str, Any], str]] = [
     ("zero_shot", {**DEMO, "model": "lstm"}, DATA, "no pretrain jobs match `model: lstm`"),
     ("export", {}, {"pretrain": []}, "found 0 pretrain jobs with `model: gpt`, expected one"),
     ("finetune", {**DEMO, "num_layers_transferred": 5}, BOTH, "transferred is 5, .* has 4 layers"),
+    ("finetune", {"task": "demo_author", "classifier": "label_words", "keep_model": True},
+     {**MODEL, "task_data": [{"task": "demo_author"}]}, "label words cannot be saved"),
+    ("pretrain", {}, {"shard": [{}, {"train_fraction": 0.5}]}, "2 shard jobs match; expected one"),
     ("task_data", DEMO, {}, "built from the books: add a clean stage"),
 ]
 
@@ -71,6 +78,23 @@ def test_settings_that_do_not_fit(stage: str, settings: Any, upstream: Any, name
 
     before = {kind: [model(kind, one) for one in cells] for kind, cells in upstream.items()}
     refuses(named, load_stage(stage).check, model(stage, settings), before)
+
+
+@pytest.mark.parametrize(("stage", "given", "name", "value"), [
+    ("finetune", {"task": "rte"}, "loss", "interpolated"),
+    ("finetune", {"task": "rte"}, "classifier", "label_words"),
+    ("shard", {}, "train_fraction", 0.25), ("shard", {}, "sentence_order", "shuffled"),
+])  # fmt: skip
+def test_a_setting_added_later_enters_the_fingerprint_unless_it_has_its_default(
+    stage: str, given: dict[str, Any], name: str, value: Any
+) -> None:
+    model = load_stage(stage).settings_model
+    plain, changed = (
+        model.model_validate({**given, **more}).semantic() for more in ({}, {name: value})
+    )
+    assert (name in plain, changed) == (False, {**plain, name: value})
+    written = {name: model.model_fields[name].default}
+    assert model.model_validate({**given, **written}).semantic() == plain
 
 
 def test_folders_that_are_not_there_are_named() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import chain
 from typing import Any
 
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
@@ -13,6 +16,7 @@ _SENTENCE_END = re.compile(
     r"""[.!?…](?<!\bMr\.)(?<!\bMrs\.)(?<!\bDr\.)(?<!\bSt\.)[.!?…"'”’)\]_*]{0,8}\s{1,9}"""
     r"""(?=["'“‘(\[_*]{0,3}[A-Z0-9])"""
 )
+_BETWEEN_SENTENCES = re.compile(rf"{_SENTENCE_END.pattern}|\n[ \t\r]*\n\s*")
 _CONTEXT = 40
 PLACES = 16
 """Most places of a text that a rule keeps to be shown."""
@@ -51,6 +55,22 @@ def sentences(text: str) -> Iterator[str]:
     """The sentences of `Size.of`, in order."""
     for paragraph in _paragraphs(text):
         yield from _SENTENCE_END.split(paragraph)
+
+
+def shuffle_sentences(text: str, one_a_line: bool = False) -> str:
+    """The sentences of `Size.of`, or the lines, in a random order that the text's digest decides.
+
+    The white space between them stays where it is: each paragraph keeps its number of sentences and
+    the text its line breaks; one within a sentence moves with it.
+    """
+    text, gap = text.strip(), re.compile(r"\n\s*") if one_a_line else _BETWEEN_SENTENCES
+    gaps = [(found.start() + len(found[0].rstrip()), found.end()) for found in gap.finditer(text)]
+    starts, ends = [0, *(end for _, end in gaps)], [*(start for start, _ in gaps), len(text)]
+    found = [text[start:end] for start, end in zip(starts, ends, strict=True)]
+    digest = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    random.Random(digest).shuffle(found)
+    spaces = [*(text[start:end] for start, end in gaps), ""]
+    return "".join(chain.from_iterable(zip(found, spaces, strict=True)))
 
 
 def _paragraphs(text: str) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """A book through all rules: order, switches, counts, sizes, samples; with all off, the raw text."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from gpt1.corpus.clean import DEFAULTS, TEXT_RULES, clean
 from gpt1.corpus.demo_corpus import FALLBACK, embedded_files
 from gpt1.corpus.document import Document
 from gpt1.corpus.readers.text import decode
-from gpt1.corpus.rules.rule import Size, sentences
+from gpt1.corpus.rules.rule import Size, sentences, shuffle_sentences
 from gpt1.tokenizer.tokenizer import Tokenizer
 from gpt1.tokenizer.vocabulary import Vocabulary
 from tests.gpt1.real_books import shared_books
@@ -77,6 +78,31 @@ def test_sentences_are_counted_as_stated() -> None:
     wanted = ["CHAPTER I", "Mr. Smith went", '"Did he', "Yes", "3 men saw it! he said\nso. "]
     assert list(sentences(text)) == wanted
     assert Size.of(text) == Size(words=15, sentences=5, bytes=len(text))
+
+
+def test_sentences_change_places_and_line_breaks_stay() -> None:
+    text = '\n\nCHAPTER I.\n\nMr. Smith went. "Did he?"  Yes... He said\nso.\n \n\nThe end!\n'
+    wanted = ["CHAPTER I.", "Mr. Smith went.", '"Did he?"', "Yes...", "He said\nso.", "The end!"]
+    found = shuffle_sentences(text)
+    assert found == shuffle_sentences(text)  # by its digest
+    where = sorted(range(6), key=lambda number: found.index(wanted[number]))
+    assert where != [*range(6)]
+    spaces = ["\n\n", " ", "  ", " ", "\n \n\n", ""]
+    order = zip((wanted[number] for number in where), spaces, strict=True)
+    assert found == "".join(sentence + space for sentence, space in order)
+    lines = shuffle_sentences("he went .\nso .\n\nshe stayed .\n", one_a_line=True)
+    assert sorted(lines.split("\n")) == ["", "he went .", "she stayed .", "so ."]
+
+
+@pytest.mark.parametrize("name", [MARS, LADY])
+def test_shuffled_books_have_the_same_sentences(name: str) -> None:
+    text = clean(book(real(name))).book.text
+    found = shuffle_sentences(text)
+    assert (Counter(found.split()), found.count("\n")) == (
+        Counter(text.split()), text.strip().count("\n")
+    )
+    same = sum(a == b for a, b in zip(found.split(), text.split(), strict=True))
+    assert same < 0.1 * len(text.split())
 
 
 @pytest.mark.parametrize("name", ["homer/Homer_Iliad_book01.txt", "problemG/Gsample01.txt", LADY])

@@ -40,7 +40,7 @@ more than a minute.
 
 RULES: dict[str, Callable[[str], object]] = {rule.name: rule.apply for rule in TEXT_RULES}
 RULES |= {rule.name: lambda text, rule=rule: rule.judge(text, rule.default) for rule in BOOK_RULES}
-RULES["size"] = rule.Size.of
+RULES |= {"size": rule.Size.of, "shuffle": rule.shuffle_sentences}
 
 
 def mentioned() -> Iterator[str]:

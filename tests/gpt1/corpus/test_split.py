@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
-from gpt1.corpus.split import Signature, decide, tail_start
+from gpt1.corpus.document import write_table
+from gpt1.corpus.split import SPLIT, Signature, books_by_part, decide, tail_start
 
 NEW = Signature("new", "part-0001", "book", "new", 1, 5, None)
 
@@ -47,6 +49,27 @@ def test_a_small_corpus_changes_by_one_book_when_one_is_added() -> None:
 
 def test_the_order_of_books_does_not_matter() -> None:
     assert decide(signatures(50), 0.3, 1) == decide(signatures(50)[::-1], 0.3, 1)
+
+
+def test_a_fraction_of_the_training_books_is_a_subset_of_a_larger_one(tmp_path: Path) -> None:
+    rows = decide(signatures(50), 0.2, 3)
+    with (tmp_path / "split.parquet").open("wb") as file:
+        write_table(file, SPLIT, [vars(row) for row in rows])
+
+    def chosen(fraction: float) -> list[set[str]]:
+        found = books_by_part(tmp_path / "split.parquet", ("train", "held_out"), fraction)
+        return [
+            {str(book) for part in found.values() for book, of, _ in part if of == name}
+            for name in ("train", "held_out")
+        ]
+
+    everything = chosen(1.0)
+    assert [len(names) for names in everything] == [40, 10]
+    sets = [chosen(fraction) for fraction in (0.001, 0.125, 0.25, 0.5)]
+    assert [len(train) for train, _ in sets] == [1, 5, 10, 20]
+    nested = pairwise([train for train, _ in [*sets, everything]])
+    assert all(smaller < larger for smaller, larger in nested)
+    assert all(held_out == everything[1] for _, held_out in sets)
 
 
 def test_a_tail_begins_at_a_paragraph() -> None:
