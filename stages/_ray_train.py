@@ -87,7 +87,7 @@ def train_on_ray(
             name="ray",
             storage_path=str(attempt),  # for Ray Train's own notes; our checkpoints are elsewhere
             failure_config=FailureConfig(max_failures=RESTARTS),
-            worker_runtime_env={} if resources.gpus else {"env_vars": ONE_ARENA},
+            worker_runtime_env={} if resources.gpus else {"env_vars": ONE_ARENA},  # type: ignore[call-arg]  # known to the second version
         ),
     )
     with placement_group_cleanup(context.info):
