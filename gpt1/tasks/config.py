@@ -117,9 +117,7 @@ class FinetuneConfig(Settings):
                 " interpolated; expected less than 1"
             )
         task = task_named(self.task)
-        if self.classifier == "label_words" and not (
-            task.label_words and len(task.label_words) >= len(task.labels)
-        ):
+        if self.classifier == "label_words" and len(task.label_words) < max(1, len(task.labels)):
             known = ", ".join(name for name, one in TASKS.items() if one.label_words)
             raise ValueError(
                 f"task {self.task!r} has no label words for its classes; use `classifier: linear`,"
