@@ -321,7 +321,7 @@ DEMO_TASKS = (
     ),
     Task("demo_author", "Whose prose", "classification", (), ("accuracy",), "demo"),
     Task(
-        "demo_order", "Words in order", "generation", (),
+        "demo_reverse", "Words in reverse", "generation", (),
         ("rougeL", "rouge1", "rouge2", "bleu", "meteor_no_synonyms"), "demo",
     ),
 )

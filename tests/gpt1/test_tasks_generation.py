@@ -40,7 +40,7 @@ from gpt1.weights.hf import export, hf_class
 from tests.conftest import refuses
 from tests.gpt1 import weight_samples as samples
 
-TASK = task_named("demo_order")
+TASK = task_named("demo_reverse")
 GREEDY = Sampling(temperature=0)
 
 # The metrics
@@ -205,7 +205,7 @@ def test_kept_exported_and_in_transformers_it_writes_the_same(tmp_path: Path) ->
     )[0, len(ids) :]
     assert tokenizer.decode(written[written < special.start].tolist()) == expected.name
     given = (Example("1", ("a", "b")), tokenizer.encode, tokenizer.decode)
-    refuses("demo_order, example 1: 2 texts, expected 1", tuned.predict, [given[0]], *given[1:])
+    refuses("demo_reverse, example 1: 2 texts, expected 1", tuned.predict, [given[0]], *given[1:])
 
 
 # Learning

@@ -241,7 +241,7 @@ def test_a_generation_task_has_a_copying_baseline_and_the_score_before(
     work: Workshop, tmp_path: Path
 ) -> None:
     more = {"metric": "rougeL", "baseline_kind": "copied source", "untrained": 3.2}
-    task = work.scored({"task": "demo_order", "seed": 1}, 0, values={"rougeL": 58.4}, **more)
+    task = work.scored({"task": "demo_reverse", "seed": 1}, 0, values={"rougeL": 58.4}, **more)
     artifact = report(tmp_path, [task])
     text, markdown = page(artifact)[0], output(artifact, "report.md").read_text()
     assert "1 of 1 task beats the majority, chance or copying baseline by 2" in text
