@@ -111,7 +111,7 @@ def prepare(context: Context) -> torch.device:
 
 
 def prediction_rows(
-    examples: Sequence[Example], predictions: Sequence[float]
+    examples: Sequence[Example], predictions: Sequence[float] | Sequence[str]
 ) -> list[dict[str, Any]]:
     """One plain row an example."""
     return [

@@ -32,7 +32,7 @@ from stages._finetuning import (
 from stages.contract import Context, ExternalFile, PackableFinetuning, Stage
 
 if TYPE_CHECKING:
-    from gpt1.tasks.finetune import FinetuneJob, JobResult, TextsOf
+    from gpt1.tasks.finetune import FinetuneJob, JobResult, Predictions, TextsOf
     from gpt1.tasks.io import TaskFiles
     from gpt1.tokenizer.vocabulary import Vocabulary
 
@@ -191,8 +191,9 @@ class Finetune(Stage, PackableFinetuning):
         weights = None
         if job.pretrained:
             weights = context.fetch(context.input("pretrain").file("model.safetensors"))
+        decode = load_vocabulary(context).decode if files.task.kind == "generation" else None
         found = run_job(
-            job, files, _texts_of(context), job.model(weights), device, context
+            job, files, _texts_of(context), job.model(weights), device, context, decode
         )
         _write_test(context, files, found.test_predictions)
         _write_outcome(context, settings, files, found)
@@ -200,6 +201,8 @@ class Finetune(Stage, PackableFinetuning):
             _keep(settings, found, files, context)
         assert found.result.score is not None
         line, seen = score_line(job.name, found.result.score), found.train_score
+        if untrained := found.result.untrained:
+            line += f"; {untrained.main:.1f} before fine-tuning"
         context.info(f"{line}; {seen.main:.1f} on {seen.n} training examples" if seen else line)
 
 
@@ -253,6 +256,8 @@ def _write_outcome(
     context: Context, settings: FinetuneSettings, files: TaskFiles, found: JobResult
 ) -> None:
     """scores.json, metrics.jsonl and predictions.jsonl, and the summary."""
+    from gpt1.tasks.text_metrics import bleu_signature
+
     result, reached, tested = found.result, found.result.score, found.test_score
     assert reached is not None
     about: dict[str, Any] = {"seed": settings.seed, "cut": found.cut}
@@ -262,6 +267,11 @@ def _write_outcome(
         about["num_layers_transferred"] = settings.num_layers_transferred
         about["layers"] = found.model.gpt.config.layers
         about |= {f"train_{seen.metric}": seen.main, "train_n": seen.n}
+    if untrained := result.untrained:
+        about["untrained"] = untrained.main
+        about["standard_errors_above_untrained"] = reached.above(untrained)
+    if "bleu" in files.task.metrics:
+        about["bleu_signature"] = bleu_signature()
     scores = {
         "task": files.task.name, "title": files.task.title, "kind": files.task.kind,
         **reached.to_dict(), "best_epoch": result.best_epoch, "split": "dev",
@@ -283,7 +293,7 @@ def _write_outcome(
     context.summary({**reached.values, **shown, **{name: scores[name] for name in kept}})
 
 
-def _write_test(context: Context, files: TaskFiles, found: Sequence[float]) -> None:
+def _write_test(context: Context, files: TaskFiles, found: Predictions) -> None:
     """Write the test predictions, of a whole set also as they are handed in."""
     from gpt1.tasks.submission import forms
 

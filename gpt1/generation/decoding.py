@@ -30,16 +30,17 @@ class LanguageModel(Protocol):
 
     def __call__(self, ids: Tensor) -> Tensor: ...
 
-    def vocabulary_logits(self, hidden: Tensor) -> Tensor: ...
+    def vocabulary_logits(self, hidden: Tensor, end: int | None = None) -> Tensor: ...
 
 
 def generate(
     model: LanguageModel, prompts: Sequence[Sequence[int]], new_tokens: int, sampling: Sampling,
     generators: Sequence[torch.Generator], stop: Collection[int] = (),
-    on_token: OnToken | None = None, cache: bool = True,
+    on_token: OnToken | None = None, cache: bool = True, end: int | None = None,
 ) -> list[list[int]]:
     """The ids that follow each prompt (at least one id): up to `new_tokens`, or up to and with the
-    first id of `stop`. Rows that are no vocabulary tokens are never chosen.
+    first id of `stop`, or `end`. Rows that are no vocabulary tokens are never chosen, but for the
+    special token `end`.
 
     Each prompt has a CPU generator of its own, so that its text does not depend on the others, and
     is the same on any device that gives the same logits. `on_token(prompt, id)` is called as ids
@@ -48,8 +49,9 @@ def generate(
     """
     refuse_empty(prompts)
     written: list[list[int]] = [[] for _ in prompts]
+    ends = {*stop, end}
     with evaluating(model):
-        state = DecodingState(model, prompts, new_tokens, cache)
+        state = DecodingState(model, prompts, new_tokens, cache, end)
         rows = list(range(len(prompts)))
         for _ in range(new_tokens):
             logits = state.logits().float().cpu()  # (B, V)
@@ -59,7 +61,7 @@ def generate(
                 state.texts[place].append(token)
                 if on_token:
                     on_token(row, token)
-            left = [place for place, row in enumerate(rows) if written[row][-1] not in stop]
+            left = [place for place, row in enumerate(rows) if written[row][-1] not in ends]
             if not left:
                 break
             if len(left) < len(rows):
@@ -81,16 +83,16 @@ class DecodingState:
 
     def __init__(
         self, model: LanguageModel, prompts: Sequence[Sequence[int]], new_tokens: int,
-        cache: bool = True,
+        cache: bool = True, end: int | None = None,
     ) -> None:
         self.texts = [list(prompt) for prompt in prompts]
         self._model = model
         self._context = model.config.context
-        self._room = new_tokens
+        self._room, self._end = new_tokens, end
         # The LSTM of table 5 is run whole: its state is no key/value cache. So are variants, whose
         # forward pass the cache does not know.
         self._cached = (
-            CachedGPT(model)
+            CachedGPT(model, end)
             if cache and type(model) is GPT and model.config.kind == "gpt"
             else None
         )
@@ -127,7 +129,7 @@ class DecodingState:
         last = torch.tensor([len(window) - 1 for window in windows], device=device)
         hidden = self._model(ids.to(device))  # (B, T, C)
         return self._model.vocabulary_logits(
-            hidden[torch.arange(len(windows), device=device), last]
+            hidden[torch.arange(len(windows), device=device), last], self._end
         )
 
 

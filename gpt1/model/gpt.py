@@ -321,11 +321,11 @@ class GPT(nn.Module):
         matrix, self._softmax_matrix = self._softmax_matrix, None
         return self.tokens_embed.weight if matrix is None else matrix
 
-    def vocabulary_logits(self, hidden: Tensor) -> Tensor:
+    def vocabulary_logits(self, hidden: Tensor, end: int | None = None) -> Tensor:
         """(..., C) -> (..., V): logits of vocabulary tokens alone, for scoring and sampling
-        (section 5 of the paper).
+        (section 5 of the paper); with `end` as in `restrict_rows`.
         """
-        return self.lm_logits(hidden)[..., : self.config.vocabulary]
+        return restrict_rows(self.lm_logits(hidden), self.config.vocabulary, end)
 
     @torch.no_grad()
     def extend(self, special: int, generator: torch.Generator | None = None) -> None:
@@ -367,6 +367,16 @@ class GPT(nn.Module):
 
 
 MODELS.update(gpt=GPT, lstm=GPT)
+
+
+def restrict_rows(logits: Tensor, vocabulary: int, end: int | None = None) -> Tensor:
+    """(..., rows) -> (..., V): the logits of vocabulary tokens alone; with a special token `end`
+    (..., end + 1), those of other special tokens at -inf.
+    """
+    if end is None:
+        return logits[..., :vocabulary]
+    others = torch.arange(vocabulary, end, device=logits.device)
+    return logits[..., : end + 1].index_fill(-1, others, float("-inf"))
 
 
 # Losses

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gpt1.model.gpt import GPT, Block
+from gpt1.model.gpt import GPT, Block, restrict_rows
 
 WORTH_TURNING = 32
 """Tokens to come from which turned copies of the weights pay for their making."""
@@ -22,11 +22,12 @@ WORTH_TURNING = 32
 class CachedGPT:
     """Logits of the next token for several sequences at once.
 
-    The model must be in evaluation mode: there is no dropout here.
+    The model must be in evaluation mode: there is no dropout here. `end` as in `restrict_rows`.
     """
 
-    def __init__(self, gpt: GPT) -> None:
+    def __init__(self, gpt: GPT, end: int | None = None) -> None:
         self.gpt = gpt
+        self._end = end
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
         self._padding: Tensor | None = None
@@ -126,7 +127,8 @@ class CachedGPT:
             assert isinstance(block, Block)
             x = self._block(layer, block, x, mask)
         self.length += T
-        return self._linear(x[:, -1], gpt.tokens_embed.weight)[:, : gpt.config.vocabulary]  # (B, V)
+        logits = self._linear(x[:, -1], gpt.tokens_embed.weight)  # (B, rows)
+        return restrict_rows(logits, gpt.config.vocabulary, self._end)
 
     def _block(self, layer: int, block: Block, x: Tensor, mask: Tensor | None) -> Tensor:
         (B, T, C), heads, start = x.shape, block.attn.heads, self.length

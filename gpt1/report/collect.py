@@ -78,8 +78,10 @@ class Collection:
         found = [self._learned(cell) for cell in cells]
         if rows := self.tasks:
             what = "task beats" if len(rows) == 1 else "tasks beat"
+            copied = any(row["kind"] == "generation" for row in rows)
+            baseline = "majority, chance or copying" if copied else "majority or chance"
             found.append(
-                f"{len(clearly_better(rows))} of {len(rows)} {what} the majority or chance baseline"
+                f"{len(clearly_better(rows))} of {len(rows)} {what} the {baseline} baseline"
                 f" by {CLEAR:g} standard errors or more."
             )
         return found

@@ -33,7 +33,9 @@ LICENSES = Path(__file__).with_name("licenses.txt").read_text(encoding="utf-8").
 METRICS = {"matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}
 """The hub's names of metrics where ours differ."""
 CHOICE, CLASSIFICATION, GENERATION = "multiple-choice", "text-classification", "text-generation"
-EXAMPLES = {"choice": "choice", "similarity": "pair", "entailment": "entailment"}
+EXAMPLES = {
+    "choice": "choice", "similarity": "pair", "entailment": "entailment", "generation": "target",
+}  # fmt: skip
 """The example that shows how a kind of task is used; `classify` for the others."""
 
 
@@ -180,4 +182,4 @@ def _dataset(task: str, split: str) -> tuple[str, str | None, str]:
 
 
 def _kind(kind: str) -> str:
-    return CHOICE if kind == "choice" else CLASSIFICATION
+    return {"choice": CHOICE, "generation": GENERATION}.get(kind, CLASSIFICATION)

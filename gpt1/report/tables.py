@@ -124,6 +124,7 @@ def _row(group: Sequence[Scored], varied: Sequence[str], by: tuple[str, ...]) ->
         "scored_on": middle.get("scored_on", "dev"), "baseline": baseline,
         "baseline_kind": middle.get("baseline_kind", "baseline"), "standard_error": error,
         "errors_above_baseline": above, "cells": sorted(job.cell for job, _ in group),
+        **({"untrained": middle["untrained"]} if "untrained" in middle else {}),
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ variant. Input transforms and truncation, which depend on the model, come later.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import overload
@@ -27,6 +27,7 @@ from gpt1.tokenizer.vocabulary import UNKNOWN
 
 Ids = list[int]
 Encode = Callable[[str], Ids]
+Decode = Callable[[Ids], str]
 SPECIAL_TOKENS = 3
 PADDING = 0
 """Right padding (there is no token for it).
@@ -45,7 +46,7 @@ class TokenizedTexts:
     """The ids of a split's texts, each kept once (RACE's questions share their passage).
 
     `ids` (N,) int32 of all distinct texts; text t is ids[starts[t] : starts[t + 1]]; `texts` (P,)
-    numbers them in the order of use: of each example its texts, then its answers.
+    numbers them in the order of use: of each example its `encoded_texts`.
     """
 
     ids: np.ndarray
@@ -54,11 +55,11 @@ class TokenizedTexts:
 
     @classmethod
     def of(cls, examples: Sequence[Example], encode: Encode) -> TokenizedTexts:
-        """Encode all texts and answers of `examples`."""
+        """Encode the `encoded_texts` of all `examples`."""
         known: dict[str, int] = {}
         found: list[np.ndarray] = []
         order: list[int] = []
-        for text in chain.from_iterable((*one.texts, *one.choices) for one in examples):
+        for text in chain.from_iterable(one.encoded_texts for one in examples):
             number = known.setdefault(text, len(known))
             if number == len(found):
                 found.append(np.asarray(encode(text), dtype=np.int32))
@@ -79,7 +80,7 @@ class TokenizedTexts:
             raise UserError(
                 f"{path}: not the encoded texts of a task ({error}); run the encode stage again"
             ) from error
-        wanted = sum(_count(example) for example in examples)
+        wanted = sum(len(example.encoded_texts) for example in examples)
         if len(found.texts) != wanted:
             raise UserError(
                 f"{path.name}: {len(found.texts)} texts encoded, expected {wanted} as in the"
@@ -97,7 +98,7 @@ class TokenizedTexts:
         """Those of the examples at `places`, of the `examples` this was made from."""
         chosen = np.zeros(len(examples), dtype=bool)
         chosen[list(places)] = True
-        used = np.repeat(chosen, [_count(example) for example in examples])
+        used = np.repeat(chosen, [len(example.encoded_texts) for example in examples])
         return TokenizedTexts(self.ids, self.starts, self.texts[used])
 
     def __getitem__(self, place: int) -> Ids:
@@ -105,11 +106,7 @@ class TokenizedTexts:
         return self.ids[self.starts[text] : self.starts[text + 1]].tolist()
 
 
-def _count(example: Example) -> int:
-    return len(example.texts) + len(example.choices)
-
-
-# The four input transforms (section 3.3, figure 1): ids of texts in, ids of whole sequences out.
+# The input transforms (section 3.3, figure 1): ids of texts in, ids of whole sequences out.
 # A sequence is `start ... extract`; its last id is always the extract token, whatever was cut.
 
 
@@ -219,13 +216,19 @@ def pair(first: Sequence[Sequence[int]], second: Sequence[int], spec: InputSpec)
 def sequences(
     spec: InputSpec, texts: Sequence[Sequence[int]], choices: Sequence[Sequence[int]]
 ) -> list[Ids]:
-    """The sequences of one example: one (classification, entailment), both orders (similarity),
-    one an answer (choice).
+    """The sequences of one example: one (classification, entailment, generation), both orders
+    (similarity), one an answer (choice).
+
+    Generation: start source delim target extract, each with at most half of the room, since the
+    length of a text that is still to be generated is not known.
     """
     if spec.kind == "classification":
         return [single(texts[0], spec)]
     if spec.kind == "choice":
         return [pair(texts, choice, spec) for choice in choices]
+    if spec.kind == "generation":
+        target = choices[0] if choices else ()
+        return [pair(texts, target, replace(spec, truncation="fixed"))]
     if spec.kind == "entailment":
         return [pair(texts[:1], texts[1], spec)]
     if spec.kind == "similarity":
@@ -253,7 +256,7 @@ class TokenizedExample:
     """One example's sequences (one, both orders, or one an answer) and its label."""
 
     sequences: list[Ids]
-    label: float
+    label: float | str
 
     @property
     def longest(self) -> int:
@@ -265,16 +268,17 @@ class TokenizedExamples(Sequence[TokenizedExample]):
     """The examples of a split through their input transform, made when they are asked for: only the
     texts' ids are kept.
 
-    Those without a label get 0, for predicting only. `cut` counts the examples that did not fit
-    into the spec's length.
+    `cut` counts the examples that did not fit into the spec's length.
     """
 
     def __init__(
         self, examples: Sequence[Example], texts: TokenizedTexts, spec: InputSpec
     ) -> None:
         self._texts, self._spec = texts, spec
-        self._labels = [float(example.label or 0) for example in examples]
-        self._shapes = [(len(example.texts), len(example.choices)) for example in examples]
+        self._labels = [example.truth for example in examples]
+        self._shapes = [
+            (len(one.texts), len(one.encoded_texts) - len(one.texts)) for one in examples
+        ]
         self._first = list(accumulate(map(sum, self._shapes), initial=0))
         self.cut = sum(self._is_cut(place) for place in range(len(examples)))
 
@@ -311,9 +315,9 @@ def make_batch(examples: Sequence[TokenizedExample], regression: bool) -> Batch:
     inside = torch.arange(int(lengths.max())) < lengths[:, None]  # (N, T)
     ids = torch.full(inside.shape, PADDING, dtype=torch.int64)
     ids[inside] = torch.tensor(list(chain.from_iterable(rows)))
-    labels = torch.tensor(
-        [example.label for example in examples], dtype=torch.float32 if regression else torch.int64
-    )
+    # A text to generate is in the sequence itself.
+    numbers = [0 if isinstance(one.label, str) else one.label for one in examples]
+    labels = torch.tensor(numbers, dtype=torch.float32 if regression else torch.int64)
     return ids, lengths, labels
 
 

@@ -1,5 +1,4 @@
-"""The four demo tasks: made from the books themselves, one of each kind, so that no download is
-needed.
+"""The demo tasks: made from the books themselves, one of each kind, so that no download is needed.
 
 Training examples come from the text the model was pre-trained on. Dev examples come from text it
 never saw: held-out books, and the tails of training books, which pre-training leaves out. Their
@@ -14,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
+from itertools import chain, islice, pairwise, zip_longest
 from typing import Literal
 
 from gpt1.errors import UserError
@@ -51,6 +50,7 @@ class DemoSettings:
 SIZES = {
     "demo_choice": DemoSettings(2000, 1000, 16), "demo_entailment": DemoSettings(2400, 2000, 28),
     "demo_similarity": DemoSettings(1800, 1200, 28), "demo_author": DemoSettings(1500, 480, 40),
+    "demo_reverse": DemoSettings(5000, 480, 6),
 }
 """What is made where the settings do not say: a small model can learn it in about half a minute on
 one core (dev/LOG.md).
@@ -191,7 +191,7 @@ def make_demo_task(name: str, regions: Sequence[Region], settings: DemoSettings)
     if name == "demo_author":
         train, dev, labels = _author_examples(known, unseen, settings)
     else:
-        maker = _PAIR_TASKS[name]
+        maker = _MAKERS[name]
         train = maker(known, settings.train, settings.rng(f"{name}/train"))
         dev = maker(unseen, settings.dev, settings.rng(f"{name}/dev"))
         _refuse_small(name, train, dev)
@@ -280,12 +280,25 @@ def _pairs(books: Books, wanted: int, rng: random.Random, *, true: int) -> list[
     ]
 
 
-_PAIR_TASKS: dict[str, Maker] = {
+def _reverse(books: Books, wanted: int, rng: random.Random) -> list[Example]:
+    """The words of a passage in reverse order; the text to generate is the passage."""
+    queues = [rng.sample(found, len(found)) for found in books.values()]
+    in_turn = chain.from_iterable(zip_longest(*queues))
+    chosen = list(islice(filter(None, in_turn), wanted))
+    rng.shuffle(chosen)
+    return [
+        Example(example_name(one), (" ".join(reversed(one.text.split())),), label=one.text)
+        for one in chosen
+    ]
+
+
+_MAKERS: dict[str, Maker] = {
     "demo_choice": _choice,
     "demo_entailment": partial(_pairs, true=0),
     # Neighbors too: further apart, two passages of a novel have too little in common for a model
     # of a few minutes' training.
     "demo_similarity": partial(_pairs, true=1),
+    "demo_reverse": _reverse,
 }
 
 

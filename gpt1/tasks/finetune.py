@@ -21,6 +21,7 @@ from gpt1.rng import generator
 from gpt1.tasks.config import SHORTEST, FinetuneConfig, Variant
 from gpt1.tasks.dataset import (
     SPECIAL_TOKENS,
+    Decode,
     InputSpec,
     LabelWords,
     SpecialIds,
@@ -32,32 +33,40 @@ from gpt1.tasks.dataset import (
 )
 from gpt1.tasks.io import Example, TaskFiles
 from gpt1.tasks.metrics import Score, score
-from gpt1.tasks.model import TaskHead, TaskModel, evaluate_outputs
+from gpt1.tasks.model import TaskHead, TaskModel, evaluate_outputs, generate_targets
 from gpt1.tasks.registry import Task
 from gpt1.train.engine import MicroBatch, OptimizerConfig, StepOutput, TorchEngine
 from gpt1.train.trainer import Reporter, Trainer, learning_rate
 from gpt1.weights.store import load_model
 
+Predictions = list[float] | list[str]
+"""One for each example; the texts of a generation task."""
+
 
 @dataclass(frozen=True)
 class TaskSet:
-    """A task's encoded examples. `groups` names each dev example's part."""
+    """A task's encoded examples. `groups` names each dev example's part, `sources` has its first
+    text; generation needs these, and `decode`.
+    """
 
     task: Task
     train: Sequence[TokenizedExample]
     dev: Sequence[TokenizedExample]
     groups: Sequence[str] = ()
+    sources: Sequence[str] = ()
+    decode: Decode | None = None
 
 
 @dataclass
 class Result:
     """The best epoch (1-based) by dev score, its score, predictions and weights, and the curve,
-    one dictionary a point.
+    one dictionary a point. `untrained`: the score before the first step, of generation alone.
     """
 
     best_epoch: int = 0
     score: Score | None = None
-    predictions: list[float] = field(default_factory=list)
+    untrained: Score | None = None
+    predictions: Predictions = field(default_factory=list)
     weights: dict[str, Tensor] = field(default_factory=dict)
     curve: list[dict[str, Any]] = field(default_factory=list)
 
@@ -95,22 +104,32 @@ def reset_blocks(gpt: GPT, kept: int, seed: int) -> None:
 
 
 def predict(
-    model: TaskModel, examples: Sequence[TokenizedExample], task: Task, config: FinetuneConfig
-) -> list[float]:
+    model: TaskModel, examples: Sequence[TokenizedExample], task: Task, config: FinetuneConfig,
+    decode: Decode | None = None,
+) -> Predictions:
     """The prediction for each example, in their order, without dropout.
 
     UserError where an output is not finite: it decides nothing, and no later epoch repairs weights
     that are not.
     """
-    predictions = [0.0] * len(examples)
-    for places, outputs in evaluate_outputs(
-        model, examples, task, config.batch_size, config.precision
-    ):
-        if not outputs.isfinite().all():
+
+    def check(values: Tensor) -> None:
+        if not values.isfinite().all():
             raise UserError(
                 f"{task.name}, seed {config.seed}: the model's outputs are not finite: training"
                 f" diverged; lower lr (now {config.lr:g}) or warm up longer"
             )
+
+    if task.kind == "generation":
+        assert decode is not None
+        check(model.gpt.tokens_embed.weight)  # has a gradient from every output
+        length = config.max_length or model.gpt.config.context
+        return [decode(ids) for ids in generate_targets(model, examples, config.batch_size, length)]
+    predictions = [0.0] * len(examples)
+    for places, outputs in evaluate_outputs(
+        model, examples, task, config.batch_size, config.precision
+    ):
+        check(outputs)
         for place, value in zip(places, model.head.predict(outputs).tolist(), strict=True):
             predictions[place] = value
     return predictions
@@ -175,15 +194,18 @@ class Finetuner(Trainer):
             self._point(done, {**loss, "lr": self.rate(done - 1)})
             self.reporter.progress(done, self.steps, "steps")
         if done % self.per_epoch == 0:
-            self._evaluate(done)
+            self.evaluate(done)
 
-    def _evaluate(self, done: int) -> None:
+    def evaluate(self, done: int) -> None:
+        """Score on dev after `done` steps; before the first one, keep the score as `untrained`."""
         data, best = self.data, self.result.score
-        found = predict(self.model, data.dev, data.task, self.config)
+        found = predict(self.model, data.dev, data.task, self.config, data.decode)
         labels = [example.label for example in data.dev]
-        reached = score(data.task, labels, found, data.groups, self.config.seed)
+        reached = score(data.task, labels, found, data.groups, self.config.seed, data.sources)
         self._point(done, {f"dev_{name}": value for name, value in reached.values.items()})
-        if best is None or reached.main > best.main:
+        if done == 0:
+            self.result.untrained = reached
+        elif best is None or reached.main > best.main:
             self.result.best_epoch = done // self.per_epoch
             self.result.score, self.result.predictions = reached, found
             self.result.weights = self.engine.weights()
@@ -197,10 +219,12 @@ def finetune(
     model: TaskModel, data: TaskSet, config: FinetuneConfig, device: torch.device,
     reporter: Reporter,
 ) -> Result:
-    """Train all parameters of `model`, evaluate on dev after each epoch, return the best epoch;
-    `model` ends with its weights.
+    """Train all parameters of `model`, evaluate on dev after each epoch (generation: before the
+    first one, too), return the best epoch; `model` ends with its weights.
     """
     finetuner = Finetuner(model, data, config, device, reporter)
+    if data.task.kind == "generation":
+        finetuner.evaluate(0)
     finetuner.train()
     model.load_state_dict(finetuner.result.weights)
     return finetuner.result
@@ -288,7 +312,7 @@ class JobResult:
     model: TaskModel
     result: Result
     cut: Mapping[str, int]
-    test_predictions: Sequence[float] = ()
+    test_predictions: Predictions = field(default_factory=list)
     test_score: Score | None = None
     train_score: Score | None = None
 
@@ -306,9 +330,10 @@ def load_pretrained(path: Path, vocabulary: int) -> GPT:
 
 def run_job(
     job: FinetuneJob, files: TaskFiles, texts: TextsOf, gpt: GPT, device: torch.device,
-    reporter: Reporter,
+    reporter: Reporter, decode: Decode | None = None,
 ) -> JobResult:
     """Fine-tune `gpt`, which it changes; score it on dev and, where there is one, the test set.
+    Generation needs `decode`.
 
     UserError where `max_length` leaves no text or does not fit into the model's context.
     """
@@ -334,19 +359,23 @@ def run_job(
         return found
 
     train, dev = split("train", files.train), split("dev", files.dev)
-    data = TaskSet(task, train, dev, [example.group for example in files.dev])
+    groups, sources = [one.group for one in files.dev], [one.texts[0] for one in files.dev]
+    data = TaskSet(task, train, dev, groups, sources, decode)
     model = make_task_model(gpt, data, config, words.words[: len(task.labels)])
     result = finetune(model, data, config, device, reporter)
     train_score = test_score = None
     if job.num_layers_transferred is not None:
         seen = train[: len(dev)]
         labels = [example.label for example in seen]
-        train_score = score(task, labels, predict(model, seen, task, config), (), config.seed)
-    found: list[float] = []
+        sources = [example.texts[0] for example in files.train[: len(dev)]]
+        found = predict(model, seen, task, config, decode)
+        train_score = score(task, labels, found, (), config.seed, sources)
+    found = []
     if job.predict_test and files.test:
-        found = predict(model, split("test", files.test), task, config)
+        found = predict(model, split("test", files.test), task, config, decode)
         if files.test_labelled:
-            labels = [float(example.label or 0) for example in files.test]
+            labels = [example.truth for example in files.test]
             groups = [example.group for example in files.test]
-            test_score = score(task, labels, found, groups, config.seed)
+            sources = [example.texts[0] for example in files.test]
+            test_score = score(task, labels, found, groups, config.seed, sources)
     return JobResult(model, result, cut, found, test_score, train_score)

@@ -29,6 +29,7 @@ from gpt1.tasks.finetune import FinetuneJob, run_job
 from gpt1.tasks.io import TASK_FILE, Example, load_task, sample_places
 from gpt1.tasks.metrics import score_line
 from gpt1.terminal import show
+from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.train.checkpoint import file_sha256
 from gpt1.train.dist import use_threads
 from gpt1.train.trainer import ConsoleReporter, Reporter
@@ -94,7 +95,10 @@ def run_packed(
 
     gpt = job.model(model)
     reporter = reporter or _Reporter(job.name)
-    found = run_job(job, files, texts, gpt, device, reporter)
+    decode = None
+    if files.task.kind == "generation":
+        decode = Vocabulary.load(folder / OUTPUT).decode
+    found = run_job(job, files, texts, gpt, device, reporter, decode)
     score = found.result.score
     assert score is not None
     reporter.info(score_line(job.name, score))

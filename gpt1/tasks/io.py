@@ -18,18 +18,19 @@ from gpt1.tasks.metrics import baseline_of
 from gpt1.tasks.registry import Task, definition, recorded_task
 
 TASK_FILE = "task.json"
-Label = int | float | None
+Label = int | float | str | None
 
 
 @dataclass(frozen=True)
 class Example:
     """One row of a task, whatever its kind.
 
-    `texts` holds one text (classification), two (entailment, similarity) or the document and, where
-    there is one, the question (multiple choice, whose answers are `choices`). `label` is the index
-    of the class or of the right answer, the score of a regression, or None where the publisher
-    keeps it back. `group` names the part of the task whose score is also wanted by itself (MNLI's
-    matched and mismatched, RACE's middle and high); empty where there is none.
+    `texts` holds one text (classification, generation), two (entailment, similarity) or the
+    document and, where there is one, the question (multiple choice, whose answers are `choices`).
+    `label` is the index of the class or of the right answer, the score of a regression, the text to
+    generate, or None where the publisher keeps it back. `group` names the part of the task whose
+    score is also wanted by itself (MNLI's matched and mismatched, RACE's middle and high); empty
+    where there is none.
     """
 
     id: str
@@ -37,6 +38,17 @@ class Example:
     choices: tuple[str, ...] = ()
     label: Label = None
     group: str = ""
+
+    @property
+    def truth(self) -> float | str:
+        """The label as metrics take it; 0 where there is none, for predicting only."""
+        return self.label if isinstance(self.label, str) else float(self.label or 0)
+
+    @property
+    def encoded_texts(self) -> tuple[str, ...]:
+        """All texts that become ids: its texts, then its answers or the text to generate."""
+        target = (self.label,) if isinstance(self.label, str) else ()
+        return (*self.texts, *self.choices, *target)
 
 
 def write_examples(file: IO[bytes], examples: Iterable[Example]) -> int:
@@ -179,8 +191,9 @@ def task_facts(
     """What task.json says: the descriptor's facts, rows (used, in the source, official), whether
     it is a sample, the baseline.
     """
+    dev = splits["dev"]
     baseline, baseline_kind = baseline_of(
-        task, np.asarray([example.label for example in splits["dev"]])
+        task, np.asarray([one.label for one in dev]), [one.texts[0] for one in dev]
     )
     used = {split: len(examples) for split, examples in splits.items()}
     # A public set with fewer rows than its publisher counts is a sample too, wherever it was drawn.

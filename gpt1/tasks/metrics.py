@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from gpt1.tasks.registry import Task
+from gpt1.tasks.text_metrics import OVERLAPS, bleu, mean_overlap, overlaps
 
 RESAMPLES = 1000
 
@@ -40,6 +42,14 @@ class Score:
         constant prediction).
         """
         return (self.main - self.baseline) / self.standard_error if self.standard_error else 0.0
+
+    def above(self, other: Score) -> float:
+        """How many standard errors of their difference it lies above `other`; 0 where that is 0.
+
+        The error is that of independent scores, too large for two of the same examples.
+        """
+        error = math.hypot(self.standard_error, other.standard_error)
+        return (self.main - other.main) / error if error else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dictionary, for JSON."""
@@ -111,14 +121,18 @@ def _constant(*sides: np.ndarray) -> bool:
 
 METRICS: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "accuracy": accuracy, "f1": f1, "matthews": matthews, "pearson": pearson, "spearman": spearman,
+    "bleu": bleu, **{metric: partial(mean_overlap, metric) for metric in OVERLAPS},
 }
 
 
 def score(
-    task: Task, labels: Sequence[float], predictions: Sequence[float], groups: Sequence[str] = (),
-    seed: int = 0,
+    task: Task, labels: Sequence[float | str], predictions: Sequence[float] | Sequence[str],
+    groups: Sequence[str] = (), seed: int = 0, sources: Sequence[str] = (),
 ) -> Score:
-    """All metrics of the task, of the whole set and (as `metric/group`) of its groups."""
+    """All metrics of the task, of the whole set and (as `metric/group`) of its groups.
+
+    `sources`: of a generation task, for its baseline.
+    """
     truth, found = np.asarray(labels), np.asarray(predictions)
     values = {metric: 100 * METRICS[metric](truth, found) for metric in task.metrics}
     for group in sorted(set(groups) - {""}):
@@ -126,7 +140,7 @@ def score(
         for metric in task.metrics:
             values[f"{metric}/{group}"] = 100 * METRICS[metric](truth[inside], found[inside])
     main = task.metrics[0]
-    baseline, baseline_kind = baseline_of(task, truth)
+    baseline, baseline_kind = baseline_of(task, truth, sources)
     error, error_kind = standard_error(main, truth, found, seed)
     return Score(main, values, baseline, baseline_kind, error, error_kind, len(truth))
 
@@ -139,9 +153,13 @@ def score_line(name: str, score: Score) -> str:
     )
 
 
-def baseline_of(task: Task, labels: np.ndarray) -> tuple[float, str]:
+def baseline_of(
+    task: Task, labels: np.ndarray, sources: Sequence[str] = ()
+) -> tuple[float, str]:
     """What needs no model, in per cent, for the task's first metric, and its name."""
     main = task.metrics[0]
+    if task.kind == "generation":
+        return 100 * METRICS[main](labels, np.asarray(sources)), "copied source"
     if main == "f1":
         return 100 * f1(labels, np.ones_like(labels)), "always class 1"
     if main != "accuracy":
@@ -156,13 +174,16 @@ def baseline_of(task: Task, labels: np.ndarray) -> tuple[float, str]:
 def standard_error(
     metric: str, labels: np.ndarray, predictions: np.ndarray, seed: int
 ) -> tuple[float, str]:
-    """In per cent: binomial for accuracy, else the spread over 1,000 resamples of the examples
-    with replacement.
+    """In per cent: binomial for accuracy, that of the mean for a mean over examples, else the
+    spread over 1,000 resamples of the examples with replacement.
     """
     n = len(labels)
+    # With one right and one wrong answer added, so that a perfect score of few examples is not
+    # taken for certain.
+    if metric in OVERLAPS:
+        values = [*overlaps(metric, labels, predictions), 1, 0]
+        return 100 * float(np.std(values)) / math.sqrt(n), "mean"
     if metric == "accuracy":
-        # With one right and one wrong answer added, so that a perfect score of few examples is not
-        # taken for certain.
         share = (accuracy(labels, predictions) * n + 1) / (n + 2)
         return 100 * math.sqrt(share * (1 - share) / n), "binomial"
     rng = np.random.default_rng(seed)

@@ -14,11 +14,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gpt1.errors import UserError
+from gpt1.generation import Sampling, generate
 from gpt1.model.gpt import GPT, Padding, per_sequence_loss, token_losses
 from gpt1.tasks.config import Regression, Truncation
 from gpt1.tasks.dataset import (
     SPECIAL_TOKENS,
+    Decode,
     Encode,
+    Ids,
     InputSpec,
     SpecialIds,
     TokenizedExample,
@@ -41,7 +44,8 @@ BATCH = 32
 
 
 class TaskHead(nn.Module):
-    """One linear layer on the last block's output at the extract token.
+    """One linear layer on the last block's output at the extract token; none for generation, which
+    uses the softmax of the language model.
 
     Extract vectors (N, C) of B examples -> outputs (B, K): logits of classes or answers, or
     one number (`mse`). With the ids of K label `words`, the language model's token rows of these
@@ -58,7 +62,7 @@ class TaskHead(nn.Module):
         self.choices = task.choices
         self.dropout = nn.Dropout(dropout)
         self.words = list(words)
-        if words:
+        if words or task.kind == "generation":
             return
         self.linear = nn.Linear(width, _outputs(task, self.regression))
         with torch.no_grad():
@@ -127,6 +131,9 @@ def soft_labels(scores: Tensor) -> Tensor:
 class TaskModel(nn.Module):
     """`forward` gives an engine the one scalar it trains on, task + lambda x language model
     (equation 5; `task_weight` x task + ...); `outputs` is for evaluation.
+
+    Generation: the task's loss is that of the target's ids and the extract token which ends them,
+    the language model's that of the ids before them.
     """
 
     def __init__(
@@ -141,15 +148,22 @@ class TaskModel(nn.Module):
 
     def forward(self, ids: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
         """ids (N, T), lengths (N,), labels (B,) -> the scalar loss of the batch."""
-        if self.lm_weight == 0:
+        if self.lm_weight == 0 and self.head.kind != "generation":
             task = self.head.loss(self.outputs(ids, lengths), labels)
             self.parts = (task.detach(), torch.zeros_like(task))
             return task
         padding = Padding.after(lengths, ids.shape[1])
         hidden = self.gpt(ids, padding)  # (R, C)
-        outputs = self.head(hidden[padding.last], self.gpt.tokens_embed.weight)
-        task = self.head.loss(outputs, labels)
-        lm = self._lm_losses(hidden, ids, padding).mean()
+        if self.head.kind == "generation":
+            losses, mask = self._token_losses(hidden, ids, padding)
+            delimiter = ids == SpecialIds.after(self.gpt.config.vocabulary).delimiter
+            target = mask & (delimiter.cumsum(1)[:, :-1] > 0)  # (N, T-1)
+            task = per_sequence_loss(losses, target).mean()
+            lm = per_sequence_loss(losses, mask & ~target).mean()
+        else:
+            outputs = self.head(hidden[padding.last], self.gpt.tokens_embed.weight)
+            task = self.head.loss(outputs, labels)
+            lm = per_sequence_loss(*self._token_losses(hidden, ids, padding)).mean()
         self.parts = (task.detach(), lm.detach())
         return self.task_weight * task + self.lm_weight * lm
 
@@ -160,16 +174,15 @@ class TaskModel(nn.Module):
         last = self.gpt(ids, Padding.after(lengths, ids.shape[1]), last=True)
         return self.head(last, self.gpt.tokens_embed.weight)
 
-    def _lm_losses(self, hidden: Tensor, ids: Tensor, padding: Padding) -> Tensor:
-        """(R, C) -> (N,): each sequence's mean over its own targets, all but its first id,
+    def _token_losses(self, hidden: Tensor, ids: Tensor, padding: Padding) -> tuple[Tensor, Tensor]:
+        """(R, C) -> losses and mask (N, T-1) of each sequence's targets: all but its first id,
         delimiter and extract token included.
         """
         mask = padding.real[:, 1:]  # (N, T-1): target t is not padding
         predicts = torch.ones(len(hidden), dtype=torch.bool, device=ids.device)
         predicts[padding.last] = False
         found = token_losses(self.gpt.lm_logits(hidden[predicts]), ids[:, 1:][mask])
-        losses = found.new_zeros(mask.shape).masked_scatter(mask, found)
-        return per_sequence_loss(losses, mask)
+        return found.new_zeros(mask.shape).masked_scatter(mask, found), mask
 
 
 def evaluate_outputs(
@@ -181,10 +194,7 @@ def evaluate_outputs(
     """
     model.eval()
     device = model.gpt.tokens_embed.weight.device
-    longest = [example.longest for example in examples]
-    by_length = sorted(range(len(examples)), key=lambda place: (longest[place], place))
-    for start in range(0, len(by_length), size):
-        places = by_length[start : start + size]
+    for places in _by_length(examples, size):
         ids, lengths, _ = make_batch([examples[place] for place in places], task.regression)
         bf16 = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
         with torch.no_grad(), bf16:
@@ -192,13 +202,38 @@ def evaluate_outputs(
         yield places, outputs
 
 
+def generate_targets(
+    model: TaskModel, examples: Sequence[TokenizedExample], size: int, length: int
+) -> list[Ids]:
+    """What the model writes after each example's source, greedily: at most half of `length` ids,
+    without the extract token that ends them. In batches as in `evaluate_outputs`, in fp32.
+    """
+    special = SpecialIds.after(model.gpt.config.vocabulary)
+    found: list[Ids] = [[]] * len(examples)
+    for places in _by_length(examples, size):
+        rows = [examples[place].sequences[0] for place in places]
+        prompts = [row[: row.index(special.delimiter) + 1] for row in rows]
+        draws = [torch.Generator()] * len(prompts)  # greedy: nothing is drawn
+        texts = generate(model.gpt, prompts, length // 2, Sampling(0), draws, end=special.extract)
+        for place, text in zip(places, texts, strict=True):
+            found[place] = text[:-1] if text[-1] == special.extract else text
+    return found
+
+
+def _by_length(examples: Sequence[TokenizedExample], size: int) -> Iterator[list[int]]:
+    """The places of at most `size` examples of like length, shortest first."""
+    longest = [example.longest for example in examples]
+    places = sorted(range(len(examples)), key=lambda place: (longest[place], place))
+    return (places[start : start + size] for start in range(0, len(places), size))
+
+
 @dataclass(frozen=True)
 class Prediction:
     """`value` is the index of the class or answer, or the score of a regression; `name` that class,
-    answer or number as text.
+    answer or number as text, or the generated text, whose `value` is 0.
 
     `probabilities` are over the classes or answers (with soft labels: over the scores 0 to 5);
-    empty for `mse`.
+    empty for `mse` and texts.
     """
 
     value: float
@@ -227,8 +262,10 @@ class FineTuned:
             "truncation": self.truncation, **definition(self.task),
         }  # fmt: skip
 
-    def predict(self, examples: Sequence[Example], encode: Encode) -> list[Prediction]:
-        """One prediction an example, in their order, without dropout.
+    def predict(
+        self, examples: Sequence[Example], encode: Encode, decode: Decode | None = None
+    ) -> list[Prediction]:
+        """One prediction an example, in their order, without dropout. Generation needs `decode`.
 
         UserError where an example is of another kind of task.
         """
@@ -237,6 +274,10 @@ class FineTuned:
         special = SpecialIds.after(self.model.gpt.config.vocabulary)
         spec = InputSpec(self.task.kind, special, self.max_length, self.truncation)
         inputs = TokenizedExamples(examples, TokenizedTexts.of(examples, encode), spec)
+        if self.task.kind == "generation":
+            assert decode is not None
+            targets = generate_targets(self.model, inputs, BATCH, self.max_length)
+            return [Prediction(0, decode(ids), ()) for ids in targets]
         found: dict[int, Prediction] = {}
         for places, outputs in evaluate_outputs(self.model, inputs, self.task, BATCH):
             values = self.model.head.predict(outputs).tolist()
@@ -253,7 +294,8 @@ class FineTuned:
         return names[int(value)]
 
     def _check(self, example: Example, number: int) -> None:
-        texts = {"classification": (1,), "choice": (1, 2)}.get(self.task.kind, (2,))
+        counts = {"classification": (1,), "generation": (1,), "choice": (1, 2)}
+        texts = counts.get(self.task.kind, (2,))
         wanted = " or ".join(map(str, texts))
         for count, good, named in (
             (len(example.texts), texts, f"texts, expected {wanted}"),

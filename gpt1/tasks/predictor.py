@@ -79,7 +79,7 @@ class Predictor:
                 "this model is not fine-tuned: send rows with `prompt`, or use a model with a task"
                 " head"
             )
-        found = tuned.predict(examples, self.encoder.encode)
+        found = tuned.predict(examples, self.encoder.encode, self.encoder.decode)
         return [
             {
                 "id": example.id, "label": one.name, "value": one.value,

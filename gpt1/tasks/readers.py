@@ -225,7 +225,9 @@ def _example(file: TaskFile, row: TaskRow) -> Example | None:
 
 
 def _read_label(file: TaskFile, value: Any, where: str) -> Label:
-    """The index of a class or answer, or a regression's score in 0 to 5."""
+    """The index of a class or answer, a regression's score in 0 to 5, or the text to generate."""
+    if file.task.kind == "generation":
+        return _read_string(value, file.columns.label, where)
     column, expected = file.columns.label, "a number from 0 to 5"
     if file.task.regression:
         try:

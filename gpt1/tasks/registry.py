@@ -14,7 +14,9 @@ from typing import Any, Literal, get_args
 
 from gpt1.errors import UserError
 
-Kind = Literal["classification", "entailment", "similarity", "choice", "referent", "last_word"]
+Kind = Literal[
+    "classification", "entailment", "similarity", "choice", "generation", "referent", "last_word"
+]
 ZERO_SHOT_ONLY: tuple[Kind, ...] = ("referent", "last_word")
 """Kinds without a training objective: a language model scores them as it is."""
 
@@ -89,8 +91,8 @@ class Task:
     title: str
     kind: Kind
     labels: tuple[str, ...]
-    """Names of the classes in the order of their indices; empty for a regression and for
-    multiple choice.
+    """Names of the classes in the order of their indices; empty for a regression, for multiple
+    choice and for generation, whose labels are texts.
     """
     metrics: tuple[str, ...]
     """The first one picks the checkpoint and is compared with the paper."""
@@ -335,6 +337,10 @@ DEMO_TASKS = (
     # the labels are the corpus's authors, at most eight
     Task("demo_author", "Whose prose", "classification", (), ("accuracy",), "demo",
          prompt="by author", label_words=tuple("abcdefgh")),
+    Task(
+        "demo_reverse", "Words in reverse", "generation", (),
+        ("rougeL", "rouge1", "rouge2", "bleu", "meteor_no_synonyms"), "demo",
+    ),
 )
 
 

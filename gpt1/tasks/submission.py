@@ -12,6 +12,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from gpt1.tasks.io import Example
 from gpt1.tasks.registry import Task
@@ -31,7 +32,7 @@ RACE_FILE = "RACE.json"
 
 
 def forms(
-    task: Task, examples: Sequence[Example], predictions: Sequence[float]
+    task: Task, examples: Sequence[Example], predictions: Sequence[Any]
 ) -> dict[str, bytes]:
     """File name -> content for a whole test set, in its published order; none for tasks whose
     predictions nobody takes.

@@ -2,9 +2,10 @@
 needed, nothing is unpickled, and no code of a folder's runs.
 
 A language model becomes OpenAIGPTLMHeadModel. A fine-tuned one becomes the class that fits its head
-best: multiple choice OpenAIGPTDoubleHeadsModel, exactly; the others
-OpenAIGPTForSequenceClassification, whose linear layer has no bias, so ours is in config.json
-(`head_bias`) and must be added to the logits. head.json and head.safetensors are the complete head.
+best: multiple choice OpenAIGPTDoubleHeadsModel, exactly; generation OpenAIGPTLMHeadModel, as it has
+no head; the others OpenAIGPTForSequenceClassification, whose linear layer has no bias, so ours is
+in config.json (`head_bias`) and must be added to the logits. head.json and head.safetensors are the
+complete head.
 
 transformers' own tokenizer for this model gives other ids without a warning. So the folder brings
 tokenization_gpt1.py, and names the tokenizer's class and the vocabulary's files so that
@@ -50,7 +51,8 @@ HF_TYPE = "openai-gpt"
 TRANSPOSED = (  # theirs are (in, out), ours (out, in)
     "c_attn.weight", "c_proj.weight", "c_fc.weight",
 )  # fmt: skip
-CLASSES = {"choice": "OpenAIGPTDoubleHeadsModel"}
+LANGUAGE_MODEL = "OpenAIGPTLMHeadModel"
+CLASSES = {"choice": "OpenAIGPTDoubleHeadsModel", "generation": LANGUAGE_MODEL}
 CLASSIFIER = "OpenAIGPTForSequenceClassification"
 TOKENIZER = Path(__file__).with_name("tokenization_gpt1.py")
 # As in its `vocab_files_names`. `Vocabulary.load` finds these, transformers' own tokenizers do not.
@@ -100,7 +102,7 @@ def export(
 
 def hf_class(tuned: FineTuned | None) -> str:
     """The class of transformers that loads the export."""
-    return "OpenAIGPTLMHeadModel" if tuned is None else CLASSES.get(tuned.task.kind, CLASSIFIER)
+    return LANGUAGE_MODEL if tuned is None else CLASSES.get(tuned.task.kind, CLASSIFIER)
 
 
 def hf_weights(model: GPT) -> dict[str, Tensor]:
@@ -120,6 +122,8 @@ def _other_way(name: str, tensor: Tensor) -> Tensor:
 
 def head_weights(head: TaskHead) -> dict[str, Tensor]:
     """The head's linear layer under transformers' names, as far as its class has a place."""
+    if head.kind == "generation":
+        return {}
     weight, bias = as_fp32(head.linear.weight), as_fp32(head.linear.bias)
     if head.kind == "choice":
         summary = "multiple_choice_head.summary"
@@ -147,6 +151,8 @@ def hf_config(config: ModelConfig) -> dict[str, Any]:
 def head_config(tuned: FineTuned) -> dict[str, Any]:
     """What config.json says of a task head."""
     found: dict[str, Any] = {"architectures": [hf_class(tuned)]}
+    if tuned.task.kind == "generation":
+        return found
     if tuned.task.kind == "choice":
         return {
             **found, "summary_type": "cls_index", "summary_activation": None,

@@ -7,7 +7,10 @@ from typing import Any
 
 SETS = {"validation_": "val/", "dev_": "dev/", "test_": "test/", "train_": "train/"}
 TRAINING = ("loss", "lr", "gradient_norm", "task_loss", "lm_loss", "skipped_batches")
-SCORES = ("accuracy", "f1", "matthews", "pearson", "spearman")
+SCORES = (
+    "accuracy", "f1", "matthews", "pearson", "spearman", "rougeL", "rouge1", "rouge2", "bleu",
+    "meteor_no_synonyms",
+)  # fmt: skip
 CONSTANTS = {
     "seed", "steps", "epochs", "best_epoch", "tokens", "parameters", "layers",
     "num_layers_transferred", "merges", "vocabulary", "n", "train_n", "train_rows", "tasks",

@@ -45,8 +45,8 @@ def tuned(
     gpt.extend(3, draw)
     head = TaskHead(task, gpt.config.width, 0.1, regression, draw)  # type: ignore[arg-type]
     with torch.no_grad():
-        head.linear.weight.normal_(0, 0.3, generator=draw)
-        head.linear.bias.normal_(0, 0.3, generator=draw)
+        for parameter in head.parameters():
+            parameter.normal_(0, 0.3, generator=draw)
     return FineTuned(TaskModel(gpt, head, 0.5).eval(), task, max_length, "longest_first")
 
 

@@ -21,6 +21,7 @@ from gpt1.weights.store import load_model, save_model
 from pipeline.planning.planner import Plan
 from stages.contract import Artifact
 from stages.finetune import Finetune, FinetuneSettings
+from stages.task_data import TaskDataSettings
 from stages.zero_shot import ZeroShotSettings
 from tests.conftest import write
 from tests.pipeline.inline import output
@@ -72,6 +73,26 @@ def test_every_kind_is_fine_tuned(task: str, embedded: Plan, run: Callable[..., 
     assert scores["values"]["accuracy"] == pytest.approx(100 * right / len(rows))
     assert (scores["n"], found.summary["accuracy"]) == (len(dev), scores["values"]["accuracy"])
     assert load_model(output(found, "model.safetensors")).config.special_tokens == 3
+    assert found.files.keys() >= WEIGHTS
+
+
+def test_a_text_is_generated_better_than_before(
+    embedded: Plan, pretrained: Artifact, tmp_path: Path
+) -> None:
+    wanted = TaskDataSettings(task="demo_reverse", train_rows=1500, dev_rows=80, passage_words=5)
+    data = run_stage(wanted, [made(embedded, "clean"), made(embedded, "split")], tmp_path)
+    settings = {**SMALL, "epochs": 1, "lr": 4e-3, "lm_weight": 0, "keep_model": True}
+    inputs = [pretrained, made(embedded, "vocabulary"), data]
+    found = run_stage(FinetuneSettings(task="demo_reverse", **settings), inputs, tmp_path)
+    scores, curve = document(found, "scores.json"), lines(found, "metrics.jsonl")
+    assert scores["standard_errors_above_untrained"] > 2
+    assert (curve[0]["step"], curve[0]["dev_rougeL"]) == (0, scores["untrained"])
+    assert document(data, "task.json")["baseline"] == pytest.approx(scores["baseline"])
+    assert scores["baseline_kind"] == "copied source"
+    assert "case:lc" in scores["bleu_signature"]
+    dev, rows = read_examples(output(data, "dev.jsonl")), lines(found, "predictions.jsonl")
+    assert [row["label"] for row in rows] == [example.label for example in dev]
+    assert all(isinstance(row["prediction"], str) for row in rows)
     assert found.files.keys() >= WEIGHTS
 
 

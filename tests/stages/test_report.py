@@ -241,6 +241,18 @@ def test_variants_and_a_user_s_task_are_rows(work: Workshop, tmp_path: Path) -> 
     assert [rows[2][name] for name in ("task", *title)] == ["my.weather", *title.values()]
 
 
+def test_a_generation_task_has_a_copying_baseline_and_the_score_before(
+    work: Workshop, tmp_path: Path
+) -> None:
+    more = {"metric": "rougeL", "baseline_kind": "copied source", "untrained": 3.2}
+    task = work.scored({"task": "demo_reverse", "seed": 1}, 0, values={"rougeL": 58.4}, **more)
+    artifact = report(tmp_path, [task])
+    text, markdown = page(artifact)[0], output(artifact, "report.md").read_text()
+    assert "1 of 1 task beats the majority, chance or copying baseline by 2" in text
+    assert "3.2 before fine-tuning" in text
+    assert "| 58.4; 3.2 before fine-tuning | 2.2 | 50.0 (copied source) |" in markdown
+
+
 def test_a_users_matplotlibrc_changes_nothing() -> None:
     import matplotlib as mpl
 
