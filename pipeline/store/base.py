@@ -180,9 +180,9 @@ class Store:
         return f"{when}.{rest // 1000:06d}-{secrets.token_hex(3)}"
 
     def new_attempt(self, stage: str, fingerprint: str, name: str = "") -> Path:
-        """A private folder for one try."""
+        """A private folder for one try; one that the driver named may have its events already."""
         attempt = self.root / stage / fingerprint / (name or self.attempt_name())
-        attempt.mkdir(parents=True)
+        attempt.mkdir(parents=True, exist_ok=bool(name))
         if not self.shared:
             self.pin(attempt)
         if not stage.endswith(PARTS):  # no one looks for unfinished tries at a part

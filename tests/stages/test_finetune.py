@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from gpt1.errors import UserError
-from gpt1.model.config import ModelConfig
-from gpt1.model.gpt import GPT
+from gpt1.model.config import ModelConfig, import_variant, model_class
 from gpt1.rng import generator
 from gpt1.tasks.dataset import TokenizedTexts
 from gpt1.tasks.finetune import FinetuneJob
@@ -19,11 +18,12 @@ from gpt1.tokenizer.tokenizer import Tokenizer
 from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.weights.store import load_model, save_model
 from pipeline.planning.planner import Plan
+from pipeline.workflow.user_code import NONE, UserCode, install
 from stages.contract import Artifact
 from stages.finetune import Finetune, FinetuneSettings
 from stages.task_data import TaskDataSettings
 from stages.zero_shot import ZeroShotSettings
-from tests.conftest import write
+from tests.conftest import ROOT, write
 from tests.pipeline.inline import output
 from tests.stages.runs import digests, document, given, lines, made, run_stage
 
@@ -37,7 +37,8 @@ def random_model(folder: Path, vocabulary: int, names: dict[str, int], **shape: 
     """What pretrain leaves, of random weights: files by name, each of its own seed."""
     config = ModelConfig(vocabulary=vocabulary, **{"init_std": 0.1, **SHAPE, **shape})
     for name, seed in names.items():
-        save_model(folder / f"{name}.safetensors", GPT(config, generator("weights", seed)))
+        model = model_class(config.kind)(config, generator("weights", seed))
+        save_model(folder / f"{name}.safetensors", model)
     return given(folder, "pretrain", settings={"max_steps": 30})
 
 
@@ -167,6 +168,33 @@ def test_transfer_scores_dev_and_train(run: Callable[..., Artifact]) -> None:
     assert len({one.digest for one in found}) == 3
     usual = run(FinetuneSettings(task="demo_author", **SMALL))
     assert lines(usual, "predictions.jsonl") == lines(found[-1], "predictions.jsonl")
+
+
+def test_a_variant_is_fine_tuned_and_scored(embedded: Plan, tmp_path: Path) -> None:
+    """Segment embeddings, which only the delimiter of fine-tuning makes differ."""
+    kind = "variants.py:SegmentEmbeddings"
+    install(UserCode(ROOT / "examples" / "variants", (("variants", ""),)))
+    import_variant(kind)
+    size = made(embedded, "vocabulary").summary["vocabulary"]
+    names = {"model": 3, "snapshots/step-00000010": 1}
+    models = [random_model(tmp_path / "model", size, names, kind=kind)]
+    about: dict[str, Any] = {"task": "demo_entailment", "model": kind, **SMALL}
+    full = tune(embedded, FinetuneSettings(keep_model=True, **about), models, tmp_path)
+    gpt = load_model(output(full, "model.safetensors"))
+    assert (gpt.config.kind, gpt.config.special_tokens) == (kind, 3)
+    first = load_model(output(models[0], "model.safetensors"))
+    assert not torch.equal(gpt.segments_embed.weight, first.segments_embed.weight)
+    others = [
+        tune(embedded, FinetuneSettings(**about, **more), given, tmp_path)
+        for more, given in (({"variant": "no_auxiliary_lm"}, models),
+                            ({"num_layers_transferred": 1}, models),
+                            ({"variant": "no_pretraining", **SHAPE}, []))
+    ]  # fmt: skip
+    assert len({one.digest for one in (full, *others)}) == 4
+    settings = ZeroShotSettings(task="demo_choice", model=kind, rows=30)
+    curve = lines(tune(embedded, settings, models, tmp_path), "curve.jsonl")
+    assert [row["step"] for row in curve] == [10, 30]
+    install(NONE)
 
 
 def test_zero_shot_over_the_snapshots(run: Callable[..., Artifact]) -> None:
