@@ -419,3 +419,11 @@ def test_a_holder_elsewhere_counts_while_its_beat_changes(store: Store, monkeypa
     assert found == dict.fromkeys(("a/1", "b/1"), f"run next on {socket.gethostname()}")
     assert holders(store) == dict.fromkeys(("a/1", "b/1", "c/1"), "next")
     leases.release()
+
+
+def test_an_attempt_that_the_driver_named_may_have_events_already(tmp_path: Path) -> None:
+    """The driver samples a job's system metrics from when it asks for the job."""
+    store = Store.at(tmp_path / "store")
+    early = store.root / "stage" / "print" / "named" / "events"
+    early.mkdir(parents=True)
+    assert store.new_attempt(*PLACE, "named") == early.parent
