@@ -99,7 +99,7 @@ def prepare(context: Context) -> torch.device:
     """Threads and device of this job: what `resources:` gave it."""
     import torch
 
-    from gpt1.train.dist import use_threads
+    from gpt1.rng import use_threads
 
     device = torch.device("cuda" if context.resources.gpus else "cpu")
     use_threads(max(1, int(context.resources.cpus)), device)

@@ -4,6 +4,7 @@ softmax.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import ClassVar
@@ -181,7 +182,11 @@ class LSTMBlock(nn.Module):
 
     def forward(self, x: Tensor, padding: Padding | None = None, last: bool = False) -> Tensor:
         """(B, T, C) -> (B, T, C), the state begins at 0; `padding`, `last`: see `GPT`."""
-        states, _ = self.lstm(x if padding is None else padding.restore(x))  # (B, T, U)
+        x = x if padding is None else padding.restore(x)
+        # In fp32 on CPUs: for bf16, oneDNN has no LSTM on those without AVX-512.
+        is_cpu = x.device.type == "cpu"
+        with torch.autocast("cpu", enabled=False) if is_cpu else nullcontext():
+            states, _ = self.lstm(x.float() if is_cpu else x)  # (B, T, U)
         if padding is not None:
             states = padding.remove(states)  # (R, U)
             states = states[padding.last] if last else states

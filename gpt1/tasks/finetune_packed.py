@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from gpt1.errors import UserError
+from gpt1.rng import use_threads
 from gpt1.tasks.dataset import TokenizedTexts
 from gpt1.tasks.finetune import FinetuneJob, run_job
 from gpt1.tasks.io import TASK_FILE, Example, load_task, sample_places
@@ -31,7 +32,6 @@ from gpt1.tasks.metrics import score_line
 from gpt1.terminal import show
 from gpt1.tokenizer.vocabulary import Vocabulary
 from gpt1.train.checkpoint import file_sha256
-from gpt1.train.dist import use_threads
 from gpt1.train.trainer import ConsoleReporter, Reporter
 from gpt1.weights.store import MODEL_FILE
 

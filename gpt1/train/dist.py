@@ -4,7 +4,6 @@ needs besides the engine's own.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import threading
@@ -20,22 +19,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gpt1.errors import UserError
+from gpt1.rng import use_threads
 
 Device = Literal["auto", "cpu", "cuda"]
 Made = TypeVar("Made")
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
-
-
-def use_threads(count: int, device: torch.device) -> None:
-    """Set torch's CPU threads; on a CPU, keep freed memory in the process as well.
-
-    glibc returns a large tensor's pages to the kernel, and the next one gets them back one by one:
-    up to a third of the time of training on a CPU (dev/LOG.md). Other C libraries do nothing here.
-    """
-    torch.set_num_threads(count)
-    if device.type == "cpu" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(_M_MMAP_MAX, 0)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 @dataclass(frozen=True)
