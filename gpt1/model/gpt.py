@@ -183,10 +183,10 @@ class LSTMBlock(nn.Module):
     def forward(self, x: Tensor, padding: Padding | None = None, last: bool = False) -> Tensor:
         """(B, T, C) -> (B, T, C), the state begins at 0; `padding`, `last`: see `GPT`."""
         x = x if padding is None else padding.restore(x)
-        # In fp32 on CPUs: for bf16, oneDNN has no LSTM on those without AVX-512.
+        # In the weights' type on CPUs: for bf16, oneDNN has no LSTM on those without AVX-512.
         is_cpu = x.device.type == "cpu"
         with torch.autocast("cpu", enabled=False) if is_cpu else nullcontext():
-            states, _ = self.lstm(x.float() if is_cpu else x)  # (B, T, U)
+            states, _ = self.lstm(x.to(self.c_proj.weight) if is_cpu else x)  # (B, T, U)
         if padding is not None:
             states = padding.remove(states)  # (R, U)
             states = states[padding.last] if last else states
