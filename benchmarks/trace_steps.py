@@ -108,7 +108,7 @@ def places(shards: Shards, read: Sequence[Any]) -> dict[int, Reads]:
     found: dict[int, Reads] = defaultdict(list)
     for step, batch in enumerate(read, 1):
         for sample, sequence in enumerate(batch.astype(ids.dtype)):
-            wanted, at = sequence.tobytes(), -size
+            wanted, at = sequence.tobytes(), -1
             while (at := text.find(wanted, at + 1)) >= 0:
                 if at % size == 0:
                     book = int(np.searchsorted(starts, at // size, side="right")) - 1
