@@ -42,7 +42,7 @@ def test_it_goes_through_every_stage(golden_run: Path, tmp_path: Path) -> None:
     assert before == after != {}
 
     for model in (LEARNED, f"{LEARNED}@60"):
-        text = done("generate", "-m", model, "-p", "she", "-n", "5", "--store", store)
+        text = done("generate", model, "-p", "she", "-n", "5", "--store", store)
         assert text.startswith("she ")
     row = done("predict", TASK["task"], "-m", TUNED, *ANSWERS, "--json", "--store", store)
     assert len(json.loads(row)["probabilities"]) == 2
@@ -50,8 +50,8 @@ def test_it_goes_through_every_stage(golden_run: Path, tmp_path: Path) -> None:
     assert (ended.returncode, f"the model is {UNTIED}, but" in ended.stderr) == (2, True)
     variants = file.with_name("variants.py")
     variants.write_text(f"{variants.read_text()}#\n")
-    ended = gpt1("generate", "-m", LEARNED, "-n", "2", "--store", store)
+    ended = gpt1("generate", LEARNED, "-n", "2", "--store", store)
     assert (ended.returncode, "variants.py has changed since" in ended.stderr) == (0, True)
     variants.unlink()
-    ended = gpt1("generate", "-m", LEARNED, "-n", "2", "--store", store)
+    ended = gpt1("generate", LEARNED, "-n", "2", "--store", store)
     assert (ended.returncode, "no file variants.py in the folder" in ended.stderr) == (2, True)

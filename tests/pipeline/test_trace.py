@@ -96,8 +96,10 @@ def test_sequences_of_an_excluded_book_are_marked(made: Plan, monkeypatch: Monke
     """The record of a run that excludes a book, of which the third step has a sequence."""
     choose, book = RunArtifacts.choose, traced(made, "--step", 3, "--sample", 1)[0]["book"]
 
-    def excluding(self: RunArtifacts, name: str, stages: tuple[str, ...]) -> ArtifactRecord:
-        record = choose(self, name, stages)
+    def excluding(
+        self: RunArtifacts, name: str, stages: tuple[str, ...], how: str
+    ) -> ArtifactRecord:
+        record = choose(self, name, stages, how)
         settings = {**record.settings, "exclude_books": [book]}
         return record.model_copy(update={"settings": settings})
 
