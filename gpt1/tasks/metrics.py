@@ -44,7 +44,7 @@ class Score:
         return (self.main - self.baseline) / self.standard_error if self.standard_error else 0.0
 
     def above(self, other: Score) -> float:
-        """How many standard errors of their difference it lies above `other`; 0 where that is 0.
+        """How many standard errors of their difference it is above `other`; 0 where that is 0.
 
         The error is that of independent scores, too large for two of the same examples.
         """
